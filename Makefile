@@ -1,0 +1,50 @@
+# Archipel. `make help` lists what there is; every target sets up what it needs.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALL := $(BIN)/pip install --quiet --constraint requirements.lock --editable
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help demo test lint setup lock clean
+.DEFAULT_GOAL := help
+
+help: ## this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+demo: $(VENV)/.ready ## simulate four real hospitals under differential privacy, and write a report
+	$(BIN)/archipel simulate configs/presets/heart_disease.yaml
+
+test: $(VENV)/.ready-test ## every check: format, lint, types, tests with doctests, architecture
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest --durations=10
+
+setup: $(VENV)/.ready-test ## install what the lock file says into .venv, with what the checks need
+
+lint: $(VENV)/.ready-test ## format and fix what can be fixed
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+lock: ## write requirements.lock anew from pyproject.toml, in a fresh environment
+	rm -rf $(VENV)-lock
+	$(PYTHON) -m venv $(VENV)-lock
+	$(VENV)-lock/bin/pip install --quiet 'torch==2.13.0' -e '.[test]'
+	{ sed -n '/^#/p' requirements.lock; \
+	  $(VENV)-lock/bin/pip freeze --exclude-editable | sed -E 's/\+cpu$$//'; } > requirements.lock.part
+	mv requirements.lock.part requirements.lock
+	rm -rf $(VENV)-lock
+
+clean: ## remove the environment, caches and runs
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info runs
+
+# The stamps are written last: an interrupted installation starts again.
+$(VENV)/.ready: pyproject.toml requirements.lock
+	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "Archipel needs Python 3.11 or newer"'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(INSTALL) .
+	touch $@
+
+$(VENV)/.ready-test: $(VENV)/.ready
+	$(INSTALL) '.[test]'
+	touch $@

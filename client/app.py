@@ -1,0 +1,63 @@
+"""The hospital's Flower ClientApp: two handlers that read like the protocol.
+
+`make_app` is given a way to find the hospital that a message is for: the simulator has many in one process, a node has
+one. Nothing else differs between a simulation and a deployment.
+"""
+
+from collections.abc import Callable
+
+from flwr.app import Context, Message
+from flwr.clientapp import ClientApp
+
+from client import egress
+from client.site import Site
+from configs import wire
+from configs.errors import WireError
+from strategies.messages import read
+
+SiteOf = Callable[[Context], Site]
+OnError = Callable[[Site | None, Exception], None]
+
+
+def make_app(site_of: SiteOf, on_error: OnError = lambda site, error: None) -> ClientApp:
+    """A ClientApp for the hospitals that `site_of` knows; `on_error` keeps what must not leave."""
+    app = ClientApp()
+
+    def guarded(handler: Callable[[Message, Site], Message]) -> Callable[[Message, Context], Message]:
+        def handle(message: Message, context: Context) -> Message:
+            site = None
+            try:
+                site = site_of(context)
+                return handler(message, site)
+            except Exception as error:
+                on_error(site, error)
+                return egress.refusal(message, error)
+
+        return handle
+
+    app.query("hello")(guarded(hello))
+    app.train()(guarded(train))
+    return app
+
+
+def hello(message: Message, site: Site) -> Message:
+    """The coordinator proposes a study; the hospital takes part if it is the very one that it approved."""
+    proposal = read("hello", message.content).fields
+    if proposal["protocol"] != wire.PROTOCOL:
+        raise WireError(f"hello: expected protocol {wire.PROTOCOL}, found {proposal['protocol']}; install one release")
+    if proposal["study"] != site.study.canonical:
+        raise WireError("hello: expected the study that this hospital approved, found another one")
+    return egress.reply(
+        message,
+        "hello reply",
+        {"protocol": wire.PROTOCOL, "site": site.name, "study_sha256": site.study.sha256},
+    )
+
+
+def train(message: Message, site: Site) -> Message:
+    """One round: the shared model in, this hospital's model out."""
+    request = read("train", message.content, site.parameters)
+    if request.fields["study_sha256"] != site.study.sha256:
+        raise WireError("train: expected the study that this hospital approved, found another one")
+    trained = site.fit(request.fields["round"], request.arrays)
+    return egress.reply(message, "train reply", {}, trained, site.parameters)

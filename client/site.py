@@ -1,0 +1,113 @@
+"""A hospital as its handlers see it: the study it approved, its patients, its plan, its ledger, its chance.
+
+The plan comes from the study and the announced size; nothing in a message can change it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from hashlib import sha256
+
+import numpy as np
+
+from client.connectors import read_table
+from client.ledger import Ledger, Release
+from client.trainer import Trainer
+from configs.errors import DataError, WireError
+from configs.schema import DataSource, Study
+from configs.wire import ArraySpec
+from strategies.arrays import Arrays
+from strategies.privacy.plan import PrivacyPlan, plan_for
+from strategies.privacy.randomness import Randomness
+from strategies.tasks.split import in_test
+from strategies.tasks.table import Encoded, encode, standardise
+from strategies.tasks.tabular import TabularTask, task_of
+
+
+@dataclass(frozen=True)
+class Patients:
+    """One hospital's patients, encoded, on the two sides of the split. Those of the test never train."""
+
+    train: Encoded
+    test: Encoded
+    clipped: Mapping[str, int]
+
+
+def load_patients(source: DataSource, study: Study, site: str) -> Patients:
+    """Read, encode and split a hospital's data.
+
+    Raises:
+        DataError: they do not fit the study, or the split leaves nobody to train on.
+    """
+    table = read_table(source, study)
+    aside = table.in_test
+    if aside is None:
+        aside = in_test(table.keys, site=site, seed=study.seed, fraction=study.evaluation.test_fraction)
+    everybody, train, test = encode(table, study.features, study.task), np.flatnonzero(~aside), np.flatnonzero(aside)
+    if not len(train):
+        raise DataError(f"{site}: expected training patients, found none after the split; lower test_fraction")
+    if study.scaling == "site":
+        everybody = standardise(everybody, train)
+    return Patients(everybody.subset(train), everybody.subset(test), everybody.clipped)
+
+
+class Site:
+    """One hospital in one study. `seeded` chance is for simulations and tests; hospitals draw from the system."""
+
+    def __init__(
+        self, name: str, study: Study, train: Encoded, ledger: Ledger, *, seeded: bool, trainer: Trainer | None = None
+    ) -> None:
+        self.name, self.study, self.train, self.ledger, self.seeded = name, study, train, ledger, seeded
+        self.task: TabularTask = task_of(study)
+        self._trainer = trainer or Trainer(self.task)
+
+    @cached_property
+    def parameters(self) -> Mapping[str, ArraySpec]:
+        """What the model's arrays must be."""
+        return self.task.parameters
+
+    @cached_property
+    def plan(self) -> PrivacyPlan | None:
+        """The guarantee at this hospital, None without privacy."""
+        return plan_for(self.study, self.name, self.train.count) if self.study.private else None
+
+    def fit(self, round_number: int, start: Arrays) -> Arrays:
+        """Train for one round; with privacy, booked before the first gradient.
+
+        Raises:
+            BudgetError: the ledger refuses. WireError: the study has no such round.
+        """
+        if not 1 <= round_number <= self.study.training.rounds:
+            raise WireError(f"train: expected a round from 1 to {self.study.training.rounds}, found another")
+        randomness = self._randomness(round_number)
+        if self.plan is None:
+            return self._train(start, randomness, None)
+        name = self._release_name(round_number, start) if randomness.is_seeded else None
+        release = Release(self.name, self.study.sha256, round_number, self.plan.round_event, name)
+        with self.ledger.reserve(release, self.plan):
+            return self._train(start, randomness, self.plan)
+
+    def _train(self, start: Arrays, randomness: Randomness, plan: PrivacyPlan | None) -> Arrays:
+        training = self.study.training
+        mu = training.strategy.option("proximal_mu") if training.strategy.name == "fedprox" else 0.0
+        steps = training.local.steps_per_round(self.study.announced_train_patients(self.name) or self.train.count)
+        return self._trainer.fit(
+            start, self.train, training.local, steps=steps, randomness=randomness, plan=plan, proximal_mu=mu
+        )
+
+    def _randomness(self, round_number: int) -> Randomness:
+        # Without privacy chance only orders the batches, so it is always seeded: a deployment repeats its simulation.
+        if self.seeded or not self.study.private:
+            return Randomness.seeded(self.study.seed, self.name, round_number)
+        return Randomness.system()
+
+    @cached_property
+    def _patients_digest(self) -> bytes:
+        return sha256(self.train.x.tobytes() + self.train.y.tobytes() + self.train.starts.tobytes()).digest()
+
+    def _release_name(self, round_number: int, start: Arrays) -> str:
+        """All that decides a seeded release's bits beside the study: round, patients, the model it starts from."""
+        digest = sha256(str(round_number).encode() + self._patients_digest)
+        for name in sorted(start):
+            digest.update(start[name].tobytes())
+        return digest.hexdigest()

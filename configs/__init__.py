@@ -1,0 +1,1 @@
+"""The contract: what both sides agree on, send and write down. Standard library and PyYAML only."""

@@ -1,0 +1,66 @@
+"""Every error that Archipel raises on purpose.
+
+::
+
+    ArchipelError            message for people: what was expected, what was found, what to do
+    ├── ConfigError          a study, site or coordinator file is wrong; holds every problem of the file
+    ├── DataError            a hospital's data do not fit the study; never holds a patient's value
+    ├── PrivacyError         no plan gives the guarantee that was asked for
+    │   └── BudgetError      the ledger refuses: the release would pass the budget
+    ├── WireError            a message is not what configs/wire.py lists
+    ├── JournalError         a journal was changed, cut or reordered
+    ├── CheckpointError      a checkpoint is unreadable, truncated or of another study
+    └── RunError             a run's folder or a federation cannot go on
+
+Command lines print the message and exit with 2; a traceback means a bug.
+
+>>> raise ConfigError("study.yaml", ["seed: expected an integer, got 'x'; write a number"])
+Traceback (most recent call last):
+    ...
+configs.errors.ConfigError: study.yaml: 1 problem
+  seed: expected an integer, got 'x'; write a number
+"""
+
+from collections.abc import Sequence
+
+
+class ArchipelError(Exception):
+    """The root: whoever catches it catches every error that is meant for people."""
+
+
+class ConfigError(ArchipelError):
+    """Every problem of one configuration file, each with its path in the file."""
+
+    def __init__(self, source: str, problems: Sequence[str]) -> None:
+        self.source = source
+        self.problems = tuple(problems)
+        count = f"{len(problems)} problem{'' if len(problems) == 1 else 's'}"
+        super().__init__("\n  ".join([f"{source}: {count}", *problems]))
+
+
+class DataError(ArchipelError):
+    """The hospital's data do not fit the study. The text names columns and rows, never values."""
+
+
+class PrivacyError(ArchipelError):
+    """No plan gives the guarantee that was asked for."""
+
+
+class BudgetError(PrivacyError):
+    """The privacy ledger refuses a release: nothing was trained and nothing was spent."""
+
+
+class WireError(ArchipelError):
+    """A message holds something that `configs/wire.py` does not list, or lacks something that it does."""
+
+
+class JournalError(ArchipelError):
+    """A journal's hash chain does not hold."""
+
+
+class CheckpointError(ArchipelError):
+    """A checkpoint is missing, truncated, altered, or belongs to another study."""
+
+
+class RunError(ArchipelError):
+    """A run's folder cannot be read or written, or a federation cannot go on."""

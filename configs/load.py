@@ -1,0 +1,560 @@
+"""YAML -> dataclasses, every mistake of a file at once.
+
+Each problem names its path in the file, what was expected, what was found and what to do. An unknown key is an error
+that names the nearest valid one. YAML is read as YAML 1.2 has it: `no` and `yes` are words, `1e-5` is a number;
+a key given twice, an alias or an anchor is an error.
+
+>>> study_from({"name": "x", "sead": 1}, source="study.yaml")
+Traceback (most recent call last):
+    ...
+configs.errors.ConfigError: study.yaml: 9 problems
+  purpose: expected text, found nothing; add it
+  task: expected a mapping with type and target, found nothing; add it
+  features: expected a mapping of columns, found nothing; add it
+  model: expected a mapping with a name, found nothing; add it
+  training: expected a mapping with strategy, rounds, local, found nothing; add it
+  privacy: expected a mapping with a mode, found nothing; add it
+  evaluation: expected a mapping with test_fraction or split_column, found nothing; add it
+  training.quorum: expected a number of hospitals, found nothing; add it, or announce the cohort
+  sead: unknown key; did you mean 'seed'?
+"""
+
+import difflib
+import math
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeVar, cast
+
+import yaml
+
+from configs.errors import ConfigError
+from configs.schema import (
+    METRICS,
+    MODELS,
+    STRATEGIES,
+    CohortMember,
+    DataSource,
+    Evaluation,
+    Feature,
+    Local,
+    Model,
+    Privacy,
+    Strategy,
+    Study,
+    Task,
+    Training,
+)
+
+MAX_FILE_BYTES = 1_000_000
+MAX_ROUNDS = 100_000
+MAX_EPSILON = 100.0
+CONNECTORS = ("csv",)
+SITE_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+COLUMN_NAME = re.compile(r"[^\x00-\x1f\x7f]{1,128}")
+Choice = TypeVar("Choice", bound=str)
+
+
+def load_study(path: Path | str) -> Study:
+    """Read one study file; relative data paths are taken from the file's folder.
+
+    Raises:
+        ConfigError: the file cannot be read or holds mistakes; all of them are listed.
+    """
+    path = Path(path)
+    return study_from(read_yaml(path), source=str(path), folder=path.resolve().parent)
+
+
+def study_from(document: Any, source: str = "study", folder: Path = Path(".")) -> Study:
+    """Judge a study given as plain values: a YAML document, or the parsed canonical form that came over the wire.
+
+    Raises:
+        ConfigError: with every problem of the document.
+    """
+    top = _Section(document if isinstance(document, Mapping) else {}, "", [])
+    if not isinstance(document, Mapping):
+        raise ConfigError(source, [f"expected a mapping of keys, found {_kind(document)}; see configs/presets"])
+    version = top.optional_text("version")
+    study = _study(top, folder)
+    if version not in (None, "archipel-study/1"):
+        top.problem("version", "'archipel-study/1'", version, "use a matching release of Archipel")
+    top.finish()
+    if top.problems:
+        raise ConfigError(source, top.problems)
+    return study
+
+
+def read_yaml(path: Path) -> Any:
+    """The document in a YAML file, plain values only.
+
+    Raises:
+        ConfigError: unreadable, too large, not YAML, a duplicate key, an alias.
+    """
+    try:
+        if path.stat().st_size > MAX_FILE_BYTES:
+            raise ConfigError(str(path), [f"expected at most {MAX_FILE_BYTES} bytes; this is not a study file"])
+        text = path.read_text("utf-8")
+        return yaml.load(text, Loader=_StrictLoader)  # noqa: S506 - a SafeLoader: builds plain values only
+    except OSError as error:
+        raise ConfigError(str(path), [f"cannot be read: {error.strerror}; check the path"]) from None
+    except UnicodeDecodeError:
+        raise ConfigError(str(path), ["expected UTF-8 text; save the file as UTF-8"]) from None
+    except RecursionError:
+        raise ConfigError(str(path), ["nested too deeply to be a study"]) from None
+    except (yaml.YAMLError, ValueError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        raise ConfigError(str(path), [f"{where}not valid YAML: {getattr(error, 'problem', None) or error}"]) from None
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """YAML 1.2 words and numbers; no aliases; no key twice."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        event = cast(yaml.Event, self.peek_event())  # type: ignore[no-untyped-call]
+        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
+            problem = "anchors and aliases are not accepted; write it out"
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=event.start_mark)  # type: ignore[arg-type]
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            text = str(key.value)
+            if text in seen:
+                problem = f"the key {_short(text)!r} is given twice; keep one"
+                raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
+            seen.add(text)
+        return super().construct_mapping(node, deep)
+
+
+_StrictLoader.yaml_implicit_resolvers = {
+    first: [(tag, regexp) for tag, regexp in resolvers if tag in ("tag:yaml.org,2002:null",)]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_StrictLoader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"true|True|TRUE|false|False|FALSE"), None)
+_StrictLoader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"[-+]?(0|[1-9][0-9]*)$"), None)
+_StrictLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?$|[-+]?\.(inf|Inf|INF)$|\.(nan|NaN|NAN)$"),
+    None,
+)
+
+
+class _Section:
+    """One mapping of the file: typed reads that note problems instead of raising, and a list of unused keys."""
+
+    def __init__(self, values: Mapping[Any, Any], path: str, problems: list[str]) -> None:
+        self.values, self.path, self.problems = {str(key): value for key, value in values.items()}, path, problems
+        self.known: set[str] = set()
+
+    def problem(self, key: str, expected: str, found: Any, advice: str) -> None:
+        shown = "nothing" if found is None else repr(found) if _is_scalar(found) else _kind(found)
+        self.note(key, f"expected {expected}, found {_short(shown)}; {advice}")
+
+    def note(self, key: str, text: str) -> None:
+        self.problems.append(f"{self._full(key)}: {text}")
+
+    def _full(self, key: str) -> str:
+        return ".".join(part for part in (self.path, key) if part)
+
+    def take(self, key: str) -> Any:
+        self.known.add(key)
+        return self.values.get(key)
+
+    def section(self, key: str, expected: str, required: bool = True) -> "_Section":
+        found = self.take(key)
+        if not isinstance(found, Mapping) and (required or found is not None):
+            self.problem(key, expected, found, "add it" if found is None else "write it as key: value")
+        child = _Section(found if isinstance(found, Mapping) else {}, self._full(key), self.problems)
+        if not isinstance(found, Mapping):
+            child.problems = []  # its missing keys would only repeat the one problem above
+        return child
+
+    def text(self, key: str, expected: str = "text", pattern: re.Pattern[str] | None = None, limit: int = 2000) -> str:
+        found = self.take(key)
+        good = isinstance(found, str) and 0 < len(found.strip()) <= limit
+        if not good or (pattern and not pattern.fullmatch(found)):
+            self.problem(key, expected, found, "add it" if found is None else "correct it")
+            return ""
+        return cast(str, found)
+
+    def optional_text(self, key: str, expected: str = "text") -> str | None:
+        return None if self.take(key) is None else self.text(key, expected, COLUMN_NAME)
+
+    def choice(self, key: str, choices: Iterable[Choice], default: Choice | None = None) -> Choice:
+        options = list(choices)
+        found = self.take(key)
+        if found is None and default is not None:
+            return default
+        if found in options and isinstance(found, str):
+            return cast(Choice, found)
+        near = difflib.get_close_matches(str(found), options, 1)
+        advice = f"did you mean {near[0]!r}?" if near else "choose one" if found is not None else "add it"
+        self.problem(key, f"one of {', '.join(options)}", found, advice)
+        return options[0]
+
+    def integer(self, key: str, low: int, high: int, default: int | None = None) -> int:
+        found = self.take(key)
+        if found is None and default is not None:
+            return default
+        if isinstance(found, int) and not isinstance(found, bool) and low <= found <= high:
+            return found
+        self.problem(key, f"an integer from {low} to {high}", found, "correct it" if found is not None else "add it")
+        return low
+
+    def number(
+        self, key: str, expected: str, low: float, high: float, *, above: bool = False, default: float | None = None
+    ) -> float:
+        """A finite number in [low, high], or in (low, high] with `above`."""
+        found = self.take(key)
+        if found is None and default is not None:
+            return default
+        if _is_number(found) and (low < found if above else low <= found) and found <= high:
+            return float(found)
+        self.problem(key, expected, found, "correct it" if found is not None else "add it")
+        return math.nan
+
+    def words(self, key: str, expected: str) -> tuple[str, ...]:
+        """A list of distinct words; numbers and booleans are taken as they are written."""
+        found = self.take(key)
+        if found is None:
+            return ()
+        if isinstance(found, list) and found and all(_is_scalar(item) and item is not None for item in found):
+            words = tuple(_word(item) for item in found)
+            if len(set(words)) == len(words) and all(COLUMN_NAME.fullmatch(word) for word in words):
+                return words
+        self.problem(key, expected, found, "list them once each: [a, b]")
+        return ()
+
+    def range(self, key: str, required: bool) -> tuple[float | None, float | None]:
+        found = self.take(key)
+        if found is None and not required:
+            return None, None
+        if isinstance(found, list) and len(found) == 2 and all(map(_is_number, found)) and found[0] < found[1]:
+            return float(found[0]), float(found[1])
+        self.problem(key, "[low, high] with low < high", found, "give the public range, agreed beforehand")
+        return None, None
+
+    def finish(self) -> None:
+        """Note every key that nobody asked for."""
+        for key in self.values:
+            if key not in self.known:
+                near = difflib.get_close_matches(str(key), sorted(self.known), 1)
+                advice = f"did you mean {near[0]!r}?" if near else f"valid: {', '.join(sorted(self.known))}"
+                self.note(_short(str(key)), f"unknown key; {advice}")
+
+
+def _study(top: _Section, folder: Path) -> Study:
+    name = top.text("name", "a name of a-z, 0-9, - and _", SITE_NAME)
+    purpose = top.text("purpose")
+    task = _task(top.section("task", "a mapping with type and target"))
+    features = _features(top.section("features", "a mapping of columns"))
+    model = _model(top.section("model", "a mapping with a name"), task)
+    cohort = _cohort(top.section("cohort", "a mapping of hospital: announced patients", required=False))
+    training_section = top.section("training", "a mapping with strategy, rounds, local")
+    privacy_section = top.section("privacy", "a mapping with a mode")
+    evaluation = _evaluation(top.section("evaluation", "a mapping with test_fraction or split_column"), task)
+    training = _training(training_section, cohort, top)
+    study = Study(
+        name=name,
+        purpose=purpose,
+        task=task,
+        patient_id=top.optional_text("patient_id", "a column's name or null"),
+        features=features,
+        cohort=cohort,
+        scaling=top.choice("scaling", ("public", "site"), "public"),
+        model=model,
+        training=training,
+        privacy=_privacy(privacy_section, cohort),
+        evaluation=evaluation,
+        seed=top.integer("seed", 0, 2**32 - 1, 0),
+        simulation=_simulation(top.section("simulation", "a mapping with sites", required=False), folder),
+    )
+    _check_together(study, top)
+    return study
+
+
+def _task(section: _Section) -> Task:
+    kind = cast(
+        Literal["binary", "multiclass", "regression"], section.choice("type", ("binary", "multiclass", "regression"))
+    )
+    target = section.text("target", "a column's name", COLUMN_NAME)
+    classes = section.words("classes", "a list of the target's values")
+    minimum, maximum = section.range("range", required=kind == "regression")
+    if kind == "binary" and classes and len(classes) != 2:
+        section.problem("classes", "two values, the outcome second", list(classes), "or leave it out for 0 and 1")
+    if kind == "multiclass" and len(classes) < 3:
+        section.problem("classes", "three values or more", list(classes) or None, "list every value of the target")
+    if kind == "regression" and classes:
+        section.problem("classes", "none for a regression", list(classes), "leave it out")
+    if kind != "regression" and minimum is not None:
+        section.problem("range", "none for a classification", "[low, high]", "leave it out")
+    task = Task(
+        kind,
+        target,
+        classes or (("0", "1") if kind == "binary" else ()),
+        minimum,
+        maximum,
+        section.optional_text("unit"),
+    )
+    section.finish()
+    return task
+
+
+def _features(section: _Section) -> tuple[Feature, ...]:
+    features = []
+    for name in section.values:
+        if not COLUMN_NAME.fullmatch(name):
+            section.note(_short(name), "expected a column's name of 1 to 128 printable characters; rename it")
+        features.append(_feature(name, section.section(name, "a mapping with type and range or values")))
+    if not features and "features" not in {p.split(":")[0] for p in section.problems}:
+        section.note("", "expected at least one column, found none; list the columns that the model reads")
+    return tuple(sorted(features, key=lambda feature: feature.name))
+
+
+def _feature(name: str, column: _Section) -> Feature:
+    kind = cast(Literal["number", "category"], column.choice("type", ("number", "category")))
+    minimum, maximum = column.range("range", required=kind == "number")
+    values = column.words("values", "a list of distinct words")
+    missing = column.words("missing", "a list of codes that stand for unknown")
+    if kind == "category" and len(values) < 2:
+        column.problem("values", "at least two values", list(values) or None, "list the public values")
+    if kind == "category" and minimum is not None:
+        column.problem("range", "none for a category", "[low, high]", "leave it out")
+    if kind == "number" and values:
+        column.problem("values", "none for a number", list(values), "leave it out, or say type: category")
+    if kind == "number" and not all(_parses_as_number(code) for code in missing):
+        column.problem("missing", "numbers, as the column is a number", list(missing), "an empty cell needs no code")
+    if set(missing) & set(values):
+        column.problem("missing", "codes that are not values", list(missing), "keep a word in one of the two")
+    feature = Feature(name, kind, minimum, maximum, values, column.optional_text("unit"), missing)
+    column.finish()
+    return feature
+
+
+def _cohort(section: _Section) -> tuple[CohortMember, ...]:
+    members = []
+    for site in section.values:
+        _check_site_name(site, section)
+        members.append(CohortMember(site, section.integer(site, 1, 1_000_000_000)))
+    return tuple(sorted(members, key=lambda member: member.site))
+
+
+def _model(section: _Section, task: Task) -> Model:
+    name = section.choice("name", tuple(MODELS))
+    hidden: tuple[int, ...] = ()
+    if name == "mlp":
+        hidden = _hidden(section)
+    init = cast(
+        Literal["zeros", "random"], section.choice("init", ("zeros", "random"), "random" if name == "mlp" else "zeros")
+    )
+    if name == "logistic" and task.type == "regression":
+        section.problem("name", "linear or mlp for a regression", name, "change the model or the task")
+    if name == "linear" and task.type != "regression":
+        section.problem("name", "logistic or mlp for a classification", name, "change the model or the task")
+    if name == "mlp" and init == "zeros":
+        section.problem("init", "random for an mlp", init, "an mlp of zeros has no gradient to start from")
+    section.finish()
+    return Model(name, hidden, init)
+
+
+def _hidden(section: _Section) -> tuple[int, ...]:
+    found = section.take("hidden")
+    if found is None:
+        return (64, 32)
+    sizes = found if isinstance(found, list) else []
+    if 1 <= len(sizes) <= 16 and all(isinstance(n, int) and not isinstance(n, bool) and 1 <= n <= 65536 for n in sizes):
+        return tuple(sizes)
+    section.problem("hidden", "a list of layer sizes from 1 to 65536", found, "for example [64, 32]")
+    return (64, 32)
+
+
+def _strategy(section: _Section) -> Strategy:
+    name = section.choice("name", tuple(STRATEGIES))
+    options = []
+    for option, default in STRATEGIES[name].items():
+        low, high, above, expected = _OPTION_BOUNDS[option]
+        value = section.number(option, expected, low, high, above=above, default=default)
+        options.append((option, value))
+    section.finish()
+    return Strategy(name, tuple(options))
+
+
+_OPTION_BOUNDS: dict[str, tuple[float, float, bool, str]] = {
+    "proximal_mu": (0.0, 1e3, False, "a number from 0 to 1000"),
+    "server_learning_rate": (0.0, 1e3, True, "a number above 0, at most 1000"),
+    "server_momentum": (0.0, 0.999, False, "a number from 0 to 0.999"),
+    "beta_1": (0.0, 0.9999, False, "a number from 0 to 0.9999"),
+    "beta_2": (0.0, 0.9999, False, "a number from 0 to 0.9999"),
+    "tau": (0.0, 1.0, True, "a number above 0, at most 1"),
+    "trim_fraction": (0.0, 0.4999, False, "a share from 0 to 0.4999"),
+    "malicious_sites": (0, 10_000, False, "a number of hospitals from 0"),
+}
+
+
+def _local(section: _Section) -> Local:
+    batch = section.take("batch_size")
+    size: int | None = None
+    if batch != "full":
+        size = section.integer("batch_size", 1, 1_000_000_000) if isinstance(batch, int) else None
+        if size is None:
+            section.problem("batch_size", "an integer from 1, or full", batch, "full means every patient")
+    has_steps = section.take("steps") is not None
+    if has_steps and section.take("epochs") is not None:
+        section.note("steps", "expected either steps or epochs, found both; keep one")
+    local = Local(
+        batch_size=size,
+        learning_rate=section.number("learning_rate", "a number above 0, at most 1000", 0.0, 1e3, above=True),
+        epochs=None if has_steps else section.integer("epochs", 1, 10_000, 1),
+        steps=section.integer("steps", 1, 1_000_000) if has_steps else None,
+        optimizer=cast(Literal["sgd", "adam"], section.choice("optimizer", ("sgd", "adam"), "sgd")),
+        momentum=section.number("momentum", "a number from 0 to 0.999", 0.0, 0.999, default=0.0),
+        weight_decay=section.number("weight_decay", "a number from 0 to 10", 0.0, 10.0, default=0.0),
+    )
+    section.finish()
+    return local
+
+
+def _training(section: _Section, cohort: tuple[CohortMember, ...], top: _Section) -> Training:
+    quorum = section.take("quorum")
+    if quorum is None and not cohort:
+        top.note("training.quorum", "expected a number of hospitals, found nothing; add it, or announce the cohort")
+        section.values = {**section.values, "quorum": 1}
+    weights = cast(
+        Literal["public", "uniform"],
+        section.choice("weights", ("public", "uniform"), "public" if cohort else "uniform"),
+    )
+    if weights == "public" and not cohort:
+        section.problem("weights", "uniform, as no cohort is announced", weights, "announce the cohort's sizes")
+    training = Training(
+        strategy=_strategy(section.section("strategy", "a mapping with a name")),
+        rounds=section.integer("rounds", 1, MAX_ROUNDS),
+        local=_local(section.section("local", "a mapping with batch_size and learning_rate")),
+        quorum=section.integer("quorum", 1, len(cohort) or 100_000, len(cohort) or None),
+        round_timeout_s=section.number(
+            "round_timeout_s", "seconds above 0, at most a week", 0.0, 604_800.0, above=True, default=600.0
+        ),
+        weights=weights,
+        average_last=section.number("average_last", "a share of the rounds from 0 to 1", 0.0, 1.0, default=0.0),
+    )
+    section.finish()
+    return training
+
+
+def _privacy(section: _Section, cohort: tuple[CohortMember, ...]) -> Privacy:
+    mode = cast(Literal["local", "none"], section.choice("mode", ("local", "none")))
+    if mode == "none":
+        for key in ("epsilon", "delta", "clip_norm"):
+            if section.take(key) is not None:
+                section.note(key, "expected nothing with mode: none; remove it, or say mode: local")
+        section.finish()
+        return Privacy("none")
+    largest = max((member.patients for member in cohort), default=0)
+    bound = 1.0 / largest if largest else 0.01
+    expected = f"0 < delta < 1/patients (= {bound:.1e})" if largest else "0 < delta < 0.01"
+    privacy = Privacy(
+        mode,
+        epsilon=section.number(
+            "epsilon", f"0.01 to {MAX_EPSILON:g}, per patient for the whole study", 0.01, MAX_EPSILON
+        ),
+        delta=section.number("delta", expected, 1e-12, math.nextafter(bound, 0.0)),
+        clip_norm=section.number("clip_norm", "a number above 0, at most 1e6", 0.0, 1e6, above=True),
+    )
+    section.finish()
+    return privacy
+
+
+def _evaluation(section: _Section, task: Task) -> Evaluation:
+    known = METRICS[task.type]
+    metrics = section.words("metrics", f"a list from {', '.join(known)}") or known
+    for metric in metrics:
+        if metric not in known:
+            near = difflib.get_close_matches(metric, known, 1)
+            advice = f"did you mean {near[0]!r}?" if near else "remove it"
+            section.problem("metrics", f"one of {', '.join(known)} for a {task.type} task", metric, advice)
+    split = section.optional_text("split_column", "a column's name")
+    if split is not None and section.take("test_fraction") is not None:
+        section.note("split_column", "expected either test_fraction or split_column, found both; keep one")
+    fraction = 0.0
+    if split is None:
+        fraction = section.number("test_fraction", "a share of the patients from 0 to 0.9", 0.0, 0.9)
+    section.finish()
+    return Evaluation(fraction, metrics, split)
+
+
+def _simulation(section: _Section, folder: Path) -> tuple[tuple[str, DataSource], ...]:
+    sites = section.section("sites", "a mapping of hospital: {connector, path}", required=bool(section.values))
+    sources = []
+    for site in sites.values:
+        _check_site_name(site, sites)
+        entry = sites.section(site, "a mapping with connector and path")
+        source = DataSource(entry.choice("connector", CONNECTORS), folder / entry.text("path", "a file's path"))
+        entry.finish()
+        sources.append((site, source))
+    section.finish()
+    return tuple(sorted(sources))
+
+
+def _check_site_name(site: str, section: _Section) -> None:
+    if not SITE_NAME.fullmatch(site):
+        section.note(_short(site), "expected a hospital's name of a-z, 0-9, - and _; rename it")
+
+
+def _check_together(study: Study, top: _Section) -> None:
+    """What no section can see alone."""
+    columns = [feature.name for feature in study.features]
+    special = {"task.target": study.task.target, "patient_id": study.patient_id}
+    special["evaluation.split_column"] = study.evaluation.split_column
+    for path, column in special.items():
+        if column and column in columns:
+            top.note(path, f"expected a column that is not a feature, found {column!r}; remove it from features")
+    taken = [column for column in special.values() if column]
+    if len(set(taken)) < len(taken):
+        top.note("task.target", "target, patient_id and split_column must be three different columns")
+    announced, simulated = {m.site for m in study.cohort}, {site for site, _ in study.simulation}
+    if announced and simulated and announced != simulated:
+        odd = ", ".join(sorted(announced ^ simulated))
+        top.note("simulation.sites", f"expected the hospitals of the cohort; differing: {odd}; list the same names")
+    if simulated and study.training.quorum > len(simulated):
+        top.problem("training.quorum", f"at most {len(simulated)} hospitals", study.training.quorum, "lower it")
+    if study.private and study.scaling == "site":
+        top.note("scaling", "expected public with privacy, found 'site'; statistics measured on patients would leak")
+    batch = study.training.local.batch_size
+    for member in study.cohort:
+        available = study.announced_train_patients(member.site) or 0
+        if batch is not None and batch > available:
+            top.problem(
+                "training.local.batch_size",
+                f"at most the {available} training patients that {member.site} announced",
+                batch,
+                "lower it, or write full",
+            )
+
+
+def _is_scalar(value: Any) -> bool:
+    return value is None or isinstance(value, str | int | float | bool)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _parses_as_number(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
+
+
+def _word(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _kind(value: Any) -> str:
+    names = {list: "a list", dict: "a mapping", str: "text", bool: "a truth value", int: "a number", float: "a number"}
+    return "nothing" if value is None else names.get(type(value), f"a {type(value).__name__}")
+
+
+def _short(text: str, limit: int = 80) -> str:
+    return text if len(text) <= limit else text[: limit - 3] + "..."

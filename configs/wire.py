@@ -1,0 +1,97 @@
+"""Every field that may cross the wire: name, type, bound. The only list.
+
+A message is plain here: text and integer fields, and named arrays as (shape, dtype). Both sides check what they send
+and what they receive against this table, so a field that is not listed can neither leave a hospital nor reach one.
+
+>>> check("train reply", {}, {"bias": ((1,), "float32")}, {"bias": ((1,), "float32")})
+>>> check("train reply", {"patients": 46}, {}, {})
+Traceback (most recent call last):
+    ...
+configs.errors.WireError: train reply: expected no field 'patients', found one; only configs/wire.py's fields may cross
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from configs.errors import WireError
+
+PROTOCOL = 1
+HELLO = "query.hello"  # Flower message types: a category and an action
+TRAIN = "train"
+ARRAYS = "arrays"  # names of the records inside a message
+CONFIG = "config"
+
+ArraySpec = tuple[tuple[int, ...], str]  # shape, dtype
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """A text (limit in characters) or an integer (limit is the largest value; the smallest is 0)."""
+
+    name: str
+    type: type[str] | type[int]
+    limit: int
+    purpose: str
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """What one kind of message holds. `arrays` says whether it carries the model's parameters, and nothing else."""
+
+    fields: tuple[Field, ...]
+    arrays: bool
+    purpose: str
+
+
+_STUDY = Field("study_sha256", str, 64, "which study this is about")
+FORMS: dict[str, Form] = {
+    "hello": Form(
+        (Field("protocol", int, 1_000, "version of this list"), Field("study", str, 1_000_000, "the canonical study")),
+        arrays=False,
+        purpose="the coordinator proposes a study",
+    ),
+    "hello reply": Form(
+        (Field("protocol", int, 1_000, "version of this list"), Field("site", str, 63, "the hospital's name"), _STUDY),
+        arrays=False,
+        purpose="the hospital takes part",
+    ),
+    "train": Form(
+        (_STUDY, Field("round", int, 100_000, "number of the round, from 1")),
+        arrays=True,
+        purpose="the coordinator sends the shared model",
+    ),
+    "train reply": Form((), arrays=True, purpose="the hospital returns the model that it trained"),
+}
+
+
+def check(
+    form: str,
+    fields: Mapping[str, object],
+    arrays: Mapping[str, ArraySpec],
+    expected_arrays: Mapping[str, ArraySpec],
+) -> None:
+    """Compare a message with its form and with the model's parameters.
+
+    Raises:
+        WireError: a field or array too many, too few, of another type, shape, dtype or size. The text holds no value.
+    """
+    listed = {field.name: field for field in FORMS[form].fields}
+    expected_arrays = expected_arrays if FORMS[form].arrays else {}
+    for name in sorted(set(fields) - set(listed)):
+        _refuse(form, f"no field {name[:64]!r}", "one; only configs/wire.py's fields may cross")
+    for name, field in listed.items():
+        value = fields.get(name)
+        if type(value) is not field.type:
+            _refuse(form, f"{name} as {field.type.__name__}", "nothing" if value is None else type(value).__name__)
+        size = len(value) if isinstance(value, str) else value
+        if not isinstance(size, int) or not 0 <= size <= field.limit:
+            _refuse(form, f"{name} within {field.limit}", "a larger or negative one")
+    for name in sorted(set(arrays) - set(expected_arrays)):
+        _refuse(form, f"no array {name[:64]!r}", "one; only the model's parameters may cross")
+    for name, spec in expected_arrays.items():
+        if arrays.get(name) != spec:
+            _refuse(form, f"array {name!r} of {spec}", f"{arrays.get(name, 'nothing')}")
+
+
+def _refuse(form: str, expected: str, found: str) -> None:
+    raise WireError(f"{form}: expected {expected}, found {found}")

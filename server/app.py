@@ -1,0 +1,232 @@
+"""The coordinator's Flower ServerApp: gather the hospitals, conduct the rounds, keep a checkpoint of each.
+
+The study comes in, models go out; what a hospital replies is checked against configs/wire.py before anything uses it.
+`conduct` takes any Flower `Grid`, so a simulation and a deployment run these very lines.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from flwr.app import Context, Message
+from flwr.serverapp import Grid, ServerApp
+
+from configs import wire
+from configs.errors import RunError, WireError
+from configs.journal import Journal
+from configs.schema import Study
+from server.checkpoint import Checkpoint, Checkpoints
+from server.rounds import Rounds
+from strategies import aggregate
+from strategies.arrays import Arrays, from_record, payload_bytes, to_record
+from strategies.federated import Federated, strategy_of
+from strategies.messages import content, read
+from strategies.tasks.tabular import task_of
+
+log = logging.getLogger("archipel.server")
+Observer = Callable[["RoundRecord", Arrays], None]
+
+
+@dataclass(frozen=True)
+class RoundRecord:
+    """What happened in one round: bytes that each hospital sent, and a plain reason for each that did not."""
+
+    round: int
+    contributed: Mapping[str, int]
+    missing: Mapping[str, str]
+    seconds: float
+
+
+@dataclass
+class Conducted:
+    """The end of a run. `model` is the shared model after the last round, or the average the study asks for."""
+
+    rounds: Rounds
+    model: Arrays
+    records: list[RoundRecord] = field(default_factory=list)
+    hello_bytes: Mapping[str, int] = field(default_factory=dict)
+
+
+def make_app(
+    study: Study,
+    *,
+    checkpoints: Checkpoints | None = None,
+    journal: Journal | None = None,
+    observer: Observer = lambda record, model: None,
+    done: Callable[[Conducted], None] = lambda conducted: None,
+) -> ServerApp:
+    """A ServerApp that conducts one study and hands the result to `done`."""
+    app = ServerApp()
+
+    @app.main()
+    def main(grid: Grid, context: Context) -> None:
+        done(conduct(grid, study, checkpoints=checkpoints, journal=journal, observer=observer))
+
+    return app
+
+
+def conduct(
+    grid: Grid,
+    study: Study,
+    *,
+    checkpoints: Checkpoints | None = None,
+    journal: Journal | None = None,
+    observer: Observer = lambda record, model: None,
+) -> Conducted:
+    """Run a study to its end, from its newest checkpoint if there is one.
+
+    Raises:
+        CheckpointError: the checkpoint cannot be used.
+    """
+    conductor = _Conductor(grid, study, checkpoints, journal, observer)
+    return conductor.run()
+
+
+class _Conductor:
+    """One run's moving parts, so that the round below reads like the protocol."""
+
+    def __init__(
+        self,
+        grid: Grid,
+        study: Study,
+        checkpoints: Checkpoints | None,
+        journal: Journal | None,
+        observer: Observer,
+    ) -> None:
+        self.grid, self.study, self.observer = grid, study, observer
+        self.checkpoints, self.journal = checkpoints, journal
+        task = task_of(study)
+        self.parameters = task.parameters
+        self.rounds = Rounds(study.training.rounds, study.training.quorum)
+        self.model: Arrays = task.initial(study.seed)
+        self.sums: aggregate.Sums = {}
+        self.averaged = 0
+
+    def run(self) -> Conducted:
+        restored = self.checkpoints.load() if self.checkpoints else None
+        nodes, hello_bytes = self._gather()
+        result = Conducted(self.rounds, self.model, hello_bytes=hello_bytes)
+        if len(nodes) < self.study.training.quorum:
+            result.rounds = self.rounds.abandon(
+                f"{len(nodes)} hospitals take part ({', '.join(nodes) or 'none'}), the study asks for "
+                f"{self.study.training.quorum}"
+            )
+            self._write("end", outcome=result.rounds.outcome, why=result.rounds.why)
+            return result
+        strategy = strategy_of(self.study, nodes, aggregate.site_weights(self.study, list(nodes)))
+        if restored:
+            self._restore(restored, strategy)
+        while self.rounds.outcome == "RUNNING":
+            result.records.append(self._round(strategy, nodes))
+        result.rounds, result.model = self.rounds, self._final_model()
+        self._write("end", outcome=self.rounds.outcome, why=self.rounds.why)
+        return result
+
+    def _gather(self) -> tuple[dict[str, int], dict[str, int]]:
+        """Propose the study to every node; those that take part, by name."""
+        fields: dict[str, str | int] = {"protocol": wire.PROTOCOL, "study": self.study.canonical}
+        proposal = content("hello", fields)
+        messages = [
+            Message(proposal, dst_node_id=node, message_type=wire.HELLO) for node in sorted(self.grid.get_node_ids())
+        ]
+        nodes: dict[str, int] = {}
+        sent: dict[str, int] = {}
+        for reply in self._exchange(messages):
+            if reply.has_error():
+                self._write("refused", code=reply.error.code, reason=_plain(reply.error.reason))
+                continue
+            try:
+                site = self._read_hello(reply, nodes)
+            except WireError as error:
+                self._write("refused", code=0, reason=str(error)[:200])
+                continue
+            nodes[site], sent[site] = reply.metadata.src_node_id, len(site) + 64
+        self._write("gathered", study_sha256=self.study.sha256, sites=sorted(nodes), bytes=sent)
+        return dict(sorted(nodes.items())), sent
+
+    def _read_hello(self, reply: Message, nodes: Mapping[str, int]) -> str:
+        fields = read("hello reply", reply.content).fields
+        site = str(fields["site"])
+        if fields["study_sha256"] != self.study.sha256:
+            raise WireError("hello reply: expected the proposed study's digest, found another")
+        if site in nodes or (self.study.sites and site not in self.study.sites):
+            raise WireError("hello reply: expected a hospital of the cohort, once; found another or a second one")
+        return site
+
+    def _round(self, strategy: Federated, nodes: Mapping[str, int]) -> RoundRecord:
+        started = time.monotonic()
+        number = self.rounds.current
+        shared = to_record(self.model)
+        fields: dict[str, str | int] = {"study_sha256": self.study.sha256, "round": number}
+        config = content("train", fields, self.model, self.parameters).config_records[wire.CONFIG]
+        replies = self._exchange(list(strategy.configure_train(number, shared, config, self.grid)))
+        valid, sent, missing = self._judge(replies, nodes)
+        self.rounds = self.rounds.close(set(sent))
+        record = RoundRecord(number, sent, missing, time.monotonic() - started)
+        if self.rounds.outcome != "INCOMPLETE":
+            aggregated, _ = strategy.aggregate_train(number, valid)
+            if aggregated is None:
+                raise RunError(f"round {number}: the strategy made no model of {len(valid)} replies; this is a bug")
+            self.model = from_record(aggregated, self.parameters)
+            self._remember(strategy, number)
+        self._write(
+            "round", round=number, contributed=dict(sent), missing=dict(missing), seconds=round(record.seconds, 4)
+        )
+        self.observer(record, self.model)
+        return record
+
+    def _judge(
+        self, replies: Sequence[Message], nodes: Mapping[str, int]
+    ) -> tuple[list[Message], dict[str, int], dict[str, str]]:
+        """Replies that follow the form, bytes by hospital, and why the others do not count."""
+        site_of = {node: site for site, node in nodes.items()}
+        valid: list[Message] = []
+        sent: dict[str, int] = {}
+        missing = dict.fromkeys(nodes, "no reply in time")
+        for reply in replies:
+            site = site_of.get(reply.metadata.src_node_id)
+            if site is None or site in sent:
+                continue  # a stranger, or a second answer
+            if reply.has_error():
+                missing[site] = _plain(reply.error.reason)
+                continue
+            try:
+                read("train reply", reply.content, self.parameters)
+            except WireError as error:
+                missing[site] = str(error)[:200]
+                continue
+            valid.append(reply)
+            sent[site] = payload_bytes(reply.content.array_records[wire.ARRAYS])
+            del missing[site]
+        return valid, sent, missing
+
+    def _remember(self, strategy: Federated, number: int) -> None:
+        """Average the last iterates, and keep a checkpoint."""
+        if number > self.study.training.rounds - self.study.averaged_rounds:
+            self.sums, self.averaged = aggregate.add(self.sums, self.model), self.averaged + 1
+        if self.checkpoints:
+            state = strategy.optimizer_state()
+            self.checkpoints.save(Checkpoint(number, self.model, state, self.sums, self.averaged))
+
+    def _restore(self, checkpoint: Checkpoint, strategy: Federated) -> None:
+        self.model = from_record(to_record(checkpoint.model), self.parameters)
+        self.sums, self.averaged = dict(checkpoint.average), checkpoint.averaged
+        strategy.restore(to_record(self.model), checkpoint.optimizer)
+        self.rounds = self.rounds.resume(checkpoint.round)
+        self._write("resumed", after_round=checkpoint.round)
+
+    def _final_model(self) -> Arrays:
+        return aggregate.mean_of(self.sums, self.averaged) if self.averaged else self.model
+
+    def _exchange(self, messages: list[Message]) -> list[Message]:
+        return list(self.grid.send_and_receive(messages, timeout=self.study.training.round_timeout_s))
+
+    def _write(self, kind: str, **facts: object) -> None:
+        if self.journal:
+            self.journal.append(kind, **facts)
+
+
+def _plain(reason: str | None) -> str:
+    """A hospital's sentence, as printable text of bounded length: it goes to journals and screens."""
+    return "".join(c for c in reason or "" if c.isprintable())[:200] or "no reason given"

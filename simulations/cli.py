@@ -1,0 +1,151 @@
+"""`archipel`: the researcher's command. Nothing heavy is imported until a command needs it.
+
+>>> main(["plan", "no-such-study.yaml"])
+2
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from configs.errors import ArchipelError
+
+if TYPE_CHECKING:
+    from simulations.display import PlainDisplay, TerminalDisplay
+
+# Sums of floats depend on how they are split over threads, and at these sizes a second thread only costs.
+BLAS_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+INTERRUPTED = 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command. Exit codes: 0 done, 1 the study ended INCOMPLETE, 2 an error that is explained, 130 Ctrl-C."""
+    for variable in BLAS_THREADS:
+        os.environ.setdefault(variable, "1")
+    arguments = _parser().parse_args(argv)
+    try:
+        return int(arguments.command(arguments))
+    except ArchipelError as error:
+        return _fail(str(error))
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        return _fail(f"{where}{error.strerror or type(error).__name__}; what was finished before is whole")
+    except KeyboardInterrupt:
+        print("\narchipel: interrupted; go on with: archipel simulate --resume RUN", file=sys.stderr)
+        return INTERRUPTED
+
+
+def _fail(text: str) -> int:
+    print(f"archipel: {text}", file=sys.stderr)
+    return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="archipel",
+        description="Simulate a federated study on this machine, with the very code that hospitals run.",
+    )
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    _simulate_parser(commands)
+    plan = commands.add_parser("plan", help="noise, steps and epsilon at each hospital, without looking at patients")
+    plan.add_argument("study", type=Path, metavar="STUDY", help="a study file")
+    plan.set_defaults(command=_plan)
+    compare = commands.add_parser("compare", help="runs side by side")
+    compare.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="folders of finished runs")
+    compare.set_defaults(command=_compare)
+    report = commands.add_parser("report", help="write a run's report.html and model_card.md again")
+    report.add_argument("run", type=Path, metavar="RUN", help="folder of a finished run")
+    report.set_defaults(command=_report)
+    return parser
+
+
+def _simulate_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    simulate = commands.add_parser("simulate", help="run a whole study, with baselines, and write a report")
+    what = simulate.add_mutually_exclusive_group(required=True)
+    what.add_argument("study", type=Path, nargs="?", metavar="STUDY", help="a study file")
+    what.add_argument("--resume", type=Path, metavar="RUN", help="go on with an interrupted run")
+    simulate.add_argument("--engine", choices=("inprocess", "ray"), default="inprocess", help="default: inprocess")
+    simulate.add_argument("--workers", type=_positive, default=1, help="processes of the inprocess engine (default 1)")
+    simulate.add_argument("--seed", type=_seed, help="instead of the study's own seed")
+    simulate.add_argument("--out", type=Path, default=Path("runs"), help="where runs are kept (default: runs)")
+    simulate.add_argument(
+        "--baselines",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="also train alone, pooled and without privacy, for comparison",
+    )
+    simulate.set_defaults(command=_simulate)
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if not 1 <= value <= 1024:
+        raise argparse.ArgumentTypeError("expected a number from 1 to 1024")
+    return value
+
+
+def _seed(text: str) -> int:
+    value = int(text)
+    if not 0 <= value < 2**32:
+        raise argparse.ArgumentTypeError("expected an integer from 0 to 4294967295")
+    return value
+
+
+def _simulate(arguments: argparse.Namespace) -> int:
+    from configs.load import load_study  # first the study: a typing mistake is told before a second of imports
+
+    study = None if arguments.resume else load_study(arguments.study)
+    if arguments.resume and arguments.seed is not None:
+        raise ArchipelError("--seed: expected none with --resume; a resumed run keeps its seed")
+    display = _display()
+    from dataclasses import replace
+
+    from simulations.run import Options, resume, simulate
+    from simulations.tables import print_run
+
+    options = Options(arguments.engine, arguments.baselines, arguments.workers)
+    if study is None:
+        run = resume(arguments.resume, options, display)
+    else:
+        seeded = study if arguments.seed is None else replace(study, seed=arguments.seed)
+        run = simulate(seeded, arguments.out, options, display)
+    return print_run(run)
+
+
+def _plan(arguments: argparse.Namespace) -> int:
+    from configs.load import load_study
+
+    study = load_study(arguments.study)
+    from simulations.planning import plan_study
+    from simulations.tables import print_plan
+
+    print_plan(plan_study(study))
+    return 0
+
+
+def _compare(arguments: argparse.Namespace) -> int:
+    from simulations.tables import print_comparison
+
+    print_comparison(arguments.runs)
+    return 0
+
+
+def _report(arguments: argparse.Namespace) -> int:
+    from server.report import write_model_card, write_report
+
+    write_model_card(arguments.run)
+    print(write_report(arguments.run))
+    return 0
+
+
+def _display() -> "TerminalDisplay | PlainDisplay":
+    from simulations.display import PlainDisplay, TerminalDisplay
+
+    return TerminalDisplay() if sys.stdout.isatty() else PlainDisplay()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,121 @@
+"""A Flower `Grid` that calls the ClientApp in this process, or in a few worker processes.
+
+No sockets, no serialisation, no start-up: what is left of a round is the hospitals' own work. The ServerApp and the
+ClientApp cannot tell it from a SuperLink. Replies come back in the order of their messages; nothing may depend on it.
+
+The one thing taken from Flower's inside is `TaskIdentity`, which its `Message` reads; tests/simulations/test_grid.py
+fails loudly should another release move it.
+"""
+
+import uuid
+from collections.abc import Callable, Iterable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from types import TracebackType
+
+from flwr.app import Context, Message, RecordDict
+from flwr.clientapp import ClientApp
+from flwr.common.constant import SUPERLINK_NODE_ID
+from flwr.serverapp import Grid
+from flwr.supercore.run import Run
+from flwr.supercore.task_identity import TaskIdentity
+
+PARTITION = "partition-id"  # the key under which Flower's simulation tells a node which hospital it is
+RUN_ID = 1
+FIRST_NODE_ID = 1000
+MakeApp = Callable[[], ClientApp]
+
+
+class InProcessGrid(Grid):
+    """`hospitals` nodes around one ClientApp. Use as a context manager where `workers` is above 1."""
+
+    def __init__(self, make_app: MakeApp, hospitals: int, *, workers: int = 1) -> None:
+        TaskIdentity.run_id, TaskIdentity.task_id, TaskIdentity.node_id = RUN_ID, 1, SUPERLINK_NODE_ID
+        self._run = Run.create_empty(RUN_ID)
+        self._hospitals = hospitals
+        self._workers = min(workers, hospitals)
+        self._pool: ProcessPoolExecutor | None = None
+        if self._workers > 1:
+            self._pool = ProcessPoolExecutor(
+                self._workers,
+                mp_context=get_context("spawn"),
+                initializer=_start_worker,
+                initargs=(make_app,),
+            )
+        else:
+            self._app = make_app()
+        self._contexts: dict[int, Context] = {}
+        self._replies: dict[str, Message] = {}
+
+    def __enter__(self) -> "InProcessGrid":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._pool:
+            self._pool.shutdown(cancel_futures=True)
+
+    def set_run(self, run: Run) -> None:
+        """Work for another run."""
+        self._run = run
+
+    @property
+    def run(self) -> Run:
+        """The run that messages belong to."""
+        return self._run
+
+    def create_message(
+        self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
+    ) -> Message:
+        """A message to one node."""
+        return Message(content, dst_node_id=dst_node_id, message_type=message_type, group_id=group_id, ttl=ttl)
+
+    def get_node_ids(self) -> Iterable[int]:
+        """One node a hospital, in the order of the study's hospitals."""
+        return range(FIRST_NODE_ID, FIRST_NODE_ID + self._hospitals)
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        """Work through the messages now; replies wait to be pulled."""
+        replies = self.send_and_receive(messages)
+        self._replies |= {reply.metadata.reply_to_message_id: reply for reply in replies}
+        return [reply.metadata.reply_to_message_id for reply in replies]
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        """Replies to these messages, each once."""
+        return [self._replies.pop(key) for key in message_ids if key in self._replies]
+
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
+        """Every message's reply. The time-out has no meaning here: a hospital in this process always answers."""
+        outgoing = list(messages)
+        for message in outgoing:
+            message.metadata.__dict__["_message_id"] = uuid.uuid4().hex
+        if self._pool is None:
+            return [self._app(message, self._context(message)) for message in outgoing]
+        contexts = [self._context(message) for message in outgoing]
+        chunk = max(1, len(outgoing) // (4 * self._workers))
+        return list(self._pool.map(_work, outgoing, contexts, chunksize=chunk))
+
+    def _context(self, message: Message) -> Context:
+        node = message.metadata.dst_node_id
+        if node not in self._contexts:
+            self._contexts[node] = Context(
+                run_id=self._run.run_id,
+                node_id=node,
+                node_config={PARTITION: node - FIRST_NODE_ID},
+                state=RecordDict(),
+                run_config={},
+            )
+        return self._contexts[node]
+
+
+_worker_app: list[ClientApp] = []
+
+
+def _start_worker(make_app: MakeApp) -> None:
+    TaskIdentity.run_id, TaskIdentity.task_id, TaskIdentity.node_id = RUN_ID, 1, SUPERLINK_NODE_ID
+    _worker_app.append(make_app())
+
+
+def _work(message: Message, context: Context) -> Message:
+    return _worker_app[0](message, context)

@@ -1,0 +1,97 @@
+"""The hospitals of a simulation: every site of the study in this process, each with a ledger of its own.
+
+Picklable, so that worker processes and Ray's actors build the same hospitals from the same description.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+
+from flwr.app import Context
+from flwr.clientapp import ClientApp
+
+from client.app import make_app
+from client.ledger import Ledger
+from client.site import Patients, Site, load_patients
+from client.trainer import Trainer
+from configs.errors import DataError
+from configs.schema import Study
+from simulations.grid import PARTITION
+from strategies.tasks.table import Encoded
+from strategies.tasks.tabular import TabularTask, task_of
+
+PatientsOf = Callable[[str], Encoded]  # a hospital's name -> its training patients
+
+
+@dataclass
+class Hospitals:
+    """All hospitals of one study. Without a folder for ledgers, they end with the process."""
+
+    study: Study
+    train_of: PatientsOf
+    ledgers: Path | None = None
+    _sites: dict[str, Site] = field(default_factory=dict)
+
+    def __getstate__(self) -> dict[str, object]:
+        return {"study": self.study, "train_of": self.train_of, "ledgers": self.ledgers, "_sites": {}}
+
+    def site(self, name: str) -> Site:
+        """One hospital, made at first use."""
+        if name not in self._sites:
+            trainer = _trainer(task_of(self.study))
+            self._sites[name] = Site(
+                name, self.study, self.train_of(name), self._ledger(name), seeded=True, trainer=trainer
+            )
+        return self._sites[name]
+
+    def site_of(self, context: Context) -> Site:
+        """The hospital that a node stands for."""
+        return self.site(self.study.sites[int(context.node_config[PARTITION])])
+
+    def make_app(self) -> ClientApp:
+        """The ClientApp around these hospitals."""
+        return make_app(self.site_of)
+
+    def _ledger(self, name: str) -> Ledger:
+        if self.ledgers is None:
+            return Ledger.in_memory()
+        folder = self.ledgers / name
+        folder.mkdir(parents=True, exist_ok=True)
+        return Ledger.open(folder / "ledger.sqlite", durable=False)  # a killed process loses nothing; a laptop suffices
+
+
+@dataclass(frozen=True)
+class FromSources:
+    """Training patients read from the study's simulation sources."""
+
+    study: Study
+
+    def __call__(self, name: str) -> Encoded:
+        """Training patients of one hospital."""
+        return load_all(self.study)[name].train
+
+
+@lru_cache(maxsize=4)
+def load_all(study: Study) -> dict[str, Patients]:
+    """Every hospital's patients, read once.
+
+    Raises:
+        DataError: with the problems of every hospital at once.
+    """
+    if not study.simulation:
+        raise DataError("simulation.sites: expected each hospital's data for a simulation, found none; add them")
+    loaded, problems = {}, []
+    for site, source in study.simulation:
+        try:
+            loaded[site] = load_patients(source, study, site)
+        except DataError as error:
+            problems.append(str(error))
+    if problems:
+        raise DataError("\n".join(problems))
+    return loaded
+
+
+@lru_cache(maxsize=4)
+def _trainer(task: TabularTask) -> Trainer:
+    return Trainer(task)

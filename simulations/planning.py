@@ -1,0 +1,156 @@
+"""A study's plan from public numbers alone: what noise each hospital adds, what it costs, whether it helps.
+
+Whether a hospital helps is judged by the noise of the whole: with weights w and n training patients, its noisy mean
+gradient has a noise of sigma * clip / (q n), and the weighted mean of all has the root of the sum of squares. A
+hospital that makes that larger than leaving it out would costs the whole more than its patients add.
+"""
+
+import math
+import time
+from dataclasses import dataclass
+
+import numpy as np
+
+from client.connectors import read_table
+from client.trainer import Trainer
+from configs.errors import ConfigError
+from configs.schema import Study
+from strategies.aggregate import site_weights
+from strategies.arrays import payload_bytes, to_record
+from strategies.privacy.plan import PrivacyPlan, plan_for
+from strategies.privacy.randomness import Randomness
+from strategies.tasks.table import Encoded
+from strategies.tasks.tabular import task_of
+
+CURVE_ROWS = 6
+
+
+@dataclass(frozen=True)
+class SitePlan:
+    """One hospital's row. Noise and epsilon are None without privacy."""
+
+    site: str
+    patients: int
+    batch: float
+    sampling_rate: float
+    steps: int
+    noise_multiplier: float | None
+    epsilon: float | None
+    verdict: str
+
+
+@dataclass(frozen=True)
+class StudyPlan:
+    """What `archipel plan` prints."""
+
+    study: str
+    sites: tuple[SitePlan, ...]
+    curve: tuple[tuple[int, tuple[float, ...]], ...]
+    notes: tuple[str, ...]
+
+
+def plan_study(study: Study) -> StudyPlan:
+    """Plan every hospital.
+
+    Raises:
+        PrivacyError: no plan reaches the budget. ConfigError: no public size and no simulation to count.
+    """
+    sizes, counted = _sizes(study)
+    plans = {site: plan_for(study, site, n) for site, n in sizes.items()} if study.private else {}
+    noise = {site: plan.noise_multiplier / plan.expected_patients for site, plan in plans.items()}
+    sites = tuple(_site_plan(study, site, n, plans.get(site), noise) for site, n in sizes.items())
+    return StudyPlan(study.name, sites, _curve(study, plans), tuple(_notes(study, sizes, counted)))
+
+
+def _sizes(study: Study) -> tuple[dict[str, int], bool]:
+    """Training patients of each hospital: announced, or counted in a simulation's own copies."""
+    announced = {site: study.announced_train_patients(site) for site in study.sites}
+    if study.cohort:
+        return {site: n for site, n in announced.items() if n is not None}, False
+    if not study.simulation:
+        raise ConfigError("study", ["cohort: expected each hospital's announced patients, found nothing; add it"])
+    kept = 1 - study.evaluation.test_fraction
+    return {s: max(1, round(len(read_table(source, study).keys) * kept)) for s, source in study.simulation}, True
+
+
+def _site_plan(study: Study, site: str, patients: int, plan: PrivacyPlan | None, noise: dict[str, float]) -> SitePlan:
+    local = study.training.local
+    rate = local.sampling_rate(patients)
+    return SitePlan(
+        site,
+        patients,
+        rate * patients,
+        rate,
+        local.steps_per_round(patients) * study.training.rounds,
+        plan.noise_multiplier if plan else None,
+        plan.epsilon() if plan else None,
+        _verdict(study, site, noise),
+    )
+
+
+def _verdict(study: Study, site: str, noise: dict[str, float]) -> str:
+    if not noise:
+        return "no noise"
+    if len(noise) == 1:
+        return "alone: nobody to share the noise with"
+    with_it, without = (
+        _noise_of_mean(study, noise),
+        _noise_of_mean(study, {s: v for s, v in noise.items() if s != site}),
+    )
+    if with_it > without:
+        return f"too small to help: the whole's noise is {with_it / without - 1:.0%} larger with it"
+    return f"helps: the whole's noise is {1 - with_it / without:.0%} smaller with it"
+
+
+def _noise_of_mean(study: Study, noise: dict[str, float]) -> float:
+    weights = site_weights(study, list(noise))
+    total = sum(weights.values())
+    return math.sqrt(sum((weights[site] / total * value) ** 2 for site, value in noise.items()))
+
+
+def _curve(study: Study, plans: dict[str, PrivacyPlan]) -> tuple[tuple[int, tuple[float, ...]], ...]:
+    """Epsilon after some numbers of rounds, up to twice the study's: what a longer study would cost."""
+    if not plans:
+        return ()
+    rounds = study.training.rounds
+    points = sorted({max(1, round(rounds * share)) for share in np.linspace(0, 2, 2 * CURVE_ROWS - 1)[1:]})
+    return tuple((n, tuple(plan.epsilon(rounds=n) for plan in plans.values())) for n in points)
+
+
+def _notes(study: Study, sizes: dict[str, int], counted: bool) -> list[str]:
+    task = task_of(study)
+    model = to_record(task.initial(study.seed))
+    sent, seconds = payload_bytes(model), _seconds_a_round(study, max(sizes.values()))
+    notes = [
+        f"each round: {sent:,} bytes to and from each hospital; {seconds * 1000:.0f} ms of training at the largest",
+        f"whole study: {study.training.rounds} rounds, {sent * study.training.rounds:,} bytes from each hospital",
+    ]
+    if study.private:
+        privacy = study.privacy
+        notes.append(
+            f"guarantee: epsilon {privacy.epsilon:g} at delta {privacy.delta:g} per patient, add or remove one, "
+            "at each hospital, for the whole study"
+        )
+    if counted:
+        notes.append("no cohort is announced: sizes were counted in the simulation's own data; announce them to deploy")
+    return notes
+
+
+def _seconds_a_round(study: Study, patients: int) -> float:
+    """Training time of one round on made-up patients of the same number: no data is read."""
+    task = task_of(study)
+    rng = np.random.default_rng(0)
+    x = rng.uniform(-1, 1, (patients, len(study.inputs))).astype(np.float32)
+    classes = max(2, len(study.task.classes))
+    y = (np.arange(patients) % classes).astype(np.float32) * (study.task.type != "regression")
+    made_up = Encoded(x, y, np.arange(patients), np.arange(patients + 1))
+    trainer, local = Trainer(task), study.training.local
+    plan = plan_for(study, "", patients) if study.private else None
+    steps = local.steps_per_round(patients)
+    taken = []
+    for number in range(3):
+        chance = Randomness.seeded(0, "plan", number)
+        started = time.perf_counter()
+        trainer.fit(task.initial(0), made_up, local, steps=steps, randomness=chance, plan=plan)
+        taken.append(time.perf_counter() - started)
+    return sorted(taken)[1]

@@ -1,0 +1,411 @@
+"""A whole simulated study: check, train, compare, measure, write down.
+
+>>> sorted(name for name in PHASES)
+['federated', 'federated_without_privacy', 'local_only', 'pooled']
+"""
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from functools import partial
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Protocol
+
+import yaml
+from safetensors.numpy import save
+from server.report import write_model_card, write_report
+
+from client.ledger import Ledger
+from client.site import Patients
+from configs import journal as journals
+from configs.errors import RunError
+from configs.journal import Journal
+from configs.load import load_study
+from configs.schema import CohortMember, Privacy, Study
+from server.app import Conducted, Observer, RoundRecord, make_app
+from server.checkpoint import Checkpoints
+from server.files import write_atomically
+from simulations.engines import run_engine
+from simulations.evaluate import curve_value, evaluate, evaluate_local, headline
+from simulations.hospitals import FromSources, Hospitals, load_all
+from strategies.aggregate import site_weights
+from strategies.arrays import Arrays
+from strategies.privacy.plan import PrivacyPlan, plan_for
+from strategies.tasks.table import Encoded, concatenate
+from strategies.tasks.tabular import task_of
+
+PHASES = {
+    "federated": "together, with privacy",
+    "federated_without_privacy": "together, without privacy",
+    "local_only": "each hospital alone",
+    "pooled": "all data in one place",
+}
+CURVE_POINTS = 60  # of a long study: each is an evaluation on all test patients
+EPSILON_POINTS = 10
+
+
+class Phase(Protocol):
+    """One bar of the display."""
+
+    def advance(self, note: str = "") -> None:
+        """One more step is done."""
+
+
+class Display(Protocol):
+    """Where progress is shown; `simulations/cli.py` has one for terminals and one for plain lines."""
+
+    def phase(self, title: str, total: int) -> AbstractContextManager[Phase]:
+        """Open a bar of so many steps."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a simulation is run. None of it changes the federated model's bits."""
+
+    engine: str = "inprocess"
+    baselines: bool = True
+    workers: int = 1
+
+
+def simulate(study: Study, out: Path, options: Options, display: Display) -> Path:
+    """Simulate a study in a new folder under `out`, and return that folder.
+
+    Raises:
+        ArchipelError: the data, the plan or the machine do not allow it; nothing is left behind if nothing was trained.
+    """
+    check(study)
+    run = _new_folder(out, study)
+    document = study.to_dict() | {"simulation": {"sites": _sources(study)}}
+    text = yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
+    write_atomically(run / "study.yaml", text.encode())
+    _latest(out, run)
+    return _carry_out(study, run, options, display)
+
+
+def resume(run: Path, options: Options, display: Display) -> Path:
+    """Go on with a run that was interrupted, from its newest checkpoint.
+
+    Raises:
+        RunError: the folder is no run. CheckpointError: its checkpoint cannot be used.
+    """
+    if not (run / "study.yaml").is_file():
+        raise RunError(f"{run}: expected a run's folder with study.yaml, found none; give a folder under runs/")
+    study = load_study(run / "study.yaml")
+    check(study)
+    return _carry_out(study, run.resolve(), options, display)
+
+
+def check(study: Study) -> tuple[dict[str, Patients], dict[str, PrivacyPlan]]:
+    """Every hospital's data and plan, before anything is written or trained.
+
+    Raises:
+        DataError, PrivacyError: with every hospital's problems.
+    """
+    patients = load_all(study)
+    plans = {site: plan_for(study, site, patients[site].train.count) for site in patients if study.private}
+    return patients, plans
+
+
+def _carry_out(study: Study, run: Path, options: Options, display: Display) -> Path:
+    started, clock = datetime.now(UTC), time.monotonic()
+    patients, plans = check(study)
+    journal = Journal(run / "journal.jsonl", durable=False)
+    journal.append(
+        "begin", study_sha256=study.sha256, engine=options.engine, seed=study.seed, versions=versions(), noise="seeded"
+    )
+    curves: dict[str, list[dict[str, float]]] = {}
+    conducted = _federate(study, run, journal, options, display, _Curve(study, patients, curves, "federated"))
+    models = _baselines(study, patients, options, display, curves) if options.baselines else {}
+    scores = _score(study, conducted.model, models, patients)
+    weights = save(dict(conducted.model))
+    write_atomically(run / "model.safetensors", weights)
+    result = _metrics(study, run, options, conducted, patients, plans, scores, curves)
+    result |= {"seconds": round(time.monotonic() - clock, 3), "started": started.isoformat(timespec="seconds")}
+    write_atomically(run / "metrics.json", (json.dumps(result, indent=1, allow_nan=False) + "\n").encode())
+    journal.append("measured", metrics_sha256=_sha256(run / "metrics.json"), model_sha256=result["model_sha256"])
+    write_model_card(run)
+    write_report(run)
+    return run
+
+
+class _Curve:
+    """Watches a federation's rounds: one point of the curve each, or every few rounds of a long study."""
+
+    def __init__(
+        self, study: Study, patients: dict[str, Patients], curves: dict[str, list[dict[str, float]]], key: str
+    ) -> None:
+        self.study, self.task = study, task_of(study)
+        self.test = concatenate([p.test for p in patients.values()])
+        self.points = curves.setdefault(key, [])
+        self.every = max(1, study.training.rounds // CURVE_POINTS)
+
+    def __call__(self, record: RoundRecord, model: Arrays) -> str:
+        if record.round % self.every and record.round != self.study.training.rounds:
+            return ""
+        value = curve_value(self.study, self.task, model, self.test)
+        if value is None:
+            return ""
+        self.points.append({"round": record.round, "value": value})
+        return f"{headline(self.study).upper()} {value:.3f}"
+
+
+def _federate(
+    study: Study, run: Path, journal: Journal, options: Options, display: Display, curve: _Curve
+) -> Conducted:
+    """The federation itself, on the chosen engine, with checkpoints."""
+    checkpoints = Checkpoints(run / "checkpoints", study.sha256, durable=False)
+    hospitals = Hospitals(study, FromSources(study), run / "sites")
+    resumed = checkpoints.load()
+    title = PHASES["federated" if study.private else "federated_without_privacy"]
+    with display.phase(title, study.training.rounds) as phase:
+        for _ in range(resumed.round if resumed else 0):
+            phase.advance("from the checkpoint")
+
+        def observer(record: RoundRecord, model: Arrays) -> None:
+            phase.advance(curve(record, model))
+
+        make = partial(_server, study, checkpoints, journal, observer)
+        return run_engine(options.engine, hospitals, make, workers=options.workers)
+
+
+def _server(
+    study: Study,
+    checkpoints: Checkpoints | None,
+    journal: Journal | None,
+    observer: Observer,
+    done: Callable[[Conducted], None],
+) -> Any:
+    return make_app(study, checkpoints=checkpoints, journal=journal, observer=observer, done=done)
+
+
+def _baselines(
+    study: Study,
+    patients: dict[str, Patients],
+    options: Options,
+    display: Display,
+    curves: dict[str, list[dict[str, float]]],
+) -> dict[str, Any]:
+    """The same study without privacy, at each hospital alone, and on all training patients in one place."""
+    plain = replace(study, privacy=Privacy("none"))
+    models: dict[str, Any] = {}
+    if study.private:
+        key = "federated_without_privacy"
+        curve = _Curve(plain, patients, curves, key)
+        with display.phase(PHASES[key], plain.training.rounds) as phase:
+            models[key] = _train_plainly(
+                plain,
+                {site: p.train for site, p in patients.items()},
+                lambda record, model: phase.advance(curve(record, model)),
+            )
+    with display.phase(PHASES["local_only"], len(patients) * plain.training.rounds) as phase:
+        models["local_only"] = {
+            site: _train_plainly(
+                _only(plain, site), {site: p.train}, lambda record, model, site=site: phase.advance(site)
+            )
+            for site, p in patients.items()
+        }
+    pooled = concatenate([p.train for p in patients.values()])
+    with display.phase(PHASES["pooled"], plain.training.rounds) as phase:
+        models["pooled"] = _train_plainly(_pooled(plain), {"pooled": pooled}, lambda record, model: phase.advance())
+    return models
+
+
+def _train_plainly(study: Study, train: dict[str, Encoded], observer: Observer) -> Arrays:
+    """One baseline is a federation too: the same apps in this process, with one hospital or all of them."""
+    make = partial(_server, study, None, None, observer)
+    return run_engine("inprocess", Hospitals(study, train.__getitem__), make).model
+
+
+def _only(study: Study, site: str) -> Study:
+    """The study with one hospital."""
+    return replace(
+        study,
+        cohort=tuple(member for member in study.cohort if member.site == site),
+        simulation=tuple(entry for entry in study.simulation if entry[0] == site),
+        training=replace(study.training, quorum=1),
+    )
+
+
+def _pooled(study: Study) -> Study:
+    """The study with one hospital that has everybody."""
+    everybody = sum(member.patients for member in study.cohort)
+    return replace(
+        study,
+        cohort=(CohortMember("pooled", everybody),) if everybody else (),
+        simulation=(("pooled", study.simulation[0][1]),),
+        training=replace(study.training, quorum=1),
+    )
+
+
+def _score(
+    study: Study, federated: Arrays, models: dict[str, Any], patients: dict[str, Patients]
+) -> dict[str, dict[str, Any] | None]:
+    task, test = task_of(study), {site: p.test for site, p in patients.items()}
+    scores: dict[str, dict[str, Any] | None] = {"federated": evaluate(study, task, federated, test)}
+    for key in ("federated_without_privacy", "pooled"):
+        scores[key] = evaluate(study, task, models[key], test) if key in models else None
+    if not study.private:
+        scores["federated_without_privacy"] = scores["federated"]
+    local = models.get("local_only")
+    scores["local_only"] = evaluate_local(study, task, local, test) if local else None
+    return scores
+
+
+def _metrics(
+    study: Study,
+    run: Path,
+    options: Options,
+    conducted: Conducted,
+    patients: dict[str, Patients],
+    plans: dict[str, PrivacyPlan],
+    scores: dict[str, dict[str, Any] | None],
+    curves: dict[str, list[dict[str, float]]],
+) -> dict[str, Any]:
+    rounds, hello = _from_journal(run)
+    parameters = task_of(study).parameters
+    sent = {site: sum(r["contributed"].get(site, 0) for r in rounds) for site in patients}
+    return {
+        "study": study.name,
+        "study_sha256": study.sha256,
+        "engine": options.engine,
+        "seed": study.seed,
+        "outcome": conducted.rounds.outcome,
+        "why": conducted.rounds.why,
+        "rounds_completed": conducted.rounds.done,
+        "seconds": 0.0,
+        "model_sha256": _sha256(run / "model.safetensors"),
+        "purpose": study.purpose,
+        "task": {"type": study.task.type, "target": study.task.target},
+        "primary_metric": headline(study),
+        "rounds_planned": study.training.rounds,
+        "versions": versions(),
+        "privacy": _privacy(study),
+        "features": study.to_dict()["features"],
+        "model": {"name": study.model.name, "parameters": sum(_size(shape) for shape, _ in parameters.values())},
+        "strategy": study.training.strategy.name,
+        "sites": [
+            _site(study, run, site, patients[site], plans.get(site), sent, rounds, hello) for site in sorted(patients)
+        ],
+        "models": scores,
+        "convergence": curves,
+        "epsilon_by_round": {site: _epsilons(plan, conducted.rounds.done) for site, plan in plans.items()},
+        "rounds": rounds,
+        "left": [
+            {
+                "what": "model update",
+                "fields": [f"{name} {list(shape)} {dtype}" for name, (shape, dtype) in parameters.items()],
+                "messages": sum(len(r["contributed"]) for r in rounds),
+                "bytes": sum(sent.values()),
+            },
+            {
+                "what": "hello",
+                "fields": ["protocol", "site", "study_sha256"],
+                "messages": sum(len(h) for h in hello),
+                "bytes": sum(sum(h.values()) for h in hello),
+            },
+        ],
+    }
+
+
+def _site(
+    study: Study,
+    run: Path,
+    site: str,
+    patients: Patients,
+    plan: PrivacyPlan | None,
+    sent: dict[str, int],
+    rounds: list[dict[str, Any]],
+    hello: list[dict[str, int]],
+) -> dict[str, Any]:
+    spent = None
+    if plan is not None:
+        ledger = Ledger.open(run / "sites" / site / "ledger.sqlite", durable=False)
+        spent = ledger.spent(site, delta=plan.delta, study=study.sha256)
+    return {
+        "site": site,
+        "patients_train": patients.train.count,
+        "patients_test": patients.test.count,
+        "epsilon": spent,
+        "delta": plan.delta if plan else None,
+        "noise_multiplier": plan.noise_multiplier if plan else None,
+        "sampling_rate": plan.sampling_rate if plan else None,
+        "steps": plan.steps if plan else study.training.rounds * _plain_steps(study, site, patients),
+        "bytes_sent": sent[site] + sum(h.get(site, 0) for h in hello),
+        "messages_sent": sum(site in r["contributed"] for r in rounds) + sum(site in h for h in hello),
+        "weight": site_weights(study, [site])[site],
+        "values_clipped": dict(patients.clipped),
+    }
+
+
+def _plain_steps(study: Study, site: str, patients: Patients) -> int:
+    return study.training.local.steps_per_round(study.announced_train_patients(site) or patients.train.count)
+
+
+def _from_journal(run: Path) -> tuple[list[dict[str, Any]], list[dict[str, int]]]:
+    """Rounds and hellos of the whole run, those before an interruption included."""
+    records = list(journals.read(run / "journal.jsonl"))
+    rounds = {record.facts["round"]: record.facts for record in records if record.kind == "round"}
+    hello = [record.facts["bytes"] for record in records if record.kind == "gathered"]
+    return [rounds[number] for number in sorted(rounds)], hello
+
+
+def _epsilons(plan: PrivacyPlan, done: int) -> list[dict[str, float]]:
+    """Epsilon after some of the rounds, the last among them."""
+    every = max(1, -(-done // EPSILON_POINTS))
+    numbers = sorted({*range(every, done + 1, every), done} - {0})
+    return [{"round": number, "epsilon": plan.epsilon(rounds=number)} for number in numbers]
+
+
+def _privacy(study: Study) -> dict[str, Any]:
+    if not study.private:
+        return {"mode": "none"}
+    noise = "seeded: repeatable, for simulations only"
+    return study.to_dict()["privacy"] | {"unit": "patient", "adjacency": "add or remove one", "noise": noise}
+
+
+def versions() -> dict[str, str]:
+    """Releases that decide a run's bits."""
+    return {name: metadata.version(name) for name in ("archipel", "flwr", "opacus", "torch", "numpy", "dp-accounting")}
+
+
+def _size(shape: tuple[int, ...]) -> int:
+    size = 1
+    for n in shape:
+        size *= n
+    return size
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _new_folder(out: Path, study: Study) -> Path:
+    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+    for attempt in range(1000):
+        run = out / f"{stamp}-{study.name}{f'-{attempt + 1}' if attempt else ''}"
+        try:
+            run.mkdir(parents=True)
+            return run.resolve()
+        except FileExistsError:
+            continue
+    raise RunError(f"{out}: a thousand runs began in this second; give another --out")
+
+
+def _latest(out: Path, run: Path) -> None:
+    """Point `latest` at the run, in one step; a plain file or folder of that name is left alone."""
+    link, fresh = out / "latest", out / f".latest.{os.getpid()}"
+    if link.exists() and not link.is_symlink():
+        return
+    fresh.unlink(missing_ok=True)
+    fresh.symlink_to(run.name)
+    fresh.replace(link)
+
+
+def _sources(study: Study) -> dict[str, dict[str, str]]:
+    return {site: {"connector": source.connector, "path": str(source.path)} for site, source in study.simulation}

@@ -1,0 +1,158 @@
+"""The nine strategies: Flower's own, made to speak of hospitals.
+
+`Hospitals` is all that is added, in front of each of Flower's classes: one message a hospital in the order of their
+names, replies aggregated in that order (sums of floats depend on it), weights from the study, results as float32, and
+an optimizer state that a checkpoint can carry. The arithmetic is Flower's.
+
+- fedavg: McMahan et al. 2017 (arXiv 1602.05629); fedprox: Li et al. 2020 (1812.06127), whose pull is applied by the
+  hospital from the study; fedavgm: Hsu et al. 2019 (1909.06335)
+- fedadam, fedyogi, fedadagrad: Reddi et al. 2021 (2003.00295)
+- median, trimmed_mean: Yin et al. 2018 (1803.01498); krum: Blanchard et al. 2017 (1703.02757)
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.serverapp import Grid
+from flwr.serverapp import strategy as flower
+from numpy.typing import NDArray
+
+from configs import wire
+from configs.schema import Study
+from strategies.arrays import Arrays, to_record
+
+WEIGHT = "weight"
+_STATE = ("m_t", "v_t")  # Flower's names for the adaptive strategies' moments
+
+
+class Hospitals:
+    """Put in front of one of Flower's strategies. `nodes` maps each hospital to its node; `weights` to its weight."""
+
+    def __init__(self, nodes: Mapping[str, int], weights: Mapping[str, float], **options: float) -> None:
+        super().__init__(weighted_by_key=WEIGHT, min_train_nodes=1, min_available_nodes=1, **options)  # type: ignore[call-arg]
+        self._nodes = dict(sorted(nodes.items()))
+        self._site_of = {node: site for site, node in self._nodes.items()}
+        self._weights = dict(weights)
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """One message a hospital, holding the shared model and `config` as it is."""
+        # Flower's class keeps what it needs of the arrays; its own messages (with fields of its own) are not sent.
+        super().configure_train(server_round, arrays, ConfigRecord(), _Nodes(self._nodes.values()))  # type: ignore[misc]
+        content = RecordDict({wire.ARRAYS: arrays, wire.CONFIG: config})
+        return [
+            Message(content, dst_node_id=node, message_type=wire.TRAIN, group_id=str(server_round))
+            for node in self._nodes.values()
+        ]
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """The new shared model from replies that have been checked; each gets its hospital's public weight."""
+        ordered = sorted(replies, key=lambda reply: self._site_of[reply.metadata.src_node_id])
+        for reply in ordered:
+            site = self._site_of[reply.metadata.src_node_id]
+            reply.content["metrics"] = MetricRecord({WEIGHT: self._weights[site]})
+        arrays, metrics = super().aggregate_train(server_round, ordered)  # type: ignore[misc]
+        if arrays is None:
+            return None, metrics
+        return to_record({name: np.asarray(a.numpy(), np.float32) for name, a in arrays.items()}), metrics
+
+    def optimizer_state(self) -> Arrays:
+        """What the next round depends on beside the model: `moment/parameter` -> array."""
+        state = {}
+        for moment in _STATE:
+            for name, array in (getattr(self, moment, None) or {}).items():
+                state[f"{moment}/{name}"] = np.asarray(array)
+        return state
+
+    def restore(self, arrays: ArrayRecord, state: Mapping[str, NDArray[Any]]) -> None:
+        """Continue from a checkpoint's model and optimizer state."""
+        for moment in _STATE:
+            if held := {key.partition("/")[2]: a for key, a in state.items() if key.startswith(f"{moment}/")}:
+                setattr(self, moment, held)
+
+
+class _Nodes:
+    """The one thing that Flower's sampling asks of a grid."""
+
+    def __init__(self, ids: Iterable[int]) -> None:
+        self._ids = list(ids)
+
+    def get_node_ids(self) -> list[int]:
+        return self._ids
+
+
+class FedAvg(Hospitals, flower.FedAvg):
+    """Weighted mean of the hospitals' models."""
+
+
+class FedProx(Hospitals, flower.FedProx):
+    """FedAvg with a pull towards the shared model during local training."""
+
+
+class FedAvgM(Hospitals, flower.FedAvgM):
+    """FedAvg with momentum at the coordinator."""
+
+    def optimizer_state(self) -> Arrays:
+        """The momentum vector; Flower keeps it as a list without names."""
+        return {f"momentum/{i:04d}": np.asarray(array) for i, array in enumerate(self.momentum_vector or [])}
+
+    def restore(self, arrays: ArrayRecord, state: Mapping[str, NDArray[Any]]) -> None:
+        """Also the arrays, which Flower's class takes from the first round only."""
+        self.current_arrays = arrays
+        self.momentum_vector = [state[key] for key in sorted(state)] or None
+
+
+class FedAdam(Hospitals, flower.FedAdam):
+    """Adam at the coordinator."""
+
+
+class FedYogi(Hospitals, flower.FedYogi):
+    """Yogi at the coordinator."""
+
+
+class FedAdagrad(Hospitals, flower.FedAdagrad):
+    """Adagrad at the coordinator."""
+
+
+class Median(Hospitals, flower.FedMedian):
+    """Coordinate-wise median; weights play no part."""
+
+
+class TrimmedMean(Hospitals, flower.FedTrimmedAvg):
+    """Coordinate-wise mean without the extremes; weights play no part."""
+
+
+class Krum(Hospitals, flower.Krum):
+    """The one model that is nearest to its neighbours."""
+
+
+Federated = FedAvg | FedProx | FedAvgM | FedAdam | FedYogi | FedAdagrad | Median | TrimmedMean | Krum
+
+REGISTRY: Mapping[str, type[Federated]] = {
+    "fedavg": FedAvg,
+    "fedprox": FedProx,
+    "fedavgm": FedAvgM,
+    "fedadam": FedAdam,
+    "fedyogi": FedYogi,
+    "fedadagrad": FedAdagrad,
+    "median": Median,
+    "trimmed_mean": TrimmedMean,
+    "krum": Krum,
+}
+_FLOWER_NAMES = {"server_learning_rate": "eta", "trim_fraction": "beta", "malicious_sites": "num_malicious_nodes"}
+
+
+def strategy_of(study: Study, nodes: Mapping[str, int], weights: Mapping[str, float]) -> Federated:
+    """The study's strategy for these hospitals."""
+    name = study.training.strategy.name
+    options: dict[str, Any] = dict(study.training.strategy.options)
+    if name == "krum":
+        options["malicious_sites"] = int(options["malicious_sites"])
+    if name != "fedavgm":
+        options = {_FLOWER_NAMES.get(option, option): value for option, value in options.items()}
+    return REGISTRY[name](nodes, weights, **options)

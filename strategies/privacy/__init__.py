@@ -1,0 +1,1 @@
+"""How patients are protected: the plan, its cost, the private gradient, the noise."""

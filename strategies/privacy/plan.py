@@ -1,0 +1,125 @@
+"""The guarantee at one hospital, as one frozen object. Settings that cannot change privacy live elsewhere.
+
+`plan_for` derives it from the study and the number of training patients that the hospital announced in public. So the
+plan is known before anybody looks at data, and one patient more or less changes neither noise, nor rate, nor steps.
+
+>>> budget = Budget(epsilon=3.0, delta=1e-5)
+>>> plan = calibrate(budget, clip_norm=1.0, sampling_rate=1.0, steps_per_round=1, rounds=20, patients=200)
+>>> plan.noise_multiplier, round(plan.epsilon(), 3)
+(6.219, 3.0)
+>>> round(plan.epsilon(rounds=10), 3)
+2.031
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+from configs.errors import PrivacyError
+from configs.schema import Study
+from strategies.privacy.accounting import SampledGaussian, epsilon
+
+MAX_NOISE_MULTIPLIER = 1e5
+_DIGITS = 10_000  # noise multipliers are rounded up to four decimals, so that a plan can be read and typed
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """(epsilon, delta) per patient, add or remove one."""
+
+    epsilon: float
+    delta: float
+
+
+@dataclass(frozen=True, slots=True)
+class PrivacyPlan:
+    """Everything that decides the guarantee: how sums are clipped, noised and sampled, and how many there are.
+
+    `expected_patients` is the public divisor of each noisy sum: sampling rate times announced training patients.
+    """
+
+    clip_norm: float
+    noise_multiplier: float
+    sampling_rate: float
+    steps_per_round: int
+    rounds: int
+    delta: float
+    expected_patients: float
+
+    @property
+    def steps(self) -> int:
+        """Steps of the whole study."""
+        return self.steps_per_round * self.rounds
+
+    @property
+    def round_event(self) -> SampledGaussian:
+        """What one round releases."""
+        return SampledGaussian(self.noise_multiplier, self.sampling_rate, self.steps_per_round)
+
+    def epsilon(self, rounds: int | None = None) -> float:
+        """Epsilon per patient after some rounds, by default all of them."""
+        rounds = self.rounds if rounds is None else rounds
+        return epsilon([self.round_event] * rounds, self.delta)
+
+
+def plan_for(study: Study, site: str, patients: int) -> PrivacyPlan:
+    """The plan of one hospital.
+
+    Args:
+        patients: training patients at the site; used only where the study announces no public number.
+
+    Raises:
+        PrivacyError: the batch is larger than the hospital, or no noise reaches the budget.
+    """
+    patients = study.announced_train_patients(site) or patients
+    local, privacy = study.training.local, study.privacy
+    if local.batch_size is not None and local.batch_size > patients:
+        raise PrivacyError(
+            f"{site}: training.local.batch_size: expected at most the hospital's {patients} training patients, "
+            f"got {local.batch_size}; lower it, or write full"
+        )
+    return calibrate(
+        Budget(privacy.epsilon, privacy.delta),
+        clip_norm=privacy.clip_norm,
+        sampling_rate=local.sampling_rate(patients),
+        steps_per_round=local.steps_per_round(patients),
+        rounds=study.training.rounds,
+        patients=patients,
+    )
+
+
+def calibrate(
+    budget: Budget, *, clip_norm: float, sampling_rate: float, steps_per_round: int, rounds: int, patients: int
+) -> PrivacyPlan:
+    """The plan with the least noise that keeps the whole study within the budget.
+
+    Raises:
+        PrivacyError: no noise multiplier up to 1e5 is enough.
+    """
+    sigma = _least_noise(budget, sampling_rate, steps_per_round * rounds)
+    return PrivacyPlan(clip_norm, sigma, sampling_rate, steps_per_round, rounds, budget.delta, sampling_rate * patients)
+
+
+@lru_cache(maxsize=8192)
+def _least_noise(budget: Budget, sampling_rate: float, steps: int) -> float:
+    """Bisection on whole ten-thousandths, so that the result is the smallest such number that fits."""
+
+    def fits(ticks: int) -> bool:
+        event = SampledGaussian(ticks / _DIGITS, sampling_rate, steps)
+        return epsilon([event], budget.delta) <= budget.epsilon
+
+    # Full batches cost at least as much as sampled ones and have a closed form: double until they fit, then walk down
+    # in small factors, so that no probe is far over the budget (privacy losses of hundreds take minutes and gigabytes).
+    high = _DIGITS
+    while epsilon([SampledGaussian(high / _DIGITS, 1.0, steps)], budget.delta) > budget.epsilon:
+        high *= 2
+        if high > MAX_NOISE_MULTIPLIER * _DIGITS:
+            raise PrivacyError(
+                f"privacy: expected a noise multiplier up to {MAX_NOISE_MULTIPLIER:g} to keep {steps} steps within "
+                f"epsilon {budget.epsilon:g} at delta {budget.delta:g}, found none; ask for fewer steps or more epsilon"
+            )
+    while high > 1 and fits(low := high * 3 // 4):
+        high = low
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if fits(middle) else (middle, high)
+    return high / _DIGITS

@@ -1,0 +1,1 @@
+"""What is learned: the task's inputs, model, loss and metrics."""

@@ -1,0 +1,141 @@
+"""A hospital's rows as a connector hands them over, and as a model reads them.
+
+`Table` holds typed, checked columns; `encode` turns them into model inputs with the study's public ranges and values
+only, so nothing about the patients enters the scaling. Values outside their range are clipped, and counted.
+
+>>> from configs.schema import Feature, Task
+>>> table = Table(numbers={"age": np.array([20.0, 90.0, 120.0])}, categories={}, target=np.array([0.0, 1.0, 1.0]),
+...               patients=np.arange(3), keys=("0", "1", "2"))
+>>> encoded = encode(table, (Feature("age", "number", minimum=20.0, maximum=90.0),), Task("binary", "disease"))
+>>> encoded.x.ravel().tolist(), encoded.clipped
+([-1.0, 1.0, 1.0], {'age': 1})
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from configs.schema import Feature, Task
+
+
+@dataclass(frozen=True)
+class Table:
+    """Columns of one hospital. A number that is unknown is NaN, a category that is unknown is -1.
+
+    `patients` maps each row to a position in `keys`: (rows,) integers, every patient having one row or more.
+    `in_test` is given where a column of the data decides the split: (patients,) booleans.
+    """
+
+    numbers: Mapping[str, NDArray[np.float64]]
+    categories: Mapping[str, NDArray[np.int64]]
+    target: NDArray[np.float64]
+    patients: NDArray[np.int64]
+    keys: tuple[str, ...]
+    in_test: NDArray[np.bool_] | None = None
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Rows as a model reads them, sorted by patient.
+
+    x: (rows, inputs) float32; y: (rows,) float32, a class number or the target scaled to [-1, 1];
+    patients: (rows,) int64 from 0; starts: (patients + 1,) row offsets of each patient.
+    """
+
+    x: NDArray[np.float32]
+    y: NDArray[np.float32]
+    patients: NDArray[np.int64]
+    starts: NDArray[np.int64]
+    clipped: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def count(self) -> int:
+        """Number of patients."""
+        return len(self.starts) - 1
+
+    @property
+    def one_row_each(self) -> bool:
+        """Whether every patient has exactly one row, so that patients and rows coincide."""
+        return self.count == len(self.x)
+
+    def rows_of(self, chosen: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Row numbers of the chosen patients, patient by patient."""
+        if self.one_row_each:
+            return chosen
+        spans = [np.arange(self.starts[p], self.starts[p + 1]) for p in chosen]
+        return np.concatenate(spans) if spans else np.empty(0, np.int64)
+
+    def subset(self, chosen: NDArray[np.int64]) -> "Encoded":
+        """The same for some patients, renumbered from 0 in the order given."""
+        rows = self.rows_of(chosen)
+        lengths = (self.starts[1:] - self.starts[:-1])[chosen]
+        starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        patients = np.repeat(np.arange(len(chosen)), lengths)
+        return replace(self, x=self.x[rows], y=self.y[rows], patients=patients, starts=starts)
+
+
+def encode(table: Table, features: tuple[Feature, ...], task: Task) -> Encoded:
+    """Model inputs of every row, from public ranges and values only."""
+    columns: list[NDArray[np.float64]] = []
+    clipped: dict[str, int] = {}
+    for feature in features:
+        if feature.type == "number":
+            values, count = _number(table.numbers[feature.name], feature)
+            clipped |= {feature.name: count} if count else {}
+            columns += values
+        else:
+            columns += _category(table.categories[feature.name], feature)
+    y = table.target
+    if task.type == "regression":
+        assert task.minimum is not None
+        assert task.maximum is not None
+        y, count = _scale(y, task.minimum, task.maximum)
+        clipped |= {task.target: count} if count else {}
+    order = np.argsort(table.patients, kind="stable")
+    starts = np.searchsorted(table.patients[order], np.arange(len(table.keys) + 1))
+    x = np.stack(columns, axis=1)[order].astype(np.float32)  # (rows, inputs)
+    return Encoded(x, y[order].astype(np.float32), table.patients[order], starts.astype(np.int64), clipped)
+
+
+def standardise(encoded: Encoded, train: NDArray[np.int64]) -> Encoded:
+    """Each input minus its mean over the training rows, over its standard deviation (n - 1) plus 1e-9.
+
+    For studies without privacy only (`scaling: site`): statistics of patients would otherwise leave in the model.
+    """
+    rows = encoded.x[encoded.rows_of(train)]
+    scaled = (encoded.x - rows.mean(axis=0)) / (rows.std(axis=0, ddof=min(1, len(rows) - 1)) + 1e-9)
+    return replace(encoded, x=scaled.astype(np.float32))
+
+
+def concatenate(parts: list[Encoded]) -> Encoded:
+    """Several hospitals' patients as one: for the pooled baseline and for evaluation over all test patients."""
+    offsets = np.cumsum([0, *(part.count for part in parts)])
+    row_offsets = np.cumsum([0, *(len(part.x) for part in parts)])
+    starts = [part.starts[:-1] + row_offsets[i] for i, part in enumerate(parts)]
+    return Encoded(
+        np.concatenate([part.x for part in parts]),
+        np.concatenate([part.y for part in parts]),
+        np.concatenate([part.patients + offsets[i] for i, part in enumerate(parts)]),
+        np.concatenate([*starts, [row_offsets[-1]]]).astype(np.int64),
+    )
+
+
+def _number(values: NDArray[np.float64], feature: Feature) -> tuple[list[NDArray[np.float64]], int]:
+    assert feature.minimum is not None
+    assert feature.maximum is not None
+    unknown = np.isnan(values)
+    scaled, count = _scale(np.where(unknown, feature.minimum, values), feature.minimum, feature.maximum)
+    scaled[unknown] = 0.0  # the middle of the range
+    return [scaled, unknown.astype(np.float64)] if feature.missing else [scaled], count
+
+
+def _scale(values: NDArray[np.float64], low: float, high: float) -> tuple[NDArray[np.float64], int]:
+    inside = np.clip(values, low, high)
+    return (inside - low) / (high - low) * 2.0 - 1.0, int((inside != values).sum())
+
+
+def _category(codes: NDArray[np.int64], feature: Feature) -> list[NDArray[np.float64]]:
+    inputs = [(codes == i).astype(np.float64) for i in range(1, len(feature.values))]
+    return inputs + ([(codes == -1).astype(np.float64)] if feature.missing else [])

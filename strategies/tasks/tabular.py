@@ -1,0 +1,110 @@
+"""Tabular tasks: binary, multiclass, regression. Each knows its model's outputs, its loss and its predictions.
+
+A linear stack (linear layers with ReLU between them) covers every tabular model; its gradient has a closed form that
+starts from `residual`, the loss's derivative with respect to the model's outputs.
+
+>>> from configs.schema import Model, Task
+>>> task = tabular_task(Task("binary", "disease"), Model("logistic"), inputs=3)
+>>> [(name, spec) for name, spec in task.parameters.items()]
+[('0.weight', ((1, 3), 'float32')), ('0.bias', ((1,), 'float32'))]
+"""
+
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from configs import schema
+from configs.schema import Model, Study
+from configs.wire import ArraySpec
+
+Arrays = dict[str, NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class TabularTask:
+    """One task and one model. `outputs` is 1, or the number of classes."""
+
+    task: schema.Task
+    model: Model
+    inputs: int
+    outputs: int
+
+    def build(self) -> nn.Sequential:
+        """A model with arbitrary parameters: whoever builds one copies its parameters in."""
+        sizes = [self.inputs, *self.model.hidden, self.outputs]
+        layers: list[nn.Module] = []
+        for i, (before, after) in enumerate(itertools.pairwise(sizes)):
+            layers += ([nn.ReLU()] if i else []) + [nn.Linear(before, after)]
+        return nn.Sequential(*layers)
+
+    @property
+    def parameters(self) -> Mapping[str, ArraySpec]:
+        """Name -> (shape, dtype) of what crosses the wire, in the model's order."""
+        with torch.device("meta"):
+            return {name: (tuple(p.shape), "float32") for name, p in self.build().named_parameters()}
+
+    def initial(self, seed: int) -> Arrays:
+        """The shared starting point: zeros, or PyTorch's default initialisation under `seed`."""
+        if self.model.init == "zeros":
+            return {name: np.zeros(shape, np.float32) for name, (shape, _) in self.parameters.items()}
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return {name: p.detach().numpy().copy() for name, p in self.build().named_parameters()}
+
+    def loss(self, outputs: Tensor, y: Tensor) -> Tensor:
+        """Loss of each row: (rows, outputs), (rows,) -> (rows,)."""
+        if self.task.type == "binary":
+            return functional.binary_cross_entropy_with_logits(outputs[:, 0], y, reduction="none")
+        if self.task.type == "multiclass":
+            return functional.cross_entropy(outputs, y.long(), reduction="none")
+        return (outputs[:, 0] - y).square() / 2
+
+    def residual(self, outputs: Tensor, y: Tensor) -> Tensor:
+        """Derivative of each row's loss with respect to its outputs: (rows, outputs)."""
+        if self.task.type == "binary":
+            return outputs.sigmoid().sub_(y[:, None])
+        if self.task.type == "multiclass":
+            return outputs.softmax(1).sub_(functional.one_hot(y.long(), self.outputs))
+        return outputs - y[:, None]
+
+    def predict(self, arrays: Mapping[str, NDArray[np.float32]], x: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Probabilities (rows, classes), or the target in its own unit (rows, 1)."""
+        model = self.build()
+        model.load_state_dict({name: torch.from_numpy(np.array(array)) for name, array in arrays.items()})
+        with torch.no_grad():
+            outputs = model(torch.from_numpy(np.ascontiguousarray(x))).double()
+        if self.task.type == "binary":
+            positive = outputs.sigmoid()
+            outputs = torch.cat([1 - positive, positive], dim=1)
+        elif self.task.type == "multiclass":
+            outputs = outputs.softmax(1)
+        else:
+            outputs = torch.from_numpy(self.in_unit(outputs.numpy()))
+        return np.asarray(outputs.numpy())
+
+    def in_unit(self, y: NDArray[Any]) -> NDArray[np.float64]:
+        """A regression target scaled to [-1, 1], back in its own unit; classes stay as they are."""
+        if self.task.type != "regression":
+            return np.asarray(y, np.float64)
+        assert self.task.minimum is not None
+        assert self.task.maximum is not None
+        return np.asarray(
+            self.task.minimum + (np.asarray(y, np.float64) + 1) / 2 * (self.task.maximum - self.task.minimum)
+        )
+
+
+def tabular_task(task: schema.Task, model: Model, inputs: int) -> TabularTask:
+    """The task for a model of the registry's names."""
+    return TabularTask(task, model, inputs, len(task.classes) if task.type == "multiclass" else 1)
+
+
+def task_of(study: Study) -> TabularTask:
+    """The task that a study describes."""
+    return tabular_task(study.task, study.model, len(study.inputs))
