@@ -10,6 +10,7 @@ fails loudly should another release move it.
 import uuid
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from types import TracebackType
 
@@ -19,6 +20,8 @@ from flwr.common.constant import SUPERLINK_NODE_ID
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
+
+from configs.errors import RunError
 
 PARTITION = "partition-id"  # the key under which Flower's simulation tells a node which hospital it is
 RUN_ID = 1
@@ -94,7 +97,13 @@ class InProcessGrid(Grid):
             return [self._app(message, self._context(message)) for message in outgoing]
         contexts = [self._context(message) for message in outgoing]
         chunk = max(1, len(outgoing) // (4 * self._workers))
-        return list(self._pool.map(_work, outgoing, contexts, chunksize=chunk))
+        try:
+            return list(self._pool.map(_work, outgoing, contexts, chunksize=chunk))
+        except BrokenProcessPool:
+            raise RunError(
+                "a worker process ended before its work was done (killed, or out of memory); "
+                "resume with fewer --workers"
+            ) from None
 
     def _context(self, message: Message) -> Context:
         node = message.metadata.dst_node_id

@@ -6,6 +6,7 @@
 
 import hashlib
 import json
+import math
 import os
 import time
 from collections.abc import Callable
@@ -205,15 +206,17 @@ def _baselines(
             )
     with display.phase(PHASES["local_only"], len(patients) * plain.training.rounds) as phase:
         models["local_only"] = {
-            site: _train_plainly(
-                _only(plain, site), {site: p.train}, lambda record, model, site=site: phase.advance(site)
-            )
-            for site, p in patients.items()
+            site: _train_plainly(_only(plain, site), {site: p.train}, _advance(phase)) for site, p in patients.items()
         }
     pooled = concatenate([p.train for p in patients.values()])
     with display.phase(PHASES["pooled"], plain.training.rounds) as phase:
-        models["pooled"] = _train_plainly(_pooled(plain), {"pooled": pooled}, lambda record, model: phase.advance())
+        models["pooled"] = _train_plainly(_pooled(plain), {"pooled": pooled}, _advance(phase))
     return models
+
+
+def _advance(phase: Phase) -> Observer:
+    """One step of the display a round, with the hospital that trained."""
+    return lambda record, model: phase.advance(", ".join(record.contributed))
 
 
 def _train_plainly(study: Study, train: dict[str, Encoded], observer: Observer) -> Arrays:
@@ -287,7 +290,7 @@ def _metrics(
         "versions": versions(),
         "privacy": _privacy(study),
         "features": study.to_dict()["features"],
-        "model": {"name": study.model.name, "parameters": sum(_size(shape) for shape, _ in parameters.values())},
+        "model": {"name": study.model.name, "parameters": sum(math.prod(shape) for shape, _ in parameters.values())},
         "strategy": study.training.strategy.name,
         "sites": [
             _site(study, run, site, patients[site], plans.get(site), sent, rounds, hello) for site in sorted(patients)
@@ -366,19 +369,13 @@ def _privacy(study: Study) -> dict[str, Any]:
     if not study.private:
         return {"mode": "none"}
     noise = "seeded: repeatable, for simulations only"
-    return study.to_dict()["privacy"] | {"unit": "patient", "adjacency": "add or remove one", "noise": noise}
+    asked: dict[str, Any] = study.to_dict()["privacy"]
+    return asked | {"unit": "patient", "adjacency": "add or remove one", "noise": noise}
 
 
 def versions() -> dict[str, str]:
     """Releases that decide a run's bits."""
     return {name: metadata.version(name) for name in ("archipel", "flwr", "opacus", "torch", "numpy", "dp-accounting")}
-
-
-def _size(shape: tuple[int, ...]) -> int:
-    size = 1
-    for n in shape:
-        size *= n
-    return size
 
 
 def _sha256(path: Path) -> str:

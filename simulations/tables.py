@@ -2,9 +2,11 @@
 
 import json
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -18,6 +20,7 @@ COLUMNS = (  # key in metrics.json, column title
     ("federated", "together, private"),
 )
 UNDEFINED = "undefined"
+WIDE = 118  # columns of a terminal that holds the run's table with a line a hospital
 
 
 def read_metrics(run: Path) -> dict[str, Any]:
@@ -40,35 +43,37 @@ def read_metrics(run: Path) -> dict[str, Any]:
 def print_run(run: Path) -> int:
     """The run's table and where its files are; 1 for an incomplete study."""
     metrics, console = read_metrics(run), _console()
-    console.print(_run_table(metrics))
+    console.print(_run_table(metrics, wide=console.width >= WIDE))
     for line in _footnotes(metrics):
         console.print(line, style="dim", highlight=False)
-    console.print(f"\n{metrics['outcome']} after {metrics['rounds_completed']} rounds, {metrics['seconds']:.1f} s")
+    sent = _size(sum(site["bytes_sent"] for site in metrics["sites"]))
+    done = f"{metrics['outcome']} after {metrics['rounds_completed']} rounds, {metrics['seconds']:.1f} s, {sent} sent"
+    console.print(f"\n{done} by all hospitals")
     if metrics["why"]:
         console.print(metrics["why"])
     console.print(f"report  {_short(run / 'report.html')}", highlight=False, soft_wrap=True)
     return 0 if metrics["outcome"] == "COMPLETE" else 1
 
 
-def _run_table(metrics: dict[str, Any]) -> Table:
+def _run_table(metrics: dict[str, Any], wide: bool) -> Table:
+    """A line a hospital, or two in a narrow terminal."""
     name = metrics["primary_metric"]
-    table = Table(title=f"{metrics['study']}: {name.upper()} on test patients, 95 % interval", title_justify="left")
-    table.add_column("hospital")
+    title = f"{metrics['study']}: {name.upper()} on test patients, 95 % interval"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1) if wide else (0, 1, 0, 0))
+    table.add_column("hospital", no_wrap=True)
     shown = [(key, title) for key, title in COLUMNS if metrics["models"].get(key) and _is_own(metrics, key)]
-    for _, title in shown:
-        table.add_column(title, justify="right")
-    for title in ("patients", "epsilon", "sent"):
-        table.add_column(title, justify="right")
+    last = ("patients", "epsilon", "sent")[: 3 if wide else 2]
+    for title in (*(title.replace(", ", ",\n") for _, title in shown), *last):
+        table.add_column(title, justify="right", no_wrap=True)
     for site in metrics["sites"]:
-        cells = [_estimate(metrics["models"][key]["per_site"].get(site["site"])) for key, _ in shown]
-        table.add_row(site["site"], *cells, *_site_cells(site))
+        cells = [_estimate(metrics["models"][key]["per_site"].get(site["site"]), wide) for key, _ in shown]
+        table.add_row(site["site"], *cells, *_site_cells(site)[: len(last)])
     table.add_section()
-    whole = [_estimate(metrics["models"][key]["metrics"][name]) for key, _ in shown]
+    whole = [_estimate(metrics["models"][key]["metrics"][name], wide) for key, _ in shown]
     total = {
         key: sum(site[key] for site in metrics["sites"]) for key in ("patients_train", "patients_test", "bytes_sent")
     }
-    spent = [site["epsilon"] for site in metrics["sites"] if site["epsilon"] is not None]
-    table.add_row("all together", *whole, *_site_cells(total | {"epsilon": max(spent) if spent else None}))
+    table.add_row("all together", *whole, *_site_cells(total | {"epsilon": None})[: len(last)])
     return table
 
 
@@ -79,7 +84,7 @@ def _is_own(metrics: dict[str, Any], key: str) -> bool:
 
 def _site_cells(site: dict[str, Any]) -> tuple[str, str, str]:
     spent = "-" if site["epsilon"] is None else f"{site['epsilon']:.2f}"
-    return f"{site['patients_train']} + {site['patients_test']}", spent, _size(site["bytes_sent"])
+    return f"{site['patients_train']}+{site['patients_test']}", spent, _size(site["bytes_sent"])
 
 
 def _footnotes(metrics: dict[str, Any]) -> list[str]:
@@ -97,9 +102,9 @@ def _footnotes(metrics: dict[str, Any]) -> list[str]:
 def print_plan(plan: StudyPlan) -> None:
     """Each hospital's noise, steps, epsilon and verdict; then epsilon against rounds; then bytes and time."""
     console = _console()
-    table = Table(title=f"{plan.study}: plan, before any data is read", title_justify="left")
-    for title in ("hospital", "training patients", "batch", "steps", "noise multiplier", "epsilon", "verdict"):
-        table.add_column(title, justify="left" if title in ("hospital", "verdict") else "right", overflow="fold")
+    table = Table(title=f"{plan.study}: plan, before any data is read", title_justify="left", box=box.SIMPLE_HEAD)
+    for title in ("hospital", "training patients", "batch", "steps", "noise multiplier", "epsilon"):
+        table.add_column(title, justify="left" if title == "hospital" else "right")
     for site in plan.sites:
         table.add_row(
             site.site,
@@ -108,9 +113,11 @@ def print_plan(plan: StudyPlan) -> None:
             f"{site.steps}",
             "-" if site.noise_multiplier is None else f"{site.noise_multiplier:.4f}",
             "-" if site.epsilon is None else f"{site.epsilon:.3f}",
-            site.verdict,
         )
     console.print(table)
+    for site in plan.sites:
+        console.print(f"{site.site}: {site.verdict}", highlight=False)
+    console.print()
     if plan.curve:
         _print_curve(console, plan)
     for line in plan.notes:
@@ -118,7 +125,7 @@ def print_plan(plan: StudyPlan) -> None:
 
 
 def _print_curve(console: Console, plan: StudyPlan) -> None:
-    table = Table(title="epsilon against rounds, with this noise", title_justify="left")
+    table = Table(title="epsilon against rounds, with this noise", title_justify="left", box=box.SIMPLE_HEAD)
     table.add_column("rounds", justify="right")
     for site in plan.sites:
         table.add_column(site.site, justify="right")
@@ -128,50 +135,52 @@ def _print_curve(console: Console, plan: StudyPlan) -> None:
 
 
 def print_comparison(runs: Sequence[Path]) -> None:
-    """One row a run."""
-    table = Table(title="runs side by side", title_justify="left")
-    names = (
-        "study",
-        "digest",
-        "seed",
-        "engine",
-        "outcome",
-        "epsilon",
-        "together, private",
-        "no privacy",
-        "pooled",
-        "sent",
-        "model",
-    )
-    for name in ("run", *names):
-        table.add_column(name, overflow="fold")
+    """One column a run."""
+    console, metrics = _console(), [read_metrics(run) for run in runs]
+    table = Table(title="runs side by side", title_justify="left", box=box.SIMPLE_HEAD)
+    table.add_column("run", no_wrap=True)
     for run in runs:
-        table.add_row(run.resolve().name, *_comparison_cells(read_metrics(run)))
-    _console().print(table)
+        table.add_column(run.resolve().name, overflow="fold", justify="right")
+    for title, cell in COMPARED.items():
+        table.add_row(title, *(cell(m) for m in metrics))
+    console.print(table)
 
 
-def _comparison_cells(metrics: dict[str, Any]) -> list[str]:
+def _whole(metrics: dict[str, Any], key: str) -> str:
+    """A model's headline figure over all hospitals; a dash where the run has no such model."""
+    model = metrics["models"].get(key)
+    if model is None or not _is_own(metrics, key):
+        return "-"
+    return _estimate(model["metrics"][metrics["primary_metric"]])
+
+
+def _spent(metrics: dict[str, Any]) -> str:
     spent = [site["epsilon"] for site in metrics["sites"] if site["epsilon"] is not None]
-    name = metrics["primary_metric"]
-    whole: Callable[[str], str] = lambda key: _estimate((metrics["models"].get(key) or {}).get("metrics", {}).get(name))  # noqa: E731
-    return [
-        metrics["study"],
-        metrics["study_sha256"][:8],
-        str(metrics["seed"]),
-        metrics["engine"],
-        metrics["outcome"],
-        f"{max(spent):.2f}" if spent else "-",
-        whole("federated") if spent else "-",
-        whole("federated_without_privacy"),
-        whole("pooled"),
-        _size(sum(site["bytes_sent"] for site in metrics["sites"])),
-        metrics["model_sha256"][:8],
-    ]
+    return f"{max(spent):.2f}" if spent else "-"
 
 
-def _estimate(found: dict[str, float] | None) -> str:
+COMPARED: dict[str, Callable[[dict[str, Any]], str]] = {
+    "study": lambda m: str(m["study"]),
+    "study digest": lambda m: str(m["study_sha256"])[:12],
+    "strategy": lambda m: f"{m['strategy']}, {m['rounds_completed']} rounds",
+    "seed": lambda m: str(m["seed"]),
+    "engine": lambda m: str(m["engine"]),
+    "outcome": lambda m: str(m["outcome"]),
+    "figure": lambda m: str(m["primary_metric"]).upper(),
+    **{title: partial(_whole, key=key) for key, title in COLUMNS},
+    "epsilon, at most": _spent,
+    "sent by all": lambda m: _size(sum(site["bytes_sent"] for site in m["sites"])),
+    "seconds": lambda m: f"{m['seconds']:.1f}",
+    "model digest": lambda m: str(m["model_sha256"])[:12],
+}
+
+
+def _estimate(found: dict[str, float] | None, wide: bool = True) -> str:
     """Value and interval, or the word for none: a rate of so few patients is no rate."""
-    return f"{found['value']:.3f} ({found['low']:.2f} to {found['high']:.2f})" if found else UNDEFINED
+    if not found:
+        return UNDEFINED
+    value, interval = f"{found['value']:.3f}", f"{found['low']:.2f}-{found['high']:.2f}"
+    return f"{value} ({interval})" if wide else f"{value}\n{interval}"
 
 
 def _size(count: float) -> str:

@@ -5,8 +5,9 @@ FLamby (arXiv 2210.04620) splits each centre once, in its file's row order, with
 have more than two patients. scikit-learn draws from numpy's `RandomState`, whose stream numpy keeps for ever, so the
 same draws in the same order give the same patients on every version.
 
-Verified on 740 patients against scikit-learn 1.9.1, against FLamby's own data set class (commit edacf54) run on UCI's
-files, and against scikit-learn on 20,000 random centres of 5 to 400 patients: no difference.
+Verified, with no difference found: on the 740 patients against scikit-learn 1.9.1 and against FLamby's own data set
+class (commit edacf54) run on UCI's files; on 20,000 random centres of 5 to 400 patients, 3,068 of them with a tie,
+against scikit-learn 1.9.1.
 
 >>> rows = training_rows([0, 1] * 10)
 >>> len(rows), sum(row % 2 for row in rows)
@@ -42,7 +43,7 @@ def training_rows(disease: Sequence[int]) -> frozenset[int]:
 def _seats(per_class: np.ndarray, train_size: int, random: np.random.RandomState) -> np.ndarray:
     """Training places of each class: in proportion, the odd one to the larger remainder, by lot where they tie."""
     shares = per_class / per_class.sum() * train_size
-    seats = np.floor(shares).astype(np.int64)
+    seats: np.ndarray = np.floor(shares).astype(np.int64)
     if seats.sum() < train_size:
         remainders = shares - seats
         largest = np.flatnonzero(remainders == remainders.max())

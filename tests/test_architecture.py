@@ -1,0 +1,122 @@
+"""The house, executable: who may import whom, and where the network and the patients may be touched."""
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+ROOMS = ("configs", "strategies", "client", "server", "simulations")
+MAY_IMPORT = {
+    "configs": set(),
+    "strategies": {"configs"},
+    "client": {"strategies", "configs"},
+    "server": {"strategies", "configs"},
+    "simulations": {"client", "server", "strategies", "configs"},
+}
+TOP_LEVEL = {
+    *("pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", "Makefile", "requirements.lock"),
+    *(".gitignore", ".ci", ".pre-commit-config.yaml", "tests", *ROOMS),
+}
+NETWORK = {
+    "socket",
+    "ssl",
+    "http",
+    "urllib",
+    "httpx",
+    "requests",
+    "grpc",
+    "asyncio",
+    "ftplib",
+    "smtplib",
+    "socketserver",
+}
+NO_SIDE_EFFECTS = NETWORK | {"os", "shutil", "subprocess", "pathlib", "tempfile", "sqlite3", "time", "datetime"}
+FLEET = "client/fleet.py"  # the one file of client/ that talks to the coordinator
+
+
+def sources(room: str) -> list[Path]:
+    return sorted((ROOT / room).rglob("*.py"))
+
+
+def imports(path: Path) -> Iterator[tuple[int, str]]:
+    """Every imported module, with its line; a relative import is an error of its own."""
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path.relative_to(ROOT)}:{node.lineno}: write absolute imports"
+            yield node.lineno, node.module or ""
+
+
+def offences(room: str, forbidden: set[str], allowed_under: tuple[str, ...] = ()) -> list[str]:
+    found = []
+    for path in sources(room):
+        name = path.relative_to(ROOT).as_posix()
+        if name.startswith(allowed_under):
+            continue
+        found += [f"{name}:{line} imports {m}" for line, m in imports(path) if m.partition(".")[0] in forbidden]
+    return found
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_room_imports_only_the_rooms_below_it(room: str) -> None:
+    assert offences(room, set(ROOMS) - MAY_IMPORT[room] - {room}) == []
+
+
+def test_the_contract_needs_only_the_standard_library_and_pyyaml() -> None:
+    allowed = set(sys.stdlib_module_names) | {"yaml", "configs"}
+    found = [
+        f"{path.relative_to(ROOT)}:{line} imports {module}"
+        for path in sources("configs")
+        for line, module in imports(path)
+        if module.partition(".")[0] not in allowed
+    ]
+    assert found == []
+
+
+def test_the_science_touches_no_disk_no_socket_and_no_clock() -> None:
+    assert offences("strategies", NO_SIDE_EFFECTS) == []
+
+
+def test_only_the_fleet_file_and_the_connectors_of_a_hospital_may_use_a_network_library() -> None:
+    assert offences("client", NETWORK, (FLEET, "client/connectors/")) == []
+
+
+def test_nothing_is_evaluated_or_unpickled_anywhere() -> None:
+    risky = {"pickle", "marshal", "shelve", "dill", "cloudpickle", "joblib"}
+    assert [line for room in ROOMS for line in offences(room, risky)] == []
+    calls = [
+        f"{path.relative_to(ROOT)}:{node.lineno} calls {node.func.id}"
+        for room in ROOMS
+        for path in sources(room)
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Name)
+        and node.func.id in ("eval", "exec", "compile")
+    ]
+    assert calls == []
+
+
+def test_no_module_is_named_so_that_flower_would_leave_it_out_of_a_bundle() -> None:
+    names = [path.name for room in ROOMS for path in sources(room)]
+    assert [name for name in names if name.startswith("test_") or name.endswith("_test.py")] == []
+
+
+def test_the_top_level_holds_the_five_folders_and_what_tools_demand() -> None:
+    tracked = {path.name for path in ROOT.iterdir()}
+    generated = {".git", ".venv", ".mypy_cache", ".ruff_cache", ".pytest_cache", ".hypothesis", "runs", "build", "dist"}
+    extra = {name for name in tracked - TOP_LEVEL - generated if not name.endswith(".egg-info")}
+    assert extra == set()
+
+
+def test_every_module_says_what_it_is() -> None:
+    silent = [
+        str(path.relative_to(ROOT))
+        for room in ROOMS
+        for path in sources(room)
+        if not ast.get_docstring(ast.parse(path.read_text("utf-8")))
+    ]
+    assert silent == []
