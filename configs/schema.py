@@ -31,7 +31,7 @@ STRATEGIES: dict[str, dict[str, float]] = {  # name -> its options with their de
     "fedavgm": {"server_learning_rate": 1.0, "server_momentum": 0.9},
     "fedadam": {"server_learning_rate": 0.1, "beta_1": 0.9, "beta_2": 0.99, "tau": 0.001},
     "fedyogi": {"server_learning_rate": 0.01, "beta_1": 0.9, "beta_2": 0.99, "tau": 0.001},
-    "fedadagrad": {"server_learning_rate": 0.1, "tau": 0.001},
+    "fedadagrad": {"server_learning_rate": 0.1, "beta_1": 0.0, "tau": 0.001},
     "median": {},
     "trimmed_mean": {"trim_fraction": 0.25},
     "krum": {"malicious_sites": 0},

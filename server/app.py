@@ -54,6 +54,7 @@ def make_app(
     checkpoints: Checkpoints | None = None,
     journal: Journal | None = None,
     observer: Observer = lambda record, model: None,
+    initial: Arrays | None = None,
     done: Callable[[Conducted], None] = lambda conducted: None,
 ) -> ServerApp:
     """A ServerApp that conducts one study and hands the result to `done`."""
@@ -61,7 +62,7 @@ def make_app(
 
     @app.main()
     def main(grid: Grid, context: Context) -> None:
-        done(conduct(grid, study, checkpoints=checkpoints, journal=journal, observer=observer))
+        done(conduct(grid, study, checkpoints=checkpoints, journal=journal, observer=observer, initial=initial))
 
     return app
 
@@ -73,13 +74,17 @@ def conduct(
     checkpoints: Checkpoints | None = None,
     journal: Journal | None = None,
     observer: Observer = lambda record, model: None,
+    initial: Arrays | None = None,
 ) -> Conducted:
     """Run a study to its end, from its newest checkpoint if there is one.
+
+    Args:
+        initial: another starting point than the study's own, for comparisons that must begin where another began.
 
     Raises:
         CheckpointError: the checkpoint cannot be used.
     """
-    conductor = _Conductor(grid, study, checkpoints, journal, observer)
+    conductor = _Conductor(grid, study, checkpoints, journal, observer, initial)
     return conductor.run()
 
 
@@ -93,13 +98,14 @@ class _Conductor:
         checkpoints: Checkpoints | None,
         journal: Journal | None,
         observer: Observer,
+        initial: Arrays | None,
     ) -> None:
         self.grid, self.study, self.observer = grid, study, observer
         self.checkpoints, self.journal = checkpoints, journal
         task = task_of(study)
         self.parameters = task.parameters
         self.rounds = Rounds(study.training.rounds, study.training.quorum)
-        self.model: Arrays = task.initial(study.seed)
+        self.model: Arrays = initial or task.initial(study.seed)
         self.sums: aggregate.Sums = {}
         self.averaged = 0
 

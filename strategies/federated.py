@@ -108,7 +108,21 @@ class FedAvgM(Hospitals, flower.FedAvgM):
 
 
 class FedAdam(Hospitals, flower.FedAdam):
-    """Adam at the coordinator."""
+    """Adam at the coordinator, as published: Reddi et al.'s algorithm 2 has no bias correction.
+
+    Flower multiplies the learning rate by Kingma and Ba's correction (of the next round); it is divided out again.
+    """
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """As Flower's, with the learning rate that its correction turns into the study's."""
+        studys, after = self.eta, server_round + 1.0
+        self.eta = studys * (1 - self.beta_1**after) / np.sqrt(1 - self.beta_2**after)
+        try:
+            return super().aggregate_train(server_round, replies)
+        finally:
+            self.eta = studys
 
 
 class FedYogi(Hospitals, flower.FedYogi):
@@ -116,7 +130,11 @@ class FedYogi(Hospitals, flower.FedYogi):
 
 
 class FedAdagrad(Hospitals, flower.FedAdagrad):
-    """Adagrad at the coordinator."""
+    """Adagrad at the coordinator; `beta_1` is its momentum, which Flower's constructor leaves out."""
+
+    def __init__(self, nodes: Mapping[str, int], weights: Mapping[str, float], beta_1: float, **options: float) -> None:
+        super().__init__(nodes, weights, **options)
+        self.beta_1 = beta_1
 
 
 class Median(Hospitals, flower.FedMedian):
