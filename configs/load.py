@@ -107,6 +107,11 @@ def read_yaml(path: Path) -> Any:
         raise ConfigError(str(path), [f"{where}not valid YAML: {getattr(error, 'problem', None) or error}"]) from None
 
 
+def dump_yaml(document: Any) -> str:
+    """A document as YAML that `read_yaml`, and any other reader, takes back unchanged."""
+    return yaml.dump(document, Dumper=_StrictDumper, sort_keys=False, allow_unicode=True, width=110)
+
+
 class _StrictLoader(yaml.SafeLoader):
     """YAML 1.2 words and numbers; no aliases; no key twice."""
 
@@ -139,6 +144,16 @@ _StrictLoader.add_implicit_resolver(
     re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?$|[-+]?\.(inf|Inf|INF)$|\.(nan|NaN|NAN)$"),
     None,
 )
+
+
+class _StrictDumper(yaml.SafeDumper):
+    """Quotes every word that YAML 1.1 or `_StrictLoader` would read as something else."""
+
+
+_STRICT, _LENIENT = _StrictLoader.yaml_implicit_resolvers[None], yaml.SafeDumper.yaml_implicit_resolvers
+_StrictDumper.yaml_implicit_resolvers = {
+    first: [*_LENIENT.get(first, []), *_STRICT] for first in {*_LENIENT, *"-+.0123456789tTfF"}
+}
 
 
 class _Section:

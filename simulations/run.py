@@ -18,7 +18,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Protocol
 
-import yaml
 from safetensors.numpy import save
 from server.report import write_model_card, write_report
 
@@ -27,7 +26,7 @@ from client.site import Patients
 from configs import journal as journals
 from configs.errors import RunError
 from configs.journal import Journal
-from configs.load import load_study
+from configs.load import dump_yaml, load_study
 from configs.schema import CohortMember, Privacy, Study
 from server.app import Conducted, Observer, RoundRecord, make_app
 from server.checkpoint import Checkpoints
@@ -83,8 +82,7 @@ def simulate(study: Study, out: Path, options: Options, display: Display) -> Pat
     check(study)
     run = _new_folder(out, study)
     document = study.to_dict() | {"simulation": {"sites": _sources(study)}}
-    text = yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
-    write_atomically(run / "study.yaml", text.encode())
+    write_atomically(run / "study.yaml", dump_yaml(document).encode())
     _latest(out, run)
     return _carry_out(study, run, options, display)
 

@@ -10,9 +10,9 @@ import time
 from pathlib import Path
 
 import pytest
-import yaml
 
 from configs.journal import verify
+from configs.load import dump_yaml, read_yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 PRESET = ROOT / "configs" / "presets" / "heart_disease.yaml"
@@ -43,13 +43,13 @@ def model(run: Path) -> bytes:
 
 def variant(folder: Path, **changes: object) -> Path:
     """The preset with other training or privacy settings."""
-    document = yaml.safe_load(PRESET.read_text())
+    document = read_yaml(PRESET)
     for section, values in changes.items():
         document[section] |= values
     for source in document["simulation"]["sites"].values():
         source["path"] = str((PRESET.parent / source["path"]).resolve())
     path = folder / "study.yaml"
-    path.write_text(yaml.safe_dump(document, sort_keys=False))
+    path.write_text(dump_yaml(document))
     return path
 
 
