@@ -1,8 +1,8 @@
 """A study's plan from public numbers alone: what noise each hospital adds, what it costs, whether it helps.
 
-Whether a hospital helps is judged by the noise of the whole: with weights w and n training patients, its noisy mean
-gradient has a noise of sigma * clip / (q n), and the weighted mean of all has the root of the sum of squares. A
-hospital that makes that larger than leaving it out would costs the whole more than its patients add.
+Whether a hospital helps is judged by the noise of the whole: with n training patients, its mean gradient over a round
+of s steps has a noise of sigma * clip / (q n sqrt(s)), and the weighted mean of all hospitals the root of the sum of
+squares. A hospital that makes that larger than leaving it out would costs the whole more than its patients add.
 """
 
 import math
@@ -57,9 +57,14 @@ def plan_study(study: Study) -> StudyPlan:
     """
     sizes, counted = _sizes(study)
     plans = {site: plan_for(study, site, n) for site, n in sizes.items()} if study.private else {}
-    noise = {site: plan.noise_multiplier / plan.expected_patients for site, plan in plans.items()}
+    noise = {site: _noise_of_round(plan) for site, plan in plans.items()}
     sites = tuple(_site_plan(study, site, n, plans.get(site), noise) for site, n in sizes.items())
     return StudyPlan(study.name, sites, _curve(study, plans), tuple(_notes(study, sizes, counted)))
+
+
+def _noise_of_round(plan: PrivacyPlan) -> float:
+    """Noise of a hospital's mean gradient over the steps of one round, in clip norms."""
+    return plan.noise_multiplier / plan.expected_patients / math.sqrt(plan.steps_per_round)
 
 
 def _sizes(study: Study) -> tuple[dict[str, int], bool]:
