@@ -1,0 +1,55 @@
+"""Every preset loads, runs to its end, and leaves what `metrics.json` promises."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from configs.load import load_study
+from simulations.cli import main
+
+PRESETS = sorted((Path(__file__).resolve().parent.parent / "configs" / "presets").glob("*.yaml"))
+KEYS = {
+    *("study", "study_sha256", "engine", "seed", "outcome", "rounds_completed", "seconds", "model_sha256"),
+    *("sites", "models"),
+}
+SITE_KEYS = {
+    *("site", "patients_train", "patients_test", "epsilon", "delta", "noise_multiplier", "sampling_rate", "steps"),
+    *("bytes_sent", "messages_sent"),
+}
+MODELS = {"federated", "federated_without_privacy", "local_only", "pooled"}
+
+
+@pytest.fixture(scope="module", params=PRESETS, ids=lambda path: path.stem)
+def finished(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """A preset and its metrics."""
+    out = tmp_path_factory.mktemp("runs")
+    assert main(["simulate", str(request.param), "--out", str(out)]) == 0
+    return request.param, json.loads((out / "latest" / "metrics.json").read_text())
+
+
+def test_a_preset_ends_complete_with_every_promised_figure(finished: tuple[Path, dict[str, Any]]) -> None:
+    preset, metrics = finished
+    study = load_study(preset)
+    assert metrics.keys() >= KEYS
+    assert (metrics["outcome"], metrics["rounds_completed"]) == ("COMPLETE", study.training.rounds)
+    assert metrics["study_sha256"] == study.sha256
+    assert all(site.keys() >= SITE_KEYS for site in metrics["sites"])
+    assert metrics["models"].keys() == MODELS
+    for model in metrics["models"].values():
+        low, value, high = (model["auroc"][key] for key in ("low", "value", "high"))
+        assert 0.5 < low < value < high < 1
+
+
+def test_switzerland_has_no_auroc_in_any_preset(finished: tuple[Path, dict[str, Any]]) -> None:
+    assert all(model["per_site"]["switzerland"] is None for model in finished[1]["models"].values())
+
+
+def test_a_private_preset_spends_its_epsilon_and_no_more(finished: tuple[Path, dict[str, Any]]) -> None:
+    study = load_study(finished[0])
+    for site in finished[1]["sites"]:
+        if study.private:
+            assert 0.99 * study.privacy.epsilon < site["epsilon"] <= study.privacy.epsilon
+        else:
+            assert site["epsilon"] is None

@@ -1,0 +1,88 @@
+"""The README is true: its commands parse, all commands are in it, its tree exists, its table is what the demo prints."""
+
+import argparse
+import json
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from simulations import cli
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text("utf-8")
+COMMANDS = [line.partition("#")[0].strip() for line in re.findall(r"^\$ (.+)$", README, re.MULTILINE)]
+COLUMNS = ("local_only", "pooled", "federated_without_privacy", "federated")
+
+
+def table_rows(heading: str) -> dict[str, list[str]]:
+    """The cells of the README's table whose header starts so, by their first cell."""
+    lines = README[README.index(f"| {heading}") :].split("\n\n")[0].splitlines()[2:]
+    cells = [[cell.strip(" *") for cell in line.strip("|").split("|")] for line in lines]
+    return {row[0]: row[1:] for row in cells}
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("archipel ")])
+def test_every_archipel_command_in_the_readme_is_understood(command: str) -> None:
+    arguments = cli._parser().parse_args(shlex.split(command)[1:])
+    study = getattr(arguments, "study", None)
+    assert study is None or (ROOT / study).is_file()
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if "make " in c])
+def test_every_make_target_in_the_readme_exists(command: str) -> None:
+    target = command.split("make ")[1].split()[0]
+    assert re.search(rf"^{target}:.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE)
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("python -m ")])
+def test_every_module_that_the_readme_runs_exists(command: str) -> None:
+    assert (ROOT / (command.split()[2].replace(".", "/") + ".py")).is_file()
+
+
+def test_every_command_that_exists_is_in_the_readme() -> None:
+    (subcommands,) = [a for a in cli._parser()._actions if isinstance(a, argparse._SubParsersAction)]
+    assert {name for name in subcommands.choices if f"$ archipel {name} " not in README} == set()
+
+
+def test_every_file_of_the_tree_exists() -> None:
+    tree = README[README.index("configs/      the contract") : README.index("Rooms import downwards")]
+    room, missing = "", []
+    for line in tree.splitlines():
+        if match := re.match(r"^(\w+/)\s", line):
+            room = match[1]
+        for name in re.findall(r"(?:^|\s)([a-z_]+(?:\.py|/))(?=[\s,])", line):
+            missing += [name] if not (ROOT / name).exists() and not (ROOT / room / name).exists() else []
+    assert missing == []
+
+
+def test_every_link_to_a_file_leads_somewhere() -> None:
+    links = re.findall(r"\]\((?!http)([^)#]+)", README)
+    assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_every_anchor_leads_to_a_heading() -> None:
+    headings = {re.sub(r"[^a-z0-9 -]", "", h.lower()).replace(" ", "-") for h in re.findall(r"^#+ (.+)$", README, re.M)}
+    assert set(re.findall(r"\]\(#([^)]+)\)", README)) - headings == set()
+
+
+def test_the_table_is_what_the_demo_prints(tmp_path: Path) -> None:
+    assert cli.main(["simulate", str(ROOT / "configs/presets/heart_disease.yaml"), "--out", str(tmp_path)]) == 0
+    metrics = json.loads((tmp_path / "latest" / "metrics.json").read_text())
+    rows = table_rows("AUROC on test patients")
+    names = {
+        "Cleveland": "cleveland",
+        "Hungary": "hungary",
+        "Long Beach": "long_beach_va",
+        "Switzerland": "switzerland",
+    }
+    found = {name: [metrics["models"][key]["per_site"][site] for key in COLUMNS] for name, site in names.items()}
+    found["all together"] = [metrics["models"][key]["auroc"] for key in COLUMNS]
+    assert rows.keys() == found.keys()
+    for name, cells in rows.items():
+        for cell, estimate in zip(cells, found[name], strict=True):
+            if estimate is None:
+                assert cell == "undefined"
+            else:
+                assert float(cell) == pytest.approx(estimate["value"], abs=0.0006)  # three decimals were written
