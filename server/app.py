@@ -175,10 +175,12 @@ class _Conductor:
             if aggregated is None:
                 raise RunError(f"round {number}: the strategy made no model of {len(valid)} replies; this is a bug")
             self.model = from_record(aggregated, self.parameters)
-            self._remember(strategy, number)
+        # The journal first: what was received is on record even if the checkpoint never comes to be.
         self._write(
             "round", round=number, contributed=dict(sent), missing=dict(missing), seconds=round(record.seconds, 4)
         )
+        if self.rounds.outcome != "INCOMPLETE":
+            self._remember(strategy, number)
         self.observer(record, self.model)
         return record
 

@@ -61,7 +61,7 @@ class Checkpoints:
         groups = zip(_GROUPS, held, strict=True)
         tensors = {f"{group}:{name}": np.ascontiguousarray(a) for group, part in groups for name, a in part.items()}
         content = save(tensors)
-        file = self.folder / f"round-{checkpoint.round:06d}.safetensors"
+        file = self._file(checkpoint.round)
         write_atomically(file, content, durable=self._durable)
         manifest = {
             "study_sha256": self._study,
@@ -72,8 +72,8 @@ class Checkpoints:
         }
         text = canonical_json(manifest).encode("ascii")
         write_atomically(self.folder / MANIFEST, text, durable=self._durable)
-        for old in sorted(self.folder.glob("round-*.safetensors"))[:-2]:
-            old.unlink()
+        for other in set(self.folder.glob("round-*.safetensors")) - {file, self._file(checkpoint.round - 1)}:
+            other.unlink()
 
     def load(self) -> Checkpoint | None:
         """The newest whole checkpoint, None where no round was completed yet.
@@ -89,7 +89,7 @@ class Checkpoints:
             study, number, averaged = manifest["study_sha256"], int(manifest["round"]), int(manifest["averaged"])
             file, digest = self.folder / Path(manifest["file"]).name, manifest["sha256"]
             content = file.read_bytes()
-        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             raise CheckpointError(
                 f"{path}: expected a checkpoint's manifest and its file, found them unreadable "
                 f"({type(error).__name__}); restore the folder from a backup, or start a new run"
@@ -105,6 +105,9 @@ class Checkpoints:
                 "restore it from a backup, or start a new run"
             )
         return self._read(file, content, number, averaged)
+
+    def _file(self, number: int) -> Path:
+        return self.folder / f"round-{number:06d}.safetensors"
 
     @staticmethod
     def _read(file: Path, content: bytes, number: int, averaged: int) -> Checkpoint:

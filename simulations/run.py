@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from safetensors.numpy import save
-from server.report import write_model_card, write_report
 
 from client.ledger import Ledger
 from client.site import Patients
@@ -31,6 +30,7 @@ from configs.schema import CohortMember, Privacy, Study
 from server.app import Conducted, Observer, RoundRecord, make_app
 from server.checkpoint import Checkpoints
 from server.files import write_atomically
+from server.report import write_model_card, write_report
 from simulations.engines import run_engine
 from simulations.evaluate import curve_value, evaluate, evaluate_local, headline
 from simulations.hospitals import FromSources, Hospitals, load_all
@@ -282,7 +282,8 @@ def _metrics(
         "seconds": 0.0,
         "model_sha256": _sha256(run / "model.safetensors"),
         "purpose": study.purpose,
-        "task": {"type": study.task.type, "target": study.task.target},
+        "task": study.to_dict()["task"],
+        "training": study.to_dict()["training"],
         "primary_metric": headline(study),
         "rounds_planned": study.training.rounds,
         "versions": versions(),

@@ -1,4 +1,4 @@
-"""The README is true: its commands parse, all commands are in it, its tree exists, its table is what the demo prints."""
+"""The README is true: commands parse, every one is there, the tree exists, the table is what the demo prints."""
 
 import argparse
 import json

@@ -1,4 +1,4 @@
-"""The report and the model card: they say what the run says, load nothing, trust nothing, and survive what is missing."""
+"""The report and the model card: they say what the run says, load nothing, trust nothing, survive what is missing."""
 
 import base64
 import copy
@@ -16,7 +16,10 @@ from configs.errors import ArchipelError, RunError
 from server.report import write_model_card, write_report
 from server.reporting.markup import VOID
 
-HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>\u202e\n# [a](https://evil.example) | `b` &amp; ${c} $style"
+HOSTILE = (
+    "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>\u202e\n"
+    "# [a](https://evil.example) | `b` &amp; ${c} $style"
+)
 Metrics = dict[str, Any]
 
 
@@ -382,17 +385,17 @@ def test_an_incomplete_study_says_so_before_any_figure(tmp_path: Path) -> None:
 
 def test_a_study_without_privacy_says_so_and_claims_no_guarantee(tmp_path: Path) -> None:
     text, kept = words(report(tmp_path, heart(private=False))), card(tmp_path, heart(private=False))
-    assert "Without differential privacy" in text
+    assert "trained without differential privacy" in text
     assert "privacy costs" not in text
     assert "add or remove one" not in text + kept
     assert "**None.**" in kept
 
 
 def test_a_rehearsal_does_not_pretend_to_protect_anybody(tmp_path: Path) -> None:
-    assert "noise can be repeated from the seed" in words(report(tmp_path, heart()))
+    assert "Only a deployed study protects patients" in words(report(tmp_path, heart()))
     deployed = heart() | {"engine": "deployment"}
     deployed["privacy"]["noise"] = "secure"
-    assert "noise can be repeated from the seed" not in words(report(tmp_path, deployed))
+    assert "Only a deployed study protects patients" not in words(report(tmp_path, deployed))
 
 
 def test_more_spending_than_the_budget_is_never_called_a_guarantee(tmp_path: Path) -> None:
@@ -401,6 +404,8 @@ def test_more_spending_than_the_budget_is_never_called_a_guarantee(tmp_path: Pat
     text = "More privacy was spent than the study allows, by hungary: the stated guarantee does not hold."
     assert text in words(report(tmp_path, metrics))
     assert text in card(tmp_path, metrics)
+    assert "Asked for, and not kept: (epsilon = 3" in words(report(tmp_path, metrics))
+    assert "Asked for, and not kept: (epsilon = 3" in card(tmp_path, metrics)
 
 
 def test_a_regression_is_judged_by_its_error_in_its_unit(tmp_path: Path) -> None:

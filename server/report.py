@@ -1,0 +1,43 @@
+"""A finished run, for people: report.html to look at, model_card.md to keep beside the model.
+
+Both are made of the run's metrics.json and of nothing else, so they can be written again at any time. They change
+nothing and compute no new result; what they are made of is in server/reporting/.
+
+>>> import json
+>>> from tempfile import TemporaryDirectory
+>>> metrics = {"study": "heart-disease", "study_sha256": "4f1c", "outcome": "INCOMPLETE", "rounds_completed": 0}
+>>> with TemporaryDirectory() as folder:
+...     run = Path(folder)
+...     _ = (run / "metrics.json").write_text(json.dumps(metrics))
+...     write_report(run).name, write_model_card(run).name
+('report.html', 'model_card.md')
+"""
+
+from pathlib import Path
+
+from server.files import write_atomically
+from server.reporting import card, page
+from server.reporting.read import load
+
+
+def write_report(run: Path) -> Path:
+    """Write `report.html` into a run's folder: one file, which loads nothing and holds no script.
+
+    Raises:
+        RunError: metrics.json is missing or malformed. The old report, if there is one, stays.
+    """
+    return _write(run / "report.html", page.render(load(run)))
+
+
+def write_model_card(run: Path) -> Path:
+    """Write `model_card.md` into a run's folder, after Mitchell et al. 2019.
+
+    Raises:
+        RunError: metrics.json is missing or malformed. The old card, if there is one, stays.
+    """
+    return _write(run / "model_card.md", card.render(load(run)))
+
+
+def _write(path: Path, text: str) -> Path:
+    write_atomically(path, text.encode())
+    return path

@@ -1,0 +1,233 @@
+"""model_card.md: what the model is for, what it saw, what protects its patients, how good it is.
+
+The form is that of Mitchell et al. 2019, "Model cards for model reporting".
+
+Every text of the run passes `md`, so that none of it can become a heading, a link, a table or HTML.
+
+>>> print(md("# <b>a|b</b> [x](https://e.x)"))
+\\# &lt;b&gt;a\\|b&lt;/b&gt; \\[x\\](https\\://e.x)
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+
+from server.reporting import readings
+from server.reporting.quality import forest_rows
+from server.reporting.read import Estimate, Feature, Run, Site
+from server.reporting.words import (
+    NONE,
+    capital,
+    count,
+    epsilon,
+    guarantee,
+    guarantee_in_plain_words,
+    hospitals,
+    interval,
+    main_interval,
+    metric,
+    model_name,
+    plural,
+    series,
+    short,
+    small,
+    undefined,
+)
+
+SPECIAL = re.compile(r"([\\`*{}\[\]#|~!@$]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])|:(?=//)|(?<=www)\.)")
+
+
+def md(text: str) -> str:
+    """Text that Markdown shows as it is."""
+    return SPECIAL.sub(r"\\\1", text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def render(run: Run) -> str:
+    """The whole card."""
+    sections = {
+        "What it predicts": _predicts(run),
+        "Intended use": _use(run),
+        "Data": _data(run),
+        "Training": _training(run),
+        "Privacy": _privacy(run),
+        "Performance": _performance(run),
+        "Limits": _limits(run),
+        "Digests": _digests(run),
+    }
+    parts = [f"# Model card: {md(run.study)}", *_summary(run)]
+    for title, paragraphs in sections.items():
+        parts += [f"## {title}", *paragraphs]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _summary(run: Run) -> Iterable[str]:
+    yield md(capital(run.purpose)) + ("" if run.purpose.endswith(".") else ".") if run.purpose else ""
+    yield f"**{md(readings.verdict(run))}**"
+    if not run.complete:
+        yield f"Outcome: {md(run.outcome)}. {md(capital(run.why))}".strip()
+
+
+def _predicts(run: Run) -> Iterable[str]:
+    kinds = {
+        "binary": "the probability of",
+        "multiclass": "the probability of each class of",
+        "regression": "the value of",
+    }
+    target = f"`{md(run.target)}`" if re.fullmatch(r"[\w.-]+", run.target) else md(run.target)
+    unit = f" ({md(run.target_unit)})" if run.target_unit else ""
+    what = f"For one patient, {kinds.get(run.task_type, 'a prediction of')} {target or 'the target'}{unit}"
+    yield f"{what}, from the {plural(len(run.features), 'column')} below." if run.features else f"{what}."
+
+
+def _use(run: Run) -> Iterable[str]:
+    yield bullets(
+        [
+            "For research on the stated purpose, and to decide whether a clinical study of this model is worthwhile.",
+            "Not a medical device. Not for decisions about a single patient.",
+            "Not for hospitals, patients or measuring methods unlike those below before it was checked there.",
+        ]
+    )
+
+
+def _data(run: Run) -> Iterable[str]:
+    rows = [
+        [md(site.name), count(site.patients_train), count(site.patients_test), _clipped(site)] for site in run.sites
+    ]
+    yield f"Patients of {hospitals(len(run.sites))}. Values outside a public range were moved to its edge."
+    yield grid(["Hospital", "Training patients", "Test patients", "Values moved"], rows)
+    if run.features:
+        yield "Columns, with public ranges and values: agreed beforehand, never measured on patients."
+        yield grid(["Column", "Kind", "Range or values", "Unit"], [_feature(feature) for feature in run.features])
+
+
+def _clipped(site: Site) -> str:
+    return ", ".join(f"{md(name)} {count:,}" for name, count in site.values_clipped.items() if count) or "none"
+
+
+def _feature(feature: Feature) -> list[str]:
+    values = " to ".join(f"{bound:g}" for bound in feature.range) or ", ".join(md(value) for value in feature.values)
+    return [md(feature.name), md(feature.type), values, md(feature.unit)]
+
+
+def _training(run: Run) -> Iterable[str]:
+    size = f", {plural(run.parameters, 'parameter')}" if run.parameters is not None else ""
+    yield bullets(
+        [
+            f"Model: {md(run.model_name) or 'not recorded'}{size}",
+            f"Combined by: {md(run.strategy) or 'not recorded'}",
+            f"Rounds: {run.rounds_completed:,} of {run.rounds_planned:,}. {md(readings.rounds(run))}",
+            f"Engine: {md(run.engine) or 'not recorded'}{' (a simulation on one machine)' if run.simulated else ''}",
+            f"Seed: {'not recorded' if run.seed is None else run.seed}",
+        ]
+    )
+
+
+def _privacy(run: Run) -> Iterable[str]:
+    if not run.private:
+        yield "**None.** The hospitals' updates carry no noise, and the model may tell facts about single patients."
+        return
+    asked = "Asked for, and not kept: " if readings.overspent(run) else ""
+    yield f"**{asked}{md(guarantee(run.privacy))}.**"
+    yield md(guarantee_in_plain_words(run.privacy))
+    rows = [
+        [
+            md(site.name),
+            count(site.patients_train),
+            short(site.noise_multiplier),
+            short(site.sampling_rate),
+            count(site.steps),
+            epsilon(site.epsilon),
+            small(site.delta),
+        ]
+        for site in run.sites
+    ]
+    yield grid(
+        ["Hospital", "Training patients", "Noise multiplier", "Sampling rate", "Steps", "Epsilon spent", "Delta"], rows
+    )
+    yield md(readings.privacy(run))
+    if run.seeded:
+        yield "This run's noise can be repeated from the seed: it rehearses the guarantee and does not give it."
+
+
+def _performance(run: Run) -> Iterable[str]:
+    keys = series(run)
+    if not keys:
+        yield "Not recorded."
+        return
+    meant = metric(run.metric)
+    yield f"{meant.label} on test patients with 95 % bootstrap intervals, {_direction(run)}."
+    headings = [capital(model_name(run, key)) for key in keys]
+    rows = [
+        [md(row.name), count(row.patients), *(_cell(run, found) for found in row.estimates)] for row in forest_rows(run)
+    ]
+    yield grid(["Hospital", "Test patients", *headings], rows)
+    measures = _measures(run, keys)
+    if measures:
+        yield "Every measure, on all test patients:"
+        yield grid(["Measure", *headings], measures)
+
+
+def _direction(run: Run) -> str:
+    return "lower is better" if metric(run.metric).lower_is_better else "higher is better"
+
+
+def _cell(run: Run, found: Estimate | None) -> str:
+    return main_interval(run, found) if found else undefined(run)
+
+
+def _measures(run: Run, keys: Sequence[str]) -> list[list[str]]:
+    models = [model for key in keys if (model := run.model(key)) is not None]
+    names = dict.fromkeys(name for model in models for name in model.metrics)
+    return [
+        [md(metric(name).label), *(interval(model.metrics.get(name), metric(name).bounded) for model in models)]
+        for name in names
+    ]
+
+
+def _limits(run: Run) -> Iterable[str]:
+    limits = [
+        "Judged on test patients of the hospitals that trained it, and nowhere else.",
+        "Intervals say how figures vary with the choice of test patients, not with the choice of hospitals.",
+        "Figures of groups (by sex, age or origin) were not computed.",
+    ]
+    if run.private:
+        limits += [
+            "The guarantee covers what training sends. The figures in this card come from test patients without noise.",
+            "A patient known to two hospitals spends privacy at both.",
+        ]
+    if run.simulated:
+        limits.append("A simulation: one machine held every hospital's data.")
+    if not run.complete:
+        limits.append("The study is incomplete: this model is unfinished.")
+    lacking = [site for site in run.sites if not _judged(run, site)]
+    if lacking and run.model(run.shared):
+        names = ", ".join(md(site.name) for site in lacking[:10])
+        more = f" and {len(lacking) - 10:,} more" if len(lacking) > 10 else ""
+        limits.append(f"No figure exists for {names}{more} ({undefined(run)}).")
+    yield bullets(limits)
+
+
+def _judged(run: Run, site: Site) -> bool:
+    model = run.model(run.shared)
+    return model is not None and model.per_site.get(site.name) is not None
+
+
+def _digests(run: Run) -> Iterable[str]:
+    releases = ", ".join(f"{md(name)} {md(release)}" for name, release in run.versions.items())
+    yield bullets(
+        [
+            f"Study (SHA-256): {md(run.study_sha256) or 'not recorded'}",
+            f"Model (SHA-256): {md(run.model_sha256) or 'not recorded'}",
+            f"Releases: {releases or 'not recorded'}",
+        ]
+    )
+
+
+def bullets(lines: Sequence[str]) -> str:
+    """A list."""
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def grid(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table; cells are Markdown already."""
+    lines = [headings, ["---"] * len(headings), *([cell or NONE for cell in row] for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -1,0 +1,152 @@
+"""report.html: one file that needs nothing else, holds no script, and forbids everything but its own style.
+
+>>> from server.reporting.read import parse, read
+>>> run = read(parse('{"study": "<b>", "study_sha256": "", "outcome": "COMPLETE", "rounds_completed": 1}'))
+>>> "<h1>&lt;b&gt;</h1>" in render(run), "<script" in render(run)
+(True, False)
+"""
+
+import base64
+import hashlib
+from importlib import resources
+from string import Template
+
+from server.reporting import readings
+from server.reporting.markup import Html, el
+from server.reporting.read import Run
+from server.reporting.sea import sea
+from server.reporting.sections import SECTIONS
+from server.reporting.words import (
+    NONE,
+    duration,
+    epsilon,
+    figure,
+    hospitals,
+    main_unit,
+    metric,
+    one_in,
+    plural,
+    size,
+)
+
+TICK, STOP = "M2 7.5 5.5 11 12 3.5", "M7 1.5v7.5M7 12.2v.3"
+
+
+def render(run: Run) -> str:
+    """The whole page."""
+    style = _read("page.css")
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    page = Template(_read("page.html"))
+    title = el("title", f"{run.study}: study report")
+    return page.substitute(
+        style_hash=f"sha256-{digest}", title=title, style=style, body=el("div", *_body(run), class_="page")
+    )
+
+
+def _read(name: str) -> str:
+    return resources.files("server.reporting").joinpath(name).read_text("utf-8")
+
+
+def _body(run: Run) -> list[Html]:
+    links = [el("li", el("a", section.short, href=f"#{section.key}")) for section in SECTIONS]
+    sections = [section.render(run, number) for number, section in enumerate(SECTIONS, 1)]
+    return [
+        el("header", *_headline(run)),
+        el("nav", el("ol", *links), aria_label="Contents"),
+        el("main", *sections),
+        _footer(run),
+    ]
+
+
+def _headline(run: Run) -> list[Html]:
+    kind = "Simulation report" if run.simulated else "Study report"
+    brand = el("span", el("b", "Archipel"), f" · {kind}", f" · {run.started[:10]}" if run.started else "")
+    words = [
+        el("h1", run.study or "Unnamed study"),
+        el("p", run.purpose, class_="purpose") if run.purpose else None,
+        el("p", readings.verdict(run), class_="verdict"),
+    ]
+    picture = el("figure", sea(run)) if run.sites else None
+    return [
+        el("div", brand, _badge(run), class_="mast"),
+        el("div", el("div", *words), picture, class_="hero"),
+        *_alerts(run),
+        el("dl", *(_key(name, value, note) for name, value, note in _key_figures(run)), class_="key"),
+    ]
+
+
+def _badge(run: Run) -> Html:
+    drawing = el("svg", el("path", d=TICK if run.complete else STOP), viewBox="0 0 14 14", aria_hidden="true")
+    word = (
+        "Complete" if run.complete else "Incomplete" if run.outcome == "INCOMPLETE" else run.outcome[:40] or "Unknown"
+    )
+    return el("span", drawing, word, class_="badge" if run.complete else "badge stopped")
+
+
+def _alerts(run: Run) -> list[Html]:
+    """What must not be overlooked, before any figure."""
+    lines = []
+    if not run.complete and run.why:
+        lines.append((f"Why it stopped: {run.why.rstrip('.')}.", "alert"))
+    if not run.private:
+        lines.append(
+            ("This model was trained without differential privacy: use it to compare, never release it.", "alert")
+        )
+    if readings.overspent(run):
+        lines.append((readings.privacy(run), "alert"))
+    if run.seeded:
+        lines.append(
+            (
+                "A rehearsal: who knows the seed can repeat the noise. Only a deployed study protects patients.",
+                "alert calm",
+            )
+        )
+    return [el("div", el("p", line), class_=kind) for line, kind in lines]
+
+
+def _key(name: str, value: str, note: str) -> Html:
+    return el("div", el("dt", name), el("dd", value, el("small", note) if note else None))
+
+
+def _key_figures(run: Run) -> list[tuple[str, str, str]]:
+    return [_quality(run), _patients(run), _privacy(run), _sent(run)]
+
+
+def _quality(run: Run) -> tuple[str, str, str]:
+    model, meant = run.model(run.shared), metric(run.metric)
+    name = f"{meant.label}{', with privacy' if run.private else ''}"
+    if model is None or model.main is None:
+        return name, NONE, "undefined on these test patients" if model else "not recorded"
+    found, unit = model.main, main_unit(run)
+    spread = f"{figure(found.low, meant.bounded)} to {figure(found.high, meant.bounded)}, 95 % interval"
+    return name, f"{figure(found.value, meant.bounded)}{f' {unit}' if unit else ''}", spread
+
+
+def _patients(run: Run) -> tuple[str, str, str]:
+    train, test = run.total("patients_train"), run.total("patients_test")
+    if train is None and test is None:
+        return "Hospitals", f"{len(run.sites):,}" if run.sites else NONE, "" if run.sites else "not recorded"
+    note = f"at {hospitals(len(run.sites))}; {train or 0:,} to learn from, {test or 0:,} to test"
+    return "Patients", f"{(train or 0) + (test or 0):,}", note
+
+
+def _privacy(run: Run) -> tuple[str, str, str]:
+    if not run.private:
+        return "Differential privacy", "none", "what left is not protected"
+    spent = [site.epsilon for site in run.sites if site.epsilon is not None]
+    value = f"ε {epsilon(max(spent))}" if spent else f"ε {epsilon(run.privacy.epsilon)}"
+    chance = f"; δ {one_in(run.privacy.delta)}" if run.privacy.delta else ""
+    used = f"of {epsilon(run.privacy.epsilon)} allowed" if spent else "allowed"
+    return "Privacy spent", value, f"{used} in the whole study{chance}"
+
+
+def _sent(run: Run) -> tuple[str, str, str]:
+    sent, messages = run.total("bytes_sent"), run.total("messages_sent")
+    if sent is None:
+        return "Left the hospitals", NONE, "not recorded"
+    return "Left the hospitals", size(sent), f"in {plural(messages, 'message')}, all listed below" if messages else ""
+
+
+def _footer(run: Run) -> Html:
+    took = f" The study took {duration(run.seconds)}." if run.seconds is not None else ""
+    return el("footer", f"Written by Archipel from metrics.json. This page loads nothing and runs no script.{took}")

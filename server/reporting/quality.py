@@ -1,0 +1,278 @@
+"""Charts of how good the model is: by hospital, by round, and whether its probabilities mean what they say.
+
+>>> wilson(50, 100)[0] < 0.5 < wilson(50, 100)[1]
+True
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from server.reporting import svg
+from server.reporting.markup import Html, el, join
+from server.reporting.read import Bin, Estimate, Run
+from server.reporting.words import (
+    capital,
+    cut,
+    figure,
+    interval,
+    main_unit,
+    metric,
+    model_name,
+    plural,
+    series,
+    share,
+    undefined,
+)
+
+PANEL = 12  # hospitals in one drawing: then the axis is drawn again
+SPACE, GAP = 17.0, 18.0  # between the models of a hospital, between hospitals
+
+
+@dataclass(frozen=True)
+class Row:
+    """One hospital, or all test patients: a figure for each model of series()."""
+
+    name: str
+    patients: int | None
+    estimates: tuple[Estimate | None, ...]
+    whole: bool = False
+
+    @property
+    def note(self) -> str:
+        """How many judged it."""
+        return "" if self.patients is None else plural(self.patients, "test patient")
+
+
+def forest(run: Run) -> list[Html]:
+    """The main metric with its interval, by hospital and model: dots with whiskers, PANEL hospitals a drawing."""
+    rows, keys = forest_rows(run), series(run)
+    if not keys:
+        return []
+    bounds = _forest_bounds(run, rows)
+    panels = [rows[start : start + PANEL] for start in range(0, len(rows), PANEL)]
+    return [svg.both(partial(_panel, run, f"forest-{n}", panel, bounds)) for n, panel in enumerate(panels, 1)]
+
+
+def forest_rows(run: Run) -> list[Row]:
+    """All test patients first, then hospitals from the most test patients to the fewest."""
+    models = [model for key in series(run) if (model := run.model(key)) is not None]
+    sites = sorted(run.sites, key=lambda site: (-(site.patients_test or 0), site.name))
+    whole = Row("all together", run.total("patients_test"), tuple(model.main for model in models), whole=True)
+    return [whole, *(Row(s.name, s.patients_test, tuple(m.per_site.get(s.name) for m in models)) for s in sites)]
+
+
+def _forest_bounds(run: Run, rows: Sequence[Row]) -> tuple[float, float]:
+    known = [found for row in rows for found in row.estimates if found]
+    low, high = min((f.low for f in known), default=0.0), max((f.high for f in known), default=1.0)
+    if run.metric == "auroc":  # chance and perfection are always in sight
+        return max(0.0, math.floor(min(low, 0.5) * 10) / 10), 1.0
+    return svg.widened(min(low, 0.0), high, 1e-6)
+
+
+def _panel(run: Run, key: str, rows: Sequence[Row], bounds: tuple[float, float], width: int) -> Html:
+    wide = width == svg.WIDE
+    x = svg.Scale(bounds, (190.0, width - 150.0) if wide else (10.0, width - 52.0))
+    edges, parts, y = [], [], 24.0
+    for row in rows:
+        edge, drawn, height = _row(run, x, y, width, row)
+        edges.append(edge)
+        parts.append(drawn)
+        y += height
+    values = svg.ticks(*bounds, 8 if wide else 5)
+    label = capital(metric(run.metric).label) + (f" ({main_unit(run)})" if main_unit(run) else "") + _direction(run)
+    described = (
+        f"Rows: {', '.join(r.name for r in rows)}. Models: {', '.join(model_name(run, k) for k in series(run))}."
+    )
+    return svg.canvas(
+        key,
+        width,
+        y + 44,
+        f"{label} by hospital",
+        described,
+        *edges,
+        svg.axis_x(x, 20, y - 4, label, values, svg.number(values)),
+        _chance(x, y - 4) if run.metric == "auroc" else None,
+        *parts,
+    )
+
+
+def _chance(x: svg.Scale, bottom: float) -> Html:
+    """Where a coin would be."""
+    return join([svg.line(x(0.5), 16, x(0.5), bottom, "chance"), svg.text(x(0.5), 11, "0.5 is chance", "t", "middle")])
+
+
+def _direction(run: Run) -> str:
+    return ", lower is better" if metric(run.metric).lower_is_better else ", higher is better"
+
+
+def _row(run: Run, x: svg.Scale, top: float, width: int, row: Row) -> tuple[Html, Html, float]:
+    """One hospital: what lies under the grid, its models, its height. On a phone the name stands above them."""
+    wide, known = width == svg.WIDE, any(row.estimates)
+    first = top + (14.0 if wide else 34.0)
+    height = first - top + SPACE * (len(row.estimates) - 1 if known else 1) + GAP
+    edge = (
+        svg.rect(0, top - 4, width, height, "band", rx=4) if row.whole else svg.line(0, top - 4, width, top - 4, "rule")
+    )
+    name = cut(row.name, 24 if wide else 28)
+    parts = [
+        el("text", el("title", row.name), name, x=8, y=top + 16, class_="t strong" if row.whole else "t strong halo")
+    ]
+    parts.append(svg.text(8, top + 32, row.note) if wide else svg.text(width - 8, top + 16, row.note, anchor="end"))
+    if known:
+        parts += [_whisker(run, x, first + SPACE * n, width, n, row) for n in range(len(row.estimates))]
+    else:
+        parts += _undefined(run, first + 2, width)
+    return edge, join(parts), height
+
+
+def _undefined(run: Run, y: float, width: int) -> list[Html]:
+    """Why there is no figure, where figures stand."""
+    if width == svg.WIDE:
+        return [svg.text(width - 8, y, undefined(run), "t quiet halo", "end")]
+    first, _, rest = undefined(run).partition(" patients ")
+    words = [f"{first} patients", rest] if rest else [first]
+    return [svg.text(8, y + 17 * n, line, "t quiet halo") for n, line in enumerate(words)]
+
+
+def _whisker(run: Run, x: svg.Scale, y: float, width: int, number: int, row: Row) -> Html:
+    key, bounded, found = series(run)[number], metric(run.metric).bounded, row.estimates[number]
+    end = width - 8
+    if found is None:
+        return svg.text(end, y + 4, "undefined", "t quiet halo", "end")
+    values = interval(found, bounded)
+    hint = f"{row.name}, {model_name(run, key)}: {values}"
+    shown = values.replace(" to ", "\N{EN DASH}") if width == svg.WIDE else figure(found.value, bounded)
+    return join(
+        [
+            svg.line(x(found.low), y, x(found.high), y, f"whisker {key}"),
+            svg.mark(key, x(found.value), y, hint),
+            svg.text(end, y + 4, shown, "t strong" if key == run.shared else "t", "end"),
+        ]
+    )
+
+
+def convergence(run: Run) -> Html | None:
+    """The main metric on all test patients after each round; shaded, the final model's interval."""
+    keys = [key for key in series(run) if run.convergence.get(key)]
+    return svg.both(lambda width: _convergence(run, keys, width)) if keys else None
+
+
+def _convergence(run: Run, keys: Sequence[str], width: int) -> Html:
+    wide, bounded = width == svg.WIDE, metric(run.metric).bounded
+    ends = _ends(run, keys)
+    model = run.model(run.shared)
+    final = model.main if model else None
+    values = [value for key in keys for _, value in run.convergence[key]] + [value for _, value in ends.values()]
+    values += [final.low, final.high] if final else []
+    limits = (0.0, 1.0) if run.metric == "auroc" else (-math.inf, math.inf)
+    bounds = svg.widened(min(values), max(values), 0.1 if bounded else 1e-6, *limits)
+    height, left, right = (300.0, 44.0, width - 50.0) if wide else (260.0, 40.0, width - 42.0)
+    last = max(run.rounds_planned, *(run.convergence[key][-1][0] for key in keys))
+    x, y = svg.Scale((1.0, float(max(2, last))), (left, right)), svg.Scale(bounds, (height, 34.0))
+    numbers, rounds = svg.ticks(*bounds, svg.STEPS), round_ticks(last, 8 if wide else 5)
+    label = f"{capital(metric(run.metric).label)}{f' ({main_unit(run)})' if main_unit(run) else ''}, all test patients"
+    return svg.canvas(
+        "convergence",
+        width,
+        height + 46,
+        f"{label}, by round",
+        "; ".join(f"{model_name(run, key)} ends at {figure(value, bounded)}" for key, (_, value) in ends.items()),
+        svg.rect(left, y(final.high), right - left, y(final.low) - y(final.high), "band") if final else None,
+        svg.axis_y(y, left, right, label, numbers, svg.number(numbers)),
+        svg.axis_x(x, height, height, "Round", rounds, svg.number(rounds)),
+        *(svg.line(left, y(v), right, y(v), f"level {key}") for key, (_, v) in ends.items() if key not in keys),
+        *(_curve(run, key, x, y) for key in keys),
+        *_end_labels(run, ends, x, y),
+    )
+
+
+def _ends(run: Run, keys: Sequence[str]) -> dict[str, tuple[int, float]]:
+    """Where each curve ends; and the level of the hospitals alone, which is what a curve should pass."""
+    ends = {key: run.convergence[key][-1] for key in keys}
+    alone = run.model("local_only")
+    if alone and alone.main and len(run.sites) > 1 and "local_only" not in ends:
+        ends["local_only"] = (max(2, run.rounds_planned), alone.main.value)
+    return ends
+
+
+def _end_labels(run: Run, ends: Mapping[str, tuple[int, float]], x: svg.Scale, y: svg.Scale) -> list[Html]:
+    """The last figure at each curve's end; those that end at one round keep clear of each other."""
+    bounded, labels = metric(run.metric).bounded, []
+    for last in {number for number, _ in ends.values()}:
+        here = {key: value for key, (number, value) in ends.items() if number == last}
+        places = svg.spread([y(value) for value in here.values()], 15.0, y.pixels[1], y.pixels[0])
+        labels += [
+            svg.text(x(last) + 10, place + 4, figure(value, bounded), f"t end {key}")
+            for (key, value), place in zip(here.items(), places, strict=True)
+        ]
+    return labels
+
+
+def round_ticks(last: int, most: int) -> list[float]:
+    """Round 1, round numbers, and the last round."""
+    inner = [t for t in svg.ticks(0.0, float(last), most) if t == int(t) and t > 1 and last - t >= last / most / 2]
+    return [1.0, *inner, *([float(last)] if last > 1 else [])]
+
+
+def _curve(run: Run, key: str, x: svg.Scale, y: svg.Scale) -> Html:
+    points = svg.thinned(run.convergence[key])
+    places = [(x(number), y(value)) for number, value in points]
+    name, bounded = model_name(run, key), metric(run.metric).bounded
+    marks = points if len(points) <= 40 else points[-1:]
+    return join(
+        [
+            svg.path(places, f"curve {key}") if len(places) > 1 else None,
+            *(
+                svg.mark(key, x(number), y(value), f"{name}, round {number}: {figure(value, bounded)}", 3.0)
+                for number, value in marks
+            ),
+        ]
+    )
+
+
+def calibration(run: Run) -> Html | None:
+    """Predicted against observed, a dot for each bin, its area the number of patients."""
+    model = run.model(run.shared)
+    return svg.both(lambda width: _calibration(run, min(width, svg.SQUARE))) if model and model.calibration else None
+
+
+def _calibration(run: Run, width: int) -> Html:
+    left, top, right, bottom = 52.0, 34.0, width - 20.0, width - 38.0
+    x, y = svg.Scale((0.0, 1.0), (left, right)), svg.Scale((0.0, 1.0), (bottom, top))
+    values = [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
+    shared, pooled = run.model(run.shared), run.model("pooled")
+    bins = [found for found in shared.calibration if found.count] if shared else []
+    faint = [found for found in pooled.calibration if found.count] if pooled else []
+    most = max((found.count for found in [*bins, *faint]), default=1)
+    return svg.canvas(
+        "calibration",
+        width,
+        bottom + 46,
+        "Observed share of patients with the outcome, by predicted probability",
+        "; ".join(f"{share(b.predicted)} predicted, {share(b.observed)} of {b.count} observed" for b in bins),
+        svg.axis_y(y, left, right, "Observed share with the outcome", values, share),
+        svg.axis_x(x, top, bottom, "Predicted probability", values, share),
+        svg.line(x(0), y(0), x(1), y(1), "ideal"),
+        *(_bin(found, x, y, most, "pooled") for found in faint),
+        *(_bin(found, x, y, most, run.shared) for found in bins),
+    )
+
+
+def _bin(found: Bin, x: svg.Scale, y: svg.Scale, most: int, key: str) -> Html:
+    radius = 3.0 + 10.0 * math.sqrt(found.count / most)
+    low, high = wilson(found.observed * found.count, found.count)
+    hint = f"{share(found.predicted)} predicted, {share(found.observed)} of {plural(found.count, 'patient')} observed"
+    place = x(found.predicted)
+    whisker = svg.line(place, y(low), place, y(high), f"whisker {key}") if key != "pooled" else None
+    return el("g", whisker, svg.mark(key, place, y(found.observed), hint, radius), class_="bin")
+
+
+def wilson(found: float, count: int) -> tuple[float, float]:
+    """95 % interval of a share (Wilson 1927): unlike the textbook one it works for few patients and for none found."""
+    z = 1.96
+    rate, spare = found / count, z * z / count
+    middle = (rate + spare / 2) / (1 + spare)
+    half = z / (1 + spare) * math.sqrt(rate * (1 - rate) / count + spare / (4 * count))
+    return max(0.0, middle - half), min(1.0, middle + half)

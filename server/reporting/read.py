@@ -1,0 +1,455 @@
+"""A run's metrics.json as frozen dataclasses. What is absent is None or empty; what is there must be of its kind.
+
+The file may come from anybody: texts are cleaned and cut here (and escaped in markup.py), numbers must be finite.
+
+>>> run = read(parse('{"study": "heart", "study_sha256": "ab", "outcome": "COMPLETE", "rounds_completed": 2}'))
+>>> run.study, run.private, run.model("federated")
+('heart', False, None)
+>>> parse('{"study": 1}')["study"].text()
+Traceback (most recent call last):
+    ...
+configs.errors.RunError: metrics.json: study: expected text, found a number; run the study again
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NoReturn
+
+from configs.errors import RunError
+
+MODELS = ("local_only", "federated_without_privacy", "federated", "pooled")
+MAX_ROUNDS = 100_000  # configs/wire.py's bound
+MAX_BYTES = 1 << 53
+LONG_TEXT = 2_000
+# Control characters, halves of surrogate pairs, and marks that reorder text so that it reads as something else.
+UNREADABLE = re.compile(
+    "[\\x00-\\x1f\\x7f-\\x9f\\u061c\\u200e\\u200f\\u2028-\\u202e\\u2066-\\u2069\\ud800-\\udfff\\ufeff\\ufffe\\uffff]"
+)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A figure with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Bin:
+    """Patients of similar predicted probability: what was predicted, and the share that had the outcome."""
+
+    predicted: float
+    observed: float
+    count: int
+
+
+@dataclass(frozen=True)
+class Model:
+    """How good a model is. `per_site` is the main metric at each hospital; None where it is undefined."""
+
+    main: Estimate | None
+    per_site: Mapping[str, Estimate | None]
+    metrics: Mapping[str, Estimate | None]
+    calibration: tuple[Bin, ...]
+
+
+@dataclass(frozen=True)
+class Site:
+    """One hospital's part."""
+
+    name: str
+    patients_train: int | None = None
+    patients_test: int | None = None
+    epsilon: float | None = None
+    delta: float | None = None
+    noise_multiplier: float | None = None
+    sampling_rate: float | None = None
+    steps: int | None = None
+    bytes_sent: int | None = None
+    messages_sent: int | None = None
+    weight: float | None = None
+    values_clipped: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Round:
+    """Who contributed to a round, and why the others did not."""
+
+    number: int
+    contributed: frozenset[str]
+    missing: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Feature:
+    """A column with its public range or values."""
+
+    name: str
+    type: str
+    unit: str
+    range: tuple[float, ...]
+    values: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Left:
+    """One kind of message that left the hospitals."""
+
+    what: str
+    fields: tuple[str, ...]
+    messages: int | None
+    bytes: int | None
+
+
+@dataclass(frozen=True)
+class Privacy:
+    """The guarantee that the study asks for."""
+
+    mode: str
+    epsilon: float | None
+    delta: float | None
+    clip_norm: float | None
+    unit: str
+    adjacency: str
+    noise: str
+
+
+Points = tuple[tuple[int, float], ...]  # (round, value)
+
+
+@dataclass(frozen=True)
+class Run:
+    """Everything a report may say."""
+
+    study: str
+    study_sha256: str
+    engine: str
+    seed: int | None
+    outcome: str
+    why: str
+    rounds_completed: int
+    rounds_planned: int
+    seconds: float | None
+    started: str
+    model_sha256: str
+    purpose: str
+    task_type: str
+    target: str
+    target_unit: str
+    metric: str
+    versions: Mapping[str, str]
+    privacy: Privacy
+    features: tuple[Feature, ...]
+    model_name: str
+    parameters: int | None
+    strategy: str
+    sites: tuple[Site, ...]
+    models: Mapping[str, Model | None]
+    convergence: Mapping[str, Points]
+    epsilon_by_round: Mapping[str, Points]
+    rounds: tuple[Round, ...]
+    left: tuple[Left, ...]
+
+    @property
+    def private(self) -> bool:
+        """Whether hospitals trained under differential privacy."""
+        return self.privacy.mode != "none"
+
+    @property
+    def complete(self) -> bool:
+        """Whether every planned round had its quorum."""
+        return self.outcome == "COMPLETE"
+
+    @property
+    def simulated(self) -> bool:
+        """Whether one machine played every hospital."""
+        return self.engine in ("inprocess", "ray")
+
+    @property
+    def seeded(self) -> bool:
+        """Whether the noise can be drawn again by who knows the seed: then nobody is protected by it."""
+        return self.private and (self.simulated or "seeded" in self.privacy.noise)
+
+    @property
+    def shared(self) -> str:
+        """Key of the model that the study is about."""
+        return (
+            "federated" if self.private or not self.model("federated_without_privacy") else "federated_without_privacy"
+        )
+
+    def model(self, key: str) -> Model | None:
+        """One of MODELS, None where the run has none."""
+        return self.models.get(key)
+
+    def total(self, name: str) -> int | None:
+        """Sum of a count over hospitals; None where no hospital has it."""
+        counts = [getattr(site, name) for site in self.sites]
+        known = [count for count in counts if count is not None]
+        return sum(known) if known else None
+
+
+@dataclass(frozen=True)
+class Node:
+    """A value of the file and where it stands. A missing one holds None and gives defaults."""
+
+    value: Any
+    path: str = ""
+
+    def __getitem__(self, key: str) -> "Node":
+        if self.value is not None and not isinstance(self.value, dict):
+            self.refuse("an object")
+        return Node((self.value or {}).get(key), f"{self.path}.{key}".lstrip("."))
+
+    def items(self) -> list[tuple[str, "Node"]]:
+        """Members of an object, names cleaned."""
+        if self.value is not None and not isinstance(self.value, dict):
+            self.refuse("an object")
+        return [
+            (clean(key), Node(value, f"{self.path}.{clean(key)[:60]}")) for key, value in (self.value or {}).items()
+        ]
+
+    def list(self) -> "list[Node]":
+        """Members of a list."""
+        if self.value is not None and not isinstance(self.value, list):
+            self.refuse("a list")
+        return [Node(value, f"{self.path}[{number}]") for number, value in enumerate(self.value or [])]
+
+    def text(self, default: str = "") -> str:
+        """A cleaned text."""
+        if self.value is None:
+            return default
+        if not isinstance(self.value, str):
+            self.refuse("text")
+        return clean(self.value)
+
+    def number(self) -> float | None:
+        """A finite number."""
+        if self.value is None:
+            return None
+        if isinstance(self.value, bool) or not isinstance(self.value, int | float) or not abs(self.value) < 1e100:
+            self.refuse("a finite number")
+        return float(self.value)
+
+    def count(self, limit: int = MAX_BYTES) -> int | None:
+        """A whole number from 0 to the limit."""
+        number = self.number()
+        if number is not None and not (number.is_integer() and 0 <= number <= limit):
+            self.refuse(f"a whole number from 0 to {limit}")
+        return None if number is None else int(number)
+
+    def required(self) -> "Node":
+        """This node, if it is there."""
+        return self.refuse("a value") if self.value is None else self
+
+    def refuse(self, expected: str) -> NoReturn:
+        """Raise the error that names the place."""
+        kinds = {dict: "an object", list: "a list", str: "text", bool: "true or false", int: "a number"}
+        found = "nothing" if self.value is None else kinds.get(type(self.value), "another number")
+        raise RunError(f"metrics.json: {self.path or 'top'}: expected {expected}, found {found}; run the study again")
+
+
+def load(run: Path) -> Run:
+    """Read a run's metrics.json.
+
+    Raises:
+        RunError: missing, unreadable or malformed; the text names the place.
+    """
+    path = run / "metrics.json"
+    try:
+        text = path.read_text("utf-8")
+    except OSError as error:
+        raise RunError(f"{path}: cannot be read: {error.strerror}; give the folder of a finished run") from None
+    except UnicodeDecodeError:
+        raise RunError(f"{path}: expected UTF-8 text, found other bytes; run the study again") from None
+    try:
+        return read(parse(text))
+    except RunError as error:
+        raise RunError(f"{run}/{error}") from None
+
+
+def parse(text: str) -> Node:
+    """The file's top object."""
+    try:
+        top = json.loads(text, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        raise RunError(f"metrics.json: expected JSON, found something else ({error}); run the study again") from None
+    return Node(top if isinstance(top, dict) else Node(top).refuse("an object"))
+
+
+def read(top: Node) -> Run:
+    """Every field, by kind."""
+    completed = top["rounds_completed"].required().count(MAX_ROUNDS) or 0
+    models = {key: _model(top["models"][key], top["primary_metric"].text("auroc")) for key in MODELS}
+    rounds = tuple(_round(node) for node in top["rounds"].list())
+    task, model = top["task"], top["model"]
+    return Run(
+        study=top["study"].required().text(),
+        study_sha256=top["study_sha256"].required().text(),
+        engine=top["engine"].text(),
+        seed=top["seed"].count(),
+        outcome=top["outcome"].required().text(),
+        why=top["why"].text(),
+        rounds_completed=completed,
+        rounds_planned=max(completed, top["rounds_planned"].count(MAX_ROUNDS) or 0, *(r.number for r in rounds), 0),
+        seconds=top["seconds"].number(),
+        started=top["started"].text(),
+        model_sha256=top["model_sha256"].text(),
+        purpose=top["purpose"].text(),
+        task_type=task["type"].text(),
+        target=task["target"].text(),
+        target_unit=task["unit"].text(),
+        metric=top["primary_metric"].text("auroc"),
+        versions={name: node.text() for name, node in top["versions"].items()},
+        privacy=_privacy(top["privacy"]),
+        features=_features(top["features"]),
+        model_name=model["name"].text(),
+        parameters=model["parameters"].count(),
+        strategy=top["strategy"].text(),
+        sites=tuple(_site(node) for node in top["sites"].list()) or _sites_of(models),
+        models=models,
+        convergence={key: _points(node, "value") for key, node in top["convergence"].items()},
+        epsilon_by_round={site: _points(node, "epsilon") for site, node in top["epsilon_by_round"].items()},
+        rounds=rounds,
+        left=tuple(_left(node) for node in top["left"].list()),
+    )
+
+
+def clean(text: str) -> str:
+    """One line of readable characters, cut where nobody would read on.
+
+    >>> clean("a\\n\\tb\\u202ec")
+    'a b c'
+    """
+    text = " ".join(UNREADABLE.sub(" ", text[: 2 * LONG_TEXT]).split())
+    return text if len(text) <= LONG_TEXT else f"{text[:LONG_TEXT]}…"
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON number")
+
+
+def _model(node: Node, metric: str) -> Model | None:
+    if node.value is None:
+        return None
+    metrics = {name: _estimate(entry) for name, entry in node["metrics"].items()}
+    main = metrics.get(metric) or (_estimate(node["auroc"]) if metric == "auroc" else None)
+    per_site = {site: _estimate(entry) for site, entry in node["per_site"].items()}
+    return Model(main, per_site, metrics, tuple(_bin(entry) for entry in node["calibration"].list()))
+
+
+def _estimate(node: Node) -> Estimate | None:
+    if node.value is None:
+        return None
+    value = _needed(node["value"])
+    low, high = node["low"].number(), node["high"].number()
+    return Estimate(value, value if low is None else low, value if high is None else high)
+
+
+def _bin(node: Node) -> Bin:
+    predicted, observed = _needed(node["predicted"]), _needed(node["observed"])
+    if not (0 <= predicted <= 1 and 0 <= observed <= 1):
+        node.refuse("predicted and observed from 0 to 1")
+    return Bin(predicted, observed, node["count"].count() or 0)
+
+
+def _needed(node: Node) -> float:
+    number = node.required().number()
+    assert number is not None
+    return number
+
+
+def _site(node: Node) -> Site:
+    return Site(
+        name=node["site"].required().text(),
+        patients_train=node["patients_train"].count(),
+        patients_test=node["patients_test"].count(),
+        epsilon=node["epsilon"].number(),
+        delta=node["delta"].number(),
+        noise_multiplier=node["noise_multiplier"].number(),
+        sampling_rate=node["sampling_rate"].number(),
+        steps=node["steps"].count(),
+        bytes_sent=node["bytes_sent"].count(),
+        messages_sent=node["messages_sent"].count(),
+        weight=node["weight"].number(),
+        values_clipped={name: entry.count() or 0 for name, entry in node["values_clipped"].items()},
+    )
+
+
+def _sites_of(models: Mapping[str, Model | None]) -> tuple[Site, ...]:
+    """Hospitals that only the figures name."""
+    names = {site for model in models.values() if model for site in model.per_site}
+    return tuple(Site(name) for name in sorted(names))
+
+
+def _privacy(node: Node) -> Privacy:
+    return Privacy(
+        mode=node["mode"].text("none"),
+        epsilon=node["epsilon"].number(),
+        delta=node["delta"].number(),
+        clip_norm=node["clip_norm"].number(),
+        unit=node["unit"].text("patient"),
+        adjacency=node["adjacency"].text("add or remove one"),
+        noise=node["noise"].text(),
+    )
+
+
+def _features(node: Node) -> tuple[Feature, ...]:
+    """Columns as a list of objects with names, or as an object by name."""
+    named = node.items() if isinstance(node.value, dict) else [(f["name"].text(), f) for f in node.list()]
+    return tuple(
+        Feature(
+            name=name,
+            type=feature["type"].text(),
+            unit=feature["unit"].text(),
+            range=tuple(_needed(bound) for bound in feature["range"].list()),
+            values=tuple(_word(value) for value in feature["values"].list()),
+        )
+        for name, feature in named
+    )
+
+
+def _word(node: Node) -> str:
+    return node.text() if isinstance(node.value, str) else clean(json.dumps(node.value))
+
+
+def _points(node: Node, key: str) -> Points:
+    """A curve: objects with a round and a value, or values of rounds 1, 2, 3 ...; None is a gap."""
+    points = []
+    for number, entry in enumerate(node.list(), 1):
+        is_object = isinstance(entry.value, dict)
+        value = (entry[key] if is_object else entry).number()
+        if value is not None:
+            points.append(((entry["round"].required().count(MAX_ROUNDS) or 0) if is_object else number, value))
+    return tuple(sorted(points))
+
+
+def _round(node: Node) -> Round:
+    """`contributed` and `missing` are lists of hospitals, or objects with bytes and with reasons."""
+    number = node["round"].required().count(MAX_ROUNDS)
+    contributed = node["contributed"]
+    sent = [name for name, _ in contributed.items()] if isinstance(contributed.value, dict) else _names(contributed)
+    missing = node["missing"]
+    reasons = dict.fromkeys(_names(missing), "") if isinstance(missing.value, list) else dict(_reasons(missing))
+    return Round(number or 0, frozenset(sent), reasons)
+
+
+def _names(node: Node) -> list[str]:
+    return [entry.text() for entry in node.list()]
+
+
+def _reasons(node: Node) -> list[tuple[str, str]]:
+    return [(site, reason.text()) for site, reason in node.items()]
+
+
+def _left(node: Node) -> Left:
+    return Left(
+        what=node["what"].required().text(),
+        fields=tuple(entry.text() for entry in node["fields"].list()),
+        messages=node["messages"].count(),
+        bytes=node["bytes"].count(),
+    )

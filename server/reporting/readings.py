@@ -1,0 +1,236 @@
+"""What each chart says, in one plain sentence computed from the run.
+
+>>> from server.reporting.read import parse, read
+>>> run = read(parse('{"study": "heart", "study_sha256": "", "outcome": "INCOMPLETE", "rounds_completed": 0}'))
+>>> verdict(run)
+'The study stopped before its first round ended; there is no model to judge.'
+>>> rounds(run)
+'The run did not record who contributed.'
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from server.reporting.read import Bin, Model, Points, Run
+from server.reporting.words import (
+    epsilon,
+    figure,
+    hospitals,
+    listed,
+    main_interval,
+    main_unit,
+    metric,
+    number_word,
+    plural,
+    share,
+    signed,
+    size,
+)
+
+ABOUT_EQUAL = 0.015  # of a rate, so a hundredth when rounded; of an error, its share
+SETTLED = 0.01
+FEW = 3  # hospitals that a sentence can name
+ENOUGH = 10  # patients in a bin that is worth a sentence
+
+
+def verdict(run: Run) -> str:
+    """The whole report in one sentence, or two where the study did not end."""
+    if run.complete:
+        return _result(run)
+    if not run.rounds_completed:
+        return "The study stopped before its first round ended; there is no model to judge."
+    stopped = f"The study stopped after {run.rounds_completed} of {run.rounds_planned} rounds"
+    return f"{stopped}: these figures describe an unfinished model, not a result."
+
+
+def _result(run: Run) -> str:
+    together = run.model(run.shared)
+    if together is None or together.main is None:
+        return (
+            f"Together, {hospitals(len(run.sites))} trained one model; its quality is undefined on these test patients."
+        )
+    label = metric(run.metric).label
+    label = label if label.isupper() else f"a {label.lower()} of"
+    who = "One hospital reaches" if len(run.sites) == 1 else f"Together, {hospitals(len(run.sites))} reach"
+    return "; ".join([f"{who} {label} {main_interval(run, together.main)}", *_comparisons(run)]) + "."
+
+
+def _comparisons(run: Run) -> Iterator[str]:
+    bounded = metric(run.metric).bounded
+    alone, pooled = run.model("local_only"), run.model("pooled")
+    if alone and alone.main and len(run.sites) > 1:
+        yield f"alone, they average {figure(alone.main.value, bounded)} on the same patients"
+    elif pooled and pooled.main and len(run.sites) > 1:
+        yield f"with all data in one place, {figure(pooled.main.value, bounded)}"
+    cost = privacy_cost(run)
+    if cost is not None:
+        yield f"privacy costs {_amount(run, cost)}"
+
+
+def privacy_cost(run: Run) -> float | None:
+    """How much worse the main metric is with privacy than without; negative where it is better."""
+    plain, protected = run.model("federated_without_privacy"), run.model("federated")
+    if not (run.private and plain and plain.main and protected and protected.main):
+        return None
+    loss = plain.main.value - protected.main.value
+    return -loss if metric(run.metric).lower_is_better else loss
+
+
+def _amount(run: Run, cost: float) -> str:
+    if cost <= 0:
+        return "nothing that can be measured here"
+    if not metric(run.metric).bounded:
+        return f"{cost:.2g} {main_unit(run)}".strip()
+    return "less than 0.01" if cost < 0.005 else figure(cost)
+
+
+def quality(run: Run) -> str:
+    """Who gains and who loses by the shared model."""
+    shared, alone = run.model(run.shared), run.model("local_only")
+    if shared is None:
+        return "The run recorded no figures of its model."
+    if alone is None or len(run.sites) < 2:
+        return f"The shared model reaches {main_interval(run, shared.main)} over all test patients."
+    parts = [
+        f"{word} at {listed(names, of=len(run.sites))}"
+        for word, names in _against_alone(run, shared, alone).items()
+        if names
+    ]
+    sentence = (
+        f"Next to a hospital's own model, the shared one is {', '.join(parts[:-1])}{' and ' if parts[1:] else ''}"
+    )
+    return f"{sentence}{parts[-1]}{_margin(shared, alone)}."
+
+
+def _against_alone(run: Run, shared: Model, alone: Model) -> dict[str, list[str]]:
+    """Hospitals where the shared model scores better than their own, about the same, worse, or not at all."""
+    kinds: dict[str, list[str]] = {"better": [], "about the same": [], "worse": [], "undefined": []}
+    for site in run.sites:
+        own, common = alone.per_site.get(site.name), shared.per_site.get(site.name)
+        if own is None or common is None:
+            kinds["undefined"].append(site.name)
+            continue
+        gain, bounded = common.value - own.value, metric(run.metric).bounded
+        if abs(gain) <= (ABOUT_EQUAL if bounded else ABOUT_EQUAL * abs(own.value)):
+            kinds["about the same"].append(site.name)
+        else:
+            better = (gain > 0) != metric(run.metric).lower_is_better
+            kinds["better" if better else "worse"].append(f"{site.name} ({signed(gain, bounded)})")
+    return kinds
+
+
+def _margin(shared: Model, alone: Model) -> str:
+    """Whether any of the differences is larger than what test patients can tell apart."""
+    pairs = [(alone.per_site.get(site), common) for site, common in shared.per_site.items()]
+    known = [(own, common) for own, common in pairs if own and common]
+    inside = [common.low <= own.value <= common.high and own.low <= common.value <= own.high for own, common in known]
+    return "; every difference is within the 95 % intervals" if inside and all(inside) else ""
+
+
+def convergence(run: Run) -> str:
+    """When the shared model was as good as it became."""
+    points = run.convergence.get(run.shared, ())
+    if not points:
+        return "The run recorded no curve."
+    first, last = points[0], points[-1]
+    bounded = metric(run.metric).bounded
+    tolerance = SETTLED if bounded else SETTLED * abs(last[1])
+    settled = _settled(points, tolerance)
+    end = figure(last[1], bounded)
+    if len(points) == 1:
+        return f"One round was measured: {end}."
+    if settled == last[0]:
+        return (
+            f"The model was still changing in its last round: it began at {figure(first[1], bounded)}, ended at {end}."
+        )
+    since = "its first round" if settled == first[0] else f"round {settled} of {run.rounds_planned}"
+    return f"From {since} on, the shared model stays within {'0.01' if bounded else '1 %'} of its last figure, {end}."
+
+
+def _settled(points: Points, tolerance: float) -> int:
+    """First round from which on the curve stays near its end."""
+    settled = points[-1][0]
+    for number, value in reversed(points):
+        if abs(value - points[-1][1]) > tolerance:
+            break
+        settled = number
+    return settled
+
+
+def calibration(run: Run) -> str:
+    """Whether predicted probabilities can be read as shares of patients."""
+    model = run.model(run.shared)
+    bins = [found for found in model.calibration if found.count] if model else []
+    if not bins:
+        return "The run recorded no calibration."
+    patients = sum(found.count for found in bins)
+    gap = sum(found.count * abs(found.predicted - found.observed) for found in bins) / patients
+    worst = max((b for b in bins if b.count >= min(ENOUGH, patients)), key=_gap, default=max(bins, key=_gap))
+    return (
+        f"Predicted and observed shares differ by {100 * gap:.0f} percentage points on average; "
+        f"most where the model says {share(worst.predicted)}: there {share(worst.observed)} "
+        f"of {plural(worst.count, 'patient')} had the outcome."
+    )
+
+
+def _gap(found: Bin) -> float:
+    return abs(found.predicted - found.observed)
+
+
+def privacy(run: Run) -> str:
+    """What was spent of what was allowed."""
+    spent = [site.epsilon for site in run.sites if site.epsilon is not None]
+    if not run.private:
+        return "No differential privacy: what the hospitals sent may tell facts about single patients."
+    if not spent or run.privacy.epsilon is None:
+        return "The run recorded no spending of privacy."
+    over = overspent(run)
+    if over:
+        return f"More privacy was spent than the study allows, by {listed(over)}: the stated guarantee does not hold."
+    rounds = plural(run.rounds_completed, "round")
+    who = "the hospital has spent" if len(spent) == 1 else "each hospital has spent at most"
+    allowed = epsilon(run.privacy.epsilon)
+    return f"After {rounds}, {who} epsilon {epsilon(max(spent))} per patient, of the {allowed} that the study allows."
+
+
+def overspent(run: Run) -> list[str]:
+    """Hospitals that spent more than the study allows; there the stated guarantee does not hold."""
+    allowed = run.privacy.epsilon
+    if not run.private or allowed is None:
+        return []
+    return [site.name for site in run.sites if site.epsilon is not None and site.epsilon > allowed * (1 + 1e-6)]
+
+
+def left(run: Run) -> str:
+    """How much left, of what kind."""
+    sent, messages = run.total("bytes_sent"), run.total("messages_sent")
+    if sent is None:
+        return "The run did not record what left."
+    count = f" in {plural(messages, 'message')}" if messages is not None else ""
+    kinds = [kind.what for kind in run.left]
+    those = f", of {number_word(len(kinds))} kind{'' if len(kinds) == 1 else 's'}" if kinds else ""
+    who = "The hospital" if len(run.sites) == 1 else f"All {hospitals(len(run.sites))} together"
+    return f"{who} sent {size(sent)}{count}{those}."
+
+
+def rounds(run: Run) -> str:
+    """Who was there."""
+    if not run.rounds:
+        return "The run did not record who contributed."
+    names = [site.name for site in run.sites]
+    absent = {name: sum(name not in r.contributed for r in run.rounds) for name in names}
+    missed = [name for name, count in absent.items() if count]
+    if not missed:
+        who = "The hospital" if len(names) == 1 else f"All {hospitals(len(names))}"
+        which = "the one round" if len(run.rounds) == 1 else f"all {len(run.rounds):,} rounds"
+        return f"{who} contributed to {which}."
+    present = len(names) - len(missed)
+    rest = f"{hospitals(present)} contributed to all" if present else "none contributed to all"
+    return f"Of {plural(len(run.rounds), 'round')}, {_missed(missed, absent)}; {rest}."
+
+
+def _missed(names: Sequence[str], absent: Mapping[str, int]) -> str:
+    """A few hospitals with how many rounds each missed; of many, the one that missed most."""
+    if len(names) <= FEW:
+        return listed([f"{name} missed {absent[name]:,}" for name in names])
+    most = max(names, key=absent.__getitem__)
+    return f"{hospitals(len(names))} missed some, most of all {most} with {absent[most]:,}"

@@ -1,0 +1,394 @@
+"""The report's sections, in order. Each says one thing in a sentence, then shows it.
+
+>>> [section.key for section in SECTIONS]
+['quality', 'learning', 'calibration', 'privacy', 'left', 'rounds', 'check']
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from server.reporting import conduct, quality, readings
+from server.reporting.markup import Html, el, join
+from server.reporting.quality import forest_rows
+from server.reporting.read import Run
+from server.reporting.svg import line, mark, rect
+from server.reporting.words import (
+    NONE,
+    capital,
+    count,
+    epsilon,
+    guarantee,
+    guarantee_in_plain_words,
+    hospitals,
+    interval,
+    metric,
+    model_name,
+    plural,
+    series,
+    share,
+    short,
+    size,
+    small,
+    undefined,
+)
+
+MOST_REASONS = 20
+DOWN = "\N{DOWNWARDS ARROW}"
+
+
+@dataclass(frozen=True)
+class Section:
+    """A question, one sentence that answers it, what to know to read the pictures, and the pictures."""
+
+    key: str
+    short: str
+    title: str
+    reading: Callable[[Run], str]
+    about: Callable[[Run], str]
+    body: Callable[[Run], Iterable[Html | None]]
+
+    def render(self, run: Run, number: int) -> Html:
+        """The section with its number."""
+        about = self.about(run)
+        lead = [el("p", f"{number}", class_="number"), el("h2", self.title), el("p", about) if about else None]
+        answer = el("p", self.reading(run), class_="reading")
+        return el("section", el("div", *lead, class_="lead"), el("div", answer, *self.body(run)), id=self.key)
+
+
+def table(
+    headings: Sequence[str], rows: Iterable[Sequence[str]], title: str, numbers: int = 0, whole: bool = False
+) -> Html:
+    """A table that scrolls in its own box. The first columns are words, the last `numbers` are numbers."""
+    words = len(headings) - numbers
+    head = [el("th", text, scope="col", class_="num" if n >= words else None) for n, text in enumerate(headings)]
+    body = []
+    for n, row in enumerate(rows):
+        name = el("th", row[0], scope="row", class_="name")
+        cells = [el("td", text, class_="num" if i >= words else None) for i, text in enumerate(row[1:], 1)]
+        body.append(el("tr", name, *cells, class_="whole" if whole and n == 0 else None))
+    drawn = el("table", el("caption", title), el("thead", el("tr", *head)), el("tbody", *body))
+    return el("div", drawn, class_="scroll", tabindex="0", role="region", aria_label=title)
+
+
+def drawing(title: str, about: str, *parts: str | None) -> Html:
+    """A figure with its title and how to read it."""
+    return el("figure", el("figcaption", el("strong", title), about), *parts)
+
+
+def folded(summary: str, content: Html) -> Html:
+    """Figures for who wants them."""
+    return el("details", el("summary", summary), content)
+
+
+def legend(run: Run, keys: Sequence[str]) -> Html:
+    """Shape, colour and name of each model."""
+    return el("ul", *(el("li", _sample(key), model_name(run, key)) for key in keys), class_="legend")
+
+
+def _sample(key: str) -> Html:
+    drawn = join([line(1, 8, 25, 8, f"whisker {key}"), mark(key, 13, 8)])
+    return el("svg", drawn, viewBox="0 0 26 16", aria_hidden="true")
+
+
+def _state_legend(states: Iterable[str]) -> Html:
+    shown = [(state, name) for state, name in conduct.STATES.items() if state in states]
+    return el("ul", *(el("li", _state_sample(state), name) for state, name in shown), class_="legend")
+
+
+def _state_sample(state: str) -> Html:
+    sign = conduct.cross(13, 8, 3.5) if state == "none" else None
+    return el("svg", rect(4, 1, 18, 14, f"cell {state}"), sign, viewBox="0 0 26 16", aria_hidden="true")
+
+
+# How good is it at each hospital?
+
+
+def _quality_about(run: Run) -> str:
+    meant = metric(run.metric)
+    about = f"{meant.label} says {meant.about}." if meant.about else ""
+    return f"{about} Whiskers are 95 % intervals: where they are long, there were few test patients to judge by."
+
+
+def _quality(run: Run) -> Iterable[Html | None]:
+    drawings, keys = quality.forest(run), series(run)
+    if not drawings:
+        return []
+    name = capital(metric(run.metric).label)
+    about = "A dot is the figure on test patients, its whisker the 95 % interval."
+    return [
+        drawing(f"{name} by hospital", about, legend(run, keys), *drawings),
+        el("p", _alone_note(run), class_="note") if "local_only" in keys else None,
+        folded("The same as a table", _quality_table(run)),
+    ]
+
+
+def _alone_note(run: Run) -> str:
+    return (
+        "At a hospital, “alone” is its own model on its own test patients. In the first row it is the mean of "
+        "the hospitals' own models, each judged on all test patients."
+    )
+
+
+def _quality_table(run: Run) -> Html:
+    bounded, keys = metric(run.metric).bounded, series(run)
+    rows = [
+        [row.name, count(row.patients), *(interval(found, bounded) for found in row.estimates)]
+        for row in forest_rows(run)
+    ]
+    title = f"{capital(metric(run.metric).label)} with 95 % intervals; {undefined(run)}"
+    return table(
+        ["Hospital", "Test patients", *(model_name(run, key) for key in keys)], rows, title, len(keys) + 1, whole=True
+    )
+
+
+# How fast did it learn?
+
+
+def _learning_about(run: Run) -> str:
+    return "The shared model is judged after every round, on the test patients of all hospitals."
+
+
+def _learning(run: Run) -> Iterable[Html | None]:
+    drawn = quality.convergence(run)
+    if drawn is None:
+        return []
+    level = "local_only" if run.model("local_only") and len(run.sites) > 1 else ""
+    keys = [key for key in series(run) if run.convergence.get(key) or key == level]
+    about = "The shaded band is the final model's 95 % interval: movement well within it may be chance."
+    return [drawing(f"{capital(metric(run.metric).label)} by round", about, legend(run, keys), drawn)]
+
+
+# Can its probabilities be trusted?
+
+
+def _calibration_about(run: Run) -> str:
+    if run.task_type and run.task_type != "binary":
+        return "Calibration is drawn for yes-or-no outcomes; the figures of this study are in the table."
+    return "If the model says 70 %, about 70 of 100 such patients should have the outcome: on the dotted line, they do."
+
+
+def _calibration_reading(run: Run) -> str:
+    if run.task_type and run.task_type != "binary":
+        return "This study predicts no single probability, so there is no calibration to draw."
+    return readings.calibration(run)
+
+
+def _calibration(run: Run) -> Iterable[Html | None]:
+    drawn, measures = quality.calibration(run), _measures(run)
+    if drawn is None:
+        return [measures]
+    pooled = run.model("pooled")
+    keys = [run.shared, *(["pooled"] if pooled and pooled.calibration else [])]
+    about = (
+        "A dot is a group of patients, its area their number, its line the 95 % interval. "
+        "Below the dotted line, the risk is overstated."
+    )
+    shown = drawing("Predicted and observed", about, legend(run, keys), drawn)
+    return [el("div", shown, _bins(run), class_="pair"), measures]
+
+
+def _bins(run: Run) -> Html:
+    model = run.model(run.shared)
+    bins = [found for found in model.calibration if found.count] if model else []
+    rows = [[share(found.predicted), share(found.observed), f"{found.count:,}"] for found in bins]
+    return table(["Predicted", "Observed", "Patients"], rows, "Group by group", 2)
+
+
+def _measures(run: Run) -> Html | None:
+    """Every metric that was asked for, of every model."""
+    models = [(key, model) for key in series(run) if (model := run.model(key)) is not None]
+    names = list(dict.fromkeys(name for _, model in models for name in model.metrics))
+    if not names:
+        return None
+    rows = [
+        [
+            metric(name).label + (f" {DOWN}" if metric(name).lower_is_better else ""),
+            *(interval(model.metrics.get(name), metric(name).bounded) for _, model in models),
+        ]
+        for name in names
+    ]
+    headings = ["Measure", *(model_name(run, key) for key, _ in models)]
+    return table(headings, rows, f"Every measure, on all test patients ({DOWN} lower is better)", len(models))
+
+
+# How are patients protected?
+
+
+def _privacy_about(run: Run) -> str:
+    if not run.private:
+        return ""
+    return (
+        "Each hospital adds noise before anything leaves. Epsilon measures what a patient may lose by it: "
+        "0 is nothing, and every round spends some."
+    )
+
+
+def _privacy(run: Run) -> Iterable[Html | None]:
+    if not run.private:
+        return [_plan(run)]
+    asked = "Asked for, and not kept: " if readings.overspent(run) else None
+    plain = el("small", guarantee_in_plain_words(run.privacy))
+    drawn = conduct.spending(run)
+    about = "A line for each hospital; the dashed line is what the study allows."
+    return [
+        el("blockquote", asked, guarantee(run.privacy), ".", plain),
+        drawing("Epsilon spent by round", about, drawn) if drawn else None,
+        _plan(run),
+        el("p", _privacy_note(run), class_="note"),
+    ]
+
+
+def _plan(run: Run) -> Html:
+    """What each hospital does in training; without privacy, only what remains of it."""
+    if not run.private:
+        rows = [[s.name, count(s.patients_train), count(s.steps)] for s in run.sites]
+        return table(["Hospital", "Training patients", "Steps"], rows, "What each hospital did", 2)
+    headings = ["Hospital", "Training patients", "Noise multiplier", "Sampling rate", "Steps", "Epsilon spent", "Delta"]
+    rows = [
+        [
+            site.name,
+            count(site.patients_train),
+            short(site.noise_multiplier),
+            short(site.sampling_rate),
+            count(site.steps),
+            epsilon(site.epsilon),
+            small(site.delta),
+        ]
+        for site in run.sites
+    ]
+    return table(headings, rows, "The plan at each hospital", 6)
+
+
+def _privacy_note(run: Run) -> str:
+    clip = (
+        f"Each patient's gradient is clipped to norm {small(run.privacy.clip_norm)}. " if run.privacy.clip_norm else ""
+    )
+    return (
+        f"{clip}The guarantee covers what training sends. The figures in this report come from test patients "
+        "and carry no noise. A patient known to two hospitals spends privacy at both."
+    )
+
+
+# What left each hospital?
+
+
+def _left_about(run: Run) -> str:
+    kind = (
+        "These are the messages that a deployed study would send: here, one machine played every hospital."
+        if run.simulated
+        else ""
+    )
+    return f"A message may hold the fields that are listed, and nothing else. {kind}".strip()
+
+
+def _left(run: Run) -> Iterable[Html | None]:
+    drawn = conduct.bytes_sent(run)
+    return [
+        drawing("Bytes sent by each hospital", "In the whole study, with the number of messages.", drawn)
+        if drawn
+        else None,
+        _left_table(run) if run.left else None,
+        el("p", el("b", "What did not leave: "), _stayed(), class_="note") if run.left else None,
+    ]
+
+
+def _left_table(run: Run) -> Html:
+    rows = [
+        [
+            kind.what,
+            join([el("code", name) for name in kind.fields]) if kind.fields else NONE,
+            count(kind.messages),
+            NONE if kind.bytes is None else size(kind.bytes),
+        ]
+        for kind in run.left
+    ]
+    return table(["Message", "Exactly these fields", "Messages", "Size"], rows, "What left, field by field", 2)
+
+
+def _stayed() -> str:
+    return (
+        "whatever the table does not list. Patients' records, identifiers, dates and measured values stay at the "
+        "hospital, and only these fields may pass its one way out."
+    )
+
+
+# Who took part in each round?
+
+
+def _rounds_about(run: Run) -> str:
+    return "A round counts only if enough hospitals contribute; below that the study stops and says so."
+
+
+def _rounds(run: Run) -> Iterable[Html | None]:
+    drawn = conduct.attendance(run)
+    if drawn is None:
+        return []
+    contributed = {r.number: r.contributed for r in run.rounds}
+    letters = {"A": "all", "S": "some", "N": "none", "F": "future"}
+    seen = {letters[c] for s in run.sites for c in conduct.states(s.name, contributed, run.rounds_planned, 1)}
+    seen |= {"some"} if run.rounds_planned > 60 and "none" in seen else set()
+    about = f"{run.rounds_completed:,} of {plural(run.rounds_planned, 'round')} completed."
+    return [drawing("Contributions by round", about, _state_legend(seen), drawn), _reasons(run)]
+
+
+def _reasons(run: Run) -> Html | None:
+    """Why hospitals were missing, as the coordinator wrote it down."""
+    rows = [
+        [f"{r.number:,}", site, why or "not recorded"] for r in run.rounds for site, why in sorted(r.missing.items())
+    ]
+    if not rows:
+        return None
+    more = f"; the first {MOST_REASONS} of {len(rows):,}" if len(rows) > MOST_REASONS else ""
+    return table(["Round", "Hospital", "Reason"], rows[:MOST_REASONS], f"Who was missing, and why{more}")
+
+
+# How can this be checked?
+
+
+def _check_reading(run: Run) -> str:
+    if run.simulated:
+        return "The study file, these releases and this seed give the same model again, bit by bit."
+    return "The digests name exactly which study ran and which model came of it."
+
+
+def _check_about(run: Run) -> str:
+    return "A digest is a fingerprint: if a single character of the study or of the model changes, so does the digest."
+
+
+def _check(run: Run) -> Iterable[Html | None]:
+    commands = "archipel simulate study.yaml\nsha256sum model.safetensors"
+    facts = [
+        ("Study digest", el("span", run.study_sha256 or "not recorded", class_="digest")),
+        ("Model digest", el("span", run.model_sha256 or "not recorded", class_="digest")),
+        ("Model", _model_facts(run)),
+        ("Seed", "not recorded" if run.seed is None else f"{run.seed}"),
+        ("Engine", run.engine or "not recorded"),
+        ("Privacy noise", run.privacy.noise if run.private else "none"),
+        ("Releases", ", ".join(f"{name} {release}" for name, release in run.versions.items()) or "not recorded"),
+    ]
+    pairs = [part for name, value in facts for part in (el("dt", name), el("dd", value or "not recorded"))]
+    return [el("pre", commands, tabindex="0") if run.simulated else None, el("dl", *pairs, class_="facts")]
+
+
+def _model_facts(run: Run) -> str:
+    parts = [run.model_name, plural(run.parameters, "parameter") if run.parameters is not None else ""]
+    parts += [f"combined by {run.strategy}" if run.strategy else "", f"from {hospitals(len(run.sites))}"]
+    return ", ".join(part for part in parts if part)
+
+
+SECTIONS = (
+    Section("quality", "Quality", "How good is it at each hospital?", readings.quality, _quality_about, _quality),
+    Section("learning", "Learning", "How fast did it learn?", readings.convergence, _learning_about, _learning),
+    Section(
+        "calibration",
+        "Calibration",
+        "Can its probabilities be trusted?",
+        _calibration_reading,
+        _calibration_about,
+        _calibration,
+    ),
+    Section("privacy", "Privacy", "How are patients protected?", readings.privacy, _privacy_about, _privacy),
+    Section("left", "What left", "What left each hospital?", readings.left, _left_about, _left),
+    Section("rounds", "Rounds", "Who took part in each round?", readings.rounds, _rounds_about, _rounds),
+    Section("check", "Checks", "How can this be checked?", _check_reading, _check_about, _check),
+)

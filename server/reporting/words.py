@@ -1,0 +1,230 @@
+"""Numbers, names and sizes as people write them; what each metric means; what a guarantee says.
+
+>>> hospitals(4), hospitals(1), size(26_980), share(0.052)
+('four hospitals', 'one hospital', '27.0 kB', '5 %')
+>>> interval(Estimate(0.8654, 0.821, 0.902))
+'0.87 (0.82 to 0.90)'
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from server.reporting.read import Estimate, Privacy, Run
+
+SMALL = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
+UNDEFINED_RATE = "undefined: fewer than two test patients of one outcome"
+UNDEFINED = "undefined: no test patients"
+MINUS = "\N{MINUS SIGN}"
+NONE = "\N{EN DASH}"  # in a table, where nothing is known
+CERTAIN = 13.8  # exp of it is a million: beyond, a factor says nothing to anybody
+
+
+@dataclass(frozen=True)
+class Metric:
+    """How a metric is called, read and bounded."""
+
+    label: str
+    about: str
+    bounded: bool = True  # between 0 and 1, so two decimals say enough
+    lower_is_better: bool = False
+
+
+METRICS = {
+    "auroc": Metric("AUROC", "how often a patient with the outcome gets the higher score; 0.5 is chance, 1 is perfect"),
+    "accuracy": Metric("Accuracy", "share of patients classified rightly"),
+    "balanced_accuracy": Metric("Balanced accuracy", "the same, each outcome counting half"),
+    "brier": Metric("Brier score", "squared error of the probabilities; 0 is perfect", lower_is_better=True),
+    "log_loss": Metric("Log loss", "penalty for confident mistakes, in nats; 0 is perfect", lower_is_better=True),
+    "mae": Metric("Mean absolute error", "how far a prediction is off on average", bounded=False, lower_is_better=True),
+    "r2": Metric("R²", "share of the target's variance explained; 1 is perfect"),
+}
+MODEL_NAMES = {
+    "local_only": "each hospital alone",
+    "federated_without_privacy": "together, without privacy",
+    "federated": "together, with privacy",
+    "pooled": "all data in one place",
+}
+
+
+def metric(name: str) -> Metric:
+    """A known metric, or a plain one made of an unknown name."""
+    return METRICS.get(name) or Metric(capital(name.replace("_", " ")) or "Score", "", bounded=False)
+
+
+def model_name(run: Run, key: str) -> str:
+    """The model as the legend calls it; a study without privacy has one shared model, and it is simply `together`."""
+    return "together" if not run.private and key == run.shared else MODEL_NAMES[key]
+
+
+def series(run: Run) -> list[str]:
+    """The models that a chart shows, the comparison with the hospitals alone first."""
+    keys = [key for key in MODEL_NAMES if run.model(key) is not None]
+    return [key for key in keys if run.private or key == run.shared or key in ("local_only", "pooled")]
+
+
+def figure(value: float, bounded: bool = True) -> str:
+    """A figure as prose has it.
+
+    >>> figure(0.8549), figure(12.345, bounded=False), figure(1234.6, bounded=False), figure(-0.001)
+    ('0.85', '12.3', '1235', '0.00')
+    """
+    if bounded:
+        return f"{value:.2f}".replace("-0.00", "0.00")
+    digits = max(0, 2 - math.floor(math.log10(abs(value)))) if abs(value) > 1e-9 else 2
+    return f"{value:.{min(digits, 9)}f}" if abs(value) < 1e7 else f"{value:.3g}"
+
+
+def signed(value: float, bounded: bool = True) -> str:
+    """A difference, with a true minus sign.
+
+    >>> signed(0.094), signed(-0.02) == "\N{MINUS SIGN}0.02"
+    ('+0.09', True)
+    """
+    return f"{'+' if value > 0 else MINUS}{figure(abs(value), bounded)}"
+
+
+def interval(found: Estimate | None, bounded: bool = True, unit: str = "") -> str:
+    """A figure with its 95 % interval, or the word for none."""
+    if found is None:
+        return "undefined"
+    text = f"{figure(found.value, bounded)}{f' {unit}' if unit else ''}"
+    return f"{text} ({figure(found.low, bounded)} to {figure(found.high, bounded)})"
+
+
+def main_interval(run: Run, found: Estimate | None) -> str:
+    """The study's main metric with its interval and unit."""
+    return interval(found, metric(run.metric).bounded, main_unit(run))
+
+
+def main_unit(run: Run) -> str:
+    """The unit of the main metric: the target's for an error, none for a rate."""
+    return run.target_unit if run.metric == "mae" else ""
+
+
+def undefined(run: Run) -> str:
+    """Why a hospital has no figure."""
+    return UNDEFINED_RATE if run.metric == "auroc" else UNDEFINED
+
+
+def number_word(count: int) -> str:
+    """Small numbers in letters."""
+    return SMALL[count] if 0 <= count < len(SMALL) else f"{count:,}"
+
+
+def plural(count: int, noun: str) -> str:
+    """A number in figures with its noun.
+
+    >>> plural(1, "patient"), plural(1200, "patient")
+    ('1 patient', '1,200 patients')
+    """
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def hospitals(count: int) -> str:
+    """A number of hospitals in letters."""
+    return f"{number_word(count)} hospital{'' if count == 1 else 's'}"
+
+
+def listed(names: Sequence[str], of: int = 0, most: int = 3) -> str:
+    """Names in a sentence; their number where they are many, and that they are all if they are.
+
+    >>> listed(["a", "b", "c"]), listed(["a"] * 5), listed(["a"] * 5, of=5)
+    ('a, b and c', 'five hospitals', 'all five hospitals')
+    """
+    if len(names) > most:
+        return f"{'all ' if len(names) == of else ''}{hospitals(len(names))}"
+    return " and ".join(part for part in (", ".join(names[:-1]), *names[-1:]) if part)
+
+
+def size(count: float) -> str:
+    """Bytes, in decimal units."""
+    for unit in ("bytes", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:,.1f} GB"
+
+
+def share(value: float) -> str:
+    """A share in per cent."""
+    return f"{100 * value:.0f} %"
+
+
+def duration(seconds: float) -> str:
+    """A time as people say it.
+
+    >>> duration(4.46), duration(200), duration(90_000)
+    ('4.5 s', '3 min 20 s', '25 h')
+    """
+    if seconds < 120:
+        return f"{seconds:.1f} s"
+    if seconds < 7200:
+        return f"{seconds // 60:.0f} min {seconds % 60:.0f} s"
+    return f"{seconds / 3600:,.0f} h"
+
+
+def capital(text: str) -> str:
+    """The text with a capital first letter."""
+    return text[:1].upper() + text[1:]
+
+
+def cut(text: str, most: int) -> str:
+    """The text, shortened in the middle where a chart has no room: names often differ at their ends.
+
+    >>> cut("centre-hospitalier-universitaire-de-lille", 21)
+    'centre-hos…e-de-lille'
+    """
+    return text if len(text) <= most else f"{text[: most // 2]}…{text[-(most // 2) :]}"
+
+
+def count(value: int | None) -> str:
+    """A whole number, or a dash."""
+    return NONE if value is None else f"{value:,}"
+
+
+def short(value: float | None) -> str:
+    """Three digits, or a dash."""
+    return NONE if value is None else f"{value:.3g}"
+
+
+def epsilon(value: float | None) -> str:
+    """Two decimals, which is what an accountant is sure of."""
+    return NONE if value is None else f"{value:,.2f}" if abs(value) < 1e6 else f"{value:.3g}"
+
+
+def small(value: float | None) -> str:
+    """A small probability in the form of the study file."""
+    return NONE if value is None else f"{value:g}"
+
+
+def one_in(value: float) -> str:
+    """A small probability as odds.
+
+    >>> one_in(1e-5)
+    '1 in 100,000'
+    """
+    return f"1 in {1 / value:,.0f}" if value > 1e-15 else "nil"
+
+
+def guarantee(privacy: Privacy) -> str:
+    """The guarantee, precisely."""
+    pair = f"(epsilon = {small(privacy.epsilon)}, delta = {small(privacy.delta)})"
+    return f"{pair} per {privacy.unit}, {privacy.adjacency}, at each hospital, for the whole study"
+
+
+def guarantee_in_plain_words(privacy: Privacy) -> str:
+    """What the two numbers bound (Dwork and Roth 2014, definition 2.4)."""
+    if privacy.epsilon is None:
+        return "The study states no epsilon."
+    factor = (
+        f"{math.exp(privacy.epsilon):,.2g}"
+        if privacy.epsilon < 4.6
+        else f"{math.exp(min(privacy.epsilon, CERTAIN)):,.0f}"
+    )
+    factor = "more than a million" if privacy.epsilon > CERTAIN else factor
+    rest = f", apart from a probability of {one_in(privacy.delta)}" if privacy.delta else ""
+    return (
+        f"Add or take away any one {privacy.unit}: the chance of whatever could be learned from what the hospital "
+        f"sends changes at most by a factor of {factor}{rest}."
+    )
