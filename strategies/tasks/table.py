@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from configs.errors import DataError
 from configs.schema import Feature, Task
 
 
@@ -77,7 +78,11 @@ class Encoded:
 
 
 def encode(table: Table, features: tuple[Feature, ...], task: Task) -> Encoded:
-    """Model inputs of every row, from public ranges and values only."""
+    """Model inputs of every row, from public ranges and values only.
+
+    Raises:
+        DataError: the table names a patient that has no row.
+    """
     columns: list[NDArray[np.float64]] = []
     clipped: dict[str, int] = {}
     for feature in features:
@@ -95,6 +100,8 @@ def encode(table: Table, features: tuple[Feature, ...], task: Task) -> Encoded:
         clipped |= {task.target: count} if count else {}
     order = np.argsort(table.patients, kind="stable")
     starts = np.searchsorted(table.patients[order], np.arange(len(table.keys) + 1))
+    if (np.diff(starts) < 1).any():  # rows would be taken for patients
+        raise DataError("expected at least one row of every patient, found a patient without; mend the connector")
     x = np.stack(columns, axis=1)[order].astype(np.float32)  # (rows, inputs)
     return Encoded(x, y[order].astype(np.float32), table.patients[order], starts.astype(np.int64), clipped)
 
@@ -104,7 +111,7 @@ def standardise(encoded: Encoded, train: NDArray[np.int64]) -> Encoded:
 
     For studies without privacy only (`scaling: site`): statistics of patients would otherwise leave in the model.
     """
-    rows = encoded.x[encoded.rows_of(train)]
+    rows = encoded.x[encoded.rows_of(train)].astype(np.float64)  # a constant column must come out as 0
     scaled = (encoded.x - rows.mean(axis=0)) / (rows.std(axis=0, ddof=min(1, len(rows) - 1)) + 1e-9)
     return replace(encoded, x=scaled.astype(np.float32))
 
