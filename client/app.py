@@ -4,6 +4,8 @@
 one. Nothing else differs between a simulation and a deployment.
 """
 
+import logging
+import traceback
 from collections.abc import Callable
 
 from flwr.app import Context, Message
@@ -12,14 +14,27 @@ from flwr.clientapp import ClientApp
 from client import egress
 from client.site import Site
 from configs import wire
-from configs.errors import WireError
+from configs.errors import ArchipelError, WireError
 from strategies.messages import read
 
 SiteOf = Callable[[Context], Site]
 OnError = Callable[[Site | None, Exception], None]
+log = logging.getLogger("archipel.client")
 
 
-def make_app(site_of: SiteOf, on_error: OnError = lambda site, error: None) -> ClientApp:
+def log_error(site: Site | None, error: Exception) -> None:
+    """Write to the hospital's own log what must not leave. An unexpected error's text may hold anything: it is left out."""
+    name = site.name if site else "a hospital"
+    if isinstance(error, ArchipelError):
+        log.error("%s: %s", name, error)
+    else:
+        where = "".join(traceback.format_tb(error.__traceback__))
+        log.error(
+            "%s: unexpected %s (its text is not shown, it may name a patient)\n%s", name, type(error).__name__, where
+        )
+
+
+def make_app(site_of: SiteOf, on_error: OnError = log_error) -> ClientApp:
     """A ClientApp for the hospitals that `site_of` knows; `on_error` keeps what must not leave."""
     app = ClientApp()
 

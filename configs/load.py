@@ -104,7 +104,8 @@ def read_yaml(path: Path) -> Any:
     except (yaml.YAMLError, ValueError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-        raise ConfigError(str(path), [f"{where}not valid YAML: {getattr(error, 'problem', None) or error}"]) from None
+        problem = _short(" ".join(str(getattr(error, "problem", None) or error).split()), 200)
+        raise ConfigError(str(path), [f"{where}not valid YAML: {problem}"]) from None
 
 
 def dump_yaml(document: Any) -> str:
@@ -168,7 +169,8 @@ class _Section:
         self.note(key, f"expected {expected}, found {_short(shown)}; {advice}")
 
     def note(self, key: str, text: str) -> None:
-        self.problems.append(f"{self._full(key)}: {text}")
+        line = f"{_short(self._full(key))}: {text}"
+        self.problems.append("".join(c if c.isprintable() else "?" for c in line))  # a terminal will show it
 
     def _full(self, key: str) -> str:
         return ".".join(part for part in (self.path, key) if part)
@@ -536,7 +538,7 @@ def _check_together(study: Study, top: _Section) -> None:
     if study.private and study.scaling == "site":
         top.note("scaling", "expected public with privacy, found 'site'; statistics measured on patients would leak")
     batch = study.training.local.batch_size
-    for member in study.cohort:
+    for member in study.cohort if math.isfinite(study.evaluation.test_fraction) else ():
         available = study.announced_train_patients(member.site) or 0
         if batch is not None and batch > available:
             top.problem(

@@ -1,0 +1,176 @@
+"""Bad input as its user meets it: exit code 2, one screen, no traceback, no patient's value, nothing half-written."""
+
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from configs.load import dump_yaml, read_yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+PRESET = ROOT / "configs" / "presets" / "heart_disease.yaml"
+MARKER = "Durand-1937"
+
+
+def archipel(
+    *arguments: object, before: Callable[[], None] | None = None, python: tuple[str, ...] = ()
+) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, *python, "-m", "simulations.cli", *map(str, arguments)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+    return subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120, preexec_fn=before, check=False
+    )
+
+
+def refused(*arguments: object, before: Callable[[], None] | None = None) -> str:
+    """What is told when a command refuses, after checking how it is told."""
+    done = archipel(*arguments, before=before)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    assert MARKER not in done.stdout + done.stderr
+    assert len(done.stderr.splitlines()) <= 25
+    return done.stderr
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Path:
+    """The preset with copies of its data, to be spoilt."""
+    document = read_yaml(PRESET)
+    for site, source in document["simulation"]["sites"].items():
+        shutil.copy(PRESET.parent / source["path"], tmp_path / f"{site}.csv")
+        source["path"] = f"{site}.csv"
+    path = tmp_path / "study.yaml"
+    path.write_text(dump_yaml(document))
+    return path
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run, not to be changed."""
+    out = tmp_path_factory.mktemp("runs")
+    assert archipel("simulate", PRESET, "--no-baselines", "--out", out).returncode == 0
+    return (out / "latest").resolve()
+
+
+def test_a_study_that_does_not_exist_is_told() -> None:
+    assert "cannot be read: No such file" in refused("simulate", "nowhere.yaml")
+
+
+def test_a_mistyped_study_is_told_by_every_command(study: Path) -> None:
+    study.write_text(study.read_text().replace("epsilon:", "epsilom:"))
+    for command in ("simulate", "plan"):
+        assert "privacy.epsilom: unknown key; did you mean 'epsilon'?" in refused(command, study)
+
+
+def test_spoilt_data_are_told_for_every_hospital_and_no_run_begins(study: Path, tmp_path: Path) -> None:
+    for site in ("cleveland", "hungary"):
+        path = tmp_path / f"{site}.csv"
+        path.write_text(path.read_text().replace(",asymptomatic,", f",{MARKER},"))
+    text = refused("simulate", study, "--out", tmp_path / "runs")
+    assert "cleveland.csv" in text
+    assert "hungary.csv" in text
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_batch_larger_than_a_hospital_is_told_before_any_run(study: Path, tmp_path: Path) -> None:
+    text = study.read_text().replace("batch_size: full", "batch_size: 32")
+    study.write_text(
+        text[: text.index("cohort:")] + text[text.index("scaling:") if "scaling:" in text else text.index("model:") :]
+    )
+    study.write_text(study.read_text().replace("weights: public", "weights: uniform"))
+    assert "switzerland: training.local.batch_size: expected at most the hospital's" in refused(
+        "simulate", study, "--out", tmp_path / "runs"
+    )
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_folder_that_is_no_run_is_told(tmp_path: Path) -> None:
+    assert "expected a run's folder with study.yaml" in refused("simulate", "--resume", tmp_path)
+    for command in ("report", "compare"):
+        assert "metrics.json" in refused(command, tmp_path)
+
+
+def test_a_seed_cannot_be_given_to_a_resumed_run(run: Path) -> None:
+    assert "--seed: expected none with --resume" in refused("simulate", "--resume", run, "--seed", 1)
+
+
+SPOILT: dict[str, Callable[[Path], object]] = {
+    "truncated tensors": lambda folder: truncate(newest(folder)),
+    "a changed byte": lambda folder: flip(newest(folder)),
+    "missing tensors": lambda folder: newest(folder).unlink(),
+    "truncated manifest": lambda folder: truncate(folder / "manifest.json"),
+    "another study": lambda folder: rewrite(folder / "manifest.json", study_sha256="0" * 64),
+    "garbage": lambda folder: (folder / "manifest.json").write_bytes(b"\x00\xff"),
+}
+
+
+def newest(folder: Path) -> Path:
+    return max(folder.glob("*.safetensors"))
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:40])
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
+def rewrite(path: Path, **changes: object) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+@pytest.mark.parametrize("spoil", SPOILT.values(), ids=SPOILT.keys())
+def test_an_unreadable_checkpoint_is_told_and_the_run_is_left_as_it_was(
+    spoil: Callable[[Path], object], run: Path, tmp_path: Path
+) -> None:
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    spoil(copy / "checkpoints")
+    metrics = (copy / "metrics.json").read_bytes()
+    assert "checkpoints" in refused("simulate", "--resume", copy)
+    assert (copy / "metrics.json").read_bytes() == metrics
+
+
+def test_a_changed_journal_is_told(run: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    journal = copy / "journal.jsonl"
+    journal.write_text(journal.read_text().replace('"round":2,', '"round":3,', 1))
+    assert "the record was changed" in refused("simulate", "--resume", copy)
+
+
+def small_disk() -> None:
+    """Files of more than a few kilobytes cannot be written: what a full disk does to a writer."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (6_000, 6_000))
+
+
+def test_a_full_disk_leaves_every_file_whole_or_absent_and_the_run_can_go_on(tmp_path: Path) -> None:
+    text = refused("simulate", PRESET, "--no-baselines", "--out", tmp_path, before=small_disk)
+    assert "File too large" in text or "ledger" in text
+    (run,) = [path for path in tmp_path.iterdir() if not path.is_symlink()]
+    assert not list(run.rglob("*.part"))
+    assert not (run / "metrics.json").exists()
+    assert archipel("simulate", "--resume", run, "--no-baselines").returncode == 0
+    assert json.loads((run / "metrics.json").read_text())["outcome"] == "COMPLETE"
+
+
+def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    assert "Not a directory" in refused("simulate", PRESET, "--out", tmp_path / "file" / "runs")
+
+
+@pytest.mark.parametrize("command", ["", "simulate", "plan", "compare", "report"])
+def test_help_answers_without_importing_anything_heavy(command: str) -> None:
+    done = archipel(*command.split(), "--help", python=("-X", "importtime"))
+    assert done.returncode == 0
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert not imported & {"torch", "numpy", "flwr", "rich", "opacus", "yaml"}
