@@ -23,7 +23,7 @@ log = logging.getLogger("archipel.client")
 
 
 def log_error(site: Site | None, error: Exception) -> None:
-    """Write to the hospital's own log what must not leave. An unexpected error's text may hold anything: it is left out."""
+    """Write to the hospital's own log what must not leave; not the text of an unexpected error, it may hold anything."""
     name = site.name if site else "a hospital"
     if isinstance(error, ArchipelError):
         log.error("%s: %s", name, error)

@@ -99,10 +99,14 @@ class Ledger:
 
         Raises:
             BudgetError: the study's plan or the data set's cap would be passed; nothing was booked.
+            RunError: the ledger cannot be written. After the block: it stays reserved, which counts as spent.
         """
         row = self._book(release, plan, budget)
         yield
-        self._connection.execute("UPDATE releases SET state = 'committed' WHERE id = ?", (row,))
+        try:
+            self._connection.execute("UPDATE releases SET state = 'committed' WHERE id = ?", (row,))
+        except sqlite3.Error as error:
+            raise RunError(f"the privacy ledger cannot be written: {error}; the round counts as spent") from None
 
     def events(self, dataset: str, study: str | None = None) -> tuple[SampledGaussian, ...]:
         """Every release about a data set, merged; reserved ones count."""
@@ -130,7 +134,8 @@ class Ledger:
             self._connection.execute("COMMIT")
             return row
         except BaseException as error:
-            self._connection.execute("ROLLBACK")
+            if self._connection.in_transaction:  # a full disk has ended it already
+                self._connection.execute("ROLLBACK")
             if isinstance(error, sqlite3.Error):
                 raise RunError(f"the privacy ledger cannot be written: {error}; nothing was trained") from None
             raise
@@ -166,9 +171,8 @@ class Ledger:
         after = merged([*booked, release.event])
         # Only the plan's own steps, and no more of them than planned: within the plan's epsilon without computing it.
         of_plan = len(after) == 1 and after[0].steps <= plan.steps and release.event == plan.round_event
-        allowed = budget or Budget(plan.epsilon(), plan.delta)
-        if not of_plan:
-            self._require_within(release, after, allowed, "the study has")
+        if budget is not None or not of_plan:
+            self._require_within(release, after, budget or Budget(plan.epsilon(), plan.delta), "the study has")
         if self._cap is not None:
             all_studies = merged([*self.events(release.dataset), release.event])
             self._require_within(release, all_studies, self._cap, "the data set has")

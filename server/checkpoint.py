@@ -59,7 +59,7 @@ class Checkpoints:
         self.folder.mkdir(parents=True, exist_ok=True)
         held: tuple[Mapping[str, NDArray[Any]], ...] = (checkpoint.model, checkpoint.optimizer, checkpoint.average)
         groups = zip(_GROUPS, held, strict=True)
-        tensors = {f"{group}:{name}": np.ascontiguousarray(a) for group, part in groups for name, a in part.items()}
+        tensors = {f"{group}:{name}": np.asarray(a, order="C") for group, part in groups for name, a in part.items()}
         content = save(tensors)
         file = self._file(checkpoint.round)
         write_atomically(file, content, durable=self._durable)

@@ -64,7 +64,7 @@ def _header(shape: tuple[int, ...], dtype: str) -> bytes:
 
 
 def _to_array(array: NDArray[np.float32]) -> Array:
-    array = np.ascontiguousarray(array, dtype="<f4")
+    array = np.asarray(array, dtype="<f4", order="C")
     return Array("float32", array.shape, _STYPE, _header(array.shape, "<f4") + array.tobytes())
 
 

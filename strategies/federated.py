@@ -40,6 +40,7 @@ class Hospitals:
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """One message a hospital, holding the shared model and `config` as it is."""
+        self._names = list(arrays)
         # Flower's class keeps what it needs of the arrays; its own messages (with fields of its own) are not sent.
         super().configure_train(server_round, arrays, ConfigRecord(), _Nodes(self._nodes.values()))  # type: ignore[misc]
         content = RecordDict({wire.ARRAYS: arrays, wire.CONFIG: config})
@@ -54,7 +55,9 @@ class Hospitals:
         """The new shared model from replies that have been checked; each gets its hospital's public weight."""
         ordered = sorted(replies, key=lambda reply: self._site_of[reply.metadata.src_node_id])
         for reply in ordered:
-            site = self._site_of[reply.metadata.src_node_id]
+            site, record = self._site_of[reply.metadata.src_node_id], reply.content[wire.ARRAYS]
+            if list(record) != self._names:  # in the model's order: some of Flower's classes go by position
+                reply.content[wire.ARRAYS] = ArrayRecord({name: record[name] for name in self._names})
             reply.content["metrics"] = MetricRecord({WEIGHT: self._weights[site]})
         arrays, metrics = super().aggregate_train(server_round, ordered)  # type: ignore[misc]
         if arrays is None:
@@ -145,7 +148,28 @@ class TrimmedMean(Hospitals, flower.FedTrimmedAvg):
     """Coordinate-wise mean without the extremes; weights play no part."""
 
 
-class Krum(Hospitals, flower.Krum):
+class _ExactKrum(flower.Krum):
+    """Krum by distances in double precision: of near models Flower's |a|^2 + |b|^2 - 2ab in single keeps no digit."""
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Hand on the one reply with the least sum of squared distances to its n - f - 2 nearest."""
+        candidates = list(replies)
+        if candidates:
+            models = np.stack([_flat(reply) for reply in candidates])  # (hospitals, parameters)
+            distances = np.sort([((models - own) ** 2).sum(axis=1) for own in models], axis=1)
+            neighbours = max(1, len(candidates) - self.num_malicious_nodes - 2)
+            candidates = [candidates[distances[:, 1 : 1 + neighbours].sum(axis=1).argmin()]]
+        return super().aggregate_train(server_round, candidates)
+
+
+def _flat(reply: Message) -> NDArray[np.float64]:
+    arrays = reply.content.array_records[wire.ARRAYS].values()
+    return np.concatenate([array.numpy().ravel() for array in arrays], dtype=np.float64)
+
+
+class Krum(Hospitals, _ExactKrum):
     """The one model that is nearest to its neighbours."""
 
 

@@ -19,6 +19,8 @@ from configs import wire
 from configs.wire import ArraySpec
 from strategies.arrays import Arrays, from_record, spec, to_record
 
+_RECORDS = {wire.ARRAYS: ArrayRecord, wire.CONFIG: ConfigRecord}  # no other record, and none of another kind
+
 
 @dataclass(frozen=True)
 class Received:
@@ -55,7 +57,7 @@ def read(form: str, records: RecordDict, expected: Mapping[str, ArraySpec] | Non
         WireError: the message is not of this form, or its arrays are not those of the model.
     """
     config, arrays = records.get(wire.CONFIG), records.get(wire.ARRAYS)
-    fields: dict[str, Any] = {name: None for name in records if name not in (wire.ARRAYS, wire.CONFIG)}
+    fields: dict[str, Any] = {n: None for n, record in records.items() if not isinstance(record, _RECORDS.get(n, ()))}
     fields |= dict(config) if isinstance(config, ConfigRecord) else {}
     record = arrays if isinstance(arrays, ArrayRecord) else ArrayRecord()
     wire.check(form, fields, {name: spec(array) for name, array in record.items()}, expected or {})

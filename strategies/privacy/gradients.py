@@ -70,6 +70,6 @@ class OpacusEngine:
 
 def _sum_by_patient(rows: Tensor, patients: Tensor, count: int) -> Tensor:
     """(rows, *shape) -> (count, *shape): what one patient contributes, before it is clipped."""
-    if len(rows) == count:  # one row each
+    if torch.equal(patients, torch.arange(count)):  # one row each
         return rows
     return rows.new_zeros((count, *rows.shape[1:])).index_add_(0, patients, rows)

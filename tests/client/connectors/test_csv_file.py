@@ -88,7 +88,7 @@ MISFITS: dict[str, tuple[str | bytes, str]] = {
     "empty": ("", "expected a header line, found an empty file"),
     "header only": ("age,chol,sex,stage,ill\n", "expected at least one row"),
     "missing columns": (
-        GOOD.replace("age,", "Age,").replace("ill", "sick"),
+        GOOD.replace("age,chol", "Age,chol").replace("ill", "sick"),
         "columns 'age', 'ill' are not in the header",
     ),
     "duplicate column": (GOOD.replace("chol,", "age,"), "column 'age' stands twice in the header"),
