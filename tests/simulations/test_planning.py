@@ -1,0 +1,73 @@
+"""A plan comes from public numbers alone, and is the plan that a run then follows."""
+
+import copy
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from configs.errors import ConfigError, PrivacyError
+from configs.load import load_study
+from configs.schema import CohortMember, DataSource, Study
+from simulations.cli import main
+from simulations.planning import plan_study
+
+PRESET = Path(__file__).resolve().parents[2] / "configs" / "presets" / "heart_disease.yaml"
+
+
+@pytest.fixture(scope="module")
+def study() -> Study:
+    return load_study(PRESET)
+
+
+def test_a_plan_needs_no_data(study: Study) -> None:
+    nowhere = tuple((site, DataSource("csv", Path("/nowhere"))) for site, _ in study.simulation)
+    assert plan_study(replace(study, simulation=nowhere)).sites == plan_study(study).sites
+
+
+def test_the_plan_is_what_the_run_follows(study: Study, tmp_path: Path) -> None:
+    planned = plan_study(study)
+    assert main(["simulate", str(PRESET), "--no-baselines", "--out", str(tmp_path)]) == 0
+    ran = {s["site"]: s for s in json.loads((tmp_path / "latest" / "metrics.json").read_text())["sites"]}
+    for site in planned.sites:
+        assert ran[site.site]["noise_multiplier"] == site.noise_multiplier
+        assert (ran[site.site]["steps"], ran[site.site]["sampling_rate"]) == (site.steps, site.sampling_rate)
+        assert ran[site.site]["epsilon"] == pytest.approx(site.epsilon, abs=1e-9)
+
+
+def test_a_hospital_too_small_to_help_is_named_and_the_others_are_not(study: Study) -> None:
+    verdicts = {site.site: site.verdict for site in plan_study(study).sites}
+    assert [site for site, verdict in verdicts.items() if "too small to help" in verdict] == ["switzerland"]
+
+
+def test_equal_hospitals_all_help(study: Study) -> None:
+    cohort = tuple(CohortMember(site, 200) for site in study.sites)
+    assert all(site.verdict.startswith("helps") for site in plan_study(replace(study, cohort=cohort)).sites)
+
+
+def test_the_curve_rises_through_the_budget_at_the_planned_rounds(study: Study) -> None:
+    curve = dict(plan_study(study).curve)
+    values = [curve[rounds][0] for rounds in sorted(curve)]
+    assert values == sorted(values)
+    assert 2.99 < curve[study.training.rounds][0] <= 3.0
+    assert max(curve) == 2 * study.training.rounds
+
+
+def test_without_a_cohort_the_simulations_own_copies_are_counted_and_that_is_said(study: Study) -> None:
+    training = replace(study.training, weights="uniform")
+    plan = plan_study(replace(study, cohort=(), training=training))
+    assert {site.site: site.patients for site in plan.sites}["cleveland"] == round(303 * 0.66)
+    assert any("no cohort is announced" in note for note in plan.notes)
+
+
+def test_without_a_cohort_and_without_data_there_is_no_plan(study: Study) -> None:
+    with pytest.raises(ConfigError, match="cohort: expected each hospital's announced patients"):
+        plan_study(replace(study, cohort=(), simulation=()))
+
+
+def test_a_budget_that_no_noise_reaches_is_told(study: Study) -> None:
+    training = replace(study.training, rounds=100_000, local=replace(study.training.local, epochs=10_000))
+    privacy = replace(copy.copy(study.privacy), epsilon=0.01)
+    with pytest.raises(PrivacyError, match="ask for fewer steps or more epsilon"):
+        plan_study(replace(study, training=training, privacy=privacy))
