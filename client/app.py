@@ -23,7 +23,7 @@ log = logging.getLogger("archipel.client")
 
 
 def log_error(site: Site | None, error: Exception) -> None:
-    """What must not leave, for the hospital's own log; an unexpected error may say anything, so its text is left out."""
+    """What must not leave, for the hospital's own log; an unexpected error may say anything, its text stays out."""
     name = site.name if site else "a hospital"
     if isinstance(error, ArchipelError):
         log.error("%s: %s", name, error)
