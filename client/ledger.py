@@ -23,6 +23,7 @@ configs.errors.BudgetError: round 3: needs epsilon 3.78 in all, the study has 3.
 """
 
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -48,6 +49,7 @@ CREATE TABLE IF NOT EXISTS releases (
     UNIQUE (dataset, study, name)
 )
 """
+_PATIENCE_S = 30.0  # how long to wait for another process that writes
 _ROUNDING = 1e-9  # a plan that composes to exactly its budget must not be refused for the last bit of a float
 
 
@@ -81,8 +83,8 @@ class Ledger:
             RunError: the file is not a ledger, or cannot be written.
         """
         try:
-            connection = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
-            connection.execute("PRAGMA journal_mode = WAL")
+            connection = sqlite3.connect(path, timeout=_PATIENCE_S, isolation_level=None, check_same_thread=False)
+            _use_wal(connection)
             connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'OFF'}")
             return cls(connection, cap)
         except sqlite3.Error as error:
@@ -185,3 +187,16 @@ class Ledger:
                 f"round {release.round}: needs epsilon {need:.2f} in all, {whose} {budget.epsilon:.2f}; "
                 "refused before any training"
             )
+
+
+def _use_wal(connection: sqlite3.Connection) -> None:
+    """Write-ahead logging. SQLite's own time-out does not wait for others who switch a new file to it too."""
+    deadline = time.monotonic() + _PATIENCE_S
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)

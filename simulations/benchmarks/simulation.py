@@ -24,6 +24,7 @@ import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -68,7 +69,7 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--clients", type=int, nargs="+", default=list(CLIENTS))
     parser.add_argument("--systems", nargs="+", choices=SYSTEMS, default=list(SYSTEMS))
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--repeats", type=int, default=3, help="processes a case; slow ones run once")
     parser.add_argument("--quick", action="store_true", help="two rounds each, once: a check that all systems run")
     parser.add_argument("--child", nargs=4, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
@@ -101,23 +102,21 @@ def _measure(system: str, clients: int, private: bool, quick: bool) -> dict[str,
         "PYTHONWARNINGS": "ignore",
         STARTED: str(time.time()),
     }
-    process = subprocess.Popen(
-        [*command, system, str(clients), str(int(private)), str(seconds)],
-        env=environment,
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=None if os.environ.get("ARCHIPEL_SHOW") else subprocess.DEVNULL,
-        text=True,
-    )
-    peak = _watch_memory(process)
-    lines = (process.stdout.read() if process.stdout else "").strip().splitlines()
+    command += [system, str(clients), str(int(private)), str(seconds)]
+    # Files: a talkative system would fill a pipe and wait for ever.
+    with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as complaints:
+        process = subprocess.Popen(command, env=environment, cwd=ROOT, stdout=output, stderr=complaints)
+        peak = _watch_memory(process)
+        output.seek(0)
+        complaints.seek(0)
+        lines, said = output.read().strip().splitlines(), complaints.read()[-2000:]
     if process.returncode or not lines:
-        raise SystemExit(f"{system} with {clients} clients ended with code {process.returncode} and no figure")
+        raise SystemExit(f"{system} with {clients} clients ended with code {process.returncode} and no figure\n{said}")
     figures: dict[str, float] = json.loads(lines[-1])
     return figures | {"memory_mb": peak}
 
 
-def _watch_memory(process: "subprocess.Popen[str]") -> float:
+def _watch_memory(process: "subprocess.Popen[bytes]") -> float:
     """Largest sum of resident memory over the process and all its descendants, in MB, looked at ten times a second."""
     peak = 0.0
     while process.poll() is None:

@@ -1,0 +1,275 @@
+"""The privacy ledger: on disk before the first gradient, and never given back."""
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import textwrap
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Barrier
+
+import pytest
+
+from client.ledger import Ledger, Release
+from configs.errors import BudgetError, RunError
+from strategies.privacy.accounting import SampledGaussian, epsilon
+from strategies.privacy.plan import Budget, PrivacyPlan
+
+DELTA = 1e-5
+PLAN = PrivacyPlan(
+    clip_norm=1.0,
+    noise_multiplier=8.0,
+    sampling_rate=1.0,
+    steps_per_round=1,
+    rounds=3,
+    delta=DELTA,
+    expected_patients=100.0,
+)
+ONE, TWO, THREE = (PLAN.epsilon(rounds=n) for n in (1, 2, 3))
+
+
+def release(number: int = 1, *, study: str = "a", dataset: str = "heart", name: str | None = None) -> Release:
+    return Release(dataset, study, number, PLAN.round_event, name)
+
+
+def book(ledger: Ledger, *releases: Release) -> None:
+    for one in releases:
+        with ledger.reserve(one, PLAN):
+            pass
+
+
+def spent(ledger: Ledger, study: str | None = None) -> float:
+    return ledger.spent("heart", delta=DELTA, study=study)
+
+
+def states(path: Path) -> list[str]:
+    with sqlite3.connect(path) as connection:
+        found = [row[0] for row in connection.execute("SELECT state FROM releases ORDER BY id")]
+    connection.close()
+    return found
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "ledger.sqlite"
+
+
+def test_a_new_ledger_has_spent_nothing() -> None:
+    assert spent(Ledger.in_memory()) == 0.0
+
+
+def test_a_release_counts_before_the_block_ends(path: Path) -> None:
+    ledger, other = Ledger.open(path), Ledger.open(path)
+    with ledger.reserve(release(), PLAN):
+        assert spent(other) == ONE  # on disk, for every process to see
+        assert states(path) == ["reserved"]
+    assert states(path) == ["committed"]
+
+
+def test_a_block_that_raises_has_spent_its_budget(path: Path) -> None:
+    ledger = Ledger.open(path)
+    with pytest.raises(ZeroDivisionError), ledger.reserve(release(), PLAN):
+        raise ZeroDivisionError
+    assert spent(ledger) == ONE
+    assert states(path) == ["reserved"]
+
+
+def test_what_was_spent_is_still_spent_after_reopening(path: Path) -> None:
+    book(Ledger.open(path), release(1), release(2))
+    assert spent(Ledger.open(path)) == TWO
+
+
+def test_rounds_compose_instead_of_starting_again() -> None:
+    ledger = Ledger.in_memory()
+    book(ledger, release(1), release(2), release(3))
+    assert spent(ledger) == THREE == epsilon([SampledGaussian(8.0, 1.0, 3)], DELTA)
+
+
+def test_a_round_beyond_the_plan_is_refused_and_nothing_is_written(path: Path) -> None:
+    ledger = Ledger.open(path)
+    book(ledger, release(1), release(2), release(3))
+    refusal = r"round 4: needs epsilon .* refused before any training"
+    with pytest.raises(BudgetError, match=refusal), ledger.reserve(release(4), PLAN):
+        pytest.fail("trained")
+    assert spent(ledger) == THREE
+    assert len(states(path)) == 3
+
+
+def test_a_release_with_less_noise_than_planned_is_refused() -> None:
+    louder = Release("heart", "a", 1, SampledGaussian(2.0, 1.0, 1))
+    ledger = Ledger.in_memory()
+    with pytest.raises(BudgetError), ledger.reserve(louder, PLAN):
+        pytest.fail("trained")
+    assert spent(ledger) == 0.0
+
+
+def test_a_study_budget_below_the_plan_is_kept() -> None:
+    ledger = Ledger.in_memory()
+    budget = Budget(TWO, DELTA)
+    for number in (1, 2):
+        with ledger.reserve(release(number), PLAN, budget):
+            pass
+    with pytest.raises(BudgetError), ledger.reserve(release(3), PLAN, budget):
+        pytest.fail("trained")
+
+
+def test_a_ledger_goes_on_after_a_refusal() -> None:
+    ledger = Ledger.in_memory()
+    with pytest.raises(BudgetError), ledger.reserve(Release("heart", "a", 1, SampledGaussian(0.1, 1.0, 1)), PLAN):
+        pass
+    book(ledger, release())
+    assert spent(ledger) == ONE
+
+
+def test_the_cap_of_a_data_set_is_over_all_studies() -> None:
+    ledger = Ledger.in_memory(Budget(TWO, DELTA))
+    book(ledger, release(1, study="a"), release(1, study="b"))
+    with pytest.raises(BudgetError, match="the data set has"), ledger.reserve(release(1, study="c"), PLAN):
+        pytest.fail("trained")
+    assert (spent(ledger), spent(ledger, "a"), spent(ledger, "c")) == (TWO, ONE, 0.0)
+
+
+def test_the_cap_is_asked_with_its_own_delta() -> None:
+    strict = Budget(epsilon([PLAN.round_event], 1e-9), 1e-9)
+    assert strict.epsilon > TWO  # which would be enough at the study's delta
+    ledger = Ledger.in_memory(strict)
+    book(ledger, release(1))
+    with pytest.raises(BudgetError), ledger.reserve(release(2), PLAN):
+        pytest.fail("trained")
+
+
+def test_each_data_set_has_a_cap_of_its_own() -> None:
+    ledger = Ledger.in_memory(Budget(ONE, DELTA))
+    book(ledger, release(dataset="heart"), release(dataset="lung"))
+    assert spent(ledger) == ONE
+
+
+def test_a_plan_that_composes_to_exactly_the_cap_is_allowed() -> None:
+    ledger = Ledger.in_memory(Budget(THREE, DELTA))
+    book(ledger, release(1), release(2), release(3))
+    assert spent(ledger) == THREE
+
+
+def test_a_seeded_release_of_the_same_name_is_booked_once(path: Path) -> None:
+    ledger = Ledger.open(path)
+    for _ in range(10):
+        book(ledger, release(name="round 1 from zeros"))
+    book(Ledger.open(path), release(name="round 1 from zeros"))
+    assert spent(ledger) == ONE
+    assert states(path) == ["committed"]
+
+
+def test_seeded_releases_of_other_names_are_booked_each() -> None:
+    ledger = Ledger.in_memory()
+    book(ledger, release(name="x"), release(name="y"))
+    assert spent(ledger) == TWO
+
+
+def test_the_same_name_in_another_study_or_data_set_is_another_release() -> None:
+    ledger = Ledger.in_memory()
+    book(ledger, release(name="x"), release(name="x", study="b"), release(name="x", dataset="lung"))
+    assert (spent(ledger), ledger.spent("lung", delta=DELTA)) == (TWO, ONE)
+
+
+def test_an_unseeded_release_is_booked_every_time() -> None:
+    ledger = Ledger.in_memory()
+    book(ledger, release(1), release(1))
+    assert spent(ledger) == TWO
+
+
+def test_a_seeded_release_that_was_interrupted_may_be_finished_when_the_budget_is_gone(path: Path) -> None:
+    ledger = Ledger.open(path, Budget(ONE, DELTA))
+    with pytest.raises(ZeroDivisionError), ledger.reserve(release(name="x"), PLAN):
+        raise ZeroDivisionError
+    book(ledger, release(name="x"))
+    assert states(path) == ["committed"]
+
+
+def test_two_connections_cannot_both_take_the_last_of_the_budget(path: Path) -> None:
+    hands = 4
+    together = Barrier(hands)
+
+    def take(study: str) -> bool:
+        ledger = Ledger.open(path, Budget(ONE, DELTA))
+        together.wait()
+        try:
+            book(ledger, release(study=study))
+        except BudgetError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(hands) as pool:
+        assert sorted(pool.map(take, "abcd")) == [False, False, False, True]
+    assert spent(Ledger.open(path)) == ONE
+
+
+def test_a_new_ledger_can_be_opened_by_many_at_once(tmp_path: Path) -> None:
+    hands = 6
+    together = Barrier(hands)
+
+    def open_it(path: Path) -> float:
+        together.wait()
+        return spent(Ledger.open(path, durable=False))
+
+    with ThreadPoolExecutor(hands) as pool:
+        for number in range(25):
+            path = tmp_path / f"{number}.sqlite"
+            assert list(pool.map(open_it, [path] * hands)) == [0.0] * hands
+
+
+def test_a_process_killed_while_training_has_spent_its_budget(path: Path) -> None:
+    script = textwrap.dedent("""
+        import sys, time
+        from pathlib import Path
+        from client.ledger import Ledger, Release
+        from strategies.privacy.plan import PrivacyPlan
+
+        plan = PrivacyPlan(1.0, 8.0, 1.0, 1, 3, 1e-5, 100.0)
+        ledger = Ledger.open(Path(sys.argv[1]), durable=False)
+        with ledger.reserve(Release("heart", "a", 1, plan.round_event), plan):
+            print("training", flush=True)
+            time.sleep(60)
+    """)
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, str(path)], stdout=subprocess.PIPE, text=True, env=environment
+    )
+    with process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "training\n"
+        process.send_signal(signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL
+    assert spent(Ledger.open(path)) == ONE
+    assert states(path) == ["reserved"]
+
+
+def test_a_file_that_is_no_ledger_is_refused(path: Path) -> None:
+    path.write_bytes(b"not a database, but long enough to be read as one" * 100)
+    with pytest.raises(RunError, match="the privacy ledger cannot be opened"):
+        Ledger.open(path)
+
+
+def test_a_ledger_that_cannot_be_written_refuses_before_training(path: Path) -> None:
+    ledger = Ledger.open(path)
+    ledger._connection.execute("PRAGMA query_only = ON")
+    with pytest.raises(RunError, match="cannot be written"), ledger.reserve(release(), PLAN):
+        pytest.fail("trained")
+
+
+def test_a_full_disk_refuses_before_training(path: Path) -> None:
+    ledger = Ledger.open(path)
+    pages = ledger._connection.execute("PRAGMA page_count").fetchone()[0]
+    ledger._connection.execute(f"PRAGMA max_page_count = {pages}")
+    crowd = [Release("heart", f"study {i} {'x' * 400}", 1, SampledGaussian(1e4, 1.0, 1)) for i in range(400)]
+    with pytest.raises(RunError, match="cannot be written"):
+        book(ledger, *crowd)
+
+
+def test_a_full_disk_while_committing_is_an_error_for_people_and_the_round_stays_spent(path: Path) -> None:
+    ledger = Ledger.open(path)
+    with pytest.raises(RunError, match="ledger"), ledger.reserve(release(), PLAN):
+        ledger._connection.execute("PRAGMA query_only = ON")
+    assert spent(Ledger.open(path)) == ONE
+    assert states(path) == ["reserved"]

@@ -1,0 +1,156 @@
+"""A hospital decides by its own study, plan and ledger; a message names a round and a model, nothing else."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from builders import DIVERGING, flat, patients, plain, random_arrays, same_bits, study
+
+from client.ledger import Ledger
+from client.site import Site
+from client.trainer import Trainer
+from configs.errors import BudgetError, PrivacyError, WireError
+from configs.schema import Study
+from strategies.privacy.accounting import epsilon
+from strategies.privacy.plan import plan_for
+
+SAMPLED = {"local": {"batch_size": 20, "learning_rate": 0.5}}
+
+
+def site(chosen: Study, *, count: int = 100, ledger: Ledger | None = None, seeded: bool = True, **people: Any) -> Site:
+    return Site("lille", chosen, patients(count, **people), ledger or Ledger.in_memory(), seeded=seeded)
+
+
+def spent(one: Site) -> float:
+    return one.ledger.spent("lille", delta=1e-5)
+
+
+def start_of(one: Site, seed: int = 0) -> dict[str, np.ndarray]:
+    return random_arrays(one.parameters, seed)
+
+
+def test_the_plan_is_the_studys_for_the_announced_size_whatever_the_data_hold() -> None:
+    chosen = study(training=SAMPLED)
+    plans = [site(chosen, count=count).plan for count in (30, 100, 500)]
+    assert plans[0] == plans[1] == plans[2] == plan_for(chosen, "lille", 100)
+
+
+def test_a_study_without_privacy_has_no_plan_and_books_nothing() -> None:
+    one = site(plain())
+    one.fit(1, start_of(one))
+    assert one.plan is None
+    assert spent(one) == 0.0
+
+
+@pytest.mark.parametrize("training", [{}, SAMPLED], ids=["full batches", "sampled"])
+def test_every_round_is_booked_and_the_study_ends_within_its_budget(training: dict[str, Any]) -> None:
+    one = site(study(training=training))
+    assert one.plan is not None
+    for number in (1, 2, 3):
+        one.fit(number, start_of(one, number))
+        assert spent(one) == epsilon([one.plan.round_event] * number, 1e-5)
+    assert 2.99 < spent(one) <= 3.0
+
+
+@pytest.mark.parametrize("number", [0, -1, 4, 10**9])
+def test_a_round_that_the_study_does_not_have_is_refused_and_nothing_is_booked(number: int) -> None:
+    one = site(study())
+    with pytest.raises(WireError, match="expected a round from 1 to 3"):
+        one.fit(number, start_of(one))
+    assert spent(one) == 0.0
+
+
+def test_asking_again_and_again_ends_at_the_budget_and_not_beyond() -> None:
+    one = site(study(), seeded=False)
+    for _ in range(3):
+        one.fit(1, start_of(one))
+    with pytest.raises(BudgetError):
+        one.fit(1, start_of(one))
+    assert 2.99 < spent(one) <= 3.0
+
+
+def test_a_seeded_round_asked_again_with_the_same_model_is_the_same_release() -> None:
+    one = site(study())
+    first, again = one.fit(1, start_of(one)), one.fit(1, start_of(one))
+    assert same_bits(first, again)
+    assert spent(one) == epsilon([plan_for(study(), "lille", 100).round_event], 1e-5)
+
+
+@pytest.mark.parametrize("change", ["model", "round", "patients"])
+def test_a_seeded_round_from_anything_else_is_another_release(change: str) -> None:
+    ledger = Ledger.in_memory()
+    one = site(study(), ledger=ledger)
+    one.fit(1, start_of(one))
+    other = site(study(), ledger=ledger, seed=9) if change == "patients" else one
+    other.fit(2 if change == "round" else 1, start_of(one, 1 if change == "model" else 0))
+    assert spent(one) == epsilon([plan_for(study(), "lille", 100).round_event] * 2, 1e-5)
+
+
+def test_an_unseeded_round_has_other_noise_every_time() -> None:
+    one = site(study(), seeded=False)
+    assert not same_bits(one.fit(1, start_of(one)), one.fit(1, start_of(one)))
+
+
+def test_the_noise_at_a_hospital_is_that_of_its_plan() -> None:
+    """From one start with one step the models differ by lr * noise * clip / expected, and the data's part is fixed."""
+    one = site(study(training={"rounds": 100}), seeded=False, inputs=2)
+    assert one.plan is not None
+    drawn = np.stack([flat(one.fit(1, start_of(one))) for _ in range(100)])
+    promised = 0.5 * one.plan.noise_multiplier * 1.0 / 100.0
+    assert float(drawn.std(axis=0).mean()) == pytest.approx(promised, rel=0.15)
+
+
+def test_without_privacy_a_deployed_hospital_repeats_its_simulation() -> None:
+    chosen = plain(training=SAMPLED)
+    deployed, simulated = site(chosen, seeded=False), site(chosen, seeded=True)
+    assert same_bits(deployed.fit(2, start_of(deployed)), simulated.fit(2, start_of(simulated)))
+
+
+def test_the_gradient_is_never_computed_when_the_ledger_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = site(study(), seeded=False)
+    for number in (1, 2, 3):
+        one.fit(number, start_of(one))
+    monkeypatch.setattr(Trainer, "fit", lambda *args, **kwargs: pytest.fail("trained"))
+    with pytest.raises(BudgetError):
+        one.fit(1, start_of(one))
+
+
+def test_a_round_that_fails_stays_spent(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = site(study())
+
+    def out_of_memory(*args: object, **kwargs: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(Trainer, "fit", out_of_memory)
+    with pytest.raises(MemoryError):
+        one.fit(1, start_of(one))
+    assert spent(one) == epsilon([plan_for(study(), "lille", 100).round_event], 1e-5)
+
+
+def test_a_batch_larger_than_the_hospital_is_refused_before_anything_is_booked() -> None:
+    chosen = study(cohort=None, training={"quorum": 1, "local": {"batch_size": 20, "learning_rate": 0.5}})
+    one = site(chosen, count=10)
+    with pytest.raises(PrivacyError, match="batch_size"):
+        one.fit(1, start_of(one))
+    assert spent(one) == 0.0
+
+
+def test_a_model_that_diverged_has_spent_its_round() -> None:
+    one = site(study(training=DIVERGING))
+    assert not np.isfinite(flat(one.fit(1, start_of(one)))).all()
+    assert spent(one) > 0
+
+
+def test_the_pull_of_fedprox_comes_from_the_study() -> None:
+    models = []
+    for mu in (0.0, 5.0):
+        one = site(
+            plain(
+                training={
+                    "strategy": {"name": "fedprox", "proximal_mu": mu},
+                    "local": {"batch_size": 5, "learning_rate": 0.1},
+                }
+            )
+        )
+        models.append(flat(one.fit(1, start_of(one))) - flat(start_of(one)))
+    assert float(np.linalg.norm(models[1])) < float(np.linalg.norm(models[0]))

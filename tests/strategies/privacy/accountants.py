@@ -1,0 +1,28 @@
+"""Two accountants written by others."""
+
+import warnings
+from collections.abc import Iterable
+
+import dp_accounting
+from dp_accounting import pld
+from opacus.accountants import PRVAccountant
+
+from strategies.privacy.accounting import SampledGaussian
+
+
+def by_google(events: Iterable[SampledGaussian], delta: float) -> float:
+    """dp-accounting with its own defaults, one composition an event."""
+    accountant = pld.PLDAccountant(dp_accounting.NeighboringRelation.ADD_OR_REMOVE_ONE)
+    for event in events:
+        gaussian = dp_accounting.GaussianDpEvent(event.noise_multiplier)
+        accountant.compose(dp_accounting.PoissonSampledDpEvent(event.sampling_rate, gaussian), event.steps)
+    return float(accountant.get_epsilon(delta))
+
+
+def by_opacus(events: Iterable[SampledGaussian], delta: float) -> float:
+    """Opacus's PRV accountant: another method (Gopi et al. 2021) and other code."""
+    accountant = PRVAccountant()
+    accountant.history = [(e.noise_multiplier, e.sampling_rate, e.steps) for e in events]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of logarithms of zero, and of a range that it tries on the way
+        return float(accountant.get_epsilon(delta))

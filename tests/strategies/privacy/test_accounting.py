@@ -1,0 +1,166 @@
+"""Epsilon against two accountants written by others, and against the definition at high precision."""
+
+import math
+
+import mpmath
+import pytest
+from accountants import by_google, by_opacus
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from configs.errors import PrivacyError
+from strategies.privacy.accounting import SampledGaussian, epsilon, gaussian_epsilon, merged
+
+FULL = [
+    [SampledGaussian(6.5, 1.0, 20)],
+    [SampledGaussian(1.0, 1.0, 1)],
+    [SampledGaussian(0.7, 1.0, 3)],
+    [SampledGaussian(200.0, 1.0, 1000)],
+    [SampledGaussian(5.0, 1.0, 4), SampledGaussian(9.0, 1.0, 30), SampledGaussian(40.0, 1.0, 500)],
+]
+SAMPLED = [
+    [SampledGaussian(1.0, 0.1, 100)],
+    [SampledGaussian(0.8, 0.02, 1000)],
+    [SampledGaussian(3.0, 0.5, 40)],
+    [SampledGaussian(12.0, 0.16, 5000)],
+]
+MIXED = [
+    [SampledGaussian(1.0, 0.1, 60), SampledGaussian(2.0, 0.3, 50)],
+    [SampledGaussian(2.0, 0.05, 200), SampledGaussian(8.0, 1.0, 10)],
+]
+
+
+@pytest.mark.parametrize("events", FULL)
+@pytest.mark.parametrize("delta", [1e-5, 1e-8])
+def test_full_batches_cost_what_google_says(events: list[SampledGaussian], delta: float) -> None:
+    theirs = by_google(events, delta)
+    assert theirs - 2e-3 < epsilon(events, delta) <= theirs + 1e-9  # ours is exact, theirs is rounded up
+
+
+@pytest.mark.parametrize("events", SAMPLED)
+def test_sampled_batches_cost_what_google_says(events: list[SampledGaussian]) -> None:
+    assert epsilon(events, 1e-5) == pytest.approx(by_google(events, 1e-5), abs=1e-3)
+
+
+@pytest.mark.parametrize("events", MIXED)
+def test_mixed_events_cost_what_google_says(events: list[SampledGaussian]) -> None:
+    assert epsilon(events, 1e-5) == pytest.approx(by_google(events, 1e-5), abs=1e-3)
+
+
+@pytest.mark.parametrize("events", [*FULL[:3], *SAMPLED, *MIXED])
+def test_a_second_accountant_agrees_within_two_hundredths(events: list[SampledGaussian]) -> None:
+    assert epsilon(events, 1e-5) == pytest.approx(by_opacus(events, 1e-5), abs=0.02)
+
+
+def test_equal_events_one_by_one_cost_what_google_says_of_them_one_by_one() -> None:
+    rounds = [SampledGaussian(1.0, 0.1, 10)] * 3
+    assert epsilon(rounds, 1e-5) == pytest.approx(by_google(rounds, 1e-5), abs=1e-3)
+
+
+def test_equal_events_are_merged_and_cost_the_same_bits() -> None:
+    rounds = [SampledGaussian(1.0, 0.1, 10)] * 3
+    assert merged(rounds) == (SampledGaussian(1.0, 0.1, 30),)
+    assert epsilon(rounds, 1e-5) == epsilon([SampledGaussian(1.0, 0.1, 30)], 1e-5)
+
+
+def test_events_of_another_rate_are_not_merged() -> None:
+    events = [SampledGaussian(1.0, 0.1, 10), SampledGaussian(1.0, 0.2, 10)]
+    assert merged(events) == tuple(events)
+
+
+@pytest.mark.parametrize("events", [FULL[4], *MIXED])
+def test_the_order_of_events_does_not_matter(events: list[SampledGaussian]) -> None:
+    assert epsilon(events, 1e-5) == epsilon(events[::-1], 1e-5)
+
+
+def test_nothing_released_costs_nothing() -> None:
+    assert epsilon([], 1e-5) == 0.0
+
+
+noise = st.floats(0.5, 100.0)
+steps = st.integers(1, 2000)
+
+
+@given(noise, steps, st.integers(1, 500))
+def test_more_full_batch_steps_never_cost_less(sigma: float, n: int, more: int) -> None:
+    before, after = SampledGaussian(sigma, 1.0, n), SampledGaussian(sigma, 1.0, n + more)
+    assert epsilon([before], 1e-5) <= epsilon([after], 1e-5)
+
+
+@given(noise, steps, st.floats(1.0, 3.0))
+def test_more_noise_never_costs_more(sigma: float, n: int, factor: float) -> None:
+    before, after = SampledGaussian(sigma, 1.0, n), SampledGaussian(sigma * factor, 1.0, n)
+    assert epsilon([after], 1e-5) <= epsilon([before], 1e-5)
+
+
+@settings(max_examples=8)
+@given(st.floats(1.0, 4.0), st.floats(0.02, 0.5), st.integers(10, 300), st.sampled_from(["rate", "steps", "noise"]))
+def test_sampled_batches_cost_more_with_rate_and_steps_and_less_with_noise(
+    sigma: float, rate: float, n: int, what: str
+) -> None:
+    cheap = SampledGaussian(sigma, rate, n)
+    dear = {
+        "rate": SampledGaussian(sigma, min(1.0, rate * 1.3), n),
+        "steps": SampledGaussian(sigma, rate, n + 1 + n // 4),
+        "noise": SampledGaussian(sigma / 1.2, rate, n),
+    }[what]
+    assert epsilon([cheap], 1e-5) < epsilon([dear], 1e-5) + 1e-4  # the grid's rounding
+
+
+@settings(max_examples=5)
+@given(st.floats(1.0, 4.0), st.floats(0.02, 0.9), st.integers(10, 200))
+def test_sampling_never_costs_more_than_taking_everybody(sigma: float, rate: float, n: int) -> None:
+    assert epsilon([SampledGaussian(sigma, rate, n)], 1e-5) <= epsilon([SampledGaussian(sigma, 1.0, n)], 1e-5) + 1e-4
+
+
+def exact_delta(mu: float, eps: float) -> mpmath.mpf:
+    """The Gaussian mechanism's delta with 60 digits, straight from the definition."""
+    with mpmath.workdps(60):
+        m, e = mpmath.mpf(mu), mpmath.mpf(eps)
+        return mpmath.ncdf(m / 2 - e / m) - mpmath.exp(e) * mpmath.ncdf(-m / 2 - e / m)
+
+
+def check_against_the_definition(mu: float, delta: float) -> None:
+    found = gaussian_epsilon(mu, delta)
+    assert math.isfinite(found)
+    assert found >= 0.0
+    assert exact_delta(mu, found) <= delta * (1 + 1e-6)  # it is enough
+    if found > 1e-9:
+        assert exact_delta(mu, found * (1 - 1e-6) - 1e-9) > delta  # and no smaller one is
+
+
+@given(st.floats(-4, 2).map(lambda x: 10.0**x), st.floats(-12, -1).map(lambda x: 10.0**x))
+@example(1e-6, 1e-12)
+@example(1e-6, 0.5)
+@example(1e-3, 1e-10)
+@example(1.0, 1e-300)
+@example(60.0, 1e-5)
+@example(1e3, 1e-5)
+@example(1e4, 1e-12)
+def test_gaussian_epsilon_is_the_smallest_that_the_definition_allows(mu: float, delta: float) -> None:
+    check_against_the_definition(mu, delta)
+
+
+def test_next_to_no_noise_costs_a_large_number_and_does_not_overflow() -> None:
+    assert 0.9e12 < epsilon([SampledGaussian(1e-4, 1.0, 10_000)], 1e-5) / 0.5 < 1.1e12
+
+
+def test_next_to_infinite_noise_costs_nothing() -> None:
+    assert epsilon([SampledGaussian(1e9, 1.0, 1)], 1e-5) == pytest.approx(0.0, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("sigma", "rate", "n"),
+    [
+        (0.0, 1.0, 1),
+        (-1.0, 1.0, 1),
+        (math.nan, 1.0, 1),
+        (1.0, 0.0, 1),
+        (1.0, 1.1, 1),
+        (1.0, math.nan, 1),
+        (1.0, 1.0, 0),
+    ],
+)
+def test_an_event_that_cannot_be_is_refused(sigma: float, rate: float, n: int) -> None:
+    with pytest.raises(PrivacyError, match="expected sigma > 0"):
+        SampledGaussian(sigma, rate, n)

@@ -1,0 +1,139 @@
+"""The plan: within the budget, tight, and known before anybody looks at data."""
+
+from dataclasses import FrozenInstanceError
+
+import pytest
+from accountants import by_google
+from builders import plain, study
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from configs.errors import PrivacyError
+from strategies.privacy.accounting import SampledGaussian, epsilon
+from strategies.privacy.plan import Budget, PrivacyPlan, calibrate, plan_for
+
+LOCALS = {
+    "full batch, one epoch": {"batch_size": "full", "epochs": 1},
+    "full batch, three epochs": {"batch_size": "full", "epochs": 3},
+    "full batch, five steps": {"batch_size": "full", "steps": 5},
+    "batch of 16, one epoch": {"batch_size": 16, "epochs": 1},
+    "batch of 16, two epochs": {"batch_size": 16, "epochs": 2},
+    "batch of 7, four steps": {"batch_size": 7, "steps": 4},
+    "batch of everybody": {"batch_size": 60, "epochs": 1},
+}
+
+
+def with_local(local: dict[str, object], **privacy: float) -> PrivacyPlan:
+    chosen = study(training={"local": {"learning_rate": 0.5} | local, "rounds": 2}, privacy=privacy)
+    return plan_for(chosen, "brest", 60)
+
+
+@settings(max_examples=25)
+@given(st.floats(0.05, 20.0), st.integers(1, 3000))
+def test_a_full_batch_plan_is_within_its_budget_and_tight(target: float, steps: int) -> None:
+    plan = calibrate(
+        Budget(target, 1e-5), clip_norm=1.0, sampling_rate=1.0, steps_per_round=steps, rounds=1, patients=100
+    )
+    less = SampledGaussian(round(plan.noise_multiplier - 1e-4, 4), 1.0, steps)
+    assert plan.epsilon() <= target < epsilon([less], 1e-5)
+
+
+@pytest.mark.parametrize(("target", "rate", "steps"), [(1.0, 0.1, 40), (3.0, 0.3, 25), (8.0, 0.05, 60)])
+def test_a_sampled_plan_is_within_its_budget_and_tight(target: float, rate: float, steps: int) -> None:
+    plan = calibrate(
+        Budget(target, 1e-5), clip_norm=1.0, sampling_rate=rate, steps_per_round=steps, rounds=1, patients=100
+    )
+    less = SampledGaussian(round(plan.noise_multiplier - 1e-4, 4), rate, steps)
+    assert plan.epsilon() <= target < epsilon([less], 1e-5)
+
+
+@pytest.mark.parametrize("local", LOCALS.values(), ids=LOCALS)
+def test_the_whole_study_composes_to_at_most_its_epsilon_says_google_too(local: dict[str, object]) -> None:
+    plan = with_local(local)
+    rounds = [SampledGaussian(plan.noise_multiplier, plan.sampling_rate, plan.steps_per_round)] * 2
+    assert 2.99 < by_google(rounds, 1e-5) <= 3.0 + 1e-3
+    assert epsilon(rounds, 1e-5) <= 3.0
+
+
+@pytest.mark.parametrize(
+    ("name", "rate", "steps_per_round"),
+    [
+        ("full batch, one epoch", 1.0, 1),
+        ("full batch, three epochs", 1.0, 3),
+        ("full batch, five steps", 1.0, 5),
+        ("batch of 16, one epoch", 16 / 60, 4),
+        ("batch of 16, two epochs", 16 / 60, 8),
+        ("batch of 7, four steps", 7 / 60, 4),
+        ("batch of everybody", 1.0, 1),
+    ],
+)
+def test_rate_and_steps_follow_from_the_study(name: str, rate: float, steps_per_round: int) -> None:
+    plan = with_local(LOCALS[name])
+    assert (plan.sampling_rate, plan.steps_per_round, plan.rounds) == (rate, steps_per_round, 2)
+
+
+def test_fewer_rounds_cost_less_and_all_rounds_are_the_default() -> None:
+    plan = with_local(LOCALS["full batch, one epoch"])
+    spent = [plan.epsilon(rounds=n) for n in (1, 2)]
+    assert plan.epsilon() == spent[-1] > spent[0] > 0
+
+
+@pytest.mark.parametrize("counted", [1, 40, 59, 61, 5000])
+def test_the_number_of_patients_in_the_data_does_not_change_an_announced_plan(counted: int) -> None:
+    chosen = study(training={"local": {"batch_size": 16, "learning_rate": 0.5}})
+    assert plan_for(chosen, "brest", counted) == plan_for(chosen, "brest", 60)
+
+
+def test_the_announced_size_does_change_it() -> None:
+    chosen = study(training={"local": {"batch_size": 16, "learning_rate": 0.5}})
+    assert plan_for(chosen, "brest", 60) != plan_for(chosen, "lille", 60)
+
+
+def test_the_divisor_is_the_rate_times_the_announced_training_patients() -> None:
+    chosen = study(training={"local": {"batch_size": 16, "learning_rate": 0.5}}, evaluation={"test_fraction": 0.25})
+    assert plan_for(chosen, "lille", 3).expected_patients == pytest.approx(16.0)  # 16 of 75
+    assert plan_for(study(evaluation={"test_fraction": 0.25}), "lille", 3).expected_patients == 75.0
+
+
+def test_without_an_announcement_the_counted_size_is_used() -> None:
+    chosen = study(cohort=None, training={"quorum": 3, "local": {"batch_size": 16, "learning_rate": 0.5}})
+    assert plan_for(chosen, "brest", 40).sampling_rate == 0.4
+
+
+@pytest.mark.parametrize("change", [{"learning_rate": 0.01}, {"optimizer": "adam"}, {"momentum": 0.9}])
+def test_settings_that_cannot_change_privacy_do_not_change_the_plan(change: dict[str, object]) -> None:
+    assert with_local(LOCALS["batch of 16, one epoch"] | change) == with_local(LOCALS["batch of 16, one epoch"])
+
+
+def test_the_clip_norm_does_not_change_the_noise_multiplier() -> None:
+    narrow, wide = with_local({"batch_size": "full"}, clip_norm=0.1), with_local({"batch_size": "full"}, clip_norm=10.0)
+    assert narrow.noise_multiplier == wide.noise_multiplier
+    assert (narrow.clip_norm, wide.clip_norm) == (0.1, 10.0)
+
+
+def test_a_batch_larger_than_the_hospital_is_refused_with_both_numbers() -> None:
+    chosen = study(cohort=None, training={"quorum": 3, "local": {"batch_size": 64, "learning_rate": 0.5}})
+    with pytest.raises(PrivacyError, match=r"brest: training\.local\.batch_size: .* 63 training patients, got 64"):
+        plan_for(chosen, "brest", 63)
+
+
+def test_a_batch_as_large_as_the_hospital_is_everybody() -> None:
+    chosen = study(cohort=None, training={"quorum": 3, "local": {"batch_size": 64, "learning_rate": 0.5}})
+    assert plan_for(chosen, "brest", 64).sampling_rate == 1.0
+
+
+def test_a_budget_that_no_noise_reaches_is_refused() -> None:
+    with pytest.raises(PrivacyError, match="ask for fewer steps or more epsilon"):
+        calibrate(
+            Budget(0.01, 1e-5), clip_norm=1.0, sampling_rate=1.0, steps_per_round=1000, rounds=10_000, patients=10
+        )
+
+
+def test_a_plan_cannot_be_changed() -> None:
+    plan = with_local(LOCALS["full batch, one epoch"])
+    with pytest.raises(FrozenInstanceError):
+        plan.noise_multiplier = 0.1  # type: ignore[misc]
+
+
+def test_a_study_without_privacy_is_not_private() -> None:
+    assert not plain().private

@@ -1,0 +1,229 @@
+"""Metrics against slow, plain ones; intervals against what a bootstrap promises."""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from configs import schema
+from strategies.tasks.metrics import METRICS, calibration, estimate, estimate_mean
+
+Floats = NDArray[np.float64]
+
+
+def pairwise_auroc(positive: Floats, score: Floats) -> float:
+    """Every pair of one with the outcome and one without, one by one."""
+    pairs = [(a > b) + (a == b) / 2 for a in score[positive] for b in score[~positive]]
+    return sum(pairs) / len(pairs)
+
+
+def auroc(y: Floats, p: Floats) -> float:
+    if p.shape[1] == 2:
+        return pairwise_auroc(y == 1, p[:, 1])
+    return sum(pairwise_auroc(y == c, p[:, c]) for c in range(p.shape[1])) / p.shape[1]
+
+
+def accuracy(y: Floats, p: Floats) -> float:
+    return sum(max(range(p.shape[1]), key=lambda c: row[c]) == truth for row, truth in zip(p, y, strict=True)) / len(y)
+
+
+def balanced_accuracy(y: Floats, p: Floats) -> float:
+    shares = [accuracy(y[y == c], p[y == c]) for c in sorted(set(y.tolist()))]
+    return sum(shares) / len(shares)
+
+
+def brier(y: Floats, p: Floats) -> float:
+    if p.shape[1] == 2:
+        return sum((row[1] - truth) ** 2 for row, truth in zip(p, y, strict=True)) / len(y)
+    whole = [sum((row[c] - (truth == c)) ** 2 for c in range(len(row))) for row, truth in zip(p, y, strict=True)]
+    return sum(whole) / len(y)
+
+
+def log_loss(y: Floats, p: Floats) -> float:
+    return -sum(math.log(max(row[int(truth)], 1e-15)) for row, truth in zip(p, y, strict=True)) / len(y)
+
+
+def mae(y: Floats, p: Floats) -> float:
+    return sum(abs(row[0] - truth) for row, truth in zip(p, y, strict=True)) / len(y)
+
+
+def r2(y: Floats, p: Floats) -> float:
+    mean = sum(y) / len(y)
+    unexplained = sum((row[0] - truth) ** 2 for row, truth in zip(p, y, strict=True))
+    return 1 - unexplained / sum((truth - mean) ** 2 for truth in y)
+
+
+PLAIN: dict[str, Callable[[Floats, Floats], float]] = {
+    "auroc": auroc,
+    "accuracy": accuracy,
+    "balanced_accuracy": balanced_accuracy,
+    "brier": brier,
+    "log_loss": log_loss,
+    "mae": mae,
+    "r2": r2,
+}
+
+
+def cases(metric: str, seed: int, rows: int) -> tuple[Floats, Floats]:
+    """A target and predictions with ties, every class at least twice."""
+    rng = np.random.default_rng(seed)
+    if metric in ("mae", "r2"):
+        return rng.normal(size=rows).round(1), rng.normal(size=(rows, 1)).round(1)
+    classes = int(rng.integers(2, 5))
+    y = np.concatenate([np.repeat(np.arange(classes), 2), rng.integers(0, classes, rows)]).astype(float)
+    raw = rng.integers(1, 5, (len(y), classes)).astype(float)  # small integers: ties
+    return y, raw / raw.sum(axis=1, keepdims=True)
+
+
+def test_every_metric_that_a_study_may_ask_for_exists() -> None:
+    assert {name for names in schema.METRICS.values() for name in names} == set(METRICS) == set(PLAIN)
+
+
+@given(st.sampled_from(sorted(METRICS)), st.integers(0, 10**6), st.integers(2, 25))
+def test_a_metric_is_what_the_plain_one_says(metric: str, seed: int, rows: int) -> None:
+    y, p = cases(metric, seed, rows)
+    if metric == "r2" and len(set(y)) < 2:
+        return
+    found = METRICS[metric](y, p, np.ones((1, len(y))))
+    assert float(found[0]) == pytest.approx(PLAIN[metric](y, p), abs=1e-9)
+
+
+@given(st.sampled_from(sorted(METRICS)), st.integers(0, 10**6), st.integers(4, 20))
+def test_a_weighted_metric_is_that_of_rows_repeated(metric: str, seed: int, rows: int) -> None:
+    y, p = cases(metric, seed, rows)
+    weights = np.random.default_rng(seed).integers(0, 4, (3, len(y)))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        found = METRICS[metric](y, p, weights.astype(float))
+    for value, counts in zip(found, weights, strict=True):
+        again_y, again_p = y.repeat(counts), p.repeat(counts, axis=0)
+        if (p.shape[1] > 1 and set(again_y) != set(y)) or (p.shape[1] == 1 and len(set(again_y)) < 2):
+            continue  # a class was not drawn: undefined, and left out of the interval
+        assert float(value) == pytest.approx(PLAIN[metric](again_y, again_p), abs=1e-9)
+
+
+def test_the_log_loss_of_a_truth_held_impossible_is_large_and_finite() -> None:
+    found = METRICS["log_loss"](np.array([1.0]), np.array([[1.0, 0.0]]), np.ones((1, 1)))
+    assert float(found[0]) == pytest.approx(-math.log(1e-15))
+
+
+@pytest.mark.parametrize(
+    ("scores", "expected"), [([0.5] * 4, 0.5), ([0.1, 0.2, 0.8, 0.9], 1.0), ([0.9, 0.8, 0.2, 0.1], 0.0)]
+)
+def test_auroc_of_ties_of_perfection_and_of_its_opposite(scores: list[float], expected: float) -> None:
+    p = np.array(scores)
+    found = estimate("auroc", np.array([0.0, 0, 1, 1]), np.stack([1 - p, p], 1), np.arange(4), resamples=0)
+    assert found is not None
+    assert found.value == expected
+
+
+def two_classes(y: list[float]) -> tuple[Floats, Floats, NDArray[np.int64]]:
+    p = np.linspace(0.1, 0.9, len(y))
+    return np.array(y), np.stack([1 - p, p], 1), np.arange(len(y))
+
+
+@pytest.mark.parametrize("y", [[0, 0, 0, 0], [1, 1, 1, 1], [0, 1, 1, 1], [1, 0, 0, 0]])
+def test_auroc_with_fewer_than_two_patients_of_a_class_is_no_number(y: list[float]) -> None:
+    assert estimate("auroc", *two_classes(y)) is None
+
+
+def test_auroc_with_two_rows_of_one_patient_in_a_class_is_no_number() -> None:
+    y, p, _ = two_classes([0, 0, 1, 1])
+    assert estimate("auroc", y, p, np.array([0, 0, 1, 2])) is None
+
+
+def test_auroc_with_two_patients_of_each_class_is_a_number() -> None:
+    assert estimate("auroc", *two_classes([0, 0, 1, 1])) is not None
+
+
+def test_auroc_of_several_classes_needs_two_patients_of_each() -> None:
+    p = np.full((5, 3), 1 / 3)
+    assert estimate("auroc", np.array([0.0, 0, 1, 1, 2]), p, np.arange(5)) is None
+
+
+@pytest.mark.parametrize("metric", sorted(METRICS))
+def test_no_metric_of_nobody_is_a_number(metric: str) -> None:
+    assert estimate(metric, np.empty(0), np.empty((0, 2)), np.empty(0, np.int64)) is None
+
+
+def test_r2_of_a_target_that_never_varies_is_no_number() -> None:
+    assert estimate("r2", np.ones(5), np.zeros((5, 1)), np.arange(5)) is None
+
+
+def test_accuracy_with_one_class_is_still_a_number() -> None:
+    assert estimate("accuracy", *two_classes([1, 1, 1])) is not None
+
+
+@pytest.mark.parametrize("metric", sorted(METRICS))
+def test_an_interval_holds_its_value_and_is_the_same_again(metric: str) -> None:
+    y, p = cases(metric, 5, 40)
+    found = estimate(metric, y, p, np.arange(len(y)), seed=3)
+    assert found is not None
+    assert found.low <= found.value <= found.high
+    assert found.low < found.high
+    assert estimate(metric, y, p, np.arange(len(y)), seed=3) == found
+
+
+def test_another_seed_draws_another_interval_around_the_same_value() -> None:
+    y, p = cases("brier", 5, 40)
+    a, b = (estimate("brier", y, p, np.arange(len(y)), seed=seed) for seed in (0, 1))
+    assert a is not None
+    assert b is not None
+    assert a.value == b.value
+    assert (a.low, a.high) != (b.low, b.high)
+
+
+def test_without_resamples_the_interval_is_the_value() -> None:
+    y, p = cases("brier", 5, 40)
+    found = estimate("brier", y, p, np.arange(len(y)), resamples=0)
+    assert found is not None
+    assert found.low == found.value == found.high
+
+
+def test_an_interval_covers_the_truth_about_nineteen_times_in_twenty() -> None:
+    rng, covered, times = np.random.default_rng(0), 0, 300
+    for _ in range(times):
+        right = rng.random(80) < 0.7  # an accuracy of 0.7
+        p = np.where(right[:, None], [[0.2, 0.8]], [[0.8, 0.2]])
+        found = estimate("accuracy", np.ones(80), p, np.arange(80), resamples=200)
+        assert found is not None
+        covered += found.low <= 0.7 <= found.high
+    assert 0.90 < covered / times < 0.98
+
+
+def test_an_interval_is_as_wide_as_the_standard_error_makes_it() -> None:
+    y = np.zeros(400)
+    p = np.where(np.arange(400)[:, None] < 300, [[0.9, 0.1]], [[0.1, 0.9]])  # 300 of 400 right
+    found = estimate("accuracy", y, p, np.arange(400))
+    assert found is not None
+    assert found.high - found.low == pytest.approx(2 * 1.96 * (0.75 * 0.25 / 400) ** 0.5, rel=0.1)
+
+
+def test_rows_of_one_patient_are_drawn_together() -> None:
+    y, p = cases("accuracy", 7, 30)
+    once = estimate("accuracy", y, p, np.arange(len(y)))
+    often = estimate("accuracy", y.repeat(9), p.repeat(9, axis=0), np.arange(len(y)).repeat(9))
+    assert once is not None
+    assert often is not None
+    assert (often.value, often.low, often.high) == pytest.approx((once.value, once.low, once.high))
+
+
+def test_the_mean_over_models_is_the_mean_of_their_values() -> None:
+    y, p = cases("brier", 11, 30)
+    q = p[:, ::-1].copy()
+    values = [estimate("brier", y, x, np.arange(len(y))) for x in (p, q)]
+    both = estimate_mean("brier", y, [p, q], np.arange(len(y)))
+    assert both is not None
+    assert both.value == pytest.approx(sum(v.value for v in values if v) / 2)
+
+
+def test_calibration_counts_every_row_once_and_in_its_tenth() -> None:
+    p = np.array([0.0, 0.05, 0.1, 0.95, 1.0, 1.0])
+    y = np.array([0.0, 1, 0, 1, 1, 0])
+    bins = calibration(y, np.stack([1 - p, p], 1))
+    assert [(b["low"], b["count"]) for b in bins] == [(0.0, 2), (0.1, 1), (0.9, 3)]
+    assert bins[2]["observed"] == pytest.approx(2 / 3)
+    assert bins[2]["predicted"] == pytest.approx(2.95 / 3)

@@ -1,0 +1,179 @@
+"""Messages against their forms: what is not listed neither leaves nor arrives."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
+from hypothesis import given
+from hypothesis import strategies as st
+
+from configs import wire
+from configs.errors import WireError
+from strategies.arrays import to_record
+from strategies.messages import content, read
+
+SPECS = {"bias": ((1,), "float32")}
+MODEL = {"bias": np.ones(1, np.float32)}
+FIELDS: dict[str, dict[str, Any]] = {
+    "hello": {"protocol": 1, "study": "{}"},
+    "hello reply": {"protocol": 1, "site": "lille", "study_sha256": "a" * 64},
+    "train": {"study_sha256": "a" * 64, "round": 3},
+    "train reply": {},
+}
+forms = pytest.mark.parametrize("form", FIELDS)
+forms_with_fields = pytest.mark.parametrize(
+    ("form", "field"), [(form, field) for form, fields in FIELDS.items() for field in fields]
+)
+
+
+def records(form: str, **changes: Any) -> RecordDict:
+    """An honest message of this form, with fields changed, or left out where None."""
+    fields = {name: value for name, value in (FIELDS[form] | changes).items() if value is not None}
+    made = RecordDict({"config": ConfigRecord(fields)})
+    if wire.FORMS[form].arrays:
+        made["arrays"] = to_record(MODEL)
+    return made
+
+
+def test_every_form_is_tested_here() -> None:
+    assert set(FIELDS) == set(wire.FORMS)
+
+
+@forms
+def test_an_honest_message_is_read_as_it_was_sent(form: str) -> None:
+    arrays = MODEL if wire.FORMS[form].arrays else None
+    received = read(form, content(form, FIELDS[form], arrays, SPECS), SPECS)
+    assert dict(received.fields) == FIELDS[form]
+    assert {name: array.tolist() for name, array in received.arrays.items()} == ({"bias": [1.0]} if arrays else {})
+
+
+@forms
+@given(
+    name=st.text(min_size=1, max_size=100).filter(
+        lambda n: n not in ("protocol", "study", "site", "study_sha256", "round")
+    )
+)
+def test_a_field_that_is_not_listed_is_refused(form: str, name: str) -> None:
+    with pytest.raises(WireError, match="expected no field"):
+        read(form, records(form, **{name: 1}), SPECS)
+
+
+@forms_with_fields
+def test_a_field_that_is_missing_is_refused(form: str, field: str) -> None:
+    with pytest.raises(WireError, match=f"expected {field} as .*found nothing"):
+        read(form, records(form, **{field: None}), SPECS)
+
+
+@forms_with_fields
+@pytest.mark.parametrize("value", [True, 1.0, b"1", [1], ["a"]], ids=["bool", "float", "bytes", "integers", "texts"])
+def test_a_field_of_another_type_is_refused(form: str, field: str, value: object) -> None:
+    with pytest.raises(WireError, match=f"expected {field} as"):
+        read(form, records(form, **{field: value}), SPECS)
+
+
+@forms_with_fields
+def test_text_for_a_number_and_a_number_for_text_are_refused(form: str, field: str) -> None:
+    swapped: object = 1 if isinstance(FIELDS[form][field], str) else "1"
+    with pytest.raises(WireError, match=f"expected {field} as"):
+        read(form, records(form, **{field: swapped}), SPECS)
+
+
+LIMITS = [(form, field.name, field) for form, listed in wire.FORMS.items() for field in listed.fields]
+
+
+@pytest.mark.parametrize(("form", "name", "field"), LIMITS)
+def test_a_field_may_reach_its_limit_and_not_pass_it(form: str, name: str, field: wire.Field) -> None:
+    largest, larger = (
+        ("x" * field.limit, "x" * (field.limit + 1)) if field.type is str else (field.limit, field.limit + 1)
+    )
+    assert read(form, records(form, **{name: largest}), SPECS).fields[name] == largest
+    with pytest.raises(WireError, match=f"expected {name} within {field.limit}"):
+        read(form, records(form, **{name: larger}), SPECS)
+
+
+def test_a_negative_round_is_refused() -> None:
+    with pytest.raises(WireError, match="negative"):
+        read("train", records("train", round=-1), SPECS)
+
+
+@forms
+@pytest.mark.parametrize("record", [MetricRecord({"patients": 46}), ConfigRecord({"a": 1}), ArrayRecord()], ids=repr)
+def test_a_record_that_is_not_listed_is_refused(form: str, record: Any) -> None:
+    message = records(form)
+    message["metrics"] = record
+    with pytest.raises(WireError, match="expected no field 'metrics'"):
+        read(form, message, SPECS)
+
+
+@forms
+@pytest.mark.parametrize(
+    ("name", "record"),
+    [
+        ("arrays", ConfigRecord({"patient": "secret"})),
+        ("arrays", MetricRecord({"weight": 1e9})),
+        ("config", MetricRecord({"weight": 1e9})),
+        ("config", to_record(MODEL)),
+    ],
+    ids=["fields as arrays", "metrics as arrays", "metrics as config", "arrays as config"],
+)
+def test_a_record_of_another_kind_under_a_listed_name_is_refused(form: str, name: str, record: Any) -> None:
+    message = records(form)
+    message[name] = record
+    with pytest.raises(WireError):
+        read(form, message, SPECS)
+
+
+@forms
+def test_an_array_too_many_is_refused(form: str) -> None:
+    message = records(form)
+    message["arrays"] = to_record(MODEL | {"patients": np.zeros(46, np.float32)})
+    with pytest.raises(WireError, match=r"expected no array '(bias|patients)'"):
+        read(form, message, SPECS)
+
+
+@pytest.mark.parametrize("form", ["train", "train reply"])
+@pytest.mark.parametrize(
+    "arrays",
+    [{}, {"bias": np.zeros(2)}, {"bias": np.zeros((1, 1))}, {"Bias": np.zeros(1)}],
+    ids=["none", "longer", "deeper", "renamed"],
+)
+def test_arrays_that_are_not_the_models_are_refused(form: str, arrays: dict[str, Any]) -> None:
+    message = records(form)
+    message["arrays"] = to_record(arrays)
+    with pytest.raises(WireError, match="array"):
+        read(form, message, SPECS)
+
+
+@pytest.mark.parametrize("form", ["train", "train reply"])
+def test_a_message_without_its_arrays_is_refused(form: str) -> None:
+    message = records(form)
+    del message["arrays"]
+    with pytest.raises(WireError, match="array 'bias'"):
+        read(form, message, SPECS)
+
+
+@pytest.mark.parametrize("form", ["train", "train reply"])
+def test_a_value_that_is_not_finite_neither_arrives_nor_leaves(form: str) -> None:
+    diverged = {"bias": np.array([np.nan], np.float32)}
+    message = records(form)
+    message["arrays"] = to_record(diverged)
+    with pytest.raises(WireError, match="finite"):
+        read(form, message, SPECS)
+    with pytest.raises(WireError, match="finite"):
+        content(form, FIELDS[form], diverged, SPECS)
+
+
+def test_nothing_that_is_not_listed_leaves() -> None:
+    with pytest.raises(WireError, match="expected no field 'patients'"):
+        content("train reply", {"patients": 46}, MODEL, SPECS)
+
+
+def test_a_refusal_never_quotes_a_fields_value() -> None:
+    with pytest.raises(WireError) as refused:
+        read("hello reply", records("hello reply", site="planted-secret" * 10), SPECS)
+    assert "planted" not in str(refused.value)
+
+
+def test_a_reply_without_fields_has_no_config_record() -> None:
+    assert list(content("train reply", {}, MODEL, SPECS)) == ["arrays"]
