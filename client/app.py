@@ -4,6 +4,7 @@
 one. Nothing else differs between a simulation and a deployment.
 """
 
+import contextlib
 import logging
 import traceback
 from collections.abc import Callable
@@ -45,7 +46,8 @@ def make_app(site_of: SiteOf, on_error: OnError = log_error) -> ClientApp:
                 site = site_of(context)
                 return handler(message, site)
             except Exception as error:
-                on_error(site, error)
+                with contextlib.suppress(Exception):  # a full disk under the log must not put its path into a reply
+                    on_error(site, error)
                 return egress.refusal(message, error)
 
         return handle

@@ -95,6 +95,10 @@ class Ledger:
         """A ledger that ends with the process: for tests and benchmarks."""
         return cls(sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False), cap)
 
+    def close(self) -> None:
+        """Let go of the file."""
+        self._connection.close()
+
     @contextmanager
     def reserve(self, release: Release, plan: PrivacyPlan, budget: Budget | None = None) -> Iterator[None]:
         """Book the release before its first gradient, and commit it when the block ends without an error.

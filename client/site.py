@@ -13,7 +13,7 @@ import numpy as np
 from client.connectors import read_table
 from client.ledger import Ledger, Release
 from client.trainer import Trainer
-from configs.errors import DataError, WireError
+from configs.errors import DataError, RunError, WireError
 from configs.schema import DataSource, Study
 from configs.wire import ArraySpec
 from strategies.arrays import Arrays
@@ -91,9 +91,15 @@ class Site:
         training = self.study.training
         mu = training.strategy.option("proximal_mu") if training.strategy.name == "fedprox" else 0.0
         steps = training.local.steps_per_round(self.study.announced_train_patients(self.name) or self.train.count)
-        return self._trainer.fit(
+        trained = self._trainer.fit(
             start, self.train, training.local, steps=steps, randomness=randomness, plan=plan, proximal_mu=mu
         )
+        if not all(np.isfinite(array).all() for array in trained.values()):
+            raise RunError(
+                f"{self.name}: training diverged to values that are not finite, nothing is sent; "
+                "lower the study's learning_rate"
+            )
+        return trained
 
     def _randomness(self, round_number: int) -> Randomness:
         # Without privacy chance only orders the batches, so it is always seeded: a deployment repeats its simulation.
@@ -106,8 +112,8 @@ class Site:
         return sha256(self.train.x.tobytes() + self.train.y.tobytes() + self.train.starts.tobytes()).digest()
 
     def _release_name(self, round_number: int, start: Arrays) -> str:
-        """All that decides a seeded release's bits beside the study: round, patients, the model it starts from."""
-        digest = sha256(str(round_number).encode() + self._patients_digest)
+        """All that decides a seeded release's bits beside the study: round, plan, patients, first model."""
+        digest = sha256(f"{round_number}/{self.plan}/".encode() + self._patients_digest)
         for name in sorted(start):
             digest.update(start[name].tobytes())
         return digest.hexdigest()

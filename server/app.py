@@ -15,6 +15,7 @@ from flwr.serverapp import Grid, ServerApp
 from configs import wire
 from configs.errors import RunError, WireError
 from configs.journal import Journal
+from configs.load import SITE_NAME
 from configs.schema import Study
 from server.checkpoint import Checkpoint, Checkpoints
 from server.rounds import Rounds
@@ -25,6 +26,7 @@ from strategies.messages import content, read
 from strategies.tasks.tabular import task_of
 
 log = logging.getLogger("archipel.server")
+NODE_POLL_S = 0.1
 Observer = Callable[["RoundRecord", Arrays], None]
 
 
@@ -133,9 +135,7 @@ class _Conductor:
         """Propose the study to every node; those that take part, by name."""
         fields: dict[str, str | int] = {"protocol": wire.PROTOCOL, "study": self.study.canonical}
         proposal = content("hello", fields)
-        messages = [
-            Message(proposal, dst_node_id=node, message_type=wire.HELLO) for node in sorted(self.grid.get_node_ids())
-        ]
+        messages = [Message(proposal, dst_node_id=node, message_type=wire.HELLO) for node in self._await_nodes()]
         nodes: dict[str, int] = {}
         sent: dict[str, int] = {}
         for reply in self._exchange(messages):
@@ -151,9 +151,19 @@ class _Conductor:
         self._write("gathered", study_sha256=self.study.sha256, sites=sorted(nodes), bytes=sent)
         return dict(sorted(nodes.items())), sent
 
+    def _await_nodes(self) -> list[int]:
+        """The connected nodes, once all hospitals of the study are there or the time of one round has passed."""
+        expected = len(self.study.sites) or self.study.training.quorum
+        deadline = time.monotonic() + self.study.training.round_timeout_s
+        while len(nodes := sorted(self.grid.get_node_ids())) < expected and time.monotonic() < deadline:
+            time.sleep(NODE_POLL_S)
+        return nodes
+
     def _read_hello(self, reply: Message, nodes: Mapping[str, int]) -> str:
         fields = read("hello reply", reply.content).fields
         site = str(fields["site"])
+        if fields["protocol"] != wire.PROTOCOL or not SITE_NAME.fullmatch(site):
+            raise WireError("hello reply: expected this protocol and a hospital's name, found another or none")
         if fields["study_sha256"] != self.study.sha256:
             raise WireError("hello reply: expected the proposed study's digest, found another")
         if site in nodes or (self.study.sites and site not in self.study.sites):
@@ -174,7 +184,10 @@ class _Conductor:
             aggregated, _ = strategy.aggregate_train(number, valid)
             if aggregated is None:
                 raise RunError(f"round {number}: the strategy made no model of {len(valid)} replies; this is a bug")
-            self.model = from_record(aggregated, self.parameters)
+            try:
+                self.model = from_record(aggregated, self.parameters)
+            except WireError:
+                self.rounds = self.rounds.abandon(f"round {number}: the hospitals' models add up to no finite model")
         # The journal first: what was received is on record even if the checkpoint never comes to be.
         self._write(
             "round", round=number, contributed=dict(sent), missing=dict(missing), seconds=round(record.seconds, 4)
@@ -194,8 +207,8 @@ class _Conductor:
         missing = dict.fromkeys(nodes, "no reply in time")
         for reply in replies:
             site = site_of.get(reply.metadata.src_node_id)
-            if site is None or site in sent:
-                continue  # a stranger, or a second answer
+            if site is None or site in sent or not (reply.has_error() or reply.has_content()):
+                continue  # a stranger, a second answer, or none at all
             if reply.has_error():
                 missing[site] = _plain(reply.error.reason)
                 continue

@@ -39,7 +39,7 @@ class Rounds:
 
     def resume(self, done: int) -> "Rounds":
         """Go on after a round that is behind us."""
-        return replace(self, done=done, outcome="COMPLETE" if done == self.planned else "RUNNING")
+        return replace(self, done=done, outcome="COMPLETE" if done >= self.planned else "RUNNING")
 
     def abandon(self, why: str) -> "Rounds":
         """Stop for a reason that lies outside the rounds."""

@@ -49,6 +49,11 @@ class Hospitals:
         """The hospital that a node stands for."""
         return self.site(self.study.sites[int(context.node_config[PARTITION])])
 
+    def close(self) -> None:
+        """Let go of the ledgers' files; the hospitals are made again at next use."""
+        while self._sites:
+            self._sites.popitem()[1].ledger.close()
+
     def make_app(self) -> ClientApp:
         """The ClientApp around these hospitals."""
         return make_app(self.site_of)

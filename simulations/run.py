@@ -10,7 +10,7 @@ import math
 import os
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -162,7 +162,7 @@ def _federate(
     hospitals = Hospitals(study, FromSources(study), run / "sites")
     resumed = checkpoints.load()
     title = PHASES["federated" if study.private else "federated_without_privacy"]
-    with display.phase(title, study.training.rounds) as phase:
+    with closing(hospitals), display.phase(title, study.training.rounds) as phase:
         for _ in range(resumed.round if resumed else 0):
             phase.advance("from the checkpoint")
 
@@ -220,7 +220,8 @@ def _advance(phase: Phase) -> Observer:
 def _train_plainly(study: Study, train: dict[str, Encoded], observer: Observer) -> Arrays:
     """One baseline is a federation too: the same apps in this process, with one hospital or all of them."""
     make = partial(_server, study, None, None, observer)
-    return run_engine("inprocess", Hospitals(study, train.__getitem__), make).model
+    with closing(Hospitals(study, train.__getitem__)) as hospitals:
+        return run_engine("inprocess", hospitals, make).model
 
 
 def _only(study: Study, site: str) -> Study:
@@ -327,8 +328,8 @@ def _site(
 ) -> dict[str, Any]:
     spent = None
     if plan is not None:
-        ledger = Ledger.open(run / "sites" / site / "ledger.sqlite", durable=False)
-        spent = ledger.spent(site, delta=plan.delta, study=study.sha256)
+        with closing(Ledger.open(run / "sites" / site / "ledger.sqlite", durable=False)) as ledger:
+            spent = ledger.spent(site, delta=plan.delta, study=study.sha256)
     return {
         "site": site,
         "patients_train": patients.train.count,

@@ -82,7 +82,7 @@ def _table(columns: dict[str, list[str]], study: Study, name: str) -> Table:
     numbers = {f.name: _numbers(columns[f.name], f, problems) for f in study.features if f.type == "number"}
     categories = {f.name: _categories(columns[f.name], f, problems) for f in study.features if f.type == "category"}
     target = _target(columns[study.task.target], study, problems)
-    patients, keys = _patients(columns.get(study.patient_id or "", []), len(target), study, problems)
+    patients, keys = _patients(columns, study, problems)
     in_test = _split(columns.get(study.evaluation.split_column or "", []), patients, len(keys), study, problems)
     _raise_if_any(name, problems)
     return Table(numbers, categories, target, patients, keys, in_test)
@@ -141,11 +141,17 @@ def _class_of(cell: str, classes: tuple[str, ...]) -> int:
 
 
 def _patients(
-    cells: list[str], rows: int, study: Study, problems: list[str]
+    columns: dict[str, list[str]], study: Study, problems: list[str]
 ) -> tuple[NDArray[np.int64], tuple[str, ...]]:
-    """Each row's patient, and the patients' keys: their ids, or the row's position where a row is a patient."""
+    """Each row's patient, and the patients' keys: their ids, or what the row says where a row is a patient.
+
+    A row's position would do as a key but for one thing: it changes when another patient's row is taken out, and the
+    split by key would then move patients who have nothing to do with it. Equal rows have one key and share a side.
+    """
     if study.patient_id is None:
-        return np.arange(rows), tuple(str(i) for i in range(rows))
+        rows = list(zip(*columns.values(), strict=True))
+        return np.arange(len(rows)), tuple("\x1f".join(row) for row in rows)
+    cells = columns[study.patient_id]
     _note(problems, study.patient_id, "a patient id", np.array([not cell for cell in cells], bool))
     keys = tuple(dict.fromkeys(cells))
     position = {key: i for i, key in enumerate(keys)}

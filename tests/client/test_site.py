@@ -9,7 +9,7 @@ from builders import DIVERGING, flat, patients, plain, random_arrays, same_bits,
 from client.ledger import Ledger
 from client.site import Site
 from client.trainer import Trainer
-from configs.errors import BudgetError, PrivacyError, WireError
+from configs.errors import BudgetError, PrivacyError, RunError, WireError
 from configs.schema import Study
 from strategies.privacy.accounting import epsilon
 from strategies.privacy.plan import plan_for
@@ -135,9 +135,10 @@ def test_a_batch_larger_than_the_hospital_is_refused_before_anything_is_booked()
     assert spent(one) == 0.0
 
 
-def test_a_model_that_diverged_has_spent_its_round() -> None:
+def test_a_model_that_diverged_is_refused_and_has_spent_its_round() -> None:
     one = site(study(training=DIVERGING))
-    assert not np.isfinite(flat(one.fit(1, start_of(one)))).all()
+    with pytest.raises(RunError, match="not finite, nothing is sent"):
+        one.fit(1, start_of(one))
     assert spent(one) > 0
 
 

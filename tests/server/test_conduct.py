@@ -405,7 +405,7 @@ def test_with_a_bad_greeting_and_no_quorum_nobody_is_asked_to_train(
 
 
 def test_with_nobody_there_the_study_is_incomplete() -> None:
-    study = study_of(quorum=1)
+    study = study_of(quorum=1, round_timeout_s=0.01)
     conducted = conduct(FakeGrid({}), study)
     assert conducted.rounds.outcome == "INCOMPLETE"
     assert "0 hospitals take part (none)" in conducted.rounds.why

@@ -173,3 +173,17 @@ def test_no_error_ever_holds_a_value_of_a_patient(
     rows[row % len(rows)][column] = MARKER
     text = "age,chol,sex,stage,ill\n" + "\n".join(",".join(cells) for cells in rows)
     told(tmp_path_factory.mktemp("marked"), text)
+
+
+def test_taking_one_patient_out_moves_no_other_across_the_split(tmp_path: Path) -> None:
+    rows = [f"{20 + i % 70},{150 + i},{('male', 'female')[i % 2]},i,{i % 2}" for i in range(200)]
+    header = GOOD.splitlines()[0]
+    path = tmp_path / "data.csv"
+    sides = []
+    for kept in (rows, rows[:10] + rows[11:], rows[::-1]):
+        path.write_text("\n".join([header, *kept]) + "\n")
+        patients = load_patients(DataSource("csv", path), study(), "lille")
+        sides.append({tuple(x) for x in patients.test.x.tolist()})
+    assert 30 < len(sides[0]) < 90
+    assert len(sides[0] ^ sides[1]) <= 1  # the one that was taken out, if it was there
+    assert sides[0] == sides[2]  # nor does the order of the rows matter
