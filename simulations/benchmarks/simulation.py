@@ -47,22 +47,21 @@ def main(arguments: list[str] | None = None) -> None:
     if options.child:
         _child(*options.child)
         return
-    cases = [
-        (system, clients, private)
-        for clients in options.clients
-        for private in (False, True)
-        for system in options.systems
-        if _available(system, private)
-    ]
+    for clients in options.clients:
+        _ratios(_measure_all(clients, options))
+
+
+def _measure_all(clients: int, options: argparse.Namespace) -> dict[tuple[str, int, bool], float]:
+    """Every system at one number of clients: prints their rows and returns their clients per second."""
+    cases = [(s, clients, private) for private in (False, True) for s in options.systems if _available(s, private)]
     measured: dict[tuple[str, int, bool], list[dict[str, float]]] = {case: [] for case in cases}
     for repeat in range(options.repeats):
-        for case in cases:
-            slow = case[0] in ("ray", "flower_ray") or (case[0] == "plain" and case[2])
-            if repeat and slow and case[1] >= 100:
+        for system, _, private in cases:
+            slow = "ray" in system or (system == "plain" and private)
+            if repeat and slow and clients >= 100:
                 continue  # minutes each, and far from any other: once is enough
-            measured[case].append(_measure(*case, quick=options.quick))
-    medians = {case: _row(case, found) for case, found in measured.items()}
-    _ratios(medians)
+            measured[system, clients, private].append(_measure(system, clients, private, quick=options.quick))
+    return {case: _row(case, found) for case, found in measured.items()}
 
 
 def _options(arguments: list[str] | None) -> argparse.Namespace:
