@@ -8,6 +8,8 @@
     ├── PrivacyError         no plan gives the guarantee that was asked for
     │   └── BudgetError      the ledger refuses: the release would pass the budget
     ├── WireError            a message is not what configs/wire.py lists
+    │   └── SealError        a message is not what the other side signed, or not for this one
+    ├── AdmissionError       the hospital has not approved a study, or has refused it; `waiting` says which
     ├── JournalError         a journal was changed, cut or reordered
     ├── CheckpointError      a checkpoint is unreadable, truncated or of another study
     └── RunError             a run's folder or a federation cannot go on
@@ -52,6 +54,18 @@ class BudgetError(PrivacyError):
 
 class WireError(ArchipelError):
     """A message holds something that `configs/wire.py` does not list, or lacks something that it does."""
+
+
+class SealError(WireError):
+    """A signature does not hold, or a message was changed, repeated or sent to another address."""
+
+
+class AdmissionError(ArchipelError):
+    """The hospital has not approved the study. `waiting` is True while it may still do so."""
+
+    def __init__(self, text: str, *, waiting: bool) -> None:
+        super().__init__(text)
+        self.waiting = waiting
 
 
 class JournalError(ArchipelError):

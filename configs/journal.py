@@ -1,7 +1,9 @@
 """An append-only, hash-chained journal: one JSON record a line; each record quotes the hash of the one before.
 
 Both sides keep one. Whoever changes, cuts out or reorders a record breaks the chain at that record, and `verify` names
-it. Cutting the end off is seen by whoever kept a later hash: the other side, or the run's manifest.
+it. With a signing key each hash is signed too, so that nobody else can write a new chain. Cutting the end off is seen
+by whoever kept a later hash: the other side, or the run's manifest. Several processes may append: a file lock keeps
+their records in one chain.
 
 >>> from tempfile import TemporaryDirectory
 >>> with TemporaryDirectory() as folder:
@@ -12,14 +14,16 @@ it. Cutting the end off is seen by whoever kept a later hash: the other side, or
 ([1, 2], True)
 """
 
+import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from configs.errors import JournalError
 from configs.schema import canonical_json
@@ -29,7 +33,7 @@ GENESIS = "0" * 64
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One journal line. `hash` covers everything else, `previous` included."""
+    """One journal line. `hash` covers everything but the signature, `previous` included; `signature` is over it."""
 
     sequence: int
     time: str
@@ -37,19 +41,22 @@ class Record:
     facts: dict[str, Any]
     previous: str
     hash: str
+    signature: str = ""
+
+
+Sign = Callable[[bytes], str]  # the hash's bytes -> a signature as text
+Check = Callable[[bytes, str], bool]
 
 
 class Journal:
-    """The writing end. One process writes a journal; `durable` asks the disk for every record."""
+    """The writing end. `durable` asks the disk for every record; `sign` makes each record's signature."""
 
-    def __init__(self, path: Path, *, durable: bool = True) -> None:
-        self.path, self._durable = path, durable
-        self._sequence, self._previous = 0, GENESIS
-        torn = _cut_torn_tail(path) if path.exists() else 0
-        for record in read(path) if path.exists() else ():
-            self._sequence, self._previous = record.sequence, record.hash
-        if torn:
-            self.append("recovered", torn_bytes=torn)
+    def __init__(self, path: Path, *, durable: bool = True, sign: Sign | None = None) -> None:
+        self.path, self._durable, self._sign = path, durable, sign
+        self._sequence, self._previous, self._size = 0, GENESIS, 0
+        if path.exists():
+            with self._locked() as file:
+                self._catch_up(file)
 
     @property
     def head(self) -> str:
@@ -57,7 +64,17 @@ class Journal:
         return self._previous
 
     def append(self, kind: str, **facts: Any) -> str:
-        """Write one record and return its hash."""
+        """Write one record and return its hash.
+
+        Raises:
+            JournalError: another process left a record that does not fit.
+            OSError: the disk is full; nothing was written.
+        """
+        with self._locked() as file:
+            self._catch_up(file)
+            return self._write(file, kind, facts)
+
+    def _write(self, file: BinaryIO, kind: str, facts: dict[str, Any]) -> str:
         body = {
             "sequence": self._sequence + 1,
             "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
@@ -66,42 +83,72 @@ class Journal:
             "previous": self._previous,
         }
         digest = _digest(body)
-        with self.path.open("ab") as file:
-            file.write(canonical_json({**body, "hash": digest}).encode("ascii") + b"\n")
+        signature = {"signature": self._sign(bytes.fromhex(digest))} if self._sign else {}
+        line = canonical_json({**body, "hash": digest, **signature}).encode("ascii") + b"\n"
+        try:
+            file.write(line)
+            file.flush()
             if self._durable:
-                file.flush()
                 os.fsync(file.fileno())
-        self._sequence, self._previous = self._sequence + 1, digest
+        except OSError:
+            os.truncate(self.path, self._size)  # half a record must not stay for the next one to follow
+            raise
+        self._sequence, self._previous, self._size = self._sequence + 1, digest, self._size + len(line)
         return digest
 
+    @contextmanager
+    def _locked(self) -> Iterator[BinaryIO]:
+        with self.path.open("ab") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield file
 
-def read(path: Path) -> Iterator[Record]:
-    """The records in order, each checked against the chain.
+    def _catch_up(self, file: BinaryIO) -> None:
+        """Read what others wrote since, and drop a torn tail."""
+        size = file.seek(0, os.SEEK_END)
+        if size == self._size:
+            return
+        torn = _cut_torn_tail(self.path)
+        for record in read(self.path, self._size, self._sequence, self._previous):
+            self._sequence, self._previous = record.sequence, record.hash
+        self._size = size - torn
+        if torn:
+            self._write(file, "recovered", {"torn_bytes": torn})
+
+
+def read(
+    path: Path, offset: int = 0, sequence: int = 0, previous: str = GENESIS, check: Check | None = None
+) -> Iterator[Record]:
+    """The records in order, each checked against the chain; with `check`, its signature too.
+
+    Args:
+        offset, sequence, previous: where to go on, for whoever has read the records before.
 
     Raises:
         JournalError: naming the first record that was changed, cut or reordered.
     """
-    previous = GENESIS
     with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
+        file.seek(offset)
+        for number, line in enumerate(file, sequence + 1):
             record = _parse(path, number, line)
             if record.sequence != number or record.previous != previous:
                 raise JournalError(
                     f"{path}: record {number}: expected sequence {number} after {previous[:12]}, found sequence "
                     f"{record.sequence} after {record.previous[:12]}; a record was cut out or moved here"
                 )
+            if check is not None and not check(bytes.fromhex(record.hash), record.signature):
+                raise JournalError(f"{path}: record {number}: it is not signed by this journal's key; it was forged")
             yield record
             previous = record.hash
 
 
-def verify(path: Path) -> str:
+def verify(path: Path, check: Check | None = None) -> str:
     """Walk the whole chain and return the last hash (64 zeros for an empty journal).
 
     Raises:
         JournalError: naming the first record that does not fit.
     """
     last = GENESIS
-    for record in read(path):
+    for record in read(path, check=check):
         last = record.hash
     return last
 

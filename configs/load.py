@@ -71,7 +71,7 @@ def study_from(document: Any, source: str = "study", folder: Path = Path(".")) -
     Raises:
         ConfigError: with every problem of the document.
     """
-    top = _Section(document if isinstance(document, Mapping) else {}, "", [])
+    top = Section(document if isinstance(document, Mapping) else {}, "", [])
     if not isinstance(document, Mapping):
         raise ConfigError(source, [f"expected a mapping of keys, found {_kind(document)}; see configs/presets"])
     version = top.optional_text("version")
@@ -104,7 +104,7 @@ def read_yaml(path: Path) -> Any:
     except (yaml.YAMLError, ValueError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-        problem = _short(" ".join(str(getattr(error, "problem", None) or error).split()), 200)
+        problem = short(" ".join(str(getattr(error, "problem", None) or error).split()), 200)
         raise ConfigError(str(path), [f"{where}not valid YAML: {problem}"]) from None
 
 
@@ -128,7 +128,7 @@ class _StrictLoader(yaml.SafeLoader):
         for key, _ in node.value:
             text = str(key.value)
             if text in seen:
-                problem = f"the key {_short(text)!r} is given twice; keep one"
+                problem = f"the key {short(text)!r} is given twice; keep one"
                 raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
             seen.add(text)
         return super().construct_mapping(node, deep)
@@ -157,7 +157,7 @@ _StrictDumper.yaml_implicit_resolvers = {
 }
 
 
-class _Section:
+class Section:
     """One mapping of the file: typed reads that note problems instead of raising, and a list of unused keys."""
 
     def __init__(self, values: Mapping[Any, Any], path: str, problems: list[str]) -> None:
@@ -165,30 +165,35 @@ class _Section:
         self.known: set[str] = set()
 
     def problem(self, key: str, expected: str, found: Any, advice: str) -> None:
-        shown = "nothing" if found is None else repr(found) if _is_scalar(found) else _kind(found)
-        self.note(key, f"expected {expected}, found {_short(shown)}; {advice}")
+        """Note that a key's value is not what it should be."""
+        shown = "nothing" if found is None else repr(found) if is_scalar(found) else _kind(found)
+        self.note(key, f"expected {expected}, found {short(shown)}; {advice}")
 
     def note(self, key: str, text: str) -> None:
-        line = f"{_short(self._full(key))}: {text}"
+        """Note a problem in words."""
+        line = f"{short(self._full(key))}: {text}"
         self.problems.append("".join(c if c.isprintable() else "?" for c in line))  # a terminal will show it
 
     def _full(self, key: str) -> str:
         return ".".join(part for part in (self.path, key) if part)
 
     def take(self, key: str) -> Any:
+        """The value as it is, None where there is none; the key counts as known."""
         self.known.add(key)
         return self.values.get(key)
 
-    def section(self, key: str, expected: str, required: bool = True) -> "_Section":
+    def section(self, key: str, expected: str, required: bool = True) -> "Section":
+        """The mapping under a key, an empty one where it is missing."""
         found = self.take(key)
         if not isinstance(found, Mapping) and (required or found is not None):
             self.problem(key, expected, found, "add it" if found is None else "write it as key: value")
-        child = _Section(found if isinstance(found, Mapping) else {}, self._full(key), self.problems)
+        child = Section(found if isinstance(found, Mapping) else {}, self._full(key), self.problems)
         if not isinstance(found, Mapping):
             child.problems = []  # its missing keys would only repeat the one problem above
         return child
 
     def text(self, key: str, expected: str = "text", pattern: re.Pattern[str] | None = None, limit: int = 2000) -> str:
+        """A text that is there, not blank, and fits."""
         found = self.take(key)
         good = isinstance(found, str) and 0 < len(found.strip()) <= limit
         if not good or (pattern and not pattern.fullmatch(found)):
@@ -197,9 +202,11 @@ class _Section:
         return cast(str, found)
 
     def optional_text(self, key: str, expected: str = "text") -> str | None:
+        """A text, or None where there is none."""
         return None if self.take(key) is None else self.text(key, expected, COLUMN_NAME)
 
     def choice(self, key: str, choices: Iterable[Choice], default: Choice | None = None) -> Choice:
+        """One of some words."""
         options = list(choices)
         found = self.take(key)
         if found is None and default is not None:
@@ -212,6 +219,7 @@ class _Section:
         return options[0]
 
     def integer(self, key: str, low: int, high: int, default: int | None = None) -> int:
+        """A whole number in [low, high]."""
         found = self.take(key)
         if found is None and default is not None:
             return default
@@ -237,7 +245,7 @@ class _Section:
         found = self.take(key)
         if found is None:
             return ()
-        if isinstance(found, list) and found and all(_is_scalar(item) and item is not None for item in found):
+        if isinstance(found, list) and found and all(is_scalar(item) and item is not None for item in found):
             words = tuple(_word(item) for item in found)
             if len(set(words)) == len(words) and all(COLUMN_NAME.fullmatch(word) for word in words):
                 return words
@@ -245,6 +253,7 @@ class _Section:
         return ()
 
     def range(self, key: str, required: bool) -> tuple[float | None, float | None]:
+        """[low, high], or two None."""
         found = self.take(key)
         if found is None and not required:
             return None, None
@@ -259,10 +268,10 @@ class _Section:
             if key not in self.known:
                 near = difflib.get_close_matches(str(key), sorted(self.known), 1)
                 advice = f"did you mean {near[0]!r}?" if near else f"valid: {', '.join(sorted(self.known))}"
-                self.note(_short(str(key)), f"unknown key; {advice}")
+                self.note(short(str(key)), f"unknown key; {advice}")
 
 
-def _study(top: _Section, folder: Path) -> Study:
+def _study(top: Section, folder: Path) -> Study:
     name = top.text("name", "a name of a-z, 0-9, - and _", SITE_NAME)
     purpose = top.text("purpose")
     task = _task(top.section("task", "a mapping with type and target"))
@@ -292,7 +301,7 @@ def _study(top: _Section, folder: Path) -> Study:
     return study
 
 
-def _task(section: _Section) -> Task:
+def _task(section: Section) -> Task:
     kind = cast(
         Literal["binary", "multiclass", "regression"], section.choice("type", ("binary", "multiclass", "regression"))
     )
@@ -319,18 +328,18 @@ def _task(section: _Section) -> Task:
     return task
 
 
-def _features(section: _Section) -> tuple[Feature, ...]:
+def _features(section: Section) -> tuple[Feature, ...]:
     features = []
     for name in section.values:
         if not COLUMN_NAME.fullmatch(name):
-            section.note(_short(name), "expected a column's name of 1 to 128 printable characters; rename it")
+            section.note(short(name), "expected a column's name of 1 to 128 printable characters; rename it")
         features.append(_feature(name, section.section(name, "a mapping with type and range or values")))
     if not features and "features" not in {p.split(":")[0] for p in section.problems}:
         section.note("", "expected at least one column, found none; list the columns that the model reads")
     return tuple(sorted(features, key=lambda feature: feature.name))
 
 
-def _feature(name: str, column: _Section) -> Feature:
+def _feature(name: str, column: Section) -> Feature:
     kind = cast(Literal["number", "category"], column.choice("type", ("number", "category")))
     minimum, maximum = column.range("range", required=kind == "number")
     values = column.words("values", "a list of distinct words")
@@ -350,7 +359,7 @@ def _feature(name: str, column: _Section) -> Feature:
     return feature
 
 
-def _cohort(section: _Section) -> tuple[CohortMember, ...]:
+def _cohort(section: Section) -> tuple[CohortMember, ...]:
     members = []
     for site in section.values:
         _check_site_name(site, section)
@@ -358,7 +367,7 @@ def _cohort(section: _Section) -> tuple[CohortMember, ...]:
     return tuple(sorted(members, key=lambda member: member.site))
 
 
-def _model(section: _Section, task: Task) -> Model:
+def _model(section: Section, task: Task) -> Model:
     name = section.choice("name", tuple(MODELS))
     hidden: tuple[int, ...] = ()
     if name == "mlp":
@@ -376,7 +385,7 @@ def _model(section: _Section, task: Task) -> Model:
     return Model(name, hidden, init)
 
 
-def _hidden(section: _Section) -> tuple[int, ...]:
+def _hidden(section: Section) -> tuple[int, ...]:
     found = section.take("hidden")
     if found is None:
         return (64, 32)
@@ -387,7 +396,7 @@ def _hidden(section: _Section) -> tuple[int, ...]:
     return (64, 32)
 
 
-def _strategy(section: _Section) -> Strategy:
+def _strategy(section: Section) -> Strategy:
     name = section.choice("name", tuple(STRATEGIES))
     options = []
     for option, default in STRATEGIES[name].items():
@@ -410,7 +419,7 @@ _OPTION_BOUNDS: dict[str, tuple[float, float, bool, str]] = {
 }
 
 
-def _local(section: _Section) -> Local:
+def _local(section: Section) -> Local:
     batch = section.take("batch_size")
     size: int | None = None
     if batch != "full":
@@ -433,7 +442,7 @@ def _local(section: _Section) -> Local:
     return local
 
 
-def _training(section: _Section, cohort: tuple[CohortMember, ...], top: _Section) -> Training:
+def _training(section: Section, cohort: tuple[CohortMember, ...], top: Section) -> Training:
     quorum = section.take("quorum")
     if quorum is None and not cohort:
         top.note("training.quorum", "expected a number of hospitals, found nothing; add it, or announce the cohort")
@@ -459,7 +468,7 @@ def _training(section: _Section, cohort: tuple[CohortMember, ...], top: _Section
     return training
 
 
-def _privacy(section: _Section, cohort: tuple[CohortMember, ...]) -> Privacy:
+def _privacy(section: Section, cohort: tuple[CohortMember, ...]) -> Privacy:
     mode = cast(Literal["local", "none"], section.choice("mode", ("local", "none")))
     if mode == "none":
         for key in ("epsilon", "delta", "clip_norm"):
@@ -482,7 +491,7 @@ def _privacy(section: _Section, cohort: tuple[CohortMember, ...]) -> Privacy:
     return privacy
 
 
-def _evaluation(section: _Section, task: Task) -> Evaluation:
+def _evaluation(section: Section, task: Task) -> Evaluation:
     known = METRICS[task.type]
     metrics = section.words("metrics", f"a list from {', '.join(known)}") or known
     for metric in metrics:
@@ -500,7 +509,7 @@ def _evaluation(section: _Section, task: Task) -> Evaluation:
     return Evaluation(fraction, metrics, split)
 
 
-def _simulation(section: _Section, folder: Path) -> tuple[tuple[str, DataSource], ...]:
+def _simulation(section: Section, folder: Path) -> tuple[tuple[str, DataSource], ...]:
     sites = section.section("sites", "a mapping of hospital: {connector, path}", required=bool(section.values))
     sources = []
     for site in sites.values:
@@ -513,12 +522,12 @@ def _simulation(section: _Section, folder: Path) -> tuple[tuple[str, DataSource]
     return tuple(sorted(sources))
 
 
-def _check_site_name(site: str, section: _Section) -> None:
+def _check_site_name(site: str, section: Section) -> None:
     if not SITE_NAME.fullmatch(site):
-        section.note(_short(site), "expected a hospital's name of a-z, 0-9, - and _; rename it")
+        section.note(short(site), "expected a hospital's name of a-z, 0-9, - and _; rename it")
 
 
-def _check_together(study: Study, top: _Section) -> None:
+def _check_together(study: Study, top: Section) -> None:
     """What no section can see alone."""
     columns = [feature.name for feature in study.features]
     special = {"task.target": study.task.target, "patient_id": study.patient_id}
@@ -549,7 +558,8 @@ def _check_together(study: Study, top: _Section) -> None:
             )
 
 
-def _is_scalar(value: Any) -> bool:
+def is_scalar(value: Any) -> bool:
+    """Whether it is one YAML value, no list and no mapping."""
     return value is None or isinstance(value, str | int | float | bool)
 
 
@@ -573,5 +583,6 @@ def _kind(value: Any) -> str:
     return "nothing" if value is None else names.get(type(value), f"a {type(value).__name__}")
 
 
-def _short(text: str, limit: int = 80) -> str:
+def short(text: str, limit: int = 80) -> str:
+    """The text, cut where a message would grow too long."""
     return text if len(text) <= limit else text[: limit - 3] + "..."

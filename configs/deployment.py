@@ -1,0 +1,255 @@
+"""What a hospital and a coordinator write down about themselves: `site.yaml` and `coordinator.yaml`.
+
+Both belong to whoever runs the machine, never to a study. Secrets are named, never written: a key lies in a file that
+only its owner can read, a passphrase or a database address in an environment variable.
+
+>>> from tempfile import TemporaryDirectory
+>>> with TemporaryDirectory() as folder:
+...     _ = (Path(folder) / "site.yaml").write_text("site: chu-lille\\ncoordinator: coord.example.org:8443\\n")
+...     load_site(Path(folder)).policy.max_epsilon
+8.0
+"""
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+from configs.errors import ConfigError
+from configs.load import CONNECTORS, MAX_EPSILON, SITE_NAME, Section, read_yaml
+from configs.schema import DataSource
+
+SITE_FILE, COORDINATOR_FILE = "site.yaml", "coordinator.yaml"
+_HOST = r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?|\[[0-9a-fA-F:]{2,39}\]"
+ADDRESS = re.compile(rf"({_HOST}):([0-9]{{1,5}})")
+Config = TypeVar("Config")
+_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.:-]{0,251}[A-Za-z0-9])?")
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What a hospital allows, whoever asks. `max_epsilon` at `delta` is for the life of a data set, all studies."""
+
+    max_epsilon: float = 8.0
+    delta: float = 1e-6
+    min_patients: int = 50
+    allow_privacy_none: bool = False
+    require_approval: bool = True
+    max_message_mb: int = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """Where one study's rows lie. `identity` names the patients: their budget follows it, not the file's name."""
+
+    study: str
+    source: DataSource
+    identity: str
+
+
+@dataclass(frozen=True)
+class SiteConfig:
+    """One hospital's `site.yaml`. `folder` is where it lies; everything the node keeps is there."""
+
+    folder: Path
+    site: str
+    coordinator: str
+    datasets: tuple[Dataset, ...] = ()
+    policy: Policy = field(default_factory=Policy)
+    extra_ca: Path | None = None  # a hospital proxy that opens TLS signs with its own authority
+    worker_network: bool = False  # a data base on the network: the worker then keeps its network
+
+    def dataset(self, study: str) -> Dataset | None:
+        """The data set of the study of this name."""
+        return next((dataset for dataset in self.datasets if dataset.study == study), None)
+
+    @property
+    def keys(self) -> Path:
+        """The folder of the keys, readable by its owner alone."""
+        return self.folder / "keys"
+
+    @property
+    def welcome(self) -> Path:
+        """What `join` keeps of the coordinator's welcome."""
+        return self.folder / "welcome.json"
+
+    @property
+    def outbox(self) -> Path:
+        """Every message that left."""
+        return self.folder / "outbox"
+
+    @property
+    def journal(self) -> Path:
+        """What came, was decided, left."""
+        return self.folder / "journal.jsonl"
+
+    @property
+    def ledger(self) -> Path:
+        """The privacy budget."""
+        return self.folder / "ledger.sqlite"
+
+    @property
+    def admissions(self) -> Path:
+        """Which studies this hospital approved."""
+        return self.folder / "admissions.sqlite"
+
+
+@dataclass(frozen=True)
+class CoordinatorConfig:
+    """One consortium's `coordinator.yaml`. `names` are the host names and addresses in the server's certificate."""
+
+    folder: Path
+    name: str
+    names: tuple[str, ...]
+    listen: str = "0.0.0.0:8443"
+    health: str = "127.0.0.1:8444"
+    gather_timeout_s: int = 86_400  # how long a study waits for its hospitals to connect and approve
+    max_request_mb: int = 16
+    requests_per_second: int = 100  # of one hospital
+
+    @property
+    def pki(self) -> Path:
+        """Keys and certificates."""
+        return self.folder / "pki"
+
+    @property
+    def database(self) -> Path:
+        """Members and studies."""
+        return self.folder / "coordinator.sqlite"
+
+    @property
+    def journal(self) -> Path:
+        """What was sent, received and decided."""
+        return self.folder / "journal.jsonl"
+
+    @property
+    def runs(self) -> Path:
+        """Runs, as a simulation leaves them."""
+        return self.folder / "runs"
+
+    @property
+    def sockets(self) -> Path:
+        """Sockets that only their owner can open."""
+        return self.folder / "sockets"
+
+
+def load_site(folder: Path) -> SiteConfig:
+    """Read `site.yaml` in a folder.
+
+    Raises:
+        ConfigError: the file cannot be read or holds mistakes; all of them are listed.
+    """
+    path = folder / SITE_FILE
+    top = _open(path)
+    name = top.text("site", "a hospital's name of a-z, 0-9, - and _", SITE_NAME)
+    config = SiteConfig(
+        folder=folder.resolve(),
+        site=name,
+        coordinator=_address(top, "coordinator", None),
+        datasets=_datasets(top.section("datasets", "a mapping of study: {connector, path}", required=False), folder),
+        policy=_policy(top.section("policy", "a mapping", required=False)),
+        extra_ca=_path(top, "extra_ca", folder),
+        worker_network=_truth(top, "worker_network", False),
+    )
+    return _close(path, top, config)
+
+
+def load_coordinator(folder: Path) -> CoordinatorConfig:
+    """Read `coordinator.yaml` in a folder.
+
+    Raises:
+        ConfigError: the file cannot be read or holds mistakes; all of them are listed.
+    """
+    path = folder / COORDINATOR_FILE
+    top = _open(path)
+    default = CoordinatorConfig(folder, "", ())
+    names = top.words("names", "a list of host names and addresses")
+    if not names or not all(_NAME.fullmatch(name) for name in names):
+        top.problem("names", "the host names and addresses that hospitals use", list(names) or None, "list them")
+    config = CoordinatorConfig(
+        folder=folder.resolve(),
+        name=top.text("name", "a name", limit=200),
+        names=names,
+        listen=_address(top, "listen", default.listen),
+        health=_address(top, "health", default.health),
+        gather_timeout_s=top.integer("gather_timeout_s", 1, 30 * 86_400, default.gather_timeout_s),
+        max_request_mb=top.integer("max_request_mb", 6, 1024, default.max_request_mb),
+        requests_per_second=top.integer("requests_per_second", 1, 100_000, default.requests_per_second),
+    )
+    return _close(path, top, config)
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """Host and port of `host:port`, the brackets of an IPv6 host taken off.
+
+    >>> split_address("[::1]:8443")
+    ('::1', 8443)
+    """
+    host, _, port = address.rpartition(":")
+    return host.strip("[]"), int(port)
+
+
+def _open(path: Path) -> Section:
+    document = read_yaml(path)
+    if not isinstance(document, dict):
+        raise ConfigError(str(path), ["expected a mapping of keys; see the README"])
+    return Section(document, "", [])
+
+
+def _close(path: Path, top: Section, config: Config) -> Config:
+    top.finish()
+    if top.problems:
+        raise ConfigError(str(path), top.problems)
+    return config
+
+
+def _address(section: Section, key: str, default: str | None) -> str:
+    if default is not None and section.values.get(key) is None:
+        section.take(key)
+        return default
+    text = section.text(key, "host:port", ADDRESS)
+    if text and not 0 < split_address(text)[1] < 65_536:
+        section.problem(key, "a port from 1 to 65535", text, "correct it")
+    return text
+
+
+def _truth(section: Section, key: str, default: bool) -> bool:
+    found = section.take(key)
+    if found is None or isinstance(found, bool):
+        return default if found is None else found
+    section.problem(key, "true or false", found, "correct it")
+    return default
+
+
+def _path(section: Section, key: str, folder: Path) -> Path | None:
+    return None if section.take(key) is None else folder.resolve() / section.text(key, "a file's path")
+
+
+def _policy(section: Section) -> Policy:
+    default = Policy()
+    policy = Policy(
+        section.number("max_epsilon", f"0 < epsilon <= {MAX_EPSILON:g}", 0, MAX_EPSILON, above=True, default=8.0),
+        section.number("delta", "0 < delta <= 0.01", 0, 0.01, above=True, default=default.delta),
+        section.integer("min_patients", 1, 10**9, default.min_patients),
+        _truth(section, "allow_privacy_none", default.allow_privacy_none),
+        _truth(section, "require_approval", default.require_approval),
+        section.integer("max_message_mb", 1, 100_000, default.max_message_mb),
+    )
+    section.finish()
+    return policy
+
+
+def _datasets(section: Section, folder: Path) -> tuple[Dataset, ...]:
+    datasets = []
+    for study in section.values:
+        if not SITE_NAME.fullmatch(study):
+            section.note(study, "expected a study's name of a-z, 0-9, - and _; rename it")
+        entry = section.section(study, "a mapping with connector and path")
+        source = DataSource(
+            entry.choice("connector", CONNECTORS, "csv"), folder.resolve() / entry.text("path", "a file's path")
+        )
+        identity = entry.optional_text("identity") or study
+        datasets.append(Dataset(study, source, identity))
+        entry.finish()
+    section.finish()
+    return tuple(datasets)

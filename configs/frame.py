@@ -1,0 +1,119 @@
+"""One message as bytes: what the seal signs, what the outbox keeps, what two processes of a node hand each other.
+
+A frame is a header (canonical JSON, its length before it) and the arrays' bytes behind it, in the order of their names.
+The same message always gives the same bytes, so its SHA-256 names it.
+
+>>> frame = Frame("train reply", {}, {"bias": b"\\x00" * 4})
+>>> Frame.decode(b"".join(frame.encode())) == frame, frame.sha256[:12]
+(True, 'ecfa29639eaf')
+>>> Frame.decode(b"\\x00\\x00\\x00\\x02{}")
+Traceback (most recent call last):
+    ...
+configs.errors.WireError: frame: expected a header of form, fields and arrays, found something else
+"""
+
+import hashlib
+import json
+import struct
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from configs.errors import WireError
+from configs.schema import canonical_json
+
+MAX_HEADER_BYTES = 4_000_000
+MAX_ARRAYS = 100_000
+_LENGTH = struct.Struct(">I")
+Buffer = bytes | bytearray | memoryview
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A form of configs/wire.py with its fields, and each array's bytes by name."""
+
+    form: str
+    fields: Mapping[str, str | int]
+    arrays: Mapping[str, Buffer] = field(default_factory=dict)
+
+    @property
+    def size(self) -> int:
+        """Bytes of the arrays."""
+        return sum(len(data) for data in self.arrays.values())
+
+    @cached_property
+    def sha256(self) -> str:
+        """Hash of the encoded frame, in hexadecimal."""
+        digest = hashlib.sha256()
+        for part in self.encode():
+            digest.update(part)
+        return digest.hexdigest()
+
+    def encode(self) -> Iterator[Buffer]:
+        """The frame's bytes, part by part, so that a large model is never copied."""
+        sizes = [[name, len(self.arrays[name])] for name in sorted(self.arrays)]
+        header = canonical_json({"form": self.form, "fields": dict(self.fields), "arrays": sizes}).encode("ascii")
+        yield _LENGTH.pack(len(header))
+        yield header
+        for name in sorted(self.arrays):
+            yield self.arrays[name]
+
+    @classmethod
+    def decode(cls, data: Buffer, max_bytes: int | None = None) -> "Frame":
+        """The frame in these bytes, all of them.
+
+        Raises:
+            WireError: it is not a frame, it is longer than it says, or larger than `max_bytes`.
+        """
+        view = memoryview(data)
+        position = 0
+
+        def take(count: int) -> bytes:
+            nonlocal position
+            if position + count > len(view):
+                raise WireError("frame: expected more bytes, found its end; it was cut short")
+            position += count
+            return bytes(view[position - count : position])
+
+        frame = cls.read(take, max_bytes)
+        if position != len(view):
+            raise WireError("frame: expected its end, found more bytes")
+        return frame
+
+    @classmethod
+    def read(cls, take: Callable[[int], Buffer], max_bytes: int | None = None) -> "Frame":
+        """The next frame of a stream. `take` returns exactly as many bytes as it is asked for.
+
+        Raises:
+            WireError: it is not a frame, or announces more than `max_bytes`, of which nothing is then read.
+        """
+        (length,) = _LENGTH.unpack(take(_LENGTH.size))
+        if length > MAX_HEADER_BYTES:
+            raise WireError(f"frame: expected a header of at most {MAX_HEADER_BYTES} bytes, found a longer one")
+        form, fields, sizes = _header(bytes(take(length)))
+        if max_bytes is not None and sum(sizes.values()) > max_bytes:
+            raise WireError(f"frame: expected at most {max_bytes} bytes of arrays, found more announced")
+        return cls(form, fields, {name: take(size) for name, size in sizes.items()})
+
+
+def _header(text: bytes) -> tuple[str, dict[str, str | int], dict[str, int]]:
+    try:
+        header = json.loads(text)
+        form, fields, arrays = header["form"], header["fields"], header["arrays"]
+        sizes = {name: size for name, size in arrays}
+        good = len(header) == 3 and len(sizes) == len(arrays) <= MAX_ARRAYS and list(sizes) == sorted(sizes)
+        good = good and isinstance(form, str) and isinstance(fields, dict)
+        good = good and all(type(value) in (str, int) for value in fields.values())
+        good = good and all(type(size) is int and 0 <= size < 2**40 for size in sizes.values())
+        good = good and canonical_json(header).encode("ascii") == text
+    except (ValueError, TypeError, KeyError, RecursionError):
+        good = False
+    if not good:
+        raise WireError("frame: expected a header of form, fields and arrays, found something else")
+    return form, fields, sizes
+
+
+def describe(frame: Frame) -> dict[str, Any]:
+    """What a person wants to know of a frame: its form, its fields, each array's size."""
+    return {"form": frame.form, "fields": dict(frame.fields), "arrays": {n: len(d) for n, d in frame.arrays.items()}}
