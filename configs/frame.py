@@ -101,7 +101,7 @@ def _header(text: bytes) -> tuple[str, dict[str, str | int], dict[str, int]]:
     try:
         header = json.loads(text)
         form, fields, arrays = header["form"], header["fields"], header["arrays"]
-        sizes = {name: size for name, size in arrays}
+        sizes = dict(arrays)
         good = len(header) == 3 and len(sizes) == len(arrays) <= MAX_ARRAYS and list(sizes) == sorted(sizes)
         good = good and isinstance(form, str) and isinstance(fields, dict)
         good = good and all(type(value) in (str, int) for value in fields.values())
