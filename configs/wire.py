@@ -20,6 +20,10 @@ HELLO = "query.hello"  # Flower message types: a category and an action
 TRAIN = "train"
 ARRAYS = "arrays"  # names of the records inside a message
 CONFIG = "config"
+SEAL = "seal"  # between machines: the signed statement of configs/seal.py, taken off before a handler sees the message
+SEAL_FIELDS = {"statement": 2000, "signature": 128}  # texts and their longest length
+
+WAITING_FOR_APPROVAL = 110  # the one refusal that time may change: the coordinator asks again
 
 ArraySpec = tuple[tuple[int, ...], str]  # shape, dtype
 
@@ -59,6 +63,11 @@ FORMS: dict[str, Form] = {
         (_STUDY, Field("round", int, 100_000, "number of the round, from 1")),
         arrays=True,
         purpose="the coordinator sends the shared model",
+    ),
+    "refusal": Form(
+        (Field("code", int, 999, "which kind of refusal"), Field("reason", str, 300, "a sentence that is fixed")),
+        arrays=False,
+        purpose="the hospital says that it does not take part, or not in this round",
     ),
     "train reply": Form((), arrays=True, purpose="the hospital returns the model that it trained"),
 }

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from flwr.app import Context, Message
+from flwr.app import Context, Message, RecordDict
 from flwr.serverapp import Grid, ServerApp
 
 from configs import wire
@@ -26,7 +26,8 @@ from strategies.messages import content, read
 from strategies.tasks.tabular import task_of
 
 log = logging.getLogger("archipel.server")
-NODE_POLL_S = 0.1
+NODE_POLL_S, SLOWEST_POLL_S = 0.1, 10.0
+HELLO_TIMEOUT_S = 60.0  # of one proposal between machines; who does not answer is asked again
 Observer = Callable[["RoundRecord", Arrays], None]
 
 
@@ -38,6 +39,19 @@ class RoundRecord:
     contributed: Mapping[str, int]
     missing: Mapping[str, str]
     seconds: float
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """What only real hospitals need: time to connect and to approve, names of nodes, and a way to stop.
+
+    `site_of` names a node's hospital, `presence` is told what each hospital does, `stopped` is asked between rounds.
+    """
+
+    gather_timeout_s: float
+    site_of: Callable[[int], str | None]
+    presence: Callable[[str, str], None] = lambda site, state: None
+    stopped: Callable[[], bool] = lambda: False
 
 
 @dataclass
@@ -77,16 +91,18 @@ def conduct(
     journal: Journal | None = None,
     observer: Observer = lambda record, model: None,
     initial: Arrays | None = None,
+    deployment: Deployment | None = None,
 ) -> Conducted:
     """Run a study to its end, from its newest checkpoint if there is one.
 
     Args:
         initial: another starting point than the study's own, for comparisons that must begin where another began.
+        deployment: between machines; without it every hospital is there at once and answers at once.
 
     Raises:
         CheckpointError: the checkpoint cannot be used.
     """
-    conductor = _Conductor(grid, study, checkpoints, journal, observer, initial)
+    conductor = _Conductor(grid, study, checkpoints, journal, observer, initial, deployment)
     return conductor.run()
 
 
@@ -101,8 +117,9 @@ class _Conductor:
         journal: Journal | None,
         observer: Observer,
         initial: Arrays | None,
+        deployment: Deployment | None = None,
     ) -> None:
-        self.grid, self.study, self.observer = grid, study, observer
+        self.grid, self.study, self.observer, self.deployment = grid, study, observer, deployment
         self.checkpoints, self.journal = checkpoints, journal
         task = task_of(study)
         self.parameters = task.parameters
@@ -126,38 +143,75 @@ class _Conductor:
         if restored:
             self._restore(restored, strategy)
         while self.rounds.outcome == "RUNNING":
+            if self._stopped():
+                self.rounds = self.rounds.abandon(f"stopped by the consortium after round {self.rounds.done}")
+                break
             result.records.append(self._round(strategy, nodes))
         result.rounds, result.model = self.rounds, self._final_model()
         self._write("end", outcome=self.rounds.outcome, why=self.rounds.why)
         return result
 
     def _gather(self) -> tuple[dict[str, int], dict[str, int]]:
-        """Propose the study to every node; those that take part, by name."""
+        """Propose the study to every node that connects; those that take part, by name.
+
+        Ends when every hospital of the study has answered for good, when the time is over, or when it is stopped. A
+        hospital that has not approved the study yet is asked again.
+        """
         fields: dict[str, str | int] = {"protocol": wire.PROTOCOL, "study": self.study.canonical}
         proposal = content("hello", fields)
-        messages = [Message(proposal, dst_node_id=node, message_type=wire.HELLO) for node in self._await_nodes()]
+        expected = len(self.study.sites) or self.study.training.quorum
+        deadline = time.monotonic() + self._gather_timeout_s
         nodes: dict[str, int] = {}
         sent: dict[str, int] = {}
-        for reply in self._exchange(messages):
+        answered: set[int] = set()
+        pause = NODE_POLL_S
+        while True:
+            asked = sorted(set(self.grid.get_node_ids()) - answered)
+            late = time.monotonic() >= deadline or self._stopped()
+            if len(asked) + len(answered) >= expected or late or (asked and self.deployment):
+                self._propose(proposal, asked, nodes, sent, answered)
+            if len(answered) >= expected or late:
+                break
+            time.sleep(pause)
+            pause = min(pause * 1.5, SLOWEST_POLL_S)
+        self._write("gathered", study_sha256=self.study.sha256, sites=sorted(nodes), bytes=sent)
+        return dict(sorted(nodes.items())), sent
+
+    def _propose(
+        self, proposal: RecordDict, asked: list[int], nodes: dict[str, int], sent: dict[str, int], answered: set[int]
+    ) -> None:
+        """Ask some nodes once; `answered` grows by those that need not be asked again."""
+        messages = [Message(proposal, dst_node_id=node, message_type=wire.HELLO) for node in asked]
+        if not self.deployment:
+            answered.update(asked)  # in one machine who does not answer at once never will
+        for reply in self._exchange(messages, HELLO_TIMEOUT_S if self.deployment else None):
+            node = reply.metadata.src_node_id
             if reply.has_error():
-                self._write("refused", code=reply.error.code, reason=_plain(reply.error.reason))
+                reason = _plain(reply.error.reason)
+                self._presence(node, reason)
+                if reply.error.code != wire.WAITING_FOR_APPROVAL or not self.deployment:
+                    self._write("refused", code=reply.error.code, reason=reason)
+                    answered.add(node)
                 continue
+            answered.add(node)
             try:
                 site = self._read_hello(reply, nodes)
             except WireError as error:
                 self._write("refused", code=0, reason=str(error)[:200])
                 continue
-            nodes[site], sent[site] = reply.metadata.src_node_id, len(site) + 64
-        self._write("gathered", study_sha256=self.study.sha256, sites=sorted(nodes), bytes=sent)
-        return dict(sorted(nodes.items())), sent
+            nodes[site], sent[site] = node, len(site) + 64
+            self._presence(node, "takes part")
 
-    def _await_nodes(self) -> list[int]:
-        """The connected nodes, once all hospitals of the study are there or the time of one round has passed."""
-        expected = len(self.study.sites) or self.study.training.quorum
-        deadline = time.monotonic() + self.study.training.round_timeout_s
-        while len(nodes := sorted(self.grid.get_node_ids())) < expected and time.monotonic() < deadline:
-            time.sleep(NODE_POLL_S)
-        return nodes
+    @property
+    def _gather_timeout_s(self) -> float:
+        return self.deployment.gather_timeout_s if self.deployment else self.study.training.round_timeout_s
+
+    def _stopped(self) -> bool:
+        return self.deployment is not None and self.deployment.stopped()
+
+    def _presence(self, node: int, state: str) -> None:
+        if self.deployment and (site := self.deployment.site_of(node)):
+            self.deployment.presence(site, state)
 
     def _read_hello(self, reply: Message, nodes: Mapping[str, int]) -> str:
         fields = read("hello reply", reply.content).fields
@@ -178,6 +232,9 @@ class _Conductor:
         config = content("train", fields, self.model, self.parameters).config_records[wire.CONFIG]
         replies = self._exchange(list(strategy.configure_train(number, shared, config, self.grid)))
         valid, sent, missing = self._judge(replies, nodes)
+        if self._stopped() and len(sent) < len(nodes):
+            self.rounds = self.rounds.abandon(f"stopped by the consortium in round {number}")
+            return RoundRecord(number, sent, missing, time.monotonic() - started)
         self.rounds = self.rounds.close(set(sent))
         record = RoundRecord(number, sent, missing, time.monotonic() - started)
         if self.rounds.outcome != "INCOMPLETE":
@@ -240,8 +297,11 @@ class _Conductor:
     def _final_model(self) -> Arrays:
         return aggregate.mean_of(self.sums, self.averaged) if self.averaged else self.model
 
-    def _exchange(self, messages: list[Message]) -> list[Message]:
-        return list(self.grid.send_and_receive(messages, timeout=self.study.training.round_timeout_s))
+    def _exchange(self, messages: list[Message], timeout_s: float | None = None) -> list[Message]:
+        if not messages:
+            return []
+        timeout_s = self.study.training.round_timeout_s if timeout_s is None else timeout_s
+        return list(self.grid.send_and_receive(messages, timeout=timeout_s))
 
     def _write(self, kind: str, **facts: object) -> None:
         if self.journal:

@@ -5,7 +5,7 @@ more slowly while they do not. The only file, with server/superlink.py, that kno
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,11 +39,12 @@ QUICK_S, SLOW_S, SLOWER = 0.02, 0.5, 1.3  # intervals between two looks for repl
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A registered node. `public_key` is its SubjectPublicKeyInfo in PEM, as Flower keeps it."""
+    """A registered node. `public_key` is in PEM, as Flower keeps it; `since` is when its process last connected."""
 
     node_id: int
     public_key: bytes
     online: bool
+    since: str
 
 
 def over_socket(client: Any, socket: Path, *, timeout_s: float = 30.0) -> Any:
@@ -86,7 +87,9 @@ class Link:
     def nodes(self) -> dict[int, Node]:
         """Every registered node by id."""
         listed = self._control.ListNodes(ListNodesRequest()).nodes_info
-        return {n.node_id: Node(n.node_id, bytes(n.public_key), n.status == "online") for n in listed}
+        return {
+            n.node_id: Node(n.node_id, bytes(n.public_key), n.status == "online", n.last_activated_at) for n in listed
+        }
 
     def admit(self, public_key: bytes) -> int:
         """Register a node's public key and return its id."""
@@ -157,19 +160,15 @@ class LinkGrid(HttpGrid):
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
         """Send, and gather replies until all are there or the time is over."""
-        return list(self.exchange(list(messages), timeout, lambda: False))
-
-    def exchange(
-        self, messages: list[Message], timeout: float | None, stopped: Callable[[], bool]
-    ) -> Iterator[Message]:
-        """The replies as they come, until all are there, the time is over, or `stopped` says so."""
-        waiting = {message_id for message_id in self.push_messages(messages) if message_id}
+        waiting = {message_id for message_id in self.push_messages(list(messages)) if message_id}
         deadline = time.monotonic() + (timeout if timeout is not None else float("inf"))
+        gathered: list[Message] = []
         interval = QUICK_S
-        while waiting and time.monotonic() < deadline and not stopped():
+        while waiting and time.monotonic() < deadline:
             replies = list(self.pull_messages(waiting))
             waiting -= {reply.metadata.reply_to_message_id for reply in replies}
-            yield from replies
+            gathered += replies
             interval = QUICK_S if replies else min(interval * SLOWER, SLOW_S)
             if waiting:
                 time.sleep(interval)
+        return gathered

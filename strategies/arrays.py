@@ -49,6 +49,12 @@ def from_record(record: ArrayRecord, specs: Mapping[str, ArraySpec]) -> Arrays:
     return {name: _from_array(name, record[name], expected) for name, expected in specs.items()}
 
 
+def array_of(expected: ArraySpec, data: bytes | bytearray | memoryview) -> Array:
+    """An array of this shape and type around these bytes; `from_record` checks that they agree."""
+    shape, dtype = expected
+    return Array(dtype, shape, _STYPE, bytes(data))
+
+
 def payload_bytes(record: ArrayRecord) -> int:
     """Bytes of the arrays and their names, as they are sent."""
     return sum(len(name) + len(array.data) for name, array in record.items())

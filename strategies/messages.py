@@ -1,5 +1,7 @@
 """Flower messages <-> the forms of configs/wire.py, checked in both directions on both sides.
 
+Between machines a message also carries a seal: a signed statement about its content (`seal`, `unseal`).
+
 >>> sent = content("hello reply", {"protocol": 1, "site": "lille", "study_sha256": "ab"})
 >>> read("hello reply", sent).fields["site"]
 'lille'
@@ -16,8 +18,12 @@ from typing import Any
 from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 
 from configs import wire
+from configs.errors import SealError, WireError
+from configs.frame import Frame
+from configs.seal import Statement
 from configs.wire import ArraySpec
-from strategies.arrays import Arrays, from_record, spec, to_record
+from strategies.arrays import Arrays, array_of, from_record, spec, to_record
+from strategies.keys import SigningKey, verify
 
 _RECORDS = {wire.ARRAYS: ArrayRecord, wire.CONFIG: ConfigRecord}  # no other record, and none of another kind
 
@@ -63,3 +69,61 @@ def read(form: str, records: RecordDict, expected: Mapping[str, ArraySpec] | Non
     wire.check(form, fields, {name: spec(array) for name, array in record.items()}, expected or {})
     carries = wire.FORMS[form].arrays
     return Received(fields, from_record(record, expected or {}) if carries else {})
+
+
+def to_frame(form: str, records: RecordDict, expected: Mapping[str, ArraySpec] | None = None) -> Frame:
+    """The same message as bytes.
+
+    Raises:
+        WireError: it does not follow its form.
+    """
+    fields = read(form, records, expected).fields
+    arrays = records.get(wire.ARRAYS)
+    held = arrays if isinstance(arrays, ArrayRecord) else ArrayRecord()
+    return Frame(form, fields, {name: array.data for name, array in held.items()})
+
+
+def from_frame(form: str, frame: Frame, expected: Mapping[str, ArraySpec] | None = None) -> RecordDict:
+    """The message in a frame, in the order of `expected`.
+
+    Raises:
+        WireError: it is of another form, or does not follow it.
+    """
+    if frame.form != form:
+        raise WireError(f"frame: expected {form}, found another form")
+    carries = (expected or {}) if wire.FORMS[form].arrays else {}
+    if set(frame.arrays) != set(carries):
+        raise WireError(f"{form}: expected the model's arrays, found others")
+    records = RecordDict()
+    if carries:
+        records[wire.ARRAYS] = ArrayRecord({name: array_of(spec, frame.arrays[name]) for name, spec in carries.items()})
+    if frame.fields:
+        records[wire.CONFIG] = ConfigRecord(dict(frame.fields))
+    read(form, records, expected)
+    return records
+
+
+def seal(records: RecordDict, statement: Statement, key: SigningKey) -> RecordDict:
+    """The message with its seal."""
+    signature = key.sign(statement.text.encode("ascii"))
+    records[wire.SEAL] = ConfigRecord({"statement": statement.text, "signature": signature})
+    return records
+
+
+def unseal(records: RecordDict, public: str) -> Statement:
+    """Take the seal off and check its signature; what it states is for the caller to compare.
+
+    Raises:
+        SealError: there is none, or another key made it.
+    """
+    record = records.pop(wire.SEAL, None)
+    fields = dict(record) if isinstance(record, ConfigRecord) else {}
+    if set(fields) != set(wire.SEAL_FIELDS):
+        raise SealError("seal: expected a statement and a signature, found none; the message was not sealed")
+    for name, limit in wire.SEAL_FIELDS.items():
+        if not isinstance(value := fields[name], str) or len(value) > limit or not value.isascii():
+            raise SealError(f"seal: expected {name} as text of at most {limit} characters, found something else")
+    statement, signature = str(fields["statement"]), str(fields["signature"])
+    if not verify(public, statement.encode("ascii"), signature):
+        raise SealError("seal: the signature is not by the expected key; the message was forged or changed")
+    return Statement.parse(statement)

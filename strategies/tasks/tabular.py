@@ -23,6 +23,7 @@ from torch.nn import functional
 from configs import schema
 from configs.schema import Model, Study
 from configs.wire import ArraySpec
+from strategies.tasks.shapes import outputs_of, parameters_of
 
 Arrays = dict[str, NDArray[np.float32]]
 
@@ -47,8 +48,7 @@ class TabularTask:
     @property
     def parameters(self) -> Mapping[str, ArraySpec]:
         """Name -> (shape, dtype) of what crosses the wire, in the model's order."""
-        with torch.device("meta"):
-            return {name: (tuple(p.shape), "float32") for name, p in self.build().named_parameters()}
+        return parameters_of(self.model, self.inputs, self.outputs)
 
     def initial(self, seed: int) -> Arrays:
         """The shared starting point: zeros, or PyTorch's default initialisation under `seed`."""
@@ -107,4 +107,4 @@ def tabular_task(task: schema.Task, model: Model, inputs: int) -> TabularTask:
 
 def task_of(study: Study) -> TabularTask:
     """The task that a study describes."""
-    return tabular_task(study.task, study.model, len(study.inputs))
+    return TabularTask(study.task, study.model, len(study.inputs), outputs_of(study))

@@ -19,6 +19,7 @@ FIELDS: dict[str, dict[str, Any]] = {
     "hello": {"protocol": 1, "study": "{}"},
     "hello reply": {"protocol": 1, "site": "lille", "study_sha256": "a" * 64},
     "train": {"study_sha256": "a" * 64, "round": 3},
+    "refusal": {"code": 110, "reason": "not approved yet"},
     "train reply": {},
 }
 forms = pytest.mark.parametrize("form", FIELDS)
@@ -51,7 +52,7 @@ def test_an_honest_message_is_read_as_it_was_sent(form: str) -> None:
 @forms
 @given(
     name=st.text(min_size=1, max_size=100).filter(
-        lambda n: n not in ("protocol", "study", "site", "study_sha256", "round")
+        lambda n: n not in ("protocol", "study", "site", "study_sha256", "round", "code", "reason")
     )
 )
 def test_a_field_that_is_not_listed_is_refused(form: str, name: str) -> None:

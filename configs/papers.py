@@ -1,0 +1,93 @@
+"""The two papers that a hospital and a consortium exchange once, by mail: a request to take part and its welcome.
+
+Neither holds a secret. The request carries the hospital's public keys, the welcome the certificate that the consortium
+made for them. Both have a fingerprint that two people can read to each other over the telephone.
+
+>>> Request("lille", "-----BEGIN CERTIFICATE REQUEST-----", "ab" * 32, "00" * 64).fingerprint
+'e766-000d-aeb5-afb4-85be'
+"""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, fields
+from typing import Any, TypeVar
+
+from configs.errors import ConfigError
+from configs.schema import canonical_json
+
+MAX_PAPER_BYTES = 100_000
+Paper = TypeVar("Paper", "Request", "Welcome")
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A hospital asks to take part.
+
+    `signing_request` is a PKCS #10 request in PEM, signed by the key that will open connections; `signing_key` is the
+    Ed25519 key of its messages, in hexadecimal; `proof` is that key's signature over the rest.
+    """
+
+    site: str
+    signing_request: str
+    signing_key: str
+    proof: str
+
+    @property
+    def statement(self) -> bytes:
+        """What `proof` signs."""
+        body = {"site": self.site, "signing_request": self.signing_request, "signing_key": self.signing_key}
+        return canonical_json(body).encode("ascii")
+
+    @property
+    def fingerprint(self) -> str:
+        """Something to compare over the telephone."""
+        return _fingerprint(self.statement)
+
+
+@dataclass(frozen=True, slots=True)
+class Welcome:
+    """The consortium's answer: where the door is, whom to trust, and the hospital's certificate."""
+
+    site: str
+    coordinator: str
+    ca_certificate: str
+    certificate: str
+    coordinator_key: str
+    version: str
+    flwr: str
+    without_certificate: bool = False  # an explicit exception: message signatures alone
+
+    @property
+    def fingerprint(self) -> str:
+        """Something to compare over the telephone: of whom to trust, not of who is welcomed."""
+        return _fingerprint(f"{self.ca_certificate}{self.coordinator_key}".encode())
+
+
+def to_json(paper: Request | Welcome) -> bytes:
+    """The paper as a file."""
+    return (json.dumps(asdict(paper), indent=1) + "\n").encode("ascii")
+
+
+def from_json(kind: type[Paper], data: bytes, source: str) -> Paper:
+    """The paper in a file's bytes; whoever wrote them may be hostile.
+
+    Raises:
+        ConfigError: it is not such a paper.
+    """
+    expected = {f.name: f.type for f in fields(kind)}
+    try:
+        values: Any = json.loads(data) if len(data) <= MAX_PAPER_BYTES else None
+    except (ValueError, RecursionError):
+        values = None
+    if not isinstance(values, dict) or set(values) != set(expected):
+        names = ", ".join(expected)
+        raise ConfigError(source, [f"expected a {kind.__name__.lower()} with {names}; ask for the file again"])
+    wrong = [name for name, wanted in expected.items() if type(values[name]) is not wanted]
+    if wrong:
+        raise ConfigError(source, [f"{name}: expected {expected[name]}; ask for the file again" for name in wrong])
+    return kind(**values)
+
+
+def _fingerprint(data: bytes) -> str:
+    digest = hashlib.sha256(data).hexdigest()
+    return "-".join(digest[i : i + 4] for i in range(0, 20, 4))

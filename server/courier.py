@@ -1,0 +1,280 @@
+"""The coordinator's Flower `Grid` for real hospitals: seals what is sent, opens what comes back, repeats what was lost.
+
+`conduct` sends and receives plain messages of configs/wire.py, as in a simulation. Here each gets a seal (who to whom,
+run, round, study, message, hash of the content), each reply's seal is checked against the hospital's own key, and a
+hospital that was away is asked again: it answers the same instruction with the same bytes, so that nothing is trained
+or spent twice. Nothing here knows what a model is.
+"""
+
+import logging
+import time
+import uuid
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from flwr.app import Error, Message, RecordDict
+from flwr.serverapp import Grid
+from flwr.supercore.run import Run
+
+from configs import wire
+from configs.errors import WireError
+from configs.frame import Frame
+from configs.journal import Journal
+from configs.schema import Study
+from configs.seal import COORDINATOR, Statement
+from server.link import QUICK_S, SLOW_S, SLOWER, Node
+from server.membership import Member
+from strategies.keys import SigningKey
+from strategies.messages import read, seal, to_frame, unseal
+from strategies.tasks.shapes import study_parameters
+
+log = logging.getLogger("archipel.courier")
+LOOK_S = 1.0  # how often to look who is connected while replies are awaited
+AWAY = "away/"  # stands for Flower's id of an instruction whose hospital was not reached
+BAD_SEAL = 150  # a code of the coordinator's own, beside those of client/egress.py
+FORMS = {wire.HELLO: ("hello", "hello reply"), wire.TRAIN: ("train", "train reply")}
+
+
+class Carrier(Protocol):
+    """What is needed of a grid: server/link.py's."""
+
+    run: Run
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        """Send; the messages' ids."""
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        """The replies that are there."""
+
+
+@dataclass
+class _Sent:
+    """An instruction under way. `since` is the start of the node that it was sent to."""
+
+    original: Message
+    member: Member
+    statement: Statement
+    since: str
+
+
+@dataclass(frozen=True)
+class Watch:
+    """What the courier tells whoever watches: a hospital's epsilon; and whether it was asked to stop."""
+
+    epsilon: Callable[[str, str], None] = lambda site, epsilon: None
+    stopped: Callable[[], bool] = lambda: False
+
+
+class Courier(Grid):
+    """A Grid for one run."""
+
+    def __init__(
+        self,
+        carrier: Carrier,
+        nodes: Callable[[], Mapping[int, Node]],
+        members: Callable[[], Mapping[str, Member]],
+        *,
+        run: str,
+        study: Study,
+        key: SigningKey,
+        journal: Journal,
+        watch: Watch | None = None,
+    ) -> None:
+        self._carrier, self._nodes, self._members = carrier, nodes, members
+        self._run_name, self._study, self._key, self._journal = run, study, key, journal
+        self._watch = watch or Watch()
+        self._parameters = study_parameters(study)
+
+    # What Flower asks of a Grid
+
+    def set_run(self, run: Run) -> None:
+        """The run is the carrier's."""
+
+    @property
+    def run(self) -> Run:
+        """Run information."""
+        return self._carrier.run
+
+    def create_message(self, *arguments: Any, **named: Any) -> Message:
+        """Deprecated in Flower; nothing here uses it."""
+        raise NotImplementedError
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        """Unsealed messages do not leave."""
+        raise NotImplementedError
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        """Unsealed messages do not arrive."""
+        raise NotImplementedError
+
+    def get_node_ids(self) -> Iterable[int]:
+        """Nodes of admitted hospitals that are connected now."""
+        return sorted(node.node_id for node, _ in self._present().values() if node.online)
+
+    def site_of(self, node_id: int) -> str | None:
+        """The hospital that a node belongs to, by the key that it was admitted with."""
+        return next((site for site, (node, _) in self._present().items() if node.node_id == node_id), None)
+
+    def stopped(self) -> bool:
+        """Whether somebody asked the run to stop."""
+        return self._watch.stopped()
+
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
+        """Send each message sealed, and gather replies until all are there or the time is over.
+
+        A reply that is not what it should be comes back as an error of that hospital, never as content.
+        """
+        deadline = time.monotonic() + (timeout if timeout is not None else float("inf"))
+        expires = 0 if timeout is None else int(time.time() + timeout)
+        waiting = self._send(list(messages), expires)
+        replies: list[Message] = []
+        interval, looked = QUICK_S, time.monotonic()
+        while waiting and time.monotonic() < deadline and not self._watch.stopped():
+            asked = {flower_id for flower_id in waiting if not flower_id.startswith(AWAY)}
+            found = list(self._carrier.pull_messages(asked)) if asked else []
+            for reply in found:
+                sent = waiting.pop(reply.metadata.reply_to_message_id, None)
+                if sent is None:
+                    continue
+                if (opened := self._open(reply, sent)) is None:  # not reached: it is asked again when it is back
+                    waiting[AWAY + sent.statement.message] = sent
+                else:
+                    replies.append(opened)
+            if time.monotonic() - looked > LOOK_S:
+                looked = time.monotonic()
+                self._repeat(waiting, expires)
+            interval = QUICK_S if found else min(interval * SLOWER, SLOW_S)
+            if waiting:
+                time.sleep(interval)
+        return replies
+
+    # Sending
+
+    def _send(self, messages: list[Message], expires: int) -> dict[str, _Sent]:
+        """Seal and send; the instructions under way by Flower's message id."""
+        by_node = {node.node_id: (node, member) for node, member in self._present().values()}
+        frames: dict[int, Frame] = {}  # of equal contents, hashed once
+        sealed, sent = [], []
+        for message in messages:
+            node_id = message.metadata.dst_node_id
+            if node_id not in by_node:
+                log.warning("a hospital was revoked or is gone; nothing is sent to it")
+                continue
+            node, member = by_node[node_id]
+            frame = self._frame(message, frames)
+            statement = self._state(message, member.site, frame, expires)
+            records = seal(RecordDict(dict(message.content)), statement, self._key)
+            sealed.append(_message(records, message))
+            sent.append(_Sent(message, member, statement, node.since))
+            self._journal.append("sent", **_facts(statement), form=frame.form, bytes=frame.size)
+        ids = self._carrier.push_messages(sealed) if sealed else []
+        return {message_id: s for message_id, s in zip(ids, sent, strict=True) if message_id}
+
+    def _frame(self, message: Message, frames: dict[int, Frame]) -> Frame:
+        form = FORMS[message.metadata.message_type][0]
+        arrays = message.content.get(wire.ARRAYS)
+        known = frames.get(id(arrays)) if arrays is not None else None
+        frame = known or to_frame(form, message.content, self._parameters)
+        if arrays is not None:
+            frames[id(arrays)] = frame
+        return frame
+
+    def _state(self, message: Message, site: str, frame: Frame, expires: int) -> Statement:
+        return Statement(
+            sender=COORDINATOR,
+            to=site,
+            run=self._run_name,
+            round=int(frame.fields.get("round", 0)),
+            study=self._study.sha256,
+            message=uuid.uuid4().hex,
+            content=frame.sha256,
+            answers="",
+            expires=expires,
+            journal=self._journal.head,
+            epsilon="",
+        )
+
+    def _repeat(self, waiting: dict[str, _Sent], expires: int) -> None:
+        """Ask hospitals again whose node came back, or started anew, after they were asked."""
+        present = self._present()
+        again = {
+            flower_id: sent
+            for flower_id, sent in waiting.items()
+            if sent.member.site in present and present[sent.member.site][0].online
+            if present[sent.member.site][0].since != sent.since or flower_id.startswith(AWAY)
+        }
+        for flower_id, sent in again.items():
+            del waiting[flower_id]
+            self._journal.append("repeated", site=sent.member.site, message=sent.statement.message)
+        waiting.update(self._send([sent.original for sent in again.values()], expires))
+
+    # Receiving
+
+    def _open(self, reply: Message, sent: _Sent) -> Message | None:
+        """The reply without its seal; an error that names its reason; None if the hospital was not reached."""
+        if reply.has_error():
+            log.info("%s: %s", sent.member.site, reply.error.reason)
+            return None
+        try:
+            if sent.member.site not in self._members():
+                raise WireError("it was revoked while it worked")
+            return self._unsealed(reply.content, sent)
+        except WireError as error:
+            self._journal.append("refused", site=sent.member.site, answers=sent.statement.message, why=str(error)[:200])
+            log.warning("%s: its reply is refused: %s", sent.member.site, error)
+            return Message(Error(code=BAD_SEAL, reason=f"its reply was refused: {error}"[:300]), reply_to=sent.original)
+
+    def _unsealed(self, records: RecordDict, sent: _Sent) -> Message:
+        said = unseal(records, sent.member.signing_key)
+        config = records.get(wire.CONFIG)
+        refusal = wire.ARRAYS not in records and config is not None and "code" in config
+        form = "refusal" if refusal else FORMS[sent.original.metadata.message_type][1]
+        frame = to_frame(form, records, self._parameters)
+        asked = sent.statement
+        said.require(
+            sender=asked.to,
+            to=COORDINATOR,
+            run=asked.run,
+            round=asked.round,
+            study=asked.study,
+            content=frame.sha256,
+            answers=asked.message,
+        )
+        if form == "hello reply" and frame.fields["site"] != asked.to:
+            raise WireError("hello reply: expected the hospital's own name, found another's")
+        self._journal.append("received", **_facts(said), form=form, bytes=frame.size)
+        if said.epsilon:
+            self._watch.epsilon(asked.to, said.epsilon)
+        if refusal:
+            fields = read(form, records).fields
+            return Message(Error(code=fields["code"], reason=fields["reason"]), reply_to=sent.original)
+        return Message(records, reply_to=sent.original)
+
+    def _present(self) -> dict[str, tuple[Node, Member]]:
+        """Hospital -> its node, for admitted hospitals that have one."""
+        by_key = {member.public_key: member for member in self._members().values()}
+        return {
+            by_key[node.public_key].site: (node, by_key[node.public_key])
+            for node in self._nodes().values()
+            if node.public_key in by_key
+        }
+
+
+def _message(records: RecordDict, original: Message) -> Message:
+    meta = original.metadata
+    return Message(records, dst_node_id=meta.dst_node_id, message_type=meta.message_type)
+
+
+def _facts(said: Statement) -> dict[str, object]:
+    """What the journal keeps of a message: enough to prove what was sent, and what the other side's journal said."""
+    return {
+        "site": said.to if said.sender == COORDINATOR else said.sender,
+        "run": said.run,
+        "round": said.round,
+        "study": said.study,
+        "message": said.message,
+        "content": said.content,
+        "answers": said.answers,
+        "their_journal" if said.sender != COORDINATOR else "journal": said.journal,
+    }

@@ -1,0 +1,230 @@
+"""Who takes part, and which studies wait: the coordinator's own facts, in SQLite, so that they outlive every process.
+
+The gateway, the coordinator and the command line read and write the same file; each opens it for itself.
+
+>>> from tempfile import TemporaryDirectory
+>>> with TemporaryDirectory() as folder:
+...     members = Membership.open(Path(folder) / "coordinator.sqlite")
+...     members.admit(Member("lille", b"PEM", "ab" * 32, "2027-01-01T00:00:00+00:00"))
+...     members.revoke("lille")
+...     members.lookup(b"PEM") is None, members.sites()[0].revoked
+...     members.close()
+(True, True)
+"""
+
+import sqlite3
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from configs.errors import RunError
+
+if TYPE_CHECKING:
+    from server.gateway import Admitted
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS members (
+    site TEXT PRIMARY KEY,
+    public_key BLOB NOT NULL UNIQUE,
+    signing_key TEXT NOT NULL UNIQUE,
+    expires TEXT NOT NULL,
+    without_certificate INTEGER NOT NULL DEFAULT 0,
+    revoked INTEGER NOT NULL DEFAULT 0,
+    admitted TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%SZ', 'now'))
+);
+CREATE TABLE IF NOT EXISTS runs (
+    id INTEGER PRIMARY KEY,
+    name TEXT NOT NULL UNIQUE,
+    state TEXT NOT NULL CHECK (state IN ('QUEUED', 'WAITING', 'RUNNING', 'STOPPING', 'COMPLETE', 'INCOMPLETE')),
+    why TEXT NOT NULL DEFAULT '',
+    attempt INTEGER NOT NULL DEFAULT 0
+);
+CREATE TABLE IF NOT EXISTS presence (
+    run TEXT NOT NULL,
+    site TEXT NOT NULL,
+    state TEXT NOT NULL,
+    epsilon TEXT NOT NULL DEFAULT '',
+    PRIMARY KEY (run, site)
+);
+CREATE TABLE IF NOT EXISTS connected (site TEXT PRIMARY KEY, online INTEGER NOT NULL);
+"""
+ENDED = ("COMPLETE", "INCOMPLETE")
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A hospital: `public_key` opens connections (PEM), `signing_key` signs messages (hexadecimal)."""
+
+    site: str
+    public_key: bytes
+    signing_key: str
+    expires: str
+    without_certificate: bool = False
+    revoked: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RunState:
+    """A submitted study. QUEUED, WAITING for hospitals, RUNNING, STOPPING, or ended COMPLETE or INCOMPLETE."""
+
+    name: str
+    state: str
+    why: str
+    attempt: int
+
+
+class Membership:
+    """The file `coordinator.sqlite`."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        self._connection.executescript(_SCHEMA)
+
+    @classmethod
+    def open(cls, path: Path) -> "Membership":
+        """Open or create it.
+
+        Raises:
+            RunError: it cannot be opened.
+        """
+        try:
+            connection = sqlite3.connect(path, timeout=30.0, isolation_level=None, check_same_thread=False)
+            connection.execute("PRAGMA journal_mode = WAL")
+            return cls(connection)
+        except sqlite3.Error as error:
+            raise RunError(f"{path}: the coordinator's database cannot be opened: {error}") from None
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._connection.close()
+
+    # Hospitals
+
+    def admit(self, member: Member) -> None:
+        """Take a hospital in, or again with new keys.
+
+        Raises:
+            RunError: its keys belong to another hospital.
+        """
+        try:
+            self._connection.execute(
+                "INSERT INTO members (site, public_key, signing_key, expires, without_certificate)"
+                " VALUES (?, ?, ?, ?, ?) ON CONFLICT (site) DO UPDATE SET public_key = excluded.public_key,"
+                " signing_key = excluded.signing_key, expires = excluded.expires, revoked = 0,"
+                " without_certificate = excluded.without_certificate",
+                (member.site, member.public_key, member.signing_key, member.expires, member.without_certificate),
+            )
+        except sqlite3.IntegrityError:
+            raise RunError(f"{member.site}: its keys are another hospital's; each hospital enrols by itself") from None
+
+    def revoke(self, site: str) -> None:
+        """Shut a hospital out; the gateway looks at every request, so that this also ends open connections.
+
+        Raises:
+            RunError: there is no such hospital.
+        """
+        if not self._connection.execute("UPDATE members SET revoked = 1 WHERE site = ?", (site,)).rowcount:
+            raise RunError(f"{site}: expected an admitted hospital, found none of that name; see: sites")
+
+    def sites(self) -> list[Member]:
+        """Every hospital, by name, revoked ones too."""
+        rows = self._connection.execute(
+            "SELECT site, public_key, signing_key, expires, without_certificate, revoked FROM members ORDER BY site"
+        )
+        return [Member(s, bytes(k), sk, e, bool(w), bool(r)) for s, k, sk, e, w, r in rows]
+
+    def members(self) -> dict[str, Member]:
+        """The hospitals that may take part, by name."""
+        return {member.site: member for member in self.sites() if not member.revoked}
+
+    def lookup(self, public_key: bytes) -> "Admitted | None":
+        """Who opens connections with this key, None for strangers and the revoked."""
+        from server.gateway import Admitted
+
+        row = self._connection.execute(
+            "SELECT site, without_certificate FROM members WHERE public_key = ? AND revoked = 0", (public_key,)
+        ).fetchone()
+        return Admitted(row[0], certificate_required=not row[1]) if row else None
+
+    def any_without_certificate(self) -> bool:
+        """Whether some hospital is admitted by its message signatures alone."""
+        query = "SELECT 1 FROM members WHERE without_certificate = 1 AND revoked = 0 LIMIT 1"
+        return self._connection.execute(query).fetchone() is not None
+
+    # Runs
+
+    def submit(self, name: str) -> None:
+        """Put a run into the queue, or an ended one again."""
+        self._connection.execute(
+            "INSERT INTO runs (name, state) VALUES (?, 'QUEUED')"
+            " ON CONFLICT (name) DO UPDATE SET state = 'QUEUED', why = ''",
+            (name,),
+        )
+
+    def runs(self) -> list[RunState]:
+        """Every run, oldest first."""
+        return [
+            RunState(*row) for row in self._connection.execute("SELECT name, state, why, attempt FROM runs ORDER BY id")
+        ]
+
+    def run(self, name: str) -> RunState | None:
+        """One run."""
+        return next((run for run in self.runs() if run.name == name), None)
+
+    def next_run(self) -> str | None:
+        """The run that has waited longest; it is WAITING for its hospitals from now on."""
+        row = self._connection.execute(
+            "UPDATE runs SET state = 'WAITING', attempt = attempt + 1 WHERE id ="
+            " (SELECT id FROM runs WHERE state = 'QUEUED' ORDER BY id LIMIT 1) RETURNING name"
+        ).fetchone()
+        return row[0] if row else None
+
+    def set_state(self, name: str, state: str, why: str = "") -> None:
+        """Write down how far a run is. A run that was asked to stop stays so until it ends."""
+        self._connection.execute(
+            "UPDATE runs SET state = ?, why = ? WHERE name = ?"
+            " AND (state != 'STOPPING' OR ? IN ('COMPLETE', 'INCOMPLETE'))",
+            (state, why, name, state),
+        )
+
+    def ask_to_stop(self, name: str) -> bool:
+        """Ask a run to stop after what it is doing; False if it has ended or there is none."""
+        stopped = self._connection.execute(
+            "UPDATE runs SET state = 'INCOMPLETE', why = 'stopped' WHERE name = ? AND state = 'QUEUED'", (name,)
+        ).rowcount
+        asked = self._connection.execute(
+            "UPDATE runs SET state = 'STOPPING' WHERE name = ? AND state IN ('WAITING', 'RUNNING')", (name,)
+        ).rowcount
+        return bool(stopped or asked)
+
+    def interrupted(self) -> list[str]:
+        """Runs that a process left behind: nobody conducts them any more."""
+        rows = self._connection.execute(
+            "UPDATE runs SET state = 'INCOMPLETE', why = 'the coordinator was interrupted; go on with: resume'"
+            " WHERE state IN ('WAITING', 'RUNNING', 'STOPPING') RETURNING name"
+        )
+        return [row[0] for row in rows.fetchall()]
+
+    def set_presence(self, run: str, site: str, state: str, epsilon: str = "") -> None:
+        """What a hospital does in a run: a word or a sentence, and the epsilon it last reported."""
+        self._connection.execute(
+            "INSERT INTO presence (run, site, state, epsilon) VALUES (?, ?, ?, ?) ON CONFLICT (run, site) DO UPDATE SET"
+            " state = excluded.state, epsilon = CASE excluded.epsilon WHEN '' THEN epsilon ELSE excluded.epsilon END",
+            (run, site, state, epsilon),
+        )
+
+    def presence(self, run: str) -> dict[str, tuple[str, str]]:
+        """Hospital -> what it does and its epsilon."""
+        rows = self._connection.execute("SELECT site, state, epsilon FROM presence WHERE run = ? ORDER BY site", (run,))
+        return {site: (state, epsilon) for site, state, epsilon in rows}
+
+    def set_connected(self, online: dict[str, bool]) -> None:
+        """Which hospitals' nodes are there now."""
+        self._connection.execute("BEGIN IMMEDIATE")
+        self._connection.execute("DELETE FROM connected")
+        self._connection.executemany("INSERT INTO connected VALUES (?, ?)", [(s, int(o)) for s, o in online.items()])
+        self._connection.execute("COMMIT")
+
+    def connected(self) -> set[str]:
+        """Hospitals whose node was there at the last look."""
+        return {row[0] for row in self._connection.execute("SELECT site FROM connected WHERE online = 1")}
