@@ -15,12 +15,8 @@ The gateway, the coordinator and the command line read and write the same file; 
 import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from configs.errors import RunError
-
-if TYPE_CHECKING:
-    from server.gateway import Admitted
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS members (
@@ -61,6 +57,14 @@ class Member:
     expires: str
     without_certificate: bool = False
     revoked: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """Whose key opens a connection. Without a certificate its messages' signatures alone say who it is."""
+
+    site: str
+    certificate_required: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,10 +141,8 @@ class Membership:
         """The hospitals that may take part, by name."""
         return {member.site: member for member in self.sites() if not member.revoked}
 
-    def lookup(self, public_key: bytes) -> "Admitted | None":
+    def lookup(self, public_key: bytes) -> Admitted | None:
         """Who opens connections with this key, None for strangers and the revoked."""
-        from server.gateway import Admitted
-
         row = self._connection.execute(
             "SELECT site, without_certificate FROM members WHERE public_key = ? AND revoked = 0", (public_key,)
         ).fetchone()

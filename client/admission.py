@@ -1,0 +1,146 @@
+"""Which studies this hospital approved. Only a person at the hospital changes that, one digest at a time.
+
+A study that arrives is kept as waiting, in its canonical form, so that it can be reviewed. Any change of a study is
+another digest, and waits anew.
+
+>>> from tempfile import TemporaryDirectory
+>>> with TemporaryDirectory() as folder:
+...     admissions = Admissions.open(Path(folder) / "admissions.sqlite")
+...     admissions.propose("ab" * 32, "heart", "{}").state
+...     admissions.decide("ab" * 32, "approved").state
+...     admissions.close()
+'waiting'
+'approved'
+"""
+
+import json
+import sqlite3
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from configs.errors import AdmissionError, RunError
+from configs.load import study_from
+from configs.schema import Study
+
+State = Literal["waiting", "approved", "refused"]
+MAX_WAITING = 1000  # a coordinator cannot fill this hospital's disk with proposals
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS studies (
+    sha256 TEXT PRIMARY KEY,
+    name TEXT NOT NULL,
+    canonical TEXT NOT NULL,
+    state TEXT NOT NULL CHECK (state IN ('waiting', 'approved', 'refused')),
+    why TEXT NOT NULL DEFAULT '',
+    arrived TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%SZ', 'now'))
+)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """One study as this hospital sees it."""
+
+    sha256: str
+    name: str
+    canonical: str
+    state: State
+    why: str
+    arrived: str
+
+    @property
+    def study(self) -> Study:
+        """The study itself."""
+        return study_from(json.loads(self.canonical), source=f"study {self.sha256[:12]}")
+
+
+class Admissions:
+    """The file `admissions.sqlite`."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        self._connection.execute(_SCHEMA)
+
+    @classmethod
+    def open(cls, path: Path) -> "Admissions":
+        """Open or create it.
+
+        Raises:
+            RunError: it cannot be opened.
+        """
+        try:
+            connection = sqlite3.connect(path, timeout=30.0, isolation_level=None, check_same_thread=False)
+            connection.execute("PRAGMA journal_mode = WAL")
+            return cls(connection)
+        except sqlite3.Error as error:
+            raise RunError(f"{path}: the list of approved studies cannot be opened: {error}") from None
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._connection.close()
+
+    def propose(self, sha256: str, name: str, canonical: str) -> Admission:
+        """Keep a study that arrived, as waiting unless it is known.
+
+        Raises:
+            RunError: too many wait already.
+        """
+        if (known := self.find(sha256)) is not None:
+            return known
+        if len([a for a in self.all() if a.state == "waiting"]) >= MAX_WAITING:
+            raise RunError(f"expected at most {MAX_WAITING} waiting studies, found more; refuse some")
+        self._connection.execute(
+            "INSERT OR IGNORE INTO studies (sha256, name, canonical, state) VALUES (?, ?, ?, 'waiting')",
+            (sha256, name, canonical),
+        )
+        return self.require_known(sha256)
+
+    def decide(self, digest: str, state: State, why: str = "") -> Admission:
+        """Approve or refuse the study whose digest begins like this.
+
+        Raises:
+            RunError: no study's digest does, or several do.
+        """
+        found = [a for a in self.all() if a.sha256.startswith(digest.lower())] if len(digest) >= 8 else []
+        if len(found) != 1:
+            raise RunError(
+                f"{digest[:64]!r}: expected the digest of one study (at least its first 8 characters), found "
+                f"{len(found)}; see: archipel-site review"
+            )
+        self._connection.execute(
+            "UPDATE studies SET state = ?, why = ? WHERE sha256 = ?", (state, why, found[0].sha256)
+        )
+        return self.require_known(found[0].sha256)
+
+    def all(self) -> list[Admission]:
+        """Every study that arrived, oldest first."""
+        rows = self._connection.execute(
+            "SELECT sha256, name, canonical, state, why, arrived FROM studies ORDER BY arrived, sha256"
+        )
+        return [Admission(*row) for row in rows]
+
+    def find(self, sha256: str) -> Admission | None:
+        """One study by its whole digest."""
+        row = self._connection.execute(
+            "SELECT sha256, name, canonical, state, why, arrived FROM studies WHERE sha256 = ?", (sha256,)
+        ).fetchone()
+        return Admission(*row) if row else None
+
+    def require_known(self, sha256: str) -> Admission:
+        """One study by its whole digest, which must be there."""
+        found = self.find(sha256)
+        assert found is not None
+        return found
+
+    def approved(self, sha256: str) -> Study:
+        """The study, if this hospital approved it.
+
+        Raises:
+            AdmissionError: it has not, or it refused.
+        """
+        found = self.find(sha256)
+        if found is None or found.state == "waiting":
+            raise AdmissionError("the hospital has not approved this study yet", waiting=True)
+        if found.state == "refused":
+            raise AdmissionError("the hospital refused this study", waiting=False)
+        return found.study

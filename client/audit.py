@@ -1,0 +1,143 @@
+"""What came, was decided, and left: the hospital's signed journal, and every message that left, byte for byte.
+
+A message is in the outbox and in the journal before its first byte is sent. Whoever shows an outbox file can prove with
+the journal that it is what left, and the coordinator's journal quotes the same hashes.
+"""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from configs.deployment import SiteConfig
+from configs.errors import JournalError, RunError
+from configs.frame import Frame
+from configs.journal import Journal, Record, read
+from strategies.keys import SigningKey, verify
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """One message that left."""
+
+    message: str
+    time: str
+    study: str
+    round: int
+    form: str
+    bytes: int
+    sha256: str
+
+
+class Audit:
+    """The journal and the outbox of one hospital."""
+
+    def __init__(self, config: SiteConfig, key: SigningKey) -> None:
+        self._config, self._key = config, key
+        self.journal = Journal(config.journal, sign=key.sign)
+        self._seen: set[str] = set()
+        self._kept: dict[tuple[str, str], str] = {}  # (study, content of the instruction) -> the message that answered
+        for record in read(config.journal) if config.journal.exists() else ():
+            self._remember(record.kind, record.facts)
+
+    def note(self, kind: str, **facts: object) -> None:
+        """Write one record."""
+        self.journal.append(kind, **facts)
+        self._remember(kind, facts)
+
+    def seen(self, message: str) -> bool:
+        """Whether an instruction was used before, in this process or an earlier one."""
+        return message in self._seen
+
+    def answer_to(self, study: str, content: str) -> Frame | None:
+        """What this hospital answered to the same instruction before: sent again, so that nothing is spent twice."""
+        message = self._kept.get((study, content))
+        path = self._config.outbox / f"{message}.frame"
+        return Frame.decode(path.read_bytes()) if message and path.is_file() else None
+
+    def keep(self, frame: Frame, message: str, *, study: str, round: int, answers: str, content: str) -> None:
+        """Keep a message that is about to leave: on disk first, then in the journal.
+
+        Args:
+            answers, content: the instruction's message id and the hash of its content.
+
+        Raises:
+            OSError: the disk is full; the message must not leave.
+        """
+        self._config.outbox.mkdir(mode=0o700, exist_ok=True)
+        _write(self._config.outbox / f"{message}.frame", frame)
+        self.note(
+            "sent",
+            message=message,
+            study=study,
+            round=round,
+            form=frame.form,
+            bytes=frame.size,
+            content=frame.sha256,
+            answers=answers,
+            instruction=content,
+        )
+
+    def outgoing(self) -> list[Outgoing]:
+        """Every message that left, oldest first."""
+        return [_outgoing(record) for record in read(self._config.journal) if record.kind == "sent"]
+
+    def show(self, message: str) -> Frame:
+        """One message that left, compared with the journal.
+
+        Raises:
+            RunError: there is none of this id. JournalError: its bytes are not those that the journal names.
+        """
+        found = [o for o in self.outgoing() if o.message.startswith(message)] if len(message) >= 6 else []
+        if len(found) != 1:
+            raise RunError(f"{message!r}: expected the id of one message (6 characters or more), found {len(found)}")
+        path = self._config.outbox / f"{found[0].message}.frame"
+        frame = Frame.decode(path.read_bytes())
+        if frame.sha256 != found[0].sha256:
+            raise JournalError(f"{path}: its bytes are not those that the journal names; it was changed")
+        return frame
+
+    def verify(self) -> int:
+        """Walk the journal and the outbox; the number of records.
+
+        Raises:
+            JournalError: naming the first record that was changed, cut, reordered or forged, or a changed message.
+        """
+        count = 0
+        for record in self._checked():
+            count += 1
+            if record.kind == "sent":
+                self.show(str(record.facts["message"]))
+        return count
+
+    def _checked(self) -> Iterator[Record]:
+        return read(self._config.journal, check=lambda digest, signature: verify(self._key.public, digest, signature))
+
+    def _remember(self, kind: str, facts: "dict[str, object] | object") -> None:
+        assert isinstance(facts, dict)
+        if kind == "received":
+            self._seen.add(str(facts["message"]))
+        elif kind == "sent" and facts["form"] == "train reply":  # refusals are not repeated: things may have changed
+            self._kept[str(facts["study"]), str(facts["instruction"])] = str(facts["message"])
+
+
+def _outgoing(record: Record) -> Outgoing:
+    facts = record.facts
+    return Outgoing(
+        facts["message"], record.time, facts["study"], facts["round"], facts["form"], facts["bytes"], facts["content"]
+    )
+
+
+def _write(path: Path, frame: Frame) -> None:
+    """Whole or absent, and on the disk when this returns."""
+    part = path.with_suffix(".part")
+    try:
+        with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+            for piece in frame.encode():
+                file.write(piece)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except OSError:
+        part.unlink(missing_ok=True)
+        raise

@@ -1,0 +1,128 @@
+"""Keys made at the hospital, a request that carries their public halves, and the welcome that comes back.
+
+Two keys: a P-384 key that opens connections (it is in the certificate and is Flower's node key), an Ed25519 key that
+signs every message and every journal record. Both lie in `keys/`, readable by their owner alone, and never move.
+"""
+
+import os
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from configs.deployment import SiteConfig
+from configs.errors import ConfigError, RunError
+from configs.papers import Request, Welcome, from_json, to_json
+from strategies.keys import SigningKey
+
+REQUEST = "request.json"
+NODE_KEY, SIGNING_KEY, CERTIFICATE = "node.key", "signing.key", "site.crt"
+
+
+def enrol(config: SiteConfig) -> tuple[Path, Request]:
+    """Make the keys, unless they are there, and write the request to send to the consortium."""
+    config.keys.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not (config.keys / NODE_KEY).exists():
+        key = ec.generate_private_key(ec.SECP384R1())
+        _write_secret(config.keys / NODE_KEY, _pem(key))
+    if not (config.keys / SIGNING_KEY).exists():
+        _write_secret(config.keys / SIGNING_KEY, SigningKey.generate().to_pem())
+    signer = load_signing_key(config)
+    unsigned = Request(config.site, _signing_request(config), signer.public, "")
+    request = Request(config.site, unsigned.signing_request, unsigned.signing_key, signer.sign(unsigned.statement))
+    path = config.folder / REQUEST
+    path.write_bytes(to_json(request))
+    return path, request
+
+
+def join(config: SiteConfig, paper: Path) -> Welcome:
+    """Keep the consortium's welcome, once it fits this hospital and its keys.
+
+    Raises:
+        ConfigError: it is another hospital's, or made for other keys; nothing is kept.
+    """
+    welcome = from_json(Welcome, paper.read_bytes(), str(paper))
+    problems = []
+    if welcome.site != config.site:
+        problems.append(f"site: expected {config.site}, found {welcome.site[:63]!r}; ask for this hospital's welcome")
+    if welcome.coordinator != config.coordinator:
+        problems.append(
+            f"coordinator: site.yaml says {config.coordinator}, the welcome {welcome.coordinator[:80]!r}; correct one"
+        )
+    if not _same_key(welcome.certificate, load_node_key(config)):
+        problems.append("certificate: it was not made for this hospital's key; send the request of this folder again")
+    if problems:
+        raise ConfigError(str(paper), problems)
+    (config.keys / CERTIFICATE).write_text(welcome.certificate, "ascii")
+    config.welcome.write_bytes(to_json(welcome))
+    return welcome
+
+
+def load_welcome(config: SiteConfig) -> Welcome:
+    """The welcome that `join` kept.
+
+    Raises:
+        RunError: this hospital has not joined.
+    """
+    if not config.welcome.is_file():
+        raise RunError("this hospital has not joined yet: archipel-site enrol, send the request, then join WELCOME")
+    return from_json(Welcome, config.welcome.read_bytes(), str(config.welcome))
+
+
+def load_node_key(config: SiteConfig) -> ec.EllipticCurvePrivateKey:
+    """The key that opens connections.
+
+    Raises:
+        RunError: there is none.
+    """
+    try:
+        key = serialization.load_pem_private_key((config.keys / NODE_KEY).read_bytes(), None)
+    except FileNotFoundError:
+        raise RunError("this hospital has no keys yet: archipel-site enrol") from None
+    except ValueError:
+        raise RunError(
+            f"{config.keys / NODE_KEY}: expected a private key, found none; restore it, or enrol anew"
+        ) from None
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise RunError(f"{config.keys / NODE_KEY}: expected a P-384 key, found another kind; enrol anew")
+    return key
+
+
+def load_signing_key(config: SiteConfig) -> SigningKey:
+    """The key that signs messages and journal records.
+
+    Raises:
+        RunError: there is none.
+    """
+    path = config.keys / SIGNING_KEY
+    if not path.is_file():
+        raise RunError("this hospital has no keys yet: archipel-site enrol")
+    return SigningKey.from_pem(path.read_bytes(), str(path))
+
+
+def _signing_request(config: SiteConfig) -> str:
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, config.site)])
+    request = x509.CertificateSigningRequestBuilder().subject_name(name).sign(load_node_key(config), hashes.SHA384())
+    return request.public_bytes(serialization.Encoding.PEM).decode("ascii")
+
+
+def _same_key(certificate: str, key: ec.EllipticCurvePrivateKey) -> bool:
+    try:
+        found = x509.load_pem_x509_certificate(certificate.encode("ascii")).public_key()
+    except ValueError:
+        return False
+    return isinstance(found, ec.EllipticCurvePublicKey) and found.public_numbers() == key.public_key().public_numbers()
+
+
+def _pem(key: ec.EllipticCurvePrivateKey) -> bytes:
+    return key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+
+
+def _write_secret(path: Path, data: bytes) -> None:
+    """Readable by its owner alone from the first byte on."""
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        file.write(data)

@@ -1,0 +1,376 @@
+"""Flower's fleet API, as a hospital's node speaks it: the one file of client/ that talks to the coordinator.
+
+It carries messages and nothing else: what a message means, and whether it may be answered, is decided elsewhere. Every
+byte that arrives is bounded before it is kept. Connections are made from here, outwards, through the proxy that the
+environment names (HTTPS_PROXY, NO_PROXY); nothing listens.
+
+Flower's own connection ends the process when the coordinator is away; a hospital's node waits and tries again. The
+names taken from Flower's inside are used here alone; tests/client/test_fleet.py fails loudly should another release
+move them.
+"""
+
+import email.utils
+import logging
+import ssl
+import threading
+import time
+from base64 import b64encode
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TypeVar
+
+import httpx
+from cryptography.hazmat.primitives.asymmetric import ec
+from flwr.app import Message, RecordDict
+from flwr.app.message import remove_content_from_message
+from flwr.common.constant import HEARTBEAT_DEFAULT_INTERVAL, TIMESTAMP_HEADER
+from flwr.common.serde import message_from_proto, message_to_proto
+from flwr.proto.fab_pb2 import GetFabRequest
+from flwr.proto.fleet_pb2 import ActivateNodeRequest, DeactivateNodeRequest, PullMessagesRequest, PushMessagesRequest
+from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatRequest
+from flwr.proto.message_pb2 import ObjectTree
+from flwr.proto.node_pb2 import Node
+from flwr.proto.run_pb2 import GetRunRequest
+from flwr.supercore.constant import FLEET_HTTP_PUBLIC_KEY_HEADER, FLEET_HTTP_SIGNATURE_HEADER
+from flwr.supercore.error import FlowerError
+from flwr.supercore.inflatable.inflatable_object import (
+    get_all_nested_objects,
+    get_object_tree,
+    iterate_object_tree,
+    no_object_id_recompute,
+)
+from flwr.supercore.inflatable.inflatable_protobuf_utils import (
+    make_confirm_message_received_fn_protobuf,
+    make_pull_object_fn_protobuf,
+    make_push_object_fn_protobuf,
+)
+from flwr.supercore.inflatable.inflatable_utils import (
+    inflate_object_from_contents,
+    pull_objects,
+    push_objects,
+)
+from flwr.supercore.interceptors.http.runtime_version import RuntimeVersionHttpInterceptor
+from flwr.supercore.primitives.asymmetric import public_key_to_bytes, sign_message
+from flwr.supercore.protobuf.client import ProtobufCall, ProtobufRequestContext
+from flwr.supercore.task_identity import TaskIdentity
+from flwr.supernode.fleet_http_client import FleetHttpClient
+
+from configs.errors import ArchipelError, WireError
+
+log = logging.getLogger("archipel.fleet")
+HEARTBEAT_S = 10.0  # how often; the SuperLink gives a node up after twice Flower's default interval of 30 s
+MAX_RESPONSE_BYTES = 16_000_000  # one object travels in pieces of 5 MB
+MAX_OBJECTS = 100_000
+RESPONSE_TIMEOUT_S = 120.0
+MAX_CLOCK_CORRECTION_S = 3600.0
+ACTIVATION_FAILED = 2004  # Flower's code: another process holds this identity, or has not been given up yet
+Response = TypeVar("Response")
+
+
+class UnreachableError(ArchipelError):
+    """The coordinator cannot be reached now; trying again later may help."""
+
+
+class RefusedError(ArchipelError):
+    """The coordinator does not accept this hospital; a person must do something."""
+
+
+class OccupiedError(ArchipelError):
+    """Another process is connected under this hospital's identity, or one that stopped has not been given up yet."""
+
+
+@dataclass(frozen=True)
+class Incoming:
+    """A message without its content's meaning. `message` is Flower's, which a reply must quote."""
+
+    run_id: int
+    type: str
+    records: RecordDict
+    message: Message
+
+
+class Fleet:
+    """A connection under one node key."""
+
+    def __init__(
+        self, address: str, trust: ssl.SSLContext, key: ec.EllipticCurvePrivateKey, *, max_message_bytes: int
+    ) -> None:
+        self._signer = _Signer(key)
+        self._public = public_key_to_bytes(key.public_key())
+        self._max_message_bytes = max_message_bytes
+        self._client = _BoundedClient(
+            f"https://{address}",
+            interceptors=[RuntimeVersionHttpInterceptor(component_name="SuperNode"), self._signer],
+            verify=trust,
+        )
+        self._node: Node | None = None
+        self._beat: threading.Thread | None = None
+        self._over = threading.Event()
+
+    def connect(self, previous: int | None = None) -> int:
+        """Activate the node and keep it alive until `close`; its id.
+
+        Args:
+            previous: the id of a process of this very machine that is known to be dead: it is signed off first, so that
+                nobody waits for its heartbeat to lapse.
+
+        Raises:
+            UnreachableError, RefusedError, OccupiedError.
+        """
+        if previous is not None:
+            try:
+                self._call(self._client.DeactivateNode, DeactivateNodeRequest(node_id=previous))
+            except (RefusedError, OccupiedError) as error:
+                log.debug("the former process was signed off already: %s", error)
+        request = ActivateNodeRequest(public_key=self._public, heartbeat_interval=HEARTBEAT_DEFAULT_INTERVAL)
+        self._node = Node(node_id=self._call(self._client.ActivateNode, request).node_id)
+        TaskIdentity.node_id, TaskIdentity.run_id, TaskIdentity.task_id = self._node.node_id, 0, 0
+        self._over.clear()
+        self._beat = threading.Thread(target=self._keep_alive, daemon=True)
+        self._beat.start()
+        return int(self._node.node_id)
+
+    def receive(self) -> Incoming | None:
+        """The next message, if there is one.
+
+        Raises:
+            UnreachableError, RefusedError.
+            WireError: the message is larger than this hospital allows, or is no message.
+        """
+        pulled = self._call(self._client.PullMessages, PullMessagesRequest(node=self._node))
+        if not pulled.messages_list:
+            return None
+        header, tree = message_from_proto(pulled.messages_list[0]), pulled.message_object_trees[0]
+        run_id = header.metadata.run_id
+        assert self._node is not None
+        try:
+            content = self._pull(run_id, tree)
+        finally:
+            confirm = make_confirm_message_received_fn_protobuf(
+                lambda request: self._call(self._client.ConfirmMessageReceived, request), self._node, run_id
+            )
+            confirm(header.metadata.message_id)
+        message = inflated(tree.object_id, content)
+        message.metadata.__dict__["_message_id"] = tree.object_id
+        if not message.has_content():
+            raise WireError("message: expected content, found none")
+        return Incoming(run_id, message.metadata.message_type, message.content, message)
+
+    def bundle(self, run_id: int) -> tuple[bytes, bool]:
+        """The run's bundle, and whether its settings are overridden beside it."""
+        run = self._call(self._client.GetRun, GetRunRequest(node=self._node, run_id=run_id)).run
+        request = GetFabRequest(node=self._node, hash_str=run.fab_hash, run_id=run_id)
+        return bytes(self._call(self._client.GetFab, request).fab.content), bool(run.override_config)
+
+    def reply(self, incoming: Incoming, records: RecordDict) -> None:
+        """Send the answer to a message.
+
+        Raises:
+            UnreachableError, RefusedError: it may not have arrived whole; the coordinator will ask again.
+        """
+        assert self._node is not None
+        reply = Message(records, reply_to=incoming.message)
+        with no_object_id_recompute():
+            reply.metadata.__dict__["_message_id"] = reply.object_id
+            tree, objects = get_object_tree(reply), get_all_nested_objects(reply)
+            header = message_to_proto(remove_content_from_message(reply))
+            del reply
+            pushed = self._call(
+                self._client.PushMessages,
+                PushMessagesRequest(
+                    node=self._node, messages_list=[header], message_object_trees=[tree], clientapp_runtime_list=[0.0]
+                ),
+            )
+            push = make_push_object_fn_protobuf(
+                lambda request: self._call(self._client.PushObject, request),
+                self._node,
+                incoming.run_id,
+                pushed.session_id,
+            )
+            push_objects(objects, push, object_ids_to_push=set(pushed.objects_to_push))
+
+    def close(self) -> None:
+        """Sign off and let go."""
+        self._over.set()
+        if self._beat is not None:
+            self._beat.join(timeout=1)
+        try:
+            if self._node is not None:
+                self._client.DeactivateNode(DeactivateNodeRequest(node_id=self._node.node_id))
+        except (httpx.HTTPError, WireError, ValueError):
+            pass
+        self._node = None
+        self._client.close()
+
+    def _pull(self, run_id: int, tree: ObjectTree) -> dict[str, bytes]:
+        """A message's objects, bounded in number and in bytes, whatever was announced."""
+        assert self._node is not None
+        ids: list[str] = []
+        for node in iterate_object_tree(tree):
+            ids.append(node.object_id)
+            if len(ids) > MAX_OBJECTS:
+                raise WireError(f"message: expected at most {MAX_OBJECTS} parts, found more; it is not read")
+        pull = make_pull_object_fn_protobuf(
+            lambda request: self._call(self._client.PullObject, request), self._node, run_id
+        )
+        lock, total = threading.Lock(), 0
+
+        def bounded(object_id: str) -> bytes:
+            nonlocal total
+            with lock:
+                if total > self._max_message_bytes:
+                    raise WireError(
+                        "message: expected fewer bytes than policy.max_message_mb, found more; it is not read"
+                    )
+            data = pull(object_id)
+            with lock:
+                total += len(data)
+            return data
+
+        contents = pull_objects(list(dict.fromkeys(ids)), bounded)
+        if total > self._max_message_bytes:
+            raise WireError("message: expected fewer bytes than policy.max_message_mb, found more; it is not read")
+        return contents
+
+    def _keep_alive(self) -> None:
+        request = SendNodeHeartbeatRequest(node=self._node, heartbeat_interval=HEARTBEAT_DEFAULT_INTERVAL)
+        while not self._over.wait(HEARTBEAT_S):
+            try:
+                self._call(self._client.SendNodeHeartbeat, request)
+            except ArchipelError as error:
+                log.debug("heartbeat: %s", error)
+
+    def _call(self, method: Callable[..., Response], request: object) -> Response:
+        """One request; what goes wrong becomes one of three errors."""
+        try:
+            try:
+                return method(request)
+            except httpx.HTTPStatusError as error:
+                if error.response.status_code != httpx.codes.UNAUTHORIZED or not self._signer.correct(error.response):
+                    raise
+                return method(request)
+        except httpx.HTTPStatusError as error:
+            raise _explained(error.response) from None
+        except httpx.TransportError as error:
+            raise UnreachableError(
+                f"the coordinator cannot be reached ({_plain(error)}); see: archipel-site check"
+            ) from None
+        except ValueError:
+            raise UnreachableError("the coordinator's answer is not Flower's; a proxy may stand between") from None
+
+
+def inflated(object_id: str, contents: dict[str, bytes]) -> Message:
+    """The message that these objects make; they may be anything.
+
+    Raises:
+        WireError: they make none.
+    """
+    try:
+        message = inflate_object_from_contents(object_id, contents)
+    except Exception:  # Flower's parsers raise many kinds on bytes that are not theirs
+        raise WireError("message: expected Flower's objects, found something else") from None
+    if not isinstance(message, Message):
+        raise WireError("message: expected Flower's message, found another object")
+    return message
+
+
+def trust(ca_certificate: str, *, certificate: str | None, key: str | None, extra_ca: str | None) -> ssl.SSLContext:
+    """Whom to believe, and who we are: TLS 1.3, the consortium's authority alone.
+
+    Args:
+        certificate, key: paths; None where the hospital is admitted by message signatures alone.
+        extra_ca: path of the hospital proxy's authority, where it opens TLS.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.load_verify_locations(cadata=ca_certificate)
+    if extra_ca is not None:
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.load_verify_locations(cafile=extra_ca)
+    if certificate is not None:
+        context.load_cert_chain(certificate, key)
+    return context
+
+
+class _Signer:
+    """Flower's node authentication: the public key and a signed time, in headers.
+
+    The SuperLink takes no time that is ahead by more than five seconds. Where this machine's clock is off, the
+    coordinator's own Date header says by how much; the time that is signed is corrected by that, and the log says so.
+    """
+
+    def __init__(self, key: ec.EllipticCurvePrivateKey) -> None:
+        self._key, self._offset_s = key, 0.0
+        self._public = b64encode(public_key_to_bytes(key.public_key())).decode("ascii")
+
+    def intercept(self, context: ProtobufRequestContext, call_next: ProtobufCall) -> httpx.Response:
+        """Sign one request."""
+        stamp = datetime.fromtimestamp(time.time() + self._offset_s, UTC).isoformat()
+        context.request.headers[FLEET_HTTP_PUBLIC_KEY_HEADER] = self._public
+        context.request.headers[TIMESTAMP_HEADER] = stamp
+        signature = sign_message(self._key, stamp.encode("ascii"))
+        context.request.headers[FLEET_HTTP_SIGNATURE_HEADER] = b64encode(signature).decode("ascii")
+        return call_next(context)
+
+    def correct(self, response: httpx.Response) -> bool:
+        """Take over the coordinator's time if it is another; whether trying again makes sense."""
+        try:
+            theirs = email.utils.parsedate_to_datetime(response.headers["date"]).timestamp()
+        except (KeyError, ValueError, TypeError):
+            return False
+        offset = theirs - time.time()
+        if abs(offset - self._offset_s) < 2 or abs(offset) > MAX_CLOCK_CORRECTION_S:
+            return False
+        self._offset_s = offset - 1  # never ahead
+        log.warning("this machine's clock is %.0f s off the coordinator's; set it (NTP): archipel-site check", -offset)
+        return True
+
+
+class _BoundedClient(FleetHttpClient):
+    """Flower's client, reading no more of an answer than an answer can have."""
+
+    def _send(self, context: ProtobufRequestContext, *, stream: bool = False) -> httpx.Response:
+        def send(current: ProtobufRequestContext) -> httpx.Response:
+            deadline = time.monotonic() + RESPONSE_TIMEOUT_S
+            response = self._client.send(current.request, stream=True)
+            try:
+                body = bytearray()
+                for chunk in response.iter_raw():
+                    body += chunk
+                    if len(body) > MAX_RESPONSE_BYTES or time.monotonic() > deadline:
+                        raise httpx.RemoteProtocolError("the answer does not end")
+            finally:
+                response.close()
+            headers = [
+                (k, v) for k, v in response.headers.multi_items() if k not in ("content-encoding", "content-length")
+            ]
+            return httpx.Response(response.status_code, headers=headers, content=bytes(body), request=response.request)
+
+        call: ProtobufCall = send
+        for interceptor in reversed(self._interceptors):
+            call = _around(interceptor.intercept, call)
+        return call(context)
+
+
+def _around(
+    intercept: Callable[[ProtobufRequestContext, ProtobufCall], httpx.Response], call_next: ProtobufCall
+) -> ProtobufCall:
+    return lambda context: intercept(context, call_next)
+
+
+def _explained(response: httpx.Response) -> ArchipelError:
+    status = response.status_code
+    error = FlowerError.from_json(response.text[:10_000])
+    if error is not None and error.code == ACTIVATION_FAILED:
+        return OccupiedError("another node is connected as this hospital, or one that stopped is not given up yet")
+    if status in (401, 403):
+        return RefusedError("the coordinator does not accept this hospital's certificate or key; ask the consortium")
+    if status in (408, 429) or status >= 500:
+        return UnreachableError(f"the coordinator cannot answer now (HTTP {status})")
+    return RefusedError(f"the coordinator refused a request (HTTP {status}); compare the releases: archipel-site check")
+
+
+def _plain(error: httpx.TransportError) -> str:
+    text = str(error) or type(error).__name__
+    return "".join(c for c in text if c.isprintable())[:200]
