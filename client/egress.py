@@ -11,7 +11,17 @@ from collections.abc import Mapping
 
 from flwr.app import Error, Message
 
-from configs.errors import BudgetError, DataError, PrivacyError, RunError, WireError
+from configs import wire
+from configs.errors import (
+    AdmissionError,
+    BudgetError,
+    DataError,
+    PolicyError,
+    PrivacyError,
+    RunError,
+    SealError,
+    WireError,
+)
 from configs.wire import ArraySpec
 from strategies.arrays import Arrays
 from strategies.messages import content
@@ -20,10 +30,21 @@ REFUSALS: tuple[tuple[type[Exception], int, str], ...] = (  # the first that fit
     (BudgetError, 101, "the hospital's privacy budget does not allow this round"),
     (PrivacyError, 102, "the hospital cannot make a privacy plan for this study"),
     (DataError, 103, "the hospital's data do not fit the study"),
+    (SealError, 106, "the hospital refused a message whose signature does not hold, or that is not for it"),
     (WireError, 104, "the hospital refused a message that does not follow the protocol"),
     (RunError, 105, "the hospital could not train; its own log says why"),
     (Exception, 199, "the hospital had an unexpected error; its own log says why"),
 )
+DECISIONS: Mapping[int, str] = {  # what a person or a policy of the hospital decided
+    wire.WAITING_FOR_APPROVAL: "the hospital has not approved this study yet",
+    111: "the hospital refused this study",
+    112: "the hospital has no data set for this study",
+    113: "the hospital's policy does not allow training without privacy",
+    114: "the hospital's policy leaves less privacy budget than the study asks for",
+    115: "the study's messages are larger than the hospital's policy allows",
+    116: "the hospital's policy does not allow this study on its data set",
+}
+SENTENCES: Mapping[int, str] = {code: reason for _, code, reason in REFUSALS} | dict(DECISIONS)
 
 
 def reply(
@@ -49,4 +70,9 @@ def refusal(message: Message, error: Exception) -> Message:
 
 def code_of(error: Exception) -> tuple[int, str]:
     """The code and the sentence that stand for an error outside the hospital."""
+    if isinstance(error, AdmissionError):
+        code = wire.WAITING_FOR_APPROVAL if error.waiting else 111
+        return code, DECISIONS[code]
+    if isinstance(error, PolicyError):
+        return error.code, DECISIONS[error.code]
     return next((code, reason) for kind, code, reason in REFUSALS if isinstance(error, kind))

@@ -6,10 +6,22 @@ namespace of its own, where the kernel allows that; `archipel-site check` says w
 
 import ctypes
 import os
+import signal
 import threading
 from pathlib import Path
 
 CLONE_NEWUSER, CLONE_NEWNET = 0x10000000, 0x40000000
+
+
+PR_SET_PDEATHSIG = 1
+
+
+def die_with_parent() -> None:
+    """Be killed when the process that started this one ends, however it does (Linux; elsewhere nothing happens)."""
+    try:
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
+    except (OSError, AttributeError):
+        return
 
 
 def leave_network() -> bool:

@@ -123,6 +123,28 @@ class Ledger:
         )
         return merged(SampledGaussian(*row) for row in rows)
 
+    def others(self, dataset: str, study: str) -> tuple[SampledGaussian, ...]:
+        """Every release about a data set but those of one study, merged."""
+        rows = self._connection.execute(
+            "SELECT noise_multiplier, sampling_rate, steps FROM releases WHERE dataset = ? AND study != ?",
+            (dataset, study),
+        )
+        return merged(SampledGaussian(*row) for row in rows)
+
+    def booked(self, dataset: str, study: str, round_number: int) -> bool:
+        """Whether a round of a study is booked, whatever became of it."""
+        query = "SELECT 1 FROM releases WHERE dataset = ? AND study = ? AND round = ? LIMIT 1"
+        return self._connection.execute(query, (dataset, study, round_number)).fetchone() is not None
+
+    def studies(self) -> list[tuple[str, str, int, int]]:
+        """Data set, study, rounds booked and rounds of them that never ended; in the order of their first round."""
+        return list(
+            self._connection.execute(
+                "SELECT dataset, study, COUNT(DISTINCT round), SUM(state = 'reserved') FROM releases"
+                " GROUP BY dataset, study ORDER BY MIN(id)"
+            )
+        )
+
     def spent(self, dataset: str, *, delta: float, study: str | None = None) -> float:
         """Epsilon per patient of everything released about a data set, or by one study about it."""
         return epsilon(self.events(dataset, study), delta)

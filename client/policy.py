@@ -2,12 +2,13 @@
 
 >>> from configs.deployment import Policy
 >>> decide(Request(private=False, has_dataset=True, spent=0.0, after=0.0), Policy())
-Deny(reason='it trains without differential privacy; the policy does not allow that (allow_privacy_none)')
+Deny(code=113, reason='it trains without differential privacy; the policy does not allow that (allow_privacy_none)')
 """
 
 from dataclasses import dataclass
 
 from configs.deployment import Policy
+from configs.errors import PolicyError
 
 _ROUNDING = 1e-9
 
@@ -16,7 +17,8 @@ _ROUNDING = 1e-9
 class Request:
     """What a study asks of a data set. Epsilons are per patient, at the policy's delta, over all studies.
 
-    `spent` is what the data set has spent; `after` what it would have spent once this study is over.
+    `spent` is what the data set has spent; `after` what it would have spent once this study is over. `patients` is None
+    while nobody has looked.
     """
 
     private: bool
@@ -24,6 +26,7 @@ class Request:
     spent: float
     after: float
     message_bytes: int = 0
+    patients: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,26 +36,42 @@ class Allow:
 
 @dataclass(frozen=True, slots=True)
 class Deny:
-    """The study may not run, whoever approves it."""
+    """The study may not run, whoever approves it. The code may leave (client/egress.py), the reason stays."""
 
+    code: int
     reason: str
 
 
 def decide(request: Request, policy: Policy) -> Allow | Deny:
     """Judge one study."""
     if not request.has_dataset:
-        return Deny("site.yaml names no data set for it (datasets)")
+        return Deny(112, "site.yaml names no data set for it (datasets)")
     if not request.private and not policy.allow_privacy_none:
-        return Deny("it trains without differential privacy; the policy does not allow that (allow_privacy_none)")
+        return Deny(113, "it trains without differential privacy; the policy does not allow that (allow_privacy_none)")
     if request.private and request.after > policy.max_epsilon + _ROUNDING:
         left = max(0.0, policy.max_epsilon - request.spent)
         return Deny(
+            114,
             f"it needs epsilon {request.after - request.spent:.2f}, {left:.2f} is left of the data set's "
-            f"{policy.max_epsilon:g} (max_epsilon, at delta {policy.delta:g})"
+            f"{policy.max_epsilon:g} (max_epsilon, at delta {policy.delta:g})",
         )
     if request.message_bytes > policy.max_message_mb * 1_000_000:
         return Deny(
+            115,
             f"its messages have {request.message_bytes / 1e6:.0f} MB, the policy allows {policy.max_message_mb} "
-            "(max_message_mb)"
+            "(max_message_mb)",
         )
+    if request.patients is not None and request.patients < policy.min_patients:
+        return Deny(116, f"the data set has fewer than {policy.min_patients} patients (min_patients)")
     return Allow()
+
+
+def require(request: Request, policy: Policy) -> None:
+    """Judge one study, and stop at a denial.
+
+    Raises:
+        PolicyError: it may not run.
+    """
+    verdict = decide(request, policy)
+    if isinstance(verdict, Deny):
+        raise PolicyError(verdict.reason, code=verdict.code)

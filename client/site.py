@@ -52,12 +52,25 @@ def load_patients(source: DataSource, study: Study, site: str) -> Patients:
 
 
 class Site:
-    """One hospital in one study. `seeded` chance is for simulations and tests; hospitals draw from the system."""
+    """One hospital in one study. `seeded` chance is for simulations and tests; hospitals draw from the system.
+
+    `dataset` names the patients in the ledger, so that their budget outlives a study and a file's name; the hospital's
+    own name unless it is given.
+    """
 
     def __init__(
-        self, name: str, study: Study, train: Encoded, ledger: Ledger, *, seeded: bool, trainer: Trainer | None = None
+        self,
+        name: str,
+        study: Study,
+        train: Encoded,
+        ledger: Ledger,
+        *,
+        seeded: bool,
+        trainer: Trainer | None = None,
+        dataset: str | None = None,
     ) -> None:
         self.name, self.study, self.train, self.ledger, self.seeded = name, study, train, ledger, seeded
+        self.dataset = dataset or name
         self.task: TabularTask = task_of(study)
         self._trainer = trainer or Trainer(self.task)
 
@@ -83,7 +96,7 @@ class Site:
         if self.plan is None:
             return self._train(start, randomness, None)
         name = self._release_name(round_number, start) if randomness.is_seeded else None
-        release = Release(self.name, self.study.sha256, round_number, self.plan.round_event, name)
+        release = Release(self.dataset, self.study.sha256, round_number, self.plan.round_event, name)
         with self.ledger.reserve(release, self.plan):
             return self._train(start, randomness, self.plan)
 

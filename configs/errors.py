@@ -10,6 +10,7 @@
     ├── WireError            a message is not what configs/wire.py lists
     │   └── SealError        a message is not what the other side signed, or not for this one
     ├── AdmissionError       the hospital has not approved a study, or has refused it; `waiting` says which
+    ├── PolicyError          the hospital's policy does not allow a study, whoever approves it
     ├── JournalError         a journal was changed, cut or reordered
     ├── CheckpointError      a checkpoint is unreadable, truncated or of another study
     └── RunError             a run's folder or a federation cannot go on
@@ -66,6 +67,14 @@ class AdmissionError(ArchipelError):
     def __init__(self, text: str, *, waiting: bool) -> None:
         super().__init__(text)
         self.waiting = waiting
+
+
+class PolicyError(ArchipelError):
+    """The hospital's policy denies a study. `code` is what the coordinator learns (client/egress.py)."""
+
+    def __init__(self, text: str, *, code: int) -> None:
+        super().__init__(text)
+        self.code = code
 
 
 class JournalError(ArchipelError):

@@ -4,9 +4,7 @@
 ['federated', 'federated_without_privacy', 'local_only', 'pooled']
 """
 
-import hashlib
 import json
-import math
 import os
 import time
 from collections.abc import Callable
@@ -14,7 +12,6 @@ from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
-from importlib import metadata
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,7 +19,6 @@ from safetensors.numpy import save
 
 from client.ledger import Ledger
 from client.site import Patients
-from configs import journal as journals
 from configs.errors import RunError
 from configs.journal import Journal
 from configs.load import dump_yaml, load_study
@@ -31,10 +27,10 @@ from server.app import Conducted, Observer, RoundRecord, make_app
 from server.checkpoint import Checkpoints
 from server.files import write_atomically
 from server.report import write_model_card, write_report
+from server.run import Recorded, epsilons, facts, new_folder, sha256, site_facts, versions
 from simulations.engines import run_engine
 from simulations.evaluate import curve_value, evaluate, evaluate_local, headline
 from simulations.hospitals import FromSources, Hospitals, load_all
-from strategies.aggregate import site_weights
 from strategies.arrays import Arrays
 from strategies.privacy.plan import PrivacyPlan, plan_for
 from strategies.tasks.table import Encoded, concatenate
@@ -47,7 +43,6 @@ PHASES = {
     "pooled": "all data in one place",
 }
 CURVE_POINTS = 60  # of a long study: each is an evaluation on all test patients
-EPSILON_POINTS = 10
 
 
 class Phase(Protocol):
@@ -80,7 +75,7 @@ def simulate(study: Study, out: Path, options: Options, display: Display) -> Pat
         ArchipelError: the data, the plan or the machine do not allow it; nothing is left behind if nothing was trained.
     """
     check(study)
-    run = _new_folder(out, study)
+    run = new_folder(out, study.name)
     document = study.to_dict() | {"simulation": {"sites": _sources(study)}}
     write_atomically(run / "study.yaml", dump_yaml(document).encode())
     _latest(out, run)
@@ -127,7 +122,7 @@ def _carry_out(study: Study, run: Path, options: Options, display: Display) -> P
     result = _metrics(study, run, options, conducted, patients, plans, scores, curves)
     result |= {"seconds": round(time.monotonic() - clock, 3), "started": started.isoformat(timespec="seconds")}
     write_atomically(run / "metrics.json", (json.dumps(result, indent=1, allow_nan=False) + "\n").encode())
-    journal.append("measured", metrics_sha256=_sha256(run / "metrics.json"), model_sha256=result["model_sha256"])
+    journal.append("measured", metrics_sha256=sha256(run / "metrics.json"), model_sha256=result["model_sha256"])
     write_model_card(run)
     write_report(run)
     return run
@@ -269,129 +264,35 @@ def _metrics(
     scores: dict[str, dict[str, Any] | None],
     curves: dict[str, list[dict[str, float]]],
 ) -> dict[str, Any]:
-    rounds, hello = _from_journal(run)
-    parameters = task_of(study).parameters
-    sent = {site: sum(r["contributed"].get(site, 0) for r in rounds) for site in patients}
-    return {
-        "study": study.name,
-        "study_sha256": study.sha256,
-        "engine": options.engine,
-        "seed": study.seed,
-        "outcome": conducted.rounds.outcome,
-        "why": conducted.rounds.why,
-        "rounds_completed": conducted.rounds.done,
-        "seconds": 0.0,
-        "model_sha256": _sha256(run / "model.safetensors"),
-        "purpose": study.purpose,
-        "task": study.to_dict()["task"],
-        "training": study.to_dict()["training"],
+    recorded = Recorded.of(run)
+    noise = "seeded: repeatable, for simulations only"
+    return facts(study, run, recorded, conducted.rounds, engine=options.engine, noise=noise) | {
         "primary_metric": headline(study),
-        "rounds_planned": study.training.rounds,
-        "versions": versions(),
-        "privacy": _privacy(study),
-        "features": study.to_dict()["features"],
-        "model": {"name": study.model.name, "parameters": sum(math.prod(shape) for shape, _ in parameters.values())},
-        "strategy": study.training.strategy.name,
         "sites": [
-            _site(study, run, site, patients[site], plans.get(site), sent, rounds, hello) for site in sorted(patients)
+            _site(study, run, site, patients[site], plans.get(site)) | recorded.traffic(site)
+            for site in sorted(patients)
         ],
         "models": scores,
         "convergence": curves,
-        "epsilon_by_round": {site: _epsilons(plan, conducted.rounds.done) for site, plan in plans.items()},
-        "rounds": rounds,
-        "left": [
-            {
-                "what": "model update",
-                "fields": [f"{name} {list(shape)} {dtype}" for name, (shape, dtype) in parameters.items()],
-                "messages": sum(len(r["contributed"]) for r in rounds),
-                "bytes": sum(sent.values()),
-            },
-            {
-                "what": "hello",
-                "fields": ["protocol", "site", "study_sha256"],
-                "messages": sum(len(h) for h in hello),
-                "bytes": sum(sum(h.values()) for h in hello),
-            },
-        ],
+        "epsilon_by_round": {site: epsilons(plan, conducted.rounds.done) for site, plan in plans.items()},
     }
 
 
-def _site(
-    study: Study,
-    run: Path,
-    site: str,
-    patients: Patients,
-    plan: PrivacyPlan | None,
-    sent: dict[str, int],
-    rounds: list[dict[str, Any]],
-    hello: list[dict[str, int]],
-) -> dict[str, Any]:
+def _site(study: Study, run: Path, site: str, patients: Patients, plan: PrivacyPlan | None) -> dict[str, Any]:
     spent = None
     if plan is not None:
         with closing(Ledger.open(run / "sites" / site / "ledger.sqlite", durable=False)) as ledger:
             spent = ledger.spent(site, delta=plan.delta, study=study.sha256)
-    return {
-        "site": site,
+    return site_facts(study, site, plan, study.training.rounds * _plain_steps(study, site, patients)) | {
         "patients_train": patients.train.count,
         "patients_test": patients.test.count,
         "epsilon": spent,
-        "delta": plan.delta if plan else None,
-        "noise_multiplier": plan.noise_multiplier if plan else None,
-        "sampling_rate": plan.sampling_rate if plan else None,
-        "steps": plan.steps if plan else study.training.rounds * _plain_steps(study, site, patients),
-        "bytes_sent": sent[site] + sum(h.get(site, 0) for h in hello),
-        "messages_sent": sum(site in r["contributed"] for r in rounds) + sum(site in h for h in hello),
-        "weight": site_weights(study, [site])[site],
         "values_clipped": dict(patients.clipped),
     }
 
 
 def _plain_steps(study: Study, site: str, patients: Patients) -> int:
     return study.training.local.steps_per_round(study.announced_train_patients(site) or patients.train.count)
-
-
-def _from_journal(run: Path) -> tuple[list[dict[str, Any]], list[dict[str, int]]]:
-    """Rounds and hellos of the whole run, those before an interruption included."""
-    records = list(journals.read(run / "journal.jsonl"))
-    rounds = {record.facts["round"]: record.facts for record in records if record.kind == "round"}
-    hello = [record.facts["bytes"] for record in records if record.kind == "gathered"]
-    return [rounds[number] for number in sorted(rounds)], hello
-
-
-def _epsilons(plan: PrivacyPlan, done: int) -> list[dict[str, float]]:
-    """Epsilon after some of the rounds, the last among them."""
-    every = max(1, -(-done // EPSILON_POINTS))
-    numbers = sorted({*range(every, done + 1, every), done} - {0})
-    return [{"round": number, "epsilon": plan.epsilon(rounds=number)} for number in numbers]
-
-
-def _privacy(study: Study) -> dict[str, Any]:
-    if not study.private:
-        return {"mode": "none"}
-    noise = "seeded: repeatable, for simulations only"
-    asked: dict[str, Any] = study.to_dict()["privacy"]
-    return asked | {"unit": "patient", "adjacency": "add or remove one", "noise": noise}
-
-
-def versions() -> dict[str, str]:
-    """Releases that decide a run's bits."""
-    return {name: metadata.version(name) for name in ("archipel", "flwr", "opacus", "torch", "numpy", "dp-accounting")}
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def _new_folder(out: Path, study: Study) -> Path:
-    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
-    for attempt in range(1000):
-        run = out / f"{stamp}-{study.name}{f'-{attempt + 1}' if attempt else ''}"
-        try:
-            run.mkdir(parents=True)
-            return run.resolve()
-        except FileExistsError:
-            continue
-    raise RunError(f"{out}: a thousand runs began in this second; give another --out")
 
 
 def _latest(out: Path, run: Path) -> None:

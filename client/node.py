@@ -1,0 +1,461 @@
+"""The node: receive, check, admit, let the worker work, check again, send; and write all of it down.
+
+This process talks to the coordinator and never sees a patient; the worker sees patients and talks to nobody. Nothing
+that arrives is executed, nothing leaves that was not written to the journal and the outbox first. A message that is
+not signed by the coordinator, for this hospital, once, is not answered.
+"""
+
+import contextlib
+import fcntl
+import json
+import logging
+import math
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from client.admission import Admissions
+from client.audit import Audit
+from client.egress import SENTENCES, code_of
+from client.enrol import CERTIFICATE, NODE_KEY, load_node_key, load_signing_key, load_welcome
+from client.fleet import Fleet, Incoming, OccupiedError, RefusedError, UnreachableError, trust
+from client.policy import Request, require
+from client.worker import REFUSAL, STATUS, exactly, send
+from configs import wire
+from configs.bundle import check_bundle
+from configs.deployment import SiteConfig
+from configs.errors import AdmissionError, ArchipelError, RunError, SealError, WireError
+from configs.frame import Frame
+from configs.load import study_from
+from configs.schema import Study
+from configs.seal import COORDINATOR, Statement
+from strategies.messages import content, from_frame, seal, to_frame, unseal
+from strategies.tasks.shapes import study_parameters
+
+if TYPE_CHECKING:
+    from flwr.app import RecordDict
+
+log = logging.getLogger("archipel.node")
+FORMS = {wire.HELLO: "hello", wire.TRAIN: "train"}
+QUICK_S, SLOW_S, PATIENCE = 0.03, 5.0, 0.1  # a look every tenth of the time since the last message, within bounds
+FIRST_RETRY_S, LAST_RETRY_S = 1.0, 60.0
+STATE, LOCK = "node.state", "node.lock"
+OVERHEAD_BYTES = 4_000_000  # of a message, beside its arrays
+
+
+class WorkerProcess:
+    """The other process, started again when it has ended."""
+
+    def __init__(self, config: SiteConfig) -> None:
+        self._config = config
+        self._process: subprocess.Popen[bytes] | None = None
+        self.alone = False
+
+    def start(self) -> None:
+        """Start it, unless it runs.
+
+        Raises:
+            RunError: it ended before it was ready.
+        """
+        if self._process is not None and self._process.poll() is None:
+            return
+        hidden = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")  # may hold a password, and the worker has no network
+        environment = {name: value for name, value in os.environ.items() if name.upper() not in hidden}
+        self._process = subprocess.Popen(  # noqa: S603 - our own module
+            [sys.executable, "-m", "client.worker", str(self._config.folder)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=environment,
+            start_new_session=True,  # a Ctrl-C in the terminal is the node's to handle
+        )
+        try:
+            self.alone = bool(self._read().fields["alone"])
+        except (EOFError, WireError):
+            self.stop()
+            raise RunError("the worker ended before it was ready; its own lines above say why") from None
+
+    @property
+    def pid(self) -> int | None:
+        """Its process id."""
+        return self._process.pid if self._process else None
+
+    def ask(self, request: Frame, max_bytes: int) -> tuple[Frame, Frame]:
+        """What the hospital should know, and the reply.
+
+        Raises:
+            RunError: the worker ended while it worked; it is started again for the next request.
+        """
+        self.start()
+        assert self._process is not None
+        assert self._process.stdin is not None
+        try:
+            send(self._process.stdin, request)  # type: ignore[arg-type]
+            return self._read(), self._read(max_bytes)
+        except (EOFError, BrokenPipeError):
+            self.stop()
+            raise RunError(
+                "the worker ended while it worked (killed, or out of memory); what it had booked counts as spent"
+            ) from None
+        except WireError:
+            self.stop()  # where its next answer would begin is unknown
+            raise
+
+    def stop(self) -> None:
+        """End it."""
+        if self._process is not None:
+            with contextlib.suppress(OSError):
+                self._process.kill()
+            with contextlib.suppress(OSError):
+                self._process.communicate()
+        self._process = None
+
+    def _read(self, max_bytes: int = 0) -> Frame:
+        assert self._process is not None
+        assert self._process.stdout is not None
+        return Frame.read(exactly(self._process.stdout), max_bytes)  # type: ignore[arg-type]
+
+
+class Node:
+    """One hospital's node."""
+
+    def __init__(self, config: SiteConfig) -> None:
+        self._config = config
+        self._welcome = load_welcome(config)
+        self._key = load_signing_key(config)
+        self._admissions = Admissions.open(config.admissions)
+        self._audit = Audit(config, self._key)
+        self._worker = WorkerProcess(config)
+        self._bundles: dict[int, str] = {}  # run -> digest of the study in its bundle
+        self._over = threading.Event()
+        self._max_bytes = config.policy.max_message_mb * 1_000_000
+
+    def stop(self) -> None:
+        """End after what is under way; callable from another thread or a signal handler."""
+        self._over.set()
+
+    @property
+    def stopping(self) -> bool:
+        """Whether it was asked to end."""
+        return self._over.is_set()
+
+    def run(self) -> None:
+        """Serve until `stop`. Whatever happens to the network, it tries again.
+
+        Raises:
+            RunError: another node runs in this folder, or the worker cannot be started.
+        """
+        with _only_one(self._config.folder):
+            self._audit.note("started", version=self._welcome.version, site=self._config.site)
+            self._worker.start()
+            if not self._worker.alone and not self._config.worker_network:
+                log.warning("the kernel does not let the worker leave the network; see: archipel-site check")
+            self._audit.note("worker", alone=self._worker.alone)
+            try:
+                self._serve_for_ever()
+            finally:
+                self._worker.stop()
+                self._audit.note("stopped")
+
+    def _serve_for_ever(self) -> None:
+        pause = FIRST_RETRY_S
+        while not self._over.is_set():
+            fleet = self._fleet()
+            connected = time.monotonic()
+            try:
+                self._connect(fleet)
+                pause = FIRST_RETRY_S
+                self._serve(fleet)
+            except OccupiedError as error:
+                log.warning("%s; trying again", error)
+                pause = min(pause, 5.0)
+            except (UnreachableError, RefusedError) as error:
+                log.warning("%s; trying again in %.0f s", error, pause)
+            finally:
+                fleet.close()
+            if time.monotonic() - connected > 2 * LAST_RETRY_S:
+                pause = FIRST_RETRY_S
+            self._over.wait(pause)
+            pause = min(2 * pause, LAST_RETRY_S)
+
+    def _fleet(self) -> Fleet:
+        config, by_certificate = self._config, not self._welcome.without_certificate
+        context = trust(
+            self._welcome.ca_certificate,
+            certificate=str(config.keys / CERTIFICATE) if by_certificate else None,
+            key=str(config.keys / NODE_KEY) if by_certificate else None,
+            extra_ca=str(config.extra_ca) if config.extra_ca else None,
+        )
+        limit = self._max_bytes + OVERHEAD_BYTES
+        return Fleet(self._welcome.coordinator, context, load_node_key(config), max_message_bytes=limit)
+
+    def _connect(self, fleet: Fleet) -> None:
+        state = _State(self._config.folder)
+        state.write(fleet.connect(state.previous()))
+        log.info("connected to %s as %s", self._welcome.coordinator, self._config.site)
+
+    def _serve(self, fleet: Fleet) -> None:
+        """Look for messages: at once after one, more seldom the longer there was none."""
+        last, answered = time.monotonic(), False
+        while not self._over.is_set():
+            try:
+                incoming = fleet.receive()
+            except WireError as error:
+                self._audit.note("refused", message="", why=str(error))
+                log.warning("%s", error)
+                continue
+            if incoming is not None:
+                self._answer(fleet, incoming)
+                del incoming
+                last, answered = time.monotonic(), True
+                continue
+            idle = time.monotonic() - last if answered else SLOW_S
+            self._over.wait(min(max(idle * PATIENCE, QUICK_S), SLOW_S))
+
+    # One message
+
+    def _answer(self, fleet: Fleet, incoming: Incoming) -> None:
+        try:
+            said = self._opened(incoming)
+        except WireError as error:  # whoever wrote it is not the coordinator, or it was heard before: no answer
+            self._audit.note("refused", message="", why=str(error))
+            log.warning("%s", error)
+            return
+        reply, epsilon, why = self._judged(fleet, incoming, said)
+        records = self._checked(reply, said)
+        if records is None:
+            reply = _refusal(WireError("egress"))
+            records = content(REFUSAL, dict(reply.fields))
+        incoming.message.content.clear()
+        message = uuid.uuid4().hex
+        if reply.form == REFUSAL:
+            why = why or str(reply.fields["reason"])
+            log.info("study %s, round %d: refused: %s", said.study[:12], said.round, why)
+            self._audit.note("refused", message=said.message, code=reply.fields["code"], why=why)
+        try:
+            self._audit.keep(
+                reply, message, study=said.study, round=said.round, answers=said.message, content=said.content
+            )
+        except OSError as error:
+            log.error("nothing leaves, because it cannot be kept: %s; make room in %s", error, self._config.folder)
+            return
+        statement = Statement(
+            sender=self._config.site,
+            to=COORDINATOR,
+            run=said.run,
+            round=said.round,
+            study=said.study,
+            message=message,
+            content=reply.sha256,
+            answers=said.message,
+            expires=0,
+            journal=self._audit.journal.head,
+            epsilon=epsilon,
+        )
+        del reply
+        fleet.reply(incoming, seal(records, statement, self._key))
+
+    def _opened(self, incoming: Incoming) -> Statement:
+        """What the coordinator signed, about a message for this hospital that was not used before.
+
+        Raises:
+            SealError: anything else.
+        """
+        said = unseal(incoming.records, self._welcome.coordinator_key)
+        said.require(sender=COORDINATOR, to=self._config.site, answers="")
+        if self._audit.seen(said.message):
+            raise SealError("seal: expected a new message, found one that was used before; it was repeated")
+        return said
+
+    def _judged(self, fleet: Fleet, incoming: Incoming, said: Statement) -> tuple[Frame, str, str]:
+        """The reply, the epsilon spent, and why it is a refusal if it is one."""
+        try:
+            frame, study = self._read(incoming, said)
+            incoming.records.clear()
+            self._note_received(said, frame)
+            said.require(sender=COORDINATOR, to=self._config.site, content=frame.sha256, now=time.time())
+            self._check_bundle(fleet, incoming.run_id, study)
+            self._admit(study, frame)
+            return self._worked(said, frame)
+        except (UnreachableError, RefusedError):
+            raise
+        except ArchipelError as error:
+            if not self._audit.seen(said.message):
+                self._audit.note("received", message=said.message, run=said.run, study=said.study, round=said.round)
+            return _refusal(error), "", str(error)
+
+    def _note_received(self, said: Statement, frame: Frame) -> None:
+        self._audit.note(
+            "received",
+            message=said.message,
+            run=said.run,
+            study=said.study,
+            round=said.round,
+            form=frame.form,
+            bytes=frame.size,
+            content=frame.sha256,
+            their_journal=said.journal,
+        )
+
+    def _read(self, incoming: Incoming, said: Statement) -> tuple[Frame, Study]:
+        """The message as a frame of its form, and the study that it is about.
+
+        Raises:
+            WireError: it is of no form that a hospital receives. AdmissionError: its study never arrived here.
+        """
+        if (form := FORMS.get(incoming.type)) is None:
+            raise WireError("message: expected a proposal or a model, found another kind")
+        if form == "hello":
+            frame = to_frame(form, incoming.records)
+            return frame, _proposed(str(frame.fields["study"]), said.study)
+        known = self._admissions.find(said.study)
+        if known is None:
+            raise AdmissionError("the study was not proposed to this hospital", waiting=True)
+        study = known.study
+        frame = to_frame(form, incoming.records, study_parameters(study))
+        if frame.fields["study_sha256"] != said.study or frame.fields["round"] != said.round:
+            raise SealError("seal: the message is about another study or round than its signature; it was changed")
+        return frame, study
+
+    def _check_bundle(self, fleet: Fleet, run_id: int, study: Study) -> None:
+        if self._bundles.get(run_id) == study.sha256:
+            return
+        bundle, overridden = fleet.bundle(run_id)
+        check_bundle(bundle, study)
+        if overridden:
+            raise WireError("bundle: expected no settings beside the study, found some; nothing of it was executed")
+        self._bundles = {run_id: study.sha256}
+
+    def _admit(self, study: Study, frame: Frame) -> None:
+        """Let approved studies in; others wait for a person.
+
+        Raises:
+            AdmissionError, PolicyError: it may not run, or not yet.
+        """
+        known = self._admissions.find(study.sha256)
+        if known is None:
+            known = self._admissions.propose(study.sha256, study.name, study.canonical)
+            self._audit.note("proposed", study=study.sha256, name=study.name)
+            log.info("a new study waits: archipel-site review %s", study.sha256[:12])
+        size = sum(4 * math.prod(shape) for shape, _ in study_parameters(study).values())
+        dataset = self._config.dataset(study.name)
+        require(Request(study.private, dataset is not None, 0.0, 0.0, size), self._config.policy)
+        if known.state == "waiting" and not self._config.policy.require_approval:
+            self._admissions.decide(study.sha256, "approved", "site.yaml: require_approval: false")
+            self._audit.note("approved", study=study.sha256, by="policy")
+        self._admissions.approved(study.sha256)
+
+    def _worked(self, said: Statement, frame: Frame) -> tuple[Frame, str, str]:
+        """The worker's reply, or the one that the same instruction had before."""
+        if (kept := self._audit.answer_to(said.study, said.content)) is not None:
+            self._audit.note("repeated", message=said.message)
+            return kept, "", ""
+        status, reply = self._worker.ask(frame, self._max_bytes + OVERHEAD_BYTES)
+        if status.form != STATUS or set(status.fields) != {"why", "epsilon"}:
+            raise RunError("the worker's answer is not of its form; this is a bug")
+        return reply, str(status.fields["epsilon"]), str(status.fields["why"])
+
+    def _checked(self, reply: Frame, said: Statement) -> "RecordDict | None":
+        """The one way out: the reply as it will leave, None if it is not what a reply may be."""
+        try:
+            if reply.form == REFUSAL:
+                if SENTENCES.get(int(reply.fields.get("code", 0))) != reply.fields.get("reason"):
+                    raise WireError("refusal: expected one of the fixed sentences, found another")
+                return from_frame(REFUSAL, reply)
+            known = self._admissions.find(said.study)
+            if known is None or reply.form not in ("hello reply", "train reply"):
+                raise WireError("reply: expected an answer to an approved study, found something else")
+            return from_frame(reply.form, reply, study_parameters(known.study))
+        except (WireError, ValueError) as error:
+            log.error("the worker's answer does not leave: %s", error)
+            self._audit.note("egress", message=said.message, why=str(error)[:500])
+            return None
+
+
+def _refusal(error: Exception) -> Frame:
+    code, reason = code_of(error)
+    return Frame(REFUSAL, {"code": code, "reason": reason})
+
+
+def _proposed(canonical: str, digest: str) -> Study:
+    """The study in a proposal.
+
+    Raises:
+        WireError: it is none, not in its canonical form, or another than was signed.
+    """
+    try:
+        study = study_from(json.loads(canonical), source="proposal")
+    except (ValueError, RecursionError, ArchipelError):
+        raise WireError("hello: expected a study in its canonical form, found something else") from None
+    if study.canonical != canonical or study.sha256 != digest:
+        raise WireError("hello: expected the study of the signed digest, found another")
+    return study
+
+
+class _State:
+    """Which node this folder's last process was, so that the next one can sign it off.
+
+    It holds for this folder on this machine since it was started; a copy of the folder is another identity's business.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._path, self._lock = folder / STATE, folder / LOCK
+
+    def previous(self) -> int | None:
+        """The node id, if the process is known to be dead."""
+        try:
+            state = json.loads(self._path.read_bytes())
+            return int(state["node_id"]) if state["where"] == self._where() else None
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def write(self, node_id: int) -> None:
+        """Remember this process."""
+        self._path.write_text(json.dumps({"node_id": node_id, "where": self._where()}))
+
+    def _where(self) -> str:
+        try:
+            boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        except OSError:
+            boot = ""
+        found = self._lock.stat()
+        return f"{boot}/{found.st_dev}/{found.st_ino}"
+
+
+@contextlib.contextmanager
+def _only_one(folder: Path) -> Iterator[None]:
+    """Hold this folder.
+
+    Raises:
+        RunError: another process does.
+    """
+    with (folder / LOCK).open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise RunError(f"{folder}: another node runs in this folder; stop it first") from None
+        yield
+
+
+def start(config: SiteConfig) -> None:
+    """Serve until a signal (SIGTERM, SIGINT) ends it; what is under way is finished first.
+
+    Raises:
+        RunError: this hospital has not joined, or a node runs already.
+    """
+    node = Node(config)
+
+    def end(*_: object) -> None:
+        if node.stopping:
+            os._exit(1)  # asked twice: the worker ends with this process, what it had booked counts as spent
+        node.stop()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, end)
+    node.run()

@@ -1,0 +1,239 @@
+"""The process that sees patients. It has no network: requests come in through one pipe, answers leave through another.
+
+Warm, so that a round costs its training and nothing else. It trusts the process that talks to the coordinator as little
+as that one trusts the coordinator: it looks by itself which studies are approved, asks the policy and the ledger
+itself, and answers with what the form of configs/wire.py allows.
+
+    python -m client.worker FOLDER    # started by client/node.py, ends when its standard input is closed
+
+Each request is a frame; each answer two: what is for the hospital's own journal, then what may leave.
+"""
+
+import contextlib
+import hashlib
+import logging
+import math
+import os
+import sys
+import traceback
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+from client.isolation import die_with_parent, leave_network
+from configs.deployment import SiteConfig, load_site
+from configs.errors import ArchipelError
+from configs.frame import Frame
+
+if TYPE_CHECKING:  # PyTorch and Flower start threads, which a process must not have when it leaves the network
+    from flwr.app import Context, Message
+
+    from client.site import Site
+    from configs.schema import Study
+
+READY, STATUS, REFUSAL = "ready", "status", "refusal"
+SEEDED_FOR_TESTS = "ARCHIPEL_TEST_SEEDED_NOISE"  # noise that can be repeated protects nobody: for tests alone
+log = logging.getLogger("archipel.worker")
+
+
+class Worker:
+    """One hospital's studies, ready to train."""
+
+    def __init__(self, config: SiteConfig, *, seeded: bool = False) -> None:
+        from flwr.supercore.task_identity import TaskIdentity
+
+        from client.admission import Admissions
+        from client.app import make_app
+        from client.ledger import Ledger
+        from strategies.privacy.plan import Budget
+
+        TaskIdentity.run_id, TaskIdentity.task_id, TaskIdentity.node_id = 0, 0, 0
+        self._config, self._seeded = config, seeded
+        self._admissions = Admissions.open(config.admissions)
+        policy = config.policy
+        self._ledger = Ledger.open(config.ledger, cap=Budget(policy.max_epsilon, policy.delta))
+        self._app = make_app(self._site_of, self._note)
+        self._warm: tuple[str, Site] | None = None  # the newest study and its patients
+        self._request = Frame("", {})
+        self._why = ""
+
+    def answer(self, request: Frame) -> tuple[Frame, Frame]:
+        """What the hospital's own journal should know (why, epsilon), and the reply or refusal."""
+        self._request, self._why = request, ""
+        reply = self._refusal(self._app(self._message(request), _context()))
+        return Frame(STATUS, {"why": self._why, "epsilon": self._epsilon()}), reply
+
+    def _message(self, request: Frame) -> "Message":
+        from flwr.app import Message
+
+        from configs import wire
+        from strategies.messages import from_frame
+
+        types = {"hello": wire.HELLO, "train": wire.TRAIN}
+        study = None if request.form == "hello" else self._admissions.approved(_digest(request))
+        records = from_frame(request.form, request, _parameters(study) if study else None)
+        message = Message(records, dst_node_id=1, message_type=types[request.form])
+        message.metadata.__dict__["_message_id"] = "request"
+        return message
+
+    def _refusal(self, reply: "Message") -> Frame:
+        from strategies.messages import to_frame
+
+        if reply.has_error():
+            return Frame(REFUSAL, {"code": reply.error.code, "reason": str(reply.error.reason)})
+        assert self._warm is not None
+        return to_frame(f"{self._request.form} reply", reply.content, self._warm[1].parameters)
+
+    def _note(self, site: "Site | None", error: Exception) -> None:
+        from client.app import log_error
+
+        log_error(site, error)
+        self._why = str(error) if isinstance(error, ArchipelError) else f"unexpected {type(error).__name__}"
+
+    def _epsilon(self) -> str:
+        """What the study has spent, as the ledger has it."""
+        if self._warm is None or self._warm[1].plan is None:
+            return ""
+        _, site = self._warm
+        spent = self._ledger.spent(site.dataset, delta=site.study.privacy.delta, study=site.study.sha256)
+        return f"{spent:.4f}"
+
+    def _site_of(self, context: "Context") -> "Site":
+        """The approved study that the request is about, with its patients; nothing is read before it is approved.
+
+        Raises:
+            AdmissionError, PolicyError, DataError, PrivacyError, BudgetError.
+        """
+        from configs.errors import BudgetError
+
+        sha256 = _digest(self._request)
+        study = self._admissions.approved(sha256)
+        if self._request.form == "hello" or self._warm is None or self._warm[0] != sha256:
+            self._warm = None  # a proposal is judged anew: data, policy and ledger may have changed since
+            self._warm = sha256, self._open(study)
+        site, number = self._warm[1], self._request.fields.get("round")
+        once = isinstance(number, int) and study.private and not self._seeded
+        if once and self._ledger.booked(site.dataset, sha256, int(str(number))):
+            raise BudgetError(f"round {number}: it was begun before and counts as spent; it is not trained twice")
+        return site
+
+    def _open(self, study: "Study") -> "Site":
+        from client.policy import Request, require
+        from client.site import Site, load_patients
+
+        policy, dataset = self._config.policy, self._config.dataset(study.name)
+        size = sum(4 * _count(shape) for shape, _ in _parameters(study).values())
+        asked = Request(study.private, dataset is not None, 0.0, 0.0, size)
+        require(asked, policy)  # what needs no patients, first
+        assert dataset is not None
+        patients = load_patients(dataset.source, study, self._config.site)
+        site = Site(
+            self._config.site,
+            study,
+            patients.train,
+            self._ledger,
+            seeded=self._seeded,
+            dataset=dataset.identity,
+        )
+        spent, after = self._spending(site)
+        everybody = patients.train.count + patients.test.count
+        require(Request(study.private, True, spent, after, size, everybody), policy)
+        return site
+
+    def _spending(self, site: "Site") -> tuple[float, float]:
+        """What the data set has spent on other studies, and will have once this one is over too."""
+        from strategies.privacy.accounting import epsilon
+
+        delta, others = self._config.policy.delta, self._ledger.others(site.dataset, site.study.sha256)
+        plan = [] if site.plan is None else [site.plan.round_event] * site.plan.rounds
+        return epsilon(others, delta), epsilon([*others, *plan], delta)
+
+
+def _context() -> "Context":
+    from flwr.app import Context, RecordDict
+
+    return Context(run_id=0, node_id=1, node_config={}, state=RecordDict(), run_config={})
+
+
+def _digest(request: Frame) -> str:
+    """The study that a request is about."""
+    if request.form == "hello":
+        return hashlib.sha256(str(request.fields.get("study", "")).encode("utf-8", "replace")).hexdigest()
+    return str(request.fields.get("study_sha256", ""))
+
+
+def _parameters(study: "Study") -> Mapping[str, tuple[tuple[int, ...], str]]:
+    from strategies.tasks.shapes import study_parameters
+
+    return study_parameters(study)
+
+
+def _count(shape: tuple[int, ...]) -> int:
+    return math.prod(shape)
+
+
+def exactly(stream: BinaryIO) -> Callable[[int], bytearray]:
+    """Reads as many bytes as asked for.
+
+    Raises (when called):
+        EOFError: the other process has ended.
+    """
+
+    def take(count: int) -> bytearray:
+        data = bytearray(count)
+        view, done = memoryview(data), 0
+        while done < count:
+            read = stream.readinto(view[done:])  # type: ignore[attr-defined]
+            if not read:
+                raise EOFError
+            done += read
+        return data
+
+    return take
+
+
+def send(stream: BinaryIO, frame: Frame) -> None:
+    """Write a frame, part by part."""
+    for part in frame.encode():
+        stream.write(part)
+    stream.flush()
+
+
+def _answered(worker: Worker, request: Frame) -> tuple[Frame, Frame]:
+    """The answer; this process outlives whatever happens while it is made."""
+    from client.egress import code_of
+
+    try:
+        return worker.answer(request)
+    except Exception as error:
+        known = isinstance(error, ArchipelError)
+        why = str(error) if known else f"unexpected {type(error).__name__}"  # its text may name a patient
+        log.error("%s%s", why, "" if known else "\n" + "".join(traceback.format_tb(error.__traceback__)))
+        code, reason = code_of(error)
+        return Frame(STATUS, {"why": why, "epsilon": ""}), Frame(REFUSAL, {"code": code, "reason": reason})
+
+
+def main(arguments: list[str]) -> int:
+    """Answer requests until standard input is closed."""
+    die_with_parent()
+    config = load_site(Path(arguments[0]))
+    alone = not config.worker_network and leave_network()
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # whatever prints must not print into the answers
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    worker = Worker(config, seeded=os.environ.get(SEEDED_FOR_TESTS) == "1")
+    take = exactly(os.fdopen(0, "rb"))
+    send(answers, Frame(READY, {"alone": int(alone)}))
+    with contextlib.suppress(EOFError, BrokenPipeError):
+        while True:
+            request = Frame.read(take)
+            status, reply = _answered(worker, request)
+            del request
+            send(answers, status)
+            send(answers, reply)
+            del status, reply
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

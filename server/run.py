@@ -1,0 +1,165 @@
+"""A run's folder and what its metrics.json says whoever conducted it: a simulation on a laptop, or a consortium.
+
+What needs patients (how good a model is, how many there were) is added by the simulator, which has them; between
+machines those entries are null, because nothing of the kind leaves a hospital.
+
+>>> from tempfile import TemporaryDirectory
+>>> with TemporaryDirectory() as folder:
+...     new_folder(Path(folder), "heart", stamp="20260101T000000Z").name
+'20260101T000000Z-heart'
+"""
+
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from configs import journal as journals
+from configs.errors import RunError
+from configs.schema import Study
+from server.rounds import Rounds
+from strategies.aggregate import site_weights
+from strategies.privacy.plan import PrivacyPlan
+from strategies.tasks.shapes import study_parameters
+
+EPSILON_POINTS = 10
+_RELEASES = ("archipel", "flwr", "opacus", "torch", "numpy", "dp-accounting")
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What a run's journal says, the time before an interruption included.
+
+    `rounds` are the facts of each round, `hello` the bytes of each time that hospitals were gathered.
+    """
+
+    rounds: Sequence[Mapping[str, Any]]
+    hello: Sequence[Mapping[str, int]]
+
+    @classmethod
+    def of(cls, run: Path) -> "Recorded":
+        """Read it from a run's folder.
+
+        Raises:
+            JournalError: the journal was changed.
+        """
+        records = list(journals.read(run / "journal.jsonl"))
+        rounds = {record.facts["round"]: record.facts for record in records if record.kind == "round"}
+        hello = [record.facts["bytes"] for record in records if record.kind == "gathered"]
+        return cls([rounds[number] for number in sorted(rounds)], hello)
+
+    def bytes_of(self, site: str) -> int:
+        """Bytes of models that a hospital sent."""
+        return sum(round["contributed"].get(site, 0) for round in self.rounds)
+
+    def traffic(self, site: str) -> dict[str, int]:
+        """Everything that a hospital sent."""
+        return {
+            "bytes_sent": self.bytes_of(site) + sum(hello.get(site, 0) for hello in self.hello),
+            "messages_sent": sum(site in round["contributed"] for round in self.rounds)
+            + sum(site in hello for hello in self.hello),
+        }
+
+
+def facts(study: Study, run: Path, recorded: Recorded, rounds: Rounds, *, engine: str, noise: str) -> dict[str, Any]:
+    """The entries of metrics.json that need no patient."""
+    parameters = study_parameters(study)
+    document = study.to_dict()
+    return {
+        "study": study.name,
+        "study_sha256": study.sha256,
+        "engine": engine,
+        "seed": study.seed,
+        "outcome": rounds.outcome,
+        "why": rounds.why,
+        "rounds_completed": rounds.done,
+        "seconds": 0.0,
+        "model_sha256": sha256(run / "model.safetensors"),
+        "purpose": study.purpose,
+        "task": document["task"],
+        "training": document["training"],
+        "rounds_planned": study.training.rounds,
+        "versions": versions(),
+        "privacy": _privacy(study, noise),
+        "features": document["features"],
+        "model": {"name": study.model.name, "parameters": sum(math.prod(shape) for shape, _ in parameters.values())},
+        "strategy": study.training.strategy.name,
+        "rounds": [dict(facts) for facts in recorded.rounds],
+        "left": _left(study, recorded),
+    }
+
+
+def site_facts(study: Study, site: str, plan: PrivacyPlan | None, steps: int | None) -> dict[str, Any]:
+    """What is public about a hospital's part: its plan and its weight."""
+    return {
+        "site": site,
+        "delta": plan.delta if plan else None,
+        "noise_multiplier": plan.noise_multiplier if plan else None,
+        "sampling_rate": plan.sampling_rate if plan else None,
+        "steps": plan.steps if plan else steps,
+        "weight": site_weights(study, [site])[site],
+    }
+
+
+def epsilons(plan: PrivacyPlan, done: int) -> list[dict[str, float]]:
+    """Epsilon after some of the rounds, the last among them."""
+    every = max(1, -(-done // EPSILON_POINTS))
+    numbers = sorted({*range(every, done + 1, every), done} - {0})
+    return [{"round": number, "epsilon": plan.epsilon(rounds=number)} for number in numbers]
+
+
+def versions() -> dict[str, str]:
+    """Releases that decide a run's bits."""
+    return {name: metadata.version(name) for name in _RELEASES}
+
+
+def sha256(path: Path) -> str:
+    """A file's digest."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def new_folder(out: Path, study: str, stamp: str | None = None) -> Path:
+    """A folder for a run, named by the time (UTC) and the study.
+
+    Raises:
+        RunError: no name is free.
+    """
+    stamp = stamp or datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+    for attempt in range(1000):
+        run = out / f"{stamp}-{study}{f'-{attempt + 1}' if attempt else ''}"
+        try:
+            run.mkdir(parents=True)
+            return run.resolve()
+        except FileExistsError:
+            continue
+    raise RunError(f"{out}: a thousand runs began in this second; give another folder")
+
+
+def _privacy(study: Study, noise: str) -> dict[str, Any]:
+    if not study.private:
+        return {"mode": "none"}
+    asked: dict[str, Any] = study.to_dict()["privacy"]
+    return asked | {"unit": "patient", "adjacency": "add or remove one", "noise": noise}
+
+
+def _left(study: Study, recorded: Recorded) -> list[dict[str, Any]]:
+    """Each kind of message that left the hospitals."""
+    return [
+        {
+            "what": "model update",
+            "fields": [f"{n} {list(shape)} {dtype}" for n, (shape, dtype) in study_parameters(study).items()],
+            "messages": sum(len(round["contributed"]) for round in recorded.rounds),
+            "bytes": sum(sum(round["contributed"].values()) for round in recorded.rounds),
+        },
+        {
+            "what": "hello",
+            "fields": ["protocol", "site", "study_sha256"],
+            "messages": sum(len(hello) for hello in recorded.hello),
+            "bytes": sum(sum(hello.values()) for hello in recorded.hello),
+        },
+    ]
