@@ -16,19 +16,26 @@ _CONTENT = ".info/CONTENT"  # Flower's own list of the files, with their hashes
 
 
 def project_file(study: Study) -> str:
-    """The project file that Flower asks for. Its apps are the installed ones; only the study's name varies."""
+    """The project file that Flower asks for, as Flower lays it out. Its apps are the installed ones."""
     return f"""[project]
 name = "archipel-study"
 version = "1.0.0"
 description = "{study.name} {study.sha256}"
-license = {{ file = "LICENSE" }}
-dependencies = ["flwr>=1.41.0,<1.42"]
+dependencies = [
+    "flwr>=1.41.0,<1.42",
+]
+
+[project.license]
+file = "LICENSE"
 
 [tool.flwr.app]
 publisher = "archipel"
 fab-format-version = 1
 flwr-version-target = "1.41.0"
-fab-include = ["LICENSE", "{STUDY_FILE}"]
+fab-include = [
+    "LICENSE",
+    "{STUDY_FILE}",
+]
 
 [tool.flwr.app.components]
 serverapp = "server.flower:app"

@@ -39,7 +39,9 @@ FORMS = {wire.HELLO: ("hello", "hello reply"), wire.TRAIN: ("train", "train repl
 class Carrier(Protocol):
     """What is needed of a grid: server/link.py's."""
 
-    run: Run
+    @property
+    def run(self) -> Run:
+        """Run information."""
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Send; the messages' ids."""
@@ -277,4 +279,5 @@ def _facts(said: Statement) -> dict[str, object]:
         "content": said.content,
         "answers": said.answers,
         "their_journal" if said.sender != COORDINATOR else "journal": said.journal,
+        **({"epsilon": said.epsilon} if said.epsilon else {}),
     }

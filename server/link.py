@@ -81,7 +81,9 @@ class Link:
                 return
             except httpx.TransportError:
                 if time.monotonic() > deadline:
-                    raise RunError("expected Flower's SuperLink to start, it did not; see superlink.log") from None
+                    raise RunError(
+                        "expected Flower's SuperLink to start, it did not; its lines above say why"
+                    ) from None
                 time.sleep(0.1)
 
     def nodes(self) -> dict[int, Node]:

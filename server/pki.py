@@ -132,6 +132,11 @@ def check_request(request: Request, source: str) -> ec.EllipticCurvePublicKey:
     return public
 
 
+def expiry(certificate: str) -> str:
+    """When a certificate in PEM ends, in ISO 8601."""
+    return x509.load_pem_x509_certificate(certificate.encode("ascii")).not_valid_after_utc.isoformat()
+
+
 def public_pem(public: ec.EllipticCurvePublicKey) -> bytes:
     """The public key as Flower writes it."""
     return public.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)

@@ -37,12 +37,15 @@ def _end_with_owner() -> None:
 
 def serve(socket: Path) -> None:
     """Serve the SuperLink's application; blocks."""
+    import logging
+
     import uvicorn
     from flwr.superlink.auth_plugin import NoOpControlAuthnPlugin
     from flwr.superlink.cli.flower_superlink import SuperLinkLifespan
     from flwr.superlink.config_loader import SuperLinkLifespanConfig
     from flwr.superlink.main import create_app
 
+    logging.getLogger("flwr").setLevel(logging.WARNING)  # else a line for each request
     config = SuperLinkLifespanConfig(
         control_address="",
         health_server_address=None,

@@ -1,0 +1,360 @@
+"""`archipel-site`: hospital IT's command. Nothing heavy is imported until a command needs it.
+
+>>> main(["-C", "/nonexistent", "review"])
+2
+"""
+
+import argparse
+import logging
+import math
+import os
+import sys
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from configs.deployment import SiteConfig, load_site
+from configs.errors import ArchipelError, RunError
+
+if TYPE_CHECKING:
+    from client.admission import Admission, Admissions
+    from client.audit import Audit
+    from client.ledger import Ledger
+    from configs.schema import Feature, Study
+
+INTERRUPTED = 130
+WIDTH = 100
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command. Exit codes: 0 done, 2 an error that is explained, 130 Ctrl-C; `check` has its own."""
+    for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ.setdefault(variable, "1")
+    os.umask(0o077)  # what a node writes is its owner's
+    arguments = _parser().parse_args(argv)
+    try:
+        return int(arguments.command(arguments))
+    except ArchipelError as error:
+        return _fail(str(error))
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        return _fail(f"{where}{error.strerror or type(error).__name__}")
+    except KeyboardInterrupt:
+        return INTERRUPTED
+
+
+def _fail(text: str) -> int:
+    print(f"archipel-site: {text}", file=sys.stderr)
+    return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="archipel-site",
+        description="A hospital's node: you approve each study, and can show every byte that left.",
+    )
+    parser.add_argument(
+        "-C",
+        "--folder",
+        type=Path,
+        default=Path(os.environ.get("ARCHIPEL_SITE", ".")),
+        help="the folder with site.yaml (default: ARCHIPEL_SITE, or here)",
+    )
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    enrol = commands.add_parser("enrol", help="make this hospital's keys here, and a request to send")
+    enrol.set_defaults(command=_enrol)
+    join = commands.add_parser("join", help="keep the consortium's welcome")
+    join.add_argument("welcome", type=Path, metavar="WELCOME")
+    join.set_defaults(command=_join)
+    check = commands.add_parser("check", help="what is wrong, and who must fix it; for monitoring too")
+    check.set_defaults(command=_check)
+    review = commands.add_parser("review", help="each waiting study on one page of plain language")
+    review.add_argument("digest", nargs="?", metavar="DIGEST", help="one study, whatever its state")
+    review.set_defaults(command=_review)
+    approve = commands.add_parser("approve", help="let a study train here")
+    approve.add_argument("digest", metavar="DIGEST", help="its first characters, eight or more")
+    approve.set_defaults(command=_approve)
+    refuse = commands.add_parser("refuse", help="do not let a study train here, or no longer")
+    refuse.add_argument("digest", metavar="DIGEST")
+    refuse.add_argument("--why", required=True, help="for this hospital's own records; it does not leave")
+    refuse.set_defaults(command=_refuse)
+    commands.add_parser("start", help="run the node until it is stopped").set_defaults(command=_start)
+    ledger = commands.add_parser("ledger", help="privacy spent and left, by data set and study")
+    ledger.set_defaults(command=_ledger)
+    outbox = commands.add_parser("outbox", help="every message that left")
+    outbox.add_argument("--show", metavar="ID", help="open one: its fields and the values in it")
+    outbox.set_defaults(command=_outbox)
+    journal = commands.add_parser("journal", help="check the journal's chain, signatures and the outbox")
+    journal.add_argument("action", choices=("verify",))
+    journal.set_defaults(command=_journal)
+    return parser
+
+
+def _enrol(arguments: argparse.Namespace) -> int:
+    from client.enrol import enrol
+
+    path, request = enrol(load_site(arguments.folder))
+    print(f"send {path} to the consortium (it holds no secret)")
+    print(f"its fingerprint is {request.fingerprint}: compare it by telephone")
+    return 0
+
+
+def _join(arguments: argparse.Namespace) -> int:
+    from client.enrol import join
+
+    config = load_site(arguments.folder)
+    welcome = join(config, arguments.welcome)
+    _audit(config).note("joined", coordinator=welcome.coordinator, coordinator_key=welcome.coordinator_key)
+    print(f"joined {welcome.coordinator}; the welcome's fingerprint is {welcome.fingerprint}: compare it by telephone")
+    if welcome.without_certificate:
+        print("the consortium admits this hospital without a client certificate: its message signatures alone")
+    print("next: archipel-site check, then archipel-site start")
+    return 0
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    from client.doctor import examine, exit_code, render
+
+    findings = examine(arguments.folder)
+    print(render(findings))
+    return exit_code(findings)
+
+
+def _start(arguments: argparse.Namespace) -> int:
+    config = load_site(arguments.folder)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    for noisy in ("httpx", "flwr"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    from client.node import start
+
+    start(config)
+    return 0
+
+
+def _review(arguments: argparse.Namespace) -> int:
+    config = load_site(arguments.folder)
+    admissions = _admissions(config)
+    if arguments.digest:
+        shown = [_find(admissions, arguments.digest)]
+    else:
+        shown = [a for a in admissions.all() if a.state == "waiting"]
+    if not shown:
+        print("no study waits for this hospital")
+    for admission in shown:
+        print(page(config, admission))
+    for admission in [] if arguments.digest else admissions.all():
+        if admission.state != "waiting":
+            why = f" ({admission.why})" if admission.why else ""
+            print(f"{admission.state}: {admission.name} {admission.sha256[:12]}{why}")
+    return 0
+
+
+def _approve(arguments: argparse.Namespace) -> int:
+    config = load_site(arguments.folder)
+    found = _admissions(config).decide(arguments.digest, "approved")
+    _audit(config).note("approved", study=found.sha256, name=found.name, by=_person())
+    print(f"approved: {found.name} {found.sha256}")
+    return 0
+
+
+def _refuse(arguments: argparse.Namespace) -> int:
+    config = load_site(arguments.folder)
+    found = _admissions(config).decide(arguments.digest, "refused", arguments.why)
+    _audit(config).note("refused study", study=found.sha256, name=found.name, by=_person(), why=arguments.why)
+    print(f"refused: {found.name} {found.sha256}; nothing of it trains here from now on")
+    return 0
+
+
+def _ledger(arguments: argparse.Namespace) -> int:
+    config = load_site(arguments.folder)
+    policy = config.policy
+    if not config.ledger.exists():
+        print("nothing is spent yet")
+        return 0
+    ledger, names = _open_ledger(config), {a.sha256: a.name for a in _admissions(config).all()}
+    studies = ledger.studies()
+    for dataset in dict.fromkeys(dataset for dataset, *_ in studies):
+        spent = ledger.spent(dataset, delta=policy.delta)
+        print(
+            f"{dataset}: epsilon {spent:.3f} spent, {max(0.0, policy.max_epsilon - spent):.3f} left of "
+            f"{policy.max_epsilon:g} (per patient, add or remove one, delta {policy.delta:g}, all studies together)"
+        )
+        for _, study, rounds, lost in (row for row in studies if row[0] == dataset):
+            own = ledger.spent(dataset, delta=policy.delta, study=study)
+            note = f", {lost} of them begun and lost: they count" if lost else ""
+            print(f"  {names.get(study, '?')} {study[:12]}: epsilon {own:.3f}, {rounds} rounds{note}")
+    if not studies:
+        print("nothing is spent yet")
+    return 0
+
+
+def _outbox(arguments: argparse.Namespace) -> int:
+    config = load_site(arguments.folder)
+    audit = _audit(config)
+    if arguments.show:
+        print(_opened(config, audit, arguments.show))
+        return 0
+    outgoing = audit.outgoing() if config.journal.exists() else []
+    if not outgoing:
+        print("nothing has left")
+    for o in outgoing:
+        print(
+            f"{o.time[:19]}  {o.message[:8]}  study {o.study[:12]}  round {o.round:4}  {o.form:12} "
+            f"{o.bytes:>10} bytes  sha256 {o.sha256[:16]}"
+        )
+    return 0
+
+
+def _opened(config: SiteConfig, audit: "Audit", message: str) -> str:
+    """One message that left, for people: every field, every array with its first values."""
+    import numpy as np
+
+    from strategies.messages import from_frame, read
+    from strategies.tasks.shapes import study_parameters
+
+    frame = audit.show(message)
+    outgoing = next(o for o in audit.outgoing() if o.message.startswith(message))
+    lines = [f"{outgoing.message}: {frame.form}, sha256 {frame.sha256}, as the journal says"]
+    lines += [f"  {name}: {value}" for name, value in frame.fields.items()]
+    if frame.arrays:
+        parameters = study_parameters(_find(_admissions(config), outgoing.study).study)
+        arrays = read(frame.form, from_frame(frame.form, frame, parameters), parameters).arrays
+        for name, array in arrays.items():
+            values = np.array2string(array.ravel(), precision=4, threshold=16, edgeitems=6, max_line_width=WIDTH)
+            lines.append(f"  {name} {list(array.shape)} {array.dtype}: {values}")
+    return "\n".join(lines)
+
+
+def _journal(arguments: argparse.Namespace) -> int:
+    config = load_site(arguments.folder)
+    count = _audit(config).verify()
+    print(f"{config.journal}: {count} records, none changed, cut out, moved or forged; the outbox is what left")
+    return 0
+
+
+# The page of a study
+
+
+def page(config: SiteConfig, admission: "Admission") -> str:
+    """What a security officer or a DPO reads before deciding."""
+    study = admission.study
+    rows = [
+        ("purpose", study.purpose),
+        ("reads", _columns(study)),
+        ("never reads", "any other column of the file"),
+        ("from", _source(config, study)),
+        ("learns", f"{study.task.type} {study.task.target!r} with a {study.model.name} model"),
+        ("rounds", f"{study.training.rounds}, with at least {study.training.quorum} hospitals in each"),
+        ("leaves", _leaving(study)),
+        ("privacy", _privacy(config, study)),
+        ("budget", _budget(config, study)),
+        ("digest", admission.sha256),
+        ("arrived", admission.arrived),
+    ]
+    lines = [f"── {study.name}: {admission.state} " + "─" * 40]
+    for title, text in rows:
+        wrapped = textwrap.wrap(text, WIDTH - 14) or [""]
+        lines.append(f"{title:>12}  {wrapped[0]}")
+        lines += [" " * 14 + line for line in wrapped[1:]]
+    short = admission.sha256[:12]
+    lines.append(f"\n    archipel-site approve {short}    or    archipel-site refuse {short} --why REASON\n")
+    return "\n".join(lines)
+
+
+def _columns(study: "Study") -> str:
+    columns = [_column(feature) for feature in study.features]
+    extra = [study.task.target, *([study.patient_id] if study.patient_id else [])]
+    if study.evaluation.split_column:
+        extra.append(study.evaluation.split_column)
+    return ", ".join([*columns, *extra])
+
+
+def _column(feature: "Feature") -> str:
+    return f"{feature.name} ({feature.unit})" if feature.unit else feature.name
+
+
+def _source(config: SiteConfig, study: "Study") -> str:
+    dataset = config.dataset(study.name)
+    if dataset is None:
+        return f"NO DATA SET: site.yaml names none for {study.name}; without one the study cannot run here"
+    return f"{dataset.source.connector} {dataset.source.path} (budget of the data set {dataset.identity!r})"
+
+
+def _leaving(study: "Study") -> str:
+    from strategies.tasks.shapes import study_parameters
+
+    numbers = sum(math.prod(shape) for shape, _ in study_parameters(study).values())
+    size = 4 * numbers
+    return (
+        f"in each round {numbers} numbers of the trained model ({size:,} bytes), in all at most "
+        f"{size * study.training.rounds:,} bytes; once, this hospital's name and the study's digest. "
+        "No row, no count, no metric."
+    )
+
+
+def _privacy(config: SiteConfig, study: "Study") -> str:
+    if not study.private:
+        allowed = "which site.yaml allows" if config.policy.allow_privacy_none else "which site.yaml does NOT allow"
+        return f"NONE: the model's numbers leave without noise, {allowed} (policy.allow_privacy_none)"
+    privacy = study.privacy
+    return (
+        f"differential privacy in this hospital: epsilon {privacy.epsilon:g} at delta {privacy.delta:g} per patient, "
+        f"for the whole study; each patient's influence is clipped to {privacy.clip_norm:g}, then noise is added"
+    )
+
+
+def _budget(config: SiteConfig, study: "Study") -> str:
+    dataset, policy = config.dataset(study.name), config.policy
+    if dataset is None or not study.private:
+        return "none is spent"
+    spent = 0.0
+    if config.ledger.exists():
+        spent = _open_ledger(config).spent(dataset.identity, delta=policy.delta)
+    return (
+        f"epsilon {spent:.2f} of {policy.max_epsilon:g} is spent on this data set (all studies, delta "
+        f"{policy.delta:g}), {max(0.0, policy.max_epsilon - spent):.2f} is left; the node refuses what would pass it"
+    )
+
+
+# Files
+
+
+def _find(admissions: "Admissions", digest: str) -> "Admission":
+    found = [a for a in admissions.all() if a.sha256.startswith(digest.lower())] if len(digest) >= 8 else []
+    if len(found) != 1:
+        raise RunError(f"{digest[:64]!r}: expected the digest of one study (8 characters or more), found {len(found)}")
+    return found[0]
+
+
+def _admissions(config: SiteConfig) -> "Admissions":
+    from client.admission import Admissions
+
+    return Admissions.open(config.admissions)
+
+
+def _audit(config: SiteConfig) -> "Audit":
+    from client.audit import Audit
+    from client.enrol import load_signing_key
+
+    return Audit(config, load_signing_key(config))
+
+
+def _open_ledger(config: SiteConfig) -> "Ledger":
+    from client.ledger import Ledger
+
+    return Ledger.open(config.ledger)
+
+
+def _person() -> str:
+    """Who typed the command, as the machine knows them."""
+    import getpass
+
+    try:
+        return os.environ.get("SUDO_USER") or getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

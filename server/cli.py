@@ -1,0 +1,397 @@
+"""`archipel-coordinator`: the consortium's command. Nothing heavy is imported until a command needs it.
+
+>>> main(["-C", "/nonexistent", "status"])
+2
+"""
+
+import argparse
+import logging
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from configs.deployment import COORDINATOR_FILE, CoordinatorConfig, load_coordinator
+from configs.errors import ArchipelError, ConfigError, RunError
+
+if TYPE_CHECKING:
+    from configs.journal import Record
+    from server.membership import Membership, RunState
+
+INTERRUPTED = 130
+WATCH_S = 0.5
+EXPIRING_DAYS = 30
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command. Exit codes: 0 done, 1 a run ended INCOMPLETE, 2 an error that is explained, 130 Ctrl-C."""
+    for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ.setdefault(variable, "1")
+    arguments = _parser().parse_args(argv)
+    try:
+        return int(arguments.command(arguments))
+    except ArchipelError as error:
+        return _fail(str(error))
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        return _fail(f"{where}{error.strerror or type(error).__name__}")
+    except KeyboardInterrupt:
+        return INTERRUPTED
+
+
+def _fail(text: str) -> int:
+    print(f"archipel-coordinator: {text}", file=sys.stderr)
+    return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="archipel-coordinator",
+        description="The middle of a federation: admits hospitals, conducts studies, never sees a patient.",
+    )
+    parser.add_argument(
+        "-C",
+        "--folder",
+        type=Path,
+        default=Path(os.environ.get("ARCHIPEL_COORDINATOR", ".")),
+        help="the coordinator's folder (default: ARCHIPEL_COORDINATOR, or here)",
+    )
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    init = commands.add_parser("init", help="make the authority, the server's certificate, the database")
+    init.add_argument("--name", help="the consortium's name (written to coordinator.yaml if there is none)")
+    init.add_argument("--names", nargs="+", metavar="HOST", help="host names and addresses that hospitals use")
+    init.add_argument("--listen", default="0.0.0.0:8443", help="where the gateway listens")
+    init.add_argument("--renew", action="store_true", help="only a new server certificate, of the same authority")
+    init.set_defaults(command=_init)
+    admit = commands.add_parser("admit", help="sign a hospital's request and write its welcome")
+    admit.add_argument("request", type=Path, metavar="REQUEST")
+    admit.add_argument(
+        "--signatures-alone",
+        action="store_true",
+        help="without a client certificate, for a hospital whose proxy opens TLS; its message signatures remain",
+    )
+    admit.set_defaults(command=_admit)
+    revoke = commands.add_parser("revoke", help="shut a hospital out, open connections too")
+    revoke.add_argument("site", metavar="SITE")
+    revoke.set_defaults(command=_revoke)
+    commands.add_parser("sites", help="who is admitted, connected, expiring").set_defaults(command=_sites)
+    start = commands.add_parser("start", help="serve until stopped")
+    start.add_argument("--nginx", action="store_true", help="nginx is the door: answer its questions only")
+    start.add_argument("--print-nginx", action="store_true", help="print the gateway as an nginx configuration")
+    start.set_defaults(command=_start)
+    submit = commands.add_parser("submit", help="put a study into the queue")
+    submit.add_argument("study", type=Path, metavar="STUDY")
+    submit.set_defaults(command=_submit)
+    commands.add_parser("status", help="runs, and what each hospital does").set_defaults(command=_status)
+    for name, command, text in (
+        ("watch", _watch, "rounds as they happen, until the run ends"),
+        ("stop", _stop, "end a run after what is under way; it can be resumed"),
+        ("resume", _resume, "go on with a run from its newest checkpoint"),
+        ("report", _report, "write a run's report.html and model_card.md again"),
+    ):
+        sub = commands.add_parser(name, help=text)
+        sub.add_argument("run", metavar="RUN", help="a run's name, or `latest`")
+        sub.set_defaults(command=command)
+    verify = commands.add_parser("journal", help="check a journal's chain and signatures")
+    verify.add_argument("action", choices=("verify",))
+    verify.add_argument("run", metavar="RUN", nargs="?", help="a run's journal instead of the coordinator's own")
+    verify.set_defaults(command=_journal)
+    return parser
+
+
+def _passphrase() -> bytes | None:
+    from server.pki import PASSPHRASE
+
+    return os.environ[PASSPHRASE].encode() if os.environ.get(PASSPHRASE) else None
+
+
+def _init(arguments: argparse.Namespace) -> int:
+    from server.files import write_atomically
+    from server.membership import Membership
+    from server.pki import PASSPHRASE, Pki
+
+    folder: Path = arguments.folder
+    if not (folder / COORDINATOR_FILE).exists():
+        if not arguments.name or not arguments.names:
+            raise ConfigError(
+                str(folder / COORDINATOR_FILE), ["expected the file, found none; give --name NAME --names HOST..."]
+            )
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        from configs.load import dump_yaml
+
+        document = {"name": arguments.name, "names": list(arguments.names), "listen": arguments.listen}
+        write_atomically(folder / COORDINATOR_FILE, dump_yaml(document).encode())
+    config = load_coordinator(folder)
+    if arguments.renew:
+        Pki(config.pki).renew_server(config.names, _passphrase())
+        _note(config, "renewed", names=list(config.names))
+        print("the server has a new certificate; restart: archipel-coordinator start")
+        return 0
+    Pki(config.pki).create(config.name, config.names, _passphrase())
+    Membership.open(config.database).close()
+    _note(config, "initialised", name=config.name, names=list(config.names))
+    print(f"{config.folder}: made the authority of {config.name!r} and the certificate of {', '.join(config.names)}")
+    if _passphrase() is None:
+        print(f"its key is not encrypted; set {PASSPHRASE} before init to change that")
+    print("next: archipel-coordinator start; and for each hospital: archipel-coordinator admit REQUEST")
+    return 0
+
+
+def _admit(arguments: argparse.Namespace) -> int:
+    from configs.papers import Request, Welcome, from_json, to_json
+    from server.files import write_atomically
+    from server.membership import Member
+    from server.pki import Pki, expiry
+    from server.run import versions
+
+    config = load_coordinator(arguments.folder)
+    request = from_json(Request, arguments.request.read_bytes(), str(arguments.request))
+    pki = Pki(config.pki)
+    certificate, public_key = pki.sign(request, str(arguments.request), _passphrase())
+    _open_members(config).admit(
+        Member(request.site, public_key, request.signing_key, expiry(certificate), arguments.signatures_alone)
+    )
+    installed = versions()
+    welcome = Welcome(
+        site=request.site,
+        coordinator=f"{config.names[0]}:{config.listen.rpartition(':')[2]}",
+        ca_certificate=pki.ca_certificate.read_text("ascii"),
+        certificate=certificate,
+        coordinator_key=pki.load_signing_key().public,
+        version=installed["archipel"],
+        flwr=installed["flwr"],
+        without_certificate=arguments.signatures_alone,
+    )
+    path = config.folder / "welcome" / f"{request.site}.json"
+    path.parent.mkdir(exist_ok=True)
+    write_atomically(path, to_json(welcome))
+    _note(
+        config,
+        "admitted",
+        site=request.site,
+        request=request.fingerprint,
+        signing_key=request.signing_key,
+        without_certificate=arguments.signatures_alone,
+    )
+    print(f"{request.site}: admitted; its request's fingerprint is {request.fingerprint}: compare it by telephone")
+    if arguments.signatures_alone:
+        print("WITHOUT a client certificate: its message signatures alone say who it is; this is in the journal")
+    print(f"send it {path} (no secret; fingerprint {welcome.fingerprint})")
+    return 0
+
+
+def _revoke(arguments: argparse.Namespace) -> int:
+    config = load_coordinator(arguments.folder)
+    _open_members(config).revoke(arguments.site)
+    _note(config, "revoked", site=arguments.site)
+    print(f"{arguments.site}: revoked; its next request is refused, on open connections too")
+    return 0
+
+
+def _sites(arguments: argparse.Namespace) -> int:
+    from datetime import UTC, datetime
+
+    members = _open_members(load_coordinator(arguments.folder))
+    connected, found = members.connected(), members.sites()
+    if not found:
+        print("no hospital is admitted yet: archipel-coordinator admit REQUEST")
+    for member in found:
+        days = (datetime.fromisoformat(member.expires) - datetime.now(UTC)).days
+        state = "revoked" if member.revoked else "connected" if member.site in connected else "not connected"
+        notes = [] if days > EXPIRING_DAYS else ["EXPIRED" if days < 0 else "expires soon: enrol and admit again"]
+        notes += ["no certificate: message signatures alone"] if member.without_certificate else []
+        print(f"{member.site:24} {state:14} certificate until {member.expires[:10]}  {'; '.join(notes)}".rstrip())
+    return 0
+
+
+def _start(arguments: argparse.Namespace) -> int:
+    config = load_coordinator(arguments.folder)
+    if arguments.print_nginx:
+        from server.nginx import nginx_config
+
+        optional = _open_members(config).any_without_certificate()
+        print(nginx_config(config, certificate_required=not optional), end="")
+        return 0
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    from server.coordinator import start
+
+    start(config, nginx=arguments.nginx)
+    return 0
+
+
+def _submit(arguments: argparse.Namespace) -> int:
+    from configs.load import dump_yaml, load_study
+    from server.files import write_atomically
+    from server.run import new_folder
+
+    config, study = load_coordinator(arguments.folder), load_study(arguments.study)
+    members = _open_members(config)
+    run = new_folder(config.runs, study.name)
+    write_atomically(run / "study.yaml", dump_yaml(study.to_dict()).encode())
+    members.submit(run.name)
+    _note(config, "submitted", run=run.name, study=study.sha256)
+    print(f"{run.name}: queued; digest {study.sha256}")
+    if missing := [site for site in study.sites if site not in members.members()]:
+        print(f"not admitted yet: {', '.join(missing)}")
+    print("each hospital has to approve that digest: archipel-site review, archipel-site approve")
+    return 0
+
+
+def _status(arguments: argparse.Namespace) -> int:
+    config = load_coordinator(arguments.folder)
+    members = _open_members(config)
+    runs = members.runs()
+    if not runs:
+        print("no run yet: archipel-coordinator submit STUDY")
+    for run in runs:
+        print(f"{run.name}  {run.state}{f': {run.why}' if run.why else ''}")
+        if run.state not in ("COMPLETE", "INCOMPLETE"):
+            for line in _presence(config, members, run):
+                print(f"  {line}")
+    return 0
+
+
+def _presence(config: CoordinatorConfig, members: "Membership", run: "RunState") -> list[str]:
+    """What each hospital of a run does."""
+    from configs.load import load_study
+
+    study = load_study(config.runs / run.name / "study.yaml")
+    known, connected = members.presence(run.name), members.connected()
+    lines = []
+    for site in study.sites or sorted(known):
+        state, epsilon = known.get(site, ("has not answered yet", ""))
+        state = state if site in connected else f"not connected ({state})"
+        spent = f", epsilon {epsilon} of {study.privacy.epsilon:g}" if epsilon else ""
+        lines.append(f"{site:20} {state}{spent}")
+    return lines
+
+
+def _watch(arguments: argparse.Namespace) -> int:
+    from configs.journal import read
+    from configs.load import load_study
+
+    config = load_coordinator(arguments.folder)
+    members, name = _open_members(config), _name(config, arguments.run)
+    path, seen, waiting = config.runs / name / "journal.jsonl", 0, ""
+    study = load_study(config.runs / name / "study.yaml")
+    epsilons: dict[str, str] = {}
+    while True:
+        run = members.run(name)
+        assert run is not None
+        for record in list(read(path))[seen:] if path.exists() else []:
+            seen += 1
+            if record.kind == "received" and record.facts.get("epsilon"):
+                epsilons[record.facts["site"]] = record.facts["epsilon"]
+            if line := _line(record, study.training.rounds, study.privacy.epsilon, epsilons):
+                print(line, flush=True)
+        if run.state in ("COMPLETE", "INCOMPLETE"):
+            print(f"{run.state}{f': {run.why}' if run.why else ''}")
+            return 0 if run.state == "COMPLETE" else 1
+        if run.state in ("QUEUED", "WAITING"):
+            now = f"{run.state.lower()}: " + "; ".join(_presence(config, members, run))
+            if now != waiting:
+                waiting = now
+                print(now, flush=True)
+        time.sleep(WATCH_S)
+
+
+def _line(record: "Record", rounds: int, asked: float, epsilons: dict[str, str]) -> str:
+    """One journal record for who watches; empty where there is nothing to see."""
+    facts = record.facts
+    if record.kind == "gathered":
+        return f"gathered: {', '.join(facts['sites']) or 'nobody'}"
+    if record.kind == "resumed":
+        return f"goes on after round {facts['after_round']}"
+    if record.kind != "round":
+        return ""
+    left = ", ".join(f"{site} {max(0.0, asked - float(e)):.2f}" for site, e in sorted(epsilons.items()))
+    missing = "".join(f"; {site}: {why}" for site, why in facts["missing"].items())
+    who = ", ".join(sorted(facts["contributed"]))
+    return (
+        f"round {facts['round']}/{rounds}  {facts['seconds']:.2f} s  {who}{missing}"
+        f"{f'; epsilon left: {left}' if left else ''}"
+    )
+
+
+def _stop(arguments: argparse.Namespace) -> int:
+    config = load_coordinator(arguments.folder)
+    name = _name(config, arguments.run)
+    if not _open_members(config).ask_to_stop(name):
+        raise RunError(f"{name}: expected a run that is queued or under way, it has ended")
+    _note(config, "stop", run=name)
+    print(f"{name}: asked to stop; go on later with: archipel-coordinator resume {name}")
+    return 0
+
+
+def _resume(arguments: argparse.Namespace) -> int:
+    config = load_coordinator(arguments.folder)
+    members, name = _open_members(config), _name(config, arguments.run)
+    run = members.run(name)
+    if run is None or run.state != "INCOMPLETE":
+        state = run.state if run else "none of that name"
+        raise RunError(f"{name}: expected a run that ended INCOMPLETE, found {state}")
+    members.submit(name)
+    _note(config, "resume", run=name)
+    print(f"{name}: queued again, from its newest checkpoint")
+    return 0
+
+
+def _report(arguments: argparse.Namespace) -> int:
+    from server.report import write_model_card, write_report
+
+    config = load_coordinator(arguments.folder)
+    run = config.runs / _name(config, arguments.run)
+    write_model_card(run)
+    print(write_report(run))
+    return 0
+
+
+def _journal(arguments: argparse.Namespace) -> int:
+    from configs.journal import read
+    from server.pki import Pki
+    from strategies.keys import verify
+
+    config = load_coordinator(arguments.folder)
+    path = config.runs / _name(config, arguments.run) / "journal.jsonl" if arguments.run else config.journal
+    public = Pki(config.pki).load_signing_key().public
+    count = sum(1 for _ in read(path, check=lambda digest, signature: verify(public, digest, signature)))
+    print(f"{path}: {count} records, none changed, cut out, moved or forged")
+    return 0
+
+
+def _name(config: CoordinatorConfig, given: str) -> str:
+    """The run that is meant.
+
+    Raises:
+        RunError: there is none.
+    """
+    names = [run.name for run in _open_members(config).runs()]
+    if given == "latest" and names:
+        return names[-1]
+    given = Path(given).name
+    if given not in names:
+        raise RunError(f"{given!r}: expected a run's name, found none such; see: archipel-coordinator status")
+    return given
+
+
+def _open_members(config: CoordinatorConfig) -> "Membership":
+    from server.membership import Membership
+
+    if not config.database.exists():
+        raise RunError(f"{config.folder}: expected a coordinator's folder; begin with: archipel-coordinator init")
+    return Membership.open(config.database)
+
+
+def _note(config: CoordinatorConfig, kind: str, **facts: object) -> None:
+    """Write a decision into the coordinator's journal."""
+    from configs.journal import Journal
+    from server.pki import Pki
+
+    Journal(config.journal, sign=Pki(config.pki).load_signing_key().sign).append(kind, **facts)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,203 @@
+"""One run between machines, in a process of its own: the ServerApp of a simulation over a sealed grid.
+
+    python -m server.conductor FOLDER RUN    # started by server/coordinator.py, ends when its standard input is closed
+
+It leaves what a simulation leaves (study.yaml, model.safetensors, metrics.json, model_card.md, report.html, the journal
+and the checkpoints), without the figures that need patients: those do not leave a hospital.
+"""
+
+import json
+import logging
+import os
+import sys
+import threading
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from safetensors.numpy import save_file
+
+from configs import journal as journals
+from configs.deployment import CoordinatorConfig, load_coordinator
+from configs.errors import ArchipelError, PrivacyError
+from configs.journal import Journal
+from configs.load import load_study
+from configs.schema import Study
+from server.app import Conducted, Deployment, RoundRecord, conduct
+from server.bundle import build_bundle
+from server.checkpoint import Checkpoints
+from server.courier import Courier, Watch
+from server.files import write_atomically
+from server.gateway import SUPERLINK_SOCKET
+from server.link import Link
+from server.membership import Membership
+from server.pki import Pki
+from server.report import write_model_card, write_report
+from server.run import Recorded, epsilons, facts, site_facts, versions
+from strategies.arrays import Arrays
+from strategies.privacy.plan import PrivacyPlan, plan_for
+
+log = logging.getLogger("archipel.conductor")
+ENGINE = "deployed"
+MEMBERS_S = 0.5  # how old the list of members may be while many messages are sealed and opened
+
+
+def carry_out(config: CoordinatorConfig, name: str) -> str:
+    """Conduct a submitted run to its end, from its newest checkpoint if there is one; the outcome."""
+    run = config.runs / name
+    study = load_study(run / "study.yaml")
+    key = Pki(config.pki).load_signing_key()
+    members = Membership.open(config.database)
+    clock = time.monotonic()
+    journal = Journal(run / "journal.jsonl", sign=key.sign)
+    journal.append("begin", study_sha256=study.sha256, engine=ENGINE, seed=study.seed, versions=versions())
+    link = Link(config.sockets / SUPERLINK_SOCKET)
+    try:
+        with link.run(*build_bundle(study)) as grid:
+            courier = Courier(
+                grid,
+                _Recent(link.nodes),
+                members.members,
+                run=name,
+                study=study,
+                key=key,
+                journal=journal,
+                watch=Watch(
+                    lambda site, epsilon: members.set_presence(name, site, "takes part", epsilon),
+                    lambda: _asked_to_stop(members, name),
+                ),
+            )
+            conducted = _conduct(config, run, study, courier, journal, members)
+    finally:
+        link.close()
+    if conducted.rounds.done or conducted.rounds.outcome == "COMPLETE":
+        _write_down(run, study, conducted, time.monotonic() - clock)
+        result = json.loads((run / "metrics.json").read_bytes())
+        journal.append("measured", model_sha256=result["model_sha256"])
+    members.set_state(name, conducted.rounds.outcome, conducted.rounds.why)
+    return conducted.rounds.outcome
+
+
+def _conduct(
+    config: CoordinatorConfig, run: Path, study: Study, courier: Courier, journal: Journal, members: Membership
+) -> Conducted:
+    def observer(record: RoundRecord, model: Arrays) -> None:
+        members.set_state(run.name, "RUNNING")
+        for site, why in record.missing.items():
+            members.set_presence(run.name, site, why)
+        for site in record.contributed:
+            members.set_presence(run.name, site, "takes part")
+        log.info("round %d: %d hospitals, %.2f s", record.round, len(record.contributed), record.seconds)
+
+    return conduct(
+        courier,
+        study,
+        checkpoints=Checkpoints(run / "checkpoints", study.sha256),
+        journal=journal,
+        observer=observer,
+        deployment=Deployment(
+            gather_timeout_s=config.gather_timeout_s,
+            site_of=courier.site_of,
+            presence=lambda site, state: members.set_presence(run.name, site, state),
+            stopped=courier.stopped,
+        ),
+    )
+
+
+class _Recent:
+    """A list that is asked for more often than it changes."""
+
+    def __init__(self, ask: Any) -> None:
+        self._ask, self._then, self._known = ask, -MEMBERS_S, None
+
+    def __call__(self) -> Any:
+        if self._known is None or time.monotonic() - self._then > MEMBERS_S:
+            self._known, self._then = self._ask(), time.monotonic()
+        return self._known
+
+
+def _asked_to_stop(members: Membership, name: str) -> bool:
+    found = members.run(name)
+    return found is not None and found.state == "STOPPING"
+
+
+def _write_down(run: Path, study: Study, conducted: Conducted, seconds: float) -> None:
+    part = run / ".model.safetensors.part"
+    save_file(dict(conducted.model), part)  # streamed: a large model is not held twice
+    with part.open("rb+") as file:
+        os.fsync(file.fileno())
+    part.replace(run / "model.safetensors")
+    recorded = Recorded.of(run)
+    reported = _reported(run)
+    done = conducted.rounds.done
+    plans = {site: plan for site in study.sites if (plan := _plan(study, site))}
+    sites = study.sites or sorted({site for round in recorded.rounds for site in round["contributed"]})
+    started = next(record.time for record in journals.read(run / "journal.jsonl"))
+    result = facts(
+        study, run, recorded, conducted.rounds, engine=ENGINE, noise="from each hospital's operating system"
+    ) | {
+        "primary_metric": study.evaluation.metrics[0] if study.evaluation.metrics else None,
+        "sites": [_site(study, site, plans.get(site), reported.get(site)) | recorded.traffic(site) for site in sites],
+        "models": dict.fromkeys(("federated", "federated_without_privacy", "local_only", "pooled")),
+        "convergence": {},
+        "epsilon_by_round": {site: epsilons(plan, done) for site, plan in plans.items()},
+        "seconds": round(seconds, 3),
+        "started": datetime.fromisoformat(started).astimezone(UTC).isoformat(timespec="seconds"),
+    }
+    write_atomically(run / "metrics.json", (json.dumps(result, indent=1, allow_nan=False) + "\n").encode())
+    write_model_card(run)
+    write_report(run)
+
+
+def _site(study: Study, site: str, plan: PrivacyPlan | None, epsilon: str | None) -> dict[str, Any]:
+    announced = study.announced_train_patients(site)
+    steps = study.training.rounds * study.training.local.steps_per_round(announced) if announced else None
+    return site_facts(study, site, plan, steps) | {
+        "patients_train": None,
+        "patients_test": None,
+        "epsilon": float(epsilon) if epsilon else None,
+        "values_clipped": {},
+    }
+
+
+def _plan(study: Study, site: str) -> PrivacyPlan | None:
+    """What anybody can compute of a hospital's plan, where its size is public."""
+    patients = study.announced_train_patients(site)
+    try:
+        return plan_for(study, site, patients) if study.private and patients else None
+    except PrivacyError:
+        return None  # the hospital has said so itself
+
+
+def _reported(run: Path) -> dict[str, str]:
+    """The epsilon that each hospital last reported, as it signed it."""
+    return {
+        record.facts["site"]: record.facts["epsilon"]
+        for record in journals.read(run / "journal.jsonl")
+        if record.kind == "received" and record.facts.get("epsilon")
+    }
+
+
+def _end_with_owner() -> None:
+    sys.stdin.buffer.read()
+    os._exit(0)
+
+
+def main(arguments: list[str]) -> int:
+    """Conduct one run. Exit codes: 0 it ended, COMPLETE or not; 2 an error that is explained."""
+    os.umask(0o077)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    threading.Thread(target=_end_with_owner, daemon=True).start()
+    try:
+        outcome = carry_out(load_coordinator(Path(arguments[0])), arguments[1])
+    except ArchipelError as error:
+        print(error, file=sys.stderr)
+        return 2
+    log.info("%s: %s", arguments[1], outcome)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,282 @@
+"""The coordinator: keeps Flower's SuperLink and the gateway alive, and conducts the submitted studies one by one.
+
+Everything that must outlive a crash is in the folder (members, runs, checkpoints, journals); the SuperLink's own state
+is in memory and is built anew. Each part is a process that ends when this one does, however it does. Two studies at
+once never race: the second waits in the queue.
+"""
+
+import contextlib
+import fcntl
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import grpc
+import httpx
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+
+from configs.deployment import CoordinatorConfig
+from configs.errors import RunError
+from configs.journal import Journal
+from server.gateway import SUPERLINK_SOCKET
+from server.link import Link, Node
+from server.membership import ENDED, Membership
+from server.pki import Pki
+
+log = logging.getLogger("archipel.coordinator")
+TICK_S, MEMBERS_S = 0.2, 1.0
+MAX_SOCKET_PATH = 100  # of the 107 that Linux allows
+MAX_ATTEMPTS = 5
+LOCK = "coordinator.lock"
+
+
+class Part:
+    """A process of the coordinator. It reads nothing from us: that its standard input closes tells it to end."""
+
+    def __init__(self, module: str, *arguments: str) -> None:
+        self.module, self._arguments = module, arguments
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it."""
+        self._process = subprocess.Popen(  # noqa: S603 - our own modules
+            [sys.executable, "-m", self.module, *self._arguments],
+            stdin=subprocess.PIPE,
+            start_new_session=True,  # a Ctrl-C in the terminal is the coordinator's to handle
+        )
+
+    @property
+    def ended(self) -> int | None:
+        """Its exit code, None while it runs or before it started."""
+        return self._process.poll() if self._process else None
+
+    def stop(self, patience_s: float = 5.0) -> None:
+        """End it."""
+        if self._process is None:
+            return
+        assert self._process.stdin is not None
+        with contextlib.suppress(OSError):
+            self._process.stdin.close()
+        try:
+            self._process.wait(patience_s)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._process = None
+
+
+class Coordinator:
+    """The parts of one folder."""
+
+    def __init__(self, config: CoordinatorConfig, *, nginx: bool = False) -> None:
+        self._config = config
+        self._socket = config.sockets / SUPERLINK_SOCKET
+        if len(str(self._socket)) > MAX_SOCKET_PATH:
+            raise RunError(f"{config.folder}: expected a shorter path, sockets lie in it; move the folder")
+        self._members = Membership.open(config.database)
+        self._journal = Journal(config.journal, sign=Pki(config.pki).load_signing_key().sign)
+        folder = str(config.folder)
+        self._superlink = Part("server.superlink", str(self._socket))
+        self._gateway = Part("server.gateway", folder, *(["--auth-only"] if nginx else []))
+        self._conductor: tuple[str, Part] | None = None
+        self._link: Link | None = None
+        self._registered: dict[bytes, int] = {}
+        self._online: dict[str, bool] = {}
+        self._over = threading.Event()
+        self._health = health.HealthServicer()
+
+    def stop(self) -> None:
+        """End; a run under way is interrupted and can be resumed."""
+        self._over.set()
+
+    def run(self) -> None:
+        """Serve until `stop`.
+
+        Raises:
+            RunError: another coordinator runs in this folder, or a part cannot be started.
+        """
+        with _only_one(self._config.folder), self._health_server():
+            try:
+                self._begin()
+                members_looked = 0.0
+                while not self._over.wait(TICK_S):
+                    self._mind_parts()
+                    if time.monotonic() - members_looked > MEMBERS_S:
+                        members_looked = time.monotonic()
+                        self._mind_members()
+                    self._mind_runs()
+            finally:
+                self._end()
+
+    def _begin(self) -> None:
+        for run in self._members.interrupted():
+            self._journal.append("interrupted", run=run)
+            log.warning("%s was interrupted; go on with: archipel-coordinator resume %s", run, run)
+        self._config.sockets.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._start_superlink()
+        self._gateway.start()
+        self._mind_members()
+        self._set_health(True)
+        self._journal.append("started", listen=self._config.listen)
+        log.info("listening on %s", self._config.listen)
+
+    def _start_superlink(self) -> None:
+        self._socket.unlink(missing_ok=True)
+        self._superlink.start()
+        self._registered = {}
+        if self._link is not None:
+            self._link.close()
+        self._link = Link(self._socket)
+        self._link.await_ready()
+
+    def _end(self) -> None:
+        self._set_health(False)
+        if self._conductor is not None:
+            name, part = self._conductor
+            part.stop()
+            self._members.interrupted()
+            self._journal.append("interrupted", run=name)
+        self._gateway.stop()
+        self._superlink.stop()
+        self._journal.append("stopped")
+        self._members.set_connected({})
+
+    def _mind_parts(self) -> None:
+        """Start again what has ended."""
+        if (code := self._superlink.ended) is not None:
+            log.error("the SuperLink ended (exit code %d); it is started again", code)
+            self._journal.append("restarted", part="superlink", code=code)
+            self._set_health(False)
+            self._take_up_again()
+            self._start_superlink()
+            self._mind_members()
+            self._set_health(True)
+        if (code := self._gateway.ended) is not None:
+            log.error("the gateway ended (exit code %d); it is started again", code)
+            self._journal.append("restarted", part="gateway", code=code)
+            self._over.wait(1.0)  # a port that is taken stays taken for a while: no tight loop
+            self._gateway.start()
+
+    def _mind_members(self) -> None:
+        """Let the SuperLink know whom we admitted and whom we revoked, and note who is connected."""
+        assert self._link is not None
+        try:
+            nodes = {node.public_key: node for node in self._link.nodes().values()}
+            members = {member.public_key: member.site for member in self._members.members().values()}
+            for key in set(members) - set(nodes):
+                self._link.admit(key)
+                log.info("%s may connect", members[key])
+            for key in set(nodes) - set(members):
+                self._link.expel(nodes[key].node_id)
+                log.info("a hospital was revoked; its node is expelled")
+        except httpx.TransportError as error:
+            return log.error("the SuperLink does not answer: %s", error)
+        self._note_connected(members, nodes)
+
+    def _note_connected(self, members: Mapping[bytes, str], nodes: Mapping[bytes, Node]) -> None:
+        online = {site: key in nodes and nodes[key].online for key, site in members.items()}
+        for site, is_online in online.items():
+            if is_online != self._online.get(site, False):
+                self._journal.append("connected" if is_online else "disconnected", site=site)
+        if online != self._online:
+            self._online = online
+            self._members.set_connected(online)
+
+    def _mind_runs(self) -> None:
+        """Conduct one run at a time."""
+        if self._conductor is not None:
+            name, part = self._conductor
+            if (code := part.ended) is None:
+                return
+            part.stop()
+            self._conductor = None
+            self._close(name, code)
+        elif (name_or_none := self._members.next_run()) is not None:
+            self._conductor = name_or_none, Part("server.conductor", str(self._config.folder), name_or_none)
+            self._journal.append("conducting", run=name_or_none)
+            self._conductor[1].start()
+
+    def _take_up_again(self) -> None:
+        """The run that lost its SuperLink goes on from its newest checkpoint, a few times at most."""
+        if self._conductor is None:
+            return
+        name, part = self._conductor
+        part.stop()
+        self._conductor = None
+        found = self._members.run(name)
+        if found is not None and found.state in ("WAITING", "RUNNING") and found.attempt < MAX_ATTEMPTS:
+            self._members.submit(name)
+            self._journal.append("resumed", run=name, why="the SuperLink had ended")
+        else:
+            self._close(name, -1)
+
+    def _close(self, name: str, code: int) -> None:
+        """What became of a run whose process has ended."""
+        found = self._members.run(name)
+        if found is None or found.state in ENDED:
+            self._journal.append(
+                "ended", run=name, outcome=found.state if found else "", why=found.why if found else ""
+            )
+            return
+        why = f"its process ended with exit code {code}; its lines above say why"
+        self._members.set_state(name, "INCOMPLETE", why)
+        self._journal.append("ended", run=name, outcome="INCOMPLETE", why=why)
+
+    @contextlib.contextmanager
+    def _health_server(self) -> Iterator[None]:
+        """grpc.health.v1 for the consortium's own monitoring."""
+        from concurrent.futures import ThreadPoolExecutor
+
+        server = grpc.server(ThreadPoolExecutor(2), options=[("grpc.so_reuseport", 0)])
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        self._set_health(False)
+        try:
+            server.add_insecure_port(self._config.health)
+        except RuntimeError:
+            raise RunError(
+                f"health: expected a free address, {self._config.health} is taken or not of this machine; "
+                "change it in coordinator.yaml"
+            ) from None
+        server.start()
+        try:
+            yield
+        finally:
+            server.stop(None)
+
+    def _set_health(self, good: bool) -> None:
+        status = health_pb2.HealthCheckResponse
+        self._health.set("", status.SERVING if good else status.NOT_SERVING)
+
+
+@contextlib.contextmanager
+def _only_one(folder: Path) -> Iterator[None]:
+    """Hold this folder.
+
+    Raises:
+        RunError: another process does.
+    """
+    with (folder / LOCK).open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise RunError(f"{folder}: another coordinator runs in this folder; stop it first") from None
+        yield
+
+
+def start(config: CoordinatorConfig, *, nginx: bool = False) -> None:
+    """Serve until a signal (SIGTERM, SIGINT) ends it.
+
+    Raises:
+        RunError: see `Coordinator.run`.
+    """
+    os.umask(0o077)
+    coordinator = Coordinator(config, nginx=nginx)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: coordinator.stop())
+    coordinator.run()
