@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/pip install --quiet --constraint requirements.lock --editable
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test lint setup lock clean
+.PHONY: help demo federation test lint setup lock clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -13,6 +13,9 @@ help: ## this list
 
 demo: $(VENV)/.ready ## simulate four real hospitals under differential privacy, and write a report
 	$(BIN)/archipel simulate configs/presets/heart_disease.yaml
+
+federation: $(VENV)/.ready ## the same study between five processes over mutual TLS: a coordinator, four hospitals
+	$(BIN)/python -m simulations.federation configs/presets/heart_disease.yaml
 
 test: $(VENV)/.ready-test ## every check: format, lint, types, tests with doctests, architecture
 	$(BIN)/ruff format --check .

@@ -115,8 +115,8 @@ def _carry_out(study: Study, run: Path, options: Options, display: Display) -> P
     )
     curves: dict[str, list[dict[str, float]]] = {}
     conducted = _federate(study, run, journal, options, display, _Curve(study, patients, curves, "federated"))
-    models = _baselines(study, patients, options, display, curves) if options.baselines else {}
-    scores = _score(study, conducted.model, models, patients)
+    models = baselines(study, patients, options, display, curves) if options.baselines else {}
+    scores = score(study, conducted.model, models, patients)
     weights = save(dict(conducted.model))
     write_atomically(run / "model.safetensors", weights)
     result = _metrics(study, run, options, conducted, patients, plans, scores, curves)
@@ -178,7 +178,7 @@ def _server(
     return make_app(study, checkpoints=checkpoints, journal=journal, observer=observer, done=done)
 
 
-def _baselines(
+def baselines(
     study: Study,
     patients: dict[str, Patients],
     options: Options,
@@ -240,9 +240,10 @@ def _pooled(study: Study) -> Study:
     )
 
 
-def _score(
+def score(
     study: Study, federated: Arrays, models: dict[str, Any], patients: dict[str, Patients]
 ) -> dict[str, dict[str, Any] | None]:
+    """How good each model is on the test patients, all together and at each hospital; the `models` of metrics.json."""
     task, test = task_of(study), {site: p.test for site, p in patients.items()}
     scores: dict[str, dict[str, Any] | None] = {"federated": evaluate(study, task, federated, test)}
     for key in ("federated_without_privacy", "pooled"):

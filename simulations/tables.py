@@ -42,7 +42,15 @@ def read_metrics(run: Path) -> dict[str, Any]:
 
 def print_run(run: Path) -> int:
     """The run's table and where its files are; 1 for an incomplete study."""
-    metrics, console = read_metrics(run), _console()
+    metrics = read_metrics(run)
+    print_table(metrics)
+    _console().print(f"report  {_short(run / 'report.html')}", highlight=False, soft_wrap=True)
+    return 0 if metrics["outcome"] == "COMPLETE" else 1
+
+
+def print_table(metrics: dict[str, Any]) -> None:
+    """What each hospital and the whole have of it, and how the run ended."""
+    console = _console()
     console.print(_run_table(metrics, wide=console.width >= WIDE))
     for line in _footnotes(metrics):
         console.print(line, style="dim", highlight=False)
@@ -51,8 +59,6 @@ def print_run(run: Path) -> int:
     console.print(f"\n{done} by all hospitals")
     if metrics["why"]:
         console.print(metrics["why"])
-    console.print(f"report  {_short(run / 'report.html')}", highlight=False, soft_wrap=True)
-    return 0 if metrics["outcome"] == "COMPLETE" else 1
 
 
 def _run_table(metrics: dict[str, Any], wide: bool) -> Table:

@@ -1,0 +1,299 @@
+"""A federation on this machine: coordinator and hospitals as separate processes, over mutual TLS on loopback.
+
+Everything goes through the commands that people type (`archipel-coordinator`, `archipel-site`), in folders of a
+temporary directory; nothing is left behind. Tests use the same class to hurt it.
+
+    python -m simulations.federation STUDY
+
+>>> sorted(site_document("lille", "localhost:8443", "heart", "/data/heart.csv"))
+['coordinator', 'datasets', 'policy', 'site']
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import IO, Any
+
+from configs.errors import ArchipelError, RunError
+from configs.load import dump_yaml, load_study
+from configs.schema import Study
+
+NAMES = ("localhost", "127.0.0.1")
+START_TIMEOUT_S = 120.0
+QUIET_PROXY = {"NO_PROXY": "localhost,127.0.0.1", "no_proxy": "localhost,127.0.0.1"}  # loopback is not for a proxy
+MIN_PATIENTS = 10  # the demo's smallest hospital has 46
+
+
+class Federation:
+    """One coordinator and its hospitals in a folder. Use as a context manager: what it started ends with it."""
+
+    def __init__(self, folder: Path, *, environment: Mapping[str, str] | None = None) -> None:
+        self.folder = folder
+        self.coordinator = folder / "coordinator"
+        self.listen, self.health = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
+        self.address = f"localhost:{self.listen.rpartition(':')[2]}"
+        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._environment = {**os.environ, **QUIET_PROXY, **(environment or {})}
+        self._logs: list[IO[bytes]] = []
+
+    def __enter__(self) -> "Federation":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for process in self.processes.values():
+            with contextlib.suppress(OSError):
+                process.terminate()
+        for name in list(self.processes):
+            self.end(name)
+        for log in self._logs:
+            log.close()
+
+    # The consortium
+
+    def init(self, **settings: object) -> None:
+        """Make the authority; `settings` are further keys of coordinator.yaml."""
+        self.coordinator.mkdir()
+        document = {"name": "Demo", "names": list(NAMES), "listen": self.listen, "health": self.health, **settings}
+        (self.coordinator / "coordinator.yaml").write_text(dump_yaml(document))
+        self.consortium("init")
+
+    def start_coordinator(self) -> None:
+        """Start it, and wait until it listens."""
+        self._start("coordinator", "server.cli", self.coordinator)
+        host, port = self.listen.split(":")
+        self._wait_for("coordinator", lambda: _listens(host, int(port)))
+
+    def consortium(self, *arguments: str) -> str:
+        """One command of the consortium; what it printed.
+
+        Raises:
+            RunError: it failed.
+        """
+        return self._command("server.cli", self.coordinator, *arguments)
+
+    # Hospitals
+
+    def site_folder(self, site: str) -> Path:
+        """A hospital's folder."""
+        return self.folder / site
+
+    def enrol(self, site: str, document: Mapping[str, object], *options: str) -> None:
+        """Make a hospital with this site.yaml, and admit it."""
+        folder = self.site_folder(site)
+        folder.mkdir()
+        (folder / "site.yaml").write_text(dump_yaml(dict(document)))
+        self.hospital(site, "enrol")
+        self.consortium("admit", str(folder / "request.json"), *options)
+        self.hospital(site, "join", str(self.coordinator / "welcome" / f"{site}.json"))
+
+    def start_site(self, site: str) -> None:
+        """Start a hospital's node; it connects when it is ready."""
+        self._start(site, "client.cli", self.site_folder(site))
+
+    def hospital(self, site: str, *arguments: str) -> str:
+        """One command of a hospital; what it printed.
+
+        Raises:
+            RunError: it failed.
+        """
+        return self._command("client.cli", self.site_folder(site), *arguments)
+
+    # Runs
+
+    def submit(self, study: Path) -> str:
+        """Submit a study; the run's name."""
+        return self.consortium("submit", str(study)).split(":", 1)[0]
+
+    def await_state(self, run: str, *states: str, timeout_s: float = 300.0) -> str:
+        """Wait until a run is in one of these states; the line that `status` prints.
+
+        Raises:
+            RunError: it is not in time.
+        """
+        deadline = time.monotonic() + timeout_s
+        while True:
+            line = next((x for x in self.consortium("status").splitlines() if x.startswith(run)), "")
+            if line.split("  ", 1)[-1].split(":")[0] in states:
+                return line
+            if time.monotonic() > deadline:
+                raise RunError(f"{run}: expected {' or '.join(states)}, found: {line}\n{self.log('coordinator')}")
+            time.sleep(0.3)
+
+    def metrics(self, run: str) -> dict[str, Any]:
+        """A run's metrics.json."""
+        return dict(json.loads((self.coordinator / "runs" / run / "metrics.json").read_bytes()))
+
+    # Processes
+
+    def end(self, name: str, how: signal.Signals = signal.SIGTERM, patience_s: float = 20.0) -> int:
+        """End a process; its exit code."""
+        process = self.processes.pop(name)
+        with contextlib.suppress(OSError):
+            process.send_signal(how)
+        try:
+            return process.wait(patience_s)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            return process.wait()
+
+    def log(self, name: str) -> str:
+        """What a process has printed so far."""
+        return (self.folder / f"{name}.log").read_text("utf-8", "replace")
+
+    def _start(self, name: str, module: str, folder: Path) -> None:
+        log = (self.folder / f"{name}.log").open("ab")
+        self._logs.append(log)
+        self.processes[name] = subprocess.Popen(  # noqa: S603 - our own modules
+            [sys.executable, "-m", module, "-C", str(folder), "start"],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env=self._environment,
+            start_new_session=True,
+        )
+
+    def _wait_for(self, name: str, ready: Any) -> None:
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while not ready():
+            if self.processes[name].poll() is not None or time.monotonic() > deadline:
+                raise RunError(f"expected {name} to start, it did not:\n{self.log(name)}")
+            time.sleep(0.1)
+
+    def _command(self, module: str, folder: Path, *arguments: str) -> str:
+        done = subprocess.run(  # noqa: S603 - our own modules
+            [sys.executable, "-m", module, "-C", str(folder), *arguments],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            env=self._environment,
+            check=False,
+        )
+        if done.returncode:
+            raise RunError(f"{module} {' '.join(arguments)}: {done.stderr.strip() or done.stdout.strip()}")
+        return done.stdout
+
+
+def site_document(site: str, coordinator: str, study: str, path: str, **policy: object) -> dict[str, Any]:
+    """A site.yaml for one study."""
+    return {
+        "site": site,
+        "coordinator": coordinator,
+        "datasets": {study: {"connector": "csv", "path": path, "identity": f"{study}-{site}"}},
+        "policy": {"min_patients": MIN_PATIENTS, **policy},
+    }
+
+
+@contextlib.contextmanager
+def federation_of(study: Study, folder: Path, **policy: object) -> Iterator[Federation]:
+    """The coordinator and every hospital of a study's simulation, enrolled and started."""
+    with Federation(folder) as federation:
+        federation.init()
+        federation.start_coordinator()
+        for site, source in study.simulation:
+            document = site_document(site, federation.address, study.name, str(source.path), **policy)
+            federation.enrol(site, document)
+            federation.start_site(site)
+        yield federation
+
+
+def free_port() -> int:
+    """A port of loopback that nobody uses now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _listens(host: str, port: int) -> bool:
+    try:
+        with socket.create_connection((host, port), timeout=1):
+            return True
+    except OSError:
+        return False
+
+
+def run(path: Path) -> int:
+    """Run a study between processes and print the table of a simulation."""
+    study = load_study(path)
+    if not study.simulation:
+        raise RunError(f"{path}: expected simulation.sites, which say where each hospital's data are; found none")
+    sites = [site for site, _ in study.simulation]
+    with TemporaryDirectory(prefix="archipel-") as folder:
+        _say(f"coordinator and {len(sites)} hospitals: {', '.join(sites)}")
+        allow = {} if study.private else {"allow_privacy_none": True}
+        with federation_of(study, Path(folder), **allow) as federation:
+            name = federation.submit(path)
+            _say(f"submitted {name}; each hospital reviews it and approves")
+            for number, site in enumerate(sites):
+                page = _await_review(federation, site, study)
+                if number == 0:
+                    print(page)
+                federation.hospital(site, "approve", study.sha256)
+            _watch(federation, name)
+            metrics = federation.metrics(name)
+            for site in sites:
+                print(f"{site}: {federation.hospital(site, 'journal', 'verify').strip().rpartition('/')[2]}")
+            model = federation.coordinator / "runs" / name / "model.safetensors"
+            _print_table(study, metrics, model)
+    return 0 if metrics["outcome"] == "COMPLETE" else 1
+
+
+def _await_review(federation: Federation, site: str, study: Study) -> str:
+    """The page of the study, once it has arrived."""
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while study.sha256 not in (page := federation.hospital(site, "review")):
+        if time.monotonic() > deadline:
+            raise RunError(f"{site}: expected the study to arrive, it did not:\n{federation.log(site)}")
+        time.sleep(0.3)
+    return page
+
+
+def _watch(federation: Federation, name: str) -> None:
+    """Show the rounds as the consortium sees them."""
+    subprocess.run(  # noqa: S603 - our own module
+        [sys.executable, "-m", "server.cli", "-C", str(federation.coordinator), "watch", name], check=False
+    )
+
+
+def _print_table(study: Study, metrics: dict[str, Any], model: Path) -> None:
+    """What a simulation prints. It takes every hospital's patients, which this machine has and a consortium has not."""
+    from safetensors.numpy import load_file
+
+    from simulations.display import PlainDisplay
+    from simulations.run import Options, baselines, check, score
+    from simulations.tables import print_table
+
+    patients, _ = check(study)
+    models = baselines(study, patients, Options(), PlainDisplay(), {})
+    metrics["models"] = score(study, load_file(model), models, patients)
+    for site in metrics["sites"]:
+        found = patients[site["site"]]
+        site |= {"patients_train": found.train.count, "patients_test": found.test.count}
+    print_table(metrics)
+
+
+def _say(text: str) -> None:
+    print(f"── {text}", flush=True)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one study."""
+    parser = argparse.ArgumentParser(prog="python -m simulations.federation", description=run.__doc__)
+    parser.add_argument("study", type=Path, metavar="STUDY")
+    try:
+        return run(parser.parse_args(arguments).study)
+    except ArchipelError as error:
+        print(f"federation: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())
