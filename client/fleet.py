@@ -16,6 +16,7 @@ import threading
 import time
 from base64 import b64encode
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TypeVar
@@ -29,7 +30,7 @@ from flwr.common.serde import message_from_proto, message_to_proto
 from flwr.proto.fab_pb2 import GetFabRequest
 from flwr.proto.fleet_pb2 import ActivateNodeRequest, DeactivateNodeRequest, PullMessagesRequest, PushMessagesRequest
 from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatRequest
-from flwr.proto.message_pb2 import ObjectTree
+from flwr.proto.message_pb2 import ObjectTree, PushObjectRequest
 from flwr.proto.node_pb2 import Node
 from flwr.proto.run_pb2 import GetRunRequest
 from flwr.supercore.constant import FLEET_HTTP_PUBLIC_KEY_HEADER, FLEET_HTTP_SIGNATURE_HEADER
@@ -43,12 +44,10 @@ from flwr.supercore.inflatable.inflatable_object import (
 from flwr.supercore.inflatable.inflatable_protobuf_utils import (
     make_confirm_message_received_fn_protobuf,
     make_pull_object_fn_protobuf,
-    make_push_object_fn_protobuf,
 )
 from flwr.supercore.inflatable.inflatable_utils import (
     inflate_object_from_contents,
     pull_objects,
-    push_objects,
 )
 from flwr.supercore.interceptors.http.runtime_version import RuntimeVersionHttpInterceptor
 from flwr.supercore.primitives.asymmetric import public_key_to_bytes, sign_message
@@ -62,6 +61,7 @@ log = logging.getLogger("archipel.fleet")
 HEARTBEAT_S = 10.0  # how often; the SuperLink gives a node up after twice Flower's default interval of 30 s
 MAX_RESPONSE_BYTES = 16_000_000  # one object travels in pieces of 5 MB
 MAX_OBJECTS = 100_000
+PUSHERS = 2  # requests at a time
 RESPONSE_TIMEOUT_S = 120.0
 MAX_CLOCK_CORRECTION_S = 3600.0
 ACTIVATION_FAILED = 2004  # Flower's code: another process holds this identity, or has not been given up yet
@@ -182,13 +182,21 @@ class Fleet:
                     node=self._node, messages_list=[header], message_object_trees=[tree], clientapp_runtime_list=[0.0]
                 ),
             )
-            push = make_push_object_fn_protobuf(
-                lambda request: self._call(self._client.PushObject, request),
-                self._node,
-                incoming.run_id,
-                pushed.session_id,
-            )
-            push_objects(objects, push, object_ids_to_push=set(pushed.objects_to_push))
+            wanted = set(pushed.objects_to_push)
+
+            def push(object_id: str) -> None:
+                request = PushObjectRequest(
+                    node=self._node,
+                    run_id=incoming.run_id,
+                    object_id=object_id,
+                    object_content=objects.pop(object_id).deflate(),
+                    session_id=pushed.session_id,
+                )
+                if not self._call(self._client.PushObject, request).stored:
+                    raise UnreachableError("the coordinator did not keep a part of the reply")
+
+            with ThreadPoolExecutor(PUSHERS) as pool:  # Flower's own would hold the whole message twice
+                list(pool.map(push, [object_id for object_id in list(objects) if object_id in wanted]))
 
     def close(self) -> None:
         """Sign off and let go."""
@@ -228,7 +236,7 @@ class Fleet:
                 total += len(data)
             return data
 
-        contents = pull_objects(list(dict.fromkeys(ids)), bounded)
+        contents = pull_objects(list(dict.fromkeys(ids)), bounded, initial_backoff=0.02, backoff_cap=1.0)
         if total > self._max_message_bytes:
             raise WireError("message: expected fewer bytes than policy.max_message_mb, found more; it is not read")
         return contents

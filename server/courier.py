@@ -23,7 +23,7 @@ from configs.frame import Frame
 from configs.journal import Journal
 from configs.schema import Study
 from configs.seal import COORDINATOR, Statement
-from server.link import QUICK_S, SLOW_S, SLOWER, Node
+from server.link import BROKEN_REPLY, QUICK_S, SLOW_S, SLOWER, Node
 from server.membership import Member
 from strategies.keys import SigningKey
 from strategies.messages import read, seal, to_frame, unseal
@@ -215,10 +215,12 @@ class Courier(Grid):
 
     def _open(self, reply: Message, sent: _Sent) -> Message | None:
         """The reply without its seal; an error that names its reason; None if the hospital was not reached."""
-        if reply.has_error():
+        if reply.has_error() and reply.error.code != BROKEN_REPLY:
             log.info("%s: %s", sent.member.site, reply.error.reason)
             return None
         try:
+            if reply.has_error():
+                raise WireError(str(reply.error.reason))
             if sent.member.site not in self._members():
                 raise WireError("it was revoked while it worked")
             return self._unsealed(reply.content, sent)

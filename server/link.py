@@ -1,19 +1,23 @@
 """The coordinator's end of the SuperLink: who may connect, runs, and a Flower `Grid` that does not sleep.
 
-Flower's own `HttpGrid` waits three seconds between two looks for replies; this one looks quickly while replies come and
-more slowly while they do not. The only file, with server/superlink.py, that knows Flower's control and runtime APIs.
+Flower's own `HttpGrid` waits three seconds between two looks for replies, and one more for a reply that is not whole
+yet; a reply that is never completed holds up all others, one that is no message ends the run, and one of any size is
+kept. This one looks quickly while replies come and more slowly while they do not, waits for nobody, and bounds what it
+takes. The only file, with server/superlink.py, that knows Flower's control and runtime APIs.
 """
 
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
-from flwr.app import Message
-from flwr.common.serde import run_from_proto
+from flwr.app import Error, Message, Metadata
+from flwr.app.message import make_message, remove_content_from_message
+from flwr.common.serde import message_from_proto, message_to_proto, run_from_proto
 from flwr.proto.control_pb2 import (
     ListNodesRequest,
     RegisterNodeRequest,
@@ -22,10 +26,24 @@ from flwr.proto.control_pb2 import (
     UnregisterNodeRequest,
 )
 from flwr.proto.fab_pb2 import Fab
-from flwr.proto.runtime_pb2 import AcquireTaskRequest, PullTaskInputRequest, PushTaskOutputRequest
+from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest, ObjectTree, PullObjectRequest, PushObjectRequest
+from flwr.proto.runtime_pb2 import (
+    AcquireTaskRequest,
+    PullAppMessagesRequest,
+    PullTaskInputRequest,
+    PushAppMessagesRequest,
+    PushTaskOutputRequest,
+)
 from flwr.supercore.constant import TaskType
 from flwr.supercore.control import ControlHttpClient
 from flwr.supercore.heartbeat import HeartbeatSender, make_task_heartbeat_fn_http
+from flwr.supercore.inflatable.inflatable_object import (
+    get_all_nested_objects,
+    get_object_tree,
+    iterate_object_tree,
+    no_object_id_recompute,
+)
+from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
 from flwr.supercore.interceptors import RuntimeTokenHttpInterceptor, RuntimeVersionHttpInterceptor
 from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.supercore.task_identity import TaskIdentity
@@ -35,6 +53,12 @@ from configs.errors import RunError
 
 BASE_URL = "http://superlink"
 QUICK_S, SLOW_S, SLOWER = 0.02, 0.5, 1.3  # intervals between two looks for replies, and how they grow
+MAX_OBJECTS = 100_000  # of one reply
+MAX_REPLY_BYTES = 8_000_000_000  # of one reply, where nobody says less
+STALLED_S = 120.0  # a reply of which nothing more arrives for so long is given up
+BROKEN = "archipel.broken"  # the type of a message that stands for a reply that cannot be read
+BROKEN_REPLY = 151  # a code of the coordinator's own
+PUSHERS = 2  # requests at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +175,8 @@ class LinkGrid(HttpGrid):
         TaskIdentity.task_id, TaskIdentity.run_id = given.task_id, given.run.run_id
         TaskIdentity.node_id = given.context.node_id
         self.set_run(run_from_proto(given.run))
+        self.max_reply_bytes = MAX_REPLY_BYTES
+        self._arriving: dict[str, _Arriving] = {}  # by the id of the message that is answered
         self._heartbeat = HeartbeatSender(make_task_heartbeat_fn_http(self._client))
         self._heartbeat.start()
 
@@ -160,17 +186,148 @@ class LinkGrid(HttpGrid):
         assert self._client is not None
         self._client.PushTaskOutput(PushTaskOutputRequest(sub_status=sub_status, details=""))
 
-    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
-        """Send, and gather replies until all are there or the time is over."""
-        waiting = {message_id for message_id in self.push_messages(list(messages)) if message_id}
-        deadline = time.monotonic() + (timeout if timeout is not None else float("inf"))
-        gathered: list[Message] = []
-        interval = QUICK_S
-        while waiting and time.monotonic() < deadline:
-            replies = list(self.pull_messages(waiting))
-            waiting -= {reply.metadata.reply_to_message_id for reply in replies}
-            gathered += replies
-            interval = QUICK_S if replies else min(interval * SLOWER, SLOW_S)
-            if waiting:
-                time.sleep(interval)
-        return gathered
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        """Send; the messages' ids. Contents that are equal travel once, and none is copied as a whole."""
+        outgoing = list(messages)
+        with no_object_id_recompute():
+            for message in outgoing:
+                message.metadata.__dict__["_message_id"] = message.object_id
+            objects: dict[str, Any] = {}
+            for message in outgoing:
+                objects |= get_all_nested_objects(message)
+            assert self._client is not None
+            pushed = self._client.PushMessages(
+                PushAppMessagesRequest(
+                    messages_list=[message_to_proto(remove_content_from_message(m)) for m in outgoing],
+                    message_object_trees=[get_object_tree(m) for m in outgoing],
+                )
+            )
+            wanted = set(pushed.objects_to_push)
+
+            def push(object_id: str) -> None:
+                content = objects.pop(object_id).deflate()
+                request = PushObjectRequest(
+                    node=self.node,
+                    run_id=self.run.run_id,
+                    object_id=object_id,
+                    object_content=content,
+                    session_id=pushed.session_id,
+                )
+                assert self._client is not None
+                if not self._client.PushObject(request).stored:
+                    raise RunError("expected the SuperLink to keep a message, it did not")
+
+            with ThreadPoolExecutor(PUSHERS) as pool:
+                list(pool.map(push, [object_id for object_id in list(objects) if object_id in wanted]))
+        return list(pushed.message_ids)
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        """The replies that are there whole, and an error for each that never will be; others are for another time."""
+        assert self._client is not None
+        asked = set(message_ids)
+        if new := sorted(asked - set(self._arriving)):
+            pulled = self._client.PullMessages(PullAppMessagesRequest(message_ids=new))
+            for header, tree in zip(pulled.messages_list, pulled.message_object_trees, strict=True):
+                self._arriving[header.metadata.reply_to_message_id] = _Arriving(header, tree)
+        whole = []
+        for message_id in asked & set(self._arriving):
+            arriving = self._arriving[message_id]
+            try:
+                reply = self._take(arriving)
+            except _BrokenError as error:
+                reply = self._error(message_id, str(error))
+            if reply is not None:
+                del self._arriving[message_id]
+                self._confirm(arriving)
+                whole.append(reply)
+        return whole
+
+    def _take(self, arriving: "_Arriving") -> Message | None:
+        """Take what has arrived of a reply; the reply once that is all of it.
+
+        Raises:
+            _BrokenError: it is too large, stalled, or no message.
+        """
+        assert self._client is not None
+        absent = 0
+        for object_id in list(arriving.missing):
+            request = PullObjectRequest(node=self.node, run_id=self.run.run_id, object_id=object_id)
+            response = self._client.PullObject(request)
+            if not response.object_found:
+                raise _BrokenError("a part of it is not there")
+            if not response.object_available:
+                absent += 1
+                if absent > PUSHERS:  # parts come about in their order: the rest is not there either
+                    break
+                continue
+            arriving.add(object_id, response.object_content, self.max_reply_bytes)
+        if arriving.missing:
+            if time.monotonic() - arriving.moved > STALLED_S:
+                raise _BrokenError("it did not arrive whole")
+            return None
+        message_id = arriving.header.metadata.message_id
+        try:
+            message = inflate_object_from_contents(message_id, arriving.contents)
+        except Exception:  # Flower's parsers raise many kinds on bytes that are not theirs
+            raise _BrokenError("it is none of Flower's objects") from None
+        finally:
+            arriving.contents.clear()
+        sent = message_from_proto(arriving.header).metadata
+        if not isinstance(message, Message) or message.metadata.reply_to_message_id != sent.reply_to_message_id:
+            raise _BrokenError("it is no reply, or one to another message")
+        message.metadata.__dict__["_message_id"] = message_id
+        return message
+
+    def _confirm(self, arriving: "_Arriving") -> None:
+        """Let the SuperLink forget a reply."""
+        assert self._client is not None
+        request = ConfirmMessageReceivedRequest(
+            node=self.node, run_id=self.run.run_id, message_object_id=arriving.header.metadata.message_id
+        )
+        self._client.ConfirmMessageReceived(request)
+
+    def _error(self, message_id: str, why: str) -> Message:
+        metadata = Metadata(
+            run_id=self.run.run_id,
+            message_id="",
+            src_node_id=self.node.node_id,
+            dst_node_id=self.node.node_id,
+            message_type=BROKEN,
+            group_id="",
+            ttl=0,
+            reply_to_message_id=message_id,
+            created_at=time.time(),
+        )
+        return make_message(metadata=metadata, error=Error(code=BROKEN_REPLY, reason=f"its reply was refused: {why}"))
+
+
+class _BrokenError(Exception):
+    """A reply that never will be one."""
+
+
+class _Arriving:
+    """A reply on its way: which of its parts are here. Whoever sends it may be hostile."""
+
+    def __init__(self, header: Any, tree: ObjectTree) -> None:
+        self.header = header
+        self.missing: dict[str, None] = {}
+        self.contents: dict[str, bytes] = {}
+        self.moved, self._size, self._count = time.monotonic(), 0, 0
+        for node in iterate_object_tree(tree):
+            self._count += 1
+            if self._count > MAX_OBJECTS:
+                break
+            self.missing[node.object_id] = None
+
+    def add(self, object_id: str, content: bytes, most: int) -> None:
+        """One part is here.
+
+        Raises:
+            _BrokenError: the parts are too many or too large.
+        """
+        self.moved = time.monotonic()
+        self._size += len(content)
+        if self._size > most or self._count > MAX_OBJECTS:
+            raise _BrokenError("it is larger than a reply can be")
+        self.contents[object_id] = content
+        del self.missing[object_id]
