@@ -64,6 +64,7 @@ MAX_OBJECTS = 100_000
 PUSHERS = 2  # requests at a time
 RESPONSE_TIMEOUT_S = 120.0
 MAX_CLOCK_CORRECTION_S = 3600.0
+RUN_ENDED = 2007  # Flower's code
 ACTIVATION_FAILED = 2004  # Flower's code: another process holds this identity, or has not been given up yet
 Response = TypeVar("Response")
 
@@ -74,6 +75,10 @@ class UnreachableError(ArchipelError):
 
 class RefusedError(ArchipelError):
     """The coordinator does not accept this hospital; a person must do something."""
+
+
+class EndedError(ArchipelError):
+    """The run that a message belongs to has ended; there is nothing to answer."""
 
 
 class OccupiedError(ArchipelError):
@@ -135,7 +140,7 @@ class Fleet:
         """The next message, if there is one.
 
         Raises:
-            UnreachableError, RefusedError.
+            UnreachableError, RefusedError, EndedError.
             WireError: the message is larger than this hospital allows, or is no message.
         """
         pulled = self._call(self._client.PullMessages, PullMessagesRequest(node=self._node))
@@ -167,7 +172,7 @@ class Fleet:
         """Send the answer to a message.
 
         Raises:
-            UnreachableError, RefusedError: it may not have arrived whole; the coordinator will ask again.
+            EndedError. UnreachableError, RefusedError: it may not have arrived whole; the coordinator will ask again.
         """
         assert self._node is not None
         reply = Message(records, reply_to=incoming.message)
@@ -372,6 +377,8 @@ def _explained(response: httpx.Response) -> ArchipelError:
     error = FlowerError.from_json(response.text[:10_000])
     if error is not None and error.code == ACTIVATION_FAILED:
         return OccupiedError("another node is connected as this hospital, or one that stopped is not given up yet")
+    if error is not None and error.code == RUN_ENDED:
+        return EndedError("the run has ended")
     if status in (401, 403):
         return RefusedError("the coordinator does not accept this hospital's certificate or key; ask the consortium")
     if status in (408, 429) or status >= 500:

@@ -25,7 +25,7 @@ from client.admission import Admissions
 from client.audit import Audit
 from client.egress import SENTENCES, code_of
 from client.enrol import CERTIFICATE, NODE_KEY, load_node_key, load_signing_key, load_welcome
-from client.fleet import Fleet, Incoming, OccupiedError, RefusedError, UnreachableError, trust
+from client.fleet import EndedError, Fleet, Incoming, OccupiedError, RefusedError, UnreachableError, trust
 from client.policy import Request, require
 from client.worker import REFUSAL, STATUS, exactly, send
 from configs import wire
@@ -206,12 +206,15 @@ class Node:
         while not self._over.is_set():
             try:
                 incoming = fleet.receive()
+            except EndedError:
+                continue
             except WireError as error:
                 self._audit.note("refused", message="", why=str(error))
                 log.warning("%s", error)
                 continue
             if incoming is not None:
-                self._answer(fleet, incoming)
+                with contextlib.suppress(EndedError):
+                    self._answer(fleet, incoming)
                 del incoming
                 last, answered = time.monotonic(), True
                 continue
@@ -283,7 +286,7 @@ class Node:
             self._check_bundle(fleet, incoming.run_id, study)
             self._admit(study, frame)
             return self._worked(said, frame)
-        except (UnreachableError, RefusedError):
+        except (UnreachableError, RefusedError, EndedError):
             raise
         except ArchipelError as error:
             if not self._audit.seen(said.message):

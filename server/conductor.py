@@ -180,7 +180,8 @@ def _reported(run: Path) -> dict[str, str]:
 
 
 def _end_with_owner() -> None:
-    sys.stdin.buffer.read()
+    while os.read(0, 4096):  # not sys.stdin, whose lock this thread would hold while the interpreter ends
+        pass
     os._exit(0)
 
 

@@ -164,7 +164,11 @@ class Coordinator:
             self._gateway.start()
 
     def _mind_members(self) -> None:
-        """Let the SuperLink know whom we admitted and whom we revoked, and note who is connected."""
+        """Let the SuperLink know whom we admitted, and note who is connected.
+
+        Whom we revoked the gateway refuses, at each request. The SuperLink is not told: it would never take the same
+        key again, and a hospital that was revoked by mistake could not come back.
+        """
         assert self._link is not None
         try:
             nodes = {node.public_key: node for node in self._link.nodes().values()}
@@ -172,9 +176,6 @@ class Coordinator:
             for key in set(members) - set(nodes):
                 self._link.admit(key)
                 log.info("%s may connect", members[key])
-            for key in set(nodes) - set(members):
-                self._link.expel(nodes[key].node_id)
-                log.info("a hospital was revoked; its node is expelled")
         except httpx.TransportError as error:
             return log.error("the SuperLink does not answer: %s", error)
         self._note_connected(members, nodes)
@@ -219,7 +220,7 @@ class Coordinator:
     def _close(self, name: str, code: int) -> None:
         """What became of a run whose process has ended."""
         found = self._members.run(name)
-        if found is None or found.state in ENDED:
+        if found is None or found.state in (*ENDED, "QUEUED"):  # QUEUED: somebody resumed it before we looked
             self._journal.append(
                 "ended", run=name, outcome=found.state if found else "", why=found.why if found else ""
             )

@@ -32,7 +32,8 @@ from strategies.tasks.shapes import study_parameters
 log = logging.getLogger("archipel.courier")
 LOOK_S = 1.0  # how often to look who is connected while replies are awaited
 AWAY = "away/"  # stands for Flower's id of an instruction whose hospital was not reached
-BAD_SEAL = 150  # a code of the coordinator's own, beside those of client/egress.py
+BAD_SEAL = 150  # codes of the coordinator's own, beside those of client/egress.py
+REVOKED = 152
 FORMS = {wire.HELLO: ("hello", "hello reply"), wire.TRAIN: ("train", "train reply")}
 
 
@@ -145,6 +146,7 @@ class Courier(Grid):
                     replies.append(opened)
             if time.monotonic() - looked > LOOK_S:
                 looked = time.monotonic()
+                replies += self._without_revoked(waiting)
                 self._repeat(waiting, expires)
             interval = QUICK_S if found else min(interval * SLOWER, SLOW_S)
             if waiting:
@@ -196,6 +198,15 @@ class Courier(Grid):
             journal=self._journal.head,
             epsilon="",
         )
+
+    def _without_revoked(self, waiting: dict[str, _Sent]) -> list[Message]:
+        """Errors in the place of hospitals that were revoked since they were asked: nobody waits for them."""
+        members = self._members()
+        gone = [flower_id for flower_id, sent in waiting.items() if sent.member.site not in members]
+        return [
+            Message(Error(code=REVOKED, reason="it was revoked"), reply_to=waiting.pop(flower_id).original)
+            for flower_id in gone
+        ]
 
     def _repeat(self, waiting: dict[str, _Sent], expires: int) -> None:
         """Ask hospitals again whose node came back, or started anew, after they were asked."""

@@ -23,7 +23,6 @@ from flwr.proto.control_pb2 import (
     RegisterNodeRequest,
     StartRunRequest,
     StopRunRequest,
-    UnregisterNodeRequest,
 )
 from flwr.proto.fab_pb2 import Fab
 from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest, ObjectTree, PullObjectRequest, PushObjectRequest
@@ -120,10 +119,6 @@ class Link:
     def admit(self, public_key: bytes) -> int:
         """Register a node's public key and return its id."""
         return int(self._control.RegisterNode(RegisterNodeRequest(public_key=public_key)).node_id)
-
-    def expel(self, node_id: int) -> None:
-        """Forget a node: its next request is refused."""
-        self._control.UnregisterNode(UnregisterNodeRequest(node_id=node_id))
 
     @contextmanager
     def run(self, bundle: bytes, bundle_sha256: str, override: Mapping[str, str] | None = None) -> Iterator["LinkGrid"]:

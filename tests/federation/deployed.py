@@ -1,0 +1,165 @@
+"""What the tests of a deployed federation share: three of the demo's hospitals, studies, and ways to hurt them."""
+
+import contextlib
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from configs.journal import read
+from configs.load import dump_yaml, load_study, read_yaml
+from configs.schema import Study
+from simulations.federation import Federation
+
+ROOT = Path(__file__).resolve().parents[2]
+PRESET = ROOT / "configs" / "presets" / "heart_disease.yaml"
+DATA = ROOT / "simulations" / "data" / "heart_disease"
+SITES = ("cleveland", "hungary", "long_beach_va")
+QUICK: dict[str, Any] = {"batch_size": "full", "learning_rate": 0.5}
+SLOW_PLAIN: dict[str, Any] = {**QUICK, "steps": 60_000}  # seconds a round
+SLOW_PRIVATE: dict[str, Any] = {**QUICK, "steps": 4_000}
+
+
+def write_study(
+    folder: Path,
+    name: str,
+    *,
+    private: bool = False,
+    rounds: int = 2,
+    local: Mapping[str, object] = QUICK,
+    quorum: int = 3,
+    timeout_s: int = 120,
+) -> Path:
+    """A study of three of the demo's hospitals."""
+    document = read_yaml(PRESET)
+    document["name"] = name
+    document["cohort"] = {site: document["cohort"][site] for site in SITES}
+    document["training"] = {
+        "strategy": {"name": "fedavg"},
+        "rounds": rounds,
+        "local": dict(local),
+        "quorum": quorum,
+        "round_timeout_s": timeout_s,
+    }
+    if not private:
+        document["privacy"] = {"mode": "none"}
+    document["simulation"]["sites"] = {site: {"connector": "csv", "path": str(DATA / f"{site}.csv")} for site in SITES}
+    path = folder / f"{name}.yaml"
+    path.write_text(dump_yaml(document))
+    return path
+
+
+def site_document(site: str, address: str, studies: tuple[str, ...], **policy: object) -> dict[str, Any]:
+    """A site.yaml that has data for these studies, each with a budget of its own."""
+    return {
+        "site": site,
+        "coordinator": address,
+        "datasets": {
+            study: {"connector": "csv", "path": str(DATA / f"{site}.csv"), "identity": f"{study}-{site}"}
+            for study in studies
+        },
+        "policy": {"max_epsilon": 8.0, "allow_privacy_none": True, **policy},
+    }
+
+
+@contextlib.contextmanager
+def hospitals(
+    folder: Path,
+    studies: tuple[str, ...],
+    *,
+    environment: Mapping[str, str] | None = None,
+    start: bool = True,
+    coordinator: Mapping[str, object] | None = None,
+    **policy: object,
+) -> Iterator[Federation]:
+    """A coordinator and three hospitals, which let every study in unless the policy says otherwise."""
+    with Federation(folder, environment=environment) as federation:
+        federation.init(**(coordinator or {}))
+        federation.start_coordinator()
+        for site in SITES:
+            document = site_document(site, federation.address, studies, **{"require_approval": False, **policy})
+            federation.enrol(site, document)
+            if start:
+                federation.start_site(site)
+        yield federation
+
+
+def finished(federation: Federation, study: Path, state: str = "COMPLETE") -> str:
+    """Submit a study and wait for its end; the run's name."""
+    run = federation.submit(study)
+    line = federation.await_state(run, "COMPLETE", "INCOMPLETE")
+    assert line.split("  ", 1)[1].startswith(state), line + "\n" + federation.log("coordinator")
+    return run
+
+
+def model(federation: Federation, run: str) -> bytes:
+    return (federation.coordinator / "runs" / run / "model.safetensors").read_bytes()
+
+
+def simulated(study: Path, out: Path) -> bytes:
+    """The same study on the simulator, as a researcher runs it; the model's bytes."""
+    command = [sys.executable, "-m", "simulations.cli", "simulate", str(study), "--no-baselines", "--out", str(out)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return (out / "latest" / "model.safetensors").read_bytes()
+
+
+def until(condition: Callable[[], Any], what: str, timeout_s: float = 120.0) -> Any:
+    """Wait for something to be so."""
+    deadline = time.monotonic() + timeout_s
+    while not (found := condition()):
+        assert time.monotonic() < deadline, f"expected {what}, waited {timeout_s:.0f} s"
+        time.sleep(0.05)
+    return found
+
+
+def records(path: Path, kind: str) -> list[dict[str, Any]]:
+    """The facts of a journal's records of one kind."""
+    return [record.facts for record in read(path) if record.kind == kind] if path.exists() else []
+
+
+def run_journal(federation: Federation, run: str) -> Path:
+    return federation.coordinator / "runs" / run / "journal.jsonl"
+
+
+def site_journal(federation: Federation, site: str) -> Path:
+    return federation.site_folder(site) / "journal.jsonl"
+
+
+def reserved(federation: Federation, site: str, study: Study) -> list[tuple[int, str]]:
+    """Rounds of a study in a hospital's ledger, with their state."""
+    path = federation.site_folder(site) / "ledger.sqlite"
+    if not path.exists():
+        return []
+    with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as ledger:
+        return list(ledger.execute("SELECT round, state FROM releases WHERE study = ? ORDER BY id", (study.sha256,)))
+
+
+def trains(federation: Federation, site: str, study: Path, round_number: int = 1) -> None:
+    """Wait until a hospital's worker is in the midst of a round."""
+    digest = load_study(study).sha256
+
+    def begun() -> bool:
+        received = records(site_journal(federation, site), "received")
+        return any(r["study"] == digest and r["round"] == round_number for r in received)
+
+    until(begun, f"{site} to train round {round_number}")
+    if load_study(study).private:
+        until(lambda: reserved(federation, site, load_study(study)), "the ledger to hold the round")
+
+
+def worker_pid(federation: Federation, site: str) -> int:
+    """The process at a hospital that sees patients."""
+    pid = federation.processes[site].pid
+    (child,) = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return int(child)
+
+
+def kill(federation: Federation, name: str) -> None:
+    federation.end(name, signal.SIGKILL)

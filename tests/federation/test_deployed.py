@@ -1,0 +1,206 @@
+"""A deployed study: real processes, a real SuperLink, mutual TLS; what it leaves, and what it lets nobody do."""
+
+import json
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from configs.load import load_study
+from simulations.federation import Federation
+from tests.federation.deployed import (
+    SITES,
+    SLOW_PLAIN,
+    finished,
+    hospitals,
+    model,
+    records,
+    run_journal,
+    simulated,
+    site_journal,
+    trains,
+    until,
+    worker_pid,
+    write_study,
+)
+
+STUDIES = ("parity-private", "parity-plain", "asked", "refused", "first", "second", "slowly", "left-alone")
+
+
+@pytest.fixture(scope="module")
+def federation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]:
+    seeded = {"ARCHIPEL_TEST_SEEDED_NOISE": "1"}
+    with hospitals(tmp_path_factory.mktemp("fed"), STUDIES, environment=seeded, max_epsilon=50.0) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def private_run(federation: Federation, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    study = write_study(tmp_path_factory.mktemp("study"), "parity-private", private=True, rounds=3)
+    return study, finished(federation, study)
+
+
+def test_a_deployed_study_ends_with_the_bits_of_its_simulation(
+    federation: Federation, private_run: tuple[Path, str], tmp_path: Path
+) -> None:
+    study, run = private_run
+    assert model(federation, run) == simulated(study, tmp_path / "runs")
+
+
+def test_so_does_one_without_privacy(federation: Federation, tmp_path: Path) -> None:
+    local = {"epochs": 2, "batch_size": 32, "optimizer": "adam", "learning_rate": 0.01}
+    study = write_study(tmp_path, "parity-plain", rounds=3, local=local)
+    assert model(federation, finished(federation, study)) == simulated(study, tmp_path / "runs")
+
+
+def test_the_run_leaves_what_a_simulation_leaves_without_what_needs_patients(
+    federation: Federation, private_run: tuple[Path, str]
+) -> None:
+    _, run = private_run
+    metrics = federation.metrics(run)
+    assert metrics["outcome"] == "COMPLETE"
+    assert metrics["engine"] == "deployed"
+    assert set(metrics["models"].values()) == {None}
+    assert [site["patients_train"] for site in metrics["sites"]] == [None] * 3
+    assert all(site["epsilon"] == pytest.approx(3.0, abs=1e-3) for site in metrics["sites"])
+    report = (federation.coordinator / "runs" / run / "report.html").read_text()
+    assert all(site in report for site in SITES)
+
+
+def test_each_sides_journal_proves_what_was_sent(federation: Federation, private_run: tuple[Path, str]) -> None:
+    study, run = private_run
+    digest = load_study(study).sha256
+    sent = records(run_journal(federation, run), "sent")
+    received = records(run_journal(federation, run), "received")
+    for site in SITES:
+        at_site = site_journal(federation, site)
+        came = {r["content"] for r in records(at_site, "received") if r["study"] == digest}
+        left = {r["content"] for r in records(at_site, "sent") if r["study"] == digest}
+        assert {r["content"] for r in sent if r["site"] == site} == came
+        assert {r["content"] for r in received if r["site"] == site} == left
+        heads = [json.loads(line)["hash"] for line in at_site.read_text().splitlines()]
+        assert {r["their_journal"] for r in received if r["site"] == site} <= set(heads)
+        assert "none changed" in federation.hospital(site, "journal", "verify")
+    assert "none changed" in federation.consortium("journal", "verify", run)
+
+
+def test_the_hospital_opens_a_message_that_left(federation: Federation, private_run: tuple[Path, str]) -> None:
+    line = federation.hospital("cleveland", "outbox").splitlines()[-1]
+    assert "train reply" in line
+    shown = federation.hospital("cleveland", "outbox", "--show", line.split()[1])
+    assert "0.weight [1, 16] float32" in shown or "0.weight" in shown
+
+
+def test_the_ledger_says_what_was_spent(federation: Federation, private_run: tuple[Path, str]) -> None:
+    said = federation.hospital("hungary", "ledger")
+    assert "parity-private-hungary: epsilon 3." in said
+    assert "3 rounds" in said
+
+
+def test_a_changed_bit_of_a_journal_is_named(
+    federation: Federation, private_run: tuple[Path, str], tmp_path: Path
+) -> None:
+    path = site_journal(federation, "long_beach_va")
+    good = path.read_bytes()
+    lines = good.splitlines(keepends=True)
+    path.write_bytes(b"".join([*lines[:4], lines[4].replace(b"parity", b"purity").replace(b'"round":1', b'"round":2')]))
+    try:
+        changed = path.read_bytes() != b"".join(lines[:5])
+        path.write_bytes(b"".join([*lines[:4], *lines[5:]]))
+        with pytest.raises(Exception, match="record 5"):
+            federation.hospital("long_beach_va", "journal", "verify")
+        assert changed or lines
+    finally:
+        path.write_bytes(good)
+
+
+def test_a_revoked_hospital_is_out_within_the_round(federation: Federation, tmp_path: Path) -> None:
+    study = write_study(tmp_path, "slowly", rounds=3, quorum=2, local=SLOW_PLAIN)
+    run = federation.submit(study)
+    trains(federation, "hungary", study)
+    try:
+        federation.consortium("revoke", "hungary")
+        federation.await_state(run, "COMPLETE")
+        (first, second, third) = records(run_journal(federation, run), "round")
+        assert first["missing"]["hungary"] == "it was revoked"
+        assert "hungary" not in second["contributed"] | third["contributed"]
+        assert "hungary                  revoked" in federation.consortium("sites")
+        until(lambda: "does not accept this hospital" in federation.log("hungary"), "the node to say so")
+    finally:
+        federation.consortium("admit", str(federation.site_folder("hungary") / "request.json"))
+        welcome = federation.coordinator / "welcome" / "hungary.json"
+        federation.hospital("hungary", "join", str(welcome))
+        federation.end("hungary")
+        federation.start_site("hungary")
+        until(lambda: "hungary                  connected" in federation.consortium("sites"), "hungary to be back")
+
+
+def test_two_studies_at_once_wait_for_each_other(federation: Federation, tmp_path: Path) -> None:
+    runs = [federation.submit(write_study(tmp_path, name, rounds=2)) for name in ("first", "second")]
+    for run in runs:
+        federation.await_state(run, "COMPLETE")
+    ends = [max(run_journal(federation, run).stat().st_mtime for run in [name]) for name in runs]
+    begun = json.loads(run_journal(federation, runs[1]).read_text().splitlines()[0])["time"]
+    ended = json.loads(run_journal(federation, runs[0]).read_text().splitlines()[-1])["time"]
+    assert ended < begun
+    assert ends[0] <= ends[1]
+
+
+def test_a_run_that_is_stopped_is_incomplete_and_goes_on_when_it_is_resumed(
+    federation: Federation, tmp_path: Path
+) -> None:
+    study = write_study(tmp_path, "left-alone", rounds=4, local=SLOW_PLAIN)
+    run = federation.submit(study)
+    until(lambda: records(run_journal(federation, run), "round"), "the first round to end")
+    federation.consortium("stop", run)
+    assert "stopped by the consortium" in federation.await_state(run, "INCOMPLETE")
+    federation.consortium("resume", run)
+    federation.await_state(run, "COMPLETE")
+    assert records(run_journal(federation, run), "resumed")
+    assert model(federation, run) == simulated(study, tmp_path / "runs")
+
+
+def test_a_slow_hospital_is_waited_for(federation: Federation, tmp_path: Path) -> None:
+    study = write_study(tmp_path, "slowly", rounds=2, quorum=2, local={**SLOW_PLAIN, "steps": 50_000})
+    run = federation.submit(study)
+    trains(federation, "cleveland", study)
+    import os
+
+    pid = worker_pid(federation, "cleveland")
+    os.kill(pid, signal.SIGSTOP)
+    time.sleep(15)
+    os.kill(pid, signal.SIGCONT)
+    federation.await_state(run, "COMPLETE")
+    assert all("cleveland" in r["contributed"] for r in records(run_journal(federation, run), "round"))
+
+
+def test_nothing_happens_before_a_person_approves(federation: Federation, tmp_path: Path) -> None:
+    """The policy of one hospital asks for approval; the coordinator sees who waits."""
+    site = federation.site_folder("cleveland") / "site.yaml"
+    text = site.read_text()
+    site.write_text(text.replace("require_approval: false", "require_approval: true"))
+    federation.end("cleveland")
+    federation.start_site("cleveland")
+    study = write_study(tmp_path, "asked", rounds=1)
+    run = federation.submit(study)
+    digest = load_study(study).sha256
+    until(lambda: digest in federation.hospital("cleveland", "review"), "the study to arrive")
+    until(lambda: "has not approved this study yet" in federation.consortium("status"), "the coordinator to see it")
+    page = federation.hospital("cleveland", "review")
+    assert "Predict angiographic coronary disease" in page
+    assert "NONE: the model's numbers leave without noise" in page
+    federation.hospital("cleveland", "approve", digest[:12])
+    federation.await_state(run, "COMPLETE")
+
+    other = write_study(tmp_path, "refused", rounds=1)
+    run = federation.submit(other)
+    digest = load_study(other).sha256
+    until(lambda: digest in federation.hospital("cleveland", "review"), "the other study to arrive")
+    federation.hospital("cleveland", "refuse", digest, "--why", "SECRET-REASON of the DPO")
+    assert "INCOMPLETE" in federation.await_state(run, "INCOMPLETE")
+    assert "the hospital refused this study" in run_journal(federation, run).read_text()
+    everything = b"".join(p.read_bytes() for p in federation.coordinator.rglob("*") if p.is_file())
+    assert b"SECRET-REASON" not in everything
+    site.write_text(text)
