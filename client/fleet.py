@@ -11,9 +11,12 @@ move them.
 
 import email.utils
 import logging
+import socket
 import ssl
 import threading
 import time
+import urllib.parse
+import urllib.request
 from base64 import b64encode
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -22,10 +25,11 @@ from datetime import UTC, datetime
 from typing import TypeVar
 
 import httpx
+from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from flwr.app import Message, RecordDict
 from flwr.app.message import remove_content_from_message
-from flwr.common.constant import HEARTBEAT_DEFAULT_INTERVAL, TIMESTAMP_HEADER
+from flwr.common.constant import TIMESTAMP_HEADER
 from flwr.common.serde import message_from_proto, message_to_proto
 from flwr.proto.fab_pb2 import GetFabRequest
 from flwr.proto.fleet_pb2 import ActivateNodeRequest, DeactivateNodeRequest, PullMessagesRequest, PushMessagesRequest
@@ -55,10 +59,12 @@ from flwr.supercore.protobuf.client import ProtobufCall, ProtobufRequestContext
 from flwr.supercore.task_identity import TaskIdentity
 from flwr.supernode.fleet_http_client import FleetHttpClient
 
+from configs.deployment import split_address
 from configs.errors import ArchipelError, WireError
 
 log = logging.getLogger("archipel.fleet")
-HEARTBEAT_S = 10.0  # how often; the SuperLink gives a node up after twice Flower's default interval of 30 s
+HEARTBEAT_S = 10.0  # how often
+HEARTBEAT_PROMISED_S = 20.0  # how often the SuperLink is told; it gives a node up after twice that
 MAX_RESPONSE_BYTES = 16_000_000  # one object travels in pieces of 5 MB
 MAX_OBJECTS = 100_000
 PUSHERS = 2  # requests at a time
@@ -128,7 +134,7 @@ class Fleet:
                 self._call(self._client.DeactivateNode, DeactivateNodeRequest(node_id=previous))
             except (RefusedError, OccupiedError) as error:
                 log.debug("the former process was signed off already: %s", error)
-        request = ActivateNodeRequest(public_key=self._public, heartbeat_interval=HEARTBEAT_DEFAULT_INTERVAL)
+        request = ActivateNodeRequest(public_key=self._public, heartbeat_interval=HEARTBEAT_PROMISED_S)
         self._node = Node(node_id=self._call(self._client.ActivateNode, request).node_id)
         TaskIdentity.node_id, TaskIdentity.run_id, TaskIdentity.task_id = self._node.node_id, 0, 0
         self._over.clear()
@@ -247,7 +253,7 @@ class Fleet:
         return contents
 
     def _keep_alive(self) -> None:
-        request = SendNodeHeartbeatRequest(node=self._node, heartbeat_interval=HEARTBEAT_DEFAULT_INTERVAL)
+        request = SendNodeHeartbeatRequest(node=self._node, heartbeat_interval=HEARTBEAT_PROMISED_S)
         while not self._over.wait(HEARTBEAT_S):
             try:
                 self._call(self._client.SendNodeHeartbeat, request)
@@ -389,3 +395,121 @@ def _explained(response: httpx.Response) -> ArchipelError:
 def _plain(error: httpx.TransportError) -> str:
     text = str(error) or type(error).__name__
     return "".join(c for c in text if c.isprintable())[:200]
+
+
+# What `archipel-site check` asks: the same way out, step by step, as plain facts
+
+
+@dataclass(frozen=True)
+class Reach:
+    """How far a connection to the coordinator came.
+
+    `step` is where it stopped: resolve, refused, silent, proxy (its answer is in `code`), tls, certificate, client,
+    health; or arrived. `issuer` is who signed the certificate that was shown, `clock_s` how far this machine's clock is
+    ahead of the coordinator's.
+    """
+
+    step: str
+    where: str
+    proxy: str = ""
+    code: int = 0
+    detail: str = ""
+    issuer: str = ""
+    clock_s: float | None = None
+
+
+def reach(address: str, context: ssl.SSLContext, timeout_s: float = 5.0) -> Reach:
+    """Connect as the node does, through the proxy that the environment names, and ask for the health path."""
+    host, port = split_address(address)
+    proxy = urllib.request.getproxies().get("https", "")
+    if proxy and urllib.request.proxy_bypass(f"{host}:{port}"):
+        proxy = ""
+    split = urllib.parse.urlsplit(proxy if "//" in proxy else f"http://{proxy}")
+    through = f"{split.hostname}:{split.port or 80}" if proxy else ""
+    first = (str(split.hostname), split.port or 80) if proxy else (host, port)
+    where = f"{first[0]}:{first[1]}"
+    try:
+        socket.getaddrinfo(*first, type=socket.SOCK_STREAM)
+    except OSError:
+        return Reach("resolve", first[0], through)
+    try:
+        with socket.create_connection(first, timeout=timeout_s) as plain:
+            if proxy and (code := _tunnel(plain, f"{host}:{port}", split)) != 200:
+                return Reach("proxy", where, through, code)
+            return _greet(plain, host, f"{host}:{port}", through, context, timeout_s)
+    except TimeoutError:
+        return Reach("silent", where, through)
+    except ConnectionRefusedError:
+        return Reach("refused", where, through)
+    except OSError as error:
+        return Reach("silent", where, through, detail=str(error.strerror or type(error).__name__))
+
+
+def _tunnel(plain: socket.socket, target: str, proxy: urllib.parse.SplitResult) -> int:
+    """Ask a proxy for a way through (RFC 9110, 9.3.6); its status code, 0 for none."""
+    lines = [f"CONNECT {target} HTTP/1.1", f"Host: {target}"]
+    if proxy.username:
+        secret = f"{urllib.parse.unquote(proxy.username)}:{urllib.parse.unquote(proxy.password or '')}"
+        lines.append(f"Proxy-Authorization: Basic {b64encode(secret.encode()).decode('ascii')}")
+    plain.sendall("\r\n".join([*lines, "", ""]).encode())
+    head = b""
+    while b"\r\n\r\n" not in head and len(head) < 8192:
+        piece = plain.recv(1)  # not a byte of what follows
+        if not piece:
+            break
+        head += piece
+    parts = head.split(b"\r\n", 1)[0].split()
+    return int(parts[1]) if len(parts) > 1 and parts[1].isdigit() else 0
+
+
+def _greet(
+    plain: socket.socket, host: str, where: str, through: str, context: ssl.SSLContext, timeout_s: float
+) -> Reach:
+    try:
+        with context.wrap_socket(plain, server_hostname=host) as tls:
+            tls.sendall(f"GET /health HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
+            answer = b""
+            while len(answer) < 8192 and (piece := tls.recv(4096)):
+                answer += piece
+    except ssl.SSLCertVerificationError as error:
+        shown = _issuer(where, through, timeout_s)
+        return Reach("certificate", where, through, error.verify_code, str(error.verify_message), shown)
+    except ssl.SSLError as error:
+        step = "client" if "ALERT" in str(error.reason or "") else "tls"
+        return Reach(step, where, through, detail=str(error.reason or "no TLS"))
+    except (ConnectionResetError, BrokenPipeError):
+        return Reach("tls", where, through, detail="the connection was cut")
+    head = answer.split(b"\r\n\r\n", 1)[0].decode("latin-1").splitlines()
+    status = head[0].split() if head else []
+    code = int(status[1]) if len(status) > 1 and status[1].isdigit() else 0
+    dates = [line.partition(":")[2].strip() for line in head if line.lower().startswith("date:")]
+    clock = None
+    if dates:
+        try:
+            clock = time.time() - email.utils.parsedate_to_datetime(dates[0]).timestamp()
+        except ValueError:
+            clock = None
+    return Reach("arrived" if code == 200 else "health", where, through, code, clock_s=clock)
+
+
+def _issuer(where: str, through: str, timeout_s: float) -> str:
+    """Who signed the certificate that is shown; nothing is sent to whoever shows it."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    proxy = urllib.request.getproxies().get("https", "") if through else ""
+    split = urllib.parse.urlsplit(proxy if "//" in proxy else f"http://{proxy}")
+    try:
+        with socket.create_connection(split_address(through or where), timeout=timeout_s) as plain:
+            if through:
+                _tunnel(plain, where, split)
+            with context.wrap_socket(plain, server_hostname=split_address(where)[0]) as tls:
+                shown = tls.getpeercert(binary_form=True)
+    except OSError:
+        return ""
+    if not shown:
+        return ""
+    try:
+        name = x509.load_der_x509_certificate(shown).issuer.rfc4514_string()
+    except ValueError:
+        return ""
+    return "".join(c for c in name if c.isprintable())[:120]

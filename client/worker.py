@@ -29,6 +29,7 @@ from configs.frame import Frame
 if TYPE_CHECKING:  # PyTorch and Flower start threads, which a process must not have when it leaves the network
     from flwr.app import Context, Message
 
+    from client.ledger import Ledger
     from client.site import Site
     from configs.schema import Study
 
@@ -105,51 +106,59 @@ class Worker:
         Raises:
             AdmissionError, PolicyError, DataError, PrivacyError, BudgetError.
         """
-        from configs.errors import BudgetError
-
         sha256 = _digest(self._request)
         study = self._admissions.approved(sha256)
         if self._request.form == "hello" or self._warm is None or self._warm[0] != sha256:
             self._warm = None  # a proposal is judged anew: data, policy and ledger may have changed since
-            self._warm = sha256, self._open(study)
+            self._warm = sha256, open_site(self._config, self._ledger, study, seeded=self._seeded)
         site, number = self._warm[1], self._request.fields.get("round")
-        once = isinstance(number, int) and study.private and not self._seeded
-        if once and self._ledger.booked(site.dataset, sha256, int(str(number))):
-            raise BudgetError(f"round {number}: it was begun before and counts as spent; it is not trained twice")
+        if isinstance(number, int):
+            require_new(site, number)
         return site
 
-    def _open(self, study: "Study") -> "Site":
-        from client.policy import Request, require
-        from client.site import Site, load_patients
 
-        policy, dataset = self._config.policy, self._config.dataset(study.name)
-        size = sum(4 * _count(shape) for shape, _ in _parameters(study).values())
-        asked = Request(study.private, dataset is not None, 0.0, 0.0, size)
-        require(asked, policy)  # what needs no patients, first
-        assert dataset is not None
-        patients = load_patients(dataset.source, study, self._config.site)
-        site = Site(
-            self._config.site,
-            study,
-            patients.train,
-            self._ledger,
-            seeded=self._seeded,
-            dataset=dataset.identity,
-        )
-        if study.private:
-            importlib.import_module("strategies.privacy.gradients")  # seconds, better now than in the first round
-        spent, after = self._spending(site)
-        everybody = patients.train.count + patients.test.count
-        require(Request(study.private, True, spent, after, size, everybody), policy)
-        return site
+def open_site(config: SiteConfig, ledger: "Ledger", study: "Study", *, seeded: bool) -> "Site":
+    """An approved study's hospital, with its patients, once the policy allows it.
 
-    def _spending(self, site: "Site") -> tuple[float, float]:
-        """What the data set has spent on other studies, and will have once this one is over too."""
-        from strategies.privacy.accounting import epsilon
+    Raises:
+        PolicyError, DataError, PrivacyError: it may not train here, or cannot.
+    """
+    from client.policy import Request, require
+    from client.site import Site, load_patients
 
-        delta, others = self._config.policy.delta, self._ledger.others(site.dataset, site.study.sha256)
-        plan = [] if site.plan is None else [site.plan.round_event] * site.plan.rounds
-        return epsilon(others, delta), epsilon([*others, *plan], delta)
+    dataset = config.dataset(study.name)
+    size = sum(4 * math.prod(shape) for shape, _ in _parameters(study).values())
+    require(Request(study.private, dataset is not None, 0.0, 0.0, size), config.policy)  # what needs no patients, first
+    assert dataset is not None
+    patients = load_patients(dataset.source, study, config.site)
+    site = Site(config.site, study, patients.train, ledger, seeded=seeded, dataset=dataset.identity)
+    if study.private:
+        importlib.import_module("strategies.privacy.gradients")  # seconds, better now than in the first round
+    spent, after = _spending(site, config.policy.delta)
+    everybody = patients.train.count + patients.test.count
+    require(Request(study.private, True, spent, after, size, everybody), config.policy)
+    return site
+
+
+def require_new(site: "Site", round_number: int) -> None:
+    """Let a round be trained once: what was begun before is spent, whatever became of it.
+
+    Raises:
+        BudgetError: it was begun before.
+    """
+    from configs.errors import BudgetError
+
+    if site.study.private and not site.seeded and site.ledger.booked(site.dataset, site.study.sha256, round_number):
+        raise BudgetError(f"round {round_number}: it was begun before and counts as spent; it is not trained twice")
+
+
+def _spending(site: "Site", delta: float) -> tuple[float, float]:
+    """What the data set has spent on other studies, and will have once this one is over too."""
+    from strategies.privacy.accounting import epsilon
+
+    others = site.ledger.others(site.dataset, site.study.sha256)
+    plan = [] if site.plan is None else [site.plan.round_event] * site.plan.rounds
+    return epsilon(others, delta), epsilon([*others, *plan], delta)
 
 
 def _context() -> "Context":
@@ -169,10 +178,6 @@ def _parameters(study: "Study") -> Mapping[str, tuple[tuple[int, ...], str]]:
     from strategies.tasks.shapes import study_parameters
 
     return study_parameters(study)
-
-
-def _count(shape: tuple[int, ...]) -> int:
-    return math.prod(shape)
 
 
 def exactly(stream: BinaryIO) -> Callable[[int], bytearray]:

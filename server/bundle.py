@@ -5,19 +5,49 @@ in its canonical form; a node that finds anything else in a bundle refuses it (c
 """
 
 import hashlib
+import sys
+from pathlib import Path
 
 from flwr.cli.build import build_fab_from_files
 
 from configs.bundle import LICENSE, STUDY_FILE, project_file
+from configs.errors import ArchipelError
+from configs.load import load_study
 from configs.schema import Study
 
 
 def build_bundle(study: Study) -> tuple[bytes, str]:
     """The bundle and its SHA-256, the same for the same study."""
-    files = {
+    content, _ = build_fab_from_files(bundle_files(study))
+    return content, hashlib.sha256(content).hexdigest()
+
+
+def bundle_files(study: Study) -> dict[str, bytes]:
+    """What is in the bundle, by name."""
+    return {
         "pyproject.toml": project_file(study).encode("ascii"),
         "LICENSE": LICENSE.encode("ascii"),
         STUDY_FILE: study.canonical.encode("ascii"),
     }
-    content, _ = build_fab_from_files(files)
-    return content, hashlib.sha256(content).hexdigest()
+
+
+def main(arguments: list[str]) -> int:
+    """Write a bundle's files into a folder, for `flwr run FOLDER` on a stock SuperLink."""
+    if len(arguments) != 2:
+        print("usage: python -m server.bundle STUDY FOLDER", file=sys.stderr)
+        return 2
+    try:
+        study = load_study(Path(arguments[0]))
+    except ArchipelError as error:
+        print(error, file=sys.stderr)
+        return 2
+    folder = Path(arguments[1])
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in bundle_files(study).items():
+        (folder / name).write_bytes(content)
+    print(f"{folder}: {study.name} {study.sha256}; run it with: flwr run {folder} CONNECTION")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -72,7 +72,7 @@ def carry_out(config: CoordinatorConfig, name: str) -> str:
     finally:
         link.close()
     if conducted.rounds.done or conducted.rounds.outcome == "COMPLETE":
-        _write_down(run, study, conducted, time.monotonic() - clock)
+        write_down(run, study, conducted, time.monotonic() - clock)
         result = json.loads((run / "metrics.json").read_bytes())
         journal.append("measured", model_sha256=result["model_sha256"])
     members.set_state(name, conducted.rounds.outcome, conducted.rounds.why)
@@ -122,7 +122,8 @@ def _asked_to_stop(members: Membership, name: str) -> bool:
     return found is not None and found.state == "STOPPING"
 
 
-def _write_down(run: Path, study: Study, conducted: Conducted, seconds: float) -> None:
+def write_down(run: Path, study: Study, conducted: Conducted, seconds: float, engine: str = ENGINE) -> None:
+    """Leave a run's model, figures, card and report in its folder."""
     part = run / ".model.safetensors.part"
     save_file(dict(conducted.model), part)  # streamed: a large model is not held twice
     with part.open("rb+") as file:
@@ -135,7 +136,7 @@ def _write_down(run: Path, study: Study, conducted: Conducted, seconds: float) -
     sites = study.sites or sorted({site for round in recorded.rounds for site in round["contributed"]})
     started = next(record.time for record in journals.read(run / "journal.jsonl"))
     result = facts(
-        study, run, recorded, conducted.rounds, engine=ENGINE, noise="from each hospital's operating system"
+        study, run, recorded, conducted.rounds, engine=engine, noise="from each hospital's operating system"
     ) | {
         "primary_metric": study.evaluation.metrics[0] if study.evaluation.metrics else None,
         "sites": [_site(study, site, plans.get(site), reported.get(site)) | recorded.traffic(site) for site in sites],

@@ -61,7 +61,7 @@ class Federation:
 
     def init(self, **settings: object) -> None:
         """Make the authority; `settings` are further keys of coordinator.yaml."""
-        self.coordinator.mkdir()
+        self.coordinator.mkdir(parents=True)
         document = {"name": "Demo", "names": list(NAMES), "listen": self.listen, "health": self.health, **settings}
         (self.coordinator / "coordinator.yaml").write_text(dump_yaml(document))
         self.consortium("init")
@@ -89,15 +89,15 @@ class Federation:
     def enrol(self, site: str, document: Mapping[str, object], *options: str) -> None:
         """Make a hospital with this site.yaml, and admit it."""
         folder = self.site_folder(site)
-        folder.mkdir()
+        folder.mkdir(parents=True)
         (folder / "site.yaml").write_text(dump_yaml(dict(document)))
         self.hospital(site, "enrol")
         self.consortium("admit", str(folder / "request.json"), *options)
         self.hospital(site, "join", str(self.coordinator / "welcome" / f"{site}.json"))
 
-    def start_site(self, site: str) -> None:
-        """Start a hospital's node; it connects when it is ready."""
-        self._start(site, "client.cli", self.site_folder(site))
+    def start_site(self, site: str, **environment: str) -> None:
+        """Start a hospital's node, with these variables beside the others; it connects when it is ready."""
+        self._start(site, "client.cli", self.site_folder(site), environment)
 
     def hospital(self, site: str, *arguments: str) -> str:
         """One command of a hospital; what it printed.
@@ -149,7 +149,7 @@ class Federation:
         """What a process has printed so far."""
         return (self.folder / f"{name}.log").read_text("utf-8", "replace")
 
-    def _start(self, name: str, module: str, folder: Path) -> None:
+    def _start(self, name: str, module: str, folder: Path, environment: Mapping[str, str] | None = None) -> None:
         log = (self.folder / f"{name}.log").open("ab")
         self._logs.append(log)
         self.processes[name] = subprocess.Popen(  # noqa: S603 - our own modules
@@ -157,7 +157,7 @@ class Federation:
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            env=self._environment,
+            env={**self._environment, **(environment or {})},
             start_new_session=True,
         )
 

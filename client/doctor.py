@@ -1,0 +1,368 @@
+"""`archipel-site check`: what is wrong, and who must fix it. It changes nothing and never raises.
+
+>>> print(render([Finding("disk", WRONG, "40 MB free", "hospital IT", "make room")]))
+WRONG    disk: 40 MB free
+             who:  hospital IT
+             what: make room
+1 thing to fix
+"""
+
+import os
+import shutil
+import stat
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+
+from cryptography import x509
+
+from client.admission import Admissions
+from client.audit import Audit
+from client.enrol import CERTIFICATE, NODE_KEY, SIGNING_KEY, load_signing_key, load_welcome
+from client.fleet import Reach, reach, trust
+from configs.deployment import Dataset, SiteConfig, load_site
+from configs.errors import ArchipelError, DataError
+from configs.papers import Welcome
+
+OK, NOTE, WARNING, WRONG = "ok", "note", "warning", "WRONG"
+IT, NETWORK, CONSORTIUM, DATA = "hospital IT", "the hospital's network team", "the consortium", "whoever keeps the data"
+EXPIRING_DAYS = 30
+UNTRUSTED = (18, 19, 20, 21)  # OpenSSL's codes for a chain that ends at nobody we trust
+HOST_MISMATCH, IP_MISMATCH, EXPIRED, NOT_YET = 62, 64, 10, 9
+MB = 1_000_000
+FITS_TIMEOUT_S = 300
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at. `who` must do `todo` where it is not as it should be."""
+
+    check: str
+    verdict: str
+    text: str
+    who: str = ""
+    todo: str = ""
+
+
+def examine(folder: Path) -> list[Finding]:
+    """Look at everything; each check that fails becomes a finding."""
+    try:
+        config = load_site(folder)
+    except (ArchipelError, OSError) as error:
+        return [Finding("site.yaml", WRONG, str(error), "whoever wrote site.yaml", "correct it")]
+    findings = [Finding("site.yaml", OK, f"{config.site}, {len(config.datasets)} data sets")]
+    findings += _safely("keys", lambda: _keys(config))
+    findings += _safely("policy", lambda: _policy(config))
+    findings += _safely("isolation", lambda: _isolation(config))
+    findings += _safely("machine", lambda: _machine(config))
+    findings += _safely("records", lambda: _records(config))
+    findings += _safely("data", lambda: _data(config))
+    try:
+        welcome = load_welcome(config)
+    except (ArchipelError, OSError) as error:
+        return [*findings, Finding("welcome", WRONG, str(error), IT, "archipel-site enrol; archipel-site join WELCOME")]
+    findings += _safely("release", lambda: _release(welcome))
+    findings += _safely("certificate", lambda: _certificate(config))
+    findings += _safely("connection", lambda: _connection(config, welcome))
+    return findings
+
+
+def render(findings: list[Finding]) -> str:
+    """The findings for people: what is wrong has who must do what below it."""
+    lines = []
+    for finding in findings:
+        lines.append(f"{finding.verdict:8} {finding.check}: {finding.text}")
+        if finding.who:
+            lines += [f"             who:  {finding.who}", f"             what: {finding.todo}"]
+    bad = sum(f.verdict == WRONG for f in findings)
+    odd = sum(f.verdict == WARNING for f in findings)
+    if bad:
+        lines.append(f"{bad} thing{'s' if bad > 1 else ''} to fix")
+    else:
+        lines.append(f"all is well{f', with {odd} to know of' if odd else ''}")
+    return "\n".join(lines)
+
+
+def exit_code(findings: list[Finding]) -> int:
+    """For monitoring: 0 all is well, 1 something to know of, 2 something is wrong."""
+    verdicts = {finding.verdict for finding in findings}
+    return 2 if WRONG in verdicts else 1 if WARNING in verdicts else 0
+
+
+def _safely(check: str, look: Callable[[], Iterator[Finding]]) -> list[Finding]:
+    try:
+        return list(look())
+    except (ArchipelError, OSError, ValueError) as error:
+        text = str(error) if isinstance(error, ArchipelError) else f"could not be looked at ({type(error).__name__})"
+        return [Finding(check, WRONG, text, IT, "see the text; if it says nothing to you, show it to the consortium")]
+
+
+# In this machine
+
+
+def _keys(config: SiteConfig) -> Iterator[Finding]:
+    for name in (NODE_KEY, SIGNING_KEY):
+        path = config.keys / name
+        if not path.is_file():
+            yield Finding("keys", WRONG, f"{path} is not there", IT, "archipel-site enrol")
+            return
+        mode = stat.S_IMODE(path.stat().st_mode)
+        if mode & 0o077:
+            yield Finding(
+                "keys", WRONG, f"{path} can be read by others (mode {mode:o})", IT, f"chmod 600 {path}; then enrol anew"
+            )
+            return
+    yield Finding("keys", OK, "made here, readable by their owner alone")
+
+
+def _policy(config: SiteConfig) -> Iterator[Finding]:
+    policy, odd = config.policy, []
+    if policy.max_epsilon > 10:
+        odd.append((f"max_epsilon {policy.max_epsilon:g} protects little", "lower it to 10 or less"))
+    if policy.delta > 1e-3:
+        odd.append((f"delta {policy.delta:g} is a chance in {1 / policy.delta:.0f} of no protection", "lower it"))
+    if policy.allow_privacy_none:
+        odd.append(("studies without differential privacy may train (allow_privacy_none)", "set it to false"))
+    if not policy.require_approval:
+        odd.append(("studies train without a person's approval (require_approval)", "set it to true"))
+    if policy.min_patients < 10:
+        odd.append((f"min_patients {policy.min_patients} lets studies of very few train", "raise it"))
+    for text, todo in odd:
+        yield Finding("policy", WARNING, text, "the DPO and whoever wrote site.yaml", f"{todo}, or know why not")
+    if not odd:
+        yield Finding(
+            "policy", OK, f"epsilon {policy.max_epsilon:g} at delta {policy.delta:g} for each data set's life"
+        )
+
+
+def _isolation(config: SiteConfig) -> Iterator[Finding]:
+    if config.worker_network:
+        todo = "allow the worker's user that one address in the firewall, nothing else"
+        yield Finding("isolation", WARNING, "worker_network: the process that sees patients has a network", IT, todo)
+        return
+    code = "import sys; from client.isolation import leave_network; sys.exit(not leave_network())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False, timeout=60)  # noqa: S603
+    if done.returncode == 0:
+        yield Finding("isolation", OK, "the process that sees patients has no network")
+    else:
+        yield Finding(
+            "isolation",
+            WARNING,
+            "the kernel does not let the process that sees patients leave the network",
+            IT,
+            "allow unprivileged user namespaces (sysctl kernel.unprivileged_userns_clone=1, or AppArmor's profile), or "
+            "use the systemd units of the README",
+        )
+
+
+def _machine(config: SiteConfig) -> Iterator[Finding]:
+    free = shutil.disk_usage(config.folder).free
+    verdict = WRONG if free < 100 * MB else WARNING if free < 1000 * MB else OK
+    todo = (IT, f"make room in {config.folder}: every message that leaves is kept there") if verdict != OK else ("", "")
+    yield Finding("disk", verdict, f"{free / MB:,.0f} MB free", *todo)
+    available = _available_memory()
+    if available is not None:
+        short = available < 2000 * MB
+        who = (IT, "give the machine 4 GB or more") if short else ("", "")
+        yield Finding("memory", WARNING if short else OK, f"{available / MB:,.0f} MB available", *who)
+    gpu = Path("/proc/driver/nvidia/version").exists()
+    yield Finding("gpu", NOTE, "an NVIDIA driver is loaded" if gpu else "none; training uses the processor")
+
+
+def _available_memory() -> int | None:
+    try:
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        return None
+    return None
+
+
+def _records(config: SiteConfig) -> Iterator[Finding]:
+    if not config.journal.exists():
+        yield Finding("journal", NOTE, "nothing happened yet")
+        return
+    count = Audit(config, load_signing_key(config)).verify()
+    yield Finding("journal", OK, f"{count} records, none changed; the outbox is what left")
+
+
+def _data(config: SiteConfig) -> Iterator[Finding]:
+    """Patients' rows are read for approved studies alone."""
+    admissions = Admissions.open(config.admissions)
+    try:
+        approved = {a.name: a for a in admissions.all() if a.state == "approved"}
+    finally:
+        admissions.close()
+    for dataset in config.datasets:
+        path = dataset.source.path
+        if not path.is_file() or not os.access(path, os.R_OK):
+            text = f"{dataset.study}: {path} is not a file that this user can read"
+            yield Finding("data", WRONG, text, DATA, "correct the path in site.yaml, or the file's permissions")
+        elif dataset.study in approved:
+            yield _fits(config, dataset, approved[dataset.study].sha256)
+        else:
+            yield Finding("data", NOTE, f"{dataset.study}: readable; not opened, no study of it is approved")
+    if not config.datasets:
+        yield Finding("data", WARNING, "site.yaml names no data set", "whoever wrote site.yaml", "add datasets")
+
+
+def _fits(config: SiteConfig, dataset: Dataset, sha256: str) -> Finding:
+    """Whether the data fit the approved study, looked at by a process without network."""
+    command = [sys.executable, "-m", "client.doctor", "--fits", str(config.folder), sha256]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=FITS_TIMEOUT_S)  # noqa: S603
+    if done.returncode == 0:
+        return Finding("data", OK, f"{dataset.study}: fits the approved study")
+    said = done.stdout.strip() if done.returncode == 3 else "could not be read"
+    return Finding("data", WRONG, f"{dataset.study}: {said}", DATA, "correct the data, or tell the consortium")
+
+
+def fits(folder: Path, sha256: str) -> int:
+    """Read an approved study's data; 0 if they fit, 3 if not, with the reason printed: it holds no value."""
+    from client.isolation import leave_network
+
+    config = load_site(folder)
+    if not config.worker_network:
+        leave_network()
+    from client.site import load_patients
+
+    study = Admissions.open(config.admissions).approved(sha256)
+    dataset = config.dataset(study.name)
+    assert dataset is not None
+    try:
+        load_patients(dataset.source, study, config.site)
+    except DataError as error:
+        print(error)
+        return 3
+    return 0
+
+
+# With the consortium
+
+
+def _release(welcome: Welcome) -> Iterator[Finding]:
+    found = {"archipel": metadata.version("archipel"), "flwr": metadata.version("flwr")}
+    wanted = {"archipel": welcome.version, "flwr": welcome.flwr}
+    if found == wanted:
+        yield Finding("release", OK, f"archipel {found['archipel']} with flwr {found['flwr']}, as the consortium")
+        return
+    for name in wanted:
+        if found[name] != wanted[name]:
+            text = f"{name} {found[name][:20]} is installed, the consortium had {wanted[name][:20]}"
+            yield Finding("release", WARNING, text, IT, f"install {name} {wanted[name][:20]}, or ask for a new welcome")
+
+
+def _certificate(config: SiteConfig) -> Iterator[Finding]:
+    certificate = x509.load_pem_x509_certificate((config.keys / CERTIFICATE).read_bytes())
+    now, renew = datetime.now(UTC), "send request.json again; the consortium admits it again; join the new welcome"
+    begins, ends = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    if now > ends:
+        yield Finding("certificate", WRONG, f"expired on {ends:%Y-%m-%d}", f"{IT}, then {CONSORTIUM}", renew)
+    elif now < begins:
+        yield Finding("certificate", WRONG, f"valid from {begins:%Y-%m-%d %H:%M} UTC on", IT, "set the clock (NTP)")
+    elif (ends - now).days < EXPIRING_DAYS:
+        yield Finding("certificate", WARNING, f"expires on {ends:%Y-%m-%d}", f"{IT}, then {CONSORTIUM}", renew)
+    else:
+        yield Finding("certificate", OK, f"valid until {ends:%Y-%m-%d}")
+
+
+def _connection(config: SiteConfig, welcome: Welcome) -> Iterator[Finding]:
+    own = None if welcome.without_certificate else config.keys
+    context = trust(
+        welcome.ca_certificate,
+        certificate=str(own / CERTIFICATE) if own else None,
+        key=str(own / NODE_KEY) if own else None,
+        extra_ca=str(config.extra_ca) if config.extra_ca else None,
+    )
+    found = reach(welcome.coordinator, context)
+    via = f" through the proxy {found.proxy}" if found.proxy else ""
+    if found.step == "arrived":
+        yield Finding("connection", OK, f"{welcome.coordinator} answers{via}")
+        yield _clock(found)
+    else:
+        yield _unreached(found, welcome.coordinator, via)
+
+
+def _unreached(found: Reach, coordinator: str, via: str) -> Finding:
+    """Where the connection stopped, and whose it is to go on."""
+    allow = f"allow this machine to connect to {coordinator}, TCP, outwards"
+    if found.step == "resolve":
+        todo = "correct HTTPS_PROXY, or the name server" if found.proxy else "correct the name server, or coordinator"
+        return Finding("connection", WRONG, f"the name {found.where} is not known here", NETWORK, todo)
+    if found.step == "refused":
+        if found.proxy:
+            return Finding(
+                "connection", WRONG, f"the proxy {found.proxy} does not listen", NETWORK, "correct HTTPS_PROXY"
+            )
+        text = f"{found.where} refuses the connection: nothing listens there, or a firewall says no"
+        return Finding("connection", WRONG, text, f"{CONSORTIUM}, then {NETWORK}", f"start the coordinator; {allow}")
+    if found.step == "silent":
+        text = f"{found.where} does not answer: the port is blocked, or the network is down"
+        return Finding("connection", WRONG, text, NETWORK, allow)
+    if found.step == "proxy":
+        return _proxied(found, coordinator)
+    if found.step == "certificate":
+        return _distrusted(found, coordinator, via)
+    if found.step == "client":
+        text = f"the coordinator does not accept this hospital's certificate ({found.detail.lower()})"
+        return Finding(
+            "connection", WRONG, text, CONSORTIUM, "look whether this hospital is revoked, or admit it again"
+        )
+    if found.step == "tls":
+        text = f"no TLS 1.3 with {coordinator}{via} ({found.detail.lower()}): something between does not let it pass"
+        return Finding("connection", WRONG, text, NETWORK, f"exempt {coordinator} from TLS inspection")
+    text = f"{coordinator} answers{via}, but not as a coordinator (HTTP {found.code})"
+    return Finding("connection", WRONG, text, f"{NETWORK}, then {CONSORTIUM}", "look who answers at that address")
+
+
+def _proxied(found: Reach, coordinator: str) -> Finding:
+    """A proxy that does not let us through."""
+    if found.code == 407:
+        text = f"the proxy {found.proxy} asks for a name and password, or does not accept those of HTTPS_PROXY"
+        return Finding(
+            "connection", WRONG, text, NETWORK, "give this machine an account: HTTPS_PROXY=http://NAME:PASSWORD@…"
+        )
+    if found.code in (403, 405):
+        text = f"the proxy {found.proxy} forbids {coordinator} (HTTP {found.code})"
+        return Finding("connection", WRONG, text, NETWORK, f"allow CONNECT to {coordinator} at the proxy")
+    text = f"the proxy {found.proxy} does not reach {coordinator} (HTTP {found.code or 'none'})"
+    return Finding("connection", WRONG, text, NETWORK, f"look at the proxy's own log for {coordinator}")
+
+
+def _distrusted(found: Reach, coordinator: str, via: str) -> Finding:
+    """A certificate that is not the coordinator's, or no longer."""
+    if found.code in (HOST_MISMATCH, IP_MISMATCH):
+        text = f"the coordinator's certificate is for other names ({found.detail})"
+        return Finding("connection", WRONG, text, CONSORTIUM, "add the name to coordinator.yaml: init --renew")
+    if found.code in (EXPIRED, NOT_YET) and "Archipel authority" in found.issuer:
+        text = f"the coordinator's certificate does not hold today ({found.detail}), or this clock is wrong"
+        return Finding("connection", WRONG, text, CONSORTIUM, "archipel-coordinator init --renew")
+    return Finding(
+        "connection",
+        WRONG,
+        f"TLS to {coordinator}{via} is opened on the way: it shows a certificate by {found.issuer or 'others'}",
+        f"{NETWORK} and the security officer",
+        f"exempt {coordinator} from TLS inspection, so that this hospital's certificate can arrive; or ask the "
+        "consortium to admit this hospital by its message signatures alone, and name the proxy's authority in "
+        "site.yaml: extra_ca",
+    )
+
+
+def _clock(found: Reach) -> Finding:
+    """Flower refuses times that are off; the node corrects its own up to an hour."""
+    if found.clock_s is None:
+        return Finding("clock", NOTE, "the coordinator told no time")
+    off = round(found.clock_s)
+    text = f"{abs(off)} s {'ahead of' if off > 0 else 'behind'} the coordinator's"
+    if abs(off) <= 5:
+        return Finding("clock", OK, "agrees with the coordinator's")
+    verdict = WRONG if abs(off) > 3600 else WARNING
+    return Finding("clock", verdict, text, IT, "set the clock (NTP); the node corrects itself up to an hour")
+
+
+if __name__ == "__main__":
+    sys.exit(fits(Path(sys.argv[2]), sys.argv[3]))

@@ -1,0 +1,42 @@
+"""The coordinator's ServerApp for a stock `flower-superlink`: the same rounds, without the gateway and the seals.
+
+The study comes in the run's settings, as a bundle of `python -m server.bundle` carries it; what a run leaves is written
+below the folder that `ARCHIPEL_RUNS` names (`runs` unless it is set).
+"""
+
+import json
+import os
+import time
+from pathlib import Path
+
+from flwr.app import Context
+from flwr.serverapp import Grid, ServerApp
+
+from configs.journal import Journal
+from configs.load import dump_yaml, study_from
+from server.app import Deployment, conduct
+from server.checkpoint import Checkpoints
+from server.conductor import write_down
+from server.files import write_atomically
+from server.run import new_folder, versions
+
+RUNS = "ARCHIPEL_RUNS"
+app = ServerApp()
+
+
+@app.main()
+def main(grid: Grid, context: Context) -> None:
+    """Conduct the run's study."""
+    study = study_from(json.loads(str(context.run_config["study"])), source="run config")
+    run = new_folder(Path(os.environ.get(RUNS, "runs")), study.name)
+    write_atomically(run / "study.yaml", dump_yaml(study.to_dict()).encode())
+    journal, clock = Journal(run / "journal.jsonl"), time.monotonic()
+    journal.append("begin", study_sha256=study.sha256, engine="flower", seed=study.seed, versions=versions())
+    conducted = conduct(
+        grid,
+        study,
+        checkpoints=Checkpoints(run / "checkpoints", study.sha256),
+        journal=journal,
+        deployment=Deployment(gather_timeout_s=study.training.round_timeout_s, site_of=lambda node: None),
+    )
+    write_down(run, study, conducted, time.monotonic() - clock, engine="flower")

@@ -1,0 +1,82 @@
+"""A small hospital proxy for tests: CONNECT only, with or without a password, which can be cut like a cable."""
+
+import base64
+import contextlib
+import select
+import socket
+import threading
+
+
+class Proxy:
+    """Listens on loopback until closed. While `cut`, nothing passes and nothing is answered, as on a dead line."""
+
+    def __init__(self, account: str | None = None, forbid: bool = False) -> None:
+        self._account, self._forbid = account, forbid
+        self.cut = threading.Event()
+        self._over = threading.Event()
+        self._server = socket.create_server(("127.0.0.1", 0))
+        self.port = self._server.getsockname()[1]
+        self.asked: list[str] = []
+        self._threads: list[threading.Thread] = []
+        self._spawn(self._accept)
+
+    def __enter__(self) -> "Proxy":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._server.close()
+        for thread in self._threads:
+            thread.join(5)
+
+    def _spawn(self, target, *arguments) -> None:  # type: ignore[no-untyped-def]
+        thread = threading.Thread(target=target, args=arguments, daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def _accept(self) -> None:
+        self._server.settimeout(0.2)
+        while not self._over.is_set():
+            with contextlib.suppress(OSError):
+                client, _ = self._server.accept()
+                self._spawn(self._serve, client)
+
+    def _serve(self, client: socket.socket) -> None:
+        with contextlib.suppress(OSError), client:
+            client.settimeout(10)
+            head = b""
+            while b"\r\n\r\n" not in head:
+                piece = client.recv(1)
+                if not piece:
+                    return
+                head += piece
+            while self.cut.is_set() and not self._over.wait(0.1):
+                pass
+            lines = head.decode().split("\r\n")
+            target = lines[0].split()[1]
+            self.asked.append(target)
+            given = next((line.split()[-1] for line in lines if line.lower().startswith("proxy-authorization")), "")
+            if self._account and base64.b64decode(given).decode() != self._account:
+                client.sendall(b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n")
+                return
+            if self._forbid:
+                client.sendall(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n")
+                return
+            host, port = target.rsplit(":", 1)
+            with socket.create_connection((host, int(port)), timeout=10) as server:
+                client.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
+                self._pass(client, server)
+
+    def _pass(self, client: socket.socket, server: socket.socket) -> None:
+        client.settimeout(None)
+        server.settimeout(None)
+        other = {client: server, server: client}
+        while not self._over.is_set():
+            ready, _, _ = select.select([client, server], [], [], 0.1)
+            if self.cut.is_set():
+                continue
+            for end in ready:
+                data = end.recv(65536)
+                if not data:
+                    return
+                other[end].sendall(data)
