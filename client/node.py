@@ -36,7 +36,7 @@ from configs.frame import Frame
 from configs.load import study_from
 from configs.schema import Study
 from configs.seal import COORDINATOR, Statement
-from strategies.messages import content, from_frame, seal, to_frame, unseal
+from strategies.messages import content, from_frame, opened, seal, unseal
 from strategies.tasks.shapes import study_parameters
 
 if TYPE_CHECKING:
@@ -44,7 +44,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("archipel.node")
 FORMS = {wire.HELLO: "hello", wire.TRAIN: "train"}
-QUICK_S, SLOW_S, PATIENCE = 0.03, 5.0, 0.1  # a look every tenth of the time since the last message, within bounds
+QUICK_S, SLOW_S = 0.03, 5.0  # shortest and longest time between two looks for a message
+PATIENCE, EARLY = 0.1, 0.7  # a look every tenth of the time since the last message; the first after this part of a gap
 FIRST_RETRY_S, LAST_RETRY_S = 1.0, 60.0
 STATE, LOCK = "node.state", "node.lock"
 OVERHEAD_BYTES = 4_000_000  # of a message, beside its arrays
@@ -120,6 +121,41 @@ class WorkerProcess:
         assert self._process is not None
         assert self._process.stdout is not None
         return Frame.read(exactly(self._process.stdout), max_bytes)  # type: ignore[arg-type]
+
+
+class Pace:
+    """When to look for the next message. Each look costs the coordinator some milliseconds, so they are well placed.
+
+    Rounds resemble each other: the first look comes a little before the next message is due by the last one, then one
+    every tenth of the time that passed.
+
+    >>> pace = Pace()
+    >>> pace.wait_s(0.0)
+    5.0
+    >>> pace.answered(0.0); pace.came(1.0); pace.answered(1.5)
+    >>> round(pace.wait_s(1.5), 2), round(pace.wait_s(2.5), 2), pace.wait_s(1000.0)
+    (0.7, 0.1, 5.0)
+    """
+
+    def __init__(self) -> None:
+        self._answered: float | None = None
+        self._gap = 0.0
+
+    def came(self, now: float) -> None:
+        """A message is here."""
+        self._gap = 0.0 if self._answered is None else now - self._answered
+
+    def answered(self, now: float) -> None:
+        """It was answered."""
+        self._answered = now
+
+    def wait_s(self, now: float) -> float:
+        """How long to wait before the next look."""
+        if self._answered is None:
+            return SLOW_S
+        idle = now - self._answered
+        due = EARLY * self._gap - idle
+        return min(max(due, idle * PATIENCE, QUICK_S), SLOW_S)
 
 
 class Node:
@@ -202,7 +238,7 @@ class Node:
 
     def _serve(self, fleet: Fleet) -> None:
         """Look for messages: at once after one, more seldom the longer there was none."""
-        last, answered = time.monotonic(), False
+        pace = Pace()
         while not self._over.is_set():
             try:
                 incoming = fleet.receive()
@@ -212,28 +248,29 @@ class Node:
                 self._audit.note("refused", message="", why=str(error))
                 log.warning("%s", error)
                 continue
-            if incoming is not None:
-                with contextlib.suppress(EndedError):
-                    self._answer(fleet, incoming)
-                del incoming
-                last, answered = time.monotonic(), True
+            if incoming is None:
+                self._over.wait(pace.wait_s(time.monotonic()))
                 continue
-            idle = time.monotonic() - last if answered else SLOW_S
-            self._over.wait(min(max(idle * PATIENCE, QUICK_S), SLOW_S))
+            pace.came(time.monotonic())
+            with contextlib.suppress(EndedError):
+                self._answer(fleet, incoming)
+            del incoming
+            pace.answered(time.monotonic())
 
     # One message
 
     def _answer(self, fleet: Fleet, incoming: Incoming) -> None:
         try:
-            said = self._opened(incoming)
+            said, packed = self._opened(incoming)
         except WireError as error:  # whoever wrote it is not the coordinator, or it was heard before: no answer
             self._audit.note("refused", message="", why=str(error))
             log.warning("%s", error)
             return
-        reply, epsilon, why = self._judged(fleet, incoming, said)
+        reply, epsilon, why = self._judged(fleet, incoming, said, packed)
+        del packed
         records = self._checked(reply, said)
         if records is None:
-            reply = _refusal(WireError("egress"))
+            reply = _refusal(RunError("egress"))
             records = content(REFUSAL, dict(reply.fields))
         incoming.message.content.clear()
         message = uuid.uuid4().hex
@@ -261,25 +298,28 @@ class Node:
             journal=self._audit.journal.head,
             epsilon=epsilon,
         )
+        records = seal(records, reply, statement, self._key)
         del reply
-        fleet.reply(incoming, seal(records, statement, self._key))
+        fleet.reply(incoming, records)
 
-    def _opened(self, incoming: Incoming) -> Statement:
+    def _opened(self, incoming: Incoming) -> tuple[Statement, bytes | None]:
         """What the coordinator signed, about a message for this hospital that was not used before.
 
         Raises:
             SealError: anything else.
         """
-        said = unseal(incoming.records, self._welcome.coordinator_key)
+        said, packed = unseal(incoming.records, self._welcome.coordinator_key)
         said.require(sender=COORDINATOR, to=self._config.site, answers="")
         if self._audit.seen(said.message):
             raise SealError("seal: expected a new message, found one that was used before; it was repeated")
-        return said
+        return said, packed
 
-    def _judged(self, fleet: Fleet, incoming: Incoming, said: Statement) -> tuple[Frame, str, str]:
+    def _judged(
+        self, fleet: Fleet, incoming: Incoming, said: Statement, packed: bytes | None
+    ) -> tuple[Frame, str, str]:
         """The reply, the epsilon spent, and why it is a refusal if it is one."""
         try:
-            frame, study = self._read(incoming, said)
+            frame, study = self._read(incoming, said, packed)
             incoming.records.clear()
             self._note_received(said, frame)
             said.require(sender=COORDINATOR, to=self._config.site, content=frame.sha256, now=time.time())
@@ -306,7 +346,7 @@ class Node:
             their_journal=said.journal,
         )
 
-    def _read(self, incoming: Incoming, said: Statement) -> tuple[Frame, Study]:
+    def _read(self, incoming: Incoming, said: Statement, packed: bytes | None) -> tuple[Frame, Study]:
         """The message as a frame of its form, and the study that it is about.
 
         Raises:
@@ -315,13 +355,13 @@ class Node:
         if (form := FORMS.get(incoming.type)) is None:
             raise WireError("message: expected a proposal or a model, found another kind")
         if form == "hello":
-            frame = to_frame(form, incoming.records)
+            frame, _ = opened(form, incoming.records, packed)
             return frame, _proposed(str(frame.fields["study"]), said.study)
         known = self._admissions.find(said.study)
         if known is None:
             raise AdmissionError("the study was not proposed to this hospital", waiting=True)
         study = known.study
-        frame = to_frame(form, incoming.records, study_parameters(study))
+        frame, _ = opened(form, incoming.records, packed, study_parameters(study))
         if frame.fields["study_sha256"] != said.study or frame.fields["round"] != said.round:
             raise SealError("seal: the message is about another study or round than its signature; it was changed")
         return frame, study

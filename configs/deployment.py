@@ -10,7 +10,10 @@ only its owner can read, a passphrase or a database address in an environment va
 8.0
 """
 
+import hashlib
+import os
 import re
+import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -23,6 +26,7 @@ SITE_FILE, COORDINATOR_FILE = "site.yaml", "coordinator.yaml"
 _HOST = r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?|\[[0-9a-fA-F:]{2,39}\]"
 ADDRESS = re.compile(rf"({_HOST}):([0-9]{{1,5}})")
 Config = TypeVar("Config")
+MAX_SOCKETS_PATH = 85  # Linux allows 107 bytes for a socket's path, the socket's own name among them
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.:-]{0,251}[A-Za-z0-9])?")
 
 
@@ -129,8 +133,17 @@ class CoordinatorConfig:
 
     @property
     def sockets(self) -> Path:
-        """Sockets that only their owner can open."""
-        return self.folder / "sockets"
+        """Sockets that only their owner can open: in the folder, or, where its path is too long for a socket's, under
+        the user's runtime directory (XDG_RUNTIME_DIR, else the directory of temporary files).
+
+        >>> CoordinatorConfig(Path("/srv/" + "x" * 120), "", ()).sockets.name
+        'archipel-f6846510cbe74a12'
+        """
+        inside = self.folder / "sockets"
+        if len(os.fsencode(inside)) <= MAX_SOCKETS_PATH:
+            return inside
+        name = f"archipel-{hashlib.sha256(os.fsencode(self.folder)).hexdigest()[:16]}"
+        return Path(os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir()) / name
 
 
 def load_site(folder: Path) -> SiteConfig:

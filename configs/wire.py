@@ -22,6 +22,8 @@ ARRAYS = "arrays"  # names of the records inside a message
 CONFIG = "config"
 SEAL = "seal"  # between machines: the signed statement of configs/seal.py, taken off before a handler sees the message
 SEAL_FIELDS = {"statement": 2000, "signature": 128}  # texts and their longest length
+PACKED = "frame"  # a small message travels whole inside its seal (configs/frame.py): Flower asks for each part apart
+MAX_PACKED_BYTES = 1_000_000
 
 WAITING_FOR_APPROVAL = 110  # the one refusal that time may change: the coordinator asks again
 

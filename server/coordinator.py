@@ -24,6 +24,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from configs.deployment import CoordinatorConfig
 from configs.errors import RunError
 from configs.journal import Journal
+from server.files import private_folder
 from server.gateway import SUPERLINK_SOCKET
 from server.link import Link, Node
 from server.membership import ENDED, Membership
@@ -31,7 +32,6 @@ from server.pki import Pki
 
 log = logging.getLogger("archipel.coordinator")
 TICK_S, MEMBERS_S = 0.2, 1.0
-MAX_SOCKET_PATH = 100  # of the 107 that Linux allows
 MAX_ATTEMPTS = 5
 LOCK = "coordinator.lock"
 
@@ -77,8 +77,6 @@ class Coordinator:
     def __init__(self, config: CoordinatorConfig, *, nginx: bool = False) -> None:
         self._config = config
         self._socket = config.sockets / SUPERLINK_SOCKET
-        if len(str(self._socket)) > MAX_SOCKET_PATH:
-            raise RunError(f"{config.folder}: expected a shorter path, sockets lie in it; move the folder")
         self._members = Membership.open(config.database)
         self._journal = Journal(config.journal, sign=Pki(config.pki).load_signing_key().sign)
         folder = str(config.folder)
@@ -118,7 +116,7 @@ class Coordinator:
         for run in self._members.interrupted():
             self._journal.append("interrupted", run=run)
             log.warning("%s was interrupted; go on with: archipel-coordinator resume %s", run, run)
-        self._config.sockets.mkdir(mode=0o700, parents=True, exist_ok=True)
+        private_folder(self._config.sockets)
         self._start_superlink()
         self._gateway.start()
         self._mind_members()

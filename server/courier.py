@@ -26,10 +26,11 @@ from configs.seal import COORDINATOR, Statement
 from server.link import BROKEN_REPLY, QUICK_S, SLOW_S, SLOWER, Node
 from server.membership import Member
 from strategies.keys import SigningKey
-from strategies.messages import read, seal, to_frame, unseal
+from strategies.messages import opened, read, seal, to_frame, unseal
 from strategies.tasks.shapes import study_parameters
 
 log = logging.getLogger("archipel.courier")
+EARLY = 0.6
 LOOK_S = 1.0  # how often to look who is connected while replies are awaited
 AWAY = "away/"  # stands for Flower's id of an instruction whose hospital was not reached
 BAD_SEAL = 150  # codes of the coordinator's own, beside those of client/egress.py
@@ -88,6 +89,7 @@ class Courier(Grid):
         self._run_name, self._study, self._key, self._journal = run, study, key, journal
         self._watch = watch or Watch()
         self._parameters = study_parameters(study)
+        self._soonest = 0.0  # how soon the first reply came last time: no need to look much earlier
 
     # What Flower asks of a Grid
 
@@ -132,8 +134,10 @@ class Courier(Grid):
         expires = 0 if timeout is None else int(time.time() + timeout)
         waiting = self._send(list(messages), expires)
         replies: list[Message] = []
-        interval, looked = QUICK_S, time.monotonic()
+        interval, looked, began = max(QUICK_S, EARLY * self._soonest), time.monotonic(), time.monotonic()
+        self._soonest = 0.0
         while waiting and time.monotonic() < deadline and not self._watch.stopped():
+            time.sleep(interval)
             asked = {flower_id for flower_id in waiting if not flower_id.startswith(AWAY)}
             found = list(self._carrier.pull_messages(asked)) if asked else []
             for reply in found:
@@ -148,9 +152,9 @@ class Courier(Grid):
                 looked = time.monotonic()
                 replies += self._without_revoked(waiting)
                 self._repeat(waiting, expires)
+            if found and not self._soonest:
+                self._soonest = min(time.monotonic() - began, SLOW_S)
             interval = QUICK_S if found else min(interval * SLOWER, SLOW_S)
-            if waiting:
-                time.sleep(interval)
         return replies
 
     # Sending
@@ -168,7 +172,7 @@ class Courier(Grid):
             node, member = by_node[node_id]
             frame = self._frame(message, frames)
             statement = self._state(message, member.site, frame, expires)
-            records = seal(RecordDict(dict(message.content)), statement, self._key)
+            records = seal(RecordDict(dict(message.content)), frame, statement, self._key)
             sealed.append(_message(records, message))
             sent.append(_Sent(message, member, statement, node.since))
             self._journal.append("sent", **_facts(statement), form=frame.form, bytes=frame.size)
@@ -241,11 +245,10 @@ class Courier(Grid):
             return Message(Error(code=BAD_SEAL, reason=f"its reply was refused: {error}"[:300]), reply_to=sent.original)
 
     def _unsealed(self, records: RecordDict, sent: _Sent) -> Message:
-        said = unseal(records, sent.member.signing_key)
-        config = records.get(wire.CONFIG)
-        refusal = wire.ARRAYS not in records and config is not None and "code" in config
+        said, packed = unseal(records, sent.member.signing_key)
+        refusal = packed is not None and Frame.decode(packed).form == "refusal"  # always small
         form = "refusal" if refusal else FORMS[sent.original.metadata.message_type][1]
-        frame = to_frame(form, records, self._parameters)
+        frame, records = opened(form, records, packed, self._parameters)
         asked = sent.statement
         said.require(
             sender=asked.to,

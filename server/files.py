@@ -9,7 +9,23 @@
 
 import contextlib
 import os
+import stat
 from pathlib import Path
+
+from configs.errors import RunError
+
+
+def private_folder(path: Path) -> Path:
+    """Make a folder that its owner alone can enter, or take one that is.
+
+    Raises:
+        RunError: it is somebody else's, a link, or open to others: what would lie in it could be replaced.
+    """
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    found = path.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o077:
+        raise RunError(f"{path}: expected a folder of this user alone (mode 0700), found another; remove it")
+    return path
 
 
 def write_atomically(path: Path, content: bytes, *, durable: bool = True) -> None:

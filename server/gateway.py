@@ -48,6 +48,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from configs.deployment import CoordinatorConfig, load_coordinator, split_address
 from configs.errors import ArchipelError
+from server.files import private_folder
 from server.membership import Admitted, Membership
 
 if TYPE_CHECKING:
@@ -653,7 +654,7 @@ def serve(config: CoordinatorConfig, *, auth_only: bool = False) -> None:
     """
     members = Membership.open(config.database)
     try:
-        config.sockets.mkdir(mode=0o700, parents=True, exist_ok=True)
+        private_folder(config.sockets)
         if auth_only:
             return make_server(make_auth(members.lookup), config.sockets / AUTH_SOCKET).run()
         context = tls_context(config.pki, certificate_required=not members.any_without_certificate())

@@ -103,27 +103,56 @@ def from_frame(form: str, frame: Frame, expected: Mapping[str, ArraySpec] | None
     return records
 
 
-def seal(records: RecordDict, statement: Statement, key: SigningKey) -> RecordDict:
-    """The message with its seal."""
-    signature = key.sign(statement.text.encode("ascii"))
-    records[wire.SEAL] = ConfigRecord({"statement": statement.text, "signature": signature})
+def seal(records: RecordDict, frame: Frame, statement: Statement, key: SigningKey) -> RecordDict:
+    """The message with its seal: a small one whole inside it, a large one beside it.
+
+    Args:
+        frame: the same message as bytes; `statement.content` is its hash.
+    """
+    fields: dict[str, str | bytes] = {"statement": statement.text}
+    fields["signature"] = key.sign(statement.text.encode("ascii"))
+    parts = list(frame.encode())
+    if sum(map(len, parts)) <= wire.MAX_PACKED_BYTES:
+        records = RecordDict()
+        fields[wire.PACKED] = b"".join(parts)
+    records[wire.SEAL] = ConfigRecord(dict(fields))
     return records
 
 
-def unseal(records: RecordDict, public: str) -> Statement:
+def unseal(records: RecordDict, public: str) -> tuple[Statement, bytes | None]:
     """Take the seal off and check its signature; what it states is for the caller to compare.
+
+    Returns:
+        The statement, and the message where it was whole inside the seal: for `opened`.
 
     Raises:
         SealError: there is none, or another key made it.
     """
     record = records.pop(wire.SEAL, None)
     fields = dict(record) if isinstance(record, ConfigRecord) else {}
+    packed = fields.pop(wire.PACKED, None)
     if set(fields) != set(wire.SEAL_FIELDS):
         raise SealError("seal: expected a statement and a signature, found none; the message was not sealed")
     for name, limit in wire.SEAL_FIELDS.items():
         if not isinstance(value := fields[name], str) or len(value) > limit or not value.isascii():
             raise SealError(f"seal: expected {name} as text of at most {limit} characters, found something else")
+    if packed is not None and (not isinstance(packed, bytes) or len(packed) > wire.MAX_PACKED_BYTES or len(records)):
+        raise SealError("seal: expected a small message inside it or a large one beside it, found something else")
     statement, signature = str(fields["statement"]), str(fields["signature"])
     if not verify(public, statement.encode("ascii"), signature):
         raise SealError("seal: the signature is not by the expected key; the message was forged or changed")
-    return Statement.parse(statement)
+    return Statement.parse(statement), packed
+
+
+def opened(
+    form: str, records: RecordDict, packed: bytes | None, expected: Mapping[str, ArraySpec] | None = None
+) -> tuple[Frame, RecordDict]:
+    """A message of which the seal was taken off, as bytes and as records.
+
+    Raises:
+        WireError: it does not follow its form.
+    """
+    if packed is None:
+        return to_frame(form, records, expected), records
+    frame = Frame.decode(packed)
+    return frame, from_frame(form, frame, expected)

@@ -160,7 +160,7 @@ def test_a_second_node_in_the_same_folder_does_not_start(federation: Federation)
 def test_a_clock_ten_minutes_off_is_corrected_and_said(federation: Federation, tmp_path: Path) -> None:
     late = tmp_path / "late"
     late.mkdir()
-    for offset, said in ((600, r"clock is (599|600|601) s off"), (-600, r"clock is -(599|600|601) s off")):
+    for offset, said in ((600, r"clock is (59|60)\d s off"), (-600, r"clock is -(59|60)\d s off")):
         patch = f"import time\n_true = time.time\ntime.time = lambda: _true() + {offset}\n"
         (late / "sitecustomize.py").write_text(patch)
         federation.end("hungary")
