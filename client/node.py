@@ -26,6 +26,7 @@ from client.audit import Audit
 from client.egress import SENTENCES, code_of
 from client.enrol import CERTIFICATE, NODE_KEY, load_node_key, load_signing_key, load_welcome
 from client.fleet import EndedError, Fleet, Incoming, OccupiedError, RefusedError, UnreachableError, trust
+from client.ledger import Ledger
 from client.policy import Request, require
 from client.worker import REFUSAL, STATUS, exactly, send
 from configs import wire
@@ -36,6 +37,7 @@ from configs.frame import Frame
 from configs.load import study_from
 from configs.schema import Study
 from configs.seal import COORDINATOR, Statement
+from strategies.arrays import reads_as_text
 from strategies.messages import content, from_frame, opened, seal, unseal
 from strategies.tasks.shapes import study_parameters
 
@@ -167,6 +169,7 @@ class Node:
         self._key = load_signing_key(config)
         self._admissions = Admissions.open(config.admissions)
         self._audit = Audit(config, self._key)
+        self._ledger = Ledger.open(config.ledger)
         self._worker = WorkerProcess(config)
         self._bundles: dict[int, str] = {}  # run -> digest of the study in its bundle
         self._over = threading.Event()
@@ -266,7 +269,7 @@ class Node:
             self._audit.note("refused", message="", why=str(error))
             log.warning("%s", error)
             return
-        reply, epsilon, why = self._judged(fleet, incoming, said, packed)
+        reply, why = self._judged(fleet, incoming, said, packed)
         del packed
         records = self._checked(reply, said)
         if records is None:
@@ -296,7 +299,7 @@ class Node:
             answers=said.message,
             expires=0,
             journal=self._audit.journal.head,
-            epsilon=epsilon,
+            epsilon=self._spent(said.study),
         )
         records = seal(records, reply, statement, self._key)
         del reply
@@ -314,10 +317,8 @@ class Node:
             raise SealError("seal: expected a new message, found one that was used before; it was repeated")
         return said, packed
 
-    def _judged(
-        self, fleet: Fleet, incoming: Incoming, said: Statement, packed: bytes | None
-    ) -> tuple[Frame, str, str]:
-        """The reply, the epsilon spent, and why it is a refusal if it is one."""
+    def _judged(self, fleet: Fleet, incoming: Incoming, said: Statement, packed: bytes | None) -> tuple[Frame, str]:
+        """The reply, and why it is a refusal if it is one."""
         try:
             frame, study = self._read(incoming, said, packed)
             incoming.records.clear()
@@ -331,7 +332,7 @@ class Node:
         except ArchipelError as error:
             if not self._audit.seen(said.message):
                 self._audit.note("received", message=said.message, run=said.run, study=said.study, round=said.round)
-            return _refusal(error), "", str(error)
+            return _refusal(error), str(error)
 
     def _note_received(self, said: Statement, frame: Frame) -> None:
         self._audit.note(
@@ -394,15 +395,23 @@ class Node:
             self._audit.note("approved", study=study.sha256, by="policy")
         self._admissions.approved(study.sha256)
 
-    def _worked(self, said: Statement, frame: Frame) -> tuple[Frame, str, str]:
+    def _worked(self, said: Statement, frame: Frame) -> tuple[Frame, str]:
         """The worker's reply, or the one that the same instruction had before."""
         if (kept := self._audit.answer_to(said.study, said.content)) is not None:
             self._audit.note("repeated", message=said.message)
-            return kept, "", ""
+            return kept, ""
         status, reply = self._worker.ask(frame, self._max_bytes + OVERHEAD_BYTES)
-        if status.form != STATUS or set(status.fields) != {"why", "epsilon"}:
+        if status.form != STATUS or set(status.fields) != {"why"}:
             raise RunError("the worker's answer is not of its form; this is a bug")
-        return reply, str(status.fields["epsilon"]), str(status.fields["why"])
+        return reply, str(status.fields["why"])
+
+    def _spent(self, sha256: str) -> str:
+        """What the study has spent here. Read from the ledger by this process: no text of the worker's leaves."""
+        known = self._admissions.find(sha256)
+        if known is None or not (study := known.study).private or (data := self._config.dataset(study.name)) is None:
+            return ""
+        spent = self._ledger.spent(data.identity, delta=study.privacy.delta, study=sha256)
+        return f"{spent:.4f}" if 0 < spent < 1e6 else ""
 
     def _checked(self, reply: Frame, said: Statement) -> "RecordDict | None":
         """The one way out: the reply as it will leave, None if it is not what a reply may be."""
@@ -414,7 +423,11 @@ class Node:
             known = self._admissions.find(said.study)
             if known is None or reply.form not in ("hello reply", "train reply"):
                 raise WireError("reply: expected an answer to an approved study, found something else")
-            return from_frame(reply.form, reply, study_parameters(known.study))
+            records = from_frame(reply.form, reply, study_parameters(known.study))
+            for name, data in reply.arrays.items():
+                if reads_as_text(data):
+                    raise WireError(f"reply: expected numbers in {name}, found text written as numbers")
+            return records
         except (WireError, ValueError) as error:
             log.error("the worker's answer does not leave: %s", error)
             self._audit.note("egress", message=said.message, why=str(error)[:500])

@@ -60,10 +60,10 @@ class Worker:
         self._why = ""
 
     def answer(self, request: Frame) -> tuple[Frame, Frame]:
-        """What the hospital's own journal should know (why, epsilon), and the reply or refusal."""
+        """What the hospital's own journal should know (why), and the reply or refusal."""
         self._request, self._why = request, ""
         reply = self._refusal(self._app(self._message(request), _context()))
-        return Frame(STATUS, {"why": self._why, "epsilon": self._epsilon()}), reply
+        return Frame(STATUS, {"why": self._why}), reply
 
     def _message(self, request: Frame) -> "Message":
         from flwr.app import Message
@@ -91,14 +91,6 @@ class Worker:
 
         log_error(site, error)
         self._why = str(error) if isinstance(error, ArchipelError) else f"unexpected {type(error).__name__}"
-
-    def _epsilon(self) -> str:
-        """What the study has spent, as the ledger has it."""
-        if self._warm is None or self._warm[1].plan is None:
-            return ""
-        _, site = self._warm
-        spent = self._ledger.spent(site.dataset, delta=site.study.privacy.delta, study=site.study.sha256)
-        return f"{spent:.4f}"
 
     def _site_of(self, context: "Context") -> "Site":
         """The approved study that the request is about, with its patients; nothing is read before it is approved.
@@ -218,7 +210,7 @@ def _answered(worker: Worker, request: Frame) -> tuple[Frame, Frame]:
         why = str(error) if known else f"unexpected {type(error).__name__}"  # its text may name a patient
         log.error("%s%s", why, "" if known else "\n" + "".join(traceback.format_tb(error.__traceback__)))
         code, reason = code_of(error)
-        return Frame(STATUS, {"why": why, "epsilon": ""}), Frame(REFUSAL, {"code": code, "reason": reason})
+        return Frame(STATUS, {"why": why}), Frame(REFUSAL, {"code": code, "reason": reason})
 
 
 def main(arguments: list[str]) -> int:
