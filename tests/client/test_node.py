@@ -1,0 +1,485 @@
+"""A hospital's node under hostile input: a double of the connection, a real worker, real keys and seals."""
+
+import math
+import queue
+import struct
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from flwr.app import Message, RecordDict
+from flwr.cli.build import build_fab_from_files
+
+from client.fleet import Incoming
+from client.ledger import Ledger
+from client.node import Node
+from client.worker import STATUS
+from configs import journal, wire
+from configs.deployment import SiteConfig
+from configs.errors import WireError
+from configs.frame import Frame
+from configs.schema import Study
+from configs.seal import COORDINATOR, Statement
+from server.bundle import build_bundle, bundle_files
+from strategies.keys import SigningKey
+from strategies.messages import content, opened, seal, to_frame, unseal
+from strategies.tasks.shapes import study_parameters
+from tests import builders
+from tests.consortium import Consortium
+
+STUDIES = ("asked", "greedy", "open", "trained", "spoilt")
+COHORT = {"lille": 100}
+DOCUMENT: dict[str, Any] = {"cohort": COHORT}
+
+
+def study_of(name: str, **changes: Any) -> Study:
+    return builders.study(name=name, **(DOCUMENT | changes))
+
+
+@dataclass
+class FakeFleet:
+    """The coordinator's end, as client/fleet.py shows it: what is put in arrives, what is answered comes out."""
+
+    arriving: "queue.Queue[Incoming | Exception]" = field(default_factory=queue.Queue)
+    answers: "queue.Queue[RecordDict]" = field(default_factory=queue.Queue)
+    bundles: dict[int, tuple[bytes, bool]] = field(default_factory=dict)
+
+    def connect(self, previous: int | None = None) -> int:
+        return 7
+
+    def receive(self) -> Incoming | None:
+        try:
+            arrived = self.arriving.get(timeout=0.05)
+        except queue.Empty:
+            return None
+        if isinstance(arrived, Exception):
+            raise arrived
+        return arrived
+
+    def bundle(self, run_id: int) -> tuple[bytes, bool]:
+        return self.bundles[run_id]
+
+    def reply(self, incoming: Incoming, records: RecordDict) -> None:
+        self.answers.put(records)
+
+    def close(self) -> None:
+        pass
+
+
+@dataclass
+class Lille:
+    """A running node, and the coordinator that its hospital trusts."""
+
+    config: SiteConfig
+    node: Node
+    fleet: FakeFleet
+    coordinator: SigningKey
+    runs: dict[str, int] = field(default_factory=dict)
+
+    def run_of(self, study: Study) -> int:
+        number = self.runs.setdefault(study.sha256, len(self.runs) + 1)
+        self.fleet.bundles.setdefault(number, (build_bundle(study)[0], False))
+        return number
+
+    def send(
+        self,
+        study: Study,
+        form: str,
+        fields: Mapping[str, str | int],
+        arrays: builders.Arrays | None = None,
+        /,
+        *,
+        key: SigningKey | None = None,
+        change: Callable[[RecordDict], None] = lambda records: None,
+        **said: Any,
+    ) -> None:
+        """Send a message as the coordinator does; `said` changes what is signed, `change` what was signed."""
+        expected = study_parameters(study)
+        records = content(form, fields, arrays, expected)
+        frame = to_frame(form, records, expected)
+        statement = Statement(
+            sender=COORDINATOR,
+            to="lille",
+            run="run-1",
+            round=int(fields.get("round", 0)),
+            study=study.sha256,
+            message=uuid.uuid4().hex,
+            content=frame.sha256,
+            answers="",
+            expires=int(time.time()) + 60,
+            journal="",
+            epsilon="",
+        )
+        records = seal(records, frame, replace(statement, **said), key or self.coordinator)
+        change(records)
+        types = {"hello": wire.HELLO, "train": wire.TRAIN}
+        message: Message = builders.message(records, types[form])
+        self.fleet.arriving.put(Incoming(self.run_of(study), types[form], message.content, message))
+
+    def propose(self, study: Study, /, **options: Any) -> None:
+        self.send(study, "hello", {"protocol": wire.PROTOCOL, "study": study.canonical}, **options)
+
+    def train(self, study: Study, number: int = 1, arrays: builders.Arrays | None = None, /, **options: Any) -> None:
+        fields: dict[str, str | int] = {"study_sha256": study.sha256, "round": number}
+        start = builders.random_arrays(study_parameters(study), seed=number) if arrays is None else arrays
+        self.send(study, "train", fields, start, **options)
+
+    def answer(self, study: Study, form: str = "refusal") -> Frame:
+        """The next answer, whose seal must hold."""
+        records = self.fleet.answers.get(timeout=60)
+        said, packed = unseal(records, self.node._key.public)
+        frame, _ = opened(form, records, packed, study_parameters(study))
+        said.require(sender="lille", to=COORDINATOR, study=study.sha256, content=frame.sha256)
+        return frame
+
+    def code(self, study: Study) -> int:
+        return int(self.answer(study).fields["code"])
+
+    def is_silent(self) -> bool:
+        """Whether what was sent is used up, and nothing was answered."""
+        marker = WireError(f"the end of a test {uuid.uuid4().hex}")
+        self.fleet.arriving.put(marker)
+        deadline = time.monotonic() + 60
+        while str(marker) not in self.whys()[-1:]:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        return self.fleet.answers.empty()
+
+    def records(self) -> list[journal.Record]:
+        return list(journal.read(self.config.journal))
+
+    def whys(self) -> list[str]:
+        return [str(record.facts["why"]) for record in self.records() if "why" in record.facts]
+
+    def spent(self, study: Study) -> float:
+        ledger = Ledger.open(self.config.ledger)
+        try:
+            return ledger.spent(study.name, delta=1e-5)
+        finally:
+            ledger.close()
+
+    def left(self) -> list[Path]:
+        return sorted(self.config.outbox.glob("*")) if self.config.outbox.exists() else []
+
+
+@pytest.fixture(scope="module")
+def lille(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lille]:
+    folder = tmp_path_factory.mktemp("consortium")
+    rows = np.random.default_rng(0).integers(20, 90, 100)
+    lines = ["age,sex,disease", *(f"{age},{'female' if age % 2 else 'male'},{int(age > 60)}" for age in rows)]
+    data = folder / "patients.csv"
+    data.write_text("\n".join(lines) + "\n")
+    consortium = Consortium(folder)
+    datasets = {name: {"connector": "csv", "path": str(data), "identity": name} for name in STUDIES}
+    config = consortium.hospital("lille", datasets=datasets, policy={"require_approval": False, "max_epsilon": 4.0})
+    fleet = FakeFleet()
+    node = Node(config)
+    node._fleet = lambda: fleet  # type: ignore[method-assign,assignment,return-value]
+    thread = threading.Thread(target=node.run)
+    thread.start()
+    yield Lille(config, node, fleet, consortium.pki.load_signing_key())
+    node.stop()
+    thread.join(30)
+    assert not thread.is_alive()
+
+
+@pytest.fixture(scope="module")
+def trained(lille: Lille) -> Study:
+    """A study that lille lets in and has trained a round of: what is refused below is refused for its own reason."""
+    study = study_of("trained")
+    lille.propose(study)
+    assert lille.answer(study, "hello reply").fields["site"] == "lille"
+    lille.train(study)
+    assert lille.answer(study, "train reply").arrays
+    return study
+
+
+def test_the_epsilon_that_is_told_is_the_ledgers(lille: Lille, trained: Study) -> None:
+    lille.train(trained, 2)
+    records = lille.fleet.answers.get(timeout=60)
+    said, _ = unseal(records, lille.node._key.public)
+    assert float(said.epsilon) == pytest.approx(lille.spent(trained), abs=1e-4)
+
+
+# Messages that the coordinator did not sign so: no answer, a line in the journal
+
+
+@pytest.mark.parametrize(
+    ("said", "why"),
+    [
+        ({"to": "lyon"}, "it was sent to another address"),
+        ({"sender": "lyon"}, "found another sender"),
+        ({"answers": "ab" * 16}, "found another; it was moved or repeated"),
+    ],
+)
+def test_a_message_for_somebody_else_is_not_answered(
+    lille: Lille, trained: Study, said: dict[str, Any], why: str
+) -> None:
+    before = lille.spent(trained)
+    lille.train(trained, 3, **said)
+    assert lille.is_silent()
+    assert why in lille.whys()[-2]
+    assert lille.spent(trained) == before
+
+
+def test_a_message_signed_by_another_key_is_not_answered(lille: Lille, trained: Study) -> None:
+    lille.train(trained, 3, key=SigningKey.generate())
+    assert lille.is_silent()
+    assert "forged or changed" in lille.whys()[-2]
+
+
+def test_a_message_without_a_seal_is_not_answered(lille: Lille, trained: Study) -> None:
+    lille.train(trained, 3, change=lambda records: records.pop(wire.SEAL) and None)
+    assert lille.is_silent()
+    assert "was not sealed" in lille.whys()[-2]
+
+
+def test_a_message_that_was_used_is_not_answered_again(lille: Lille, trained: Study) -> None:
+    used = uuid.uuid4().hex
+    lille.propose(trained, message=used)
+    lille.answer(trained, "hello reply")
+    lille.propose(trained, message=used)
+    assert lille.is_silent()
+    assert "it was repeated" in lille.whys()[-2]
+
+
+def test_an_altered_message_is_refused(lille: Lille, trained: Study) -> None:
+    def alter(records: RecordDict) -> None:
+        packed = bytearray(records[wire.SEAL][wire.PACKED])  # type: ignore[arg-type,index]
+        packed[-1] ^= 1
+        records[wire.SEAL][wire.PACKED] = bytes(packed)  # type: ignore[index]
+
+    before = lille.spent(trained)
+    lille.train(trained, 3, change=alter)
+    assert lille.code(trained) == 106
+    assert "changed on the way" in lille.whys()[-1]
+    assert lille.spent(trained) == before
+
+
+def test_a_message_that_was_held_back_is_refused(lille: Lille, trained: Study) -> None:
+    lille.train(trained, 3, expires=int(time.time()) - 3600)
+    assert lille.code(trained) == 106
+    assert "expired" in lille.whys()[-1]
+
+
+def test_a_round_other_than_the_signed_one_is_refused(lille: Lille, trained: Study) -> None:
+    lille.train(trained, 3, round=2)
+    assert lille.code(trained) == 106
+
+
+def test_a_message_that_announces_ten_gigabytes_takes_none(lille: Lille, trained: Study) -> None:
+    header = b'{"arrays":[["0.weight",10000000000]],"fields":{},"form":"train"}'
+
+    def announce(records: RecordDict) -> None:
+        records[wire.SEAL][wire.PACKED] = struct.pack(">I", len(header)) + header  # type: ignore[index]
+
+    lille.train(trained, 3, change=announce)
+    assert lille.code(trained) == 104
+    assert "it was cut short" in lille.whys()[-1]
+
+
+# Messages that are signed, by a coordinator who asks for too much
+
+
+def test_a_round_of_a_study_that_was_never_proposed_is_refused(lille: Lille) -> None:
+    unknown = study_of("asked", seed=5)
+    lille.train(unknown)
+    assert lille.code(unknown) == wire.WAITING_FOR_APPROVAL
+
+
+def test_a_changed_study_is_another_one(lille: Lille, trained: Study) -> None:
+    changed = study_of("trained", privacy={"epsilon": 3.5})
+    lille.train(trained, 3, study=changed.sha256)
+    lille.fleet.answers.get(timeout=60)
+    assert "not proposed" in lille.whys()[-1]
+    lille.propose(changed, study=trained.sha256)
+    frame = lille.fleet.answers.get(timeout=60)
+    assert unseal(frame, lille.node._key.public)[0].study == trained.sha256
+    assert "found another" in lille.whys()[-1]
+
+
+@pytest.mark.parametrize(
+    ("study", "code"),
+    [
+        (study_of("greedy", privacy={"epsilon": 30.0}), 114),
+        (study_of("open", privacy={"mode": "none"}), 113),
+        (study_of("nowhere"), 112),
+        (study_of("asked", model={"name": "mlp", "hidden": [8000, 8000]}), 115),
+    ],
+    ids=["above the cap", "without privacy", "no data set", "too large"],
+)
+def test_a_study_against_the_policy_is_refused_and_its_data_stay_closed(lille: Lille, study: Study, code: int) -> None:
+    opened_before = [r for r in lille.records() if r.kind == "sent" and r.facts["form"] != "refusal"]
+    lille.propose(study)
+    assert lille.code(study) == code
+    assert [r for r in lille.records() if r.kind == "sent" and r.facts["form"] != "refusal"] == opened_before
+    assert lille.spent(study) == 0.0
+
+
+CODE = b"import pathlib; pathlib.Path('/tmp/archipel-was-executed').touch()\n"
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda files: files | {"client/flower.py": CODE},
+        lambda files: files | {"study.py": CODE},
+        lambda files: files | {"pyproject.toml": files["pyproject.toml"].replace(b"client.flower", b"study")},
+        lambda files: files | {"study.json": files["study.json"].replace(b'"epsilon":3', b'"epsilon":4')},
+    ],
+    ids=["a module of ours", "a module", "another entry point", "another study"],
+)
+def test_a_bundle_with_anything_but_the_study_is_refused(
+    lille: Lille, spoil: Callable[[dict[str, bytes]], dict[str, bytes]]
+) -> None:
+    study = study_of("spoilt", seed=1)
+    files = spoil(bundle_files(study))
+    if any(name.endswith(".py") for name in files):
+        files["pyproject.toml"] = files["pyproject.toml"].replace(b'"LICENSE",\n', b'"LICENSE",\n    "**/*.py",\n')
+    lille.fleet.bundles[lille.run_of(study)] = build_fab_from_files(files)[0], False
+    modules = set(sys.modules)
+    lille.propose(study)
+    assert lille.code(study) == 104
+    assert "nothing of it was executed" in lille.whys()[-1]
+    assert "study" not in set(sys.modules) - modules
+    assert not Path("/tmp/archipel-was-executed").exists()
+
+
+@pytest.mark.parametrize("bundle", [b"", b"PK\x03\x04" + bytes(100), bytes(3_000_000)], ids=["none", "broken", "large"])
+def test_a_bundle_that_is_none_is_refused(lille: Lille, bundle: bytes) -> None:
+    study = study_of("spoilt", seed=2)
+    lille.fleet.bundles[lille.run_of(study)] = bundle, False
+    lille.propose(study)
+    assert lille.code(study) == 104
+
+
+def test_settings_beside_the_bundle_are_refused(lille: Lille) -> None:
+    study = study_of("spoilt", seed=3)
+    lille.fleet.bundles[lille.run_of(study)] = build_bundle(study)[0], True
+    lille.propose(study)
+    assert lille.code(study) == 104
+    assert "no settings beside the study" in lille.whys()[-1]
+
+
+def test_a_model_of_other_shapes_is_refused_and_costs_nothing(lille: Lille, trained: Study) -> None:
+    other = study_of("trained", model={"name": "mlp", "hidden": [4]})
+    start = builders.random_arrays(study_parameters(other))
+    before = lille.spent(trained)
+    fields: dict[str, str | int] = {"study_sha256": trained.sha256, "round": 3}
+    lille.send(other, "train", fields, start, study=trained.sha256)
+    records = lille.fleet.answers.get(timeout=60)
+    assert unseal(records, lille.node._key.public)[0].study == trained.sha256
+    assert "expected" in lille.whys()[-1]
+    assert lille.spent(trained) == before
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_model_that_is_not_finite_is_refused_and_costs_nothing(lille: Lille, trained: Study, value: float) -> None:
+    def poison(records: RecordDict) -> None:
+        packed = bytearray(records[wire.SEAL][wire.PACKED])  # type: ignore[arg-type,index]
+        packed[-4:] = struct.pack("<f", value)
+        frame = Frame.decode(bytes(packed))
+        said = Statement.parse(str(records[wire.SEAL]["statement"]))  # type: ignore[index]
+        signed = replace(said, content=frame.sha256)
+        records[wire.SEAL] = seal(RecordDict(), frame, signed, lille.coordinator)[wire.SEAL]
+
+    before = lille.spent(trained)
+    lille.train(trained, 3, change=poison)
+    assert lille.code(trained) == 104
+    assert "finite" in lille.whys()[-1]
+    assert lille.spent(trained) == before
+
+
+# A trainer that lets out what it should not: nothing of it leaves, and the journal says why
+
+
+def text_as_numbers(study: Study, patient: bytes = b"Mme Dupont, 73 ans, 59000 Lille, diabete de type 2. ") -> Frame:
+    """A reply of a large model in whose weights somebody wrote a sentence."""
+    arrays = builders.random_arrays(study_parameters(study))
+    array = max(arrays.values(), key=np.size)
+    array.ravel()[: len(patient) // 4] = np.frombuffer(patient, "<f4")
+    return to_frame("train reply", content("train reply", {}, arrays, study_parameters(study)), study_parameters(study))
+
+
+def a_reply(study: Study) -> Frame:
+    expected = study_parameters(study)
+    return to_frame("train reply", content("train reply", {}, builders.random_arrays(expected), expected), expected)
+
+
+def spoilt(study: Study, how: str) -> Frame:
+    good = a_reply(study)
+    name = next(iter(good.arrays))
+    frames = {
+        "an array more": replace(good, arrays={**good.arrays, "ages": good.arrays[name]}),
+        "an array less": replace(good, arrays={n: d for n, d in good.arrays.items() if n != name}),
+        "a metric": replace(good, fields={"loss": 1}),
+        "a row count": replace(good, fields={"num-examples": 100}),
+        "a longer name": replace(good, arrays={f"{n}-Dupont": d for n, d in good.arrays.items()}),
+        "more bytes": replace(good, arrays={n: bytes(d) + b"Dupont" for n, d in good.arrays.items()}),
+        "another header": replace(
+            good, arrays={n: bytes(d).replace(b"'<f4'", b"'>f4'") for n, d in good.arrays.items()}
+        ),
+        "not finite": replace(good, arrays={n: bytes(d)[:-4] + b"\xff\xff\xff\x7f" for n, d in good.arrays.items()}),
+        "a sentence of its own": Frame("refusal", {"code": 105, "reason": "patient Dupont is 73"}),
+        "a code of its own": Frame("refusal", {"code": 73, "reason": "the hospital refused this study"}),
+        "another form": Frame("train", {"study_sha256": study.sha256, "round": 73}),
+        "a site's name that is text": Frame(
+            "hello reply", {"protocol": 1, "site": "Dupont" * 20, "study_sha256": study.sha256}
+        ),
+    }
+    return frames[how]
+
+
+SPOILT = ("an array more", "an array less", "a metric", "a row count", "a longer name", "more bytes", "another header")
+SPOILT += ("not finite", "a sentence of its own", "a code of its own", "another form", "a site's name that is text")
+
+
+@pytest.mark.parametrize("how", SPOILT)
+def test_what_a_trainer_adds_does_not_leave(
+    lille: Lille, trained: Study, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    frame = spoilt(trained, how)
+    monkeypatch.setattr(lille.node._worker, "ask", lambda request, limit: (Frame(STATUS, {"why": ""}), frame))
+    before = set(lille.left())
+    lille.train(trained, 3)
+    answered = lille.answer(trained)
+    assert answered.fields == {"code": 105, "reason": "the hospital could not train; its own log says why"}
+    kept = set(lille.left()) - before
+    assert [Frame.decode(path.read_bytes()) for path in kept] == [answered]
+    assert [r.kind for r in lille.records() if r.kind == "egress"]
+    assert not [path for path in lille.left() if b"Dupont" in path.read_bytes()]
+
+
+def test_text_written_as_numbers_does_not_leave(lille: Lille, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = study_of("trained", model={"name": "mlp", "hidden": [30]}, privacy={"epsilon": 0.5})
+    frame = text_as_numbers(study)
+    lille.propose(study)
+    lille.answer(study, "hello reply")
+    monkeypatch.setattr(lille.node._worker, "ask", lambda request, limit: (Frame(STATUS, {"why": ""}), frame))
+    lille.train(study)
+    assert lille.code(study) == 105
+    (said,) = [r.facts["why"] for r in lille.records() if r.kind == "egress"][-1:]
+    assert "found text written as numbers" in said
+
+
+def test_no_text_of_the_worker_leaves_beside_its_reply(
+    lille: Lille, trained: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The worker's own explanation stays; a status with more in it stops the answer."""
+    frame = a_reply(trained)
+    status = Frame(STATUS, {"why": "patient Dupont", "epsilon": "Dupont"})
+    monkeypatch.setattr(lille.node._worker, "ask", lambda request, limit: (status, frame))
+    lille.train(trained, 3)
+    assert lille.code(trained) == 105
+    assert not [path for path in lille.left() if b"Dupont" in path.read_bytes()]
+
+
+def test_the_journal_of_all_this_holds(lille: Lille) -> None:
+    assert lille.node._audit.verify() > 50
