@@ -50,6 +50,7 @@ from flwr.supercore.inflatable.inflatable_protobuf_utils import (
     make_pull_object_fn_protobuf,
 )
 from flwr.supercore.inflatable.inflatable_utils import (
+    ObjectPullError,
     inflate_object_from_contents,
     pull_objects,
 )
@@ -70,6 +71,7 @@ MAX_OBJECTS = 100_000
 PUSHERS = 2  # requests at a time
 RESPONSE_TIMEOUT_S = 120.0
 MAX_CLOCK_CORRECTION_S = 3600.0
+PULL_TIMEOUT_S = 600.0  # of a whole message
 RUN_ENDED = 2007  # Flower's code
 ACTIVATION_FAILED = 2004  # Flower's code: another process holds this identity, or has not been given up yet
 Response = TypeVar("Response")
@@ -115,6 +117,7 @@ class Fleet:
             interceptors=[RuntimeVersionHttpInterceptor(component_name="SuperNode"), self._signer],
             verify=trust,
         )
+        self._client._client.follow_redirects = False  # whoever answers elsewhere was not enrolled with
         self._node: Node | None = None
         self._beat: threading.Thread | None = None
         self._over = threading.Event()
@@ -147,11 +150,13 @@ class Fleet:
 
         Raises:
             UnreachableError, RefusedError, EndedError.
-            WireError: the message is larger than this hospital allows, or is no message.
+            WireError: the message is larger than this hospital allows, is no message, or never arrived whole.
         """
         pulled = self._call(self._client.PullMessages, PullMessagesRequest(node=self._node))
         if not pulled.messages_list:
             return None
+        if len(pulled.message_object_trees) != len(pulled.messages_list):
+            raise UnreachableError("the coordinator's answer is not Flower's: a message without its list of parts")
         header, tree = message_from_proto(pulled.messages_list[0]), pulled.message_object_trees[0]
         run_id = header.metadata.run_id
         assert self._node is not None
@@ -247,7 +252,17 @@ class Fleet:
                 total += len(data)
             return data
 
-        contents = pull_objects(list(dict.fromkeys(ids)), bounded, initial_backoff=0.02, backoff_cap=1.0)
+        try:
+            contents = pull_objects(
+                list(dict.fromkeys(ids)),
+                bounded,
+                max_time=PULL_TIMEOUT_S,
+                max_tries_per_object=None,
+                initial_backoff=0.02,
+                backoff_cap=1.0,
+            )
+        except ObjectPullError:
+            raise WireError("message: expected all of its parts, found some missing; it did not arrive whole") from None
         if total > self._max_message_bytes:
             raise WireError("message: expected fewer bytes than policy.max_message_mb, found more; it is not read")
         return contents
