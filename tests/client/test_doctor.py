@@ -1,0 +1,464 @@
+"""`archipel-site check` at hospitals where something is wrong: it names what, who must mend it, and how."""
+
+import contextlib
+import datetime
+import email.utils
+import http.server
+import os
+import shutil
+import socket
+import ssl
+import stat
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from client import doctor
+from client.admission import Admissions
+from client.audit import Audit
+from client.doctor import NOTE, OK, WARNING, WRONG, Finding, examine, exit_code
+from client.enrol import load_signing_key
+from configs.deployment import SiteConfig, load_site
+from configs.load import dump_yaml
+from configs.papers import from_json, to_json
+from server import pki
+from tests import builders, consortium
+from tests.consortium import Consortium
+from tests.proxy import Proxy
+
+MARKER = "7.77777x"  # a value that a test plants in a patient's row
+
+
+@contextlib.contextmanager
+def door(
+    authority: pki.Pki, *, clients: pki.Pki | None = None, clock_s: float = 0.0, status: int = 200, port: int = 0
+) -> Iterator[int]:
+    """A coordinator's door as `check` sees it: its certificate, its clock, whom it lets in; the port."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.send_header("content-length", "2")
+            self.end_headers()
+            self.wfile.write(b"ok")
+
+        def date_time_string(self, timestamp: float | None = None) -> str:
+            return email.utils.formatdate(time.time() + clock_s, usegmt=True)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    class Server(http.server.ThreadingHTTPServer):
+        daemon_threads = True
+
+        def finish_request(self, request: Any, client_address: Any) -> None:
+            with contextlib.suppress(OSError), context.wrap_socket(request, server_side=True) as tls:
+                super().finish_request(tls, client_address)
+
+        def handle_error(self, *_: object) -> None:
+            pass
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.load_cert_chain(authority.folder / "server.crt", authority.folder / "server.key")
+    if clients is not None:
+        context.load_verify_locations(clients.ca_certificate)
+        context.verify_mode = ssl.CERT_REQUIRED
+    server = Server(("127.0.0.1", port), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield server.server_address[1]
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.fixture(autouse=True)
+def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy", "NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Consortium:
+    return Consortium(tmp_path / "consortium")
+
+
+@pytest.fixture
+def joined(own: Consortium, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
+    """Makes a hospital that joined the coordinator at a port."""
+
+    def join(port: int, host: str = "127.0.0.1", **document: Any) -> SiteConfig:
+        monkeypatch.setattr(consortium, "ADDRESS", f"{host}:{port}")
+        data = tmp_path / "patients.csv"
+        data.write_text("age,sex,disease\n" + "30,female,0\n70,male,1\n" * 50)
+        datasets = {"test-study": {"connector": "csv", "path": str(data)}}
+        return own.hospital("lille", **({"datasets": datasets} | document))
+
+    return join
+
+
+def found(config: SiteConfig, check: str) -> Finding:
+    """The worst finding of a check."""
+    order = (OK, NOTE, WARNING, WRONG)
+    return max((f for f in examine(config.folder) if f.check == check), key=lambda f: order.index(f.verdict))
+
+
+def test_at_a_hospital_where_all_is_well_nothing_is_to_do(own: Consortium, joined: Any) -> None:
+    with door(own.pki, clients=own.pki) as port:
+        config = joined(port)
+        findings = examine(config.folder)
+        assert exit_code(findings) == 0, doctor.render(findings)
+        assert found(config, "connection").text == f"127.0.0.1:{port} answers"
+        assert found(config, "clock").verdict == OK
+
+
+def test_the_commands_exit_code_is_for_monitoring(own: Consortium, joined: Any) -> None:
+    command = [sys.executable, "-m", "client.cli", "-C"]
+    with door(own.pki, clients=own.pki) as port:
+        config = joined(port)
+        done = subprocess.run([*command, str(config.folder), "check"], capture_output=True, text=True, check=False)
+        assert (done.returncode, "all is well" in done.stdout) == (0, True), done.stdout
+    done = subprocess.run([*command, str(config.folder), "check"], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "who:  the consortium" in done.stdout
+
+
+# The way to the coordinator
+
+
+def test_a_name_that_is_not_known(joined: Any) -> None:
+    finding = found(joined(8443, host="coordinator.invalid"), "connection")
+    assert finding == Finding(
+        "connection",
+        WRONG,
+        "the name coordinator.invalid is not known here",
+        "the hospital's network team",
+        "correct the name server, or coordinator",
+    )
+
+
+def test_a_coordinator_that_does_not_listen(joined: Any) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    finding = found(joined(port), "connection")
+    assert "refuses the connection" in finding.text
+    assert finding.who == "the consortium, then the hospital's network team"
+    assert f"allow this machine to connect to 127.0.0.1:{port}, TCP, outwards" in finding.todo
+
+
+def test_a_port_that_is_blocked(joined: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A listener whose queue is full drops what comes, as a firewall does."""
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as full, contextlib.ExitStack() as stack:
+        for _ in range(8):
+            probe = stack.enter_context(socket.socket())
+            probe.setblocking(False)
+            probe.connect_ex(full.getsockname())
+        reach = doctor.reach
+        monkeypatch.setattr(doctor, "reach", lambda address, context: reach(address, context, timeout_s=1.0))
+        finding = found(joined(full.getsockname()[1]), "connection")
+    assert "the port is blocked, or the network is down" in finding.text
+    assert finding.who == "the hospital's network team"
+
+
+def test_the_way_through_a_proxy_with_a_password(own: Consortium, joined: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    with door(own.pki, clients=own.pki) as port, Proxy("node:s3cret") as proxy:
+        config = joined(port)
+        monkeypatch.setenv("HTTPS_PROXY", f"http://node:s3cret@127.0.0.1:{proxy.port}")
+        assert found(config, "connection").text == f"127.0.0.1:{port} answers through the proxy 127.0.0.1:{proxy.port}"
+        monkeypatch.setenv("HTTPS_PROXY", f"http://node:wr0ng@127.0.0.1:{proxy.port}")
+        finding = found(config, "connection")
+    assert "asks for a name and password, or does not accept those of HTTPS_PROXY" in finding.text
+    assert "wr0ng" not in doctor.render([finding])
+
+
+def test_a_proxy_that_forbids_the_address(own: Consortium, joined: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    with door(own.pki) as port, Proxy(forbid=True) as proxy:
+        config = joined(port)
+        monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{proxy.port}")
+        finding = found(config, "connection")
+    assert f"forbids 127.0.0.1:{port}" in finding.text
+    assert finding.todo == f"allow CONNECT to 127.0.0.1:{port} at the proxy"
+
+
+def test_a_proxy_that_is_not_there(joined: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = joined(8443)
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
+    assert found(config, "connection").text == "the proxy 127.0.0.1:9 does not listen"
+    monkeypatch.setenv("HTTPS_PROXY", "http://proxy.invalid:3128")
+    assert "the name proxy.invalid is not known here" in found(config, "connection").text
+
+
+def test_a_proxy_that_opens_tls(own: Consortium, joined: Any, tmp_path: Path) -> None:
+    inspecting = pki.Pki(tmp_path / "inspecting")
+    inspecting.create("Hospital proxy", ["127.0.0.1"], None)
+    with door(inspecting) as port:
+        config = joined(port)
+        finding = found(config, "connection")
+        assert "is opened on the way: it shows a certificate by CN=Hospital proxy" in finding.text
+        assert finding.who == "the hospital's network team and the security officer"
+        assert f"exempt 127.0.0.1:{port} from TLS inspection" in finding.todo
+        assert "by its message signatures alone" in finding.todo
+
+
+def test_a_proxy_that_opens_tls_for_a_hospital_admitted_by_signatures_alone(
+    own: Consortium, joined: Any, tmp_path: Path
+) -> None:
+    inspecting = pki.Pki(tmp_path / "inspecting")
+    inspecting.create("Hospital proxy", ["127.0.0.1"], None)
+    with door(inspecting) as port:
+        config = joined(port, extra_ca=str(inspecting.ca_certificate))
+        welcome = from_json(doctor.Welcome, config.welcome.read_bytes(), "welcome")
+        config.welcome.write_bytes(to_json(replace(welcome, without_certificate=True)))
+        assert found(config, "connection").verdict == OK
+
+
+def test_a_hospital_whose_certificate_is_not_accepted(own: Consortium, joined: Any, tmp_path: Path) -> None:
+    other = pki.Pki(tmp_path / "other")
+    other.create("Other", ["127.0.0.1"], None)
+    with door(own.pki, clients=other) as port:
+        finding = found(joined(port), "connection")
+    assert "does not accept this hospital's certificate" in finding.text
+    assert finding.who == "the consortium"
+
+
+def test_an_address_that_is_no_coordinator(own: Consortium, joined: Any) -> None:
+    with door(own.pki, status=404) as port:
+        assert "but not as a coordinator (HTTP 404)" in found(joined(port), "connection").text
+
+
+def test_something_that_speaks_no_tls(joined: Any) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as plain:
+
+        def greet() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    client, _ = plain.accept()
+                    client.sendall(b"220 mail.example.org ESMTP\r\n" * 20)
+                    client.close()
+
+        threading.Thread(target=greet, daemon=True).start()
+        finding = found(joined(plain.getsockname()[1]), "connection")
+    assert "no TLS 1.3" in finding.text
+
+
+def test_a_coordinators_certificate_for_other_names(own: Consortium, joined: Any) -> None:
+    own.pki.renew_server(["coordinator.example.org"], None)
+    with door(own.pki) as port:
+        finding = found(joined(port), "connection")
+    assert "is for other names" in finding.text
+    assert finding.todo == "add the name to coordinator.yaml: init --renew"
+
+
+def yesterday(monkeypatch: pytest.MonkeyPatch, days: str) -> None:
+    """Certificates that are made from now on ended yesterday."""
+    monkeypatch.setattr(pki, "_BACKDATED", datetime.timedelta(days=3))
+    monkeypatch.setattr(pki, days, -1)
+
+
+def test_a_coordinators_certificate_that_expired_yesterday(
+    own: Consortium, joined: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    yesterday(monkeypatch, "SERVER_DAYS")
+    own.pki.renew_server(["127.0.0.1"], None)
+    with door(own.pki) as port:
+        finding = found(joined(port), "connection")
+    assert "does not hold today" in finding.text
+    assert finding.todo == "archipel-coordinator init --renew"
+
+
+def test_a_hospitals_certificate_that_expired_yesterday(
+    own: Consortium, joined: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    yesterday(monkeypatch, "SITE_DAYS")
+    with door(own.pki, clients=own.pki) as port:
+        config = joined(port)
+        finding = found(config, "certificate")
+        assert (finding.verdict, "expired on" in finding.text) == (WRONG, True)
+        assert finding.who == "hospital IT, then the consortium"
+        assert found(config, "connection").verdict == WRONG
+
+
+@pytest.mark.parametrize(
+    ("days", "verdict", "text"), [(10, WARNING, "expires on"), (31, OK, "valid until")], ids=["soon", "in time"]
+)
+def test_a_hospitals_certificate_is_said_to_expire_a_month_before(
+    joined: Any, monkeypatch: pytest.MonkeyPatch, days: int, verdict: str, text: str
+) -> None:
+    monkeypatch.setattr(pki, "SITE_DAYS", days)
+    finding = found(joined(8443), "certificate")
+    assert (finding.verdict, text in finding.text) == (verdict, True)
+
+
+@pytest.mark.parametrize(
+    ("clock_s", "verdict", "text"),
+    [
+        (-600, WARNING, "ahead of the coordinator's"),
+        (600, WARNING, "behind the coordinator's"),
+        (7200, WRONG, "behind the coordinator's"),
+    ],
+)
+def test_a_clock_that_is_off(own: Consortium, joined: Any, clock_s: float, verdict: str, text: str) -> None:
+    with door(own.pki, clock_s=clock_s) as port:
+        finding = found(joined(port), "clock")
+    assert (finding.verdict, text in finding.text) == (verdict, True)
+    assert finding.todo.startswith("set the clock (NTP)")
+
+
+# The hospital's own machine
+
+
+def test_a_release_other_than_the_consortiums(joined: Any) -> None:
+    config = joined(8443)
+    welcome = from_json(doctor.Welcome, config.welcome.read_bytes(), "welcome")
+    config.welcome.write_bytes(to_json(replace(welcome, version="9.9.9")))
+    finding = found(config, "release")
+    assert finding.verdict == WARNING
+    assert finding.todo == "install archipel 9.9.9, or ask for a new welcome"
+
+
+def test_a_hospital_that_did_not_join(tmp_path: Path) -> None:
+    (tmp_path / "site.yaml").write_text("site: lille\ncoordinator: localhost:8443\n")
+    findings = examine(tmp_path)
+    assert [f.check for f in findings if f.verdict == WRONG] == ["keys", "welcome"]
+    assert exit_code(findings) == 2
+
+
+def test_mistakes_of_site_yaml(tmp_path: Path) -> None:
+    (tmp_path / "site.yaml").write_text("sight: lille\n")
+    (finding,) = examine(tmp_path)
+    assert (finding.check, finding.verdict) == ("site.yaml", WRONG)
+    assert "coordinator" in finding.text
+
+
+def test_a_key_that_others_can_read(joined: Any) -> None:
+    config = joined(8443)
+    (config.keys / "node.key").chmod(0o640)
+    assert "can be read by others (mode 640)" in found(config, "keys").text
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        {"max_epsilon": 50.0},
+        {"delta": 0.005},
+        {"allow_privacy_none": True},
+        {"require_approval": False},
+        {"min_patients": 1},
+    ],
+)
+def test_a_policy_that_protects_little_is_questioned(joined: Any, policy: dict[str, object]) -> None:
+    finding = found(joined(8443, policy=policy), "policy")
+    assert finding.verdict == WARNING
+    assert next(iter(policy)) in finding.text
+    assert finding.who == "the DPO and whoever wrote site.yaml"
+
+
+def test_a_disk_that_is_nearly_full(joined: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = joined(8443)
+    usage = shutil.disk_usage(config.folder)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=40_000_000))
+    assert found(config, "disk") == Finding(
+        "disk",
+        WRONG,
+        "40 MB free",
+        "hospital IT",
+        f"make room in {config.folder}: every message that leaves is kept there",
+    )
+
+
+def test_a_machine_with_little_memory(joined: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "_available_memory", lambda: 500_000_000)
+    assert found(joined(8443), "memory").verdict == WARNING
+
+
+def test_a_worker_that_keeps_its_network_is_said(joined: Any) -> None:
+    assert "the process that sees patients has a network" in found(joined(8443, worker_network=True), "isolation").text
+
+
+def test_a_journal_that_was_changed(joined: Any) -> None:
+    config = joined(8443)
+    audit = Audit(config, load_signing_key(config))
+    for number in range(3):
+        audit.note("worker", number=number)
+    lines = config.journal.read_text().splitlines(keepends=True)
+    config.journal.write_text("".join([lines[0], lines[2]]))
+    finding = found(config, "records")
+    assert finding.verdict == WRONG
+    assert "record 2" in finding.text
+
+
+# Its data
+
+
+def test_data_are_not_opened_before_a_study_of_them_is_approved(joined: Any) -> None:
+    config = joined(8443)
+    config.datasets[0].source.path.write_text("no table at all")
+    assert found(config, "data").text == "test-study: readable; not opened, no study of it is approved"
+
+
+def test_data_that_are_not_there(joined: Any) -> None:
+    config = joined(8443)
+    config.datasets[0].source.path.unlink()
+    finding = found(config, "data")
+    assert (finding.verdict, finding.who) == (WRONG, "whoever keeps the data")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
+def test_data_that_this_user_cannot_read(joined: Any) -> None:
+    config = joined(8443)
+    config.datasets[0].source.path.chmod(stat.S_IWUSR)
+    assert found(config, "data").verdict == WRONG
+
+
+def approve(config: SiteConfig) -> None:
+    study = builders.study()
+    admissions = Admissions.open(config.admissions)
+    admissions.propose(study.sha256, study.name, study.canonical)
+    admissions.decide(study.sha256, "approved")
+    admissions.close()
+
+
+def test_data_that_fit_the_approved_study(joined: Any) -> None:
+    config = joined(8443)
+    approve(config)
+    assert found(config, "data").text == "test-study: fits the approved study"
+
+
+def test_data_that_do_not_fit_are_named_without_a_value(joined: Any) -> None:
+    config = joined(8443)
+    approve(config)
+    path = config.datasets[0].source.path
+    path.write_text(path.read_text() + f"{MARKER},male,1\n")
+    finding = found(config, "data")
+    assert (finding.verdict, "age" in finding.text) == (WRONG, True)
+    assert MARKER not in doctor.render(examine(config.folder))
+
+
+def test_a_check_that_fails_itself_is_a_finding(joined: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(config: SiteConfig) -> Iterator[Finding]:
+        raise OSError(f"patient {MARKER}")
+        yield
+
+    monkeypatch.setattr(doctor, "_machine", broken)
+    finding = found(joined(8443), "machine")
+    assert finding.verdict == WRONG
+    assert MARKER not in finding.text
+
+
+def test_the_checked_folder_is_not_changed(own: Consortium, joined: Any) -> None:
+    config = joined(8443)
+    examine(config.folder)  # the list of admissions may be made
+    before = {p: p.read_bytes() for p in config.folder.rglob("*") if p.is_file()}
+    examine(config.folder)
+    assert {p: p.read_bytes() for p in config.folder.rglob("*") if p.is_file()} == before
+    assert load_site(config.folder) == config
+    assert dump_yaml({"site": "lille"})
