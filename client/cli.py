@@ -79,7 +79,9 @@ def _parser() -> argparse.ArgumentParser:
     refuse.add_argument("digest", metavar="DIGEST")
     refuse.add_argument("--why", required=True, help="for this hospital's own records; it does not leave")
     refuse.set_defaults(command=_refuse)
-    commands.add_parser("start", help="run the node until it is stopped").set_defaults(command=_start)
+    start = commands.add_parser("start", help="run the node until it is stopped")
+    start.add_argument("--print-systemd", action="store_true", help="print a hardened systemd unit for this folder")
+    start.set_defaults(command=_start)
     ledger = commands.add_parser("ledger", help="privacy spent and left, by data set and study")
     ledger.set_defaults(command=_ledger)
     outbox = commands.add_parser("outbox", help="every message that left")
@@ -123,6 +125,12 @@ def _check(arguments: argparse.Namespace) -> int:
 
 def _start(arguments: argparse.Namespace) -> int:
     config = load_site(arguments.folder)
+    if arguments.print_systemd:
+        from configs.service import unit
+
+        programs = Path(sys.executable).parent
+        print(unit(f"the node of {config.site}", "archipel-site", programs, config.folder), end="")
+        return 0
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     for noisy in ("httpx", "flwr"):
         logging.getLogger(noisy).setLevel(logging.WARNING)

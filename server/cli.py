@@ -80,6 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     start = commands.add_parser("start", help="serve until stopped")
     start.add_argument("--nginx", action="store_true", help="nginx is the door: answer its questions only")
     start.add_argument("--print-nginx", action="store_true", help="print the gateway as an nginx configuration")
+    start.add_argument("--print-systemd", action="store_true", help="print a hardened systemd unit for this folder")
     start.set_defaults(command=_start)
     submit = commands.add_parser("submit", help="put a study into the queue")
     submit.add_argument("study", type=Path, metavar="STUDY")
@@ -213,6 +214,12 @@ def _start(arguments: argparse.Namespace) -> int:
 
         optional = _open_members(config).any_without_certificate()
         print(nginx_config(config, certificate_required=not optional), end="")
+        return 0
+    if arguments.print_systemd:
+        from configs.service import unit
+
+        programs = Path(sys.executable).parent
+        print(unit("the coordinator", "archipel-coordinator", programs, config.folder, worker=False), end="")
         return 0
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)

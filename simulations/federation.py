@@ -126,7 +126,7 @@ class Federation:
                 return line
             if time.monotonic() > deadline:
                 raise RunError(f"{run}: expected {' or '.join(states)}, found: {line}\n{self.log('coordinator')}")
-            time.sleep(0.3)
+            time.sleep(0.7)  # each look is a process of its own
 
     def metrics(self, run: str) -> dict[str, Any]:
         """A run's metrics.json."""

@@ -1,6 +1,7 @@
 """What the tests of a deployed federation share: three of the demo's hospitals, studies, and ways to hurt them."""
 
 import contextlib
+import math
 import os
 import signal
 import sqlite3
@@ -8,11 +9,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from client.ledger import Ledger
+from client.site import Site, load_patients
 from configs.journal import read
-from configs.load import dump_yaml, load_study, read_yaml
+from configs.load import dump_yaml, load_study, read_yaml, study_from
 from configs.schema import Study
 from simulations.federation import Federation
 
@@ -21,8 +25,34 @@ PRESET = ROOT / "configs" / "presets" / "heart_disease.yaml"
 DATA = ROOT / "simulations" / "data" / "heart_disease"
 SITES = ("cleveland", "hungary", "long_beach_va")
 QUICK: dict[str, Any] = {"batch_size": "full", "learning_rate": 0.5}
-SLOW_PLAIN: dict[str, Any] = {**QUICK, "steps": 60_000}  # seconds a round
-SLOW_PRIVATE: dict[str, Any] = {**QUICK, "steps": 4_000}
+SLOW_S = 1.5  # what one hospital's round takes in a study that is to be interrupted, were the machine its own
+
+
+def slow_plain() -> dict[str, Any]:
+    """So many steps without privacy that a round can be interrupted, on a quick machine and on a slow one."""
+    return {**QUICK, "steps": _steps(False)}
+
+
+def slow_private() -> dict[str, Any]:
+    """The same with privacy."""
+    return {**QUICK, "steps": _steps(True)}
+
+
+@lru_cache(maxsize=2)
+def _steps(private: bool) -> int:
+    document = read_yaml(PRESET)
+    document["training"]["local"] = {**QUICK, "steps": 200 if private else 5_000}
+    if not private:
+        document["privacy"] = {"mode": "none"}
+    study = study_from(document, source="slow", folder=PRESET.parent)
+    patients = load_patients(dict(study.simulation)[SITES[0]], study, SITES[0])
+    site = Site(SITES[0], study, patients.train, Ledger.in_memory(), seeded=True)
+    start = site.task.initial(0)
+    assert site.plan is not None or not private
+    site.fit(1, start)  # imports
+    began = time.monotonic()
+    site.fit(2, start)
+    return math.ceil(SLOW_S / (time.monotonic() - began) * document["training"]["local"]["steps"])
 
 
 def write_study(

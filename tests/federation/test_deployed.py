@@ -12,7 +12,6 @@ from configs.load import load_study
 from simulations.federation import Federation
 from tests.federation.deployed import (
     SITES,
-    SLOW_PLAIN,
     finished,
     hospitals,
     model,
@@ -20,6 +19,7 @@ from tests.federation.deployed import (
     run_journal,
     simulated,
     site_journal,
+    slow_plain,
     trains,
     until,
     worker_pid,
@@ -117,7 +117,7 @@ def test_a_changed_bit_of_a_journal_is_named(
 
 
 def test_a_revoked_hospital_is_out_within_the_round(federation: Federation, tmp_path: Path) -> None:
-    study = write_study(tmp_path, "slowly", rounds=3, quorum=2, local=SLOW_PLAIN)
+    study = write_study(tmp_path, "slowly", rounds=3, quorum=2, local=slow_plain())
     run = federation.submit(study)
     trains(federation, "hungary", study)
     try:
@@ -151,7 +151,7 @@ def test_two_studies_at_once_wait_for_each_other(federation: Federation, tmp_pat
 def test_a_run_that_is_stopped_is_incomplete_and_goes_on_when_it_is_resumed(
     federation: Federation, tmp_path: Path
 ) -> None:
-    study = write_study(tmp_path, "left-alone", rounds=4, local=SLOW_PLAIN)
+    study = write_study(tmp_path, "left-alone", rounds=4, local=slow_plain())
     run = federation.submit(study)
     until(lambda: records(run_journal(federation, run), "round"), "the first round to end")
     federation.consortium("stop", run)
@@ -163,7 +163,7 @@ def test_a_run_that_is_stopped_is_incomplete_and_goes_on_when_it_is_resumed(
 
 
 def test_a_slow_hospital_is_waited_for(federation: Federation, tmp_path: Path) -> None:
-    study = write_study(tmp_path, "slowly", rounds=2, quorum=2, local={**SLOW_PLAIN, "steps": 50_000})
+    study = write_study(tmp_path, "slowly", rounds=2, quorum=2, local=slow_plain())
     run = federation.submit(study)
     trains(federation, "cleveland", study)
     import os

@@ -17,8 +17,6 @@ from simulations.federation import Federation
 from tests.federation.deployed import (
     DATA,
     SITES,
-    SLOW_PLAIN,
-    SLOW_PRIVATE,
     finished,
     hospitals,
     kill,
@@ -29,6 +27,8 @@ from tests.federation.deployed import (
     simulated,
     site_document,
     site_journal,
+    slow_plain,
+    slow_private,
     trains,
     until,
     worker_pid,
@@ -63,7 +63,7 @@ def federation(tmp_path_factory: pytest.TempPathFactory, proxy: Proxy) -> Iterat
 
 
 def test_a_killed_node_comes_back_and_the_round_it_lost_is_spent(federation: Federation, tmp_path: Path) -> None:
-    path = write_study(tmp_path, "node-killed", private=True, rounds=2, quorum=2, local=SLOW_PRIVATE, timeout_s=90)
+    path = write_study(tmp_path, "node-killed", private=True, rounds=2, quorum=2, local=slow_private(), timeout_s=90)
     study, run = load_study(path), federation.submit(path)
     trains(federation, "cleveland", path)
     kill(federation, "cleveland")
@@ -78,7 +78,7 @@ def test_a_killed_node_comes_back_and_the_round_it_lost_is_spent(federation: Fed
 
 
 def test_a_killed_worker_costs_its_round_and_no_more(federation: Federation, tmp_path: Path) -> None:
-    path = write_study(tmp_path, "worker-killed", private=True, rounds=2, quorum=2, local=SLOW_PRIVATE)
+    path = write_study(tmp_path, "worker-killed", private=True, rounds=2, quorum=2, local=slow_private())
     study, run = load_study(path), federation.submit(path)
     trains(federation, "hungary", path)
     os.kill(worker_pid(federation, "hungary"), signal.SIGKILL)
@@ -92,7 +92,7 @@ def test_a_killed_worker_costs_its_round_and_no_more(federation: Federation, tmp
 def test_a_killed_coordinator_goes_on_after_its_last_round_with_the_same_bits(
     federation: Federation, tmp_path: Path
 ) -> None:
-    path = write_study(tmp_path, "coordinator-killed", rounds=3, local=SLOW_PLAIN)
+    path = write_study(tmp_path, "coordinator-killed", rounds=3, local=slow_plain())
     run = federation.submit(path)
     until(lambda: records(run_journal(federation, run), "round"), "the first round to end")
     trains(federation, "cleveland", path, round_number=2)
@@ -106,7 +106,7 @@ def test_a_killed_coordinator_goes_on_after_its_last_round_with_the_same_bits(
 
 
 def test_a_killed_superlink_is_started_again_and_the_run_goes_on(federation: Federation, tmp_path: Path) -> None:
-    path = write_study(tmp_path, "superlink-killed", rounds=3, local=SLOW_PLAIN)
+    path = write_study(tmp_path, "superlink-killed", rounds=3, local=slow_plain())
     run = federation.submit(path)
     until(lambda: records(run_journal(federation, run), "round"), "the first round to end")
     pid = federation.processes["coordinator"].pid
@@ -122,7 +122,7 @@ def test_a_hospital_whose_network_is_cut_sends_what_it_trained_when_it_is_back(
     federation: Federation, proxy: Proxy, tmp_path: Path, study: str, seconds: int
 ) -> None:
     """Thirty seconds, and longer than it takes until the SuperLink gives the node up."""
-    path = write_study(tmp_path, study, private=True, rounds=2, local=SLOW_PRIVATE, timeout_s=300)
+    path = write_study(tmp_path, study, private=True, rounds=2, local=slow_private(), timeout_s=300)
     run = federation.submit(path)
     trains(federation, "long_beach_va", path)
     proxy.cut.set()
@@ -184,7 +184,7 @@ def test_nothing_leaves_a_hospital_whose_disk_is_full(federation: Federation, tm
         shutil.move(kept, outbox)
         pytest.skip("this machine mounts no disks")
     try:
-        path = write_study(tmp_path, "full", rounds=1, quorum=2, timeout_s=12, local=SLOW_PLAIN)
+        path = write_study(tmp_path, "full", rounds=1, quorum=2, timeout_s=12, local=slow_plain())
         run = federation.submit(path)
         trains(federation, "cleveland", path)
         with contextlib.suppress(OSError):
