@@ -130,16 +130,17 @@ def _stock(size: int, nodes: int, rounds: int) -> float:
 
 def _archipel(size: int, nodes: int, rounds: int) -> float:
     with TemporaryDirectory(prefix="archipel-") as folder:
-        path = write_study(Path(folder), size, nodes, rounds)
+        path = write_study(Path(folder), HIDDEN[size], nodes, rounds)
         study = load_study(path)
         policy: dict[str, Any] = {"allow_privacy_none": True, "require_approval": False}
         with federation_of(study, Path(folder) / "federation", **policy) as federation:
             run = federation.submit(path)
             federation.await_state(run, "COMPLETE", timeout_s=3600)
-            return _periods(list(_ends(federation.coordinator / "runs" / run / "journal.jsonl")))
+            return _periods(list(ends(federation.coordinator / "runs" / run / "journal.jsonl")))
 
 
-def _ends(journal: Path) -> Iterator[float]:
+def ends(journal: Path) -> Iterator[float]:
+    """When each round ended, in seconds since 1970."""
     from datetime import datetime
 
     for record in journals.read(journal):
@@ -147,8 +148,8 @@ def _ends(journal: Path) -> Iterator[float]:
             yield datetime.fromisoformat(record.time).timestamp()
 
 
-def write_study(folder: Path, size: int, nodes: int, rounds: int) -> Path:
-    """A study whose model has about so many bytes, and its made-up patients at each node."""
+def write_study(folder: Path, hidden: tuple[int, ...], nodes: int, rounds: int) -> Path:
+    """A study of an MLP with these hidden layers, and its made-up patients at each node."""
     generator, sites = np.random.default_rng(0), {}
     names = [f"x{i}" for i in range(INPUTS)]
     for number in range(nodes):
@@ -163,7 +164,7 @@ def write_study(folder: Path, size: int, nodes: int, rounds: int) -> Path:
         "task": {"type": "binary", "target": "y"},
         "features": {name: {"type": "number", "range": [-1, 1]} for name in names},
         "cohort": dict.fromkeys(sites, PATIENTS),
-        "model": {"name": "mlp", "hidden": list(HIDDEN[size])},
+        "model": {"name": "mlp", "hidden": list(hidden)},
         "training": {
             "strategy": {"name": "fedavg"},
             "rounds": rounds,

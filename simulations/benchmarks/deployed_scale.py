@@ -1,0 +1,275 @@
+"""A federation at its edges: one large model, and many hospitals; memory, seconds and idle load.
+
+    python -m simulations.benchmarks.deployed_scale [--megabytes 500] [--nodes 50] [--only model nodes]
+
+`model`: two hospitals, a real round with a model of so many megabytes. Memory is the sum of the peaks (VmHWM) of all
+processes of a side, in models: the coordinator's four processes, a hospital's two.
+`nodes`: so many hospitals with the real node (keys, certificate, seals, journal, outbox, egress guard) around a worker
+that sends back what it got, forked from one process so that they fit on a laptop. `idle_percent` is the coordinator's
+share of one core, all its processes together, over a quarter of a minute in which nothing happens.
+"""
+
+import argparse
+import itertools
+import json
+import math
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from io import StringIO
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from configs import journal as journals
+from configs.load import dump_yaml, load_study
+from simulations.benchmarks.deployed_round import ends, write_study
+from simulations.federation import Federation, federation_of, site_document
+
+IDLE_S = 15.0
+POLICY: dict[str, Any] = {"allow_privacy_none": True, "require_approval": False, "max_message_mb": 2000}
+COORDINATOR = ("server.cli", "server.superlink", "server.gateway", "server.conductor")
+HOSPITAL = ("client.cli", "client.worker")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Measure and print one JSON line a case."""
+    parser = argparse.ArgumentParser(prog="python -m simulations.benchmarks.deployed_scale")
+    parser.add_argument("--megabytes", type=int, default=500)
+    parser.add_argument("--nodes", type=int, default=50)
+    parser.add_argument("--only", nargs="+", choices=("model", "nodes"), default=["model", "nodes"])
+    options = parser.parse_args(arguments)
+    if "model" in options.only:
+        print(json.dumps(large_model(options.megabytes)), flush=True)
+    if "nodes" in options.only:
+        print(json.dumps(many_nodes(options.nodes)), flush=True)
+
+
+def large_model(megabytes: int) -> dict[str, Any]:
+    """Two rounds of two hospitals with a large model; peaks in models."""
+    width = round(math.sqrt(megabytes * 1e6 / 4 / 2))  # three layers of about width x width
+    with TemporaryDirectory(prefix="archipel-") as name:
+        folder = Path(name)
+        path = write_study(folder, (width, width, width), nodes=2, rounds=2)
+        with federation_of(load_study(path), folder / "federation", **POLICY) as federation, peaks(federation) as found:
+            run = federation.submit(path)
+            federation.await_state(run, "COMPLETE", timeout_s=3600)
+            rounds = [r.facts["seconds"] for r in journals.read(_journal(federation, run)) if r.kind == "round"]
+            size = (federation.coordinator / "runs" / run / "model.safetensors").stat().st_size
+    return {
+        "case": "model",
+        "model_mb": round(size / 1e6),
+        "nodes": 2,
+        "seconds_per_round": rounds,
+        "coordinator_peak_models": round(found.total("coordinator") / size, 2),
+        "node_peak_models": round(max(found.total(site) for site in found.owners - {"coordinator"}) / size, 2),
+        "peaks_mb": {key: round(value / 1e6) for key, value in sorted(found.bytes.items())},
+    }
+
+
+def many_nodes(count: int) -> dict[str, Any]:
+    """Rounds of many hospitals, and what the coordinator uses while nothing happens."""
+    with TemporaryDirectory(prefix="archipel-") as name:
+        folder = Path(name)
+        path = write_study(folder, (90,), nodes=count, rounds=3)
+        study = load_study(path)
+        with Federation(folder / "federation") as federation:
+            federation.init()
+            federation.start_coordinator()
+            for site, source in study.simulation:
+                enrol_here(
+                    federation, site, site_document(site, federation.address, study.name, str(source.path), **POLICY)
+                )
+            pids = [fork_node(federation.site_folder(site)) for site, _ in study.simulation]
+            try:
+                began = time.monotonic()
+                while (online := federation.consortium("sites").count(" connected ")) < count:
+                    if time.monotonic() - began > 300:
+                        sys.exit(f"expected {count} hospitals to connect, {online} did")
+                    time.sleep(0.5)
+                connected = time.monotonic() - began
+                time.sleep(10)
+                idle = busy_percent(federation)
+                run = federation.submit(path)
+                federation.await_state(run, "COMPLETE", timeout_s=1200)
+                times = list(ends(_journal(federation, run)))
+                contributed = {
+                    len(r.facts["contributed"]) for r in journals.read(_journal(federation, run)) if r.kind == "round"
+                }
+                still = federation.consortium("sites").count(" connected ")
+            finally:
+                for pid in pids:
+                    os.kill(pid, signal.SIGKILL)
+                    os.waitpid(pid, 0)
+    return {
+        "case": "nodes",
+        "nodes": count,
+        "seconds_to_connect": round(connected, 1),
+        "idle_percent": round(idle, 1),
+        "seconds_per_round": [round(b - a, 2) for a, b in itertools.pairwise(times)],
+        "contributed_each_round": sorted(contributed),
+        "connected_afterwards": still,
+    }
+
+
+def _journal(federation: Federation, run: str) -> Path:
+    return federation.coordinator / "runs" / run / "journal.jsonl"
+
+
+# Memory and time of processes, as Linux counts them
+
+
+class Peaks:
+    """The largest resident set of each process seen, by owner and module."""
+
+    def __init__(self) -> None:
+        self.bytes: dict[str, int] = {}
+
+    def note(self, owner: str, module: str, peak: int) -> None:
+        """Keep the larger one."""
+        key = f"{owner} {module}"
+        self.bytes[key] = max(self.bytes.get(key, 0), peak)
+
+    @property
+    def owners(self) -> set[str]:
+        """Whose processes were seen."""
+        return {key.split()[0] for key in self.bytes}
+
+    def total(self, owner: str) -> int:
+        """The sum of an owner's peaks."""
+        return sum(peak for key, peak in self.bytes.items() if key.split()[0] == owner)
+
+
+@contextmanager
+def peaks(federation: Federation) -> Iterator[Peaks]:
+    """Watch every process of a federation."""
+    found, over = Peaks(), threading.Event()
+    roots = {name: process.pid for name, process in federation.processes.items()}
+
+    def watch() -> None:
+        while not over.wait(0.2):
+            for owner, root in roots.items():
+                for pid in family(root):
+                    if (seen := _status(pid)) is not None:
+                        found.note(owner, *seen)
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield found
+    finally:
+        over.set()
+        thread.join()
+
+
+def family(pid: int) -> list[int]:
+    """A process and all below it."""
+    pids = [pid]
+    for parent in pids:
+        try:
+            children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+        except OSError:
+            continue
+        pids += [int(child) for child in children]
+    return pids
+
+
+def _status(pid: int) -> tuple[str, int] | None:
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
+        return None
+    module = next((w.decode() for w in words if w.decode("utf-8", "replace") in (*COORDINATOR, *HOSPITAL)), "")
+    peak = next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:")), 0)
+    return (module, peak) if module else None
+
+
+def busy_percent(federation: Federation) -> float:
+    """Processor time of the coordinator's processes over a quiet while, in percent of one core."""
+
+    def ticks() -> int:
+        total = 0
+        for pid in family(federation.processes["coordinator"].pid):
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            total += int(fields[11]) + int(fields[12])
+        return total
+
+    before = ticks()
+    time.sleep(IDLE_S)
+    return 100 * (ticks() - before) / os.sysconf("SC_CLK_TCK") / IDLE_S
+
+
+# Hospitals in processes that share their imports
+
+
+def enrol_here(federation: Federation, site: str, document: dict[str, Any]) -> None:
+    """What `enrol`, `admit` and `join` do, without a process for each."""
+    from client.cli import main as hospital
+    from server.cli import main as consortium
+
+    folder = federation.site_folder(site)
+    folder.mkdir(parents=True)
+    (folder / "site.yaml").write_text(dump_yaml(document))
+    with redirect_stdout(StringIO()):
+        done = hospital(["-C", str(folder), "enrol"])
+        done += consortium(["-C", str(federation.coordinator), "admit", str(folder / "request.json")])
+        done += hospital(["-C", str(folder), "join", str(federation.coordinator / "welcome" / f"{site}.json")])
+    if done:
+        sys.exit(f"{site} could not be enrolled")
+
+
+def fork_node(folder: Path) -> int:
+    """The real node in a process of its own, around a worker that sends back what it got; its process id."""
+    import client.node  # noqa: F401 - before the fork, so that its pages are shared
+    import server.courier  # noqa: F401
+
+    if pid := os.fork():
+        return pid
+    try:
+        _node(folder)
+    finally:
+        os._exit(1)
+
+
+def _node(folder: Path) -> None:
+    from client.isolation import die_with_parent
+    from client.node import Node, WorkerProcess
+    from client.worker import STATUS
+    from configs import wire
+    from configs.deployment import load_site
+    from configs.frame import Frame
+
+    die_with_parent()
+    log = os.open(folder / "node.log", os.O_WRONLY | os.O_CREAT, 0o600)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    config = load_site(folder)
+
+    class Echo(WorkerProcess):
+        def start(self) -> None:
+            self.alone = True
+
+        def ask(self, request: Frame, max_bytes: int) -> tuple[Frame, Frame]:
+            if request.form == "hello":
+                fields: dict[str, str | int] = {"protocol": wire.PROTOCOL, "site": config.site}
+                return Frame(STATUS, {"why": ""}), Frame("hello reply", {**fields, "study_sha256": _digest(request)})
+            return Frame(STATUS, {"why": ""}), Frame("train reply", {}, request.arrays)
+
+    node = Node(config)
+    node._worker = Echo(config)
+    node.run()
+
+
+def _digest(request: Any) -> str:
+    import hashlib
+
+    return hashlib.sha256(str(request.fields.get("study", "")).encode()).hexdigest()
+
+
+if __name__ == "__main__":
+    main()
