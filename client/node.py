@@ -128,36 +128,38 @@ class WorkerProcess:
 class Pace:
     """When to look for the next message. Each look costs the coordinator some milliseconds, so they are well placed.
 
-    Rounds resemble each other: the first look comes a little before the next message is due by the last one, then one
-    every tenth of the time that passed.
+    Rounds resemble each other: if the last message was not there yet after some time, the first look comes a little
+    before that time; then one every tenth of the time that passed. Only what was seen counts, not when the message was
+    found: else a node that looked late once would go on to look late.
 
     >>> pace = Pace()
     >>> pace.wait_s(0.0)
     5.0
-    >>> pace.answered(0.0); pace.came(1.0); pace.answered(1.5)
+    >>> pace.answered(0.0); round(pace.wait_s(0.9), 2); pace.came(); pace.answered(1.5)
+    0.09
     >>> round(pace.wait_s(1.5), 2), round(pace.wait_s(2.5), 2), pace.wait_s(1000.0)
-    (0.7, 0.1, 5.0)
+    (0.63, 0.1, 5.0)
     """
 
     def __init__(self) -> None:
         self._answered: float | None = None
-        self._gap = 0.0
+        self._empty = self._gap = 0.0
 
-    def came(self, now: float) -> None:
+    def came(self) -> None:
         """A message is here."""
-        self._gap = 0.0 if self._answered is None else now - self._answered
+        self._gap = self._empty
 
     def answered(self, now: float) -> None:
         """It was answered."""
-        self._answered = now
+        self._answered, self._empty = now, 0.0
 
     def wait_s(self, now: float) -> float:
-        """How long to wait before the next look."""
+        """None is here yet: how long to wait before the next look."""
         if self._answered is None:
             return SLOW_S
-        idle = now - self._answered
-        due = EARLY * self._gap - idle
-        return min(max(due, idle * PATIENCE, QUICK_S), SLOW_S)
+        self._empty = now - self._answered
+        due = EARLY * self._gap - self._empty
+        return min(max(due, self._empty * PATIENCE, QUICK_S), SLOW_S)
 
 
 class Node:
@@ -254,7 +256,7 @@ class Node:
             if incoming is None:
                 self._over.wait(pace.wait_s(time.monotonic()))
                 continue
-            pace.came(time.monotonic())
+            pace.came()
             with contextlib.suppress(EndedError):
                 self._answer(fleet, incoming)
             del incoming

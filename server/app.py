@@ -26,7 +26,7 @@ from strategies.messages import content, read
 from strategies.tasks.tabular import task_of
 
 log = logging.getLogger("archipel.server")
-NODE_POLL_S, SLOWEST_POLL_S = 0.1, 10.0
+NODE_POLL_S, SLOWEST_POLL_S = 0.1, 60.0  # a study may wait for its hospitals for weeks
 HELLO_TIMEOUT_S = 60.0  # of one proposal between machines; who does not answer is asked again
 Observer = Callable[["RoundRecord", Arrays], None]
 

@@ -5,7 +5,6 @@
 """
 
 import argparse
-import logging
 import os
 import sys
 import time
@@ -221,10 +220,10 @@ def _start(arguments: argparse.Namespace) -> int:
         programs = Path(sys.executable).parent
         print(unit("the coordinator", "archipel-coordinator", programs, config.folder, worker=False), end="")
         return 0
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    logging.getLogger("httpx").setLevel(logging.WARNING)
     from server.coordinator import start
+    from server.logs import write_lines
 
+    write_lines()
     start(config, nginx=arguments.nginx)
     return 0
 

@@ -31,6 +31,7 @@ from server.courier import Courier, Watch
 from server.files import write_atomically
 from server.gateway import SUPERLINK_SOCKET
 from server.link import Link
+from server.logs import write_lines
 from server.membership import Membership
 from server.pki import Pki
 from server.report import write_model_card, write_report
@@ -189,8 +190,7 @@ def _end_with_owner() -> None:
 def main(arguments: list[str]) -> int:
     """Conduct one run. Exit codes: 0 it ended, COMPLETE or not; 2 an error that is explained."""
     os.umask(0o077)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    write_lines()
     threading.Thread(target=_end_with_owner, daemon=True).start()
     try:
         outcome = carry_out(load_coordinator(Path(arguments[0])), arguments[1])

@@ -89,7 +89,7 @@ class Courier(Grid):
         self._run_name, self._study, self._key, self._journal = run, study, key, journal
         self._watch = watch or Watch()
         self._parameters = study_parameters(study)
-        self._soonest = 0.0  # how soon the first reply came last time: no need to look much earlier
+        self._soonest = 0.0  # when last time no reply was there yet: no need to look much earlier
 
     # What Flower asks of a Grid
 
@@ -134,8 +134,8 @@ class Courier(Grid):
         expires = 0 if timeout is None else int(time.time() + timeout)
         waiting = self._send(list(messages), expires)
         replies: list[Message] = []
-        interval, looked, began = max(QUICK_S, EARLY * self._soonest), time.monotonic(), time.monotonic()
-        self._soonest = 0.0
+        began = looked = time.monotonic()
+        interval, empty = max(QUICK_S, EARLY * self._soonest), 0.0
         while waiting and time.monotonic() < deadline and not self._watch.stopped():
             time.sleep(interval)
             asked = {flower_id for flower_id in waiting if not flower_id.startswith(AWAY)}
@@ -152,8 +152,9 @@ class Courier(Grid):
                 looked = time.monotonic()
                 replies += self._without_revoked(waiting)
                 self._repeat(waiting, expires)
-            if found and not self._soonest:
-                self._soonest = min(time.monotonic() - began, SLOW_S)
+            if not replies:
+                empty = time.monotonic() - began
+            self._soonest = min(empty, SLOW_S)
             interval = QUICK_S if found else min(interval * SLOWER, SLOW_S)
         return replies
 

@@ -49,6 +49,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from configs.deployment import CoordinatorConfig, load_coordinator, split_address
 from configs.errors import ArchipelError
 from server.files import private_folder
+from server.logs import write_lines
 from server.membership import Admitted, Membership
 
 if TYPE_CHECKING:
@@ -683,7 +684,7 @@ def _follow(members: Membership, context: ssl.SSLContext) -> None:
 def main(arguments: list[str]) -> int:
     """Serve until standard input is closed."""
     os.umask(0o077)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    write_lines()
     _raise_file_limit()
     _settle_imports()
     auth_only = "--auth-only" in arguments

@@ -1,0 +1,12 @@
+"""How the coordinator's processes write their lines: ours each once, of the libraries what is wrong and no more."""
+
+import logging
+
+_LIBRARIES = ("httpx", "alembic", "flwr", "flwr-serverapp")
+
+
+def write_lines() -> None:
+    """Write lines to standard error from here on."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    for library in _LIBRARIES:
+        logging.getLogger(library).setLevel(logging.WARNING)
