@@ -8,11 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from client import cli as hospital
+from server import cli as consortium
 from simulations import cli
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
-COMMANDS = [line.partition("#")[0].strip() for line in re.findall(r"^\$ (.+)$", README, re.MULTILINE)]
+COMMANDS = [line.partition("#")[0].strip() for line in re.findall(r"^[123]?\$ (.+)$", README, re.MULTILINE)]
+PARSERS = {"archipel": cli._parser, "archipel-site": hospital._parser, "archipel-coordinator": consortium._parser}
 COLUMNS = ("local_only", "pooled", "federated_without_privacy", "federated")
 
 
@@ -23,9 +26,10 @@ def table_rows(heading: str) -> dict[str, list[str]]:
     return {row[0]: row[1:] for row in cells}
 
 
-@pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("archipel ")])
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("archipel")])
 def test_every_archipel_command_in_the_readme_is_understood(command: str) -> None:
-    arguments = cli._parser().parse_args(shlex.split(command)[1:])
+    program, *words = shlex.split(command)
+    arguments = PARSERS[program]().parse_args(words)
     study = getattr(arguments, "study", None)
     assert study is None or (ROOT / study).is_file()
 
@@ -41,9 +45,11 @@ def test_every_module_that_the_readme_runs_exists(command: str) -> None:
     assert (ROOT / (command.split()[2].replace(".", "/") + ".py")).is_file()
 
 
-def test_every_command_that_exists_is_in_the_readme() -> None:
-    (subcommands,) = [a for a in cli._parser()._actions if isinstance(a, argparse._SubParsersAction)]
-    assert {name for name in subcommands.choices if f"$ archipel {name} " not in README} == set()
+@pytest.mark.parametrize("program", sorted(PARSERS))
+def test_every_command_that_exists_is_in_the_readme(program: str) -> None:
+    (subcommands,) = [a for a in PARSERS[program]()._actions if isinstance(a, argparse._SubParsersAction)]
+    folder = "" if program == "archipel" else r"-C \w+ "
+    assert [n for n in subcommands.choices if not re.search(rf"\$ {program} {folder}{n}\b", README)] == []
 
 
 def test_every_file_of_the_tree_exists() -> None:
