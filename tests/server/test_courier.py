@@ -1,0 +1,305 @@
+"""The coordinator's courier against hospitals that lie, over a double of the SuperLink's grid; real keys and seals."""
+
+import math
+import struct
+import time
+import uuid
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flwr.app import Error, Message, RecordDict
+from flwr.supercore.run import Run
+
+from configs import journal as journals
+from configs import wire
+from configs.frame import Frame
+from configs.journal import Journal
+from configs.seal import COORDINATOR, Statement
+from server.courier import BAD_SEAL, REVOKED, Courier, Watch
+from server.link import BROKEN_REPLY, Node
+from server.membership import Member
+from strategies.keys import SigningKey
+from strategies.messages import content, opened, seal, to_frame, unseal
+from strategies.tasks.shapes import study_parameters
+from tests import builders
+
+SITES = ("brest", "lille", "lyon")
+STUDY = builders.plain()
+PARAMETERS = study_parameters(STUDY)
+KEYS = {site: SigningKey.generate() for site in SITES}
+MEMBERS = {
+    site: Member(site, f"key of {site}".encode(), KEYS[site].public, "2030-01-01T00:00:00+00:00") for site in SITES
+}
+NODES = {n: Node(n, MEMBERS[site].public_key, True, "first") for n, site in enumerate(SITES, 1)}
+MODEL = builders.random_arrays(PARAMETERS)
+
+
+@dataclass
+class Asked:
+    """An instruction as a hospital receives it."""
+
+    site: str
+    said: Statement
+    frame: Frame
+
+
+@dataclass
+class FakeCarrier:
+    """What is pushed is answered by `behave`, as Flower carries it: an instruction in, records or an error out."""
+
+    coordinator: SigningKey
+    behave: Callable[[Asked], RecordDict | Error | None]
+    asked: list[Asked] = field(default_factory=list)
+    replies: dict[str, Message] = field(default_factory=dict)
+
+    @property
+    def run(self) -> Run:
+        return Run.create_empty(1)
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        ids = []
+        for message in messages:
+            message.metadata.__dict__["_message_id"] = identity = uuid.uuid4().hex
+            ids.append(identity)
+            records = RecordDict(dict(message.content))
+            said, packed = unseal(records, self.coordinator.public)
+            form = "hello" if message.metadata.message_type == wire.HELLO else "train"
+            frame, _ = opened(form, records, packed, PARAMETERS)
+            self.asked.append(Asked(SITES[message.metadata.dst_node_id - 1], said, frame))
+            answer = self.behave(self.asked[-1])
+            if answer is not None:
+                self.replies[identity] = Message(answer, reply_to=message)
+        return ids
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        return [self.replies.pop(identity) for identity in list(message_ids) if identity in self.replies]
+
+
+def answer_of(asked: Asked, frame: Frame | None = None, *, key: SigningKey | None = None, **said: Any) -> RecordDict:
+    """An honest reply, but for what is given."""
+    if frame is None:
+        arrays = {name: array + 1 for name, array in MODEL.items()}
+        frame = to_frame("train reply", content("train reply", {}, arrays, PARAMETERS), PARAMETERS)
+    statement = Statement(
+        sender=asked.site,
+        to=COORDINATOR,
+        run=asked.said.run,
+        round=asked.said.round,
+        study=asked.said.study,
+        message=uuid.uuid4().hex,
+        content=frame.sha256,
+        answers=asked.said.message,
+        expires=0,
+        journal="",
+        epsilon="",
+    )
+    return seal(RecordDict(), frame, replace(statement, **said), key or KEYS[asked.site])
+
+
+@dataclass
+class Office:
+    """A courier with its journal and members."""
+
+    folder: Path
+    members: dict[str, Member] = field(default_factory=lambda: dict(MEMBERS))
+    nodes: dict[int, Node] = field(default_factory=lambda: dict(NODES))
+    epsilons: list[tuple[str, str]] = field(default_factory=list)
+    key: SigningKey = field(default_factory=SigningKey.generate)
+    stopped: bool = False
+
+    def exchange(
+        self, behave: Callable[[Asked], RecordDict | Error | None], *, timeout: float = 3.0, form: str = "train"
+    ) -> dict[str, Message]:
+        """Send one instruction to every hospital; what the ServerApp gets, by hospital."""
+        builders.become_a_server()
+        self.carrier = FakeCarrier(self.key, behave)
+        courier = Courier(
+            self.carrier,
+            lambda: self.nodes,
+            lambda: self.members,
+            run="run-1",
+            study=STUDY,
+            key=self.key,
+            journal=Journal(self.folder / "journal.jsonl", sign=self.key.sign),
+            watch=Watch(lambda site, epsilon: self.epsilons.append((site, epsilon)), lambda: self.stopped),
+        )
+        if form == "hello":
+            records, kind = content("hello", {"protocol": wire.PROTOCOL, "study": STUDY.canonical}), wire.HELLO
+        else:
+            fields: dict[str, str | int] = {"study_sha256": STUDY.sha256, "round": 2}
+            records, kind = content("train", fields, MODEL, PARAMETERS), wire.TRAIN
+        messages = [Message(records, dst_node_id=node, message_type=kind) for node in NODES]
+        for message in messages:
+            message.metadata.__dict__["_message_id"] = uuid.uuid4().hex
+        origin = {message.metadata.message_id: SITES[message.metadata.dst_node_id - 1] for message in messages}
+        replies = courier.send_and_receive(messages, timeout=timeout)
+        return {origin[reply.metadata.reply_to_message_id]: reply for reply in replies}
+
+    def records(self, kind: str) -> list[dict[str, Any]]:
+        return [r.facts for r in journals.read(self.folder / "journal.jsonl") if r.kind == kind]
+
+
+@pytest.fixture
+def office(tmp_path: Path) -> Office:
+    return Office(tmp_path)
+
+
+def honest(asked: Asked) -> RecordDict:
+    return answer_of(asked)
+
+
+def lying(how: Callable[[Asked], RecordDict | Error | None]) -> Callable[[Asked], RecordDict | Error | None]:
+    """Lyon lies, the others do not."""
+    return lambda asked: how(asked) if asked.site == "lyon" else honest(asked)
+
+
+def test_each_hospital_gets_an_instruction_of_its_own_that_is_signed(office: Office) -> None:
+    replies = office.exchange(honest)
+    assert sorted(replies) == list(SITES)
+    assert all(reply.has_content() and wire.SEAL not in reply.content for reply in replies.values())
+    assert {asked.said.to for asked in office.carrier.asked} == set(SITES)
+    assert len({asked.said.message for asked in office.carrier.asked}) == 3
+    assert all(asked.said.content == asked.frame.sha256 for asked in office.carrier.asked)
+    assert sorted(r["site"] for r in office.records("received")) == [r["site"] for r in office.records("sent")]
+
+
+def with_frame(asked: Asked, frame: Frame) -> RecordDict:
+    return answer_of(asked, frame)
+
+
+def a_value(value: float) -> Callable[[Asked], RecordDict]:
+    def spoil(asked: Asked) -> RecordDict:
+        good = to_frame("train reply", content("train reply", {}, MODEL, PARAMETERS), PARAMETERS)
+        arrays = {name: bytes(data)[:-4] + struct.pack("<f", value) for name, data in good.arrays.items()}
+        return answer_of(asked, replace(good, arrays=arrays))
+
+    return spoil
+
+
+def altered(asked: Asked) -> RecordDict:
+    records = answer_of(asked)
+    packed = bytearray(records[wire.SEAL][wire.PACKED])  # type: ignore[arg-type,index]
+    packed[-1] ^= 1
+    records[wire.SEAL][wire.PACKED] = bytes(packed)  # type: ignore[index]
+    return records
+
+
+def unsealed(asked: Asked) -> RecordDict:
+    return content("train reply", {}, MODEL, PARAMETERS)
+
+
+def announced(asked: Asked) -> RecordDict:
+    header = b'{"arrays":[["0.weight",10000000000]],"fields":{},"form":"train reply"}'
+    records = answer_of(asked)
+    records[wire.SEAL][wire.PACKED] = struct.pack(">I", len(header)) + header  # type: ignore[index]
+    return records
+
+
+GREETING = Frame("hello reply", {"protocol": wire.PROTOCOL, "site": "lyon", "study_sha256": STUDY.sha256})
+LIES: dict[str, Callable[[Asked], RecordDict | Error | None]] = {
+    "signed by another hospital": lambda asked: answer_of(asked, key=KEYS["lille"]),
+    "in the name of another": lambda asked: answer_of(asked, sender="lille"),
+    "by another in its own name": lambda asked: answer_of(asked, sender="lille", key=KEYS["lille"]),
+    "to somebody else": lambda asked: answer_of(asked, to="lille"),
+    "of another run": lambda asked: answer_of(asked, run="run-0"),
+    "of an earlier round": lambda asked: answer_of(asked, round=1),
+    "of another study": lambda asked: answer_of(asked, study="ab" * 32),
+    "to another instruction": lambda asked: answer_of(asked, answers="ab" * 16),
+    "another content": lambda asked: answer_of(asked, content="ab" * 32),
+    "altered": altered,
+    "not sealed": unsealed,
+    "not a number": a_value(math.nan),
+    "infinite": a_value(math.inf),
+    "ten gigabytes announced": announced,
+    "a field more": lambda asked: with_frame(asked, Frame("train reply", {"loss": 1}, {})),
+    "no model": lambda asked: with_frame(asked, Frame("train reply", {})),
+    "another form": lambda asked: with_frame(asked, GREETING),
+    "an epsilon that is text": lambda asked: answer_of(asked, epsilon="Dupont"),
+    "a reply that cannot be read": lambda asked: Error(BROKEN_REPLY, "its reply was refused: it is larger"),
+}
+
+
+@pytest.mark.parametrize("lie", sorted(LIES))
+def test_a_reply_that_is_not_what_it_should_be_is_an_error_of_that_hospital_alone(office: Office, lie: str) -> None:
+    replies = office.exchange(lying(LIES[lie]))
+    assert replies["lyon"].has_error()
+    assert replies["lyon"].error.code == BAD_SEAL
+    assert replies["brest"].has_content()
+    assert replies["lille"].has_content()
+    (refused,) = office.records("refused")
+    assert refused["site"] == "lyon"
+    assert "Dupont" not in (office.folder / "journal.jsonl").read_text()
+
+
+def test_a_greeting_in_anothers_name_is_refused(office: Office) -> None:
+    def greet(asked: Asked) -> RecordDict:
+        site = "lille" if asked.site == "lyon" else asked.site
+        return answer_of(asked, replace(GREETING, fields={**GREETING.fields, "site": site}))
+
+    replies = office.exchange(greet, form="hello")
+    assert {site for site, reply in replies.items() if reply.has_error()} == {"lyon"}
+
+
+def test_a_refusal_arrives_as_an_error_with_its_code(office: Office) -> None:
+    sentence = {"code": 101, "reason": "the hospital's privacy budget does not allow this round"}
+    replies = office.exchange(lying(lambda asked: answer_of(asked, Frame("refusal", sentence))))
+    assert (replies["lyon"].error.code, replies["lyon"].error.reason) == (101, sentence["reason"])
+
+
+def test_what_a_hospital_says_it_spent_is_told(office: Office) -> None:
+    office.exchange(lying(lambda asked: answer_of(asked, epsilon="1.2500")))
+    assert office.epsilons == [("lyon", "1.2500")]
+
+
+def test_a_silent_hospital_is_waited_for_until_the_time_is_over_and_no_longer(office: Office) -> None:
+    began = time.monotonic()
+    replies = office.exchange(lying(lambda asked: None), timeout=1.5)
+    assert sorted(replies) == ["brest", "lille"]
+    assert 1.4 < time.monotonic() - began < 10
+
+
+def test_a_hospital_that_starts_anew_is_asked_again(office: Office) -> None:
+    def starts_anew(asked: Asked) -> RecordDict | None:
+        if len([a for a in office.carrier.asked if a.site == "lyon"]) > 1:
+            return answer_of(asked)
+        office.nodes[3] = replace(NODES[3], since="second")
+        return None
+
+    replies = office.exchange(lying(starts_anew), timeout=10)
+    assert sorted(replies) == list(SITES)
+    contents = [asked.said.content for asked in office.carrier.asked if asked.site == "lyon"]
+    assert len(contents) == 2
+    assert len(set(contents)) == 1
+    assert [r["site"] for r in office.records("repeated")] == ["lyon"]
+
+
+def test_a_hospital_that_is_revoked_while_it_works_does_not_count(office: Office) -> None:
+    def revoked(asked: Asked) -> RecordDict:
+        del office.members["lyon"]
+        return answer_of(asked)
+
+    replies = office.exchange(lying(revoked))
+    assert replies["lyon"].error.code == BAD_SEAL
+    assert "revoked" in replies["lyon"].error.reason
+
+
+def test_a_revoked_hospital_is_not_waited_for(office: Office) -> None:
+    def silent(asked: Asked) -> None:
+        del office.members["lyon"]
+
+    began = time.monotonic()
+    replies = office.exchange(lying(silent), timeout=60)
+    assert replies["lyon"].error.code == REVOKED
+    assert time.monotonic() - began < 30
+
+
+def test_a_run_that_is_stopped_waits_for_nobody(office: Office) -> None:
+    def stop(asked: Asked) -> None:
+        office.stopped = True
+
+    began = time.monotonic()
+    office.exchange(lying(stop), timeout=60)
+    assert time.monotonic() - began < 30
