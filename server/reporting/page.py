@@ -29,6 +29,7 @@ from server.reporting.words import (
     size,
 )
 
+MEASURED = ("quality", "learning", "calibration")  # sections of figures that need patients
 TICK, STOP = "M2 7.5 5.5 11 12 3.5", "M7 1.5v7.5M7 12.2v.3"
 
 
@@ -48,8 +49,9 @@ def _read(name: str) -> str:
 
 
 def _body(run: Run) -> list[Html]:
-    links = [el("li", el("a", section.short, href=f"#{section.key}")) for section in SECTIONS]
-    sections = [section.render(run, number) for number, section in enumerate(SECTIONS, 1)]
+    shown = [section for section in SECTIONS if section.key not in MEASURED or not run.unmeasured]
+    links = [el("li", el("a", section.short, href=f"#{section.key}")) for section in shown]
+    sections = [section.render(run, number) for number, section in enumerate(shown, 1)]
     return [
         el("header", *_headline(run)),
         el("nav", el("ol", *links), aria_label="Contents"),
@@ -115,6 +117,8 @@ def _key_figures(run: Run) -> list[tuple[str, str, str]]:
 def _quality(run: Run) -> tuple[str, str, str]:
     model, meant = run.model(run.shared), metric(run.metric)
     name = f"{meant.label}{', with privacy' if run.private else ''}"
+    if run.unmeasured:
+        return "Rounds", f"{run.rounds_completed:,}", "each with its quorum" if run.complete else ""
     if model is None or model.main is None:
         return name, NONE, "undefined on these test patients" if model else "not recorded"
     found, unit = model.main, main_unit(run)

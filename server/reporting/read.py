@@ -171,6 +171,11 @@ class Run:
         return self.engine in ("inprocess", "ray")
 
     @property
+    def unmeasured(self) -> bool:
+        """Whether hospitals trained a model that nobody measured: between machines no figure of patients leaves."""
+        return self.engine == "deployed" and self.model(self.shared) is None
+
+    @property
     def seeded(self) -> bool:
         """Whether the noise can be drawn again by who knows the seed: then nobody is protected by it."""
         return self.private and (self.simulated or "seeded" in self.privacy.noise)

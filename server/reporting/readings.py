@@ -44,6 +44,10 @@ def verdict(run: Run) -> str:
 
 def _result(run: Run) -> str:
     together = run.model(run.shared)
+    if run.unmeasured:
+        return (
+            f"Together, {hospitals(len(run.sites))} trained one model. How good it is was not measured: no metric left."
+        )
     if together is None or together.main is None:
         return (
             f"Together, {hospitals(len(run.sites))} trained one model; its quality is undefined on these test patients."

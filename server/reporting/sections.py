@@ -263,9 +263,10 @@ def _privacy_note(run: Run) -> str:
     clip = (
         f"Each patient's gradient is clipped to norm {small(run.privacy.clip_norm)}. " if run.privacy.clip_norm else ""
     )
+    figures = "" if run.unmeasured else "The figures in this report come from test patients and carry no noise. "
     return (
-        f"{clip}The guarantee covers what training sends. The figures in this report come from test patients "
-        "and carry no noise. A patient known to two hospitals spends privacy at both."
+        f"{clip}The guarantee covers what training sends. {figures}A patient known to two hospitals spends "
+        "privacy at both."
     )
 
 

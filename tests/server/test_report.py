@@ -487,3 +487,13 @@ def test_absurd_figures_are_drawn_without_complaint(tmp_path: Path, value: float
         site |= {"epsilon": value, "delta": value, "noise_multiplier": value}
     Page(report(tmp_path, metrics))
     assert card(tmp_path, metrics)
+
+
+def test_a_deployed_run_says_that_nothing_was_measured_and_leaves_out_what_would_be_empty(tmp_path: Path) -> None:
+    deployed = heart() | {"engine": "deployed", "convergence": {}}
+    deployed["models"] = dict.fromkeys(deployed["models"])
+    text = words(report(tmp_path, deployed))
+    assert "How good it is was not measured: no metric left." in text
+    assert "How good is it at each hospital?" not in text
+    assert "undefined on these test patients" not in text
+    assert "Who took part in each round?" in text
