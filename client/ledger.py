@@ -240,8 +240,8 @@ class Ledger:
         self._require_within(release, events, cap, "the data set has")
         if (first := self._first_plan(release.dataset)) is not None and not rule.allows([first]):
             raise BudgetError(
-                f"round {release.round}: the data set's first study needs so much of its epsilon {cap.epsilon:g} that no "
-                "study chosen later can be added (strategies/privacy/filter.py); refused before any training"
+                f"round {release.round}: the data set's first study needs so much of its epsilon {cap.epsilon:g} that "
+                "no study chosen later can be added (strategies/privacy/filter.py); refused before any training"
             )
         if not rule.allows(events):
             raise BudgetError(

@@ -1,15 +1,15 @@
 """What releases cost: events are facts, epsilon is derived.
 
-Epsilon is per patient, add or remove one. Composition is tight: closed form where everybody is in every step (Balle and
-Wang 2018, arXiv 1805.06530, theorem 8), privacy loss distributions otherwise (strategies/privacy/losses.py), whose every
-approximation errs on the safe side; Google's dp-accounting is the reference that the tests hold them against. RDP is not
-used here: it is 10 % or more too large. These are costs of releases that were *planned beforehand*; what to do where
-later ones depend on earlier results is in strategies/privacy/filter.py.
+Epsilon is per patient, add or remove one. Composition is tight: closed form where everybody is in every step (Balle
+and Wang 2018, arXiv 1805.06530, theorem 8), privacy loss distributions otherwise (strategies/privacy/losses.py),
+whose every approximation errs on the safe side; Google's dp-accounting is the reference that the tests hold them
+against. RDP is not used here: it is 10 % or more too large. These are costs of releases that were *planned
+beforehand*; what to do where later ones depend on earlier results is in strategies/privacy/filter.py.
 
 >>> round(epsilon([SampledGaussian(noise_multiplier=6.5, sampling_rate=1.0, steps=20)], delta=1e-5), 3)
 2.853
 >>> round(epsilon([SampledGaussian(1.0, 0.1, 60), LaplaceRelease(noise_multiplier=10.0, count=1)], delta=1e-5), 3)
-5.593
+5.592
 >>> epsilon([], delta=1e-5)
 0.0
 """
@@ -27,8 +27,8 @@ from configs.errors import PrivacyError
 class SampledGaussian:
     """`steps` steps of the Poisson-sampled Gaussian mechanism.
 
-    Every patient is in a step with probability `sampling_rate`; the sum of vectors of bounded norm gets noise of standard
-    deviation `noise_multiplier` times that bound.
+    Every patient is in a step with probability `sampling_rate`; the sum of vectors of bounded norm gets noise of
+    standard deviation `noise_multiplier` times that bound.
     """
 
     noise_multiplier: float

@@ -14,8 +14,8 @@ True
 <CipherStream of the system>
 """
 
-import os
 import secrets
+import threading
 
 import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, CipherContext
@@ -26,16 +26,6 @@ _KEY_BYTES = 32
 _REKEY_BYTES = 2**36  # a quarter of what one key can give before its 32-bit counter of 64-byte blocks is used up
 _ZEROS = np.zeros(2**16, np.uint64)  # what is encrypted, read only: the cipher's output is then its key stream
 _ZEROS.flags.writeable = False
-
-_forks = 0  # how many forks lie between the first process and this one
-
-
-def _forked() -> None:
-    global _forks
-    _forks += 1
-
-
-os.register_at_fork(after_in_child=_forked)
 
 
 class CipherStream:
@@ -49,7 +39,7 @@ class CipherStream:
     @property
     def key_number(self) -> tuple[int, int]:
         """Changes whenever the next words will be those of another key, as in a forked process."""
-        return self._keys, _forks if self._is_system else 0
+        return self._keys, threading.get_native_id() if self._is_system else 0
 
     @classmethod
     def system(cls) -> "CipherStream":
@@ -64,16 +54,20 @@ class CipherStream:
         words = np.empty(count, np.uint64)
         for start in range(0, count, len(_ZEROS)):
             part = words[start : start + len(_ZEROS)]
-            self._cipher.update_into(memoryview(_ZEROS[: len(part)]).cast("B"), memoryview(part).cast("B"))
+            self._cipher.update_into(_ZEROS[: len(part)].data.cast("B"), part.data.cast("B"))
         return words if np.little_endian else words.byteswap()
 
     def _start(self, key: bytes) -> None:
         self._cipher: CipherContext = Cipher(ChaCha20(key, bytes(16)), mode=None).encryptor()
-        self._given, self._forks, self._keys = 0, _forks, self._keys + 1
+        self._given, self._thread, self._keys = 0, threading.get_native_id(), self._keys + 1
 
     def _renew(self, size: int) -> None:
-        """Before `size` bytes are drawn: a new key in a forked process, and before a key's counter can run out."""
-        if self._is_system and self._forks != _forks:
+        """Before `size` bytes are drawn: a new key in a forked process, and before a key's counter can run out.
+
+        The kernel numbers threads across processes, so a forked process is another thread here. So is a second thread
+        of this process, which takes a new key too: that costs microseconds and harms nothing.
+        """
+        if self._is_system and self._thread != threading.get_native_id():
             self._start(secrets.token_bytes(_KEY_BYTES))
         elif self._given + size > _REKEY_BYTES and self._given:
             following = bytearray(_KEY_BYTES)

@@ -1,20 +1,21 @@
 """When may one more release happen, if what is released next depends on what came out before?
 
 Composition (strategies/privacy/accounting.py) is for releases whose noise, rate and steps were fixed beforehand. One
-study's plan is, however much its models depend on each other. Several studies of one data set are not: people choose the
-second after they have seen the first. Composing privacy loss distributions proves nothing then: whoever chooses may take,
-at every value of the first release's loss, whichever second mechanism is worse there, and the worse of two curves lies
-above both. What holds is a *filter*: a rule that stops before a bound on a quantity that simply adds up.
+study's plan is, however much its models depend on each other. Several studies of one data set are not: people choose
+the second after they have seen the first. Composing privacy loss distributions proves nothing then: whoever chooses
+may take, at every value of the first release's loss, whichever second mechanism is worse there, and the worse of two
+curves lies above both. What holds is a *filter*: a rule that stops before a bound on a quantity that simply adds up.
 
-Here it is the Renyi divergence at one order, fixed beforehand: Feldman and Zrnic 2021, "Individual privacy accounting via
-a Renyi filter" (arXiv 2008.11193), theorem 4.3. The sampled Gaussian has a closed form at whole orders (Mironov, Talwar
-and Zhang 2019, arXiv 1908.10530, section 3.3), so it is the simplest that fits; Whitehouse et al. 2023, "Fully adaptive
-composition in differential privacy" (arXiv 2203.05481), have filters for other families, and Smith and Thakurta 2022
-(arXiv 2210.17520) one for full-batch Gaussians alone, which a single sampled study would leave. From order to (epsilon,
-delta): Canonne, Kamath and Steinke 2020 (arXiv 2004.00010), proposition 12.
+Here it is the Renyi divergence at one order, fixed beforehand: Feldman and Zrnic 2021, "Individual privacy accounting
+via a Renyi filter" (arXiv 2008.11193), theorem 4.3. The sampled Gaussian has a closed form at whole orders (Mironov,
+Talwar and Zhang 2019, arXiv 1908.10530, section 3.3), so it is the simplest that fits; Whitehouse et al. 2023, "Fully
+adaptive composition in differential privacy" (arXiv 2203.05481), have filters for other families, Smith and Thakurta
+2022 (arXiv 2210.17520) one for full-batch Gaussians alone, which a single sampled study would leave. From order to
+(epsilon, delta): Canonne, Kamath and Steinke 2020 (arXiv 2004.00010), proposition 12.
 
 Assumed: a release's parameters are known before it starts, and so is whether it may. The order follows from the cap
-alone, so it cannot depend on results. The price against composition is about a tenth to a fifth of epsilon.
+alone, so it cannot depend on results. The price against composition is a tenth to a fifth of epsilon where
+that is 3 or more, and much more where it is under 1.
 
 >>> rule = Filter(epsilon=8.0, delta=1e-5)
 >>> rule.order
@@ -81,8 +82,7 @@ def divergence(event: SampledGaussian | LaplaceRelease, order: int) -> float:
 def _sampled(sigma: float, rate: float, order: int) -> float:
     """log of sum over k of C(order, k) (1 - rate)^(order - k) rate^k exp(k (k - 1) / (2 sigma^2)), over order - 1.
 
-    The terms k = 0 and 1 and the binomial's own sum make 1, which is left out before the logarithm: rates of a millionth
-    keep their digits.
+    The binomial's own sum is 1, which is taken out before the logarithm: rates of a millionth keep their digits.
     """
     terms = [
         math.lgamma(order + 1) - math.lgamma(k + 1) - math.lgamma(order - k + 1)

@@ -1,7 +1,7 @@
 """Epsilon of composed releases from their privacy loss distributions, pessimistic at every approximation.
 
-What epsilon is: the smallest for which both hockey-stick divergences, of adding and of removing one patient, are at most
-delta. The steps, each of which errs upwards or not at all:
+What epsilon is: the smallest for which both hockey-stick divergences, of adding and of removing one patient, are at
+most delta. The steps, each of which errs upwards or not at all:
 
 1. Each release's privacy loss is put on one grid by "connect the dots" (Doroshenko et al. 2022, arXiv 2207.04380): the
    mass between two grid points goes to these two, so that both distributions keep theirs. This interpolates a convex
@@ -9,9 +9,9 @@ delta. The steps, each of which errs upwards or not at all:
    With grids that are multiples of 1e-4 an answer is thus never below dp-accounting's, whose grid that is.
 2. What lies beyond the grid is an infinite loss (at most a millionth of delta in all).
 3. Releases are composed by one product of Fourier transforms (Koskela et al. 2020, arXiv 1906.03049), each tilted by
-   exp(theta * loss) first: the sum is then centred where epsilon is, so a short window suffices, and rounding errors are
-   relative to delta, however small it is. Theta and the window follow from the moments of the sum (Renyi's).
-   What is beyond the window's upper end is added to delta by Chernoff's bound; what folds in at its lower end only adds.
+   exp(theta * loss) first: the sum is then centred where epsilon is, so that a short window suffices, and rounding
+   errors are relative to delta, however small it is. Theta and the window follow from the sum's moments (Renyi's). What
+   is beyond the window's upper end is added to delta by Chernoff's bound; what folds in at its lower end only adds.
 
 Memory is bounded by the grid's length (2^21 points); an epsilon that would need more gets a coarser grid: larger, never
 smaller.
@@ -69,7 +69,7 @@ class _Losses:
 
 def pld_epsilon(gaussians: Sequence[Gaussian], pures: Sequence[Pure], delta: float) -> float:
     """Epsilon per patient, add or remove one; never below the true one."""
-    steps = sum(event.steps for event in (*gaussians, *pures))
+    steps = sum(event.steps for event in gaussians) + sum(event.steps for event in pures)
     beyond = max(_BEYOND * delta / steps, 1e-30)
     reach = -float(special.ndtri(beyond / 2))
     moments = _Moments(gaussians, pures, reach)
@@ -93,7 +93,7 @@ class _Moments:
     def __init__(self, gaussians: Sequence[Gaussian], pures: Sequence[Pure], reach: float) -> None:
         parts = [_quadrature(event, reach) for event in gaussians] + [_two_points(event) for event in pures]
         self._loss, self._log_mass = (np.stack(column) for column in zip(*parts, strict=True))  # (events, points)
-        self._steps = np.array([event.steps for event in (*gaussians, *pures)], float)
+        self._steps = np.array([e.steps for e in gaussians] + [e.steps for e in pures], np.float64)
         widths = np.ptp(self._loss, axis=1)
         self.width = float(max(widths.max(), widths.sum() / 8))  # of the longest grid; all together have eight times it
 
@@ -198,7 +198,7 @@ def _inverse_loss(loss: Floats, sigma: float, rate: float) -> Floats:
 def _between(edges: Floats) -> Floats:
     """Mass of a standard Gaussian between neighbouring edges, exact in both tails."""
     tail = special.ndtr(-np.abs(edges))
-    inner = np.abs(np.diff(tail))
+    inner: Floats = np.abs(np.diff(tail))
     across = (edges[:-1] < 0) & (edges[1:] > 0)
     inner[across] = 1 - tail[:-1][across] - tail[1:][across]
     return inner

@@ -105,6 +105,9 @@ class Randomness:
             start += len(sums)
         return torch.from_numpy(drawn)
 
+    def __reduce__(self) -> str:
+        raise TypeError("chance is never pickled or copied: whoever has its state can undo the noise")
+
     def _take(self, most: int) -> NDArray[np.float64]:
         """Up to `most` sums, each given once: in the order they were made, and never in two processes."""
         if not len(self._ready) or self._ready_key != self._noise.key_number:
@@ -139,4 +142,4 @@ class Randomness:
 
 def _open_unit(words: NDArray[np.uint64]) -> NDArray[np.float64]:
     """Uniform on (0, 1]: no logarithm of zero, and a radius of up to 9.4 standard deviations."""
-    return (words + 0.5) * (1.0 / _WORD)
+    return (words.astype(np.float64) + 0.5) * (1.0 / _WORD)

@@ -1,13 +1,14 @@
 """The ledger as a state machine: rounds of several studies, and a power cut at any statement that it executes.
 
 At a cut the file is what a fresh process finds: the connection is closed without ending its transaction, which SQLite
-undoes. What is checked after every step: nothing was released without a reservation on disk, and the ledger's events are
-at least what was released.
+undoes. What is checked after every step: nothing was released without a reservation on disk, and the ledger's events
+are at least what was released.
 """
 
 import sqlite3
 import tempfile
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -84,10 +85,8 @@ class LedgerMachine(RuleBasedStateMachine):
     def train_and_lose_power(self, hand: int, study: str, statement: int, after: bool) -> None:
         cable: Any = self.hands[hand]._connection
         cable.left, cable.after = statement, after
-        try:
+        with suppress(PowerCutError):
             self.attempt(hand, study, False)
-        except PowerCutError:
-            pass
         cable.left = None
         cable.close()
         self.hands[hand] = self.open()
@@ -149,10 +148,8 @@ def test_power_lost_at_any_statement_of_an_upgrade_leaves_a_ledger_that_counts(
     connection.close()
     cable = sqlite3.connect(path, isolation_level=None, factory=Cable)
     cable.left, cable.after = statement, after
-    try:
+    with suppress(PowerCutError):
         Ledger(cable)
-    except PowerCutError:
-        pass
     cable.left = None
     cable.close()
     assert Ledger.open(path).events("heart") == (SampledGaussian(8.0, 1.0, 2),)
