@@ -33,9 +33,10 @@ Traceback (most recent call last):
 configs.errors.BudgetError: round 3: needs epsilon 3.78 in all, the study has 3.00; refused before any training
 """
 
+import math
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -158,6 +159,19 @@ class Ledger:
         )
         return merged(_event(*row) for row in rows)
 
+    def foreseen(self, dataset: str, study: str, planned: Iterable[Event], cap: Budget) -> float:
+        """Epsilon that will count against a cap once a study is over: its plan's, or the filter's if others were there.
+
+        Infinite where the data set's first study leaves no room for any other.
+        """
+        others = self.others(dataset, study)
+        if not others:
+            return epsilon(planned, cap.delta)
+        rule, first = Filter(cap.epsilon, cap.delta), self._first_plan(dataset)
+        if first is not None and not rule.allows([first]):
+            return math.inf
+        return max(rule.needs([*others, *planned]), epsilon([*others, *planned], cap.delta))
+
     def booked(self, dataset: str, study: str, round_number: int) -> bool:
         """Whether a round of a study is booked, whatever became of it."""
         query = "SELECT 1 FROM releases WHERE dataset = ? AND study = ? AND round = ? LIMIT 1"
@@ -245,9 +259,8 @@ class Ledger:
             )
         if not rule.allows(events):
             raise BudgetError(
-                f"round {release.round}: needs {rule.spent(events):.3f} of Renyi divergence at order {rule.order}, the "
-                f"data set has {max(0.0, rule.bound):.3f} (epsilon {cap.epsilon:.2f}, for studies chosen one after the "
-                "other); refused before any training"
+                f"round {release.round}: needs epsilon {rule.needs(events):.2f} in all, counted as studies that were "
+                f"chosen one after the other, the data set has {cap.epsilon:.2f}; refused before any training"
             )
 
     def _first_plan(self, dataset: str) -> SampledGaussian | None:

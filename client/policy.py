@@ -5,6 +5,7 @@
 Deny(code=113, reason='it trains without differential privacy; the policy does not allow that (allow_privacy_none)')
 """
 
+import math
 from dataclasses import dataclass
 
 from configs.deployment import Policy
@@ -48,6 +49,8 @@ def decide(request: Request, policy: Policy) -> Allow | Deny:
         return Deny(112, "site.yaml names no data set for it (datasets)")
     if not request.private and not policy.allow_privacy_none:
         return Deny(113, "it trains without differential privacy; the policy does not allow that (allow_privacy_none)")
+    if request.private and request.after == math.inf:
+        return Deny(114, "the data set's first study needs so much of its budget that no study chosen later can follow")
     if request.private and request.after > policy.max_epsilon + _ROUNDING:
         left = max(0.0, policy.max_epsilon - request.spent)
         return Deny(

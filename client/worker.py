@@ -32,6 +32,7 @@ if TYPE_CHECKING:  # PyTorch and Flower start threads, which a process must not 
     from client.ledger import Ledger
     from client.site import Site
     from configs.schema import Study
+    from strategies.privacy.plan import Budget
 
 READY, STATUS, REFUSAL = "ready", "status", "refusal"
 SEEDED_FOR_TESTS = "ARCHIPEL_TEST_SEEDED_NOISE"  # noise that can be repeated protects nobody: for tests alone
@@ -117,6 +118,7 @@ def open_site(config: SiteConfig, ledger: "Ledger", study: "Study", *, seeded: b
     """
     from client.policy import Request, require
     from client.site import Site, load_patients
+    from strategies.privacy.plan import Budget
 
     dataset = config.dataset(study.name)
     size = sum(4 * math.prod(shape) for shape, _ in _parameters(study).values())
@@ -126,7 +128,7 @@ def open_site(config: SiteConfig, ledger: "Ledger", study: "Study", *, seeded: b
     site = Site(config.site, study, patients.train, ledger, seeded=seeded, dataset=dataset.identity)
     if study.private:
         importlib.import_module("strategies.privacy.gradients")  # seconds, better now than in the first round
-    spent, after = _spending(site, config.policy.delta)
+    spent, after = _spending(site, Budget(config.policy.max_epsilon, config.policy.delta))
     everybody = patients.train.count + patients.test.count
     require(Request(study.private, True, spent, after, size, everybody), config.policy)
     return site
@@ -144,13 +146,14 @@ def require_new(site: "Site", round_number: int) -> None:
         raise BudgetError(f"round {round_number}: it was begun before and counts as spent; it is not trained twice")
 
 
-def _spending(site: "Site", delta: float) -> tuple[float, float]:
-    """What the data set has spent on other studies, and will have once this one is over too."""
+def _spending(site: "Site", cap: "Budget") -> tuple[float, float]:
+    """What counts against the data set's cap: spent on other studies, and once this one is over too."""
     from strategies.privacy.accounting import epsilon
 
     others = site.ledger.others(site.dataset, site.study.sha256)
     plan = [] if site.plan is None else [site.plan.round_event] * site.plan.rounds
-    return epsilon(others, delta), epsilon([*others, *plan], delta)
+    spent = epsilon(others, cap.delta)
+    return spent, site.ledger.foreseen(site.dataset, site.study.sha256, plan, cap) if plan else spent
 
 
 def _context() -> "Context":

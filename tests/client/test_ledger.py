@@ -1,5 +1,6 @@
 """The privacy ledger: on disk before the first gradient, and never given back."""
 
+import contextlib
 import os
 import signal
 import sqlite3
@@ -355,3 +356,20 @@ def test_a_full_disk_while_committing_is_an_error_for_people_and_the_round_stays
         ledger._connection.execute("PRAGMA query_only = ON")
     assert spent(Ledger.open(path)) == ONE
     assert states(path) == ["reserved"]
+
+
+def test_what_a_study_will_need_is_what_the_ledger_then_asks() -> None:
+    """The policy is asked before the first round, the ledger at each: neither may say yes where the other says no."""
+    for cap in (1.2, 1.6, 2.0, 2.5, 3.0, 8.0):
+        budget = Budget(cap, DELTA)
+        ledger = Ledger.in_memory(budget)
+        foreseen, admitted = [], []
+        for study in ("first", "second"):
+            foreseen.append(ledger.foreseen("heart", study, [PLAN.round_event] * PLAN.rounds, budget) <= cap)
+            rounds = 0
+            with contextlib.suppress(BudgetError):
+                for number in range(1, PLAN.rounds + 1):
+                    with ledger.reserve(Release("heart", study, number, PLAN.round_event), PLAN):
+                        rounds += 1
+            admitted.append(rounds == PLAN.rounds)
+        assert foreseen == admitted, cap
