@@ -15,6 +15,7 @@ in a shuffled order. Only the batches and the noise are random, and both come fr
 """
 
 from collections.abc import Iterator
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
@@ -24,6 +25,8 @@ from torch.optim import SGD, Adam, Optimizer
 
 from configs.schema import Local
 from strategies.arrays import Arrays
+from strategies.privacy.gradients import Engine, Gaussian, private_engine
+from strategies.privacy.layers import positions
 from strategies.privacy.plan import PrivacyPlan
 from strategies.privacy.randomness import Randomness
 from strategies.tasks.gradients import FlatModel
@@ -31,14 +34,29 @@ from strategies.tasks.table import Encoded
 from strategies.tasks.tabular import TabularTask
 
 
-class Trainer:
-    """A model kept warm for every fit of one process; it remembers nothing from one fit to the next."""
+class EngineMaker(Protocol):
+    """How a private fit gets its engine; `private_engine` is the one that trains."""
 
-    def __init__(self, task: TabularTask) -> None:
+    def __call__(
+        self, model: FlatModel, plan: PrivacyPlan, gaussian: Gaussian, name: Literal["auto", "opacus"]
+    ) -> Engine:
+        """An engine for one fit."""
+
+
+class Trainer:
+    """A model kept warm for every fit of one process; it remembers nothing from one fit to the next.
+
+    Two seams are for audits and tests: `engine` makes the private gradients of a fit in place of `private_engine`, and
+    the `randomness` of `fit` may be any object of Randomness's interface. What an audit measures between them is thus
+    the very path that trains.
+    """
+
+    def __init__(self, task: TabularTask, engine: EngineMaker | None = None) -> None:
         # One thread: sums keep their order, so every engine and machine of a kind agrees to the last bit; and at these
         # sizes a second thread only costs.
         torch.set_num_threads(1)
         self._model = FlatModel(task)
+        self._engine = engine
 
     def fit(
         self,
@@ -56,79 +74,57 @@ class Trainer:
         Args:
             steps: optimizer steps; with a plan they are the plan's steps of one round.
             proximal_mu: weight of the pull towards `start` (FedProx; Li et al. 2020, arXiv 1812.06127, section 3.2).
-        """
-        self._model.load(start)
-        anchor = self._model.flat.detach().clone() if proximal_mu else None
-        x, y = torch.from_numpy(patients.x), torch.from_numpy(patients.y)
-        if plan is not None:
-            self._private(x, y, patients, local, plan, randomness, proximal_mu, anchor)
-        else:
-            self._plain(x, y, patients, local, steps, randomness, proximal_mu, anchor)
-        return self._model.arrays()
 
-    def _plain(
-        self,
-        x: Tensor,
-        y: Tensor,
-        patients: Encoded,
-        local: Local,
-        steps: int,
-        randomness: Randomness,
-        mu: float,
-        anchor: Tensor | None,
-    ) -> None:
+        Raises:
+            RunError: with a plan, a patient's gradient is not finite. PrivacyError: a layer's gradient mixes patients.
+        """
         model = self._model
-        optimizer = None if _is_plain_sgd(local) else _optimizer(local, [model.flat])
-        for rows in _batches(patients, local.batch_size, steps, randomness.sampling):
-            gradient = model.mean_gradient(x, y) if rows is None else model.mean_gradient(x[rows], y[rows])
-            if anchor is not None:
-                gradient.add_(model.flat.detach() - anchor, alpha=mu)
+        model.load(start)
+        anchor = model.flat.detach().clone() if proximal_mu else None
+        optimizer = None if _is_plain_sgd(local) else _optimizer(local, model.flat)
+        if plan is None:
+            gradients = self._plain(patients, local, steps, randomness)
+        else:
+            gradients = self._private(patients, local, plan, randomness)
+        for gradient in gradients:
+            if anchor is not None:  # no data in it: with a plan it is added after the noise
+                gradient.add_(model.flat.detach() - anchor, alpha=proximal_mu)
             if optimizer is None:
                 model.flat.data.add_(gradient, alpha=-local.learning_rate)
             else:
                 optimizer.step()
+        return model.arrays()
 
-    def _private(
-        self,
-        x: Tensor,
-        y: Tensor,
-        patients: Encoded,
-        local: Local,
-        plan: PrivacyPlan,
-        randomness: Randomness,
-        mu: float,
-        anchor: Tensor | None,
-    ) -> None:
-        from strategies.privacy.gradients import OpacusEngine  # over a second to import, for private studies only
+    def _plain(self, patients: Encoded, local: Local, steps: int, randomness: Randomness) -> Iterator[Tensor]:
+        x, y = torch.from_numpy(patients.x), torch.from_numpy(patients.y)
+        for rows in _batches(patients, local.batch_size, steps, randomness.sampling):
+            yield self._model.mean_gradient(x, y) if rows is None else self._model.mean_gradient(x[rows], y[rows])
 
-        model = self._model
-        parameters = list(model.module.parameters())
-        anchors = [] if anchor is None else list(torch.split(anchor, [p.numel() for p in parameters]))
-        optimizer = _optimizer(local, parameters)
-        engine = OpacusEngine(model, optimizer, plan, randomness.noise)
+    def _private(self, patients: Encoded, local: Local, plan: PrivacyPlan, randomness: Randomness) -> Iterator[Tensor]:
+        x, y = torch.from_numpy(patients.x), torch.from_numpy(patients.y)
+        engine = (self._engine or private_engine)(self._model, plan, randomness.gaussian, local.engine)
         try:
             for _ in range(plan.steps_per_round):
                 chosen = randomness.poisson(patients.count, plan.sampling_rate)
-                batch = patients.subset(chosen)
-                rows = torch.from_numpy(patients.rows_of(chosen))
-                engine.noisy_gradient(x[rows], y[rows], torch.from_numpy(batch.patients), patients_in_batch=len(chosen))
-                for parameter, pull in zip(parameters, anchors, strict=False):  # no data in it: added after the noise
-                    assert parameter.grad is not None
-                    parameter.grad.add_(parameter.detach() - pull.view_as(parameter), alpha=mu)
-                optimizer.step()
+                numbers, owners = patients.rows_and_patients(chosen)
+                whose = positions(len(chosen)) if patients.one_row_each else torch.from_numpy(owners)
+                rows = torch.from_numpy(numbers)
+                in_batch = len(chosen)
+                yield engine.noisy_gradient(
+                    x.index_select(0, rows), y.index_select(0, rows), whose, patients_in_batch=in_batch
+                )
         finally:
             engine.close()
-            model.restore_gradients()
 
 
 def _is_plain_sgd(local: Local) -> bool:
     return local.optimizer == "sgd" and local.momentum == 0.0 and local.weight_decay == 0.0
 
 
-def _optimizer(local: Local, parameters: list[torch.nn.Parameter]) -> Optimizer:
+def _optimizer(local: Local, flat: torch.nn.Parameter) -> Optimizer:
     if local.optimizer == "adam":
-        return Adam(parameters, lr=local.learning_rate, weight_decay=local.weight_decay)
-    return SGD(parameters, lr=local.learning_rate, momentum=local.momentum, weight_decay=local.weight_decay)
+        return Adam([flat], lr=local.learning_rate, weight_decay=local.weight_decay)
+    return SGD([flat], lr=local.learning_rate, momentum=local.momentum, weight_decay=local.weight_decay)
 
 
 def _batches(

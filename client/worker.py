@@ -126,8 +126,8 @@ def open_site(config: SiteConfig, ledger: "Ledger", study: "Study", *, seeded: b
     assert dataset is not None
     patients = load_patients(dataset.source, study, config.site)
     site = Site(config.site, study, patients.train, ledger, seeded=seeded, dataset=dataset.identity)
-    if study.private:
-        importlib.import_module("strategies.privacy.gradients")  # seconds, better now than in the first round
+    if study.private and study.training.local.engine == "opacus":
+        importlib.import_module("strategies.privacy.reference")  # a second, better now than in the first round
     spent, after = _spending(site, Budget(config.policy.max_epsilon, config.policy.delta))
     everybody = patients.train.count + patients.test.count
     require(Request(study.private, True, spent, after, size, everybody), config.policy)

@@ -437,6 +437,7 @@ def _local(section: Section) -> Local:
         optimizer=cast(Literal["sgd", "adam"], section.choice("optimizer", ("sgd", "adam"), "sgd")),
         momentum=section.number("momentum", "a number from 0 to 0.999", 0.0, 0.999, default=0.0),
         weight_decay=section.number("weight_decay", "a number from 0 to 10", 0.0, 10.0, default=0.0),
+        engine=cast(Literal["auto", "opacus"], section.choice("engine", ("auto", "opacus"), "auto")),
     )
     section.finish()
     return local
@@ -546,6 +547,8 @@ def _check_together(study: Study, top: Section) -> None:
         top.problem("training.quorum", f"at most {len(simulated)} hospitals", study.training.quorum, "lower it")
     if study.private and study.scaling == "site":
         top.note("scaling", "expected public with privacy, found 'site'; statistics measured on patients would leak")
+    if not study.private and study.training.local.engine != "auto":
+        top.note("training.local.engine", "expected nothing without privacy, found 'opacus'; remove it")
     batch = study.training.local.batch_size
     for member in study.cohort if math.isfinite(study.evaluation.test_fraction) else ():
         available = study.announced_train_patients(member.site) or 0

@@ -112,7 +112,8 @@ class Strategy:
 class Local:
     """What a hospital does in one round: `steps` optimizer steps, or `epochs` passes' worth of them.
 
-    `batch_size` is the number of patients expected in a step; None means all of them.
+    `batch_size` is the number of patients expected in a step; None means all of them. `engine` says how private
+    gradients are computed, never what they are: `opacus` forces the reference.
     """
 
     batch_size: int | None
@@ -122,6 +123,7 @@ class Local:
     optimizer: Literal["sgd", "adam"] = "sgd"
     momentum: float = 0.0
     weight_decay: float = 0.0
+    engine: Literal["auto", "opacus"] = "auto"
 
     def steps_per_round(self, patients: int) -> int:
         """Optimizer steps in one round at a hospital with `patients` training patients.
@@ -241,6 +243,8 @@ class Study:
         local, strategy = asdict(self.training.local), self.training.strategy
         local = {key: value for key, value in local.items() if value is not None}
         local["batch_size"] = self.training.local.batch_size or "full"
+        if self.training.local.engine == "auto":  # says nothing: studies keep the digest that they had before it was
+            del local["engine"]
         return {
             "name": self.name,
             "purpose": self.purpose,

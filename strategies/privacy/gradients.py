@@ -1,75 +1,208 @@
-"""One private step: per-patient gradients, summed over a patient's rows, clipped, added up, noised.
+"""One private step: the sum of the patients' clipped gradients, noised, over the plan's public divisor.
 
-Per-sample gradients, clipping and noise are Opacus's (`GradSampleModule`, `DPOptimizer`); what it lacks is added here:
-several rows of one patient become one gradient before the clip, an empty Poisson batch is a step of noise alone, and
-the divisor is the plan's public number, never the size of the batch that was drawn.
+Three engines, one seam (`Engine`), chosen by `private_engine`:
+
+- `ClosedForm` for linear stacks: norms and sums from what came in and went back at each layer, without autograd and
+  without a (patients, parameters) tensor (Goodfellow 2015, arXiv 1510.01799; rows of one patient as further positions)
+- `BookKeeping` (bookkeeping.py) for every other model: one backward pass, the cheapest exact way for each layer
+- `OpacusEngine` (reference.py), the reference, where a study says `engine: opacus`
+
+All follow Opacus's conventions: one clip over all layers by clip / (norm + 1e-6), noise of noise_multiplier times clip
+norm on the sum. Rows of one patient are added up before the clip, an empty Poisson batch is a step of noise alone, and
+the divisor never depends on the batch that was drawn. A patient's gradient that is not a number stops the step.
 
 >>> from configs.schema import Model, Task
 >>> from strategies.privacy.plan import PrivacyPlan
 >>> from strategies.tasks.tabular import tabular_task
->>> plan = PrivacyPlan(clip_norm=1.0, noise_multiplier=1e-9, sampling_rate=1.0, steps_per_round=1, rounds=1,
+>>> plan = PrivacyPlan(clip_norm=1.0, noise_multiplier=1.0, sampling_rate=1.0, steps_per_round=1, rounds=1,
 ...                    delta=1e-5, expected_patients=1)
 >>> model = FlatModel(tabular_task(Task("binary", "disease"), Model("logistic"), inputs=1))
->>> engine = OpacusEngine(model, torch.optim.SGD(model.module.parameters(), lr=1.0), plan, torch.Generator())
+>>> engine = private_engine(model, plan, lambda size, deviation: torch.zeros(size))
 >>> x, y, patients = torch.tensor([[30.0], [40.0]]), torch.tensor([1.0, 1.0]), torch.tensor([0, 0])
->>> engine.noisy_gradient(x, y, patients, patients_in_batch=1)
->>> round(float(torch.cat([p.grad.flatten() for p in model.module.parameters()]).norm()), 4)  # one patient: 1 at most
+>>> round(float(engine.clipped_sum(x, y, patients, patients_in_batch=1).norm()), 4)  # one patient: 1 at most
 1.0
 """
 
-import warnings
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from typing import Literal, Protocol
 
 import torch
-from opacus.grad_sample import GradSampleModule
-from opacus.optimizers import DPOptimizer
 from torch import Tensor
-from torch.optim import Optimizer
 
+from configs.errors import RunError
+from strategies.privacy.layers import Built, Groups, Outer, Term, clip_factors, clipped_sums
 from strategies.privacy.plan import PrivacyPlan
 from strategies.tasks.gradients import FlatModel
 
-# Opacus hooks every layer; the first one has inputs without a gradient, which PyTorch mentions once a process.
-warnings.filterwarnings("ignore", message="Full backward hook is firing")
+Gaussian = Callable[[int, float], Tensor]  # (size, standard deviation) -> (size,) float32
 
 
-class OpacusEngine:
-    """Opacus's reference engine for one local fit. Use `close` when done, so that the model can train plainly again."""
+class Engine(Protocol):
+    """One local fit's private gradients. x: (rows, ...); y: (rows,); patients: (rows,), 0 to patients_in_batch - 1."""
 
-    def __init__(self, model: FlatModel, optimizer: Optimizer, plan: PrivacyPlan, noise: torch.Generator) -> None:
-        self._task = model.task
-        self._module = GradSampleModule(model.module, loss_reduction="sum")
-        self._optimizer = DPOptimizer(
-            optimizer,
-            noise_multiplier=plan.noise_multiplier,
-            max_grad_norm=plan.clip_norm,
-            expected_batch_size=plan.expected_patients,
-            loss_reduction="mean",
-            generator=noise,
-        )
+    def clipped_sum(self, x: Tensor, y: Tensor, patients: Tensor, *, patients_in_batch: int) -> Tensor:
+        """Sum of the patients' clipped gradients without noise, (parameters,): the very sum that training noises.
 
-    def noisy_gradient(self, x: Tensor, y: Tensor, patients: Tensor, *, patients_in_batch: int) -> None:
-        """Leave the noisy mean gradient in the parameters' `grad`.
-
-        Args:
-            x: (rows, inputs); y: (rows,); patients: (rows,) positions from 0 to patients_in_batch - 1.
+        Raises:
+            RunError: a patient's gradient is not finite.
         """
-        self._optimizer.zero_grad(set_to_none=True)
-        if len(x):
-            self._task.loss(self._module(x), y).sum().backward()  # type: ignore[no-untyped-call]
-        for parameter in self._module.parameters():
-            rows = parameter.grad_sample if len(x) else parameter.new_zeros((0, *parameter.shape))
-            parameter.grad_sample = _sum_by_patient(rows, patients, patients_in_batch)
-        self._optimizer.pre_step()
+
+    def noisy_gradient(self, x: Tensor, y: Tensor, patients: Tensor, *, patients_in_batch: int) -> Tensor:
+        """The noisy mean gradient, (parameters,): `clipped_sum` plus noise, over the plan's expected patients.
+
+        It is the model's `gradient`, overwritten.
+
+        Raises:
+            RunError: a patient's gradient is not finite; no gradient is left behind.
+        """
 
     def close(self) -> None:
-        """Take Opacus's hooks off the model again."""
-        self._module.remove_hooks()
-        for parameter in self._module.parameters():
-            parameter.grad_sample = parameter.summed_grad = None
+        """Leave the model as it was, so that it can train plainly again."""
 
 
-def _sum_by_patient(rows: Tensor, patients: Tensor, count: int) -> Tensor:
-    """(rows, *shape) -> (count, *shape): what one patient contributes, before it is clipped."""
-    if torch.equal(patients, torch.arange(count)):  # one row each
-        return rows
-    return rows.new_zeros((count, *rows.shape[1:])).index_add_(0, patients, rows)
+class NoisySum(ABC):
+    """What every engine shares: portions that fit into memory, the check, the noise, the divisor.
+
+    A batch of more than `rows_at_once` rows is worked through in portions of whole patients; a patient who alone has
+    more has the gradient of the rows added up portion by portion, and clipped as one. The sum is the same but for
+    rounding: within 1e-5 of the clip norm.
+    """
+
+    rows_at_once = 128
+
+    def __init__(
+        self, model: FlatModel, plan: PrivacyPlan, gaussian: Gaussian, *, rows_at_once: int | None = None
+    ) -> None:
+        self._model, self._plan, self._gaussian = model, plan, gaussian
+        self._rows_at_once = rows_at_once or self.rows_at_once
+
+    def clipped_sum(self, x: Tensor, y: Tensor, patients: Tensor, *, patients_in_batch: int) -> Tensor:
+        """See `Engine`."""
+        return self._checked_sum(x, y, patients, patients_in_batch).clone()
+
+    def noisy_gradient(self, x: Tensor, y: Tensor, patients: Tensor, *, patients_in_batch: int) -> Tensor:
+        """See `Engine`."""
+        gradient = self._checked_sum(x, y, patients, patients_in_batch)
+        noise = self._gaussian(len(gradient), self._plan.noise_multiplier * self._plan.clip_norm)
+        return gradient.add_(noise.to(gradient.device)).div_(self._plan.expected_patients)
+
+    def close(self) -> None:  # noqa: B027 - an engine that changes nothing has nothing to undo
+        """See `Engine`."""
+
+    @abstractmethod
+    def _sum_into_gradient(self, x: Tensor, y: Tensor, groups: Groups) -> None:
+        """Write the clipped sum of these patients into the model's `gradient`."""
+
+    def _checked_sum(self, x: Tensor, y: Tensor, patients: Tensor, count: int) -> Tensor:
+        gradient = self._model.gradient
+        if len(x) <= self._rows_at_once:
+            self._sum_into_gradient(x, y, Groups.of(patients, count))
+        else:
+            self._sum_in_portions(x, y, patients, count)
+        if not math.isfinite(float(gradient.sum())):
+            gradient.zero_()
+            raise RunError(
+                "expected finite gradients, found a patient's that is not finite, nothing is sent; "
+                "lower the study's learning_rate"
+            )
+        return gradient
+
+    def _sum_in_portions(self, x: Tensor, y: Tensor, patients: Tensor, count: int) -> None:
+        gradient, total = self._model.gradient, torch.zeros_like(self._model.gradient)
+        for rows, members in _portions(patients, count, self._rows_at_once):
+            if len(rows) <= self._rows_at_once:
+                self._sum_into_gradient(x[rows], y[rows], Groups.of(members, int(members[-1]) + 1))
+                total += gradient
+            else:
+                own = torch.zeros_like(gradient)
+                for part in torch.split(rows, self._rows_at_once):
+                    own += self._plain_sum(x[part], y[part])
+                total += own * clip_factors(own.square().sum(), self._plan.clip_norm)
+        gradient.copy_(total)
+
+    def _plain_sum(self, x: Tensor, y: Tensor) -> Tensor:
+        with torch.enable_grad():
+            return self._model.mean_gradient(x, y) * len(x)
+
+
+class ClosedForm(NoisySum):
+    """Linear stacks, without autograd: a row's gradient is an outer product at each layer."""
+
+    rows_at_once = 8192
+
+    def __init__(
+        self, model: FlatModel, plan: PrivacyPlan, gaussian: Gaussian, *, rows_at_once: int | None = None
+    ) -> None:
+        super().__init__(model, plan, gaussian, rows_at_once=rows_at_once)
+        self._clip = torch.tensor(plan.clip_norm, device=model.flat.device)
+
+    def _sum_into_gradient(self, x: Tensor, y: Tensor, groups: Groups) -> None:
+        factors = self._model.factors(x, y)
+        if groups.one_row_each:
+            self._sum_of_rows(factors)
+            return
+        terms: list[Term] = []
+        for read, back in factors:
+            shape = torch.Size((back.shape[1], read.shape[1]))
+            terms += [Outer(read[:, None], back[:, None], shape), Built(back)]
+        sums = clipped_sums(terms, groups, self._plan.clip_norm)
+        for view, found in zip(self._model.gradient_views, sums, strict=True):
+            view.copy_(found)
+
+    def _sum_of_rows(self, factors: list[tuple[Tensor, Tensor]]) -> None:
+        """Patients with one row each, which is the usual case and the shortest way: a dozen products and sums."""
+        views = self._model.gradient_views
+        norms: list[Tensor] = []
+        for read, back in factors:
+            own = _norms(back)  # (patients,): also the norm of the bias's gradient
+            norms += [own, own * _norms(read)]
+        weights = torch.div(self._clip, torch.linalg.vector_norm(torch.stack(norms), dim=0).add_(1e-6)).clamp_(max=1.0)
+        column = weights[:, None]
+        for i, (read, back) in enumerate(factors):
+            clipped = back * column
+            torch.mm(clipped.T, read, out=views[2 * i])
+            torch.sum(clipped, 0, out=views[2 * i + 1])
+
+
+def _norms(rows: Tensor) -> Tensor:
+    """Norm of each row: one call where calls are what costs, two where PyTorch's own is several times slower."""
+    return torch.linalg.vector_norm(rows, dim=1) if len(rows) <= 128 else (rows * rows).sum(1).sqrt_()
+
+
+def private_engine(
+    model: FlatModel, plan: PrivacyPlan, gaussian: Gaussian, name: Literal["auto", "opacus"] = "auto"
+) -> Engine:
+    """The cheapest exact engine for a model, or Opacus where the study asks for the reference.
+
+    Raises:
+        PrivacyError: a layer's gradient mixes patients; see compat.py.
+    """
+    if name == "auto" and model.is_linear_stack:
+        return ClosedForm(model, plan, gaussian)
+    from strategies.privacy.compat import require_separable
+
+    require_separable(model.module)
+    if name == "opacus":
+        from strategies.privacy.reference import OpacusEngine  # over a second to import
+
+        return OpacusEngine(model, plan, gaussian)
+    from strategies.privacy.bookkeeping import BookKeeping
+
+    return BookKeeping(model, plan, gaussian)
+
+
+def _portions(patients: Tensor, count: int, rows_at_once: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Row numbers and their patients, renumbered from 0: whole patients, as many as fit, in order; at least one."""
+    order = torch.argsort(patients, stable=True)
+    counts = torch.bincount(patients, minlength=count).tolist()
+    start = first = 0  # row and patient where the portion begins
+    rows = 0
+    for patient, own in enumerate(counts):
+        if rows and rows + own > rows_at_once:
+            yield order[start : start + rows], patients[order[start : start + rows]] - first
+            start, first, rows = start + rows, patient, 0
+        rows += own
+    if rows:
+        yield order[start:], patients[order[start:]] - first

@@ -22,7 +22,6 @@ False
 import hashlib
 import math
 import secrets
-from functools import cached_property
 
 import numpy as np
 import torch
@@ -59,15 +58,6 @@ class Randomness:
     def system(cls) -> "Randomness":
         """Streams that nobody can repeat: their whole state comes from the operating system."""
         return cls(CipherStream.system(), CipherStream.system(), secrets.randbits(128), is_seeded=False)
-
-    @cached_property
-    def noise(self) -> torch.Generator:
-        """PyTorch's generator, all 624 words of its state from the noise's stream: for Opacus's own engine."""
-        generator = torch.Generator()
-        state = generator.get_state()  # 24 bytes of counters, then each word as eight bytes
-        words = self._noise.words(624) & np.uint64(2**32 - 1)
-        state[24 : 24 + 8 * 624] = torch.from_numpy(words.view(np.uint8))
-        return generator.set_state(state)
 
     def poisson(self, patients: int, rate: float) -> NDArray[np.int64]:
         """Each patient independently with probability `rate`, to the last bit of the float: sorted positions.

@@ -12,14 +12,32 @@ layer replace PyTorch's graph: about half the time of a plain step at these size
 """
 
 from collections.abc import Mapping
+from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from configs.wire import ArraySpec
 from strategies.arrays import Arrays
-from strategies.tasks.tabular import TabularTask
+
+
+class Trainable(Protocol):
+    """What a model needs to be trained: TabularTask is one. Losses are of each row, never of the batch."""
+
+    @property
+    def parameters(self) -> Mapping[str, ArraySpec]:
+        """Name -> (shape, dtype) of the model's parameters, in its order."""
+
+    def build(self) -> nn.Module:
+        """A model with arbitrary parameters."""
+
+    def loss(self, outputs: Tensor, y: Tensor) -> Tensor:
+        """Loss of each row: (rows, outputs), (rows,) -> (rows,)."""
+
+    def residual(self, outputs: Tensor, y: Tensor) -> Tensor:
+        """Derivative of each row's loss with respect to its outputs; asked of linear stacks alone."""
 
 
 class FlatModel:
@@ -28,59 +46,81 @@ class FlatModel:
     `flat` and `gradient` are (parameters,) float32; `module` reads and autograd writes through views of them.
     """
 
-    def __init__(self, task: TabularTask) -> None:
+    def __init__(self, task: Trainable, device: str = "cpu") -> None:
         self.task = task
-        self.module = task.build()
+        self.module = task.build().to(device)
         self.names = list(task.parameters)
         parameters = list(self.module.parameters())
         size = sum(p.numel() for p in parameters)
-        self.flat, self.gradient = nn.Parameter(torch.zeros(size)), torch.zeros(size)
+        self.flat, self.gradient = nn.Parameter(torch.zeros(size, device=device)), torch.zeros(size, device=device)
         self.flat.grad = self.gradient
         self._views: list[Tensor] = []
-        self._gradient_views: list[Tensor] = []
+        self.gradient_views: list[Tensor] = []
         start = 0
         for parameter in parameters:
             span = slice(start, start + parameter.numel())
             parameter.data = self.flat.data[span].view_as(parameter)
             parameter.grad = self.gradient[span].view_as(parameter)
             self._views.append(parameter.data)
-            self._gradient_views.append(parameter.grad)
+            self.gradient_views.append(parameter.grad)
             start = span.stop
-        self._numpy = self.flat.data.numpy()
-        self._is_linear_stack = all(isinstance(layer, nn.Linear | nn.ReLU) for layer in self.module)
+        self.is_linear_stack = _is_linear_stack(self.module)
+        self._weights, self._biases = self._views[0::2], self._views[1::2]  # of a linear stack
+        self._transposed = [weight.T for weight in self._weights] if self.is_linear_stack else []
 
     def restore_gradients(self) -> None:
         """Point the parameters' `grad` at the flat gradient again, after an engine put its own tensors there."""
-        for parameter, view in zip(self.module.parameters(), self._gradient_views, strict=True):
+        for parameter, view in zip(self.module.parameters(), self.gradient_views, strict=True):
             parameter.grad = view
 
     def load(self, arrays: Mapping[str, NDArray[np.float32]]) -> None:
         """Copy named arrays in; they have been checked against `task.parameters`."""
-        np.concatenate([arrays[name].reshape(-1) for name in self.names], out=self._numpy)
+        flat = np.concatenate([arrays[name].reshape(-1) for name in self.names])
+        self.flat.data.copy_(torch.from_numpy(flat))
 
     def arrays(self) -> Arrays:
         """Copies of the parameters by name."""
-        return {name: view.numpy().copy() for name, view in zip(self.names, self._views, strict=True)}
+        return {name: view.cpu().numpy().copy() for name, view in zip(self.names, self._views, strict=True)}
 
     def mean_gradient(self, x: Tensor, y: Tensor) -> Tensor:
         """Gradient of the mean loss over rows: x (rows, inputs), y (rows,) -> `gradient`, overwritten."""
-        if self._is_linear_stack:
+        if self.is_linear_stack:
             self._closed_form(x, y)
         else:
             self.gradient.zero_()
             self.task.loss(self.module(x), y).mean().backward()  # type: ignore[no-untyped-call]
         return self.gradient
 
-    @torch.no_grad()
+    def factors(self, x: Tensor, y: Tensor, divisor: int = 1) -> list[tuple[Tensor, Tensor]]:
+        """Of each linear layer what it read, (rows, in), and the loss's derivative there over `divisor`, (rows, out).
+
+        A row's gradient is the outer product of the two, and its bias's is the second. For linear stacks alone.
+        """
+        read = [x]
+        for weight, bias in zip(self._transposed[:-1], self._biases[:-1], strict=True):
+            read.append(torch.addmm(bias, read[-1], weight).relu_())
+        outputs = torch.addmm(self._biases[-1], read[-1], self._transposed[-1])
+        back = [self.task.residual(outputs, y)]
+        if divisor != 1:
+            back[0].div_(divisor)
+        for weight, before in zip(self._weights[:0:-1], read[:0:-1], strict=True):
+            back.append(torch.mm(back[-1], weight).mul_(before > 0))
+        return list(zip(read, reversed(back), strict=True))
+
     def _closed_form(self, x: Tensor, y: Tensor) -> None:
-        weights, biases = self._views[0::2], self._views[1::2]
-        inputs = [x]  # what each linear layer reads: (rows, its inputs)
-        for weight, bias in zip(weights[:-1], biases[:-1], strict=True):
-            inputs.append(torch.addmm(bias, inputs[-1], weight.T).relu_())
-        outputs = torch.addmm(biases[-1], inputs[-1], weights[-1].T)
-        back = self.task.residual(outputs, y).div_(len(x))  # (rows, outputs of the layer)
-        for i in range(len(weights) - 1, -1, -1):
-            torch.mm(back.T, inputs[i], out=self._gradient_views[2 * i])
-            torch.sum(back, 0, out=self._gradient_views[2 * i + 1])
-            if i:
-                back = (back @ weights[i]).mul_(inputs[i] > 0)
+        for i, (read, back) in enumerate(self.factors(x, y, len(x))):
+            torch.mm(back.T, read, out=self.gradient_views[2 * i])
+            torch.sum(back, 0, out=self.gradient_views[2 * i + 1])
+
+
+def _is_linear_stack(module: nn.Module) -> bool:
+    """Linear layers with biases, one ReLU between two, nothing else, all trained."""
+    if type(module) is not nn.Sequential or not all(p.requires_grad for p in module.parameters()):
+        return False
+    layers = list(module)
+    linear, between = layers[0::2], layers[1::2]
+    return (
+        len(linear) == len(between) + 1
+        and all(type(layer) is nn.Linear and layer.bias is not None for layer in linear)
+        and all(type(layer) is nn.ReLU for layer in between)
+    )

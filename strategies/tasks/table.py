@@ -68,12 +68,18 @@ class Encoded:
         spans = [np.arange(self.starts[p], self.starts[p + 1]) for p in chosen]
         return np.concatenate(spans) if spans else np.empty(0, np.int64)
 
+    def rows_and_patients(self, chosen: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Row numbers of the chosen patients, and whose they are: positions from 0 in the order given."""
+        owners = np.arange(len(chosen))
+        if not self.one_row_each:
+            owners = np.repeat(owners, (self.starts[1:] - self.starts[:-1])[chosen])
+        return self.rows_of(chosen), owners
+
     def subset(self, chosen: NDArray[np.int64]) -> "Encoded":
         """The same for some patients, renumbered from 0 in the order given."""
-        rows = self.rows_of(chosen)
+        rows, patients = self.rows_and_patients(chosen)
         lengths = (self.starts[1:] - self.starts[:-1])[chosen]
         starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-        patients = np.repeat(np.arange(len(chosen)), lengths)
         return replace(self, x=self.x[rows], y=self.y[rows], patients=patients, starts=starts)
 
 

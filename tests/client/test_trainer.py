@@ -9,8 +9,10 @@ from builders import flat, patients, random_arrays, same_bits
 
 from client.trainer import Trainer
 from configs.schema import Local, Model, Task
+from strategies.privacy.gradients import Engine, Gaussian, private_engine
 from strategies.privacy.plan import PrivacyPlan
 from strategies.privacy.randomness import Randomness
+from strategies.tasks.gradients import FlatModel
 from strategies.tasks.table import Encoded
 from strategies.tasks.tabular import tabular_task
 
@@ -215,3 +217,21 @@ def test_every_patient_is_in_one_batch_of_a_pass() -> None:
         loss = TASK.loss(model(x[rows]), y[rows]).mean()
         total += torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(model.parameters()))])
     np.testing.assert_allclose(one_pass, -1e-4 * total.numpy(), rtol=0.02, atol=3e-7)
+
+
+@pytest.mark.parametrize("people", [PEOPLE, MANY_ROWS], ids=["one row each", "several rows"])
+def test_the_reference_engine_trains_the_same_model(people: Encoded) -> None:
+    ours, reference = (fit(Local(5, 0.2, engine=name), people, plan=PLAN) for name in ("auto", "opacus"))
+    np.testing.assert_allclose(flat(ours), flat(reference), atol=1e-5)
+
+
+def test_an_audit_may_bring_its_own_engine() -> None:
+    seen = []
+
+    def watched(model: FlatModel, plan: PrivacyPlan, gaussian: Gaussian, name: str) -> Engine:
+        seen.append(name)
+        return private_engine(model, plan, lambda size, deviation: torch.zeros(size), name)
+
+    silent = fit(Local(5, 0.2), plan=PLAN, trainer=Trainer(TASK, engine=watched))
+    assert seen == ["auto"]
+    assert not same_bits(silent, fit(Local(5, 0.2), plan=PLAN))

@@ -98,6 +98,7 @@ BAD: list[tuple[str, object, str]] = [
     ("training.local.batch_size", 100, "batch_size: expected at most the 30 training patients that switzerland"),
     ("training.local.batch_size", 0, "training.local.batch_size"),
     ("training.local.batch_size", "all", "training.local.batch_size: expected an integer from 1, or full"),
+    ("training.local.engine", "opakus", "training.local.engine: expected one of auto, opacus, .* 'opacus'"),
     ("training.local.learning_rate", 0, "training.local.learning_rate"),
     ("training.local.steps", 3, "training.local.steps: expected either steps or epochs, found both"),
     ("training.quorum", 5, "training.quorum: expected an integer from 1 to 4"),
@@ -131,6 +132,20 @@ def test_a_mistake_is_told_with_its_place_and_what_was_expected(path: str, value
 
 def test_privacy_settings_without_privacy_are_a_mistake() -> None:
     assert problems(changed(put("privacy.mode", "none")))[0].startswith("privacy.epsilon: expected nothing with mode")
+
+
+def test_an_engine_without_privacy_is_a_mistake() -> None:
+    values = changed(put("privacy", {"mode": "none"}), put("training.local.engine", "opacus"))
+    assert problems(values) == ("training.local.engine: expected nothing without privacy, found 'opacus'; remove it",)
+
+
+@pytest.mark.parametrize("mode", ["local", "none"])
+def test_a_study_with_an_engine_or_without_reads_back_from_its_canonical_form(mode: str) -> None:
+    privacy = document()["privacy"] if mode == "local" else {"mode": "none"}
+    for engine in ("auto", "opacus") if mode == "local" else ("auto",):
+        study = study_from(changed(put("privacy", privacy), put("training.local.engine", engine)))
+        assert study_from(json.loads(study.canonical)) == study
+        assert study.training.local.engine == engine
 
 
 def test_a_regression_cannot_use_a_logistic_model() -> None:

@@ -1,4 +1,7 @@
-"""One private step against plain autograd, patient by patient, and its noise against its promised size."""
+"""One private step against plain autograd, patient by patient, on every engine; its noise against its promised size."""
+
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -8,15 +11,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from client.trainer import Trainer
+from configs.errors import RunError
 from configs.schema import Local, Model, Task
-from strategies.privacy.gradients import OpacusEngine
+from strategies.privacy.bookkeeping import BookKeeping
+from strategies.privacy.gradients import ClosedForm, NoisySum, private_engine
 from strategies.privacy.plan import PrivacyPlan
 from strategies.privacy.randomness import Randomness
+from strategies.privacy.reference import OpacusEngine
 from strategies.tasks.gradients import FlatModel
 from strategies.tasks.table import Encoded
 from strategies.tasks.tabular import TabularTask, tabular_task
 
 SILENT = 1e-9  # a noise multiplier too small to be seen
+ENGINES: dict[str, type[NoisySum]] = {"closed form": ClosedForm, "book-keeping": BookKeeping, "opacus": OpacusEngine}
 TASKS = {
     "logistic": tabular_task(Task("binary", "y"), Model("logistic"), inputs=3),
     "mlp": tabular_task(Task("binary", "y"), Model("mlp", (5, 4)), inputs=3),
@@ -34,17 +41,35 @@ def plan_of(clip: float, noise: float = SILENT, expected: float = 1.0) -> Privac
 class Steps:
     """A model with an engine around it, whose private gradient can be asked for."""
 
-    def __init__(self, task: TabularTask, plan: PrivacyPlan, *, model_seed: int = 0, noise_seed: int = 0) -> None:
+    def __init__(
+        self,
+        task: TabularTask,
+        plan: PrivacyPlan,
+        engine: type[NoisySum] = ClosedForm,
+        *,
+        model_seed: int = 0,
+        noise_seed: int = 0,
+        rows_at_once: int | None = None,
+    ) -> None:
         self.model = FlatModel(task)
         self.model.load(random_arrays(task.parameters, model_seed))
-        self.parameters = list(self.model.module.parameters())
-        generator = torch.Generator().manual_seed(noise_seed)
-        self.engine = OpacusEngine(self.model, torch.optim.SGD(self.parameters, lr=1.0), plan, generator)
+        chance = torch.Generator().manual_seed(noise_seed)
+        self.engine = engine(
+            self.model,
+            plan,
+            lambda size, deviation: torch.normal(0.0, deviation, (size,), generator=chance),
+            rows_at_once=rows_at_once,
+        )
 
     def gradient(self, batch: Encoded) -> torch.Tensor:
-        x, y, who = torch.from_numpy(batch.x), torch.from_numpy(batch.y), torch.from_numpy(batch.patients)
-        self.engine.noisy_gradient(x, y, who, patients_in_batch=batch.count)
-        return torch.cat([p.grad.flatten() for p in self.parameters])
+        return self.engine.noisy_gradient(*tensors(batch), patients_in_batch=batch.count).clone()
+
+    def clipped_sum(self, batch: Encoded) -> torch.Tensor:
+        return self.engine.clipped_sum(*tensors(batch), patients_in_batch=batch.count)
+
+
+def tensors(batch: Encoded) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    return torch.from_numpy(batch.x), torch.from_numpy(batch.y), torch.from_numpy(batch.patients)
 
 
 def cohort_for(task: TabularTask, count: int, rows_each: int | list[int] = 1, *, scale: float = 1.0) -> Encoded:
@@ -65,15 +90,16 @@ def by_hand(task: TabularTask, batch: Encoded, clip: float, model_seed: int = 0)
     return total
 
 
+@pytest.mark.parametrize("engine", ENGINES.values(), ids=ENGINES)
 @pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)
 @pytest.mark.parametrize("clip", [0.05, 1.0, 1000.0])
 @pytest.mark.parametrize("rows_each", [1, [2, 1, 4, 1, 3, 1, 2]], ids=["one row each", "several rows"])
 def test_the_sum_is_that_of_each_patients_clipped_gradient(
-    task: TabularTask, clip: float, rows_each: int | list[int]
+    engine: type[NoisySum], task: TabularTask, clip: float, rows_each: int | list[int]
 ) -> None:
     batch = cohort_for(task, 7, rows_each, scale=3.0)
     torch.testing.assert_close(
-        Steps(task, plan_of(clip)).gradient(batch), by_hand(task, batch, clip), rtol=1e-4, atol=1e-5
+        Steps(task, plan_of(clip), engine).gradient(batch), by_hand(task, batch, clip), rtol=1e-4, atol=1e-5
     )
 
 
@@ -196,10 +222,81 @@ def test_a_second_private_fit_gives_the_bits_of_a_first_one() -> None:
 
 
 def test_closing_takes_every_hook_and_every_patients_gradient_away() -> None:
-    steps = Steps(TASKS["mlp"], plan_of(1.0))
+    steps = Steps(TASKS["mlp"], plan_of(1.0), OpacusEngine)
     steps.gradient(cohort_for(TASKS["mlp"], 3))
     layers = list(steps.model.module)
     assert any(layer._forward_hooks for layer in layers)
     steps.engine.close()
     assert not any(layer._forward_hooks or layer._backward_hooks for layer in layers)
-    assert all(p.grad_sample is None and p.summed_grad is None for p in steps.parameters)
+    assert all(p.grad_sample is None and p.summed_grad is None for p in steps.model.module.parameters())
+
+
+@pytest.mark.parametrize("engine", ENGINES.values(), ids=ENGINES)
+@pytest.mark.parametrize("rows_at_once", [1, 3, 8])
+@pytest.mark.parametrize("rows_each", [1, [9, 1, 2, 30, 1, 1]], ids=["one row each", "several rows"])
+def test_a_large_batch_in_small_portions_gives_the_same_sum(
+    engine: type[NoisySum], rows_at_once: int, rows_each: int | list[int]
+) -> None:
+    task, clip = TASKS["mlp"], 0.5
+    batch = cohort_for(task, 6, rows_each, scale=3.0)
+    whole = Steps(task, plan_of(clip), engine).clipped_sum(batch)
+    portions = Steps(task, plan_of(clip), engine, rows_at_once=rows_at_once).clipped_sum(batch)
+    assert float((whole - portions).norm()) <= 1e-5 * clip
+
+
+def test_a_patient_with_ten_thousand_rows_weighs_the_clip() -> None:
+    batch = cohort_for(TASKS["mlp"], 3, [2, 10_000, 1])
+    found = Steps(TASKS["mlp"], plan_of(0.1)).clipped_sum(batch)
+    torch.testing.assert_close(found, by_hand(TASKS["mlp"], batch, 0.1), rtol=1e-3, atol=1e-5)
+
+
+def test_a_patient_without_rows_between_others_is_no_one() -> None:
+    x, y = torch.ones(4, 3), torch.ones(4)
+    for rows_at_once in (None, 1):
+        steps = Steps(TASKS["logistic"], plan_of(0.1), rows_at_once=rows_at_once)
+        odd = steps.engine.clipped_sum(x, y, torch.tensor([1, 1, 3, 3]), patients_in_batch=6)
+        even = steps.engine.clipped_sum(x, y, torch.tensor([0, 0, 1, 1]), patients_in_batch=2)
+        torch.testing.assert_close(odd, even)
+
+
+@pytest.mark.parametrize("engine", [ClosedForm, BookKeeping])
+def test_rows_that_cancel_are_clipped_by_what_is_left_of_them(engine: type[NoisySum]) -> None:
+    """Two rows of opposite gradients of about 1e4 leave a small sum, which Gram matrices in float32 cannot see."""
+    task = tabular_task(Task("regression", "y", minimum=0.0, maximum=1.0), Model("mlp", (64, 64)), inputs=64)
+    x = np.random.default_rng(0).uniform(-1, 1, (1, 64)).astype(np.float32).repeat(2, 0) * 30
+    steps = Steps(task, plan_of(1.0), engine)
+    outputs = float(steps.model.module(torch.from_numpy(x)).detach()[0, 0])
+    y = np.array([outputs - 500.0, outputs + 500.0], np.float32)
+    batch = Encoded(x, y, np.zeros(2, np.int64), np.array([0, 2]))
+    assert float(steps.clipped_sum(batch).norm()) <= 1.0 + 1e-5
+
+
+@pytest.mark.parametrize("engine", ENGINES.values(), ids=ENGINES)
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_gradient_that_is_not_finite_releases_nothing(engine: type[NoisySum], bad: float) -> None:
+    steps, batch = Steps(TASKS["mlp"], plan_of(1.0), engine), cohort_for(TASKS["mlp"], 4)
+    batch.x[2, 0] = bad
+    with pytest.raises(RunError, match="not finite, nothing is sent"):
+        steps.gradient(batch)
+    assert not steps.model.gradient.any()
+
+
+@pytest.mark.parametrize("engine", ENGINES.values(), ids=ENGINES)
+def test_what_training_noises_is_the_clipped_sum_itself(engine: type[NoisySum]) -> None:
+    batch = cohort_for(TASKS["mlp"], 5)
+    steps = Steps(TASKS["mlp"], plan_of(1.0, noise=2.0, expected=8.0), engine, noise_seed=3)
+    noise = torch.normal(0.0, 2.0, (len(steps.model.flat),), generator=torch.Generator().manual_seed(3))
+    assert torch.equal(steps.gradient(batch), (steps.clipped_sum(batch) + noise) / 8.0)
+
+
+def test_a_linear_stack_gets_the_closed_form_and_the_reference_where_it_is_asked_for() -> None:
+    def made(name: str) -> object:
+        return private_engine(FlatModel(TASKS["mlp"]), plan_of(1.0), lambda size, _: torch.zeros(size), name)
+
+    assert isinstance(made("auto"), ClosedForm)
+    assert isinstance(made("opacus"), OpacusEngine)
+
+
+def test_the_closed_form_does_not_import_opacus() -> None:
+    code = "import sys, client.trainer, strategies.privacy.gradients; sys.exit('opacus' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

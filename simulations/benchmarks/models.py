@@ -1,0 +1,139 @@
+"""Models for the benchmarks and for tests of the private engines; no study can name them.
+
+A convolutional network for 28x28 images, a ResNet18 with GroupNorm for 64x64 ones, a small Transformer over tokens, and
+`Network`, which lets a FlatModel train any of them.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from configs.wire import ArraySpec
+from strategies.tasks.gradients import FlatModel
+
+CLASSES = 10
+
+
+@dataclass(frozen=True)
+class Network:
+    """A classifier as FlatModel trains one; `make` builds it under the same seed each time."""
+
+    make: Callable[[], nn.Module]
+
+    def build(self) -> nn.Module:
+        """The model with its default initialisation."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            return self.make()
+
+    @cached_property
+    def parameters(self) -> Mapping[str, ArraySpec]:
+        """Name -> (shape, dtype)."""
+        return {name: (tuple(p.shape), "float32") for name, p in self.build().named_parameters()}
+
+    def loss(self, outputs: Tensor, y: Tensor) -> Tensor:
+        """Cross-entropy of each row."""
+        return functional.cross_entropy(outputs, y, reduction="none")
+
+    def residual(self, outputs: Tensor, y: Tensor) -> Tensor:
+        """Its derivative with respect to the outputs."""
+        return outputs.softmax(1) - functional.one_hot(y, outputs.shape[1])
+
+    def flat_model(self) -> FlatModel:
+        """The model with its parameters in one vector."""
+        model = FlatModel(self)
+        model.load({name: p.detach().numpy() for name, p in self.build().named_parameters()})
+        return model
+
+
+def cnn() -> nn.Module:
+    """Two convolutions and two linear layers, for (rows, 1, 28, 28)."""
+    return nn.Sequential(
+        *(nn.Conv2d(1, 16, 8, stride=2, padding=3), nn.ReLU(), nn.MaxPool2d(2, stride=1)),
+        *(nn.Conv2d(16, 32, 4, stride=2), nn.ReLU(), nn.MaxPool2d(2, stride=1)),
+        *(nn.Flatten(), nn.Linear(512, 32), nn.ReLU(), nn.Linear(32, CLASSES)),
+    )
+
+
+class Residual(nn.Module):
+    """Two 3x3 convolutions beside a short cut, with GroupNorm."""
+
+    def __init__(self, before: int, after: int, stride: int, groups: int = 16) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            *(nn.Conv2d(before, after, 3, stride, padding=1, bias=False), nn.GroupNorm(groups, after), nn.ReLU()),
+            *(nn.Conv2d(after, after, 3, padding=1, bias=False), nn.GroupNorm(groups, after)),
+        )
+        self.cut = nn.Sequential()
+        if stride != 1 or before != after:
+            self.cut = nn.Sequential(nn.Conv2d(before, after, 1, stride, bias=False), nn.GroupNorm(groups, after))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(rows, before, height, width) -> (rows, after, height / stride, width / stride)."""
+        return functional.relu(self.body(x) + self.cut(x))
+
+
+def resnet18() -> nn.Module:
+    """For (rows, 3, 64, 64)."""
+    widths = [(64, 1), (64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), (512, 1)]
+    blocks, before = [], 64
+    for after, stride in widths:
+        blocks.append(Residual(before, after, stride))
+        before = after
+    return nn.Sequential(
+        *(nn.Conv2d(3, 64, 7, 2, 3, bias=False), nn.GroupNorm(16, 64), nn.ReLU(), nn.MaxPool2d(3, 2, padding=1)),
+        *(*blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, CLASSES)),
+    )
+
+
+class Attention(nn.Module):
+    """Self-attention with linear projections."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.query, self.key, self.value, self.out = (nn.Linear(width, width) for _ in range(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(rows, tokens, width) -> the same shape."""
+        q, k, v = (
+            f(x).unflatten(2, (self.heads, -1)).transpose(1, 2) for f in (self.query, self.key, self.value)
+        )  # (rows, heads, tokens, width / heads)
+        weights = (q @ k.transpose(2, 3) / q.shape[3] ** 0.5).softmax(3)
+        found: Tensor = self.out((weights @ v).transpose(1, 2).flatten(2))
+        return found
+
+
+class Block(nn.Module):
+    """Attention and a two-layer network, each after a LayerNorm."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.first, self.attention = nn.LayerNorm(width), Attention(width, heads)
+        self.second = nn.LayerNorm(width)
+        self.network = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(rows, tokens, width) -> the same shape."""
+        x = x + self.attention(self.first(x))
+        found: Tensor = x + self.network(self.second(x))
+        return found
+
+
+class Transformer(nn.Module):
+    """Tokens (rows, tokens) -> classes, by the mean over tokens."""
+
+    def __init__(self, words: int = 1000, width: int = 128, heads: int = 4, layers: int = 2) -> None:
+        super().__init__()
+        self.words = nn.Embedding(words, width)
+        self.blocks = nn.Sequential(*(Block(width, heads) for _ in range(layers)))
+        self.norm, self.out = nn.LayerNorm(width), nn.Linear(width, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(rows, tokens) -> (rows, classes)."""
+        found: Tensor = self.out(self.norm(self.blocks(self.words(x))).mean(1))
+        return found

@@ -1,0 +1,123 @@
+"""Private gradients of any model in one backward pass.
+
+Every layer's inputs are noted on the way forward and what comes back at its outputs on the way backward; weights are
+left out of that pass. From both follow each patient's squared norm and then the clipped sum, layer by layer
+(strategies/privacy/layers.py; book-keeping: Bu et al. 2022, arXiv 2210.00038).
+
+Attention is private where its projections are linear layers (one's own, or those of Opacus's DPMultiheadAttention);
+nn.MultiheadAttention hides them in one function, so compat.py refuses it and names the replacement.
+
+>>> from configs.schema import Model, Task
+>>> from strategies.privacy.plan import PrivacyPlan
+>>> from strategies.tasks.tabular import tabular_task
+>>> plan = PrivacyPlan(clip_norm=1.0, noise_multiplier=1.0, sampling_rate=1.0, steps_per_round=1, rounds=1,
+...                    delta=1e-5, expected_patients=1)
+>>> model = FlatModel(tabular_task(Task("binary", "disease"), Model("logistic"), inputs=1))
+>>> engine = BookKeeping(model, plan, lambda size, deviation: torch.zeros(size))
+>>> x, y, patients = torch.tensor([[30.0], [40.0]]), torch.tensor([1.0, 1.0]), torch.tensor([0, 0])
+>>> round(float(engine.clipped_sum(x, y, patients, patients_in_batch=1).norm()), 4)
+1.0
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from configs.errors import PrivacyError
+from strategies.privacy.gradients import Gaussian, NoisySum
+from strategies.privacy.layers import Groups, Term, add_up, clipped_sums, is_known, terms_of
+from strategies.privacy.plan import PrivacyPlan
+from strategies.tasks.gradients import FlatModel
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """One call of a layer; `version` tells whether its output was overwritten since."""
+
+    name: str
+    layer: nn.Module
+    inputs: tuple[Tensor, ...]
+    output: Tensor
+    version: int
+
+
+class BookKeeping(NoisySum):
+    """One forward and one backward pass for the clipped sum; layers that we do not know are built by Opacus."""
+
+    def __init__(
+        self, model: FlatModel, plan: PrivacyPlan, gaussian: Gaussian, *, rows_at_once: int | None = None
+    ) -> None:
+        super().__init__(model, plan, gaussian, rows_at_once=rows_at_once)
+        self._calls: list[_Call] = []
+        self._listening = self._copying = self._is_checked = False
+        self._views: dict[Tensor, Tensor] = dict(zip(model.module.parameters(), model.gradient_views, strict=True))
+        self._handles = [layer.register_forward_hook(self._note) for layer in trainable_layers(model.module)]
+        self._names = {layer: name for name, layer in model.module.named_modules()}
+
+    def close(self) -> None:
+        """Take the hooks off the model again."""
+        for handle in self._handles:
+            handle.remove()
+
+    def _note(self, layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
+        if not self._listening:
+            return None
+        call = _Call(self._names[layer], layer, tuple(i.detach() for i in inputs), output, output._version)
+        self._calls.append(call)
+        return output.clone() if self._copying else None
+
+    def _sum_into_gradient(self, x: Tensor, y: Tensor, groups: Groups) -> None:
+        if not self._is_checked and len(x):
+            self._check_rows_come_first(x)
+        terms = add_up(self._terms(x, y))
+        self._model.gradient.zero_()  # of parameters that nobody used
+        order: list[Term] = list(terms.values())
+        for parameter, found in zip(terms, clipped_sums(order, groups, self._plan.clip_norm), strict=True):
+            self._views[parameter].copy_(found)
+
+    def _terms(self, x: Tensor, y: Tensor) -> list[tuple[Tensor, Term]]:
+        with torch.enable_grad():
+            calls, outputs = self._forward(x)
+            if any(call.output._version != call.version for call in calls):  # an in-place activation overwrote it
+                self._copying = True
+                calls, outputs = self._forward(x)
+            loss = self._model.task.loss(outputs, y).sum()
+            back = torch.autograd.grad(loss, [call.output for call in calls], allow_unused=True)
+        found: list[tuple[Tensor, Term]] = []
+        for call, own in zip(calls, back, strict=True):
+            if own is not None:
+                found += terms_of(call.layer, call.inputs, own)
+        return found
+
+    def _forward(self, x: Tensor) -> tuple[list[_Call], Tensor]:
+        self._calls, self._listening = [], True
+        try:
+            outputs = self._model.module(x)
+        finally:
+            self._listening = False
+        calls, self._calls = self._calls, []
+        return calls, outputs
+
+    def _check_rows_come_first(self, x: Tensor) -> None:
+        """A layer that reads no rows (a table of positions) or not first gives no gradient of a row: two sizes tell."""
+        for rows in (2, 3):
+            with torch.no_grad():
+                calls, _ = self._forward(x[:1].expand(rows, *x.shape[1:]))
+            for call in calls:
+                if len(call.output) != rows or len(call.inputs[0]) != rows:
+                    raise PrivacyError(
+                        f"model: expected layer {call.name!r} ({type(call.layer).__name__}) to read and return a row "
+                        f"first for each of {rows} rows, found {len(call.inputs[0])} and {len(call.output)}; its "
+                        "gradient cannot be told apart by patient. Put the rows first, and expand shared inputs to rows"
+                    )
+        self._is_checked = True
+
+
+def trainable_layers(module: nn.Module) -> list[nn.Module]:
+    """Layers with trainable parameters of their own; one of an unknown type stands for everything inside it."""
+    own = any(p.requires_grad for p in module.parameters(recurse=False))
+    if own and not is_known(module):
+        return [module]
+    inner = [layer for child in module.children() for layer in trainable_layers(child)]
+    return list(dict.fromkeys([module, *inner] if own else inner))

@@ -1,0 +1,380 @@
+"""Per-patient gradients of one layer: their squared norms and their weighted sum, by the cheapest exact way.
+
+For most layers a row's gradient is a sum of outer products over positions (pixels, tokens): what came back times
+what went in. Its norm needs no gradient: it follows from the Gram matrices of both factors (ghost norm: Li et al. 2021,
+arXiv 2110.05679, section 4), and the weighted sum of everybody's is one product with the weights folded in
+(book-keeping: Bu et al. 2022, arXiv 2210.00038, section 3). Where positions are many and the weight is small, building
+each patient's gradient costs less; `Outer` compares both. Rows of one patient are further positions of the same sum.
+
+Gram matrices lose digits where a patient's terms cancel: then that layer's gradients are built after all, so that the
+norm that is clipped is the norm of what is added up.
+
+>>> groups = Groups.of(torch.tensor([0, 0]), 1)  # one patient with two rows
+>>> outer = Outer(torch.tensor([[[3.0, 0.0]], [[0.0, 4.0]]]), torch.ones(2, 1, 1), torch.Size([1, 2]))
+>>> outer.squares(groups).norms.tolist(), outer.weighted_sum(groups, torch.tensor([0.5])).tolist()
+([25.0], [[1.5, 2.0]])
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.grad import conv2d_weight
+
+from configs.errors import PrivacyError
+
+_MOVE = 8  # one number moved costs about as much as eight multiplied and added
+_KEPT = 1 << 25  # numbers of built gradients that a layer may keep between norm and sum: 128 MB
+_BUILT = 1 << 23  # numbers of gradients that are built at once where they are not kept: 32 MB
+_CANCELLATION = 32.0  # squared norms of the terms over that of their sum, beyond which single precision is not trusted
+
+
+@lru_cache(maxsize=1024)
+def positions(count: int) -> Tensor:
+    """0 to count - 1, always the same tensor: an engine that is given it need not look whether a row is a patient."""
+    return torch.arange(count)
+
+
+@dataclass(frozen=True)
+class Groups:
+    """Which rows are whose: `patients` is (rows,), positions from 0 to `count` - 1."""
+
+    patients: Tensor
+    count: int
+    one_row_each: bool
+
+    @classmethod
+    def of(cls, patients: Tensor, count: int) -> "Groups":
+        """From what an engine is given."""
+        return cls(patients, count, patients is positions(count) or _counts_up(patients, count))
+
+    def sum(self, rows: Tensor) -> Tensor:
+        """(rows, ...) -> (count, ...): each patient's rows added up."""
+        if self.one_row_each:
+            return rows
+        return rows.new_zeros((self.count, *rows.shape[1:])).index_add_(0, self.patients, rows)
+
+    def of_rows(self, values: Tensor) -> Tensor:
+        """(count,) -> (rows,): each row's patient's value."""
+        return values if self.one_row_each else values[self.patients]
+
+    @cached_property
+    def buckets(self) -> list[tuple[Tensor, Tensor, Tensor]]:
+        """Patients of about as many rows, padded to a power of two.
+
+        Each is patients (p,), their row numbers (p, rows), and which of those are real (p, rows).
+        """
+        who = self.patients.cpu().numpy()
+        counts = np.bincount(who, minlength=self.count)
+        order = np.argsort(who, kind="stable")
+        starts = np.cumsum(counts) - counts
+        sizes = np.where(counts > 0, 1 << np.ceil(np.log2(np.maximum(counts, 1))).astype(np.int64), 0)
+        found = []
+        for size in np.unique(sizes[sizes > 0]):
+            chosen = np.flatnonzero(sizes == size)
+            place = np.arange(size)[None, :]
+            real = place < counts[chosen, None]
+            rows = order[starts[chosen, None] + np.where(real, place, 0)]
+            who_, rows_, real_ = (torch.from_numpy(a).to(self.patients.device) for a in (chosen, rows, real))
+            found.append((who_, rows_, real_))
+        return found
+
+
+@dataclass(frozen=True)
+class Squares:
+    """Of each patient, (count,): the squared norm, and the squares of its terms where rounding of their sum counts."""
+
+    norms: Tensor
+    terms: Tensor | None = None
+
+
+class Term(Protocol):
+    """The gradients of one parameter. `squares` comes before `weighted_sum`, which may use what it kept."""
+
+    def squares(self, groups: Groups, *, build: bool = False) -> Squares:
+        """Squared norms of the patients' gradients; with `build`, from the built gradients, whatever they cost."""
+
+    def weighted_sum(self, groups: Groups, weights: Tensor) -> Tensor:
+        """Sum over patients of weight times gradient, in the parameter's shape."""
+
+    def rows(self) -> Tensor:
+        """Every row's gradient: (rows, *shape)."""
+
+
+class Built:
+    """Gradients that exist: of biases, norms' scales and shifts, and layers that only Opacus knows."""
+
+    def __init__(self, rows: Tensor) -> None:
+        self._rows = rows
+
+    def squares(self, groups: Groups, *, build: bool = False) -> Squares:
+        """Squared norms of the patients' gradients."""
+        self._patients = groups.sum(self._rows.flatten(1))  # (count, numbers)
+        return Squares(self._patients.square().sum(1))
+
+    def weighted_sum(self, groups: Groups, weights: Tensor) -> Tensor:
+        """Sum over patients of weight times gradient."""
+        return (weights @ self._patients).view(self._rows.shape[1:])
+
+    def rows(self) -> Tensor:
+        """Every row's gradient."""
+        return self._rows
+
+
+class Outer:
+    """A weight that multiplies: inputs (rows, positions, in) and what came back (rows, positions, out)."""
+
+    def __init__(self, inputs: Tensor, back: Tensor, shape: torch.Size) -> None:
+        self._given, self._back, self._shape = inputs, back, shape
+        self._kept: list[tuple[Tensor | None, Tensor]] = []
+        self._build = False
+
+    def _inputs(self) -> Tensor:
+        return self._given
+
+    def squares(self, groups: Groups, *, build: bool = False) -> Squares:
+        """Squared norms of the patients' gradients."""
+        self._kept, self._build = [], build
+        inputs, back = self._inputs(), self._back
+        if groups.one_row_each and inputs.shape[1] == 1:  # a single outer product: nothing can cancel
+            return Squares(inputs.square().sum((1, 2)) * back.square().sum((1, 2)))
+        wide, tall = inputs.shape[2], back.shape[2]
+        ghost = [not build and _ghost_is_cheaper(n, wide, tall) for n in _positions(groups, inputs.shape[1])]
+        keep = not any(ghost) and groups.count * wide * tall <= _KEPT
+        norms, terms = inputs.new_zeros(groups.count), inputs.new_zeros(groups.count)
+        for by_ghost, (who, a, g) in zip(ghost, _pieces(groups, inputs, back), strict=True):
+            place: Tensor | slice = slice(None) if who is None else who
+            if by_ghost:
+                norms[place], terms[place] = _ghost(a, g)
+            elif keep:
+                gradients = torch.bmm(g.transpose(1, 2), a)  # (patients, out, in)
+                self._kept.append((who, gradients))
+                norms[place] = gradients.flatten(1).square().sum(1)
+            else:
+                norms[place] = torch.cat([b.flatten(1).square().sum(1) for b in _built(a, g)])
+                terms[place] = (a.square().sum(2) * g.square().sum(2)).sum(1)
+        return Squares(norms, None if keep or build else terms)
+
+    def weighted_sum(self, groups: Groups, weights: Tensor) -> Tensor:
+        """Sum over patients of weight times gradient."""
+        if not self._kept and not self._build:
+            return self._whole(self._back * groups.of_rows(weights)[:, None, None])
+        total = weights.new_zeros(self._shape.numel())
+        for who, gradients in self._kept:
+            total += _chosen(weights, who) @ gradients.flatten(1)
+        if self._kept:
+            return total.view(self._shape)
+        for who, a, g in _pieces(groups, self._inputs(), self._back):
+            own, done = _chosen(weights, who), 0
+            for gradients in _built(a, g):
+                total += own[done : done + len(gradients)] @ gradients.flatten(1)
+                done += len(gradients)
+        return total.view(self._shape)
+
+    def rows(self) -> Tensor:
+        """Every row's gradient."""
+        return torch.bmm(self._back.transpose(1, 2), self._inputs()).view(-1, *self._shape)
+
+    def _whole(self, back: Tensor) -> Tensor:
+        return (back.flatten(0, 1).T @ self._inputs().flatten(0, 1)).view(self._shape)
+
+
+class Convolution(Outer):
+    """A 1-D or 2-D convolution: each output pixel multiplies its patch. images: (rows, channels, [height,] width)."""
+
+    def __init__(self, layer: nn.Conv1d | nn.Conv2d, images: Tensor, back: Tensor) -> None:
+        if isinstance(layer, nn.Conv1d):
+            images, back = images.unsqueeze(2), back.unsqueeze(2)
+        self._images, self._grid = images, back
+        self._kernel, self._stride = _two(layer.kernel_size, 1), _two(layer.stride, 1)
+        self._padding, self._dilation = _two(layer.padding, 0), _two(layer.dilation, 1)
+        super().__init__(images, back.flatten(2).transpose(1, 2), layer.weight.shape)
+
+    def _inputs(self) -> Tensor:
+        """Patches: (rows, positions, channels * kernel)."""
+        if self._kernel == (1, 1) and self._padding == (0, 0):
+            return self._images[:, :, :: self._stride[0], :: self._stride[1]].flatten(2).transpose(1, 2)
+        patches = functional.unfold(self._images, self._kernel, self._dilation, self._padding, self._stride)
+        return patches.transpose(1, 2)
+
+    def _whole(self, back: Tensor) -> Tensor:
+        shape = (self._shape[0], self._shape[1], *self._kernel)
+        grid = back.transpose(1, 2).reshape(self._grid.shape)
+        gradient: Tensor = conv2d_weight(  # type: ignore[no-untyped-call]
+            self._images, shape, grid, self._stride, self._padding, self._dilation
+        )
+        return gradient.view(self._shape)
+
+
+class Lookup:
+    """An embedding: tokens (rows, positions), back (rows, positions, width). A patient's equal tokens are added up."""
+
+    def __init__(self, tokens: Tensor, back: Tensor, shape: torch.Size) -> None:
+        self._tokens, self._back, self._shape = tokens, back, shape
+
+    def squares(self, groups: Groups, *, build: bool = False) -> Squares:
+        """Squared norms of the patients' gradients."""
+        keys = (groups.patients[:, None] * self._shape[0] + self._tokens).flatten()
+        self._keys, place = torch.unique(keys, return_inverse=True)  # each patient's tokens, once
+        self._sums = self._back.new_zeros((len(self._keys), self._shape[1]))
+        self._sums.index_add_(0, place, self._back.flatten(0, 1))
+        norms = self._back.new_zeros(groups.count)
+        return Squares(norms.index_add_(0, self._keys // self._shape[0], self._sums.square().sum(1)))
+
+    def weighted_sum(self, groups: Groups, weights: Tensor) -> Tensor:
+        """Sum over patients of weight times gradient."""
+        weighted = self._sums * weights[self._keys // self._shape[0]][:, None]
+        return self._back.new_zeros(self._shape).index_add_(0, self._keys % self._shape[0], weighted)
+
+    def rows(self) -> Tensor:
+        """Every row's gradient."""
+        place = self._tokens[:, :, None].expand_as(self._back)
+        return self._back.new_zeros((len(self._back), *self._shape)).scatter_add_(1, place, self._back)
+
+
+def clipped_sums(terms: list[Term], groups: Groups, clip_norm: float) -> list[Tensor]:
+    """Each parameter's sum over patients of gradients, a patient's norm over all terms being at most the clip.
+
+    The factor is Opacus's: clip / (norm + 1e-6), at most 1.
+    """
+    squares = [term.squares(groups) for term in terms]
+    total = torch.stack([square.norms for square in squares]).sum(0)
+    allowed = total.clamp(min=clip_norm**2) * _CANCELLATION
+    for i, term in enumerate(terms):
+        rough = squares[i].terms
+        if rough is not None and bool((rough > allowed).any()):
+            squares[i] = term.squares(groups, build=True)
+    weights = clip_factors(torch.stack([square.norms for square in squares]).sum(0), clip_norm)
+    return [term.weighted_sum(groups, weights) for term in terms]
+
+
+def clip_factors(squares: Tensor, clip_norm: float) -> Tensor:
+    """What each patient's gradient is multiplied with, from its squared norm, which is overwritten."""
+    return squares.sqrt_().add_(1e-6).reciprocal_().mul_(clip_norm).clamp_(max=1.0)
+
+
+def terms_of(layer: nn.Module, inputs: tuple[Tensor, ...], back: Tensor) -> list[tuple[Tensor, Term]]:
+    """The gradients of a layer's own parameters in one call of it. `inputs` and `back` have a row first.
+
+    Raises:
+        PrivacyError: neither we nor Opacus can tell the layer's gradients apart.
+    """
+    read, rows = inputs[0], len(back)
+    found: list[tuple[Tensor | None, Term]]
+    if type(layer) is nn.Linear:
+        back = back.reshape(rows, -1 if rows else 1, layer.out_features)
+        read = read.reshape(*back.shape[:2], layer.in_features)
+        found = [
+            (layer.weight, Outer(read, back, layer.weight.shape)),
+            (layer.bias, Built(back[:, 0] if back.shape[1] == 1 else back.sum(1))),
+        ]
+    elif isinstance(layer, nn.Conv1d | nn.Conv2d) and _is_plain(layer):
+        found = [(layer.weight, Convolution(layer, read, back)), (layer.bias, Built(back.flatten(2).sum(2)))]
+    elif type(layer) is nn.GroupNorm:
+        scaled = functional.group_norm(read, layer.num_groups, eps=layer.eps).mul_(back)
+        found = [(p, Built(t.flatten(2).sum(2))) for p, t in ((layer.weight, scaled), (layer.bias, back))]
+    elif type(layer) is nn.LayerNorm:
+        scaled = functional.layer_norm(read, layer.normalized_shape, eps=layer.eps).mul_(back)
+        found = [(p, Built(_over_positions(t, layer.weight))) for p, t in ((layer.weight, scaled), (layer.bias, back))]
+    elif type(layer) is nn.Embedding and not layer.sparse:
+        back = back.reshape(rows, -1 if rows else 1, layer.embedding_dim)
+        tokens = read.reshape(back.shape[:2])
+        if layer.padding_idx is not None:  # never trained
+            back = back * (tokens != layer.padding_idx)[:, :, None]
+        found = [(layer.weight, Lookup(tokens, back, layer.weight.shape))]
+    else:
+        found = [(p, Built(t)) for p, t in _by_opacus(layer, inputs, back)]
+    return [(p, term) for p, term in found if p is not None and p.requires_grad]
+
+
+def is_known(layer: nn.Module) -> bool:
+    """Whether a layer's own parameters are all that `terms_of` finds; in other layers torch.func finds all inside."""
+    known = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.GroupNorm, nn.LayerNorm, nn.Embedding)
+    return type(layer) in known or not any(True for _ in layer.children())
+
+
+def add_up(terms: list[tuple[Tensor, Term]]) -> dict[Tensor, Term]:
+    """One term of each parameter: a parameter that was used twice (tied weights) has its rows' gradients added."""
+    found: dict[Tensor, Term] = {}
+    for parameter, term in terms:
+        found[parameter] = Built(found[parameter].rows() + term.rows()) if parameter in found else term
+    return found
+
+
+def _by_opacus(layer: nn.Module, inputs: tuple[Tensor, ...], back: Tensor) -> list[tuple[nn.Parameter, Tensor]]:
+    """Opacus's own per-sample gradients, or, where it has none, those of torch.func through Opacus."""
+    from opacus.grad_sample import GradSampleModule  # over a second to import, for unusual layers only
+    from opacus.grad_sample.functorch import ft_compute_per_sample_gradient
+
+    sampler = GradSampleModule.GRAD_SAMPLERS.get(type(layer))
+    if sampler is None or getattr(layer, "padding_mode", "zeros") != "zeros":
+        sampler = ft_compute_per_sample_gradient
+    try:
+        return [(p, gradient.detach()) for p, gradient in sampler(layer, list(inputs), back).items()]
+    except NotImplementedError as error:
+        raise PrivacyError(
+            f"model: expected a layer whose gradients can be told apart by patient, found {type(layer).__name__}: "
+            f"{error}; replace it, or build it from nn.Linear, nn.Conv2d, nn.GroupNorm, nn.LayerNorm and nn.Embedding"
+        ) from None
+    finally:
+        if hasattr(layer, "ft_compute_sample_grad"):
+            del layer.ft_compute_sample_grad
+
+
+def _is_plain(layer: nn.Conv1d | nn.Conv2d) -> bool:
+    exact = type(layer) in (nn.Conv1d, nn.Conv2d)
+    return exact and layer.groups == 1 and layer.padding_mode == "zeros" and not isinstance(layer.padding, str)
+
+
+def _two(value: object, before: int) -> tuple[int, int]:
+    assert isinstance(value, tuple)
+    return (before, value[0]) if len(value) == 1 else (value[0], value[1])
+
+
+def _over_positions(gradients: Tensor, parameter: Tensor) -> Tensor:
+    between = tuple(range(1, gradients.dim() - parameter.dim()))
+    return gradients.sum(between) if between else gradients
+
+
+def _ghost_is_cheaper(positions: int, wide: int, tall: int) -> bool:
+    return positions**2 * (wide + tall) < _MOVE * wide * tall
+
+
+def _positions(groups: Groups, each: int) -> list[int]:
+    """Positions of a patient in each piece of `_pieces`."""
+    return [each] if groups.one_row_each else [rows.shape[1] * each for _, rows, _ in groups.buckets]
+
+
+def _pieces(groups: Groups, inputs: Tensor, back: Tensor) -> Iterator[tuple[Tensor | None, Tensor, Tensor]]:
+    """Patients of about as many rows together: who they are (None for everybody), and both factors, (patients, ...)."""
+    if groups.one_row_each:
+        yield None, inputs, back
+        return
+    for who, rows, real in groups.buckets:
+        yield who, inputs[rows].flatten(1, 2), (back[rows] * real[:, :, None, None]).flatten(1, 2)
+
+
+def _chosen(weights: Tensor, who: Tensor | None) -> Tensor:
+    return weights if who is None else weights[who]
+
+
+def _ghost(inputs: Tensor, back: Tensor) -> tuple[Tensor, Tensor]:
+    """Squared norms from Gram matrices, and the squares of the terms on their diagonal: (patients,) each."""
+    product = torch.bmm(inputs, inputs.transpose(1, 2)).mul_(torch.bmm(back, back.transpose(1, 2)))
+    return product.sum((1, 2)).clamp_(min=0.0), product.diagonal(dim1=1, dim2=2).sum(1)
+
+
+def _counts_up(patients: Tensor, count: int) -> bool:
+    return len(patients) == count and torch.equal(patients, positions(count).to(patients.device))
+
+
+def _built(inputs: Tensor, back: Tensor) -> Iterator[Tensor]:
+    """(patients, out, in) in portions that fit into memory."""
+    portion = max(1, _BUILT // (inputs.shape[2] * back.shape[2]))
+    for a, g in zip(torch.split(inputs, portion), torch.split(back, portion), strict=True):
+        yield torch.bmm(g.transpose(1, 2), a)

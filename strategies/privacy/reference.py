@@ -1,0 +1,66 @@
+"""Opacus's per-sample gradients and clip (`GradSampleModule`, `DPOptimizer`): the reference that the others must equal.
+
+Much slower than the project's own engines; a study asks for it with `training.local.engine: opacus`. What Opacus lacks
+is added here: several rows of one patient become one gradient before the clip. The noise is that of gradients.py.
+"""
+
+import warnings
+
+import torch
+from opacus.grad_sample import GradSampleModule
+from opacus.optimizers import DPOptimizer
+from torch import Tensor
+
+from strategies.privacy.gradients import Gaussian, NoisySum
+from strategies.privacy.layers import Groups
+from strategies.privacy.plan import PrivacyPlan
+from strategies.tasks.gradients import FlatModel
+
+# Opacus hooks every layer; the first one has inputs without a gradient, which PyTorch mentions once a process.
+warnings.filterwarnings("ignore", message="Full backward hook is firing")
+
+
+class OpacusEngine(NoisySum):
+    """Opacus's own engine for one local fit. Use `close` when done, so that the model can train plainly again."""
+
+    def __init__(
+        self, model: FlatModel, plan: PrivacyPlan, gaussian: Gaussian, *, rows_at_once: int | None = None
+    ) -> None:
+        super().__init__(model, plan, gaussian, rows_at_once=rows_at_once)
+        self._parameters = [p for p in model.module.parameters() if p.requires_grad]
+        self._module = GradSampleModule(model.module, loss_reduction="sum")
+        self._optimizer = DPOptimizer(
+            torch.optim.SGD(self._parameters, lr=1.0),  # never stepped: Opacus keeps its clip in an optimizer
+            noise_multiplier=0.0,
+            max_grad_norm=plan.clip_norm,
+            expected_batch_size=None,
+            loss_reduction="sum",
+        )
+
+    def _sum_into_gradient(self, x: Tensor, y: Tensor, groups: Groups) -> None:
+        if len(x):
+            with torch.enable_grad():
+                self._model.task.loss(self._module(x), y).sum().backward()  # type: ignore[no-untyped-call]
+        for parameter in self._parameters:
+            rows = parameter.grad_sample if len(x) else parameter.new_zeros((0, *parameter.shape))  # type: ignore[attr-defined]
+            parameter.grad_sample = groups.sum(rows)  # type: ignore[attr-defined]
+        self._optimizer.clip_and_accumulate()
+        self._model.gradient.zero_()
+        views = dict(zip(self._model.module.parameters(), self._model.gradient_views, strict=True))
+        for parameter in self._parameters:
+            views[parameter].copy_(parameter.summed_grad)  # type: ignore[attr-defined]
+            parameter.grad_sample = parameter.summed_grad = None  # type: ignore[attr-defined]
+
+    def _plain_sum(self, x: Tensor, y: Tensor) -> Tensor:
+        self._module.disable_hooks()
+        try:
+            return super()._plain_sum(x, y)
+        finally:
+            self._module.enable_hooks()
+
+    def close(self) -> None:
+        """Take Opacus's hooks off the model again."""
+        self._module.remove_hooks()
+        for parameter in self._module.parameters():
+            parameter.grad_sample = parameter.summed_grad = None
+        self._model.restore_gradients()

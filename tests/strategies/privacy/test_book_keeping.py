@@ -1,0 +1,249 @@
+"""Private gradients of convolutions, norms, embeddings, attention against Opacus's; layers that cannot be private."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from configs.errors import PrivacyError
+from simulations.benchmarks.models import Block, Network, Residual, Transformer
+from strategies.privacy import layers
+from strategies.privacy.bookkeeping import BookKeeping
+from strategies.privacy.compat import require_separable
+from strategies.privacy.gradients import NoisySum, private_engine
+from strategies.privacy.plan import PrivacyPlan
+from strategies.privacy.reference import OpacusEngine
+
+
+def sums_of(
+    make: Callable[[], nn.Module],
+    x: Tensor,
+    patients: list[int],
+    clip: float,
+    engine: type[NoisySum] = BookKeeping,
+    rows_at_once: int | None = None,
+) -> Tensor:
+    plan = PrivacyPlan(clip, 1.0, sampling_rate=1.0, steps_per_round=1, rounds=1, delta=1e-5, expected_patients=1.0)
+    made = engine(Network(make).flat_model(), plan, lambda size, _: torch.zeros(size), rows_at_once=rows_at_once)
+    y = torch.arange(len(x)) % 2
+    try:
+        return made.clipped_sum(
+            x, y, torch.tensor(patients, dtype=torch.long), patients_in_batch=max(patients, default=-1) + 1
+        )
+    finally:
+        made.close()
+
+
+def assert_equals_opacus(make: Callable[[], nn.Module], x: Tensor, patients: list[int], clip: float) -> None:
+    found, expected = (sums_of(make, x, patients, clip, engine) for engine in (BookKeeping, OpacusEngine))
+    assert float((found - expected).norm()) <= 1e-5 * max(clip, float(expected.norm()))
+    assert float(expected.norm()) > 0
+
+
+def images(rows: int, channels: int = 2, size: int = 8) -> Tensor:
+    return torch.randn(rows, channels, size, size, generator=torch.Generator().manual_seed(rows))
+
+
+def tokens(rows: int, length: int = 6, words: int = 7) -> Tensor:
+    return torch.randint(0, words, (rows, length), generator=torch.Generator().manual_seed(rows))
+
+
+@st.composite
+def convnets(draw: st.DrawFn) -> Callable[[], nn.Module]:
+    width, kernel = draw(st.sampled_from([2, 4])), draw(st.integers(1, 3))
+    stride, padding, dilation = draw(st.integers(1, 2)), draw(st.integers(0, 1)), draw(st.integers(1, 2))
+    bias, in_place, residual = draw(st.booleans()), draw(st.booleans()), draw(st.booleans())
+
+    def make() -> nn.Module:
+        first = nn.Conv2d(2, width, kernel, stride, padding, dilation, bias=bias)
+        more = [Residual(width, 4, 2, groups=2)] if residual else []
+        norm = nn.GroupNorm(2, width)
+        return nn.Sequential(
+            first, norm, nn.ReLU(in_place), *more, nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.LazyLinear(3)
+        )
+
+    def ready() -> nn.Module:
+        module = make()
+        module(images(1))
+        return module
+
+    return ready
+
+
+@st.composite
+def attention(draw: st.DrawFn) -> Callable[[], nn.Module]:
+    width, count = draw(st.sampled_from([4, 8])), draw(st.integers(1, 2))
+    return lambda: Transformer(words=7, width=width, heads=2, layers=count)
+
+
+owners = st.sampled_from([[0], [0, 1, 2, 3], [0, 0, 0], [0, 1, 1, 2, 2, 2, 2, 2], [2, 0, 1, 0, 2]])
+clips = st.sampled_from([0.01, 0.3, 1000.0])  # everybody is clipped, some are, nobody is
+moves = st.sampled_from([0.0, 8.0, 1e9])  # every gradient is built, the cheaper way, ghost norms alone
+
+
+@settings(max_examples=25, deadline=None)
+@given(convnets(), owners, clips, moves)
+def test_convolutions_and_group_norms_equal_opacus(
+    make: Callable[[], nn.Module], patients: list[int], clip: float, move: float
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(layers, "_MOVE", move)
+        in_place = any(isinstance(layer, nn.ReLU) and layer.inplace for layer in make().modules())
+        if in_place:  # which Opacus cannot do
+            plain = make_plain(make)
+            found, expected = (sums_of(m, images(len(patients)), patients, clip) for m in (make, plain))
+            torch.testing.assert_close(found, expected)
+            make = plain
+        assert_equals_opacus(make, images(len(patients)), patients, clip)
+
+
+def make_plain(make: Callable[[], nn.Module]) -> Callable[[], nn.Module]:
+    def plain() -> nn.Module:
+        module = make()
+        for layer in module.modules():
+            if isinstance(layer, nn.ReLU):
+                layer.inplace = False
+        return module
+
+    return plain
+
+
+@settings(max_examples=15, deadline=None)
+@given(attention(), owners, clips, moves)
+def test_embeddings_layer_norms_and_attention_equal_opacus(
+    make: Callable[[], nn.Module], patients: list[int], clip: float, move: float
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(layers, "_MOVE", move)
+        assert_equals_opacus(make, tokens(len(patients)), patients, clip)
+
+
+class Shift(nn.Module):
+    """A layer that nobody knows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(16))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.scale.cos()
+
+
+class Tied(nn.Module):
+    """One linear layer, used twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.out = nn.Linear(16, 16), nn.Linear(16, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(self.layer(self.layer(x.flatten(1)).tanh()))
+
+
+UNUSUAL: dict[str, Callable[[], nn.Module]] = {
+    "a layer of one's own": lambda: nn.Sequential(nn.Flatten(), Shift(), nn.Linear(16, 3)),
+    "a layer used twice": Tied,
+    "grouped convolution": lambda: nn.Sequential(
+        nn.Conv2d(1, 4, 3, groups=1), nn.Conv2d(4, 4, 2, groups=2), nn.Flatten()
+    ),
+    "same padding": lambda: nn.Sequential(nn.Conv2d(1, 2, 3, padding="same"), nn.Flatten(), nn.Linear(32, 3)),
+    "no bias": lambda: nn.Sequential(nn.Flatten(), nn.Linear(16, 3, bias=False)),
+    "instance norm": lambda: nn.Sequential(nn.Conv2d(1, 2, 2), nn.InstanceNorm2d(2, affine=True), nn.Flatten()),
+    "one-dimensional convolution": lambda: nn.Sequential(nn.Flatten(2), nn.Conv1d(1, 3, 4, stride=2), nn.Flatten()),
+    "layer norm over all": lambda: nn.Sequential(nn.LayerNorm((1, 4, 4)), nn.Flatten(), nn.Linear(16, 3)),
+}
+
+
+@pytest.mark.parametrize("make", UNUSUAL.values(), ids=UNUSUAL)
+@pytest.mark.parametrize("clip", [0.05, 1000.0])
+def test_unusual_layers_equal_opacus(make: Callable[[], nn.Module], clip: float) -> None:
+    assert_equals_opacus(make, images(5, 1, 4), [0, 1, 1, 2, 0], clip)
+
+
+@pytest.mark.parametrize("rows_at_once", [1, 2, 4])
+def test_small_portions_give_the_same_sum(rows_at_once: int) -> None:
+    def make() -> nn.Module:
+        return Transformer(words=7, width=8, heads=2, layers=1)
+
+    x, patients = tokens(8), [0, 1, 1, 2, 2, 2, 2, 2]
+    whole, portions = sums_of(make, x, patients, 0.5), sums_of(make, x, patients, 0.5, rows_at_once=rows_at_once)
+    assert float((whole - portions).norm()) <= 1e-5 * 0.5
+
+
+def test_an_empty_batch_has_a_sum_of_zero() -> None:
+    assert not sums_of(lambda: Transformer(words=7, width=8, heads=2, layers=1), tokens(0), [], 1.0).any()
+
+
+def test_one_patient_never_weighs_more_than_the_clip() -> None:
+    x = images(12, 1, 4) * 1e3
+    found = sums_of(lambda: nn.Sequential(nn.Conv2d(1, 3, 2), nn.ReLU(), nn.Flatten()), x, [0] * 12, 0.5)
+    assert float(found.norm()) <= 0.5 * (1 + 1e-6)
+
+
+def test_a_padding_token_is_never_trained() -> None:
+    def make() -> nn.Module:
+        return nn.Sequential(nn.Embedding(7, 3, padding_idx=0), nn.Flatten(), nn.Linear(18, 2))
+
+    gradient = sums_of(make, tokens(5), [0, 1, 2, 3, 4], 1.0)
+    assert not gradient[:3].any()
+    assert gradient[3:21].any()
+
+
+class Positions(nn.Module):
+    """A table of positions that is looked up once for the whole batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.out = nn.Embedding(4, 4), nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out((x.flatten(2)[:, 0, :4, None] + self.table(torch.arange(4))).mean(1))
+
+
+@pytest.mark.parametrize("rows", [3, 4], ids=["other than the table", "as many as the table"])
+def test_a_layer_that_reads_no_rows_is_refused_by_name(rows: int) -> None:
+    with pytest.raises(PrivacyError, match=r"layer 'table'.*cannot be told apart by patient"):
+        sums_of(Positions, images(rows, 1, 4), list(range(rows)), 1.0)
+
+
+BAD: dict[str, tuple[nn.Module, str]] = {
+    "batch norm": (nn.BatchNorm2d(4), r"1 \(BatchNorm2d\): it normalises.*use nn.GroupNorm"),
+    "batch norm without weights": (nn.BatchNorm1d(4, affine=False), r"1 \(BatchNorm1d\)"),
+    "statistics": (nn.InstanceNorm2d(4, track_running_stats=True), "track_running_stats=False"),
+    "hidden projections": (nn.MultiheadAttention(4, 2), "use opacus.layers.DPMultiheadAttention, or nn.Linear"),
+    "inside another": (nn.TransformerEncoderLayer(4, 2), r"1.self_attn \(MultiheadAttention\)"),
+    "recurrent": (nn.LSTM(4, 4), r"1 \(LSTM\).*DPLSTM"),
+    "rewritten words": (nn.Embedding(4, 4, max_norm=1.0), "max_norm"),
+    "counted words": (nn.Embedding(4, 4, scale_grad_by_freq=True), "scale_grad_by_freq"),
+}
+
+
+@pytest.mark.parametrize(("layer", "expected"), BAD.values(), ids=BAD)
+def test_a_layer_that_cannot_be_private_is_named_with_the_reason_and_the_way_out(
+    layer: nn.Module, expected: str
+) -> None:
+    with pytest.raises(PrivacyError, match=expected):
+        require_separable(nn.Sequential(nn.Linear(4, 4), layer))
+
+
+@pytest.mark.parametrize("name", ["auto", "opacus"])
+def test_no_engine_is_made_for_a_layer_that_mixes_patients(name: str) -> None:
+    model = Network(lambda: nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4))).flat_model()
+    plan = PrivacyPlan(1.0, 1.0, 1.0, 1, 1, 1e-5, 1.0)
+    with pytest.raises(PrivacyError, match="GroupNorm"):
+        private_engine(model, plan, lambda size, _: torch.zeros(size), name)
+
+
+def test_layers_that_can_be_private_pass() -> None:
+    require_separable(nn.Sequential(nn.Conv2d(1, 4, 3), nn.GroupNorm(2, 4), Block(4, 2), nn.Embedding(3, 3), Shift()))
+
+
+def test_closing_takes_every_hook_away() -> None:
+    model = Network(lambda: Transformer(words=7, width=4, heads=2, layers=1)).flat_model()
+    engine = private_engine(model, PrivacyPlan(1.0, 1.0, 1.0, 1, 1, 1e-5, 1.0), lambda size, _: torch.zeros(size))
+    assert any(layer._forward_hooks for layer in model.module.modules())
+    engine.close()
+    assert not any(layer._forward_hooks for layer in model.module.modules())
