@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING
 from configs.errors import ArchipelError
 
 if TYPE_CHECKING:
+    from configs.schema import Study
     from simulations.display import PlainDisplay, TerminalDisplay
+    from simulations.worth import Question
 
 # Sums of floats depend on how they are split over threads, and at these sizes a second thread only costs.
 BLAS_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
@@ -50,9 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _simulate_parser(commands)
-    plan = commands.add_parser("plan", help="noise, steps and epsilon at each hospital, without looking at patients")
-    plan.add_argument("study", type=Path, metavar="STUDY", help="a study file")
-    plan.set_defaults(command=_plan)
+    _plan_parser(commands)
     compare = commands.add_parser("compare", help="runs side by side")
     compare.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="folders of finished runs")
     compare.set_defaults(command=_compare)
@@ -78,6 +78,28 @@ def _simulate_parser(commands: "argparse._SubParsersAction[argparse.ArgumentPars
         help="also train alone, pooled and without privacy, for comparison",
     )
     simulate.set_defaults(command=_simulate)
+
+
+def _plan_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    plan = commands.add_parser("plan", help="noise, steps and epsilon at each hospital, without looking at patients")
+    plan.add_argument("study", type=Path, metavar="STUDY", help="a study file")
+    plan.add_argument("--json", action="store_true", help="print one JSON object instead of tables")
+    worth = plan.add_argument_group("is it worth it", "simulated on made-up patients: a planning aid, no promise")
+    worth.add_argument("--worth", action="store_true", help="also what privacy costs, by epsilon and hospitals")
+    worth.add_argument("--within", type=float, default=0.02, metavar="LOSS", help="AUROC to give up (default 0.02)")
+    worth.add_argument("--auroc", type=float, metavar="AUROC", help="an AUROC to reach, instead of --within")
+    worth.add_argument(
+        "--signal", type=float, default=0.85, metavar="AUROC", help="what a perfect model would reach (default 0.85)"
+    )
+    worth.add_argument(
+        "--outcomes", type=float, default=0.4, metavar="SHARE", help="share of patients with the outcome (default 0.4)"
+    )
+    worth.add_argument(
+        "--differences", type=float, default=0.4, metavar="SD", help="between hospitals, in patients' SD (default 0.4)"
+    )
+    worth.add_argument("--repetitions", type=_positive, default=10, help="made-up worlds (default 10)")
+    worth.add_argument("--seconds", type=_positive, default=50, help="of computing on one core, at most (default 50)")
+    plan.set_defaults(command=_plan)
 
 
 def _positive(text: str) -> int:
@@ -120,10 +142,37 @@ def _plan(arguments: argparse.Namespace) -> int:
 
     study = load_study(arguments.study)
     from simulations.planning import plan_study
-    from simulations.tables import print_plan
+    from simulations.tables import print_json, print_plan, print_worth
 
-    print_plan(plan_study(study))
+    question = _question(arguments, study) if arguments.worth else None
+    plan = plan_study(study)
+    if not arguments.json:
+        print_plan(plan)
+    worth = None
+    if question is not None:
+        from simulations.worth import weigh
+
+        worth = weigh(study, question, _quiet_display() if arguments.json else _display())
+    if arguments.json:
+        print_json(plan, worth)
+    elif worth is not None:
+        print_worth(worth)
     return 0
+
+
+def _question(arguments: argparse.Namespace, study: "Study") -> "Question":
+    """What `--worth` asks, judged before anything is printed."""
+    from simulations.synthetic import Assumed
+    from simulations.worth import Question, require_weighable
+
+    require_weighable(study)
+    return Question(
+        arguments.within,
+        arguments.auroc,
+        Assumed(arguments.signal, arguments.outcomes, arguments.differences),
+        arguments.repetitions,
+        arguments.seconds,
+    )
 
 
 def _compare(arguments: argparse.Namespace) -> int:
@@ -145,6 +194,13 @@ def _display() -> "TerminalDisplay | PlainDisplay":
     from simulations.display import PlainDisplay, TerminalDisplay
 
     return TerminalDisplay() if sys.stdout.isatty() else PlainDisplay()
+
+
+def _quiet_display() -> "PlainDisplay":
+    """Progress beside the output, where that is JSON."""
+    from simulations.display import PlainDisplay
+
+    return PlainDisplay(sys.stderr)
 
 
 if __name__ == "__main__":

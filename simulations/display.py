@@ -12,6 +12,7 @@ together: 20/20  AUROC 0.99
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TextIO
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
@@ -47,18 +48,22 @@ class _Bar:
 
 
 class PlainDisplay:
-    """A few lines a phase, for logs and pipes."""
+    """A few lines a phase, for logs and pipes; on standard output unless another is given."""
+
+    def __init__(self, to: TextIO | None = None) -> None:
+        self._to = to
 
     @contextmanager
     def phase(self, title: str, total: int) -> "Iterator[_Lines]":
         """Begin a phase."""
-        yield _Lines(title, total)
+        yield _Lines(title, total, self._to)
 
 
 @dataclass
 class _Lines:
     title: str
     total: int
+    to: TextIO | None = None
     done: int = 0
     note: str = ""
 
@@ -66,4 +71,4 @@ class _Lines:
         self.done, self.note = self.done + 1, note or self.note
         every = max(1, self.total // PLAIN_LINES)
         if self.done % every == 0 or self.done == self.total:
-            print(f"{self.title}: {self.done}/{self.total}  {self.note}".rstrip(), flush=True)
+            print(f"{self.title}: {self.done}/{self.total}  {self.note}".rstrip(), file=self.to, flush=True)

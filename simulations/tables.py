@@ -2,9 +2,10 @@
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.console import Console
@@ -12,6 +13,10 @@ from rich.table import Table
 
 from configs.errors import RunError
 from simulations.planning import StudyPlan
+
+if TYPE_CHECKING:
+    from simulations.search import Settings
+    from simulations.worth import Worth
 
 COLUMNS = (  # key in metrics.json, column title
     ("local_only", "alone"),
@@ -138,6 +143,89 @@ def _print_curve(console: Console, plan: StudyPlan) -> None:
     for rounds, values in plan.curve:
         table.add_row(str(rounds), *(f"{value:.2f}" for value in values))
     console.print(table)
+
+
+def print_json(plan: StudyPlan, worth: "Worth | None") -> None:
+    """The plan, and what it is worth where that was asked, as one JSON object."""
+    found = asdict(plan) | ({} if worth is None else {"worth": worth.to_dict()})
+    print(json.dumps(found, indent=1, allow_nan=False))
+
+
+def print_worth(worth: "Worth") -> None:
+    """What was assumed; the loss by epsilon and by hospitals; better settings; the cheapest epsilon; the verdict."""
+    console, assumed = _console(), worth.assumed
+    console.print(
+        f"\nIs it worth it? Simulated in {worth.repetitions} made-up worlds; no patient was read. A planning aid, no "
+        f"promise.\nAssumed: a perfect model reaches AUROC {assumed.signal:g}; {assumed.outcomes:.0%} of patients have "
+        f"the outcome; hospitals differ by {assumed.differences:g}\nof patients' standard deviation; columns go "
+        "together moderately; the truth is of the model's own kind. Rarer outcomes lose more.",
+        highlight=False,
+        soft_wrap=True,
+    )
+    if worth.by_epsilon:
+        console.print(_epsilon_table(worth))
+        console.print(_hospital_table(worth))
+    for line in (*_findings(worth), *worth.notes):
+        console.print(line, highlight=False, soft_wrap=True)
+    console.print(f"\n{worth.verdict}", style="bold", highlight=False, soft_wrap=True)
+
+
+def _epsilon_table(worth: "Worth") -> Table:
+    title = "loss by epsilon: AUROC of the same settings without privacy, less the private one's; mean, 95 % interval"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    for column in ("epsilon", "AUROC", "loss", "9 studies in 10 lose less than"):
+        table.add_column(column, justify="right")
+    for row in worth.by_epsilon:
+        name = "without privacy" if row.epsilon is None else f"{row.epsilon:g}"
+        nine = "-" if row.nine_in_ten is None else f"{row.nine_in_ten:.3f}"
+        table.add_row(name, str(row.auroc), str(row.loss) if row.loss else "-", nine)
+    return table
+
+
+def _hospital_table(worth: "Worth") -> Table:
+    table = Table(title=f"by hospitals, the largest first, epsilon {worth.epsilon:g}", title_justify="left")
+    table.box = box.SIMPLE_HEAD
+    for column in ("hospitals", "patients", "AUROC", "without privacy", "loss"):
+        table.add_column(column, justify="right")
+    for row in worth.by_hospitals:
+        figures = (str(found) for found in (row.auroc, row.without_privacy, row.loss))
+        table.add_row(f"{row.hospitals}", f"{row.patients}", *figures)
+    return table
+
+
+def _findings(worth: "Worth") -> list[str]:
+    lines = []
+    if worth.above_largest_alone is not None:
+        above = str(worth.above_largest_alone)
+        lines.append(f"above the largest hospital alone, which needs no noise: {above}")
+    if (found := worth.recommended) is not None:
+        shown = _settings(found.settings)
+        if found.better:
+            gain = f"{found.gain} of AUROC above the study's own"
+            lines.append(f"recommended: {shown}: loss {found.loss}, {gain}")
+        elif found.settings == worth.own:
+            lines.append(f"recommended: the study's own {shown}; none of {found.tried} settings was better")
+        else:
+            lines.append(
+                f"recommended: the study's own {_settings(worth.own)}; the best of {found.tried} settings ({shown}) "
+                f"gains {found.gain}, which may be nothing"
+            )
+    if (cheapest := worth.cheapest) is not None:
+        if cheapest.epsilon is None or cheapest.loss is None or cheapest.auroc is None:
+            lines.append(f"cheapest epsilon for {cheapest.wanted}: none up to {worth.highest_epsilon:g} surely does")
+        else:
+            less = " or less" if cheapest.or_less else ""
+            reached = f"loss {cheapest.loss}, AUROC {cheapest.auroc}"
+            lines.append(f"cheapest epsilon for {cheapest.wanted}: {cheapest.epsilon:g}{less}: {reached}")
+    return lines
+
+
+def _settings(settings: "Settings") -> str:
+    batch = "full" if settings.batch is None else str(settings.batch)
+    return (
+        f"batch {batch}, {settings.rounds} rounds, clip norm {settings.clip_norm:g}, "
+        f"learning rate {settings.learning_rate:g}"
+    )
 
 
 def print_comparison(runs: Sequence[Path]) -> None:

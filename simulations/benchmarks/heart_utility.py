@@ -63,6 +63,7 @@ Point = tuple[float, float]  # clip norm, learning rate
 System = tuple[str, float | None]  # name, epsilon asked for
 POOLED: System = ("pooled", None)
 NO_PRIVACY: System = ("federated_without_privacy", None)
+LOCAL_ONLY: System = ("local_only", None)
 _LOCAL = "local "  # and the hospital's name
 
 
@@ -93,6 +94,11 @@ class Scores:
             row |= {"target": -allowed, "meets_target": row["difference"] >= -allowed}
         return row
 
+    def best_local(self) -> System:
+        """The hospital whose own model is best on average over these splits' test patients."""
+        local = [system for system in self.auroc if system[0].startswith(_LOCAL)]
+        return max(local, key=lambda system: float(np.mean(self.auroc[system])))
+
     def difference(self, system: System, reference: System) -> dict[str, float]:
         """Mean of the paired differences, with its 95 % interval (Student's t)."""
         values = np.array(self.auroc[system]) - np.array(self.auroc[reference])
@@ -101,19 +107,25 @@ class Scores:
         return {"difference": mean, "difference_low": low, "difference_high": high}
 
 
-def rows(seeds: Sequence[int], noise_seeds: int = 1, epsilons: Sequence[float] = EPSILONS) -> Iterator[Row]:
-    """Every system's row, then the summary. `seeds` are the splits."""
+def scored(seeds: Sequence[int], noise_seeds: int, epsilons: Sequence[float]) -> tuple[Scores, float]:
+    """Every system on every split, and the pooled baseline's ridge strength."""
     scores, ridge = Scores(), best_ridge(seeds)
     for seed in seeds:
         _score_split(scores, seed, ridge, noise_seeds, epsilons)
-    best = max((s for s in scores.auroc if s[0].startswith(_LOCAL)), key=lambda s: float(np.mean(scores.auroc[s])))
+    return scores, ridge
+
+
+def rows(seeds: Sequence[int], noise_seeds: int = 1, epsilons: Sequence[float] = EPSILONS) -> Iterator[Row]:
+    """Every system's row, then the summary. `seeds` are the splits."""
+    scores, ridge = scored(seeds, noise_seeds, epsilons)
+    best = scores.best_local()
 
     def federated(system: System, reference: System, allowed: float | None) -> Row:
         return scores.row(system, reference, allowed) | {"above_best_local": scores.difference(system, best)}
 
     yield scores.row(POOLED) | {"ridge": ridge}
     yield scores.row(("pooled_same_settings", None), POOLED)
-    yield scores.row(("local_only", None), POOLED)
+    yield scores.row(LOCAL_ONLY, POOLED)
     yield scores.row(best, POOLED) | {"system": "best_local", "site": best[0].removeprefix(_LOCAL)}
     plain = federated(NO_PRIVACY, POOLED, WITHOUT_PRIVACY_TARGET)
     yield plain
@@ -142,7 +154,7 @@ def _score_split(scores: Scores, seed: int, ridge: float, noise_seeds: int, epsi
     announced = sum(member.patients for member in none.cohort)
     scores.add(("pooled_same_settings", None), auroc(train(alone(none, "pooled", announced), everybody).model))
     own = {m.site: auroc(train(alone(none, m.site, m.patients), by_site).model) for m in none.cohort}
-    scores.add(("local_only", None), float(np.mean(list(own.values()))))
+    scores.add(LOCAL_ONLY, float(np.mean(list(own.values()))))
     for site, value in own.items():
         scores.add((_LOCAL + site, None), value)
     scores.add(NO_PRIVACY, auroc(train(none, by_site).model))
@@ -286,10 +298,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="python -m simulations.benchmarks.heart_utility",
         description="What federating and privacy cost in AUROC on the heart disease study, over many splits.",
     )
-    parser.add_argument("--splits", type=_from(2), default=20, metavar="N", help="how many study seeds (default 20)")
-    parser.add_argument("--first-seed", type=_from(0), default=0, metavar="SEED", help="the first of them (default 0)")
     parser.add_argument(
-        "--noise-seeds", type=_from(1), default=1, metavar="N", help="draws of the noise on each split (default 1)"
+        "--splits", type=from_number(2), default=20, metavar="N", help="how many study seeds (default 20)"
+    )
+    parser.add_argument(
+        "--first-seed", type=from_number(0), default=0, metavar="SEED", help="the first of them (default 0)"
+    )
+    parser.add_argument(
+        "--noise-seeds",
+        type=from_number(1),
+        default=1,
+        metavar="N",
+        help="draws of the noise on each split (default 1)",
     )
     parser.add_argument("--select", action="store_true", help="instead, show how the preset's settings were chosen")
     arguments = parser.parse_args(argv)
@@ -303,7 +323,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _from(low: int) -> Callable[[str], int]:
+def from_number(low: int) -> Callable[[str], int]:
+    """A command line's whole number, from `low`."""
+
     def number(text: str) -> int:
         if not low <= (value := int(text)) < NOISE_SEED // 2:
             raise argparse.ArgumentTypeError(f"expected a whole number from {low}")

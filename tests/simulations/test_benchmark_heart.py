@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from simulations.benchmarks import flamby_heart, heart_utility
+from simulations.benchmarks import utility as by_epsilon
 from simulations.benchmarks.heart import preset, train
 from simulations.hospitals import load_all
 from strategies.tasks.table import concatenate
@@ -159,3 +160,18 @@ def test_a_number_that_makes_no_sense_is_explained(arguments, capsys):
         heart_utility.main(arguments)
     assert stopped.value.code == 2
     assert "--" in capsys.readouterr().err
+
+
+def test_utility_by_epsilon_is_heart_utilitys_with_a_paired_difference_against_every_reference(utility):
+    found = list(by_epsilon.rows(range(2), epsilons=(3.0, 1.0)))
+    references = ["federated_without_privacy", "pooled", "local_only", "best_local"]
+    assert [row["system"] for row in found] == [*references, "federated", "federated"]
+    theirs = {(row["system"], row["epsilon"]): row for row in utility[:-1]}
+    for row in found[-2:]:
+        same = theirs[row["system"], row["epsilon"]]
+        assert row["auroc"] == same["auroc"]
+        assert row["against_federated_without_privacy"]["difference"] == same["difference"]
+        for name, reference in zip(references, found, strict=False):
+            against = row[f"against_{name}"]
+            assert against["difference_low"] <= against["difference"] <= against["difference_high"]
+            assert against["difference"] == pytest.approx(row["auroc"] - reference["auroc"], abs=0.00011)
