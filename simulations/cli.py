@@ -24,7 +24,10 @@ INTERRUPTED = 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command. Exit codes: 0 done, 1 the study ended INCOMPLETE, 2 an error that is explained, 130 Ctrl-C."""
+    """Run one command.
+
+    Exit codes: 0 done, 1 the study ended INCOMPLETE or an audit FAILED, 2 an error that is explained, 130 Ctrl-C.
+    """
     for variable in BLAS_THREADS:
         os.environ.setdefault(variable, "1")
     arguments = _parser().parse_args(argv)
@@ -59,7 +62,16 @@ def _parser() -> argparse.ArgumentParser:
     report = commands.add_parser("report", help="write a run's report.html and model_card.md again")
     report.add_argument("run", type=Path, metavar="RUN", help="folder of a finished run")
     report.set_defaults(command=_report)
+    _audit_parser(commands)
     return parser
+
+
+def _audit_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    audit = commands.add_parser("audit", help="check that what trains protects patients as its ledger claims")
+    audit.add_argument("study", type=Path, metavar="STUDY", help="a study file, or the folder of a simulated run")
+    audit.add_argument("--seed", type=_seed, help="repeatable chance, instead of the operating system's")
+    audit.add_argument("--out", type=Path, help="where the audit is written (default: runs, or the run's folder)")
+    audit.set_defaults(command=_audit)
 
 
 def _simulate_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -188,6 +200,18 @@ def _report(arguments: argparse.Namespace) -> int:
     write_model_card(arguments.run)
     print(write_report(arguments.run))
     return 0
+
+
+def _audit(arguments: argparse.Namespace) -> int:
+    from configs.load import load_study
+
+    run = arguments.study if arguments.study.is_dir() else None
+    if run is not None and not (run / "study.yaml").is_file():
+        raise ArchipelError(f"{run}: expected a study file or a run's folder with study.yaml, found none")
+    study = load_study(arguments.study if run is None else run / "study.yaml")
+    from simulations.audit.show import audit_and_show
+
+    return audit_and_show(study, run, arguments.out, arguments.seed)
 
 
 def _display() -> "TerminalDisplay | PlainDisplay":

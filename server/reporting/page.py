@@ -35,13 +35,15 @@ TICK, STOP = "M2 7.5 5.5 11 12 3.5", "M7 1.5v7.5M7 12.2v.3"
 
 def render(run: Run) -> str:
     """The whole page."""
+    return document(f"{run.study}: study report", el("div", *_body(run), class_="page"))
+
+
+def document(title: str, body: Html) -> str:
+    """One file around a page's body: its own style, no script, and a policy that forbids everything else."""
     style = _read("page.css")
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     page = Template(_read("page.html"))
-    title = el("title", f"{run.study}: study report")
-    return page.substitute(
-        style_hash=f"sha256-{digest}", title=title, style=style, body=el("div", *_body(run), class_="page")
-    )
+    return page.substitute(style_hash=f"sha256-{digest}", title=el("title", title), style=style, body=body)
 
 
 def _read(name: str) -> str:

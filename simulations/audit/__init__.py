@@ -1,0 +1,5 @@
+"""`archipel audit`: does the code that trains protect patients as its ledger claims? Five parts, each with a verdict.
+
+The very objects that train (Trainer, Site, engine, Randomness, Ledger) are watched while they work; what they ought to
+do is computed here again, by other means. An audit looks for mistakes: it proves none absent.
+"""

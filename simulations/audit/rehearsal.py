@@ -1,0 +1,176 @@
+"""A whole study at one hospital, run by the audit through the real path: Site.fit, with a real ledger on the disk.
+
+The journal that it keeps is a coordinator's, with the number of steps that were seen beside it.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from client.site import Site
+from client.trainer import Trainer
+from configs.errors import BudgetError
+from configs.journal import Journal
+from configs.schema import Local, Study
+from simulations.audit import bookkeeping
+from simulations.audit.recording import STILL, Recording, recorded
+from simulations.audit.subject import Subject, Watch, read_ledger, watched_trainer
+from simulations.audit.verdict import Check, exact
+from strategies.arrays import Arrays
+from strategies.privacy.plan import PrivacyPlan
+from strategies.tasks.table import Encoded
+from strategies.tasks.tabular import task_of
+
+
+class _Crash(Exception):  # noqa: N818 - it stands for a killed process
+    """Raised by the audit in the middle of a round."""
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """What the run showed. `claimed` is the epsilon that the ledger states at its end."""
+
+    recording: Recording
+    replay: bookkeeping.Replay
+    claimed: float
+
+
+def rehearse(
+    subject: Subject,
+    study: Study,
+    site: str,
+    patients: Encoded,
+    start: Arrays,
+    folder: Path,
+    *,
+    seeded: bool,
+    rounds: int,
+) -> Rehearsal:
+    """Run some rounds of a study, all from the same start and at learning rate 0, and replay its ledger."""
+    still = replace(study, training=replace(study.training, local=_still(study.training.local)))
+    folder.mkdir(parents=True)
+    path = folder / "ledger.sqlite"
+    journal = Journal(folder / "journal.jsonl", durable=False)
+    task, watch, booked_first = task_of(study), Watch(), []
+    hospital = _hospital(subject, still, site, patients, path, watched_trainer(subject, task, watch), seeded)
+    plan = _plan(hospital)
+    for number in range(1, rounds + 1):
+        taken = len(watch.rows)
+        watch.before = lambda number=number, taken=taken: (  # type: ignore[misc]
+            booked_first.append(_is_booked(path, number)) if len(watch.rows) == taken else None
+        )
+        # The same model every round would be the same seeded release, which is booked once: move it by one bit.
+        hospital.fit(number, _nudged(start, number))
+        journal.append("round", round=number, contributed={site: 0}, steps=len(watch.rows) - taken)
+    hospital.ledger.close()
+    recording = recorded(watch, site, task, plan, patients, start, rounds * plan.steps_per_round)
+    left = bookkeeping.rounds_left(folder / "journal.jsonl").get(site, [])
+    found = bookkeeping.replay(subject, folder, site, site, still, plan, left)
+    crash = bookkeeping.crash_and_order(
+        site,
+        booked_first=all(booked_first),
+        kept=_is_kept(subject, still, site, patients, start, folder / "crash.sqlite", seeded),
+        refused=_is_refused(subject, still, site, patients, start, path, seeded) if rounds == plan.rounds else True,
+    )
+    return Rehearsal(recording, replace(found, checks=(*found.checks, *crash)), found.stated)
+
+
+def departure(subject: Subject, study: Study, site: str, patients: Encoded, start: Arrays, folder: Path) -> Check:
+    """What leaves after one round at the study's own learning rate is the start moved by the noisy steps alone."""
+    folder.mkdir(parents=True)
+    task, watch = task_of(study), Watch()
+    trainer = watched_trainer(subject, task, watch)
+    hospital = _hospital(subject, study, site, patients, folder / "ledger.sqlite", trainer, seeded=True)
+    left, plan = hospital.fit(1, start), _plan(hospital)
+    hospital.ledger.close()
+    strategy = study.training.strategy
+    pull = strategy.option("proximal_mu") if strategy.name == "fedprox" else 0.0
+    expected = _retrained(start, watch, study.training.local, pull)
+    gap = max(float(np.abs(left[name] - expected[name]).max()) for name in start)
+    moved = max(float(np.abs(expected[name] - start[name]).max()) for name in start)
+    holds = len(watch.released) == plan.steps_per_round and gap <= 1e-3 * moved + 1e-6
+    return exact("what leaves", holds, "the model that left is not the start moved by the noisy steps")
+
+
+def _retrained(start: Arrays, watch: Watch, local: Local, pull: float) -> Arrays:
+    """The start after the noisy gradients that were seen, by PyTorch's own optimizers."""
+    parameters = [torch.from_numpy(array.copy()).requires_grad_() for array in start.values()]
+    anchors = [p.detach().clone() for p in parameters]
+    kind = torch.optim.Adam if local.optimizer == "adam" else torch.optim.SGD
+    more = {} if local.optimizer == "adam" else {"momentum": local.momentum}
+    optimizer = kind(parameters, lr=local.learning_rate, weight_decay=local.weight_decay, **more)  # type: ignore[arg-type]
+    for gradient in watch.released:
+        parts = torch.split(torch.from_numpy(gradient), [p.numel() for p in parameters])
+        for parameter, part, anchor in zip(parameters, parts, anchors, strict=True):
+            parameter.grad = part.view_as(parameter) + pull * (parameter.detach() - anchor)
+        optimizer.step()
+    return {name: p.detach().numpy() for name, p in zip(start, parameters, strict=True)}
+
+
+def _hospital(
+    subject: Subject, study: Study, site: str, patients: Encoded, path: Path, trainer: Trainer, seeded: bool
+) -> Site:
+    return subject.site(site, study, patients, subject.ledger(path), seeded=seeded, trainer=trainer)
+
+
+def _plan(hospital: Site) -> PrivacyPlan:
+    assert hospital.plan is not None
+    return hospital.plan
+
+
+def _is_booked(path: Path, number: int) -> bool:
+    return any(row.round == number for row in read_ledger(path))
+
+
+def _is_kept(
+    subject: Subject, study: Study, site: str, patients: Encoded, start: Arrays, path: Path, seeded: bool
+) -> bool:
+    """Whether a round whose training fails at its first step is still spent, for whoever opens the ledger anew."""
+
+    def crash() -> None:
+        raise _Crash
+
+    trainer = watched_trainer(subject, task_of(study), Watch(before=crash))
+    hospital = _hospital(subject, study, site, patients, path, trainer, seeded)
+    _ends(_Crash, lambda: hospital.fit(1, start))
+    hospital.ledger.close()
+    plan = _plan(hospital)
+    again = subject.ledger(path)
+    spent = again.spent(site, delta=plan.delta)
+    again.close()
+    return spent >= plan.epsilon(rounds=1) - 1e-9
+
+
+def _is_refused(
+    subject: Subject, study: Study, site: str, patients: Encoded, start: Arrays, path: Path, seeded: bool
+) -> bool:
+    """Whether one more round than planned is refused before its first step."""
+    watch = Watch()
+    hospital = _hospital(subject, study, site, patients, path, watched_trainer(subject, task_of(study), watch), seeded)
+    refused = _ends(BudgetError, lambda: hospital.fit(1, _nudged(start, 0)))
+    hospital.ledger.close()
+    return refused and not watch.rows
+
+
+def _ends(kind: type[Exception], call: Callable[[], object]) -> bool:
+    try:
+        call()
+    except kind:
+        return True
+    return False
+
+
+def _nudged(start: Arrays, number: int) -> Arrays:
+    """The start with one weight moved by less than any test sees."""
+    name = next(iter(start))
+    array = start[name].copy()
+    array.flat[-1] += np.float32(1e-6 * (number + 1))
+    return {**start, name: array}
+
+
+def _still(local: Local) -> Local:
+    """The same steps at learning rate 0."""
+    return replace(local, learning_rate=STILL.learning_rate, optimizer="sgd", momentum=0.0, weight_decay=0.0)

@@ -1,0 +1,297 @@
+"""The whole audit: five parts at the study's own plans, on its own data, through its own code.
+
+>>> FULL.smallest_loss
+0.01
+"""
+
+import math
+import secrets
+import tempfile
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from configs.errors import PrivacyError, RunError
+from configs.schema import CohortMember, Feature, Study
+from simulations.audit import bookkeeping
+from simulations.audit.canaries import canary_part, canary_scores, canary_start, design, with_canaries
+from simulations.audit.recording import Recording, joined, marked, record_fit, recorded
+from simulations.audit.rehearsal import Rehearsal, departure, rehearse
+from simulations.audit.residuals import residual_part
+from simulations.audit.sampler import sampler_part
+from simulations.audit.sensitivity import sensitivity_part
+from simulations.audit.subject import Subject
+from simulations.audit.verdict import FALSE_ALARMS, Check, Part, Verdict, exact, noise_values_needed
+from simulations.hospitals import load_all
+from strategies.arrays import Arrays
+from strategies.privacy.plan import PrivacyPlan, plan_for
+from strategies.tasks.table import Encoded
+from strategies.tasks.tabular import TabularTask, task_of
+
+PARTS = ("residual", "sensitivity", "sampler", "ledger", "canaries")
+MIN_CANARIES = 20
+_EMPTY = 0.3  # chance of an empty batch in the short sample of few patients
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much is looked at. `smallest_loss` is the share of missing noise that must be noticed.
+
+    `starts` and `places` are models and places in the batch where planted patients are tried.
+    """
+
+    smallest_loss: float = 0.01
+    least_steps: int = 400
+    most_steps: int = 20_000
+    run_steps: int = 3_000
+    few_steps: int = 200
+    canaries: int = 1_000
+    neighbours: int = 40
+    starts: int = 3
+    places: int = 3
+    patients: int = 400
+    sites: int = 8
+
+
+FULL = Effort()
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What was found. `seed` None: chance came from the operating system."""
+
+    study: str
+    study_sha256: str
+    seed: int | None
+    parts: tuple[Part, ...]
+    plans: dict[str, PrivacyPlan] = field(default_factory=dict)
+    seconds: float = 0.0
+
+    @property
+    def verdict(self) -> Verdict:
+        """FAILED if a part failed; passed if one at least did and none failed."""
+        verdicts = {part.verdict for part in self.parts}
+        return "FAILED" if "FAILED" in verdicts else "passed" if "passed" in verdicts else "cannot say"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for audit.json."""
+        return {
+            "study": self.study,
+            "study_sha256": self.study_sha256,
+            "verdict": self.verdict,
+            "chance": "operating system" if self.seed is None else f"seed {self.seed}",
+            "false_alarms_at_most": FALSE_ALARMS,
+            "seconds": round(self.seconds, 1),
+            "guarantee": {"unit": "patient", "adjacency": "add or remove one"},
+            "plans": {site: _plan_facts(plan) for site, plan in self.plans.items()},
+            "parts": [part.to_dict() for part in self.parts],
+        }
+
+
+def audit(
+    study: Study,
+    subject: Subject | None = None,
+    *,
+    seed: int | None = None,
+    effort: Effort = FULL,
+    run: Path | None = None,
+    progress: Progress = lambda text: None,
+) -> Audit:
+    """Audit a study; with `run`, the ledgers of that run's folder too.
+
+    Raises:
+        PrivacyError: the study asks for no privacy. DataError: it has no data. RunError: the folder is no run.
+    """
+    if not study.private:
+        raise PrivacyError(
+            "privacy.mode: expected local, found none; an audit checks differential privacy, which this study has not"
+        )
+    if run is not None and not (run / "journal.jsonl").is_file():
+        raise RunError(f"{run}: expected a run's folder with journal.jsonl, found none; give a folder under runs/")
+    train = {site: patients.train for site, patients in load_all(study).items()}
+    return audit_patients(study, train, subject or Subject(), seed=seed, effort=effort, run=run, progress=progress)
+
+
+def audit_patients(
+    study: Study,
+    train: dict[str, Encoded],
+    subject: Subject,
+    *,
+    seed: int | None = None,
+    effort: Effort = FULL,
+    run: Path | None = None,
+    only: Collection[str] = PARTS,
+    progress: Progress = lambda text: None,
+) -> Audit:
+    """The same, given each hospital's training patients; `only` some parts of it."""
+    clock = time.monotonic()
+    auditor = _Auditor(study, train, subject, seed, effort)
+    with tempfile.TemporaryDirectory(prefix="archipel-audit-") as folder:
+        parts = tuple(auditor.parts(Path(folder), run, only, progress))
+    return Audit(study.name, study.sha256, seed, parts, auditor.plans, time.monotonic() - clock)
+
+
+class _Auditor:
+    """One audit's moving parts."""
+
+    def __init__(
+        self, study: Study, train: dict[str, Encoded], subject: Subject, seed: int | None, effort: Effort
+    ) -> None:
+        self.study, self.train, self.subject, self.seed, self.effort = study, train, subject, seed, effort
+        self.plans = {site: plan_for(study, site, patients.count) for site, patients in train.items()}
+        self.task: TabularTask = task_of(study)
+        self.sites = sorted(train, key=lambda site: (-train[site].count, site))[: effort.sites]
+        self.largest = self.sites[0]
+        self.cohorts = {site: marked(_some(train[site], effort.patients)) for site in self.sites}
+        self.coins = np.random.default_rng(secrets.randbits(64) if seed is None else seed)
+        self.fits = 0
+
+    def parts(self, folder: Path, run: Path | None, only: Collection[str], progress: Progress) -> Iterator[Part]:
+        """Those that are asked for."""
+        noisy = {"residual", "sampler"} & set(only)
+        if noisy:
+            progress("noise and sampling, step by step")
+        samples, few = (self._samples(), self._few()) if noisy else ([], [])
+        progress("a whole study at each hospital, with a ledger on the disk")
+        with_coins, canaries = self._canaries(
+            folder / "0", self.effort.canaries if "canaries" in only else MIN_CANARIES
+        )
+        rehearsals = [self._rehearse(site, folder / str(number)) for number, site in enumerate(self.sites[1:], 1)]
+        own = [*samples, *(done.recording for done in rehearsals)]
+        if "residual" in only:
+            yield residual_part([own, [with_coins.recording], few], self._departure(folder / "left"))
+        if "sensitivity" in only:
+            progress("the largest move of one patient")
+            yield self._sensitivity()
+        if "sampler" in only:
+            yield sampler_part([*own, with_coins.recording], few)
+        if "ledger" in only:
+            yield self._ledger([with_coins, *rehearsals], run)
+        if "canaries" in only:
+            yield canaries
+
+    def _departure(self, folder: Path) -> Check:
+        site = self.largest
+        return departure(self.subject, self._alone(site), site, self.cohorts[site], self._starts()[0], folder)
+
+    def _samples(self) -> list[Recording]:
+        """Long fits at each hospital's plan: of patients as they are, and, at another model, of several rows each."""
+        size = sum(math.prod(shape) for shape, _ in self.task.parameters.values())
+        wanted = math.ceil(noise_values_needed(self.effort.smallest_loss) / size)
+        total = min(self.effort.most_steps, max(self.effort.least_steps, wanted))
+        each = -(-total // len(self.sites))
+        found = []
+        for site, people in self.cohorts.items():
+            begin, random = self._starts()
+            some = each // 5 + 1  # steps of several rows a patient take longer
+            found.append(self._sample(site, people, begin, each - some))
+            found.append(self._sample(site, joined(people), random, some))
+        return found
+
+    def _sample(self, site: str, patients: Encoded, start: Arrays, steps: int) -> Recording:
+        plan = replace(self.plans[site], steps_per_round=steps, rounds=1)
+        self.fits += 1
+        # A name of its own: with the hospital's, a seeded sample would repeat the noise of a seeded round.
+        randomness = self.subject.randomness(self.seed, f"{site}/sample", self.fits)
+        watch = record_fit(self.subject, self.task, plan, patients, start, randomness)
+        return recorded(watch, site, self.task, plan, patients, start, steps)
+
+    def _few(self) -> list[Recording]:
+        """A short fit of few patients: with sampling, many of its batches are empty."""
+        people, rate = self.cohorts[self.largest], self.plans[self.largest].sampling_rate
+        count = 3 if rate >= 1 else max(1, round(math.log(_EMPTY) / math.log1p(-rate)))
+        few = people.subset(np.arange(min(count, people.count)))
+        return [self._sample(self.largest, few, self._starts()[0], self.effort.few_steps)]
+
+    def _starts(self) -> tuple[Arrays, Arrays]:
+        """The study's own beginning, and random weights at which gradients are of many lengths."""
+        rng = np.random.default_rng(self.study.seed)
+        begin = self.task.initial(self.study.seed)
+        return begin, {name: rng.normal(size=array.shape).astype(np.float32) for name, array in begin.items()}
+
+    def _sensitivity(self) -> Part:
+        begin, random = self._starts()
+        far = {name: 20 * array for name, array in random.items()}
+        starts = dict([("at random", random), ("at its beginning", begin), ("far out", far)][: self.effort.starts])
+        cohort = _some(self.train[self.largest], self.effort.neighbours)
+        return sensitivity_part(self.subject, self.task, self.plans[self.largest], cohort, starts, self.effort.places)
+
+    def _rehearse(self, site: str, folder: Path) -> Rehearsal:
+        begin, people, rounds = self._starts()[1], self.cohorts[site], self._rounds(site)
+        return rehearse(
+            self.subject, self._alone(site), site, people, begin, folder, seeded=self.seed is not None, rounds=rounds
+        )
+
+    def _canaries(self, folder: Path, canaries: int) -> tuple[Rehearsal, Part]:
+        """The largest hospital's study is the one with canaries."""
+        site, plan, rounds = self.largest, self.plans[self.largest], self._rounds(self.largest)
+        claimed = plan.epsilon(rounds=rounds)
+        fixed = design(plan, claimed, rounds * plan.steps_per_round, canaries)
+        chosen = self.coins.random(fixed.canaries) < 0.5
+        study = self._alone(site, fixed.canaries)
+        task, start = task_of(study), canary_start(task_of(study))
+        scale, outcome = 1000.0 * max(1.0, plan.clip_norm), -1.0 if self.study.task.type == "regression" else 0.0
+        people = marked(with_canaries(self.cohorts[site], chosen, scale, outcome))
+        done = rehearse(self.subject, study, site, people, start, folder, seeded=self.seed is not None, rounds=rounds)
+        nobody = self.cohorts[site].subset(np.empty(0, np.int64))
+        everyone = with_canaries(nobody, np.ones(fixed.canaries, bool), scale, outcome)
+        released = (done.recording.noise + done.recording.clean) * (plan.noise_multiplier * plan.clip_norm)
+        scores = canary_scores(task, start, everyone, plan, released)
+        return done, canary_part(scores, chosen, fixed, max(done.claimed, 0.0), plan.delta)
+
+    def _ledger(self, rehearsals: Sequence[Rehearsal], run: Path | None) -> Part:
+        replays = [done.replay for done in rehearsals]
+        odd = [d.recording.site for d in rehearsals if d.recording.plan != self.plans[d.recording.site]]
+        checks = [check for found in replays for check in found.checks]
+        checks.append(exact("plan", not odd, f"{', '.join(odd)}: the plan that trained is not the study's"))
+        words = f"a whole study at {len(replays)} hospitals, through the real path"
+        if run is not None:
+            old, journal = bookkeeping.replay_run(self.subject, run, self.study, self.plans)
+            checks += [journal, *(check for found in old for check in found.checks)]
+            replays, words = old or replays, f"{words}; and {len(old)} ledgers of {run.name}, drawn here"
+        worst = max(replays, key=lambda found: (found.released - found.stated, found.released))
+        return Part.of(
+            "ledger",
+            "Is everything that was released booked?",
+            f"epsilon {worst.released:.3f} released at {worst.site}, {worst.stated:.3f} stated",
+            words,
+            checks,
+            {"sites": bookkeeping.facts(replays), "budget": self.study.privacy.epsilon},
+        )
+
+    def _alone(self, site: str, canaries: int = 0) -> Study:
+        """The study at one hospital, all trained on, with its size announced so that its plan is the study's own."""
+        announced = self.study.announced_train_patients(site) or self.train[site].count
+        more = tuple(Feature(f"canary_{i}", "number", minimum=-1.0, maximum=1.0) for i in range(canaries))
+        return replace(
+            self.study,
+            features=self.study.features + more,
+            cohort=(CohortMember(site, announced),),
+            evaluation=replace(self.study.evaluation, test_fraction=0.0),
+            training=replace(self.study.training, quorum=1),
+            simulation=(),
+            seed=self.study.seed if self.seed is None else self.seed,
+        )
+
+    def _rounds(self, site: str) -> int:
+        plan = self.plans[site]
+        return max(1, min(plan.rounds, self.effort.run_steps // plan.steps_per_round))
+
+
+def _some(patients: Encoded, most: int) -> Encoded:
+    return patients if patients.count <= most else patients.subset(np.arange(most))
+
+
+def _plan_facts(plan: PrivacyPlan) -> dict[str, Any]:
+    return {
+        "noise_multiplier": plan.noise_multiplier,
+        "sampling_rate": plan.sampling_rate,
+        "steps": plan.steps,
+        "epsilon": plan.epsilon(),
+        "delta": plan.delta,
+    }

@@ -1,0 +1,143 @@
+"""Sensitivity test: no patient, whatever their rows and values, moves the noiseless sum by more than the clip norm.
+
+Two fits of one step with the same seed have the same noise, so the difference of what they release is the difference
+of their noiseless sums: with and without one patient (add or remove one). Every patient of a small cohort is taken out
+once; planted ones are put in: values at the corners of the range and far beyond, every outcome, many rows, copies of
+others, and all of this also at starting models that a hostile coordinator might send.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from configs.errors import PrivacyError
+from simulations.audit.recording import record_fit
+from simulations.audit.subject import Subject
+from simulations.audit.verdict import Part, exact
+from strategies.arrays import Arrays
+from strategies.privacy.plan import PrivacyPlan
+from strategies.tasks.table import Encoded, concatenate
+from strategies.tasks.tabular import TabularTask
+
+_ROUNDING = 1e-3  # of the clip norm, beside what float32 loses on sums of this size
+_FLOAT32 = 6e-8
+_TITLE = "Can one patient move the sum by more than the clip norm?"
+
+
+@dataclass(frozen=True)
+class Move:
+    """One patient's effect on the sum, in clip norms, and the parameter tensor where it is largest."""
+
+    who: str
+    start: str
+    size: float
+    layer: str
+
+
+def sensitivity_part(
+    subject: Subject, task: TabularTask, plan: PrivacyPlan, cohort: Encoded, starts: dict[str, Arrays], places: int = 3
+) -> Part:
+    """Measure every move. `cohort` is small; `places`: planted patients come last, first, and alone."""
+    prober = _Prober(subject, task, replace(plan, sampling_rate=1.0, steps_per_round=1, rounds=1))
+    moves = [move for name, start in starts.items() for move in prober.moves(name, start, cohort, places)]
+    if not moves:
+        why = "every gradient was refused as not finite"
+        return Part.of("sensitivity", _TITLE, "nothing was released", why, [], {"moves": []}, why)
+    worst = max(moves, key=lambda move: move.size if math.isfinite(move.size) else math.inf)
+    parameters = sum(array.size for array in next(iter(starts.values())).values())
+    lost = 4 * _FLOAT32 * (plan.noise_multiplier + cohort.count + 2) * math.sqrt(parameters)
+    held = worst.size <= 1 + _ROUNDING + lost  # not so if it is no number
+    found = (
+        f"{worst.who} moves the sum by {worst.size:.3g} clip norms, most in {worst.layer}, at the model {worst.start}"
+    )
+    return Part.of(
+        "sensitivity",
+        _TITLE,
+        f"{worst.size:.4f} clip norms at most",
+        f"{len(moves):,} neighbours at {len(starts)} starting models; the largest move was by {worst.who}",
+        [exact("clip norm", held, found)],
+        {"moves": _largest(moves)},
+    )
+
+
+class _Prober:
+    """Fits of one step with everybody in it, all with one seed."""
+
+    def __init__(self, subject: Subject, task: TabularTask, plan: PrivacyPlan) -> None:
+        self._subject, self._task, self._plan = subject, task, plan
+
+    def moves(self, name: str, start: Arrays, cohort: Encoded, places: int) -> Iterator[Move]:
+        """Everybody out once; everybody planted in last, first and alone."""
+        everybody, nobody = self._sum(start, cohort), self._sum(start, cohort.subset(np.empty(0, np.int64)))
+        for number in range(cohort.count):
+            rest = cohort.subset(np.delete(np.arange(cohort.count), number))
+            yield from self._move("a patient of the hospital", name, everybody, self._sum(start, rest))
+        for who, planted in planted_patients(cohort):
+            for people, others in self._places(cohort, planted)[:places]:
+                yield from self._move(who, name, self._sum(start, people), everybody if others else nobody)
+
+    @staticmethod
+    def _places(cohort: Encoded, planted: Encoded) -> list[tuple[Encoded, bool]]:
+        return [(concatenate([cohort, planted]), True), (concatenate([planted, cohort]), True), (planted, False)]
+
+    def _sum(self, start: Arrays, patients: Encoded) -> Arrays | None:
+        """The noisy sum, parameter by parameter; its noise is the same each time. None if nothing was released."""
+        randomness = self._subject.randomness(0, "sensitivity", 1)
+        try:
+            watch = record_fit(self._subject, self._task, self._plan, patients, start, randomness)
+        except PrivacyError:  # refused, as a gradient that is not finite must be: nobody has moved anything
+            return None
+        if not watch.released:
+            return {name: np.full_like(array, math.nan) for name, array in start.items()}
+        found = watch.released[0] * np.float64(self._plan.expected_patients)
+        ends = np.cumsum([array.size for array in start.values()])[:-1]
+        return dict(zip(start, np.split(found, ends), strict=True))
+
+    def _move(self, who: str, name: str, with_patient: Arrays | None, without: Arrays | None) -> Iterator[Move]:
+        if with_patient is None or without is None:
+            return
+        layers = {layer: float(np.linalg.norm(with_patient[layer] - without[layer])) for layer in without}
+        size = math.sqrt(sum(length**2 for length in layers.values())) / self._plan.clip_norm
+        yield Move(who, name, size, max(layers, key=lambda layer: layers[layer]))
+
+
+def planted_patients(cohort: Encoded) -> list[tuple[str, Encoded]]:
+    """Patients that nobody hopes for, each with a name."""
+    inputs = cohort.x.shape[1]
+    corner, zeros = np.ones(inputs, np.float32), np.zeros(inputs, np.float32)
+    mixed = np.where(np.arange(inputs) % 2, 1.0, -1.0).astype(np.float32)
+    low, high = float(cohort.y.min()), float(cohort.y.max())
+    planted = []
+    for y in (low, high):
+        planted += [
+            ("a patient at the range's upper corner", _patient([corner], [y])),
+            ("a patient at the range's lower corner", _patient([-corner], [y])),
+            ("a patient at a mixed corner", _patient([mixed], [y])),
+            ("a patient of zeros", _patient([zeros], [y])),
+            ("a patient a thousand times beyond the range", _patient([1e3 * mixed], [y])),
+            ("a patient a million times beyond the range", _patient([1e6 * corner], [y])),
+            ("a patient with 50 equal rows", _patient([mixed] * 50, [y] * 50)),
+            ("a patient with 20 rows of zeros", _patient([zeros] * 20, [y] * 20)),
+        ]
+    return [
+        *planted,
+        ("a patient with 200 rows of both outcomes", _patient([corner, -corner] * 100, [low, high] * 100)),
+        ("a copy of another patient", cohort.subset(np.array([0]))),
+        ("a patient with all rows of the hospital", _patient(cohort.x, cohort.y)),
+    ]
+
+
+def _patient(x: ArrayLike, y: ArrayLike) -> Encoded:
+    rows = np.array(x, np.float32)
+    return Encoded(rows, np.array(y, np.float32), np.zeros(len(rows), np.int64), np.array([0, len(rows)], np.int64))
+
+
+def _largest(moves: Sequence[Move]) -> list[dict[str, object]]:
+    """The largest move of each kind of patient, in falling order."""
+    found: dict[str, float] = {}
+    for move in moves:
+        found[move.who] = max(found.get(move.who, 0.0), move.size)
+    return [{"who": who, "move": size} for who, size in sorted(found.items(), key=lambda item: -item[1])]

@@ -1,0 +1,63 @@
+"""An audit for people: progress while it runs, a table at its end, audit.json and audit.html in a folder."""
+
+import json
+import textwrap
+from pathlib import Path
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from configs.schema import Study
+from server.files import write_atomically
+from server.run import new_folder
+from simulations.audit.page import render
+from simulations.audit.run import FULL, Audit, Effort, audit
+from simulations.audit.verdict import FALSE_ALARMS
+
+_WIDTH = 66  # of a part's words
+_STYLES = {"passed": "green", "FAILED": "bold red", "cannot say": "yellow"}
+
+
+def audit_and_show(study: Study, run: Path | None, out: Path | None, seed: int | None, effort: Effort = FULL) -> int:
+    """Audit, print, write; 1 if a part failed.
+
+    Args:
+        run: a simulated run's folder, whose ledgers are replayed too; the audit is then written there.
+
+    Raises:
+        ArchipelError: there is nothing to audit; nothing was written.
+    """
+    console = _console()
+    done = audit(study, seed=seed, effort=effort, run=run, progress=lambda text: console.print(f"{text} ..."))
+    folder = run if run is not None and out is None else new_folder(out or Path("runs"), f"{study.name}-audit")
+    write(done, folder)
+    console.print(_table(done))
+    console.print(
+        f"{done.verdict} after {done.seconds:.1f} s. A healthy run is accused in less than {100 * FALSE_ALARMS:g} % of "
+        "audits; a pass proves no absence of mistakes.",
+        highlight=False,
+        soft_wrap=True,
+    )
+    console.print(f"report  {folder / 'audit.html'}", highlight=False, soft_wrap=True)
+    return 1 if done.verdict == "FAILED" else 0
+
+
+def write(done: Audit, folder: Path) -> None:
+    """audit.json and audit.html."""
+    write_atomically(folder / "audit.json", (json.dumps(done.to_dict(), indent=1) + "\n").encode())
+    write_atomically(folder / "audit.html", render(done).encode())
+
+
+def _table(done: Audit) -> Table:
+    table = Table(title=f"{done.study}: privacy audit", title_justify="left", box=box.SIMPLE_HEAD)
+    for title in ("part", "verdict", "what was found"):
+        table.add_column(title, no_wrap=title != "what was found")
+    for part in done.parts:
+        words = f"{part.figure}\n{textwrap.fill(part.words, _WIDTH)}"
+        table.add_row(part.key, f"[{_STYLES[part.verdict]}]{part.verdict}[/]", words)
+    return table
+
+
+def _console() -> Console:
+    return Console(width=None if Console().is_terminal else 140)

@@ -1,0 +1,122 @@
+"""What is audited: the objects that train, watched at the one place where a gradient gets its noise.
+
+The watch sees what goes into the engine and what comes out; it changes neither. This file alone knows how a ledger lies
+on the disk.
+"""
+
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from client.ledger import Ledger
+from client.site import Site
+from client.trainer import EngineMaker, Trainer
+from strategies.privacy.accounting import SampledGaussian
+from strategies.privacy.gradients import Engine, Gaussian, private_engine
+from strategies.privacy.plan import PrivacyPlan
+from strategies.privacy.randomness import Randomness
+from strategies.tasks.gradients import FlatModel
+from strategies.tasks.tabular import TabularTask
+
+Floats = NDArray[np.float64]
+TRAINING = "sampled gaussian"  # as a ledger calls it; one of an earlier release has nothing else
+
+
+def open_ledger(path: Path) -> Ledger:
+    """A hospital's ledger in a temporary folder: a killed process loses nothing of it."""
+    return Ledger.open(path, durable=False)
+
+
+def chance(seed: int | None, site: str, round_number: int) -> Randomness:
+    """A round's randomness: the operating system's, as at a hospital, or seeded where an audit must be repeatable."""
+    return Randomness.system() if seed is None else Randomness.seeded(seed, site, round_number)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """The product's own objects, unless a test puts others here."""
+
+    engine: EngineMaker = private_engine
+    trainer: type[Trainer] = Trainer
+    site: type[Site] = Site
+    ledger: Callable[[Path], Ledger] = open_ledger
+    randomness: Callable[[int | None, str, int], Randomness] = chance
+
+
+@dataclass
+class Watch:
+    """What was seen, step by step: the first input of every row that went in, and the mean gradient that came out.
+
+    `before` is called before each step.
+    """
+
+    rows: list[NDArray[np.float32]] = field(default_factory=list)
+    released: list[NDArray[np.float32]] = field(default_factory=list)  # each (parameters,)
+    before: Callable[[], None] = lambda: None
+
+
+class _WatchedEngine:
+    """An engine that is watched."""
+
+    def __init__(self, engine: Engine, watch: Watch) -> None:
+        self._engine, self._watch = engine, watch
+
+    def clipped_sum(self, x: Tensor, y: Tensor, patients: Tensor, *, patients_in_batch: int) -> Tensor:
+        return self._engine.clipped_sum(x, y, patients, patients_in_batch=patients_in_batch)
+
+    def noisy_gradient(self, x: Tensor, y: Tensor, patients: Tensor, *, patients_in_batch: int) -> Tensor:
+        self._watch.before()
+        self._watch.rows.append(x[:, 0].numpy().copy())
+        gradient = self._engine.noisy_gradient(x, y, patients, patients_in_batch=patients_in_batch)
+        self._watch.released.append(gradient.detach().cpu().numpy().astype(np.float32))
+        return gradient
+
+    def close(self) -> None:
+        self._engine.close()
+
+
+def watched_trainer(subject: Subject, task: TabularTask, watch: Watch) -> Trainer:
+    """The subject's trainer, whose engine is watched."""
+
+    def engine(
+        model: FlatModel, plan: PrivacyPlan, gaussian: Gaussian, name: Literal["auto", "opacus"] = "auto"
+    ) -> Engine:
+        return _WatchedEngine(subject.engine(model, plan, gaussian, name), watch)
+
+    return subject.trainer(task, engine)
+
+
+@dataclass(frozen=True)
+class Booked:
+    """One row of a ledger, as it lies on the disk. `event` None: a release that is no training, such as a histogram."""
+
+    id: int
+    dataset: str
+    study: str
+    round: int
+    event: SampledGaussian | None
+
+
+def read_ledger(path: Path) -> list[Booked]:
+    """Every release on the disk, in the order of booking, read without the ledger's own code.
+
+    Raises:
+        sqlite3.Error: the file is no ledger.
+    """
+    with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as connection:
+        connection.row_factory = sqlite3.Row
+        rows = connection.execute("SELECT * FROM releases ORDER BY id").fetchall()
+    return [Booked(row["id"], row["dataset"], row["study"], row["round"], _event(row)) for row in rows]
+
+
+def _event(row: sqlite3.Row) -> SampledGaussian | None:
+    if "kind" in row.keys() and row["kind"] != TRAINING:  # noqa: SIM118 - a row iterates over its values
+        return None
+    return SampledGaussian(row["noise_multiplier"], row["sampling_rate"], row["steps"])
