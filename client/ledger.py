@@ -4,6 +4,17 @@ Facts only. What a release costs is computed in strategies/privacy/accounting.py
 the first gradient and committed after the last; one that was reserved and never committed counts as spent, because
 nobody can prove that nothing left. So a crash costs budget and never refunds it.
 
+The cap of a data set is over all its studies, and people choose a study after they have seen the results of others. So:
+
+- while one study is the only one, its plan was fixed before anything was known about the data, and plain composition of
+  its rounds is exact;
+- once there are several, the filter of strategies/privacy/filter.py decides, over everything that is booked;
+- a first study whose whole plan would not pass that filter has the data set to itself, and others are refused from its
+  first round on. Otherwise it would depend on results which of the two rules ends up being used, and neither would be
+  a proof. The plan is therefore booked with each round.
+
+What `spent` says is plain composition: the cost of these releases, had they all been planned beforehand.
+
 A seeded simulation may name a release by everything that decides its bits. The same name again is the same output, not
 a second release, and is booked once; unseeded releases have no name and are booked every time.
 
@@ -30,7 +41,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from configs.errors import BudgetError, RunError
-from strategies.privacy.accounting import SampledGaussian, epsilon, merged
+from strategies.privacy.accounting import (
+    Event,
+    GaussianRelease,
+    LaplaceRelease,
+    Merged,
+    SampledGaussian,
+    epsilon,
+    merged,
+)
+from strategies.privacy.filter import Filter
 from strategies.privacy.plan import Budget, PrivacyPlan
 
 _SCHEMA = """
@@ -46,9 +66,15 @@ CREATE TABLE IF NOT EXISTS releases (
     seeded INTEGER NOT NULL,
     name TEXT,
     state TEXT NOT NULL CHECK (state IN ('reserved', 'committed')),
+    kind TEXT NOT NULL DEFAULT 'sampled gaussian',
+    plan_steps INTEGER,
     UNIQUE (dataset, study, name)
 )
 """
+# Ledgers of earlier versions lack these; what they booked were steps of training, of plans that they did not keep.
+_ADDED = {"kind": "TEXT NOT NULL DEFAULT 'sampled gaussian'", "plan_steps": "INTEGER"}
+_VERSION = 1
+_SAMPLED, _GAUSSIAN, _LAPLACE = "sampled gaussian", "gaussian", "laplace"
 _PATIENCE_S = 30.0  # how long to wait for another process that writes
 _ROUNDING = 1e-9  # a plan that composes to exactly its budget must not be refused for the last bit of a float
 
@@ -60,7 +86,7 @@ class Release:
     dataset: str
     study: str
     round: int
-    event: SampledGaussian
+    event: Event
     name: str | None = None
 
 
@@ -69,7 +95,8 @@ class Ledger:
 
     def __init__(self, connection: sqlite3.Connection, cap: Budget | None = None) -> None:
         self._connection, self._cap = connection, cap
-        self._connection.execute(_SCHEMA)
+        self._filter = None if cap is None else Filter(cap.epsilon, cap.delta)
+        _prepare(connection)
 
     @classmethod
     def open(cls, path: Path, cap: Budget | None = None, *, durable: bool = True) -> "Ledger":
@@ -114,22 +141,22 @@ class Ledger:
         except sqlite3.Error as error:
             raise RunError(f"the privacy ledger cannot be written: {error}; the round counts as spent") from None
 
-    def events(self, dataset: str, study: str | None = None) -> tuple[SampledGaussian, ...]:
+    def events(self, dataset: str, study: str | None = None) -> tuple[Merged, ...]:
         """Every release about a data set, merged; reserved ones count."""
         rows = self._connection.execute(
-            "SELECT noise_multiplier, sampling_rate, steps FROM releases"
+            "SELECT kind, noise_multiplier, sampling_rate, steps FROM releases"
             " WHERE dataset = :dataset AND (:study IS NULL OR study = :study)",
             {"dataset": dataset, "study": study},
         )
-        return merged(SampledGaussian(*row) for row in rows)
+        return merged(_event(*row) for row in rows)
 
-    def others(self, dataset: str, study: str) -> tuple[SampledGaussian, ...]:
+    def others(self, dataset: str, study: str) -> tuple[Merged, ...]:
         """Every release about a data set but those of one study, merged."""
         rows = self._connection.execute(
-            "SELECT noise_multiplier, sampling_rate, steps FROM releases WHERE dataset = ? AND study != ?",
+            "SELECT kind, noise_multiplier, sampling_rate, steps FROM releases WHERE dataset = ? AND study != ?",
             (dataset, study),
         )
-        return merged(SampledGaussian(*row) for row in rows)
+        return merged(_event(*row) for row in rows)
 
     def booked(self, dataset: str, study: str, round_number: int) -> bool:
         """Whether a round of a study is booked, whatever became of it."""
@@ -158,7 +185,7 @@ class Ledger:
             row = self._find(release)
             if row is None:
                 self._require(release, plan, budget)
-                row = self._insert(release)
+                row = self._insert(release, plan)
             self._connection.execute("COMMIT")
             return row
         except BaseException as error:
@@ -175,18 +202,17 @@ class Ledger:
         ).fetchone()
         return found[0] if found else None
 
-    def _insert(self, release: Release) -> int:
-        event = release.event
+    def _insert(self, release: Release, plan: PrivacyPlan) -> int:
+        planned = plan.steps if release.event == plan.round_event else None
         cursor = self._connection.execute(
-            "INSERT INTO releases (dataset, study, round, noise_multiplier, sampling_rate, steps, seeded, name, state)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, 'reserved')",
+            "INSERT INTO releases (dataset, study, round, kind, noise_multiplier, sampling_rate, steps, plan_steps,"
+            " seeded, name, state) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'reserved')",
             (
                 release.dataset,
                 release.study,
                 release.round,
-                event.noise_multiplier,
-                event.sampling_rate,
-                event.steps,
+                *_row(release.event),
+                planned,
                 release.name is not None,
                 release.name,
             ),
@@ -195,24 +221,98 @@ class Ledger:
         return cursor.lastrowid
 
     def _require(self, release: Release, plan: PrivacyPlan, budget: Budget | None) -> None:
-        booked = self.events(release.dataset, release.study)
-        after = merged([*booked, release.event])
+        after = merged([*self.events(release.dataset, release.study), release.event])
         # Only the plan's own steps, and no more of them than planned: within the plan's epsilon without computing it.
-        of_plan = len(after) == 1 and after[0].steps <= plan.steps and release.event == plan.round_event
+        of_plan = release.event == plan.round_event and after == merged([_steps(plan, sum(_count(e) for e in after))])
+        of_plan = of_plan and _count(after[0]) <= plan.steps
         if budget is not None or not of_plan:
             self._require_within(release, after, budget or Budget(plan.epsilon(), plan.delta), "the study has")
-        if self._cap is not None:
-            all_studies = merged([*self.events(release.dataset), release.event])
-            self._require_within(release, all_studies, self._cap, "the data set has")
+        if self._cap is not None and self._filter is not None:
+            others = self.others(release.dataset, release.study)
+            if of_plan and not others:
+                self._require_within(release, after, self._cap, "the data set has")
+            else:
+                self._require_filter(release, merged([*others, *after]), self._cap, self._filter)
+
+    def _require_filter(self, release: Release, events: tuple[Merged, ...], cap: Budget, rule: Filter) -> None:
+        """Of a data set whose releases were not all planned beforehand."""
+        # Before the filter: an epsilon over the cap even if all had been planned says most to the reader.
+        self._require_within(release, events, cap, "the data set has")
+        if (first := self._first_plan(release.dataset)) is not None and not rule.allows([first]):
+            raise BudgetError(
+                f"round {release.round}: the data set's first study needs so much of its epsilon {cap.epsilon:g} that "
+                "no study chosen later can be added (strategies/privacy/filter.py); refused before any training"
+            )
+        if not rule.allows(events):
+            raise BudgetError(
+                f"round {release.round}: needs {rule.spent(events):.3f} of Renyi divergence at order {rule.order}, the "
+                f"data set has {max(0.0, rule.bound):.3f} (epsilon {cap.epsilon:.2f}, for studies chosen one after the "
+                "other); refused before any training"
+            )
+
+    def _first_plan(self, dataset: str) -> SampledGaussian | None:
+        """Whole plan of the study that was first about a data set; None where it was not kept, or there is none."""
+        row = self._connection.execute(
+            "SELECT noise_multiplier, sampling_rate, plan_steps FROM releases WHERE dataset = ? ORDER BY id LIMIT 1",
+            (dataset,),
+        ).fetchone()
+        return None if row is None or row[2] is None else SampledGaussian(*row)
 
     @staticmethod
-    def _require_within(release: Release, events: tuple[SampledGaussian, ...], budget: Budget, whose: str) -> None:
+    def _require_within(release: Release, events: tuple[Merged, ...], budget: Budget, whose: str) -> None:
         need = epsilon(events, budget.delta)
         if need > budget.epsilon + _ROUNDING:
             raise BudgetError(
                 f"round {release.round}: needs epsilon {need:.2f} in all, {whose} {budget.epsilon:.2f}; "
                 "refused before any training"
             )
+
+
+def _prepare(connection: sqlite3.Connection) -> None:
+    """Make the table, or add what an earlier version's lacks. One transaction: whole or not at all."""
+    if connection.execute("PRAGMA user_version").fetchone()[0] == _VERSION:
+        return
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        found = connection.execute("PRAGMA user_version").fetchone()[0]
+        if found > _VERSION:
+            raise RunError("the privacy ledger was written by a newer version, which may count more; install that one")
+        connection.execute(_SCHEMA)
+        there = {row[1] for row in connection.execute("PRAGMA table_info(releases)")}
+        for column in _ADDED.keys() - there:
+            connection.execute(f"ALTER TABLE releases ADD COLUMN {column} {_ADDED[column]}")
+        connection.execute(f"PRAGMA user_version = {_VERSION}")
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
+def _row(event: Event) -> tuple[str, float, float, int]:
+    """Kind, noise multiplier, sampling rate and steps, as they are written down."""
+    if isinstance(event, SampledGaussian):
+        return _SAMPLED, event.noise_multiplier, event.sampling_rate, event.steps
+    return (_GAUSSIAN if isinstance(event, GaussianRelease) else _LAPLACE), event.noise_multiplier, 1.0, event.count
+
+
+def _event(kind: str, noise_multiplier: float, sampling_rate: float, steps: int) -> Event:
+    """What was written down. An unknown kind is an error: what cannot be counted must not count as nothing."""
+    if kind == _SAMPLED:
+        return SampledGaussian(noise_multiplier, sampling_rate, steps)
+    if kind in (_GAUSSIAN, _LAPLACE):
+        return (GaussianRelease if kind == _GAUSSIAN else LaplaceRelease)(noise_multiplier, steps)
+    raise RunError(
+        f"the privacy ledger holds a release of the unknown kind {kind!r}; install the version that wrote it"
+    )
+
+
+def _count(event: Merged) -> int:
+    return event.steps if isinstance(event, SampledGaussian) else event.count
+
+
+def _steps(plan: PrivacyPlan, count: int) -> SampledGaussian:
+    return SampledGaussian(plan.noise_multiplier, plan.sampling_rate, count)
 
 
 def _use_wal(connection: sqlite3.Connection) -> None:

@@ -1,13 +1,15 @@
 """What releases cost: events are facts, epsilon is derived.
 
-One event is a number of steps of the Poisson-sampled Gaussian mechanism: every patient is in a step with probability
-`sampling_rate`, the clipped sum gets noise of standard deviation `noise_multiplier` times the clip norm. Epsilon is per
-patient under add or remove one. Composition is tight: closed form where everybody is in every step (Balle and Wang
-2018, arXiv 1805.06530, theorem 8), Google's privacy loss distributions otherwise (dp-accounting; Koskela et al. 2020,
-arXiv 2006.07134), whose discretisation errs on the safe side. RDP is not used: it is 10 % or more too large here.
+Epsilon is per patient, add or remove one. Composition is tight: closed form where everybody is in every step (Balle
+and Wang 2018, arXiv 1805.06530, theorem 8), privacy loss distributions otherwise (strategies/privacy/losses.py),
+whose every approximation errs on the safe side; Google's dp-accounting is the reference that the tests hold them
+against. RDP is not used here: it is 10 % or more too large. These are costs of releases that were *planned
+beforehand*; what to do where later ones depend on earlier results is in strategies/privacy/filter.py.
 
 >>> round(epsilon([SampledGaussian(noise_multiplier=6.5, sampling_rate=1.0, steps=20)], delta=1e-5), 3)
 2.853
+>>> round(epsilon([SampledGaussian(1.0, 0.1, 60), LaplaceRelease(noise_multiplier=10.0, count=1)], delta=1e-5), 3)
+5.592
 >>> epsilon([], delta=1e-5)
 0.0
 """
@@ -23,58 +25,121 @@ from configs.errors import PrivacyError
 
 @dataclass(frozen=True, slots=True, order=True)
 class SampledGaussian:
-    """`steps` steps at one noise multiplier and sampling rate."""
+    """`steps` steps of the Poisson-sampled Gaussian mechanism.
+
+    Every patient is in a step with probability `sampling_rate`; the sum of vectors of bounded norm gets noise of
+    standard deviation `noise_multiplier` times that bound.
+    """
 
     noise_multiplier: float
     sampling_rate: float
     steps: int
 
     def __post_init__(self) -> None:
-        if not (self.noise_multiplier > 0 and 0 < self.sampling_rate <= 1 and self.steps >= 1):
+        if not (0 < self.noise_multiplier < math.inf and 0 < self.sampling_rate <= 1 and self.steps >= 1):
             raise PrivacyError(f"expected sigma > 0, 0 < sampling rate <= 1 and steps >= 1, got {self}")
 
 
-def epsilon(events: Iterable[SampledGaussian], delta: float) -> float:
-    """Epsilon per patient of all events together; equal ones are merged first, results are cached."""
+@dataclass(frozen=True, slots=True, order=True)
+class GaussianRelease:
+    """`count` one-off releases about everybody with Gaussian noise, as of a histogram or a table of counts.
+
+    `noise_multiplier` is the noise's standard deviation over the most that one patient moves it (L2 norm).
+    """
+
+    noise_multiplier: float
+    count: int = 1
+
+    def __post_init__(self) -> None:
+        if not (0 < self.noise_multiplier < math.inf and self.count >= 1):
+            raise PrivacyError(f"expected sigma > 0 and count >= 1, got {self}")
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class LaplaceRelease:
+    """`count` one-off releases with Laplace or discrete Laplace noise, or any other of pure epsilon.
+
+    `noise_multiplier` is the noise's scale over the most that one patient moves it (L1 norm): 1 / epsilon.
+    """
+
+    noise_multiplier: float
+    count: int = 1
+
+    def __post_init__(self) -> None:
+        if not (0 < self.noise_multiplier < math.inf and self.count >= 1):
+            raise PrivacyError(f"expected a scale > 0 and count >= 1, got {self}")
+
+    @property
+    def epsilon(self) -> float:
+        """Of one of them, at delta 0."""
+        return 1.0 / self.noise_multiplier
+
+
+Event = SampledGaussian | GaussianRelease | LaplaceRelease
+Merged = SampledGaussian | LaplaceRelease
+
+
+def epsilon(events: Iterable[Event], delta: float) -> float:
+    """Epsilon per patient of all events together; equal ones are merged first, results are cached.
+
+    Raises:
+        PrivacyError: delta is not between 0 and 1.
+    """
+    if not 0 < delta < 1:
+        raise PrivacyError(f"delta: expected 0 < delta < 1, got {delta}; choose less than one over the patients")
     return _epsilon(merged(events), delta)
 
 
-def merged(events: Iterable[SampledGaussian]) -> tuple[SampledGaussian, ...]:
-    """The same events, sorted, with one entry for each noise multiplier and sampling rate."""
-    steps: dict[tuple[float, float], int] = defaultdict(int)
+def merged(events: Iterable[Event]) -> tuple[Merged, ...]:
+    """The same events, sorted, with one entry for each kind, noise multiplier and sampling rate.
+
+    A Gaussian release is a step at which everybody is present, and becomes one.
+    """
+    gaussian: dict[tuple[float, float], int] = defaultdict(int)
+    laplace: dict[float, int] = defaultdict(int)
     for event in events:
-        steps[event.noise_multiplier, event.sampling_rate] += event.steps
-    return tuple(SampledGaussian(sigma, rate, n) for (sigma, rate), n in sorted(steps.items()))
+        if isinstance(event, SampledGaussian):
+            gaussian[event.noise_multiplier, event.sampling_rate] += event.steps
+        elif isinstance(event, GaussianRelease):
+            gaussian[event.noise_multiplier, 1.0] += event.count
+        else:
+            laplace[event.noise_multiplier] += event.count
+    return (
+        *(SampledGaussian(sigma, rate, n) for (sigma, rate), n in sorted(gaussian.items())),
+        *(LaplaceRelease(scale, n) for scale, n in sorted(laplace.items())),
+    )
 
 
 @lru_cache(maxsize=8192)
-def _epsilon(events: tuple[SampledGaussian, ...], delta: float) -> float:
+def _epsilon(events: tuple[Merged, ...], delta: float) -> float:
     if not events:
         return 0.0
-    if all(event.sampling_rate == 1.0 for event in events):
-        return gaussian_epsilon(math.sqrt(sum(e.steps / e.noise_multiplier**2 for e in events)), delta)
-    return _pld_epsilon(events, delta)
+    sampled = [e for e in events if isinstance(e, SampledGaussian) and e.sampling_rate < 1.0]
+    laplace = [e for e in events if isinstance(e, LaplaceRelease)]
+    mu = gaussian_mu(events)
+    if not sampled and not laplace:
+        return gaussian_epsilon(mu, delta)
+    from strategies.privacy import losses  # SciPy, only where it is needed
+
+    gaussians = [losses.Gaussian(e.noise_multiplier, e.sampling_rate, e.steps) for e in sampled]
+    if mu:
+        gaussians.append(losses.Gaussian(1.0 / mu, 1.0, 1))
+    found = losses.pld_epsilon(gaussians, [losses.Pure(e.epsilon, e.count) for e in laplace], delta)
+    # Two upper bounds that need no grid: where noise is next to none, they are the smaller ones.
+    everybody = gaussian_epsilon(math.sqrt(sum(e.steps / e.noise_multiplier**2 for e in sampled) + mu**2), delta)
+    return min(found, everybody + sum(e.count * e.epsilon for e in laplace))
 
 
-def _pld_epsilon(events: tuple[SampledGaussian, ...], delta: float) -> float:
-    import dp_accounting  # a second to import, and only where sampling makes it necessary
-    from dp_accounting import pld
-
-    steps = sum(event.steps for event in events)
-    # The rounding of losses up to a grid costs about 0.4 * steps * interval^2 of epsilon (measured from 100 to 10,000
-    # steps): a grid this fine keeps that under 5e-5, and is up to fifteen times quicker than the default of 1e-4.
-    interval = min(1e-3, max(1e-4, math.sqrt(1e-4 / steps)))
-    relation = dp_accounting.NeighboringRelation.ADD_OR_REMOVE_ONE
-    accountant = pld.PLDAccountant(relation, value_discretization_interval=interval)
-    for event in events:
-        gaussian = dp_accounting.GaussianDpEvent(event.noise_multiplier)
-        sampled = dp_accounting.PoissonSampledDpEvent(event.sampling_rate, gaussian)
-        accountant.compose(sampled, event.steps)
-    return float(accountant.get_epsilon(delta))
+def gaussian_mu(events: Iterable[Merged]) -> float:
+    """Of the full-batch Gaussian events together: the most a patient moves them over the noise (mu of Gaussian DP)."""
+    full = [e for e in events if isinstance(e, SampledGaussian) and e.sampling_rate == 1.0]
+    return math.sqrt(sum(e.steps / e.noise_multiplier**2 for e in full))
 
 
 def gaussian_epsilon(mu: float, delta: float) -> float:
     """Smallest epsilon of the Gaussian mechanism with sensitivity over noise `mu`, by bisection, rounded up."""
+    if mu == 0.0:
+        return 0.0
     low, high = 0.0, 1.0
     while _gaussian_delta(mu, high) > delta:
         low, high = high, 2 * high

@@ -23,12 +23,21 @@ MAX_NOISE_MULTIPLIER = 1e5
 _DIGITS = 10_000  # noise multipliers are rounded up to four decimals, so that a plan can be read and typed
 
 
+def _require(fits: bool, name: str, expected: str, found: float) -> None:
+    if not fits:
+        raise PrivacyError(f"privacy: {name}: expected {expected}, got {found:g}")
+
+
 @dataclass(frozen=True, slots=True)
 class Budget:
     """(epsilon, delta) per patient, add or remove one."""
 
     epsilon: float
     delta: float
+
+    def __post_init__(self) -> None:
+        _require(0 < self.epsilon < math.inf, "epsilon", "0 < epsilon", self.epsilon)
+        _require(0 < self.delta < 1, "delta", "0 < delta < 1", self.delta)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +54,15 @@ class PrivacyPlan:
     rounds: int
     delta: float
     expected_patients: float
+
+    def __post_init__(self) -> None:
+        _require(0 < self.clip_norm < math.inf, "clip_norm", "0 < clip norm", self.clip_norm)
+        _require(0 < self.noise_multiplier < math.inf, "noise_multiplier", "0 < sigma", self.noise_multiplier)
+        _require(0 < self.sampling_rate <= 1, "sampling_rate", "0 < sampling rate <= 1", self.sampling_rate)
+        _require(self.steps_per_round >= 1, "steps_per_round", "at least 1 step", self.steps_per_round)
+        _require(self.rounds >= 1, "rounds", "at least 1 round", self.rounds)
+        _require(0 < self.delta < 1, "delta", "0 < delta < 1", self.delta)
+        _require(0 < self.expected_patients < math.inf, "expected_patients", "more than 0", self.expected_patients)
 
     @property
     def steps(self) -> int:
@@ -94,8 +112,16 @@ def calibrate(
     """The plan with the least noise that keeps the whole study within the budget.
 
     Raises:
-        PrivacyError: no noise multiplier up to 1e5 is enough.
+        PrivacyError: no noise multiplier up to 1e5 is enough; a number that cannot be, or a delta of 1 / patients or
+            more, which would allow to publish somebody.
     """
+    _require(patients >= 1, "patients", "at least 1", patients)
+    if budget.delta * patients >= 1:
+        raise PrivacyError(
+            f"privacy.delta: expected 0 < delta < 1/patients (= {1 / patients:.1e}), got {budget.delta:g}; lower delta"
+        )
+    _require(0 < sampling_rate <= 1, "sampling_rate", "0 < sampling rate <= 1", sampling_rate)
+    _require(steps_per_round * rounds >= 1, "steps", "at least 1 step", steps_per_round * rounds)
     sigma = _least_noise(budget, sampling_rate, steps_per_round * rounds)
     return PrivacyPlan(clip_norm, sigma, sampling_rate, steps_per_round, rounds, budget.delta, sampling_rate * patients)
 

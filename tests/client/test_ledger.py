@@ -14,7 +14,8 @@ import pytest
 
 from client.ledger import Ledger, Release
 from configs.errors import BudgetError, RunError
-from strategies.privacy.accounting import SampledGaussian, epsilon
+from strategies.privacy.accounting import Event, GaussianRelease, LaplaceRelease, SampledGaussian, epsilon, merged
+from strategies.privacy.filter import Filter
 from strategies.privacy.plan import Budget, PrivacyPlan
 
 DELTA = 1e-5
@@ -123,12 +124,93 @@ def test_a_ledger_goes_on_after_a_refusal() -> None:
     assert spent(ledger) == ONE
 
 
+def book_until_refused(ledger: Ledger, studies: str) -> str:
+    """Three rounds of each study in turn; the studies that could begin."""
+    begun = ""
+    for study in studies:
+        try:
+            book(ledger, *(release(n, study=study) for n in (1, 2, 3)))
+        except BudgetError:
+            return begun
+        begun += study
+    return begun
+
+
 def test_the_cap_of_a_data_set_is_over_all_studies() -> None:
-    ledger = Ledger.in_memory(Budget(TWO, DELTA))
-    book(ledger, release(1, study="a"), release(1, study="b"))
-    with pytest.raises(BudgetError, match="the data set has"), ledger.reserve(release(1, study="c"), PLAN):
+    ledger = Ledger.in_memory(Budget(1.5, DELTA))
+    begun = book_until_refused(ledger, "abcdefgh")
+    assert 2 <= len(begun) < 8
+    assert spent(ledger, "a") == THREE < spent(ledger) <= 1.5
+
+
+def test_studies_chosen_one_after_the_other_stay_within_the_filter() -> None:
+    ledger, rule = Ledger.in_memory(Budget(1.5, DELTA)), Filter(1.5, DELTA)
+    book_until_refused(ledger, "abcdefgh")
+    assert rule.allows(ledger.events("heart"))
+    assert not rule.allows([*ledger.events("heart"), PLAN.round_event])  # and it is used up
+
+
+def test_a_study_that_fits_only_by_its_fixed_plan_has_the_data_set_to_itself() -> None:
+    cap = Budget(THREE, DELTA)
+    assert not Filter(cap.epsilon, cap.delta).allows([SampledGaussian(8.0, 1.0, 3)])
+    ledger = Ledger.in_memory(cap)
+    book(ledger, release(1))
+    quiet = PrivacyPlan(1.0, 1000.0, 1.0, 1, 1, DELTA, 100.0)
+    with (
+        pytest.raises(BudgetError, match="no study chosen later can be added"),
+        ledger.reserve(Release("heart", "b", 1, quiet.round_event), quiet),
+    ):
         pytest.fail("trained")
-    assert (spent(ledger), spent(ledger, "a"), spent(ledger, "c")) == (TWO, ONE, 0.0)
+    book(ledger, release(2), release(3))
+
+
+@pytest.mark.parametrize("event", [GaussianRelease(9.0, 2), LaplaceRelease(4.0, 3), SampledGaussian(2.0, 0.1, 5)])
+def test_every_kind_of_release_is_remembered_as_what_it_was(path: Path, event: Event) -> None:
+    with Ledger.open(path).reserve(Release("heart", "a", 1, event), PLAN, Budget(50.0, DELTA)):
+        pass
+    assert Ledger.open(path).events("heart") == merged([event])
+
+
+def test_a_kind_that_is_not_known_is_an_error_and_does_not_count_as_nothing(path: Path) -> None:
+    book(Ledger.open(path), release())
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE releases SET kind = 'staircase'")
+    connection.close()
+    with pytest.raises(RunError, match="unknown kind 'staircase'"):
+        spent(Ledger.open(path))
+
+
+OLD_SCHEMA = """
+CREATE TABLE releases (
+    id INTEGER PRIMARY KEY, time TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ', 'now')),
+    dataset TEXT NOT NULL, study TEXT NOT NULL, round INTEGER NOT NULL, noise_multiplier REAL NOT NULL,
+    sampling_rate REAL NOT NULL, steps INTEGER NOT NULL, seeded INTEGER NOT NULL, name TEXT,
+    state TEXT NOT NULL CHECK (state IN ('reserved', 'committed')), UNIQUE (dataset, study, name)
+)
+"""
+
+
+def test_a_ledger_of_an_earlier_version_opens_and_counts(path: Path) -> None:
+    with sqlite3.connect(path) as connection:
+        connection.execute(OLD_SCHEMA)
+        connection.execute(
+            "INSERT INTO releases (dataset, study, round, noise_multiplier, sampling_rate, steps, seeded, state)"
+            " VALUES ('heart', 'old', 1, 8.0, 1.0, 2, 0, 'reserved')"
+        )
+    connection.close()
+    ledger = Ledger.open(path)
+    assert spent(ledger) == TWO
+    book(ledger, release())
+    assert spent(Ledger.open(path)) == THREE
+
+
+def test_a_ledger_of_a_later_version_is_refused(path: Path) -> None:
+    Ledger.open(path).close()
+    with sqlite3.connect(path) as connection:
+        connection.execute("PRAGMA user_version = 99")
+    connection.close()
+    with pytest.raises(RunError, match="newer version"):
+        Ledger.open(path)
 
 
 def test_the_cap_is_asked_with_its_own_delta() -> None:

@@ -166,7 +166,7 @@ def test_each_private_step_takes_the_patients_that_chance_chose_with_all_their_r
     model.load_state_dict({name: torch.from_numpy(array.copy()) for name, array in START.items()})
     sizes = []
     for _ in range(PLAN.steps_per_round):
-        chosen = np.flatnonzero(chance.sampling.random(people.count) < PLAN.sampling_rate)
+        chosen = chance.poisson(people.count, PLAN.sampling_rate)
         rows = np.isin(people.patients, chosen)
         sizes.append(len(chosen))
         loss = TASK.loss(model(torch.from_numpy(people.x[rows])), torch.from_numpy(people.y[rows])).sum()

@@ -137,3 +137,52 @@ def test_a_plan_cannot_be_changed() -> None:
 
 def test_a_study_without_privacy_is_not_private() -> None:
     assert not plain().private
+
+
+GOOD = {"clip_norm": 1.0, "noise_multiplier": 1.0, "sampling_rate": 0.1, "steps_per_round": 1, "rounds": 1}
+GOOD |= {"delta": 1e-5, "expected_patients": 10.0}
+NAN = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("clip_norm", 0.0),
+        ("clip_norm", NAN),
+        ("noise_multiplier", 0.0),
+        ("noise_multiplier", NAN),
+        ("sampling_rate", 0.0),
+        ("sampling_rate", 1.01),
+        ("sampling_rate", NAN),
+        ("steps_per_round", 0),
+        ("rounds", 0),
+        ("delta", 0.0),
+        ("delta", 1.0),
+        ("expected_patients", 0.0),
+    ],
+)
+def test_a_plan_that_cannot_be_is_refused_by_name(name: str, value: float) -> None:
+    with pytest.raises(PrivacyError, match=f"privacy: {name}: expected"):
+        PrivacyPlan(**GOOD | {name: value})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("target", "delta"), [(0.0, 1e-5), (NAN, 1e-5), (1.0, 0.0), (1.0, 1.0), (1.0, NAN)])
+def test_a_budget_that_cannot_be_is_refused(target: float, delta: float) -> None:
+    with pytest.raises(PrivacyError, match=r"privacy: (epsilon|delta): expected"):
+        Budget(target, delta)
+
+
+@pytest.mark.parametrize("delta", [1e-3, 0.01])
+def test_a_delta_of_one_over_the_patients_or_more_is_refused(delta: float) -> None:
+    with pytest.raises(PrivacyError, match=r"expected 0 < delta < 1/patients \(= 1\.0e-03\)"):
+        calibrate(Budget(1.0, delta), clip_norm=1.0, sampling_rate=1.0, steps_per_round=1, rounds=1, patients=1000)
+
+
+@pytest.mark.parametrize("delta", [1e-15, 1e-5])
+@pytest.mark.parametrize("rate", [0.1, 1.0])
+@pytest.mark.parametrize("target", [0.01, 500.0])
+def test_a_very_small_and_a_very_large_epsilon_have_a_plan(target: float, rate: float, delta: float) -> None:
+    plan = calibrate(
+        Budget(target, delta), clip_norm=1.0, sampling_rate=rate, steps_per_round=10, rounds=10, patients=1000
+    )
+    assert 0.98 * target < plan.epsilon() <= target

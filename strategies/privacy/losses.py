@@ -1,0 +1,299 @@
+"""Epsilon of composed releases from their privacy loss distributions, pessimistic at every approximation.
+
+What epsilon is: the smallest for which both hockey-stick divergences, of adding and of removing one patient, are at
+most delta. The steps, each of which errs upwards or not at all:
+
+1. Each release's privacy loss is put on one grid by "connect the dots" (Doroshenko et al. 2022, arXiv 2207.04380): the
+   mass between two grid points goes to these two, so that both distributions keep theirs. This interpolates a convex
+   curve linearly, so it never lies below it, and a grid whose points are among another's never lies below that one's.
+   With grids that are multiples of 1e-4 an answer is thus never below dp-accounting's, whose grid that is.
+2. What lies beyond the grid is an infinite loss (at most a millionth of delta in all).
+3. Releases are composed by one product of Fourier transforms (Koskela et al. 2020, arXiv 1906.03049), each tilted by
+   exp(theta * loss) first: the sum is then centred where epsilon is, so that a short window suffices, and rounding
+   errors are relative to delta, however small it is. Theta and the window follow from the sum's moments (Renyi's). What
+   is beyond the window's upper end is added to delta by Chernoff's bound; what folds in at its lower end only adds.
+
+Memory is bounded by the grid's length (2^21 points); an epsilon that would need more gets a coarser grid: larger, never
+smaller.
+
+>>> round(pld_epsilon([Gaussian(noise_multiplier=1.0, sampling_rate=0.1, steps=100)], [], delta=1e-5), 3)
+7.047
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import fft, optimize, special
+
+Floats = NDArray[np.float64]
+
+_FINEST = 1e-4  # dp-accounting's own grid: a finer one would answer below the reference
+_COARSEST = 50  # times the finest
+_LOOSE = 4e-4  # of epsilon, that the grid may cost
+_SMALL = 0.05  # an epsilon below it may have a finer grid: dp-accounting's own costs it several percent
+_MOST_POINTS = 2**21
+_GUIDES = 256  # points of the quadrature
+_BEYOND = 1e-6  # the share of delta that may be an infinite loss
+_ARITHMETIC = 1e-6  # added to epsilon: more than all rounding of floats together
+
+
+@dataclass(frozen=True, slots=True)
+class Gaussian:
+    """`steps` steps of the Poisson-sampled Gaussian mechanism; a sampling rate of 1 is everybody."""
+
+    noise_multiplier: float
+    sampling_rate: float
+    steps: int
+
+
+@dataclass(frozen=True, slots=True)
+class Pure:
+    """`steps` releases, each of which is (epsilon, 0)-private: the worst one is randomised response."""
+
+    epsilon: float
+    steps: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Losses:
+    """The privacy loss of one release on the grid: mass[i] at (first + i) * interval, the rest at infinity."""
+
+    first: int
+    mass: Floats
+    infinite: float
+    steps: int
+
+
+def pld_epsilon(gaussians: Sequence[Gaussian], pures: Sequence[Pure], delta: float) -> float:
+    """Epsilon per patient, add or remove one; never below the true one."""
+    steps = sum(event.steps for event in gaussians) + sum(event.steps for event in pures)
+    beyond = max(_BEYOND * delta / steps, 1e-30)
+    reach = -float(special.ndtri(beyond / 2))
+    moments = _Moments(gaussians, pures, reach)
+    theta = moments.theta(delta)
+    interval = _interval(moments, theta, steps, delta)
+    removed, added = [], []
+    for event in gaussians:
+        remove, add = _gaussian_losses(event, interval, reach)
+        removed.append(remove)
+        added.append(add)
+    both = [_pure_losses(event, interval) for event in pures]
+    found = _epsilon(removed + both, moments.removing, interval, theta, delta)
+    if any(event.sampling_rate < 1.0 for event in gaussians):  # otherwise the two are the same
+        found = max(found, _epsilon(added + both, moments.adding, interval, theta, delta))
+    return found + _ARITHMETIC
+
+
+class _Moments:
+    """log E[exp(theta * loss)] of all releases together, by quadrature: only guides where to look."""
+
+    def __init__(self, gaussians: Sequence[Gaussian], pures: Sequence[Pure], reach: float) -> None:
+        parts = [_quadrature(event, reach) for event in gaussians] + [_two_points(event) for event in pures]
+        self._loss, self._log_mass = (np.stack(column) for column in zip(*parts, strict=True))  # (events, points)
+        self._steps = np.array([e.steps for e in gaussians] + [e.steps for e in pures], np.float64)
+        widths = np.ptp(self._loss, axis=1)
+        self.width = float(max(widths.max(), widths.sum() / 8))  # of the longest grid; all together have eight times it
+
+    def removing(self, theta: float) -> float:
+        """Of removing a patient."""
+        exponent = theta * self._loss + self._log_mass
+        top = exponent.max(axis=1)
+        return float(self._steps @ (top + np.log(np.exp(exponent - top[:, None]).sum(axis=1))))
+
+    def adding(self, theta: float) -> float:
+        """Of adding one: the same curve read from the other end."""
+        return self.removing(-1.0 - theta)
+
+    def bound(self, theta: float, delta: float) -> float:
+        """Chernoff's bound on epsilon at one theta (order theta + 1 of Renyi)."""
+        return (self.removing(theta) - math.log(delta)) / theta
+
+    def theta(self, delta: float) -> float:
+        """Where the bound is least."""
+        best = optimize.minimize_scalar(
+            lambda log_theta: self.bound(math.exp(log_theta), delta),
+            bounds=(-14.0, 14.0),
+            method="bounded",
+            options={"xatol": 0.02},
+        )
+        return math.exp(best.x)
+
+
+def _quadrature(event: Gaussian, reach: float) -> tuple[Floats, Floats]:
+    sigma, rate = event.noise_multiplier, event.sampling_rate
+    x = np.linspace(-reach * sigma, 1 + reach * sigma, _GUIDES)
+    loss = _loss(x, sigma, rate)
+    log_mass = loss - x * x / (2 * sigma**2)
+    return loss, log_mass - special.logsumexp(log_mass)
+
+
+def _two_points(event: Pure) -> tuple[Floats, Floats]:
+    loss, mass = np.zeros(_GUIDES), np.full(_GUIDES, -1e4)
+    loss[:2] = event.epsilon, -event.epsilon
+    mass[:2] = special.log_expit(loss[:2])
+    return loss, mass
+
+
+def _interval(moments: _Moments, theta: float, steps: int, delta: float) -> float:
+    """Rounding to a grid adds at most steps * (theta + 1) * interval^2 / 8 to epsilon, to first order."""
+    bound = moments.bound(theta, delta)
+    loose = max(_LOOSE, 1e-3 * (bound - 45)) if bound >= _SMALL else 0.01 * bound
+    wanted = math.sqrt(8 * loose / (steps * (theta + 1)))
+    if bound < _SMALL and wanted < _FINEST:
+        interval = wanted
+    else:
+        interval = _FINEST * min(_COARSEST, max(1, math.floor(wanted / _FINEST)))
+    least = max(moments.width, 2 * abs(bound)) / _MOST_POINTS
+    return interval if interval >= least else _FINEST * math.ceil(least / _FINEST)
+
+
+def _loss(x: Floats, sigma: float, rate: float) -> Floats:
+    """log of (1 - rate) + rate * N(1, sigma) / N(0, sigma) at x."""
+    return np.logaddexp(math.log1p(-rate) if rate < 1 else -math.inf, math.log(rate) + (2 * x - 1) / (2 * sigma**2))
+
+
+def _gaussian_losses(event: Gaussian, interval: float, reach: float) -> tuple[_Losses, _Losses]:
+    """Of removing one patient and of adding one."""
+    sigma, rate = event.noise_multiplier, event.sampling_rate
+    ends = _loss(np.array([-reach * sigma, 1 + reach * sigma]), sigma, rate) / interval
+    first, last = math.floor(ends[0]), math.ceil(ends[1])
+    grid = interval * np.arange(first, last + 1)  # (points,)
+    edges = _inverse_loss(grid, sigma, rate)
+    without, shifted = (
+        _between(edges / sigma),
+        _between((edges - 1) / sigma),
+    )  # (points - 1,) of N(0, sigma), N(1, sigma)
+    mixed = (1 - rate) * without + rate * shifted
+    # Of the mass between two points, so much goes to the upper one that both distributions keep their mass.
+    growth = without * np.exp(np.minimum(grid[:-1], 700.0))
+    upper = np.clip((mixed - growth) / -math.expm1(-interval), 0.0, mixed)
+    remove = np.zeros(len(grid))
+    remove[:-1] += mixed - upper
+    remove[1:] += upper
+    add = remove * np.exp(-np.maximum(grid, -700.0))
+    below, above = special.ndtr(edges[0] / sigma), special.ndtr(-edges[-1] / sigma)
+    mixed_below = (1 - rate) * below + rate * special.ndtr((edges[0] - 1) / sigma)
+    mixed_above = (1 - rate) * above + rate * special.ndtr((1 - edges[-1]) / sigma)
+    remove[0] += mixed_below
+    add[-1] += above  # the last point is the lowest loss of adding
+    return (
+        _Losses(first, remove, float(mixed_above), event.steps),
+        _Losses(-last, add[::-1].copy(), float(below), event.steps),
+    )
+
+
+def _inverse_loss(loss: Floats, sigma: float, rate: float) -> Floats:
+    """Where the loss is what it is given to be; minus infinity where it is never so low."""
+    if rate == 1.0:
+        return sigma**2 * loss + 0.5
+    with np.errstate(divide="ignore", invalid="ignore"):
+        # log((exp(loss) - (1 - rate)) / rate), for large losses without overflow
+        excess = np.where(loss > 30, loss, np.log(np.maximum(np.expm1(np.minimum(loss, 30.0)) + rate, 0.0)))
+        return sigma**2 * (excess - math.log(rate)) + 0.5
+
+
+def _between(edges: Floats) -> Floats:
+    """Mass of a standard Gaussian between neighbouring edges, exact in both tails."""
+    tail = special.ndtr(-np.abs(edges))
+    inner: Floats = np.abs(np.diff(tail))
+    across = (edges[:-1] < 0) & (edges[1:] > 0)
+    inner[across] = 1 - tail[:-1][across] - tail[1:][across]
+    return inner
+
+
+def _pure_losses(event: Pure, interval: float) -> _Losses:
+    """Losses of plus and minus epsilon, both rounded up."""
+    above = math.ceil(event.epsilon / interval)
+    below = math.ceil(-event.epsilon / interval)
+    mass = np.zeros(above - below + 1)
+    mass[-1] += special.expit(event.epsilon)
+    mass[0] += special.expit(-event.epsilon)
+    return _Losses(below, mass, 0.0, event.steps)
+
+
+def _epsilon(
+    losses: Sequence[_Losses], moments: Callable[[float], float], interval: float, theta: float, delta: float
+) -> float:
+    """The smallest epsilon of the composed discrete losses at delta."""
+    infinite = -math.expm1(sum(part.steps * math.log1p(-part.infinite) for part in losses))
+    if infinite >= delta:
+        return math.inf
+    low, size, tilt = _window(moments, theta, interval, delta)
+    lost = math.exp(min(0.0, _log_moment(losses, tilt, interval) - tilt * interval * (low + size - 1)))
+    tilted, log_moment = _compose(losses, theta, interval, low, size)  # (size,) at (low + i) * interval
+    return _root(tilted, log_moment, theta, low, interval, delta - infinite - lost)
+
+
+def _window(moments: Callable[[float], float], theta: float, interval: float, delta: float) -> tuple[int, int, float]:
+    """The first point's index, the number of points, and the tilt of the bound on what lies above the last."""
+    step = theta * 1e-2
+    here, up, down = (moments(t) for t in (theta, theta + step, theta - step))
+    mean, variance = (up - down) / (2 * step), max((up - 2 * here + down) / step**2, interval**2)
+    deviation = math.sqrt(variance)
+    half = 6 * deviation + 8 * interval
+    while True:
+        top = mean + half
+        tilt = min((theta + k / deviation for k in (0, 2, 4, 6, 8)), key=lambda t: moments(t) - t * top)
+        lost = moments(tilt) - tilt * top
+        rise = min(theta / 2, 6 / deviation)  # what folds in from below, as a share of the tilted mass: it only adds
+        folded = moments(theta - rise) - here + rise * (mean - half)
+        size = fft.next_fast_len(2 * math.ceil(half / interval) + 1, real=True)
+        if (lost <= math.log(1e-7 * delta) and folded <= math.log(1e-7)) or size > _MOST_POINTS:
+            return math.floor(mean / interval) - size // 2, size, tilt
+        half *= 1.2
+
+
+def _log_moment(losses: Sequence[_Losses], theta: float, interval: float) -> float:
+    """log E[exp(theta * loss)] of the finite losses together, as they stand on the grid."""
+    return sum(part.steps * _tilted(part, theta, interval)[1] for part in losses)
+
+
+def _tilted(part: _Losses, theta: float, interval: float) -> tuple[Floats, float]:
+    """The mass times exp(theta * loss), normalised, and the logarithm of what it was divided by."""
+    exponent = theta * interval * np.arange(part.first, part.first + len(part.mass))
+    top = float(exponent[np.argmax(exponent + np.log(np.maximum(part.mass, 1e-300)))])
+    mass = part.mass * np.exp(np.minimum(exponent - top, 700.0))
+    total = float(mass.sum())
+    return mass / total, top + math.log(total)
+
+
+def _compose(losses: Sequence[_Losses], theta: float, interval: float, low: int, size: int) -> tuple[Floats, float]:
+    """The tilted, normalised sum's mass (size,), what lies outside folded into it; the logarithm of its divisor."""
+    spectrum = np.ones(size // 2 + 1, np.complex128)
+    shift, log_moment = 0, 0.0
+    for part in losses:
+        mass, log_total = _tilted(part, theta, interval)
+        log_moment += part.steps * log_total
+        peak = int(np.argmax(mass))  # near zero, so that the phase of a high power stays exact
+        transform = fft.rfft(_folded(mass, peak, size))
+        spectrum *= transform if part.steps == 1 else transform**part.steps
+        shift += part.steps * (part.first + peak)
+    mass = fft.irfft(spectrum, size)
+    return np.maximum(np.roll(mass, (shift - low) % size), 0.0), log_moment
+
+
+def _folded(mass: Floats, peak: int, size: int) -> Floats:
+    """(size,) with what stood at `peak` at 0, modulo the size."""
+    padded = np.zeros(size * -(-len(mass) // size))
+    padded[: len(mass)] = mass
+    return np.roll(padded.reshape(-1, size).sum(axis=0), -peak)
+
+
+def _root(tilted: Floats, log_moment: float, theta: float, low: int, interval: float, delta: float) -> float:
+    """The smallest epsilon >= 0 with sum over losses above it of mass * (1 - exp(epsilon - loss)) <= delta."""
+    if delta <= 0:
+        return math.inf
+    loss = interval * (low + np.arange(len(tilted)))
+
+    def excess(epsilon: float) -> float:
+        above = loss > epsilon
+        gap = loss[above] - epsilon
+        total = float(np.sum(tilted[above] * np.exp(np.maximum(-theta * gap, -745.0)) * -np.expm1(-gap)))
+        return math.log(max(total, 1e-300)) + log_moment - theta * epsilon - math.log(delta)
+
+    if loss[-1] <= 0 or excess(max(0.0, loss[0])) <= 0:
+        return max(0.0, float(loss[0])) if loss[-1] > 0 else 0.0
+    return float(optimize.brentq(excess, max(0.0, loss[0]), loss[-1], xtol=1e-9)) + 1e-9
