@@ -35,7 +35,7 @@ from server.logs import write_lines
 from server.membership import Membership
 from server.pki import Pki
 from server.report import write_model_card, write_report
-from server.run import Recorded, epsilons, facts, site_facts, versions
+from server.run import Recorded, epsilons, facts, released_model, site_facts, versions
 from strategies.arrays import Arrays
 from strategies.privacy.plan import PrivacyPlan, plan_for
 
@@ -137,11 +137,19 @@ def write_down(run: Path, study: Study, conducted: Conducted, seconds: float, en
     sites = study.sites or sorted({site for round in recorded.rounds for site in round["contributed"]})
     started = next(record.time for record in journals.read(run / "journal.jsonl"))
     result = facts(
-        study, run, recorded, conducted.rounds, engine=engine, noise="from each hospital's operating system"
+        study,
+        run,
+        recorded,
+        conducted.rounds,
+        engine=engine,
+        noise="from each hospital's operating system",
+        plans=plans,
     ) | {
         "primary_metric": study.evaluation.metrics[0] if study.evaluation.metrics else None,
         "sites": [_site(study, site, plans.get(site), reported.get(site)) | recorded.traffic(site) for site in sites],
-        "models": dict.fromkeys(("federated", "federated_without_privacy", "local_only", "pooled")),
+        "models": dict.fromkeys(("federated", "federated_without_privacy", "local_only", "pooled"))
+        | {"federated": released_model(study, conducted.released, sites)},
+        "released": conducted.released.to_dict() if conducted.released else None,
         "convergence": {},
         "epsilon_by_round": {site: epsilons(plan, done) for site, plan in plans.items()},
         "seconds": round(seconds, 3),
