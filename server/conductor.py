@@ -136,15 +136,8 @@ def write_down(run: Path, study: Study, conducted: Conducted, seconds: float, en
     plans = {site: plan for site in study.sites if (plan := _plan(study, site))}
     sites = study.sites or sorted({site for round in recorded.rounds for site in round["contributed"]})
     started = next(record.time for record in journals.read(run / "journal.jsonl"))
-    result = facts(
-        study,
-        run,
-        recorded,
-        conducted.rounds,
-        engine=engine,
-        noise="from each hospital's operating system",
-        plans=plans,
-    ) | {
+    noise = "from each hospital's operating system"
+    result = facts(study, run, recorded, conducted.rounds, engine=engine, noise=noise, plans=plans) | {
         "primary_metric": study.evaluation.metrics[0] if study.evaluation.metrics else None,
         "sites": [_site(study, site, plans.get(site), reported.get(site)) | recorded.traffic(site) for site in sites],
         "models": dict.fromkeys(("federated", "federated_without_privacy", "local_only", "pooled"))

@@ -187,9 +187,10 @@ def _calibration(run: Run) -> Iterable[Html | None]:
         return [measures]
     pooled = run.model("pooled")
     keys = [run.shared, *(["pooled"] if pooled and pooled.calibration else [])]
+    number = "their number as far as the noise shows it" if run.noisy else "their number"
     about = (
-        f"A dot is a group of patients, its area their number{' as far as the noise lets it be known' * bool(run.noisy)}, "
-        "its line the 95 % interval. Below the dotted line, the risk is overstated."
+        f"A dot is a group of patients, its area {number}, its line the 95 % interval. "
+        "Below the dotted line, the risk is overstated."
     )
     shown = drawing("Predicted and observed", about, legend(run, keys), drawn)
     return [el("div", shown, _bins(run), class_="pair"), measures]
