@@ -3,7 +3,7 @@
     python -m server.conductor FOLDER RUN    # started by server/coordinator.py, ends when its standard input is closed
 
 It leaves what a simulation leaves (study.yaml, model.safetensors, metrics.json, model_card.md, report.html, the journal
-and the checkpoints), without the figures that need patients: those do not leave a hospital.
+and the checkpoints), without the figures that need patients: of those only what hospitals released, with noise.
 """
 
 import json

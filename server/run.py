@@ -1,7 +1,7 @@
 """A run's folder and what its metrics.json says whoever conducted it: a simulation on a laptop, or a consortium.
 
-What needs patients (how good a model is, how many there were) is added by the simulator, which has them; between
-machines those entries are null, because nothing of the kind leaves a hospital.
+What needs patients (how good a model is, how many there were) is added by the simulator, which has them. Between
+machines those entries are null, but for what hospitals released with noise where the study asks for it.
 
 >>> from tempfile import TemporaryDirectory
 >>> with TemporaryDirectory() as folder:

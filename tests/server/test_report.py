@@ -546,3 +546,8 @@ def test_the_line_of_a_noisy_calibration_bin_is_its_own_interval(tmp_path: Path)
     found = read(parse(json.dumps(noisy(estimate(0.83))))).model("federated")
     assert found is not None
     assert found.calibration[0].interval == (0.125, 0.9)
+    wider = noisy(estimate(0.83))
+    wider["models"]["federated"]["calibration"][0]["observed_low"] = 0.0625
+    (tmp_path / "wider").mkdir()
+    drawn, drawn_wider = report(tmp_path, noisy(estimate(0.83))), report(tmp_path / "wider", wider)
+    assert drawn != drawn_wider

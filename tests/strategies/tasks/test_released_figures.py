@@ -153,6 +153,15 @@ def test_a_hospital_with_too_few_patients_is_null_beside_the_others() -> None:
     assert found["metrics"]["brier"]["low"] > 0
 
 
+def test_of_several_hospitals_the_noise_adds_up() -> None:
+    rng = np.random.default_rng(7)
+    histograms = {f"hospital-{n}": exact(*population(rng, 200)) for n in range(4)}
+    total = np.sum(list(histograms.values()), axis=0)
+    expected = figures(total, cell_variance=4 * cell_variance(SIGMA)).auroc
+    assert expected is not None
+    assert report(histograms, SIGMA, ())["auroc"] == expected.to_dict()
+
+
 # What is no such histogram
 
 
