@@ -315,11 +315,12 @@ def test_a_changed_study_is_another_one(lille: Lille, trained: Study) -> None:
     ("study", "code"),
     [
         (study_of("greedy", privacy={"epsilon": 30.0}), 114),
+        (study_of("greedy", evaluation={"test_fraction": 0.3, "release": {"epsilon": 6.0}}), 114),
         (study_of("open", privacy={"mode": "none"}), 113),
         (study_of("nowhere"), 112),
         (study_of("asked", model={"name": "mlp", "hidden": [8000, 8000]}), 115),
     ],
-    ids=["above the cap", "without privacy", "no data set", "too large"],
+    ids=["above the cap", "above the cap with its evaluation", "without privacy", "no data set", "too large"],
 )
 def test_a_study_against_the_policy_is_refused_and_its_data_stay_closed(lille: Lille, study: Study, code: int) -> None:
     opened_before = [r for r in lille.records() if r.kind == "sent" and r.facts["form"] != "refusal"]
