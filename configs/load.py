@@ -50,7 +50,7 @@ from configs.schema import (
 MAX_FILE_BYTES = 1_000_000
 MAX_ROUNDS = 100_000
 MAX_EPSILON = 100.0
-MIN_BINS, MAX_BINS, DEFAULT_BINS = 2, 100, 20  # of a noisy histogram of scores
+MIN_BINS, MAX_BINS, DEFAULT_BINS = 2, 100, 10  # of a noisy histogram of scores: each more is more noise in the figures
 CONNECTORS = ("csv",)
 SITE_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 COLUMN_NAME = re.compile(r"[^\x00-\x1f\x7f]{1,128}")

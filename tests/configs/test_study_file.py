@@ -335,7 +335,7 @@ def asks(**release: Any) -> dict[str, Any]:
 def test_a_study_that_asks_comes_back_from_its_canonical_form() -> None:
     study = study_from(asks(epsilon=0.5))
     assert study.evaluation.release is not None
-    assert (study.evaluation.release.epsilon, study.evaluation.release.bins) == (0.5, 20)
+    assert (study.evaluation.release.epsilon, study.evaluation.release.bins) == (0.5, 10)
     assert study_from(json.loads(study.canonical)).sha256 == study.sha256
 
 
