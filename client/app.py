@@ -1,4 +1,4 @@
-"""The hospital's Flower ClientApp: two handlers that read like the protocol.
+"""The hospital's Flower ClientApp: three handlers that read like the protocol.
 
 `make_app` is given a way to find the hospital that a message is for: the simulator has many in one process, a node has
 one. Nothing else differs between a simulation and a deployment.
@@ -17,6 +17,7 @@ from client.site import Site
 from configs import wire
 from configs.errors import ArchipelError, WireError
 from strategies.messages import read
+from strategies.tasks.shapes import arrays_of
 
 SiteOf = Callable[[Context], Site]
 OnError = Callable[[Site | None, Exception], None]
@@ -54,6 +55,7 @@ def make_app(site_of: SiteOf, on_error: OnError = log_error) -> ClientApp:
 
     app.query("hello")(guarded(hello))
     app.train()(guarded(train))
+    app.evaluate()(guarded(evaluate))
     return app
 
 
@@ -78,3 +80,12 @@ def train(message: Message, site: Site) -> Message:
         raise WireError("train: expected the study that this hospital approved, found another one")
     trained = site.fit(request.fields["round"], request.arrays)
     return egress.reply(message, "train reply", {}, trained, site.parameters)
+
+
+def evaluate(message: Message, site: Site) -> Message:
+    """Once, after the last round: the final model in, a noisy histogram of its scores on the test patients out."""
+    request = read("evaluate", message.content, site.parameters)
+    if request.fields["study_sha256"] != site.study.sha256:
+        raise WireError("evaluate: expected the study that this hospital approved, found another one")
+    histogram = site.evaluate(request.arrays)
+    return egress.reply(message, "evaluate reply", {}, histogram, arrays_of("evaluate reply", site.study))

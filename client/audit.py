@@ -15,6 +15,8 @@ from configs.frame import Frame
 from configs.journal import Journal, Record, read
 from strategies.keys import SigningKey, verify
 
+ANSWERS = ("train reply", "evaluate reply")  # sent again if asked again; refusals are not: things may have changed
+
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:
@@ -117,7 +119,7 @@ class Audit:
         assert isinstance(facts, dict)
         if kind == "received":
             self._seen.add(str(facts["message"]))
-        elif kind == "sent" and facts["form"] == "train reply":  # refusals are not repeated: things may have changed
+        elif kind == "sent" and facts["form"] in ANSWERS:
             self._kept[str(facts["study"]), str(facts["instruction"])] = str(facts["message"])
 
 

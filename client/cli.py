@@ -175,6 +175,8 @@ def _refuse(arguments: argparse.Namespace) -> int:
 
 
 def _ledger(arguments: argparse.Namespace) -> int:
+    from client.ledger import EVALUATION
+
     config = load_site(arguments.folder)
     policy = config.policy
     if not config.ledger.exists():
@@ -189,9 +191,10 @@ def _ledger(arguments: argparse.Namespace) -> int:
             f"{policy.max_epsilon:g} (per patient, add or remove one, delta {policy.delta:g}, all studies together)"
         )
         for _, study, rounds, lost in (row for row in studies if row[0] == dataset):
+            evaluated = " and the evaluation" if ledger.booked(dataset, study, EVALUATION) else ""
             own = ledger.spent(dataset, delta=policy.delta, study=study)
             note = f", {lost} of them begun and lost: they count" if lost else ""
-            print(f"  {names.get(study, '?')} {study[:12]}: epsilon {own:.3f}, {rounds} rounds{note}")
+            print(f"  {names.get(study, '?')} {study[:12]}: epsilon {own:.3f}, {rounds} rounds{evaluated}{note}")
     if not studies:
         print("nothing is spent yet")
     return 0
@@ -219,15 +222,15 @@ def _opened(config: SiteConfig, audit: "Audit", message: str) -> str:
     import numpy as np
 
     from strategies.messages import from_frame, read
-    from strategies.tasks.shapes import study_parameters
+    from strategies.tasks.shapes import arrays_of
 
     frame = audit.show(message)
     outgoing = next(o for o in audit.outgoing() if o.message.startswith(message))
     lines = [f"{outgoing.message}: {frame.form}, sha256 {frame.sha256}, as the journal says"]
     lines += [f"  {name}: {value}" for name, value in frame.fields.items()]
     if frame.arrays:
-        parameters = study_parameters(_find(_admissions(config), outgoing.study).study)
-        arrays = read(frame.form, from_frame(frame.form, frame, parameters), parameters).arrays
+        expected = arrays_of(frame.form, _find(_admissions(config), outgoing.study).study)
+        arrays = read(frame.form, from_frame(frame.form, frame, expected), expected).arrays
         for name, array in arrays.items():
             values = np.array2string(array.ravel(), precision=4, threshold=16, edgeitems=6, max_line_width=WIDTH)
             lines.append(f"  {name} {list(array.shape)} {array.dtype}: {values}")
@@ -254,7 +257,7 @@ def page(config: SiteConfig, admission: "Admission") -> str:
         ("from", _source(config, study)),
         ("learns", f"{study.task.type} {study.task.target!r} with a {study.model.name} model"),
         ("rounds", f"{study.training.rounds}, with at least {study.training.quorum} hospitals in each"),
-        ("leaves", _leaving(study)),
+        ("leaves", _leaving(config, study)),
         ("privacy", _privacy(config, study)),
         ("budget", _budget(config, study)),
         ("digest", admission.sha256),
@@ -289,7 +292,7 @@ def _source(config: SiteConfig, study: "Study") -> str:
     return f"{dataset.source.connector} {dataset.source.path} (budget of the data set {dataset.identity!r})"
 
 
-def _leaving(study: "Study") -> str:
+def _leaving(config: SiteConfig, study: "Study") -> str:
     from strategies.tasks.shapes import study_parameters
 
     numbers = sum(math.prod(shape) for shape, _ in study_parameters(study).values())
@@ -297,7 +300,30 @@ def _leaving(study: "Study") -> str:
     return (
         f"in each round {numbers} numbers of the trained model ({size:,} bytes), in all at most "
         f"{size * study.training.rounds:,} bytes; once, this hospital's name and the study's digest. "
-        "No row, no count, no metric."
+        f"{_figures(config, study)}"
+    )
+
+
+def _figures(config: SiteConfig, study: "Study") -> str:
+    """What leaves about test patients, and what it costs."""
+    asked = study.evaluation.release
+    if asked is None:
+        return "No row, no count, no metric."
+    if config.policy.metrics != "noisy":
+        return (
+            "No row, no count, no metric: the study asks for a noisy histogram of test patients, which site.yaml does "
+            "NOT allow (policy.metrics: none)."
+        )
+    from strategies.privacy.plan import evaluation_event
+
+    event = evaluation_event(study)
+    assert event is not None
+    return (
+        f"Once, after the last round, {2 * asked.bins} noisy counts of this hospital's test patients, by outcome and "
+        f"by the model's score in {asked.bins} bins, which site.yaml allows (policy.metrics: noisy): one patient "
+        f"changes one count by 1, noise of standard deviation {event.noise_multiplier:.1f} patients is added to each. "
+        f"This costs epsilon {asked.epsilon:g} at delta {study.privacy.delta:g}, beside the training's. No row, no "
+        "exact count."
     )
 
 
@@ -308,7 +334,8 @@ def _privacy(config: SiteConfig, study: "Study") -> str:
     privacy = study.privacy
     return (
         f"differential privacy in this hospital: epsilon {privacy.epsilon:g} at delta {privacy.delta:g} per patient, "
-        f"for the whole study; each patient's influence is clipped to {privacy.clip_norm:g}, then noise is added"
+        f"for the whole {'training' if study.evaluation.release else 'study'}; each patient's influence is clipped to "
+        f"{privacy.clip_norm:g}, then noise is added"
     )
 
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 
 from flwr.app import Error, Message
 
+from client.policy import NO_FIGURES
 from configs import wire
 from configs.errors import (
     AdmissionError,
@@ -43,6 +44,7 @@ DECISIONS: Mapping[int, str] = {  # what a person or a policy of the hospital de
     114: "the hospital's policy leaves less privacy budget than the study asks for",
     115: "the study's messages are larger than the hospital's policy allows",
     116: "the hospital's policy does not allow this study on its data set",
+    NO_FIGURES: "the hospital's policy does not let figures of its test patients leave",
 }
 SENTENCES: Mapping[int, str] = {code: reason for _, code, reason in REFUSALS} | dict(DECISIONS)
 

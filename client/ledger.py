@@ -69,26 +69,33 @@ CREATE TABLE IF NOT EXISTS releases (
     state TEXT NOT NULL CHECK (state IN ('reserved', 'committed')),
     kind TEXT NOT NULL DEFAULT 'sampled gaussian',
     plan_steps INTEGER,
+    plan_evaluation REAL,
     UNIQUE (dataset, study, name)
 )
 """
 # Ledgers of earlier versions lack these; what they booked were steps of training, of plans that they did not keep.
-_ADDED = {"kind": "TEXT NOT NULL DEFAULT 'sampled gaussian'", "plan_steps": "INTEGER"}
+_ADDED = {"kind": "TEXT NOT NULL DEFAULT 'sampled gaussian'", "plan_steps": "INTEGER", "plan_evaluation": "REAL"}
 _VERSION = 1
 _SAMPLED, _GAUSSIAN, _LAPLACE = "sampled gaussian", "gaussian", "laplace"
 _PATIENCE_S = 30.0  # how long to wait for another process that writes
+EVALUATION = 0  # stands in the place of a round's number for the one release after the last
 _ROUNDING = 1e-9  # a plan that composes to exactly its budget must not be refused for the last bit of a float
 
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """One round's release about one data set. `name` is given for seeded, repeatable releases only."""
+    """One round's release about one data set, or the study's EVALUATION. `name`: seeded, repeatable releases only."""
 
     dataset: str
     study: str
     round: int
     event: Event
     name: str | None = None
+
+    @property
+    def what(self) -> str:
+        """For people."""
+        return "the evaluation" if self.round == EVALUATION else f"round {self.round}"
 
 
 class Ledger:
@@ -167,21 +174,21 @@ class Ledger:
         others = self.others(dataset, study)
         if not others:
             return epsilon(planned, cap.delta)
-        rule, first = Filter(cap.epsilon, cap.delta), self._first_plan(dataset)
-        if first is not None and not rule.allows([first]):
+        rule = Filter(cap.epsilon, cap.delta)
+        if not rule.allows(self._first_plan(dataset)):
             return math.inf
         return max(rule.needs([*others, *planned]), epsilon([*others, *planned], cap.delta))
 
     def booked(self, dataset: str, study: str, round_number: int) -> bool:
-        """Whether a round of a study is booked, whatever became of it."""
+        """Whether a round of a study, or its EVALUATION, is booked, whatever became of it."""
         query = "SELECT 1 FROM releases WHERE dataset = ? AND study = ? AND round = ? LIMIT 1"
         return self._connection.execute(query, (dataset, study, round_number)).fetchone() is not None
 
     def studies(self) -> list[tuple[str, str, int, int]]:
-        """Data set, study, rounds booked and rounds of them that never ended; in the order of their first round."""
+        """Data set, study, rounds booked and releases that never ended; in the order of their first round."""
         return list(
             self._connection.execute(
-                "SELECT dataset, study, COUNT(DISTINCT round), SUM(state = 'reserved') FROM releases"
+                "SELECT dataset, study, COUNT(DISTINCT NULLIF(round, 0)), SUM(state = 'reserved') FROM releases"
                 " GROUP BY dataset, study ORDER BY MIN(id)"
             )
         )
@@ -218,15 +225,17 @@ class Ledger:
 
     def _insert(self, release: Release, plan: PrivacyPlan) -> int:
         planned = plan.steps if release.event == plan.round_event else None
+        evaluation = plan.evaluation.noise_multiplier if planned and plan.evaluation else None
         cursor = self._connection.execute(
             "INSERT INTO releases (dataset, study, round, kind, noise_multiplier, sampling_rate, steps, plan_steps,"
-            " seeded, name, state) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'reserved')",
+            " plan_evaluation, seeded, name, state) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'reserved')",
             (
                 release.dataset,
                 release.study,
                 release.round,
                 *_row(release.event),
                 planned,
+                evaluation,
                 release.name is not None,
                 release.name,
             ),
@@ -237,10 +246,9 @@ class Ledger:
     def _require(self, release: Release, plan: PrivacyPlan, budget: Budget | None) -> None:
         after = merged([*self.events(release.dataset, release.study), release.event])
         # Only the plan's own steps, and no more of them than planned: within the plan's epsilon without computing it.
-        of_plan = release.event == plan.round_event and after == merged([_steps(plan, sum(_count(e) for e in after))])
-        of_plan = of_plan and _count(after[0]) <= plan.steps
+        of_plan = release.event in (plan.round_event, plan.evaluation) and _are_among(after, merged(plan.events))
         if budget is not None or not of_plan:
-            self._require_within(release, after, budget or Budget(plan.epsilon(), plan.delta), "the study has")
+            self._require_within(release, after, budget or Budget(plan.whole_epsilon(), plan.delta), "the study has")
         if self._cap is not None and self._filter is not None:
             others = self.others(release.dataset, release.study)
             if of_plan and not others:
@@ -252,31 +260,35 @@ class Ledger:
         """Of a data set whose releases were not all planned beforehand."""
         # Before the filter: an epsilon over the cap even if all had been planned says most to the reader.
         self._require_within(release, events, cap, "the data set has")
-        if (first := self._first_plan(release.dataset)) is not None and not rule.allows([first]):
+        if (first := self._first_plan(release.dataset)) and not rule.allows(first):
             raise BudgetError(
-                f"round {release.round}: the data set's first study needs so much of its epsilon {cap.epsilon:g} that "
+                f"{release.what}: the data set's first study needs so much of its epsilon {cap.epsilon:g} that "
                 "no study chosen later can be added (strategies/privacy/filter.py); refused before any training"
             )
         if not rule.allows(events):
             raise BudgetError(
-                f"round {release.round}: needs epsilon {rule.needs(events):.2f} in all, counted as studies that were "
+                f"{release.what}: needs epsilon {rule.needs(events):.2f} in all, counted as studies that were "
                 f"chosen one after the other, the data set has {cap.epsilon:.2f}; refused before any training"
             )
 
-    def _first_plan(self, dataset: str) -> SampledGaussian | None:
-        """Whole plan of the study that was first about a data set; None where it was not kept, or there is none."""
+    def _first_plan(self, dataset: str) -> list[SampledGaussian]:
+        """Whole plan of the study that was first about a data set; empty where it was not kept, or there is none."""
         row = self._connection.execute(
-            "SELECT noise_multiplier, sampling_rate, plan_steps FROM releases WHERE dataset = ? ORDER BY id LIMIT 1",
+            "SELECT noise_multiplier, sampling_rate, plan_steps, plan_evaluation FROM releases WHERE dataset = ?"
+            " ORDER BY id LIMIT 1",
             (dataset,),
         ).fetchone()
-        return None if row is None or row[2] is None else SampledGaussian(*row)
+        if row is None or row[2] is None:
+            return []
+        evaluation = [] if row[3] is None else [SampledGaussian(row[3], 1.0, 1)]
+        return [SampledGaussian(*row[:3]), *evaluation]
 
     @staticmethod
     def _require_within(release: Release, events: tuple[Merged, ...], budget: Budget, whose: str) -> None:
         need = epsilon(events, budget.delta)
         if need > budget.epsilon + _ROUNDING:
             raise BudgetError(
-                f"round {release.round}: needs epsilon {need:.2f} in all, {whose} {budget.epsilon:.2f}; "
+                f"{release.what}: needs epsilon {need:.2f} in all, {whose} {budget.epsilon:.2f}; "
                 "refused before any training"
             )
 
@@ -320,12 +332,13 @@ def _event(kind: str, noise_multiplier: float, sampling_rate: float, steps: int)
     )
 
 
-def _count(event: Merged) -> int:
-    return event.steps if isinstance(event, SampledGaussian) else event.count
-
-
-def _steps(plan: PrivacyPlan, count: int) -> SampledGaussian:
-    return SampledGaussian(plan.noise_multiplier, plan.sampling_rate, count)
+def _are_among(events: tuple[Merged, ...], planned: tuple[Merged, ...]) -> bool:
+    """Whether these are planned ones, and of no kind more than planned. Both are merged."""
+    steps = {(e.noise_multiplier, e.sampling_rate): e.steps for e in planned if isinstance(e, SampledGaussian)}
+    return all(
+        isinstance(e, SampledGaussian) and e.steps <= steps.get((e.noise_multiplier, e.sampling_rate), 0)
+        for e in events
+    )
 
 
 def _use_wal(connection: sqlite3.Connection) -> None:

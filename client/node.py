@@ -27,7 +27,7 @@ from client.egress import SENTENCES, code_of
 from client.enrol import CERTIFICATE, NODE_KEY, load_node_key, load_signing_key, load_welcome
 from client.fleet import EndedError, Fleet, Incoming, OccupiedError, RefusedError, UnreachableError, trust
 from client.ledger import Ledger
-from client.policy import Request, require
+from client.policy import Request, require, require_figures
 from client.worker import REFUSAL, STATUS, exactly, send
 from configs import wire
 from configs.bundle import check_bundle
@@ -39,14 +39,14 @@ from configs.schema import Study
 from configs.seal import COORDINATOR, Statement
 from strategies.arrays import reads_as_text
 from strategies.messages import content, from_frame, opened, seal, unseal
-from strategies.tasks.shapes import study_parameters
+from strategies.tasks.shapes import arrays_of, study_parameters
 
 if TYPE_CHECKING:
     from flwr.app import RecordDict
 
 log = logging.getLogger("archipel.node")
-FORMS = {wire.HELLO: "hello", wire.TRAIN: "train"}
-QUICK_S, SLOW_S = 0.03, 5.0  # shortest and longest time between two looks for a message
+FORMS = {wire.HELLO: "hello", wire.TRAIN: "train", wire.EVALUATE: "evaluate"}
+QUICK_S, SLOW_S = 0.03, 15.0  # shortest and longest time between two looks for a message
 PATIENCE, EARLY = 0.1, 0.7  # a look every tenth of the time since the last message; the first after this part of a gap
 FIRST_RETRY_S, LAST_RETRY_S = 1.0, 60.0
 STATE, LOCK = "node.state", "node.lock"
@@ -132,18 +132,15 @@ class Pace:
     before that time; then one every tenth of the time that passed. Only what was seen counts, not when the message was
     found: else a node that looked late once would go on to look late.
 
-    >>> pace = Pace()
-    >>> pace.wait_s(0.0)
-    5.0
+    >>> pace = Pace(0.0)
     >>> pace.answered(0.0); round(pace.wait_s(0.9), 2); pace.came(); pace.answered(1.5)
     0.09
     >>> round(pace.wait_s(1.5), 2), round(pace.wait_s(2.5), 2), pace.wait_s(1000.0)
-    (0.63, 0.1, 5.0)
+    (0.63, 0.1, 15.0)
     """
 
-    def __init__(self) -> None:
-        self._answered: float | None = None
-        self._empty = self._gap = 0.0
+    def __init__(self, now: float) -> None:
+        self._answered, self._empty, self._gap = now, 0.0, 0.0
 
     def came(self) -> None:
         """A message is here."""
@@ -155,8 +152,6 @@ class Pace:
 
     def wait_s(self, now: float) -> float:
         """None is here yet: how long to wait before the next look."""
-        if self._answered is None:
-            return SLOW_S
         self._empty = now - self._answered
         due = EARLY * self._gap - self._empty
         return min(max(due, self._empty * PATIENCE, QUICK_S), SLOW_S)
@@ -243,7 +238,7 @@ class Node:
 
     def _serve(self, fleet: Fleet) -> None:
         """Look for messages: at once after one, more seldom the longer there was none."""
-        pace = Pace()
+        pace = Pace(time.monotonic())
         while not self._over.is_set():
             try:
                 incoming = fleet.receive()
@@ -273,7 +268,7 @@ class Node:
             return
         reply, why = self._judged(fleet, incoming, said, packed)
         del packed
-        records = self._checked(reply, said)
+        records = self._checked(reply, said, FORMS.get(incoming.type, ""))
         if records is None:
             reply = _refusal(RunError("egress"))
             records = content(REFUSAL, dict(reply.fields))
@@ -365,7 +360,7 @@ class Node:
             raise AdmissionError("the study was not proposed to this hospital", waiting=True)
         study = known.study
         frame, _ = opened(form, incoming.records, packed, study_parameters(study))
-        if frame.fields["study_sha256"] != said.study or frame.fields["round"] != said.round:
+        if frame.fields["study_sha256"] != said.study or frame.fields.get("round", 0) != said.round:
             raise SealError("seal: the message is about another study or round than its signature; it was changed")
         return frame, study
 
@@ -396,6 +391,10 @@ class Node:
             self._admissions.decide(study.sha256, "approved", "site.yaml: require_approval: false")
             self._audit.note("approved", study=study.sha256, by="policy")
         self._admissions.approved(study.sha256)
+        if frame.form == "evaluate":
+            if study.evaluation.release is None:
+                raise WireError("evaluate: expected a study that asks for figures (evaluation.release), found another")
+            require_figures(self._config.policy)
 
     def _worked(self, said: Statement, frame: Frame) -> tuple[Frame, str]:
         """The worker's reply, or the one that the same instruction had before."""
@@ -415,17 +414,17 @@ class Node:
         spent = self._ledger.spent(data.identity, delta=study.privacy.delta, study=sha256)
         return f"{spent:.4f}" if 0 < spent < 1e6 else ""
 
-    def _checked(self, reply: Frame, said: Statement) -> "RecordDict | None":
-        """The one way out: the reply as it will leave, None if it is not what a reply may be."""
+    def _checked(self, reply: Frame, said: Statement, asked: str) -> "RecordDict | None":
+        """The one way out: the reply as it will leave, None if it is not what a reply to `asked` may be."""
         try:
             if reply.form == REFUSAL:
                 if SENTENCES.get(int(reply.fields.get("code", 0))) != reply.fields.get("reason"):
                     raise WireError("refusal: expected one of the fixed sentences, found another")
                 return from_frame(REFUSAL, reply)
             known = self._admissions.find(said.study)
-            if known is None or reply.form not in ("hello reply", "train reply"):
+            if known is None or reply.form != f"{asked} reply":
                 raise WireError("reply: expected an answer to an approved study, found something else")
-            records = from_frame(reply.form, reply, study_parameters(known.study))
+            records = from_frame(reply.form, reply, arrays_of(reply.form, known.study))
             for name, data in reply.arrays.items():
                 if reads_as_text(data):
                     raise WireError(f"reply: expected numbers in {name}, found text written as numbers")

@@ -12,6 +12,7 @@ from configs.deployment import Policy
 from configs.errors import PolicyError
 
 _ROUNDING = 1e-9
+NO_FIGURES = 117
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +68,17 @@ def decide(request: Request, policy: Policy) -> Allow | Deny:
     if request.patients is not None and request.patients < policy.min_patients:
         return Deny(116, f"the data set has fewer than {policy.min_patients} patients (min_patients)")
     return Allow()
+
+
+def require_figures(policy: Policy) -> None:
+    """Let a noisy histogram of scores on test patients leave, if the policy does.
+
+    Raises:
+        PolicyError: it does not.
+    """
+    if policy.metrics != "noisy":
+        why = "it asks for a noisy histogram of scores on test patients; the policy lets none leave (metrics: none)"
+        raise PolicyError(why, code=NO_FIGURES)
 
 
 def require(request: Request, policy: Policy) -> None:

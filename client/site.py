@@ -4,21 +4,25 @@ The plan comes from the study and the announced size; nothing in a message can c
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from hashlib import sha256
 
 import numpy as np
 
 from client.connectors import read_table
-from client.ledger import Ledger, Release
+from client.ledger import EVALUATION, Ledger, Release
+from client.policy import require_figures
 from client.trainer import Trainer
+from configs.deployment import Policy
 from configs.errors import DataError, RunError, WireError
 from configs.schema import DataSource, Study
-from configs.wire import ArraySpec
+from configs.wire import HISTOGRAM, ArraySpec
 from strategies.arrays import Arrays
+from strategies.privacy.accounting import SampledGaussian
 from strategies.privacy.plan import PrivacyPlan, plan_for
 from strategies.privacy.randomness import Randomness
+from strategies.tasks.histogram import counts, noised
 from strategies.tasks.split import in_test
 from strategies.tasks.table import Encoded, encode, standardise
 from strategies.tasks.tabular import TabularTask, task_of
@@ -55,7 +59,7 @@ class Site:
     """One hospital in one study. `seeded` chance is for simulations and tests; hospitals draw from the system.
 
     `dataset` names the patients in the ledger, so that their budget outlives a study and a file's name; the hospital's
-    own name unless it is given.
+    own name unless it is given. Of the `test` patients nothing leaves but what `policy.metrics` allows.
     """
 
     def __init__(
@@ -68,9 +72,12 @@ class Site:
         seeded: bool,
         trainer: Trainer | None = None,
         dataset: str | None = None,
+        test: Encoded | None = None,
+        policy: Policy = Policy(),  # noqa: B008 - frozen
     ) -> None:
         self.name, self.study, self.train, self.ledger, self.seeded = name, study, train, ledger, seeded
         self.dataset = dataset or name
+        self.test, self.policy = test, policy
         self.task: TabularTask = task_of(study)
         self._trainer = trainer or Trainer(self.task)
 
@@ -82,7 +89,10 @@ class Site:
     @cached_property
     def plan(self) -> PrivacyPlan | None:
         """The guarantee at this hospital, None without privacy."""
-        return plan_for(self.study, self.name, self.train.count) if self.study.private else None
+        if not self.study.private:
+            return None
+        plan = plan_for(self.study, self.name, self.train.count)
+        return plan if self.policy.metrics == "noisy" else replace(plan, evaluation=None)
 
     def fit(self, round_number: int, start: Arrays) -> Arrays:
         """Train for one round; with privacy, booked before the first gradient.
@@ -99,6 +109,31 @@ class Site:
         release = Release(self.dataset, self.study.sha256, round_number, self.plan.round_event, name)
         with self.ledger.reserve(release, self.plan):
             return self._train(start, randomness, self.plan)
+
+    def evaluate(self, model: Arrays) -> Arrays:
+        """How the final model scores the test patients: a noisy histogram, booked before anything is computed.
+
+        Nobody is in both the training and the test, but a release about either is booked about the whole data set:
+        the ledger knows data sets, and composing the two is on the safe side.
+
+        Raises:
+            PolicyError: the policy lets no figure leave. BudgetError: the ledger refuses, or it was asked before.
+            WireError: the study asks for none, or has not trained here.
+        """
+        asked = self.study.evaluation.release
+        if asked is None or self.test is None:
+            raise WireError("evaluate: expected a study that asks for figures (evaluation.release), found another")
+        require_figures(self.policy)
+        randomness = self._randomness(EVALUATION)
+        trained = randomness.is_seeded or self.ledger.events(self.dataset, self.study.sha256)
+        if self.plan is None or self.plan.evaluation is None or not trained:
+            raise WireError("evaluate: expected a private study that has trained here before, found another")
+        event = self.plan.evaluation
+        name = self._release_name(EVALUATION, model, event) if randomness.is_seeded else None
+        with self.ledger.reserve(Release(self.dataset, self.study.sha256, EVALUATION, event, name), self.plan):
+            scores = self.task.predict(model, self.test.x)[:, 1]
+            exact = counts(scores, self.test.y, starts=self.test.starts, bins=asked.bins)
+            return {HISTOGRAM: noised(exact, event.noise_multiplier, randomness)}
 
     def _train(self, start: Arrays, randomness: Randomness, plan: PrivacyPlan | None) -> Arrays:
         training = self.study.training
@@ -120,13 +155,20 @@ class Site:
             return Randomness.seeded(self.study.seed, self.name, round_number)
         return Randomness.system()
 
+    def _digest_of(self, test: bool) -> bytes:
+        return _digest(self.test) if test and self.test else self._patients_digest
+
     @cached_property
     def _patients_digest(self) -> bytes:
-        return sha256(self.train.x.tobytes() + self.train.y.tobytes() + self.train.starts.tobytes()).digest()
+        return _digest(self.train)
 
-    def _release_name(self, round_number: int, start: Arrays) -> str:
+    def _release_name(self, round_number: int, start: Arrays, event: SampledGaussian | None = None) -> str:
         """All that decides a seeded release's bits beside the study: round, plan, patients, first model."""
-        digest = sha256(f"{round_number}/{self.plan}/".encode() + self._patients_digest)
+        digest = sha256(f"{round_number}/{event or self.plan}/".encode() + self._digest_of(event is not None))
         for name in sorted(start):
             digest.update(start[name].tobytes())
         return digest.hexdigest()
+
+
+def _digest(patients: Encoded) -> bytes:
+    return sha256(patients.x.tobytes() + patients.y.tobytes() + patients.starts.tobytes()).digest()

@@ -72,7 +72,7 @@ class Worker:
         from configs import wire
         from strategies.messages import from_frame
 
-        types = {"hello": wire.HELLO, "train": wire.TRAIN}
+        types = {"hello": wire.HELLO, "train": wire.TRAIN, "evaluate": wire.EVALUATE}
         study = None if request.form == "hello" else self._admissions.approved(_digest(request))
         records = from_frame(request.form, request, _parameters(study) if study else None)
         message = Message(records, dst_node_id=1, message_type=types[request.form])
@@ -81,11 +81,13 @@ class Worker:
 
     def _refusal(self, reply: "Message") -> Frame:
         from strategies.messages import to_frame
+        from strategies.tasks.shapes import arrays_of
 
         if reply.has_error():
             return Frame(REFUSAL, {"code": reply.error.code, "reason": str(reply.error.reason)})
         assert self._warm is not None
-        return to_frame(f"{self._request.form} reply", reply.content, self._warm[1].parameters)
+        form = f"{self._request.form} reply"
+        return to_frame(form, reply.content, arrays_of(form, self._warm[1].study))
 
     def _note(self, site: "Site | None", error: Exception) -> None:
         from client.app import log_error
@@ -99,12 +101,15 @@ class Worker:
         Raises:
             AdmissionError, PolicyError, DataError, PrivacyError, BudgetError.
         """
+        from client.ledger import EVALUATION
+
         sha256 = _digest(self._request)
         study = self._admissions.approved(sha256)
         if self._request.form == "hello" or self._warm is None or self._warm[0] != sha256:
             self._warm = None  # a proposal is judged anew: data, policy and ledger may have changed since
             self._warm = sha256, open_site(self._config, self._ledger, study, seeded=self._seeded)
-        site, number = self._warm[1], self._request.fields.get("round")
+        site = self._warm[1]
+        number = EVALUATION if self._request.form == "evaluate" else self._request.fields.get("round")
         if isinstance(number, int):
             require_new(site, number)
         return site
@@ -125,7 +130,16 @@ def open_site(config: SiteConfig, ledger: "Ledger", study: "Study", *, seeded: b
     require(Request(study.private, dataset is not None, 0.0, 0.0, size), config.policy)  # what needs no patients, first
     assert dataset is not None
     patients = load_patients(dataset.source, study, config.site)
-    site = Site(config.site, study, patients.train, ledger, seeded=seeded, dataset=dataset.identity)
+    site = Site(
+        config.site,
+        study,
+        patients.train,
+        ledger,
+        seeded=seeded,
+        dataset=dataset.identity,
+        test=patients.test,
+        policy=config.policy,
+    )
     if study.private and study.training.local.engine == "opacus":
         importlib.import_module("strategies.privacy.reference")  # a second, better now than in the first round
     spent, after = _spending(site, Budget(config.policy.max_epsilon, config.policy.delta))
@@ -135,15 +149,17 @@ def open_site(config: SiteConfig, ledger: "Ledger", study: "Study", *, seeded: b
 
 
 def require_new(site: "Site", round_number: int) -> None:
-    """Let a round be trained once: what was begun before is spent, whatever became of it.
+    """Let a round be trained once, and the evaluation be made once: what was begun is spent, whatever became of it.
 
     Raises:
         BudgetError: it was begun before.
     """
+    from client.ledger import EVALUATION
     from configs.errors import BudgetError
 
     if site.study.private and not site.seeded and site.ledger.booked(site.dataset, site.study.sha256, round_number):
-        raise BudgetError(f"round {round_number}: it was begun before and counts as spent; it is not trained twice")
+        what = "the evaluation" if round_number == EVALUATION else f"round {round_number}"
+        raise BudgetError(f"{what}: it was begun before and counts as spent; it is not done twice")
 
 
 def _spending(site: "Site", cap: "Budget") -> tuple[float, float]:
@@ -151,7 +167,7 @@ def _spending(site: "Site", cap: "Budget") -> tuple[float, float]:
     from strategies.privacy.accounting import epsilon
 
     others = site.ledger.others(site.dataset, site.study.sha256)
-    plan = [] if site.plan is None else [site.plan.round_event] * site.plan.rounds
+    plan = () if site.plan is None else site.plan.events
     spent = epsilon(others, cap.delta)
     return spent, site.ledger.foreseen(site.dataset, site.study.sha256, plan, cap) if plan else spent
 

@@ -16,7 +16,7 @@ import re
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from configs.errors import ConfigError
 from configs.load import CONNECTORS, MAX_EPSILON, SITE_NAME, Section, read_yaml
@@ -40,6 +40,7 @@ class Policy:
     allow_privacy_none: bool = False
     require_approval: bool = True
     max_message_mb: int = 200
+    metrics: Literal["none", "noisy"] = "none"  # how good a model is on test patients: not at all, or with noise
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,9 +248,14 @@ def _policy(section: Section) -> Policy:
         _truth(section, "allow_privacy_none", default.allow_privacy_none),
         _truth(section, "require_approval", default.require_approval),
         section.integer("max_message_mb", 1, 100_000, default.max_message_mb),
+        _metrics(section, default),
     )
     section.finish()
     return policy
+
+
+def _metrics(section: Section, default: Policy) -> Literal["none", "noisy"]:
+    return section.choice("metrics", ("none", "noisy"), default.metrics)
 
 
 def _datasets(section: Section, folder: Path) -> tuple[Dataset, ...]:

@@ -36,6 +36,7 @@ from configs.schema import (
     CohortMember,
     DataSource,
     Evaluation,
+    EvaluationRelease,
     Feature,
     Local,
     Model,
@@ -49,6 +50,7 @@ from configs.schema import (
 MAX_FILE_BYTES = 1_000_000
 MAX_ROUNDS = 100_000
 MAX_EPSILON = 100.0
+MIN_BINS, MAX_BINS, DEFAULT_BINS = 2, 100, 10  # of a noisy histogram of scores: each more is more noise in the figures
 CONNECTORS = ("csv",)
 SITE_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 COLUMN_NAME = re.compile(r"[^\x00-\x1f\x7f]{1,128}")
@@ -506,8 +508,23 @@ def _evaluation(section: Section, task: Task) -> Evaluation:
     fraction = 0.0
     if split is None:
         fraction = section.number("test_fraction", "a share of the patients from 0 to 0.9", 0.0, 0.9)
+    release = _release(section, task) if section.take("release") is not None else None
+    if release and split is None and fraction == 0.0:
+        section.note("release", "expected test patients, found test_fraction 0; raise it, or remove release")
     section.finish()
-    return Evaluation(fraction, metrics, split)
+    return Evaluation(fraction, metrics, split, release)
+
+
+def _release(parent: Section, task: Task) -> EvaluationRelease:
+    section = parent.section("release", "a mapping with epsilon and bins")
+    if task.type != "binary":
+        parent.problem("release", "none for a task that is not binary", task.type, "leave it out")
+    release = EvaluationRelease(
+        section.number("epsilon", f"0.01 to {MAX_EPSILON:g}, per patient, beside the training's", 0.01, MAX_EPSILON),
+        section.integer("bins", MIN_BINS, MAX_BINS, DEFAULT_BINS),
+    )
+    section.finish()
+    return release
 
 
 def _simulation(section: Section, folder: Path) -> tuple[tuple[str, DataSource], ...]:
@@ -533,6 +550,9 @@ def _check_together(study: Study, top: Section) -> None:
     columns = [feature.name for feature in study.features]
     special = {"task.target": study.task.target, "patient_id": study.patient_id}
     special["evaluation.split_column"] = study.evaluation.split_column
+    if study.evaluation.release and not study.private:
+        advice = "remove it; without privacy there is no delta to give it at"
+        top.note("evaluation.release", f"expected none where privacy.mode is none, found one; {advice}")
     for path, column in special.items():
         if column and column in columns:
             top.note(path, f"expected a column that is not a feature, found {column!r}; remove it from features")

@@ -165,12 +165,27 @@ class Privacy:
 
 
 @dataclass(frozen=True, slots=True)
+class EvaluationRelease:
+    """What is asked of each hospital about its test patients, once: a noisy histogram of scores by outcome.
+
+    `epsilon` is what this costs per patient at the study's delta, beside the training's; `bins` divide [0, 1] equally.
+    """
+
+    epsilon: float
+    bins: int
+
+
+@dataclass(frozen=True, slots=True)
 class Evaluation:
-    """Who is kept aside and what is measured. `split_column` names a column of train/test instead of a fraction."""
+    """Who is kept aside and what is measured. `split_column` names a column of train/test instead of a fraction.
+
+    Without a `release` no figure about test patients leaves a hospital.
+    """
 
     test_fraction: float = 0.0
     metrics: tuple[str, ...] = ()
     split_column: str | None = None
+    release: EvaluationRelease | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,6 +293,7 @@ class Study:
                 test_fraction=None if self.evaluation.split_column else self.evaluation.test_fraction,
                 metrics=list(self.evaluation.metrics),
                 split_column=self.evaluation.split_column,
+                release=asdict(self.evaluation.release) if self.evaluation.release else None,
             ),
             "seed": self.seed,
         }

@@ -12,14 +12,17 @@ configs.errors.WireError: train reply: expected no field 'patients', found one; 
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from configs.errors import WireError
 
 PROTOCOL = 1
 HELLO = "query.hello"  # Flower message types: a category and an action
 TRAIN = "train"
+EVALUATE = "evaluate"
 ARRAYS = "arrays"  # names of the records inside a message
 CONFIG = "config"
+HISTOGRAM = "histogram"  # the one array of an evaluate reply: (2, bins) of the study
 SEAL = "seal"  # between machines: the signed statement of configs/seal.py, taken off before a handler sees the message
 SEAL_FIELDS = {"statement": 2000, "signature": 128}  # texts and their longest length
 PACKED = "frame"  # a small message travels whole inside its seal (configs/frame.py): Flower asks for each part apart
@@ -42,10 +45,10 @@ class Field:
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """What one kind of message holds. `arrays` says whether it carries the model's parameters, and nothing else."""
+    """What one kind of message holds. `arrays`: none, the model's parameters, or the noisy histogram; nothing else."""
 
     fields: tuple[Field, ...]
-    arrays: bool
+    arrays: Literal["", "model", "histogram"]
     purpose: str
 
 
@@ -53,25 +56,33 @@ _STUDY = Field("study_sha256", str, 64, "which study this is about")
 FORMS: dict[str, Form] = {
     "hello": Form(
         (Field("protocol", int, 1_000, "version of this list"), Field("study", str, 1_000_000, "the canonical study")),
-        arrays=False,
+        arrays="",
         purpose="the coordinator proposes a study",
     ),
     "hello reply": Form(
         (Field("protocol", int, 1_000, "version of this list"), Field("site", str, 63, "the hospital's name"), _STUDY),
-        arrays=False,
+        arrays="",
         purpose="the hospital takes part",
     ),
     "train": Form(
         (_STUDY, Field("round", int, 100_000, "number of the round, from 1")),
-        arrays=True,
+        arrays="model",
         purpose="the coordinator sends the shared model",
     ),
     "refusal": Form(
         (Field("code", int, 999, "which kind of refusal"), Field("reason", str, 300, "a sentence that is fixed")),
-        arrays=False,
+        arrays="",
         purpose="the hospital says that it does not take part, or not in this round",
     ),
-    "train reply": Form((), arrays=True, purpose="the hospital returns the model that it trained"),
+    "train reply": Form((), arrays="model", purpose="the hospital returns the model that it trained"),
+    "evaluate": Form(
+        (_STUDY,), arrays="model", purpose="the coordinator sends the final model, and asks how good it is, once"
+    ),
+    "evaluate reply": Form(
+        (),
+        arrays="histogram",
+        purpose="test patients by outcome and score, with noise; if the study asks and the hospital's policy allows",
+    ),
 }
 
 
@@ -81,7 +92,7 @@ def check(
     arrays: Mapping[str, ArraySpec],
     expected_arrays: Mapping[str, ArraySpec],
 ) -> None:
-    """Compare a message with its form and with the model's parameters.
+    """Compare a message with its form and with the arrays that it carries in this study.
 
     Raises:
         WireError: a field or array too many, too few, of another type, shape, dtype or size. The text holds no value.
@@ -98,7 +109,7 @@ def check(
         if not isinstance(size, int) or not 0 <= size <= field.limit:
             _refuse(form, f"{name} within {field.limit}", "a larger or negative one")
     for name in sorted(set(arrays) - set(expected_arrays)):
-        _refuse(form, f"no array {name[:64]!r}", "one; only the model's parameters may cross")
+        _refuse(form, f"no array {name[:64]!r}", "one; only what configs/wire.py lists may cross")
     for name, spec in expected_arrays.items():
         if arrays.get(name) != spec:
             _refuse(form, f"array {name!r} of {spec}", f"{arrays.get(name, 'nothing')}")

@@ -9,8 +9,10 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 from flwr.app import Context, Message, RecordDict
 from flwr.serverapp import Grid, ServerApp
+from numpy.typing import NDArray
 
 from configs import wire
 from configs.errors import RunError, WireError
@@ -23,6 +25,9 @@ from strategies import aggregate
 from strategies.arrays import Arrays, from_record, payload_bytes, to_record
 from strategies.federated import Federated, strategy_of
 from strategies.messages import content, read
+from strategies.privacy.plan import evaluation_event
+from strategies.tasks.histogram import require_plausible
+from strategies.tasks.shapes import arrays_of
 from strategies.tasks.tabular import task_of
 
 log = logging.getLogger("archipel.server")
@@ -54,6 +59,23 @@ class Deployment:
     stopped: Callable[[], bool] = lambda: False
 
 
+@dataclass(frozen=True)
+class Released:
+    """What hospitals said of the final model, where the study asks: noisy histograms, and why others sent none."""
+
+    histograms: Mapping[str, NDArray[np.float32]]  # hospital -> (2, bins)
+    missing: Mapping[str, str]
+    noise_multiplier: float
+
+    def to_dict(self) -> dict[str, object]:
+        """Plain values for metrics.json."""
+        return {
+            "histograms": {site: histogram.tolist() for site, histogram in sorted(self.histograms.items())},
+            "missing": dict(self.missing),
+            "noise_multiplier": self.noise_multiplier,
+        }
+
+
 @dataclass
 class Conducted:
     """The end of a run. `model` is the shared model after the last round, or the average the study asks for."""
@@ -62,6 +84,7 @@ class Conducted:
     model: Arrays
     records: list[RoundRecord] = field(default_factory=list)
     hello_bytes: Mapping[str, int] = field(default_factory=dict)
+    released: Released | None = None
 
 
 def make_app(
@@ -148,6 +171,8 @@ class _Conductor:
                 break
             result.records.append(self._round(strategy, nodes))
         result.rounds, result.model = self.rounds, self._final_model()
+        if self.rounds.outcome == "COMPLETE":
+            result.released = self._evaluate(result.model, nodes)
         self._write("end", outcome=self.rounds.outcome, why=self.rounds.why)
         return result
 
@@ -253,6 +278,42 @@ class _Conductor:
             self._remember(strategy, number)
         self.observer(record, self.model)
         return record
+
+    def _evaluate(self, model: Arrays, nodes: Mapping[str, int]) -> Released | None:
+        """Ask each hospital once how good the final model is, if the study does; nobody's answer is needed."""
+        event = evaluation_event(self.study)
+        if event is None:
+            return None
+        asked = content("evaluate", {"study_sha256": self.study.sha256}, model, self.parameters)
+        replies = self._exchange(
+            [Message(asked, dst_node_id=node, message_type=wire.EVALUATE) for node in nodes.values()]
+        )
+        site_of = {node: site for site, node in nodes.items()}
+        histograms: dict[str, NDArray[np.float32]] = {}
+        missing = dict.fromkeys(nodes, "no reply in time")
+        for reply in replies:
+            site = site_of.get(reply.metadata.src_node_id)
+            if site is None or site in histograms or not (reply.has_error() or reply.has_content()):
+                continue  # a stranger, a second answer, or none at all
+            if reply.has_error():
+                missing[site] = _plain(reply.error.reason)
+                continue
+            try:
+                histogram = self._read_histogram(reply, site, event.noise_multiplier)
+            except WireError as error:
+                missing[site] = str(error)[:200]
+                continue
+            histograms[site] = histogram
+            del missing[site]
+        sent = {site: len(wire.HISTOGRAM) + histogram.nbytes for site, histogram in histograms.items()}
+        self._write("evaluated", contributed=sent, missing=missing)
+        return Released(histograms, missing, event.noise_multiplier)
+
+    def _read_histogram(self, reply: Message, site: str, noise_multiplier: float) -> NDArray[np.float32]:
+        form = "evaluate reply"
+        histogram = read(form, reply.content, arrays_of(form, self.study)).arrays[wire.HISTOGRAM]
+        require_plausible(histogram, noise_multiplier, self.study.announced_patients(site))
+        return histogram
 
     def _judge(
         self, replies: Sequence[Message], nodes: Mapping[str, int]

@@ -3,7 +3,7 @@
     python -m server.conductor FOLDER RUN    # started by server/coordinator.py, ends when its standard input is closed
 
 It leaves what a simulation leaves (study.yaml, model.safetensors, metrics.json, model_card.md, report.html, the journal
-and the checkpoints), without the figures that need patients: those do not leave a hospital.
+and the checkpoints), without the figures that need patients: of those only what hospitals released, with noise.
 """
 
 import json
@@ -35,7 +35,7 @@ from server.logs import write_lines
 from server.membership import Membership
 from server.pki import Pki
 from server.report import write_model_card, write_report
-from server.run import Recorded, epsilons, facts, site_facts, versions
+from server.run import Recorded, epsilons, facts, released_model, site_facts, versions
 from strategies.arrays import Arrays
 from strategies.privacy.plan import PrivacyPlan, plan_for
 
@@ -136,12 +136,13 @@ def write_down(run: Path, study: Study, conducted: Conducted, seconds: float, en
     plans = {site: plan for site in study.sites if (plan := _plan(study, site))}
     sites = study.sites or sorted({site for round in recorded.rounds for site in round["contributed"]})
     started = next(record.time for record in journals.read(run / "journal.jsonl"))
-    result = facts(
-        study, run, recorded, conducted.rounds, engine=engine, noise="from each hospital's operating system"
-    ) | {
+    noise = "from each hospital's operating system"
+    result = facts(study, run, recorded, conducted.rounds, engine=engine, noise=noise, plans=plans) | {
         "primary_metric": study.evaluation.metrics[0] if study.evaluation.metrics else None,
         "sites": [_site(study, site, plans.get(site), reported.get(site)) | recorded.traffic(site) for site in sites],
-        "models": dict.fromkeys(("federated", "federated_without_privacy", "local_only", "pooled")),
+        "models": dict.fromkeys(("federated", "federated_without_privacy", "local_only", "pooled"))
+        | {"federated": released_model(study, conducted.released, sites)},
+        "released": conducted.released.to_dict() if conducted.released else None,
         "convergence": {},
         "epsilon_by_round": {site: epsilons(plan, done) for site, plan in plans.items()},
         "seconds": round(seconds, 3),

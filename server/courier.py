@@ -27,7 +27,7 @@ from server.link import BROKEN_REPLY, QUICK_S, SLOW_S, SLOWER, Node
 from server.membership import Member
 from strategies.keys import SigningKey
 from strategies.messages import opened, read, seal, to_frame, unseal
-from strategies.tasks.shapes import study_parameters
+from strategies.tasks.shapes import arrays_of, study_parameters
 
 log = logging.getLogger("archipel.courier")
 EARLY = 0.6
@@ -35,7 +35,11 @@ LOOK_S = 1.0  # how often to look who is connected while replies are awaited
 AWAY = "away/"  # stands for Flower's id of an instruction whose hospital was not reached
 BAD_SEAL = 150  # codes of the coordinator's own, beside those of client/egress.py
 REVOKED = 152
-FORMS = {wire.HELLO: ("hello", "hello reply"), wire.TRAIN: ("train", "train reply")}
+FORMS = {
+    wire.HELLO: ("hello", "hello reply"),
+    wire.TRAIN: ("train", "train reply"),
+    wire.EVALUATE: ("evaluate", "evaluate reply"),
+}
 
 
 class Carrier(Protocol):
@@ -249,7 +253,7 @@ class Courier(Grid):
         said, packed = unseal(records, sent.member.signing_key)
         refusal = packed is not None and Frame.decode(packed).form == "refusal"  # always small
         form = "refusal" if refusal else FORMS[sent.original.metadata.message_type][1]
-        frame, records = opened(form, records, packed, self._parameters)
+        frame, records = opened(form, records, packed, arrays_of(form, self._study))
         asked = sent.statement
         said.require(
             sender=asked.to,

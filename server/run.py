@@ -1,7 +1,7 @@
 """A run's folder and what its metrics.json says whoever conducted it: a simulation on a laptop, or a consortium.
 
-What needs patients (how good a model is, how many there were) is added by the simulator, which has them; between
-machines those entries are null, because nothing of the kind leaves a hospital.
+What needs patients (how good a model is, how many there were) is added by the simulator, which has them. Between
+machines those entries are null, but for what hospitals released with noise where the study asks for it.
 
 >>> from tempfile import TemporaryDirectory
 >>> with TemporaryDirectory() as folder:
@@ -12,7 +12,7 @@ machines those entries are null, because nothing of the kind leaves a hospital.
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -21,10 +21,12 @@ from typing import Any
 from configs import journal as journals
 from configs.errors import RunError
 from configs.schema import Study
+from server.app import Released
 from server.rounds import Rounds
 from strategies.aggregate import site_weights
 from strategies.privacy.plan import PrivacyPlan
-from strategies.tasks.shapes import study_parameters
+from strategies.tasks import figures
+from strategies.tasks.shapes import arrays_of, study_parameters
 
 EPSILON_POINTS = 10
 _RELEASES = ("archipel", "flwr", "opacus", "torch", "numpy", "dp-accounting")
@@ -34,11 +36,13 @@ _RELEASES = ("archipel", "flwr", "opacus", "torch", "numpy", "dp-accounting")
 class Recorded:
     """What a run's journal says, the time before an interruption included.
 
-    `rounds` are the facts of each round, `hello` the bytes of each time that hospitals were gathered.
+    `rounds` are the facts of each round, `hello` the bytes of each time that hospitals were gathered, `evaluated` the
+    bytes of what they said of the final model.
     """
 
     rounds: Sequence[Mapping[str, Any]]
     hello: Sequence[Mapping[str, int]]
+    evaluated: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
     def of(cls, run: Path) -> "Recorded":
@@ -50,7 +54,10 @@ class Recorded:
         records = list(journals.read(run / "journal.jsonl"))
         rounds = {record.facts["round"]: record.facts for record in records if record.kind == "round"}
         hello = [record.facts["bytes"] for record in records if record.kind == "gathered"]
-        return cls([rounds[number] for number in sorted(rounds)], hello)
+        evaluated: dict[str, int] = {}
+        for record in records:
+            evaluated |= record.facts["contributed"] if record.kind == "evaluated" else {}
+        return cls([rounds[number] for number in sorted(rounds)], hello, evaluated)
 
     def bytes_of(self, site: str) -> int:
         """Bytes of models that a hospital sent."""
@@ -59,13 +66,25 @@ class Recorded:
     def traffic(self, site: str) -> dict[str, int]:
         """Everything that a hospital sent."""
         return {
-            "bytes_sent": self.bytes_of(site) + sum(hello.get(site, 0) for hello in self.hello),
+            "bytes_sent": self.bytes_of(site)
+            + sum(hello.get(site, 0) for hello in self.hello)
+            + self.evaluated.get(site, 0),
             "messages_sent": sum(site in round["contributed"] for round in self.rounds)
-            + sum(site in hello for hello in self.hello),
+            + sum(site in hello for hello in self.hello)
+            + (site in self.evaluated),
         }
 
 
-def facts(study: Study, run: Path, recorded: Recorded, rounds: Rounds, *, engine: str, noise: str) -> dict[str, Any]:
+def facts(
+    study: Study,
+    run: Path,
+    recorded: Recorded,
+    rounds: Rounds,
+    *,
+    engine: str,
+    noise: str,
+    plans: Mapping[str, PrivacyPlan],
+) -> dict[str, Any]:
     """The entries of metrics.json that need no patient."""
     parameters = study_parameters(study)
     document = study.to_dict()
@@ -84,7 +103,7 @@ def facts(study: Study, run: Path, recorded: Recorded, rounds: Rounds, *, engine
         "training": document["training"],
         "rounds_planned": study.training.rounds,
         "versions": versions(),
-        "privacy": _privacy(study, noise),
+        "privacy": _privacy(study, noise, plans),
         "features": document["features"],
         "model": {"name": study.model.name, "parameters": sum(math.prod(shape) for shape, _ in parameters.values())},
         "strategy": study.training.strategy.name,
@@ -102,6 +121,24 @@ def site_facts(study: Study, site: str, plan: PrivacyPlan | None, steps: int | N
         "sampling_rate": plan.sampling_rate if plan else None,
         "steps": plan.steps if plan else steps,
         "weight": site_weights(study, [site])[site],
+    }
+
+
+def released_model(study: Study, released: Released | None, sites: Sequence[str]) -> dict[str, Any] | None:
+    """The shared model's figures as hospitals released them: with noise, and null where one released none."""
+    if released is None or not released.histograms:
+        return None
+    found = figures.report(released.histograms, released.noise_multiplier, study.evaluation.metrics)
+    release = study.evaluation.release
+    return found | {
+        "per_site": {site: found["per_site"].get(site) for site in sites},
+        "noisy": {
+            "epsilon": release.epsilon if release else None,
+            "bins": release.bins if release else None,
+            "noise_multiplier": released.noise_multiplier,
+            "sites": sorted(released.histograms),
+            "missing": dict(released.missing),
+        },
     }
 
 
@@ -140,11 +177,16 @@ def new_folder(out: Path, study: str, stamp: str | None = None) -> Path:
     raise RunError(f"{out}: a thousand runs began in this second; give another folder")
 
 
-def _privacy(study: Study, noise: str) -> dict[str, Any]:
+def _privacy(study: Study, noise: str, plans: Mapping[str, PrivacyPlan]) -> dict[str, Any]:
+    """What is guaranteed for the whole study: its training, and its evaluation if it asks for one."""
     if not study.private:
         return {"mode": "none"}
     asked: dict[str, Any] = study.to_dict()["privacy"]
-    return asked | {"unit": "patient", "adjacency": "add or remove one", "noise": noise}
+    said = asked | {"unit": "patient", "adjacency": "add or remove one", "noise": noise}
+    if release := study.evaluation.release:
+        whole = max((plan.whole_epsilon() for plan in plans.values()), default=asked["epsilon"] + release.epsilon)
+        said |= {"epsilon": whole, "training_epsilon": asked["epsilon"], "evaluation_epsilon": release.epsilon}
+    return said
 
 
 def _left(study: Study, recorded: Recorded) -> list[dict[str, Any]]:
@@ -162,4 +204,16 @@ def _left(study: Study, recorded: Recorded) -> list[dict[str, Any]]:
             "messages": sum(len(hello) for hello in recorded.hello),
             "bytes": sum(sum(hello.values()) for hello in recorded.hello),
         },
+        *_figures_left(study, recorded),
     ]
+
+
+def _figures_left(study: Study, recorded: Recorded) -> list[dict[str, Any]]:
+    shapes = arrays_of("evaluate reply", study).items()
+    entry = {
+        "what": "noisy histogram of test patients",
+        "fields": [f"{name} {list(shape)} {dtype}" for name, (shape, dtype) in shapes],
+        "messages": len(recorded.evaluated),
+        "bytes": sum(recorded.evaluated.values()),
+    }
+    return [entry] if recorded.evaluated else []

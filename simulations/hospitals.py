@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
+from typing import Literal
 
 from flwr.app import Context
 from flwr.clientapp import ClientApp
@@ -15,33 +16,45 @@ from client.app import make_app
 from client.ledger import Ledger
 from client.site import Patients, Site, load_patients
 from client.trainer import Trainer
+from configs.deployment import Policy
 from configs.errors import DataError
 from configs.schema import Study
 from simulations.grid import PARTITION
 from strategies.tasks.table import Encoded
 from strategies.tasks.tabular import TabularTask, task_of
 
-PatientsOf = Callable[[str], Encoded]  # a hospital's name -> its training patients
+PatientsOf = Callable[[str], Encoded]  # a hospital's name -> its training or test patients
 
 
 @dataclass
 class Hospitals:
-    """All hospitals of one study. Without a folder for ledgers, they end with the process."""
+    """All hospitals of one study. Without a folder for ledgers, they end with the process.
+
+    With test patients they answer a study that asks how good its model is, as hospitals whose policy allows it.
+    """
 
     study: Study
     train_of: PatientsOf
     ledgers: Path | None = None
+    test_of: PatientsOf | None = None
     _sites: dict[str, Site] = field(default_factory=dict)
 
     def __getstate__(self) -> dict[str, object]:
-        return {"study": self.study, "train_of": self.train_of, "ledgers": self.ledgers, "_sites": {}}
+        return {**self.__dict__, "_sites": {}}
 
     def site(self, name: str) -> Site:
         """One hospital, made at first use."""
         if name not in self._sites:
             trainer = _trainer(task_of(self.study))
             self._sites[name] = Site(
-                name, self.study, self.train_of(name), self._ledger(name), seeded=True, trainer=trainer
+                name,
+                self.study,
+                self.train_of(name),
+                self._ledger(name),
+                seeded=True,
+                trainer=trainer,
+                test=self.test_of(name) if self.test_of else None,
+                policy=Policy(metrics="noisy"),
             )
         return self._sites[name]
 
@@ -68,13 +81,15 @@ class Hospitals:
 
 @dataclass(frozen=True)
 class FromSources:
-    """Training patients read from the study's simulation sources."""
+    """Training or test patients read from the study's simulation sources."""
 
     study: Study
+    part: Literal["train", "test"] = "train"
 
     def __call__(self, name: str) -> Encoded:
-        """Training patients of one hospital."""
-        return load_all(self.study)[name].train
+        """These patients of one hospital."""
+        patients = load_all(self.study)[name]
+        return patients.train if self.part == "train" else patients.test
 
 
 @lru_cache(maxsize=4)

@@ -17,7 +17,7 @@ from configs.errors import ConfigError
 from configs.schema import Study
 from strategies.aggregate import site_weights
 from strategies.arrays import payload_bytes, to_record
-from strategies.privacy.plan import PrivacyPlan, plan_for
+from strategies.privacy.plan import PrivacyPlan, evaluation_event, plan_for
 from strategies.privacy.randomness import Randomness
 from strategies.tasks.table import Encoded
 from strategies.tasks.tabular import task_of
@@ -88,7 +88,7 @@ def _site_plan(study: Study, site: str, patients: int, plan: PrivacyPlan | None,
         rate,
         local.steps_per_round(patients) * study.training.rounds,
         plan.noise_multiplier if plan else None,
-        plan.epsilon() if plan else None,
+        plan.whole_epsilon() if plan else None,
         _verdict(study, site, noise),
     )
 
@@ -134,7 +134,12 @@ def _notes(study: Study, sizes: dict[str, int], counted: bool) -> list[str]:
         privacy = study.privacy
         notes.append(
             f"guarantee: epsilon {privacy.epsilon:g} at delta {privacy.delta:g} per patient, add or remove one, "
-            "at each hospital, for the whole study"
+            f"at each hospital, for the whole {'training' if study.evaluation.release else 'study'}"
+        )
+    if (release := study.evaluation.release) and (event := evaluation_event(study)):
+        notes.append(
+            f"evaluation: {2 * release.bins} noisy counts of test patients from each hospital that allows it, noise of "
+            f"{event.noise_multiplier:.1f} patients each; epsilon {release.epsilon:g} beside the training's"
         )
     if counted:
         notes.append("no cohort is announced: sizes were counted in the simulation's own data; announce them to deploy")

@@ -154,7 +154,7 @@ def _federate(
 ) -> Conducted:
     """The federation itself, on the chosen engine, with checkpoints."""
     checkpoints = Checkpoints(run / "checkpoints", study.sha256, durable=False)
-    hospitals = Hospitals(study, FromSources(study), run / "sites")
+    hospitals = Hospitals(study, FromSources(study), run / "sites", FromSources(study, "test"))
     resumed = checkpoints.load()
     title = PHASES["federated" if study.private else "federated_without_privacy"]
     with closing(hospitals), display.phase(title, study.training.rounds) as phase:
@@ -186,7 +186,7 @@ def baselines(
     curves: dict[str, list[dict[str, float]]],
 ) -> dict[str, Any]:
     """The same study without privacy, at each hospital alone, and on all training patients in one place."""
-    plain = replace(study, privacy=Privacy("none"))
+    plain = replace(study, privacy=Privacy("none"), evaluation=replace(study.evaluation, release=None))
     models: dict[str, Any] = {}
     if study.private:
         key = "federated_without_privacy"
@@ -267,13 +267,14 @@ def _metrics(
 ) -> dict[str, Any]:
     recorded = Recorded.of(run)
     noise = "seeded: repeatable, for simulations only"
-    return facts(study, run, recorded, conducted.rounds, engine=options.engine, noise=noise) | {
+    return facts(study, run, recorded, conducted.rounds, engine=options.engine, noise=noise, plans=plans) | {
         "primary_metric": headline(study),
         "sites": [
             _site(study, run, site, patients[site], plans.get(site)) | recorded.traffic(site)
             for site in sorted(patients)
         ],
         "models": scores,
+        "released": conducted.released.to_dict() if conducted.released else None,
         "convergence": curves,
         "epsilon_by_round": {site: epsilons(plan, conducted.rounds.done) for site, plan in plans.items()},
     }

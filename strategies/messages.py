@@ -93,7 +93,7 @@ def from_frame(form: str, frame: Frame, expected: Mapping[str, ArraySpec] | None
         raise WireError(f"frame: expected {form}, found another form")
     carries = (expected or {}) if wire.FORMS[form].arrays else {}
     if set(frame.arrays) != set(carries):
-        raise WireError(f"{form}: expected the model's arrays, found others")
+        raise WireError(f"{form}: expected the arrays of the study, found others")
     records = RecordDict()
     if carries:
         records[wire.ARRAYS] = ArrayRecord({name: array_of(spec, frame.arrays[name]) for name, spec in carries.items()})

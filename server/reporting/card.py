@@ -18,6 +18,7 @@ from server.reporting.words import (
     NONE,
     capital,
     count,
+    covered,
     epsilon,
     guarantee,
     guarantee_in_plain_words,
@@ -154,7 +155,10 @@ def _performance(run: Run) -> Iterable[str]:
         yield "Not recorded."
         return
     meant = metric(run.metric)
-    yield f"{meant.label} on test patients with 95 % bootstrap intervals, {_direction(run)}."
+    how = (
+        "95 % intervals that include the noise of what hospitals released" if run.noisy else "95 % bootstrap intervals"
+    )
+    yield f"{meant.label} on test patients with {how}, {_direction(run)}."
     headings = [capital(model_name(run, key)) for key in keys]
     rows = [
         [md(row.name), count(row.patients), *(_cell(run, found) for found in row.estimates)] for row in forest_rows(run)
@@ -191,7 +195,7 @@ def _limits(run: Run) -> Iterable[str]:
     ]
     if run.private:
         limits += [
-            "The guarantee covers what training sends. The figures in this card come from test patients without noise.",
+            covered(run),
             "A patient known to two hospitals spends privacy at both.",
         ]
     if run.simulated:
@@ -203,6 +207,8 @@ def _limits(run: Run) -> Iterable[str]:
         names = ", ".join(md(site.name) for site in lacking[:10])
         more = f" and {len(lacking) - 10:,} more" if len(lacking) > 10 else ""
         limits.append(f"No figure exists for {names}{more} ({undefined(run)}).")
+    if run.noisy:
+        limits.append("Figures are of scores put into bins, as hospitals released them; within one nobody is ordered.")
     yield bullets(limits)
 
 

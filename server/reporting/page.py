@@ -51,7 +51,8 @@ def _read(name: str) -> str:
 
 
 def _body(run: Run) -> list[Html]:
-    shown = [section for section in SECTIONS if section.key not in MEASURED or not run.unmeasured]
+    hidden = MEASURED if run.unmeasured else ("learning",) if run.noisy else ()  # one release, after the last round
+    shown = [section for section in SECTIONS if section.key not in hidden]
     links = [el("li", el("a", section.short, href=f"#{section.key}")) for section in shown]
     sections = [section.render(run, number) for number, section in enumerate(shown, 1)]
     return [

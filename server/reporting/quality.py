@@ -262,7 +262,7 @@ def _calibration(run: Run, width: int) -> Html:
 
 def _bin(found: Bin, x: svg.Scale, y: svg.Scale, most: int, key: str) -> Html:
     radius = 3.0 + 10.0 * math.sqrt(found.count / most)
-    low, high = wilson(found.observed * found.count, found.count)
+    low, high = found.interval or wilson(found.observed * found.count, found.count)
     hint = f"{share(found.predicted)} predicted, {share(found.observed)} of {plural(found.count, 'patient')} observed"
     place = x(found.predicted)
     whisker = svg.line(place, y(low), place, y(high), f"whisker {key}") if key != "pooled" else None

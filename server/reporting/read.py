@@ -46,16 +46,26 @@ class Bin:
     predicted: float
     observed: float
     count: int
+    interval: tuple[float, float] | None = None  # 95 %, of the observed share; where noise is part of it
+
+
+@dataclass(frozen=True)
+class Noisy:
+    """Figures that hospitals released with noise: what it cost, and how many hospitals released them."""
+
+    epsilon: float | None
+    hospitals: int
 
 
 @dataclass(frozen=True)
 class Model:
-    """How good a model is. `per_site` is the main metric at each hospital; None where it is undefined."""
+    """How good a model is. `per_site` is the main metric at each hospital; None where it is undefined or not there."""
 
     main: Estimate | None
     per_site: Mapping[str, Estimate | None]
     metrics: Mapping[str, Estimate | None]
     calibration: tuple[Bin, ...]
+    noisy: Noisy | None = None
 
 
 @dataclass(frozen=True)
@@ -174,6 +184,12 @@ class Run:
     def unmeasured(self) -> bool:
         """Whether hospitals trained a model that nobody measured: between machines no figure of patients leaves."""
         return self.engine == "deployed" and self.model(self.shared) is None
+
+    @property
+    def noisy(self) -> Noisy | None:
+        """Whether the shared model's figures came with noise, from hospitals that let such figures leave."""
+        shared = self.model(self.shared)
+        return shared.noisy if shared else None
 
     @property
     def seeded(self) -> bool:
@@ -344,7 +360,13 @@ def _model(node: Node, metric: str) -> Model | None:
     metrics = {name: _estimate(entry) for name, entry in node["metrics"].items()}
     main = metrics.get(metric) or (_estimate(node["auroc"]) if metric == "auroc" else None)
     per_site = {site: _estimate(entry) for site, entry in node["per_site"].items()}
-    return Model(main, per_site, metrics, tuple(_bin(entry) for entry in node["calibration"].list()))
+    return Model(
+        main, per_site, metrics, tuple(_bin(entry) for entry in node["calibration"].list()), _noisy(node["noisy"])
+    )
+
+
+def _noisy(node: Node) -> Noisy | None:
+    return None if node.value is None else Noisy(node["epsilon"].number(), len(node["sites"].list()))
 
 
 def _estimate(node: Node) -> Estimate | None:
@@ -359,7 +381,9 @@ def _bin(node: Node) -> Bin:
     predicted, observed = _needed(node["predicted"]), _needed(node["observed"])
     if not (0 <= predicted <= 1 and 0 <= observed <= 1):
         node.refuse("predicted and observed from 0 to 1")
-    return Bin(predicted, observed, node["count"].count() or 0)
+    low, high = node["observed_low"].number(), node["observed_high"].number()
+    interval = None if low is None or high is None else (max(0.0, low), min(1.0, high))
+    return Bin(predicted, observed, node["count"].count() or 0, interval)
 
 
 def _needed(node: Node) -> float:

@@ -50,7 +50,8 @@ def _result(run: Run) -> str:
         )
     if together is None or together.main is None:
         return (
-            f"Together, {hospitals(len(run.sites))} trained one model; its quality is undefined on these test patients."
+            f"Together, {hospitals(len(run.sites))} trained one model; its quality is undefined on "
+            f"{'so few test patients for so much noise' if run.noisy else 'these test patients'}."
         )
     label = metric(run.metric).label
     label = label if label.isupper() else f"a {label.lower()} of"
@@ -172,7 +173,7 @@ def calibration(run: Run) -> str:
     return (
         f"Predicted and observed shares differ by {100 * gap:.0f} percentage points on average; "
         f"most where the model says {share(worst.predicted)}: there {share(worst.observed)} "
-        f"of {plural(worst.count, 'patient')} had the outcome."
+        f"of {'about ' * bool(run.noisy)}{plural(worst.count, 'patient')} had the outcome."
     )
 
 

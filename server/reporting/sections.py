@@ -16,6 +16,7 @@ from server.reporting.words import (
     NONE,
     capital,
     count,
+    covered,
     epsilon,
     guarantee,
     guarantee_in_plain_words,
@@ -106,6 +107,12 @@ def _state_sample(state: str) -> Html:
 def _quality_about(run: Run) -> str:
     meant = metric(run.metric)
     about = f"{meant.label} says {meant.about}." if meant.about else ""
+    if run.noisy:
+        return (
+            f"{about} Computed from noisy histograms of scores, which {hospitals(run.noisy.hospitals)} of "
+            f"{len(run.sites):,} released. Whiskers are 95 % intervals, the noise included: where they are long, there "
+            "were few test patients for so much noise."
+        )
     return f"{about} Whiskers are 95 % intervals: where they are long, there were few test patients to judge by."
 
 
@@ -114,7 +121,8 @@ def _quality(run: Run) -> Iterable[Html | None]:
     if not drawings:
         return []
     name = capital(metric(run.metric).label)
-    about = "A dot is the figure on test patients, its whisker the 95 % interval."
+    noise = ", the noise included" if run.noisy else ""
+    about = f"A dot is the figure on test patients, its whisker the 95 % interval{noise}."
     return [
         drawing(f"{name} by hospital", about, legend(run, keys), *drawings),
         el("p", _alone_note(run), class_="note") if "local_only" in keys else None,
@@ -179,8 +187,9 @@ def _calibration(run: Run) -> Iterable[Html | None]:
         return [measures]
     pooled = run.model("pooled")
     keys = [run.shared, *(["pooled"] if pooled and pooled.calibration else [])]
+    number = "their number as far as the noise shows it" if run.noisy else "their number"
     about = (
-        "A dot is a group of patients, its area their number, its line the 95 % interval. "
+        f"A dot is a group of patients, its area {number}, its line the 95 % interval. "
         "Below the dotted line, the risk is overstated."
     )
     shown = drawing("Predicted and observed", about, legend(run, keys), drawn)
@@ -263,11 +272,7 @@ def _privacy_note(run: Run) -> str:
     clip = (
         f"Each patient's gradient is clipped to norm {small(run.privacy.clip_norm)}. " if run.privacy.clip_norm else ""
     )
-    figures = "" if run.unmeasured else "The figures in this report come from test patients and carry no noise. "
-    return (
-        f"{clip}The guarantee covers what training sends. {figures}A patient known to two hospitals spends "
-        "privacy at both."
-    )
+    return f"{clip}{covered(run)} A patient known to two hospitals spends privacy at both."
 
 
 # What left each hospital?

@@ -15,6 +15,7 @@ from server.reporting.read import Estimate, Privacy, Run
 SMALL = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
 UNDEFINED_RATE = "undefined: fewer than two test patients of one outcome"
 UNDEFINED = "undefined: no test patients"
+UNDEFINED_NOISY = "not released, or undefined: too few test patients for so much noise"
 MINUS = "\N{MINUS SIGN}"
 NONE = "\N{EN DASH}"  # in a table, where nothing is known
 CERTAIN = 13.8  # exp of it is a million: beyond, a factor says nothing to anybody
@@ -104,7 +105,18 @@ def main_unit(run: Run) -> str:
 
 def undefined(run: Run) -> str:
     """Why a hospital has no figure."""
+    if run.noisy:
+        return UNDEFINED_NOISY
     return UNDEFINED_RATE if run.metric == "auroc" else UNDEFINED
+
+
+def covered(run: Run) -> str:
+    """What the guarantee is about, and what is not."""
+    if run.noisy:
+        cost = "" if run.noisy.epsilon is None else f", which cost epsilon {epsilon(run.noisy.epsilon)} of it"
+        return f"The guarantee covers what training sends and the noisy histograms behind these figures{cost}."
+    training = "The guarantee covers what training sends."
+    return training if run.unmeasured else f"{training} The figures here come from test patients and carry no noise."
 
 
 def number_word(count: int) -> str:

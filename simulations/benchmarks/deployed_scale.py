@@ -31,6 +31,7 @@ from simulations.benchmarks.deployed_round import ends, write_study
 from simulations.federation import Federation, federation_of, site_document
 
 IDLE_S = 15.0
+SETTLED_S = 150.0  # the longer nothing happens, the more seldom a node looks; by now as seldom as it ever does
 POLICY: dict[str, Any] = {"allow_privacy_none": True, "require_approval": False, "max_message_mb": 2000}
 COORDINATOR = ("server.cli", "server.superlink", "server.gateway", "server.conductor")
 HOSPITAL = ("client.cli", "client.worker")
@@ -92,7 +93,7 @@ def many_nodes(count: int) -> dict[str, Any]:
                         sys.exit(f"expected {count} hospitals to connect, {online} did")
                     time.sleep(0.5)
                 connected = time.monotonic() - began
-                time.sleep(10)
+                time.sleep(SETTLED_S)
                 idle = busy_percent(federation)
                 run = federation.submit(path)
                 federation.await_state(run, "COMPLETE", timeout_s=1200)

@@ -12,7 +12,7 @@ plan is known before anybody looks at data, and one patient more or less changes
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 from configs.errors import PrivacyError
@@ -45,6 +45,8 @@ class PrivacyPlan:
     """Everything that decides the guarantee: how sums are clipped, noised and sampled, and how many there are.
 
     `expected_patients` is the public divisor of each noisy sum: sampling rate times announced training patients.
+    `evaluation` is the one noisy histogram after the last round, where the study asks and the hospital allows: beside
+    the training and its budget, though nobody is in both the training and the test (composed as if they were).
     """
 
     clip_norm: float
@@ -54,6 +56,7 @@ class PrivacyPlan:
     rounds: int
     delta: float
     expected_patients: float
+    evaluation: SampledGaussian | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         _require(0 < self.clip_norm < math.inf, "clip_norm", "0 < clip norm", self.clip_norm)
@@ -75,9 +78,19 @@ class PrivacyPlan:
         return SampledGaussian(self.noise_multiplier, self.sampling_rate, self.steps_per_round)
 
     def epsilon(self, rounds: int | None = None) -> float:
-        """Epsilon per patient after some rounds, by default all of them."""
+        """Epsilon per patient of the training after some rounds, by default all of them."""
         rounds = self.rounds if rounds is None else rounds
         return epsilon([self.round_event] * rounds, self.delta)
+
+    @property
+    def events(self) -> tuple[SampledGaussian, ...]:
+        """Everything that the study releases: its training, then its evaluation."""
+        training = replace(self.round_event, steps=self.steps)
+        return (training,) if self.evaluation is None else (training, self.evaluation)
+
+    def whole_epsilon(self) -> float:
+        """Epsilon per patient of training and evaluation together."""
+        return epsilon(self.events, self.delta)
 
 
 def plan_for(study: Study, site: str, patients: int) -> PrivacyPlan:
@@ -96,7 +109,7 @@ def plan_for(study: Study, site: str, patients: int) -> PrivacyPlan:
             f"{site}: training.local.batch_size: expected at most the hospital's {patients} training patients, "
             f"got {local.batch_size}; lower it, or write full"
         )
-    return calibrate(
+    plan = calibrate(
         Budget(privacy.epsilon, privacy.delta),
         clip_norm=privacy.clip_norm,
         sampling_rate=local.sampling_rate(patients),
@@ -104,6 +117,19 @@ def plan_for(study: Study, site: str, patients: int) -> PrivacyPlan:
         rounds=study.training.rounds,
         patients=patients,
     )
+    return replace(plan, evaluation=evaluation_event(study))
+
+
+def evaluation_event(study: Study) -> SampledGaussian | None:
+    """The noisy histogram that a study asks for: a step with everybody in it; None where it asks for none.
+
+    Its noise multiplier is the least that keeps this one release within its own epsilon at the study's delta. One
+    patient more or less changes one cell of the histogram by 1, so that is the sensitivity (L2).
+    """
+    asked = study.evaluation.release
+    if asked is None or not study.private:
+        return None
+    return SampledGaussian(_least_noise(Budget(asked.epsilon, study.privacy.delta), 1.0, 1), 1.0, 1)
 
 
 def calibrate(

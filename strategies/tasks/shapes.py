@@ -10,6 +10,7 @@ The process of a hospital that talks to the network checks every message against
 import itertools
 from collections.abc import Mapping
 
+from configs import wire
 from configs.schema import Model, Study
 from configs.wire import ArraySpec
 
@@ -32,3 +33,22 @@ def outputs_of(study: Study) -> int:
 def study_parameters(study: Study) -> Mapping[str, ArraySpec]:
     """What the study's model sends."""
     return parameters_of(study.model, len(study.inputs), outputs_of(study))
+
+
+def histogram_spec(bins: int) -> Mapping[str, ArraySpec]:
+    """What a hospital says of its test patients: the row is the outcome (without, with), the column the score's bin."""
+    return {wire.HISTOGRAM: ((2, bins), "float32")}
+
+
+def arrays_of(form: str, study: Study) -> Mapping[str, ArraySpec]:
+    """The arrays of one form of configs/wire.py in this study.
+
+    >>> from configs.schema import Model
+    >>> histogram_spec(20)
+    {'histogram': ((2, 20), 'float32')}
+    """
+    carried = wire.FORMS[form].arrays
+    if carried == "histogram":
+        release = study.evaluation.release
+        return histogram_spec(release.bins) if release else {}
+    return study_parameters(study) if carried == "model" else {}

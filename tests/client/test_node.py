@@ -30,11 +30,11 @@ from configs.seal import COORDINATOR, Statement
 from server.bundle import build_bundle, bundle_files
 from strategies.keys import SigningKey
 from strategies.messages import content, opened, seal, to_frame, unseal
-from strategies.tasks.shapes import study_parameters
+from strategies.tasks.shapes import arrays_of, study_parameters
 from tests import builders
 from tests.consortium import Consortium
 
-STUDIES = ("asked", "greedy", "open", "trained", "spoilt")
+STUDIES = ("asked", "greedy", "open", "trained", "spoilt", "judged")
 COHORT = {"lille": 100}
 DOCUMENT: dict[str, Any] = {"cohort": COHORT}
 
@@ -119,7 +119,7 @@ class Lille:
         )
         records = seal(records, frame, replace(statement, **said), key or self.coordinator)
         change(records)
-        types = {"hello": wire.HELLO, "train": wire.TRAIN}
+        types = {"hello": wire.HELLO, "train": wire.TRAIN, "evaluate": wire.EVALUATE}
         message: Message = builders.message(records, types[form])
         self.fleet.arriving.put(Incoming(self.run_of(study), types[form], message.content, message))
 
@@ -131,11 +131,15 @@ class Lille:
         start = builders.random_arrays(study_parameters(study), seed=number) if arrays is None else arrays
         self.send(study, "train", fields, start, **options)
 
+    def evaluate(self, study: Study, arrays: builders.Arrays | None = None, /, **options: Any) -> None:
+        model = builders.random_arrays(study_parameters(study)) if arrays is None else arrays
+        self.send(study, "evaluate", {"study_sha256": study.sha256}, model, **options)
+
     def answer(self, study: Study, form: str = "refusal") -> Frame:
         """The next answer, whose seal must hold."""
         records = self.fleet.answers.get(timeout=60)
         said, packed = unseal(records, self.node._key.public)
-        frame, _ = opened(form, records, packed, study_parameters(study))
+        frame, _ = opened(form, records, packed, arrays_of(form, study))
         said.require(sender="lille", to=COORDINATOR, study=study.sha256, content=frame.sha256)
         return frame
 
@@ -178,7 +182,9 @@ def lille(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lille]:
     data.write_text("\n".join(lines) + "\n")
     consortium = Consortium(folder)
     datasets = {name: {"connector": "csv", "path": str(data), "identity": name} for name in STUDIES}
-    config = consortium.hospital("lille", datasets=datasets, policy={"require_approval": False, "max_epsilon": 4.0})
+    config = consortium.hospital(
+        "lille", datasets=datasets, policy={"require_approval": False, "max_epsilon": 4.0, "metrics": "noisy"}
+    )
     fleet = FakeFleet()
     node = Node(config)
     node._fleet = lambda: fleet  # type: ignore[method-assign,assignment,return-value]
@@ -309,11 +315,12 @@ def test_a_changed_study_is_another_one(lille: Lille, trained: Study) -> None:
     ("study", "code"),
     [
         (study_of("greedy", privacy={"epsilon": 30.0}), 114),
+        (study_of("greedy", evaluation={"test_fraction": 0.3, "release": {"epsilon": 6.0}}), 114),
         (study_of("open", privacy={"mode": "none"}), 113),
         (study_of("nowhere"), 112),
         (study_of("asked", model={"name": "mlp", "hidden": [8000, 8000]}), 115),
     ],
-    ids=["above the cap", "without privacy", "no data set", "too large"],
+    ids=["above the cap", "above the cap with its evaluation", "without privacy", "no data set", "too large"],
 )
 def test_a_study_against_the_policy_is_refused_and_its_data_stay_closed(lille: Lille, study: Study, code: int) -> None:
     opened_before = [r for r in lille.records() if r.kind == "sent" and r.facts["form"] != "refusal"]
@@ -395,6 +402,74 @@ def test_a_model_that_is_not_finite_is_refused_and_costs_nothing(lille: Lille, t
     assert lille.code(trained) == 104
     assert "finite" in lille.whys()[-1]
     assert lille.spent(trained) == before
+
+
+# How good a model is: one noisy histogram, where the study asks and the policy allows
+
+
+@pytest.fixture(scope="module")
+def judged(lille: Lille) -> Study:
+    """A study that asks, and that lille has trained a round of."""
+    study = study_of("judged", evaluation={"test_fraction": 0.3, "release": {"epsilon": 0.5, "bins": 8}})
+    lille.propose(study)
+    lille.answer(study, "hello reply")
+    lille.train(study)
+    lille.answer(study, "train reply")
+    return study
+
+
+def test_a_hospital_whose_policy_says_none_refuses_in_its_own_words(
+    lille: Lille, judged: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed = replace(lille.config, policy=replace(lille.config.policy, metrics="none"))
+    monkeypatch.setattr(lille.node, "_config", closed)
+    monkeypatch.setattr(lille.node._worker, "ask", lambda *_: pytest.fail("the worker was asked"))
+    before = lille.spent(judged)
+    lille.evaluate(judged)
+    refused = lille.answer(judged)
+    said = "the hospital's policy does not let figures of its test patients leave"
+    assert refused.fields == {"code": 117, "reason": said}
+    assert "metrics: none" in lille.whys()[-1]
+    assert lille.spent(judged) == before
+
+
+def test_a_study_that_does_not_ask_is_not_evaluated(lille: Lille, trained: Study) -> None:
+    before = lille.spent(trained)
+    lille.evaluate(trained)
+    assert lille.code(trained) == 104
+    assert lille.spent(trained) == before
+
+
+def test_text_in_a_histogram_or_another_form_does_not_leave(
+    lille: Lille, judged: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = arrays_of("evaluate reply", judged)
+    text = np.frombuffer(b"Mme Dupont, 73 ans, 59000 Lille, diabete de type 2 et asthme.   ", "<f4").reshape(2, 8)
+    frames = [
+        to_frame("evaluate reply", content("evaluate reply", {}, {"histogram": text}, expected), expected),
+        a_reply(judged),
+    ]
+    for frame in frames:
+        with monkeypatch.context() as patch:
+            patch.setattr(lille.node._worker, "ask", lambda *_, f=frame: (Frame(STATUS, {"why": ""}), f))
+            lille.evaluate(judged)
+            assert lille.code(judged) == 105
+    assert not [path for path in lille.left() if b"Dupont" in path.read_bytes()]
+
+
+def test_the_histogram_leaves_once_and_the_same_question_has_the_same_answer(lille: Lille, judged: Study) -> None:
+    before = lille.spent(judged)
+    lille.evaluate(judged)
+    first = lille.answer(judged, "evaluate reply")
+    after = lille.spent(judged)
+    assert after > before
+    lille.evaluate(judged)
+    assert lille.answer(judged, "evaluate reply") == first
+    lille.evaluate(judged, builders.random_arrays(study_parameters(judged), seed=5))
+    assert lille.code(judged) == 101
+    assert "the evaluation: it was begun before" in lille.whys()[-1]
+    assert lille.spent(judged) == after
+    assert any(Frame.decode(path.read_bytes()) == first for path in lille.left())
 
 
 # A trainer that lets out what it should not: nothing of it leaves, and the journal says why

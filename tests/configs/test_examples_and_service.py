@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from configs.deployment import Policy, load_coordinator, load_site
+from configs.errors import ConfigError
 from configs.service import unit
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -19,6 +20,16 @@ def test_the_hospitals_example_loads_and_shows_the_defaults(tmp_path: Path) -> N
     config = load_site(tmp_path)
     assert config.policy == Policy()
     assert config.datasets[0].identity == "cardiology-2020-2025"
+
+
+def test_a_hospital_lets_figures_leave_only_where_its_policy_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "site.yaml"
+    for line, metrics in (("", "none"), ("policy: {metrics: none}", "none"), ("policy: {metrics: noisy}", "noisy")):
+        path.write_text(f"site: lille\ncoordinator: coord.example.org:8443\n{line}\n")
+        assert load_site(tmp_path).policy.metrics == metrics
+    path.write_text("site: lille\ncoordinator: coord.example.org:8443\npolicy: {metrics: exact}\n")
+    with pytest.raises(ConfigError, match=r"policy\.metrics: expected one of none, noisy"):
+        load_site(tmp_path)
 
 
 def test_the_consortiums_example_loads(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -334,3 +335,53 @@ def test_the_contract_names_exactly_what_the_registries_hold() -> None:
             changed(put("model", {"name": name, **hidden}), put("task", task), put("evaluation.metrics", None))
         )
         assert tabular_task(made.task, made.model, len(study.inputs)).parameters
+
+
+# Asking how good the model is
+
+ASKS = {"test_fraction": 0.3, "release": {"epsilon": 1.0}}
+REGRESSION = {"type": "regression", "target": "disease", "range": [0, 4]}
+
+
+def asks(**release: Any) -> dict[str, Any]:
+    return changed(lambda d: d["evaluation"].update(release=release))
+
+
+def test_a_study_that_asks_comes_back_from_its_canonical_form() -> None:
+    study = study_from(asks(epsilon=0.5))
+    assert study.evaluation.release is not None
+    assert (study.evaluation.release.epsilon, study.evaluation.release.bins) == (0.5, 10)
+    assert study_from(json.loads(study.canonical)).sha256 == study.sha256
+
+
+def test_asking_makes_another_study_and_not_asking_the_one_of_before() -> None:
+    by_hand = study_from(yaml.safe_load(BY_HAND))
+    assert (
+        by_hand.sha256 == "70b599e3b6f96fea1b09d19f388d5204322da9919d33f8121c49c81ccab24911"
+    )  # of the releases that could not ask
+    assert "release" not in by_hand.canonical
+    digests = {
+        study_from(d).sha256 for d in (document(), asks(epsilon=0.5), asks(epsilon=0.6), asks(epsilon=0.5, bins=9))
+    }
+    assert len(digests) == 4
+
+
+@pytest.mark.parametrize(
+    ("change", "path"),
+    [
+        (lambda d: d["evaluation"].update(release={"epsilon": 0}), "evaluation.release.epsilon"),
+        (lambda d: d["evaluation"].update(release={"epsilon": 500.0}), "evaluation.release.epsilon"),
+        (lambda d: d["evaluation"].update(release={}), "evaluation.release.epsilon"),
+        (lambda d: d["evaluation"].update(release={"epsilon": 1.0, "bins": 1}), "evaluation.release.bins"),
+        (lambda d: d["evaluation"].update(release={"epsilon": 1.0, "bins": 10**6}), "evaluation.release.bins"),
+        (lambda d: d["evaluation"].update(release={"epsilon": 1.0, "exact": True}), "evaluation.release.exact"),
+        (lambda d: d["evaluation"].update(release=True), "evaluation.release"),
+        (lambda d: d["evaluation"].update(release={"epsilon": 1.0}, test_fraction=0.0), "evaluation.release"),
+        (lambda d: d.update(evaluation=ASKS, privacy={"mode": "none"}), "evaluation.release"),
+        (lambda d: d.update(evaluation=ASKS, task=REGRESSION, model={"name": "linear"}), "evaluation.release"),
+    ],
+)
+def test_a_release_that_cannot_be_is_refused_with_its_place(change: Change, path: str) -> None:
+    with pytest.raises(ConfigError) as told:
+        study_from(changed(change))
+    assert any(problem.startswith(f"{path}: ") for problem in told.value.problems)

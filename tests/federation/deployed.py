@@ -64,6 +64,7 @@ def write_study(
     local: Mapping[str, object] = QUICK,
     quorum: int = 3,
     timeout_s: int = 120,
+    release: Mapping[str, object] | None = None,
 ) -> Path:
     """A study of three of the demo's hospitals."""
     document = read_yaml(PRESET)
@@ -78,6 +79,8 @@ def write_study(
     }
     if not private:
         document["privacy"] = {"mode": "none"}
+    if release:
+        document["evaluation"]["release"] = dict(release)
     document["simulation"]["sites"] = {site: {"connector": "csv", "path": str(DATA / f"{site}.csv")} for site in SITES}
     path = folder / f"{name}.yaml"
     path.write_text(dump_yaml(document))

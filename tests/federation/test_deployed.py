@@ -26,19 +26,22 @@ from tests.federation.deployed import (
     write_study,
 )
 
+RELEASE = {"epsilon": 5.0, "bins": 12}
 STUDIES = ("parity-private", "parity-plain", "asked", "refused", "first", "second", "slowly", "left-alone")
 
 
 @pytest.fixture(scope="module")
 def federation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]:
     seeded = {"ARCHIPEL_TEST_SEEDED_NOISE": "1"}
-    with hospitals(tmp_path_factory.mktemp("fed"), STUDIES, environment=seeded, max_epsilon=50.0) as running:
+    with hospitals(
+        tmp_path_factory.mktemp("fed"), STUDIES, environment=seeded, max_epsilon=50.0, metrics="noisy"
+    ) as running:
         yield running
 
 
 @pytest.fixture(scope="module")
 def private_run(federation: Federation, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    study = write_study(tmp_path_factory.mktemp("study"), "parity-private", private=True, rounds=3)
+    study = write_study(tmp_path_factory.mktemp("study"), "parity-private", private=True, rounds=3, release=RELEASE)
     return study, finished(federation, study)
 
 
@@ -47,6 +50,9 @@ def test_a_deployed_study_ends_with_the_bits_of_its_simulation(
 ) -> None:
     study, run = private_run
     assert model(federation, run) == simulated(study, tmp_path / "runs")
+    released = json.loads((tmp_path / "runs" / "latest" / "metrics.json").read_bytes())["released"]
+    assert set(released["histograms"]) == set(SITES)
+    assert federation.metrics(run)["released"] == released
 
 
 def test_so_does_one_without_privacy(federation: Federation, tmp_path: Path) -> None:
@@ -62,11 +68,22 @@ def test_the_run_leaves_what_a_simulation_leaves_without_what_needs_patients(
     metrics = federation.metrics(run)
     assert metrics["outcome"] == "COMPLETE"
     assert metrics["engine"] == "deployed"
-    assert set(metrics["models"].values()) == {None}
+    assert {name for name, found in metrics["models"].items() if found} == {"federated"}
     assert [site["patients_train"] for site in metrics["sites"]] == [None] * 3
-    assert all(site["epsilon"] == pytest.approx(3.0, abs=1e-3) for site in metrics["sites"])
+    assert all(site["epsilon"] == pytest.approx(metrics["privacy"]["epsilon"], abs=1e-3) for site in metrics["sites"])
     report = (federation.coordinator / "runs" / run / "report.html").read_text()
     assert all(site in report for site in SITES)
+
+
+def test_the_noisy_figures_of_the_hospitals_are_in_the_run_and_in_its_report(
+    federation: Federation, private_run: tuple[Path, str], tmp_path: Path
+) -> None:
+    _, run = private_run
+    found = federation.metrics(run)["models"]["federated"]
+    assert 0.0 < found["auroc"]["low"] < found["auroc"]["value"] < found["auroc"]["high"] <= 1.0
+    assert set(found["per_site"]) == set(SITES)
+    assert f"{found['auroc']['value']:.2f}" in (federation.coordinator / "runs" / run / "report.html").read_text()
+    assert "and the evaluation" in federation.hospital("hungary", "ledger")
 
 
 def test_each_sides_journal_proves_what_was_sent(federation: Federation, private_run: tuple[Path, str]) -> None:
@@ -87,15 +104,15 @@ def test_each_sides_journal_proves_what_was_sent(federation: Federation, private
 
 
 def test_the_hospital_opens_a_message_that_left(federation: Federation, private_run: tuple[Path, str]) -> None:
-    line = federation.hospital("cleveland", "outbox").splitlines()[-1]
-    assert "train reply" in line
-    shown = federation.hospital("cleveland", "outbox", "--show", line.split()[1])
-    assert "0.weight [1, 16] float32" in shown or "0.weight" in shown
+    lines = federation.hospital("cleveland", "outbox").splitlines()
+    for form, array in (("train reply", "0.weight [1, 15] float32"), ("evaluate reply", "histogram [2, 12] float32")):
+        line = next(line for line in lines if form in line)
+        assert array in federation.hospital("cleveland", "outbox", "--show", line.split()[1])
 
 
 def test_the_ledger_says_what_was_spent(federation: Federation, private_run: tuple[Path, str]) -> None:
     said = federation.hospital("hungary", "ledger")
-    assert "parity-private-hungary: epsilon 3." in said
+    assert "parity-private-hungary: epsilon " in said
     assert "3 rounds" in said
 
 

@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 from builders import become_a_server, flat, plain, random_arrays, same_bits
+from builders import study as private_study
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
+from numpy.typing import NDArray
 
 from configs import wire
 from configs.journal import Journal
@@ -26,6 +28,7 @@ NODES = {"brest": 31, "lille": 12, "lyon": 23}  # not in the order of the names
 SHIFTS = {"brest": 1.0, "lille": 2.0, "lyon": 4.0}  # what each adds to the shared model
 MEAN_SHIFT = (60 * 1.0 + 100 * 2.0 + 80 * 4.0) / 240
 Replies = list[Message]
+Histogram = NDArray[np.float32]
 Behaviour = Callable[[Message], Iterable[Message]]
 
 
@@ -89,6 +92,10 @@ class Honest:
         if message.metadata.message_type == wire.HELLO:
             assert read("hello", message.content).fields["study"] == self.study.canonical
             yield self.greet(message)
+        elif message.metadata.message_type == wire.EVALUATE:
+            asked = read("evaluate", message.content, self.parameters)
+            assert asked.fields["study_sha256"] == self.study.sha256
+            yield from self.evaluate(message, asked.arrays)
         else:
             asked = read("train", message.content, self.parameters)
             assert asked.fields["study_sha256"] == self.study.sha256
@@ -100,6 +107,15 @@ class Honest:
 
     def train(self, message: Message, start: Arrays, number: int) -> Iterator[Message]:
         yield Message(RecordDict({"arrays": to_record(self.model(start))}), reply_to=message)
+
+    def evaluate(self, message: Message, model: Arrays) -> Iterator[Message]:
+        yield Message(RecordDict({"arrays": to_record({"histogram": self.histogram()})}), reply_to=message)
+
+    def histogram(self) -> Histogram:
+        """Some patients with the outcome scored high, some without it low."""
+        found = np.zeros((2, 4), np.float32)
+        found[0, :2] = found[1, 2:] = 5 * self.shift
+        return found
 
     def model(self, start: Arrays) -> Arrays:
         return {name: array + np.float32(self.shift) for name, array in start.items()}
@@ -496,3 +512,132 @@ def test_the_observer_sees_every_round_with_its_model() -> None:
         FakeGrid(hospitals(study)), study, observer=lambda record, model: seen.append((record.round, flat(model)[0]))
     )
     assert [(number, pytest.approx(number * MEAN_SHIFT, rel=1e-5)) for number in (1, 2)] == seen
+
+
+# How good the final model is, where a study asks
+
+
+class Judged(Honest):
+    """A hospital that trains honestly; `say` is what it says about its test patients."""
+
+    def __init__(self, study: Study, name: str, shift: float, say: Callable[[Message, Histogram], Replies]) -> None:
+        super().__init__(study, name, shift)
+        self.say = say
+
+    def evaluate(self, message: Message, model: Arrays) -> Iterator[Message]:
+        yield from self.say(message, self.histogram())
+
+
+def asking(**training: Any) -> Study:
+    release = {"test_fraction": 0.3, "release": {"epsilon": 2.0, "bins": 4}}
+    return private_study(evaluation=release, training={"quorum": 2, "rounds": 2} | training)
+
+
+def asked_to_evaluate(grid: FakeGrid) -> list[Message]:
+    return [m for m in grid.sent if m.metadata.message_type == wire.EVALUATE]
+
+
+def test_each_hospital_is_asked_once_about_the_final_model_after_the_last_round() -> None:
+    study = asking(rounds=4, average_last=0.5)
+    grid = FakeGrid(hospitals(study))
+    conducted = conduct(grid, study)
+    last = grid.sent[-3:]
+    assert asked_to_evaluate(grid) == last
+    assert {m.metadata.dst_node_id for m in last} == set(NODES.values())
+    for message in last:
+        assert same_bits(read("evaluate", message.content, task_of(study).parameters).arrays, conducted.model)
+    assert conducted.released is not None
+    assert set(conducted.released.histograms) == set(NODES)
+
+
+def test_a_study_that_does_not_ask_asks_nothing() -> None:
+    study = private_study(training={"quorum": 2, "rounds": 2})
+    grid = FakeGrid(hospitals(study))
+    assert conduct(grid, study).released is None
+    assert not asked_to_evaluate(grid)
+
+
+def test_an_incomplete_study_asks_nothing() -> None:
+    study = asking(quorum=3)
+    grid = FakeGrid(hospitals(study, brest=Spoilt(study, "brest", 1.0, lambda m, h: [])))
+    conducted = conduct(grid, study)
+    assert (conducted.rounds.outcome, conducted.released) == ("INCOMPLETE", None)
+    assert not asked_to_evaluate(grid)
+
+
+def says(array: np.ndarray, name: str = "histogram", **records: Any) -> Callable[[Message, Histogram], Replies]:
+    return lambda m, h: with_arrays(m, ArrayRecord({name: Array(array)}), **records)
+
+
+def cell(value: float) -> Callable[[Message, Histogram], Replies]:
+    def say(message: Message, histogram: Histogram) -> Replies:
+        histogram[1, 2] = value
+        return with_arrays(message, ArrayRecord({"histogram": Array(histogram)}))
+
+    return say
+
+
+LIES: dict[str, tuple[Callable[[Message, Histogram], Replies], str]] = {
+    "another shape": (says(np.zeros((2, 5), np.float32)), "expected array 'histogram'"),
+    "another type": (says(np.zeros((2, 4))), "expected array 'histogram'"),
+    "another name": (says(np.zeros((2, 4), np.float32), "patients"), "no array 'patients'"),
+    "a field more": (
+        says(np.zeros((2, 4), np.float32), config=ConfigRecord({"num-examples": 46})),
+        "no field 'num-examples'",
+    ),
+    "not a number": (cell(np.nan), "expected finite values"),
+    "infinite": (cell(np.inf), "expected finite values"),
+    "huge": (cell(1e9), "no more patients than the hospital announced"),
+    "far below zero": (cell(-1000.0), "far below zero"),
+    "no whole number": (cell(10.5), "whole numbers"),
+    "a model": (
+        lambda m, h: with_arrays(m, to_record(random_arrays(task_of(asking()).parameters))),
+        "no array '0.bias'",
+    ),
+    "nothing": (lambda m, h: [Message(RecordDict(), reply_to=m)], "expected array 'histogram'"),
+    "no reply": (lambda m, h: [], "no reply in time"),
+    "an error": (lambda m, h: [Message(Error(117, "the policy\x1b says none"), reply_to=m)], "the policy says none"),
+}
+
+
+@pytest.mark.parametrize(("say", "why"), LIES.values(), ids=LIES)
+def test_a_hostile_histogram_is_left_out_and_the_reason_is_on_record(
+    say: Callable[[Message, Histogram], Replies], why: str, tmp_path: Path
+) -> None:
+    study = asking()
+    journal = Journal(tmp_path / "journal.jsonl", durable=False)
+    grid = FakeGrid(hospitals(study, brest=Judged(study, "brest", 1.0, say)))
+    conducted = conduct(grid, study, journal=journal)
+    assert conducted.rounds.outcome == "COMPLETE"
+    assert conducted.released is not None
+    assert set(conducted.released.histograms) == {"lille", "lyon"}
+    assert why in conducted.released.missing["brest"]
+    (facts,) = [record.facts for record in read_journal(journal.path) if record.kind == "evaluated"]
+    assert facts["missing"] == conducted.released.missing
+    assert set(facts["contributed"]) == {"lille", "lyon"}
+
+
+def test_a_second_histogram_and_a_strangers_count_for_nothing() -> None:
+    def twice(message: Message, histogram: Histogram) -> Replies:
+        record = ArrayRecord({"histogram": Array(histogram)})
+        other = ArrayRecord({"histogram": Array(histogram + 1)})
+        stranger = with_arrays(message, other)[0]
+        stranger.metadata.__dict__["_src_node_id"] = 99
+        return [stranger, *with_arrays(message, record), *with_arrays(message, other)]
+
+    study = asking()
+    brest = Judged(study, "brest", 1.0, twice)
+    released = conduct(FakeGrid(hospitals(study, brest=brest)), study).released
+    assert released is not None
+    assert released.histograms["brest"].tolist() == brest.histogram().tolist()
+
+
+def test_a_study_that_ended_is_asked_again_when_it_is_resumed(tmp_path: Path) -> None:
+    """The run may have ended between the last round and its figures; hospitals answer with what they said before."""
+    study = asking()
+    conduct(FakeGrid(hospitals(study)), study, checkpoints=Checkpoints(tmp_path, study.sha256))
+    grid = FakeGrid(hospitals(study))
+    resumed = conduct(grid, study, checkpoints=Checkpoints(tmp_path, study.sha256))
+    assert not grid.rounds_sent()
+    assert resumed.released is not None
+    assert len(resumed.released.histograms) == 3

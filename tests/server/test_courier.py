@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from flwr.app import Error, Message, RecordDict
 from flwr.supercore.run import Run
@@ -18,16 +19,17 @@ from configs import wire
 from configs.frame import Frame
 from configs.journal import Journal
 from configs.seal import COORDINATOR, Statement
-from server.courier import BAD_SEAL, REVOKED, Courier, Watch
+from server.courier import BAD_SEAL, FORMS, REVOKED, Courier, Watch
 from server.link import BROKEN_REPLY, Node
 from server.membership import Member
 from strategies.keys import SigningKey
-from strategies.messages import content, opened, seal, to_frame, unseal
-from strategies.tasks.shapes import study_parameters
+from strategies.messages import content, opened, read, seal, to_frame, unseal
+from strategies.tasks.shapes import arrays_of, study_parameters
 from tests import builders
 
 SITES = ("brest", "lille", "lyon")
 STUDY = builders.plain()
+ASKING = builders.study(evaluation={"test_fraction": 0.3, "release": {"epsilon": 2.0, "bins": 4}})
 PARAMETERS = study_parameters(STUDY)
 KEYS = {site: SigningKey.generate() for site in SITES}
 MEMBERS = {
@@ -66,7 +68,7 @@ class FakeCarrier:
             ids.append(identity)
             records = RecordDict(dict(message.content))
             said, packed = unseal(records, self.coordinator.public)
-            form = "hello" if message.metadata.message_type == wire.HELLO else "train"
+            form = FORMS[message.metadata.message_type][0]
             frame, _ = opened(form, records, packed, PARAMETERS)
             self.asked.append(Asked(SITES[message.metadata.dst_node_id - 1], said, frame))
             answer = self.behave(self.asked[-1])
@@ -121,13 +123,15 @@ class Office:
             lambda: self.nodes,
             lambda: self.members,
             run="run-1",
-            study=STUDY,
+            study=ASKING if form == "evaluate" else STUDY,
             key=self.key,
             journal=Journal(self.folder / "journal.jsonl", sign=self.key.sign),
             watch=Watch(lambda site, epsilon: self.epsilons.append((site, epsilon)), lambda: self.stopped),
         )
         if form == "hello":
             records, kind = content("hello", {"protocol": wire.PROTOCOL, "study": STUDY.canonical}), wire.HELLO
+        elif form == "evaluate":
+            records, kind = content(form, {"study_sha256": ASKING.sha256}, MODEL, PARAMETERS), wire.EVALUATE
         else:
             fields: dict[str, str | int] = {"study_sha256": STUDY.sha256, "round": 2}
             records, kind = content("train", fields, MODEL, PARAMETERS), wire.TRAIN
@@ -303,3 +307,17 @@ def test_a_run_that_is_stopped_waits_for_nobody(office: Office) -> None:
     began = time.monotonic()
     office.exchange(lying(stop), timeout=60)
     assert time.monotonic() - began < 30
+
+
+def test_a_histogram_comes_through_and_a_model_in_its_place_does_not(office: Office) -> None:
+    expected = arrays_of("evaluate reply", ASKING)
+    histogram = {"histogram": np.arange(8, dtype=np.float32).reshape(2, 4)}
+    frame = to_frame("evaluate reply", content("evaluate reply", {}, histogram, expected), expected)
+    replies = office.exchange(
+        lambda asked: answer_of(asked) if asked.site == "lyon" else answer_of(asked, frame), form="evaluate"
+    )
+    assert {asked.frame.form for asked in office.carrier.asked} == {"evaluate"}
+    assert replies["lyon"].error.code == BAD_SEAL
+    for site in ("brest", "lille"):
+        received = read("evaluate reply", replies[site].content, expected).arrays
+        assert received["histogram"].tolist() == histogram["histogram"].tolist()

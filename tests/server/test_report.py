@@ -15,6 +15,7 @@ import pytest
 from configs.errors import ArchipelError, RunError
 from server.report import write_model_card, write_report
 from server.reporting.markup import VOID
+from server.reporting.read import parse, read
 
 HOSTILE = (
     "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>\u202e\n"
@@ -497,3 +498,56 @@ def test_a_deployed_run_says_that_nothing_was_measured_and_leaves_out_what_would
     assert "How good is it at each hospital?" not in text
     assert "undefined on these test patients" not in text
     assert "Who took part in each round?" in text
+
+
+def noisy(auroc: Metrics | None) -> Metrics:
+    """A deployed run of which three hospitals of four released histograms."""
+    deployed = heart() | {"engine": "deployed", "convergence": {}}
+    deployed["models"] = dict.fromkeys(deployed["models"])
+    per_site = {
+        "cleveland": estimate(0.84, 0.1),
+        "hungary": estimate(0.8, 0.1),
+        "long_beach_va": None,
+        "switzerland": None,
+    }
+    entry = {"predicted": 0.75, "observed": 0.8, "observed_low": 0.125, "observed_high": 0.9, "count": 40}
+    deployed["models"]["federated"] = {
+        "auroc": auroc,
+        "per_site": per_site if auroc else dict.fromkeys(per_site),
+        "metrics": {"auroc": auroc, "brier": estimate(0.15) if auroc else None, "log_loss": None},
+        "calibration": [entry] if auroc else [],
+        "noisy": {"epsilon": 0.5, "bins": 20, "sites": ["cleveland", "hungary", "long_beach_va"]},
+    }
+    return deployed
+
+
+def test_noisy_figures_of_a_deployed_run_are_shown_and_called_noisy(tmp_path: Path) -> None:
+    text = words(report(tmp_path, noisy(estimate(0.83, 0.06))))
+    assert "0.83" in text
+    assert "three hospitals of 4 released" in text
+    assert "the noise included" in text
+    assert "which cost epsilon 0.50 of it" in text or "which cost epsilon 0.5 of it" in text
+    assert "not released, or undefined" in text
+    assert "was not measured" not in text
+    assert "carry no noise" not in text
+    assert "How fast did it learn?" not in text
+    shown = card(tmp_path, noisy(estimate(0.83, 0.06)))
+    assert "include the noise" in shown
+    assert "without noise" not in shown
+
+
+def test_a_noisy_figure_that_is_undefined_is_called_so(tmp_path: Path) -> None:
+    text = words(report(tmp_path, noisy(None)))
+    assert "its quality is undefined on so few test patients for so much noise" in text
+    assert "was not measured" not in text
+
+
+def test_the_line_of_a_noisy_calibration_bin_is_its_own_interval(tmp_path: Path) -> None:
+    found = read(parse(json.dumps(noisy(estimate(0.83))))).model("federated")
+    assert found is not None
+    assert found.calibration[0].interval == (0.125, 0.9)
+    wider = noisy(estimate(0.83))
+    wider["models"]["federated"]["calibration"][0]["observed_low"] = 0.0625
+    (tmp_path / "wider").mkdir()
+    drawn, drawn_wider = report(tmp_path, noisy(estimate(0.83))), report(tmp_path / "wider", wider)
+    assert drawn != drawn_wider

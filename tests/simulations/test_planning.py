@@ -9,7 +9,7 @@ import pytest
 
 from configs.errors import ConfigError, PrivacyError
 from configs.load import load_study
-from configs.schema import CohortMember, DataSource, Study
+from configs.schema import CohortMember, DataSource, EvaluationRelease, Study
 from simulations.cli import main
 from simulations.planning import plan_study
 
@@ -71,3 +71,13 @@ def test_a_budget_that_no_noise_reaches_is_told(study: Study) -> None:
     privacy = replace(copy.copy(study.privacy), epsilon=0.01)
     with pytest.raises(PrivacyError, match="ask for fewer steps or more epsilon"):
         plan_study(replace(study, training=training, privacy=privacy))
+
+
+def test_a_plan_says_what_an_evaluation_costs_beside_the_training(study: Study) -> None:
+    asking = replace(study, evaluation=replace(study.evaluation, release=EvaluationRelease(epsilon=0.5, bins=10)))
+    before, after = plan_study(study), plan_study(asking)
+    assert any(note.startswith("evaluation: 20 noisy counts") and "epsilon 0.5" in note for note in after.notes)
+    for one, other in zip(before.sites, after.sites, strict=True):
+        assert one.epsilon is not None
+        assert other.epsilon is not None
+        assert one.epsilon < other.epsilon < one.epsilon + 0.5

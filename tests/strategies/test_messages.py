@@ -21,6 +21,8 @@ FIELDS: dict[str, dict[str, Any]] = {
     "train": {"study_sha256": "a" * 64, "round": 3},
     "refusal": {"code": 110, "reason": "not approved yet"},
     "train reply": {},
+    "evaluate": {"study_sha256": "a" * 64},
+    "evaluate reply": {},
 }
 forms = pytest.mark.parametrize("form", FIELDS)
 forms_with_fields = pytest.mark.parametrize(

@@ -1,0 +1,166 @@
+"""AUROC, Brier score and calibration from noisy histograms of scores by outcome, each with a 95 % interval.
+
+The intervals include the noise. Every figure is the root of an equation that is unbiased in the noisy counts: with P
+and N the counts with and without the outcome, c the bins' middles and K[i, j] = 1 where j < i, 1/2 where j = i,
+
+    AUROC a:          P' (K - a) N                                     = 0    (the two rows' noise is independent)
+    Brier b:          sum P ((1 - c)^2 - b) + sum N (c^2 - b)          = 0
+    observed share o: P (1 - o) - N o                                  = 0    (of one bin)
+
+The interval holds every value at which the left side is within 1.96 of its standard deviations from zero (Fieller 1954,
+"Some problems in interval estimation"). Its variance is the noise's, which is known exactly, plus that of patients as a
+sample of those to come (for the AUROC that of DeLong, DeLong and Clarke-Pearson 1988). Nothing is drawn and no count is
+set to zero first: taking negative counts for zero would draw every AUROC towards 1/2. Of bins nobody can order patients
+within one: ties count half.
+
+A figure is undefined, never a number, unless the noisy totals say with 97.5 % that there are two patients of each
+outcome or more.
+
+>>> exact = np.array([[40.0, 10.0], [10.0, 40.0]])
+>>> found = figures(exact, cell_variance=4.0)
+>>> found.auroc.value, found.auroc.low < 0.75, figures(exact, cell_variance=900.0).auroc
+(0.8, True, None)
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from strategies.tasks.histogram import cell_variance as cell_variance_of
+from strategies.tasks.metrics import MIN_PER_CLASS, Estimate, Floats
+
+_Z = 1.959964  # 97.5 % of the normal distribution
+_VALUES = np.linspace(0.0, 1.0, 2001)[:, None]  # where the equations are looked at: (values, 1)
+_DRAWN_BINS = 10  # of a calibration plot; finer ones are put together
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What a histogram says of a model; None where it is undefined. `calibration`: bins that hold patients for sure."""
+
+    auroc: Estimate | None
+    brier: Estimate | None
+    calibration: tuple[Mapping[str, float], ...] = ()
+
+
+def figures(histogram: NDArray[Any], *, cell_variance: float) -> Figures:
+    """Figures of a noisy histogram: of one hospital, or the sum of several.
+
+    Args:
+        histogram: (2, bins), row 1 with the outcome.
+        cell_variance: of the noise in each cell; of a sum of histograms the sum of theirs.
+    """
+    without, having = np.asarray(histogram, np.float64)  # (bins,) each
+    bins = len(having)
+    least = MIN_PER_CLASS + _Z * math.sqrt(bins * cell_variance)
+    if min(without.sum(), having.sum()) < least:
+        return Figures(None, None)
+    return Figures(
+        _auroc(having, without, cell_variance),
+        _brier(having, without, cell_variance),
+        _calibration(having, without, cell_variance),
+    )
+
+
+def report(histograms: Mapping[str, NDArray[Any]], noise_multiplier: float, metrics: tuple[str, ...]) -> dict[str, Any]:
+    """A model's entry in metrics.json, from the histograms that hospitals released.
+
+    Metrics that the histogram does not give are null, like those that are undefined.
+    """
+    variance = cell_variance_of(noise_multiplier)
+    together = figures(
+        np.sum([np.asarray(h, np.float64) for h in histograms.values()], axis=0),
+        cell_variance=len(histograms) * variance,
+    )
+    known = {"auroc": together.auroc, "brier": together.brier}
+    each = {site: figures(h, cell_variance=variance).auroc for site, h in sorted(histograms.items())}
+    return {
+        "auroc": _dict(together.auroc),
+        "per_site": {site: _dict(found) for site, found in each.items()},
+        "metrics": {name: _dict(known.get(name)) for name in dict.fromkeys(("auroc", *metrics))},
+        "calibration": [dict(entry) for entry in together.calibration],
+    }
+
+
+def _auroc(having: Floats, without: Floats, variance: float) -> Estimate:
+    bins = len(having)
+    order = np.tri(bins, k=-1) + np.eye(bins) / 2  # (bins, bins): row i above column j
+    beaten, beating = order @ without, having @ order  # (bins,) each
+    pairs = having.sum() * without.sum()
+
+    def equation(a: Floats) -> tuple[Floats, Floats]:
+        of_having, of_without = beaten - a * without.sum(), beating - a * having.sum()  # (values, bins)
+        size = (order**2).sum() - 2 * a[:, 0] * order.sum() + a[:, 0] ** 2 * bins**2  # of K - a, squared: (values,)
+        slopes = (of_having**2).sum(1) + (of_without**2).sum(1)
+        # The slopes hold noise of their own, which is taken off; below what remains without a slope there is nothing.
+        noise = np.maximum(variance * slopes - variance**2 * size, variance**2 * size)
+        patients = (_positive(having) * of_having**2).sum(1) + (_positive(without) * of_without**2).sum(1)
+        return having @ beaten - a[:, 0] * pairs, noise + patients
+
+    return _interval(float(having @ beaten / pairs), equation)
+
+
+def _brier(having: Floats, without: Floats, variance: float) -> Estimate:
+    middles = (np.arange(len(having)) + 0.5) / len(having)
+    losses = np.stack([middles**2, (1 - middles) ** 2])  # (2, bins)
+    counts = np.stack([without, having])
+    return _mean(counts.ravel(), losses.ravel(), variance)
+
+
+def _calibration(having: Floats, without: Floats, variance: float) -> tuple[Mapping[str, float], ...]:
+    bins = len(having)
+    together = -(-bins // _DRAWN_BINS)
+    found: list[Mapping[str, float]] = []
+    for low in range(0, bins, together):
+        high = min(low + together, bins)
+        up, down, noise = having[low:high].sum(), without[low:high].sum(), (high - low) * variance
+        if up + down < MIN_PER_CLASS + _Z * math.sqrt(2 * noise):
+            continue
+        observed = _mean(np.array([up, down]), np.array([1.0, 0.0]), noise)
+        middle = (low + high) / 2 / bins
+        found.append(
+            {
+                "low": low / bins,
+                "high": high / bins,
+                "predicted": middle,
+                "observed": observed.value,
+                "observed_low": observed.low,
+                "observed_high": observed.high,
+                "count": max(1, round(float(up + down))),
+            }
+        )
+    return tuple(found)
+
+
+def _mean(counts: Floats, values: Floats, variance: float) -> Estimate:
+    """The mean of values over patients, of whom each cell holds a noisy count."""
+
+    def equation(mean: Floats) -> tuple[Floats, Floats]:
+        gaps = values - mean  # (values, cells)
+        noise, patients = variance * (gaps**2).sum(1), (_positive(counts) * gaps**2).sum(1)
+        return gaps @ counts, noise + patients
+
+    return _interval(float(values @ counts / counts.sum()), equation)
+
+
+def _interval(root: float, equation: Callable[[Floats], tuple[Floats, Floats]]) -> Estimate:
+    left, variance = equation(_VALUES)
+    inside = _VALUES[left**2 <= _Z**2 * variance, 0]
+    value = min(max(root, 0.0), 1.0)
+    low, high = (inside[0], inside[-1]) if len(inside) else (value, value)
+    return Estimate(value, min(float(low), value), max(float(high), value))
+
+
+def _positive(counts: Floats) -> Floats:
+    """Counts as a variance needs them: none below zero, of the same total."""
+    kept = np.maximum(counts, 0.0)
+    total = kept.sum()
+    return kept * (max(float(counts.sum()), 0.0) / total) if total > 0 else kept
+
+
+def _dict(found: Estimate | None) -> dict[str, float] | None:
+    return found.to_dict() if found else None
