@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from client.ledger import EVALUATION
 from configs.errors import ArchipelError, JournalError
 from configs.journal import read
 from configs.schema import Study
@@ -89,7 +90,7 @@ def _checks(
     missing = [one.round for one in left if one.round not in rounds]
     steps = {number: sum(r.event.steps for r in of_study if r.event and r.round == number) for number in rounds}
     short = [one.round for one in left if one.steps is not None and one.steps > steps.get(one.round, 0)]
-    odd = [r.round for r in of_study if r.event != plan.round_event]
+    odd = [r.round for r in of_study if r.event != (plan.evaluation if r.round == EVALUATION else plan.round_event)]
     ids = [row.id for row in booked]
     numbers = [one.round for one in left]
     return [

@@ -12,7 +12,7 @@ import pytest
 from scipy import stats
 
 from configs.journal import Journal, read
-from configs.load import load_study
+from configs.load import dump_yaml, load_study, read_yaml
 from simulations import cli
 from simulations.audit import bookkeeping, show
 from simulations.audit.canaries import Design, design, lower_bound, p_value
@@ -252,3 +252,19 @@ def test_marks_tell_every_row_and_keep_their_order() -> None:
     first = marked(people).x[:, 0]
     assert len(np.unique(first)) == 300
     assert (np.argsort(first) == np.argsort(people.x[:, 0], kind="stable")).all()
+
+
+def test_a_run_that_evaluated_once_is_booked_as_it_should(tmp_path: Path) -> None:
+    """The one noisy histogram after the last round is in the ledger, and is no round."""
+    document = read_yaml(PRESET)
+    document["training"]["rounds"] = 3
+    document["evaluation"]["release"] = {"epsilon": 1.0, "bins": 6}
+    document["simulation"]["sites"] = {
+        site: {"connector": "csv", "path": str(PRESET.parent / source["path"])}
+        for site, source in document["simulation"]["sites"].items()
+    }
+    path = tmp_path / "study.yaml"
+    path.write_text(dump_yaml(document))
+    assert cli.main(["simulate", str(path), "--no-baselines", "--out", str(tmp_path / "runs")]) == 0
+    assert cli.main(["audit", str(tmp_path / "runs" / "latest"), "--out", str(tmp_path / "audit")]) == 0
+    assert verdicts(next((tmp_path / "audit").glob("*-audit")))["ledger"] == "passed"
