@@ -480,8 +480,10 @@ def _tunnel(plain: socket.socket, target: str, proxy: urllib.parse.SplitResult) 
 def _greet(
     plain: socket.socket, host: str, where: str, through: str, context: ssl.SSLContext, timeout_s: float
 ) -> Reach:
+    trusted = False  # from then on it is the coordinator: whoever ends the connection does not accept our certificate
     try:
         with context.wrap_socket(plain, server_hostname=host) as tls:
+            trusted = True
             tls.sendall(f"GET /health HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
             answer = b""
             while len(answer) < 8192 and (piece := tls.recv(4096)):
@@ -490,10 +492,10 @@ def _greet(
         shown = _issuer(where, through, timeout_s)
         return Reach("certificate", where, through, error.verify_code, str(error.verify_message), shown)
     except ssl.SSLError as error:
-        step = "client" if "ALERT" in str(error.reason or "") else "tls"
+        step = "client" if trusted or "ALERT" in str(error.reason or "") else "tls"
         return Reach(step, where, through, detail=str(error.reason or "no TLS"))
     except (ConnectionResetError, BrokenPipeError):
-        return Reach("tls", where, through, detail="the connection was cut")
+        return Reach("client" if trusted else "tls", where, through, detail="the connection was cut")
     head = answer.split(b"\r\n\r\n", 1)[0].decode("latin-1").splitlines()
     status = head[0].split() if head else []
     code = int(status[1]) if len(status) > 1 and status[1].isdigit() else 0
