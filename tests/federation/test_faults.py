@@ -184,7 +184,7 @@ def test_nothing_leaves_a_hospital_whose_disk_is_full(federation: Federation, tm
         shutil.move(kept, outbox)
         pytest.skip("this machine mounts no disks")
     try:
-        path = write_study(tmp_path, "full", rounds=1, quorum=2, timeout_s=12, local=slow_plain())
+        path = write_study(tmp_path, "full", rounds=1, quorum=2, timeout_s=40, local=slow_plain())
         run = federation.submit(path)
         trains(federation, "cleveland", path)
         with contextlib.suppress(OSError):
