@@ -176,6 +176,7 @@ def test_a_clock_ten_minutes_off_is_corrected_and_said(federation: Federation, t
 def test_nothing_leaves_a_hospital_whose_disk_is_full(federation: Federation, tmp_path: Path) -> None:
     outbox = federation.site_folder("cleveland") / "outbox"
     kept = tmp_path / "kept"
+    outbox.mkdir(mode=0o700, exist_ok=True)  # nothing has left yet where this test runs alone
     shutil.move(outbox, kept)
     outbox.mkdir(mode=0o700)
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16k", "tmpfs", str(outbox)], capture_output=True)
