@@ -31,8 +31,7 @@ from configs.papers import Welcome
 OK, NOTE, WARNING, WRONG = "ok", "note", "warning", "WRONG"
 IT, NETWORK, CONSORTIUM, DATA = "hospital IT", "the hospital's network team", "the consortium", "whoever keeps the data"
 EXPIRING_DAYS = 30
-UNTRUSTED = (18, 19, 20, 21)  # OpenSSL's codes for a chain that ends at nobody we trust
-HOST_MISMATCH, IP_MISMATCH, EXPIRED, NOT_YET = 62, 64, 10, 9
+HOST_MISMATCH, IP_MISMATCH, EXPIRED, NOT_YET = 62, 64, 10, 9  # OpenSSL's codes
 MB = 1_000_000
 FITS_TIMEOUT_S = 300
 

@@ -9,7 +9,6 @@ import contextlib
 import fcntl
 import json
 import logging
-import math
 import os
 import signal
 import subprocess
@@ -39,7 +38,7 @@ from configs.schema import Study
 from configs.seal import COORDINATOR, Statement
 from strategies.arrays import reads_as_text
 from strategies.messages import content, from_frame, opened, seal, unseal
-from strategies.tasks.shapes import arrays_of, study_parameters
+from strategies.tasks.shapes import arrays_of, study_bytes, study_parameters
 
 if TYPE_CHECKING:
     from flwr.app import RecordDict
@@ -384,9 +383,8 @@ class Node:
             known = self._admissions.propose(study.sha256, study.name, study.canonical)
             self._audit.note("proposed", study=study.sha256, name=study.name)
             log.info("a new study waits: archipel-site review %s", study.sha256[:12])
-        size = sum(4 * math.prod(shape) for shape, _ in study_parameters(study).values())
         dataset = self._config.dataset(study.name)
-        require(Request(study.private, dataset is not None, 0.0, 0.0, size), self._config.policy)
+        require(Request(study.private, dataset is not None, 0.0, 0.0, study_bytes(study)), self._config.policy)
         if known.state == "waiting" and not self._config.policy.require_approval:
             self._admissions.decide(study.sha256, "approved", "site.yaml: require_approval: false")
             self._audit.note("approved", study=study.sha256, by="policy")

@@ -13,7 +13,6 @@ import contextlib
 import hashlib
 import importlib
 import logging
-import math
 import os
 import sys
 import traceback
@@ -124,9 +123,10 @@ def open_site(config: SiteConfig, ledger: "Ledger", study: "Study", *, seeded: b
     from client.policy import Request, require
     from client.site import Site, load_patients
     from strategies.privacy.plan import Budget
+    from strategies.tasks.shapes import study_bytes
 
     dataset = config.dataset(study.name)
-    size = sum(4 * math.prod(shape) for shape, _ in _parameters(study).values())
+    size = study_bytes(study)
     require(Request(study.private, dataset is not None, 0.0, 0.0, size), config.policy)  # what needs no patients, first
     assert dataset is not None
     patients = load_patients(dataset.source, study, config.site)

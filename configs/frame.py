@@ -18,7 +18,6 @@ import struct
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
 
 from configs.errors import WireError
 from configs.schema import canonical_json
@@ -112,8 +111,3 @@ def _header(text: bytes) -> tuple[str, dict[str, str | int], dict[str, int]]:
     if not good:
         raise WireError("frame: expected a header of form, fields and arrays, found something else")
     return form, fields, sizes
-
-
-def describe(frame: Frame) -> dict[str, Any]:
-    """What a person wants to know of a frame: its form, its fields, each array's size."""
-    return {"form": frame.form, "fields": dict(frame.fields), "arrays": {n: len(d) for n, d in frame.arrays.items()}}

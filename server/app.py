@@ -8,6 +8,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 from flwr.app import Context, Message, RecordDict
@@ -34,6 +35,7 @@ log = logging.getLogger("archipel.server")
 NODE_POLL_S, SLOWEST_POLL_S = 0.1, 60.0  # a study may wait for its hospitals for weeks
 HELLO_TIMEOUT_S = 60.0  # of one proposal between machines; who does not answer is asked again
 Observer = Callable[["RoundRecord", Arrays], None]
+Accepted = TypeVar("Accepted")
 
 
 @dataclass(frozen=True)
@@ -256,14 +258,15 @@ class _Conductor:
         fields: dict[str, str | int] = {"study_sha256": self.study.sha256, "round": number}
         config = content("train", fields, self.model, self.parameters).config_records[wire.CONFIG]
         replies = self._exchange(list(strategy.configure_train(number, shared, config, self.grid)))
-        valid, sent, missing = self._judge(replies, nodes)
+        valid, missing = self._judge(replies, nodes, self._read_model)
+        sent = {site: payload_bytes(reply.content.array_records[wire.ARRAYS]) for site, reply in valid.items()}
         if self._stopped() and len(sent) < len(nodes):
             self.rounds = self.rounds.abandon(f"stopped by the consortium in round {number}")
             return RoundRecord(number, sent, missing, time.monotonic() - started)
         self.rounds = self.rounds.close(set(sent))
         record = RoundRecord(number, sent, missing, time.monotonic() - started)
         if self.rounds.outcome != "INCOMPLETE":
-            aggregated, _ = strategy.aggregate_train(number, valid)
+            aggregated, _ = strategy.aggregate_train(number, list(valid.values()))
             if aggregated is None:
                 raise RunError(f"round {number}: the strategy made no model of {len(valid)} replies; this is a bug")
             try:
@@ -288,23 +291,9 @@ class _Conductor:
         replies = self._exchange(
             [Message(asked, dst_node_id=node, message_type=wire.EVALUATE) for node in nodes.values()]
         )
-        site_of = {node: site for site, node in nodes.items()}
-        histograms: dict[str, NDArray[np.float32]] = {}
-        missing = dict.fromkeys(nodes, "no reply in time")
-        for reply in replies:
-            site = site_of.get(reply.metadata.src_node_id)
-            if site is None or site in histograms or not (reply.has_error() or reply.has_content()):
-                continue  # a stranger, a second answer, or none at all
-            if reply.has_error():
-                missing[site] = _plain(reply.error.reason)
-                continue
-            try:
-                histogram = self._read_histogram(reply, site, event.noise_multiplier)
-            except WireError as error:
-                missing[site] = str(error)[:200]
-                continue
-            histograms[site] = histogram
-            del missing[site]
+        histograms, missing = self._judge(
+            replies, nodes, lambda reply, site: self._read_histogram(reply, site, event.noise_multiplier)
+        )
         sent = {site: len(wire.HISTOGRAM) + histogram.nbytes for site, histogram in histograms.items()}
         self._write("evaluated", contributed=sent, missing=missing)
         return Released(histograms, missing, event.noise_multiplier)
@@ -315,30 +304,31 @@ class _Conductor:
         require_plausible(histogram, noise_multiplier, self.study.announced_patients(site))
         return histogram
 
+    def _read_model(self, reply: Message, site: str) -> Message:
+        read("train reply", reply.content, self.parameters)
+        return reply
+
     def _judge(
-        self, replies: Sequence[Message], nodes: Mapping[str, int]
-    ) -> tuple[list[Message], dict[str, int], dict[str, str]]:
-        """Replies that follow the form, bytes by hospital, and why the others do not count."""
+        self, replies: Sequence[Message], nodes: Mapping[str, int], accept: Callable[[Message, str], Accepted]
+    ) -> tuple[dict[str, Accepted], dict[str, str]]:
+        """What `accept` makes of each hospital's first reply, and why the others do not count (WireErrors in words)."""
         site_of = {node: site for site, node in nodes.items()}
-        valid: list[Message] = []
-        sent: dict[str, int] = {}
+        accepted: dict[str, Accepted] = {}
         missing = dict.fromkeys(nodes, "no reply in time")
         for reply in replies:
             site = site_of.get(reply.metadata.src_node_id)
-            if site is None or site in sent or not (reply.has_error() or reply.has_content()):
+            if site is None or site in accepted or not (reply.has_error() or reply.has_content()):
                 continue  # a stranger, a second answer, or none at all
             if reply.has_error():
                 missing[site] = _plain(reply.error.reason)
                 continue
             try:
-                read("train reply", reply.content, self.parameters)
+                accepted[site] = accept(reply, site)
             except WireError as error:
                 missing[site] = str(error)[:200]
                 continue
-            valid.append(reply)
-            sent[site] = payload_bytes(reply.content.array_records[wire.ARRAYS])
             del missing[site]
-        return valid, sent, missing
+        return accepted, missing
 
     def _remember(self, strategy: Federated, number: int) -> None:
         """Average the last iterates, and keep a checkpoint."""

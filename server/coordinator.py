@@ -84,7 +84,6 @@ class Coordinator:
         self._gateway = Part("server.gateway", folder, *(["--auth-only"] if nginx else []))
         self._conductor: tuple[str, Part] | None = None
         self._link: Link | None = None
-        self._registered: dict[bytes, int] = {}
         self._online: dict[str, bool] = {}
         self._over = threading.Event()
         self._health = health.HealthServicer()
@@ -127,7 +126,6 @@ class Coordinator:
     def _start_superlink(self) -> None:
         self._socket.unlink(missing_ok=True)
         self._superlink.start()
-        self._registered = {}
         if self._link is not None:
             self._link.close()
         self._link = Link(self._socket)

@@ -30,7 +30,7 @@ from strategies.messages import opened, read, seal, to_frame, unseal
 from strategies.tasks.shapes import arrays_of, study_parameters
 
 log = logging.getLogger("archipel.courier")
-EARLY = 0.6
+EARLY = 0.6  # the first look comes after this part of the time in which no reply was there last time
 LOOK_S = 1.0  # how often to look who is connected while replies are awaited
 AWAY = "away/"  # stands for Flower's id of an instruction whose hospital was not reached
 BAD_SEAL = 150  # codes of the coordinator's own, beside those of client/egress.py

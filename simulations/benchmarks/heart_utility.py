@@ -292,12 +292,8 @@ def _round(value: Any) -> float:
     return round(float(value), 4) + 0.0  # never -0.0
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Print the rows."""
-    parser = argparse.ArgumentParser(
-        prog="python -m simulations.benchmarks.heart_utility",
-        description="What federating and privacy cost in AUROC on the heart disease study, over many splits.",
-    )
+def add_splits(parser: argparse.ArgumentParser) -> None:
+    """The options that say which splits, and how often the noise is drawn on each."""
     parser.add_argument(
         "--splits", type=from_number(2), default=20, metavar="N", help="how many study seeds (default 20)"
     )
@@ -311,6 +307,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         metavar="N",
         help="draws of the noise on each split (default 1)",
     )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Print the rows."""
+    parser = argparse.ArgumentParser(
+        prog="python -m simulations.benchmarks.heart_utility",
+        description="What federating and privacy cost in AUROC on the heart disease study, over many splits.",
+    )
+    add_splits(parser)
     parser.add_argument("--select", action="store_true", help="instead, show how the preset's settings were chosen")
     arguments = parser.parse_args(argv)
     seeds = range(arguments.first_seed, arguments.first_seed + arguments.splits)

@@ -23,7 +23,7 @@ from simulations.benchmarks.heart_utility import (
     POOLED,
     Row,
     System,
-    from_number,
+    add_splits,
     scored,
 )
 
@@ -53,15 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="python -m simulations.benchmarks.utility",
         description="AUROC by epsilon on the heart disease study, paired with every reference.",
     )
-    parser.add_argument("--splits", type=from_number(2), default=20, metavar="N", help="study seeds (default 20)")
-    parser.add_argument("--first-seed", type=from_number(0), default=0, metavar="SEED", help="the first (default 0)")
-    parser.add_argument(
-        "--noise-seeds",
-        type=from_number(1),
-        default=1,
-        metavar="N",
-        help="draws of the noise on each split (default 1)",
-    )
+    add_splits(parser)
     arguments = parser.parse_args(argv)
     seeds = range(arguments.first_seed, arguments.first_seed + arguments.splits)
     try:

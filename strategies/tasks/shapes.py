@@ -8,6 +8,7 @@ The process of a hospital that talks to the network checks every message against
 """
 
 import itertools
+import math
 from collections.abc import Mapping
 
 from configs import wire
@@ -33,6 +34,11 @@ def outputs_of(study: Study) -> int:
 def study_parameters(study: Study) -> Mapping[str, ArraySpec]:
     """What the study's model sends."""
     return parameters_of(study.model, len(study.inputs), outputs_of(study))
+
+
+def study_bytes(study: Study) -> int:
+    """Bytes of the model's parameters, the most that a message of the study carries."""
+    return sum(4 * math.prod(shape) for shape, _ in study_parameters(study).values())
 
 
 def histogram_spec(bins: int) -> Mapping[str, ArraySpec]:
