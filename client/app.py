@@ -78,7 +78,7 @@ def train(message: Message, site: Site) -> Message:
     request = read("train", message.content, site.parameters)
     if request.fields["study_sha256"] != site.study.sha256:
         raise WireError("train: expected the study that this hospital approved, found another one")
-    trained = site.fit(request.fields["round"], request.arrays)
+    trained = site.fit(request.fields["round"], request.arrays, loaded=request.arrays.clear)
     return egress.reply(message, "train reply", {}, trained, site.parameters)
 
 

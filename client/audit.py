@@ -8,9 +8,10 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from configs.deployment import SiteConfig
-from configs.errors import JournalError, RunError
+from configs.errors import JournalError, RunError, WireError
 from configs.frame import Frame
 from configs.journal import Journal, Record, read
 from strategies.keys import SigningKey, verify
@@ -55,7 +56,7 @@ class Audit:
         """What this hospital answered to the same instruction before: sent again, so that nothing is spent twice."""
         message = self._kept.get((study, content))
         path = self._config.outbox / f"{message}.frame"
-        return Frame.decode(path.read_bytes()) if message and path.is_file() else None
+        return _read(path) if message and path.is_file() else None
 
     def keep(self, frame: Frame, message: str, *, study: str, round: int, answers: str, content: str) -> None:
         """Keep a message that is about to leave: on disk first, then in the journal.
@@ -94,7 +95,7 @@ class Audit:
         if len(found) != 1:
             raise RunError(f"{message!r}: expected the id of one message (6 characters or more), found {len(found)}")
         path = self._config.outbox / f"{found[0].message}.frame"
-        frame = Frame.decode(path.read_bytes())
+        frame = _read(path)
         if frame.sha256 != found[0].sha256:
             raise JournalError(f"{path}: its bytes are not those that the journal names; it was changed")
         return frame
@@ -128,6 +129,26 @@ def _outgoing(record: Record) -> Outgoing:
     return Outgoing(
         facts["message"], record.time, facts["study"], facts["round"], facts["form"], facts["bytes"], facts["content"]
     )
+
+
+def _read(path: Path) -> Frame:
+    """A message that was kept.
+
+    Raises:
+        WireError: the file was changed.
+    """
+    with path.open("rb") as file:
+        frame = Frame.read(lambda count: _exactly(file, count))
+        if file.read(1):
+            raise WireError(f"{path}: expected the end of the message, found more; it was changed")
+    return frame
+
+
+def _exactly(file: BinaryIO, count: int) -> bytes:
+    data = file.read(count)
+    if len(data) != count:
+        raise WireError("frame: expected more bytes, found its end; it was cut short")
+    return data
 
 
 def _write(path: Path, frame: Frame) -> None:

@@ -49,11 +49,7 @@ from flwr.supercore.inflatable.inflatable_protobuf_utils import (
     make_confirm_message_received_fn_protobuf,
     make_pull_object_fn_protobuf,
 )
-from flwr.supercore.inflatable.inflatable_utils import (
-    ObjectPullError,
-    inflate_object_from_contents,
-    pull_objects,
-)
+from flwr.supercore.inflatable.inflatable_utils import ObjectPullError, pull_objects
 from flwr.supercore.interceptors.http.runtime_version import RuntimeVersionHttpInterceptor
 from flwr.supercore.primitives.asymmetric import public_key_to_bytes, sign_message
 from flwr.supercore.protobuf.client import ProtobufCall, ProtobufRequestContext
@@ -62,6 +58,7 @@ from flwr.supernode.fleet_http_client import FleetHttpClient
 
 from configs.deployment import split_address
 from configs.errors import ArchipelError, WireError
+from strategies.objects import Parts
 
 log = logging.getLogger("archipel.fleet")
 HEARTBEAT_S = 10.0  # how often
@@ -161,13 +158,13 @@ class Fleet:
         run_id = header.metadata.run_id
         assert self._node is not None
         try:
-            content = self._pull(run_id, tree)
+            parts = self._pull(run_id, tree)
         finally:
             confirm = make_confirm_message_received_fn_protobuf(
                 lambda request: self._call(self._client.ConfirmMessageReceived, request), self._node, run_id
             )
             confirm(header.metadata.message_id)
-        message = inflated(tree.object_id, content)
+        message = parts.message(tree.object_id)
         message.metadata.__dict__["_message_id"] = tree.object_id
         if not message.has_content():
             raise WireError("message: expected content, found none")
@@ -227,8 +224,8 @@ class Fleet:
         self._node = None
         self._client.close()
 
-    def _pull(self, run_id: int, tree: ObjectTree) -> dict[str, bytes]:
-        """A message's objects, bounded in number and in bytes, whatever was announced."""
+    def _pull(self, run_id: int, tree: ObjectTree) -> Parts:
+        """A message's parts, bounded in number and in bytes, whatever was announced."""
         assert self._node is not None
         ids: list[str] = []
         for node in iterate_object_tree(tree):
@@ -238,22 +235,22 @@ class Fleet:
         pull = make_pull_object_fn_protobuf(
             lambda request: self._call(self._client.PullObject, request), self._node, run_id
         )
-        lock, total = threading.Lock(), 0
+        lock, parts, full = threading.Lock(), Parts(self._max_message_bytes), False
 
         def bounded(object_id: str) -> bytes:
-            nonlocal total
-            with lock:
-                if total > self._max_message_bytes:
-                    raise WireError(
-                        "message: expected fewer bytes than policy.max_message_mb, found more; it is not read"
-                    )
-            data = pull(object_id)
-            with lock:
-                total += len(data)
-            return data
+            nonlocal full
+            if not full:
+                data = pull(object_id)
+                with lock:
+                    try:
+                        parts.add(object_id, data)
+                        return b""
+                    except WireError:
+                        full = True
+            raise WireError("message: expected fewer bytes than policy.max_message_mb, found more; it is not read")
 
         try:
-            contents = pull_objects(
+            pull_objects(
                 list(dict.fromkeys(ids)),
                 bounded,
                 max_time=PULL_TIMEOUT_S,
@@ -263,9 +260,7 @@ class Fleet:
             )
         except ObjectPullError:
             raise WireError("message: expected all of its parts, found some missing; it did not arrive whole") from None
-        if total > self._max_message_bytes:
-            raise WireError("message: expected fewer bytes than policy.max_message_mb, found more; it is not read")
-        return contents
+        return parts
 
     def _keep_alive(self) -> None:
         request = SendNodeHeartbeatRequest(node=self._node, heartbeat_interval=HEARTBEAT_PROMISED_S)
@@ -292,21 +287,6 @@ class Fleet:
             ) from None
         except ValueError:
             raise UnreachableError("the coordinator's answer is not Flower's; a proxy may stand between") from None
-
-
-def inflated(object_id: str, contents: dict[str, bytes]) -> Message:
-    """The message that these objects make; they may be anything.
-
-    Raises:
-        WireError: they make none.
-    """
-    try:
-        message = inflate_object_from_contents(object_id, contents)
-    except Exception:  # Flower's parsers raise many kinds on bytes that are not theirs
-        raise WireError("message: expected Flower's objects, found something else") from None
-    if not isinstance(message, Message):
-        raise WireError("message: expected Flower's message, found another object")
-    return message
 
 
 def trust(ca_certificate: str, *, certificate: str | None, key: str | None, extra_ca: str | None) -> ssl.SSLContext:

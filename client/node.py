@@ -34,6 +34,7 @@ from configs.deployment import SiteConfig
 from configs.errors import AdmissionError, ArchipelError, RunError, SealError, WireError
 from configs.frame import Frame
 from configs.load import study_from
+from configs.memory import return_large_blocks
 from configs.schema import Study
 from configs.seal import COORDINATOR, Statement
 from strategies.arrays import reads_as_text
@@ -99,6 +100,7 @@ class WorkerProcess:
         assert self._process.stdin is not None
         try:
             send(self._process.stdin, request)  # type: ignore[arg-type]
+            request.let_go()
             return self._read(), self._read(max_bytes)
         except (EOFError, BrokenPipeError):
             self.stop()
@@ -504,6 +506,7 @@ def start(config: SiteConfig) -> None:
     Raises:
         RunError: this hospital has not joined, or a node runs already.
     """
+    return_large_blocks()
     node = Node(config)
 
     def end(*_: object) -> None:

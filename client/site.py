@@ -3,7 +3,7 @@
 The plan comes from the study and the announced size; nothing in a message can change it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from hashlib import sha256
@@ -18,7 +18,7 @@ from configs.deployment import Policy
 from configs.errors import DataError, RunError, WireError
 from configs.schema import DataSource, Study
 from configs.wire import HISTOGRAM, ArraySpec
-from strategies.arrays import Arrays
+from strategies.arrays import Arrays, all_finite
 from strategies.privacy.accounting import SampledGaussian
 from strategies.privacy.plan import PrivacyPlan, plan_for
 from strategies.privacy.randomness import Randomness
@@ -80,6 +80,7 @@ class Site:
         self.test, self.policy = test, policy
         self.task: TabularTask = task_of(study)
         self._trainer = trainer or Trainer(self.task)
+        self.loaded: Callable[[], object] = lambda: None  # called when a round's first model was copied
 
     @cached_property
     def parameters(self) -> Mapping[str, ArraySpec]:
@@ -94,8 +95,11 @@ class Site:
         plan = plan_for(self.study, self.name, self.train.count)
         return plan if self.policy.metrics == "noisy" else replace(plan, evaluation=None)
 
-    def fit(self, round_number: int, start: Arrays) -> Arrays:
+    def fit(self, round_number: int, start: Arrays, loaded: Callable[[], object] = lambda: None) -> Arrays:
         """Train for one round; with privacy, booked before the first gradient.
+
+        Args:
+            loaded: called once `start` was copied; whoever holds it may let it go.
 
         Raises:
             BudgetError: the ledger refuses. WireError: the study has no such round.
@@ -104,11 +108,11 @@ class Site:
             raise WireError(f"train: expected a round from 1 to {self.study.training.rounds}, found another")
         randomness = self._randomness(round_number)
         if self.plan is None:
-            return self._train(start, randomness, None)
+            return self._train(start, randomness, None, loaded)
         name = self._release_name(round_number, start) if randomness.is_seeded else None
         release = Release(self.dataset, self.study.sha256, round_number, self.plan.round_event, name)
         with self.ledger.reserve(release, self.plan):
-            return self._train(start, randomness, self.plan)
+            return self._train(start, randomness, self.plan, loaded)
 
     def evaluate(self, model: Arrays) -> Arrays:
         """How the final model scores the test patients: a noisy histogram, booked before anything is computed.
@@ -135,14 +139,27 @@ class Site:
             exact = counts(scores, self.test.y, starts=self.test.starts, bins=asked.bins)
             return {HISTOGRAM: noised(exact, event.noise_multiplier, randomness)}
 
-    def _train(self, start: Arrays, randomness: Randomness, plan: PrivacyPlan | None) -> Arrays:
+    def _train(
+        self, start: Arrays, randomness: Randomness, plan: PrivacyPlan | None, loaded: Callable[[], object]
+    ) -> Arrays:
+        def let_go() -> None:
+            loaded()
+            self.loaded()
+
         training = self.study.training
         mu = training.strategy.option("proximal_mu") if training.strategy.name == "fedprox" else 0.0
         steps = training.local.steps_per_round(self.study.announced_train_patients(self.name) or self.train.count)
         trained = self._trainer.fit(
-            start, self.train, training.local, steps=steps, randomness=randomness, plan=plan, proximal_mu=mu
+            start,
+            self.train,
+            training.local,
+            steps=steps,
+            randomness=randomness,
+            plan=plan,
+            proximal_mu=mu,
+            loaded=let_go,
         )
-        if not all(np.isfinite(array).all() for array in trained.values()):
+        if not all(map(all_finite, trained.values())):
             raise RunError(
                 f"{self.name}: training diverged to values that are not finite, nothing is sent; "
                 "lower the study's learning_rate"

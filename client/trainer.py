@@ -14,7 +14,7 @@ in a shuffled order. Only the batches and the noise are random, and both come fr
 [[1.0]]
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Literal, Protocol
 
 import numpy as np
@@ -68,18 +68,21 @@ class Trainer:
         randomness: Randomness,
         plan: PrivacyPlan | None = None,
         proximal_mu: float = 0.0,
+        loaded: Callable[[], object] = lambda: None,
     ) -> Arrays:
         """Train from `start` on the hospital's training patients.
 
         Args:
             steps: optimizer steps; with a plan they are the plan's steps of one round.
             proximal_mu: weight of the pull towards `start` (FedProx; Li et al. 2020, arXiv 1812.06127, section 3.2).
+            loaded: called once `start` was copied; whoever holds it may let it go.
 
         Raises:
             RunError: with a plan, a patient's gradient is not finite. PrivacyError: a layer's gradient mixes patients.
         """
         model = self._model
         model.load(start)
+        loaded()
         anchor = model.flat.detach().clone() if proximal_mu else None
         optimizer = None if _is_plain_sgd(local) else _optimizer(local, model.flat)
         if plan is None:
@@ -93,7 +96,8 @@ class Trainer:
                 model.flat.data.add_(gradient, alpha=-local.learning_rate)
             else:
                 optimizer.step()
-        return model.arrays()
+        del optimizer, anchor
+        return model.take()
 
     def _plain(self, patients: Encoded, local: Local, steps: int, randomness: Randomness) -> Iterator[Tensor]:
         x, y = torch.from_numpy(patients.x), torch.from_numpy(patients.y)

@@ -58,11 +58,15 @@ class Worker:
         self._warm: tuple[str, Site] | None = None  # the newest study and its patients
         self._request = Frame("", {})
         self._why = ""
+        self._let_go: Callable[[], object] = lambda: None
 
     def answer(self, request: Frame) -> tuple[Frame, Frame]:
         """What the hospital's own journal should know (why), and the reply or refusal."""
         self._request, self._why = request, ""
-        reply = self._refusal(self._app(self._message(request), _context()))
+        message = self._message(request)
+        request.let_go()
+        self._let_go = message.content.clear
+        reply = self._refusal(self._app(message, _context()))
         return Frame(STATUS, {"why": self._why}), reply
 
     def _message(self, request: Frame) -> "Message":
@@ -108,6 +112,7 @@ class Worker:
             self._warm = None  # a proposal is judged anew: data, policy and ledger may have changed since
             self._warm = sha256, open_site(self._config, self._ledger, study, seeded=self._seeded)
         site = self._warm[1]
+        site.loaded = self._let_go  # a large model is held once while it is trained
         number = EVALUATION if self._request.form == "evaluate" else self._request.fields.get("round")
         if isinstance(number, int):
             require_new(site, number)

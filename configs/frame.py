@@ -14,6 +14,7 @@ configs.errors.WireError: frame: expected a header of form, fields and arrays, f
 
 import hashlib
 import json
+import mmap
 import struct
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -24,8 +25,29 @@ from configs.schema import canonical_json
 
 MAX_HEADER_BYTES = 4_000_000
 MAX_ARRAYS = 100_000
+WINDOW_BYTES = 1 << 22
 _LENGTH = struct.Struct(">I")
 Buffer = bytes | bytearray | memoryview
+
+
+class MappedFile(mmap.mmap):
+    """A file's content, shared with the file: its pages can be given back at any time, and nothing is lost."""
+
+    def give_back(self) -> None:
+        """Let the kernel take the pages that were touched."""
+        self.madvise(mmap.MADV_DONTNEED)
+
+
+def windows(data: Buffer, skip: int = 0) -> Iterator[memoryview]:
+    """A buffer from its byte `skip` on, in pieces of 4 MB, so that a pass over a large model needs no second one.
+
+    Where the buffer is a mapped file's, the pages read are given back behind each piece: the file still has them.
+    """
+    view = memoryview(data)
+    for start in range(0, len(view), WINDOW_BYTES):
+        yield view[max(start, skip) : start + WINDOW_BYTES]
+        if isinstance(view.obj, MappedFile):
+            view.obj.give_back()
 
 
 @dataclass(frozen=True)
@@ -46,8 +68,13 @@ class Frame:
         """Hash of the encoded frame, in hexadecimal."""
         digest = hashlib.sha256()
         for part in self.encode():
-            digest.update(part)
+            for window in windows(part):
+                digest.update(window)
         return digest.hexdigest()
+
+    def let_go(self) -> None:
+        """Forget the arrays, which are somewhere else now; a hash that was asked for before is kept."""
+        object.__setattr__(self, "arrays", {})
 
     def encode(self) -> Iterator[Buffer]:
         """The frame's bytes, part by part, so that a large model is never copied."""

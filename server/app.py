@@ -149,15 +149,16 @@ class _Conductor:
         task = task_of(study)
         self.parameters = task.parameters
         self.rounds = Rounds(study.training.rounds, study.training.quorum)
-        self.model: Arrays = initial or task.initial(study.seed)
+        self.model = self._held(initial or task.initial(study.seed))
         self.sums: aggregate.Sums = {}
         self.averaged = 0
 
     def run(self) -> Conducted:
         restored = self.checkpoints.load() if self.checkpoints else None
         nodes, hello_bytes = self._gather()
-        result = Conducted(self.rounds, self.model, hello_bytes=hello_bytes)
+        result = Conducted(self.rounds, {}, hello_bytes=hello_bytes)
         if len(nodes) < self.study.training.quorum:
+            result.model = self.model
             result.rounds = self.rounds.abandon(
                 f"{len(nodes)} hospitals take part ({', '.join(nodes) or 'none'}), the study asks for "
                 f"{self.study.training.quorum}"
@@ -167,6 +168,7 @@ class _Conductor:
         strategy = strategy_of(self.study, nodes, aggregate.site_weights(self.study, list(nodes)))
         if restored:
             self._restore(restored, strategy)
+            del restored  # a large model is held once
         while self.rounds.outcome == "RUNNING":
             if self._stopped():
                 self.rounds = self.rounds.abandon(f"stopped by the consortium after round {self.rounds.done}")
@@ -254,10 +256,7 @@ class _Conductor:
     def _round(self, strategy: Federated, nodes: Mapping[str, int]) -> RoundRecord:
         started = time.monotonic()
         number = self.rounds.current
-        shared = to_record(self.model)
-        fields: dict[str, str | int] = {"study_sha256": self.study.sha256, "round": number}
-        config = content("train", fields, self.model, self.parameters).config_records[wire.CONFIG]
-        replies = self._exchange(list(strategy.configure_train(number, shared, config, self.grid)))
+        replies = self._exchange(self._instructions(strategy, number))
         valid, missing = self._judge(replies, nodes, self._read_model)
         sent = {site: payload_bytes(reply.content.array_records[wire.ARRAYS]) for site, reply in valid.items()}
         if self._stopped() and len(sent) < len(nodes):
@@ -281,6 +280,16 @@ class _Conductor:
             self._remember(strategy, number)
         self.observer(record, self.model)
         return record
+
+    def _instructions(self, strategy: Federated, number: int) -> list[Message]:
+        fields: dict[str, str | int] = {"study_sha256": self.study.sha256, "round": number}
+        asked = content("train", fields, self.model, self.parameters)
+        shared, config = asked.array_records[wire.ARRAYS], asked.config_records[wire.CONFIG]
+        return list(strategy.configure_train(number, shared, config, self.grid))
+
+    def _held(self, model: Arrays) -> Arrays:
+        """A model as it will be sent: from here on it is not copied."""
+        return from_record(to_record(model), self.parameters)
 
     def _evaluate(self, model: Arrays, nodes: Mapping[str, int]) -> Released | None:
         """Ask each hospital once how good the final model is, if the study does; nobody's answer is needed."""
@@ -333,13 +342,14 @@ class _Conductor:
     def _remember(self, strategy: Federated, number: int) -> None:
         """Average the last iterates, and keep a checkpoint."""
         if number > self.study.training.rounds - self.study.averaged_rounds:
-            self.sums, self.averaged = aggregate.add(self.sums, self.model), self.averaged + 1
+            zeros = self.checkpoints.zeros if self.checkpoints else np.zeros
+            self.sums, self.averaged = aggregate.add(self.sums, self.model, zeros), self.averaged + 1
         if self.checkpoints:
             state = strategy.optimizer_state()
             self.checkpoints.save(Checkpoint(number, self.model, state, self.sums, self.averaged))
 
     def _restore(self, checkpoint: Checkpoint, strategy: Federated) -> None:
-        self.model = from_record(to_record(checkpoint.model), self.parameters)
+        self.model = self._held(checkpoint.model)
         self.sums, self.averaged = dict(checkpoint.average), checkpoint.averaged
         strategy.restore(to_record(self.model), checkpoint.optimizer)
         self.rounds = self.rounds.resume(checkpoint.round)

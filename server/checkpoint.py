@@ -13,7 +13,8 @@ running sum of averaged iterates. The manifest names the study, the round, the t
 
 import hashlib
 import json
-from collections.abc import Mapping
+import struct
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,15 +22,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError
-from safetensors.numpy import load, save
+from safetensors.numpy import load_file
 
 from configs.errors import CheckpointError
 from configs.schema import canonical_json
 from server.files import write_atomically
+from server.spool import zeros
 from strategies.aggregate import Sums
-from strategies.arrays import Arrays
+from strategies.arrays import Arrays, pieces
 
 MANIFEST = "manifest.json"
+_TYPES = {"<f4": "F32", "<f8": "F64"}
 _GROUPS = ("model", "optimizer", "average")
 
 
@@ -60,15 +63,14 @@ class Checkpoints:
         held: tuple[Mapping[str, NDArray[Any]], ...] = (checkpoint.model, checkpoint.optimizer, checkpoint.average)
         groups = zip(_GROUPS, held, strict=True)
         tensors = {f"{group}:{name}": np.asarray(a, order="C") for group, part in groups for name, a in part.items()}
-        content = save(tensors)
         file = self._file(checkpoint.round)
-        write_atomically(file, content, durable=self._durable)
+        digest = write_tensors(file, tensors, durable=self._durable)
         manifest = {
             "study_sha256": self._study,
             "round": checkpoint.round,
             "averaged": checkpoint.averaged,
             "file": file.name,
-            "sha256": hashlib.sha256(content).hexdigest(),
+            "sha256": digest,
         }
         text = canonical_json(manifest).encode("ascii")
         write_atomically(self.folder / MANIFEST, text, durable=self._durable)
@@ -88,7 +90,8 @@ class Checkpoints:
             manifest = json.loads(path.read_bytes())
             study, number, averaged = manifest["study_sha256"], int(manifest["round"]), int(manifest["averaged"])
             file, digest = self.folder / Path(manifest["file"]).name, manifest["sha256"]
-            content = file.read_bytes()
+            with file.open("rb") as stream:
+                found = hashlib.file_digest(stream, "sha256").hexdigest()
         except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             raise CheckpointError(
                 f"{path}: expected a checkpoint's manifest and its file, found them unreadable "
@@ -99,24 +102,64 @@ class Checkpoints:
                 f"{path}: expected study {self._study[:12]}, found {str(study)[:12]}; the study changed since the run "
                 "began: a changed study is a new run"
             )
-        if hashlib.sha256(content).hexdigest() != digest:
+        if found != digest:
             raise CheckpointError(
                 f"{file}: expected SHA-256 {str(digest)[:12]}, found other content (truncated or changed); "
                 "restore it from a backup, or start a new run"
             )
-        return self._read(file, content, number, averaged)
+        return self._read(file, number, averaged)
+
+    def zeros(self, shape: tuple[int, ...]) -> NDArray[np.float64]:
+        """Room for sums that will be in checkpoints: large ones lie on the disk that these need anyway."""
+        return zeros(shape, self.folder)
 
     def _file(self, number: int) -> Path:
         return self.folder / f"round-{number:06d}.safetensors"
 
     @staticmethod
-    def _read(file: Path, content: bytes, number: int, averaged: int) -> Checkpoint:
+    def _read(file: Path, number: int, averaged: int) -> Checkpoint:
         try:
-            tensors = load(content)
-        except (SafetensorError, ValueError, KeyError) as error:
+            tensors = load_file(file)
+        except (SafetensorError, ValueError, KeyError, OSError) as error:
             raise CheckpointError(f"{file}: not a safetensors file ({type(error).__name__}); start a new run") from None
         groups: dict[str, dict[str, NDArray[Any]]] = {group: {} for group in _GROUPS}
         for key, array in tensors.items():
             group, _, name = key.partition(":")
             groups.setdefault(group, {})[name] = array
         return Checkpoint(number, groups["model"], groups["optimizer"], groups["average"], averaged)
+
+
+def write_tensors(path: Path, tensors: Mapping[str, NDArray[Any]], *, durable: bool = True) -> str:
+    """Replace a safetensors file in one step, piece by piece, without a copy of the tensors; its SHA-256.
+
+    The bytes are those of the library's own `save`, which holds all tensors a second time.
+
+    Raises:
+        OSError: the disk is full, or the folder cannot be written.
+    """
+    digest = hashlib.sha256()
+
+    def write(part: Path) -> None:
+        with part.open("wb") as file:
+            for piece in _safetensors(tensors):
+                file.write(piece)
+                digest.update(piece)
+
+    write_atomically(path, write, durable=durable)
+    return digest.hexdigest()
+
+
+def _safetensors(tensors: Mapping[str, NDArray[Any]]) -> Iterator[Any]:
+    """The file as buffers. The format: a length, a header in JSON, the tensors; wide types first, then by name."""
+    order = sorted(tensors, key=lambda name: (-tensors[name].itemsize, name))
+    header, end = {}, 0
+    for name in order:
+        start, end = end, end + tensors[name].nbytes
+        kind = _TYPES[tensors[name].dtype.str]
+        header[name] = {"dtype": kind, "shape": list(tensors[name].shape), "data_offsets": [start, end]}
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    yield struct.pack("<Q", len(text))
+    yield text
+    for name in order:
+        yield from pieces(np.asarray(tensors[name], order="C"))

@@ -16,17 +16,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from safetensors.numpy import save_file
-
 from configs import journal as journals
 from configs.deployment import CoordinatorConfig, load_coordinator
 from configs.errors import ArchipelError, PrivacyError
 from configs.journal import Journal
 from configs.load import load_study
+from configs.memory import return_large_blocks
 from configs.schema import Study
 from server.app import Conducted, Deployment, RoundRecord, conduct
 from server.bundle import build_bundle
-from server.checkpoint import Checkpoints
+from server.checkpoint import Checkpoints, write_tensors
 from server.courier import Courier, Watch
 from server.files import write_atomically
 from server.gateway import SUPERLINK_SOCKET
@@ -53,7 +52,7 @@ def carry_out(config: CoordinatorConfig, name: str) -> str:
     clock = time.monotonic()
     journal = Journal(run / "journal.jsonl", sign=key.sign)
     journal.append("begin", study_sha256=study.sha256, engine=ENGINE, seed=study.seed, versions=versions())
-    link = Link(config.sockets / SUPERLINK_SOCKET)
+    link = Link(config.sockets / SUPERLINK_SOCKET, spool=run)
     try:
         with link.run(*build_bundle(study)) as grid:
             courier = Courier(
@@ -125,11 +124,7 @@ def _asked_to_stop(members: Membership, name: str) -> bool:
 
 def write_down(run: Path, study: Study, conducted: Conducted, seconds: float, engine: str = ENGINE) -> None:
     """Leave a run's model, figures, card and report in its folder."""
-    part = run / ".model.safetensors.part"
-    save_file(dict(conducted.model), part)  # streamed: a large model is not held twice
-    with part.open("rb+") as file:
-        os.fsync(file.fileno())
-    part.replace(run / "model.safetensors")
+    write_tensors(run / "model.safetensors", conducted.model)
     recorded = Recorded.of(run)
     reported = _reported(run)
     done = conducted.rounds.done
@@ -192,6 +187,7 @@ def main(arguments: list[str]) -> int:
     """Conduct one run. Exit codes: 0 it ended, COMPLETE or not; 2 an error that is explained."""
     os.umask(0o077)
     write_lines()
+    return_large_blocks()
     threading.Thread(target=_end_with_owner, daemon=True).start()
     try:
         outcome = carry_out(load_coordinator(Path(arguments[0])), arguments[1])

@@ -33,7 +33,7 @@ from server.pki import Pki
 log = logging.getLogger("archipel.coordinator")
 TICK_S, MEMBERS_S = 0.2, 1.0
 MAX_ATTEMPTS = 5
-LOCK = "coordinator.lock"
+LOCK, PARTS = "coordinator.lock", "parts"
 
 
 class Part:
@@ -80,7 +80,7 @@ class Coordinator:
         self._members = Membership.open(config.database)
         self._journal = Journal(config.journal, sign=Pki(config.pki).load_signing_key().sign)
         folder = str(config.folder)
-        self._superlink = Part("server.superlink", str(self._socket))
+        self._superlink = Part("server.superlink", str(self._socket), str(config.folder / PARTS))
         self._gateway = Part("server.gateway", folder, *(["--auth-only"] if nginx else []))
         self._conductor: tuple[str, Part] | None = None
         self._link: Link | None = None

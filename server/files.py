@@ -10,6 +10,7 @@
 import contextlib
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 from configs.errors import RunError
@@ -28,18 +29,24 @@ def private_folder(path: Path) -> Path:
     return path
 
 
-def write_atomically(path: Path, content: bytes, *, durable: bool = True) -> None:
+def write_atomically(path: Path, content: bytes | Callable[[Path], object], *, durable: bool = True) -> None:
     """Replace a file's content in one step. On any error the old file stays and no other is left.
+
+    Args:
+        content: the bytes, or what writes them to a path.
 
     Raises:
         OSError: the disk is full, or the folder cannot be written.
     """
     beside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        with beside.open("wb") as file:
-            file.write(content)
-            if durable:
+        if callable(content):
+            content(beside)
+        with beside.open("rb+" if callable(content) else "wb") as file:
+            if not callable(content):
+                file.write(content)
                 file.flush()
+            if durable:
                 os.fsync(file.fileno())
         beside.replace(path)
     except BaseException:

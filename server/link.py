@@ -42,20 +42,21 @@ from flwr.supercore.inflatable.inflatable_object import (
     iterate_object_tree,
     no_object_id_recompute,
 )
-from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
 from flwr.supercore.interceptors import RuntimeTokenHttpInterceptor, RuntimeVersionHttpInterceptor
 from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.supercore.task_identity import TaskIdentity
 from flwr.superlink.grid import HttpGrid
 
-from configs.errors import RunError
+from configs.errors import RunError, WireError
+from server.spool import SpooledParts
+from strategies.objects import Parts
 
 BASE_URL = "http://superlink"
 QUICK_S, SLOW_S, SLOWER = 0.02, 0.5, 1.3  # intervals between two looks for replies, and how they grow
 MAX_OBJECTS = 100_000  # of one reply
 MAX_REPLY_BYTES = 8_000_000_000  # of one reply, where nobody says less
 STALLED_S = 120.0  # a reply of which nothing more arrives for so long is given up
-BROKEN = "archipel.broken"  # the type of a message that stands for a reply that cannot be read
+BROKEN = "query.broken"  # the type of a message that stands for a reply that cannot be read
 BROKEN_REPLY = 151  # a code of the coordinator's own
 PUSHERS = 2  # requests at a time
 
@@ -78,10 +79,14 @@ def over_socket(client: Any, socket: Path, *, timeout_s: float = 30.0) -> Any:
 
 
 class Link:
-    """The SuperLink behind a socket."""
+    """The SuperLink behind a socket.
 
-    def __init__(self, socket: Path) -> None:
-        self._socket = socket
+    Args:
+        spool: a folder for large replies on their way; without one they are held in memory.
+    """
+
+    def __init__(self, socket: Path, spool: Path | None = None) -> None:
+        self._socket, self._spool = socket, spool
         self._control = over_socket(
             ControlHttpClient(BASE_URL, interceptors=[RuntimeVersionHttpInterceptor(component_name="coordinator")]),
             socket,
@@ -147,13 +152,13 @@ class Link:
             claimed = client.AcquireTask(AcquireTaskRequest(supported_task_types=[TaskType.SERVER_APP]))
         if claimed.task.run_id != run_id:
             raise RunError("expected the SuperLink's task to be the run just started, it is another's")
-        return LinkGrid(self._socket, claimed.token)
+        return LinkGrid(self._socket, claimed.token, self._spool)
 
 
 class LinkGrid(HttpGrid):
     """A Flower Grid over the SuperLink's socket, with an interval that adapts."""
 
-    def __init__(self, socket: Path, token: str) -> None:
+    def __init__(self, socket: Path, token: str, spool: Path | None = None) -> None:
         super().__init__("superlink", insecure=True, token=token)
         self._client = over_socket(
             RuntimeHttpClient(
@@ -170,7 +175,7 @@ class LinkGrid(HttpGrid):
         TaskIdentity.task_id, TaskIdentity.run_id = given.task_id, given.run.run_id
         TaskIdentity.node_id = given.context.node_id
         self.set_run(run_from_proto(given.run))
-        self.max_reply_bytes = MAX_REPLY_BYTES
+        self.max_reply_bytes, self._spool = MAX_REPLY_BYTES, spool
         self._arriving: dict[str, _Arriving] = {}  # by the id of the message that is answered
         self._heartbeat = HeartbeatSender(make_task_heartbeat_fn_http(self._client))
         self._heartbeat.start()
@@ -223,13 +228,14 @@ class LinkGrid(HttpGrid):
         if new := sorted(asked - set(self._arriving)):
             pulled = self._client.PullMessages(PullAppMessagesRequest(message_ids=new))
             for header, tree in zip(pulled.messages_list, pulled.message_object_trees, strict=True):
-                self._arriving[header.metadata.reply_to_message_id] = _Arriving(header, tree)
+                self._arriving[header.metadata.reply_to_message_id] = _Arriving(header, tree, self._parts())
         whole = []
         for message_id in asked & set(self._arriving):
             arriving = self._arriving[message_id]
             try:
                 reply = self._take(arriving)
             except _BrokenError as error:
+                arriving.parts.forget()
                 reply = self._error(message_id, str(error))
             if reply is not None:
                 del self._arriving[message_id]
@@ -244,34 +250,31 @@ class LinkGrid(HttpGrid):
             _BrokenError: it is too large, stalled, or no message.
         """
         assert self._client is not None
-        absent = 0
         for object_id in list(arriving.missing):
             request = PullObjectRequest(node=self.node, run_id=self.run.run_id, object_id=object_id)
             response = self._client.PullObject(request)
             if not response.object_found:
                 raise _BrokenError("a part of it is not there")
             if not response.object_available:
-                absent += 1
-                if absent > PUSHERS:  # parts come about in their order: the rest is not there either
-                    break
-                continue
-            arriving.add(object_id, response.object_content, self.max_reply_bytes)
+                break  # parts come in about their order, and are taken in it
+            arriving.add(object_id, response.object_content)
         if arriving.missing:
             if time.monotonic() - arriving.moved > STALLED_S:
                 raise _BrokenError("it did not arrive whole")
             return None
         message_id = arriving.header.metadata.message_id
         try:
-            message = inflate_object_from_contents(message_id, arriving.contents)
-        except Exception:  # Flower's parsers raise many kinds on bytes that are not theirs
+            message = arriving.parts.message(message_id)
+        except WireError:
             raise _BrokenError("it is none of Flower's objects") from None
-        finally:
-            arriving.contents.clear()
         sent = message_from_proto(arriving.header).metadata
-        if not isinstance(message, Message) or message.metadata.reply_to_message_id != sent.reply_to_message_id:
+        if message.metadata.reply_to_message_id != sent.reply_to_message_id:
             raise _BrokenError("it is no reply, or one to another message")
         message.metadata.__dict__["_message_id"] = message_id
         return message
+
+    def _parts(self) -> Parts:
+        return SpooledParts(self.max_reply_bytes, self._spool) if self._spool else Parts(self.max_reply_bytes)
 
     def _confirm(self, arriving: "_Arriving") -> None:
         """Let the SuperLink forget a reply."""
@@ -303,26 +306,27 @@ class _BrokenError(Exception):
 class _Arriving:
     """A reply on its way: which of its parts are here. Whoever sends it may be hostile."""
 
-    def __init__(self, header: Any, tree: ObjectTree) -> None:
-        self.header = header
+    def __init__(self, header: Any, tree: ObjectTree, parts: Parts) -> None:
+        self.header, self.parts = header, parts
         self.missing: dict[str, None] = {}
-        self.contents: dict[str, bytes] = {}
-        self.moved, self._size, self._count = time.monotonic(), 0, 0
+        self.moved, self._count = time.monotonic(), 0
         for node in iterate_object_tree(tree):
             self._count += 1
             if self._count > MAX_OBJECTS:
                 break
             self.missing[node.object_id] = None
 
-    def add(self, object_id: str, content: bytes, most: int) -> None:
+    def add(self, object_id: str, content: bytes) -> None:
         """One part is here.
 
         Raises:
             _BrokenError: the parts are too many or too large.
         """
         self.moved = time.monotonic()
-        self._size += len(content)
-        if self._size > most or self._count > MAX_OBJECTS:
-            raise _BrokenError("it is larger than a reply can be")
-        self.contents[object_id] = content
+        try:
+            if self._count > MAX_OBJECTS:
+                raise WireError("message: too many parts")
+            self.parts.add(object_id, content)
+        except WireError:
+            raise _BrokenError("it is larger than a reply can be") from None
         del self.missing[object_id]

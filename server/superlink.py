@@ -2,9 +2,10 @@
 
 The SuperLink's control and runtime APIs have no guard of their own, and a TCP port on loopback is open to every local
 user. So the stock application (flwr.superlink.main.create_app) is served on a Unix socket in a folder of mode 0700.
-State is kept in memory: what must outlive a crash (membership, checkpoints, journal) is Archipel's own.
+State is kept in memory, large parts of messages in files: what must outlive a crash (membership, checkpoints, journal)
+is Archipel's own.
 
-    python -m server.superlink SOCKET    # ends when its standard input is closed, so that it cannot outlive its owner
+    python -m server.superlink SOCKET FOLDER    # ends when its standard input is closed, as its owner ends
 
 The few names that are taken from Flower's inside are used here and in server/link.py alone; tests/server/test_link.py
 fails loudly should another release move them.
@@ -15,6 +16,8 @@ import sys
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from configs.memory import return_large_blocks
 
 if TYPE_CHECKING:
     from starlette.middleware import Middleware
@@ -32,7 +35,8 @@ def main(arguments: list[str]) -> None:
     os.environ.update(QUIET)
     os.umask(0o077)
     threading.Thread(target=_end_with_owner, daemon=True).start()
-    serve(Path(arguments[0]))
+    return_large_blocks()
+    serve(Path(arguments[0]), Path(arguments[1]))
 
 
 def _end_with_owner() -> None:
@@ -41,16 +45,24 @@ def _end_with_owner() -> None:
     os._exit(0)
 
 
-def serve(socket: Path) -> None:
-    """Serve the SuperLink's application; blocks."""
+def serve(socket: Path, parts: Path) -> None:
+    """Serve the SuperLink's application; blocks.
+
+    Args:
+        parts: a folder for large parts of messages; what lies in it is deleted.
+    """
     import logging
 
     import uvicorn
+    from flwr.supercore.object_store import object_store_factory
     from flwr.superlink.auth_plugin import NoOpControlAuthnPlugin
     from flwr.superlink.cli.flower_superlink import SuperLinkLifespan
     from flwr.superlink.config_loader import SuperLinkLifespanConfig
     from flwr.superlink.main import create_app
 
+    from server.spool import SpooledStore
+
+    object_store_factory.InMemoryObjectStore = lambda: SpooledStore(parts)  # type: ignore[attr-defined, misc, assignment]
     logging.getLogger("flwr").setLevel(logging.WARNING)  # else a line for each request
     config = SuperLinkLifespanConfig(
         control_address="",

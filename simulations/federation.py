@@ -124,7 +124,8 @@ class Federation:
             line = next((x for x in self.consortium("status").splitlines() if x.startswith(run)), "")
             if line.split("  ", 1)[-1].split(":")[0] in states:
                 return line
-            if time.monotonic() > deadline:
+            ended = {"COMPLETE", "INCOMPLETE", "FAILED", "STOPPED"} - {*states}
+            if line.split("  ", 1)[-1].split(":")[0] in ended or time.monotonic() > deadline:
                 raise RunError(f"{run}: expected {' or '.join(states)}, found: {line}\n{self.log('coordinator')}")
             time.sleep(0.7)  # each look is a process of its own
 

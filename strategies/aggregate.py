@@ -4,13 +4,16 @@
 [0.5]
 """
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
+from flwr.app import Array, ArrayRecord
 from numpy.typing import NDArray
 
+from configs.frame import windows
 from configs.schema import Study
-from strategies.arrays import Arrays
+from strategies.arrays import Arrays, array_of, pieces, record_of
 
 Sums = dict[str, NDArray[np.float64]]
 
@@ -22,11 +25,59 @@ def site_weights(study: Study, sites: Sequence[str]) -> dict[str, float]:
     return {site: float(study.announced_patients(site) or 1) for site in sites}
 
 
-def add(sums: Sums, arrays: Arrays) -> Sums:
-    """Running sums in float64, for the average of iterates (Polyak and Juditsky 1992)."""
-    return {name: sums.get(name, 0.0) + array.astype(np.float64) for name, array in arrays.items()}
+def add(sums: Sums, arrays: Arrays, zeros: Callable[[tuple[int, ...]], NDArray[np.float64]] = np.zeros) -> Sums:
+    """Running sums in float64, for the average of iterates (Polyak and Juditsky 1992); those given are added to.
+
+    Args:
+        zeros: makes the first sums, of a shape.
+    """
+    added = {name: sums[name] if name in sums else zeros(array.shape) for name, array in arrays.items()}
+    for name, total in added.items():
+        for into, values in zip(pieces(total), _alike(arrays[name], total), strict=True):
+            into += values
+    return added
+
+
+def _alike(array: NDArray[np.float32], other: NDArray[np.float64]) -> Iterator[NDArray[np.float32]]:
+    """An array in pieces of as many values as another one's."""
+    flat, start = array.reshape(-1), 0
+    for piece in pieces(other):
+        yield flat[start : start + len(piece)]
+        start += len(piece)
+
+
+def weighted_mean(records: Sequence[ArrayRecord], weights: Sequence[float]) -> ArrayRecord:
+    """The mean of records of the same arrays: Flower's arithmetic, in its order and to its bits, piece by piece.
+
+    Flower's own holds every record a second time. The records have been checked: `strategies.arrays.from_record`.
+    """
+    factors = [weight / sum(weights) for weight in weights]
+    return record_of({name: _mean([record[name] for record in records], factors) for name in records[0]})
+
+
+def _mean(arrays: Sequence[Array], factors: Sequence[float]) -> Array:
+    first = arrays[0]
+    header = len(first.data) - 4 * math.prod(first.shape)
+    data = bytearray(len(first.data))
+    data[:header] = first.data[:header]
+    mean, start = np.frombuffer(data, "<f4", offset=header), 0
+    for parts in zip(*(windows(array.data, header) for array in arrays), strict=True):
+        values = [np.frombuffer(piece, "<f4") for piece in parts]
+        into = mean[start : start + len(values[0])]
+        np.multiply(values[0], factors[0], out=into)
+        for value, factor in zip(values[1:], factors[1:], strict=True):
+            into += value * factor
+        start += len(into)
+    return array_of((first.shape, first.dtype), data)
 
 
 def mean_of(sums: Mapping[str, NDArray[np.float64]], count: int) -> Arrays:
     """The average as float32."""
-    return {name: (total / count).astype(np.float32) for name, total in sums.items()}
+    means: Arrays = {}
+    for name, total in sums.items():
+        means[name], start = np.empty(total.shape, np.float32), 0
+        flat = means[name].reshape(-1)
+        for piece in pieces(total):
+            flat[start : start + len(piece)] = piece / count
+            start += len(piece)
+    return means

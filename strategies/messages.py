@@ -22,7 +22,7 @@ from configs.errors import SealError, WireError
 from configs.frame import Frame
 from configs.seal import Statement
 from configs.wire import ArraySpec
-from strategies.arrays import Arrays, array_of, from_record, spec, to_record
+from strategies.arrays import Arrays, array_of, from_record, record_of, spec, to_record
 from strategies.keys import SigningKey, verify
 
 _RECORDS = {wire.ARRAYS: ArrayRecord, wire.CONFIG: ConfigRecord}  # no other record, and none of another kind
@@ -96,7 +96,7 @@ def from_frame(form: str, frame: Frame, expected: Mapping[str, ArraySpec] | None
         raise WireError(f"{form}: expected the arrays of the study, found others")
     records = RecordDict()
     if carries:
-        records[wire.ARRAYS] = ArrayRecord({name: array_of(spec, frame.arrays[name]) for name, spec in carries.items()})
+        records[wire.ARRAYS] = record_of({name: array_of(spec, frame.arrays[name]) for name, spec in carries.items()})
     if frame.fields:
         records[wire.CONFIG] = ConfigRecord(dict(frame.fields))
     read(form, records, expected)

@@ -2,8 +2,9 @@
 
     python -m simulations.benchmarks.deployed_scale [--megabytes 500] [--nodes 50] [--only model nodes]
 
-`model`: two hospitals, a real round with a model of so many megabytes. Memory is the sum of the peaks (VmHWM) of all
-processes of a side, in models: the coordinator's four processes, a hospital's two.
+`model`: two hospitals, a real round with a model of so many megabytes. Memory is the most that all processes of a side
+(the coordinator's four, a hospital's two) held at one time, in models: resident sets added up ten times a second, code
+and pages of files among them. `peaks_mb` is each process's own peak (VmHWM).
 `nodes`: so many hospitals with the real node (keys, certificate, seals, journal, outbox, egress guard) around a worker
 that sends back what it got, forked from one process so that they fit on a laptop. `idle_percent` is the coordinator's
 share of one core, all its processes together, over a quarter of a minute in which nothing happens.
@@ -66,8 +67,10 @@ def large_model(megabytes: int) -> dict[str, Any]:
         "model_mb": round(size / 1e6),
         "nodes": 2,
         "seconds_per_round": rounds,
-        "coordinator_peak_models": round(found.total("coordinator") / size, 2),
-        "node_peak_models": round(max(found.total(site) for site in found.owners - {"coordinator"}) / size, 2),
+        "coordinator_peak_models": round(found.together["coordinator"] / size, 2),
+        "node_peak_models": round(
+            max(held for owner, held in found.together.items() if owner != "coordinator") / size, 2
+        ),
         "peaks_mb": {key: round(value / 1e6) for key, value in sorted(found.bytes.items())},
     }
 
@@ -125,24 +128,18 @@ def _journal(federation: Federation, run: str) -> Path:
 
 
 class Peaks:
-    """The largest resident set of each process seen, by owner and module."""
+    """The largest resident set of each process seen, by owner and module, and of all of an owner's at one time."""
 
     def __init__(self) -> None:
         self.bytes: dict[str, int] = {}
+        self.together: dict[str, int] = {}
 
-    def note(self, owner: str, module: str, peak: int) -> None:
-        """Keep the larger one."""
-        key = f"{owner} {module}"
-        self.bytes[key] = max(self.bytes.get(key, 0), peak)
-
-    @property
-    def owners(self) -> set[str]:
-        """Whose processes were seen."""
-        return {key.split()[0] for key in self.bytes}
-
-    def total(self, owner: str) -> int:
-        """The sum of an owner's peaks."""
-        return sum(peak for key, peak in self.bytes.items() if key.split()[0] == owner)
+    def note(self, owner: str, seen: list[tuple[str, int, int]]) -> None:
+        """What an owner's processes hold now: module, peak, and now."""
+        for module, peak, _ in seen:
+            key = f"{owner} {module}"
+            self.bytes[key] = max(self.bytes.get(key, 0), peak)
+        self.together[owner] = max(self.together.get(owner, 0), sum(now for _, _, now in seen))
 
 
 @contextmanager
@@ -152,11 +149,9 @@ def peaks(federation: Federation) -> Iterator[Peaks]:
     roots = {name: process.pid for name, process in federation.processes.items()}
 
     def watch() -> None:
-        while not over.wait(0.2):
+        while not over.wait(0.1):
             for owner, root in roots.items():
-                for pid in family(root):
-                    if (seen := _status(pid)) is not None:
-                        found.note(owner, *seen)
+                found.note(owner, [seen for pid in family(root) if (seen := _status(pid)) is not None])
 
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()
@@ -179,15 +174,15 @@ def family(pid: int) -> list[int]:
     return pids
 
 
-def _status(pid: int) -> tuple[str, int] | None:
+def _status(pid: int) -> tuple[str, int, int] | None:
     try:
         words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     except OSError:
         return None
     module = next((w.decode() for w in words if w.decode("utf-8", "replace") in (*COORDINATOR, *HOSPITAL)), "")
-    peak = next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:")), 0)
-    return (module, peak) if module else None
+    found = {line.split()[0]: int(line.split()[1]) * 1024 for line in lines if line.startswith(("VmHWM:", "VmRSS:"))}
+    return (module, found["VmHWM:"], found["VmRSS:"]) if module and len(found) == 2 else None
 
 
 def busy_percent(federation: Federation) -> float:

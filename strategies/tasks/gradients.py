@@ -11,7 +11,8 @@ layer replace PyTorch's graph: about half the time of a plain step at these size
 [-1.0, 0.0, -0.5]
 """
 
-from collections.abc import Mapping
+import mmap
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -20,7 +21,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from configs.wire import ArraySpec
-from strategies.arrays import Arrays
+from strategies.arrays import Arrays, copied
+
+RELEASED_BYTES = 1 << 24  # a model of this size is not kept warm between two fits
 
 
 class Trainable(Protocol):
@@ -52,7 +55,14 @@ class FlatModel:
         self.names = list(task.parameters)
         parameters = list(self.module.parameters())
         size = sum(p.numel() for p in parameters)
-        self.flat, self.gradient = nn.Parameter(torch.zeros(size, device=device)), torch.zeros(size, device=device)
+        large = 4 * size >= RELEASED_BYTES and device == "cpu"
+        self._memory = [_memory(4 * size), _memory(4 * size)] if large else []
+        flat, self.gradient = (
+            [torch.frombuffer(memory, dtype=torch.float32) for memory in self._memory]
+            if large
+            else [torch.zeros(size, device=device), torch.zeros(size, device=device)]
+        )
+        self.flat = nn.Parameter(flat)
         self.flat.grad = self.gradient
         self._views: list[Tensor] = []
         self.gradient_views: list[Tensor] = []
@@ -75,12 +85,22 @@ class FlatModel:
 
     def load(self, arrays: Mapping[str, NDArray[np.float32]]) -> None:
         """Copy named arrays in; they have been checked against `task.parameters`."""
-        flat = np.concatenate([arrays[name].reshape(-1) for name in self.names])
-        self.flat.data.copy_(torch.from_numpy(flat))
+        given = [arrays[name].reshape(-1) for name in self.names]
+        if self.flat.is_cuda:
+            self.flat.data.copy_(torch.from_numpy(np.concatenate(given)))
+        else:
+            np.concatenate(given, out=self.flat.data.numpy())
 
     def arrays(self) -> Arrays:
         """Copies of the parameters by name."""
-        return {name: view.cpu().numpy().copy() for name, view in zip(self.names, self._views, strict=True)}
+        return {name: copied(view.cpu().numpy()) for name, view in zip(self.names, self._views, strict=True)}
+
+    def take(self) -> Arrays:
+        """`arrays`, after which a large model gives its memory back: whoever sends it away needs it no more."""
+        _give_back(self._memory[1:])
+        arrays = self.arrays()
+        _give_back(self._memory[:1])
+        return arrays
 
     def mean_gradient(self, x: Tensor, y: Tensor) -> Tensor:
         """Gradient of the mean loss over rows: x (rows, inputs), y (rows,) -> `gradient`, overwritten."""
@@ -111,6 +131,16 @@ class FlatModel:
         for i, (read, back) in enumerate(self.factors(x, y, len(x))):
             torch.mm(back.T, read, out=self.gradient_views[2 * i])
             torch.sum(back, 0, out=self.gradient_views[2 * i + 1])
+
+
+def _memory(size: int) -> mmap.mmap:
+    return mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+
+
+def _give_back(memory: Sequence[mmap.mmap]) -> None:
+    """Let the kernel take these pages; on Linux they are zeros when they are touched again."""
+    for pages in memory:
+        pages.madvise(mmap.MADV_DONTNEED)
 
 
 def _is_linear_stack(module: nn.Module) -> bool:

@@ -9,6 +9,7 @@ import sys
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -279,7 +280,12 @@ def test_when_a_file_may_not_grow_the_checkpoint_before_is_intact(store: Checkpo
 
 def test_the_manifest_is_written_after_the_tensors(store: Checkpoints, monkeypatch: pytest.MonkeyPatch) -> None:
     written: list[str] = []
-    monkeypatch.setattr("server.checkpoint.write_atomically", lambda path, *_, **__: written.append(path.name))
+
+    def write(path: Path, *content: Any, **options: Any) -> None:
+        written.append(path.name)
+        write_atomically(path, *content, **options)
+
+    monkeypatch.setattr("server.checkpoint.write_atomically", write)
     store.save(checkpoint(1))
     assert written == ["round-000001.safetensors", MANIFEST]
 

@@ -903,7 +903,9 @@ def federation(consortium: Consortium, tmp_path_factory: pytest.TempPathFactory)
     (folder / "sockets").mkdir(mode=0o700)
     sock = folder / "sockets" / "superlink.sock"
     with contextlib.ExitStack() as stack:
-        superlink = stack.enter_context(process("server.superlink", str(sock), log=folder / "superlink.log"))
+        superlink = stack.enter_context(
+            process("server.superlink", str(sock), str(folder / "parts"), log=folder / "superlink.log")
+        )
         members = Membership.open(folder / "coordinator.sqlite")
         stack.callback(members.close)
         gateway = stack.enter_context(process("server.gateway", str(folder), log=folder / "gateway.log"))

@@ -1,0 +1,143 @@
+"""Large parts of messages lie in files until they are needed: what a coordinator holds in memory does not grow with its
+hospitals.
+
+`SpooledParts` and `zeros` are for the process that conducts a run, `SpooledStore` for the SuperLink. The kernel keeps
+the files in memory or not. Nothing is left behind: the former have no name, the latter go when the SuperLink starts.
+"""
+
+import itertools
+import math
+import mmap
+import os
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import Any
+
+import numpy as np
+from flwr.supercore.object_store.in_memory_object_store import InMemoryObjectStore
+from numpy.typing import NDArray
+
+from configs.frame import Buffer, MappedFile
+from strategies.objects import ARRAY, CHUNK, Parts, chunk_body
+
+LARGE_BYTES = 1_000_000  # of a part that lies in a file
+_ALIGNMENT = 64
+
+
+class SpooledParts(Parts):
+    """A message on its way, its large arrays in a file without a name, from which they are mapped.
+
+    Parts come in Flower's order, an array's chunks before it; so each array is one piece of the file. Where they come
+    in another, its chunks are put together in memory.
+    """
+
+    def __init__(self, max_bytes: int, folder: Path) -> None:
+        super().__init__(max_bytes)
+        self._folder = folder
+        self._file: Any = None
+        self._places: dict[str, tuple[int, int]] = {}  # chunk -> from where to where in the file
+        self._end, self._in_array = 0, False
+        self._map: memoryview | None = None
+
+    def forget(self) -> None:
+        """Let go of every part; arrays that were made of them stay."""
+        super().forget()
+        if self._file is not None:
+            self._file.close()
+
+    def _keep(self, object_id: str, content: bytes) -> None:
+        """Keep a part.
+
+        Raises:
+            OSError: the disk is full.
+        """
+        if content.startswith(ARRAY):
+            self._end, self._in_array = -(-self._end // _ALIGNMENT) * _ALIGNMENT, False
+        if content.startswith(CHUNK) and (self._in_array or len(content) >= LARGE_BYTES):
+            start = self._end
+            self._write(chunk_body(content))
+            self._places[object_id], self._in_array = (start, self._end), True
+        else:
+            super()._keep(object_id, content)
+
+    def _joined(self, chunks: Sequence[str], uses: Counter[str]) -> Buffer:
+        places = [self._places[chunk] for chunk in chunks if chunk in self._places]
+        if places and len(places) == len(chunks) and all(a[1] == b[0] for a, b in itertools.pairwise(places)):
+            return self._mapped()[places[0][0] : places[-1][1]]
+        return super()._joined(chunks, uses)
+
+    def _body(self, chunk: str) -> memoryview:
+        if chunk in self._places:
+            start, end = self._places[chunk]
+            return self._mapped()[start:end]
+        return super()._body(chunk)
+
+    def _mapped(self) -> memoryview:
+        """All of the file; no part comes any more."""
+        if self._map is None:
+            self._map = memoryview(MappedFile(self._file.fileno(), 0, access=mmap.ACCESS_READ))
+        return self._map
+
+    def _write(self, body: memoryview) -> None:
+        if self._file is None:
+            self._file = TemporaryFile(dir=self._folder, buffering=0)  # noqa: SIM115 - see forget
+        while len(body):
+            written = os.pwrite(self._file.fileno(), body, self._end)
+            self._end, body = self._end + written, body[written:]
+
+
+def zeros(shape: tuple[int, ...], folder: Path) -> NDArray[np.float64]:
+    """Zeros to work on: large ones in a file without a name, which goes with the array.
+
+    Raises:
+        OSError: the disk is full.
+    """
+    size = 8 * math.prod(shape)
+    if size < LARGE_BYTES:
+        return np.zeros(shape)
+    folder.mkdir(parents=True, exist_ok=True)
+    with TemporaryFile(dir=folder, buffering=0) as file:
+        os.posix_fallocate(file.fileno(), 0, size)  # a disk that is full is an error here, not a killed process later
+        return np.frombuffer(MappedFile(file.fileno(), size), np.float64).reshape(shape)
+
+
+class SpooledStore(InMemoryObjectStore):
+    """Flower's store of message parts in memory, with the large ones in a folder of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        folder.mkdir(mode=0o700, exist_ok=True)
+        for left in folder.iterdir():  # by a process that was killed
+            left.unlink()
+        self._folder, self._numbers = folder, itertools.count()
+
+    def put(self, object_id: str, object_content: bytes) -> None:
+        """Keep a part that was announced."""
+        super().put(object_id, object_content)
+        if len(object_content) >= LARGE_BYTES:
+            with self.lock_store:
+                entry: Any = self.store.get(object_id)
+                if entry is not None and entry.content is object_content:
+                    entry.content = _OnDisk(self._folder / str(next(self._numbers)), object_content)
+
+    def get(self, object_id: str) -> bytes | None:
+        """A part, None if it was not announced, empty if it has not come."""
+        content: Any = super().get(object_id)
+        return content.read() if isinstance(content, _OnDisk) else content
+
+
+class _OnDisk:
+    """A part in a file, which goes when nothing refers to it any more."""
+
+    def __init__(self, path: Path, content: bytes) -> None:
+        self._path = path
+        path.write_bytes(content)
+
+    def read(self) -> bytes:
+        """All of it."""
+        return self._path.read_bytes()
+
+    def __del__(self) -> None:
+        self._path.unlink(missing_ok=True)

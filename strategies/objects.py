@@ -1,0 +1,140 @@
+"""The parts in which Flower sends a message (its inflatable objects), put together without holding any of them twice.
+
+A message is a tree: Message, RecordDict, ArrayRecord, Array, and each array's bytes as ArrayChunks of some megabytes.
+Flower's own assembly holds every part until the last is in place, three models for one; and it repeats a chunk as often
+as the array's description says, so that a few kilobytes can become terabytes. Here a chunk is let go of once it was
+copied, and what the arrays will need is added up before. What a part says of itself is hostile until it was checked.
+
+>>> parts = Parts(max_bytes=4)
+>>> parts.add("ab", b"12345")
+Traceback (most recent call last):
+    ...
+configs.errors.WireError: message: expected at most 4 bytes, found more; it is not read
+"""
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+
+from flwr.app import Array, Message
+from flwr.supercore.inflatable.inflatable_object import InflatableObject, get_object_head_values_from_object_content
+from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
+
+from configs.errors import WireError
+from configs.frame import Buffer
+from strategies.arrays import array_of
+
+ARRAY, CHUNK = b"Array ", b"ArrayChunk "  # how such a part begins
+_DIVIDER = b"\x00"  # between a part's head and its body
+
+
+class Parts:
+    """A message on its way. `max_bytes` bounds its parts together, and its arrays once they are put together."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes, self._bytes = max_bytes, 0
+        self._contents: dict[str, bytes] = {}
+
+    def add(self, object_id: str, content: bytes) -> None:
+        """One part is here.
+
+        Raises:
+            WireError: the parts are too large together.
+        """
+        self._bytes += len(content)
+        if self._bytes > self._max_bytes:
+            self.forget()
+            raise WireError(f"message: expected at most {self._max_bytes} bytes, found more; it is not read")
+        self._keep(object_id, content)
+
+    def message(self, object_id: str) -> Message:
+        """The message that the parts make; they are let go of.
+
+        Raises:
+            WireError: they make none, or one that is too large.
+        """
+        try:
+            arrays = self._arrays()
+            # Flower's constructors take arrays of `bytes` alone: each goes through them under its own name.
+            named: dict[str, InflatableObject] = {
+                name: Array(array.dtype, array.shape, array.stype, name.encode()) for name, array in arrays.items()
+            }
+            made = inflate_object_from_contents(object_id, self._contents, objects=named)
+        except WireError:
+            raise
+        except Exception:  # Flower's parsers raise many kinds on bytes that are not theirs
+            raise WireError("message: expected Flower's objects, found something else") from None
+        finally:
+            self.forget()
+        if not isinstance(made, Message):
+            raise WireError("message: expected Flower's message, found another object")
+        if made.has_content():
+            for record in made.content.array_records.values():
+                for array in record.values():
+                    array.data = arrays[array.data.decode()].data
+        return made
+
+    def forget(self) -> None:
+        """Let go of every part."""
+        self._contents.clear()
+
+    def _arrays(self) -> dict[str, Array]:
+        """Every array by its id; what is left of the parts is small."""
+        found = {name: _Description(part) for name, part in self._contents.items() if part.startswith(ARRAY)}
+        uses = Counter(chunk for array in found.values() for chunk in array.chunks)
+        if sum(count * len(self._body(chunk)) for chunk, count in uses.items()) > self._max_bytes:
+            raise WireError(f"message: expected arrays of at most {self._max_bytes} bytes, found larger ones")
+        arrays = {}
+        for name, said in found.items():
+            arrays[name] = array_of((said.shape, said.dtype), self._joined(said.chunks, uses))
+            arrays[name].stype = said.stype
+        return arrays
+
+    def _joined(self, chunks: Sequence[str], uses: Counter[str]) -> Buffer:
+        """The bytes of these chunks, one after the other; a chunk that nothing needs any more is let go of."""
+        joined, position = bytearray(sum(len(self._body(chunk)) for chunk in chunks)), 0
+        for chunk in chunks:
+            body = self._body(chunk)
+            joined[position : position + len(body)] = body
+            position += len(body)
+            uses[chunk] -= 1
+            if not uses[chunk]:
+                self._contents.pop(chunk, None)
+        return joined
+
+    def _keep(self, object_id: str, content: bytes) -> None:
+        self._contents[object_id] = content
+
+    def _body(self, chunk: str) -> memoryview:
+        """What a chunk holds.
+
+        Raises:
+            KeyError: it never came. ValueError: it is none.
+        """
+        return chunk_body(self._contents[chunk])
+
+
+class _Description:
+    """An array as its part describes it.
+
+    Raises:
+        ValueError, KeyError, IndexError, TypeError: that is not how an array is described.
+    """
+
+    def __init__(self, part: bytes) -> None:
+        _, children, _ = get_object_head_values_from_object_content(part)
+        said = json.loads(part[part.index(_DIVIDER) + 1 :])
+        self.dtype, self.stype = str(said["dtype"]), str(said["stype"])
+        self.shape = tuple(int(length) for length in said["shape"])
+        self.chunks = [children[number] for number in said["arraychunk_ids"]]
+
+
+def chunk_body(part: bytes) -> memoryview:
+    """The bytes that an array's chunk carries.
+
+    Raises:
+        ValueError: the part is no chunk.
+    """
+    if not part.startswith(CHUNK):
+        raise ValueError
+    return memoryview(part)[part.index(_DIVIDER) + 1 :]
