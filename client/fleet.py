@@ -58,6 +58,7 @@ from flwr.supernode.fleet_http_client import FleetHttpClient
 
 from configs.deployment import split_address
 from configs.errors import ArchipelError, WireError
+from configs.memory import Tidy
 from strategies.objects import Parts
 
 log = logging.getLogger("archipel.fleet")
@@ -115,6 +116,7 @@ class Fleet:
             verify=trust,
         )
         self._client._client.follow_redirects = False  # whoever answers elsewhere was not enrolled with
+        self._tidy = Tidy()
         self._node: Node | None = None
         self._beat: threading.Thread | None = None
         self._over = threading.Event()
@@ -198,11 +200,13 @@ class Fleet:
             wanted = set(pushed.objects_to_push)
 
             def push(object_id: str) -> None:
+                content = objects.pop(object_id).deflate()
+                self._tidy.passed(len(content))
                 request = PushObjectRequest(
                     node=self._node,
                     run_id=incoming.run_id,
                     object_id=object_id,
-                    object_content=objects.pop(object_id).deflate(),
+                    object_content=content,
                     session_id=pushed.session_id,
                 )
                 if not self._call(self._client.PushObject, request).stored:
@@ -241,6 +245,7 @@ class Fleet:
             nonlocal full
             if not full:
                 data = pull(object_id)
+                self._tidy.passed(len(data))
                 with lock:
                     try:
                         parts.add(object_id, data)

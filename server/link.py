@@ -48,6 +48,7 @@ from flwr.supercore.task_identity import TaskIdentity
 from flwr.superlink.grid import HttpGrid
 
 from configs.errors import RunError, WireError
+from configs.memory import Tidy
 from server.spool import SpooledParts
 from strategies.objects import Parts
 
@@ -176,6 +177,7 @@ class LinkGrid(HttpGrid):
         TaskIdentity.node_id = given.context.node_id
         self.set_run(run_from_proto(given.run))
         self.max_reply_bytes, self._spool = MAX_REPLY_BYTES, spool
+        self._tidy = Tidy()
         self._arriving: dict[str, _Arriving] = {}  # by the id of the message that is answered
         self._heartbeat = HeartbeatSender(make_task_heartbeat_fn_http(self._client))
         self._heartbeat.start()
@@ -206,6 +208,7 @@ class LinkGrid(HttpGrid):
 
             def push(object_id: str) -> None:
                 content = objects.pop(object_id).deflate()
+                self._tidy.passed(len(content))
                 request = PushObjectRequest(
                     node=self.node,
                     run_id=self.run.run_id,
@@ -258,6 +261,7 @@ class LinkGrid(HttpGrid):
             if not response.object_available:
                 break  # parts come in about their order, and are taken in it
             arriving.add(object_id, response.object_content)
+            self._tidy.passed(len(response.object_content))
         if arriving.missing:
             if time.monotonic() - arriving.moved > STALLED_S:
                 raise _BrokenError("it did not arrive whole")

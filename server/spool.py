@@ -20,6 +20,7 @@ from flwr.supercore.object_store.in_memory_object_store import InMemoryObjectSto
 from numpy.typing import NDArray
 
 from configs.frame import Buffer, MappedFile
+from configs.memory import Tidy
 from strategies.objects import ARRAY, CHUNK, Parts, chunk_body
 
 LARGE_BYTES = 1_000_000  # of a part that lies in a file
@@ -111,11 +112,12 @@ class SpooledStore(InMemoryObjectStore):
         folder.mkdir(mode=0o700, exist_ok=True)
         for left in folder.iterdir():  # by a process that was killed
             left.unlink()
-        self._folder, self._numbers = folder, itertools.count()
+        self._folder, self._numbers, self._tidy = folder, itertools.count(), Tidy()
 
     def put(self, object_id: str, object_content: bytes) -> None:
         """Keep a part that was announced."""
         super().put(object_id, object_content)
+        self._tidy.passed(len(object_content))
         if len(object_content) >= LARGE_BYTES:
             with self.lock_store:
                 entry: Any = self.store.get(object_id)
@@ -125,7 +127,9 @@ class SpooledStore(InMemoryObjectStore):
     def get(self, object_id: str) -> bytes | None:
         """A part, None if it was not announced, empty if it has not come."""
         content: Any = super().get(object_id)
-        return content.read() if isinstance(content, _OnDisk) else content
+        found: bytes | None = content.read() if isinstance(content, _OnDisk) else content
+        self._tidy.passed(len(found or b""))
+        return found
 
 
 class _OnDisk:

@@ -23,6 +23,7 @@ from flwr.superlink.config_loader import SuperLinkLifespanConfig
 from flwr.superlink.grid import HttpGrid
 from flwr.superlink.main import create_app
 
+from configs.memory import Tidy
 from server import link
 from server.spool import SpooledStore
 from strategies.arrays import to_record
@@ -94,6 +95,7 @@ def asked() -> Message:
 def grid_of(superlink: FakeSuperLink, spool: Path) -> link.LinkGrid:
     grid = object.__new__(link.LinkGrid)
     grid._client, grid._arriving, grid._spool = superlink, {}, spool  # type: ignore[assignment]
+    grid._tidy = Tidy()
     grid.max_reply_bytes, grid.node, grid._run = 30_000_000, Node(node_id=1), Run.create_empty(1)
     return grid
 
