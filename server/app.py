@@ -25,7 +25,7 @@ from server.rounds import Rounds
 from strategies import aggregate
 from strategies.arrays import Arrays, from_record, payload_bytes, to_record
 from strategies.federated import Federated, strategy_of
-from strategies.messages import content, read
+from strategies.messages import arrays_in, content, read
 from strategies.privacy.plan import evaluation_event
 from strategies.tasks.histogram import require_plausible
 from strategies.tasks.shapes import arrays_of
@@ -258,7 +258,7 @@ class _Conductor:
         number = self.rounds.current
         replies = self._exchange(self._instructions(strategy, number))
         valid, missing = self._judge(replies, nodes, self._read_model)
-        sent = {site: payload_bytes(reply.content.array_records[wire.ARRAYS]) for site, reply in valid.items()}
+        sent = {site: payload_bytes(arrays_in(reply.content)) for site, reply in valid.items()}
         if self._stopped() and len(sent) < len(nodes):
             self.rounds = self.rounds.abandon(f"stopped by the consortium in round {number}")
             return RoundRecord(number, sent, missing, time.monotonic() - started)
@@ -284,7 +284,7 @@ class _Conductor:
     def _instructions(self, strategy: Federated, number: int) -> list[Message]:
         fields: dict[str, str | int] = {"study_sha256": self.study.sha256, "round": number}
         asked = content("train", fields, self.model, self.parameters)
-        shared, config = asked.array_records[wire.ARRAYS], asked.config_records[wire.CONFIG]
+        shared, config = arrays_in(asked), asked.config_records[wire.CONFIG]
         return list(strategy.configure_train(number, shared, config, self.grid))
 
     def _held(self, model: Arrays) -> Arrays:

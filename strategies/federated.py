@@ -23,6 +23,7 @@ from configs import wire
 from configs.schema import Study
 from strategies.aggregate import weighted_mean
 from strategies.arrays import Arrays, record_of, to_record
+from strategies.messages import arrays_in
 
 WEIGHT = "weight"
 _STATE = ("m_t", "v_t")  # Flower's names for the adaptive strategies' moments
@@ -56,7 +57,7 @@ class Hospitals:
         """The new shared model from replies that have been checked; each gets its hospital's public weight."""
         ordered = sorted(replies, key=lambda reply: self._site_of[reply.metadata.src_node_id])
         for reply in ordered:
-            site, record = self._site_of[reply.metadata.src_node_id], reply.content.array_records[wire.ARRAYS]
+            site, record = self._site_of[reply.metadata.src_node_id], arrays_in(reply.content)
             if list(record) != self._names:  # in the model's order: some of Flower's classes go by position
                 reply.content[wire.ARRAYS] = record_of({name: record[name] for name in self._names})
             reply.content["metrics"] = MetricRecord({WEIGHT: self._weights[site]})
@@ -97,7 +98,7 @@ class Mean(Hospitals):
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """The weighted mean, in the order of the hospitals' names."""
-        records = {self._site_of[r.metadata.src_node_id]: r.content.array_records[wire.ARRAYS] for r in replies}
+        records = {self._site_of[r.metadata.src_node_id]: arrays_in(r.content) for r in replies}
         sites = sorted(records)
         weights = [self._weights[site] for site in sites]
         return (weighted_mean([records[site] for site in sites], weights) if sites else None), None
@@ -179,7 +180,7 @@ class _ExactKrum(flower.Krum):
 
 
 def _flat(reply: Message) -> NDArray[np.float64]:
-    arrays = reply.content.array_records[wire.ARRAYS].values()
+    arrays = arrays_in(reply.content).values()
     return np.concatenate([array.numpy().ravel() for array in arrays], dtype=np.float64)
 
 

@@ -56,6 +56,13 @@ def content(
     return records
 
 
+def arrays_in(records: RecordDict) -> ArrayRecord:
+    """The arrays of a message that was checked. Flower's `array_records` would hold on to them until who knows when."""
+    arrays = records[wire.ARRAYS]
+    assert isinstance(arrays, ArrayRecord)
+    return arrays
+
+
 def read(form: str, records: RecordDict, expected: Mapping[str, ArraySpec] | None = None) -> Received:
     """What was received, or an error: every byte of it may be hostile.
 

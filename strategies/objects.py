@@ -16,7 +16,7 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 
-from flwr.app import Array, Message
+from flwr.app import Array, ArrayRecord, Message
 from flwr.supercore.inflatable.inflatable_object import InflatableObject, get_object_head_values_from_object_content
 from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
 
@@ -69,8 +69,8 @@ class Parts:
         if not isinstance(made, Message):
             raise WireError("message: expected Flower's message, found another object")
         if made.has_content():
-            for record in made.content.array_records.values():
-                for array in record.values():
+            for record in made.content.values():  # not `array_records`: Flower's views hold on to what they show
+                for array in record.values() if isinstance(record, ArrayRecord) else ():
                     array.data = arrays[array.data.decode()].data
         return made
 
