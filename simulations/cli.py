@@ -181,6 +181,11 @@ def _question(arguments: argparse.Namespace, study: "Study") -> "Question":
     from simulations.worth import Question, require_weighable
 
     require_weighable(study)
+    if arguments.outcomes is not None and study.task.type != "binary":
+        raise ArchipelError(
+            f"--outcomes: expected only for a binary task; the classes of a {study.task.type} one are "
+            "made up equally frequent"
+        )
     given = {name: value for name in WORTH if (value := getattr(arguments, name)) is not None}
     assumed = Assumed(**{name: given.pop(name) for name in ASSUMED if name in given})
     return Question(assumed=assumed, **given)

@@ -47,7 +47,8 @@ class Hospitals:
     def site(self, name: str) -> Site:
         """One hospital, made at first use."""
         if name not in self._sites:
-            trainer = _trainer(task_of(self.study), self.engine)
+            task = task_of(self.study)
+            trainer = Trainer(task, self.engine) if self.engine else _trainer(task)
             self._sites[name] = Site(
                 name,
                 self.study,
@@ -115,5 +116,5 @@ def load_all(study: Study) -> dict[str, Patients]:
 
 
 @lru_cache(maxsize=4)
-def _trainer(task: TabularTask, engine: EngineMaker | None) -> Trainer:
-    return Trainer(task, engine)
+def _trainer(task: TabularTask) -> Trainer:
+    return Trainer(task)

@@ -156,9 +156,9 @@ def print_worth(worth: "Worth") -> None:
     console, assumed = _console(), worth.assumed
     console.print(
         f"\nIs it worth it? Simulated in {worth.repetitions} made-up worlds; no patient was read. A planning aid, no "
-        f"promise.\nAssumed: a perfect model reaches AUROC {assumed.signal:g}; {assumed.outcomes:.0%} of patients have "
-        f"the outcome; hospitals differ by {assumed.differences:g}\nof patients' standard deviation; columns go "
-        "together moderately; the truth is of the model's own kind. Rarer outcomes lose more.\n"
+        f"promise.\nAssumed: a perfect model reaches AUROC {assumed.signal:g}; {_outcomes(worth)}; hospitals "
+        f"differ by {assumed.differences:g}\nof patients' standard deviation; columns go together moderately; the "
+        "truth is of the model's own kind. Rarer outcomes lose more.\n"
         f"epsilon: {_unit(worth.delta)}. Figures are means over worlds with 95 % intervals.",
         highlight=False,
         soft_wrap=True,
@@ -169,6 +169,12 @@ def print_worth(worth: "Worth") -> None:
     for line in (*_findings(worth), *worth.notes):
         console.print(line, highlight=False, soft_wrap=True)
     console.print(f"\n{worth.verdict}", style="bold", highlight=False, soft_wrap=True)
+
+
+def _outcomes(worth: "Worth") -> str:
+    if worth.classes > 2:
+        return f"the {worth.classes} classes, each judged against the rest, are equally frequent"
+    return f"{worth.assumed.outcomes:.0%} of patients have the outcome"
 
 
 def _unit(delta: float) -> str:

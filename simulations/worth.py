@@ -154,6 +154,7 @@ class Worth:
     """What `archipel plan --worth` prints."""
 
     study: str
+    classes: int
     epsilon: float
     delta: float
     within: float
@@ -243,6 +244,7 @@ class _Weighing:
         own = next((row for row in by_epsilon if row.epsilon == self.study.privacy.epsilon), None)
         return Worth(
             self.study.name,
+            max(2, len(self.study.task.classes)),
             self.study.privacy.epsilon,
             self.study.privacy.delta,
             question.within,
@@ -286,7 +288,7 @@ class _Weighing:
                             self._bench.auroc(variant, number)
                     self._bench.auroc(self.study, number, noise=False)
                 except TimeIsOverError:
-                    self._cut_short()
+                    self._in_time = False
                     break
                 self._done.append(number)
                 phase.advance(f"AUROC {self._bench.auroc(plain(self.study), number):.3f} without privacy")
@@ -332,12 +334,10 @@ class _Weighing:
         try:
             return self._reference(self._values(in_one_place(self.study, CONVERGED * self.study.training.rounds)))
         except TimeIsOverError:
-            return self._cut_short()
+            self._in_time = False
         except RunError:
-            return None
-
-    def _cut_short(self) -> None:
-        self._in_time = False
+            pass
+        return None
 
     def _recommended(self) -> Recommended | None:
         """The search's winner on the repetitions' worlds; None where the time did not last."""
@@ -349,7 +349,8 @@ class _Weighing:
                 try:
                     means = [float(np.mean(self._bench.values(study, worlds))) for study in studies]
                 except TimeIsOverError:
-                    return self._cut_short()
+                    self._in_time = False
+                    return None
                 phase.advance(f"best AUROC {max(means):.3f} of {len(means)} settings")
                 return means
 
@@ -361,7 +362,8 @@ class _Weighing:
         try:
             private = self._values(moved)
         except TimeIsOverError:
-            return self._cut_short()
+            self._in_time = False
+            return None
         gain = of(np.subtract(private, self._values(self.study)))
         return Recommended(
             sought.settings,
@@ -384,7 +386,7 @@ class _Weighing:
                 while (epsilon := found.next()) is not None:
                     found.seen(epsilon, self._reaches(at(start, epsilon)))
             except TimeIsOverError:  # what was seen so far is true, if not the least
-                self._cut_short()
+                self._in_time = False
             phase.advance("none" if found.reached is None else f"epsilon {found.reached:g}")
         wanted, tried = self.question.wish, found.highest
         if found.reached is None:

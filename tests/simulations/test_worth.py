@@ -279,6 +279,19 @@ def test_a_study_of_several_classes_is_weighed_by_the_mean_auroc_of_its_classes(
     assert 0.5 < found.by_epsilon[-1].auroc.mean < found.without_privacy.mean + 0.02 < 0.87
 
 
+def test_of_several_classes_no_share_of_outcomes_is_asked_or_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    task = {"type": "multiclass", "target": "disease", "classes": ["a", "b", "c"]}
+    path = written(tmp_path, here({"brest": 60}, 3.0), task=task)
+    assert main(["plan", str(path), "--worth", "--outcomes", "0.3"]) == 2
+    assert "--outcomes: expected only for a binary task" in capsys.readouterr().err
+    assert main(["plan", str(path), "--worth", "--repetitions", "1"]) == 0
+    out = capsys.readouterr().out
+    assert "the 3 classes, each judged against the rest, are equally frequent" in out
+    assert "of patients have the outcome" not in out
+
+
 REGRESSION = {"task": {"type": "regression", "target": "crp", "range": [0, 300]}, "model": {"name": "linear"}}
 
 
