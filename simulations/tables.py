@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from configs.errors import RunError
+from configs.schema import PER_PATIENT
 from simulations.planning import StudyPlan
 
 if TYPE_CHECKING:
@@ -102,8 +103,8 @@ def _footnotes(metrics: dict[str, Any]) -> list[str]:
     notes = ["patients: training + test. alone, all together: mean of the hospitals' own models on all test patients."]
     if metrics["privacy"]["mode"] != "none":
         notes.append(
-            f"epsilon per patient for the whole study, delta {metrics['privacy']['delta']:g}, add or remove one; "
-            "each hospital protects its own patients."
+            f"epsilon {PER_PATIENT}, for the whole study, delta {metrics['privacy']['delta']:g}; each hospital "
+            "protects its own patients."
         )
     if any(None in model["per_site"].values() for model in metrics["models"].values() if model):
         notes.append("undefined: fewer than two test patients with or without the outcome, so no rate exists.")
@@ -179,7 +180,7 @@ def _outcomes(worth: "Worth") -> str:
 
 def _unit(delta: float) -> str:
     """What an epsilon is about, once for all that a page prints."""
-    return f"per patient, add or remove one, at each hospital, for the whole study, delta {delta:g}"
+    return f"{PER_PATIENT}, at each hospital, for the whole study, delta {delta:g}"
 
 
 def _epsilon_table(worth: "Worth") -> Table:
@@ -257,6 +258,8 @@ def print_comparison(runs: Sequence[Path]) -> None:
     for title, cell in COMPARED.items():
         table.add_row(title, *(cell(m) for m in metrics))
     console.print(table)
+    if any(m["privacy"]["mode"] != "none" for m in metrics):
+        console.print(f"epsilon: {PER_PATIENT}, at each hospital, for the whole study", style="dim", highlight=False)
 
 
 def _whole(metrics: dict[str, Any], key: str) -> str:
