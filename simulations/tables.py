@@ -196,7 +196,7 @@ def _epsilon_table(worth: "Worth") -> Table:
         table.add_row("clipping alone", str(clipping.auroc), str(clipping.loss), "-", "-")
     table.add_row("without privacy", str(worth.without_privacy), "-", "-", "-")
     if (converged := worth.converged) is not None:
-        table.add_row("in one place, 5 x rounds", str(converged.auroc), str(converged.loss), "-", "-")
+        table.add_row("all in one place, 5 x rounds", str(converged.auroc), str(converged.loss), "-", "-")
     return table
 
 
@@ -216,13 +216,14 @@ def _hospital_table(worth: "Worth") -> Table:
 def _findings(worth: "Worth") -> list[str]:
     lines = []
     if worth.above_largest_alone is not None:
-        above = str(worth.above_largest_alone)
-        lines.append(f"above the largest hospital alone, which needs no noise: {above}")
+        lines.append(f"above the largest hospital alone, which needs no noise: {worth.above_largest_alone}")
     if (found := worth.recommended) is not None:
         shown = _settings(found.settings)
         if found.better:
             gain = f"{found.gain} of AUROC above the study's own"
-            lines.append(f"recommended: {shown}: loss {found.loss}, {gain} ({found.tried} settings tried)")
+            above = found.above_largest_alone
+            alone = "" if above is None else f", {above} above the largest hospital alone"
+            lines.append(f"recommended: {shown}: loss {found.loss}, {gain}{alone} ({found.tried} settings tried)")
         elif found.settings == worth.own:
             lines.append(f"recommended: the study's own {shown}; none of {found.tried} settings was better")
         else:

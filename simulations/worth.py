@@ -14,8 +14,8 @@ best three and their pairs on four, and once more from what won. The winner is j
 choice, or choosing would flatter it. If it is surely better there, verdict and cheapest epsilon are its.
 
 How far to trust it: settings that were chosen on real hospitals suit these better than made-up ones. The heart study's
-preset loses .025 to its clip norm here, .002 on its own four hospitals (simulations/benchmarks/utility.py), and to the
-noise .001, .007 and .021 at epsilon 3, 1 and .5 here, .000, .002 and .006 there. The means of the two outcomes' columns
+preset loses .019 to its clip norm here, .002 on its own four hospitals (simulations/benchmarks/utility.py), and to the
+noise .002, .009 and .026 at epsilon 3, 1 and .5 here, .000, .002 and .006 there. The means of the two outcomes' columns
 point to nearly the best model in these hospitals, which a few clipped steps find; not so in the worlds.
 
 The work ends when so many seconds of computing are spent, other programs' not counted; where that comes before the
