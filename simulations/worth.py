@@ -43,7 +43,7 @@ from simulations.worlds import Bench, Interval, TimeIsOverError, at, in_one_plac
 
 EPSILONS = (0.5, 1.0, 3.0, 8.0)
 LOWEST = 0.1  # of the search for the cheapest epsilon
-PRECISION = 1.2  # two epsilons this near are one
+PRECISION = 1.3  # two epsilons this near are one
 MIN_REPETITIONS = 3  # fewer allow no verdict
 SEARCH_WORLDS = 10_000  # their seeds begin here, so that none is also judged on
 FEW, MANY = 2, 4  # worlds that judge the single moves, and the finalists
