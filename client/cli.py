@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from configs.deployment import SiteConfig, load_site
 from configs.errors import ArchipelError, RunError
+from configs.schema import PER_PATIENT
 
 if TYPE_CHECKING:
     from client.admission import Admission, Admissions
@@ -188,7 +189,7 @@ def _ledger(arguments: argparse.Namespace) -> int:
         spent = ledger.spent(dataset, delta=policy.delta)
         print(
             f"{dataset}: epsilon {spent:.3f} spent, {max(0.0, policy.max_epsilon - spent):.3f} left of "
-            f"{policy.max_epsilon:g} (per patient, add or remove one, delta {policy.delta:g}, all studies together)"
+            f"{policy.max_epsilon:g} ({PER_PATIENT}, delta {policy.delta:g}, all studies together)"
         )
         for _, study, rounds, lost in (row for row in studies if row[0] == dataset):
             evaluated = " and the evaluation" if ledger.booked(dataset, study, EVALUATION) else ""
@@ -322,8 +323,8 @@ def _figures(config: SiteConfig, study: "Study") -> str:
         f"Once, after the last round, {2 * asked.bins} noisy counts of this hospital's test patients, by outcome and "
         f"by the model's score in {asked.bins} bins, which site.yaml allows (policy.metrics: noisy): one patient "
         f"changes one count by 1, noise of standard deviation {event.noise_multiplier:.1f} patients is added to each. "
-        f"This costs epsilon {asked.epsilon:g} at delta {study.privacy.delta:g}, beside the training's. No row, no "
-        "exact count."
+        f"This costs epsilon {asked.epsilon:g} at delta {study.privacy.delta:g} {PER_PATIENT}, beside the training's. "
+        "No row, no exact count."
     )
 
 
@@ -333,7 +334,7 @@ def _privacy(config: SiteConfig, study: "Study") -> str:
         return f"NONE: the model's numbers leave without noise, {allowed} (policy.allow_privacy_none)"
     privacy = study.privacy
     return (
-        f"differential privacy in this hospital: epsilon {privacy.epsilon:g} at delta {privacy.delta:g} per patient, "
+        f"differential privacy in this hospital: epsilon {privacy.epsilon:g} at delta {privacy.delta:g} {PER_PATIENT}, "
         f"for the whole {'training' if study.evaluation.release else 'study'}; each patient's influence is clipped to "
         f"{privacy.clip_norm:g}, then noise is added"
     )
@@ -347,8 +348,9 @@ def _budget(config: SiteConfig, study: "Study") -> str:
     if config.ledger.exists():
         spent = _open_ledger(config).spent(dataset.identity, delta=policy.delta)
     return (
-        f"epsilon {spent:.2f} of {policy.max_epsilon:g} is spent on this data set (all studies, delta "
-        f"{policy.delta:g}), {max(0.0, policy.max_epsilon - spent):.2f} is left; the node refuses what would pass it"
+        f"epsilon {spent:.2f} of {policy.max_epsilon:g} is spent on this data set ({PER_PATIENT}, all "
+        f"studies, delta {policy.delta:g}), {max(0.0, policy.max_epsilon - spent):.2f} is left; the node refuses what "
+        "would pass it"
     )
 
 

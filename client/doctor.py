@@ -27,6 +27,7 @@ from client.fleet import Reach, reach, trust
 from configs.deployment import Dataset, SiteConfig, load_site
 from configs.errors import ArchipelError, DataError
 from configs.papers import Welcome
+from configs.schema import PER_PATIENT
 
 OK, NOTE, WARNING, WRONG = "ok", "note", "warning", "WRONG"
 IT, NETWORK, CONSORTIUM, DATA = "hospital IT", "the hospital's network team", "the consortium", "whoever keeps the data"
@@ -121,7 +122,7 @@ def _keys(config: SiteConfig) -> Iterator[Finding]:
 def _policy(config: SiteConfig) -> Iterator[Finding]:
     policy, odd = config.policy, []
     if policy.max_epsilon > 10:
-        odd.append((f"max_epsilon {policy.max_epsilon:g} protects little", "lower it to 10 or less"))
+        odd.append((f"max_epsilon {policy.max_epsilon:g} ({PER_PATIENT}) protects little", "lower it to 10 or less"))
     if policy.delta > 1e-3:
         odd.append((f"delta {policy.delta:g} is a chance in {1 / policy.delta:.0f} of no protection", "lower it"))
     if policy.allow_privacy_none:
@@ -134,7 +135,9 @@ def _policy(config: SiteConfig) -> Iterator[Finding]:
         yield Finding("policy", WARNING, text, "the DPO and whoever wrote site.yaml", f"{todo}, or know why not")
     if not odd:
         yield Finding(
-            "policy", OK, f"epsilon {policy.max_epsilon:g} at delta {policy.delta:g} for each data set's life"
+            "policy",
+            OK,
+            f"epsilon {policy.max_epsilon:g} at delta {policy.delta:g} for each data set's life, {PER_PATIENT}",
         )
 
 

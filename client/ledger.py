@@ -26,11 +26,11 @@ a second release, and is booked once; unseeded releases have no name and are boo
 ...         pass  # train here
 >>> round(ledger.spent("heart", delta=1e-5), 3)
 3.0
->>> with ledger.reserve(Release("heart", "study", 3, plan.round_event), plan):
+>>> with ledger.reserve(Release("heart", "study", 3, plan.round_event), plan):  # doctest: +ELLIPSIS
 ...     pass
 Traceback (most recent call last):
     ...
-configs.errors.BudgetError: round 3: needs epsilon 3.78 in all, the study has 3.00; refused before any training
+configs.errors.BudgetError: round 3: needs epsilon 3.78 in all, the study has 3.00 (per patient, ...); refused ...
 """
 
 import math
@@ -42,6 +42,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from configs.errors import BudgetError, RunError
+from configs.schema import PER_PATIENT
 from strategies.privacy.accounting import (
     Event,
     GaussianRelease,
@@ -262,13 +263,15 @@ class Ledger:
         self._require_within(release, events, cap, "the data set has")
         if (first := self._first_plan(release.dataset)) and not rule.allows(first):
             raise BudgetError(
-                f"{release.what}: the data set's first study needs so much of its epsilon {cap.epsilon:g} that "
-                "no study chosen later can be added (strategies/privacy/filter.py); refused before any training"
+                f"{release.what}: the data set's first study needs so much of its epsilon {cap.epsilon:g} "
+                f"({PER_PATIENT}) that no study chosen later can be added (strategies/privacy/filter.py); refused "
+                "before any training"
             )
         if not rule.allows(events):
             raise BudgetError(
                 f"{release.what}: needs epsilon {rule.needs(events):.2f} in all, counted as studies that were "
-                f"chosen one after the other, the data set has {cap.epsilon:.2f}; refused before any training"
+                f"chosen one after the other, the data set has {cap.epsilon:.2f} ({PER_PATIENT}); refused before any "
+                "training"
             )
 
     def _first_plan(self, dataset: str) -> list[SampledGaussian]:
@@ -288,8 +291,8 @@ class Ledger:
         need = epsilon(events, budget.delta)
         if need > budget.epsilon + _ROUNDING:
             raise BudgetError(
-                f"{release.what}: needs epsilon {need:.2f} in all, {whose} {budget.epsilon:.2f}; "
-                "refused before any training"
+                f"{release.what}: needs epsilon {need:.2f} in all, {whose} {budget.epsilon:.2f} "
+                f"({PER_PATIENT}); refused before any training"
             )
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from configs.deployment import Policy
 from configs.errors import PolicyError
+from configs.schema import PER_PATIENT
 
 _ROUNDING = 1e-9
 NO_FIGURES = 117
@@ -57,7 +58,7 @@ def decide(request: Request, policy: Policy) -> Allow | Deny:
         return Deny(
             114,
             f"it needs epsilon {request.after - request.spent:.2f}, {left:.2f} is left of the data set's "
-            f"{policy.max_epsilon:g} (max_epsilon, at delta {policy.delta:g})",
+            f"{policy.max_epsilon:g} (max_epsilon, {PER_PATIENT}, at delta {policy.delta:g})",
         )
     if request.message_bytes > policy.max_message_mb * 1_000_000:
         return Deny(

@@ -481,7 +481,7 @@ def _privacy(section: Section, cohort: tuple[CohortMember, ...]) -> Privacy:
         return Privacy("none")
     largest = max((member.patients for member in cohort), default=0)
     bound = 1.0 / largest if largest else 0.01
-    expected = f"0 < delta < 1/patients (= {bound:.1e})" if largest else "0 < delta < 0.01"
+    expected = f"1e-12 <= delta < {f'1/patients (= {bound:.1e})' if largest else '0.01'}"
     privacy = Privacy(
         mode,
         epsilon=section.number(

@@ -154,6 +154,9 @@ class Training:
     average_last: float = 0.0
 
 
+PER_PATIENT = "per patient, add or remove one"  # what every epsilon is about, wherever one is printed
+
+
 @dataclass(frozen=True, slots=True)
 class Privacy:
     """The guarantee asked for: (epsilon, delta) per patient, add or remove one, at each hospital, whole study."""

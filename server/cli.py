@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from configs.deployment import COORDINATOR_FILE, CoordinatorConfig, load_coordinator
 from configs.errors import ArchipelError, ConfigError, RunError
+from configs.schema import PER_PATIENT
 
 if TYPE_CHECKING:
     from configs.journal import Record
@@ -252,11 +253,15 @@ def _status(arguments: argparse.Namespace) -> int:
     runs = members.runs()
     if not runs:
         print("no run yet: archipel-coordinator submit STUDY")
+    lines = []
     for run in runs:
-        print(f"{run.name}  {run.state}{f': {run.why}' if run.why else ''}")
+        lines.append(f"{run.name}  {run.state}{f': {run.why}' if run.why else ''}")
         if run.state not in ("COMPLETE", "INCOMPLETE"):
-            for line in _presence(config, members, run):
-                print(f"  {line}")
+            lines += [f"  {line}" for line in _presence(config, members, run)]
+    if any(", epsilon " in line for line in lines):
+        lines.append(f"epsilon: {PER_PATIENT}, at each hospital")
+    for line in lines:
+        print(line)
     return 0
 
 
@@ -284,6 +289,8 @@ def _watch(arguments: argparse.Namespace) -> int:
     path, seen, waiting = config.runs / name / "journal.jsonl", 0, ""
     study = load_study(config.runs / name / "study.yaml")
     epsilons: dict[str, str] = {}
+    if study.private:
+        print(f"epsilon: {PER_PATIENT}, at each hospital, {study.privacy.epsilon:g} for the whole study", flush=True)
     while True:
         run = members.run(name)
         assert run is not None

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 # Sums of floats depend on how they are split over threads, and at these sizes a second thread only costs.
 BLAS_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 INTERRUPTED = 130
+ASSUMED = ("signal", "outcomes", "differences")  # options of `plan --worth`, None where not given
+WORTH = ("within", "auroc", *ASSUMED, "repetitions", "seconds")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -98,19 +100,18 @@ def _plan_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     plan.add_argument("--json", action="store_true", help="print one JSON object instead of tables")
     worth = plan.add_argument_group("is it worth it", "simulated on made-up patients: a planning aid, no promise")
     worth.add_argument("--worth", action="store_true", help="also what privacy costs, by epsilon and hospitals")
-    worth.add_argument("--within", type=float, default=0.02, metavar="LOSS", help="AUROC to give up (default 0.02)")
-    worth.add_argument("--auroc", type=float, metavar="AUROC", help="an AUROC to reach, instead of --within")
+    wish = worth.add_mutually_exclusive_group()
+    wish.add_argument("--within", type=float, metavar="LOSS", help="AUROC to give up (default 0.02)")
+    wish.add_argument("--auroc", type=float, metavar="AUROC", help="an AUROC to reach, instead of --within")
+    worth.add_argument("--signal", type=float, metavar="AUROC", help="what a perfect model would reach (default 0.85)")
     worth.add_argument(
-        "--signal", type=float, default=0.85, metavar="AUROC", help="what a perfect model would reach (default 0.85)"
+        "--outcomes", type=float, metavar="SHARE", help="share of patients with the outcome (default 0.4)"
     )
     worth.add_argument(
-        "--outcomes", type=float, default=0.4, metavar="SHARE", help="share of patients with the outcome (default 0.4)"
+        "--differences", type=float, metavar="SD", help="between hospitals, in patients' SD (default 0.4)"
     )
-    worth.add_argument(
-        "--differences", type=float, default=0.4, metavar="SD", help="between hospitals, in patients' SD (default 0.4)"
-    )
-    worth.add_argument("--repetitions", type=_positive, default=10, help="made-up worlds (default 10)")
-    worth.add_argument("--seconds", type=_positive, default=50, help="of computing on one core, at most (default 50)")
+    worth.add_argument("--repetitions", type=_positive, help="made-up worlds (default 8)")
+    worth.add_argument("--seconds", type=_positive, help="of computing on one core, at most (default 60)")
     plan.set_defaults(command=_plan)
 
 
@@ -152,6 +153,8 @@ def _simulate(arguments: argparse.Namespace) -> int:
 def _plan(arguments: argparse.Namespace) -> int:
     from configs.load import load_study
 
+    if not arguments.worth and (alone := [f"--{name}" for name in WORTH if getattr(arguments, name) is not None]):
+        raise ArchipelError(f"{', '.join(alone)}: expected only beside --worth, which answers it; add --worth")
     study = load_study(arguments.study)
     from simulations.planning import plan_study
     from simulations.tables import print_json, print_plan, print_worth
@@ -178,13 +181,14 @@ def _question(arguments: argparse.Namespace, study: "Study") -> "Question":
     from simulations.worth import Question, require_weighable
 
     require_weighable(study)
-    return Question(
-        arguments.within,
-        arguments.auroc,
-        Assumed(arguments.signal, arguments.outcomes, arguments.differences),
-        arguments.repetitions,
-        arguments.seconds,
-    )
+    if arguments.outcomes is not None and study.task.type != "binary":
+        raise ArchipelError(
+            f"--outcomes: expected only for a binary task; the classes of a {study.task.type} one are "
+            "made up equally frequent"
+        )
+    given = {name: value for name in WORTH if (value := getattr(arguments, name)) is not None}
+    assumed = Assumed(**{name: given.pop(name) for name in ASSUMED if name in given})
+    return Question(assumed=assumed, **given)
 
 
 def _compare(arguments: argparse.Namespace) -> int:

@@ -15,7 +15,7 @@ from flwr.clientapp import ClientApp
 from client.app import make_app
 from client.ledger import Ledger
 from client.site import Patients, Site, load_patients
-from client.trainer import Trainer
+from client.trainer import EngineMaker, Trainer
 from configs.deployment import Policy
 from configs.errors import DataError
 from configs.schema import Study
@@ -31,12 +31,14 @@ class Hospitals:
     """All hospitals of one study. Without a folder for ledgers, they end with the process.
 
     With test patients they answer a study that asks how good its model is, as hospitals whose policy allows it.
+    `engine` is the trainer's seam.
     """
 
     study: Study
     train_of: PatientsOf
     ledgers: Path | None = None
     test_of: PatientsOf | None = None
+    engine: EngineMaker | None = None
     _sites: dict[str, Site] = field(default_factory=dict)
 
     def __getstate__(self) -> dict[str, object]:
@@ -45,7 +47,8 @@ class Hospitals:
     def site(self, name: str) -> Site:
         """One hospital, made at first use."""
         if name not in self._sites:
-            trainer = _trainer(task_of(self.study))
+            task = task_of(self.study)
+            trainer = Trainer(task, self.engine) if self.engine else _trainer(task)
             self._sites[name] = Site(
                 name,
                 self.study,

@@ -9,6 +9,9 @@ Trained(model={}, epsilon=None)
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
 
 from configs.errors import RunError
 from configs.schema import CohortMember, Study
@@ -16,6 +19,9 @@ from server.app import make_app
 from simulations.engines import run_engine
 from simulations.hospitals import Hospitals
 from strategies.arrays import Arrays
+from strategies.privacy.gradients import Engine, Gaussian, private_engine
+from strategies.privacy.plan import PrivacyPlan
+from strategies.tasks.gradients import FlatModel
 from strategies.tasks.table import Encoded
 
 
@@ -27,23 +33,31 @@ class Trained:
     epsilon: float | None
 
 
-def train(study: Study, patients: Mapping[str, Encoded], initial: Arrays | None = None) -> Trained:
+def train(
+    study: Study, patients: Mapping[str, Encoded], initial: Arrays | None = None, *, noise: bool = True
+) -> Trained:
     """Run a federation to its end.
 
     Args:
         patients: training patients of each of the study's hospitals.
+        noise: False leaves out the noise alone: sampled and clipped as the plan says, so that what these cost is seen
+            apart. Nothing is protected then, whatever the ledger books: for patients that are made up.
 
     Raises:
         RunError: a round lacked a hospital.
     """
-    hospitals = Hospitals(study, patients.__getitem__)
+    hospitals = Hospitals(study, patients.__getitem__, engine=None if noise else _noiseless)
     conducted = run_engine("inprocess", hospitals, lambda done: make_app(study, initial=initial, done=done))
     if conducted.rounds.outcome != "COMPLETE":
         raise RunError(f"{study.name}: {conducted.rounds.why}; every hospital is needed here")
-    if not study.private:
+    if not study.private or not noise:
         return Trained(conducted.model, None)
     spent = [hospitals.site(site).ledger.spent(site, delta=study.privacy.delta) for site in study.sites]
     return Trained(conducted.model, max(spent))
+
+
+def _noiseless(model: FlatModel, plan: PrivacyPlan, gaussian: Gaussian, name: Literal["auto", "opacus"]) -> Engine:
+    return private_engine(model, plan, lambda size, _: torch.zeros(size), name)
 
 
 def alone(study: Study, site: str, patients: int) -> Study:

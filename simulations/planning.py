@@ -14,7 +14,7 @@ import numpy as np
 from client.connectors import read_table
 from client.trainer import Trainer
 from configs.errors import ConfigError
-from configs.schema import Study
+from configs.schema import PER_PATIENT, Study
 from strategies.aggregate import site_weights
 from strategies.arrays import payload_bytes, to_record
 from strategies.privacy.plan import PrivacyPlan, evaluation_event, plan_for
@@ -133,7 +133,7 @@ def _notes(study: Study, sizes: dict[str, int], counted: bool) -> list[str]:
     if study.private:
         privacy = study.privacy
         notes.append(
-            f"guarantee: epsilon {privacy.epsilon:g} at delta {privacy.delta:g} per patient, add or remove one, "
+            f"guarantee: epsilon {privacy.epsilon:g} at delta {privacy.delta:g} {PER_PATIENT}, "
             f"at each hospital, for the whole {'training' if study.evaluation.release else 'study'}"
         )
     if (release := study.evaluation.release) and (event := evaluation_event(study)):

@@ -1,8 +1,9 @@
 """A study's better settings, sought among a few moves from its own: batch, rounds, clip norm, learning rate.
 
 Successive halving (Jamieson and Talwalkar 2016, arXiv 1502.07943): every single move is judged a little; the best three
-and their pairs are judged more. The study's own settings are always among them and give way only to a move that is
-better by .001. What judges is a function, so nothing here trains or draws patients.
+and their pairs are judged more. The settings that one starts from are always among them and give way only to a move
+that is better by .001; from there the search goes on once more. What judges is a function, so nothing here trains or
+draws patients.
 
 A move keeps learning rate times clip norm times steps as it was, so that the model can travel as far as before; the
 learning rate's own moves change just that.
@@ -20,7 +21,8 @@ from configs.schema import CohortMember, Evaluation, Local, Model, Privacy, Stra
 from strategies.privacy.plan import plan_for
 
 KEPT = 3  # single moves that are judged again, with their pairs
-TOLERANCE = 0.001  # AUROC by which a move must beat the study's own settings
+TOLERANCE = 0.001  # AUROC by which a move must beat where it starts
+GENERATIONS = 2  # searches in all, each from what the one before found
 
 # The mean AUROC of each study, over few worlds or many; None where the time is over.
 Judge = Callable[[Sequence[Study], bool], list[float] | None]
@@ -104,7 +106,21 @@ def moves(study: Study) -> list[Move]:
 
 
 def best_settings(study: Study, judge: Judge) -> Sought | None:
-    """Search; None where the time does not last for the single moves."""
+    """Search; None where the time does not last for the first single moves."""
+    seen: set[Settings] = {Settings.of(study)}
+    here = _better(study, judge, seen)
+    if here is None:
+        return None
+    for _ in range(GENERATIONS - 1):
+        further = _better(here, judge, seen) if here != study else None
+        if further is None or further == here:
+            break
+        here = further
+    return Sought(Settings.of(here), len(seen))
+
+
+def _better(study: Study, judge: Judge, seen: set[Settings]) -> Study | None:
+    """The best a move or two away; the study itself where none is better, None where the time is over."""
     single = {move: moved for move in moves(study) if (moved := _moved(study, [move])) is not None}
     first = judge([study, *single.values()], False)
     if first is None:
@@ -114,12 +130,11 @@ def best_settings(study: Study, judge: Judge) -> Sought | None:
     pairs = [_moved(study, pair) for pair in itertools.combinations(best, 2) if pair[0].what != pair[1].what]
     finalists = [study, *(single[move] for move in best), *(pair for pair in pairs if pair is not None)]
     second = judge(finalists, True)
-    tried = 1 + len(single) + len(finalists) - 1 - len(best)
+    seen |= {Settings.of(one) for one in (*single.values(), *(finalists if second is not None else ()))}
     if second is None:
         finalists, second = [study, *single.values()], first
     winner = max(range(len(second)), key=second.__getitem__)
-    chosen = finalists[winner] if second[winner] > second[0] + TOLERANCE else study
-    return Sought(Settings.of(chosen), tried)
+    return finalists[winner] if second[winner] > second[0] + TOLERANCE else study
 
 
 def _moved(study: Study, pair: Sequence[Move]) -> Study | None:

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from configs.errors import RunError
+from configs.schema import PER_PATIENT
 from simulations.planning import StudyPlan
 
 if TYPE_CHECKING:
@@ -102,8 +103,8 @@ def _footnotes(metrics: dict[str, Any]) -> list[str]:
     notes = ["patients: training + test. alone, all together: mean of the hospitals' own models on all test patients."]
     if metrics["privacy"]["mode"] != "none":
         notes.append(
-            f"epsilon per patient for the whole study, delta {metrics['privacy']['delta']:g}, add or remove one; "
-            "each hospital protects its own patients."
+            f"epsilon {PER_PATIENT}, for the whole study, delta {metrics['privacy']['delta']:g}; each hospital "
+            "protects its own patients."
         )
     if any(None in model["per_site"].values() for model in metrics["models"].values() if model):
         notes.append("undefined: fewer than two test patients with or without the outcome, so no rate exists.")
@@ -156,9 +157,10 @@ def print_worth(worth: "Worth") -> None:
     console, assumed = _console(), worth.assumed
     console.print(
         f"\nIs it worth it? Simulated in {worth.repetitions} made-up worlds; no patient was read. A planning aid, no "
-        f"promise.\nAssumed: a perfect model reaches AUROC {assumed.signal:g}; {assumed.outcomes:.0%} of patients have "
-        f"the outcome; hospitals differ by {assumed.differences:g}\nof patients' standard deviation; columns go "
-        "together moderately; the truth is of the model's own kind. Rarer outcomes lose more.",
+        f"promise.\nAssumed: a perfect model reaches AUROC {assumed.signal:g}; {_outcomes(worth)}; hospitals "
+        f"differ by {assumed.differences:g}\nof patients' standard deviation; columns go together moderately; the "
+        "truth is of the model's own kind. Rarer outcomes lose more.\n"
+        f"epsilon: {_unit(worth.delta)}. Figures are means over worlds with 95 % intervals.",
         highlight=False,
         soft_wrap=True,
     )
@@ -170,39 +172,58 @@ def print_worth(worth: "Worth") -> None:
     console.print(f"\n{worth.verdict}", style="bold", highlight=False, soft_wrap=True)
 
 
+def _outcomes(worth: "Worth") -> str:
+    if worth.classes > 2:
+        return f"the {worth.classes} classes, each judged against the rest, are equally frequent"
+    return f"{worth.assumed.outcomes:.0%} of patients have the outcome"
+
+
+def _unit(delta: float) -> str:
+    """What an epsilon is about, once for all that a page prints."""
+    return f"{PER_PATIENT}, at each hospital, for the whole study, delta {delta:g}"
+
+
 def _epsilon_table(worth: "Worth") -> Table:
-    title = "loss by epsilon: AUROC of the same settings without privacy, less the private one's; mean, 95 % interval"
+    title = "loss: AUROC of the same settings without privacy, less the private one's; noise: what of it is the noise's"
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
-    for column in ("epsilon", "AUROC", "loss", "9 studies in 10 lose less than"):
+    for column in ("epsilon", "AUROC", "loss", "of it noise", "9 in 10 studies\nlose less than"):
         table.add_column(column, justify="right")
     for row in worth.by_epsilon:
-        name = "without privacy" if row.epsilon is None else f"{row.epsilon:g}"
-        nine = "-" if row.nine_in_ten is None else f"{row.nine_in_ten:.3f}"
-        table.add_row(name, str(row.auroc), str(row.loss) if row.loss else "-", nine)
+        figures = (str(found) for found in (row.auroc, row.loss, row.noise))
+        table.add_row(f"{row.epsilon:g}", *figures, f"{row.nine_in_ten:.3f}")
+    table.add_section()
+    if (clipping := worth.clipping) is not None:
+        table.add_row("clipping alone", str(clipping.auroc), str(clipping.loss), "-", "-")
+    table.add_row("without privacy", str(worth.without_privacy), "-", "-", "-")
+    if (converged := worth.converged) is not None:
+        table.add_row("all in one place, 5 x rounds", str(converged.auroc), str(converged.loss), "-", "-")
     return table
 
 
 def _hospital_table(worth: "Worth") -> Table:
-    table = Table(title=f"by hospitals, the largest first, epsilon {worth.epsilon:g}", title_justify="left")
-    table.box = box.SIMPLE_HEAD
-    for column in ("hospitals", "patients", "AUROC", "without privacy", "loss"):
-        table.add_column(column, justify="right")
-    for row in worth.by_hospitals:
-        figures = (str(found) for found in (row.auroc, row.without_privacy, row.loss))
-        table.add_row(f"{row.hospitals}", f"{row.patients}", *figures)
+    table = Table(title="loss by epsilon and hospitals, the largest first", title_justify="left", box=box.SIMPLE_HEAD)
+    table.add_column("epsilon", justify="right")
+    for column in worth.by_hospitals:
+        hospitals = "1 hospital" if column.hospitals == 1 else f"{column.hospitals} hospitals"
+        table.add_column(f"{hospitals},\n{column.patients} patients", justify="right")
+    for row in worth.by_epsilon:
+        table.add_row(f"{row.epsilon:g}", *(str(column.losses[row.epsilon]) for column in worth.by_hospitals))
+    table.add_section()
+    table.add_row("AUROC without privacy", *(str(column.without_privacy) for column in worth.by_hospitals))
     return table
 
 
 def _findings(worth: "Worth") -> list[str]:
     lines = []
     if worth.above_largest_alone is not None:
-        above = str(worth.above_largest_alone)
-        lines.append(f"above the largest hospital alone, which needs no noise: {above}")
+        lines.append(f"above the largest hospital alone, which needs no noise: {worth.above_largest_alone}")
     if (found := worth.recommended) is not None:
         shown = _settings(found.settings)
         if found.better:
             gain = f"{found.gain} of AUROC above the study's own"
-            lines.append(f"recommended: {shown}: loss {found.loss}, {gain}")
+            above = found.above_largest_alone
+            alone = "" if above is None else f", {above} above the largest hospital alone"
+            lines.append(f"recommended: {shown}: loss {found.loss}, {gain}{alone} ({found.tried} settings tried)")
         elif found.settings == worth.own:
             lines.append(f"recommended: the study's own {shown}; none of {found.tried} settings was better")
         else:
@@ -211,12 +232,12 @@ def _findings(worth: "Worth") -> list[str]:
                 f"gains {found.gain}, which may be nothing"
             )
     if (cheapest := worth.cheapest) is not None:
+        wanted = f"cheapest epsilon for {cheapest.wanted}{', recommended settings' if cheapest.recommended else ''}"
         if cheapest.epsilon is None or cheapest.loss is None or cheapest.auroc is None:
-            lines.append(f"cheapest epsilon for {cheapest.wanted}: none up to {worth.highest_epsilon:g} surely does")
+            lines.append(f"{wanted}: none up to {cheapest.tried:g} surely does")
         else:
             less = " or less" if cheapest.or_less else ""
-            reached = f"loss {cheapest.loss}, AUROC {cheapest.auroc}"
-            lines.append(f"cheapest epsilon for {cheapest.wanted}: {cheapest.epsilon:g}{less}: {reached}")
+            lines.append(f"{wanted}: {cheapest.epsilon:g}{less}: loss {cheapest.loss}, AUROC {cheapest.auroc}")
     return lines
 
 
@@ -238,6 +259,8 @@ def print_comparison(runs: Sequence[Path]) -> None:
     for title, cell in COMPARED.items():
         table.add_row(title, *(cell(m) for m in metrics))
     console.print(table)
+    if any(m["privacy"]["mode"] != "none" for m in metrics):
+        console.print(f"epsilon: {PER_PATIENT}, at each hospital, for the whole study", style="dim", highlight=False)
 
 
 def _whole(metrics: dict[str, Any], key: str) -> str:

@@ -8,7 +8,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from configs.schema import Study
+from configs.schema import PER_PATIENT, Study
 from server.files import write_atomically
 from server.run import new_folder
 from simulations.audit.page import render
@@ -33,6 +33,7 @@ def audit_and_show(study: Study, run: Path | None, out: Path | None, seed: int |
     folder = run if run is not None and out is None else new_folder(out or Path("runs"), f"{study.name}-audit")
     write(done, folder)
     console.print(_table(done))
+    console.print(f"epsilon: {PER_PATIENT}, at each hospital", style="dim", highlight=False)
     console.print(
         f"{done.verdict} after {done.seconds:.1f} s. A healthy run is accused in less than {100 * FALSE_ALARMS:g} % of "
         "audits; a pass proves no absence of mistakes.",

@@ -64,6 +64,7 @@ System = tuple[str, float | None]  # name, epsilon asked for
 POOLED: System = ("pooled", None)
 NO_PRIVACY: System = ("federated_without_privacy", None)
 LOCAL_ONLY: System = ("local_only", None)
+CLIPPING: System = ("clipping_alone", None)
 _LOCAL = "local "  # and the hospital's name
 
 
@@ -160,6 +161,7 @@ def _score_split(scores: Scores, seed: int, ridge: float, noise_seeds: int, epsi
     scores.add(NO_PRIVACY, auroc(train(none, by_site).model))
     unprotected = train(replace(private, privacy=Privacy("none")), by_site).model
     scores.add(("federated_without_privacy_same_settings", None), auroc(unprotected))
+    scores.add(CLIPPING, auroc(train(private, by_site, noise=False).model))
     for epsilon in epsilons:
         asked = replace(private, privacy=replace(private.privacy, epsilon=epsilon))
         draws = [replace(asked, seed=seed + draw * NOISE_SEED) for draw in range(noise_seeds)]

@@ -5,9 +5,10 @@
 
 The systems, the splits and their training are heart_utility.py's, which also judges targets and shows how the preset's
 settings were chosen; read there what the intervals speak of. Here each epsilon's row has its paired differences, split
-by split, against four: `federated_without_privacy` (the cost of privacy), `pooled` (the cost of privacy and of
-distance), `local_only` (the gain over staying alone, mean of the hospitals' own models) and `best_local` (the same for
-the hospital that needs the others least; a flattered reference, being the best as the test patients say).
+by split, against five: `federated_without_privacy` (the cost of privacy), `clipping_alone` (what of it is the noise's:
+the same without noise, sampled and clipped all the same), `pooled` (the cost of privacy and of distance), `local_only`
+(the gain over staying alone, mean of the hospitals' own models) and `best_local` (the same for the hospital that needs
+the others least; a flattered reference, being the best as the test patients say).
 """
 
 import argparse
@@ -17,6 +18,7 @@ from collections.abc import Iterator, Sequence
 
 from configs.errors import ArchipelError
 from simulations.benchmarks.heart_utility import (
+    CLIPPING,
     EPSILONS,
     LOCAL_ONLY,
     NO_PRIVACY,
@@ -29,11 +31,12 @@ from simulations.benchmarks.heart_utility import (
 
 
 def rows(seeds: Sequence[int], noise_seeds: int = 1, epsilons: Sequence[float] = EPSILONS) -> Iterator[Row]:
-    """The four references, then each epsilon with its differences. `seeds` are the splits."""
+    """The references, then each epsilon with its differences. `seeds` are the splits."""
     scores, ridge = scored(seeds, noise_seeds, epsilons)
     best = scores.best_local()
     references: dict[str, System] = {
         "federated_without_privacy": NO_PRIVACY,
+        "clipping_alone": CLIPPING,
         "pooled": POOLED,
         "local_only": LOCAL_ONLY,
         "best_local": best,

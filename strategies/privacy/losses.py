@@ -12,6 +12,7 @@ most delta. The steps, each of which errs upwards or not at all:
    exp(theta * loss) first: the sum is then centred where epsilon is, so that a short window suffices, and rounding
    errors are relative to delta, however small it is. Theta and the window follow from the sum's moments (Renyi's). What
    is beyond the window's upper end is added to delta by Chernoff's bound; what folds in at its lower end only adds.
+   Of many different releases only the lowest frequencies are ever computed: of all others the first ones leave nothing.
 
 Memory is bounded by the grid's length (2^21 points); an epsilon that would need more gets a coarser grid: larger, never
 smaller.
@@ -37,6 +38,8 @@ _SMALL = 0.05  # an epsilon below it may have a finer grid: dp-accounting's own 
 _MOST_POINTS = 2**21
 _GUIDES = 256  # points of the quadrature
 _BEYOND = 1e-6  # the share of delta that may be an infinite loss
+_NOTHING = 1e-22  # a frequency's share of the whole below which it is left out
+_FEW = 400  # frequencies that are summed one by one in place of an FFT
 _ARITHMETIC = 1e-6  # added to epsilon: more than all rounding of floats together
 
 
@@ -127,7 +130,8 @@ def _quadrature(event: Gaussian, reach: float) -> tuple[Floats, Floats]:
     x = np.linspace(-reach * sigma, 1 + reach * sigma, _GUIDES)
     loss = _loss(x, sigma, rate)
     log_mass = loss - x * x / (2 * sigma**2)
-    return loss, log_mass - special.logsumexp(log_mass)
+    top = log_mass.max()
+    return loss, log_mass - top - math.log(np.exp(log_mass - top).sum())
 
 
 def _two_points(event: Pure) -> tuple[Floats, Floats]:
@@ -261,18 +265,50 @@ def _tilted(part: _Losses, theta: float, interval: float) -> tuple[Floats, float
 
 
 def _compose(losses: Sequence[_Losses], theta: float, interval: float, low: int, size: int) -> tuple[Floats, float]:
-    """The tilted, normalised sum's mass (size,), what lies outside folded into it; the logarithm of its divisor."""
+    """The tilted, normalised sum's mass (size,), what lies outside folded into it; the logarithm of its divisor.
+
+    No factor's transform exceeds 1, so a frequency at which the product of some is next to nothing stays so: those that
+    come after are evaluated at the others alone. The widest comes first, as it leaves the fewest.
+    """
     spectrum = np.ones(size // 2 + 1, np.complex128)
-    shift, log_moment = 0, 0.0
-    for part in losses:
+    shift, log_moment, kept = 0, 0.0, len(spectrum)
+    for part in sorted(losses, key=lambda part: -part.steps * _spread(part.mass)):
         mass, log_total = _tilted(part, theta, interval)
         log_moment += part.steps * log_total
         peak = int(np.argmax(mass))  # near zero, so that the phase of a high power stays exact
-        transform = fft.rfft(_folded(mass, peak, size))
-        spectrum *= transform if part.steps == 1 else transform**part.steps
+        transform = _transform(mass, peak, size, kept)
+        spectrum[:kept] *= transform if part.steps == 1 else transform**part.steps
+        above = np.flatnonzero(np.abs(spectrum[:kept]) > _NOTHING)
+        spectrum[above[-1] + 1 : kept] = 0.0
+        kept = int(above[-1]) + 1
         shift += part.steps * (part.first + peak)
     mass = fft.irfft(spectrum, size)
     return np.maximum(np.roll(mass, (shift - low) % size), 0.0), log_moment
+
+
+def _spread(mass: Floats) -> float:
+    """Variance of next to all of a distribution, in grid points squared: only orders."""
+    points = np.arange(len(mass), dtype=np.float64)
+    mean = float(points @ mass)
+    return float((points * points) @ mass) - mean * mean
+
+
+def _transform(mass: Floats, peak: int, size: int, kept: int) -> NDArray[np.complex128]:
+    """Discrete Fourier transform of length `size` of the mass, its peak moved to 0: the lowest (kept,) frequencies.
+
+    By FFT, or, where few are wanted, as the sum that it is: exp(-iw(ar + c)) = exp(-iwar) exp(-iwc), so that rows of r
+    points are two small tables and a product of matrices.
+    """
+    if kept > _FEW:
+        return np.asarray(fft.rfft(_folded(mass, peak, size))[:kept])
+    row = math.isqrt(len(mass)) + 1
+    padded = np.zeros(row * -(-len(mass) // row))
+    padded[: len(mass)] = mass
+    turn = -2j * math.pi / size * np.arange(kept)  # (kept,) radians a grid point
+    within = padded.reshape(-1, row) @ np.exp(np.outer(np.arange(row), turn)).view(np.float64)
+    starts = np.arange(len(within)) * row - peak
+    across = np.exp(np.outer(starts, turn))  # (rows, kept)
+    return np.asarray((within.view(np.complex128) * across).sum(axis=0))
 
 
 def _folded(mass: Floats, peak: int, size: int) -> Floats:

@@ -279,7 +279,7 @@ def test_the_review_says_what_would_leave_and_what_it_costs(tmp_path: Path) -> N
     assert event is not None
     assert f"{2 * BINS} noisy counts of this hospital's test patients" in shown
     assert f"noise of standard deviation {event.noise_multiplier:.1f} patients" in shown
-    assert "costs epsilon 0.5 at delta 1e-05, beside the training's" in shown
+    assert "costs epsilon 0.5 at delta 1e-05 per patient, add or remove one, beside the training's" in shown
 
 
 def test_the_review_says_that_the_policy_lets_none_leave(tmp_path: Path) -> None:

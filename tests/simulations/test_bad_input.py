@@ -4,6 +4,7 @@ import json
 import os
 import resource
 import shutil
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
@@ -88,6 +89,49 @@ def test_a_batch_larger_than_a_hospital_is_told_before_any_run(study: Path, tmp_
         "simulate", study, "--out", tmp_path / "runs"
     )
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("epsilon", ["0.01", "100"])
+def test_the_smallest_and_the_largest_epsilon_are_planned_in_bounded_memory(study: Path, epsilon: str) -> None:
+    text = study.read_text().replace("epsilon: 3.0", f"epsilon: {epsilon}")
+    study.write_text(text.replace("batch_size: full", "batch_size: 16"))
+    done = archipel("plan", study)
+    assert done.returncode == 0, done.stderr
+    assert f"guarantee: epsilon {epsilon} at delta 1e-05" in done.stdout
+    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss < 2_000_000  # kB, of the largest child so far
+
+
+def test_a_patient_with_ten_thousand_rows_is_one_patient(study: Path, tmp_path: Path) -> None:
+    study.write_text(study.read_text().replace("patient_id: null", "patient_id: pid"))
+    for path in tmp_path.glob("*.csv"):
+        head, *rows = path.read_text().splitlines()
+        many = [9_999 if path.stem == "cleveland" and number == 0 else 0 for number in range(len(rows))]
+        lines = [f"p{n},{row}" for n, row in enumerate(rows) for _ in range(1 + many[n])]
+        path.write_text("\n".join([f"pid,{head}", *lines]) + "\n")
+    done = archipel("simulate", study, "--no-baselines", "--out", tmp_path / "runs")
+    assert done.returncode == 0, done.stdout + done.stderr
+    metrics = json.loads((tmp_path / "runs/latest/metrics.json").read_text())
+    cleveland = next(site for site in metrics["sites"] if site["site"] == "cleveland")
+    assert cleveland["patients_train"] + cleveland["patients_test"] == 303
+    assert cleveland["epsilon"] == pytest.approx(3.0, abs=1e-3)
+
+
+def test_of_gradients_that_are_not_finite_nothing_is_released_and_what_was_reserved_stays_spent(
+    study: Path, tmp_path: Path
+) -> None:
+    text = study.read_text().replace("  local:\n", "  local:\n    steps: 30\n    weight_decay: 10.0\n")
+    study.write_text(text.replace("    epochs: 1\n", "").replace("learning_rate: 2.0", "learning_rate: 1000.0"))
+    done = archipel("simulate", study, "--no-baselines", "--out", tmp_path / "runs")
+    assert done.returncode == 1, done.stderr
+    assert "a patient's that is not finite, nothing is sent; lower the study's learning_rate" in done.stderr
+    (round_,) = json.loads((tmp_path / "runs/latest/metrics.json").read_text())["rounds"]
+    assert round_["contributed"] == {}
+    ledgers = list((tmp_path / "runs/latest/sites").glob("*/ledger.sqlite"))
+    assert len(ledgers) == 4
+    for path in ledgers:
+        assert [tuple(row) for row in sqlite3.connect(path).execute("SELECT round, state FROM releases")] == [
+            (1, "reserved")
+        ]
 
 
 def test_a_folder_that_is_no_run_is_told(tmp_path: Path) -> None:

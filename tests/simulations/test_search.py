@@ -22,13 +22,19 @@ def judging(value: Callable[[Settings], float], last: bool = True, seen: list[Se
 def test_two_moves_that_are_better_together_are_found_together() -> None:
     sought = best_settings(HERE, judging(lambda s: 0.8 + 0.01 * (s.rounds > 20) + 0.01 * (s.clip_norm < 1)))
     assert sought is not None
-    assert (sought.settings.rounds, sought.settings.clip_norm) == (40, 0.5)
+    assert (sought.settings.rounds, sought.settings.clip_norm) == (40, 0.5)  # a second round finds no better ones
 
 
 def test_the_studys_own_settings_stay_where_no_move_is_better_by_a_thousandth() -> None:
     sought = best_settings(HERE, judging(lambda s: 0.8 + 0.0009 * (s != OWN)))
     assert sought is not None
     assert sought.settings == OWN
+
+
+def test_the_search_goes_on_from_what_it_found() -> None:
+    sought = best_settings(HERE, judging(lambda s: 0.8 + s.rounds / 1000))
+    assert sought is not None
+    assert sought.settings.rounds == 80
 
 
 def test_when_the_time_ends_between_the_halves_the_first_decides() -> None:

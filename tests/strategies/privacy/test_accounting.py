@@ -8,6 +8,7 @@ from pathlib import Path
 
 import dp_accounting
 import mpmath
+import numpy as np
 import pytest
 from accountants import by_google, by_opacus
 from dp_accounting import pld
@@ -15,6 +16,7 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from configs.errors import PrivacyError
+from strategies.privacy import losses
 from strategies.privacy.accounting import (
     GaussianRelease,
     LaplaceRelease,
@@ -87,6 +89,46 @@ def test_eight_distinct_rounds_cost_what_google_says() -> None:
     rounds = [SampledGaussian(1.5 + i / 100, 0.05 + i / 1000, 12) for i in range(8)]
     theirs = by_google(rounds, 1e-5)
     assert theirs <= epsilon(rounds, 1e-5) <= theirs + 1e-3
+
+
+def test_many_distinct_rounds_of_every_kind_cost_what_google_says() -> None:
+    """Wide and narrow, rare and usual, so that most of them are composed at few frequencies."""
+    rounds = [SampledGaussian(0.9 + i / 8, 0.3 / (1 + i), 3 + 5 * i) for i in range(16)]
+    theirs = by_google(rounds, 1e-5)
+    assert theirs <= epsilon(rounds, 1e-5) <= theirs + 1e-3
+
+
+@given(
+    st.lists(st.floats(0.0, 1.0), min_size=1, max_size=200),
+    st.integers(2, 300),
+    st.integers(1, 150),
+    st.integers(0, 199),
+)
+def test_a_transform_summed_at_few_frequencies_is_the_fft(
+    weights: list[float], size: int, kept: int, peak: int
+) -> None:
+    mass, kept, peak = np.array(weights), min(kept, size // 2 + 1), min(peak, len(weights) - 1)
+    folded = np.zeros(size)
+    for position, weight in enumerate(mass):
+        folded[(position - peak) % size] += weight
+    expected = np.fft.rfft(folded)[:kept]
+    np.testing.assert_allclose(losses._transform(mass, peak, size, kept), expected, atol=1e-12 * (1 + mass.sum()))
+
+
+def test_releases_whose_spectrum_comes_back_cost_what_the_definition_says() -> None:
+    """Two points apart have one that does not die away: nothing may be cut off below the last frequency that counts."""
+    found = epsilon([LaplaceRelease(2.0, 10), LaplaceRelease(4.0, 6)], 1e-2)
+    delta = 0.0
+    for a in range(11):
+        for b in range(7):
+            chance, loss = 1.0, 0.0
+            for epsilon_, count, up in ((0.5, 10, a), (0.25, 6, b)):
+                likely = 1 / (1 + math.exp(-epsilon_))
+                chance *= math.comb(count, up) * likely**up * (1 - likely) ** (count - up)
+                loss += epsilon_ * (2 * up - count)
+            delta += chance * max(0.0, 1 - math.exp(found - loss))
+    assert delta == pytest.approx(1e-2, rel=0.02)
+    assert delta <= 1e-2
 
 
 def test_gaussian_and_laplace_releases_cost_what_google_says() -> None:

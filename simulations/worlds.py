@@ -1,0 +1,138 @@
+"""Variants of a study, trained in numbered made-up worlds until the time is over, and the intervals of what came out.
+
+Within a world everything is paired: the same patients and seeds for every variant. What a world assumes is
+simulations/synthetic.py's; which variants are asked for, and what follows, is simulations/worth.py's.
+
+>>> of([0.01, 0.02, 0.03])
+Interval(mean=0.02, low=-0.0048, high=0.0448)
+>>> of([0.01])
+Interval(mean=0.01, low=None, high=None)
+"""
+
+import math
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from configs.errors import RunError
+from configs.schema import CohortMember, Privacy, Study
+from simulations.memory import train
+from simulations.synthetic import Assumed, World, draw
+from strategies.tasks.table import concatenate
+
+NOISE_OF_NOTHING = 0.5  # the AUROC of a model that diverged
+ALL = "all-in-one-place"
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A mean over worlds with its 95 % interval; None where one world alone was seen.
+
+    >>> str(Interval(0.0123, 0.008, 0.0161))
+    '0.012 (0.008 to 0.016)'
+    """
+
+    mean: float
+    low: float | None
+    high: float | None
+
+    def __str__(self) -> str:
+        if self.low is None or self.high is None:
+            return f"{self.mean:.3f}"
+        return f"{self.mean:.3f} ({self.low:.3f} to {self.high:.3f})"
+
+
+def of(values: Sequence[float] | NDArray[np.float64]) -> Interval:
+    """Student's t interval of a mean, to four decimals."""
+    mean = float(np.mean(values))
+    if len(values) < 2:
+        return Interval(rounded(mean), None, None)
+    from scipy import stats
+
+    reach = float(stats.t.ppf(0.975, len(values) - 1)) * float(np.std(values, ddof=1)) / math.sqrt(len(values))
+    return Interval(rounded(mean), rounded(mean - reach), rounded(mean + reach))
+
+
+def rounded(value: float) -> float:
+    """To four decimals, and never -0.0."""
+    return round(value, 4) + 0.0
+
+
+def at(study: Study, epsilon: float) -> Study:
+    """The study at another epsilon."""
+    return replace(study, privacy=replace(study.privacy, epsilon=epsilon))
+
+
+def plain(study: Study) -> Study:
+    """The same settings with nothing protected: neither clipped nor noised."""
+    return replace(study, privacy=Privacy("none"))
+
+
+def in_one_place(study: Study, rounds: int) -> Study:
+    """Nothing protected, all patients at one hospital, for so many rounds: what a federation can hope for."""
+    patients = sum(member.patients for member in study.cohort)
+    training = replace(study.training, quorum=1, rounds=rounds)
+    return replace(plain(study), cohort=(CohortMember(ALL, patients),), training=training)
+
+
+def largest(study: Study, count: int) -> Study:
+    """The study with its largest hospitals alone."""
+    members = sorted(study.cohort, key=lambda member: (-member.patients, member.site))[:count]
+    training = replace(study.training, quorum=min(study.training.quorum, count))
+    return replace(study, cohort=tuple(sorted(members, key=lambda m: m.site)), training=training)
+
+
+class TimeIsOverError(Exception):
+    """What may be spent until here is spent."""
+
+
+class Bench:
+    """Trains each variant of a study once a world, until so many seconds of computing are spent.
+
+    Other programs' time is not counted. Every world is the whole study's, whichever of its hospitals train.
+    """
+
+    def __init__(self, study: Study, assumed: Assumed, seconds: float) -> None:
+        self.study, self._assumed, self._seconds = study, assumed, seconds
+        self._started, self._ends = time.process_time(), math.inf
+        self._worlds: dict[int, World] = {}
+        self._aurocs: dict[tuple[str, bool, int], float] = {}
+
+    def until(self, share: float) -> None:
+        """Begin a part, which ends when this share of all the time is spent."""
+        self._ends = self._started + share * self._seconds
+
+    def values(self, study: Study, worlds: Iterable[int], *, noise: bool = True) -> list[float]:
+        """A variant's AUROC in each of these worlds; without `noise` it is sampled and clipped all the same.
+
+        Raises:
+            TimeIsOverError: before one that is not trained yet. RunError: without privacy, it diverges.
+        """
+        return [self.auroc(study, number, noise=noise) for number in worlds]
+
+    def auroc(self, study: Study, number: int, *, noise: bool = True) -> float:
+        """See `values`."""
+        key = (study.sha256, noise, number)
+        if key not in self._aurocs:
+            if time.process_time() > self._ends:
+                raise TimeIsOverError
+            self._aurocs[key] = self._train(study, number, noise)
+        return self._aurocs[key]
+
+    def _train(self, study: Study, number: int, noise: bool) -> float:
+        if number not in self._worlds:
+            self._worlds[number] = draw(self.study, self._assumed, self.study.seed + number)
+        world, seeded = self._worlds[number], replace(study, seed=(self.study.seed + number) % 2**32)
+        patients = {ALL: concatenate(list(world.train.values()))} if study.sites == (ALL,) else world.train
+        try:
+            return world.auroc(train(seeded, patients, noise=noise).model)
+        except RunError as error:
+            if not study.private:  # a loss against a model that learnt nothing would call anything worth it
+                raise RunError(
+                    f"{study.name}: without privacy, on made-up patients: expected training to end, found: {error}; "
+                    "lower the study's learning_rate"
+                ) from None
+            return NOISE_OF_NOTHING  # it diverged: nothing is predicted
