@@ -15,7 +15,11 @@ from configs.frame import Frame
 from configs.journal import Journal, Record, read
 from strategies.keys import SigningKey, verify
 
-ANSWERS = ("train reply", "evaluate reply")  # sent again if asked again; refusals are not: things may have changed
+ANSWERS = (
+    "train reply",
+    "evaluate reply",
+    "statistics reply",
+)  # sent again if asked again; refusals are not: things may have changed
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,6 +38,18 @@ def write_model_card(run: Path) -> Path:
     return _write(run / "model_card.md", card.render(load(run)))
 
 
+def write_papers(run: Path) -> Path:
+    """Write `report.html`, and `model_card.md` where a model was trained; the report's path.
+
+    Raises:
+        RunError: metrics.json is missing or malformed. What there was before stays.
+    """
+    found = load(run)
+    if found.trains:
+        _write(run / "model_card.md", card.render(found))
+    return _write(run / "report.html", page.render(found))
+
+
 def _write(path: Path, text: str) -> Path:
     write_atomically(path, text.encode())
     return path

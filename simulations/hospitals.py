@@ -45,7 +45,7 @@ class Hospitals:
     def site(self, name: str) -> Site:
         """One hospital, made at first use."""
         if name not in self._sites:
-            trainer = _trainer(task_of(self.study))
+            trainer = _trainer(task_of(self.study)) if self.study.trains else None
             self._sites[name] = Site(
                 name,
                 self.study,
