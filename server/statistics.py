@@ -60,6 +60,7 @@ def report(study: Study, counted: Counted) -> dict[str, Any]:
         "outcome": study.task.classes[1] if len(study.task.classes) == 2 else None,
         "sites": {site: one.to_dict() for site, one in found.items()},
         "together": together.to_dict(),
+        "differing": statistics.differing([v for _, v in sorted(counted.vectors.items())], layout, variance=variance),
         "missing": dict(counted.missing),
         "released": {site: vector.tolist() for site, vector in sorted(counted.vectors.items())},
     }

@@ -54,7 +54,7 @@ def print_statistics(metrics: Mapping[str, Any]) -> None:
     console.print(table)
     unknown = _table("share of patients of whom it is unknown", ("column", *rows))
     for column in found["columns"]:
-        cells = (_share(figures["columns"][column["name"]]["unknown"]) for figures in rows.values())
+        cells = (_share(figures["columns"][column["name"]]["shares"][-1]) for figures in rows.values())
         unknown.add_row(column["name"], *cells)
     console.print(unknown)
     console.print(f"{HIDDEN}: the noise does not say for sure that there are two patients.", style="dim")

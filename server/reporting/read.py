@@ -84,6 +84,12 @@ class Site:
     messages_sent: int | None = None
     weight: float | None = None
     patients_announced: int | None = None
+
+    @property
+    def patients(self) -> int:
+        """All that are known of, or else those that were announced; 0 where nobody says."""
+        return (self.patients_train or 0) + (self.patients_test or 0) or self.patients_announced or 0
+
     values_clipped: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -142,10 +148,10 @@ class Column:
 
 @dataclass(frozen=True)
 class Counts:
-    """What is known of one column: a count for each label, and the share of patients of whom it is unknown."""
+    """What is known of one column: a count for each label, and its share of the patients."""
 
     counts: tuple[Estimate, ...]
-    unknown: Estimate | None
+    shares: tuple[Estimate | None, ...]
 
 
 @dataclass(frozen=True)
@@ -166,6 +172,7 @@ class Statistics:
     outcome: str  # the value of the target whose share is told; empty for a target of more values, or of numbers
     sites: Mapping[str, Figures]
     together: Figures
+    differing: tuple[str, ...]  # columns of which hospitals surely differ
     missing: Mapping[str, str]
 
 
@@ -467,6 +474,7 @@ def _statistics(node: Node) -> Statistics | None:
         outcome=node["outcome"].text(),
         sites={site: _figures(entry, columns) for site, entry in node["sites"].items()},
         together=_figures(node["together"], columns),
+        differing=tuple(_names(node["differing"])),
         missing=dict(_reasons(node["missing"])),
     )
 
@@ -488,9 +496,10 @@ def _figures(node: Node, columns: tuple[Column, ...]) -> Figures:
 
 def _counts(node: Node, column: Column) -> Counts:
     counts = [found for entry in node["counts"].list() if (found := _estimate(entry))]
-    if len(counts) != len(column.labels):
-        node.refuse("a count for each label")
-    return Counts(tuple(counts), _estimate(node["unknown"]))
+    shares = tuple(_estimate(entry) for entry in node["shares"].list())
+    if not len(counts) == len(shares) == len(column.labels):
+        node.refuse("a count and a share for each label")
+    return Counts(tuple(counts), shares)
 
 
 def _sites_of(models: Mapping[str, Model | None]) -> tuple[Site, ...]:

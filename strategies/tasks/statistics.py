@@ -29,6 +29,7 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -49,6 +50,7 @@ _Z = 1.959964  # 97.5 % of the normal distribution
 _FAR = 8.0  # standard deviations: none of 1,000 honest counts in a billion releases lies beyond
 _ANNOUNCED = 2.0  # how far beyond an announced number, which is round and may be old, a hospital may be
 MOST_PATIENTS = 1e9  # where the study announces no number
+_SHARES = np.linspace(0.0, 1.0, 2001)  # where the equation of a share is looked at
 LEAST = 2.0  # patients that must be there for sure before a share of them is told
 
 
@@ -166,11 +168,14 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """What is known of one column. A share is None where the noise does not say for sure that there is anybody."""
+    """What is known of one column: patients in each cell, and their share of all patients.
+
+    A share is None where the noise does not say for sure that there are LEAST patients.
+    """
 
     name: str
     counts: tuple[Estimate, ...]
-    unknown: Estimate | None
+    shares: tuple[Estimate | None, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +194,7 @@ class Statistics:
             "columns": {
                 column.name: {
                     "counts": [count.to_dict() for count in column.counts],
-                    "unknown": column.unknown.to_dict() if column.unknown else None,
+                    "shares": [share.to_dict() if share else None for share in column.shares],
                 }
                 for column in self.columns
             },
@@ -255,7 +260,12 @@ def _column(histogram: Histogram, part: Floats, known: Consistent) -> Column:
         Estimate(float(value), min(max(count - spread, 0.0), value), max(count + spread, value, 0.0))
         for value, count in zip(shown.tolist(), part.tolist(), strict=True)
     )
-    return Column(histogram.column.name, estimates, _share(part, one[-1], np.ones(len(part)), known))
+    whole = max(float(shown.sum()), 1e-9)
+    shares = tuple(
+        _share(part, cell, np.ones(len(part)), known, float(value) / whole)
+        for cell, value in zip(one, shown, strict=True)
+    )
+    return Column(histogram.column.name, estimates, shares)
 
 
 def _outcome(histogram: Histogram, known: Consistent) -> Estimate | None:
@@ -265,21 +275,47 @@ def _outcome(histogram: Histogram, known: Consistent) -> Estimate | None:
     return _share(known.histograms[-1], np.array([0.0, 1.0, 0.0]), np.array([1.0, 1.0, 0.0]), known)
 
 
-def _share(part: Floats, of: Floats, among: Floats, known: Consistent) -> Estimate | None:
+def _share(
+    part: Floats, of: Floats, among: Floats, known: Consistent, shown: float | None = None, z: float = _Z
+) -> Estimate | None:
     """One weighted sum of counts over another: every share r for which `of - r among` is within its noise of zero.
 
     (Fieller 1954, "Some problems in interval estimation"; the set is an interval where `among` is positive for sure.)
+
+    Args:
+        shown: the value that is told, where it is not the plain ratio; the interval holds it too.
+        z: how many standard deviations the interval reaches.
     """
     total = float(among @ part)
     if total < LEAST + _Z * math.sqrt(known.variance_of(among)):
         return None
-    shares = np.linspace(0.0, 1.0, 2001)
-    gap = float(of @ part) - shares * total
-    spread = np.array([known.variance_of(of - share * among) for share in shares])
-    inside = shares[gap**2 <= _Z**2 * spread]
-    value = min(max(float(of @ part) / total, 0.0), 1.0)
+    above, below = known.variance_of(of), known.variance_of(among)
+    both = (above + below - known.variance_of(of - among)) / 2  # their covariance
+    gap = float(of @ part) - _SHARES * total
+    inside = _SHARES[gap**2 <= z**2 * (above - 2 * _SHARES * both + _SHARES**2 * below)]
+    value = min(max(float(of @ part) / total if shown is None else shown, 0.0), 1.0)
     low, high = (float(inside[0]), float(inside[-1])) if len(inside) else (value, value)
     return Estimate(value, min(low, value), max(high, value))
+
+
+def differing(vectors: Sequence[NDArray[Any]], layout: Sequence[Histogram], *, variance: float) -> tuple[str, ...]:
+    """Columns of which two hospitals surely have different shares: any of them is wrong in 5 % of studies at most.
+
+    Intervals so wide that all of all hospitals hold together (Bonferroni) must lie apart.
+    """
+    tests = len(vectors) * sum(histogram.cells for histogram in layout)
+    z = NormalDist().inv_cdf(1.0 - 0.025 / tests) if tests else 0.0
+    everybody = [consistent(vector, layout, variance=variance) for vector in vectors]
+    return tuple(h.column.name for n, h in enumerate(layout) if _lie_apart(everybody, n, z))
+
+
+def _lie_apart(everybody: Sequence[Consistent], number: int, z: float) -> bool:
+    for cell in np.eye(len(everybody[0].histograms[number])):
+        parts = [(known.histograms[number], known) for known in everybody]
+        shares = [found for part, known in parts if (found := _share(part, cell, np.ones(len(part)), known, z=z))]
+        if shares and max(share.low for share in shares) > min(share.high for share in shares):
+            return True
+    return False
 
 
 def not_negative(part: Floats, total: float) -> Floats:
