@@ -71,7 +71,7 @@ def key_figures(run: Run) -> list[tuple[str, str, str]]:
     first = ("Patients, about", f"{patients.value:,.0f}", f"{_range(patients)}, 95 % interval")
     if not found.outcome:
         return [first, ("Columns", f"{len(found.columns):,}", f"at {hospitals(len(found.sites))}")]
-    outcome, name = found.together.outcome, capital(_outcome_name(run, found))
+    outcome, name = found.together.outcome, _outcome_name(run, found)
     if outcome is None:
         return [first, (name, NONE, HIDDEN)]
     spread = f"{share(outcome.low)} to {share(outcome.high)}, 95 % interval"
@@ -111,8 +111,7 @@ def _patients_reading(run: Run) -> str:
         return (
             f"At {'the hospital' if len(found.sites) == 1 else 'every hospital'}, patients are seen through the noise."
         )
-    verb = "is" if len(hidden) == 1 else "are"
-    return f"{capital(listed(hidden, of=len(found.sites)))} {verb} too small to be seen through so much noise."
+    return f"Too small to be seen through so much noise: {listed(hidden, of=len(found.sites))}."
 
 
 def _is_hidden(figures: Figures) -> bool:
@@ -139,7 +138,7 @@ def _patients(run: Run) -> Iterable[Html | None]:
         cells = [name, count(run.total("patients_announced") if name == ALL else announced.get(name))]
         cells.append(_count(figures.patients))
         rows.append([*cells, *([_share(figures.outcome)] if found.outcome else [])])
-    outcome = [capital(_outcome_name(run, found))] if found.outcome else []
+    outcome = [_outcome_name(run, found)] if found.outcome else []
     headings = ["Hospital", "Announced", "Patients", *outcome]
     title = "Patients, with 95 % intervals"
     return [
@@ -232,7 +231,7 @@ def _spread(run: Run) -> Iterable[Html | None]:
 def _left_out(rows: dict[str, Figures], seen: dict[str, Figures], shown: dict[str, Figures]) -> str:
     """Why hospitals are not drawn."""
     hidden, further = [name for name in rows if name not in seen], len(seen) - len(shown)
-    parts = [f"{capital(listed(hidden))}, {HIDDEN}"] if hidden else []
+    parts = [f"{listed(hidden)}, {HIDDEN}"] if hidden else []
     parts += [f"{plural(further, 'hospital')} smaller than those above"] if further else []
     return f"Not drawn: {'; '.join(parts)}. The table has every count."
 

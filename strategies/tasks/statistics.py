@@ -303,8 +303,9 @@ def differing(vectors: Sequence[NDArray[Any]], layout: Sequence[Histogram], *, v
 
     Intervals so wide that all of all hospitals hold together (Bonferroni) must lie apart.
     """
-    tests = len(vectors) * sum(histogram.cells for histogram in layout)
-    z = NormalDist().inv_cdf(1.0 - 0.025 / tests) if tests else 0.0
+    if not vectors:
+        return ()
+    z = NormalDist().inv_cdf(1.0 - 0.025 / (len(vectors) * sum(histogram.cells for histogram in layout)))
     everybody = [consistent(vector, layout, variance=variance) for vector in vectors]
     return tuple(h.column.name for n, h in enumerate(layout) if _lie_apart(everybody, n, z))
 
