@@ -223,6 +223,7 @@ def _opened(config: SiteConfig, audit: "Audit", message: str) -> str:
     """One message that left, for people: every field, every array with its first values."""
     import numpy as np
 
+    from configs import wire
     from strategies.messages import from_frame, read
     from strategies.tasks.shapes import arrays_of
 
@@ -231,12 +232,26 @@ def _opened(config: SiteConfig, audit: "Audit", message: str) -> str:
     lines = [f"{outgoing.message}: {frame.form}, sha256 {frame.sha256}, as the journal says"]
     lines += [f"  {name}: {value}" for name, value in frame.fields.items()]
     if frame.arrays:
-        expected = arrays_of(frame.form, _find(_admissions(config), outgoing.study).study)
+        study = _find(_admissions(config), outgoing.study).study
+        expected = arrays_of(frame.form, study)
         arrays = read(frame.form, from_frame(frame.form, frame, expected), expected).arrays
+        if frame.form == "statistics reply":
+            return "\n".join([*lines, *_counts(study, arrays[wire.COUNTS].tolist())])
         for name, array in arrays.items():
             values = np.array2string(array.ravel(), precision=4, threshold=16, edgeitems=6, max_line_width=WIDTH)
             lines.append(f"  {name} {list(array.shape)} {array.dtype}: {values}")
     return "\n".join(lines)
+
+
+def _counts(study: "Study", counts: "list[float]") -> list[str]:
+    """The noisy counts that left, column by column."""
+    from strategies.tasks.statistics import layout_of
+
+    lines, left = ["  counts of patients, noise included:"], iter(counts)
+    for histogram in layout_of(study):
+        shown = ", ".join(f"{label} {next(left):.0f}" for label in histogram.labels)
+        lines.append(f"  {histogram.column.name}: {shown}")
+    return lines
 
 
 def _journal(arguments: argparse.Namespace) -> int:

@@ -106,6 +106,7 @@ class StatisticsPlan:
     epsilon: float
     sites: tuple[SiteView, ...]
     notes: tuple[str, ...]
+    has_rate: bool = True  # whether the target has two values, so that there is a share with the outcome
 
 
 def plan_statistics(study: Study) -> StatisticsPlan:
@@ -121,7 +122,8 @@ def plan_statistics(study: Study) -> StatisticsPlan:
     if len(views) > 1:
         views.append(_view(study, ALL, sum(sizes.values()), plan, len(views)))
     notes = tuple(_notes(study, plan, counted))
-    return StatisticsPlan(study.name, noise, plan.noise_multiplier, plan.epsilon(), tuple(views), notes)
+    has_rate = len(study.task.classes) == 2
+    return StatisticsPlan(study.name, noise, plan.noise_multiplier, plan.epsilon(), tuple(views), notes, has_rate)
 
 
 def _sizes(study: Study) -> tuple[dict[str, int], bool]:

@@ -26,7 +26,8 @@ def print_plan(plan: StatisticsPlan, *, as_json: bool = False) -> None:
     for view in plan.sites:
         if view.site == ALL:
             table.add_section()
-        share = HIDDEN if view.share is None else f"± {100 * view.share:.0f} %"
+        hidden = HIDDEN if plan.has_rate else "-"
+        share = hidden if view.share is None else f"± {100 * view.share:.0f} %"
         table.add_row(view.site, f"{view.patients}", f"{view.hidden:.0f}", f"± {view.total:.0f}", share)
     console.print(table)
     for view in plan.sites:
@@ -39,18 +40,19 @@ def print_plan(plan: StatisticsPlan, *, as_json: bool = False) -> None:
 def print_statistics(metrics: Mapping[str, Any]) -> None:
     """Patients, outcome and unknown values of each hospital and of all, with intervals; the rest is in the report."""
     console, found = _console(), metrics["statistics"]
+    if found is None:
+        console.print(f"{metrics['outcome']}: no statistics; {metrics['why']}", highlight=False)
+        return
     rows = {**found["sites"], ALL: found["together"]}
-    outcome = f"{metrics['task']['target']} = {found['outcome']}" if found["outcome"] else "outcome"
-    table = _table(
-        f"{metrics['study']}: noise of {found['noise']:.1f} patients in each count, 95 % interval",
-        ("hospital", "patients", outcome, "epsilon"),
-    )
+    rate = [f"{metrics['task']['target']} = {found['outcome']}"] if found["outcome"] else []
+    title = f"{metrics['study']}: noise of {found['noise']:.1f} patients in each count, 95 % interval"
+    table = _table(title, ("hospital", "patients", *rate, "epsilon"))
     spent = {site["site"]: site["epsilon"] for site in metrics["sites"]}
     for name, figures in rows.items():
         if name == ALL:
             table.add_section()
         epsilon = "-" if spent.get(name) is None else f"{spent[name]:.2f}"
-        table.add_row(name, _count(figures["patients"]), _share(figures["outcome"]), epsilon)
+        table.add_row(name, _count(figures["patients"]), *([_share(figures["outcome"])] if rate else []), epsilon)
     console.print(table)
     unknown = _table("share of patients of whom it is unknown", ("column", *rows))
     for column in found["columns"]:

@@ -49,7 +49,7 @@ def read_metrics(run: Path) -> dict[str, Any]:
 def print_run(run: Path) -> int:
     """The run's table and where its files are; 1 for an incomplete study."""
     metrics = read_metrics(run)
-    (print_statistics if metrics.get("statistics") else print_table)(metrics)
+    (print_statistics if "statistics" in metrics else print_table)(metrics)
     _console().print(f"report  {_short(run / 'report.html')}", highlight=False, soft_wrap=True)
     return 0 if metrics["outcome"] == "COMPLETE" else 1
 

@@ -32,7 +32,7 @@ from server.reporting.words import (
 
 ALL = "all together"
 HIDDEN = "hidden by the noise"
-DRAWN = 9  # hospitals that have room in a drawing; all are in the table
+DRAWN, COLUMNS = 9, 60  # hospitals, and columns, that have room in drawings; all are in the table
 ROW, HEAD = 19.0, 26.0  # heights: of a value, of what stands above a line of panels
 ANCHORS = {0.0: None, 1.0: "end"}  # of ticks at a panel's edges, so that those of its neighbours keep clear
 WIDE_PANELS, NARROW_PANELS = 5, 2  # side by side
@@ -222,18 +222,19 @@ def _spread(run: Run) -> Iterable[Html | None]:
     seen = {name: figures for name, figures in rows.items() if not _is_hidden(figures)}
     shown = dict(list(seen.items())[: DRAWN + 1])
     return [
-        *(_column(n, column, shown) for n, column in enumerate(found.columns, 1) if shown),
-        el("p", _left_out(rows, seen, shown), class_="note") if len(shown) < len(rows) else None,
+        *(_column(n, column, shown) for n, column in enumerate(found.columns[:COLUMNS], 1) if shown),
+        el("p", note, class_="note") if (note := _left_out(found, rows, seen, shown)) else None,
         folded("Every count as a table", _table(found, rows)),
     ]
 
 
-def _left_out(rows: dict[str, Figures], seen: dict[str, Figures], shown: dict[str, Figures]) -> str:
-    """Why hospitals are not drawn."""
+def _left_out(found: Statistics, rows: dict[str, Figures], seen: dict[str, Figures], shown: dict[str, Figures]) -> str:
+    """What is not drawn, and why."""
     hidden, further = [name for name in rows if name not in seen], len(seen) - len(shown)
     parts = [f"{listed(hidden)}, {HIDDEN}"] if hidden else []
     parts += [f"{plural(further, 'hospital')} smaller than those above"] if further else []
-    return f"Not drawn: {'; '.join(parts)}. The table has every count."
+    parts += [f"{plural(len(found.columns) - COLUMNS, 'further column')}"] if len(found.columns) > COLUMNS else []
+    return f"Not drawn: {'; '.join(parts)}. The table has every count." if parts else ""
 
 
 def _column(number: int, column: Column, rows: dict[str, Figures]) -> Html:

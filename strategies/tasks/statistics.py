@@ -50,7 +50,8 @@ _Z = 1.959964  # 97.5 % of the normal distribution
 _FAR = 8.0  # standard deviations: none of 1,000 honest counts in a billion releases lies beyond
 _ANNOUNCED = 2.0  # how far beyond an announced number, which is round and may be old, a hospital may be
 MOST_PATIENTS = 1e9  # where the study announces no number
-_SHARES = np.linspace(0.0, 1.0, 2001)  # where the equation of a share is looked at
+_STEP = 5e-4
+_SHARES = np.arange(2001) * _STEP  # where the equation of a share is looked at
 LEAST = 2.0  # patients that must be there for sure before a share of them is told
 
 
@@ -97,14 +98,10 @@ def places(table: Table, study: Study) -> Encoded:
     """
     people = len(table.keys)
     columns = []
+    values = {**table.numbers, **table.categories, study.task.target: table.target}
     for histogram in layout_of(study):
         column = histogram.column
-        if column.name == study.task.target and column not in study.features:
-            found = table.target
-        elif column.type == "number":
-            found = table.numbers[column.name]
-        else:
-            found = table.categories[column.name].astype(np.float64)
+        found = values[column.name].astype(np.float64)
         known = found >= 0 if column.values else ~np.isnan(found)
         of = _most_frequent if column.values else _binned_mean
         columns.append(of(found[known], table.patients[known], people, histogram))
@@ -294,7 +291,9 @@ def _share(
     gap = float(of @ part) - _SHARES * total
     inside = _SHARES[gap**2 <= z**2 * (above - 2 * _SHARES * both + _SHARES**2 * below)]
     value = min(max(float(of @ part) / total if shown is None else shown, 0.0), 1.0)
-    low, high = (float(inside[0]), float(inside[-1])) if len(inside) else (value, value)
+    if not len(inside):
+        return Estimate(value, value, value)
+    low, high = max(0.0, float(inside[0]) - _STEP), min(1.0, float(inside[-1]) + _STEP)  # rounded outwards
     return Estimate(value, min(low, value), max(high, value))
 
 

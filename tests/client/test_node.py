@@ -17,6 +17,7 @@ import pytest
 from flwr.app import Message, RecordDict
 from flwr.cli.build import build_fab_from_files
 
+from client.cli import _opened
 from client.fleet import Incoming
 from client.ledger import Ledger
 from client.node import Node
@@ -515,6 +516,10 @@ def test_statistics_leave_once_and_the_same_question_has_the_same_answer(lille: 
     assert after == pytest.approx(0.5, abs=1e-3)
     lille.count(counted)
     assert lille.answer(counted, "statistics reply") == first
+    (sent,) = [o for o in lille.node._audit.outgoing() if o.form == "statistics reply"][:1]
+    shown = _opened(lille.config, lille.node._audit, sent.message).splitlines()
+    assert [line.split(":")[0].strip() for line in shown[-3:]] == ["age", "sex", "disease"]
+    assert all(label in shown[-1] for label in ("0 ", "1 ", "unknown "))
     aside = [(path, path.read_bytes()) for path in lille.left() if Frame.decode(path.read_bytes()) == first]
     for path, _ in aside:  # an outbox that somebody cleared is no way to a second draw
         path.unlink()
