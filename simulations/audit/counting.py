@@ -154,7 +154,7 @@ class _Auditor:
         largest = worst / self.plan.clip_norm
         found = "a patient of the hospital" if who.startswith("patient ") else who
         return Part.of(
-            "sensitivity",
+            "counts",
             "Can one patient move the counts by more than the noise is scaled by?",
             f"{largest:.4f} of the norm at most",
             f"{len(moves)} neighbours; the largest move was by {found}",

@@ -37,11 +37,12 @@ FORM = "statistics reply"
 
 
 def written(folder: Path, rows: int = 60) -> DataSource:
-    """A hospital's file: some ages and outcomes are empty, one age is beyond its range."""
+    """A hospital's file: some ages, sexes and outcomes are empty, one age is beyond its range."""
     lines = ["id,age,sex,disease"]
     for n in range(rows):
         age = "" if n % 10 == 0 else 130 if n == 1 else 20 + n
-        lines.append(f"p{n},{age},{'male' if n % 3 else 'female'},{'' if n % 7 == 0 else n % 2}")
+        sex = "" if n % 11 == 10 else "male" if n % 3 else "female"
+        lines.append(f"p{n},{age},{sex},{'' if n % 7 == 0 else n % 2}")
     path = folder / "patients.csv"
     path.write_text("\n".join(lines) + "\n")
     return DataSource("csv", path)
@@ -210,7 +211,10 @@ def test_an_empty_cell_is_unknown_although_the_study_lists_no_code_for_it(tmp_pa
     chosen = counting()
     table = read_table(written(tmp_path), chosen)
     assert np.isnan(table.numbers["age"]).sum() == 6
+    assert (table.categories["sex"] == -1).sum() == 5
     assert (table.target == -1).sum() == 9
+    found = counts(load_patients(written(tmp_path), chosen, "lille").train.x, layout_of(chosen))
+    assert [found[5], found[8], found[11]] == [6, 5, 9]
 
 
 def test_the_same_file_is_refused_where_a_model_is_trained(tmp_path: Path) -> None:

@@ -186,9 +186,7 @@ def failed(done: Audit) -> set[str]:
 @pytest.mark.parametrize("seed", [None, 1])
 def test_an_audit_of_a_healthy_study_passes(seed: int | None) -> None:
     done = audited(seed=seed)
-    assert {part.key: part.verdict for part in done.parts} == dict.fromkeys(
-        ("residual", "sensitivity", "ledger"), "passed"
-    )
+    assert {part.key: part.verdict for part in done.parts} == dict.fromkeys(("residual", "counts", "ledger"), "passed")
 
 
 def test_an_audit_leaves_a_page_and_knows_a_runs_ledgers(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -301,4 +299,4 @@ def test_an_audit_finds_rows_that_count_as_patients(monkeypatch: pytest.MonkeyPa
         )
 
     monkeypatch.setattr(under_test, "places", by_row)
-    assert failed(audited()) == {"sensitivity"}
+    assert failed(audited()) == {"counts"}
