@@ -3,7 +3,7 @@
 Every figure is from counts with noise; whiskers are 95 % intervals, which the noise is all of.
 
 >>> [section.key for section in SECTIONS]
-['patients', 'spread', 'privacy', 'left', 'check']
+['patients', 'spread', 'unknown', 'privacy', 'left', 'check']
 """
 
 from collections.abc import Iterable, Sequence
@@ -321,6 +321,37 @@ def _table(found: Statistics, rows: dict[str, Figures]) -> Html:
     return table(["Column", "Value", *rows], lines, "Patients, with 95 % intervals", len(rows))
 
 
+# How much is unknown?
+
+
+def _unknown_reading(run: Run) -> str:
+    found = run.statistics
+    known = {} if found is None else {c.name: found.together.columns[c.name].shares[-1] for c in found.columns}
+    seen = {name: share for name, share in known.items() if share is not None}
+    if not seen:
+        return "The noise hides how much is unknown."
+    name = max(seen, key=lambda name: seen[name].value)
+    return f"Most is unknown of {name}: {_share(seen[name])} of all patients."
+
+
+def _unknown_about(run: Run) -> str:
+    return (
+        "The share of patients of whom a column says nothing, or a code that the study lists for it. Of a patient with "
+        "many rows a column is unknown if no row has it."
+    )
+
+
+def _unknown(run: Run) -> Iterable[Html | None]:
+    found, rows = run.statistics, _rows(run)
+    if found is None:
+        return []
+    lines = [
+        [column.name, *(_share(figures.columns[column.name].shares[-1]) for figures in rows.values())]
+        for column in found.columns
+    ]
+    return [table(["Column", *rows], lines, "Share of patients of whom it is unknown, with 95 % intervals", len(rows))]
+
+
 # The rest, as of any study
 
 
@@ -379,6 +410,7 @@ _LEFT = next(section for section in sections.SECTIONS if section.key == "left")
 SECTIONS: Sequence[Section] = (
     Section("patients", "Patients", "Who are the patients?", _patients_reading, _patients_about, _patients),
     Section("spread", "Columns", "How are they spread?", _spread_reading, _spread_about, _spread),
+    Section("unknown", "Unknown", "How much is unknown?", _unknown_reading, _unknown_about, _unknown),
     Section("privacy", "Privacy", "How are patients protected?", readings.privacy, _privacy_about, _privacy),
     _LEFT,
     Section("check", "Checks", "How can this be checked?", _check_reading, _check_about, _check),

@@ -209,6 +209,19 @@ def test_the_report_says_who_is_hidden_and_who_is_seen(tmp_path: Path) -> None:
         assert label in text
 
 
+def test_the_report_says_what_is_unknown(tmp_path: Path) -> None:
+    study = counting(privacy={"mode": "local", "epsilon": 8.0, "delta": 1e-5})
+
+    def half_without_age(message: Message, vector: Vector) -> Replies:
+        vector[:6] = [*(vector[:5] / 2), vector[:5].sum() / 2]
+        return honestly(message, np.rint(vector))
+
+    finished(tmp_path, study, lille=Counts(study, "lille", half_without_age))
+    text = words((tmp_path / "report.html").read_text())
+    assert "Most is unknown of age: 21 % (" in text
+    assert "Share of patients of whom it is unknown" in text
+
+
 def test_hospitals_that_surely_differ_are_named_by_column(tmp_path: Path) -> None:
     study = counting(privacy={"mode": "local", "epsilon": 8.0, "delta": 1e-5})
     finished(tmp_path, study, lyon=Counts(study, "lyon", share=0.1))

@@ -317,7 +317,7 @@ def honest() -> NDArray[np.float32]:
 
 
 @pytest.mark.parametrize(
-    "cell", [math.nan, math.inf, -math.inf, 1e30, 1e7, -1e30, -90.0, 0.5, 300.0], ids=lambda cell: f"{cell:g}"
+    "cell", [math.nan, math.inf, -math.inf, 1e30, 1e7, -1e30, -90.0, 0.5, 1300.0], ids=lambda cell: f"{cell:g}"
 )
 def test_a_count_that_cannot_be_is_refused_without_being_told(cell: float) -> None:
     spoilt = honest()
@@ -336,11 +336,11 @@ def test_columns_of_different_patients_are_refused() -> None:
 
 def test_many_more_patients_than_were_announced_are_refused() -> None:
     with pytest.raises(WireError, match="no more patients"):
-        require_plausible(honest() * 5, LAYOUT, SIGMA, 100)
+        require_plausible(honest() * 20, LAYOUT, SIGMA, 100)
 
 
 def test_an_announced_number_may_be_round_and_old() -> None:
-    require_plausible(honest(), LAYOUT, 0.3, 60)
+    require_plausible(honest(), LAYOUT, 0.3, 10)
 
 
 def test_honest_noise_is_never_refused() -> None:
