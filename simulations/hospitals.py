@@ -45,7 +45,7 @@ class Hospitals:
     def site(self, name: str) -> Site:
         """One hospital, made at first use."""
         if name not in self._sites:
-            trainer = _trainer(task_of(self.study)) if self.study.trains else None
+            trainer = _trainer(task_of(self.study))
             self._sites[name] = Site(
                 name,
                 self.study,
@@ -113,5 +113,6 @@ def load_all(study: Study) -> dict[str, Patients]:
 
 
 @lru_cache(maxsize=4)
-def _trainer(task: TabularTask) -> Trainer:
-    return Trainer(task)
+def _trainer(task: TabularTask) -> Trainer | None:
+    """None where nothing is trained."""
+    return Trainer(task) if task.parameters else None

@@ -74,7 +74,7 @@ def key_figures(run: Run) -> list[tuple[str, str, str]]:
     outcome, name = found.together.outcome, _outcome_name(run, found)
     if outcome is None:
         return [first, (name, NONE, HIDDEN)]
-    spread = f"{share(outcome.low)} to {share(outcome.high)}, 95 % interval"
+    spread = f"{_shares(outcome)}, 95 % interval"
     return [first, (name, share(outcome.value), spread)]
 
 
@@ -87,7 +87,16 @@ def _range(found: Estimate) -> str:
 
 
 def _share(found: Estimate | None) -> str:
-    return HIDDEN if found is None else f"{share(found.value)} ({share(found.low)} to {share(found.high)})"
+    return HIDDEN if found is None else f"{share(found.value)} ({_shares(found)})"
+
+
+def _shares(found: Estimate) -> str:
+    return f"{100 * found.low:.0f} to {share(found.high)}"
+
+
+def _cell(found: Estimate | None) -> str:
+    """A share in a table, where there is little room."""
+    return "hidden" if found is None else _share(found)
 
 
 def _rows(run: Run) -> dict[str, Figures]:
@@ -137,7 +146,7 @@ def _patients(run: Run) -> Iterable[Html | None]:
     for name, figures in _rows(run).items():
         cells = [name, count(run.total("patients_announced") if name == ALL else announced.get(name))]
         cells.append(_count(figures.patients))
-        rows.append([*cells, *([_share(figures.outcome)] if found.outcome else [])])
+        rows.append([*cells, *([_cell(figures.outcome)] if found.outcome else [])])
     outcome = [_outcome_name(run, found)] if found.outcome else []
     headings = ["Hospital", "Announced", "Patients", *outcome]
     title = "Patients, with 95 % intervals"
@@ -346,7 +355,7 @@ def _unknown(run: Run) -> Iterable[Html | None]:
     if found is None:
         return []
     lines = [
-        [column.name, *(_share(figures.columns[column.name].shares[-1]) for figures in rows.values())]
+        [column.name, *(_cell(figures.columns[column.name].shares[-1]) for figures in rows.values())]
         for column in found.columns
     ]
     return [table(["Column", *rows], lines, "Share of patients of whom it is unknown, with 95 % intervals", len(rows))]
