@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from builders import context, counting, message, patients, same_bits, study
+from builders import context, counting, message, patients, random_arrays, same_bits, study
 from flwr.app import Message
 
 import client.site
@@ -141,6 +141,16 @@ def test_a_tiny_epsilon_gives_much_noise_and_none_that_is_not_finite(tmp_path: P
     found = Hospital(tmp_path, chosen).site.statistics()["counts"]
     assert np.isfinite(found).all()
     assert 100 < found.std() < 1500
+
+
+def test_the_training_that_follows_on_the_same_patients_is_let_in_and_costs_less_than_the_sum(tmp_path: Path) -> None:
+    hospital = Hospital(tmp_path, cap=Budget(8.0, 1e-6))
+    hospital.site.statistics()
+    trained = Site("lille", study(), patients(70), hospital.ledger, seeded=False)
+    for number in (1, 2, 3):
+        trained.fit(number, random_arrays(trained.parameters))
+    assert trained.plan is not None
+    assert trained.plan.epsilon() < hospital.ledger.spent("lille", delta=DELTA) < trained.plan.epsilon() + 0.2
 
 
 # What is refused
