@@ -59,7 +59,9 @@ def print_statistics(metrics: Mapping[str, Any]) -> None:
         cells = (_share(figures["columns"][column["name"]]["shares"][-1]) for figures in rows.values())
         unknown.add_row(column["name"], *cells)
     console.print(unknown)
-    console.print(f"{HIDDEN}: the noise does not say for sure that there are two patients.", style="dim")
+    console.print("95 % each: of twenty intervals one misses.", style="dim", highlight=False)
+    if any(column["shares"][-1] is None for figures in rows.values() for column in figures["columns"].values()):
+        console.print(f"{HIDDEN}: the noise does not say for sure that there are two patients.", style="dim")
     for site, why in found["missing"].items():
         console.print(f"{site} released nothing: {why}", highlight=False)
     console.print(f"\n{metrics['outcome']}, {metrics['seconds']:.1f} s")

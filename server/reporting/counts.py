@@ -218,8 +218,8 @@ def _spread_reading(run: Run) -> str:
 
 def _spread_about(run: Run) -> str:
     return (
-        "A bar is the share of a hospital's patients, its whisker the 95 % interval. Where a whisker reaches 0, there "
-        "may be nobody. Values beyond a column's public range are counted in its first or last bin."
+        "A bar is the share of a hospital's patients, its whisker the 95 % interval: of twenty, one misses. Where a "
+        "whisker reaches 0, there may be nobody. Values beyond a column's public range are in its first or last bin."
     )
 
 

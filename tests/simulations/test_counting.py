@@ -149,6 +149,34 @@ def test_at_a_tiny_epsilon_everybody_is_too_small(tmp_path: Path, capsys: pytest
     assert all("too small to be seen" in site["verdict"] and site["share"] is None for site in sites)
 
 
+def test_without_announced_sizes_the_noise_is_the_same_and_the_plan_says_where_it_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = written(tmp_path, cohort={})
+    assert cli.main(["plan", str(study)]) == 0
+    said = capsys.readouterr().out
+    assert "noise of 23.3 patients" in " ".join(said.split())
+    assert "no cohort is announced" in said
+    metrics = simulated(tmp_path / "runs", study)
+    assert metrics["statistics"]["noise"] == pytest.approx(23.32, abs=0.01)
+    assert metrics["sites"][0]["patients_announced"] is None
+
+
+def test_a_target_that_is_a_number_has_no_rate_but_a_plan_a_table_and_a_report(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    document = read_yaml(written(tmp_path))
+    del document["features"]["age"]
+    task = {"type": "statistics", "target": "age", "range": [20, 90], "unit": "years", "bins": 4}
+    study = written(tmp_path, task=task, features=document["features"])
+    assert cli.main(["plan", str(study)]) == 0
+    metrics = simulated(tmp_path / "runs", study)
+    assert metrics["statistics"]["columns"][-1]["labels"][0] == "20 to 37.5"
+    assert metrics["statistics"]["together"]["outcome"] is None
+    assert " = " not in capsys.readouterr().out
+    assert "age = " not in (tmp_path / "runs" / "latest" / "report.html").read_text()
+
+
 def test_a_plan_reads_no_data(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("simulations.statistics.read_table", lambda *_: pytest.fail("data were read"))
     assert len(plan_statistics(load_study(PRESET)).sites) == 5
