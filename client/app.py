@@ -1,4 +1,4 @@
-"""The hospital's Flower ClientApp: three handlers that read like the protocol.
+"""The hospital's Flower ClientApp: four handlers that read like the protocol.
 
 `make_app` is given a way to find the hospital that a message is for: the simulator has many in one process, a node has
 one. Nothing else differs between a simulation and a deployment.
@@ -56,6 +56,7 @@ def make_app(site_of: SiteOf, on_error: OnError = log_error) -> ClientApp:
     app.query("hello")(guarded(hello))
     app.train()(guarded(train))
     app.evaluate()(guarded(evaluate))
+    app.query("statistics")(guarded(statistics))
     return app
 
 
@@ -89,3 +90,11 @@ def evaluate(message: Message, site: Site) -> Message:
         raise WireError("evaluate: expected the study that this hospital approved, found another one")
     histogram = site.evaluate(request.arrays)
     return egress.reply(message, "evaluate reply", {}, histogram, arrays_of("evaluate reply", site.study))
+
+
+def statistics(message: Message, site: Site) -> Message:
+    """Once, in a study that trains nothing: how many patients have each value of each column, with noise."""
+    request = read("statistics", message.content)
+    if request.fields["study_sha256"] != site.study.sha256:
+        raise WireError("statistics: expected the study that this hospital approved, found another one")
+    return egress.reply(message, "statistics reply", {}, site.statistics(), arrays_of("statistics reply", site.study))

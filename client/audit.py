@@ -16,7 +16,8 @@ from configs.frame import Frame
 from configs.journal import Journal, Record, read
 from strategies.keys import SigningKey, verify
 
-ANSWERS = ("train reply", "evaluate reply")  # sent again if asked again; refusals are not: things may have changed
+# Sent again if asked again; refusals are not: things may have changed.
+ANSWERS = ("train reply", "evaluate reply", "statistics reply")
 
 
 @dataclass(frozen=True, slots=True)

@@ -183,7 +183,7 @@ def _ledger(arguments: argparse.Namespace) -> int:
     if not config.ledger.exists():
         print("nothing is spent yet")
         return 0
-    ledger, names = _open_ledger(config), {a.sha256: a.name for a in _admissions(config).all()}
+    ledger, known = _open_ledger(config), {a.sha256: a for a in _admissions(config).all()}
     studies = ledger.studies()
     for dataset in dict.fromkeys(dataset for dataset, *_ in studies):
         spent = ledger.spent(dataset, delta=policy.delta)
@@ -192,10 +192,12 @@ def _ledger(arguments: argparse.Namespace) -> int:
             f"{policy.max_epsilon:g} ({PER_PATIENT}, delta {policy.delta:g}, all studies together)"
         )
         for _, study, rounds, lost in (row for row in studies if row[0] == dataset):
+            name, trains = (known[study].name, known[study].study.trains) if study in known else ("?", True)
+            what = f"{rounds} rounds" if trains else "its statistics"
             evaluated = " and the evaluation" if ledger.booked(dataset, study, EVALUATION) else ""
             own = ledger.spent(dataset, delta=policy.delta, study=study)
             note = f", {lost} of them begun and lost: they count" if lost else ""
-            print(f"  {names.get(study, '?')} {study[:12]}: epsilon {own:.3f}, {rounds} rounds{evaluated}{note}")
+            print(f"  {name} {study[:12]}: epsilon {own:.3f}, {what}{evaluated}{note}")
     if not studies:
         print("nothing is spent yet")
     return 0
@@ -222,6 +224,7 @@ def _opened(config: SiteConfig, audit: "Audit", message: str) -> str:
     """One message that left, for people: every field, every array with its first values."""
     import numpy as np
 
+    from configs import wire
     from strategies.messages import from_frame, read
     from strategies.tasks.shapes import arrays_of
 
@@ -230,12 +233,26 @@ def _opened(config: SiteConfig, audit: "Audit", message: str) -> str:
     lines = [f"{outgoing.message}: {frame.form}, sha256 {frame.sha256}, as the journal says"]
     lines += [f"  {name}: {value}" for name, value in frame.fields.items()]
     if frame.arrays:
-        expected = arrays_of(frame.form, _find(_admissions(config), outgoing.study).study)
+        study = _find(_admissions(config), outgoing.study).study
+        expected = arrays_of(frame.form, study)
         arrays = read(frame.form, from_frame(frame.form, frame, expected), expected).arrays
+        if frame.form == "statistics reply":
+            return "\n".join([*lines, *_counts(study, arrays[wire.COUNTS].tolist())])
         for name, array in arrays.items():
             values = np.array2string(array.ravel(), precision=4, threshold=16, edgeitems=6, max_line_width=WIDTH)
             lines.append(f"  {name} {list(array.shape)} {array.dtype}: {values}")
     return "\n".join(lines)
+
+
+def _counts(study: "Study", counts: "list[float]") -> list[str]:
+    """The noisy counts that left, column by column."""
+    from strategies.tasks.statistics import layout_of
+
+    lines, left = ["  counts of patients, noise included:"], iter(counts)
+    for histogram in layout_of(study):
+        shown = ", ".join(f"{label} {next(left):.0f}" for label in histogram.labels)
+        lines.append(f"  {histogram.column.name}: {shown}")
+    return lines
 
 
 def _journal(arguments: argparse.Namespace) -> int:
@@ -256,9 +273,7 @@ def page(config: SiteConfig, admission: "Admission") -> str:
         ("reads", _columns(study)),
         ("never reads", "any other column of the file"),
         ("from", _source(config, study)),
-        ("learns", f"{study.task.type} {study.task.target!r} with a {study.model.name} model"),
-        ("rounds", f"{study.training.rounds}, with at least {study.training.quorum} hospitals in each"),
-        ("leaves", _leaving(config, study)),
+        *(_training(config, study) if study.trains else _statistics(study)),
         ("privacy", _privacy(config, study)),
         ("budget", _budget(config, study)),
         ("digest", admission.sha256),
@@ -272,6 +287,38 @@ def page(config: SiteConfig, admission: "Admission") -> str:
     short = admission.sha256[:12]
     lines.append(f"\n    archipel-site approve {short}    or    archipel-site refuse {short} --why REASON\n")
     return "\n".join(lines)
+
+
+def _training(config: SiteConfig, study: "Study") -> list[tuple[str, str]]:
+    return [
+        ("learns", f"{study.task.type} {study.task.target!r} with a {study.model.name} model"),
+        ("rounds", f"{study.training.rounds}, with at least {study.training.quorum} hospitals in each"),
+        ("leaves", _leaving(config, study)),
+    ]
+
+
+def _statistics(study: "Study") -> list[tuple[str, str]]:
+    """What a study that trains nothing asks, and what would leave."""
+    from strategies.privacy.plan import statistics_plan
+    from strategies.tasks.shapes import cells_of
+    from strategies.tasks.statistics import standard_deviation
+
+    columns, cells = len(study.counted), cells_of(study)
+    noise = standard_deviation(statistics_plan(study))
+    return [
+        ("learns", "nothing: no model is trained; patients are counted, so that a study can be planned"),
+        (
+            "counts",
+            f"how many patients have each value of each column above ({study.task.bins} equal parts of a "
+            "number's range), and of how many it is unknown",
+        ),
+        (
+            "leaves",
+            f"once, {cells} noisy counts of {columns} columns ({4 * cells:,} bytes): one patient changes one "
+            f"count of each column by 1, noise of standard deviation {noise:.1f} patients is added to each; "
+            "once, this hospital's name and the study's digest. No row, no exact count.",
+        ),
+    ]
 
 
 def _columns(study: "Study") -> str:
@@ -333,6 +380,11 @@ def _privacy(config: SiteConfig, study: "Study") -> str:
         allowed = "which site.yaml allows" if config.policy.allow_privacy_none else "which site.yaml does NOT allow"
         return f"NONE: the model's numbers leave without noise, {allowed} (policy.allow_privacy_none)"
     privacy = study.privacy
+    if not study.trains:
+        return (
+            f"differential privacy in this hospital: epsilon {privacy.epsilon:g} at delta {privacy.delta:g} per "
+            "patient, add or remove one, for everything that leaves; asked again, this hospital sends the same counts"
+        )
     return (
         f"differential privacy in this hospital: epsilon {privacy.epsilon:g} at delta {privacy.delta:g} {PER_PATIENT}, "
         f"for the whole {'training' if study.evaluation.release else 'study'}; each patient's influence is clipped to "

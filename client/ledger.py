@@ -80,6 +80,7 @@ _VERSION = 1
 _SAMPLED, _GAUSSIAN, _LAPLACE = "sampled gaussian", "gaussian", "laplace"
 _PATIENCE_S = 30.0  # how long to wait for another process that writes
 EVALUATION = 0  # stands in the place of a round's number for the one release after the last
+STATISTICS = 1  # the one round of a study that trains nothing
 _ROUNDING = 1e-9  # a plan that composes to exactly its budget must not be refused for the last bit of a float
 
 

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from flwr.app import RecordDict
 
 log = logging.getLogger("archipel.node")
-FORMS = {wire.HELLO: "hello", wire.TRAIN: "train", wire.EVALUATE: "evaluate"}
+FORMS = wire.ASKS
 QUICK_S, SLOW_S = 0.03, 15.0  # shortest and longest time between two looks for a message
 PATIENCE, EARLY = 0.1, 0.7  # a look every tenth of the time since the last message; the first after this part of a gap
 FIRST_RETRY_S, LAST_RETRY_S = 1.0, 60.0
@@ -391,6 +391,8 @@ class Node:
             self._admissions.decide(study.sha256, "approved", "site.yaml: require_approval: false")
             self._audit.note("approved", study=study.sha256, by="policy")
         self._admissions.approved(study.sha256)
+        if frame.form != "hello" and study.trains == (frame.form == "statistics"):
+            raise WireError(f"{frame.form}: expected what the approved study asks for, found another kind of message")
         if frame.form == "evaluate":
             if study.evaluation.release is None:
                 raise WireError("evaluate: expected a study that asks for figures (evaluation.release), found another")

@@ -11,17 +11,18 @@ from hashlib import sha256
 import numpy as np
 
 from client.connectors import read_table
-from client.ledger import EVALUATION, Ledger, Release
+from client.ledger import EVALUATION, STATISTICS, Ledger, Release
 from client.policy import require_figures
 from client.trainer import Trainer
 from configs.deployment import Policy
 from configs.errors import DataError, RunError, WireError
 from configs.schema import DataSource, Study
-from configs.wire import HISTOGRAM, ArraySpec
+from configs.wire import COUNTS, HISTOGRAM, ArraySpec
 from strategies.arrays import Arrays, all_finite
 from strategies.privacy.accounting import SampledGaussian
 from strategies.privacy.plan import PrivacyPlan, plan_for
 from strategies.privacy.randomness import Randomness
+from strategies.tasks import statistics
 from strategies.tasks.histogram import counts, noised
 from strategies.tasks.split import in_test
 from strategies.tasks.table import Encoded, encode, standardise
@@ -44,6 +45,9 @@ def load_patients(source: DataSource, study: Study, site: str) -> Patients:
         DataError: they do not fit the study, or the split leaves nobody to train on.
     """
     table = read_table(source, study)
+    if not study.trains:
+        everybody = statistics.places(table, study)
+        return Patients(everybody, everybody.subset(np.empty(0, np.int64)), {})
     aside = table.in_test
     if aside is None:
         aside = in_test(table.keys, site=site, seed=study.seed, fraction=study.evaluation.test_fraction)
@@ -79,7 +83,7 @@ class Site:
         self.dataset = dataset or name
         self.test, self.policy = test, policy
         self.task: TabularTask = task_of(study)
-        self._trainer = trainer or Trainer(self.task)
+        self._trainer = trainer or (Trainer(self.task) if study.trains else None)
         self.loaded: Callable[[], object] = lambda: None  # called when a round's first model was copied
 
     @cached_property
@@ -104,6 +108,8 @@ class Site:
         Raises:
             BudgetError: the ledger refuses. WireError: the study has no such round.
         """
+        if not self.study.trains:
+            raise WireError("train: expected a study that trains a model, found one of statistics")
         if not 1 <= round_number <= self.study.training.rounds:
             raise WireError(f"train: expected a round from 1 to {self.study.training.rounds}, found another")
         randomness = self._randomness(round_number)
@@ -139,6 +145,21 @@ class Site:
             exact = counts(scores, self.test.y, starts=self.test.starts, bins=asked.bins)
             return {HISTOGRAM: noised(exact, event.noise_multiplier, randomness)}
 
+    def statistics(self) -> Arrays:
+        """How many patients have each value of each column: noisy counts, booked before anything is counted.
+
+        Raises:
+            BudgetError: the ledger refuses. WireError: the study trains a model.
+        """
+        if self.study.trains or self.plan is None:
+            raise WireError("statistics: expected a private study of statistics, found another")
+        randomness = self._randomness(STATISTICS)
+        name = self._release_name(STATISTICS, {}) if randomness.is_seeded else None
+        release = Release(self.dataset, self.study.sha256, STATISTICS, self.plan.round_event, name)
+        with self.ledger.reserve(release, self.plan):
+            exact = statistics.counts(self.train.x, statistics.layout_of(self.study))
+            return {COUNTS: statistics.noised(exact, statistics.standard_deviation(self.plan), randomness)}
+
     def _train(
         self, start: Arrays, randomness: Randomness, plan: PrivacyPlan | None, loaded: Callable[[], object]
     ) -> Arrays:
@@ -147,6 +168,7 @@ class Site:
             self.loaded()
 
         training = self.study.training
+        assert self._trainer is not None
         mu = training.strategy.option("proximal_mu") if training.strategy.name == "fedprox" else 0.0
         steps = training.local.steps_per_round(self.study.announced_train_patients(self.name) or self.train.count)
         trained = self._trainer.fit(

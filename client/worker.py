@@ -75,7 +75,7 @@ class Worker:
         from configs import wire
         from strategies.messages import from_frame
 
-        types = {"hello": wire.HELLO, "train": wire.TRAIN, "evaluate": wire.EVALUATE}
+        types = {form: message_type for message_type, form in wire.ASKS.items()}
         study = None if request.form == "hello" else self._admissions.approved(_digest(request))
         records = from_frame(request.form, request, _parameters(study) if study else None)
         message = Message(records, dst_node_id=1, message_type=types[request.form])
@@ -104,7 +104,7 @@ class Worker:
         Raises:
             AdmissionError, PolicyError, DataError, PrivacyError, BudgetError.
         """
-        from client.ledger import EVALUATION
+        from client.ledger import EVALUATION, STATISTICS
 
         sha256 = _digest(self._request)
         study = self._admissions.approved(sha256)
@@ -113,7 +113,8 @@ class Worker:
             self._warm = sha256, open_site(self._config, self._ledger, study, seeded=self._seeded)
         site = self._warm[1]
         site.loaded = self._let_go  # a large model is held once while it is trained
-        number = EVALUATION if self._request.form == "evaluate" else self._request.fields.get("round")
+        releases = {"evaluate": EVALUATION, "statistics": STATISTICS}  # others say which round they are
+        number = releases.get(self._request.form, self._request.fields.get("round"))
         if isinstance(number, int):
             require_new(site, number)
         return site
@@ -164,6 +165,7 @@ def require_new(site: "Site", round_number: int) -> None:
 
     if site.study.private and not site.seeded and site.ledger.booked(site.dataset, site.study.sha256, round_number):
         what = "the evaluation" if round_number == EVALUATION else f"round {round_number}"
+        what = what if site.study.trains else "the release of statistics"
         raise BudgetError(f"{what}: it was begun before and counts as spent; it is not done twice")
 
 

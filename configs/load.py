@@ -44,13 +44,14 @@ from configs.schema import (
     Strategy,
     Study,
     Task,
+    TaskType,
     Training,
 )
 
 MAX_FILE_BYTES = 1_000_000
 MAX_ROUNDS = 100_000
 MAX_EPSILON = 100.0
-MIN_BINS, MAX_BINS, DEFAULT_BINS = 2, 100, 10  # of a noisy histogram of scores: each more is more noise in the figures
+MIN_BINS, MAX_BINS, DEFAULT_BINS = 2, 100, 10  # of a noisy histogram: each more is fewer patients to as much noise
 CONNECTORS = ("csv",)
 SITE_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 COLUMN_NAME = re.compile(r"[^\x00-\x1f\x7f]{1,128}")
@@ -278,6 +279,8 @@ def _study(top: Section, folder: Path) -> Study:
     purpose = top.text("purpose")
     task = _task(top.section("task", "a mapping with type and target"))
     features = _features(top.section("features", "a mapping of columns"))
+    if task.type == "statistics":
+        return _statistics(top, folder, name, purpose, task, features)
     model = _model(top.section("model", "a mapping with a name"), task)
     cohort = _cohort(top.section("cohort", "a mapping of hospital: announced patients", required=False))
     training_section = top.section("training", "a mapping with strategy, rounds, local")
@@ -303,10 +306,53 @@ def _study(top: Section, folder: Path) -> Study:
     return study
 
 
-def _task(section: Section) -> Task:
-    kind = cast(
-        Literal["binary", "multiclass", "regression"], section.choice("type", ("binary", "multiclass", "regression"))
+# What a study of statistics has no use for, and why a reader of its file might have thought otherwise.
+_OF_TRAINING = {
+    "model": "no model is trained",
+    "evaluation": "there is no model to judge, and everybody is counted",
+    "scaling": "values are counted in the bins of their public range",
+}
+
+
+def _statistics(
+    top: Section, folder: Path, name: str, purpose: str, task: Task, features: tuple[Feature, ...]
+) -> Study:
+    """A study that trains nothing. Its release is one round, which needs its quorum as any other."""
+    for key, why in _OF_TRAINING.items():
+        if top.take(key) is not None:
+            top.note(key, f"expected nothing with task.type: statistics, as {why}; remove it")
+    cohort = _cohort(top.section("cohort", "a mapping of hospital: announced patients", required=False))
+    rounds = top.section("training", "a mapping with quorum", required=False)
+    for key in ("strategy", "rounds", "local", "weights", "average_last"):
+        if rounds.take(key) is not None:
+            rounds.note(key, "expected nothing with task.type: statistics, as no model is trained; remove it")
+    training = Training(
+        Strategy("none"), 1, Local(None, 0.0), _quorum(rounds, cohort, top), _round_timeout(rounds), "uniform"
     )
+    rounds.finish()
+    study = Study(
+        name=name,
+        purpose=purpose,
+        task=task,
+        patient_id=top.optional_text("patient_id", "a column's name or null"),
+        features=features,
+        cohort=cohort,
+        model=Model("none"),
+        training=training,
+        privacy=_privacy(top.section("privacy", "a mapping with a mode"), cohort, trains=False),
+        evaluation=Evaluation(),
+        seed=top.integer("seed", 0, 2**32 - 1, 0),
+        simulation=_simulation(top.section("simulation", "a mapping with sites", required=False), folder),
+    )
+    _check_together(study, top)
+    return study
+
+
+def _task(section: Section) -> Task:
+    kinds: tuple[TaskType, ...] = ("binary", "multiclass", "regression", "statistics")
+    kind = section.choice("type", kinds)
+    if kind == "statistics":
+        return _counted(section)
     target = section.text("target", "a column's name", COLUMN_NAME)
     classes = section.words("classes", "a list of the target's values")
     minimum, maximum = section.range("range", required=kind == "regression")
@@ -328,6 +374,21 @@ def _task(section: Section) -> Task:
     )
     section.finish()
     return task
+
+
+def _counted(section: Section) -> Task:
+    """The target of statistics: words, by default 0 and 1, or a number with its range."""
+    target = section.text("target", "a column's name", COLUMN_NAME)
+    classes = section.words("classes", "a list of the target's values")
+    minimum, maximum = section.range("range", required=False)
+    if len(classes) == 1:
+        section.problem("classes", "two values or more", list(classes), "or leave it out for 0 and 1")
+    if classes and minimum is not None:
+        section.problem("range", "either classes or range", "[low, high]", "keep one")
+    classes = classes or (() if section.take("range") is not None else ("0", "1"))
+    unit, bins = section.optional_text("unit"), section.integer("bins", MIN_BINS, MAX_BINS, DEFAULT_BINS)
+    section.finish()
+    return Task("statistics", target, classes, minimum, maximum, unit, bins)
 
 
 def _features(section: Section) -> tuple[Feature, ...]:
@@ -446,10 +507,7 @@ def _local(section: Section) -> Local:
 
 
 def _training(section: Section, cohort: tuple[CohortMember, ...], top: Section) -> Training:
-    quorum = section.take("quorum")
-    if quorum is None and not cohort:
-        top.note("training.quorum", "expected a number of hospitals, found nothing; add it, or announce the cohort")
-        section.values = {**section.values, "quorum": 1}
+    quorum = _quorum(section, cohort, top)
     weights = cast(
         Literal["public", "uniform"],
         section.choice("weights", ("public", "uniform"), "public" if cohort else "uniform"),
@@ -460,10 +518,8 @@ def _training(section: Section, cohort: tuple[CohortMember, ...], top: Section) 
         strategy=_strategy(section.section("strategy", "a mapping with a name")),
         rounds=section.integer("rounds", 1, MAX_ROUNDS),
         local=_local(section.section("local", "a mapping with batch_size and learning_rate")),
-        quorum=section.integer("quorum", 1, len(cohort) or 100_000, len(cohort) or None),
-        round_timeout_s=section.number(
-            "round_timeout_s", "seconds above 0, at most a week", 0.0, 604_800.0, above=True, default=600.0
-        ),
+        quorum=quorum,
+        round_timeout_s=_round_timeout(section),
         weights=weights,
         average_last=section.number("average_last", "a share of the rounds from 0 to 1", 0.0, 1.0, default=0.0),
     )
@@ -471,8 +527,24 @@ def _training(section: Section, cohort: tuple[CohortMember, ...], top: Section) 
     return training
 
 
-def _privacy(section: Section, cohort: tuple[CohortMember, ...]) -> Privacy:
+def _quorum(section: Section, cohort: tuple[CohortMember, ...], top: Section) -> int:
+    if section.take("quorum") is None and not cohort:
+        top.note("training.quorum", "expected a number of hospitals, found nothing; add it, or announce the cohort")
+        section.values = {**section.values, "quorum": 1}
+    return section.integer("quorum", 1, len(cohort) or 100_000, len(cohort) or None)
+
+
+def _round_timeout(section: Section) -> float:
+    expected = "seconds above 0, at most a week"
+    return section.number("round_timeout_s", expected, 0.0, 604_800.0, above=True, default=600.0)
+
+
+def _privacy(section: Section, cohort: tuple[CohortMember, ...], trains: bool = True) -> Privacy:
     mode = cast(Literal["local", "none"], section.choice("mode", ("local", "none")))
+    if not trains and mode == "none":
+        section.problem("mode", "local, as no exact count of patients leaves a hospital", mode, "say mode: local")
+    if not trains and mode == "local" and section.take("clip_norm") is not None:
+        section.note("clip_norm", "expected nothing with task.type: statistics: a patient counts as one; remove it")
     if mode == "none":
         for key in ("epsilon", "delta", "clip_norm"):
             if section.take(key) is not None:
@@ -488,7 +560,7 @@ def _privacy(section: Section, cohort: tuple[CohortMember, ...]) -> Privacy:
             "epsilon", f"0.01 to {MAX_EPSILON:g}, per patient for the whole study", 0.01, MAX_EPSILON
         ),
         delta=section.number("delta", expected, 1e-12, math.nextafter(bound, 0.0)),
-        clip_norm=section.number("clip_norm", "a number above 0, at most 1e6", 0.0, 1e6, above=True),
+        clip_norm=section.number("clip_norm", "a number above 0, at most 1e6", 0.0, 1e6, above=True) if trains else 0.0,
     )
     section.finish()
     return privacy

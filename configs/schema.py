@@ -21,7 +21,7 @@ from typing import Any, Literal
 
 CANONICAL_VERSION = "archipel-study/1"
 
-TaskType = Literal["binary", "multiclass", "regression"]
+TaskType = Literal["binary", "multiclass", "regression", "statistics"]
 
 # The names that a study may use. The registries in strategies/ hold exactly these (a test compares them).
 MODELS: dict[str, tuple[str, ...]] = {"logistic": ("init",), "linear": ("init",), "mlp": ("init", "hidden")}
@@ -40,19 +40,25 @@ METRICS: dict[str, tuple[str, ...]] = {  # task type -> what can be asked for, t
     "binary": ("auroc", "accuracy", "balanced_accuracy", "brier", "log_loss"),
     "multiclass": ("auroc", "accuracy", "balanced_accuracy", "brier", "log_loss"),
     "regression": ("mae", "r2"),
+    "statistics": (),
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What is predicted. `classes` are the target column's words in order; for binary the second is the outcome."""
+    """What is predicted. `classes` are the target column's words in order; of two, the second is the outcome.
+
+    `statistics` predicts nothing: each hospital counts its patients by every column, in `bins` equal parts of the range
+    of a number, and releases the counts once, with noise.
+    """
 
     type: TaskType
     target: str
     classes: tuple[str, ...] = ()
-    minimum: float | None = None  # regression: the target's public range
+    minimum: float | None = None  # regression, or statistics of a number: the target's public range
     maximum: float | None = None
     unit: str | None = None
+    bins: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,8 +225,20 @@ class Study:
 
     @property
     def private(self) -> bool:
-        """Whether hospitals train under differential privacy."""
+        """Whether what hospitals send is under differential privacy."""
         return self.privacy.mode != "none"
+
+    @property
+    def trains(self) -> bool:
+        """Whether a model is trained; if not, hospitals release statistics, once."""
+        return self.task.type != "statistics"
+
+    @property
+    def counted(self) -> tuple[Feature, ...]:
+        """The columns that statistics are about: the features, and the target last."""
+        task = self.task
+        kind: Literal["number", "category"] = "category" if task.classes else "number"
+        return (*self.features, Feature(task.target, kind, task.minimum, task.maximum, task.classes, task.unit))
 
     @cached_property
     def sites(self) -> tuple[str, ...]:
@@ -258,6 +276,8 @@ class Study:
 
     def to_dict(self) -> dict[str, Any]:
         """The study as its YAML has it, defaults written out, without `simulation`; `load.study_from` reads it back."""
+        if not self.trains:
+            return self._statistics_dict()
         local, strategy = asdict(self.training.local), self.training.strategy
         local = {key: value for key, value in local.items() if value is not None}
         local["batch_size"] = self.training.local.batch_size or "full"
@@ -266,13 +286,7 @@ class Study:
         return {
             "name": self.name,
             "purpose": self.purpose,
-            "task": _without_none(
-                type=self.task.type,
-                target=self.task.target,
-                classes=list(self.task.classes) or None,
-                range=_range(self.task.minimum, self.task.maximum),
-                unit=self.task.unit,
-            ),
+            "task": _task_dict(self.task),
             "patient_id": self.patient_id,
             "features": {feature.name: _feature_dict(feature) for feature in self.features},
             "cohort": {member.site: member.patients for member in self.cohort},
@@ -301,10 +315,37 @@ class Study:
             "seed": self.seed,
         }
 
+    def _statistics_dict(self) -> dict[str, Any]:
+        """Of a study that trains nothing: without what only a training needs."""
+        privacy = asdict(self.privacy)
+        del privacy["clip_norm"]
+        return {
+            "name": self.name,
+            "purpose": self.purpose,
+            "task": _task_dict(self.task),
+            "patient_id": self.patient_id,
+            "features": {feature.name: _feature_dict(feature) for feature in self.features},
+            "cohort": {member.site: member.patients for member in self.cohort},
+            "training": {"quorum": self.training.quorum, "round_timeout_s": self.training.round_timeout_s},
+            "privacy": privacy,
+            "seed": self.seed,
+        }
+
 
 def canonical_json(value: Any) -> str:
     """JSON with sorted keys, no white space, ASCII only, no NaN: the same value always gives the same text."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+
+
+def _task_dict(task: Task) -> dict[str, Any]:
+    return _without_none(
+        type=task.type,
+        target=task.target,
+        classes=list(task.classes) or None,
+        range=_range(task.minimum, task.maximum),
+        unit=task.unit,
+        bins=task.bins or None,
+    )
 
 
 def _feature_dict(feature: Feature) -> dict[str, Any]:

@@ -20,9 +20,12 @@ PROTOCOL = 1
 HELLO = "query.hello"  # Flower message types: a category and an action
 TRAIN = "train"
 EVALUATE = "evaluate"
+STATISTICS = "query.statistics"
+ASKS = {HELLO: "hello", TRAIN: "train", EVALUATE: "evaluate", STATISTICS: "statistics"}  # type -> form that it carries
 ARRAYS = "arrays"  # names of the records inside a message
 CONFIG = "config"
 HISTOGRAM = "histogram"  # the one array of an evaluate reply: (2, bins) of the study
+COUNTS = "counts"  # the one array of a statistics reply: (cells,) of strategies/tasks/statistics.py
 SEAL = "seal"  # between machines: the signed statement of configs/seal.py, taken off before a handler sees the message
 SEAL_FIELDS = {"statement": 2000, "signature": 128}  # texts and their longest length
 PACKED = "frame"  # a small message travels whole inside its seal (configs/frame.py): Flower asks for each part apart
@@ -45,10 +48,10 @@ class Field:
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """What one kind of message holds. `arrays`: none, the model's parameters, or the noisy histogram; nothing else."""
+    """What one kind of message holds. `arrays`: none, the model's parameters, or noisy counts; nothing else."""
 
     fields: tuple[Field, ...]
-    arrays: Literal["", "model", "histogram"]
+    arrays: Literal["", "model", "histogram", "statistics"]
     purpose: str
 
 
@@ -82,6 +85,12 @@ FORMS: dict[str, Form] = {
         (),
         arrays="histogram",
         purpose="test patients by outcome and score, with noise; if the study asks and the hospital's policy allows",
+    ),
+    "statistics": Form(
+        (_STUDY,), arrays="", purpose="the coordinator asks what the patients of a study of statistics are like, once"
+    ),
+    "statistics reply": Form(
+        (), arrays="statistics", purpose="patients by each column's values or bins, with noise; nothing is trained"
     ),
 }
 

@@ -22,6 +22,7 @@ from configs.load import SITE_NAME
 from configs.schema import Study
 from server.checkpoint import Checkpoint, Checkpoints
 from server.rounds import Rounds
+from server.statistics import Counted, read_counts
 from strategies import aggregate
 from strategies.arrays import Arrays, from_record, payload_bytes, to_record
 from strategies.federated import Federated, strategy_of
@@ -87,6 +88,7 @@ class Conducted:
     records: list[RoundRecord] = field(default_factory=list)
     hello_bytes: Mapping[str, int] = field(default_factory=dict)
     released: Released | None = None
+    statistics: Counted | None = None
 
 
 def make_app(
@@ -165,6 +167,8 @@ class _Conductor:
             )
             self._write("end", outcome=result.rounds.outcome, why=result.rounds.why)
             return result
+        if not self.study.trains:
+            return self._count(result, nodes)
         strategy = strategy_of(self.study, nodes, aggregate.site_weights(self.study, list(nodes)))
         if restored:
             self._restore(restored, strategy)
@@ -312,6 +316,29 @@ class _Conductor:
         histogram = read(form, reply.content, arrays_of(form, self.study)).arrays[wire.HISTOGRAM]
         require_plausible(histogram, noise_multiplier, self.study.announced_patients(site))
         return histogram
+
+    def _count(self, result: Conducted, nodes: Mapping[str, int]) -> Conducted:
+        """The one round of a study that trains nothing: ask each hospital once for its noisy statistics."""
+        started = time.monotonic()
+        asked = content("statistics", {"study_sha256": self.study.sha256})
+        replies = self._exchange(
+            [Message(asked, dst_node_id=node, message_type=wire.STATISTICS) for node in nodes.values()]
+        )
+        vectors, missing = self._judge(replies, nodes, lambda reply, site: read_counts(reply, site, self.study))
+        sent = {site: len(wire.COUNTS) + vector.nbytes for site, vector in vectors.items()}
+        if self._stopped() and len(sent) < len(nodes):
+            self.rounds = self.rounds.abandon("stopped by the consortium before every hospital had answered")
+        else:
+            self.rounds = self.rounds.close(set(sent))
+        record = RoundRecord(1, sent, missing, time.monotonic() - started)
+        self._write("round", round=1, contributed=sent, missing=missing, seconds=round(record.seconds, 4))
+        self.observer(record, {})
+        result.rounds = self.rounds
+        result.records.append(record)
+        if self.rounds.outcome == "COMPLETE":
+            result.statistics = Counted(vectors, missing)
+        self._write("end", outcome=self.rounds.outcome, why=self.rounds.why)
+        return result
 
     def _read_model(self, reply: Message, site: str) -> Message:
         read("train reply", reply.content, self.parameters)

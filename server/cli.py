@@ -353,12 +353,10 @@ def _resume(arguments: argparse.Namespace) -> int:
 
 
 def _report(arguments: argparse.Namespace) -> int:
-    from server.report import write_model_card, write_report
+    from server.report import write_papers
 
     config = load_coordinator(arguments.folder)
-    run = config.runs / _name(config, arguments.run)
-    write_model_card(run)
-    print(write_report(run))
+    print(write_papers(config.runs / _name(config, arguments.run)))
     return 0
 
 

@@ -33,13 +33,14 @@ from server.link import Link
 from server.logs import write_lines
 from server.membership import Membership
 from server.pki import Pki
-from server.report import write_model_card, write_report
-from server.run import Recorded, epsilons, facts, released_model, site_facts, versions
+from server.report import write_papers
+from server.run import Recorded, epsilons, facts, released_model, sha256, site_facts, statistics_facts, versions
 from strategies.arrays import Arrays
 from strategies.privacy.plan import PrivacyPlan, plan_for
 
 log = logging.getLogger("archipel.conductor")
 ENGINE = "deployed"
+NOISE = "from each hospital's operating system"
 MEMBERS_S = 0.5  # how old the list of members may be while many messages are sealed and opened
 
 
@@ -73,8 +74,10 @@ def carry_out(config: CoordinatorConfig, name: str) -> str:
         link.close()
     if conducted.rounds.done or conducted.rounds.outcome == "COMPLETE":
         write_down(run, study, conducted, time.monotonic() - clock)
-        result = json.loads((run / "metrics.json").read_bytes())
-        journal.append("measured", model_sha256=result["model_sha256"])
+        metrics = run / "metrics.json"
+        result = json.loads(metrics.read_bytes())
+        digest = {"model_sha256": result["model_sha256"]} if study.trains else {"metrics_sha256": sha256(metrics)}
+        journal.append("measured", **digest)
     members.set_state(name, conducted.rounds.outcome, conducted.rounds.why)
     return conducted.rounds.outcome
 
@@ -123,16 +126,16 @@ def _asked_to_stop(members: Membership, name: str) -> bool:
 
 
 def write_down(run: Path, study: Study, conducted: Conducted, seconds: float, engine: str = ENGINE) -> None:
-    """Leave a run's model, figures, card and report in its folder."""
+    """Leave a run's model, figures, card and report in its folder; or its statistics and the report."""
+    if not study.trains:
+        return _write_statistics(run, study, conducted, seconds, engine)
     write_tensors(run / "model.safetensors", conducted.model)
     recorded = Recorded.of(run)
     reported = _reported(run)
     done = conducted.rounds.done
     plans = {site: plan for site in study.sites if (plan := _plan(study, site))}
     sites = study.sites or sorted({site for round in recorded.rounds for site in round["contributed"]})
-    started = next(record.time for record in journals.read(run / "journal.jsonl"))
-    noise = "from each hospital's operating system"
-    result = facts(study, run, recorded, conducted.rounds, engine=engine, noise=noise, plans=plans) | {
+    result = facts(study, run, recorded, conducted.rounds, engine=engine, noise=NOISE, plans=plans) | {
         "primary_metric": study.evaluation.metrics[0] if study.evaluation.metrics else None,
         "sites": [_site(study, site, plans.get(site), reported.get(site)) | recorded.traffic(site) for site in sites],
         "models": dict.fromkeys(("federated", "federated_without_privacy", "local_only", "pooled"))
@@ -141,11 +144,25 @@ def write_down(run: Path, study: Study, conducted: Conducted, seconds: float, en
         "convergence": {},
         "epsilon_by_round": {site: epsilons(plan, done) for site, plan in plans.items()},
         "seconds": round(seconds, 3),
-        "started": datetime.fromisoformat(started).astimezone(UTC).isoformat(timespec="seconds"),
+        "started": _started(run),
     }
+    _write_metrics(run, result)
+
+
+def _write_statistics(run: Path, study: Study, conducted: Conducted, seconds: float, engine: str) -> None:
+    spent = {site: float(epsilon) for site, epsilon in _reported(run).items()}
+    result = statistics_facts(study, Recorded.of(run), conducted, engine=engine, noise=NOISE, spent=spent)
+    _write_metrics(run, result | {"seconds": round(seconds, 3), "started": _started(run)})
+
+
+def _write_metrics(run: Path, result: dict[str, Any]) -> None:
     write_atomically(run / "metrics.json", (json.dumps(result, indent=1, allow_nan=False) + "\n").encode())
-    write_model_card(run)
-    write_report(run)
+    write_papers(run)
+
+
+def _started(run: Path) -> str:
+    started = next(record.time for record in journals.read(run / "journal.jsonl"))
+    return datetime.fromisoformat(started).astimezone(UTC).isoformat(timespec="seconds")
 
 
 def _site(study: Study, site: str, plan: PrivacyPlan | None, epsilon: str | None) -> dict[str, Any]:

@@ -35,11 +35,7 @@ LOOK_S = 1.0  # how often to look who is connected while replies are awaited
 AWAY = "away/"  # stands for Flower's id of an instruction whose hospital was not reached
 BAD_SEAL = 150  # codes of the coordinator's own, beside those of client/egress.py
 REVOKED = 152
-FORMS = {
-    wire.HELLO: ("hello", "hello reply"),
-    wire.TRAIN: ("train", "train reply"),
-    wire.EVALUATE: ("evaluate", "evaluate reply"),
-}
+FORMS = {kind: (form, f"{form} reply") for kind, form in wire.ASKS.items()}
 
 
 class Carrier(Protocol):

@@ -15,6 +15,7 @@ nothing and compute no new result; what they are made of is in server/reporting/
 
 from pathlib import Path
 
+from configs.errors import RunError
 from server.files import write_atomically
 from server.reporting import card, page
 from server.reporting.read import load
@@ -33,9 +34,23 @@ def write_model_card(run: Path) -> Path:
     """Write `model_card.md` into a run's folder, after Mitchell et al. 2019.
 
     Raises:
-        RunError: metrics.json is missing or malformed. The old card, if there is one, stays.
+        RunError: metrics.json is missing or malformed, or the run trained no model. An old card stays.
     """
-    return _write(run / "model_card.md", card.render(load(run)))
+    found = load(run)
+    if not found.trains:
+        raise RunError(f"{run}: expected a run that trained a model, found one of statistics: there is no model card")
+    return _write(run / "model_card.md", card.render(found))
+
+
+def write_papers(run: Path) -> Path:
+    """Write `report.html`, and `model_card.md` where a model was trained; the report's path.
+
+    Raises:
+        RunError: metrics.json is missing or malformed. What there was before stays.
+    """
+    if load(run).trains:
+        write_model_card(run)
+    return write_report(run)
 
 
 def _write(path: Path, text: str) -> Path:

@@ -21,10 +21,11 @@ from typing import Any
 from configs import journal as journals
 from configs.errors import RunError
 from configs.schema import Study
-from server.app import Released
+from server.app import Conducted, Released
 from server.rounds import Rounds
+from server.statistics import report as statistics_report
 from strategies.aggregate import site_weights
-from strategies.privacy.plan import PrivacyPlan
+from strategies.privacy.plan import PrivacyPlan, statistics_plan
 from strategies.tasks import figures
 from strategies.tasks.shapes import arrays_of, study_parameters
 
@@ -87,6 +88,51 @@ def facts(
 ) -> dict[str, Any]:
     """The entries of metrics.json that need no patient."""
     parameters = study_parameters(study)
+    return _facts_of_any(study, recorded, rounds, engine=engine, noise=noise, plans=plans) | {
+        "model_sha256": sha256(run / "model.safetensors"),
+        "model": {"name": study.model.name, "parameters": sum(math.prod(shape) for shape, _ in parameters.values())},
+        "strategy": study.training.strategy.name,
+    }
+
+
+def statistics_facts(
+    study: Study, recorded: Recorded, conducted: Conducted, *, engine: str, noise: str, spent: Mapping[str, float]
+) -> dict[str, Any]:
+    """The whole metrics.json of a study that trains nothing, but for its times.
+
+    Args:
+        spent: epsilon of each hospital, as its ledger has it or as it said.
+    """
+    counted, plan = conducted.statistics, statistics_plan(study)
+    sites = study.sites or sorted({site for facts in recorded.rounds for site in facts["contributed"]})
+    return _facts_of_any(study, recorded, conducted.rounds, engine=engine, noise=noise, plans={}) | {
+        "sites": [
+            {
+                "site": site,
+                "patients_announced": study.announced_patients(site),
+                "epsilon": spent.get(site),
+                "delta": plan.delta,
+                "noise_multiplier": plan.noise_multiplier,
+                "sampling_rate": plan.sampling_rate,
+                "steps": plan.steps,
+            }
+            | recorded.traffic(site)
+            for site in sites
+        ],
+        "models": {},
+        "statistics": statistics_report(study, counted) if counted else None,
+    }
+
+
+def _facts_of_any(
+    study: Study,
+    recorded: Recorded,
+    rounds: Rounds,
+    *,
+    engine: str,
+    noise: str,
+    plans: Mapping[str, PrivacyPlan],
+) -> dict[str, Any]:
     document = study.to_dict()
     return {
         "study": study.name,
@@ -97,7 +143,6 @@ def facts(
         "why": rounds.why,
         "rounds_completed": rounds.done,
         "seconds": 0.0,
-        "model_sha256": sha256(run / "model.safetensors"),
         "purpose": study.purpose,
         "task": document["task"],
         "training": document["training"],
@@ -105,8 +150,6 @@ def facts(
         "versions": versions(),
         "privacy": _privacy(study, noise, plans),
         "features": document["features"],
-        "model": {"name": study.model.name, "parameters": sum(math.prod(shape) for shape, _ in parameters.values())},
-        "strategy": study.training.strategy.name,
         "rounds": [dict(facts) for facts in recorded.rounds],
         "left": _left(study, recorded),
     }
@@ -191,10 +234,11 @@ def _privacy(study: Study, noise: str, plans: Mapping[str, PrivacyPlan]) -> dict
 
 def _left(study: Study, recorded: Recorded) -> list[dict[str, Any]]:
     """Each kind of message that left the hospitals."""
+    arrays = study_parameters(study) if study.trains else arrays_of("statistics reply", study)
     return [
         {
-            "what": "model update",
-            "fields": [f"{n} {list(shape)} {dtype}" for n, (shape, dtype) in study_parameters(study).items()],
+            "what": "model update" if study.trains else "noisy counts of patients, by each column's values",
+            "fields": [f"{n} {list(shape)} {dtype}" for n, (shape, dtype) in arrays.items()],
             "messages": sum(len(round["contributed"]) for round in recorded.rounds),
             "bytes": sum(sum(round["contributed"].values()) for round in recorded.rounds),
         },

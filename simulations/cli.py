@@ -156,6 +156,8 @@ def _plan(arguments: argparse.Namespace) -> int:
     if not arguments.worth and (alone := [f"--{name}" for name in WORTH if getattr(arguments, name) is not None]):
         raise ArchipelError(f"{', '.join(alone)}: expected only beside --worth, which answers it; add --worth")
     study = load_study(arguments.study)
+    if not study.trains:
+        return _plan_statistics(arguments, study)
     from simulations.planning import plan_study
     from simulations.tables import print_json, print_plan, print_worth
 
@@ -172,6 +174,18 @@ def _plan(arguments: argparse.Namespace) -> int:
         print_json(plan, worth)
     elif worth is not None:
         print_worth(worth)
+    return 0
+
+
+def _plan_statistics(arguments: argparse.Namespace, study: "Study") -> int:
+    if arguments.worth:
+        raise ArchipelError(
+            f"{study.name}: --worth: expected a study that trains a model, found one of statistics; leave it out"
+        )
+    from simulations.statistics import plan_statistics
+    from simulations.statistics_tables import print_plan
+
+    print_plan(plan_statistics(study), as_json=arguments.json)
     return 0
 
 
@@ -199,10 +213,9 @@ def _compare(arguments: argparse.Namespace) -> int:
 
 
 def _report(arguments: argparse.Namespace) -> int:
-    from server.report import write_model_card, write_report
+    from server.report import write_papers
 
-    write_model_card(arguments.run)
-    print(write_report(arguments.run))
+    print(write_papers(arguments.run))
     return 0
 
 

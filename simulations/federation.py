@@ -26,6 +26,7 @@ from typing import IO, Any
 from configs.errors import ArchipelError, RunError
 from configs.load import dump_yaml, load_study
 from configs.schema import Study
+from simulations.statistics_tables import print_statistics
 
 NAMES = ("localhost", "127.0.0.1")
 START_TIMEOUT_S = 120.0
@@ -242,8 +243,10 @@ def run(path: Path) -> int:
             metrics = federation.metrics(name)
             for site in sites:
                 print(f"{site}: {federation.hospital(site, 'journal', 'verify').strip().rpartition('/')[2]}")
-            model = federation.coordinator / "runs" / name / "model.safetensors"
-            _print_table(study, metrics, model)
+            if study.trains:
+                _print_table(study, metrics, federation.coordinator / "runs" / name / "model.safetensors")
+            else:
+                print_statistics(metrics)
     return 0 if metrics["outcome"] == "COMPLETE" else 1
 
 

@@ -116,5 +116,6 @@ def load_all(study: Study) -> dict[str, Patients]:
 
 
 @lru_cache(maxsize=4)
-def _trainer(task: TabularTask) -> Trainer:
-    return Trainer(task)
+def _trainer(task: TabularTask) -> Trainer | None:
+    """None where nothing is trained."""
+    return Trainer(task) if task.parameters else None

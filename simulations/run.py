@@ -26,11 +26,12 @@ from configs.schema import CohortMember, Privacy, Study
 from server.app import Conducted, Observer, RoundRecord, make_app
 from server.checkpoint import Checkpoints
 from server.files import write_atomically
-from server.report import write_model_card, write_report
+from server.report import write_papers
 from server.run import Recorded, epsilons, facts, new_folder, sha256, site_facts, versions
 from simulations.engines import run_engine
 from simulations.evaluate import curve_value, evaluate, evaluate_local, headline
 from simulations.hospitals import FromSources, Hospitals, load_all
+from simulations.statistics import count
 from strategies.arrays import Arrays
 from strategies.privacy.plan import PrivacyPlan, plan_for
 from strategies.tasks.table import Encoded, concatenate
@@ -107,6 +108,8 @@ def check(study: Study) -> tuple[dict[str, Patients], dict[str, PrivacyPlan]]:
 
 
 def _carry_out(study: Study, run: Path, options: Options, display: Display) -> Path:
+    if not study.trains:
+        return count(study, run, options, display)
     started, clock = datetime.now(UTC), time.monotonic()
     patients, plans = check(study)
     journal = Journal(run / "journal.jsonl", durable=False)
@@ -123,8 +126,7 @@ def _carry_out(study: Study, run: Path, options: Options, display: Display) -> P
     result |= {"seconds": round(time.monotonic() - clock, 3), "started": started.isoformat(timespec="seconds")}
     write_atomically(run / "metrics.json", (json.dumps(result, indent=1, allow_nan=False) + "\n").encode())
     journal.append("measured", metrics_sha256=sha256(run / "metrics.json"), model_sha256=result["model_sha256"])
-    write_model_card(run)
-    write_report(run)
+    write_papers(run)
     return run
 
 

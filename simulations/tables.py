@@ -14,6 +14,7 @@ from rich.table import Table
 from configs.errors import RunError
 from configs.schema import PER_PATIENT
 from simulations.planning import StudyPlan
+from simulations.statistics_tables import print_statistics
 
 if TYPE_CHECKING:
     from simulations.search import Settings
@@ -49,7 +50,7 @@ def read_metrics(run: Path) -> dict[str, Any]:
 def print_run(run: Path) -> int:
     """The run's table and where its files are; 1 for an incomplete study."""
     metrics = read_metrics(run)
-    print_table(metrics)
+    (print_statistics if "statistics" in metrics else print_table)(metrics)
     _console().print(f"report  {_short(run / 'report.html')}", highlight=False, soft_wrap=True)
     return 0 if metrics["outcome"] == "COMPLETE" else 1
 
@@ -252,6 +253,8 @@ def _settings(settings: "Settings") -> str:
 def print_comparison(runs: Sequence[Path]) -> None:
     """One column a run."""
     console, metrics = _console(), [read_metrics(run) for run in runs]
+    if odd := [run for run, found in zip(runs, metrics, strict=True) if not found["models"]]:
+        raise RunError(f"{odd[0]}: expected a run that trained a model, found one of statistics; see its report.html")
     table = Table(title="runs side by side", title_justify="left", box=box.SIMPLE_HEAD)
     table.add_column("run", no_wrap=True)
     for run in runs:

@@ -62,6 +62,17 @@ def plain(**changes: Any) -> Study:
     return study(privacy={"mode": "none"}, **changes)
 
 
+def counting(**changes: Any) -> Study:
+    """A study that asks the same hospitals for statistics; a section given is the whole section."""
+    document = {key: value for key, value in _DOCUMENT.items() if key not in ("model", "evaluation")}
+    document |= {
+        "task": {"type": "statistics", "target": "disease", "bins": 5},
+        "training": {"quorum": 2},
+        "privacy": {"mode": "local", "epsilon": 0.5, "delta": 1e-5},
+    }
+    return study_from(copy.deepcopy(document | changes), source="test")
+
+
 def patients(
     count: int,
     *,

@@ -9,7 +9,8 @@ import pytest
 from configs.load import load_study
 from simulations.cli import main
 
-PRESETS = sorted((Path(__file__).resolve().parent.parent / "configs" / "presets").glob("*.yaml"))
+ALL = sorted((Path(__file__).resolve().parent.parent / "configs" / "presets").glob("*.yaml"))
+PRESETS = [path for path in ALL if load_study(path).trains]
 KEYS = {
     *("study", "study_sha256", "engine", "seed", "outcome", "rounds_completed", "seconds", "model_sha256"),
     *("sites", "models"),
@@ -53,3 +54,14 @@ def test_a_private_preset_spends_its_epsilon_and_no_more(finished: tuple[Path, d
             assert 0.99 * study.privacy.epsilon < site["epsilon"] <= study.privacy.epsilon
         else:
             assert site["epsilon"] is None
+
+
+@pytest.mark.parametrize("preset", [path for path in ALL if path not in PRESETS], ids=lambda path: path.stem)
+def test_a_preset_of_statistics_ends_complete_and_spends_its_epsilon_and_no_more(preset: Path, tmp_path: Path) -> None:
+    study = load_study(preset)
+    assert main(["simulate", str(preset), "--out", str(tmp_path)]) == 0
+    metrics = json.loads((tmp_path / "latest" / "metrics.json").read_text())
+    assert (metrics["outcome"], metrics["study_sha256"]) == ("COMPLETE", study.sha256)
+    assert set(metrics["statistics"]["sites"]) == set(study.sites)
+    assert [round(site["epsilon"], 3) for site in metrics["sites"]] == [study.privacy.epsilon] * len(study.sites)
+    assert all(site["epsilon"] <= study.privacy.epsilon for site in metrics["sites"])

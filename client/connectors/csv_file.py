@@ -79,8 +79,10 @@ def _read_text(path: Path) -> str:
 
 def _table(columns: dict[str, list[str]], study: Study, name: str) -> Table:
     problems: list[str] = []
-    numbers = {f.name: _numbers(columns[f.name], f, problems) for f in study.features if f.type == "number"}
-    categories = {f.name: _categories(columns[f.name], f, problems) for f in study.features if f.type == "category"}
+    # A model is told beforehand which columns may be unknown; statistics are asked to find that out.
+    features, counted = study.features, not study.trains
+    numbers = {f.name: _numbers(columns[f.name], f, problems, counted) for f in features if f.type == "number"}
+    categories = {f.name: _categories(columns[f.name], f, problems, counted) for f in features if f.type == "category"}
     target = _target(columns[study.task.target], study, problems)
     patients, keys = _patients(columns, study, problems)
     in_test = _split(columns.get(study.evaluation.split_column or "", []), patients, len(keys), study, problems)
@@ -88,12 +90,14 @@ def _table(columns: dict[str, list[str]], study: Study, name: str) -> Table:
     return Table(numbers, categories, target, patients, keys, in_test)
 
 
-def _numbers(cells: list[str], feature: Feature, problems: list[str]) -> NDArray[np.float64]:
+def _numbers(
+    cells: list[str], feature: Feature, problems: list[str], empty_is_unknown: bool = False
+) -> NDArray[np.float64]:
     codes = {float(code) for code in feature.missing}
     values = np.array([_number(cell) for cell in cells])
     empty = np.array([not cell for cell in cells], bool)
     _note(problems, feature.name, "a number", np.isnan(values) & ~empty)
-    if not feature.missing:
+    if not feature.missing and not empty_is_unknown:
         _note(problems, feature.name, "a value, as the study lists no code for unknown", empty)
     values[np.isin(values, list(codes))] = UNKNOWN
     return values
@@ -108,9 +112,11 @@ def _number(cell: str) -> float:
     return value if math.isfinite(value) else UNKNOWN
 
 
-def _categories(cells: list[str], feature: Feature, problems: list[str]) -> NDArray[np.int64]:
+def _categories(
+    cells: list[str], feature: Feature, problems: list[str], empty_is_unknown: bool = False
+) -> NDArray[np.int64]:
     codes = {value: i for i, value in enumerate(feature.values)} | dict.fromkeys(feature.missing, -1)
-    if feature.missing:
+    if feature.missing or empty_is_unknown:
         codes[""] = -1
     found = np.array([codes.get(cell, -2) for cell in cells], np.int64)
     _note(problems, feature.name, f"one of {', '.join(codes)}"[:200], found == -2)
@@ -119,6 +125,8 @@ def _categories(cells: list[str], feature: Feature, problems: list[str]) -> NDAr
 
 def _target(cells: list[str], study: Study, problems: list[str]) -> NDArray[np.float64]:
     task = study.task
+    if not study.trains:
+        return _counted_target(cells, study, problems)
     if task.type == "regression":
         values = np.array([_number(cell) for cell in cells])
         _note(problems, task.target, "a number", np.isnan(values))
@@ -129,6 +137,16 @@ def _target(cells: list[str], study: Study, problems: list[str]) -> NDArray[np.f
         problems.append(
             f"column {task.target!r}: no patient of class {', '.join(absent)}; a model cannot learn it here"
         )
+    return found
+
+
+def _counted_target(cells: list[str], study: Study, problems: list[str]) -> NDArray[np.float64]:
+    """The target of statistics: class numbers with -1, or numbers with NaN, where the cell is empty."""
+    task, empty = study.task, np.array([not cell for cell in cells], bool)
+    if not task.classes:
+        return _numbers(cells, study.counted[-1], problems, True)
+    found = np.array([_class_of(cell, task.classes) for cell in cells], float)
+    _note(problems, task.target, f"one of {', '.join(task.classes)}, or nothing"[:200], (found == -1) & ~empty)
     return found
 
 

@@ -11,7 +11,7 @@ import hashlib
 from importlib import resources
 from string import Template
 
-from server.reporting import readings
+from server.reporting import counts, readings
 from server.reporting.markup import Html, el
 from server.reporting.read import Run
 from server.reporting.sea import sea
@@ -52,7 +52,7 @@ def _read(name: str) -> str:
 
 def _body(run: Run) -> list[Html]:
     hidden = MEASURED if run.unmeasured else ("learning",) if run.noisy else ()  # one release, after the last round
-    shown = [section for section in SECTIONS if section.key not in hidden]
+    shown = [section for section in SECTIONS if section.key not in hidden] if run.trains else counts.SECTIONS
     links = [el("li", el("a", section.short, href=f"#{section.key}")) for section in shown]
     sections = [section.render(run, number) for number, section in enumerate(shown, 1)]
     return [
@@ -69,7 +69,7 @@ def _headline(run: Run) -> list[Html]:
     words = [
         el("h1", run.study or "Unnamed study"),
         el("p", run.purpose, class_="purpose") if run.purpose else None,
-        el("p", readings.verdict(run), class_="verdict"),
+        el("p", (readings if run.trains else counts).verdict(run), class_="verdict"),
     ]
     picture = el("figure", sea(run)) if run.sites else None
     return [
@@ -114,7 +114,8 @@ def _key(name: str, value: str, note: str) -> Html:
 
 
 def _key_figures(run: Run) -> list[tuple[str, str, str]]:
-    return [_quality(run), _patients(run), _privacy(run), _sent(run)]
+    first = [_quality(run), _patients(run)] if run.trains else counts.key_figures(run)
+    return [*first, _privacy(run), _sent(run)]
 
 
 def _quality(run: Run) -> tuple[str, str, str]:

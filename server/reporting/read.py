@@ -83,6 +83,13 @@ class Site:
     bytes_sent: int | None = None
     messages_sent: int | None = None
     weight: float | None = None
+    patients_announced: int | None = None
+
+    @property
+    def patients(self) -> int:
+        """All that are known of, or else those that were announced; 0 where nobody says."""
+        return (self.patients_train or 0) + (self.patients_test or 0) or self.patients_announced or 0
+
     values_clipped: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -129,6 +136,46 @@ class Privacy:
     noise: str
 
 
+@dataclass(frozen=True)
+class Column:
+    """A column of which statistics were released: its values or bins by name, the unknown last."""
+
+    name: str
+    unit: str
+    labels: tuple[str, ...]
+    edges: tuple[float, ...]  # of a number's bins
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What is known of one column: a count for each label, and its share of the patients."""
+
+    counts: tuple[Estimate, ...]
+    shares: tuple[Estimate | None, ...]
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What is known of one hospital's patients, or of all together; a share is None where the noise hides it."""
+
+    patients: Estimate
+    outcome: Estimate | None
+    columns: Mapping[str, Counts]
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """What hospitals released before any training. `noise`: standard deviation of each count, in patients."""
+
+    noise: float
+    columns: tuple[Column, ...]
+    outcome: str  # the value of the target whose share is told; empty for a target of more values, or of numbers
+    sites: Mapping[str, Figures]
+    together: Figures
+    differing: tuple[str, ...]  # columns of which hospitals surely differ
+    missing: Mapping[str, str]
+
+
 Points = tuple[tuple[int, float], ...]  # (round, value)
 
 
@@ -164,6 +211,12 @@ class Run:
     epsilon_by_round: Mapping[str, Points]
     rounds: tuple[Round, ...]
     left: tuple[Left, ...]
+    statistics: Statistics | None = None
+
+    @property
+    def trains(self) -> bool:
+        """Whether the study is about a model; if not, about statistics."""
+        return self.task_type != "statistics"
 
     @property
     def private(self) -> bool:
@@ -337,6 +390,7 @@ def read(top: Node) -> Run:
         epsilon_by_round={site: _points(node, "epsilon") for site, node in top["epsilon_by_round"].items()},
         rounds=rounds,
         left=tuple(_left(node) for node in top["left"].list()),
+        statistics=_statistics(top["statistics"]),
     )
 
 
@@ -405,8 +459,47 @@ def _site(node: Node) -> Site:
         bytes_sent=node["bytes_sent"].count(),
         messages_sent=node["messages_sent"].count(),
         weight=node["weight"].number(),
+        patients_announced=node["patients_announced"].count(),
         values_clipped={name: entry.count() or 0 for name, entry in node["values_clipped"].items()},
     )
+
+
+def _statistics(node: Node) -> Statistics | None:
+    if node.value is None:
+        return None
+    columns = tuple(_column(entry) for entry in node["columns"].list())
+    return Statistics(
+        noise=_needed(node["noise"]),
+        columns=columns,
+        outcome=node["outcome"].text(),
+        sites={site: _figures(entry, columns) for site, entry in node["sites"].items()},
+        together=_figures(node["together"], columns),
+        differing=tuple(_names(node["differing"])),
+        missing=dict(_reasons(node["missing"])),
+    )
+
+
+def _column(node: Node) -> Column:
+    labels = tuple(_names(node["labels"]))
+    edges = tuple(_needed(edge) for edge in node["edges"].list())
+    if len(labels) < 2 or (edges and len(edges) != len(labels)):
+        node.refuse("labels, and as many edges where there are any")
+    return Column(node["name"].required().text(), node["unit"].text(), labels, edges)
+
+
+def _figures(node: Node, columns: tuple[Column, ...]) -> Figures:
+    found = {column.name: _counts(node["columns"][column.name], column) for column in columns}
+    patients = _estimate(node["patients"].required())
+    assert patients is not None
+    return Figures(patients, _estimate(node["outcome"]), found)
+
+
+def _counts(node: Node, column: Column) -> Counts:
+    counts = [found for entry in node["counts"].list() if (found := _estimate(entry))]
+    shares = tuple(_estimate(entry) for entry in node["shares"].list())
+    if not len(counts) == len(shares) == len(column.labels):
+        node.refuse("a count and a share for each label")
+    return Counts(tuple(counts), shares)
 
 
 def _sites_of(models: Mapping[str, Model | None]) -> tuple[Site, ...]:

@@ -191,7 +191,7 @@ def privacy(run: Run) -> str:
     over = overspent(run)
     if over:
         return f"More privacy was spent than the study allows, by {listed(over)}: the stated guarantee does not hold."
-    rounds = plural(run.rounds_completed, "round")
+    rounds = plural(run.rounds_completed, "round") if run.trains else "their one release"
     who = "the hospital has spent" if len(spent) == 1 else "each hospital has spent at most"
     allowed = epsilon(run.privacy.epsilon)
     return f"After {rounds}, {who} epsilon {epsilon(max(spent))} per patient, of the {allowed} that the study allows."

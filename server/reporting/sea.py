@@ -34,7 +34,7 @@ def sea(run: Run) -> Html:
         WIDTH,
         HEIGHT,
         f"{hospitals(len(run.sites))} around one coordinator".capitalize(),
-        "Each island is a hospital and its area its patients; the dashed routes carry models, never patients.",
+        f"Each island is a hospital and its area its patients; the dashed routes carry {_cargo(run)}, never patients.",
         svg.rect(0, 0, WIDTH, HEIGHT, "water", rx=10),
         *(svg.line(x, 0, x, HEIGHT, "graticule") for x in range(50, WIDTH, 100)),
         *(svg.line(0, y, WIDTH, y, "graticule") for y in range(65, HEIGHT, 100)),
@@ -45,6 +45,10 @@ def sea(run: Run) -> Html:
         el("circle", el("title", "coordinator"), cx=MIDDLE[0], cy=MIDDLE[1], r=4.5, class_="port-core"),
         svg.text(MIDDLE[0], MIDDLE[1] + 28, "coordinator", "t afloat", "middle") if named else None,
     )
+
+
+def _cargo(run: Run) -> str:
+    return "models" if run.trains else "noisy counts"
 
 
 def _places(count: int) -> list[Place]:
@@ -60,7 +64,7 @@ def _places(count: int) -> list[Place]:
 
 def _radii(sites: Sequence[Site]) -> list[float]:
     """Areas in proportion to patients; alike where a hospital does not say."""
-    patients = [(site.patients_train or 0) + (site.patients_test or 0) for site in sites]
+    patients = [site.patients for site in sites]
     most = max(patients, default=0)
     largest = 40.0 if len(sites) <= NAMED else 110.0 / math.sqrt(len(sites))
     return [largest * max(0.16, math.sqrt(count / most)) if most else largest * 0.6 for count in patients]
@@ -74,7 +78,7 @@ def _route(place: Place) -> Html:
 
 
 def _island(site: Site, place: Place, radius: float, named: bool) -> Html:
-    count = (site.patients_train or 0) + (site.patients_test or 0)
+    count = site.patients
     hint = f"{site.name}: {plural(count, 'patient')}" if count else site.name
     shallows = (12.0, 6.0) if named else (3.0,)
     return el(
@@ -91,7 +95,7 @@ def _island(site: Site, place: Place, radius: float, named: bool) -> Html:
 def _name(site: Site, place: Place, radius: float) -> Html:
     x = min(max(place[0], 62.0), WIDTH - 62.0)
     y = place[1] + radius * 1.2 + 26
-    count = (site.patients_train or 0) + (site.patients_test or 0)
+    count = site.patients
     return join(
         [
             svg.text(x, y, cut(site.name, 16), "t strong afloat", "middle"),

@@ -22,8 +22,9 @@ from simulations.audit.verdict import FALSE_ALARMS, Check, Part
 
 _HEIGHT, _TOP, _BOTTOM, _LEFT = 300, 34, 250, 56
 _ABOUT = {
-    "residual": "Each step's noise is what was released less the sum without noise, which is computed here again.",
+    "residual": "Noise is what was released less the sum without noise, which is computed here again.",
     "sensitivity": "The sum with one patient more, less the sum without, both with the same noise.",
+    "counts": "The counts with one patient more, less the counts without: each patient is taken out once.",
     "sampler": "Privacy by sampling holds only if everybody is drawn by a coin of their own, with the booked chance.",
     "ledger": "A whole study is run on a real ledger; what was seen to leave is compared with what lies on the disk.",
     "canaries": "Made-up patients are put in or left out by coins; whoever sees what leaves guesses the coins.",
@@ -61,6 +62,7 @@ def _badge(verdict: str) -> Html:
 
 def _short(part: Part) -> str:
     names = {"residual": "Noise", "sensitivity": "Clipping", "sampler": "Sampling", "ledger": "Ledger"}
+    names["counts"] = "One patient"
     return names.get(part.key, "Canaries")
 
 

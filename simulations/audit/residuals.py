@@ -48,8 +48,13 @@ def residual_part(samples: Sequence[Sequence[Recording]], left: Check) -> Part:
         f"{len(values):,} noise values; {100 * smallest_loss(len(values)):.1f} % too little noise would be noticed in "
         f"999 of 1,000 audits",
         [*checks, left],
-        {"size": size, "error": error, "values": len(values), "histogram": _histogram(values)},
+        noise_drawing(values, size, error),
     )
+
+
+def noise_drawing(values: Floats, size: float, error: float) -> dict[str, object]:
+    """What audit.html draws of standardised noise."""
+    return {"size": size, "error": error, "values": len(values), "histogram": _histogram(values)}
 
 
 def noise_checks(noise: Floats, clean: Floats) -> list[Check]:

@@ -11,6 +11,7 @@ from rich.table import Table
 from configs.schema import PER_PATIENT, Study
 from server.files import write_atomically
 from server.run import new_folder
+from simulations.audit.counting import audit_statistics
 from simulations.audit.page import render
 from simulations.audit.run import FULL, Audit, Effort, audit
 from simulations.audit.verdict import FALSE_ALARMS
@@ -29,7 +30,9 @@ def audit_and_show(study: Study, run: Path | None, out: Path | None, seed: int |
         ArchipelError: there is nothing to audit; nothing was written.
     """
     console = _console()
-    done = audit(study, seed=seed, effort=effort, run=run, progress=lambda text: console.print(f"{text} ..."))
+    done = (audit if study.trains else audit_statistics)(
+        study, seed=seed, effort=effort, run=run, progress=lambda text: console.print(f"{text} ...")
+    )
     folder = run if run is not None and out is None else new_folder(out or Path("runs"), f"{study.name}-audit")
     write(done, folder)
     console.print(_table(done))

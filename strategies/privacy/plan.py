@@ -94,7 +94,7 @@ class PrivacyPlan:
 
 
 def plan_for(study: Study, site: str, patients: int) -> PrivacyPlan:
-    """The plan of one hospital.
+    """The plan of one hospital. Of statistics it is one step with everybody: each patient is in one cell per column.
 
     Args:
         patients: training patients at the site; used only where the study announces no public number.
@@ -111,13 +111,35 @@ def plan_for(study: Study, site: str, patients: int) -> PrivacyPlan:
         )
     plan = calibrate(
         Budget(privacy.epsilon, privacy.delta),
-        clip_norm=privacy.clip_norm,
+        clip_norm=privacy.clip_norm if study.trains else statistics_norm(study),
         sampling_rate=local.sampling_rate(patients),
         steps_per_round=local.steps_per_round(patients),
         rounds=study.training.rounds,
         patients=patients,
     )
     return replace(plan, evaluation=evaluation_event(study))
+
+
+def statistics_plan(study: Study) -> PrivacyPlan:
+    """The plan of a study of statistics at any hospital: whatever its size, the noise is the same.
+
+    Raises:
+        PrivacyError: no noise reaches the budget.
+    """
+    return plan_for(study, study.sites[0] if study.sites else "", 1)
+
+
+def statistics_norm(study: Study) -> float:
+    """The most that one patient moves a study's statistics (L2): 1 in one cell of each column's histogram.
+
+    >>> from configs.load import study_from
+    >>> document = {"name": "x", "purpose": "y", "task": {"type": "statistics", "target": "disease"}}
+    >>> document |= {"features": {name: {"type": "number", "range": [0, 1]} for name in ("age", "chol", "oldpeak")}}
+    >>> document |= {"cohort": {"lille": 60}, "privacy": {"mode": "local", "epsilon": 0.5, "delta": 1e-5}}
+    >>> statistics_norm(study_from(document))
+    2.0
+    """
+    return math.sqrt(len(study.counted))
 
 
 def evaluation_event(study: Study) -> SampledGaussian | None:

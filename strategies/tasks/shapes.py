@@ -17,7 +17,12 @@ from configs.wire import ArraySpec
 
 
 def parameters_of(model: Model, inputs: int, outputs: int) -> Mapping[str, ArraySpec]:
-    """Name -> (shape, dtype) of a linear stack's parameters, in the model's order; a ReLU stands between two layers."""
+    """Name -> (shape, dtype) of a linear stack's parameters, in the model's order; a ReLU stands between two layers.
+
+    Of a study that trains nothing there are none.
+    """
+    if model.name == "none":
+        return {}
     sizes = [inputs, *model.hidden, outputs]
     parameters: dict[str, ArraySpec] = {}
     for i, (before, after) in enumerate(itertools.pairwise(sizes)):
@@ -37,13 +42,19 @@ def study_parameters(study: Study) -> Mapping[str, ArraySpec]:
 
 
 def study_bytes(study: Study) -> int:
-    """Bytes of the model's parameters, the most that a message of the study carries."""
-    return sum(4 * math.prod(shape) for shape, _ in study_parameters(study).values())
+    """Bytes of the model's parameters, or of the statistics: the most that a message of the study carries."""
+    arrays = study_parameters(study) if study.trains else arrays_of("statistics reply", study)
+    return sum(4 * math.prod(shape) for shape, _ in arrays.values())
 
 
 def histogram_spec(bins: int) -> Mapping[str, ArraySpec]:
     """What a hospital says of its test patients: the row is the outcome (without, with), the column the score's bin."""
     return {wire.HISTOGRAM: ((2, bins), "float32")}
+
+
+def cells_of(study: Study) -> int:
+    """How many counts a hospital's statistics are: of each column its values or bins, and the unknown."""
+    return sum((len(column.values) or study.task.bins) + 1 for column in study.counted)
 
 
 def arrays_of(form: str, study: Study) -> Mapping[str, ArraySpec]:
@@ -57,4 +68,6 @@ def arrays_of(form: str, study: Study) -> Mapping[str, ArraySpec]:
     if carried == "histogram":
         release = study.evaluation.release
         return histogram_spec(release.bins) if release else {}
+    if carried == "statistics":
+        return {} if study.trains else {wire.COUNTS: ((cells_of(study),), "float32")}
     return study_parameters(study) if carried == "model" else {}

@@ -17,6 +17,7 @@ import pytest
 from flwr.app import Message, RecordDict
 from flwr.cli.build import build_fab_from_files
 
+from client.cli import _opened
 from client.fleet import Incoming
 from client.ledger import Ledger
 from client.node import Node
@@ -34,7 +35,7 @@ from strategies.tasks.shapes import arrays_of, study_parameters
 from tests import builders
 from tests.consortium import Consortium
 
-STUDIES = ("asked", "greedy", "open", "trained", "spoilt", "judged")
+STUDIES = ("asked", "greedy", "open", "trained", "spoilt", "judged", "counted")
 COHORT = {"lille": 100}
 DOCUMENT: dict[str, Any] = {"cohort": COHORT}
 
@@ -119,7 +120,7 @@ class Lille:
         )
         records = seal(records, frame, replace(statement, **said), key or self.coordinator)
         change(records)
-        types = {"hello": wire.HELLO, "train": wire.TRAIN, "evaluate": wire.EVALUATE}
+        types = {form: kind for kind, form in wire.ASKS.items()}
         message: Message = builders.message(records, types[form])
         self.fleet.arriving.put(Incoming(self.run_of(study), types[form], message.content, message))
 
@@ -134,6 +135,9 @@ class Lille:
     def evaluate(self, study: Study, arrays: builders.Arrays | None = None, /, **options: Any) -> None:
         model = builders.random_arrays(study_parameters(study)) if arrays is None else arrays
         self.send(study, "evaluate", {"study_sha256": study.sha256}, model, **options)
+
+    def count(self, study: Study, /, **options: Any) -> None:
+        self.send(study, "statistics", {"study_sha256": study.sha256}, **options)
 
     def answer(self, study: Study, form: str = "refusal") -> Frame:
         """The next answer, whose seal must hold."""
@@ -470,6 +474,61 @@ def test_the_histogram_leaves_once_and_the_same_question_has_the_same_answer(lil
     assert "the evaluation: it was begun before" in lille.whys()[-1]
     assert lille.spent(judged) == after
     assert any(Frame.decode(path.read_bytes()) == first for path in lille.left())
+
+
+# What the patients of a study are like: one noisy release, and nothing is trained
+
+
+@pytest.fixture(scope="module")
+def counted(lille: Lille) -> Study:
+    """A study of statistics that lille lets in."""
+    study = builders.counting(name="counted", cohort=COHORT, training={"quorum": 1})
+    lille.propose(study)
+    assert lille.answer(study, "hello reply").fields["site"] == "lille"
+    return study
+
+
+def test_a_study_of_statistics_neither_trains_nor_evaluates_and_one_that_trains_is_not_counted(
+    lille: Lille, counted: Study, trained: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lille.node._worker, "ask", lambda *_: pytest.fail("the worker was asked"))
+    for ask, study in ((lille.train, counted), (lille.evaluate, counted), (lille.count, trained)):
+        ask(study)
+        assert lille.code(study) == 104
+        assert "expected what the approved study asks for" in lille.whys()[-1]
+
+
+def test_text_among_the_counts_does_not_leave(lille: Lille, counted: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = arrays_of("statistics reply", counted)
+    text = np.frombuffer(b"Mme Dupont, 73 ans, 59000 Lille, diabete de type", "<f4")
+    frame = to_frame("statistics reply", content("statistics reply", {}, {"counts": text}, expected), expected)
+    with monkeypatch.context() as patch:
+        patch.setattr(lille.node._worker, "ask", lambda *_: (Frame(STATUS, {"why": ""}), frame))
+        lille.count(counted)
+        assert lille.code(counted) == 105
+    assert not [path for path in lille.left() if b"Dupont" in path.read_bytes()]
+
+
+def test_statistics_leave_once_and_the_same_question_has_the_same_answer(lille: Lille, counted: Study) -> None:
+    lille.count(counted)
+    first = lille.answer(counted, "statistics reply")
+    after = lille.spent(counted)
+    assert after == pytest.approx(0.5, abs=1e-3)
+    lille.count(counted)
+    assert lille.answer(counted, "statistics reply") == first
+    (sent,) = [o for o in lille.node._audit.outgoing() if o.form == "statistics reply"][:1]
+    shown = _opened(lille.config, lille.node._audit, sent.message).splitlines()
+    assert [line.split(":")[0].strip() for line in shown[-3:]] == ["age", "sex", "disease"]
+    assert all(label in shown[-1] for label in ("0 ", "1 ", "unknown "))
+    aside = [(path, path.read_bytes()) for path in lille.left() if Frame.decode(path.read_bytes()) == first]
+    for path, _ in aside:  # an outbox that somebody cleared is no way to a second draw
+        path.unlink()
+    lille.count(counted)
+    assert lille.code(counted) == 101
+    for path, kept in aside:
+        path.write_bytes(kept)
+    assert "the release of statistics: it was begun before" in lille.whys()[-1]
+    assert lille.spent(counted) == after
 
 
 # A trainer that lets out what it should not: nothing of it leaves, and the journal says why

@@ -87,6 +87,16 @@ def write_study(
     return path
 
 
+def write_statistics(folder: Path, name: str) -> Path:
+    """A study of statistics of the same hospitals."""
+    document = read_yaml(PRESET.with_name("heart_statistics.yaml")) | {"name": name, "training": {"quorum": 3}}
+    document["cohort"] = {site: document["cohort"][site] for site in SITES}
+    document["simulation"] = {"sites": {s: {"connector": "csv", "path": str(DATA / f"{s}.csv")} for s in SITES}}
+    path = folder / f"{name}.yaml"
+    path.write_text(dump_yaml(document))
+    return path
+
+
 def site_document(site: str, address: str, studies: tuple[str, ...], **policy: object) -> dict[str, Any]:
     """A site.yaml that has data for these studies, each with a budget of its own."""
     return {

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from configs.load import load_study
+from simulations import cli
 from simulations.federation import Federation
 from tests.federation.deployed import (
     SITES,
@@ -23,11 +24,12 @@ from tests.federation.deployed import (
     trains,
     until,
     worker_pid,
+    write_statistics,
     write_study,
 )
 
 RELEASE = {"epsilon": 5.0, "bins": 12}
-STUDIES = ("parity-private", "parity-plain", "asked", "refused", "first", "second", "slowly", "left-alone")
+STUDIES = ("parity-private", "counted", "parity-plain", "asked", "refused", "first", "second", "slowly", "left-alone")
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +55,20 @@ def test_a_deployed_study_ends_with_the_bits_of_its_simulation(
     released = json.loads((tmp_path / "runs" / "latest" / "metrics.json").read_bytes())["released"]
     assert set(released["histograms"]) == set(SITES)
     assert federation.metrics(run)["released"] == released
+
+
+def test_deployed_statistics_are_those_of_the_simulation(federation: Federation, tmp_path: Path) -> None:
+    study = write_statistics(tmp_path, "counted")
+    run = finished(federation, study)
+    command = ["simulate", str(study), "--out", str(tmp_path / "runs")]
+    assert cli.main(command) == 0
+    here = json.loads((tmp_path / "runs" / "latest" / "metrics.json").read_bytes())
+    there = federation.metrics(run)
+    assert set(here["statistics"]["sites"]) == set(SITES)
+    assert there["statistics"] == here["statistics"]
+    assert [round(site["epsilon"], 3) for site in there["sites"]] == [0.5] * 3
+    assert "Who are the patients?" in Path(federation.consortium("report", run).strip()).read_text()
+    assert "its statistics" in federation.hospital(SITES[0], "ledger")
 
 
 def test_so_does_one_without_privacy(federation: Federation, tmp_path: Path) -> None:

@@ -1,0 +1,178 @@
+"""A study of statistics on one machine: the release itself, and what a plan of it says beforehand.
+
+The release runs the deployment's own code on an engine, as a training does (simulations/run.py). The plan reads no
+data: the noise follows from the study alone, and what can be seen through it from the announced sizes.
+"""
+
+import json
+import math
+import time
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from flwr.serverapp import ServerApp
+
+from client.connectors import read_table
+from client.ledger import Ledger
+from configs.errors import ConfigError
+from configs.journal import Journal
+from configs.schema import Study
+from server.app import Conducted, Observer, RoundRecord, make_app
+from server.files import write_atomically
+from server.report import write_papers
+from server.run import Recorded, sha256, statistics_facts, versions
+from simulations.engines import run_engine
+from simulations.hospitals import FromSources, Hospitals
+from strategies.arrays import Arrays
+from strategies.privacy.accounting import SampledGaussian, epsilon
+from strategies.privacy.plan import PrivacyPlan, plan_for
+from strategies.tasks import statistics
+from strategies.tasks.shapes import cells_of
+
+if TYPE_CHECKING:
+    from simulations.run import Display, Options
+
+NOISE = "seeded: repeatable, for simulations only"
+ALL = "all together"
+_FAR = 1.959964  # standard deviations that noise alone passes once in 20
+
+
+def count(study: Study, run: Path, options: "Options", display: "Display") -> Path:
+    """Let every hospital release its statistics, and write down what is known of them."""
+    started, clock = datetime.now(UTC), time.monotonic()
+    journal = Journal(run / "journal.jsonl", durable=False)
+    journal.append(
+        "begin", study_sha256=study.sha256, engine=options.engine, seed=study.seed, versions=versions(), noise="seeded"
+    )
+    hospitals = Hospitals(study, FromSources(study), run / "sites")
+    with closing(hospitals), display.phase("statistics of each hospital", 1) as phase:
+
+        def observer(record: RoundRecord, model: Arrays) -> None:
+            phase.advance(", ".join(record.contributed))
+
+        make = partial(_server, study, journal, observer)
+        conducted = run_engine(options.engine, hospitals, make, workers=options.workers)
+    spent = {site: _spent(study, run, site) for site in study.sites}
+    result = statistics_facts(study, Recorded.of(run), conducted, engine=options.engine, noise=NOISE, spent=spent)
+    result |= {"seconds": round(time.monotonic() - clock, 3), "started": started.isoformat(timespec="seconds")}
+    write_atomically(run / "metrics.json", (json.dumps(result, indent=1, allow_nan=False) + "\n").encode())
+    journal.append("measured", metrics_sha256=sha256(run / "metrics.json"))
+    write_papers(run)
+    return run
+
+
+def _server(study: Study, journal: Journal, observer: Observer, done: Callable[[Conducted], None]) -> ServerApp:
+    return make_app(study, journal=journal, observer=observer, done=done)
+
+
+def _spent(study: Study, run: Path, site: str) -> float:
+    with closing(Ledger.open(run / "sites" / site / "ledger.sqlite", durable=False)) as ledger:
+        return ledger.spent(site, delta=study.privacy.delta, study=study.sha256)
+
+
+# What will be seen
+
+
+@dataclass(frozen=True)
+class SiteView:
+    """What can be seen of one hospital through its noise.
+
+    `hidden`: a count of fewer patients is not told from none. `total`, `share`: half the 95 % interval of the number of
+    patients, and of the share with the outcome where half have it; None where there is no such share, or the noise
+    hides it.
+    """
+
+    site: str
+    patients: int
+    hidden: float
+    total: float
+    share: float | None
+    verdict: str
+
+
+@dataclass(frozen=True)
+class StatisticsPlan:
+    """What `archipel plan` prints of a study that trains nothing. `noise`: of each count, in patients."""
+
+    study: str
+    noise: float
+    noise_multiplier: float
+    epsilon: float
+    sites: tuple[SiteView, ...]
+    notes: tuple[str, ...]
+    has_rate: bool = True  # whether the target has two values, so that there is a share with the outcome
+
+
+def plan_statistics(study: Study) -> StatisticsPlan:
+    """What noise is added, and at which hospitals anything is seen through it.
+
+    Raises:
+        PrivacyError: no noise reaches the budget. ConfigError: no public size and no simulation to count.
+    """
+    sizes, counted = _sizes(study)
+    plan = next(plan_for(study, site, patients) for site, patients in sizes.items())
+    noise = statistics.standard_deviation(plan)
+    views = [_view(study, site, patients, plan, 1) for site, patients in sizes.items()]
+    if len(views) > 1:
+        views.append(_view(study, ALL, sum(sizes.values()), plan, len(views)))
+    notes = tuple(_notes(study, plan, counted))
+    has_rate = len(study.task.classes) == 2
+    return StatisticsPlan(study.name, noise, plan.noise_multiplier, plan.epsilon(), tuple(views), notes, has_rate)
+
+
+def _sizes(study: Study) -> tuple[dict[str, int], bool]:
+    """Patients of each hospital: announced, or counted in a simulation's own copies."""
+    if study.cohort:
+        return {member.site: member.patients for member in study.cohort}, False
+    if not study.simulation:
+        raise ConfigError("study", ["cohort: expected each hospital's announced patients, found nothing; add it"])
+    return {site: len(read_table(source, study).keys) for site, source in study.simulation}, True
+
+
+def _view(study: Study, site: str, patients: int, plan: PrivacyPlan, hospitals: int) -> SiteView:
+    layout = statistics.layout_of(study)
+    variance = hospitals * statistics.cell_variance(statistics.standard_deviation(plan))
+    found = statistics.statistics(_expected(layout, patients), layout, variance=variance)
+    hidden = _FAR * math.sqrt(variance)
+    share = None if found.outcome is None else (found.outcome.high - found.outcome.low) / 2
+    total = found.patients.high - found.patients.value
+    return SiteView(site, patients, hidden, total, share, _verdict(study, plan, patients, hidden, hospitals))
+
+
+def _expected(layout: tuple[statistics.Histogram, ...], patients: int) -> "statistics.Floats":
+    """Counts without noise, of patients who are spread evenly and all known."""
+    parts = [np.append(np.full(h.cells - 1, patients / (h.cells - 1)), 0.0) for h in layout]
+    return np.concatenate(parts)
+
+
+def _verdict(study: Study, plan: PrivacyPlan, patients: int, hidden: float, hospitals: int) -> str:
+    bins = max(histogram.cells - 1 for histogram in statistics.layout_of(study))
+    if hidden >= patients:
+        # The noise with which a count of all patients is just told from none, and what such a release costs.
+        wanted = math.sqrt(max(patients**2 / (_FAR**2 * hospitals) - statistics.ROUNDING_VARIANCE, 1e-6))
+        cost = math.ceil(100 * epsilon([SampledGaussian(wanted / plan.clip_norm, 1.0, 1)], plan.delta)) / 100
+        return f"too small to be seen: the noise hides more than all its patients; seen from epsilon {cost:g} on"
+    if hidden >= patients / bins:
+        return f"seen in outline: a count of fewer than {math.ceil(hidden)} patients may be noise"
+    return f"seen: only counts of fewer than {math.ceil(hidden)} patients may be noise"
+
+
+def _notes(study: Study, plan: PrivacyPlan, counted: bool) -> list[str]:
+    columns, cells = len(study.counted), cells_of(study)
+    notes = [
+        f"each hospital: {cells} counts of {columns} columns, {4 * cells:,} bytes, once; a patient is in one count of "
+        f"each column,",
+        f"so one more or less moves them by {plan.clip_norm:.2f} (L2, the root of {columns}); noise multiplier "
+        f"{plan.noise_multiplier:g}, so noise of {statistics.standard_deviation(plan):.1f} patients in each count",
+        f"guarantee: epsilon {study.privacy.epsilon:g} at delta {study.privacy.delta:g} per patient, add or remove "
+        "one, at each hospital, for everything that is released",
+    ]
+    if counted:
+        notes.append("no cohort is announced: sizes were counted in the simulation's own data; announce them to deploy")
+    return notes

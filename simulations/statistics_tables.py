@@ -1,0 +1,88 @@
+"""What the researcher reads in the terminal of a study of statistics: its plan, and what was released."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from simulations.statistics import ALL, StatisticsPlan
+
+HIDDEN = "hidden"
+
+
+def print_plan(plan: StatisticsPlan, *, as_json: bool = False) -> None:
+    """The noise, and what is seen through it at each hospital."""
+    if as_json:
+        print(json.dumps(asdict(plan), indent=1, allow_nan=False))
+        return
+    console = _console()
+    title = f"{plan.study}: plan, before any data is read; noise of {plan.noise:.1f} patients in each count"
+    columns = ("hospital", "patients", "hides fewer than", "patients known within", "outcome within")
+    table = _table(title, columns)
+    for view in plan.sites:
+        if view.site == ALL:
+            table.add_section()
+        hidden = HIDDEN if plan.has_rate else "-"
+        share = hidden if view.share is None else f"± {100 * view.share:.0f} %"
+        table.add_row(view.site, f"{view.patients}", f"{view.hidden:.0f}", f"± {view.total:.0f}", share)
+    console.print(table)
+    for view in plan.sites:
+        console.print(f"{view.site}: {view.verdict}", highlight=False)
+    console.print()
+    for line in plan.notes:
+        console.print(line, highlight=False, soft_wrap=True)
+
+
+def print_statistics(metrics: Mapping[str, Any]) -> None:
+    """Patients, outcome and unknown values of each hospital and of all, with intervals; the rest is in the report."""
+    console, found = _console(), metrics["statistics"]
+    if found is None:
+        console.print(f"{metrics['outcome']}: no statistics; {metrics['why']}", highlight=False)
+        return
+    rows = {**found["sites"], ALL: found["together"]}
+    rate = [f"{metrics['task']['target']} = {found['outcome']}"] if found["outcome"] else []
+    title = f"{metrics['study']}: noise of {found['noise']:.1f} patients in each count, 95 % interval"
+    table = _table(title, ("hospital", "patients", *rate, "epsilon"))
+    spent = {site["site"]: site["epsilon"] for site in metrics["sites"]}
+    for name, figures in rows.items():
+        if name == ALL:
+            table.add_section()
+        epsilon = "-" if spent.get(name) is None else f"{spent[name]:.2f}"
+        table.add_row(name, _count(figures["patients"]), *([_share(figures["outcome"])] if rate else []), epsilon)
+    console.print(table)
+    unknown = _table("share of patients of whom it is unknown", ("column", *rows))
+    for column in found["columns"]:
+        cells = (_share(figures["columns"][column["name"]]["shares"][-1]) for figures in rows.values())
+        unknown.add_row(column["name"], *cells)
+    console.print(unknown)
+    console.print("95 % each: of twenty intervals one misses.", style="dim", highlight=False)
+    if any(column["shares"][-1] is None for figures in rows.values() for column in figures["columns"].values()):
+        console.print(f"{HIDDEN}: the noise does not say for sure that there are two patients.", style="dim")
+    for site, why in found["missing"].items():
+        console.print(f"{site} released nothing: {why}", highlight=False)
+    console.print(f"\n{metrics['outcome']}, {metrics['seconds']:.1f} s")
+
+
+def _table(title: str, columns: tuple[str, ...]) -> Table:
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    for number, column in enumerate(columns):
+        table.add_column(column, justify="right" if number else "left")
+    return table
+
+
+def _count(found: Mapping[str, float]) -> str:
+    return f"{found['value']:.0f} ({found['low']:.0f}-{found['high']:.0f})"
+
+
+def _share(found: Mapping[str, float] | None) -> str:
+    if found is None:
+        return HIDDEN
+    return f"{100 * found['value']:.0f} % ({100 * found['low']:.0f}-{100 * found['high']:.0f})"
+
+
+def _console() -> Console:
+    return Console(width=None if Console().is_terminal else 140)
