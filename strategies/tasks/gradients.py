@@ -39,6 +39,9 @@ class Trainable(Protocol):
     def residual(self, outputs: Tensor, y: Tensor) -> Tensor:
         """Derivative of each row's loss with respect to its outputs; asked of linear stacks alone."""
 
+    def residual_in_numpy(self, outputs: NDArray[np.float32], y: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The same in NumPy; `outputs` may be overwritten."""
+
 
 class FlatModel:
     """One model, reused for every hospital and round of this process: load, train, read out.
@@ -54,18 +57,22 @@ class FlatModel:
         size = sum(p.numel() for p in parameters)
         self.flat, self.gradient = nn.Parameter(torch.zeros(size, device=device)), torch.zeros(size, device=device)
         self.flat.grad = self.gradient
-        self._views: list[Tensor] = []
+        self.views: list[Tensor] = []
         self.gradient_views: list[Tensor] = []
         start = 0
         for parameter in parameters:
             span = slice(start, start + parameter.numel())
             parameter.data = self.flat.data[span].view_as(parameter)
             parameter.grad = self.gradient[span].view_as(parameter)
-            self._views.append(parameter.data)
+            self.views.append(parameter.data)
             self.gradient_views.append(parameter.grad)
             start = span.stop
+        self._on_host = None
+        if self.flat.device.type == "cpu":
+            host = self.flat.data.numpy(), self.gradient.numpy()
+            self._on_host = *host, np.empty_like(host[1])
         self.is_linear_stack = _is_linear_stack(self.module)
-        self._weights, self._biases = self._views[0::2], self._views[1::2]  # of a linear stack
+        self._weights, self._biases = self.views[0::2], self.views[1::2]  # of a linear stack
         self._transposed = [weight.T for weight in self._weights] if self.is_linear_stack else []
 
     def restore_gradients(self) -> None:
@@ -80,7 +87,7 @@ class FlatModel:
 
     def arrays(self) -> Arrays:
         """Copies of the parameters by name."""
-        return {name: view.cpu().numpy().copy() for name, view in zip(self.names, self._views, strict=True)}
+        return {name: view.cpu().numpy().copy() for name, view in zip(self.names, self.views, strict=True)}
 
     def mean_gradient(self, x: Tensor, y: Tensor) -> Tensor:
         """Gradient of the mean loss over rows: x (rows, inputs), y (rows,) -> `gradient`, overwritten."""
@@ -90,6 +97,15 @@ class FlatModel:
             self.gradient.zero_()
             self.task.loss(self.module(x), y).mean().backward()  # type: ignore[no-untyped-call]
         return self.gradient
+
+    def descend(self, rate: float) -> None:
+        """One step of plain gradient descent along `gradient`."""
+        if self._on_host is None:
+            self.flat.data.add_(self.gradient, alpha=-rate)
+        else:  # a third of the time
+            flat, gradient, step = self._on_host
+            np.multiply(gradient, np.float32(rate), out=step)
+            np.subtract(flat, step, out=flat)
 
     def factors(self, x: Tensor, y: Tensor, divisor: int = 1) -> list[tuple[Tensor, Tensor]]:
         """Of each linear layer what it read, (rows, in), and the loss's derivative there over `divisor`, (rows, out).
