@@ -92,7 +92,9 @@ class NoisySum(ABC):
         gradient = self._checked_sum(x, y, patients, patients_in_batch)
         deviation = self._plan.noise_multiplier * self._plan.clip_norm
         noise = self._gaussian(gradient.numel(), deviation)
-        released = on_grid(np.add(self._on_host(), noise.numpy(), dtype=np.float64), deviation)
+        exact = self._on_host().astype(np.float64)
+        exact += noise.numpy()
+        released = on_grid(exact, deviation)
         released /= self._plan.expected_patients
         if self._host is not None:
             self._host[:] = released

@@ -38,6 +38,7 @@ _SIGNS = np.array(  # how the cosine halves of four Box-Muller pairs, and their 
 )
 _PAIRS = _SUMS = 4
 _LEAST, _MOST = 2**8, 2**13  # Gaussians of the first lot and of later ones: worth the calls, and still in the cache
+_MOST_HALVES = 2**15  # half words drawn for the samples of several steps
 _WORD, _HALF_WORD = 2**64, 2**32
 
 
@@ -45,7 +46,7 @@ class Randomness:
     """Independent streams for one hospital and one round: who is in a step, the noise, the order without privacy."""
 
     def __init__(self, who: CipherStream, noise: CipherStream, order: int, *, is_seeded: bool) -> None:
-        self._who, self._noise, self.is_seeded = who, _Gaussians(noise), is_seeded
+        self._who, self._noise, self.is_seeded = _Samples(who), _Gaussians(noise), is_seeded
         self._order = order
 
     @classmethod
@@ -69,23 +70,14 @@ class Randomness:
     def poisson(self, patients: int, rate: float) -> NDArray[np.int64]:
         """Each patient independently with probability `rate`, to the last bit of the float: sorted positions.
 
-        The positions are (chosen,), possibly none; the time depends on `patients` alone.
+        The positions are (chosen,), possibly none; the time does not depend on who.
 
         Raises:
             PrivacyError: the rate is not in (0, 1].
         """
         if not 0.0 < rate <= 1.0:
             raise PrivacyError(f"expected 0 < sampling rate <= 1, got {rate}")
-        if rate == 1.0:
-            return np.arange(patients)
-        halves = self._who.words(-(-patients // 2)).view(np.uint32)[:patients]
-        numerator, denominator = rate.as_integer_ratio()
-        whole, rest = divmod(numerator * _HALF_WORD, denominator)
-        chosen = halves < np.uint32(whole)
-        if rest:  # most rates have bits beyond a half word's: one that ties is decided by words that follow
-            for tie in (halves == np.uint32(whole)).nonzero()[0]:
-                chosen[tie] = self._is_below(rest, denominator)
-        return chosen.nonzero()[0]
+        return np.arange(patients) if rate == 1.0 else self._who.take(patients, rate)
 
     def gaussian(self, size: int, standard_deviation: float) -> torch.Tensor:
         """Independent draws of N(0, standard_deviation^2): (size,) float64.
@@ -105,11 +97,42 @@ class Randomness:
     def __reduce__(self) -> str:
         raise TypeError("chance is never pickled or copied: whoever has its state can undo the noise")
 
+
+class _Samples:
+    """Poisson samples from a stream's words, each given once. Those of several steps are drawn together."""
+
+    def __init__(self, stream: CipherStream) -> None:
+        self._stream = stream
+        self._asked: tuple[object, ...] = ()
+        self._ready: list[NDArray[np.int64]] = []  # drawn and not yet given, the last first
+        self._steps = 0  # drawn together the last time
+
+    def take(self, patients: int, rate: float) -> NDArray[np.int64]:
+        """The next sample: never one of another number of patients or rate, nor the same in two processes."""
+        asked = (patients, rate, self._stream.key_number)
+        if asked != self._asked or not self._ready:
+            self._steps = 1 if asked != self._asked else max(1, min(2 * self._steps, _MOST_HALVES // (patients or 1)))
+            self._ready, self._asked = self._lot(patients, rate), (patients, rate, self._stream.key_number)
+        return self._ready.pop()
+
+    def _lot(self, patients: int, rate: float) -> list[NDArray[np.int64]]:
+        count = self._steps * patients
+        halves = self._stream.words(-(-count // 2)).view(np.uint32)[:count]
+        numerator, denominator = rate.as_integer_ratio()
+        whole, rest = divmod(numerator * _HALF_WORD, denominator)
+        chosen = halves < np.uint32(whole)
+        if rest:  # most rates have bits beyond a half word's: one that ties is decided by words that follow
+            for tie in (halves == np.uint32(whole)).nonzero()[0]:
+                chosen[tie] = self._is_below(rest, denominator)
+        places, firsts = chosen.nonzero()[0], patients * np.arange(self._steps)
+        ends = [*places.searchsorted(firsts), len(places)]
+        return [places[ends[step] : ends[step + 1]] - firsts[step] for step in reversed(range(self._steps))]
+
     def _is_below(self, rest: int, denominator: int) -> bool:
         """Whether a uniform number of endlessly many bits is below rest / denominator."""
         while rest:
             whole, rest = divmod(rest * _WORD, denominator)
-            word = int(self._who.words(1)[0])
+            word = int(self._stream.words(1)[0])
             if word != whole:
                 return word < whole
         return False

@@ -231,6 +231,14 @@ def test_one_choice_does_not_tell_another(chance: Randomness, rate: float, axis:
     assert abs(products.sum()) < 1.2 * FAR * rate * (1 - rate) * math.sqrt(products.size)
 
 
+def test_samples_of_one_size_and_rate_are_never_given_for_another() -> None:
+    randomness = Randomness.seeded(0, "lille", 1)
+    for _ in range(4):
+        randomness.poisson(1000, 0.5)
+    assert max(randomness.poisson(100, 0.5)) < 100
+    assert len(randomness.poisson(100, 0.01)) < 10
+
+
 def test_rate_one_is_everybody(chance: Randomness) -> None:
     assert chance.poisson(7, 1.0).tolist() == list(range(7))
 
