@@ -41,6 +41,7 @@ from strategies.tasks.gradients import FlatModel
 
 Gaussian = Callable[[int, float], Tensor]  # (size, standard deviation) -> (size,) float64, on the processor
 _DIGITS = 12  # binary digits of the noise's standard deviation that a release keeps
+_AT_ONCE = 2**14  # numbers that are noised together: few enough for the cache
 
 
 class Engine(Protocol):
@@ -91,15 +92,14 @@ class NoisySum(ABC):
         """See `Engine`."""
         gradient = self._checked_sum(x, y, patients, patients_in_batch)
         deviation = self._plan.noise_multiplier * self._plan.clip_norm
-        noise = self._gaussian(gradient.numel(), deviation)
-        exact = self._on_host().astype(np.float64)
-        exact += noise.numpy()
-        released = on_grid(exact, deviation)
-        released /= self._plan.expected_patients
-        if self._host is not None:
-            self._host[:] = released
-        else:
-            gradient.copy_(torch.from_numpy(released))
+        noise, sums = self._gaussian(gradient.numel(), deviation).numpy(), self._on_host()
+        for start in range(0, len(sums), _AT_ONCE):
+            some = slice(start, start + _AT_ONCE)
+            noised = sums[some].astype(np.float64)
+            noised += noise[some]
+            sums[some] = on_grid(noised, deviation, self._plan.expected_patients)
+        if self._host is None:
+            gradient.copy_(torch.from_numpy(sums))
         return gradient
 
     def close(self) -> None:  # noqa: B027 - an engine that changes nothing has nothing to undo
@@ -188,18 +188,18 @@ class ClosedForm(NoisySum):
             torch.sum(clipped, 0, out=views[2 * i + 1])
 
 
-def on_grid(noised: NDArray[np.float64], deviation: float) -> NDArray[np.float64]:
-    """A noised sum, overwritten, to the nearest multiple of a power of two some 2^-12 of the noise's deviation.
+def on_grid(noised: NDArray[np.float64], deviation: float, divisor: float) -> NDArray[np.float64]:
+    """A noised sum, overwritten: the nearest multiple of 2^-11 to 2^-12 deviations, a power of two; over the divisor.
 
     The last bits of a sum of floating-point numbers show how large its parts were: where the noise happens to cancel
     most of the exact sum, what is left has fewer bits than noise alone would (Mironov 2012, "On significance of the
-    least significant bits for differential privacy"; Haney et al. 2022, arXiv 2207.13793, section 3). Rounded, every
+    least significant bits for differential privacy"; Haney et al. 2022, arXiv 2207.13793). Rounded, every
     sum is a whole number of the same steps, and each step has 2^40 values of the noise behind it.
     """
     grid = math.ldexp(1.0, math.frexp(deviation)[1] - _DIGITS)
     noised *= 1.0 / grid
     np.rint(noised, out=noised)
-    noised *= grid
+    noised *= grid / divisor
     return noised
 
 

@@ -87,17 +87,23 @@ class SmallStack:
         return reads, backs[::-1]
 
     def _clip_factors(self, reads: list[Floats], backs: list[Floats]) -> Floats:
-        """(patients,): clip / (norm + 1e-6), at most 1; a row's norms multiply, and a bias reads 1."""
-        squares = np.zeros(len(reads[0]), np.float32)
-        for read, back in zip(reads, backs, strict=True):
-            own = np.vecdot(read, read)
-            own += _ONE
-            own *= np.vecdot(back, back)
-            squares += own
+        """(patients,): clip / (norm + 1e-6), at most 1."""
+        layers = [_squares(read, back) for read, back in zip(reads, backs, strict=True)]
+        squares = layers[0]
+        for more in layers[1:]:
+            squares += more
         np.sqrt(squares, out=squares)
         squares += _TINY
         np.divide(self._clip, squares, out=squares)
         return np.minimum(squares, _ONE, out=squares)
+
+
+def _squares(read: Floats, back: Floats) -> Floats:
+    """(patients,): each one's squared norm in a layer, bias included: the norms of both factors multiply."""
+    own: Floats = np.vecdot(read, read)
+    own += _ONE
+    own *= np.vecdot(back, back)
+    return own
 
 
 def _numpy(views: list[Tensor]) -> list[Floats]:
