@@ -37,7 +37,7 @@ _SIGNS = np.array(  # how the cosine halves of four Box-Muller pairs, and their 
     [[1, 1, 1, 1, 0, 0, 0, 0], [0, 0, 0, 0, 1, 1, 1, 1], [1, -1, 0, 0, 0, 0, 1, -1], [0, 0, 1, -1, 1, -1, 0, 0]], float
 )
 _PAIRS = _SUMS = 4
-_LEAST, _MOST = 2**8, 2**13  # Gaussians of the first lot and of later ones: worth the calls, and still in the cache
+_LEAST, _MOST = 2**8, 2**14  # Gaussians of the first lot and of later ones: worth the calls, and still in the cache
 _MOST_HALVES = 2**15  # half words drawn for the samples of several steps
 _WORD, _HALF_WORD = 2**64, 2**32
 
