@@ -41,7 +41,7 @@ from strategies.tasks.gradients import FlatModel
 
 Gaussian = Callable[[int, float], Tensor]  # (size, standard deviation) -> (size,) float64, on the processor
 _DIGITS = 12  # binary digits of the noise's standard deviation that a release keeps
-_AT_ONCE = 2**14  # numbers that are noised together: few enough for the cache
+_AT_ONCE = 2**13  # numbers that are noised together: few enough for the cache
 
 
 class Engine(Protocol):
