@@ -93,7 +93,7 @@ class Trainer:
             if anchor is not None:  # no data in it: with a plan it is added after the noise
                 gradient.add_(model.flat.detach() - anchor, alpha=proximal_mu)
             if optimizer is None:
-                model.flat.data.add_(gradient, alpha=-local.learning_rate)
+                model.descend(local.learning_rate)
             else:
                 optimizer.step()
         del optimizer, anchor
@@ -105,18 +105,17 @@ class Trainer:
             yield self._model.mean_gradient(x, y) if rows is None else self._model.mean_gradient(x[rows], y[rows])
 
     def _private(self, patients: Encoded, local: Local, plan: PrivacyPlan, randomness: Randomness) -> Iterator[Tensor]:
-        x, y = torch.from_numpy(patients.x), torch.from_numpy(patients.y)
         engine = (self._engine or private_engine)(self._model, plan, randomness.gaussian, local.engine)
         try:
             for _ in range(plan.steps_per_round):
                 chosen = randomness.poisson(patients.count, plan.sampling_rate)
-                numbers, owners = patients.rows_and_patients(chosen)
-                whose = positions(len(chosen)) if patients.one_row_each else torch.from_numpy(owners)
-                rows = torch.from_numpy(numbers)
-                in_batch = len(chosen)
-                yield engine.noisy_gradient(
-                    x.index_select(0, rows), y.index_select(0, rows), whose, patients_in_batch=in_batch
-                )
+                if patients.one_row_each:
+                    rows, whose = chosen, positions(len(chosen))
+                else:
+                    rows, owners = patients.rows_and_patients(chosen)
+                    whose = torch.from_numpy(owners)
+                x, y = (torch.from_numpy(column.take(rows, axis=0)) for column in (patients.x, patients.y))
+                yield engine.noisy_gradient(x, y, whose, patients_in_batch=len(chosen))
         finally:
             engine.close()
 

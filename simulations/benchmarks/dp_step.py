@@ -9,8 +9,9 @@ over a DataLoader, and against Opacus's PrivacyEngine with its Poisson loader an
 and is never asked for epsilon. Ours asks for it every epoch; equal questions are answered from memory, so the first,
 which is not timed, does the work.
 
-All sides run in one process with one thread, in turn (A B C A B C), timed by the processor time of that process, so
-that a second busy process or more BLAS threads change little; figures are ratios of medians.
+All sides run in one process with one thread, in turn (A B C A B C), timed by the processor time of that process. A
+figure is the median of the turns' ratios: the two of a ratio are taken in the same tenth of a second, so that a second
+busy process, which slows a shared core or cache, slows both.
 """
 
 import argparse
@@ -67,13 +68,16 @@ def main(arguments: list[str] | None = None) -> None:
     for case in options.cases:
         for batch in BATCHES.get(case, (END_TO_END.get(case, 0),)):
             sides = _epochs(case.partition("_")[0], batch) if case in END_TO_END else _steps(case, batch)
-            ours, plain, opacus = _medians(sides, seconds)
+            plain, opacus = _ratios(sides, seconds)
             row = {"case": case, "batch": batch}
-            print(json.dumps(row | {"ratio_plain": round(ours / plain, 3), "ratio_opacus": round(ours / opacus, 3)}))
+            print(json.dumps(row | {"ratio_plain": round(plain, 3), "ratio_opacus": round(opacus, 3)}), flush=True)
 
 
-def _medians(sides: Sides, seconds: float) -> list[float]:
-    """Processor seconds of each side. A side is repeated within a turn until it can be timed."""
+def _ratios(sides: Sides, seconds: float) -> tuple[float, float]:
+    """Our processor time over the plain step's and over Opacus's: each the median of the turns' ratios.
+
+    A side is repeated within a turn until it can be timed.
+    """
     runs = [sides.ours, sides.plain, sides.opacus]
     repeats = []
     for run in runs:
@@ -84,7 +88,9 @@ def _medians(sides: Sides, seconds: float) -> list[float]:
     while len(found[0]) < 2 or time.perf_counter() < end:
         for times, run, often in zip(found, runs, repeats, strict=True):
             times.append(_timed(run, often))
-    return [statistics.median(times) for times in found]
+    ours, plain, opacus = found
+    over_plain, over_opacus = ([a / b for a, b in zip(ours, other, strict=True)] for other in (plain, opacus))
+    return statistics.median(over_plain), statistics.median(over_opacus)
 
 
 def _timed(run: Run, often: int) -> float:

@@ -8,7 +8,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -42,6 +44,11 @@ class Network:
     def residual(self, outputs: Tensor, y: Tensor) -> Tensor:
         """Its derivative with respect to the outputs."""
         return outputs.softmax(1) - functional.one_hot(y, outputs.shape[1])
+
+    def residual_in_numpy(self, outputs: NDArray[np.float32], y: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The same in NumPy."""
+        found: NDArray[np.float32] = self.residual(torch.from_numpy(outputs), torch.from_numpy(y)).numpy()
+        return found
 
     def flat_model(self) -> FlatModel:
         """The model with its parameters in one vector."""

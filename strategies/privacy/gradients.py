@@ -28,15 +28,20 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from typing import Literal, Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from configs.errors import RunError
 from strategies.privacy.layers import Built, Groups, Outer, Term, clip_factors, clipped_sums
 from strategies.privacy.plan import PrivacyPlan
+from strategies.privacy.stacks import SmallStack
 from strategies.tasks.gradients import FlatModel
 
-Gaussian = Callable[[int, float], Tensor]  # (size, standard deviation) -> (size,) float32
+Gaussian = Callable[[int, float], Tensor]  # (size, standard deviation) -> (size,) float64, on the processor
+_DIGITS = 12  # binary digits of the noise's standard deviation that a release keeps
+_AT_ONCE = 2**13  # numbers that are noised together: few enough for the cache
 
 
 class Engine(Protocol):
@@ -77,6 +82,7 @@ class NoisySum(ABC):
     ) -> None:
         self._model, self._plan, self._gaussian = model, plan, gaussian
         self._rows_at_once = rows_at_once or self.rows_at_once
+        self._host = model.gradient.numpy() if model.gradient.device.type == "cpu" else None
 
     def clipped_sum(self, x: Tensor, y: Tensor, patients: Tensor, *, patients_in_batch: int) -> Tensor:
         """See `Engine`."""
@@ -85,8 +91,16 @@ class NoisySum(ABC):
     def noisy_gradient(self, x: Tensor, y: Tensor, patients: Tensor, *, patients_in_batch: int) -> Tensor:
         """See `Engine`."""
         gradient = self._checked_sum(x, y, patients, patients_in_batch)
-        noise = self._gaussian(len(gradient), self._plan.noise_multiplier * self._plan.clip_norm)
-        return gradient.add_(noise.to(gradient.device)).div_(self._plan.expected_patients)
+        deviation = self._plan.noise_multiplier * self._plan.clip_norm
+        sums = self._on_host()
+        for start in range(0, len(sums), _AT_ONCE):
+            some = sums[start : start + _AT_ONCE]
+            noised = some.astype(np.float64)
+            noised += self._gaussian(len(some), deviation).numpy()
+            some[:] = on_grid(noised, deviation, self._plan.expected_patients)
+        if self._host is None:
+            gradient.copy_(torch.from_numpy(sums))
+        return gradient
 
     def close(self) -> None:  # noqa: B027 - an engine that changes nothing has nothing to undo
         """See `Engine`."""
@@ -97,17 +111,21 @@ class NoisySum(ABC):
 
     def _checked_sum(self, x: Tensor, y: Tensor, patients: Tensor, count: int) -> Tensor:
         gradient = self._model.gradient
-        if len(x) <= self._rows_at_once:
+        if x.shape[0] <= self._rows_at_once:
             self._sum_into_gradient(x, y, Groups.of(patients, count))
         else:
             self._sum_in_portions(x, y, patients, count)
-        if not math.isfinite(float(gradient.sum())):
+        if not math.isfinite(np.add.reduce(self._on_host())):
             gradient.zero_()
             raise RunError(
                 "expected finite gradients, found a patient's that is not finite, nothing is sent; "
                 "lower the study's learning_rate"
             )
         return gradient
+
+    def _on_host(self) -> NDArray[np.float32]:
+        """The model's `gradient` in NumPy: itself, or a copy of what another device holds."""
+        return self._model.gradient.cpu().numpy() if self._host is None else self._host
 
     def _sum_in_portions(self, x: Tensor, y: Tensor, patients: Tensor, count: int) -> None:
         gradient, total = self._model.gradient, torch.zeros_like(self._model.gradient)
@@ -137,8 +155,12 @@ class ClosedForm(NoisySum):
     ) -> None:
         super().__init__(model, plan, gaussian, rows_at_once=rows_at_once)
         self._clip = torch.tensor(plan.clip_norm, device=model.flat.device)
+        self._small = SmallStack(model, plan.clip_norm) if SmallStack.suits(model) else None
 
     def _sum_into_gradient(self, x: Tensor, y: Tensor, groups: Groups) -> None:
+        if self._small is not None and groups.one_row_each:
+            self._small.sum_into_gradient(x, y)
+            return
         factors = self._model.factors(x, y)
         if groups.one_row_each:
             self._sum_of_rows(factors)
@@ -164,6 +186,21 @@ class ClosedForm(NoisySum):
             clipped = back * column
             torch.mm(clipped.T, read, out=views[2 * i])
             torch.sum(clipped, 0, out=views[2 * i + 1])
+
+
+def on_grid(noised: NDArray[np.float64], deviation: float, divisor: float) -> NDArray[np.float64]:
+    """A noised sum, overwritten: the nearest multiple of 2^-11 to 2^-12 deviations, a power of two; over the divisor.
+
+    The last bits of a sum of floating-point numbers show how large its parts were: where the noise happens to cancel
+    most of the exact sum, what is left has fewer bits than noise alone would (Mironov 2012, "On significance of the
+    least significant bits for differential privacy"; Haney et al. 2022, arXiv 2207.13793). Rounded, every
+    sum is a whole number of the same steps, and each step has 2^40 values of the noise behind it.
+    """
+    grid = math.ldexp(1.0, math.frexp(deviation)[1] - _DIGITS)
+    noised *= 1.0 / grid
+    np.rint(noised, out=noised)
+    noised *= grid / divisor
+    return noised
 
 
 def _norms(rows: Tensor) -> Tensor:

@@ -51,7 +51,9 @@ class Groups:
     @classmethod
     def of(cls, patients: Tensor, count: int) -> "Groups":
         """From what an engine is given."""
-        return cls(patients, count, patients is positions(count) or _counts_up(patients, count))
+        if patients is positions(count):
+            return _one_row_each(count)
+        return cls(patients, count, _counts_up(patients, count))
 
     def sum(self, rows: Tensor) -> Tensor:
         """(rows, ...) -> (count, ...): each patient's rows added up."""
@@ -83,6 +85,11 @@ class Groups:
             who_, rows_, real_ = (torch.from_numpy(a).to(self.patients.device) for a in (chosen, rows, real))
             found.append((who_, rows_, real_))
         return found
+
+
+@lru_cache(maxsize=1024)
+def _one_row_each(count: int) -> Groups:
+    return Groups(positions(count), count, one_row_each=True)
 
 
 @dataclass(frozen=True)

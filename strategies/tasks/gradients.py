@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from configs.wire import ArraySpec
 from strategies.arrays import Arrays, copied
 
+STEP_AT_ONCE = 1 << 20  # parameters: a step of a large model needs no second one
 RELEASED_BYTES = 1 << 24  # a model of this size is not kept warm between two fits
 
 
@@ -42,6 +43,9 @@ class Trainable(Protocol):
     def residual(self, outputs: Tensor, y: Tensor) -> Tensor:
         """Derivative of each row's loss with respect to its outputs; asked of linear stacks alone."""
 
+    def residual_in_numpy(self, outputs: NDArray[np.float32], y: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The same in NumPy; `outputs` may be overwritten."""
+
 
 class FlatModel:
     """One model, reused for every hospital and round of this process: load, train, read out.
@@ -55,27 +59,32 @@ class FlatModel:
         self.names = list(task.parameters)
         parameters = list(self.module.parameters())
         size = sum(p.numel() for p in parameters)
-        large = 4 * size >= RELEASED_BYTES and device == "cpu"
-        self._memory = [_memory(4 * size), _memory(4 * size)] if large else []
+        kind = torch.get_default_dtype()
+        large = kind.itemsize * size >= RELEASED_BYTES and device == "cpu"
+        self._memory = [_memory(kind.itemsize * size) for _ in range(2)] if large else []
         flat, self.gradient = (
-            [torch.frombuffer(memory, dtype=torch.float32) for memory in self._memory]
+            [torch.frombuffer(memory, dtype=kind) for memory in self._memory]
             if large
             else [torch.zeros(size, device=device), torch.zeros(size, device=device)]
         )
         self.flat = nn.Parameter(flat)
         self.flat.grad = self.gradient
-        self._views: list[Tensor] = []
+        self.views: list[Tensor] = []
         self.gradient_views: list[Tensor] = []
         start = 0
         for parameter in parameters:
             span = slice(start, start + parameter.numel())
             parameter.data = self.flat.data[span].view_as(parameter)
             parameter.grad = self.gradient[span].view_as(parameter)
-            self._views.append(parameter.data)
+            self.views.append(parameter.data)
             self.gradient_views.append(parameter.grad)
             start = span.stop
+        self._on_host = None
+        if self.flat.device.type == "cpu":
+            step = np.empty(min(size, STEP_AT_ONCE), np.float32)
+            self._on_host = self.flat.data.numpy(), self.gradient.numpy(), step
         self.is_linear_stack = _is_linear_stack(self.module)
-        self._weights, self._biases = self._views[0::2], self._views[1::2]  # of a linear stack
+        self._weights, self._biases = self.views[0::2], self.views[1::2]  # of a linear stack
         self._transposed = [weight.T for weight in self._weights] if self.is_linear_stack else []
 
     def restore_gradients(self) -> None:
@@ -93,7 +102,7 @@ class FlatModel:
 
     def arrays(self) -> Arrays:
         """Copies of the parameters by name."""
-        return {name: copied(view.cpu().numpy()) for name, view in zip(self.names, self._views, strict=True)}
+        return {name: copied(view.cpu().numpy()) for name, view in zip(self.names, self.views, strict=True)}
 
     def take(self) -> Arrays:
         """`arrays`, after which a large model gives its memory back: whoever sends it away needs it no more."""
@@ -110,6 +119,18 @@ class FlatModel:
             self.gradient.zero_()
             self.task.loss(self.module(x), y).mean().backward()  # type: ignore[no-untyped-call]
         return self.gradient
+
+    def descend(self, rate: float) -> None:
+        """One step of plain gradient descent along `gradient`."""
+        if self._on_host is None:
+            self.flat.data.add_(self.gradient, alpha=-rate)
+        else:  # a third of the time
+            flat, gradient, step = self._on_host
+            for start in range(0, len(flat), STEP_AT_ONCE):
+                some = flat[start : start + STEP_AT_ONCE]
+                part = step[: len(some)]
+                np.multiply(gradient[start : start + STEP_AT_ONCE], np.float32(rate), out=part)
+                np.subtract(some, part, out=some)
 
     def factors(self, x: Tensor, y: Tensor, divisor: int = 1) -> list[tuple[Tensor, Tensor]]:
         """Of each linear layer what it read, (rows, in), and the loss's derivative there over `divisor`, (rows, out).

@@ -74,6 +74,21 @@ class TabularTask:
             return outputs.softmax(1).sub_(functional.one_hot(y.long(), self.outputs))
         return outputs - y[:, None]
 
+    def residual_in_numpy(self, outputs: NDArray[np.float32], y: NDArray[np.float32]) -> NDArray[np.float32]:
+        """`residual` where a step is so short that PyTorch's calls are most of it; `outputs` is overwritten."""
+        if self.task.type == "binary":
+            np.exp(np.negative(outputs, out=outputs), out=outputs)
+            outputs += np.float32(1.0)
+            np.reciprocal(outputs, out=outputs)
+        elif self.task.type == "multiclass":
+            outputs -= outputs.max(axis=1, keepdims=True, initial=-np.inf)
+            np.exp(outputs, out=outputs)
+            outputs /= outputs.sum(axis=1, keepdims=True)
+            outputs[np.arange(len(y)), y.astype(np.int64)] -= np.float32(1.0)
+            return outputs
+        outputs -= y[:, None]
+        return outputs
+
     def predict(self, arrays: Mapping[str, NDArray[np.float32]], x: NDArray[np.float32]) -> NDArray[np.float64]:
         """Probabilities (rows, classes), or the target in its own unit (rows, 1)."""
         model = self.build()

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from configs.errors import PrivacyError
-from simulations.benchmarks.models import Block, Network, Residual, Transformer
+from simulations.benchmarks.models import Block, Network, Residual, Transformer, resnet18
 from strategies.privacy import layers
 from strategies.privacy.bookkeeping import BookKeeping
 from strategies.privacy.compat import require_separable
@@ -119,6 +119,38 @@ def test_embeddings_layer_norms_and_attention_equal_opacus(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(layers, "_MOVE", move)
         assert_equals_opacus(make, tokens(len(patients)), patients, clip)
+
+
+def resnet_sum(engine: type[NoisySum], dtype: torch.dtype) -> Tensor:
+    """Three small images of two patients, clipped to 1 from norms of over 100; the parameters are the same numbers."""
+
+    def make() -> nn.Module:
+        torch.set_default_dtype(torch.float32)
+        module = resnet18()
+        torch.set_default_dtype(dtype)
+        return module.to(dtype)
+
+    x = images(3, channels=3, size=32).to(dtype)
+    torch.set_default_dtype(dtype)
+    try:
+        return sums_of(make, x, [0, 1, 1], 1.0, engine).double()
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+@pytest.fixture(scope="module")
+def exact_resnet_sum() -> Tensor:
+    """Opacus's, in float64."""
+    return resnet_sum(OpacusEngine, torch.float64)
+
+
+def test_a_resnet_equals_opacus(exact_resnet_sum: Tensor) -> None:
+    assert float((resnet_sum(BookKeeping, torch.float64) - exact_resnet_sum).norm()) <= 1e-12
+
+
+def test_a_resnet_in_single_precision_is_within_its_rounding(exact_resnet_sum: Tensor) -> None:
+    """Opacus's own is not: in single precision it is 1.4e-5 away from itself, 9e-5 with images of 64 pixels."""
+    assert float((resnet_sum(BookKeeping, torch.float32) - exact_resnet_sum).norm()) <= 1e-5
 
 
 class Shift(nn.Module):
