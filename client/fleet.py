@@ -62,7 +62,7 @@ from configs.memory import Tidy
 from strategies.objects import Parts
 
 log = logging.getLogger("archipel.fleet")
-HEARTBEAT_S = 10.0  # how often
+HEARTBEAT_S = 15.0  # how often: one that is lost does no harm
 HEARTBEAT_PROMISED_S = 20.0  # how often the SuperLink is told; it gives a node up after twice that
 MAX_RESPONSE_BYTES = 16_000_000  # one object travels in pieces of 5 MB
 MAX_OBJECTS = 100_000

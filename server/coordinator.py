@@ -31,7 +31,7 @@ from server.membership import ENDED, Membership
 from server.pki import Pki
 
 log = logging.getLogger("archipel.coordinator")
-TICK_S, MEMBERS_S = 0.2, 1.0
+TICK_S, MEMBERS_S, NODES_S = 0.2, 1.0, 3.0
 MAX_ATTEMPTS = 5
 LOCK, PARTS = "coordinator.lock", "parts"
 
@@ -85,6 +85,8 @@ class Coordinator:
         self._conductor: tuple[str, Part] | None = None
         self._link: Link | None = None
         self._online: dict[str, bool] = {}
+        self._known: set[bytes] = set()  # keys of members that the SuperLink takes
+        self._nodes_looked = 0.0
         self._over = threading.Event()
         self._health = health.HealthServicer()
 
@@ -106,7 +108,8 @@ class Coordinator:
                     self._mind_parts()
                     if time.monotonic() - members_looked > MEMBERS_S:
                         members_looked = time.monotonic()
-                        self._mind_members()
+                        if self._has_new_members() or members_looked - self._nodes_looked > NODES_S:
+                            self._mind_members()
                     self._mind_runs()
             finally:
                 self._end()
@@ -159,6 +162,10 @@ class Coordinator:
             self._over.wait(1.0)  # a port that is taken stays taken for a while: no tight loop
             self._gateway.start()
 
+    def _has_new_members(self) -> bool:
+        """Whether somebody was admitted whom the SuperLink does not know; it is asked about its nodes more seldom."""
+        return not {member.public_key for member in self._members.members().values()} <= self._known
+
     def _mind_members(self) -> None:
         """Let the SuperLink know whom we admitted, and note who is connected.
 
@@ -166,12 +173,14 @@ class Coordinator:
         key again, and a hospital that was revoked by mistake could not come back.
         """
         assert self._link is not None
+        self._nodes_looked = time.monotonic()
         try:
             nodes = {node.public_key: node for node in self._link.nodes().values()}
             members = {member.public_key: member.site for member in self._members.members().values()}
             for key in set(members) - set(nodes):
                 self._link.admit(key)
                 log.info("%s may connect", members[key])
+            self._known = set(members)
         except httpx.TransportError as error:
             return log.error("the SuperLink does not answer: %s", error)
         self._note_connected(members, nodes)
