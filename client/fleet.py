@@ -67,7 +67,8 @@ HEARTBEAT_PROMISED_S = 20.0  # how often the SuperLink is told; it gives a node 
 MAX_RESPONSE_BYTES = 16_000_000  # one object travels in pieces of 5 MB
 MAX_OBJECTS = 100_000
 PUSHERS = 2  # requests at a time
-RESPONSE_TIMEOUT_S = 120.0
+REQUEST_TIMEOUT_S, RESPONSE_TIMEOUT_S = 30.0, 120.0
+KEPT_S = 50.0  # an idle connection; the gateway keeps it for 75
 MAX_CLOCK_CORRECTION_S = 3600.0
 PULL_TIMEOUT_S = 600.0  # of a whole message
 RUN_ENDED = 2007  # Flower's code
@@ -115,7 +116,13 @@ class Fleet:
             interceptors=[RuntimeVersionHttpInterceptor(component_name="SuperNode"), self._signer],
             verify=trust,
         )
-        self._client._client.follow_redirects = False  # whoever answers elsewhere was not enrolled with
+        self._client._client.close()  # Flower's lets a connection go after 5 s: each look would be a TLS handshake
+        self._client._client = httpx.Client(
+            verify=trust,
+            timeout=REQUEST_TIMEOUT_S,
+            follow_redirects=False,  # whoever answers elsewhere was not enrolled with
+            limits=httpx.Limits(keepalive_expiry=KEPT_S),
+        )
         self._tidy = Tidy()
         self._node: Node | None = None
         self._beat: threading.Thread | None = None
