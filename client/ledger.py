@@ -266,13 +266,13 @@ class Ledger:
             raise BudgetError(
                 f"{release.what}: the data set's first study needs so much of its epsilon {cap.epsilon:g} "
                 f"({PER_PATIENT}) that no study chosen later can be added (strategies/privacy/filter.py); refused "
-                "before any training"
+                "before a patient is looked at"
             )
         if not rule.allows(events):
             raise BudgetError(
                 f"{release.what}: needs epsilon {rule.needs(events):.2f} in all, counted as studies that were "
-                f"chosen one after the other, the data set has {cap.epsilon:.2f} ({PER_PATIENT}); refused before any "
-                "training"
+                f"chosen one after the other, the data set has {cap.epsilon:.2f} ({PER_PATIENT}); refused before a "
+                "patient is looked at"
             )
 
     def _first_plan(self, dataset: str) -> list[SampledGaussian]:
@@ -293,7 +293,7 @@ class Ledger:
         if need > budget.epsilon + _ROUNDING:
             raise BudgetError(
                 f"{release.what}: needs epsilon {need:.2f} in all, {whose} {budget.epsilon:.2f} "
-                f"({PER_PATIENT}); refused before any training"
+                f"({PER_PATIENT}); refused before a patient is looked at"
             )
 
 

@@ -32,6 +32,7 @@ from configs.errors import ConfigError
 from configs.schema import (
     METRICS,
     MODELS,
+    PER_PATIENT,
     STRATEGIES,
     CohortMember,
     DataSource,
@@ -557,7 +558,7 @@ def _privacy(section: Section, cohort: tuple[CohortMember, ...], trains: bool = 
     privacy = Privacy(
         mode,
         epsilon=section.number(
-            "epsilon", f"0.01 to {MAX_EPSILON:g}, per patient for the whole study", 0.01, MAX_EPSILON
+            "epsilon", f"0.01 to {MAX_EPSILON:g}, {PER_PATIENT}, for the whole study", 0.01, MAX_EPSILON
         ),
         delta=section.number("delta", expected, 1e-12, math.nextafter(bound, 0.0)),
         clip_norm=section.number("clip_norm", "a number above 0, at most 1e6", 0.0, 1e6, above=True) if trains else 0.0,
@@ -592,7 +593,7 @@ def _release(parent: Section, task: Task) -> EvaluationRelease:
     if task.type != "binary":
         parent.problem("release", "none for a task that is not binary", task.type, "leave it out")
     release = EvaluationRelease(
-        section.number("epsilon", f"0.01 to {MAX_EPSILON:g}, per patient, beside the training's", 0.01, MAX_EPSILON),
+        section.number("epsilon", f"0.01 to {MAX_EPSILON:g}, {PER_PATIENT}, beside the training's", 0.01, MAX_EPSILON),
         section.integer("bins", MIN_BINS, MAX_BINS, DEFAULT_BINS),
     )
     section.finish()

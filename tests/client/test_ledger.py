@@ -92,7 +92,7 @@ def test_rounds_compose_instead_of_starting_again() -> None:
 def test_a_round_beyond_the_plan_is_refused_and_nothing_is_written(path: Path) -> None:
     ledger = Ledger.open(path)
     book(ledger, release(1), release(2), release(3))
-    refusal = r"round 4: needs epsilon .* refused before any training"
+    refusal = r"round 4: needs epsilon .* refused before a patient is looked at"
     with pytest.raises(BudgetError, match=refusal), ledger.reserve(release(4), PLAN):
         pytest.fail("trained")
     assert spent(ledger) == THREE
