@@ -100,7 +100,9 @@ def zeros(shape: tuple[int, ...], folder: Path) -> NDArray[np.float64]:
         return np.zeros(shape)
     folder.mkdir(parents=True, exist_ok=True)
     with TemporaryFile(dir=folder, buffering=0) as file:
-        os.posix_fallocate(file.fileno(), 0, size)  # a disk that is full is an error here, not a killed process later
+        os.truncate(file.fileno(), size)
+        if hasattr(os, "posix_fallocate"):  # a disk that is full is an error here, not a killed process later
+            os.posix_fallocate(file.fileno(), 0, size)
         return np.frombuffer(MappedFile(file.fileno(), size), np.float64).reshape(shape)
 
 
