@@ -84,7 +84,7 @@ def test_a_reply_in_a_file_takes_no_memory(deflated: dict[str, bytes], tmp_path:
 
 
 def test_a_message_in_memory_is_held_once(deflated: dict[str, bytes]) -> None:
-    """And room for its largest array, which fills as the chunks go; Flower's own assembly holds all of it three times."""
+    """And room for its largest array, which fills as the chunks go; Flower's own assembly holds all three times."""
     largest = max(4 * shape[0] * shape[1] for shape, _ in SPECS.values()) / MODEL_BYTES
     assert models(lambda: put_together(Parts(10**9), deflated)) < ONCE + largest
 
