@@ -191,9 +191,9 @@ class Node:
         with _only_one(self._config.folder):
             self._audit.note("started", version=self._welcome.version, site=self._config.site)
             self._worker.start()
-            if not self._worker.alone and not self._config.worker_network:
+            if not self._worker.alone:
                 log.warning("the kernel does not let the worker leave the network; see: archipel-site check")
-            self._audit.note("worker", alone=self._worker.alone)
+            self._audit.note("worker", alone=self._worker.alone, reaches=list(self._config.worker_network))
             try:
                 self._serve_for_ever()
             finally:

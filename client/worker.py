@@ -20,7 +20,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from client.isolation import die_with_parent, leave_network
+from client.forwarder import leave_network_but
+from client.isolation import die_with_parent
 from configs.deployment import SiteConfig, load_site
 from configs.errors import ArchipelError
 from configs.frame import Frame
@@ -243,7 +244,7 @@ def main(arguments: list[str]) -> int:
     """Answer requests until standard input is closed."""
     die_with_parent()
     config = load_site(Path(arguments[0]))
-    alone = not config.worker_network and leave_network()
+    alone = leave_network_but(config.worker_network)
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever prints must not print into the answers
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
