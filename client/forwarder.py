@@ -11,14 +11,15 @@ Which address a connector uses: a driver written in Python, the host and port as
 leads there); a driver that resolves names itself (libpq, ODBC), what `reach` returns, and the listed name for TLS to
 verify (libpq: host=db.example.org hostaddr=127.0.0.1).
 
->>> loopback(["db.example.org:5432", "archive.example.org:5432", "[2001:db8::7]:1433"])
-[('127.0.0.1', 5432), ('127.0.0.2', 5432), ('127.0.0.1', 1433)]
+>>> loopback(["db.example.org:5432", "archive.example.org:5432", "[2001:db8::7]:1433", "127.0.0.1:1433"])
+[('127.0.0.1', 5432), ('127.0.0.2', 5432), ('127.0.0.2', 1433), ('127.0.0.1', 1433)]
 """
 
 import contextlib
 import fcntl
 import logging
 import os
+import re
 import socket
 import struct
 import subprocess
@@ -40,6 +41,7 @@ RESET, NO_RESET = (
     struct.pack("ii", 1, 0),
     struct.pack("ii", 0, 0),
 )  # what closing does: the peer sees an error, or an end
+_LOOPBACK = re.compile(r"127(\.[0-9]{1,3}){3}")
 log = logging.getLogger("archipel.forwarder")
 _ways: dict[tuple[str, str], Address] = {}  # of this process: host and port as listed -> where to connect
 _forwarder: list[subprocess.Popen[bytes]] = []  # kept, so that it is not collected while it runs
@@ -93,9 +95,16 @@ def reach(address: str) -> Address:
 
 
 def loopback(addresses: Sequence[str]) -> list[Address]:
-    """A loopback address for each: its own port, and another host where two have the same."""
-    ports = [split_address(address)[1] for address in addresses]
-    return [(f"127.0.0.{1 + ports[:index].count(port)}", port) for index, port in enumerate(ports)]
+    """A loopback address for each, with its own port: its own too where it is one, else the first that is free."""
+    listed = [split_address(address) for address in addresses]
+    taken = {way for way in listed if _LOOPBACK.fullmatch(way[0])}
+    ways = []
+    for way in listed:
+        if way not in taken:
+            way = next(free for n in range(1, 255) if (free := (f"127.0.0.{n}", way[1])) not in taken)
+            taken.add(way)
+        ways.append(way)
+    return ways
 
 
 def _key(host: Any, port: Any) -> tuple[str, str]:

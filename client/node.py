@@ -1,8 +1,9 @@
 """The node: receive, check, admit, let the worker work, check again, send; and write all of it down.
 
-This process talks to the coordinator and never sees a patient; the worker sees patients and talks to nobody. Nothing
-that arrives is executed, nothing leaves that was not written to the journal and the outbox first. A message that is
-not signed by the coordinator, for this hospital, once, is not answered.
+This process talks to the coordinator and never sees a patient; the worker sees patients and talks to nobody
+(but to data bases, where site.yaml lists some). Nothing that arrives is executed, nothing leaves that was not written
+to the journal and the outbox first. A message that is not signed by the coordinator, for this hospital, once, is not
+answered.
 """
 
 import contextlib

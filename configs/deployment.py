@@ -240,9 +240,12 @@ def _addresses(section: Section, key: str) -> tuple[str, ...]:
         return ()
     entries = Section({str(index): entry for index, entry in enumerate(found)}, key, section.problems)
     listed = [_address(entries, str(index), None) for index in range(len(found))]
+    seen: set[tuple[str, int]] = set()
     for index, text in enumerate(listed):
-        if text and text.lower() in (earlier.lower() for earlier in listed[:index]):
+        where = split_address(text.lower()) if text else ("", index)
+        if where in seen:
             entries.problem(str(index), "each address once", text, "take it out")
+        seen.add(where)
     return tuple(listed)
 
 

@@ -157,12 +157,13 @@ except Exception as error:
 
 
 @pytest.mark.usefixtures("namespaces")
-def test_two_listed_hosts_may_have_one_port() -> None:
+@pytest.mark.parametrize("second", ["127.2", "127.0.0.2"])  # a name, which the worker must not resolve, and an address
+def test_two_listed_hosts_may_have_one_port(second: str) -> None:
     with server(named(b"one")) as port, server(named(b"two"), "127.0.0.2", port):
-        addresses = (f"127.0.0.1:{port}", f"127.0.0.2:{port}")
-        code = f"print(asked(('127.0.0.1', {port})), asked(('127.0.0.2', {port})))\n"
-        code += "print(*(asked(forwarder.reach(address)) for address in reversed(sys.argv[1:])))"
-        assert inside(code, *addresses) == ["b'one' b'two'", "b'two' b'one'"]
+        addresses = (f"{second}:{port}", f"localhost:{port}")
+        code = f"print(asked(('{second}', {port})), asked(('localhost', {port})), asked(('LOCALHOST', '{port}')))\n"
+        code += "print(*(asked(forwarder.reach(address)) for address in sys.argv[1:]))"
+        assert inside(code, *addresses) == ["b'two' b'one' b'one'", "b'two' b'one'"]
 
 
 @pytest.mark.usefixtures("namespaces")

@@ -57,7 +57,7 @@ def test_a_worker_reaches_no_address_unless_some_are_listed(tmp_path: Path) -> N
             "[5432, {db: 1}]",
             "worker_network.0: expected host:port, found 5432; correct it\n  worker_network.1: expected",
         ),
-        ("[db:5432, DB:5432]", "worker_network.1: expected each address once, found 'DB:5432'; take it out"),
+        ("[db:5432, DB:05432]", "worker_network.1: expected each address once, found 'DB:05432'; take it out"),
     ],
 )
 def test_every_mistake_in_the_list_of_addresses_is_said_with_its_place(tmp_path: Path, value: str, said: str) -> None:
