@@ -24,6 +24,7 @@ from client.admission import Admissions
 from client.audit import Audit
 from client.enrol import CERTIFICATE, NODE_KEY, SIGNING_KEY, load_signing_key, load_welcome
 from client.fleet import Reach, reach, trust
+from client.forwarder import probe
 from configs.deployment import Dataset, SiteConfig, load_site
 from configs.errors import ArchipelError, DataError
 from configs.papers import Welcome
@@ -31,10 +32,21 @@ from configs.schema import PER_PATIENT
 
 OK, NOTE, WARNING, WRONG = "ok", "note", "warning", "WRONG"
 IT, NETWORK, CONSORTIUM, DATA = "hospital IT", "the hospital's network team", "the consortium", "whoever keeps the data"
+DATABASE = "whoever runs the data base"
 EXPIRING_DAYS = 30
 HOST_MISMATCH, IP_MISMATCH, EXPIRED, NOT_YET = 62, 64, 10, 9  # OpenSSL's codes
 MB = 1_000_000
 FITS_TIMEOUT_S = 300
+TRY = """
+import sys
+from client.forwarder import leave_network_but
+from configs.errors import RunError
+try:
+    sys.exit(0 if leave_network_but(sys.argv[1:]) else 3)
+except RunError as error:
+    print(error)
+    sys.exit(4)
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +70,7 @@ def examine(folder: Path) -> list[Finding]:
     findings += _safely("keys", lambda: _keys(config))
     findings += _safely("policy", lambda: _policy(config))
     findings += _safely("isolation", lambda: _isolation(config))
+    findings += _safely("worker_network", lambda: _listed(config))
     findings += _safely("machine", lambda: _machine(config))
     findings += _safely("records", lambda: _records(config))
     findings += _safely("data", lambda: _data(config))
@@ -142,14 +155,16 @@ def _policy(config: SiteConfig) -> Iterator[Finding]:
 
 
 def _isolation(config: SiteConfig) -> Iterator[Finding]:
-    if config.worker_network:
-        todo = "allow the worker's user that one address in the firewall, nothing else"
-        yield Finding("isolation", WARNING, "worker_network: the process that sees patients has a network", IT, todo)
-        return
-    code = "import sys; from client.isolation import leave_network; sys.exit(not leave_network())"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False, timeout=60)  # noqa: S603
+    listed = config.worker_network
+    command = [sys.executable, "-c", TRY, *listed]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)  # noqa: S603
     if done.returncode == 0:
-        yield Finding("isolation", OK, "the process that sees patients has no network")
+        but = f" but {len(listed)} listed address{'es' if len(listed) > 1 else ''}" if listed else ""
+        yield Finding("isolation", OK, f"the process that sees patients has no network{but}")
+    elif done.returncode == 4:
+        yield Finding(
+            "isolation", WRONG, done.stdout.strip(), IT, "see the text, or use the systemd units of the README"
+        )
     else:
         yield Finding(
             "isolation",
@@ -159,6 +174,33 @@ def _isolation(config: SiteConfig) -> Iterator[Finding]:
             "allow unprivileged user namespaces (sysctl kernel.unprivileged_userns_clone=1, or AppArmor's profile), or "
             "use the systemd units of the README",
         )
+
+
+def _listed(config: SiteConfig) -> Iterator[Finding]:
+    """Each data base that site.yaml lists, as the worker's forwarder reaches it: from this machine, without a proxy."""
+    for address in config.worker_network:
+        step = probe(address)
+        if step == "arrived":
+            yield Finding("worker_network", OK, f"{address} answers")
+            continue
+        text, who, todo = {
+            "resolve": (
+                f"the name in {address} is not known here",
+                f"{NETWORK}, or whoever wrote site.yaml",
+                "correct the name server, or the name in site.yaml",
+            ),
+            "refused": (
+                f"{address} refuses the connection: nothing listens there, or a firewall says no",
+                f"{DATABASE}, then {NETWORK}",
+                "start the data base, or correct the port in site.yaml; let this machine connect to it",
+            ),
+            "silent": (
+                f"{address} does not answer: the port is blocked, or the machine is down",
+                f"{NETWORK}, then {DATABASE}",
+                f"allow this machine to connect to {address}, TCP",
+            ),
+        }[step]
+        yield Finding("worker_network", WRONG, text, who, todo)
 
 
 def _machine(config: SiteConfig) -> Iterator[Finding]:
@@ -225,11 +267,10 @@ def _fits(config: SiteConfig, dataset: Dataset, sha256: str) -> Finding:
 
 def fits(folder: Path, sha256: str) -> int:
     """Read an approved study's data; 0 if they fit, 3 if not, with the reason printed: it holds no value."""
-    from client.isolation import leave_network
+    from client.forwarder import leave_network_but
 
     config = load_site(folder)
-    if not config.worker_network:
-        leave_network()
+    leave_network_but(config.worker_network)
     from client.site import load_patients
 
     study = Admissions.open(config.admissions).approved(sha256)

@@ -1,8 +1,9 @@
 """The node: receive, check, admit, let the worker work, check again, send; and write all of it down.
 
-This process talks to the coordinator and never sees a patient; the worker sees patients and talks to nobody. Nothing
-that arrives is executed, nothing leaves that was not written to the journal and the outbox first. A message that is
-not signed by the coordinator, for this hospital, once, is not answered.
+This process talks to the coordinator and never sees a patient; the worker sees patients and talks to nobody
+(but to data bases, where site.yaml lists some). Nothing that arrives is executed, nothing leaves that was not written
+to the journal and the outbox first. A message that is not signed by the coordinator, for this hospital, once, is not
+answered.
 """
 
 import contextlib
@@ -191,9 +192,9 @@ class Node:
         with _only_one(self._config.folder):
             self._audit.note("started", version=self._welcome.version, site=self._config.site)
             self._worker.start()
-            if not self._worker.alone and not self._config.worker_network:
+            if not self._worker.alone:
                 log.warning("the kernel does not let the worker leave the network; see: archipel-site check")
-            self._audit.note("worker", alone=self._worker.alone)
+            self._audit.note("worker", alone=self._worker.alone, reaches=list(self._config.worker_network))
             try:
                 self._serve_for_ever()
             finally:

@@ -1,4 +1,5 @@
 """The process that sees patients. It has no network: requests come in through one pipe, answers leave through another.
+Data bases that site.yaml lists are all that it can reach (client/forwarder.py).
 
 Warm, so that a round costs its training and nothing else. It trusts the process that talks to the coordinator as little
 as that one trusts the coordinator: it looks by itself which studies are approved, asks the policy and the ledger
@@ -20,9 +21,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from client.isolation import die_with_parent, leave_network
+from client.forwarder import leave_network_but
+from client.isolation import die_with_parent
 from configs.deployment import SiteConfig, load_site
-from configs.errors import ArchipelError
+from configs.errors import ArchipelError, RunError
 from configs.frame import Frame
 
 if TYPE_CHECKING:  # PyTorch and Flower start threads, which a process must not have when it leaves the network
@@ -243,7 +245,11 @@ def main(arguments: list[str]) -> int:
     """Answer requests until standard input is closed."""
     die_with_parent()
     config = load_site(Path(arguments[0]))
-    alone = not config.worker_network and leave_network()
+    try:
+        alone = leave_network_but(config.worker_network)
+    except RunError as error:
+        print(error, file=sys.stderr)
+        return 1
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever prints must not print into the answers
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")

@@ -26,6 +26,7 @@ SITE_FILE, COORDINATOR_FILE = "site.yaml", "coordinator.yaml"
 _HOST = r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?|\[[0-9a-fA-F:]{2,39}\]"
 ADDRESS = re.compile(rf"({_HOST}):([0-9]{{1,5}})")
 Config = TypeVar("Config")
+MAX_ADDRESSES = 8
 MAX_SOCKETS_PATH = 85  # Linux allows 107 bytes for a socket's path, the socket's own name among them
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.:-]{0,251}[A-Za-z0-9])?")
 
@@ -62,7 +63,7 @@ class SiteConfig:
     datasets: tuple[Dataset, ...] = ()
     policy: Policy = field(default_factory=Policy)
     extra_ca: Path | None = None  # a hospital proxy that opens TLS signs with its own authority
-    worker_network: bool = False  # a data base on the network: the worker then keeps its network
+    worker_network: tuple[str, ...] = ()  # host:port of data bases: all that the worker can reach
 
     def dataset(self, study: str) -> Dataset | None:
         """The data set of the study of this name."""
@@ -163,7 +164,7 @@ def load_site(folder: Path) -> SiteConfig:
         datasets=_datasets(top.section("datasets", "a mapping of study: {connector, path}", required=False), folder),
         policy=_policy(top.section("policy", "a mapping", required=False)),
         extra_ca=_path(top, "extra_ca", folder),
-        worker_network=_truth(top, "worker_network", False),
+        worker_network=_addresses(top, "worker_network"),
     )
     return _close(path, top, config)
 
@@ -225,6 +226,27 @@ def _address(section: Section, key: str, default: str | None) -> str:
     if text and not 0 < split_address(text)[1] < 65_536:
         section.problem(key, "a port from 1 to 65535", text, "correct it")
     return text
+
+
+def _addresses(section: Section, key: str) -> tuple[str, ...]:
+    """A list of distinct `host:port`; none and false are the empty one."""
+    found = section.take(key)
+    if found is None or found is False:
+        return ()
+    if not isinstance(found, list) or len(found) > MAX_ADDRESSES:
+        expected = f"a list of at most {MAX_ADDRESSES} addresses host:port"
+        found = f"{len(found)} of them" if isinstance(found, list) else found
+        section.problem(key, expected, found, "list the data bases that the worker may reach: [db.example.org:5432]")
+        return ()
+    entries = Section({str(index): entry for index, entry in enumerate(found)}, key, section.problems)
+    listed = [_address(entries, str(index), None) for index in range(len(found))]
+    seen: set[tuple[str, int]] = set()
+    for index, text in enumerate(listed):
+        where = split_address(text.lower()) if text else ("", index)
+        if where in seen:
+            entries.problem(str(index), "each address once", text, "take it out")
+        seen.add(where)
+    return tuple(listed)
 
 
 def _truth(section: Section, key: str, default: bool) -> bool:

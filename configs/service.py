@@ -71,6 +71,7 @@ WantedBy=multi-user.target
 """
 _WORKER = """\
 # The process that sees patients leaves the network by itself, for namespaces of its own: these two kinds, no other.
+# Listed data bases (worker_network) it reaches through a process that stays in this unit's network.
 RestrictNamespaces=user net"""
 
 

@@ -35,6 +35,7 @@ NETWORK = {
 }
 NO_SIDE_EFFECTS = NETWORK | {"os", "shutil", "subprocess", "pathlib", "tempfile", "sqlite3", "time", "datetime"}
 FLEET = "client/fleet.py"  # the one file of client/ that talks to the coordinator
+FORWARDER = "client/forwarder.py"  # the one that carries the worker's connections to listed data bases; sees no patient
 
 
 def sources(room: str) -> list[Path]:
@@ -81,8 +82,13 @@ def test_the_science_touches_no_disk_no_socket_and_no_clock() -> None:
     assert offences("strategies", NO_SIDE_EFFECTS) == []
 
 
-def test_only_the_fleet_file_and_the_connectors_of_a_hospital_may_use_a_network_library() -> None:
-    assert offences("client", NETWORK, (FLEET, "client/connectors/")) == []
+def test_only_the_fleet_file_the_forwarder_and_the_connectors_of_a_hospital_may_use_a_network_library() -> None:
+    assert offences("client", NETWORK, (FLEET, FORWARDER, "client/connectors/")) == []
+
+
+def test_the_forwarder_which_has_a_network_imports_nothing_that_reads_patients_or_talks_to_the_coordinator() -> None:
+    ours = {module for _, module in imports(ROOT / FORWARDER) if module.partition(".")[0] in ROOMS}
+    assert ours == {"client.isolation", "configs.deployment", "configs.errors"}
 
 
 def test_nothing_is_evaluated_or_unpickled_anywhere() -> None:

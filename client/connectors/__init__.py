@@ -1,5 +1,7 @@
 """Connectors read a hospital's own store and hand over a checked `Table`. The only folder that touches patients' data.
 
+One that reads a data base connects to an address of site.yaml's `worker_network`; client/forwarder.py says how.
+
 >>> sorted(CONNECTORS)
 ['csv']
 """

@@ -25,6 +25,7 @@ from client.admission import Admissions
 from client.audit import Audit
 from client.doctor import NOTE, OK, WARNING, WRONG, Finding, examine, exit_code
 from client.enrol import load_signing_key
+from client.forwarder import probe
 from configs.deployment import SiteConfig, load_site
 from configs.load import dump_yaml
 from configs.papers import from_json, to_json
@@ -380,8 +381,65 @@ def test_a_machine_with_little_memory(joined: Any, monkeypatch: pytest.MonkeyPat
     assert found(joined(8443), "memory").verdict == WARNING
 
 
-def test_a_worker_that_keeps_its_network_is_said(joined: Any) -> None:
-    assert "the process that sees patients has a network" in found(joined(8443, worker_network=True), "isolation").text
+def answers(monkeypatch: pytest.MonkeyPatch, returncode: int, said: str = "") -> None:
+    """The attempt to leave the network ends so."""
+    done = subprocess.CompletedProcess([], returncode, said, "")
+    monkeypatch.setattr(doctor.subprocess, "run", lambda *_, **__: done)
+
+
+def test_a_worker_without_network_is_said_with_what_it_can_still_reach(
+    joined: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers(monkeypatch, 0)
+    assert found(joined(8443), "isolation").text == "the process that sees patients has no network"
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        config = joined(8443, worker_network=[f"127.0.0.1:{server.getsockname()[1]}"])
+        expected = "the process that sees patients has no network but 1 listed address"
+        assert found(config, "isolation") == Finding("isolation", OK, expected)
+        assert found(config, "worker_network").verdict == OK
+
+
+def test_a_worker_that_the_kernel_keeps_in_the_network_is_said_listed_addresses_or_not(
+    joined: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers(monkeypatch, 3)
+    for listed in ([], ["127.0.0.1:1"]):
+        finding = found(joined(8443, worker_network=listed), "isolation")
+        assert (finding.verdict, finding.who) == (WARNING, "hospital IT")
+        assert "does not let the process that sees patients leave the network" in finding.text
+
+
+def test_a_worker_that_would_reach_nothing_at_all_is_said(joined: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers(monkeypatch, 4, "no loopback of its own\n")
+    finding = found(joined(8443, worker_network=["127.0.0.1:1"]), "isolation")
+    assert (finding.verdict, finding.text) == (WRONG, "no loopback of its own")
+
+
+def test_a_listed_data_base_whose_name_is_not_known(joined: Any) -> None:
+    finding = found(joined(8443, worker_network=["db.invalid:5432"]), "worker_network")
+    assert (finding.verdict, finding.text) == (WRONG, "the name in db.invalid:5432 is not known here")
+    assert "name server" in finding.todo
+
+
+def test_a_listed_data_base_that_refuses_the_connection(joined: Any) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        address = f"127.0.0.1:{closed.getsockname()[1]}"
+    finding = found(joined(8443, worker_network=[address]), "worker_network")
+    assert (finding.verdict, finding.who) == (WRONG, "whoever runs the data base, then the hospital's network team")
+    assert f"{address} refuses the connection" in finding.text
+
+
+def test_a_listed_data_base_that_does_not_answer(joined: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    with contextlib.ExitStack() as full:  # a server that accepts nothing, and whose queue is full
+        server = full.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        for _ in range(4):
+            waiting = full.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(server.getsockname())
+        monkeypatch.setattr(doctor, "probe", lambda address: probe(address, timeout_s=0.5))
+        finding = found(joined(8443, worker_network=[f"127.0.0.1:{server.getsockname()[1]}"]), "worker_network")
+    assert (finding.verdict, "does not answer" in finding.text) == (WRONG, True)
+    assert finding.who.startswith("the hospital's network team")
 
 
 def test_a_journal_that_was_changed(joined: Any) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from configs.deployment import Policy, load_coordinator, load_site
+from configs.deployment import Policy, SiteConfig, load_coordinator, load_site
 from configs.errors import ConfigError
 from configs.service import unit
 
@@ -30,6 +30,40 @@ def test_a_hospital_lets_figures_leave_only_where_its_policy_says_so(tmp_path: P
     path.write_text("site: lille\ncoordinator: coord.example.org:8443\npolicy: {metrics: exact}\n")
     with pytest.raises(ConfigError, match=r"policy\.metrics: expected one of none, noisy"):
         load_site(tmp_path)
+
+
+def site_with(folder: Path, line: str) -> SiteConfig:
+    (folder / "site.yaml").write_text(f"site: lille\ncoordinator: coord.example.org:8443\n{line}\n")
+    return load_site(folder)
+
+
+def test_a_worker_reaches_no_address_unless_some_are_listed(tmp_path: Path) -> None:
+    for line in ("", "worker_network:", "worker_network: []", "worker_network: false"):
+        assert site_with(tmp_path, line).worker_network == ()
+    listed = site_with(tmp_path, "worker_network: [db.chu-lille.fr:5432, '[2001:db8::7]:1433', 10.0.0.5:5432]")
+    assert listed.worker_network == ("db.chu-lille.fr:5432", "[2001:db8::7]:1433", "10.0.0.5:5432")
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ("true", "worker_network: expected a list of at most 8 addresses host:port, found True; list the data bases"),
+        ("db:5432", "worker_network: expected a list of at most 8 addresses host:port, found 'db:5432'; list"),
+        (str([f"db:{n}" for n in range(1, 10)]), "expected a list of at most 8 addresses host:port, found '9 of them'"),
+        ("[db:5432, db]", "worker_network.1: expected host:port, found 'db'; correct it"),
+        ("[db:65536]", "worker_network.0: expected a port from 1 to 65535, found 'db:65536'"),
+        ("['2001:db8::7:1433']", "worker_network.0: expected host:port, found '2001:db8::7:1433'"),
+        (
+            "[5432, {db: 1}]",
+            "worker_network.0: expected host:port, found 5432; correct it\n  worker_network.1: expected",
+        ),
+        ("[db:5432, DB:05432]", "worker_network.1: expected each address once, found 'DB:05432'; take it out"),
+    ],
+)
+def test_every_mistake_in_the_list_of_addresses_is_said_with_its_place(tmp_path: Path, value: str, said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        site_with(tmp_path, f"worker_network: {value}")
+    assert said in str(caught.value)
 
 
 def test_the_consortiums_example_loads(tmp_path: Path) -> None:
