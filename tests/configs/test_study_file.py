@@ -94,7 +94,7 @@ BAD: list[tuple[str, object, str]] = [
     ("privacy.epsilon", 1e9, "privacy.epsilon"),
     ("privacy.delta", 0.01, r"privacy.delta: expected 1e-12 <= delta < 1/patients \(= 3.3e-03\), found 0.01"),
     ("privacy.delta", 1e-15, r"privacy.delta: expected 1e-12 <= delta < 1/patients \(= 3.3e-03\), found 1e-15"),
-    ("privacy.epsilon", 500, r"privacy.epsilon: expected 0.01 to 100, per patient .*, found 500"),
+    ("privacy.epsilon", 500, r"privacy.epsilon: expected 0.01 to 100, per patient, .*, found 500"),
     ("privacy.clip_norm", 0, r"privacy.clip_norm: expected a number above 0, at most 1e6, found 0"),
     ("privacy.delta", 0, "privacy.delta"),
     ("training.local.batch_size", 100, "batch_size: expected at most the 30 training patients that switzerland"),

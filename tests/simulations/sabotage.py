@@ -342,9 +342,9 @@ class SameSeedEachRound(Site):
 class NoisierPlan(Site):
     """Books a plan and trains with half its noise."""
 
-    def _train(self, start: Any, randomness: Any, plan: PrivacyPlan | None) -> Any:
+    def _train(self, start: Any, randomness: Any, plan: PrivacyPlan | None, loaded: Any) -> Any:
         assert plan is not None
-        return super()._train(start, randomness, replace(plan, noise_multiplier=plan.noise_multiplier / 2))
+        return super()._train(start, randomness, replace(plan, noise_multiplier=plan.noise_multiplier / 2), loaded)
 
 
 class Wiped(Ledger):

@@ -23,6 +23,8 @@ FIELDS: dict[str, dict[str, Any]] = {
     "train reply": {},
     "evaluate": {"study_sha256": "a" * 64},
     "evaluate reply": {},
+    "statistics": {"study_sha256": "a" * 64},
+    "statistics reply": {},
 }
 forms = pytest.mark.parametrize("form", FIELDS)
 forms_with_fields = pytest.mark.parametrize(
