@@ -57,6 +57,8 @@ QUICK_S, SLOW_S, SLOWER = 0.02, 0.5, 1.3  # intervals between two looks for repl
 MAX_OBJECTS = 100_000  # of one reply
 MAX_REPLY_BYTES = 8_000_000_000  # of one reply, where nobody says less
 STALLED_S = 120.0  # a reply of which nothing more arrives for so long is given up
+LARGEST_PART = 5_242_880  # Flower's
+HELD_BYTES = 500_000_000  # of replies on their way, at most; beyond, they lie in files
 BROKEN = "query.broken"  # the type of a message that stands for a reply that cannot be read
 BROKEN_REPLY = 151  # a code of the coordinator's own
 PUSHERS = 2  # requests at a time
@@ -176,7 +178,7 @@ class LinkGrid(HttpGrid):
         TaskIdentity.task_id, TaskIdentity.run_id = given.task_id, given.run.run_id
         TaskIdentity.node_id = given.context.node_id
         self.set_run(run_from_proto(given.run))
-        self.max_reply_bytes, self._spool = MAX_REPLY_BYTES, spool
+        self.max_reply_bytes, self.held_bytes, self._spool = MAX_REPLY_BYTES, HELD_BYTES, spool
         self._tidy = Tidy()
         self._arriving: dict[str, _Arriving] = {}  # by the id of the message that is answered
         self._heartbeat = HeartbeatSender(make_task_heartbeat_fn_http(self._client))
@@ -231,7 +233,7 @@ class LinkGrid(HttpGrid):
         if new := sorted(asked - set(self._arriving)):
             pulled = self._client.PullMessages(PullAppMessagesRequest(message_ids=new))
             for header, tree in zip(pulled.messages_list, pulled.message_object_trees, strict=True):
-                self._arriving[header.metadata.reply_to_message_id] = _Arriving(header, tree, self._parts())
+                self._arriving[header.metadata.reply_to_message_id] = _Arriving(header, tree, self._parts(tree))
         whole = []
         for message_id in asked & set(self._arriving):
             arriving = self._arriving[message_id]
@@ -277,8 +279,12 @@ class LinkGrid(HttpGrid):
         message.metadata.__dict__["_message_id"] = message_id
         return message
 
-    def _parts(self) -> Parts:
-        return SpooledParts(self.max_reply_bytes, self._spool) if self._spool else Parts(self.max_reply_bytes)
+    def _parts(self, tree: ObjectTree) -> Parts:
+        """Room for a reply: in a file where what is on its way may be too much for memory, which is quicker."""
+        count = sum(1 for _ in iterate_object_tree(tree)) + sum(a.count for a in self._arriving.values())
+        if self._spool is not None and count * LARGEST_PART > self.held_bytes:
+            return SpooledParts(self.max_reply_bytes, self._spool)
+        return Parts(self.max_reply_bytes)
 
     def _confirm(self, arriving: "_Arriving") -> None:
         """Let the SuperLink forget a reply."""
@@ -313,10 +319,10 @@ class _Arriving:
     def __init__(self, header: Any, tree: ObjectTree, parts: Parts) -> None:
         self.header, self.parts = header, parts
         self.missing: dict[str, None] = {}
-        self.moved, self._count = time.monotonic(), 0
+        self.moved, self.count = time.monotonic(), 0
         for node in iterate_object_tree(tree):
-            self._count += 1
-            if self._count > MAX_OBJECTS:
+            self.count += 1
+            if self.count > MAX_OBJECTS:
                 break
             self.missing[node.object_id] = None
 
@@ -328,7 +334,7 @@ class _Arriving:
         """
         self.moved = time.monotonic()
         try:
-            if self._count > MAX_OBJECTS:
+            if self.count > MAX_OBJECTS:
                 raise WireError("message: too many parts")
             self.parts.add(object_id, content)
         except WireError:

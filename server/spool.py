@@ -24,6 +24,7 @@ from configs.memory import Tidy
 from strategies.objects import ARRAY, CHUNK, Parts, chunk_body
 
 LARGE_BYTES = 1_000_000  # of a part that lies in a file
+KEPT_BYTES = 128_000_000  # of parts that the SuperLink keeps in memory: for models that are not large, a file is slower
 _ALIGNMENT = 64
 
 
@@ -107,10 +108,11 @@ def zeros(shape: tuple[int, ...], folder: Path) -> NDArray[np.float64]:
 
 
 class SpooledStore(InMemoryObjectStore):
-    """Flower's store of message parts in memory, with the large ones in a folder of its own."""
+    """Flower's store of message parts in memory, with the large ones in a folder of its own once they are many."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, kept_bytes: int = KEPT_BYTES) -> None:
         super().__init__()
+        self._kept_bytes = kept_bytes
         folder.mkdir(mode=0o700, exist_ok=True)
         for left in folder.iterdir():  # by a process that was killed
             left.unlink()
@@ -123,6 +125,9 @@ class SpooledStore(InMemoryObjectStore):
         if len(object_content) >= LARGE_BYTES:
             with self.lock_store:
                 entry: Any = self.store.get(object_id)
+                held = sum(len(other.content) for other in self.store.values() if isinstance(other.content, bytes))
+                if held <= self._kept_bytes:
+                    return
                 if entry is not None and entry.content is object_content:
                     entry.content = _OnDisk(self._folder / str(next(self._numbers)), object_content)
 

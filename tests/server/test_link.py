@@ -95,7 +95,7 @@ def asked() -> Message:
 def grid_of(superlink: FakeSuperLink, spool: Path) -> link.LinkGrid:
     grid = object.__new__(link.LinkGrid)
     grid._client, grid._arriving, grid._spool = superlink, {}, spool  # type: ignore[assignment]
-    grid._tidy = Tidy()
+    grid._tidy, grid.held_bytes = Tidy(), 0
     grid.max_reply_bytes, grid.node, grid._run = 30_000_000, Node(node_id=1), Run.create_empty(1)
     return grid
 

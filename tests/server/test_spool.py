@@ -32,7 +32,7 @@ def put(store: SpooledStore, message: Message) -> dict[str, bytes]:
 
 
 def test_a_store_gives_every_part_back_and_holds_no_large_one_in_memory(tmp_path: Path, message: Message) -> None:
-    store = SpooledStore(tmp_path / "parts")
+    store = SpooledStore(tmp_path / "parts", kept_bytes=0)
     contents = put(store, message)
     assert {name: store.get(name) for name in contents} == contents
     held = [entry.content for entry in store.store.values() if isinstance(entry.content, bytes)]
@@ -40,8 +40,15 @@ def test_a_store_gives_every_part_back_and_holds_no_large_one_in_memory(tmp_path
     assert len(list((tmp_path / "parts").iterdir())) == sum(len(c) >= LARGE_BYTES for c in contents.values()) > 0
 
 
+def test_few_parts_stay_in_memory_which_is_quicker(tmp_path: Path, message: Message) -> None:
+    store = SpooledStore(tmp_path / "parts", kept_bytes=7_000_000)
+    contents = put(store, message)  # 12 MB, in chunks of 5.2, 5.2 and 1.5
+    assert {name: store.get(name) for name in contents} == contents
+    assert len(list((tmp_path / "parts").iterdir())) == 1
+
+
 def test_a_part_that_was_announced_and_has_not_come_is_empty(tmp_path: Path, message: Message) -> None:
-    store = SpooledStore(tmp_path / "parts")
+    store = SpooledStore(tmp_path / "parts", kept_bytes=0)
     store.preregister(RUN, get_object_tree(message))
     assert {store.get(name) for name in get_all_nested_objects(message)} == {b""}
     assert store.get("ab" * 32) is None
@@ -49,7 +56,7 @@ def test_a_part_that_was_announced_and_has_not_come_is_empty(tmp_path: Path, mes
 
 @pytest.mark.parametrize("how", ["delete", "delete_objects_in_run", "clear"])
 def test_files_go_with_their_message(tmp_path: Path, message: Message, how: str) -> None:
-    store = SpooledStore(tmp_path / "parts")
+    store = SpooledStore(tmp_path / "parts", kept_bytes=0)
     put(store, message)
     getattr(store, how)(*{"delete": [message.object_id], "delete_objects_in_run": [RUN], "clear": []}[how])
     assert list((tmp_path / "parts").iterdir()) == []
@@ -58,12 +65,12 @@ def test_files_go_with_their_message(tmp_path: Path, message: Message, how: str)
 def test_what_a_killed_process_left_is_deleted(tmp_path: Path, message: Message) -> None:
     (tmp_path / "parts").mkdir()
     (tmp_path / "parts" / "7").write_bytes(b"left")
-    SpooledStore(tmp_path / "parts")
+    SpooledStore(tmp_path / "parts", kept_bytes=0)
     assert list((tmp_path / "parts").iterdir()) == []
 
 
 def test_the_folder_is_its_owners_alone(tmp_path: Path) -> None:
-    SpooledStore(tmp_path / "parts")
+    SpooledStore(tmp_path / "parts", kept_bytes=0)
     assert (tmp_path / "parts").stat().st_mode & 0o077 == 0
 
 
