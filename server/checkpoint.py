@@ -27,7 +27,7 @@ from safetensors.numpy import load_file
 from configs.errors import CheckpointError
 from configs.schema import canonical_json
 from server.files import write_atomically
-from server.spool import zeros
+from server.spool import FILED_BYTES, zeros
 from strategies.aggregate import Sums
 from strategies.arrays import Arrays, pieces
 
@@ -49,6 +49,8 @@ class Checkpoint:
 
 class Checkpoints:
     """The checkpoints of one run, in one folder; the last two stay."""
+
+    filed_bytes = FILED_BYTES
 
     def __init__(self, folder: Path, study_sha256: str, *, durable: bool = True) -> None:
         self.folder, self._study, self._durable = folder, study_sha256, durable
@@ -111,7 +113,7 @@ class Checkpoints:
 
     def zeros(self, shape: tuple[int, ...]) -> NDArray[np.float64]:
         """Room for sums that will be in checkpoints: large ones lie on the disk that these need anyway."""
-        return zeros(shape, self.folder)
+        return zeros(shape, self.folder, self.filed_bytes)
 
     def _file(self, number: int) -> Path:
         return self.folder / f"round-{number:06d}.safetensors"

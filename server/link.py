@@ -255,13 +255,17 @@ class LinkGrid(HttpGrid):
             _BrokenError: it is too large, stalled, or no message.
         """
         assert self._client is not None
+        absent = 0
         for object_id in list(arriving.missing):
             request = PullObjectRequest(node=self.node, run_id=self.run.run_id, object_id=object_id)
             response = self._client.PullObject(request)
             if not response.object_found:
                 raise _BrokenError("a part of it is not there")
             if not response.object_available:
-                break  # parts come in about their order, and are taken in it
+                absent += 1
+                if absent > PUSHERS or isinstance(arriving.parts, SpooledParts):  # a file has them in their order
+                    break  # they come about in it: the rest is not there either
+                continue
             arriving.add(object_id, response.object_content)
             self._tidy.passed(len(response.object_content))
         if arriving.missing:

@@ -24,6 +24,7 @@ from configs.memory import Tidy
 from strategies.objects import ARRAY, CHUNK, Parts, chunk_body
 
 LARGE_BYTES = 1_000_000  # of a part that lies in a file
+FILED_BYTES = 200_000_000  # of an array that is worked on in a file
 KEPT_BYTES = 128_000_000  # of parts that the SuperLink keeps in memory: for models that are not large, a file is slower
 _ALIGNMENT = 64
 
@@ -90,14 +91,14 @@ class SpooledParts(Parts):
             self._end, body = self._end + written, body[written:]
 
 
-def zeros(shape: tuple[int, ...], folder: Path) -> NDArray[np.float64]:
-    """Zeros to work on: large ones in a file without a name, which goes with the array.
+def zeros(shape: tuple[int, ...], folder: Path, filed_bytes: int = FILED_BYTES) -> NDArray[np.float64]:
+    """Zeros to work on: from `filed_bytes` on in a file without a name, which goes with the array.
 
     Raises:
         OSError: the disk is full.
     """
     size = 8 * math.prod(shape)
-    if size < LARGE_BYTES:
+    if size < filed_bytes:
         return np.zeros(shape)
     folder.mkdir(parents=True, exist_ok=True)
     with TemporaryFile(dir=folder, buffering=0) as file:

@@ -12,7 +12,7 @@ from flwr.supercore.task_identity import TaskIdentity
 
 from configs.frame import Frame
 from server.checkpoint import Checkpoint, Checkpoints, write_tensors
-from server.spool import SpooledParts
+from server.spool import SpooledParts, zeros
 from strategies.aggregate import add, mean_of, weighted_mean
 from strategies.arrays import Arrays, all_finite, copied, from_record, reads_as_text, to_record
 from strategies.messages import content, from_frame, read, to_frame
@@ -70,7 +70,7 @@ STEPS: dict[str, Callable[[Arrays, Path], object]] = {
     "looking for text": lambda model, folder: [reads_as_text(array.data) for array in to_record(model).values()],  # type: ignore[union-attr]
     "writing a file": lambda model, folder: write_tensors(folder / "model.safetensors", model),
     "writing a checkpoint": lambda model, folder: Checkpoints(folder, "ab" * 32).save(Checkpoint(1, model, {}, {})),
-    "sums for an average": lambda model, folder: add({}, model, Checkpoints(folder, "ab" * 32).zeros),
+    "sums for an average": lambda model, folder: add({}, model, lambda shape: zeros(shape, folder, 0)),
 }
 
 
@@ -95,7 +95,7 @@ def test_the_mean_of_five_hospitals_is_one_model(model: Arrays, deflated: dict[s
 
 
 def test_the_average_of_rounds_is_one_model(model: Arrays, tmp_path: Path) -> None:
-    sums = add({}, model, Checkpoints(tmp_path, "ab" * 32).zeros)
+    sums = add({}, model, lambda shape: zeros(shape, tmp_path, 0))
     assert models(lambda: mean_of(sums, 3)) < ONCE
 
 

@@ -24,7 +24,7 @@ from configs.wire import ArraySpec
 from strategies.arrays import Arrays, copied
 
 STEP_AT_ONCE = 1 << 20  # parameters: a step of a large model needs no second one
-RELEASED_BYTES = 1 << 24  # a model of this size is not kept warm between two fits
+RELEASED_BYTES = 1 << 26  # a model of this size is not kept warm between two fits
 
 
 class Trainable(Protocol):

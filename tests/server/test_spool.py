@@ -87,7 +87,7 @@ def test_sums_in_a_file_are_those_in_memory(tmp_path: Path) -> None:
     models = [np.random.default_rng(n).normal(size=(700, 1000)).astype(np.float32) for n in range(3)]
     filed, held = {}, {}
     for model in models:
-        filed, held = add(filed, {"w": model}, lambda shape: zeros(shape, tmp_path)), add(held, {"w": model})
+        filed, held = add(filed, {"w": model}, lambda shape: zeros(shape, tmp_path, 0)), add(held, {"w": model})
     assert filed["w"].tobytes() == held["w"].tobytes() == sum(m.astype(np.float64) for m in models).tobytes()
     assert mean_of(filed, 3)["w"].tobytes() == (held["w"] / 3).astype(np.float32).tobytes()
     assert list(tmp_path.iterdir()) == []
