@@ -283,13 +283,7 @@ class Study:
         local["batch_size"] = self.training.local.batch_size or "full"
         if self.training.local.engine == "auto":  # says nothing: studies keep the digest that they had before it was
             del local["engine"]
-        return {
-            "name": self.name,
-            "purpose": self.purpose,
-            "task": _task_dict(self.task),
-            "patient_id": self.patient_id,
-            "features": {feature.name: _feature_dict(feature) for feature in self.features},
-            "cohort": {member.site: member.patients for member in self.cohort},
+        return self._subject_dict() | {
             "scaling": self.scaling,
             "model": _without_none(
                 name=self.model.name,
@@ -315,10 +309,8 @@ class Study:
             "seed": self.seed,
         }
 
-    def _statistics_dict(self) -> dict[str, Any]:
-        """Of a study that trains nothing: without what only a training needs."""
-        privacy = asdict(self.privacy)
-        del privacy["clip_norm"]
+    def _subject_dict(self) -> dict[str, Any]:
+        """What it is about and of whom, whether it trains or counts."""
         return {
             "name": self.name,
             "purpose": self.purpose,
@@ -326,6 +318,13 @@ class Study:
             "patient_id": self.patient_id,
             "features": {feature.name: _feature_dict(feature) for feature in self.features},
             "cohort": {member.site: member.patients for member in self.cohort},
+        }
+
+    def _statistics_dict(self) -> dict[str, Any]:
+        """Of a study that trains nothing: without what only a training needs."""
+        privacy = asdict(self.privacy)
+        del privacy["clip_norm"]
+        return self._subject_dict() | {
             "training": {"quorum": self.training.quorum, "round_timeout_s": self.training.round_timeout_s},
             "privacy": privacy,
             "seed": self.seed,

@@ -263,7 +263,7 @@ class LinkGrid(HttpGrid):
                 raise _BrokenError("a part of it is not there")
             if not response.object_available:
                 absent += 1
-                if absent > PUSHERS or isinstance(arriving.parts, SpooledParts):  # a file has them in their order
+                if absent > PUSHERS or arriving.parts.in_order:
                     break  # they come about in it: the rest is not there either
                 continue
             arriving.add(object_id, response.object_content)

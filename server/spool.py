@@ -36,6 +36,8 @@ class SpooledParts(Parts):
     in another, its chunks are put together in memory.
     """
 
+    in_order = True
+
     def __init__(self, max_bytes: int, folder: Path) -> None:
         super().__init__(max_bytes)
         self._folder = folder

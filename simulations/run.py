@@ -15,8 +15,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from safetensors.numpy import save
-
 from client.ledger import Ledger
 from client.site import Patients
 from configs.errors import RunError
@@ -24,7 +22,7 @@ from configs.journal import Journal
 from configs.load import dump_yaml, load_study
 from configs.schema import CohortMember, Privacy, Study
 from server.app import Conducted, Observer, RoundRecord, make_app
-from server.checkpoint import Checkpoints
+from server.checkpoint import Checkpoints, write_tensors
 from server.files import write_atomically
 from server.report import write_papers
 from server.run import Recorded, epsilons, facts, new_folder, sha256, site_facts, versions
@@ -120,8 +118,7 @@ def _carry_out(study: Study, run: Path, options: Options, display: Display) -> P
     conducted = _federate(study, run, journal, options, display, _Curve(study, patients, curves, "federated"))
     models = baselines(study, patients, options, display, curves) if options.baselines else {}
     scores = score(study, conducted.model, models, patients)
-    weights = save(dict(conducted.model))
-    write_atomically(run / "model.safetensors", weights)
+    write_tensors(run / "model.safetensors", conducted.model)
     result = _metrics(study, run, options, conducted, patients, plans, scores, curves)
     result |= {"seconds": round(time.monotonic() - clock, 3), "started": started.isoformat(timespec="seconds")}
     write_atomically(run / "metrics.json", (json.dumps(result, indent=1, allow_nan=False) + "\n").encode())

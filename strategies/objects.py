@@ -31,6 +31,8 @@ _DIVIDER = b"\x00"  # between a part's head and its body
 class Parts:
     """A message on its way. `max_bytes` bounds its parts together, and its arrays once they are put together."""
 
+    in_order = False  # whether parts should come in Flower's order
+
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes, self._bytes = max_bytes, 0
         self._contents: dict[str, bytes] = {}

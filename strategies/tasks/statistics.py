@@ -37,6 +37,7 @@ from numpy.typing import NDArray
 
 from configs.errors import WireError
 from configs.schema import Feature, Study
+from strategies.tasks.metrics import Estimate
 from strategies.tasks.table import Encoded, Table
 
 if TYPE_CHECKING:  # PyTorch, which the coordinator's end does not need
@@ -148,19 +149,6 @@ def standard_deviation(plan: "PrivacyPlan") -> float:
 
 
 # The coordinator's end
-
-
-@dataclass(frozen=True, slots=True)
-class Estimate:
-    """A count or a share with its 95 % interval, which holds the exact figure 95 times in 100."""
-
-    value: float
-    low: float
-    high: float
-
-    def to_dict(self) -> dict[str, float]:
-        """Plain values for metrics.json."""
-        return {"value": self.value, "low": self.low, "high": self.high}
 
 
 @dataclass(frozen=True, slots=True)

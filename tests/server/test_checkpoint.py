@@ -16,9 +16,10 @@ import pytest
 from builders import same_bits
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.numpy import save
 
 from configs.errors import CheckpointError
-from server.checkpoint import MANIFEST, Checkpoint, Checkpoints
+from server.checkpoint import MANIFEST, Checkpoint, Checkpoints, write_tensors
 from server.files import write_atomically
 
 STUDY = "ab" * 32
@@ -288,6 +289,19 @@ def test_the_manifest_is_written_after_the_tensors(store: Checkpoints, monkeypat
     monkeypatch.setattr("server.checkpoint.write_atomically", write)
     store.save(checkpoint(1))
     assert written == ["round-000001.safetensors", MANIFEST]
+
+
+def test_tensors_are_written_as_the_library_writes_them(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    tensors: dict[str, Any] = {
+        "model:é": generator.normal(size=(3, 5)).astype(np.float32),
+        "sum": generator.normal(size=1_000_003),
+        "one": np.ones((), np.float32),
+        "none": np.zeros((0, 3), np.float32),
+    }
+    digest = write_tensors(tmp_path / "a.safetensors", tensors)
+    assert (tmp_path / "a.safetensors").read_bytes() == save(tensors)
+    assert digest == hashlib.sha256(save(tensors)).hexdigest()
 
 
 def test_a_file_is_replaced_in_one_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
