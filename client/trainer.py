@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.optim import SGD, Adam, Optimizer
 
+from configs.memory import keep_freed_blocks
 from configs.schema import Local
 from strategies.arrays import Arrays
 from strategies.privacy.gradients import Engine, Gaussian, private_engine
@@ -55,6 +56,7 @@ class Trainer:
         # One thread: sums keep their order, so every engine and machine of a kind agrees to the last bit; and at these
         # sizes a second thread only costs.
         torch.set_num_threads(1)
+        keep_freed_blocks()
         self._model = FlatModel(task)
         self._engine = engine
 

@@ -28,6 +28,7 @@ import torch
 from torch import Tensor, nn
 
 from client.trainer import Trainer
+from configs.memory import keep_freed_blocks
 from configs.schema import Local, Model, Task
 from simulations.benchmarks.models import CLASSES, Network, Transformer, cnn, resnet18
 from strategies.privacy.gradients import private_engine
@@ -62,6 +63,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--cases", nargs="+", default=[*BATCHES, *END_TO_END], choices=[*BATCHES, *END_TO_END])
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
+    keep_freed_blocks()  # as every process that trains
     warnings.filterwarnings("ignore", module="opacus")
     warnings.filterwarnings("ignore", message="Full backward hook is firing")
     seconds = 0.0 if options.quick else 12.0

@@ -73,6 +73,22 @@ def convnets(draw: st.DrawFn) -> Callable[[], nn.Module]:
     return ready
 
 
+@pytest.mark.parametrize("rows", [6, 40])  # few patches together, and many
+@pytest.mark.parametrize("width", [2, 40])  # built gradients, and Gram matrices
+@pytest.mark.parametrize("several_rows", [False, True])
+def test_convolutions_that_are_not_square_equal_opacus(rows: int, width: int, several_rows: bool) -> None:
+    def make() -> nn.Module:
+        convolution = nn.Conv2d(width, width, (3, 2), stride=(2, 1), padding=(2, 0), dilation=(1, 3))
+        return nn.Sequential(nn.Conv2d(2, width, 1), convolution, nn.Tanh(), nn.Flatten(), nn.LazyLinear(3))
+
+    def ready() -> nn.Module:
+        module = make()
+        module(images(1, size=6))
+        return module
+
+    assert_equals_opacus(ready, images(rows, size=6), [i // (1 + several_rows) for i in range(rows)], clip=0.5)
+
+
 @st.composite
 def attention(draw: st.DrawFn) -> Callable[[], nn.Module]:
     width, count = draw(st.sampled_from([4, 8])), draw(st.integers(1, 2))
