@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 _KEY_BYTES = 32
 _REKEY_BYTES = 2**36  # no block comes twice under a key: after 2^32 of them that tells chance with advantage 2^-65
-_ZEROS = np.zeros(2**16, np.uint64)  # what is encrypted, read only: the cipher's output is then its key stream
+_ZEROS = np.zeros(2**13, np.uint64)  # what is encrypted, read only: the cipher's output is then its key stream
 _ZEROS.flags.writeable = False
 
 

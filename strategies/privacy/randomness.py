@@ -5,12 +5,13 @@ A simulation or a test may ask for seeded chance, so that two runs agree bit for
 with a key made from the seed. Whoever knows the seed can subtract the noise, so the ledger records which of the two it
 was. Not here: how much noise, and the sum that it is added to.
 
-Every Gaussian is half the sum of four independent ones: what is known of a sum's bits does not lead back to the uniform
+Every number is a sum of several Gaussians, scaled: what is known of a sum's bits does not lead back to the uniform
 numbers that made it, as it does for a single textbook Gaussian (Holohan and Braghin 2021, "Secure random sampling in
-differential privacy", arXiv 2107.10138, section 5.1; Opacus's secure mode takes the same four). The four come from four
-Box-Muller pairs. Eight uniform numbers make the pairs, and four sums, which share them but are independent: their signs
-are orthogonal. Who knows all four of these sums must still guess four of the eight numbers, 2^212 tries at 53 bits
-each; the paper's two pairs for one sum, and Opacus, count on 2^159. All of it is float64.
+differential privacy", arXiv 2107.10138, section 5.1). Opacus's secure mode adds four for each sum, so that an attacker
+must guess three uniform numbers of 53 bits, 2^159 tries. Here sixteen uniform numbers make eight Box-Muller pairs, and
+these thirteen sums of all sixteen Gaussians over four. The sums share them, and are independent: their signs are
+orthogonal (rows of a Hadamard matrix). Who knows all thirteen must still guess three of the sixteen numbers: the same
+2^159 tries, at a third of the logarithms and cosines. All of it is float64.
 
 >>> a, b = Randomness.seeded(0, "lille", 3), Randomness.seeded(0, "lille", 3)
 >>> bool((a.poisson(1000, 0.1) == b.poisson(1000, 0.1)).all())
@@ -24,20 +25,21 @@ False
 import hashlib
 import math
 import secrets
+from collections.abc import Callable
 from functools import cached_property
 
 import numpy as np
 import torch
+from numpy.lib import introspect
 from numpy.typing import NDArray
 
 from configs.errors import PrivacyError
 from strategies.privacy.cipher import CipherStream
 
-_SIGNS = np.array(  # how the cosine halves of four Box-Muller pairs, and their sine halves, enter four sums
-    [[1, 1, 1, 1, 0, 0, 0, 0], [0, 0, 0, 0, 1, 1, 1, 1], [1, -1, 0, 0, 0, 0, 1, -1], [0, 0, 1, -1, 1, -1, 0, 0]], float
-)
-_PAIRS = _SUMS = 4
-_LEAST, _MOST = 2**8, 2**14  # Gaussians of the first lot and of later ones: worth the calls, and still in the cache
+_PAIRS, _SUMS = 8, 13  # sums that share the Gaussians of so many Box-Muller pairs
+_GUESSED = 3  # uniform numbers that all of these sums leave open: as many as Opacus's secure mode
+assert 2 * _PAIRS - _SUMS == _GUESSED
+_LEAST, _MOST = 2**6, 2**10  # columns of the first lot and of later ones: worth the calls, and still in the cache
 _MOST_HALVES = 2**15  # half words drawn for the samples of several steps
 _WORD, _HALF_WORD = 2**64, 2**32
 
@@ -138,6 +140,17 @@ class _Samples:
         return False
 
 
+def _signs() -> NDArray[np.float64]:
+    """How the pairs' cosine halves, and then their sine halves, enter the sums: (sums, 2 * pairs), of 1 and -1."""
+    matrix = np.ones((1, 1))
+    while len(matrix) < 2 * _PAIRS:  # Sylvester 1867
+        matrix = np.block([[matrix, matrix], [matrix, -matrix]])
+    return matrix[_GUESSED:]
+
+
+_SIGNS = _signs()
+
+
 class _Gaussians:
     """Standard Gaussians from a stream's words, each given once, in the order of the stream.
 
@@ -156,30 +169,51 @@ class _Gaussians:
         taken, self._ready = self._ready[:most], self._ready[most:]
         return taken
 
-    def _reserve(self, size: int) -> None:
-        self._words = np.empty((2, _PAIRS, size // _SUMS), np.int64)
-        self._radii, self._angles, self._sums = (np.empty(self._words.shape[1:]) for _ in range(3))
-        self._pairs = np.empty(self._words.shape)
+    def _reserve(self, columns: int) -> None:
+        self._words = np.empty((2, _PAIRS, columns), np.int64)
+        self._radii, self._halves = (np.empty(self._words.shape[1:]) for _ in range(2))
+        self._pairs, self._sums = np.empty(self._words.shape), np.empty((_SUMS, columns))
 
     def _lot(self) -> NDArray[np.float64]:
         """The next lot, twice as many as the last while that is few. Column k of the words makes column k of the sums.
 
-        Logarithm, cosine and sine are PyTorch's: vectorised in float64, as NumPy's are not on every processor, and the
-        same to the last bit for any length, place and number of threads.
+        Cosine and sine are rational in the tangent of half the angle. The product is small enough for OpenBLAS to leave
+        it to one thread.
         """
-        if self._sums.size < _MOST:
-            self._reserve(max(_LEAST, 2 * self._sums.size))
-        radii, angles, pairs, sums = self._radii, self._angles, self._pairs, self._sums
+        if self._sums.size < _SUMS * _MOST:
+            self._reserve(max(_LEAST, 2 * self._sums.size // _SUMS))
+        radii, halves, cosines, sines = self._radii, self._halves, *self._pairs
         self._stream.fill(self._words.reshape(-1).view(np.uint64))
-        radii[:], angles[:] = self._words  # signed numbers: their conversion needs no branch
+        radii[:], halves[:] = self._words  # signed numbers: their conversion needs no branch
         radii *= 2 / _WORD
         np.abs(radii, out=radii)
         radii += 1 / _WORD  # uniform on (0, 1]: no logarithm of zero, and a radius of up to 9.4 standard deviations
-        torch.log(torch.from_numpy(radii), out=torch.from_numpy(radii))
-        radii *= -2 / 4
-        np.sqrt(radii, out=radii)  # Box-Muller's, halved: half the sum of four
-        angles *= math.tau / _WORD  # uniform from -pi to pi
-        torch.cos(torch.from_numpy(angles), out=torch.from_numpy(pairs[0]))
-        torch.sin(torch.from_numpy(angles), out=torch.from_numpy(pairs[1]))
-        pairs *= radii
-        return np.dot(_SIGNS, pairs.reshape(2 * _PAIRS, -1), out=sums).reshape(-1)
+        _logarithm(radii)
+        radii *= -2 / (2 * _PAIRS)
+        np.sqrt(radii, out=radii)  # Box-Muller's over four: the sums are of sixteen
+        halves *= math.pi / _WORD  # of angles: uniform from -pi/2 to pi/2, whose tangent in float64 is finite
+        _tangent(halves)
+        np.square(halves, out=cosines)
+        np.add(cosines, 1.0, out=sines)
+        radii /= sines
+        np.subtract(1.0, cosines, out=cosines)
+        cosines *= radii
+        radii += radii
+        np.multiply(halves, radii, out=sines)
+        return np.dot(_SIGNS, self._pairs.reshape(2 * _PAIRS, -1), out=self._sums).reshape(-1)
+
+
+def _in_place(
+    numpys: np.ufunc, torchs: Callable[[torch.Tensor], torch.Tensor]
+) -> Callable[[NDArray[np.float64]], object]:
+    """A function in float64: NumPy's where it has one for this processor's vectors, else PyTorch's, half as fast.
+
+    Both are the same to the last bit for any length and number of threads; one is the other but for the last bits.
+    """
+    (found,) = introspect.opt_func_info(func_name=f"^{numpys.__name__}$", signature="float64").values()
+    if all(target["current"].startswith("baseline") for target in found.values()):
+        return lambda numbers: torchs(torch.from_numpy(numbers))
+    return lambda numbers: numpys(numbers, out=numbers)
+
+
+_logarithm, _tangent = _in_place(np.log, torch.log_), _in_place(np.tan, torch.tan_)

@@ -13,6 +13,7 @@ import torch
 from scipy import stats
 
 from configs.errors import PrivacyError
+from strategies.privacy import randomness
 from strategies.privacy.cipher import CipherStream
 from strategies.privacy.randomness import _SIGNS, Randomness
 
@@ -70,32 +71,61 @@ def test_seeded_noise_is_the_same_in_every_version() -> None:
     torch.testing.assert_close(drawn, torch.tensor(KNOWN, dtype=torch.float64), rtol=1e-12, atol=1e-14)
 
 
-KNOWN = [-0.14197045879317072, -0.39570526973354997, -0.31761020002566237, -0.08667435484592667]
+KNOWN = [-0.12944602285444784, 0.8160696933379186, 0.46078290259306837, -0.8517456345722636]
 
 
-def half_sums(words: np.ndarray) -> list[float]:
-    """Four sums from the eight words of four Box-Muller pairs, each number by the textbook and one at a time."""
-    pairs = []
+def textbook_sums(words: np.ndarray) -> list[float]:
+    """Thirteen sums from the sixteen words of eight Box-Muller pairs, each number by the textbook, one at a time."""
+    cosines, sines = [], []
     for radius, angle in words.T.tolist():
-        uniform = (abs(radius) + 0.5) / 2**63
-        length = math.sqrt(-2 * math.log(uniform))
-        pairs.append((length * math.cos(2 * math.pi * angle / 2**64), length * math.sin(2 * math.pi * angle / 2**64)))
-    (a, e), (b, f), (c, g), (d, h) = pairs
-    return [(a + b + c + d) / 2, (e + f + g + h) / 2, (a - b + g - h) / 2, (e - f + c - d) / 2]
+        length = math.sqrt(-2 * math.log((abs(radius) + 0.5) / 2**63))
+        cosines.append(length * math.cos(2 * math.pi * angle / 2**64))
+        sines.append(length * math.sin(2 * math.pi * angle / 2**64))
+    gaussians = cosines + sines  # Gaussian j enters sum i with the sign of (-1)^(bits that i and j share)
+    return [sum(g * (-1) ** (i & j).bit_count() for j, g in enumerate(gaussians)) / 4 for i in range(3, 16)]
 
 
-def test_the_noise_is_half_the_sum_of_four_gaussians_of_the_streams_words() -> None:
-    """The first lot, 256 numbers from 512 words: half of these make radii, the others angles."""
+def test_the_noise_is_a_quarter_of_the_sum_of_sixteen_gaussians_of_the_streams_words() -> None:
+    """The first lot, 832 numbers from 1024 words: half of these make radii, the others angles."""
     stream = CipherStream(hashlib.sha256(b"noise/0/lille/1").digest())
-    words = stream.words(512).view(np.int64).reshape(2, 4, 64)
-    expected = np.array([half_sums(words[:, :, k]) for k in range(64)]).T.reshape(-1)
-    drawn = Randomness.seeded(0, "lille", 1).gaussian(256, 1.0)
+    words = stream.words(1024).view(np.int64).reshape(2, 8, 64)
+    expected = np.array([textbook_sums(words[:, :, k]) for k in range(64)]).T.reshape(-1)
+    drawn = Randomness.seeded(0, "lille", 1).gaussian(832, 1.0)
     np.testing.assert_allclose(drawn.numpy(), expected, rtol=1e-12, atol=1e-14)
 
 
-def test_sums_of_the_same_numbers_are_orthogonal_and_each_has_one_gaussian_of_every_pair() -> None:
-    assert (4 * np.eye(4) == _SIGNS @ _SIGNS.T).all()
-    assert (np.abs(_SIGNS).reshape(4, 2, 4).sum(axis=1) == 1).all()
+def test_sums_of_the_same_numbers_are_orthogonal_and_leave_three_of_them_open() -> None:
+    assert (16 * np.eye(13) == _SIGNS @ _SIGNS.T).all()
+    assert (np.abs(_SIGNS) == 1).all()
+    assert _SIGNS.shape == (13, 16)
+
+
+def test_processors_without_the_quickest_functions_draw_the_same_noise_but_for_the_last_bits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    here = Randomness.seeded(0, "lille", 1).gaussian(20_000, 1.0)
+    monkeypatch.setattr(randomness, "_logarithm", lambda numbers: torch.log_(torch.from_numpy(numbers)))
+    monkeypatch.setattr(randomness, "_tangent", lambda numbers: torch.tan_(torch.from_numpy(numbers)))
+    there = Randomness.seeded(0, "lille", 1).gaussian(20_000, 1.0)
+    torch.testing.assert_close(here, there, rtol=1e-12, atol=1e-14)
+
+
+def test_a_function_is_numpys_where_it_has_vectors_for_the_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    used = []
+
+    class Torchs:
+        def __call__(self, numbers: torch.Tensor) -> torch.Tensor:
+            used.append("torch")
+            return numbers.log_()
+
+    for target, expected in (("X86_V4", []), ("baseline(X86_V2)", ["torch"])):
+        found = {"log": {"dd": {"current": target, "available": "X86_V4 baseline(X86_V2)"}}}
+        monkeypatch.setattr(randomness.introspect, "opt_func_info", lambda found=found, **_: found)
+        used.clear()
+        numbers = np.array([1.0, math.e])
+        randomness._in_place(np.log, Torchs())(numbers)
+        assert used == expected
+        np.testing.assert_allclose(numbers, [0.0, 1.0])
 
 
 def test_the_noise_does_not_depend_on_how_it_is_asked_for() -> None:
@@ -149,10 +179,10 @@ def test_the_far_tails_are_a_normals(limit: float) -> None:
     assert stats.binomtest(beyond, draws, 2 * float(stats.norm.sf(limit))).pvalue > 1e-3
 
 
-@pytest.mark.parametrize("lag", [4096, 8192, 12_288])  # sums of the same eight numbers, in a lot of 16,384
+@pytest.mark.parametrize("lag", range(1024, 13_312, 1024))  # sums of the same sixteen numbers, in a lot of 13,312
 @pytest.mark.parametrize("power", [1, 2], ids=["values", "squares"])
 def test_sums_of_the_same_numbers_do_not_tell_each_other(lag: int, power: int) -> None:
-    drawn = Randomness.seeded(0, "lille", 1).gaussian(16_128 + 60 * 16_384, 1.0).numpy()[16_128:].reshape(60, 16_384)
+    drawn = Randomness.seeded(0, "lille", 1).gaussian(12_480 + 75 * 13_312, 1.0).numpy()[12_480:].reshape(75, 13_312)
     centred = drawn**power - (power - 1)
     products = centred[:, lag:] * centred[:, :-lag]
     assert abs(products.sum()) < 1.3 * FAR * math.sqrt(products.size) * power
