@@ -1,9 +1,10 @@
 """Sensitivity test: no patient, whatever their rows and values, moves the noiseless sum by more than the clip norm.
 
 Two fits of one step with the same seed have the same noise, so the difference of what they release is the difference
-of their noiseless sums: with and without one patient (add or remove one). Every patient of a small cohort is taken out
-once; planted ones are put in: values at the corners of the range and far beyond, every outcome, many rows, copies of
-others, and all of this also at starting models that a hostile coordinator might send.
+of their noiseless sums: with and without one patient (add or remove one). The noise is next to none: what is released
+is rounded to a step that follows from it, and how far a patient moves the sum does not. Every patient of a small cohort
+is taken out once; planted ones are put in: values at the corners of the range and far beyond, every outcome, many rows,
+copies of others, and all of this also at starting models that a hostile coordinator might send.
 """
 
 import math
@@ -23,6 +24,7 @@ from strategies.tasks.table import Encoded, concatenate
 from strategies.tasks.tabular import TabularTask
 
 _ROUNDING = 1e-3  # of the clip norm, beside what float32 loses on sums of this size
+_NOISE = 2.0**-20  # of the clip norm: what is released is rounded to the noise's public step, which would feign a move
 _FLOAT32 = 6e-8
 _TITLE = "Can one patient move the sum by more than the clip norm?"
 
@@ -41,14 +43,16 @@ def sensitivity_part(
     subject: Subject, task: TabularTask, plan: PrivacyPlan, cohort: Encoded, starts: dict[str, Arrays], places: int = 3
 ) -> Part:
     """Measure every move. `cohort` is small; `places`: planted patients come last, first, and alone."""
-    prober = _Prober(subject, task, replace(plan, sampling_rate=1.0, steps_per_round=1, rounds=1))
+    prober = _Prober(
+        subject, task, replace(plan, noise_multiplier=_NOISE, sampling_rate=1.0, steps_per_round=1, rounds=1)
+    )
     moves = [move for name, start in starts.items() for move in prober.moves(name, start, cohort, places)]
     if not moves:
         why = "every gradient was refused as not finite"
         return Part.of("sensitivity", _TITLE, "nothing was released", why, [], {"moves": []}, why)
     worst = max(moves, key=lambda move: move.size if math.isfinite(move.size) else math.inf)
     parameters = sum(array.size for array in next(iter(starts.values())).values())
-    lost = 4 * _FLOAT32 * (plan.noise_multiplier + cohort.count + 2) * math.sqrt(parameters)
+    lost = 4 * _FLOAT32 * (cohort.count + 2) * math.sqrt(parameters)
     held = worst.size <= 1 + _ROUNDING + lost  # not so if it is no number
     found = (
         f"{worst.who} moves the sum by {worst.size:.3g} clip norms, most in {worst.layer}, at the model {worst.start}"

@@ -39,6 +39,9 @@ class Silent:
         pass
 
 
+MANY = 16  # repetitions: enough for what must come out to come out
+
+
 def asked(here: Study, repetitions: int = 3, search: bool = False, **question: Any) -> Worth:
     return weigh(here, Question(repetitions=repetitions, seconds=1e6, search=search, **question), Silent())
 
@@ -55,12 +58,12 @@ def small() -> Study:
 
 @pytest.fixture(scope="module")
 def worth(small: Study) -> Worth:
-    return asked(small)
+    return asked(small, MANY)
 
 
 def test_no_patient_file_is_read(small: Study, worth: Worth) -> None:
     nowhere = tuple((site, DataSource("csv", Path("/nowhere"))) for site in small.sites)
-    assert asked(replace(small, simulation=nowhere)) == worth
+    assert asked(replace(small, simulation=nowhere), MANY) == worth
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +104,7 @@ def test_what_noise_costs_and_what_clipping_costs_make_up_the_loss(worth: Worth)
 def test_the_noise_takes_less_as_epsilon_grows_and_clipping_costs_the_same_at_any(small: Study, worth: Worth) -> None:
     noise = [row.noise.mean for row in worth.by_epsilon]
     assert noise[0] > 0.02 > noise[-1] > -0.01
-    assert asked(at(small, 8.0)).clipping == worth.clipping
+    assert asked(at(small, 8.0), MANY).clipping == worth.clipping
 
 
 def test_a_clip_that_is_far_too_small_for_rare_outcomes_costs_by_clipping_and_not_by_noise() -> None:
@@ -131,9 +134,7 @@ def test_all_patients_in_one_place_for_longer_are_a_reference(worth: Worth) -> N
 
 
 def test_a_hopeless_study_is_not_worth_it() -> None:
-    assert asked(here({"brest": 20}, 0.1), repetitions=6).verdict.startswith(
-        "not worth it: privacy at epsilon 0.1 costs"
-    )
+    assert asked(here({"brest": 20}, 0.1), MANY).verdict.startswith("not worth it: privacy at epsilon 0.1 costs")
 
 
 def test_an_easy_study_is_worth_it_and_could_do_with_less_epsilon() -> None:
