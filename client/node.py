@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -243,21 +244,32 @@ class Node:
         pace = Pace(time.monotonic())
         while not self._over.is_set():
             try:
-                incoming = fleet.receive()
-            except EndedError:
-                continue
-            except WireError as error:
-                self._audit.note("refused", message="", why=str(error))
-                log.warning("%s", error)
-                continue
-            if incoming is None:
-                self._over.wait(pace.wait_s(time.monotonic()))
-                continue
-            pace.came()
-            with contextlib.suppress(EndedError):
-                self._answer(fleet, incoming)
-            del incoming
-            pace.answered(time.monotonic())
+                self._look(fleet, pace)
+            except (OSError, sqlite3.Error) as error:  # a full disk: what cannot be written down is not answered
+                log.error("nothing is answered, because it cannot be written down: %s; %s", error, self._room)
+
+    def _look(self, fleet: Fleet, pace: Pace) -> None:
+        """Look for one message, and answer it or wait."""
+        try:
+            incoming = fleet.receive()
+        except EndedError:
+            return
+        except WireError as error:
+            self._audit.note("refused", message="", why=str(error))
+            log.warning("%s", error)
+            return
+        if incoming is None:
+            self._over.wait(pace.wait_s(time.monotonic()))
+            return
+        pace.came()
+        with contextlib.suppress(EndedError):
+            self._answer(fleet, incoming)
+        del incoming
+        pace.answered(time.monotonic())
+
+    @property
+    def _room(self) -> str:
+        return f"make room in {self._config.folder}"
 
     # One message
 
@@ -285,7 +297,7 @@ class Node:
                 reply, message, study=said.study, round=said.round, answers=said.message, content=said.content
             )
         except OSError as error:
-            log.error("nothing leaves, because it cannot be kept: %s; make room in %s", error, self._config.folder)
+            log.error("nothing leaves, because it cannot be kept: %s; %s", error, self._room)
             return
         statement = Statement(
             sender=self._config.site,

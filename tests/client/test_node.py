@@ -2,6 +2,7 @@
 
 import math
 import queue
+import sqlite3
 import struct
 import sys
 import threading
@@ -613,6 +614,27 @@ def test_no_text_of_the_worker_leaves_beside_its_reply(
     lille.train(trained, 3)
     assert lille.code(trained) == 105
     assert not [path for path in lille.left() if b"Dupont" in path.read_bytes()]
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(28, "No space left on device"), sqlite3.OperationalError("database or disk is full")]
+)
+def test_what_cannot_be_written_down_is_not_answered_and_the_node_goes_on(
+    lille: Lille, trained: Study, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: Exception
+) -> None:
+    def full(*_: object, **__: object) -> str:
+        raise error
+
+    with monkeypatch.context() as patch, caplog.at_level("ERROR", "archipel.node"):
+        patch.setattr(lille.node._audit.journal, "append", full)
+        lille.propose(trained)
+        deadline = time.monotonic() + 30
+        while f"make room in {lille.config.folder}" not in caplog.text:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        assert lille.fleet.answers.empty()
+    lille.propose(trained)
+    assert lille.answer(trained, "hello reply").fields["site"] == "lille"
 
 
 def test_the_journal_of_all_this_holds(lille: Lille) -> None:
