@@ -29,6 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. Exit codes: 0 done, 1 a run ended INCOMPLETE, 2 an error that is explained, 130 Ctrl-C."""
     for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.setdefault(variable, "1")
+    os.umask(0o077)  # members, journals and models are their owner's, wherever the folder lies
     arguments = _parser().parse_args(argv)
     try:
         return int(arguments.command(arguments))

@@ -1,0 +1,100 @@
+"""`archipel-site` as hospital IT types it: the page of a waiting study, decisions, what left."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from client.admission import Admissions
+from client.audit import Audit
+from client.cli import main
+from client.enrol import load_signing_key
+from client.ledger import Ledger, Release
+from configs import journal
+from configs.deployment import SiteConfig
+from configs.frame import Frame
+from strategies.privacy.plan import plan_for
+from strategies.tasks.shapes import study_parameters
+from tests.builders import study
+from tests.consortium import Consortium
+
+Output = pytest.CaptureFixture[str]
+STUDY = study()
+
+
+@pytest.fixture
+def lille(tmp_path: Path) -> SiteConfig:
+    """A hospital where a study waits."""
+    source = {STUDY.name: {"connector": "csv", "path": str(tmp_path / "patients.csv"), "identity": "cardiology"}}
+    config = Consortium(tmp_path).hospital("lille", datasets=source)
+    Admissions.open(config.admissions).propose(STUDY.sha256, STUDY.name, STUDY.canonical)
+    return config
+
+
+def typed(config: SiteConfig, capsys: Output, *words: str) -> str:
+    capsys.readouterr()
+    assert main(["-C", str(config.folder), *words]) == 0
+    return " ".join(capsys.readouterr().out.split())
+
+
+def test_a_waiting_study_is_one_page_that_says_what_it_reads_what_would_leave_and_what_it_costs(
+    lille: SiteConfig, capsys: Output
+) -> None:
+    plan = plan_for(STUDY, "lille", 100)
+    with Ledger.open(lille.ledger).reserve(Release("cardiology", "ab" * 32, 1, plan.round_event), plan):
+        pass
+    spent = Ledger.open(lille.ledger).spent("cardiology", delta=lille.policy.delta)
+    assert spent > 0.1
+    page = typed(lille, capsys, "review")
+    numbers = sum(shape[0] * (shape[1] if len(shape) > 1 else 1) for shape, _ in study_parameters(STUDY).values())
+    rounds = STUDY.training.rounds
+    for said in (
+        f"purpose {STUDY.purpose}",
+        f"reads {', '.join(f.name + (f' ({f.unit})' if f.unit else '') for f in STUDY.features)}, {STUDY.task.target}",
+        f"learns {STUDY.task.type} '{STUDY.task.target}' with a {STUDY.model.name} model",
+        f"rounds {rounds}, with at least {STUDY.training.quorum} hospitals",
+        f"{numbers} numbers of the trained model ({4 * numbers} bytes), in all at most {4 * numbers * rounds:,} bytes",
+        f"epsilon {STUDY.privacy.epsilon:g} at delta {STUDY.privacy.delta:g}",
+        f"epsilon {spent:.2f} of 8 is spent on this data set",
+        f"{8 - spent:.2f} is left",
+        f"digest {STUDY.sha256}",
+        f"archipel-site approve {STUDY.sha256[:12]}",
+    ):
+        assert said in page, said
+
+
+def test_an_approval_is_for_one_digest_and_a_changed_study_waits_anew(lille: SiteConfig, capsys: Output) -> None:
+    assert STUDY.sha256 in typed(lille, capsys, "approve", STUDY.sha256[:12])
+    changed = study(seed=1)
+    Admissions.open(lille.admissions).propose(changed.sha256, changed.name, changed.canonical)
+    page = typed(lille, capsys, "review")
+    assert f"digest {changed.sha256}" in page
+    assert f"digest {STUDY.sha256}" not in page
+    assert f"approved: {STUDY.name} {STUDY.sha256[:12]}" in page
+
+
+def test_a_refusal_keeps_its_reason_here(lille: SiteConfig, capsys: Output) -> None:
+    typed(lille, capsys, "refuse", STUDY.sha256, "--why", "the DPO says no")
+    (fact,) = [record.facts for record in journal.read(lille.journal) if record.kind == "refused study"]
+    assert (fact["study"], fact["why"]) == (STUDY.sha256, "the DPO says no")
+    assert f"refused: {STUDY.name} {STUDY.sha256[:12]} (the DPO says no)" in typed(lille, capsys, "review")
+    with pytest.raises(SystemExit):
+        main(["-C", str(lille.folder), "refuse", STUDY.sha256])
+
+
+def test_the_outbox_says_when_for_which_study_and_round_what_how_large_and_its_hash(
+    lille: SiteConfig, capsys: Output
+) -> None:
+    assert typed(lille, capsys, "outbox") == "nothing has left"
+    frame = Frame("refusal", {"code": 105, "reason": "the hospital could not train; its own log says why"})
+    Audit(lille, load_signing_key(lille)).keep(
+        frame, "c0ffee00" * 4, study=STUDY.sha256, round=3, answers="asked", content="ab"
+    )
+    line = typed(lille, capsys, "outbox")
+    assert re.fullmatch(
+        rf"\d{{4}}-\d\d-\d\dT\d\d:\d\d:\d\d c0ffee00 study {STUDY.sha256[:12]} round 3 refusal "
+        rf"{frame.size} bytes sha256 {frame.sha256[:16]}",
+        line,
+    )
+    shown = typed(lille, capsys, "outbox", "--show", "c0ffee00")
+    assert f"sha256 {frame.sha256}, as the journal says code: 105 reason: the hospital could not train" in shown

@@ -1,0 +1,155 @@
+"""`archipel-coordinator` as the consortium types it: what it prints, what it writes down, what it lets others read."""
+
+import os
+import ssl
+import stat
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+
+from client.enrol import enrol
+from configs import journal as journals
+from configs.deployment import load_coordinator, load_site
+from configs.papers import Welcome, from_json
+from server import pki
+from server.cli import main
+from server.membership import Membership
+
+Output = pytest.CaptureFixture[str]
+
+
+def type_(folder: Path, *words: str) -> int:
+    return main(["-C", str(folder), *words])
+
+
+@pytest.fixture
+def centre(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.delenv(pki.PASSPHRASE, raising=False)
+    folder = tmp_path / "consortium"
+    assert type_(folder, "init", "--name", "Heart", "--names", "coord.example.org", "10.0.0.7") == 0
+    return folder
+
+
+def request_of(folder: Path, site: str) -> Path:
+    """A hospital's request, as it comes by mail."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "site.yaml").write_text(f"site: {site}\ncoordinator: coord.example.org:8443\n")
+    return enrol(load_site(folder))[0]
+
+
+def noted(centre: Path, kind: str) -> list[dict[str, object]]:
+    return [record.facts for record in journals.read(load_coordinator(centre).journal) if record.kind == kind]
+
+
+def test_init_makes_the_authority_the_doors_certificate_for_the_names_asked_and_an_empty_database(centre: Path) -> None:
+    config = load_coordinator(centre)
+    door = x509.load_pem_x509_certificate((config.pki / "server.crt").read_bytes())
+    names = door.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert names.get_values_for_type(x509.DNSName) == ["coord.example.org"]
+    assert [str(address) for address in names.get_values_for_type(x509.IPAddress)] == ["10.0.0.7"]
+    door.verify_directly_issued_by(x509.load_pem_x509_certificate((config.pki / "ca.crt").read_bytes()))
+    members = Membership.open(config.database)
+    assert (members.sites(), members.runs()) == ([], [])
+    assert type_(centre, "init") == 2  # not a second authority
+
+
+def test_init_encrypts_the_authoritys_key_when_a_passphrase_is_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Output
+) -> None:
+    monkeypatch.setenv(pki.PASSPHRASE, "correct horse")
+    centre = tmp_path / "consortium"
+    assert type_(centre, "init", "--name", "Heart", "--names", "localhost") == 0
+    assert b"ENCRYPTED" in (centre / "pki" / "ca.key").read_bytes()
+    request = str(request_of(tmp_path / "lille", "lille"))
+    assert type_(centre, "admit", request) == 0
+    monkeypatch.setenv(pki.PASSPHRASE, "wrong horse")
+    assert type_(centre, "admit", request) == 2
+    said = capsys.readouterr()
+    assert f"set {pki.PASSPHRASE}" in said.err
+    written = b"".join(path.read_bytes() for path in centre.rglob("*") if path.is_file())
+    assert "horse" not in said.out + said.err
+    assert b"horse" not in written
+
+
+def test_what_a_coordinator_writes_is_its_owners_even_in_an_open_folder(tmp_path: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        centre = tmp_path / "consortium"
+        centre.mkdir(mode=0o755)
+        (centre / "coordinator.yaml").write_text("name: Heart\nnames: [localhost]\n")
+        assert type_(centre, "init") == 0
+        assert type_(centre, "admit", str(request_of(tmp_path / "lille", "lille"))) == 0
+        assert type_(centre, "submit", str(Path(__file__).parents[2] / "configs/presets/rehearsal.yaml")) == 0
+    finally:
+        os.umask(before)
+    made = [path for path in centre.rglob("*") if path.name != "coordinator.yaml"]
+    assert len(made) > 9
+    assert [path for path in made if stat.S_IMODE(path.stat().st_mode) & 0o077] == []
+
+
+def test_admit_registers_the_node_key_and_writes_a_welcome_that_holds_no_secret(centre: Path, tmp_path: Path) -> None:
+    request = request_of(tmp_path / "lille", "lille")
+    assert type_(centre, "admit", str(request)) == 0
+    config, paper = load_coordinator(centre), (centre / "welcome" / "lille.json").read_bytes()
+    welcome = from_json(Welcome, paper, "welcome")
+    public = x509.load_pem_x509_certificate(welcome.certificate.encode()).public_key()
+    admitted = Membership.open(config.database).lookup(pki.public_pem(public))  # type: ignore[arg-type]
+    assert admitted is not None
+    assert (admitted.site, admitted.certificate_required) == ("lille", True)
+    secrets = [*config.pki.glob("*.key"), *(tmp_path / "lille" / "keys").glob("*.key")]
+    assert len(secrets) == 5
+    for path in secrets:
+        body = path.read_text().splitlines()[1]
+        assert body.encode() not in paper + request.read_bytes()
+    ssl.create_default_context(cadata=welcome.ca_certificate)
+
+
+def test_to_admit_a_hospital_by_its_signatures_alone_is_an_explicit_choice_that_is_journaled(
+    centre: Path, tmp_path: Path, capsys: Output
+) -> None:
+    for site, options in (("lille", []), ("lyon", ["--signatures-alone"])):
+        assert type_(centre, "admit", str(request_of(tmp_path / site, site)), *options) == 0
+    assert [(fact["site"], fact["without_certificate"]) for fact in noted(centre, "admitted")] == [
+        ("lille", False),
+        ("lyon", True),
+    ]
+    capsys.readouterr()
+    assert type_(centre, "sites") == 0
+    lille, lyon = capsys.readouterr().out.splitlines()
+    assert "signatures alone" not in lille
+    assert "no certificate: message signatures alone" in lyon
+
+
+@pytest.mark.parametrize(("days", "said"), [(398, ""), (20, "expires soon"), (-1, "EXPIRED")])
+def test_sites_says_who_is_connected_revoked_and_expiring(
+    centre: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Output, days: int, said: str
+) -> None:
+    monkeypatch.setattr(pki, "_BACKDATED", pki.datetime.timedelta(days=3))
+    for site in ("lille", "lyon", "nantes"):
+        monkeypatch.setattr(pki, "SITE_DAYS", days if site == "lille" else 398)
+        assert type_(centre, "admit", str(request_of(tmp_path / site, site))) == 0
+    assert type_(centre, "revoke", "lyon") == 0
+    Membership.open(load_coordinator(centre).database).set_connected({"lille": True, "lyon": True})
+    capsys.readouterr()
+    assert type_(centre, "sites") == 0
+    lille, lyon, nantes = capsys.readouterr().out.splitlines()
+    assert lille.split()[:2] == ["lille", "connected"]
+    assert lyon.split()[:2] == ["lyon", "revoked"]
+    assert nantes.split()[:3] == ["nantes", "not", "connected"]
+    assert (said in lille, "xpire" in nantes) == (True, False)
+    assert bool(said) == ("xpire" in lille.lower())
+    assert [fact["site"] for fact in noted(centre, "revoked")] == ["lyon"]
+
+
+def test_start_prints_its_nginx_configuration_and_makes_the_certificate_optional_only_for_an_exception(
+    centre: Path, tmp_path: Path, capsys: Output
+) -> None:
+    capsys.readouterr()
+    for options, verify in (([], "on"), (["--signatures-alone"], "optional")):
+        assert type_(centre, "admit", str(request_of(tmp_path / "lille", "lille")), *options) == 0
+        capsys.readouterr()
+        assert type_(centre, "start", "--print-nginx") == 0
+        printed = capsys.readouterr().out
+        assert f"ssl_verify_client {verify};" in printed
+        assert f"{load_coordinator(centre).pki}/server.crt" in printed
