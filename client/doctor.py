@@ -37,6 +37,7 @@ EXPIRING_DAYS = 30
 HOST_MISMATCH, IP_MISMATCH, EXPIRED, NOT_YET = 62, 64, 10, 9  # OpenSSL's codes
 MB = 1_000_000
 FITS_TIMEOUT_S = 300
+NVIDIA = Path("/proc/driver/nvidia/version")
 TRY = """
 import sys
 from client.forwarder import leave_network_but
@@ -78,7 +79,6 @@ def examine(folder: Path) -> list[Finding]:
         welcome = load_welcome(config)
     except (ArchipelError, OSError) as error:
         return [*findings, Finding("welcome", WRONG, str(error), IT, "archipel-site enrol; archipel-site join WELCOME")]
-    findings += _safely("release", lambda: _release(welcome))
     findings += _safely("certificate", lambda: _certificate(config))
     findings += _safely("connection", lambda: _connection(config, welcome))
     return findings
@@ -213,8 +213,8 @@ def _machine(config: SiteConfig) -> Iterator[Finding]:
         short = available < 2000 * MB
         who = (IT, "give the machine 4 GB or more") if short else ("", "")
         yield Finding("memory", WARNING if short else OK, f"{available / MB:,.0f} MB available", *who)
-    gpu = Path("/proc/driver/nvidia/version").exists()
-    yield Finding("gpu", NOTE, "an NVIDIA driver is loaded" if gpu else "none; training uses the processor")
+    gpu = "an NVIDIA driver is loaded, which is not needed" if NVIDIA.exists() else "none"
+    yield Finding("gpu", NOTE, f"{gpu}; training uses the processor")
 
 
 def _available_memory() -> int | None:
@@ -287,16 +287,18 @@ def fits(folder: Path, sha256: str) -> int:
 # With the consortium
 
 
-def _release(welcome: Welcome) -> Iterator[Finding]:
+def _release(welcome: Welcome, running: tuple[str, str] | None) -> Iterator[Finding]:
+    """What is installed here against what runs there; where that is not known, against what the welcome says."""
     found = {"archipel": metadata.version("archipel"), "flwr": metadata.version("flwr")}
-    wanted = {"archipel": welcome.version, "flwr": welcome.flwr}
+    wanted = dict(zip(found, running or (welcome.version, welcome.flwr), strict=True))
     if found == wanted:
         yield Finding("release", OK, f"archipel {found['archipel']} with flwr {found['flwr']}, as the consortium")
         return
+    who, verb, mend = (f"{IT}, with {CONSORTIUM}", "runs", "") if running else (IT, "had", ", or ask for a new welcome")
     for name in wanted:
         if found[name] != wanted[name]:
-            text = f"{name} {found[name][:20]} is installed, the consortium had {wanted[name][:20]}"
-            yield Finding("release", WARNING, text, IT, f"install {name} {wanted[name][:20]}, or ask for a new welcome")
+            text = f"{name} {found[name][:20]} is installed, the consortium {verb} {wanted[name][:20]}"
+            yield Finding("release", WARNING, text, who, f"install {name} {wanted[name][:20]}{mend}")
 
 
 def _certificate(config: SiteConfig) -> Iterator[Finding]:
@@ -322,6 +324,7 @@ def _connection(config: SiteConfig, welcome: Welcome) -> Iterator[Finding]:
         extra_ca=str(config.extra_ca) if config.extra_ca else None,
     )
     found = reach(welcome.coordinator, context)
+    yield from _release(welcome, found.release)
     via = f" through the proxy {found.proxy}" if found.proxy else ""
     if found.step == "arrived":
         yield Finding("connection", OK, f"{welcome.coordinator} answers{via}")

@@ -11,6 +11,7 @@ move them.
 
 import email.utils
 import logging
+import re
 import socket
 import ssl
 import threading
@@ -71,6 +72,9 @@ REQUEST_TIMEOUT_S, RESPONSE_TIMEOUT_S = 30.0, 120.0
 KEPT_S = 50.0  # an idle connection; the gateway keeps it for 75
 MAX_CLOCK_CORRECTION_S = 3600.0
 PULL_TIMEOUT_S = 600.0  # of a whole message
+_RELEASE = re.compile(
+    rb"\r\n\r\nok, archipel ([0-9a-z.+]{1,20}) with flwr ([0-9a-z.+]{1,20})$"
+)  # the health path says it
 RUN_ENDED = 2007  # Flower's code
 ACTIVATION_FAILED = 2004  # Flower's code: another process holds this identity, or has not been given up yet
 Response = TypeVar("Response")
@@ -413,7 +417,7 @@ class Reach:
 
     `step` is where it stopped: resolve, refused, silent, proxy (its answer is in `code`), tls, certificate, client,
     health; or arrived. `issuer` is who signed the certificate that was shown, `clock_s` how far this machine's clock is
-    ahead of the coordinator's.
+    ahead of the coordinator's, `release` which Archipel and Flower run there.
     """
 
     step: str
@@ -423,6 +427,7 @@ class Reach:
     detail: str = ""
     issuer: str = ""
     clock_s: float | None = None
+    release: tuple[str, str] | None = None
 
 
 def reach(address: str, context: ssl.SSLContext, timeout_s: float = 5.0) -> Reach:
@@ -498,7 +503,9 @@ def _greet(
             clock = time.time() - email.utils.parsedate_to_datetime(dates[0]).timestamp()
         except ValueError:
             clock = None
-    return Reach("arrived" if code == 200 else "health", where, through, code, clock_s=clock)
+    told = _RELEASE.search(answer)
+    release = (told[1].decode("ascii"), told[2].decode("ascii")) if told else None
+    return Reach("arrived" if code == 200 else "health", where, through, code, clock_s=clock, release=release)
 
 
 def _issuer(where: str, through: str, timeout_s: float) -> str:

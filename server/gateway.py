@@ -34,6 +34,7 @@ import time
 from base64 import b64decode, b64encode
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, MutableMapping
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_to_bytes
@@ -75,6 +76,7 @@ FLEET_CALLS = (
     "confirm-message-received",
 )
 HEALTH = b"/health"
+HEALTHY = f"ok, archipel {metadata.version('archipel')} with flwr {metadata.version('flwr')}".encode()
 PATHS = {f"/v1/fleet/{call}".encode(): f"http://superlink/v1/fleet/{call}" for call in FLEET_CALLS}
 KEY_HEADER = b"flwr-public-key"  # flwr.supercore.constant.FLEET_HTTP_PUBLIC_KEY_HEADER; a test compares
 FORWARDED = (b"content-type", b"accept", KEY_HEADER, b"flwr-signature", b"flwr-timestamp")
@@ -208,7 +210,7 @@ class _Gateway:
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = _expected(scope)
         if scope["raw_path"] == HEALTH:
-            return await _plain(send, 200, b"ok")
+            return await _plain(send, 200, HEALTHY if scope.get("state", {}).get("peer") else b"ok")
         admitted = authorise(scope.get("state", {}).get("peer"), headers.get(KEY_HEADER), self._lookup)
         if int(headers.get(b"content-length", 0)) > self._limit:
             raise Refusal(413, f"expected at most {self._limit} bytes, found more announced", admitted.site)

@@ -26,6 +26,7 @@ from server.gateway import (
     FLEET_CALLS,
     FORWARDED,
     HEAD_TIMEOUT_S,
+    HEALTHY,
     KEEP_ALIVE_S,
     KEY_HEADER,
     MAX_CONNECTIONS,
@@ -94,7 +95,7 @@ http {{
         if ($http_upgrade) {{ return 400; }}
 
         location / {{ return 404; }}
-        location = /health {{ return 200 "ok"; }}
+        location = /health {{ if ($ssl_client_verify = SUCCESS) {{ return 200 "{healthy}"; }} return 200 "ok"; }}
         location = /archipel-auth {{
             internal;
             proxy_pass http://authority;
@@ -169,6 +170,7 @@ def nginx_config(config: CoordinatorConfig, *, certificate_required: bool = True
         max_bytes=config.max_request_mb * 1_000_000,
         connections_each=MAX_CONNECTIONS_EACH,
         calls="|".join(FLEET_CALLS),
+        healthy=HEALTHY.decode(),
         verified_header=VERIFIED_HEADER.decode(),
         certificate_header=CERTIFICATE_HEADER.decode(),
         key_header=KEY_HEADER.decode(),

@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from configs.deployment import SiteConfig, load_site
 from configs.load import dump_yaml
 from configs.papers import from_json, to_json
 from server import pki
+from server.gateway import HEALTHY
 from tests import builders, consortium
 from tests.consortium import Consortium
 from tests.proxy import Proxy
@@ -39,16 +41,22 @@ MARKER = "7.77777x"  # a value that a test plants in a patient's row
 
 @contextlib.contextmanager
 def door(
-    authority: pki.Pki, *, clients: pki.Pki | None = None, clock_s: float = 0.0, status: int = 200, port: int = 0
+    authority: pki.Pki,
+    *,
+    clients: pki.Pki | None = None,
+    clock_s: float = 0.0,
+    status: int = 200,
+    port: int = 0,
+    body: bytes = b"ok",
 ) -> Iterator[int]:
     """A coordinator's door as `check` sees it: its certificate, its clock, whom it lets in; the port."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             self.send_response(status)
-            self.send_header("content-length", "2")
+            self.send_header("content-length", str(len(body)))
             self.end_headers()
-            self.wfile.write(b"ok")
+            self.wfile.write(body)
 
         def date_time_string(self, timestamp: float | None = None) -> str:
             return email.utils.formatdate(time.time() + clock_s, usegmt=True)
@@ -127,6 +135,10 @@ def test_the_commands_exit_code_is_for_monitoring(own: Consortium, joined: Any) 
         config = joined(port)
         done = subprocess.run([*command, str(config.folder), "check"], capture_output=True, text=True, check=False)
         assert (done.returncode, "all is well" in done.stdout) == (0, True), done.stdout
+        text = (config.folder / "site.yaml").read_text()
+        (config.folder / "site.yaml").write_text(text + "policy: {max_epsilon: 50}\n")
+        done = subprocess.run([*command, str(config.folder), "check"], capture_output=True, text=True, check=False)
+        assert (done.returncode, "all is well, with 1 to know of" in done.stdout) == (1, True), done.stdout
     done = subprocess.run([*command, str(config.folder), "check"], capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "who:  the consortium" in done.stdout
@@ -324,6 +336,33 @@ def test_a_release_other_than_the_consortiums(joined: Any) -> None:
     finding = found(config, "release")
     assert finding.verdict == WARNING
     assert finding.todo == "install archipel 9.9.9, or ask for a new welcome"
+
+
+def test_a_release_other_than_the_one_that_the_coordinator_runs_now(own: Consortium, joined: Any) -> None:
+    """The consortium has gone on since it wrote the welcome."""
+    with door(own.pki, body=HEALTHY.replace(b"archipel ", b"archipel 9")) as port:
+        finding = found(joined(port), "release")
+    assert finding.verdict == WARNING
+    assert f"the consortium runs 9{version('archipel')}" in finding.text
+    assert finding.who == "hospital IT, with the consortium"
+
+
+def test_where_the_coordinator_tells_its_release_the_welcomes_is_not_asked(own: Consortium, joined: Any) -> None:
+    with door(own.pki, body=HEALTHY) as port:
+        config = joined(port)
+        welcome = from_json(doctor.Welcome, config.welcome.read_bytes(), "welcome")
+        config.welcome.write_bytes(to_json(replace(welcome, version="0.0.1")))
+        assert found(config, "release").verdict == OK
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_gpu_is_said_with_what_it_is_for(
+    joined: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, there: bool
+) -> None:
+    monkeypatch.setattr(doctor, "NVIDIA", tmp_path if there else tmp_path / "none")
+    finding = found(joined(8443), "gpu")
+    assert (finding.verdict, "NVIDIA" in finding.text) == (NOTE, there)
+    assert "training uses the processor" in finding.text
 
 
 def test_a_hospital_that_did_not_join(tmp_path: Path) -> None:

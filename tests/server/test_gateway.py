@@ -17,6 +17,7 @@ import warnings
 from base64 import b64encode
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -373,10 +374,13 @@ def test_only_the_headers_that_flower_needs_are_forwarded(door: Door, lille: Hos
     assert headers["host"] == "superlink"
 
 
-def test_the_health_path_says_ok_and_nothing_else(door: Door, lille: Hospital) -> None:
+RELEASE = f"ok, archipel {metadata.version('archipel')} with flwr {metadata.version('flwr')}".encode()
+
+
+def test_the_health_path_says_which_release_runs_and_nothing_else(door: Door, lille: Hospital) -> None:
     answer = door.ask(lille, head("GET /health HTTP/1.1"))
     assert answer is not None
-    assert (answer.status, answer.body) == (200, b"ok")
+    assert (answer.status, answer.body) == (200, RELEASE)
     assert "date" in answer.headers
     assert door.behind.requests == []
 
@@ -473,6 +477,8 @@ def test_the_one_hospital_admitted_without_a_certificate_is_the_only_one(
         assert status(door.post(lille, as_whom=brest)) == 403
         assert status(door.post(lyon)) == 200
         assert door.ask(make_consortium(tmp_path).hospital("lille"), head("GET /health HTTP/1.1")) is None
+        told = [door.ask(who, head("GET /health HTTP/1.1")) for who in (None, lille)]
+        assert [answer.body for answer in told if answer] == [b"ok", RELEASE]  # strangers are not told the release
 
 
 def test_a_lookup_that_fails_lets_nobody_in(
@@ -1016,6 +1022,10 @@ def test_the_database_lets_one_hospital_in_without_a_certificate_while_it_is_adm
     assert eventually(lambda: post(metz) == 0)
 
 
+def descriptors(child: "subprocess.Popen[bytes]") -> int:
+    return len(list(Path(f"/proc/{child.pid}/fd").iterdir()))
+
+
 def memory_bytes(child: "subprocess.Popen[bytes]", which: str = "VmHWM") -> int:
     found = re.search(rf"{which}:\s+(\d+) kB", Path(f"/proc/{child.pid}/status").read_text())
     assert found is not None
@@ -1088,7 +1098,9 @@ def test_ten_thousand_mutated_requests_break_nothing_and_learn_nothing(
     federation: Federation, recorded: list[tuple[str, bytes]], lille: Hospital
 ) -> None:
     small = [(path, body) for path, body in recorded if len(body) < 10_000]
-    problems: list[str] = []
+    problems = fuzz(federation, lille, small, 4, 500)  # warm
+    parts = (federation.superlink, federation.gateway)
+    held, resident = [descriptors(part) for part in parts], memory_bytes(federation.gateway, "VmRSS")
     threads = [
         threading.Thread(target=lambda seed=seed: problems.extend(fuzz(federation, lille, small, seed, 2500)))
         for seed in range(4)
@@ -1099,6 +1111,8 @@ def test_ten_thousand_mutated_requests_break_nothing_and_learn_nothing(
         thread.join()
     assert problems == []
     assert federation.alive()
+    assert eventually(lambda: all(descriptors(p) <= few + 4 for p, few in zip(parts, held, strict=True)), 10)
+    assert memory_bytes(federation.gateway, "VmRSS") - resident < 10_000_000
     fleet = federation.fleet(lille)
     with contextlib.closing(fleet):
         assert fleet.connect(previous=federation.nodes["lille"]) == federation.nodes["lille"]

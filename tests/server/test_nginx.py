@@ -18,6 +18,7 @@ from test_gateway import (
     INSIDE,
     PULL,
     PUSH,
+    RELEASE,
     Behind,
     Consortium,
     Door,
@@ -170,10 +171,10 @@ def test_only_the_headers_that_flower_needs_pass_nginx(door: Door, lille: Hospit
     assert not {"user-agent", "x-forwarded-for", "flwr-task-token", "x-client-verify", "cookie"} & set(headers)
 
 
-def test_the_health_path_of_nginx_says_ok(door: Door, lille: Hospital) -> None:
+def test_the_health_path_of_nginx_says_which_release_runs(door: Door, lille: Hospital) -> None:
     answer = door.ask(lille, head("GET /health HTTP/1.1"))
     assert answer is not None
-    assert (answer.status, answer.body) == (200, b"ok")
+    assert (answer.status, answer.body) == (200, RELEASE)
 
 
 def test_nginx_lets_nobody_in_without_a_certificate_that_holds(
