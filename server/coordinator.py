@@ -9,6 +9,7 @@ import contextlib
 import fcntl
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -143,6 +144,7 @@ class Coordinator:
             self._journal.append("interrupted", run=name)
         self._gateway.stop()
         self._superlink.stop()
+        shutil.rmtree(self._config.sockets, ignore_errors=True)  # it may lie among temporary files
         self._journal.append("stopped")
         self._members.set_connected({})
 

@@ -4,7 +4,9 @@ import base64
 import contextlib
 import select
 import socket
+import ssl
 import threading
+from pathlib import Path
 
 
 class Proxy:
@@ -80,3 +82,30 @@ class Proxy:
                 if not data:
                     return
                 other[end].sendall(data)
+
+
+class OpeningProxy(Proxy):
+    """One that opens TLS: it shows a certificate of its own, and reads what passes. No client certificate arrives."""
+
+    def __init__(self, certificate: Path, key: Path) -> None:
+        self._inside = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self._inside.load_cert_chain(certificate, key)
+        self._outside = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        self._outside.check_hostname, self._outside.verify_mode = False, ssl.CERT_NONE
+        self.read = b""
+        super().__init__()
+
+    def _pass(self, client: socket.socket, server: socket.socket) -> None:
+        with (
+            self._inside.wrap_socket(client, server_side=True) as near,
+            self._outside.wrap_socket(server) as far,
+        ):
+            other = {near: far, far: near}
+            while not self._over.is_set():
+                ready = [end for end in (near, far) if end.pending()] or select.select([near, far], [], [], 0.1)[0]
+                for end in ready:
+                    data = end.recv(65536)
+                    if not data:
+                        return
+                    self.read = (self.read + data)[-100_000:]
+                    other[end].sendall(data)
