@@ -13,6 +13,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
 from client.ledger import Ledger
 from client.site import Site, load_patients
 from configs.journal import read
@@ -202,6 +205,24 @@ def worker_pid(federation: Federation, site: str) -> int:
     pid = federation.processes[site].pid
     (child,) = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     return int(child)
+
+
+def health(federation: Federation) -> str:
+    """What grpc.health.v1 says of the coordinator, as a probe asks it."""
+    with grpc.insecure_channel(federation.health) as channel:
+        try:
+            asked = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(service=""), timeout=5)
+        except grpc.RpcError:
+            return "no answer"
+    return str(health_pb2.HealthCheckResponse.ServingStatus.Name(asked.status))
+
+
+def superlink_pid(federation: Federation) -> int:
+    """The process of Flower's SuperLink."""
+    pid = federation.processes["coordinator"].pid
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    (superlink,) = [c for c in children if b"server.superlink" in Path(f"/proc/{c}/cmdline").read_bytes()]
+    return int(superlink)
 
 
 def kill(federation: Federation, name: str) -> None:

@@ -1,13 +1,18 @@
 """A deployed study: real processes, a real SuperLink, mutual TLS; what it leaves, and what it lets nobody do."""
 
 import json
+import os
+import re
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from configs.deployment import load_coordinator
 from configs.load import load_study
 from simulations import cli
 from simulations.federation import Federation
@@ -21,6 +26,7 @@ from tests.federation.deployed import (
     simulated,
     site_journal,
     slow_plain,
+    superlink_pid,
     trains,
     until,
     worker_pid,
@@ -107,6 +113,7 @@ def test_each_sides_journal_proves_what_was_sent(federation: Federation, private
     digest = load_study(study).sha256
     sent = records(run_journal(federation, run), "sent")
     received = records(run_journal(federation, run), "received")
+    ours = [json.loads(line)["hash"] for line in run_journal(federation, run).read_text().splitlines()]
     for site in SITES:
         at_site = site_journal(federation, site)
         came = {r["content"] for r in records(at_site, "received") if r["study"] == digest}
@@ -115,6 +122,9 @@ def test_each_sides_journal_proves_what_was_sent(federation: Federation, private
         assert {r["content"] for r in received if r["site"] == site} == left
         heads = [json.loads(line)["hash"] for line in at_site.read_text().splitlines()]
         assert {r["their_journal"] for r in received if r["site"] == site} <= set(heads)
+        quoted = {r["their_journal"] for r in records(at_site, "received") if r["study"] == digest}
+        assert quoted <= set(ours)
+        assert len(quoted) > 3
         assert "none changed" in federation.hospital(site, "journal", "verify")
     assert "none changed" in federation.consortium("journal", "verify", run)
 
@@ -132,21 +142,77 @@ def test_the_ledger_says_what_was_spent(federation: Federation, private_run: tup
     assert "3 rounds" in said
 
 
-def test_a_changed_bit_of_a_journal_is_named(
-    federation: Federation, private_run: tuple[Path, str], tmp_path: Path
+def test_a_record_that_was_changed_cut_out_or_moved_is_named(
+    federation: Federation, private_run: tuple[Path, str]
 ) -> None:
     path = site_journal(federation, "long_beach_va")
     good = path.read_bytes()
     lines = good.splitlines(keepends=True)
-    path.write_bytes(b"".join([*lines[:4], lines[4].replace(b"parity", b"purity").replace(b'"round":1', b'"round":2')]))
+    number = next(n for n, line in enumerate(lines) if b'"kind":"sent"' in line)
+    changed = lines[number].replace(b'"kind":"sent"', b'"kind":"lost"')
+    spoilt = {
+        number + 1: [*lines[:number], changed, *lines[number + 1 :]],
+        5: [*lines[:4], *lines[5:]],
+        3: [*lines[:2], lines[3], lines[2], *lines[4:]],
+    }
     try:
-        changed = path.read_bytes() != b"".join(lines[:5])
-        path.write_bytes(b"".join([*lines[:4], *lines[5:]]))
-        with pytest.raises(Exception, match="record 5"):
-            federation.hospital("long_beach_va", "journal", "verify")
-        assert changed or lines
+        for record, bad in spoilt.items():
+            path.write_bytes(b"".join(bad))
+            with pytest.raises(Exception, match=f"record {record}:"):
+                federation.hospital("long_beach_va", "journal", "verify")
     finally:
         path.write_bytes(good)
+    assert "none changed" in federation.hospital("long_beach_va", "journal", "verify")
+
+
+def test_the_consortium_watches_rounds_with_who_contributed_how_long_and_the_epsilon_that_each_hospital_has_left(
+    federation: Federation, private_run: tuple[Path, str]
+) -> None:
+    study, run = private_run
+    lines = federation.consortium("watch", run).splitlines()
+    asked = load_study(study).privacy.epsilon
+    rounds = [line for line in lines if line.startswith("round ")]
+    assert [line.split("  ")[0] for line in rounds] == ["round 1/3", "round 2/3", "round 3/3"]
+    left: dict[str, list[float]] = {site: [] for site in SITES}
+    for number, line in enumerate(rounds, 1):
+        assert re.search(r"  \d+\.\d\d s  cleveland, hungary, long_beach_va; epsilon left: ", line)
+        for site, said in re.findall(r"(\w+) (\d\.\d\d)(?:,|$)", line.partition("epsilon left: ")[2]):
+            received = records(run_journal(federation, run), "received")
+            (reply,) = [r for r in received if r["site"] == site and r["round"] == number]
+            assert float(said) == pytest.approx(asked - float(reply["epsilon"]), abs=0.006)
+            left[site].append(float(said))
+    assert all(first > second > third == 0.0 for first, second, third in left.values())
+    assert lines[-1] == "COMPLETE"
+
+
+def test_the_report_of_a_run_says_who_took_part_in_each_round(
+    federation: Federation, private_run: tuple[Path, str]
+) -> None:
+    _, run = private_run
+    (path := federation.coordinator / "runs" / run / "report.html").unlink()
+    assert federation.consortium("report", run).strip() == str(path)
+    page = path.read_text()
+    assert "Who took part in each round?" in page
+    assert all(f"{site}: contributed" in page for site in SITES)
+
+
+def test_the_superlink_has_no_port_and_its_socket_is_its_owners(federation: Federation) -> None:
+    """Other users of the machine could take over a run through a port on loopback."""
+    pid = superlink_pid(federation)
+    links = [os.readlink(link) for link in Path(f"/proc/{pid}/fd").iterdir()]
+    inodes = {link[8:-1] for link in links if link.startswith("socket:[")}
+    for table in ("tcp", "tcp6", "udp", "udp6"):
+        rows = Path(f"/proc/{pid}/net/{table}").read_text().splitlines()[1:]
+        assert inodes.isdisjoint(row.split()[9] for row in rows)
+    sockets = load_coordinator(federation.coordinator).sockets
+    assert inodes
+    assert sockets.stat().st_mode & 0o777 == 0o700
+    if os.geteuid() == 0:
+        knock = "import os, socket; os.setuid(65534); socket.socket(socket.AF_UNIX).connect('superlink.sock')"
+        done = subprocess.run([sys.executable, "-c", knock], cwd=sockets, capture_output=True, text=True, check=False)
+        assert "PermissionError" in done.stderr
+        knock = knock.replace("os.setuid(65534); ", "")
+        assert subprocess.run([sys.executable, "-c", knock], cwd=sockets, check=False).returncode == 0
 
 
 def test_a_revoked_hospital_is_out_within_the_round(federation: Federation, tmp_path: Path) -> None:
@@ -195,18 +261,29 @@ def test_a_run_that_is_stopped_is_incomplete_and_goes_on_when_it_is_resumed(
     assert model(federation, run) == simulated(study, tmp_path / "runs")
 
 
-def test_a_slow_hospital_is_waited_for(federation: Federation, tmp_path: Path) -> None:
-    study = write_study(tmp_path, "slowly", rounds=2, quorum=2, local=slow_plain())
+def test_a_hospital_twenty_times_slower_than_the_rest_is_waited_for(federation: Federation, tmp_path: Path) -> None:
+    local = {**slow_plain(), "steps": slow_plain()["steps"] // 3}
+    study = write_study(tmp_path, "slowly", rounds=2, quorum=2, local=local, timeout_s=300)
     run = federation.submit(study)
     trains(federation, "cleveland", study)
-    import os
-
-    pid = worker_pid(federation, "cleveland")
+    began, pid = time.monotonic(), worker_pid(federation, "cleveland")
     os.kill(pid, signal.SIGSTOP)
-    time.sleep(15)
-    os.kill(pid, signal.SIGCONT)
+    try:
+        until(lambda: _answers(federation, run) == len(SITES) - 1, "the others to be done")
+        others_s = time.monotonic() - began
+        time.sleep(20 * others_s)
+        assert _answers(federation, run) == len(SITES) - 1
+    finally:
+        os.kill(pid, signal.SIGCONT)
     federation.await_state(run, "COMPLETE")
-    assert all("cleveland" in r["contributed"] for r in records(run_journal(federation, run), "round"))
+    first, second = records(run_journal(federation, run), "round")
+    assert sorted(first["contributed"]) == sorted(second["contributed"]) == sorted(SITES)
+    assert first["seconds"] > 20 * others_s
+
+
+def _answers(federation: Federation, run: str) -> int:
+    """How many hospitals have answered the first round."""
+    return sum(r["round"] == 1 for r in records(run_journal(federation, run), "received"))
 
 
 def test_nothing_happens_before_a_person_approves(federation: Federation, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """What goes wrong in a week: processes killed, the network cut, clocks wrong, disks full; with real processes."""
 
 import contextlib
+import datetime
 import os
 import re
 import shutil
@@ -12,12 +13,15 @@ from pathlib import Path
 
 import pytest
 
-from configs.load import load_study
+from configs.load import dump_yaml, load_study
+from configs.papers import Request, from_json
+from server import pki
 from simulations.federation import Federation
 from tests.federation.deployed import (
     DATA,
     SITES,
     finished,
+    health,
     hospitals,
     kill,
     model,
@@ -26,9 +30,9 @@ from tests.federation.deployed import (
     run_journal,
     simulated,
     site_document,
-    site_journal,
     slow_plain,
     slow_private,
+    superlink_pid,
     trains,
     until,
     worker_pid,
@@ -37,8 +41,8 @@ from tests.federation.deployed import (
 from tests.proxy import Proxy
 
 STUDIES = ("node-killed", "worker-killed", "coordinator-killed", "superlink-killed", "cut-short", "cut-long", "full")
-STUDIES += ("clock", "twins", "marked")
-MARKER = "7.77777"  # a value that a test plants in a patient's row
+STUDIES += ("clock", "twins", "marked", "node-lost", "expired")
+MARKER, SURNAME = "7.77777", "Zzyzxdupont"  # what a test plants in patients' rows
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +81,26 @@ def test_a_killed_node_comes_back_and_the_round_it_lost_is_spent(federation: Fed
     assert "1 of them begun and lost: they count" in federation.hospital("cleveland", "ledger")
 
 
+def test_a_round_waits_for_a_killed_node_until_its_time_is_over_and_then_stops_by_the_quorum(
+    federation: Federation, tmp_path: Path
+) -> None:
+    """Without its node.state the new process cannot sign the old one off: it is refused until the heartbeat lapses."""
+    path = write_study(tmp_path, "node-lost", private=True, rounds=2, quorum=3, local=slow_private(), timeout_s=15)
+    study, run = load_study(path), federation.submit(path)
+    trains(federation, "cleveland", path)
+    kill(federation, "cleveland")
+    (federation.site_folder("cleveland") / "node.state").unlink()
+    before = len(federation.log("cleveland"))
+    federation.start_site("cleveland")
+    until(lambda: "is not given up yet" in federation.log("cleveland")[before:], "the activation to be refused")
+    assert "round 1" in federation.await_state(run, "INCOMPLETE")
+    (only,) = records(run_journal(federation, run), "round")
+    assert only["missing"] == {"cleveland": "no reply in time"}
+    assert 15 <= only["seconds"] < 30
+    until(lambda: "connected to" in federation.log("cleveland")[before:], "the node to rejoin")
+    assert reserved(federation, "cleveland", study) == [(1, "reserved")]
+
+
 def test_a_killed_worker_costs_its_round_and_no_more(federation: Federation, tmp_path: Path) -> None:
     path = write_study(tmp_path, "worker-killed", private=True, rounds=2, quorum=2, local=slow_private())
     study, run = load_study(path), federation.submit(path)
@@ -109,11 +133,11 @@ def test_a_killed_superlink_is_started_again_and_the_run_goes_on(federation: Fed
     path = write_study(tmp_path, "superlink-killed", rounds=3, local=slow_plain())
     run = federation.submit(path)
     until(lambda: records(run_journal(federation, run), "round"), "the first round to end")
-    pid = federation.processes["coordinator"].pid
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    (superlink,) = [c for c in children if b"server.superlink" in Path(f"/proc/{c}/cmdline").read_bytes()]
-    os.kill(int(superlink), signal.SIGKILL)
+    assert health(federation) == "SERVING"
+    os.kill(superlink_pid(federation), signal.SIGKILL)
+    until(lambda: health(federation) == "NOT_SERVING", "a probe to see it")
     federation.await_state(run, "COMPLETE")
+    assert health(federation) == "SERVING"
     assert model(federation, run) == simulated(path, tmp_path / "runs")
 
 
@@ -138,6 +162,15 @@ def test_the_secret_of_the_proxy_is_in_no_file(federation: Federation, proxy: Pr
     assert proxy.asked
     written = [p for p in federation.folder.rglob("*") if p.is_file() and p.suffix != ".sock"]
     assert not [p for p in written if b"secret-of-the-proxy" in p.read_bytes()]
+
+
+def test_no_private_key_is_in_any_file_but_its_own(federation: Federation) -> None:
+    keys = [path for path in federation.folder.rglob("*.key") if path.is_file()]
+    assert len(keys) == 3 + 2 * len(SITES)
+    written = {p: p.read_bytes() for p in federation.folder.rglob("*") if p.is_file()}
+    for key in keys:
+        secret = key.read_bytes().splitlines()[1]
+        assert [path for path, data in written.items() if secret in data] == [key]
 
 
 def test_two_nodes_of_one_identity_are_told_apart(federation: Federation, tmp_path: Path) -> None:
@@ -172,59 +205,109 @@ def test_a_clock_ten_minutes_off_is_corrected_and_said(federation: Federation, t
     federation.start_site("hungary")
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk takes root")
-def test_nothing_leaves_a_hospital_whose_disk_is_full(federation: Federation, tmp_path: Path) -> None:
-    outbox = federation.site_folder("cleveland") / "outbox"
-    kept = tmp_path / "kept"
-    outbox.mkdir(mode=0o700, exist_ok=True)  # nothing has left yet where this test runs alone
-    shutil.move(outbox, kept)
-    outbox.mkdir(mode=0o700)
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16k", "tmpfs", str(outbox)], capture_output=True)
-    if mounted.returncode:
-        shutil.rmtree(outbox)
-        shutil.move(kept, outbox)
-        pytest.skip("this machine mounts no disks")
+def test_a_hospital_whose_certificate_expired_yesterday_is_told_so_and_is_back_with_a_new_one(
+    federation: Federation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = federation.site_folder("hungary")
+    request = from_json(Request, (site / "request.json").read_bytes(), "request")
+    with monkeypatch.context() as patch:
+        patch.setattr(pki, "_BACKDATED", datetime.timedelta(days=3))
+        patch.setattr(pki, "SITE_DAYS", -1)
+        expired, _ = pki.Pki(federation.coordinator / "pki").sign(request, "request", None)
+    (site / "keys" / "site.crt").write_text(expired)
+    federation.end("hungary")
+    before = len(federation.log("hungary"))
+    federation.start_site("hungary")
+    until(lambda: "see: archipel-site check" in federation.log("hungary")[before:], "the node to be refused")
+    with pytest.raises(Exception, match="WRONG    certificate: expired on"):
+        federation.hospital("hungary", "check")
+    run = federation.submit(write_study(tmp_path, "expired", rounds=1))
+    until(lambda: "hungary              not connected" in federation.consortium("status"), "status to say so")
+    federation.consortium("admit", str(site / "request.json"))
+    federation.hospital("hungary", "join", str(federation.coordinator / "welcome" / "hungary.json"))
+    federation.end("hungary")
+    federation.start_site("hungary")
+    federation.await_state(run, "COMPLETE")
+    assert "hungary" in records(run_journal(federation, run), "round")[0]["contributed"]
+
+
+@contextlib.contextmanager
+def small_disk(federation: Federation, site: str, size: str = "800k") -> Iterator[Path]:
+    """A hospital's whole folder on a disk of its own, its node started anew there and, at the end, back."""
+    folder, kept = federation.site_folder(site), federation.folder / f"{site}-kept"
+    federation.end(site)
+    folder.rename(kept)
+    folder.mkdir(mode=0o700)
+    command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
+    mounted = subprocess.run(command, capture_output=True).returncode == 0
     try:
-        path = write_study(tmp_path, "full", rounds=1, quorum=2, timeout_s=40, local=slow_plain())
-        run = federation.submit(path)
+        if not mounted:
+            pytest.skip("this machine mounts no disks")
+        shutil.copytree(kept, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("outbox", "*.frame"))
+        federation.start_site(site)
+        yield folder
+        federation.end(site)
+        shutil.copytree(folder, kept, dirs_exist_ok=True)
+    finally:
+        if mounted:
+            subprocess.run(["umount", "-l", str(folder)], check=True)
+        folder.rmdir()
+        kept.rename(folder)
+        if site not in federation.processes:
+            federation.start_site(site)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk takes root")
+def test_nothing_leaves_a_hospital_whose_disk_is_full_and_it_goes_on_when_there_is_room(
+    federation: Federation, tmp_path: Path
+) -> None:
+    with small_disk(federation, "cleveland") as folder:
+        path = write_study(tmp_path, "full", rounds=3, quorum=2, timeout_s=20, local=slow_plain())
+        run, journal = federation.submit(path), folder / "journal.jsonl"
         trains(federation, "cleveland", path)
         with contextlib.suppress(OSError):
-            (outbox / "filling").write_bytes(b"x" * 16_000)
-        until(lambda: "it cannot be kept" in federation.log("cleveland"), "the node to say that its disk is full")
+            (folder / "filling").write_bytes(b"x" * 10_000_000)
+        until(lambda: "it cannot be kept" in federation.log("cleveland"), "the node not to send what it trained")
+        until(lambda: len(records(run_journal(federation, run), "round")) > 1, "a second round without it")
         digest = load_study(path).sha256
-        assert not [
-            r for r in records(site_journal(federation, "cleveland"), "sent") if r["study"] == digest and r["round"]
-        ]
-    finally:
-        subprocess.run(["umount", str(outbox)], check=True)
-        outbox.rmdir()
-        shutil.move(kept, outbox)
-    federation.await_state(run, "COMPLETE")
+        assert not [r for r in records(journal, "sent") if r["study"] == digest and r["round"]]
+        (folder / "filling").unlink()
+        federation.await_state(run, "COMPLETE")
+        first, second, third = records(run_journal(federation, run), "round")
+        assert (list(first["missing"]), list(second["missing"])) == (["cleveland"], ["cleveland"])
+        assert "cleveland" in third["contributed"]
+        assert "none changed" in federation.hospital("cleveland", "journal", "verify")
 
 
 def test_no_value_of_a_patient_is_written_or_sent(federation: Federation, tmp_path: Path) -> None:
-    """A planted value breaks the training, and appears in no log, journal, reply or message."""
-    lines = (DATA / "cleveland.csv").read_text().splitlines()
-    header, row = lines[0].split(","), lines[7].split(",")
-    row[header.index("age")] = MARKER + "x"
+    """A planted value breaks one training, planted names sit beside another: none is in a log, journal or message."""
+    lines = [f"{line},{'surname' if n == 0 else SURNAME}" for n, line in enumerate(_rows("cleveland"))]
+    row = lines[7].split(",")
+    row[lines[0].split(",").index("age")] = MARKER + "x"
     marked = tmp_path / "marked.csv"
-    marked.write_text("\n".join([*lines[:7], ",".join(row), *lines[8:]]) + "\n")
     site = federation.site_folder("cleveland") / "site.yaml"
     text = site.read_text()
     document = site_document("cleveland", federation.address, STUDIES, require_approval=False)
     document["datasets"]["marked"]["path"] = str(marked)
-    from configs.load import dump_yaml
-
     site.write_text(dump_yaml(document))
     federation.end("cleveland")
     federation.start_site("cleveland")
-    run = federation.submit(write_study(tmp_path, "marked", rounds=1, quorum=3))
-    federation.await_state(run, "INCOMPLETE")
-    assert "the hospital's data do not fit the study" in run_journal(federation, run).read_text()
-    assert "age" in federation.log("cleveland")
-    written = [p for p in federation.folder.rglob("*") if p.is_file()]
-    assert not [p for p in written if MARKER.encode() in p.read_bytes()]
+    study = write_study(tmp_path, "marked", rounds=1, quorum=3)
+    for rows, state in (([*lines[:7], ",".join(row), *lines[8:]], "INCOMPLETE"), (lines, "COMPLETE")):
+        marked.write_text("\n".join(rows) + "\n")
+        run = federation.submit(study)
+        federation.await_state(run, state)
+        refused = "the hospital's data do not fit the study" in run_journal(federation, run).read_text()
+        assert refused == (state == "INCOMPLETE")
+        assert "age" in federation.log("cleveland")
+        written = {p: p.read_bytes() for p in federation.folder.rglob("*") if p.is_file()}
+        assert not [p for p, data in written.items() if MARKER.encode() in data or SURNAME.encode() in data]
+    assert [p for p in written if p.suffix == ".frame"]  # what was sent is among them, byte for byte
     site.write_text(text)
+
+
+def _rows(site: str) -> list[str]:
+    return (DATA / f"{site}.csv").read_text().splitlines()
 
 
 def test_a_hospital_that_never_comes_is_not_waited_for_without_end(tmp_path: Path) -> None:
