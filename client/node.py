@@ -53,6 +53,7 @@ PATIENCE, EARLY = 0.1, 0.7  # a look every tenth of the time since the last mess
 FIRST_RETRY_S, LAST_RETRY_S = 1.0, 60.0
 STATE, LOCK = "node.state", "node.lock"
 OVERHEAD_BYTES = 4_000_000  # of a message, beside its arrays
+FULL_DISK_S = 1.0  # between looks while nothing can be written down
 
 
 class WorkerProcess:
@@ -247,6 +248,7 @@ class Node:
                 self._look(fleet, pace)
             except (OSError, sqlite3.Error) as error:  # a full disk: what cannot be written down is not answered
                 log.error("nothing is answered, because it cannot be written down: %s; %s", error, self._room)
+                self._over.wait(FULL_DISK_S)
 
     def _look(self, fleet: Fleet, pace: Pace) -> None:
         """Look for one message, and answer it or wait."""
