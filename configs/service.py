@@ -2,8 +2,8 @@
 
 Text only; where it goes is the administrator's to decide. `systemd-analyze security` rates the units (a test does).
 
->>> unit("hospital's node", "archipel-site", Path("/opt/archipel/bin"), Path("/srv/archipel")).splitlines()[0]
-'[Unit]'
+>>> "User=archipel" in unit("the node", "archipel-site", Path("/opt/archipel/bin"), Path("/srv/archipel")).splitlines()
+True
 >>> unit("node", "archipel-site", Path("/opt/archipel/bin"), Path("/srv/our node"))
 Traceback (most recent call last):
     ...
@@ -18,7 +18,14 @@ from configs.errors import ConfigError
 
 _PATH = re.compile(r"/[A-Za-z0-9._/+@-]+")
 _TEMPLATE = """\
-[Unit]
+# Install it as root. The user `archipel` must be able to run the program below (not under /root){data}:
+#   useradd --system --user-group --shell /usr/sbin/nologin archipel
+#   chown -R archipel: {folder}
+#   {program} -C {folder} start --print-systemd > /etc/systemd/system/{name}.service
+#   systemctl daemon-reload && systemctl enable --now {name}
+# Every other command is this user's too, or files appear that the service cannot write:
+#   runuser -u archipel -- {program} -C {folder} {other}
+{check}[Unit]
 Description=Archipel: {description}
 Wants=network-online.target
 After=network-online.target
@@ -33,9 +40,12 @@ EnvironmentFile=-/etc/archipel/{name}.env
 Environment=OMP_NUM_THREADS=1
 Restart=always
 RestartSec=5
-# The first SIGTERM lets a round under way end; after this long everything is killed, and the ledger counts it as spent.
+# SIGTERM ends a node after the round under way, and a coordinator at once: its run can be resumed. What has not ended
+# in time is killed, and a hospital's ledger counts it as spent. A process that the kernel kills for want of memory is
+# the program's own to replace.
 KillMode=mixed
 TimeoutStopSec=300
+OOMPolicy=continue
 UMask=0077
 
 # Nothing is writable but the folder; no device, no capability, no way to gain one.
@@ -69,10 +79,14 @@ RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK
 [Install]
 WantedBy=multi-user.target
 """
-_WORKER = """\
+_NAMESPACES = """\
 # The process that sees patients leaves the network by itself, for namespaces of its own: these two kinds, no other.
 # Listed data bases (worker_network) it reaches through a process that stays in this unit's network.
 RestrictNamespaces=user net"""
+_CHECK = """\
+# With the service's own variables, HTTPS_PROXY among them:
+#   systemd-run -q --pipe --wait --uid=archipel -p EnvironmentFile=-/etc/archipel/{name}.env {program} -C {folder} check
+"""
 
 
 def unit(description: str, name: str, programs: Path, folder: Path, *, worker: bool = True) -> str:
@@ -90,10 +104,12 @@ def unit(description: str, name: str, programs: Path, folder: Path, *, worker: b
             raise ConfigError(
                 str(path), ["expected a path of letters, digits and ._/+@- alone, as systemd reads it; move the folder"]
             )
+    paths = {"name": name, "program": program, "folder": folder}
     return _TEMPLATE.format(
+        **paths,
         description=description,
-        name=name,
-        program=program,
-        folder=folder,
-        namespaces=_WORKER if worker else "RestrictNamespaces=yes",
+        data=" and read the data" if worker else "",
+        other="review" if worker else "status",
+        check=_CHECK.format(**paths) if worker else "",
+        namespaces=_NAMESPACES if worker else "RestrictNamespaces=yes",
     )
