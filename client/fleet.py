@@ -226,18 +226,20 @@ class Fleet:
             with ThreadPoolExecutor(PUSHERS) as pool:  # Flower's own would hold the whole message twice
                 list(pool.map(push, [object_id for object_id in list(objects) if object_id in wanted]))
 
-    def close(self) -> None:
-        """Sign off and let go."""
+    def close(self) -> bool:
+        """Sign off and let go; whether the coordinator heard it."""
         self._over.set()
         if self._beat is not None:
             self._beat.join(timeout=1)
+        heard = self._node is not None
         try:
             if self._node is not None:
                 self._client.DeactivateNode(DeactivateNodeRequest(node_id=self._node.node_id))
         except (httpx.HTTPError, WireError, ValueError):
-            pass
+            heard = False
         self._node = None
         self._client.close()
+        return heard
 
     def _pull(self, run_id: int, tree: ObjectTree) -> Parts:
         """A message's parts, bounded in number and in bytes, whatever was announced."""

@@ -218,7 +218,8 @@ class Node:
             except (UnreachableError, RefusedError) as error:
                 log.warning("%s; trying again in %.0f s", error, pause)
             finally:
-                fleet.close()
+                if fleet.close():
+                    _State(self._config.folder).forget()
             if time.monotonic() - connected > 2 * LAST_RETRY_S:
                 pause = FIRST_RETRY_S
             self._over.wait(pause)
@@ -492,6 +493,10 @@ class _State:
     def write(self, node_id: int) -> None:
         """Remember this process."""
         self._path.write_text(json.dumps({"node_id": node_id, "where": self._where()}))
+
+    def forget(self) -> None:
+        """This process is signed off: the next one has nobody to sign off; the coordinator would log an error."""
+        self._path.unlink(missing_ok=True)
 
     def _where(self) -> str:
         try:

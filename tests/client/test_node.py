@@ -21,7 +21,7 @@ from flwr.cli.build import build_fab_from_files
 from client.cli import _opened
 from client.fleet import Incoming
 from client.ledger import Ledger
-from client.node import Node
+from client.node import STATE, Node
 from client.worker import STATUS
 from configs import journal, wire
 from configs.deployment import SiteConfig
@@ -71,8 +71,10 @@ class FakeFleet:
     def reply(self, incoming: Incoming, records: RecordDict) -> None:
         self.answers.put(records)
 
-    def close(self) -> None:
-        pass
+    heard: bool = True
+
+    def close(self) -> bool:
+        return self.heard
 
 
 @dataclass
@@ -639,3 +641,21 @@ def test_what_cannot_be_written_down_is_not_answered_and_the_node_goes_on(
 
 def test_the_journal_of_all_this_holds(lille: Lille) -> None:
     assert lille.node._audit.verify() > 50
+
+
+# The end
+
+
+@pytest.mark.parametrize("heard", [True, False])
+def test_the_next_process_signs_off_only_one_that_could_not_do_it_itself(tmp_path: Path, heard: bool) -> None:
+    node = Node(Consortium(tmp_path).hospital("lille"))
+    fleet = FakeFleet(heard=heard)
+    node._fleet = lambda: fleet  # type: ignore[method-assign,assignment,return-value]
+    connected = threading.Event()
+    fleet.receive = lambda: connected.set() or time.sleep(0.02)  # type: ignore[method-assign,func-returns-value]
+    thread = threading.Thread(target=node.run)
+    thread.start()
+    assert connected.wait(60)
+    node.stop()
+    thread.join(30)
+    assert (node._config.folder / STATE).exists() is not heard
