@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from configs.deployment import SiteConfig, load_site
+from configs.deployment import SiteConfig, load_site, typed
 from configs.errors import ArchipelError, RunError
 from configs.schema import PER_PATIENT
 
@@ -112,7 +112,7 @@ def _join(arguments: argparse.Namespace) -> int:
     print(f"joined {welcome.coordinator}; the welcome's fingerprint is {welcome.fingerprint}: compare it by telephone")
     if welcome.without_certificate:
         print("the consortium admits this hospital without a client certificate: its message signatures alone")
-    print("next: archipel-site check, then archipel-site start")
+    print(f"next: {_typed(arguments.folder, 'check')}, then {_typed(arguments.folder, 'start')}")
     return 0
 
 
@@ -213,9 +213,10 @@ def _outbox(arguments: argparse.Namespace) -> int:
     if not outgoing:
         print("nothing has left")
     for o in outgoing:
+        kept = config.outbox / f"{o.message}.frame"
         print(
             f"{o.time[:19]}  {o.message[:8]}  study {o.study[:12]}  round {o.round:4}  {o.form:12} "
-            f"{o.bytes:>10} bytes  sha256 {o.sha256[:16]}"
+            f"{kept.stat().st_size if kept.exists() else o.bytes:>10} bytes  sha256 {o.sha256[:16]}"
         )
     return 0
 
@@ -284,15 +285,16 @@ def page(config: SiteConfig, admission: "Admission") -> str:
         wrapped = textwrap.wrap(text, WIDTH - 14) or [""]
         lines.append(f"{title:>12}  {wrapped[0]}")
         lines += [" " * 14 + line for line in wrapped[1:]]
-    short = admission.sha256[:12]
-    lines.append(f"\n    archipel-site approve {short}    or    archipel-site refuse {short} --why REASON\n")
+    approve, refuse = (_typed(config.folder, f"{verb} {admission.sha256[:12]}") for verb in ("approve", "refuse"))
+    lines.append(f"\n    {approve}    or\n    {refuse} --why REASON\n")
     return "\n".join(lines)
 
 
 def _training(config: SiteConfig, study: "Study") -> list[tuple[str, str]]:
+    hospitals = "hospital" if study.training.quorum == 1 else "hospitals"
     return [
         ("learns", f"{study.task.type} {study.task.target!r} with a {study.model.name} model"),
-        ("rounds", f"{study.training.rounds}, with at least {study.training.quorum} hospitals in each"),
+        ("rounds", f"{study.training.rounds}, with at least {study.training.quorum} {hospitals} in each"),
         ("leaves", _leaving(config, study)),
     ]
 
@@ -346,8 +348,8 @@ def _leaving(config: SiteConfig, study: "Study") -> str:
     numbers = sum(math.prod(shape) for shape, _ in study_parameters(study).values())
     size = 4 * numbers
     return (
-        f"in each round {numbers} numbers of the trained model ({size:,} bytes), in all at most "
-        f"{size * study.training.rounds:,} bytes; once, this hospital's name and the study's digest. "
+        f"in each round {numbers} numbers of the trained model ({size:,} bytes, and some hundreds of packing), in all "
+        f"at most {numbers * study.training.rounds:,} numbers; once, this hospital's name and the study's digest. "
         f"{_figures(config, study)}"
     )
 
@@ -396,14 +398,32 @@ def _budget(config: SiteConfig, study: "Study") -> str:
     dataset, policy = config.dataset(study.name), config.policy
     if dataset is None or not study.private:
         return "none is spent"
-    spent = 0.0
-    if config.ledger.exists():
-        spent = _open_ledger(config).spent(dataset.identity, delta=policy.delta)
+    ledger = _open_ledger(config) if config.ledger.exists() else None
+    spent = ledger.spent(dataset.identity, delta=policy.delta) if ledger else 0.0
     return (
         f"epsilon {spent:.2f} of {policy.max_epsilon:g} is spent on this data set ({PER_PATIENT}, all "
-        f"studies, delta {policy.delta:g}), {max(0.0, policy.max_epsilon - spent):.2f} is left; the node refuses what "
-        "would pass it"
+        f"studies, delta {policy.delta:g}), {max(0.0, policy.max_epsilon - spent):.2f} is left"
+        f"{_foreseen(config, study, dataset.identity, ledger)}; the node refuses what would pass it"
     )
+
+
+def _foreseen(config: SiteConfig, study: "Study", dataset: str, ledger: "Ledger | None") -> str:
+    """What the study will have cost, at this hospital's own delta; empty where that follows from no public number."""
+    from configs.errors import PrivacyError
+    from strategies.privacy.accounting import epsilon
+    from strategies.privacy.plan import Budget, plan_for
+
+    policy = config.policy
+    patients = study.announced_train_patients(config.site)
+    if study.trains and patients is None:
+        return ""
+    try:
+        plan = plan_for(study, config.site, patients or 1, figures=policy.metrics == "noisy")
+    except PrivacyError as error:
+        return f", and the study cannot train here ({error})"
+    cap = Budget(policy.max_epsilon, policy.delta)
+    after = ledger.foreseen(dataset, study.sha256, plan.events, cap) if ledger else epsilon(plan.events, cap.delta)
+    return f", this study would bring it to {after:.2f} spent" if math.isfinite(after) else ", this study does not fit"
 
 
 # Files
@@ -414,6 +434,10 @@ def _find(admissions: "Admissions", digest: str) -> "Admission":
     if len(found) != 1:
         raise RunError(f"{digest[:64]!r}: expected the digest of one study (8 characters or more), found {len(found)}")
     return found[0]
+
+
+def _typed(folder: Path, command: str) -> str:
+    return typed("archipel-site", folder, command)
 
 
 def _admissions(config: SiteConfig) -> "Admissions":

@@ -67,7 +67,8 @@ def examine(folder: Path) -> list[Finding]:
         config = load_site(folder)
     except (ArchipelError, OSError) as error:
         return [Finding("site.yaml", WRONG, str(error), "whoever wrote site.yaml", "correct it")]
-    findings = [Finding("site.yaml", OK, f"{config.site}, {len(config.datasets)} data sets")]
+    count = len(config.datasets)
+    findings = [Finding("site.yaml", OK, f"{config.site}, {count} data set{'' if count == 1 else 's'}")]
     findings += _safely("keys", lambda: _keys(config))
     findings += _safely("policy", lambda: _policy(config))
     findings += _safely("isolation", lambda: _isolation(config))

@@ -4,7 +4,7 @@ The plan comes from the study and the announced size; nothing in a message can c
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
 
@@ -96,8 +96,7 @@ class Site:
         """The guarantee at this hospital, None without privacy."""
         if not self.study.private:
             return None
-        plan = plan_for(self.study, self.name, self.train.count)
-        return plan if self.policy.metrics == "noisy" else replace(plan, evaluation=None)
+        return plan_for(self.study, self.name, self.train.count, figures=self.policy.metrics == "noisy")
 
     def fit(self, round_number: int, start: Arrays, loaded: Callable[[], object] = lambda: None) -> Arrays:
         """Train for one round; with privacy, booked before the first gradient.

@@ -13,6 +13,7 @@ only its owner can read, a passphrase or a database address in an environment va
 import hashlib
 import os
 import re
+import shlex
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +24,7 @@ from configs.load import CONNECTORS, MAX_EPSILON, SITE_NAME, Section, read_yaml
 from configs.schema import DataSource
 
 SITE_FILE, COORDINATOR_FILE = "site.yaml", "coordinator.yaml"
+FOLDERS = {"archipel-site": "ARCHIPEL_SITE", "archipel-coordinator": "ARCHIPEL_COORDINATOR"}  # variables that name one
 _HOST = r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?|\[[0-9a-fA-F:]{2,39}\]"
 ADDRESS = re.compile(rf"({_HOST}):([0-9]{{1,5}})")
 Config = TypeVar("Config")
@@ -204,7 +206,27 @@ def split_address(address: str) -> tuple[str, int]:
     return host.strip("[]"), int(port)
 
 
+def typed(program: str, folder: Path, command: str) -> str:
+    """A command as somebody types it for a folder: with -C, unless it is meant without.
+
+    >>> typed("archipel-site", Path("/srv/a hospital"), "check")
+    "archipel-site -C '/srv/a hospital' check"
+    >>> typed("archipel-site", Path(), "check")
+    'archipel-site check'
+    """
+    meant = Path(os.environ.get(FOLDERS[program], "."))
+    where = "" if folder.resolve() == meant.resolve() else f"-C {shlex.quote(str(folder))} "
+    return f"{program} {where}{command}"
+
+
 def _open(path: Path) -> Section:
+    try:
+        path.stat()
+    except FileNotFoundError:
+        raise ConfigError(str(path), ["expected the file, found none; name its folder: -C FOLDER"]) from None
+    except PermissionError:
+        problem = "expected a folder that this user may open; run the command as its owner, for instance with runuser"
+        raise ConfigError(str(path), [problem]) from None
     document = read_yaml(path)
     if not isinstance(document, dict):
         raise ConfigError(str(path), ["expected a mapping of keys; see the README"])

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from configs.deployment import COORDINATOR_FILE, CoordinatorConfig, load_coordinator
+from configs.deployment import COORDINATOR_FILE, CoordinatorConfig, load_coordinator, typed
 from configs.errors import ArchipelError, ConfigError, RunError
 from configs.schema import PER_PATIENT
 
@@ -137,7 +137,8 @@ def _init(arguments: argparse.Namespace) -> int:
     print(f"{config.folder}: made the authority of {config.name!r} and the certificate of {', '.join(config.names)}")
     if _passphrase() is None:
         print(f"its key is not encrypted; set {PASSPHRASE} before init to change that")
-    print("next: archipel-coordinator start; and for each hospital: archipel-coordinator admit REQUEST")
+    start, admit = (typed("archipel-coordinator", folder, command) for command in ("start", "admit REQUEST"))
+    print(f"next: {start}; and for each hospital: {admit}")
     return 0
 
 
@@ -258,7 +259,7 @@ def _status(arguments: argparse.Namespace) -> int:
     for run in runs:
         lines.append(f"{run.name}  {run.state}{f': {run.why}' if run.why else ''}")
         if run.state not in ("COMPLETE", "INCOMPLETE"):
-            lines += [f"  {line}" for line in _presence(config, members, run)]
+            lines += [f"  {site:20} {text}" for site, text in _presence(config, members, run)]
     if any(", epsilon " in line for line in lines):
         lines.append(f"epsilon: {PER_PATIENT}, at each hospital")
     for line in lines:
@@ -266,8 +267,8 @@ def _status(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _presence(config: CoordinatorConfig, members: "Membership", run: "RunState") -> list[str]:
-    """What each hospital of a run does."""
+def _presence(config: CoordinatorConfig, members: "Membership", run: "RunState") -> list[tuple[str, str]]:
+    """Each hospital of a run, and what it does."""
     from configs.load import load_study
 
     study = load_study(config.runs / run.name / "study.yaml")
@@ -277,7 +278,7 @@ def _presence(config: CoordinatorConfig, members: "Membership", run: "RunState")
         state, epsilon = known.get(site, ("has not answered yet", ""))
         state = state if site in connected else f"not connected ({state})"
         spent = f", epsilon {epsilon} of {study.privacy.epsilon:g}" if epsilon else ""
-        lines.append(f"{site:20} {state}{spent}")
+        lines.append((site, f"{state}{spent}"))
     return lines
 
 
@@ -305,7 +306,7 @@ def _watch(arguments: argparse.Namespace) -> int:
             print(f"{run.state}{f': {run.why}' if run.why else ''}")
             return 0 if run.state == "COMPLETE" else 1
         if run.state in ("QUEUED", "WAITING"):
-            now = f"{run.state.lower()}: " + "; ".join(_presence(config, members, run))
+            now = f"{run.state.lower()}: " + "; ".join(": ".join(line) for line in _presence(config, members, run))
             if now != waiting:
                 waiting = now
                 print(now, flush=True)

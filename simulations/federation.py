@@ -237,7 +237,7 @@ def run(path: Path) -> int:
             for number, site in enumerate(sites):
                 page = _await_review(federation, site, study)
                 if number == 0:
-                    print(page)
+                    print(page, flush=True)  # `watch` prints from a process of its own
                 federation.hospital(site, "approve", study.sha256)
             _watch(federation, name)
             metrics = federation.metrics(name)

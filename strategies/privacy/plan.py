@@ -93,11 +93,12 @@ class PrivacyPlan:
         return epsilon(self.events, self.delta)
 
 
-def plan_for(study: Study, site: str, patients: int) -> PrivacyPlan:
+def plan_for(study: Study, site: str, patients: int, *, figures: bool = True) -> PrivacyPlan:
     """The plan of one hospital. Of statistics it is one step with everybody: each patient is in one cell per column.
 
     Args:
         patients: training patients at the site; used only where the study announces no public number.
+        figures: whether the site lets the figures leave that the study may ask for.
 
     Raises:
         PrivacyError: the batch is larger than the hospital, or no noise reaches the budget.
@@ -117,7 +118,7 @@ def plan_for(study: Study, site: str, patients: int) -> PrivacyPlan:
         rounds=study.training.rounds,
         patients=patients,
     )
-    return replace(plan, evaluation=evaluation_event(study))
+    return replace(plan, evaluation=evaluation_event(study) if figures else None)
 
 
 def statistics_plan(study: Study) -> PrivacyPlan:

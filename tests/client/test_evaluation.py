@@ -1,10 +1,11 @@
 """A hospital that is asked how good a model is: booked first, once, as the policy allows; nothing else leaves."""
 
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -288,3 +289,33 @@ def test_the_review_says_that_the_policy_lets_none_leave(tmp_path: Path) -> None
 
 def test_the_review_of_a_study_that_does_not_ask_says_that_no_metric_leaves(tmp_path: Path) -> None:
     assert "No row, no count, no metric." in reviewed(NOISY, study(), tmp_path)
+
+
+def said_to_be_spent(policy: Policy, chosen: Study, folder: Path) -> float:
+    found = re.search(r"this study would bring it to ([0-9.]+) spent", reviewed(policy, chosen, folder))
+    assert found
+    return float(found[1])
+
+
+@pytest.mark.parametrize("metrics", ["none", "noisy"])
+def test_the_review_says_what_the_study_will_cost_at_the_hospitals_own_delta(
+    tmp_path: Path, metrics: Literal["none", "noisy"]
+) -> None:
+    policy = Policy(metrics=metrics, delta=1e-7)
+    plan = plan_for(asking(), "lille", 70)
+    events = plan.events if metrics == "noisy" else replace(plan, evaluation=None).events
+    assert said_to_be_spent(policy, asking(), tmp_path) == pytest.approx(epsilon(events, 1e-7), abs=0.005)
+    assert said_to_be_spent(policy, asking(), tmp_path) > asking().privacy.epsilon
+
+
+def test_the_review_of_a_study_that_announces_no_size_of_this_hospital_foretells_nothing(tmp_path: Path) -> None:
+    shown = reviewed(Policy(), study(cohort={"brest": 60}), tmp_path)
+    assert "is left; the node refuses what would pass it" in shown
+
+
+def test_the_review_of_a_study_that_cannot_train_here_says_so(tmp_path: Path) -> None:
+    local = {"steps": 100_000, "batch_size": "full", "learning_rate": 0.5}
+    greedy = study(privacy={"epsilon": 0.01}, training={"local": local, "rounds": 10_000})
+    shown = reviewed(Policy(), greedy, tmp_path)
+    assert "and the study cannot train here (" in shown
+    assert "ask for fewer steps or more epsilon" in shown

@@ -9,6 +9,7 @@ import pytest
 
 from client.admission import MAX_WAITING, Admissions
 from client.audit import Audit
+from client.cli import main
 from client.egress import DECISIONS, SENTENCES, code_of
 from client.enrol import NODE_KEY, SIGNING_KEY, enrol, join, load_signing_key, load_welcome
 from client.policy import Allow, Deny, Request, decide, require
@@ -171,6 +172,15 @@ def test_the_same_instruction_gets_the_same_bytes_after_a_restart(lille: SiteCon
     assert audit_of(lille).answer_to("ab" * 32, "content-1") == FRAME
     assert audit_of(lille).answer_to("ab" * 32, "content-2") is None
     assert audit_of(lille).answer_to("cd" * 32, "content-1") is None
+
+
+def test_the_outbox_says_how_long_each_message_is(lille: SiteConfig, capsys: pytest.CaptureFixture[str]) -> None:
+    audit = audit_of(lille)
+    keep(audit, "aaaaaaaa")
+    audit.keep(Frame("refusal", {"code": 110}), "bbbbbbbb", study="ab" * 32, round=0, answers="", content="")
+    assert main(["-C", str(lille.folder), "outbox"]) == 0
+    for line, message in zip(capsys.readouterr().out.splitlines(), ("aaaaaaaa", "bbbbbbbb"), strict=True):
+        assert f" {(lille.outbox / f'{message}.frame').stat().st_size} bytes" in line
 
 
 def test_an_instruction_is_seen_after_a_restart(lille: SiteConfig) -> None:

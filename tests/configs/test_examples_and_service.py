@@ -1,8 +1,10 @@
 """The files that a hospital and a consortium start from, and the systemd units that they may use."""
 
+import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -80,6 +82,30 @@ def test_a_command_prints_its_unit_for_its_own_folder(tmp_path: Path, name: str)
     assert f"ExecStart={Path(sys.executable).parent / name} -C {tmp_path} start" in done.stdout
     assert f"ReadWritePaths={tmp_path}\n" in done.stdout
     assert "User=archipel" in done.stdout
+
+
+@pytest.mark.parametrize("name", sorted(MODULES))
+def test_the_unit_says_how_to_install_it_and_the_commands_it_names_exist(tmp_path: Path, name: str) -> None:
+    printed = unit("a test", name, Path("/opt/archipel/bin"), tmp_path, worker=name == "archipel-site")
+    head, section, _ = printed.partition("[Unit]\n")
+    assert section
+    assert all(line.startswith("#") for line in head.splitlines())  # systemd reads none of it
+    module, _ = MODULES[name]
+    called = re.findall(rf"/opt/archipel/bin/{name} -C {re.escape(str(tmp_path))} (.+?)(?: >.*)?$", head, re.MULTILINE)
+    assert len(called) == (3 if name == "archipel-site" else 2)
+    for words in called:
+        command = [sys.executable, "-m", module, *words.split(), "--help"]
+        shown = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout
+        assert f"usage: {name} {words.split()[0]} " in shown
+        assert all(option in shown for option in words.split()[1:])
+
+
+@pytest.mark.parametrize(("command", "file"), [(load_site, "site.yaml"), (load_coordinator, "coordinator.yaml")])
+def test_a_command_in_the_wrong_folder_says_how_to_name_the_right_one(
+    tmp_path: Path, command: Callable[[Path], object], file: str
+) -> None:
+    with pytest.raises(ConfigError, match=rf"{file}: 1 problem\n  expected the file, found none; name its folder: -C"):
+        command(tmp_path)
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed")
