@@ -1,6 +1,5 @@
 """What a consortium keeps: its authority, its members, the queue."""
 
-import os
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,6 @@ from client.enrol import enrol
 from configs.deployment import load_site
 from configs.errors import ConfigError, RunError
 from configs.papers import Request, Welcome, from_json, to_json
-from server.cli import main
 from server.membership import Member, Membership
 from server.pki import Pki, check_request
 from tests.consortium import Consortium
@@ -72,20 +70,6 @@ def test_the_root_key_is_encrypted_and_signs_with_its_passphrase_alone(tmp_path:
 @pytest.mark.parametrize("name", ["ca.key", "signing.key", "server.key"])
 def test_keys_are_the_owners_alone(tmp_path: Path, name: str) -> None:
     assert (Consortium(tmp_path).pki.folder / name).stat().st_mode & 0o077 == 0
-
-
-def test_what_a_coordinator_writes_is_its_owners_in_a_folder_that_was_there_too(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    folder = tmp_path / "consortium"
-    folder.mkdir(mode=0o755)
-    before = os.umask(0o022)
-    try:
-        assert main(["-C", str(folder), "init", "--name", "Demo", "--names", "localhost"]) == 0
-    finally:
-        os.umask(before)
-    assert f"next: archipel-coordinator -C {folder} start" in capsys.readouterr().out
-    assert {path.name for path in folder.iterdir() if path.stat().st_mode & 0o077} == set()
 
 
 def test_a_request_that_was_changed_on_the_way_is_refused(tmp_path: Path) -> None:
