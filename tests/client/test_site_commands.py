@@ -53,12 +53,13 @@ def test_a_waiting_study_is_one_page_that_says_what_it_reads_what_would_leave_an
         f"reads {', '.join(f.name + (f' ({f.unit})' if f.unit else '') for f in STUDY.features)}, {STUDY.task.target}",
         f"learns {STUDY.task.type} '{STUDY.task.target}' with a {STUDY.model.name} model",
         f"rounds {rounds}, with at least {STUDY.training.quorum} hospitals",
-        f"{numbers} numbers of the trained model ({4 * numbers} bytes), in all at most {4 * numbers * rounds:,} bytes",
+        f"{numbers} numbers of the trained model ({4 * numbers} bytes, and some hundreds of packing), in all at most "
+        f"{numbers * rounds:,} numbers",
         f"epsilon {STUDY.privacy.epsilon:g} at delta {STUDY.privacy.delta:g}",
         f"epsilon {spent:.2f} of 8 is spent on this data set",
         f"{8 - spent:.2f} is left",
         f"digest {STUDY.sha256}",
-        f"archipel-site approve {STUDY.sha256[:12]}",
+        f"archipel-site -C {lille.folder} approve {STUDY.sha256[:12]}",
     ):
         assert said in page, said
 
@@ -93,7 +94,7 @@ def test_the_outbox_says_when_for_which_study_and_round_what_how_large_and_its_h
     line = typed(lille, capsys, "outbox")
     assert re.fullmatch(
         rf"\d{{4}}-\d\d-\d\dT\d\d:\d\d:\d\d c0ffee00 study {STUDY.sha256[:12]} round 3 refusal "
-        rf"{frame.size} bytes sha256 {frame.sha256[:16]}",
+        rf"{len(b''.join(frame.encode()))} bytes sha256 {frame.sha256[:16]}",
         line,
     )
     shown = typed(lille, capsys, "outbox", "--show", "c0ffee00")
