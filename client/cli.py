@@ -117,7 +117,8 @@ def _join(arguments: argparse.Namespace) -> int:
 
 
 def _check(arguments: argparse.Namespace) -> int:
-    from client.doctor import examine, exit_code, render
+    from client.doctor import examine
+    from client.findings import exit_code, render
 
     findings = examine(arguments.folder)
     print(render(findings))
@@ -272,7 +273,7 @@ def page(config: SiteConfig, admission: "Admission") -> str:
     rows = [
         ("purpose", study.purpose),
         ("reads", _columns(study)),
-        ("never reads", "any other column of the file"),
+        ("never reads", _unread(config, study)),
         ("from", _source(config, study)),
         *(_training(config, study) if study.trains else _statistics(study)),
         ("privacy", _privacy(config, study)),
@@ -331,6 +332,13 @@ def _columns(study: "Study") -> str:
     return ", ".join([*columns, *extra])
 
 
+def _unread(config: SiteConfig, study: "Study") -> str:
+    dataset = config.dataset(study.name)
+    if dataset is not None and dataset.source.path is None:
+        return "any other column: one that the query gives is dropped as it arrives"
+    return "any other column of the file"
+
+
 def _column(feature: "Feature") -> str:
     return f"{feature.name} ({feature.unit})" if feature.unit else feature.name
 
@@ -339,7 +347,7 @@ def _source(config: SiteConfig, study: "Study") -> str:
     dataset = config.dataset(study.name)
     if dataset is None:
         return f"NO DATA SET: site.yaml names none for {study.name}; without one the study cannot run here"
-    return f"{dataset.source.connector} {dataset.source.path} (budget of the data set {dataset.identity!r})"
+    return f"{dataset.source} (budget of the data set {dataset.identity!r})"
 
 
 def _leaving(config: SiteConfig, study: "Study") -> str:

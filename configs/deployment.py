@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 from configs.errors import ConfigError
-from configs.load import CONNECTORS, MAX_EPSILON, SITE_NAME, Section, read_yaml
+from configs.load import MAX_EPSILON, SITE_NAME, Section, read_yaml
 from configs.schema import DataSource
+from configs.source import data_source
 
 SITE_FILE, COORDINATOR_FILE = "site.yaml", "coordinator.yaml"
 FOLDERS = {"archipel-site": "ARCHIPEL_SITE", "archipel-coordinator": "ARCHIPEL_COORDINATOR"}  # variables that name one
@@ -70,6 +71,11 @@ class SiteConfig:
     def dataset(self, study: str) -> Dataset | None:
         """The data set of the study of this name."""
         return next((dataset for dataset in self.datasets if dataset.study == study), None)
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """Names of the environment variables that hold data bases' addresses, with their passwords."""
+        return tuple(sorted({dataset.source.url_env for dataset in self.datasets if dataset.source.url_env}))
 
     @property
     def keys(self) -> Path:
@@ -308,9 +314,7 @@ def _datasets(section: Section, folder: Path) -> tuple[Dataset, ...]:
         if not SITE_NAME.fullmatch(study):
             section.note(study, "expected a study's name of a-z, 0-9, - and _; rename it")
         entry = section.section(study, "a mapping with connector and path")
-        source = DataSource(
-            entry.choice("connector", CONNECTORS, "csv"), folder.resolve() / entry.text("path", "a file's path")
-        )
+        source = data_source(entry, folder.resolve(), default="csv")
         identity = entry.optional_text("identity") or study
         datasets.append(Dataset(study, source, identity))
         entry.finish()

@@ -48,14 +48,15 @@ from configs.schema import (
     TaskType,
     Training,
 )
+from configs.source import data_source
 
 MAX_FILE_BYTES = 1_000_000
 MAX_ROUNDS = 100_000
 MAX_EPSILON = 100.0
 MIN_BINS, MAX_BINS, DEFAULT_BINS = 2, 100, 10  # of a noisy histogram: each more is fewer patients to as much noise
-CONNECTORS = ("csv",)
 SITE_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 COLUMN_NAME = re.compile(r"[^\x00-\x1f\x7f]{1,128}")
+_AFTER_SCHEME = re.compile(r"://.*", re.DOTALL)
 Choice = TypeVar("Choice", bound=str)
 
 
@@ -171,6 +172,7 @@ class Section:
     def problem(self, key: str, expected: str, found: Any, advice: str) -> None:
         """Note that a key's value is not what it should be."""
         shown = "nothing" if found is None else repr(found) if is_scalar(found) else _kind(found)
+        shown = _AFTER_SCHEME.sub("://...", shown)  # an address may hold a password
         self.note(key, f"expected {expected}, found {short(shown)}; {advice}")
 
     def note(self, key: str, text: str) -> None:
@@ -606,9 +608,8 @@ def _simulation(section: Section, folder: Path) -> tuple[tuple[str, DataSource],
     for site in sites.values:
         _check_site_name(site, sites)
         entry = sites.section(site, "a mapping with connector and path")
-        source = DataSource(entry.choice("connector", CONNECTORS), folder / entry.text("path", "a file's path"))
+        sources.append((site, data_source(entry, folder)))
         entry.finish()
-        sources.append((site, source))
     section.finish()
     return tuple(sorted(sources))
 

@@ -197,12 +197,36 @@ class Evaluation:
     release: EvaluationRelease | None = None
 
 
+QUERY_TIMEOUT_S = 300
+
+
 @dataclass(frozen=True, slots=True)
 class DataSource:
-    """Where a connector finds one site's rows; `path` is absolute after loading."""
+    """Where a connector finds one site's rows: a file, or a query and the NAME of a variable that holds its address.
+
+    `path` is absolute after loading. configs/source.py says which keys a connector has.
+    """
 
     connector: str
-    path: Path
+    path: Path | None = None
+    url_env: str = ""
+    query: str = ""
+    query_timeout_s: int = QUERY_TIMEOUT_S
+
+    def to_dict(self) -> dict[str, Any]:
+        """The source as YAML has it; it holds no secret.
+
+        >>> DataSource("sql", url_env="EDS_URL", query="select 1").to_dict()
+        {'connector': 'sql', 'url_env': 'EDS_URL', 'query': 'select 1', 'query_timeout_s': 300}
+        """
+        if self.path is not None:
+            return {"connector": self.connector, "path": str(self.path)}
+        return {key: value for key, value in asdict(self).items() if key != "path"}
+
+    def __str__(self) -> str:
+        if self.path is not None:
+            return f"{self.connector} {self.path}"
+        return f"{self.connector}, the data base whose address the variable {self.url_env} holds: {self.query}"
 
 
 @dataclass(frozen=True)  # no slots: the canonical form is computed once

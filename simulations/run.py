@@ -306,5 +306,5 @@ def _latest(out: Path, run: Path) -> None:
     fresh.replace(link)
 
 
-def _sources(study: Study) -> dict[str, dict[str, str]]:
-    return {site: {"connector": source.connector, "path": str(source.path)} for site, source in study.simulation}
+def _sources(study: Study) -> dict[str, dict[str, Any]]:
+    return {site: source.to_dict() for site, source in study.simulation}

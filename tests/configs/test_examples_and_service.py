@@ -24,6 +24,24 @@ def test_the_hospitals_example_loads_and_shows_the_defaults(tmp_path: Path) -> N
     assert config.datasets[0].identity == "cardiology-2020-2025"
 
 
+def test_the_hospitals_example_of_a_data_base_loads_once_it_is_no_comment(tmp_path: Path) -> None:
+    text = (ROOT / "configs" / "site.example.yaml").read_text()
+    begin, end = text.index("  heart-disease:"), text.index("\npolicy:")
+    lines = text[text.index("  # heart-disease:") : end].splitlines()
+    uncommented = "\n".join("  " + line.removeprefix("  # ") for line in lines)
+    text = text[:begin] + uncommented + text[end:]
+    (tmp_path / "site.yaml").write_text(text.replace("\n# worker_network", "\nworker_network"))
+    config = load_site(tmp_path)
+    (dataset,) = config.datasets
+    assert (dataset.identity, dataset.source.url_env, dataset.source.query_timeout_s) == (
+        "cardiology-2020-2025",
+        "EDS_URL",
+        300,
+    )
+    assert dataset.source.query.endswith("order by pseudonym")
+    assert config.worker_network == ("db.chu-lille.fr:5432",)
+
+
 def test_a_hospital_lets_figures_leave_only_where_its_policy_says_so(tmp_path: Path) -> None:
     path = tmp_path / "site.yaml"
     for line, metrics in (("", "none"), ("policy: {metrics: none}", "none"), ("policy: {metrics: noisy}", "noisy")):

@@ -302,7 +302,7 @@ def test_any_value_at_any_key_is_accepted_or_told_with_a_place(path: str, value:
     except ConfigError as error:
         told = error.problems
     assert told or study_from(json.loads(study.canonical)).sha256 == study.sha256
-    assert all(re.match(r"[^:]+: ", text) for text in told)
+    assert all(re.match(r".+?: ", text) for text in told)  # a key may hold a colon
 
 
 @settings(max_examples=100, deadline=None)
