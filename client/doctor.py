@@ -1,42 +1,40 @@
-"""`archipel-site check`: what is wrong, and who must fix it. It changes nothing and never raises.
+"""`archipel-site check`: what is wrong, and who must fix it. It changes nothing and never raises."""
 
->>> print(render([Finding("disk", WRONG, "40 MB free", "hospital IT", "make room")]))
-WRONG    disk: 40 MB free
-             who:  hospital IT
-             what: make room
-1 thing to fix
-"""
-
-import os
 import shutil
 import stat
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 
 from cryptography import x509
 
-from client.admission import Admissions
 from client.audit import Audit
+from client.data_check import look_at_data
 from client.enrol import CERTIFICATE, NODE_KEY, SIGNING_KEY, load_signing_key, load_welcome
+from client.findings import (
+    CONSORTIUM,
+    DATABASE,
+    IT,
+    NETWORK,
+    NOTE,
+    OK,
+    WARNING,
+    WRONG,
+    Finding,
+)
 from client.fleet import Reach, reach, trust
 from client.forwarder import probe
-from configs.deployment import Dataset, SiteConfig, load_site
-from configs.errors import ArchipelError, DataError
+from configs.deployment import SiteConfig, load_site
+from configs.errors import ArchipelError
 from configs.papers import Welcome
 from configs.schema import PER_PATIENT
 
-OK, NOTE, WARNING, WRONG = "ok", "note", "warning", "WRONG"
-IT, NETWORK, CONSORTIUM, DATA = "hospital IT", "the hospital's network team", "the consortium", "whoever keeps the data"
-DATABASE = "whoever runs the data base"
 EXPIRING_DAYS = 30
 HOST_MISMATCH, IP_MISMATCH, EXPIRED, NOT_YET = 62, 64, 10, 9  # OpenSSL's codes
 MB = 1_000_000
-FITS_TIMEOUT_S = 300
 NVIDIA = Path("/proc/driver/nvidia/version")
 TRY = """
 import sys
@@ -48,17 +46,6 @@ except RunError as error:
     print(error)
     sys.exit(4)
 """
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that was looked at. `who` must do `todo` where it is not as it should be."""
-
-    check: str
-    verdict: str
-    text: str
-    who: str = ""
-    todo: str = ""
 
 
 def examine(folder: Path) -> list[Finding]:
@@ -75,7 +62,7 @@ def examine(folder: Path) -> list[Finding]:
     findings += _safely("worker_network", lambda: _listed(config))
     findings += _safely("machine", lambda: _machine(config))
     findings += _safely("records", lambda: _records(config))
-    findings += _safely("data", lambda: _data(config))
+    findings += _safely("data", lambda: look_at_data(config))
     try:
         welcome = load_welcome(config)
     except (ArchipelError, OSError) as error:
@@ -83,28 +70,6 @@ def examine(folder: Path) -> list[Finding]:
     findings += _safely("certificate", lambda: _certificate(config))
     findings += _safely("connection", lambda: _connection(config, welcome))
     return findings
-
-
-def render(findings: list[Finding]) -> str:
-    """The findings for people: what is wrong has who must do what below it."""
-    lines = []
-    for finding in findings:
-        lines.append(f"{finding.verdict:8} {finding.check}: {finding.text}")
-        if finding.who:
-            lines += [f"             who:  {finding.who}", f"             what: {finding.todo}"]
-    bad = sum(f.verdict == WRONG for f in findings)
-    odd = sum(f.verdict == WARNING for f in findings)
-    if bad:
-        lines.append(f"{bad} thing{'s' if bad > 1 else ''} to fix")
-    else:
-        lines.append(f"all is well{f', with {odd} to know of' if odd else ''}")
-    return "\n".join(lines)
-
-
-def exit_code(findings: list[Finding]) -> int:
-    """For monitoring: 0 all is well, 1 something to know of, 2 something is wrong."""
-    verdicts = {finding.verdict for finding in findings}
-    return 2 if WRONG in verdicts else 1 if WARNING in verdicts else 0
 
 
 def _safely(check: str, look: Callable[[], Iterator[Finding]]) -> list[Finding]:
@@ -236,55 +201,6 @@ def _records(config: SiteConfig) -> Iterator[Finding]:
     yield Finding("journal", OK, f"{count} records, none changed; the outbox is what left")
 
 
-def _data(config: SiteConfig) -> Iterator[Finding]:
-    """Patients' rows are read for approved studies alone."""
-    admissions = Admissions.open(config.admissions)
-    try:
-        approved = {a.name: a for a in admissions.all() if a.state == "approved"}
-    finally:
-        admissions.close()
-    for dataset in config.datasets:
-        path = dataset.source.path
-        if not path.is_file() or not os.access(path, os.R_OK):
-            text = f"{dataset.study}: {path} is not a file that this user can read"
-            yield Finding("data", WRONG, text, DATA, "correct the path in site.yaml, or the file's permissions")
-        elif dataset.study in approved:
-            yield _fits(config, dataset, approved[dataset.study].sha256)
-        else:
-            yield Finding("data", NOTE, f"{dataset.study}: readable; not opened, no study of it is approved")
-    if not config.datasets:
-        yield Finding("data", WARNING, "site.yaml names no data set", "whoever wrote site.yaml", "add datasets")
-
-
-def _fits(config: SiteConfig, dataset: Dataset, sha256: str) -> Finding:
-    """Whether the data fit the approved study, looked at by a process without network."""
-    command = [sys.executable, "-m", "client.doctor", "--fits", str(config.folder), sha256]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=FITS_TIMEOUT_S)  # noqa: S603
-    if done.returncode == 0:
-        return Finding("data", OK, f"{dataset.study}: fits the approved study")
-    said = done.stdout.strip() if done.returncode == 3 else "could not be read"
-    return Finding("data", WRONG, f"{dataset.study}: {said}", DATA, "correct the data, or tell the consortium")
-
-
-def fits(folder: Path, sha256: str) -> int:
-    """Read an approved study's data; 0 if they fit, 3 if not, with the reason printed: it holds no value."""
-    from client.forwarder import leave_network_but
-
-    config = load_site(folder)
-    leave_network_but(config.worker_network)
-    from client.site import load_patients
-
-    study = Admissions.open(config.admissions).approved(sha256)
-    dataset = config.dataset(study.name)
-    assert dataset is not None
-    try:
-        load_patients(dataset.source, study, config.site)
-    except DataError as error:
-        print(error)
-        return 3
-    return 0
-
-
 # With the consortium
 
 
@@ -409,7 +325,3 @@ def _clock(found: Reach) -> Finding:
         return Finding("clock", OK, "agrees with the coordinator's")
     verdict = WRONG if abs(off) > 3600 else WARNING
     return Finding("clock", verdict, text, IT, "set the clock (NTP); the node corrects itself up to an hour")
-
-
-if __name__ == "__main__":
-    sys.exit(fits(Path(sys.argv[2]), sys.argv[3]))

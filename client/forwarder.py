@@ -26,7 +26,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 from client.isolation import die_with_parent, leave_network
@@ -37,6 +37,7 @@ Address = tuple[str, int]
 CONNECT_TIMEOUT_S = 10.0
 CHUNK = 1 << 16
 SIOCSIFFLAGS, IFF_UP = 0x8914, 1
+KEPT = {"PATH", "LD_LIBRARY_PATH", "HOME", "LANG", "LC_ALL", "TZ", "LOCALDOMAIN", "RES_OPTIONS", "HOSTALIASES"}
 RESET, NO_RESET = (
     struct.pack("ii", 1, 0),
     struct.pack("ii", 0, 0),
@@ -44,6 +45,7 @@ RESET, NO_RESET = (
 _LOOPBACK = re.compile(r"127(\.[0-9]{1,3}){3}")
 log = logging.getLogger("archipel.forwarder")
 _ways: dict[tuple[str, str], Address] = {}  # of this process: host and port as listed -> where to connect
+_confined = threading.Event()  # this process is a worker, which reaches what is listed; a simulation is none
 _forwarder: list[subprocess.Popen[bytes]] = []  # kept, so that it is not collected while it runs
 
 
@@ -58,6 +60,7 @@ def leave_network_but(addresses: Sequence[str]) -> bool:
     Raises:
         RunError: the network is left, and nothing can be reached: the kernel allows no loopback of its own.
     """
+    _confined.set()
     if not addresses:
         return leave_network()
     control = _start(addresses)
@@ -85,9 +88,13 @@ def leave_network_but(addresses: Sequence[str]) -> bool:
 def reach(address: str) -> Address:
     """Where this process connects to reach a listed address (`host:port`, as in site.yaml).
 
+    A process that never was to leave the network, a simulation on a researcher's own machine, connects as it is.
+
     Raises:
         DataError: it is not listed.
     """
+    if not _confined.is_set():
+        return split_address(address)
     way = _ways.get(_key(*split_address(address)))
     if way is None:
         raise DataError(f"expected an address that site.yaml lists, found {address}; add it to worker_network")
@@ -118,9 +125,16 @@ def _start(addresses: Sequence[str]) -> socket.socket:
         command = [sys.executable, "-m", "client.forwarder", str(theirs.fileno()), *addresses]
         nothing = subprocess.DEVNULL  # the worker's own pipes are the node's
         _forwarder.append(
-            subprocess.Popen(command, stdin=nothing, stdout=nothing, pass_fds=[theirs.fileno()])  # noqa: S603
+            subprocess.Popen(  # noqa: S603 - our own module
+                command, stdin=nothing, stdout=nothing, pass_fds=[theirs.fileno()], env=_without_secrets(os.environ)
+            )
         )
     return ours
+
+
+def _without_secrets(environment: Mapping[str, str]) -> dict[str, str]:
+    """What Python and the resolver need: a data base's password is the worker's alone."""
+    return {name: value for name, value in environment.items() if name in KEPT or name.startswith("PYTHON")}
 
 
 def _bring_up_loopback() -> None:

@@ -63,6 +63,8 @@ class WorkerProcess:
         self._config = config
         self._process: subprocess.Popen[bytes] | None = None
         self.alone = False
+        hidden = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")  # may hold a password, and the worker has no network
+        self._environment = {name: value for name, value in os.environ.items() if name.upper() not in hidden}
 
     def start(self) -> None:
         """Start it, unless it runs.
@@ -72,13 +74,11 @@ class WorkerProcess:
         """
         if self._process is not None and self._process.poll() is None:
             return
-        hidden = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")  # may hold a password, and the worker has no network
-        environment = {name: value for name, value in os.environ.items() if name.upper() not in hidden}
         self._process = subprocess.Popen(  # noqa: S603 - our own module
             [sys.executable, "-m", "client.worker", str(self._config.folder)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env=environment,
+            env=self._environment,
             start_new_session=True,  # a Ctrl-C in the terminal is the node's to handle
         )
         try:
@@ -530,6 +530,8 @@ def start(config: SiteConfig) -> None:
     """
     return_large_blocks()
     node = Node(config)
+    for name in config.secrets:  # what is read by name in this process, or handed on, holds no data base's password
+        os.environ.pop(name, None)
 
     def end(*_: object) -> None:
         if node.stopping:

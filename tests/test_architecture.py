@@ -32,6 +32,7 @@ NETWORK = {
     "ftplib",
     "smtplib",
     "socketserver",
+    "psycopg",
 }
 NO_SIDE_EFFECTS = NETWORK | {"os", "shutil", "subprocess", "pathlib", "tempfile", "sqlite3", "time", "datetime"}
 FLEET = "client/fleet.py"  # the one file of client/ that talks to the coordinator

@@ -24,8 +24,9 @@ import pytest
 from client import doctor
 from client.admission import Admissions
 from client.audit import Audit
-from client.doctor import NOTE, OK, WARNING, WRONG, Finding, examine, exit_code
+from client.doctor import examine
 from client.enrol import load_signing_key
+from client.findings import NOTE, OK, WARNING, WRONG, Finding, exit_code, render
 from client.forwarder import probe
 from configs.deployment import SiteConfig, load_site
 from configs.load import dump_yaml
@@ -124,7 +125,7 @@ def test_at_a_hospital_where_all_is_well_nothing_is_to_do(own: Consortium, joine
     with door(own.pki, clients=own.pki) as port:
         config = joined(port)
         findings = examine(config.folder)
-        assert exit_code(findings) == 0, doctor.render(findings)
+        assert exit_code(findings) == 0, render(findings)
         assert found(config, "connection").text == f"127.0.0.1:{port} answers"
         assert found(config, "clock").verdict == OK
 
@@ -190,7 +191,7 @@ def test_the_way_through_a_proxy_with_a_password(own: Consortium, joined: Any, m
         monkeypatch.setenv("HTTPS_PROXY", f"http://node:wr0ng@127.0.0.1:{proxy.port}")
         finding = found(config, "connection")
     assert "asks for a name and password, or does not accept those of HTTPS_PROXY" in finding.text
-    assert "wr0ng" not in doctor.render([finding])
+    assert "wr0ng" not in render([finding])
 
 
 def test_a_proxy_that_forbids_the_address(own: Consortium, joined: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -537,7 +538,7 @@ def test_data_that_do_not_fit_are_named_without_a_value(joined: Any) -> None:
     path.write_text(path.read_text() + f"{MARKER},male,1\n")
     finding = found(config, "data")
     assert (finding.verdict, "age" in finding.text) == (WRONG, True)
-    assert MARKER not in doctor.render(examine(config.folder))
+    assert MARKER not in render(examine(config.folder))
 
 
 def test_a_check_that_fails_itself_is_a_finding(joined: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,328 @@
+"""A query of a PostgreSQL data base -> a checked `Table`: one statement, in a transaction that can only read.
+
+The address, with its password, is in the environment variable that the source names: read here, shown nowhere. Cells
+come as the text that PostgreSQL itself writes, so that the checks are those of a CSV file: NULL is an empty cell, a
+numeric has no closing zeros, a boolean is true or false where the study lists such words and 1 or 0 elsewhere.
+
+What the data base or its driver says may hold a value or the address: errors here are sentences of our own, chosen by
+SQLSTATE, and before a session is open, when libpq has none, by words of its text.
+
+>>> address_of("EDS_URL", {"EDS_URL": "postgresql://reader:secret@db.example.org/eds?sslmode=verify-full"})["host"]
+'db.example.org'
+>>> address_of("EDS_URL", {"EDS_URL": "mysql://reader:secret@db.example.org/eds"})
+Traceback (most recent call last):
+    ...
+configs.errors.DataError: EDS_URL: expected an address as postgresql://USER:PASSWORD@HOST:PORT/DATABASE, found \
+something else (not shown: it may hold a password); correct the variable, and write %40 for @, %2F for / in a password
+"""
+
+import contextlib
+import ipaddress
+import logging
+import os
+import re
+import socket
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
+from typing import Any, TypeVar
+
+import psycopg
+from psycopg.adapt import AdaptersMap
+from psycopg.conninfo import conninfo_to_dict
+from psycopg.types.string import TextLoader
+
+from client.connectors.checks import Misfits, columns_of, table_of
+from client.forwarder import CONNECT_TIMEOUT_S, reach
+from configs.errors import DataError
+from configs.schema import DataSource, Study
+from strategies.tasks.table import Table
+
+ANY_TYPE, BOOLEAN, NUMERIC = 0, 16, 1700  # object identifiers in pg_type
+CHUNK_ROWS = 1000
+GRACE_S = 30  # after its own time-out a data base that is still silent is not there any more
+LOGIN_TIMEOUT_S = int(CONNECT_TIMEOUT_S) + 5  # the forwarder gives up first
+Result = TypeVar("Result")
+Rows = Iterator[Sequence[str | None]]
+logging.getLogger("psycopg").disabled = True  # what it would say is said here, without values
+
+
+def read_sql(source: DataSource, study: Study) -> Table:
+    """The study's columns of one query's rows, in the order of the query.
+
+    Raises:
+        DataError: no address, no session, no rows, or misfitting ones.
+    """
+    misfits = Misfits(source.url_env, "row", 1)
+    columns = _ask(source, source.query, lambda rows, header: _columns(rows, header, study, misfits))
+    return table_of(columns, study, misfits)
+
+
+def try_sql(source: DataSource) -> None:
+    """Open a session and let the data base plan the query, which checks its names and permissions; reads no row.
+
+    Raises:
+        DataError: as `read_sql`.
+    """
+    _ask(source, f"{_EXPLAIN}{source.query}", lambda rows, header: sum(1 for _ in rows))
+
+
+_EXPLAIN = "EXPLAIN "
+
+
+# Rows
+
+
+def _columns(
+    rows: Rows, header: Callable[[], Sequence[psycopg.Column]], study: Study, misfits: Misfits
+) -> dict[str, list[str]]:
+    """The wanted columns' cells; others are dropped as they arrive."""
+    wanted = columns_of(study)
+    first = next(rows, None)
+    if first is None:
+        misfits.add("expected at least one row, found none; look at the query's conditions")
+        misfits.raise_if_any()
+    found = header()
+    names = [column.name for column in found]
+    add = 'add them to the query; a name with capitals needs double quotes: AS "NAME"'
+    misfits.check_header(names, wanted, "the query's result", "name one of them otherwise", add)
+    misfits.raise_if_any()
+    kept = [
+        (names.index(name), _writer(found[names.index(name)].type_code, name, study), list[str]()) for name in wanted
+    ]
+    row = first
+    while row is not None:
+        for position, write, cells in kept:
+            cell = row[position]
+            cells.append("" if cell is None else write(cell))
+        row = next(rows, None)
+    return dict(zip(wanted, (cells for _, _, cells in kept), strict=True))
+
+
+def _writer(type_code: int, column: str, study: Study) -> Callable[[str], str]:
+    """How a cell of this type is written in a file."""
+    if type_code == BOOLEAN:
+        words = {feature.name: feature.values for feature in study.features} | {study.task.target: study.task.classes}
+        no, yes = ("false", "true") if {"false", "true"} & {*words.get(column, ())} else ("0", "1")
+        return lambda cell: yes if cell == "t" else no
+    return _short if type_code == NUMERIC else str.strip
+
+
+def _short(cell: str) -> str:
+    """A numeric without closing zeros, every digit kept.
+
+    >>> _short("120.50"), _short("100"), _short("3.00"), _short("12345678901234567890.10")
+    ('120.5', '100', '3', '12345678901234567890.1')
+    """
+    return cell.rstrip("0").rstrip(".") if "." in cell else cell
+
+
+# The session
+
+
+def _ask(
+    source: DataSource, statement: str, take: Callable[[Rows, Callable[[], Sequence[psycopg.Column]]], Result]
+) -> Result:
+    """What `take` makes of a statement's rows.
+
+    Raises:
+        DataError: in words of our own; the driver's error is not chained, as it may hold a value.
+    """
+    late = threading.Event()
+    connection = _connect(source.url_env)
+    try:
+        with closing(connection), _cut_after(source.query_timeout_s + GRACE_S, connection, late):
+            connection.read_only = True  # so begins the transaction
+            connection.execute(
+                f"SET LOCAL statement_timeout = {1000 * source.query_timeout_s}; SET LOCAL DateStyle = 'ISO, YMD'; "
+                "SET LOCAL TimeZone = 'UTC'; SET LOCAL extra_float_digits = 3"
+            )
+            cursor = connection.cursor()
+            # The extended protocol, which takes one statement alone; rows arrive piece by piece.
+            return take(cursor.stream(statement, size=CHUNK_ROWS), lambda: cursor.description or ())
+    except psycopg.Error as error:
+        before = len(_EXPLAIN) if statement.startswith(_EXPLAIN) else 0
+        said = _refused(error, source.query_timeout_s, before, late=late.is_set())
+    raise DataError(f"{source.url_env}: {said}")
+
+
+def _connect(variable: str) -> psycopg.Connection[Any]:
+    info = address_of(variable, os.environ)
+    where = _listed(info, variable)
+    as_text = AdaptersMap()
+    as_text.register_loader(ANY_TYPE, TextLoader)
+    try:
+        return psycopg.connect(**info, context=as_text, prepare_threshold=None)
+    except psycopg.Error as error:
+        said = _not_connected(str(error), bool(error.pgconn and error.pgconn.used_password)).format(where=where)
+    raise DataError(f"{variable}: {said}")
+
+
+def address_of(variable: str, environment: Mapping[str, str]) -> dict[str, Any]:
+    """The parts of the address in a variable, as libpq names them.
+
+    Raises:
+        DataError: there is none, or it is not one; nothing of it is shown.
+    """
+    url = environment.get(variable, "").strip()
+    if not url:
+        raise DataError(
+            f"{variable}: expected a data base's address in this environment variable, found nothing; set it where "
+            f"this command and the node start (systemd: EnvironmentFile), as postgresql://USER:PASSWORD@HOST/DATABASE"
+        )
+    try:
+        info = conninfo_to_dict(url)
+    except psycopg.Error:
+        info = {}
+    info["host"] = info.get("host") or info.get("hostaddr") or ""
+    parts = (str(info["host"]), str(info.get("dbname") or ""))
+    if not all(parts) or any("@" in part for part in parts):  # an @ or / of a password, which then ends elsewhere
+        raise DataError(
+            f"{variable}: expected an address as postgresql://USER:PASSWORD@HOST:PORT/DATABASE, found something else "
+            "(not shown: it may hold a password); correct the variable, and write %40 for @, %2F for / in a password"
+        )
+    return info
+
+
+def _listed(info: dict[str, Any], variable: str) -> str:
+    """Let the address lead through the worker's forwarder, and ask for TLS unless it says otherwise; the hosts.
+
+    Raises:
+        DataError: a host is not in site.yaml's worker_network.
+    """
+    info |= {"client_encoding": "UTF8", "application_name": "archipel", "connect_timeout": LOGIN_TIMEOUT_S}
+    hosts = str(info["host"]).split(",")
+    ports = str(info.get("port") or 5432).split(",")
+    ports = ports * len(hosts) if len(ports) == 1 else ports
+    if len(ports) != len(hosts) or not all(port.isdigit() for port in ports):
+        raise DataError(f"{variable}: expected a port for each host, found other numbers of them; correct the variable")
+    if all(host.startswith("/") for host in hosts):  # a Unix socket's folder: no network
+        return ", ".join(hosts)
+    addresses = [
+        f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in zip(hosts, ports, strict=True)
+    ]
+    ways = [reach(address) for address in addresses]
+    info["port"] = ",".join(str(port) for _, port in ways)
+    if all(_is_number(host) for host, _ in ways):  # libpq resolves names itself, but not where there is no network
+        info["hostaddr"] = ",".join(host for host, _ in ways)
+    if not info.get("sslmode") and "PGSSLMODE" not in os.environ and not all(map(_is_this_machine, hosts)):
+        info["sslmode"] = "require"  # libpq's own default would go on without
+    return ", ".join(addresses)
+
+
+def _is_number(host: str) -> bool:
+    with contextlib.suppress(ValueError):
+        return bool(ipaddress.ip_address(host))
+    return False
+
+
+def _is_this_machine(host: str) -> bool:
+    return host == "localhost" or (_is_number(host) and ipaddress.ip_address(host).is_loopback)
+
+
+@contextlib.contextmanager
+def _cut_after(seconds: float, connection: psycopg.Connection[Any], late: threading.Event) -> Iterator[None]:
+    """End a connection that is still there: a server that vanished keeps no time-out."""
+
+    def cut() -> None:
+        late.set()
+        with contextlib.suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(connection.fileno())) as end:
+            end.shutdown(socket.SHUT_RDWR)
+
+    timer = threading.Timer(seconds, cut)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+# What went wrong, in words of our own
+
+_CHECK = "archipel-site check says which"
+_BEFORE: tuple[tuple[str, str], ...] = (  # what libpq's text holds -> what to say; the first that fits
+    (
+        "password authentication failed|no password supplied|authentification par mot de passe",
+        "the data base does not accept this user and password; correct the variable",
+    ),
+    (
+        "does not match host name",
+        "the certificate of {where} is for other names; write the host as the certificate does, here and in "
+        "worker_network",
+    ),
+    (
+        "certificate verify failed|self-signed|self signed|unable to get local issuer",
+        "the certificate of {where} is not signed by an authority that is trusted here; name the authority's file in "
+        "the address: sslrootcert=/etc/ssl/hospital.pem",
+    ),
+    (
+        "root certificate file",
+        "the authority's file that the address names (sslrootcert) is not there or cannot be read; correct it",
+    ),
+    (
+        "server does not support SSL",
+        "{where} offers no TLS, and patients' rows would be readable on their way; turn TLS on there, or accept that "
+        "by sslmode=disable in the address",
+    ),
+    ("no pg_hba", "the data base lets this user not in from this machine, or not without TLS; add it to pg_hba.conf"),
+    ('database "[^"]*" does not exist', "no data base of the name in the address; correct the variable"),
+    ("too many clients|too many connections|remaining connection slots", "no connection is free; try again later"),
+    ("starting up|shutting down|recovery mode", "the data base is starting or stopping; try again later"),
+    (
+        "resolve host|translate host name",
+        "the name in {where} is not known here; correct the variable or the name server",
+    ),
+    (
+        "Connection refused",
+        "{where} refuses the connection; start the data base, correct the port, or let this machine connect to it",
+    ),
+    ("timeout expired|timed out", "{where} does not answer; let this machine connect to it, or start the data base"),
+    ("SSL error|SSL SYSCALL|certificate", "no TLS with {where}; look at sslmode and the certificates of both sides"),
+    (
+        "closed the connection unexpectedly|Connection reset|could not receive|could not send|Broken pipe",
+        f"{{where}} cannot be reached: its name, a firewall, or the data base that is down; {_CHECK}",
+    ),
+)
+
+
+def _not_connected(text: str, used_password: bool) -> str:
+    for words, said in _BEFORE:
+        if re.search(words, text):
+            return said
+    if used_password:  # a server's own words are in its own language
+        return "the data base does not accept this user, password or data base's name; correct the variable"
+    return "{where} opens no session; look at the data base's own log"
+
+
+_REFUSED: Mapping[str, str] = {  # SQLSTATE, or its class -> what to say
+    "25006": "the query would change data{near}, and it may only read; write one SELECT",
+    "42501": "this user may not read a table or column of the query{near}; grant it SELECT",
+    "42703": "a column of the query is not in the data base{near}; correct its name, or write AS for a new one",
+    "42P01": "a table or view of the query is not in the data base{near}; correct its name, or name its schema",
+    "3F000": "a schema of the query is not in the data base{near}; correct its name",
+    "42883": "a function or comparison of the query does not fit the types of its arguments{near}; add a cast",
+    "42601": "the query is not one SELECT statement of PostgreSQL{near}; correct it",
+    "42": "the data base does not take the query{near}; try it with psql",
+    "22021": "a cell holds bytes that are no text in the data base's encoding; correct them, or leave the column out",
+    "22": "a cast or a calculation of the query fails on a row (it is not shown){near}; try it with psql",
+    "57014": "the query takes longer than query_timeout_s ({timeout} s); make it quicker, or raise query_timeout_s",
+    "53": "the data base is short of memory, disk or connections; make the query smaller, or ask who runs it",
+    "08": "the connection broke while the query ran; try again, then ask who runs the data base",
+    "57": "the data base ended the session; try again, then ask who runs it",
+}
+
+
+def _refused(error: psycopg.Error, timeout_s: int, before: int, *, late: bool) -> str:
+    """Why a statement gave no rows; `before`: characters of it that stand before the query."""
+    if late:
+        return f"the data base said nothing for {timeout_s + GRACE_S} s; look whether it and the network are up"
+    state = error.sqlstate or ""
+    if not state:
+        if isinstance(error, psycopg.OperationalError):
+            return _REFUSED["08"]
+        return "the query gives no rows at all; write one SELECT statement"
+    said = _REFUSED.get(state) or _REFUSED.get(state[:2]) or "the data base does not answer the query; try it with psql"
+    position = error.diag.statement_position
+    near = f" (character {int(position) - before} of it)" if position and int(position) > before else ""
+    return f"{said.format(near=near, timeout=timeout_s)} [SQLSTATE {state}]"

@@ -1,0 +1,112 @@
+"""What `archipel-site check` says of the data sets: can they be read, and do they fit the study that was approved?
+
+Patients' rows are read for approved studies alone, and by a process that has left the network as the worker does:
+
+    python -m client.data_check FOLDER STUDY [DIGEST]    # 0 all is well; 3 not, with the reason printed: no value in it
+
+Without a digest no row is read: a file is there, a data base opens a session and plans the query.
+"""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from client.admission import Admissions
+from client.findings import DATA, DATABASE, IT, NOTE, OK, WARNING, WRONG, Finding
+from configs.deployment import Dataset, SiteConfig, load_site
+from configs.errors import DataError
+
+START_TIMEOUT_S = 300  # of the process that looks, beside what a query may take
+
+
+def look_at_data(config: SiteConfig) -> Iterator[Finding]:
+    """A finding for each data set of site.yaml."""
+    admissions = Admissions.open(config.admissions)
+    try:
+        approved = {a.name: a.sha256 for a in admissions.all() if a.state == "approved"}
+    finally:
+        admissions.close()
+    for dataset in config.datasets:
+        yield _absent(dataset) or _looked_at(config, dataset, approved.get(dataset.study))
+    if not config.datasets:
+        yield Finding("data", WARNING, "site.yaml names no data set", "whoever wrote site.yaml", "add datasets")
+
+
+def _absent(dataset: Dataset) -> Finding | None:
+    """What needs no look inside: the file, or the variable with the data base's address."""
+    path, variable = dataset.source.path, dataset.source.url_env
+    if path is not None and (not path.is_file() or not os.access(path, os.R_OK)):
+        text = f"{dataset.study}: {path} is not a file that this user can read"
+        return Finding("data", WRONG, text, DATA, "correct the path in site.yaml, or the file's permissions")
+    if variable and not os.environ.get(variable):
+        text = f"{dataset.study}: the variable {variable}, which holds the data base's address, is not set here"
+        return Finding("data", WRONG, text, IT, f"set {variable} where this command and the node start")
+    return None
+
+
+def _looked_at(config: SiteConfig, dataset: Dataset, sha256: str | None) -> Finding:
+    """What a process without network says of it."""
+    in_file = dataset.source.path is not None
+    if in_file and sha256 is None:
+        return Finding("data", NOTE, f"{dataset.study}: readable; not opened, no study of it is approved")
+    command = [
+        sys.executable,
+        "-m",
+        "client.data_check",
+        str(config.folder),
+        dataset.study,
+        *([sha256] if sha256 else []),
+    ]
+    timeout_s = START_TIMEOUT_S + dataset.source.query_timeout_s
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=timeout_s)  # noqa: S603
+        said = done.stdout.strip() if done.returncode == 3 else "could not be read"
+    except subprocess.TimeoutExpired:
+        done, said = None, f"could not be read in {timeout_s} s"
+    if done is None or done.returncode:
+        who = DATA if in_file else f"{DATABASE}, or whoever wrote site.yaml"
+        todo = "correct the data, or tell the consortium" if in_file else "see the text; or tell the consortium"
+        return Finding("data", WRONG, f"{dataset.study}: {said}", who, todo)
+    if sha256 is None:
+        text = f"{dataset.study}: the data base takes the query; no row was read, no study of it is approved"
+        return Finding("data", OK, text)
+    return Finding("data", OK, f"{dataset.study}: fits the approved study")
+
+
+def look(folder: Path, name: str, sha256: str | None) -> None:
+    """Read a data set for an approved study; without one, see whether it could be read.
+
+    Raises:
+        DataError: it cannot be read, or does not fit.
+    """
+    from client.forwarder import leave_network_but
+
+    config = load_site(folder)
+    leave_network_but(config.worker_network)
+    dataset = config.dataset(name)
+    assert dataset is not None
+    if sha256 is None:
+        from client.connectors import try_source
+
+        try_source(dataset.source)
+        return
+    from client.site import load_patients
+
+    load_patients(dataset.source, Admissions.open(config.admissions).approved(sha256), config.site)
+
+
+def main(arguments: list[str]) -> int:
+    """`FOLDER STUDY [DIGEST]`."""
+    folder, name, *digest = arguments
+    try:
+        look(Path(folder), name, digest[0] if digest else None)
+    except DataError as error:
+        print(error)
+        return 3
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

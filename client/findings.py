@@ -1,0 +1,47 @@
+"""What `archipel-site check` found: one thing each, with who must mend it where it is not as it should be.
+
+>>> print(render([Finding("disk", WRONG, "40 MB free", "hospital IT", "make room")]))
+WRONG    disk: 40 MB free
+             who:  hospital IT
+             what: make room
+1 thing to fix
+"""
+
+from dataclasses import dataclass
+
+OK, NOTE, WARNING, WRONG = "ok", "note", "warning", "WRONG"
+IT, NETWORK, CONSORTIUM, DATA = "hospital IT", "the hospital's network team", "the consortium", "whoever keeps the data"
+DATABASE = "whoever runs the data base"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at. `who` must do `todo` where it is not as it should be."""
+
+    check: str
+    verdict: str
+    text: str
+    who: str = ""
+    todo: str = ""
+
+
+def render(findings: list[Finding]) -> str:
+    """The findings for people: what is wrong has who must do what below it."""
+    lines = []
+    for finding in findings:
+        lines.append(f"{finding.verdict:8} {finding.check}: {finding.text}")
+        if finding.who:
+            lines += [f"             who:  {finding.who}", f"             what: {finding.todo}"]
+    bad = sum(f.verdict == WRONG for f in findings)
+    odd = sum(f.verdict == WARNING for f in findings)
+    if bad:
+        lines.append(f"{bad} thing{'s' if bad > 1 else ''} to fix")
+    else:
+        lines.append(f"all is well{f', with {odd} to know of' if odd else ''}")
+    return "\n".join(lines)
+
+
+def exit_code(findings: list[Finding]) -> int:
+    """For monitoring: 0 all is well, 1 something to know of, 2 something is wrong."""
+    verdicts = {finding.verdict for finding in findings}
+    return 2 if WRONG in verdicts else 1 if WARNING in verdicts else 0
