@@ -35,7 +35,8 @@ Type=exec
 User=archipel
 WorkingDirectory={folder}
 ExecStart={program} -C {folder} start
-# Secrets by name: HTTPS_PROXY with its password, for instance. Mode 0600, owner root; the leading - lets it be absent.
+# Secrets by name: HTTPS_PROXY with its password, or what site.yaml's url_env names. Mode 0600, owner root; the leading
+# - lets it be absent.
 EnvironmentFile=-/etc/archipel/{name}.env
 Environment=OMP_NUM_THREADS=1
 Restart=always
