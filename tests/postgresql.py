@@ -8,6 +8,7 @@ import shutil
 import socket
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,6 +114,7 @@ def running() -> Iterator[PostgreSql]:
             assert server.poll() is None, (home / "log").read_text()
             if subprocess.run(ready, check=False).returncode == 0:
                 break
+            time.sleep(0.1)
         ca = stack.enter_context(tempfile.NamedTemporaryFile(suffix=".crt"))
         ca.write((home / "pki/ca.crt").read_bytes())
         ca.flush()

@@ -25,6 +25,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
+from itertools import chain
 from typing import Any, TypeVar
 
 import psycopg
@@ -42,9 +43,12 @@ ANY_TYPE, BOOLEAN, NUMERIC = 0, 16, 1700  # object identifiers in pg_type
 CHUNK_ROWS = 1000
 GRACE_S = 30  # after its own time-out a data base that is still silent is not there any more
 LOGIN_TIMEOUT_S = int(CONNECT_TIMEOUT_S) + 5  # the forwarder gives up first
+EXPLAIN = "EXPLAIN (COSTS OFF) "  # plans a statement and runs none of it
 Result = TypeVar("Result")
 Rows = Iterator[Sequence[str | None]]
-logging.getLogger("psycopg").disabled = True  # what it would say is said here, without values
+_driver_log = logging.getLogger("psycopg")  # what it would say, with values, is said here without
+_driver_log.addHandler(logging.NullHandler())
+_driver_log.propagate = False
 
 
 def read_sql(source: DataSource, study: Study) -> Table:
@@ -64,10 +68,7 @@ def try_sql(source: DataSource) -> None:
     Raises:
         DataError: as `read_sql`.
     """
-    _ask(source, f"{_EXPLAIN}{source.query}", lambda rows, header: sum(1 for _ in rows))
-
-
-_EXPLAIN = "EXPLAIN "
+    _ask(source, f"{EXPLAIN}{source.query}", lambda rows, header: sum(1 for _ in rows))
 
 
 # Rows
@@ -82,6 +83,7 @@ def _columns(
     if first is None:
         misfits.add("expected at least one row, found none; look at the query's conditions")
         misfits.raise_if_any()
+    assert first is not None
     found = header()
     names = [column.name for column in found]
     add = 'add them to the query; a name with capitals needs double quotes: AS "NAME"'
@@ -90,12 +92,10 @@ def _columns(
     kept = [
         (names.index(name), _writer(found[names.index(name)].type_code, name, study), list[str]()) for name in wanted
     ]
-    row = first
-    while row is not None:
+    for row in chain([first], rows):
         for position, write, cells in kept:
             cell = row[position]
             cells.append("" if cell is None else write(cell))
-        row = next(rows, None)
     return dict(zip(wanted, (cells for _, _, cells in kept), strict=True))
 
 
@@ -141,7 +141,7 @@ def _ask(
             # The extended protocol, which takes one statement alone; rows arrive piece by piece.
             return take(cursor.stream(statement, size=CHUNK_ROWS), lambda: cursor.description or ())
     except psycopg.Error as error:
-        before = len(_EXPLAIN) if statement.startswith(_EXPLAIN) else 0
+        before = len(EXPLAIN) if statement.startswith(EXPLAIN) else 0
         said = _refused(error, source.query_timeout_s, before, late=late.is_set())
     raise DataError(f"{source.url_env}: {said}")
 
@@ -190,7 +190,9 @@ def _listed(info: dict[str, Any], variable: str) -> str:
     Raises:
         DataError: a host is not in site.yaml's worker_network.
     """
-    info |= {"client_encoding": "UTF8", "application_name": "archipel", "connect_timeout": LOGIN_TIMEOUT_S}
+    info["client_encoding"] = "UTF8"
+    info.setdefault("application_name", "archipel")
+    info.setdefault("connect_timeout", LOGIN_TIMEOUT_S)
     hosts = str(info["host"]).split(",")
     ports = str(info.get("port") or 5432).split(",")
     ports = ports * len(hosts) if len(ports) == 1 else ports

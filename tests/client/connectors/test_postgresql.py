@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psycopg
 import pytest
 from test_csv_file import MARKER, study
 
@@ -116,6 +117,12 @@ def test_a_boolean_is_written_as_the_study_writes_it(values: list[str], codes: l
     assert (found.categories["smokes"].tolist(), found.target.tolist()) == (codes, [0, 1])
 
 
+def test_a_category_in_a_numeric_column_is_a_whole_number() -> None:
+    features = {"stage": {"type": "category", "values": ["1", "2", "10"]}}
+    query = "select 10.00::numeric(5,2) as stage, 0 as ill union all select 1, 1"
+    assert read(query, study(features=features)).categories["stage"].tolist() == [2, 0]
+
+
 def test_columns_that_the_study_does_not_name_are_not_kept() -> None:
     assert MARKER not in repr(read(f"select *, '{MARKER}' as name from ({GOOD}) as q"))
 
@@ -202,12 +209,25 @@ def test_text_in_another_encoding_is_said(server: PostgreSql, monkeypatch: pytes
     assert "bytes that are no text in the data base's encoding" in told(GOOD.replace("'male'", latin))
 
 
+def test_the_drivers_own_log_stays_silent(server: PostgreSql) -> None:
+    """The fixture above looks at it; here the driver has an error to tell: a savepoint that is gone."""
+    with contextlib.closing(psycopg.connect(server.url())) as connection:
+        connection.execute("select 1")
+        with contextlib.suppress(psycopg.Error), connection.transaction():
+            connection.execute("commit")
+            connection.execute("select 1/0")
+
+
 # The address
 
 
 def test_what_check_tries_reads_no_row_and_finds_the_same_mistakes(server: PostgreSql) -> None:
     try_source(DataSource("sql", url_env="EDS_URL", query="select 1/(i-1) as age from generate_series(1,9) as i;"))
-    for query, expected in (("select 1 from nothere", "(character 15 of it)"), ("table pg_authid", "may not read")):
+    for query, expected in (
+        ("select 1 from nothere", "(character 15 of it)"),
+        ("table pg_authid", "may not read"),
+        ("analyze select 1", "not one SELECT statement of PostgreSQL (character 1 of it)"),
+    ):
         with pytest.raises(DataError) as caught:
             try_source(DataSource("sql", url_env="EDS_URL", query=query))
         assert expected in str(caught.value)
