@@ -17,6 +17,7 @@ import psycopg
 import pytest
 
 from server.pki import Pki
+from tests.debian import install
 
 USER, READER, PASSWORD = "keeper", "reader", "Pa55-of-the-test"
 DATA = Path(__file__).resolve().parents[1] / "simulations" / "data" / "heart_disease"
@@ -66,23 +67,11 @@ def programs() -> Path | None:
     return max(folders, key=lambda path: float(path.parent.name), default=None)
 
 
-def install() -> None:
-    """Debian's package, without starting its service, where that is possible."""
-    if os.geteuid() != 0 or not shutil.which("apt-get"):
-        return
-    quiet = os.environ | {"DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
-    command = ["apt-get", "install", "--yes", "--quiet", "--no-install-recommends", "postgresql"]
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        if subprocess.run(command, env=quiet, capture_output=True, timeout=300, check=False).returncode:
-            subprocess.run(["apt-get", "update"], env=quiet, capture_output=True, timeout=120, check=False)
-            subprocess.run(command, env=quiet, capture_output=True, timeout=300, check=False)
-
-
 @contextlib.contextmanager
 def running() -> Iterator[PostgreSql]:
     """A server, which as root runs as nobody; skips the test where there is none to run."""
     if programs() is None:
-        install()
+        install("postgresql", 300)
     folder = programs()
     if folder is None:
         pytest.skip("PostgreSQL is not installed, and cannot be: apt-get install postgresql")

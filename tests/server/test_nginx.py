@@ -40,6 +40,7 @@ from configs.errors import ConfigError
 from server.gateway import AUTH_SOCKET, SUPERLINK_SOCKET, make_server
 from server.membership import Member, Membership
 from server.nginx import nginx_config
+from tests.debian import install
 
 FOLDED = {"a folded header", "a folded encoding", "a bare line feed"}  # nginx reads them in its own way: see below
 
@@ -47,13 +48,8 @@ FOLDED = {"a folded header", "a folded encoding", "a bare line feed"}  # nginx r
 @pytest.fixture(scope="session")
 def nginx() -> str:
     """The program; installed where that is possible, without its service."""
-    if shutil.which("nginx") is None and os.geteuid() == 0 and shutil.which("apt-get"):
-        quiet = os.environ | {"DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
-        install = ["apt-get", "install", "--yes", "--quiet", "--no-install-recommends", "nginx-light"]
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            if subprocess.run(install, env=quiet, capture_output=True, timeout=120, check=False).returncode:
-                subprocess.run(["apt-get", "update"], env=quiet, capture_output=True, timeout=120, check=False)
-                subprocess.run(install, env=quiet, capture_output=True, timeout=120, check=False)
+    if shutil.which("nginx") is None:
+        install("nginx-light")
     found = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
     if found is None:
         pytest.skip("nginx is not installed, and cannot be: apt-get install nginx-light")
