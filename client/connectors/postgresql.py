@@ -191,6 +191,7 @@ def _listed(info: dict[str, Any], variable: str) -> str:
         DataError: a host is not in site.yaml's worker_network.
     """
     info["client_encoding"] = "UTF8"
+    info.pop("hostaddr", None)  # where to connect is what reach returns
     info.setdefault("application_name", "archipel")
     info.setdefault("connect_timeout", LOGIN_TIMEOUT_S)
     hosts = str(info["host"]).split(",")

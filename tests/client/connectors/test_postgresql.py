@@ -309,6 +309,17 @@ def test_tls_is_asked_for_unless_the_address_or_this_machine_says_otherwise(monk
     assert mode("postgresql://reader@db.example.org/eds") is None
 
 
+def test_an_address_cannot_lead_elsewhere_than_to_its_listed_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    info = postgresql.address_of("V", {"V": "postgresql://reader@db.example.org/eds?hostaddr=192.0.2.1"})
+    asked: list[str] = []
+    monkeypatch.setattr(postgresql, "reach", lambda address: asked.append(address) or ("db.example.org", 5432))
+    postgresql._listed(info, "V")
+    assert (asked, info.get("hostaddr")) == (["db.example.org:5432"], None)
+    monkeypatch.setattr(postgresql, "reach", lambda address: ("127.0.0.2", 5432))
+    postgresql._listed(info, "V")
+    assert (info["host"], info["hostaddr"]) == ("db.example.org", "127.0.0.2")
+
+
 def test_certificates_are_verified_where_the_address_asks_for_it(
     server: PostgreSql, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
