@@ -40,6 +40,7 @@ _GUIDES = 256  # points of the quadrature
 _BEYOND = 1e-6  # the share of delta that may be an infinite loss
 _NOTHING = 1e-22  # a frequency's share of the whole below which it is left out
 _FEW = 400  # frequencies that are summed one by one in place of an FFT
+_CUT = 1e-3  # the share of delta that may lie above the window
 _ARITHMETIC = 1e-6  # added to epsilon: more than all rounding of floats together
 
 
@@ -116,13 +117,14 @@ class _Moments:
 
     def theta(self, delta: float) -> float:
         """Where the bound is least."""
-        best = optimize.minimize_scalar(
-            lambda log_theta: self.bound(math.exp(log_theta), delta),
-            bounds=(-14.0, 14.0),
-            method="bounded",
-            options={"xatol": 0.02},
-        )
-        return math.exp(best.x)
+        return _least_theta(lambda theta: self.bound(theta, delta))
+
+
+def _least_theta(bound: Callable[[float], float]) -> float:
+    best = optimize.minimize_scalar(
+        lambda log_theta: bound(math.exp(log_theta)), bounds=(-14.0, 14.0), method="bounded", options={"xatol": 0.02}
+    )
+    return math.exp(best.x)
 
 
 def _quadrature(event: Gaussian, reach: float) -> tuple[Floats, Floats]:
@@ -226,9 +228,18 @@ def _epsilon(
     if infinite >= delta:
         return math.inf
     low, size, tilt = _window(moments, theta, interval, delta)
-    lost = math.exp(min(0.0, _log_moment(losses, tilt, interval) - tilt * interval * (low + size - 1)))
+    lost = _lost(losses, tilt, interval, low + size - 1)
+    if lost > _CUT * delta and size < _MOST_POINTS:  # a grid that is coarse beside the losses spreads them: ask it
+        theta = _least_theta(lambda t: (_log_moment(losses, t, interval) - math.log(delta)) / t)
+        low, size, tilt = _window(lambda t: _log_moment(losses, t, interval), theta, interval, delta)
+        lost = _lost(losses, tilt, interval, low + size - 1)
     tilted, log_moment = _compose(losses, theta, interval, low, size)  # (size,) at (low + i) * interval
     return _root(tilted, log_moment, theta, low, interval, delta - infinite - lost)
+
+
+def _lost(losses: Sequence[_Losses], tilt: float, interval: float, last: int) -> float:
+    """Chernoff's bound on the mass of the sum above the window's last point."""
+    return math.exp(min(0.0, _log_moment(losses, tilt, interval) - tilt * interval * last))
 
 
 def _window(moments: Callable[[float], float], theta: float, interval: float, delta: float) -> tuple[int, int, float]:

@@ -177,6 +177,18 @@ def test_a_delta_of_ten_to_the_minus_fifteen_is_answered_within_the_reach_of_a_s
     assert 0.8 * by_renyi < found < by_renyi
 
 
+@pytest.mark.parametrize(("n", "delta"), [(60_000, 1e-9), (198_000, 1e-12), (1_980_000, 1e-12)])
+def test_many_steps_of_losses_as_small_as_the_grid_cost_no_more_than_a_second_method_says(n: int, delta: float) -> None:
+    """The grid spreads such losses, and the sum with them: it must not be looked for where the exact one would lie."""
+    event = SampledGaussian(120.0, 1 / 198, n)
+    found = epsilon([event], delta)
+    orders = range(20, 1500, 10)
+    by_renyi = min(divergence(event, a) + math.log1p(-1 / a) - math.log(delta * a) / (a - 1) for a in orders)
+    assert (
+        0.8 * by_renyi < found < 1.4 * by_renyi
+    )  # the grid's part; the bound that ignores sampling is 30 to 300 times
+
+
 @pytest.mark.parametrize(
     ("event", "low", "high"),
     [
