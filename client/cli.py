@@ -198,6 +198,8 @@ def _ledger(arguments: argparse.Namespace) -> int:
             evaluated = " and the evaluation" if ledger.booked(dataset, study, EVALUATION) else ""
             own = ledger.spent(dataset, delta=policy.delta, study=study)
             note = f", {lost} of them begun and lost: they count" if lost else ""
+            if repeatable := ledger.seeded(dataset, study):
+                note += f"; the noise of {repeatable} came from a seed: it protects nobody who knows the seed"
             print(f"  {name} {study[:12]}: epsilon {own:.3f}, {what}{evaluated}{note}")
     if not studies:
         print("nothing is spent yet")

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from client.admission import Admissions
 from client.findings import DATA, DATABASE, IT, NOTE, OK, WARNING, WRONG, Finding
-from configs.deployment import Dataset, SiteConfig, load_site
+from configs.deployment import Dataset, SiteConfig, load_site, same_rows_twice
 from configs.errors import DataError
 
 START_TIMEOUT_S = 300  # of the process that looks, beside what a query may take
@@ -30,6 +30,9 @@ def look_at_data(config: SiteConfig) -> Iterator[Finding]:
         admissions.close()
     for dataset in config.datasets:
         yield _absent(dataset) or _looked_at(config, dataset, approved.get(dataset.study))
+    for one, other in same_rows_twice(config.datasets):
+        text = f"{other.study} and {one.study} read the same rows under two identities: their patients' budget counts twice"
+        yield Finding("data", WARNING, text, "the DPO and whoever wrote site.yaml", "give both the same identity")
     if not config.datasets:
         yield Finding("data", WARNING, "site.yaml names no data set", "whoever wrote site.yaml", "add datasets")
 

@@ -27,6 +27,7 @@ from client.findings import (
 )
 from client.fleet import Reach, reach, trust
 from client.forwarder import probe
+from client.worker import SEEDED_FOR_TESTS
 from configs.deployment import SiteConfig, load_site
 from configs.errors import ArchipelError
 from configs.papers import Welcome
@@ -58,6 +59,7 @@ def examine(folder: Path) -> list[Finding]:
     findings = [Finding("site.yaml", OK, f"{config.site}, {count} data set{'' if count == 1 else 's'}")]
     findings += _safely("keys", lambda: _keys(config))
     findings += _safely("policy", lambda: _policy(config))
+    findings += _safely("noise", _noise)
     findings += _safely("isolation", lambda: _isolation(config))
     findings += _safely("worker_network", lambda: _listed(config))
     findings += _safely("machine", lambda: _machine(config))
@@ -118,6 +120,12 @@ def _policy(config: SiteConfig) -> Iterator[Finding]:
             OK,
             f"epsilon {policy.max_epsilon:g} at delta {policy.delta:g} for each data set's life, {PER_PATIENT}",
         )
+
+
+def _noise() -> Iterator[Finding]:
+    if os.environ.get(SEEDED_FOR_TESTS) == "1":
+        text = f"{SEEDED_FOR_TESTS} is set: noise comes from the study's public seed and protects nobody"
+        yield Finding("noise", WRONG, text, IT, "take it out of the node's environment")
 
 
 def _isolation(config: SiteConfig) -> Iterator[Finding]:

@@ -195,6 +195,11 @@ class Ledger:
             )
         )
 
+    def seeded(self, dataset: str, study: str) -> int:
+        """How many of a study's releases have noise of a seeded generator, not of the operating system's."""
+        query = "SELECT COALESCE(SUM(seeded), 0) FROM releases WHERE dataset = ? AND study = ?"
+        return int(self._connection.execute(query, (dataset, study)).fetchone()[0])
+
     def spent(self, dataset: str, *, delta: float, study: str | None = None) -> float:
         """Epsilon per patient of everything released about a data set, or by one study about it."""
         return epsilon(self.events(dataset, study), delta)

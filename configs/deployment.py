@@ -11,16 +11,18 @@ only its owner can read, a passphrase or a database address in an environment va
 """
 
 import hashlib
+import itertools
 import os
 import re
 import shlex
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypeVar
 
 from configs.errors import ConfigError
-from configs.load import MAX_EPSILON, SITE_NAME, Section, read_yaml
+from configs.load import MAX_EPSILON, SITE_NAME, Section, read_yaml, short
 from configs.schema import DataSource
 from configs.source import data_source
 
@@ -309,14 +311,35 @@ def _metrics(section: Section, default: Policy) -> Literal["none", "noisy"]:
 
 
 def _datasets(section: Section, folder: Path) -> tuple[Dataset, ...]:
-    datasets = []
+    datasets: list[Dataset] = []
+    unnamed: set[str] = set()  # studies whose entries declare no identity
     for study in section.values:
         if not SITE_NAME.fullmatch(study):
             section.note(study, "expected a study's name of a-z, 0-9, - and _; rename it")
         entry = section.section(study, "a mapping with connector and path")
         source = data_source(entry, folder.resolve(), default="csv")
-        identity = entry.optional_text("identity") or study
-        datasets.append(Dataset(study, source, identity))
+        identity = entry.optional_text("identity")
+        datasets.append(Dataset(study, source, identity or study))
         entry.finish()
+        if identity is None:
+            unnamed.add(study)
     section.finish()
+    for dataset, other in itertools.combinations(datasets, 2):
+        if dataset.identity == other.identity or not dataset.source.shares_store(other.source):
+            continue
+        for nameless in sorted({dataset.study, other.study} & unnamed):
+            why = f"as another study reads the same {other.source.store} and a patient of both has one budget"
+            what = f"give {short(other.study)} and {short(dataset.study)} the same identity"
+            if dataset.source.path is None:
+                what += ", or each its own where no patient is in both"
+            section.note(nameless, f"expected an identity, {why}, found none; {what}")
     return tuple(datasets)
+
+
+def same_rows_twice(datasets: Sequence[Dataset]) -> list[tuple[Dataset, Dataset]]:
+    """Pairs that read the same rows under two identities: to the ledger they are different patients, with two budgets."""
+    return [
+        (b, a)
+        for a, b in itertools.combinations(datasets, 2)
+        if a.identity != b.identity and a.source.shares_store(b.source) and a.source.query == b.source.query
+    ]

@@ -14,6 +14,7 @@ where a researcher's copies of the data lie changes nothing that a hospital appr
 
 import hashlib
 import json
+import os
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -212,6 +213,17 @@ class DataSource:
     url_env: str = ""
     query: str = ""
     query_timeout_s: int = QUERY_TIMEOUT_S
+
+    @property
+    def store(self) -> str:
+        """What kind of thing it reads, in a word or two."""
+        return "data base" if self.path is None else "file"
+
+    def shares_store(self, other: "DataSource") -> bool:
+        """Whether both read one file, by whatever name, or one data base."""
+        if self.path is None or other.path is None:
+            return self.path is other.path and self.url_env == other.url_env
+        return os.path.realpath(self.path) == os.path.realpath(other.path)
 
     def to_dict(self) -> dict[str, Any]:
         """The source as YAML has it; it holds no secret.

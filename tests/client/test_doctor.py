@@ -403,6 +403,22 @@ def test_a_policy_that_protects_little_is_questioned(joined: Any, policy: dict[s
     assert finding.who == "the DPO and whoever wrote site.yaml"
 
 
+def test_one_file_under_two_identities(joined: Any, tmp_path: Path) -> None:
+    source = {"connector": "csv", "path": str(tmp_path / "patients.csv")}
+    finding = found(joined(8443, datasets={name: source | {"identity": name} for name in ("one", "two")}), "data")
+    assert finding.verdict == WARNING
+    assert "one and two read one file under two identities" in finding.text
+    assert finding.todo == "give both the same identity"
+
+
+def test_noise_that_is_seeded_for_tests(joined: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = joined(8443)
+    assert not [finding for finding in examine(config.folder) if finding.check == "noise"]
+    monkeypatch.setenv("ARCHIPEL_TEST_SEEDED_NOISE", "1")
+    assert found(config, "noise").verdict == WRONG
+    assert "protects nobody" in found(config, "noise").text
+
+
 def test_a_disk_that_is_nearly_full(joined: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     config = joined(8443)
     usage = shutil.disk_usage(config.folder)

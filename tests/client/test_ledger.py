@@ -288,6 +288,19 @@ def test_two_connections_cannot_both_take_the_last_of_the_budget(path: Path) -> 
     assert spent(Ledger.open(path)) == ONE
 
 
+def test_two_studies_in_training_at_once_are_both_counted_against_the_last_of_the_budget(path: Path) -> None:
+    cap = Budget(Filter(3.0, DELTA).needs([PLAN.round_event] * 3), DELTA)
+    one, other = Ledger.open(path, cap), Ledger.open(path, cap)
+    book(one, release(study="a"))
+    with one.reserve(release(2, study="a"), PLAN), other.reserve(release(study="b"), PLAN):
+        assert states(path) == ["committed", "reserved", "reserved"]
+        third = release(study="c")
+        with pytest.raises(BudgetError), Ledger.open(path, cap).reserve(third, PLAN):
+            pytest.fail("trained")
+    assert states(path) == ["committed"] * 3
+    assert spent(one) == THREE
+
+
 def test_a_new_ledger_can_be_opened_by_many_at_once(tmp_path: Path) -> None:
     hands = 6
     together = Barrier(hands)
