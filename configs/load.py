@@ -55,6 +55,11 @@ MAX_ROUNDS = 100_000
 MAX_EPSILON = 100.0
 MIN_BINS, MAX_BINS, DEFAULT_BINS = 2, 100, 10  # of a noisy histogram: each more is fewer patients to as much noise
 SITE_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+# Words of the field for what no study says, as it follows from what it says.
+_DERIVED = dict.fromkeys(
+    ("noise_multiplier", "sigma"),
+    "the noise follows from epsilon, delta and the steps: remove it, archipel plan shows it",
+) | {"sampling_rate": "the rate is batch_size over a hospital's training patients: say batch_size, at most all of them"}
 COLUMN_NAME = re.compile(r"[^\x00-\x1f\x7f]{1,128}")
 _AFTER_SCHEME = re.compile(r"://.*", re.DOTALL)
 Choice = TypeVar("Choice", bound=str)
@@ -274,6 +279,7 @@ class Section:
             if key not in self.known:
                 near = difflib.get_close_matches(str(key), sorted(self.known), 1)
                 advice = f"did you mean {near[0]!r}?" if near else f"valid: {', '.join(sorted(self.known))}"
+                advice = _DERIVED.get(str(key), advice)
                 self.note(short(str(key)), f"unknown key; {advice}")
 
 

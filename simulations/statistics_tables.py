@@ -9,6 +9,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from configs.schema import PER_PATIENT
 from simulations.statistics import ALL, StatisticsPlan
 
 HIDDEN = "hidden"
@@ -59,6 +60,7 @@ def print_statistics(metrics: Mapping[str, Any]) -> None:
         cells = (_share(figures["columns"][column["name"]]["shares"][-1]) for figures in rows.values())
         unknown.add_row(column["name"], *cells)
     console.print(unknown)
+    console.print(f"epsilon: {PER_PATIENT}, at each hospital", style="dim", highlight=False)
     console.print("95 % each: of twenty intervals one misses.", style="dim", highlight=False)
     if any(column["shares"][-1] is None for figures in rows.values() for column in figures["columns"].values()):
         console.print(f"{HIDDEN}: the noise does not say for sure that there are two patients.", style="dim")

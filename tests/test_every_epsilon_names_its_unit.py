@@ -11,14 +11,14 @@ from client.admission import Admissions
 from client.ledger import Ledger, Release
 from client.policy import Deny, Request, decide
 from configs.deployment import Policy, SiteConfig, load_coordinator
-from configs.errors import BudgetError
+from configs.errors import BudgetError, PrivacyError
 from configs.journal import Journal
 from configs.load import dump_yaml
 from server import cli as consortium
 from server.membership import Membership
 from simulations import cli
 from simulations.audit import show
-from strategies.privacy.plan import Budget, plan_for
+from strategies.privacy.plan import Budget, calibrate, plan_for
 from tests.builders import study
 from tests.consortium import Consortium
 from tests.simulations.test_audit import QUICK
@@ -63,6 +63,24 @@ def test_report(run: Path, page: str) -> None:
 def test_plan(capsys: Output) -> None:
     assert cli.main(["plan", str(PRESET)]) == 0
     require(capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("command", [["plan"], ["plan", "--json"], ["simulate", "--out", "runs"]], ids=" ".join)
+def test_statistics(command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Output) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert cli.main([command[0], str(PRESET.with_name("heart_statistics.yaml")), *command[1:]]) == 0
+    require(capsys.readouterr().out)
+
+
+def test_plan_for_programs(capsys: Output) -> None:
+    assert cli.main(["plan", str(PRESET), "--json"]) == 0
+    require(capsys.readouterr().out)
+
+
+def test_a_plan_that_cannot_be() -> None:
+    with pytest.raises(PrivacyError) as refused:
+        calibrate(Budget(0.01, 1e-5), clip_norm=1.0, sampling_rate=1.0, steps_per_round=1, rounds=10**8, patients=10)
+    require(str(refused.value))
 
 
 def test_plan_worth(tmp_path: Path, capsys: Output) -> None:

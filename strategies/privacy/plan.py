@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 from configs.errors import PrivacyError
-from configs.schema import Study
+from configs.schema import PER_PATIENT, Study
 from strategies.privacy.accounting import SampledGaussian, epsilon
 
 MAX_NOISE_MULTIPLIER = 1e5
@@ -191,7 +191,8 @@ def _least_noise(budget: Budget, sampling_rate: float, steps: int) -> float:
         if high > MAX_NOISE_MULTIPLIER * _DIGITS:
             raise PrivacyError(
                 f"privacy: expected a noise multiplier up to {MAX_NOISE_MULTIPLIER:g} to keep {steps} steps within "
-                f"epsilon {budget.epsilon:g} at delta {budget.delta:g}, found none; ask for fewer steps or more epsilon"
+                f"epsilon {budget.epsilon:g} at delta {budget.delta:g} {PER_PATIENT}, found none; "
+                "ask for fewer steps or more epsilon"
             )
     above, below, low = excess(high), math.inf, high * 3 // 4
     while low >= 1 and (below := excess(low)) <= 0:

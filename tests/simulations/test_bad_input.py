@@ -69,6 +69,30 @@ def test_a_mistyped_study_is_told_by_every_command(study: Path) -> None:
         assert "privacy.epsilom: unknown key; did you mean 'epsilon'?" in refused(command, study)
 
 
+HOPELESS: dict[str, tuple[str, str, str]] = {  # what is written, what in its place, what is told
+    "no noise": (
+        "clip_norm: 0.35",
+        "clip_norm: 0.35\n  sigma: 0",
+        "privacy.sigma: unknown key; the noise follows from",
+    ),
+    "no clip": ("clip_norm: 0.35", "clip_norm: 0", "privacy.clip_norm: expected a number above 0"),
+    "a rate over 1": ("batch_size: full", "batch_size: 1000", "at most the 30 training patients that switzerland"),
+    "a rate in words": ("batch_size: full", "sampling_rate: 1.5", "sampling_rate: unknown key; the rate is batch_size"),
+    "a delta of nothing": ("delta: 1.0e-05", "delta: 1.0e-15", "privacy.delta: expected 1e-12 <= delta < 1/patients"),
+    "a delta of a patient": ("delta: 1.0e-05", "delta: 0.005", "privacy.delta: expected 1e-12 <= delta < 1/patients"),
+    "too little epsilon": ("epsilon: 3.0", "epsilon: 0.001", "privacy.epsilon: expected 0.01 to 100, per patient"),
+    "too much epsilon": ("epsilon: 3.0", "epsilon: 500", "privacy.epsilon: expected 0.01 to 100, per patient"),
+}
+
+
+@pytest.mark.parametrize(("written", "instead", "told"), HOPELESS.values(), ids=HOPELESS)
+def test_a_guarantee_that_cannot_be_is_told_by_its_place(study: Path, written: str, instead: str, told: str) -> None:
+    text = study.read_text()
+    assert written in text
+    study.write_text(text.replace(written, instead))
+    assert told in refused("plan", study)
+
+
 def test_spoilt_data_are_told_for_every_hospital_and_no_run_begins(study: Path, tmp_path: Path) -> None:
     for site in ("cleveland", "hungary"):
         path = tmp_path / f"{site}.csv"

@@ -148,6 +148,20 @@ def test_an_easy_study_is_worth_it_and_could_do_with_less_epsilon() -> None:
     assert easy.cheapest.loss.high <= 0.02
 
 
+def test_the_cheapest_epsilon_for_an_auroc_reaches_it_with_the_whole_interval_or_none_is_named() -> None:
+    found = asked(here({"brest": 400, "lille": 400}, 3.0), search=True, auroc=0.76).cheapest
+    assert found is not None
+    assert found.wanted == "AUROC 0.76"
+    assert found.epsilon is not None
+    assert found.epsilon < 0.5  # the wish is modest, these hospitals are large
+    assert found.auroc is not None
+    assert found.auroc.low is not None
+    assert found.auroc.low >= 0.76
+    none = asked(here({"brest": 100}, 3.0), search=True, auroc=0.84).cheapest
+    assert none is not None
+    assert (none.wanted, none.tried, none.epsilon) == ("AUROC 0.84", 8.0, None)
+
+
 def test_the_cheapest_epsilon_was_seen_to_reach_the_wish_or_none_is_named(searched: Worth) -> None:
     found = searched.cheapest
     assert found is not None

@@ -229,6 +229,13 @@ def test_equal_events_are_merged_and_cost_the_same_bits() -> None:
     assert epsilon(rounds, 1e-5) == epsilon([SampledGaussian(1.0, 0.1, 30)], 1e-5)
 
 
+def test_what_was_asked_before_is_answered_from_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    rounds = [SampledGaussian(1.7, 0.1, 10), SampledGaussian(1.9, 0.2, 5)]
+    found = epsilon(rounds, 1e-5)
+    monkeypatch.setattr(losses, "pld_epsilon", lambda *_: pytest.fail("it was computed again"))
+    assert epsilon([rounds[1], *[SampledGaussian(1.7, 0.1, 1)] * 10], 1e-5) == found
+
+
 def test_events_of_another_rate_are_not_merged() -> None:
     events = [SampledGaussian(1.0, 0.1, 10), SampledGaussian(1.0, 0.2, 10)]
     assert merged(events) == tuple(events)
