@@ -407,7 +407,7 @@ def test_one_file_under_two_identities(joined: Any, tmp_path: Path) -> None:
     source = {"connector": "csv", "path": str(tmp_path / "patients.csv")}
     finding = found(joined(8443, datasets={name: source | {"identity": name} for name in ("one", "two")}), "data")
     assert finding.verdict == WARNING
-    assert "one and two read one file under two identities" in finding.text
+    assert "one and two read the same rows under two identities" in finding.text
     assert finding.todo == "give both the same identity"
 
 
