@@ -31,7 +31,7 @@ def look_at_data(config: SiteConfig) -> Iterator[Finding]:
     for dataset in config.datasets:
         yield _absent(dataset) or _looked_at(config, dataset, approved.get(dataset.study))
     for one, other in same_rows_twice(config.datasets):
-        text = f"{other.study} and {one.study} read the same rows under two identities: their patients' budget counts twice"
+        text = f"{other.study} and {one.study} read the same rows under two identities: their patients have two budgets"
         yield Finding("data", WARNING, text, "the DPO and whoever wrote site.yaml", "give both the same identity")
     if not config.datasets:
         yield Finding("data", WARNING, "site.yaml names no data set", "whoever wrote site.yaml", "add datasets")

@@ -1,5 +1,6 @@
 """`archipel-site check`: what is wrong, and who must fix it. It changes nothing and never raises."""
 
+import os
 import shutil
 import stat
 import subprocess

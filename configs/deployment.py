@@ -329,7 +329,7 @@ def _datasets(section: Section, folder: Path) -> tuple[Dataset, ...]:
             continue
         for nameless in sorted({dataset.study, other.study} & unnamed):
             why = f"as another study reads the same {other.source.store} and a patient of both has one budget"
-            what = f"give {short(other.study)} and {short(dataset.study)} the same identity"
+            what = f"give {short(dataset.study)} and {short(other.study)} the same identity"
             if dataset.source.path is None:
                 what += ", or each its own where no patient is in both"
             section.note(nameless, f"expected an identity, {why}, found none; {what}")
@@ -337,7 +337,7 @@ def _datasets(section: Section, folder: Path) -> tuple[Dataset, ...]:
 
 
 def same_rows_twice(datasets: Sequence[Dataset]) -> list[tuple[Dataset, Dataset]]:
-    """Pairs that read the same rows under two identities: to the ledger they are different patients, with two budgets."""
+    """Pairs that read the same rows under two identities: two groups of patients to the ledger, with two budgets."""
     return [
         (b, a)
         for a, b in itertools.combinations(datasets, 2)

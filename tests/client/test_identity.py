@@ -80,7 +80,7 @@ def test_two_studies_of_one_file_need_an_identity(hospital: Path, declared: tupl
     nameless = [f"datasets.{name}: " for name, one in zip(("first", "second"), declared, strict=True) if one is None]
     assert len(refused.value.problems) == len(nameless)
     for place, problem in zip(nameless, refused.value.problems, strict=True):
-        assert problem.startswith(place + "expected an identity, as another study reads the same rows")
+        assert problem.startswith(place + "expected an identity, as another study reads the same file")
         assert problem.endswith("give first and second the same identity")
 
 
