@@ -68,7 +68,7 @@ class BookKeeping(NoisySum):
         return output.clone() if self._copying else None
 
     def _sum_into_gradient(self, x: Tensor, y: Tensor, groups: Groups) -> None:
-        if not self._is_checked and len(x):
+        if not self._is_checked:
             self._check_rows_come_first(x)
         terms = add_up(self._terms(x, y))
         self._model.gradient.zero_()  # of parameters that nobody used

@@ -34,7 +34,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from configs.errors import RunError
-from strategies.privacy.layers import Built, Groups, Outer, Term, clip_factors, clipped_sums
+from strategies.privacy.layers import Built, Groups, Outer, Term, clip_factors, clipped_sums, positions
 from strategies.privacy.plan import PrivacyPlan
 from strategies.privacy.stacks import SmallStack
 from strategies.tasks.gradients import FlatModel
@@ -111,6 +111,8 @@ class NoisySum(ABC):
 
     def _checked_sum(self, x: Tensor, y: Tensor, patients: Tensor, count: int) -> Tensor:
         gradient = self._model.gradient
+        if not len(x):
+            return self._sum_over_nobody(x, y)
         if x.shape[0] <= self._rows_at_once:
             self._sum_into_gradient(x, y, Groups.of(patients, count))
         else:
@@ -122,6 +124,13 @@ class NoisySum(ABC):
                 "lower the study's learning_rate"
             )
         return gradient
+
+    def _sum_over_nobody(self, x: Tensor, y: Tensor) -> Tensor:
+        """Zeros, after the work of a usual batch on made-up rows: how long it took does not tell that it was empty."""
+        rows = max(1, min(round(self._plan.expected_patients), self._rows_at_once))
+        x, y = (like.new_zeros((rows, *like.shape[1:])) for like in (x, y))
+        self._sum_into_gradient(x, y, Groups.of(positions(rows), rows))
+        return self._model.gradient.zero_()
 
     def _on_host(self) -> NDArray[np.float32]:
         """The model's `gradient` in NumPy: itself, or a copy of what another device holds."""

@@ -38,12 +38,10 @@ class OpacusEngine(NoisySum):
         )
 
     def _sum_into_gradient(self, x: Tensor, y: Tensor, groups: Groups) -> None:
-        if len(x):
-            with torch.enable_grad():
-                self._model.task.loss(self._module(x), y).sum().backward()  # type: ignore[no-untyped-call]
+        with torch.enable_grad():
+            self._model.task.loss(self._module(x), y).sum().backward()  # type: ignore[no-untyped-call]
         for parameter in self._parameters:
-            rows = parameter.grad_sample if len(x) else parameter.new_zeros((0, *parameter.shape))  # type: ignore[attr-defined]
-            parameter.grad_sample = groups.sum(rows)  # type: ignore[attr-defined]
+            parameter.grad_sample = groups.sum(parameter.grad_sample)  # type: ignore[attr-defined]
         self._optimizer.clip_and_accumulate()
         self._model.gradient.zero_()
         views = dict(zip(self._model.module.parameters(), self._model.gradient_views, strict=True))

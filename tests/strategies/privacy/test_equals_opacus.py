@@ -4,9 +4,8 @@ Convolutions, norms, embeddings and attention, at random too, are in test_book_k
 """
 
 import itertools
-import statistics
-import time
-from typing import Any
+from dataclasses import replace
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -19,9 +18,9 @@ from configs.errors import ConfigError
 from configs.load import study_from
 from configs.schema import MODELS, Model, Task
 from simulations.benchmarks.models import Network, Transformer, cnn, resnet18
-from strategies.privacy.gradients import ClosedForm, private_engine
+from strategies.privacy.gradients import ClosedForm, NoisySum, private_engine
+from strategies.privacy.layers import Groups
 from strategies.privacy.plan import PrivacyPlan
-from strategies.privacy.randomness import Randomness
 from strategies.tasks.gradients import FlatModel
 from strategies.tasks.tabular import TabularTask, tabular_task
 from tests import builders
@@ -143,19 +142,31 @@ def test_a_linear_stack_takes_none(monkeypatch: pytest.MonkeyPatch) -> None:
     assert isinstance(engine, ClosedForm)
 
 
-@pytest.mark.parametrize("model", [Model("logistic"), Model("mlp", (64, 32))], ids=["logistic", "mlp"])
-def test_an_empty_batch_takes_about_as_long_as_a_usual_one(model: Model) -> None:
-    """Processor time, in turn: 0.9 to 1.0 of a batch of 32 where it was measured; of another path, next to none."""
-    flat = FlatModel(tabular_task(BINARY, model, 13))
-    engine = private_engine(flat, plan_of(1.0), Randomness.seeded(0, "lille", 1).gaussian)
-    x, y = torch.ones(32, 13), torch.ones(32)
+@pytest.mark.parametrize("name", ["auto", "opacus"])
+@pytest.mark.parametrize("kind", ["closed form", "any network"])
+@pytest.mark.parametrize(("expected", "worked_on"), [(32.4, 32), (0.2, 1), (1e6, None)])
+def test_an_empty_batch_is_the_work_of_a_usual_one_and_nothing_of_it_is_left(
+    kind: str, name: Literal["auto", "opacus"], expected: float, worked_on: int | None
+) -> None:
+    """Time would tell it from others if it took another path; what is worked on is made up, and the sum is zero."""
+    if kind == "closed form":
+        flat = FlatModel(tabular_task(BINARY, Model("mlp", (8,), "random"), 13))
+        x, y = torch.ones(0, 13), torch.ones(0)
+    else:
+        flat = Network(lambda: Transformer(words=7, width=8, heads=2, layers=1)).flat_model()
+        x, y = torch.zeros(0, 6, dtype=torch.int64), torch.zeros(0, dtype=torch.int64)
+    plan = replace(plan_of(1.0), expected_patients=expected)
+    engine = private_engine(flat, plan, lambda size, deviation: torch.ones(size, dtype=torch.float64), name)
+    assert isinstance(engine, NoisySum)
+    seen: list[int] = []
+    work = engine._sum_into_gradient
 
-    def seconds(rows: int) -> float:
-        begun = time.process_time()
-        for _ in range(20):
-            engine.noisy_gradient(x[:rows], y[:rows], torch.arange(rows), patients_in_batch=rows)
-        return time.process_time() - begun
+    def watched(x: torch.Tensor, y: torch.Tensor, groups: Groups) -> None:
+        work(x, y, groups)
+        assert groups.one_row_each
+        assert flat.gradient.any()
+        seen.append(len(x))
 
-    seconds(32), seconds(0)
-    ratio = statistics.median(seconds(0) / seconds(32) for _ in range(25))
-    assert 0.5 < ratio < 1.5
+    engine._sum_into_gradient = watched  # type: ignore[method-assign]
+    assert not engine.clipped_sum(x, y, torch.arange(0), patients_in_batch=0).any()
+    assert seen == [worked_on or engine.rows_at_once]
