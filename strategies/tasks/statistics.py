@@ -47,6 +47,7 @@ if TYPE_CHECKING:  # PyTorch, which the coordinator's end does not need
 Floats = NDArray[np.float64]
 ROUNDING_VARIANCE = 1.0 / 12  # of a number rounded to a whole one (Sheppard 1898)
 UNKNOWN = "unknown"
+_NORMAL = NormalDist()
 _Z = 1.959964  # 97.5 % of the normal distribution
 _FAR = 8.0  # standard deviations: none of 1,000 honest counts in a billion releases lies beyond
 _ANNOUNCED = 10.0  # times an announced number, which is round and may be old: what is beyond is no honest mistake
@@ -200,8 +201,7 @@ def statistics(vector: NDArray[Any], layout: Sequence[Histogram], *, variance: f
     """
     known = consistent(vector, layout, variance=variance)
     columns = tuple(_column(histogram, part, known) for histogram, part in zip(layout, known.histograms, strict=True))
-    spread = _Z * math.sqrt(known.patients_variance)
-    patients = Estimate(max(known.patients, 0.0), max(known.patients - spread, 0.0), max(known.patients + spread, 0.0))
+    patients = _count(known.patients, max(known.patients, 0.0), math.sqrt(known.patients_variance))
     return Statistics(patients, columns, _outcome(layout[-1], known))
 
 
@@ -239,11 +239,10 @@ def consistent(vector: NDArray[Any], layout: Sequence[Histogram], *, variance: f
 
 def _column(histogram: Histogram, part: Floats, known: Consistent) -> Column:
     one = np.eye(len(part))
-    spread = _Z * math.sqrt(known.variance_of(one[0]))
+    deviation = math.sqrt(known.variance_of(one[0]))
     shown = not_negative(part, max(known.patients, 0.0))
     estimates = tuple(
-        Estimate(float(value), min(max(count - spread, 0.0), value), max(count + spread, value, 0.0))
-        for value, count in zip(shown.tolist(), part.tolist(), strict=True)
+        _count(count, value, deviation) for value, count in zip(shown.tolist(), part.tolist(), strict=True)
     )
     whole = max(float(shown.sum()), 1e-9)
     shares = tuple(
@@ -251,6 +250,27 @@ def _column(histogram: Histogram, part: Floats, known: Consistent) -> Column:
         for cell, value in zip(one, shown, strict=True)
     )
     return Column(histogram.column.name, estimates, shares)
+
+
+def _count(found: float, shown: float, deviation: float) -> Estimate:
+    """A number of patients, told as `shown`, with the interval of what was found."""
+    spread = _reach(_Z, found, deviation) * deviation
+    return Estimate(shown, min(max(found - spread, 0.0), shown), max(found + spread, shown))
+
+
+def _reach(z: float, found: float, deviation: float) -> float:
+    """How many deviations an interval of `z` of them reaches, around something that is zero at least.
+
+    z, but for what was found below zero: the plain interval's end then comes near zero or falls below it, as if one
+    knew that nobody is there. It is at least the end below which the truncated normal distribution (of the true number,
+    given what was found) has the interval's probability. At zero both agree. A longer interval misses no more often.
+    """
+    if found >= 0.0 or not deviation:
+        return z
+    missed = (
+        2.0 * _NORMAL.cdf(-z) * math.erfc(-found / deviation / math.sqrt(2.0)) / 2.0
+    )  # exact far out, as cdf is not
+    return max(z, -_NORMAL.inv_cdf(max(missed, 1e-300)))
 
 
 def _outcome(histogram: Histogram, known: Consistent) -> Estimate | None:
@@ -277,6 +297,8 @@ def _share(
     above, below = known.variance_of(of), known.variance_of(among)
     both = (above + below - known.variance_of(of - among)) / 2  # their covariance
     gap = float(of @ part) - _SHARES * total
+    parts = ((of, above), (among - of, known.variance_of(among - of)))  # neither can be less than nothing
+    z = max(_reach(z, float(weights @ part), math.sqrt(variance)) for weights, variance in parts)
     inside = _SHARES[gap**2 <= z**2 * (above - 2 * _SHARES * both + _SHARES**2 * below)]
     value = min(max(float(of @ part) / total if shown is None else shown, 0.0), 1.0)
     if not len(inside):
@@ -292,7 +314,7 @@ def differing(vectors: Sequence[NDArray[Any]], layout: Sequence[Histogram], *, v
     """
     if not vectors:
         return ()
-    z = NormalDist().inv_cdf(1.0 - 0.025 / (len(vectors) * sum(histogram.cells for histogram in layout)))
+    z = _NORMAL.inv_cdf(1.0 - 0.025 / (len(vectors) * sum(histogram.cells for histogram in layout)))
     everybody = [consistent(vector, layout, variance=variance) for vector in vectors]
     return tuple(h.column.name for n, h in enumerate(layout) if _lie_apart(everybody, n, z))
 

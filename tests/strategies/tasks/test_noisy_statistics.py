@@ -285,6 +285,21 @@ def test_a_vector_far_below_zero_still_gives_counts_from_zero() -> None:
     assert all(0 == e.low <= e.value <= e.high for column in found.columns for e in column.counts)
 
 
+@pytest.mark.parametrize("below", [0.5, 2.0, 3.0, 6.0, 30.0])
+def test_a_count_below_zero_is_not_told_as_if_nobody_were_there(below: float) -> None:
+    """At zero an interval ends 1.96 deviations above; further down never at zero, as no noise says so for sure."""
+    deviation, people = 20.0, 3000.0
+    vector = np.concatenate([np.full(h.cells, people / h.cells) for h in LAYOUT])
+    vector[0] = -below * deviation
+    vector[1:6] += (people - vector[:6].sum()) / 5  # each column still counts everybody
+    found = statistics(vector, LAYOUT, variance=deviation**2).columns[0]
+    assert found.counts[0].value == 0.0
+    assert 0.02 * deviation < found.counts[0].high < 1.96 * deviation
+    share = found.shares[0]
+    assert share is not None
+    assert share.value == 0.0 < share.high
+
+
 def test_an_outcome_of_three_values_has_no_rate() -> None:
     study = counting(task={"type": "statistics", "target": "stage", "classes": ["I", "II", "III"]})
     assert statistics(np.full(cells_of(study), 50.0), layout_of(study), variance=1.0).outcome is None
