@@ -155,14 +155,14 @@ def _positive(rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.fl
     return rng.uniform(0.5, 1.0, shape).astype(np.float32)
 
 
-def canary_scores(task: TabularTask, start: Arrays, canaries: Encoded, plan: PrivacyPlan, released: Floats) -> Floats:
+def canary_scores(task: TabularTask, start: Arrays, canaries: Encoded, plan: PrivacyPlan, total: Floats) -> Floats:
     """(canaries,): how far the sum of everything released points along each canary's own clipped gradient.
 
     Args:
-        canaries: every canary, whether it was in or not. released: (steps, parameters) noisy sums.
+        canaries: every canary, whether it was in or not. total: (parameters,), the noisy sums of all steps.
     """
     along = clipped_gradients(task, start, canaries, plan.clip_norm)
-    return np.asarray(along @ released.sum(axis=0)) / plan.clip_norm**2
+    return np.array([float(gradient @ total) for gradient in along]) / plan.clip_norm**2
 
 
 def canary_part(scores: Floats, chosen: NDArray[np.bool_], fixed: Design, claimed: float, delta: float) -> Part:

@@ -6,7 +6,9 @@ input is replaced by that row's rank among all, scaled to [-1, 1], so that no tw
 gradients: plain autograd in float64, a patient at a time, with nothing of the engine's code.
 """
 
-from collections.abc import Sequence
+import itertools
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -22,6 +24,7 @@ from strategies.tasks.table import Encoded
 from strategies.tasks.tabular import TabularTask
 
 STILL = Local(batch_size=None, learning_rate=0.0)  # a fit that leaves the model where it starts
+_AT_ONCE = 4096  # rows of a patient whose gradients are in memory together
 
 
 def marked(patients: Encoded) -> Encoded:
@@ -47,13 +50,69 @@ def joined(patients: Encoded, sizes: Sequence[int] = (1, 2, 1, 3, 1, 8)) -> Enco
     return replace(patients, patients=np.repeat(np.arange(len(starts) - 1), np.diff(bounds)), starts=bounds)
 
 
+def shortened(patients: Encoded, rows: int) -> Encoded:
+    """The same patients with `rows` rows or fewer in all (one each at least): those with most rows lose their last.
+
+    >>> owners, starts = np.repeat([0, 1], [1, 8]), np.array([0, 1, 9])
+    >>> shortened(Encoded(np.zeros((9, 1), np.float32), np.zeros(9, np.float32), owners, starts), 5).starts.tolist()
+    [0, 1, 5]
+    """
+    lengths = np.diff(patients.starts)
+    if lengths.sum() <= rows:
+        return patients
+    few, many = 1, int(lengths.max())
+    while few < many:  # the most rows that one may have, by bisection
+        middle = (few + many + 1) // 2
+        few, many = (middle, many) if np.minimum(lengths, middle).sum() <= rows else (few, middle - 1)
+    own = np.minimum(lengths, few)
+    starts = np.concatenate([[0], np.cumsum(own)]).astype(np.int64)
+    owners = np.repeat(np.arange(len(own)), own)
+    chosen = np.arange(starts[-1]) + np.repeat(patients.starts[:-1] - starts[:-1], own)
+    return replace(patients, x=patients.x[chosen], y=patients.y[chosen], patients=owners, starts=starts)
+
+
+def longest(patients: Encoded, rows: int) -> Encoded:
+    """The patients with most rows, as many as have `rows` rows together; one at least, cut to that many."""
+    lengths = np.diff(patients.starts)
+    order = np.argsort(-lengths, kind="stable")
+    count = max(1, int(np.searchsorted(np.cumsum(lengths[order]), rows, side="right")))
+    return shortened(patients.subset(np.sort(order[:count])), rows)
+
+
+class Roll:
+    """Who of some marked patients is in each step, read from the marks of its rows."""
+
+    def __init__(self, patients: Encoded) -> None:
+        self._order = np.argsort(patients.x[:, 0], kind="stable")
+        self._marks = patients.x[self._order, 0]
+        self._owners, self._lengths = patients.patients, np.diff(patients.starts)
+        self._member: list[NDArray[np.bool_]] = []
+        self.torn = 0
+
+    def call(self, seen: NDArray[np.float32]) -> None:
+        """One step: the first input of each of its rows."""
+        place = np.minimum(np.searchsorted(self._marks, seen), len(self._marks) - 1)
+        rows = self._order[place]
+        counts = np.bincount(self._owners[rows], minlength=len(self._lengths))
+        self._member.append(counts > 0)
+        once = not len(seen) or int(np.bincount(place).max()) == 1
+        known = once and bool((self._marks[place] == seen).all())
+        self.torn += not known or bool(((counts > 0) & (counts != self._lengths)).any())
+
+    @property
+    def member(self) -> NDArray[np.bool_]:
+        """(steps, patients)."""
+        return np.array(self._member, bool).reshape(len(self._member), len(self._lengths))
+
+
 @dataclass(frozen=True)
 class Recording:
     """Steps of one plan, as they were seen.
 
-    member: (steps, patients) booleans; noise: (steps, parameters), what was released minus the noiseless sum, in booked
-    standard deviations; clean: (steps, parameters), the noiseless sum in the same unit; expected_steps: those booked;
-    torn: steps that held rows of nobody, a row twice, or some of a patient's rows only.
+    member: (steps, patients) booleans; noise: (steps, coordinates), what was released minus the noiseless sum, in
+    booked standard deviations; clean: (steps, coordinates), the noiseless sum in the same unit; total: (parameters,),
+    all that was released, added up; expected_steps: those booked; torn: steps that held rows of nobody, a row twice, or
+    some of a patient's rows only; most_rows: of one patient. Coordinates are all parameters, or those that were kept.
     """
 
     site: str
@@ -61,8 +120,10 @@ class Recording:
     member: NDArray[np.bool_]
     noise: Floats
     clean: Floats
+    total: Floats
     expected_steps: int
     torn: int
+    most_rows: int
 
     @property
     def steps(self) -> int:
@@ -70,62 +131,75 @@ class Recording:
         return len(self.member)
 
 
+def coordinates(task: TabularTask, rows: int, values: int) -> NDArray[np.int64] | slice:
+    """Which coordinates are kept where `rows` rows of them may hold `values` numbers: all, or some at equal distances.
+
+    That is fixed before the fit, by numbers of the plan.
+    """
+    size, most = _size(task), max(1, values // max(1, rows))
+    return slice(None) if size <= most else np.linspace(0, size - 1, most).astype(np.int64)
+
+
+def _size(task: TabularTask) -> int:
+    return sum(math.prod(shape) for shape, _ in task.parameters.values())
+
+
 def recorded(
-    watch: Watch, site: str, task: TabularTask, plan: PrivacyPlan, patients: Encoded, start: Arrays, expected_steps: int
+    watch: Watch,
+    roll: Roll,
+    site: str,
+    task: TabularTask,
+    plan: PrivacyPlan,
+    patients: Encoded,
+    start: Arrays,
+    steps: int,
 ) -> Recording:
-    """What a watch saw of marked patients, all steps from the same start."""
-    member, torn = _members(watch.rows, patients)
+    """What a watch saw of marked patients, all steps from the same start; so many `steps` are booked."""
     unit = plan.noise_multiplier * plan.clip_norm
-    size = sum(array.size for array in start.values())
-    released = np.array(watch.released, np.float64).reshape(len(watch.released), size) * (plan.expected_patients / unit)
-    each = clipped_gradients(task, start, patients, plan.clip_norm) / unit  # (patients, parameters)
-    clean = member.astype(np.float64) @ each
-    return Recording(site, plan, member, released - clean, clean, expected_steps, torn)
+    size = _size(task)
+    each = np.empty((patients.count, np.arange(size)[watch.kept].size))  # (patients, coordinates)
+    for own, gradient in zip(each, clipped_gradients(task, start, patients, plan.clip_norm), strict=True):
+        own[:] = gradient[watch.kept] / unit
+    clean = roll.member.astype(np.float64) @ each  # (steps, coordinates)
+    released = np.array(watch.released, np.float64).reshape(len(watch.released), each.shape[1])
+    noise = released * (plan.expected_patients / unit) - clean
+    total = np.zeros(size) + watch.total * np.float64(plan.expected_patients)
+    most = int(np.diff(patients.starts).max(initial=0))
+    return Recording(site, plan, roll.member, noise, clean, total, steps, roll.torn, most)
 
 
 def record_fit(
-    subject: Subject, task: TabularTask, plan: PrivacyPlan, patients: Encoded, start: Arrays, randomness: Randomness
+    subject: Subject,
+    task: TabularTask,
+    plan: PrivacyPlan,
+    patients: Encoded,
+    start: Arrays,
+    randomness: Randomness,
+    look: Callable[[NDArray[np.float32]], None] = lambda marks: None,
 ) -> Watch:
     """One fit of the plan's steps, watched, at learning rate 0."""
-    watch = Watch()
+    watch = Watch(look=look)
     trainer = watched_trainer(subject, task, watch)
     trainer.fit(start, patients, STILL, steps=plan.steps_per_round, randomness=randomness, plan=plan)
     return watch
 
 
-def clipped_gradients(task: TabularTask, start: Arrays, patients: Encoded, clip_norm: float) -> Floats:
-    """(patients, parameters): each patient's gradient, summed over their rows, shortened to the clip norm."""
-    raw = patient_gradients(task, start, patients)
-    norms = np.linalg.norm(raw, axis=1, keepdims=True)
-    return np.asarray(raw * np.minimum(1.0, clip_norm / np.maximum(norms, 1e-300)))
+def clipped_gradients(task: TabularTask, start: Arrays, patients: Encoded, clip_norm: float) -> Iterator[Floats]:
+    """Each patient's gradient, (parameters,), summed over their rows, shortened to the clip norm."""
+    for raw in patient_gradients(task, start, patients):
+        yield raw * min(1.0, clip_norm / max(float(np.linalg.norm(raw)), 1e-300))
 
 
-def patient_gradients(task: TabularTask, start: Arrays, patients: Encoded) -> Floats:
-    """(patients, parameters): the gradient of the sum of the losses of each patient's rows."""
+def patient_gradients(task: TabularTask, start: Arrays, patients: Encoded) -> Iterator[Floats]:
+    """Of each patient: the gradient of the sum of the losses of their rows, (parameters,)."""
     model = task.build().double()
     model.load_state_dict({name: torch.from_numpy(array.astype(np.float64)) for name, array in start.items()})
     parameters = list(model.parameters())
-    x, y = torch.from_numpy(patients.x).double(), torch.from_numpy(patients.y).double()
-    out = np.empty((patients.count, sum(p.numel() for p in parameters)))
-    for number in range(patients.count):
-        rows = slice(int(patients.starts[number]), int(patients.starts[number + 1]))
-        gradient = torch.autograd.grad(task.loss(model(x[rows]), y[rows]).sum(), parameters)
-        out[number] = torch.cat([g.flatten() for g in gradient]).numpy()
-    return out
-
-
-def _members(rows: Sequence[NDArray[np.float32]], patients: Encoded) -> tuple[NDArray[np.bool_], int]:
-    """(steps, patients), and how many steps held anything but whole patients, once each."""
-    order = np.argsort(patients.x[:, 0], kind="stable")
-    marks = patients.x[order, 0]
-    lengths = np.diff(patients.starts)
-    member = np.zeros((len(rows), patients.count), bool)
-    torn = 0
-    for step, seen in enumerate(rows):
-        place = np.minimum(np.searchsorted(marks, seen), len(marks) - 1)
-        found = order[place]
-        counts = np.bincount(patients.patients[found], minlength=patients.count)
-        member[step] = counts > 0
-        known = bool((marks[place] == seen).all()) and len(np.unique(seen)) == len(seen)
-        torn += not known or bool(((counts > 0) & (counts != lengths)).any())
-    return member, torn
+    for first, end in itertools.pairwise(patients.starts.tolist()):
+        total = np.zeros(sum(p.numel() for p in parameters))
+        for some in range(first, end, _AT_ONCE):
+            rows = slice(some, min(end, some + _AT_ONCE))
+            x, y = torch.from_numpy(patients.x[rows]).double(), torch.from_numpy(patients.y[rows]).double()
+            gradient = torch.autograd.grad(task.loss(model(x), y).sum(), parameters)
+            total += torch.cat([g.flatten() for g in gradient]).numpy()
+        yield total

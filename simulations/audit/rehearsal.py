@@ -16,7 +16,7 @@ from configs.errors import BudgetError
 from configs.journal import Journal
 from configs.schema import Local, Study
 from simulations.audit import bookkeeping
-from simulations.audit.recording import STILL, Recording, recorded
+from simulations.audit.recording import STILL, Recording, Roll, coordinates, recorded
 from simulations.audit.subject import Subject, Watch, read_ledger, watched_trainer
 from simulations.audit.verdict import Check, exact
 from strategies.arrays import Arrays
@@ -48,25 +48,32 @@ def rehearse(
     *,
     seeded: bool,
     rounds: int,
+    values: int,
 ) -> Rehearsal:
-    """Run some rounds of a study, all from the same start and at learning rate 0, and replay its ledger."""
+    """Run some rounds of a study, all from the same start and at learning rate 0, and replay its ledger.
+
+    Args:
+        values: how many noise values are kept: of a large model with many steps some of its coordinates.
+    """
     still = replace(study, training=replace(study.training, local=_still(study.training.local)))
     folder.mkdir(parents=True)
     path = folder / "ledger.sqlite"
     journal = Journal(folder / "journal.jsonl", durable=False)
-    task, watch, booked_first = task_of(study), Watch(), []
+    task, roll, booked_first = task_of(study), Roll(patients), []
+    watch = Watch(look=roll.call)
     hospital = _hospital(subject, still, site, patients, path, watched_trainer(subject, task, watch), seeded)
     plan = _plan(hospital)
+    watch.kept = coordinates(task, max(patients.count, rounds * plan.steps_per_round), values)
     for number in range(1, rounds + 1):
-        taken = len(watch.rows)
+        taken = watch.steps
         watch.before = lambda number=number, taken=taken: (  # type: ignore[misc]
-            booked_first.append(_is_booked(path, number)) if len(watch.rows) == taken else None
+            booked_first.append(_is_booked(path, number)) if watch.steps == taken else None
         )
         # The same model every round would be the same seeded release, which is booked once: move it by one bit.
         hospital.fit(number, _nudged(start, number))
-        journal.append("round", round=number, contributed={site: 0}, steps=len(watch.rows) - taken)
+        journal.append("round", round=number, contributed={site: 0}, steps=watch.steps - taken)
     hospital.ledger.close()
-    recording = recorded(watch, site, task, plan, patients, start, rounds * plan.steps_per_round)
+    recording = recorded(watch, roll, site, task, plan, patients, start, rounds * plan.steps_per_round)
     left = bookkeeping.rounds_left(folder / "journal.jsonl").get(site, [])
     found = bookkeeping.replay(subject, folder, site, site, still, plan, left)
     crash = bookkeeping.crash_and_order(
@@ -152,7 +159,7 @@ def _is_refused(
     hospital = _hospital(subject, study, site, patients, path, watched_trainer(subject, task_of(study), watch), seeded)
     refused = _ends(BudgetError, lambda: hospital.fit(1, _nudged(start, 0)))
     hospital.ledger.close()
-    return refused and not watch.rows
+    return refused and not watch.steps
 
 
 def _ends(kind: type[Exception], call: Callable[[], object]) -> bool:

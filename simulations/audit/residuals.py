@@ -28,12 +28,19 @@ _SAME = 1e-4  # noise of two steps is equal within float32's rounding, in standa
 _BINS = 41
 
 
-def residual_part(samples: Sequence[Sequence[Recording]], left: Check) -> Part:
-    """Judge several samples, each of one number of parameters; `left` is about the model that left."""
+def residual_part(samples: Sequence[Sequence[Recording]], many: Sequence[Recording], left: Check) -> Part:
+    """Judge several samples, each of one number of parameters.
+
+    Args:
+        many: where patients have very many rows, steps with all of them: few, so that they are judged by themselves.
+        left: about the model that left.
+    """
     checks: list[Check] = []
     for sample in samples:
         noise = np.concatenate([recording.noise for recording in sample])
         checks += noise_checks(noise, np.concatenate([recording.clean for recording in sample]))
+    for number, recording in enumerate(many, 1):
+        checks += many_rows_checks(recording, f"all rows, {number}")
     largest = max(samples, key=lambda sample: sum(r.noise.size for r in sample))
     values = np.concatenate([r.noise.ravel() for r in largest])
     if not values.size or not np.isfinite(values).all():
@@ -46,7 +53,7 @@ def residual_part(samples: Sequence[Sequence[Recording]], left: Check) -> Part:
         "Is the noise what was booked?",
         f"{size:.4f} of the booked standard deviation (95 % of healthy runs: 1 ± {error:.4f})",
         f"{len(values):,} noise values; {100 * smallest_loss(len(values)):.1f} % too little noise would be noticed in "
-        f"999 of 1,000 audits",
+        f"999 of 1,000 audits{_many_words(many)}",
         [*checks, left],
         noise_drawing(values, size, error),
     )
@@ -73,6 +80,24 @@ def noise_checks(noise: Floats, clean: Floats) -> list[Check]:
         _independence(noise),
         _repeats(noise),
     ]
+
+
+def many_rows_checks(recording: Recording, name: str) -> list[Check]:
+    """What few steps can show of noise and sum: their size, and whether anything of the sum is left over."""
+    if not recording.steps or not np.isfinite(recording.noise).all():
+        return [exact(name, False, "steps with finite values were expected")]
+    squares = recording.noise**2
+    each = _each("size of each step", squares.sum(axis=1), squares.shape[1])
+    found = [_size(squares), each, _left_over(recording.noise, recording.clean)]
+    return [Check(f"{check.name} ({name})", check.p, check.words) for check in found]
+
+
+def _many_words(many: Sequence[Recording]) -> str:
+    if not many:
+        return ""
+    seen = max(many, key=lambda recording: recording.noise.size)
+    loss = 100 * smallest_loss(max(1, seen.noise.size))
+    return f"; {loss:.0f} % in {seen.steps:,} steps with all rows, {seen.most_rows:,} of a patient at most"
 
 
 def _size(squares: Floats) -> Check:

@@ -19,7 +19,7 @@ from configs.errors import PrivacyError, RunError
 from configs.schema import CohortMember, Feature, Study
 from simulations.audit import bookkeeping
 from simulations.audit.canaries import canary_part, canary_scores, canary_start, design, with_canaries
-from simulations.audit.recording import Recording, joined, marked, record_fit, recorded
+from simulations.audit.recording import Recording, Roll, joined, longest, marked, record_fit, recorded, shortened
 from simulations.audit.rehearsal import Rehearsal, departure, rehearse
 from simulations.audit.residuals import residual_part
 from simulations.audit.sampler import sampler_part
@@ -35,6 +35,8 @@ from strategies.tasks.tabular import TabularTask, task_of
 PARTS = ("residual", "sensitivity", "sampler", "ledger", "canaries")
 MIN_CANARIES = 20
 _EMPTY = 0.3  # chance of an empty batch in the short sample of few patients
+_WIDE_STEPS = 20  # of the short study with all rows, at least, if the study has so many
+_WIDE_PASSES = 4  # through its rows, at least
 Progress = Callable[[str], None]
 
 
@@ -42,7 +44,10 @@ Progress = Callable[[str], None]
 class Effort:
     """How much is looked at. `smallest_loss` is the share of missing noise that must be noticed.
 
-    `starts` and `places` are models and places in the batch where planted patients are tried.
+    `starts` and `places` are models and places in the batch where planted patients are tried. `rows`: of a hospital, in
+    the long fits; where it has more, `all_rows` are what a short study of those patients who have most of them goes
+    through, all its steps together, and `planted_rows` what a planted patient has at most. `values`: noise values of a
+    rehearsed study that are kept.
     """
 
     smallest_loss: float = 0.01
@@ -56,6 +61,10 @@ class Effort:
     places: int = 3
     patients: int = 400
     sites: int = 8
+    rows: int = 1_000
+    all_rows: int = 2_000_000
+    planted_rows: int = 40_000
+    values: int = 1_000_000
 
 
 FULL = Effort()
@@ -149,7 +158,9 @@ class _Auditor:
         self.task: TabularTask = task_of(study)
         self.sites = sorted(train, key=lambda site: (-train[site].count, site))[: effort.sites]
         self.largest = self.sites[0]
-        self.cohorts = {site: marked(_some(train[site], effort.patients)) for site in self.sites}
+        self.cohorts = {
+            site: marked(shortened(_some(train[site], effort.patients), effort.rows)) for site in self.sites
+        }
         self.coins = np.random.default_rng(secrets.randbits(64) if seed is None else seed)
         self.fits = 0
 
@@ -163,17 +174,21 @@ class _Auditor:
         with_coins, canaries = self._canaries(
             folder / "0", self.effort.canaries if "canaries" in only else MIN_CANARIES
         )
-        rehearsals = [self._rehearse(site, folder / str(number)) for number, site in enumerate(self.sites[1:], 1)]
+        rehearsals = [
+            self._rehearse(site, folder / str(number), self.cohorts[site], self._rounds(site))
+            for number, site in enumerate(self.sites[1:], 1)
+        ]
         own = [*samples, *(done.recording for done in rehearsals)]
+        wide, many = self._all_rows(folder / "all rows", noisy=bool(noisy))
         if "residual" in only:
-            yield residual_part([own, [with_coins.recording], few], self._departure(folder / "left"))
+            yield residual_part([own, [with_coins.recording], few], many, self._departure(folder / "left"))
         if "sensitivity" in only:
             progress("the largest move of one patient")
             yield self._sensitivity()
         if "sampler" in only:
-            yield sampler_part([*own, with_coins.recording], few)
+            yield sampler_part([*own, with_coins.recording], [*few, *many])
         if "ledger" in only:
-            yield self._ledger([with_coins, *rehearsals], run)
+            yield self._ledger([with_coins, *rehearsals], wide, run)
         if "canaries" in only:
             yield canaries
 
@@ -200,8 +215,9 @@ class _Auditor:
         self.fits += 1
         # A name of its own: with the hospital's, a seeded sample would repeat the noise of a seeded round.
         randomness = self.subject.randomness(self.seed, f"{site}/sample", self.fits)
-        watch = record_fit(self.subject, self.task, plan, patients, start, randomness)
-        return recorded(watch, site, self.task, plan, patients, start, steps)
+        roll = Roll(patients)
+        watch = record_fit(self.subject, self.task, plan, patients, start, randomness, roll.call)
+        return recorded(watch, roll, site, self.task, plan, patients, start, steps)
 
     def _few(self) -> list[Recording]:
         """A short fit of few patients: with sampling, many of its batches are empty."""
@@ -220,14 +236,35 @@ class _Auditor:
         begin, random = self._starts()
         far = {name: 20 * array for name, array in random.items()}
         starts = dict([("at random", random), ("at its beginning", begin), ("far out", far)][: self.effort.starts])
-        cohort = _some(self.train[self.largest], self.effort.neighbours)
-        return sensitivity_part(self.subject, self.task, self.plans[self.largest], cohort, starts, self.effort.places)
+        everybody = self.train[self.largest]
+        some = _some(everybody, self.effort.neighbours)
+        cohort = shortened(some, self.effort.rows)
+        many = [shortened(some, self.effort.planted_rows)]
+        if len(everybody.x) > self.effort.rows:
+            most = everybody.subset(np.array([np.diff(everybody.starts).argmax()]))
+            many.append(shortened(most, self.effort.planted_rows))
+        plan = self.plans[self.largest]
+        return sensitivity_part(self.subject, self.task, plan, cohort, starts, many, self.effort.places)
 
-    def _rehearse(self, site: str, folder: Path) -> Rehearsal:
-        begin, people, rounds = self._starts()[1], self.cohorts[site], self._rounds(site)
-        return rehearse(
-            self.subject, self._alone(site), site, people, begin, folder, seeded=self.seed is not None, rounds=rounds
-        )
+    def _rehearse(self, site: str, folder: Path, people: Encoded, rounds: int) -> Rehearsal:
+        study, start, seeded = self._alone(site), self._starts()[1], self.seed is not None
+        kept = self.effort.values
+        return rehearse(self.subject, study, site, people, start, folder, seeded=seeded, rounds=rounds, values=kept)
+
+    def _all_rows(self, folder: Path, *, noisy: bool) -> tuple[list[Rehearsal], list[Recording]]:
+        """Where rows are too many for the long fits: a short study and a short fit of the patients with most rows."""
+        if not any(len(_some(self.train[site], self.effort.patients).x) > self.effort.rows for site in self.sites):
+            return [], []
+        site = max(self.sites, key=lambda site: (int(np.diff(self.train[site].starts).max()), site))
+        plan, most = self.plans[site], self.effort.all_rows
+        steps = max(plan.steps_per_round, min(plan.steps, _WIDE_STEPS))
+        people = marked(longest(self.train[site], int(most / max(_WIDE_PASSES, steps * plan.sampling_rate))))
+        taken = len(people.x) * plan.sampling_rate  # rows of a step
+        rounds = max(1, min(self._rounds(site), int(most / (taken * plan.steps_per_round))))
+        done = self._rehearse(site, folder, people, rounds)
+        steps = max(_WIDE_STEPS, min(self.effort.few_steps, int(most / taken)))
+        samples = [self._sample(site, people, self._starts()[0], steps)] if noisy else []
+        return [done], [done.recording, *samples]
 
     def _canaries(self, folder: Path, canaries: int) -> tuple[Rehearsal, Part]:
         """The largest hospital's study is the one with canaries."""
@@ -239,17 +276,17 @@ class _Auditor:
         task, start = task_of(study), canary_start(task_of(study))
         scale, outcome = 1000.0 * max(1.0, plan.clip_norm), -1.0 if self.study.task.type == "regression" else 0.0
         people = marked(with_canaries(self.cohorts[site], chosen, scale, outcome))
-        done = rehearse(self.subject, study, site, people, start, folder, seeded=self.seed is not None, rounds=rounds)
+        seeded, kept = self.seed is not None, self.effort.values
+        done = rehearse(self.subject, study, site, people, start, folder, seeded=seeded, rounds=rounds, values=kept)
         nobody = self.cohorts[site].subset(np.empty(0, np.int64))
         everyone = with_canaries(nobody, np.ones(fixed.canaries, bool), scale, outcome)
-        released = (done.recording.noise + done.recording.clean) * (plan.noise_multiplier * plan.clip_norm)
-        scores = canary_scores(task, start, everyone, plan, released)
+        scores = canary_scores(task, start, everyone, plan, done.recording.total)
         return done, canary_part(scores, chosen, fixed, max(done.claimed, 0.0), plan.delta)
 
-    def _ledger(self, rehearsals: Sequence[Rehearsal], run: Path | None) -> Part:
-        replays = [done.replay for done in rehearsals]
-        odd = [d.recording.site for d in rehearsals if d.recording.plan != self.plans[d.recording.site]]
-        checks = [check for found in replays for check in found.checks]
+    def _ledger(self, rehearsals: Sequence[Rehearsal], wide: Sequence[Rehearsal], run: Path | None) -> Part:
+        replays, all_of_them = [done.replay for done in rehearsals], [*rehearsals, *wide]
+        odd = [d.recording.site for d in all_of_them if d.recording.plan != self.plans[d.recording.site]]
+        checks = [check for done in all_of_them for check in done.replay.checks]
         checks.append(exact("plan", not odd, f"{', '.join(odd)}: the plan that trained is not the study's"))
         words = f"a whole study at {len(replays)} hospitals, through the real path"
         if run is not None:

@@ -40,13 +40,25 @@ class Move:
 
 
 def sensitivity_part(
-    subject: Subject, task: TabularTask, plan: PrivacyPlan, cohort: Encoded, starts: dict[str, Arrays], places: int = 3
+    subject: Subject,
+    task: TabularTask,
+    plan: PrivacyPlan,
+    cohort: Encoded,
+    starts: dict[str, Arrays],
+    many: Sequence[Encoded] = (),
+    places: int = 3,
 ) -> Part:
-    """Measure every move. `cohort` is small; `places`: planted patients come last, first, and alone."""
+    """Measure every move.
+
+    Args:
+        cohort: few patients. many: patients whose rows, very many perhaps, are planted as those of one.
+        places: planted patients come last, first, and alone.
+    """
     prober = _Prober(
         subject, task, replace(plan, noise_multiplier=_NOISE, sampling_rate=1.0, steps_per_round=1, rounds=1)
     )
-    moves = [move for name, start in starts.items() for move in prober.moves(name, start, cohort, places)]
+    planted = [*planted_patients(cohort), *(_with_all_rows(people) for people in many)]
+    moves = [move for name, start in starts.items() for move in prober.moves(name, start, cohort, planted, places)]
     if not moves:
         why = "every gradient was refused as not finite"
         return Part.of("sensitivity", _TITLE, "nothing was released", why, [], {"moves": []}, why)
@@ -73,13 +85,15 @@ class _Prober:
     def __init__(self, subject: Subject, task: TabularTask, plan: PrivacyPlan) -> None:
         self._subject, self._task, self._plan = subject, task, plan
 
-    def moves(self, name: str, start: Arrays, cohort: Encoded, places: int) -> Iterator[Move]:
+    def moves(
+        self, name: str, start: Arrays, cohort: Encoded, patients: Sequence[tuple[str, Encoded]], places: int
+    ) -> Iterator[Move]:
         """Everybody out once; everybody planted in last, first and alone."""
         everybody, nobody = self._sum(start, cohort), self._sum(start, cohort.subset(np.empty(0, np.int64)))
         for number in range(cohort.count):
             rest = cohort.subset(np.delete(np.arange(cohort.count), number))
             yield from self._move("a patient of the hospital", name, everybody, self._sum(start, rest))
-        for who, planted in planted_patients(cohort):
+        for who, planted in patients:
             for people, others in self._places(cohort, planted)[:places]:
                 yield from self._move(who, name, self._sum(start, people), everybody if others else nobody)
 
@@ -130,8 +144,12 @@ def planted_patients(cohort: Encoded) -> list[tuple[str, Encoded]]:
         *planted,
         ("a patient with 200 rows of both outcomes", _patient([corner, -corner] * 100, [low, high] * 100)),
         ("a copy of another patient", cohort.subset(np.array([0]))),
-        ("a patient with all rows of the hospital", _patient(cohort.x, cohort.y)),
     ]
+
+
+def _with_all_rows(people: Encoded) -> tuple[str, Encoded]:
+    whose = "the hospital" if people.count > 1 else "one of the hospital"
+    return f"a patient with all {len(people.x):,} rows of {whose}", _patient(people.x, people.y)
 
 
 def _patient(x: ArrayLike, y: ArrayLike) -> Encoded:

@@ -52,14 +52,24 @@ class Subject:
 
 @dataclass
 class Watch:
-    """What was seen, step by step: the first input of every row that went in, and the mean gradient that came out.
+    """What was seen, step by step. Rows are looked at as they go in and not kept: a patient may have very many.
 
-    `before` is called before each step.
+    `steps` counts those that began; `before` is called before each, then `look` with the first input of every row that
+    went in. `released` holds the mean gradients that came out, (parameters,) each, or their coordinates `kept` alone;
+    `total` is the sum of them all, of every coordinate.
     """
 
-    rows: list[NDArray[np.float32]] = field(default_factory=list)
-    released: list[NDArray[np.float32]] = field(default_factory=list)  # each (parameters,)
     before: Callable[[], None] = lambda: None
+    look: Callable[[NDArray[np.float32]], None] = lambda marks: None
+    kept: NDArray[np.int64] | slice = field(default_factory=lambda: slice(None))
+    steps: int = 0
+    released: list[NDArray[np.float32]] = field(default_factory=list)
+    total: Floats | float = 0.0
+
+    def saw(self, gradient: NDArray[np.float32]) -> None:
+        """A step's mean gradient."""
+        self.total = self.total + gradient.astype(np.float64)
+        self.released.append(gradient[self.kept].copy())
 
 
 class _WatchedEngine:
@@ -73,9 +83,10 @@ class _WatchedEngine:
 
     def noisy_gradient(self, x: Tensor, y: Tensor, patients: Tensor, *, patients_in_batch: int) -> Tensor:
         self._watch.before()
-        self._watch.rows.append(x[:, 0].numpy().copy())
+        self._watch.steps += 1
+        self._watch.look(x[:, 0].numpy())
         gradient = self._engine.noisy_gradient(x, y, patients, patients_in_batch=patients_in_batch)
-        self._watch.released.append(gradient.detach().cpu().numpy().astype(np.float32))
+        self._watch.saw(gradient.detach().cpu().numpy().astype(np.float32))
         return gradient
 
     def close(self) -> None:

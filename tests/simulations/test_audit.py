@@ -242,7 +242,7 @@ def test_the_reference_gradient_of_a_patient_is_the_sum_over_their_rows() -> Non
     study = builders.study(model={"name": "mlp", "hidden": [4], "init": "random"})
     task, rows = task_of(study), builders.patients(12)
     several = joined(rows)
-    each, together = (patient_gradients(task, task.initial(0), people) for people in (rows, several))
+    each, together = (np.stack([*patient_gradients(task, task.initial(0), people)]) for people in (rows, several))
     sums = np.add.reduceat(each, several.starts[:-1], axis=0)
     np.testing.assert_allclose(together, sums, rtol=1e-10, atol=1e-12)
 

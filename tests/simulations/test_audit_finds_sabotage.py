@@ -1,5 +1,7 @@
 """Whatever is broken in what trains, the audit finds it, in the part where it belongs; and what is whole passes."""
 
+from dataclasses import replace
+
 import pytest
 
 from simulations.audit.run import PARTS
@@ -74,6 +76,13 @@ def test_whatever_the_optimizer_and_strategy_what_leaves_is_made_of_noisy_steps(
 def test_an_audit_of_full_batches_passes() -> None:
     full = {"epochs": 1, "batch_size": "full", "learning_rate": 0.5}
     audit = audited_study(study(3.0, local=full), Subject(), 0, BRIEF)
+    assert failed(audit) == set()
+
+
+@pytest.mark.parametrize("epsilon", [0.1, 1.0])
+def test_the_step_to_which_much_noise_is_rounded_is_no_move_of_a_patient(epsilon: float) -> None:
+    full = {"epochs": 1, "batch_size": "full", "learning_rate": 0.5}
+    audit = audited_study(study(epsilon, local=full), Subject(), 0, replace(WORK, starts=3), "sensitivity")
     assert failed(audit) == set()
 
 
