@@ -21,7 +21,7 @@ test: $(VENV)/.ready-test ## every check: format, lint, types, tests with doctes
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -n 2 --dist loadfile --durations=10
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder --durations=10
 
 setup: $(VENV)/.ready-test ## install what the lock file says into .venv, with what the checks need
 

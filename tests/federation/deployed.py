@@ -2,11 +2,8 @@
 
 import contextlib
 import math
-import os
 import signal
 import sqlite3
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
@@ -21,6 +18,7 @@ from client.site import Site, load_patients
 from configs.journal import read
 from configs.load import dump_yaml, load_study, read_yaml, study_from
 from configs.schema import Study
+from simulations import cli
 from simulations.federation import Federation
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -148,11 +146,8 @@ def model(federation: Federation, run: str) -> bytes:
 
 
 def simulated(study: Path, out: Path) -> bytes:
-    """The same study on the simulator, as a researcher runs it; the model's bytes."""
-    command = [sys.executable, "-m", "simulations.cli", "simulate", str(study), "--no-baselines", "--out", str(out)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
+    """The same study on the simulator; the model's bytes. Of what a process is to a run, test_engines.py knows."""
+    assert cli.main(["simulate", str(study), "--no-baselines", "--out", str(out)]) == 0
     return (out / "latest" / "model.safetensors").read_bytes()
 
 

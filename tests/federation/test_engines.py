@@ -7,24 +7,35 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from configs.journal import verify
 from configs.load import dump_yaml, read_yaml
+from simulations import cli
 
 ROOT = Path(__file__).resolve().parents[2]
 PRESET = ROOT / "configs" / "presets" / "heart_disease.yaml"
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+ROUNDS = 200  # of a study that is killed after 20: several seconds are left for the kill
 
 
-def archipel(*arguments: object, check: bool = True) -> subprocess.CompletedProcess[str]:
+def command(*arguments: object) -> list[str]:
     """The command as a user runs it."""
-    command = [sys.executable, "-m", "simulations.cli", *map(str, arguments)]
-    done = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
-    assert not check or done.returncode == 0, done.stdout + done.stderr
-    return done
+    return [sys.executable, "-m", "simulations.cli", *map(str, arguments)]
+
+
+def archipel(*arguments: object) -> None:
+    """The command in a process of its own."""
+    done = subprocess.run(command(*arguments), cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def archipel_here(*arguments: object) -> None:
+    """The command in this process, where runs before it have left what they leave."""
+    assert cli.main([*map(str, arguments)]) == 0
 
 
 def only_run(out: Path) -> Path:
@@ -32,8 +43,8 @@ def only_run(out: Path) -> Path:
     return run
 
 
-def simulate(out: Path, *options: object, study: Path = PRESET) -> Path:
-    archipel("simulate", study, "--no-baselines", "--out", out, *options)
+def simulate(out: Path, *options: object, study: Path = PRESET, run: Callable[..., None] = archipel) -> Path:
+    run("simulate", study, "--no-baselines", "--out", out, *options)
     return only_run(out)
 
 
@@ -58,12 +69,13 @@ def first(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return simulate(tmp_path_factory.mktemp("first"))
 
 
-def test_a_second_run_ends_with_the_same_bits(first: Path, tmp_path: Path) -> None:
-    assert model(simulate(tmp_path)) == model(first)
+@pytest.mark.parametrize("run", [archipel, archipel_here])
+def test_a_second_run_ends_with_the_same_bits(first: Path, tmp_path: Path, run: Callable[..., None]) -> None:
+    assert model(simulate(tmp_path, run=run)) == model(first)
 
 
 def test_another_seed_ends_with_other_bits(first: Path, tmp_path: Path) -> None:
-    assert model(simulate(tmp_path, "--seed", 1)) != model(first)
+    assert model(simulate(tmp_path, "--seed", 1, run=archipel_here)) != model(first)
 
 
 def test_worker_processes_end_with_the_same_bits(first: Path, tmp_path: Path) -> None:
@@ -85,31 +97,22 @@ def test_ray_and_this_process_agree_for_sampled_batches_and_an_adaptive_strategy
             "local": {"epochs": 1, "batch_size": 16, "learning_rate": 0.5, "momentum": 0.5},
         },
     )
-    runs = [simulate(tmp_path / engine, "--engine", engine, study=study) for engine in ("inprocess", "ray")]
-    assert model(runs[0]) == model(runs[1])
+    here = simulate(tmp_path / "inprocess", "--engine", "inprocess", study=study, run=archipel_here)
+    assert model(here) == model(simulate(tmp_path / "ray", "--engine", "ray", study=study))
 
 
 @pytest.mark.parametrize("strategy", ["fedavg", "fedavgm", "fedadam"])
 def test_killed_between_two_rounds_and_resumed_it_ends_with_the_same_bits(strategy: str, tmp_path: Path) -> None:
-    study = variant(tmp_path, training={"rounds": 400, "strategy": {"name": strategy}})
-    undisturbed = simulate(tmp_path / "undisturbed", study=study)
+    study = variant(tmp_path, training={"rounds": ROUNDS, "strategy": {"name": strategy}})
+    undisturbed = simulate(tmp_path / "undisturbed", study=study, run=archipel_here)
 
-    command = [
-        sys.executable,
-        "-m",
-        "simulations.cli",
-        "simulate",
-        study,
-        "--no-baselines",
-        "--out",
-        tmp_path / "killed",
-    ]
-    process = subprocess.Popen(list(map(str, command)), cwd=ROOT, env=ENVIRONMENT, stdout=subprocess.DEVNULL)
+    killed = command("simulate", study, "--no-baselines", "--out", tmp_path / "killed")
+    process = subprocess.Popen(killed, cwd=ROOT, env=ENVIRONMENT, stdout=subprocess.DEVNULL)
     rounds = kill_after(process, tmp_path / "killed", rounds=20)
-    assert 20 <= rounds < 400, "the kill came too late to prove anything"
+    assert 20 <= rounds < ROUNDS, "the kill came too late to prove anything"
 
     run = only_run(tmp_path / "killed")
-    archipel("simulate", "--resume", run, "--no-baselines")
+    archipel_here("simulate", "--resume", run, "--no-baselines")
     assert model(run) == model(undisturbed)
     metrics = [json.loads((r / "metrics.json").read_text()) for r in (run, undisturbed)]
     assert metrics[0]["outcome"] == "COMPLETE"
@@ -143,7 +146,7 @@ def test_a_run_leaves_what_is_promised(first: Path) -> None:
 def test_a_finished_run_resumed_does_not_train_again(first: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(first, copy)
-    archipel("simulate", "--resume", copy, "--no-baselines")
+    archipel_here("simulate", "--resume", copy, "--no-baselines")
     assert model(copy) == model(first)
     sites = [json.loads((run / "metrics.json").read_text())["sites"] for run in (copy, first)]
     assert [s["epsilon"] for s in sites[0]] == [s["epsilon"] for s in sites[1]]

@@ -9,29 +9,58 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
 from configs.load import dump_yaml, read_yaml
+from simulations import cli
 
 ROOT = Path(__file__).resolve().parents[2]
 PRESET = ROOT / "configs" / "presets" / "heart_disease.yaml"
 MARKER = "Durand-1937"
 
 
-def archipel(
-    *arguments: object, before: Callable[[], None] | None = None, python: tuple[str, ...] = ()
-) -> subprocess.CompletedProcess[str]:
+class Done(NamedTuple):
+    """What a command left to its user."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+Command = Callable[..., Done]
+
+
+def in_a_process(*arguments: object, before: Callable[[], None] | None = None, python: tuple[str, ...] = ()) -> Done:
+    """A command in a process of its own, for what only a process has: its memory, its limits, what it imports."""
     command = [sys.executable, *python, "-m", "simulations.cli", *map(str, arguments)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
-    return subprocess.run(
+    done = subprocess.run(
         command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120, preexec_fn=before, check=False
     )
+    return Done(done.returncode, done.stdout, done.stderr)
 
 
-def refused(*arguments: object, before: Callable[[], None] | None = None) -> str:
+@pytest.fixture
+def archipel(capsys: pytest.CaptureFixture[str]) -> Command:
+    """A command in this process, which has imported what takes most of a short command's time."""
+
+    def run(*arguments: object) -> Done:
+        capsys.readouterr()
+        return Done(cli.main([*map(str, arguments)]), *capsys.readouterr())
+
+    return run
+
+
+@pytest.fixture
+def refused(archipel: Command) -> Callable[..., str]:
+    """What a command tells that refuses."""
+    return lambda *arguments: told(archipel(*arguments))
+
+
+def told(done: Done) -> str:
     """What is told when a command refuses, after checking how it is told."""
-    done = archipel(*arguments, before=before)
     assert done.returncode == 2, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
     assert MARKER not in done.stdout + done.stderr
@@ -55,15 +84,15 @@ def study(tmp_path: Path) -> Path:
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run, not to be changed."""
     out = tmp_path_factory.mktemp("runs")
-    assert archipel("simulate", PRESET, "--no-baselines", "--out", out).returncode == 0
+    assert cli.main(["simulate", str(PRESET), "--no-baselines", "--out", str(out)]) == 0
     return (out / "latest").resolve()
 
 
 def test_a_study_that_does_not_exist_is_told() -> None:
-    assert "cannot be read: No such file" in refused("simulate", "nowhere.yaml")
+    assert "cannot be read: No such file" in told(in_a_process("simulate", "nowhere.yaml"))
 
 
-def test_a_mistyped_study_is_told_by_every_command(study: Path) -> None:
+def test_a_mistyped_study_is_told_by_every_command(study: Path, refused: Callable[..., str]) -> None:
     study.write_text(study.read_text().replace("epsilon:", "epsilom:"))
     for command in ("simulate", "plan"):
         assert "privacy.epsilom: unknown key; did you mean 'epsilon'?" in refused(command, study)
@@ -85,15 +114,19 @@ HOPELESS: dict[str, tuple[str, str, str]] = {  # what is written, what in its pl
 }
 
 
-@pytest.mark.parametrize(("written", "instead", "told"), HOPELESS.values(), ids=HOPELESS)
-def test_a_guarantee_that_cannot_be_is_told_by_its_place(study: Path, written: str, instead: str, told: str) -> None:
+@pytest.mark.parametrize(("written", "instead", "said"), HOPELESS.values(), ids=HOPELESS)
+def test_a_guarantee_that_cannot_be_is_told_by_its_place(
+    study: Path, refused: Callable[..., str], written: str, instead: str, said: str
+) -> None:
     text = study.read_text()
     assert written in text
     study.write_text(text.replace(written, instead))
-    assert told in refused("plan", study)
+    assert said in refused("plan", study)
 
 
-def test_spoilt_data_are_told_for_every_hospital_and_no_run_begins(study: Path, tmp_path: Path) -> None:
+def test_spoilt_data_are_told_for_every_hospital_and_no_run_begins(
+    study: Path, tmp_path: Path, refused: Callable[..., str]
+) -> None:
     for site in ("cleveland", "hungary"):
         path = tmp_path / f"{site}.csv"
         path.write_text(path.read_text().replace(",asymptomatic,", f",{MARKER},"))
@@ -103,7 +136,9 @@ def test_spoilt_data_are_told_for_every_hospital_and_no_run_begins(study: Path, 
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_batch_larger_than_a_hospital_is_told_before_any_run(study: Path, tmp_path: Path) -> None:
+def test_a_batch_larger_than_a_hospital_is_told_before_any_run(
+    study: Path, tmp_path: Path, refused: Callable[..., str]
+) -> None:
     text = study.read_text().replace("batch_size: full", "batch_size: 32")
     study.write_text(
         text[: text.index("cohort:")] + text[text.index("scaling:") if "scaling:" in text else text.index("model:") :]
@@ -119,13 +154,13 @@ def test_a_batch_larger_than_a_hospital_is_told_before_any_run(study: Path, tmp_
 def test_the_smallest_and_the_largest_epsilon_are_planned_in_bounded_memory(study: Path, epsilon: str) -> None:
     text = study.read_text().replace("epsilon: 3.0", f"epsilon: {epsilon}")
     study.write_text(text.replace("batch_size: full", "batch_size: 16"))
-    done = archipel("plan", study)
+    done = in_a_process("plan", study)
     assert done.returncode == 0, done.stderr
     assert f"guarantee: epsilon {epsilon} at delta 1e-05" in done.stdout
     assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss < 2_000_000  # kB, of the largest child so far
 
 
-def test_a_patient_with_ten_thousand_rows_is_one_patient(study: Path, tmp_path: Path) -> None:
+def test_a_patient_with_ten_thousand_rows_is_one_patient(study: Path, tmp_path: Path, archipel: Command) -> None:
     study.write_text(study.read_text().replace("patient_id: null", "patient_id: pid"))
     for path in tmp_path.glob("*.csv"):
         head, *rows = path.read_text().splitlines()
@@ -145,7 +180,7 @@ def test_of_gradients_that_are_not_finite_nothing_is_released_and_what_was_reser
 ) -> None:
     text = study.read_text().replace("  local:\n", "  local:\n    steps: 30\n    weight_decay: 10.0\n")
     study.write_text(text.replace("    epochs: 1\n", "").replace("learning_rate: 2.0", "learning_rate: 1000.0"))
-    done = archipel("simulate", study, "--no-baselines", "--out", tmp_path / "runs")
+    done = in_a_process("simulate", study, "--no-baselines", "--out", tmp_path / "runs")
     assert done.returncode == 1, done.stderr
     assert "a patient's that is not finite, nothing is sent; lower the study's learning_rate" in done.stderr
     (round_,) = json.loads((tmp_path / "runs/latest/metrics.json").read_text())["rounds"]
@@ -158,13 +193,13 @@ def test_of_gradients_that_are_not_finite_nothing_is_released_and_what_was_reser
         ]
 
 
-def test_a_folder_that_is_no_run_is_told(tmp_path: Path) -> None:
+def test_a_folder_that_is_no_run_is_told(tmp_path: Path, refused: Callable[..., str]) -> None:
     assert "expected a run's folder with study.yaml" in refused("simulate", "--resume", tmp_path)
     for command in ("report", "compare"):
         assert "metrics.json" in refused(command, tmp_path)
 
 
-def test_a_seed_cannot_be_given_to_a_resumed_run(run: Path) -> None:
+def test_a_seed_cannot_be_given_to_a_resumed_run(run: Path, refused: Callable[..., str]) -> None:
     assert "--seed: expected none with --resume" in refused("simulate", "--resume", run, "--seed", 1)
 
 
@@ -198,7 +233,7 @@ def rewrite(path: Path, **changes: object) -> None:
 
 @pytest.mark.parametrize("spoil", SPOILT.values(), ids=SPOILT.keys())
 def test_an_unreadable_checkpoint_is_told_and_the_run_is_left_as_it_was(
-    spoil: Callable[[Path], object], run: Path, tmp_path: Path
+    spoil: Callable[[Path], object], run: Path, tmp_path: Path, refused: Callable[..., str]
 ) -> None:
     copy = tmp_path / "run"
     shutil.copytree(run, copy)
@@ -208,7 +243,7 @@ def test_an_unreadable_checkpoint_is_told_and_the_run_is_left_as_it_was(
     assert (copy / "metrics.json").read_bytes() == metrics
 
 
-def test_a_changed_journal_is_told(run: Path, tmp_path: Path) -> None:
+def test_a_changed_journal_is_told(run: Path, tmp_path: Path, refused: Callable[..., str]) -> None:
     copy = tmp_path / "run"
     shutil.copytree(run, copy)
     journal = copy / "journal.jsonl"
@@ -221,8 +256,8 @@ def small_disk() -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (6_000, 6_000))
 
 
-def test_a_full_disk_leaves_every_file_whole_or_absent_and_the_run_can_go_on(tmp_path: Path) -> None:
-    text = refused("simulate", PRESET, "--no-baselines", "--out", tmp_path, before=small_disk)
+def test_a_full_disk_leaves_every_file_whole_or_absent_and_the_run_can_go_on(tmp_path: Path, archipel: Command) -> None:
+    text = told(in_a_process("simulate", PRESET, "--no-baselines", "--out", tmp_path, before=small_disk))
     assert "File too large" in text or "ledger" in text
     (run,) = [path for path in tmp_path.iterdir() if not path.is_symlink()]
     assert not list(run.rglob("*.part"))
@@ -231,14 +266,14 @@ def test_a_full_disk_leaves_every_file_whole_or_absent_and_the_run_can_go_on(tmp
     assert json.loads((run / "metrics.json").read_text())["outcome"] == "COMPLETE"
 
 
-def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path, refused: Callable[..., str]) -> None:
     (tmp_path / "file").write_text("")
     assert "Not a directory" in refused("simulate", PRESET, "--out", tmp_path / "file" / "runs")
 
 
 @pytest.mark.parametrize("command", ["", "simulate", "plan", "compare", "report"])
 def test_help_answers_without_importing_anything_heavy(command: str) -> None:
-    done = archipel(*command.split(), "--help", python=("-X", "importtime"))
+    done = in_a_process(*command.split(), "--help", python=("-X", "importtime"))
     assert done.returncode == 0
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert not imported & {"torch", "numpy", "flwr", "rich", "opacus", "yaml"}
