@@ -20,11 +20,13 @@ settings.load_profile("archipel")
 
 LONGEST = (  # the first ones wait for networks and processes, and others compute meanwhile
     "federation/test_faults.py",
+    "federation/test_cut_off.py",
     "federation/test_deployed.py",
     "simulations/test_audit_finds_sabotage.py",
     "federation/test_engines.py",
     "server/test_gateway.py",
     "strategies/privacy/test_accounting.py",
+    "federation/test_rehearsal.py",
     "federation/test_stock_flower.py",
     "client/test_doctor.py",
     "simulations/test_benchmark_heart.py",

@@ -222,3 +222,13 @@ def superlink_pid(federation: Federation) -> int:
 
 def kill(federation: Federation, name: str) -> None:
     federation.end(name, signal.SIGKILL)
+
+
+def assert_keys_are_in_no_other_file(federation: Federation) -> None:
+    """Of everybody's private keys, each is in its own file alone."""
+    keys = [path for path in federation.folder.rglob("*.key") if path.is_file()]
+    assert len(keys) == 3 + 2 * len(SITES)
+    written = {p: p.read_bytes() for p in federation.folder.rglob("*") if p.is_file()}
+    for key in keys:
+        secret = key.read_bytes().splitlines()[1]
+        assert [path for path, data in written.items() if secret in data] == [key]

@@ -1,26 +1,22 @@
-"""What goes wrong in a week: processes killed, the network cut, clocks wrong, disks full; with real processes."""
+"""What goes wrong inside: processes killed, disks full, nobody there; with real processes."""
 
 import contextlib
-import datetime
 import os
-import re
 import shutil
 import signal
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from configs.load import dump_yaml, load_study
-from configs.papers import Request, from_json
-from server import pki
+from configs.errors import JournalError
+from configs.load import load_study
 from simulations.federation import Federation
 from tests.federation.deployed import (
-    DATA,
     SITES,
-    finished,
+    assert_keys_are_in_no_other_file,
     health,
     hospitals,
     kill,
@@ -29,7 +25,6 @@ from tests.federation.deployed import (
     reserved,
     run_journal,
     simulated,
-    site_document,
     slow_plain,
     slow_private,
     superlink_pid,
@@ -38,31 +33,13 @@ from tests.federation.deployed import (
     worker_pid,
     write_study,
 )
-from tests.proxy import Proxy
 
-STUDIES = ("node-killed", "worker-killed", "coordinator-killed", "superlink-killed", "cut-short", "cut-long", "full")
-STUDIES += ("clock", "twins", "marked", "node-lost", "expired")
-MARKER, SURNAME = "7.77777", "Zzyzxdupont"  # what a test plants in patients' rows
+STUDIES = ("node-killed", "worker-killed", "coordinator-killed", "superlink-killed", "full", "node-lost")
 
 
 @pytest.fixture(scope="module")
-def proxy() -> Iterator[Proxy]:
-    """The proxy of one hospital, the way of its node to the coordinator."""
-    with Proxy("node:secret-of-the-proxy") as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def federation(tmp_path_factory: pytest.TempPathFactory, proxy: Proxy) -> Iterator[Federation]:
-    folder = tmp_path_factory.mktemp("fed")
-    with hospitals(folder, STUDIES, start=False) as running:
-        behind = {
-            "HTTPS_PROXY": f"http://node:secret-of-the-proxy@127.0.0.1:{proxy.port}",
-            "NO_PROXY": "",
-            "no_proxy": "",
-        }
-        for site in SITES:
-            running.start_site(site, **(behind if site == "long_beach_va" else {}))
+def federation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]:
+    with hospitals(tmp_path_factory.mktemp("fed"), STUDIES) as running:
         yield running
 
 
@@ -141,96 +118,6 @@ def test_a_killed_superlink_is_started_again_and_the_run_goes_on(federation: Fed
     assert model(federation, run) == simulated(path, tmp_path / "runs")
 
 
-@pytest.mark.parametrize(("study", "seconds"), [("cut-short", 30), ("cut-long", 50)])
-def test_a_hospital_whose_network_is_cut_sends_what_it_trained_when_it_is_back(
-    federation: Federation, proxy: Proxy, tmp_path: Path, study: str, seconds: int
-) -> None:
-    """Thirty seconds, and longer than it takes until the SuperLink gives the node up."""
-    path = write_study(tmp_path, study, private=True, rounds=2, local=slow_private(), timeout_s=300)
-    run = federation.submit(path)
-    trains(federation, "long_beach_va", path)
-    proxy.cut.set()
-    time.sleep(seconds)
-    proxy.cut.clear()
-    federation.await_state(run, "COMPLETE")
-    rounds = records(run_journal(federation, run), "round")
-    assert all(sorted(r["contributed"]) == sorted(SITES) for r in rounds)
-    assert reserved(federation, "long_beach_va", load_study(path)) == [(1, "committed"), (2, "committed")]
-
-
-def test_the_secret_of_the_proxy_is_in_no_file(federation: Federation, proxy: Proxy) -> None:
-    assert proxy.asked
-    written = [p for p in federation.folder.rglob("*") if p.is_file() and p.suffix != ".sock"]
-    assert not [p for p in written if b"secret-of-the-proxy" in p.read_bytes()]
-
-
-def test_no_private_key_is_in_any_file_but_its_own(federation: Federation) -> None:
-    keys = [path for path in federation.folder.rglob("*.key") if path.is_file()]
-    assert len(keys) == 3 + 2 * len(SITES)
-    written = {p: p.read_bytes() for p in federation.folder.rglob("*") if p.is_file()}
-    for key in keys:
-        secret = key.read_bytes().splitlines()[1]
-        assert [path for path, data in written.items() if secret in data] == [key]
-
-
-def test_two_nodes_of_one_identity_are_told_apart(federation: Federation, tmp_path: Path) -> None:
-    twin = federation.folder / "twin"
-    shutil.copytree(federation.site_folder("cleveland"), twin)
-    federation._start("twin", "client.cli", twin)
-    until(lambda: "another node is connected as this hospital" in federation.log("twin"), "the twin to be refused")
-    path = write_study(tmp_path, "twins", rounds=1)
-    run = finished(federation, path)
-    assert sorted(records(run_journal(federation, run), "round")[0]["contributed"]) == sorted(SITES)
-    assert not [r for r in records(twin / "journal.jsonl", "sent") if r["study"] == load_study(path).sha256]
-    federation.end("twin")
-
-
-def test_a_second_node_in_the_same_folder_does_not_start(federation: Federation) -> None:
-    with pytest.raises(Exception, match="another node runs in this folder"):
-        federation.hospital("cleveland", "start")
-
-
-def test_a_clock_ten_minutes_off_is_corrected_and_said(federation: Federation, tmp_path: Path) -> None:
-    late = tmp_path / "late"
-    late.mkdir()
-    for offset, said in ((600, r"clock is (59|60)\d s off"), (-600, r"clock is -(59|60)\d s off")):
-        patch = f"import time\n_true = time.time\ntime.time = lambda: _true() + {offset}\n"
-        (late / "sitecustomize.py").write_text(patch)
-        federation.end("hungary")
-        federation.start_site("hungary", PYTHONPATH=str(late))
-        until(lambda: re.search(said, federation.log("hungary")), "the node to say so")  # noqa: B023
-    run = finished(federation, write_study(tmp_path, "clock", rounds=1))
-    assert "hungary" in records(run_journal(federation, run), "round")[0]["contributed"]
-    federation.end("hungary")
-    federation.start_site("hungary")
-
-
-def test_a_hospital_whose_certificate_expired_yesterday_is_told_so_and_is_back_with_a_new_one(
-    federation: Federation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    site = federation.site_folder("hungary")
-    request = from_json(Request, (site / "request.json").read_bytes(), "request")
-    with monkeypatch.context() as patch:
-        patch.setattr(pki, "_BACKDATED", datetime.timedelta(days=3))
-        patch.setattr(pki, "SITE_DAYS", -1)
-        expired, _ = pki.Pki(federation.coordinator / "pki").sign(request, "request", None)
-    (site / "keys" / "site.crt").write_text(expired)
-    federation.end("hungary")
-    before = len(federation.log("hungary"))
-    federation.start_site("hungary")
-    until(lambda: "see: archipel-site check" in federation.log("hungary")[before:], "the node to be refused")
-    with pytest.raises(Exception, match="WRONG    certificate: expired on"):
-        federation.hospital("hungary", "check")
-    run = federation.submit(write_study(tmp_path, "expired", rounds=1))
-    until(lambda: "hungary              not connected" in federation.consortium("status"), "status to say so")
-    federation.consortium("admit", str(site / "request.json"))
-    federation.hospital("hungary", "join", str(federation.coordinator / "welcome" / "hungary.json"))
-    federation.end("hungary")
-    federation.start_site("hungary")
-    federation.await_state(run, "COMPLETE")
-    assert "hungary" in records(run_journal(federation, run), "round")[0]["contributed"]
-
-
 @contextlib.contextmanager
 def small_disk(federation: Federation, site: str, size: str = "800k") -> Iterator[Path]:
     """A hospital's whole folder on a disk of its own, its node started anew there and, at the end, back."""
@@ -249,12 +136,13 @@ def small_disk(federation: Federation, site: str, size: str = "800k") -> Iterato
         federation.end(site)
         shutil.copytree(folder, kept, dirs_exist_ok=True)
     finally:
+        if site in federation.processes:
+            federation.end(site)
         if mounted:
             subprocess.run(["umount", "-l", str(folder)], check=True)
         folder.rmdir()
         kept.rename(folder)
-        if site not in federation.processes:
-            federation.start_site(site)
+        federation.start_site(site)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk takes root")
@@ -270,44 +158,31 @@ def test_nothing_leaves_a_hospital_whose_disk_is_full_and_it_goes_on_when_there_
         until(lambda: "it cannot be kept" in federation.log("cleveland"), "the node not to send what it trained")
         until(lambda: len(records(run_journal(federation, run), "round")) > 1, "a second round without it")
         digest = load_study(path).sha256
-        assert not [r for r in records(journal, "sent") if r["study"] == digest and r["round"]]
+        assert not [r for r in _between_two_tries(journal, "sent") if r["study"] == digest and r["round"]]
         (folder / "filling").unlink()
         federation.await_state(run, "COMPLETE")
         first, second, third = records(run_journal(federation, run), "round")
         assert (list(first["missing"]), list(second["missing"])) == (["cleveland"], ["cleveland"])
         assert "cleveland" in third["contributed"]
-        assert "none changed" in federation.hospital("cleveland", "journal", "verify")
+    # What left in other tests lies on the hospital's own disk.
+    assert "none changed" in federation.hospital("cleveland", "journal", "verify")
 
 
-def test_no_value_of_a_patient_is_written_or_sent(federation: Federation, tmp_path: Path) -> None:
-    """A planted value breaks one training, planted names sit beside another: none is in a log, journal or message."""
-    lines = [f"{line},{'surname' if n == 0 else SURNAME}" for n, line in enumerate(_rows("cleveland"))]
-    row = lines[7].split(",")
-    row[lines[0].split(",").index("age")] = MARKER + "x"
-    marked = tmp_path / "marked.csv"
-    site = federation.site_folder("cleveland") / "site.yaml"
-    text = site.read_text()
-    document = site_document("cleveland", federation.address, STUDIES, require_approval=False)
-    document["datasets"]["marked"]["path"] = str(marked)
-    site.write_text(dump_yaml(document))
-    federation.end("cleveland")
-    federation.start_site("cleveland")
-    study = write_study(tmp_path, "marked", rounds=1, quorum=3)
-    for rows, state in (([*lines[:7], ",".join(row), *lines[8:]], "INCOMPLETE"), (lines, "COMPLETE")):
-        marked.write_text("\n".join(rows) + "\n")
-        run = federation.submit(study)
-        federation.await_state(run, state)
-        refused = "the hospital's data do not fit the study" in run_journal(federation, run).read_text()
-        assert refused == (state == "INCOMPLETE")
-        assert "age" in federation.log("cleveland")
-        written = {p: p.read_bytes() for p in federation.folder.rglob("*") if p.is_file()}
-        assert not [p for p, data in written.items() if MARKER.encode() in data or SURNAME.encode() in data]
-    assert [p for p in written if p.suffix == ".frame"]  # what was sent is among them, byte for byte
-    site.write_text(text)
+def _between_two_tries(journal: Path, kind: str) -> list[dict[str, Any]]:
+    """Records of a journal on a full disk: a record that does not fit is cut off again, and may be seen half-way."""
+
+    def whole() -> list[list[dict[str, Any]]]:
+        try:
+            return [records(journal, kind)]
+        except JournalError:
+            return []
+
+    found: list[list[dict[str, Any]]] = until(whole, "a journal of whole records")
+    return found[0]
 
 
-def _rows(site: str) -> list[str]:
-    return (DATA / f"{site}.csv").read_text().splitlines()
+def test_no_private_key_is_in_any_file_but_its_own(federation: Federation) -> None:
+    assert_keys_are_in_no_other_file(federation)
 
 
 def test_a_hospital_that_never_comes_is_not_waited_for_without_end(tmp_path: Path) -> None:

@@ -3,7 +3,9 @@
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -17,15 +19,22 @@ from tests.proxy import OpeningProxy
 STUDY = ROOT / "configs" / "presets" / "rehearsal.yaml"
 
 
-def test_one_command_runs_a_study_between_processes_and_leaves_nothing_behind(tmp_path: Path) -> None:
-    environment = {**os.environ, "TMPDIR": str(tmp_path), "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+@pytest.fixture
+def short() -> Iterator[Path]:
+    """A folder of a short path: those of tests at once are too long for the sockets in a folder of the command's."""
+    with TemporaryDirectory(prefix="one-") as folder:
+        yield Path(folder)
+
+
+def test_one_command_runs_a_study_between_processes_and_leaves_nothing_behind(short: Path) -> None:
+    environment = {**os.environ, "TMPDIR": str(short), "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
     command = [sys.executable, "-m", "simulations.federation", str(STUDY)]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     for said in ("Rehearse a federated study", "round 5/5", "COMPLETE", "none changed", "AUROC"):
         assert said in done.stdout
-    assert list(tmp_path.iterdir()) == []
-    assert _processes_with(str(tmp_path)) == []
+    assert list(short.iterdir()) == []
+    assert _processes_with(str(short)) == []
 
 
 def _processes_with(text: str) -> list[bytes]:
