@@ -146,7 +146,7 @@ class CoordinatorConfig:
     @property
     def sockets(self) -> Path:
         """Sockets that only their owner can open: in the folder, or, where its path is too long for a socket's, under
-        the user's runtime directory (XDG_RUNTIME_DIR, else the directory of temporary files).
+        the user's runtime directory (XDG_RUNTIME_DIR, else the directory of temporary files, else /tmp).
 
         >>> CoordinatorConfig(Path("/srv/" + "x" * 120), "", ()).sockets.name
         'archipel-f6846510cbe74a12'
@@ -155,7 +155,9 @@ class CoordinatorConfig:
         if len(os.fsencode(inside)) <= MAX_SOCKETS_PATH:
             return inside
         name = f"archipel-{hashlib.sha256(os.fsencode(self.folder)).hexdigest()[:16]}"
-        return Path(os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir()) / name
+        wanted = Path(os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir()) / name
+        shared = Path("/tmp") / name  # noqa: S108 - a folder that is not this user's alone is refused
+        return wanted if len(os.fsencode(wanted)) <= MAX_SOCKETS_PATH else shared
 
 
 def load_site(folder: Path) -> SiteConfig:

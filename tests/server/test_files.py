@@ -17,6 +17,11 @@ def test_a_socket_fits_its_path_wherever_the_folder_lies(tmp_path: Path, monkeyp
     assert len(bytes(far.sockets / "superlink.sock")) <= 107
 
 
+def test_a_socket_fits_its_path_where_the_runtime_directory_is_far_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", "/run/" + "x" * 100)
+    assert CoordinatorConfig(Path("/srv") / ("x" * 120), "", ()).sockets.parent == Path("/tmp")
+
+
 def test_two_folders_never_share_their_sockets() -> None:
     folders = [Path("/srv") / ("x" * 120) / name for name in ("a", "b")]
     assert len({CoordinatorConfig(folder, "", ()).sockets for folder in folders}) == 2
