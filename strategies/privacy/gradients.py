@@ -114,7 +114,7 @@ class NoisySum(ABC):
         if not len(x):
             return self._sum_over_nobody(x, y)
         if x.shape[0] <= self._rows_at_once:
-            self._sum_into_gradient(x, y, Groups.of(patients, count))
+            self._sum_into_gradient(x, y, Groups.of(patients, count, x.device))
         else:
             self._sum_in_portions(x, y, patients, count)
         if not math.isfinite(np.add.reduce(self._on_host())):
@@ -129,7 +129,7 @@ class NoisySum(ABC):
         """Zeros, after the work of a usual batch on made-up rows: how long it took does not tell that it was empty."""
         rows = max(1, min(round(self._plan.expected_patients), self._rows_at_once))
         x, y = (like.new_zeros((rows, *like.shape[1:])) for like in (x, y))
-        self._sum_into_gradient(x, y, Groups.of(positions(rows), rows))
+        self._sum_into_gradient(x, y, Groups.of(positions(rows), rows, x.device))
         return self._model.gradient.zero_()
 
     def _on_host(self) -> NDArray[np.float32]:
@@ -140,7 +140,7 @@ class NoisySum(ABC):
         gradient, total = self._model.gradient, torch.zeros_like(self._model.gradient)
         for rows, members in _portions(patients, count, self._rows_at_once):
             if len(rows) <= self._rows_at_once:
-                self._sum_into_gradient(x[rows], y[rows], Groups.of(members, int(members[-1]) + 1))
+                self._sum_into_gradient(x[rows], y[rows], Groups.of(members, int(members[-1]) + 1, x.device))
                 total += gradient
             else:
                 own = torch.zeros_like(gradient)

@@ -52,11 +52,11 @@ class Groups:
     one_row_each: bool
 
     @classmethod
-    def of(cls, patients: Tensor, count: int) -> "Groups":
-        """From what an engine is given."""
+    def of(cls, patients: Tensor, count: int, device: torch.device | None = None) -> "Groups":
+        """From what an engine is given; `device` is where the rows are, if not where `patients` is."""
         if patients is positions(count):
-            return _one_row_each(count)
-        return cls(patients, count, _counts_up(patients, count))
+            return _one_row_each(count, device)
+        return cls(patients.to(device), count, _counts_up(patients, count))
 
     def sum(self, rows: Tensor) -> Tensor:
         """(rows, ...) -> (count, ...): each patient's rows added up."""
@@ -91,8 +91,8 @@ class Groups:
 
 
 @lru_cache(maxsize=1024)
-def _one_row_each(count: int) -> Groups:
-    return Groups(positions(count), count, one_row_each=True)
+def _one_row_each(count: int, device: torch.device | None) -> Groups:
+    return Groups(positions(count).to(device), count, one_row_each=True)
 
 
 @dataclass(frozen=True)
