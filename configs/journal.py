@@ -22,8 +22,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from io import FileIO
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from configs.errors import JournalError
 from configs.schema import canonical_json
@@ -74,7 +75,7 @@ class Journal:
             self._catch_up(file)
             return self._write(file, kind, facts)
 
-    def _write(self, file: BinaryIO, kind: str, facts: dict[str, Any]) -> str:
+    def _write(self, file: FileIO, kind: str, facts: dict[str, Any]) -> str:
         body = {
             "sequence": self._sequence + 1,
             "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
@@ -86,8 +87,7 @@ class Journal:
         signature = {"signature": self._sign(bytes.fromhex(digest))} if self._sign else {}
         line = canonical_json({**body, "hash": digest, **signature}).encode("ascii") + b"\n"
         try:
-            file.write(line)
-            file.flush()
+            _write_whole(file, line)
             if self._durable:
                 os.fsync(file.fileno())
         except OSError:
@@ -97,12 +97,13 @@ class Journal:
         return digest
 
     @contextmanager
-    def _locked(self) -> Iterator[BinaryIO]:
-        with self.path.open("ab") as file:
+    def _locked(self) -> Iterator[FileIO]:
+        # Unbuffered: on a full disk a buffer would be written again when the file is closed, behind what was cut off.
+        with self.path.open("ab", buffering=0) as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield file
 
-    def _catch_up(self, file: BinaryIO) -> None:
+    def _catch_up(self, file: FileIO) -> None:
         """Read what others wrote since, and drop a torn tail."""
         size = file.seek(0, os.SEEK_END)
         if size == self._size:
@@ -113,6 +114,12 @@ class Journal:
         self._size = size - torn
         if torn:
             self._write(file, "recovered", {"torn_bytes": torn})
+
+
+def _write_whole(file: FileIO, content: bytes) -> None:
+    done = 0
+    while done < len(content):
+        done += file.write(content[done:]) or 0
 
 
 def read(

@@ -5,13 +5,18 @@ would keep one worker busy when all others are done.
 """
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 # Bare `pytest` puts tests/ on the path alone, where tests/strategies would hide strategies/.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+if TYPE_CHECKING:
+    from tests.postgresql import PostgreSql
 
 settings.register_profile(
     "archipel", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow], max_examples=50
@@ -36,6 +41,15 @@ LONGEST = (  # the first ones wait for networks and processes, and others comput
     "simulations/test_audit.py",
     "simulations/test_audit_many_rows.py",
 )
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator["PostgreSql"]:
+    """One data base for all tests of connectors."""
+    from tests.postgresql import running
+
+    with running() as found:
+        yield found
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
