@@ -31,9 +31,7 @@ from configs.errors import PrivacyError
 _MOVE = 48  # one number of a built gradient, written and read, costs about as much as so many multiplied and added
 _KEPT = 1 << 25  # numbers of built gradients that a layer may keep between norm and sum: 128 MB
 _BUILT = 1 << 23  # numbers of gradients that are built at once where they are not kept: 32 MB
-_FEW_PATCHES = (
-    256  # of a batch: up to here their product with what came back is quicker than the convolution's own code
-)
+_FEW_PATCHES = 256  # of a batch, up to which a plain product is quicker than the convolution's own code
 _CANCELLATION = 32.0  # squared norms of the terms over that of their sum, beyond which single precision is not trusted
 
 

@@ -36,9 +36,9 @@ from numpy.typing import NDArray
 from configs.errors import PrivacyError
 from strategies.privacy.cipher import CipherStream
 
-_PAIRS, _SUMS = 8, 13  # sums that share the Gaussians of so many Box-Muller pairs
+_PAIRS = 8  # Box-Muller pairs whose Gaussians the sums share
 _GUESSED = 3  # uniform numbers that all of these sums leave open: as many as Opacus's secure mode
-assert 2 * _PAIRS - _SUMS == _GUESSED
+_SUMS = 2 * _PAIRS - _GUESSED
 _LEAST, _MOST = 2**6, 2**10  # columns of the first lot and of later ones: worth the calls, and still in the cache
 _MOST_HALVES = 2**15  # half words drawn for the samples of several steps
 _WORD, _HALF_WORD = 2**64, 2**32
@@ -143,7 +143,7 @@ class _Samples:
 def _signs() -> NDArray[np.float64]:
     """How the pairs' cosine halves, and then their sine halves, enter the sums: (sums, 2 * pairs), of 1 and -1."""
     matrix = np.ones((1, 1))
-    while len(matrix) < 2 * _PAIRS:  # Sylvester 1867
+    while len(matrix) < 2 * _PAIRS:  # Sylvester 1867; scipy.linalg.hadamard, but SciPy is loaded where accounting asks
         matrix = np.block([[matrix, matrix], [matrix, -matrix]])
     return matrix[_GUESSED:]
 
