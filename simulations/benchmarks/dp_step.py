@@ -1,6 +1,6 @@
 """The cost of a private step: ours over the plain PyTorch step, and ours over Opacus's. Less is better.
 
-    python -m simulations.benchmarks.dp_step [--quick] [--cases mlp cnn]
+    python -m simulations.benchmarks.dp_step [--quick] [--cases mlp cnn] [--device cuda]
 
 One JSON line a row: `ratio_plain` is our time over that of the same model's step without privacy, `ratio_opacus` our
 time over that of Opacus with its default hooks (0.1: ten times faster). Cases are steps on one batch; those that end in
@@ -12,6 +12,10 @@ which is not timed, does the work.
 All sides run in one process with one thread, in turn (A B C A B C), timed by the processor time of that process. A
 figure is the median of the turns' ratios: the two of a ratio are taken in the same tenth of a second, so that a second
 busy process, which slows a shared core or cache, slows both.
+
+With `--device cuda` the steps are a GPU's, each turn timed by the clock until the GPU is done. The plain step and
+Opacus's have PyTorch's own settings (convolutions in TF32); ours has all digits of float32, its noise the processor's.
+The epochs are left out: a hospital's node trains on the processor.
 """
 
 import argparse
@@ -45,6 +49,7 @@ CLIP = NOISE = 1.0
 BATCHES = {"logistic": (32, 2048), "mlp": (32, 256, 2048), "cnn": (32,), "resnet18": (32,), "transformer": (32,)}
 END_TO_END = {"logistic_end_to_end": 32, "mlp_end_to_end": 32}
 Run = Callable[[], object]
+Clock = Callable[[], float]
 
 
 @dataclass(frozen=True)
@@ -61,22 +66,35 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="two repeats, to see that it runs")
     parser.add_argument("--cases", nargs="+", default=[*BATCHES, *END_TO_END], choices=[*BATCHES, *END_TO_END])
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     options = parser.parse_args(arguments)
+    if options.device == "cuda" and not torch.cuda.is_available():
+        parser.error("--device cuda: expected a GPU that PyTorch can use, found none; leave --device out")
     torch.set_num_threads(1)
     keep_freed_blocks()  # as every process that trains
     warnings.filterwarnings("ignore", module="opacus")
     warnings.filterwarnings("ignore", message="Full backward hook is firing")
     seconds = 0.0 if options.quick else 12.0
+    clock = time.process_time if options.device == "cpu" else _when_the_gpu_is_done
     for case in options.cases:
+        if case in END_TO_END and options.device != "cpu":
+            continue
         for batch in BATCHES.get(case, (END_TO_END.get(case, 0),)):
-            sides = _epochs(case.partition("_")[0], batch) if case in END_TO_END else _steps(case, batch)
-            plain, opacus = _ratios(sides, seconds)
+            sides = (
+                _epochs(case.partition("_")[0], batch) if case in END_TO_END else _steps(case, batch, options.device)
+            )
+            plain, opacus = _ratios(sides, seconds, clock)
             row = {"case": case, "batch": batch}
             print(json.dumps(row | {"ratio_plain": round(plain, 3), "ratio_opacus": round(opacus, 3)}), flush=True)
 
 
-def _ratios(sides: Sides, seconds: float) -> tuple[float, float]:
-    """Our processor time over the plain step's and over Opacus's: each the median of the turns' ratios.
+def _when_the_gpu_is_done() -> float:
+    torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def _ratios(sides: Sides, seconds: float, clock: Clock) -> tuple[float, float]:
+    """Our time over the plain step's and over Opacus's: each the median of the turns' ratios.
 
     A side is repeated within a turn until it can be timed.
     """
@@ -84,28 +102,28 @@ def _ratios(sides: Sides, seconds: float) -> tuple[float, float]:
     repeats = []
     for run in runs:
         run()
-        repeats.append(max(1, min(50, round(0.02 / max(_timed(run, 1), 1e-6)))))
+        repeats.append(max(1, min(50, round(0.02 / max(_timed(run, 1, clock), 1e-6)))))
     found: list[list[float]] = [[], [], []]
     end = time.perf_counter() + seconds
     while len(found[0]) < 2 or time.perf_counter() < end:
         for times, run, often in zip(found, runs, repeats, strict=True):
-            times.append(_timed(run, often))
+            times.append(_timed(run, often, clock))
     ours, plain, opacus = found
     over_plain, over_opacus = ([a / b for a, b in zip(ours, other, strict=True)] for other in (plain, opacus))
     return statistics.median(over_plain), statistics.median(over_opacus)
 
 
-def _timed(run: Run, often: int) -> float:
-    begin = time.process_time()
+def _timed(run: Run, often: int, clock: Clock) -> float:
+    begin = clock()
     for _ in range(often):
         run()
-    return (time.process_time() - begin) / often
+    return (clock() - begin) / often
 
 
-def _steps(case: str, batch: int) -> Sides:
+def _steps(case: str, batch: int, device: str) -> Sides:
     """One step on a batch that is given: gradient, clip, noise, update."""
     task: Any = _task(case) if case in ("logistic", "mlp") else Network(_network(case))
-    x, y = _batch(case, batch)
+    x, y = (part.to(device) for part in _batch(case, batch))
     return Sides(_our_step(task, x, y), _torch_step(task, x, y, private=False), _torch_step(task, x, y, private=True))
 
 
@@ -133,9 +151,9 @@ def _plan(batch: int, rate: float = 1.0, steps: int = 1) -> PrivacyPlan:
 
 def _our_step(task: Any, x: Tensor, y: Tensor) -> Run:
     if isinstance(task, Network):
-        model = task.flat_model()
+        model = task.flat_model(x.device.type)
     else:
-        model = FlatModel(task)
+        model = FlatModel(task, x.device.type)
         model.load(task.initial(0))
     noise = torch.Generator().manual_seed(0)
     engine = private_engine(
@@ -152,7 +170,7 @@ def _our_step(task: Any, x: Tensor, y: Tensor) -> Run:
 
 def _torch_step(task: Any, x: Tensor, y: Tensor, *, private: bool) -> Run:
     """PyTorch's step as one writes it, or Opacus's around the same model."""
-    module = task.build()
+    module = task.build().to(x.device)
     optimizer: Any = torch.optim.SGD(module.parameters(), lr=LEARNING_RATE)
     if private:
         from opacus.grad_sample import GradSampleModule

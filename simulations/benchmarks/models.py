@@ -50,9 +50,9 @@ class Network:
         found: NDArray[np.float32] = self.residual(torch.from_numpy(outputs), torch.from_numpy(y)).numpy()
         return found
 
-    def flat_model(self) -> FlatModel:
+    def flat_model(self, device: str = "cpu") -> FlatModel:
         """The model with its parameters in one vector."""
-        model = FlatModel(self)
+        model = FlatModel(self, device)
         model.load({name: p.detach().numpy() for name, p in self.build().named_parameters()})
         return model
 

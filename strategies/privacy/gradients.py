@@ -26,7 +26,8 @@ the divisor never depends on the batch that was drawn. A patient's gradient that
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from typing import Literal, Protocol
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -41,6 +42,8 @@ from strategies.tasks.gradients import FlatModel
 
 Gaussian = Callable[[int, float], Tensor]  # (size, standard deviation) -> (size,) float64, on the processor
 _DIGITS = 12  # binary digits of the noise's standard deviation that a release keeps
+_CUDNN: Any = torch.backends.cudnn
+_MULTIPLIERS: tuple[Any, ...] = (torch.backends.cuda.matmul, _CUDNN.conv, _CUDNN.rnn)
 _AT_ONCE = 2**13  # numbers that are noised together: few enough for the cache
 
 
@@ -111,12 +114,13 @@ class NoisySum(ABC):
 
     def _checked_sum(self, x: Tensor, y: Tensor, patients: Tensor, count: int) -> Tensor:
         gradient = self._model.gradient
-        if not len(x):
-            return self._sum_over_nobody(x, y)
-        if x.shape[0] <= self._rows_at_once:
-            self._sum_into_gradient(x, y, Groups.of(patients, count, x.device))
-        else:
-            self._sum_in_portions(x, y, patients, count)
+        with single_precision(x.device):
+            if not len(x):
+                return self._sum_over_nobody(x, y)
+            if x.shape[0] <= self._rows_at_once:
+                self._sum_into_gradient(x, y, Groups.of(patients, count, x.device))
+            else:
+                self._sum_in_portions(x, y, patients, count)
         if not math.isfinite(np.add.reduce(self._on_host())):
             gradient.zero_()
             raise RunError(
@@ -212,9 +216,31 @@ def on_grid(noised: NDArray[np.float64], deviation: float, divisor: float) -> ND
     return noised
 
 
+def single_precision(device: torch.device) -> AbstractContextManager[None]:
+    """On a GPU, products and convolutions in all digits of float32, whatever the process has chosen.
+
+    PyTorch lets a GPU's convolutions round what they multiply to ten binary digits (TF32). The norm that is clipped
+    and the sum that is released come from different products: a patient could weigh a thousandth more than the clip.
+    """
+    return _without_tf32() if device.type == "cuda" else nullcontext()
+
+
+@contextmanager
+def _without_tf32() -> Iterator[None]:
+    chosen = [multiplier.fp32_precision for multiplier in _MULTIPLIERS]
+    try:
+        for multiplier in _MULTIPLIERS:
+            multiplier.fp32_precision = "ieee"
+        yield
+    finally:
+        for multiplier, before in zip(_MULTIPLIERS, chosen, strict=True):
+            multiplier.fp32_precision = before
+
+
 def _norms(rows: Tensor) -> Tensor:
-    """Norm of each row: one call where calls are what costs, two where PyTorch's own is several times slower."""
-    return torch.linalg.vector_norm(rows, dim=1) if len(rows) <= 128 else (rows * rows).sum(1).sqrt_()
+    """Norm of each row: one call where calls are what costs, two where PyTorch's own is slower, or loses digits."""
+    short = len(rows) <= 128 and rows.shape[1] <= 2048
+    return torch.linalg.vector_norm(rows, dim=1) if short else (rows * rows).sum(1).sqrt_()
 
 
 def private_engine(

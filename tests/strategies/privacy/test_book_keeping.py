@@ -4,73 +4,30 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from compared import (
+    assert_equals_opacus,
+    attention,
+    clips,
+    convnets,
+    images,
+    made_ready,
+    make_plain,
+    moves,
+    owners,
+    sums_of,
+    tokens,
+)
 from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from configs.errors import PrivacyError
-from simulations.benchmarks.models import Block, Network, Residual, Transformer, resnet18
+from simulations.benchmarks.models import Block, Network, Transformer, resnet18
 from strategies.privacy import layers
 from strategies.privacy.bookkeeping import BookKeeping
 from strategies.privacy.compat import require_separable
 from strategies.privacy.gradients import NoisySum, private_engine
 from strategies.privacy.plan import PrivacyPlan
 from strategies.privacy.reference import OpacusEngine
-
-
-def sums_of(
-    make: Callable[[], nn.Module],
-    x: Tensor,
-    patients: list[int],
-    clip: float,
-    engine: type[NoisySum] = BookKeeping,
-    rows_at_once: int | None = None,
-) -> Tensor:
-    plan = PrivacyPlan(clip, 1.0, sampling_rate=1.0, steps_per_round=1, rounds=1, delta=1e-5, expected_patients=1.0)
-    made = engine(Network(make).flat_model(), plan, lambda size, _: torch.zeros(size), rows_at_once=rows_at_once)
-    y = torch.arange(len(x)) % 2
-    try:
-        return made.clipped_sum(
-            x, y, torch.tensor(patients, dtype=torch.long), patients_in_batch=max(patients, default=-1) + 1
-        )
-    finally:
-        made.close()
-
-
-def assert_equals_opacus(make: Callable[[], nn.Module], x: Tensor, patients: list[int], clip: float) -> None:
-    found, expected = (sums_of(make, x, patients, clip, engine) for engine in (BookKeeping, OpacusEngine))
-    assert float((found - expected).norm()) <= 1e-5 * max(clip, float(expected.norm()))
-    assert float(expected.norm()) > 0
-
-
-def images(rows: int, channels: int = 2, size: int = 8) -> Tensor:
-    return torch.randn(rows, channels, size, size, generator=torch.Generator().manual_seed(rows))
-
-
-def tokens(rows: int, length: int = 6, words: int = 7) -> Tensor:
-    return torch.randint(0, words, (rows, length), generator=torch.Generator().manual_seed(rows))
-
-
-@st.composite
-def convnets(draw: st.DrawFn) -> Callable[[], nn.Module]:
-    width, kernel = draw(st.sampled_from([2, 4])), draw(st.integers(1, 3))
-    stride, padding, dilation = draw(st.integers(1, 2)), draw(st.integers(0, 1)), draw(st.integers(1, 2))
-    bias, in_place, residual = draw(st.booleans()), draw(st.booleans()), draw(st.booleans())
-
-    def make() -> nn.Module:
-        first = nn.Conv2d(2, width, kernel, stride, padding, dilation, bias=bias)
-        more = [Residual(width, 4, 2, groups=2)] if residual else []
-        norm = nn.GroupNorm(2, width)
-        return nn.Sequential(
-            first, norm, nn.ReLU(in_place), *more, nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.LazyLinear(3)
-        )
-
-    def ready() -> nn.Module:
-        module = make()
-        module(images(1))
-        return module
-
-    return ready
 
 
 @pytest.mark.parametrize("rows", [6, 40])  # few patches together, and many
@@ -81,23 +38,8 @@ def test_convolutions_that_are_not_square_equal_opacus(rows: int, width: int, se
         convolution = nn.Conv2d(width, width, (3, 2), stride=(2, 1), padding=(2, 0), dilation=(1, 3))
         return nn.Sequential(nn.Conv2d(2, width, 1), convolution, nn.Tanh(), nn.Flatten(), nn.LazyLinear(3))
 
-    def ready() -> nn.Module:
-        module = make()
-        module(images(1, size=6))
-        return module
-
+    ready = made_ready(make, images(1, size=6))
     assert_equals_opacus(ready, images(rows, size=6), [i // (1 + several_rows) for i in range(rows)], clip=0.5)
-
-
-@st.composite
-def attention(draw: st.DrawFn) -> Callable[[], nn.Module]:
-    width, count = draw(st.sampled_from([4, 8])), draw(st.integers(1, 2))
-    return lambda: Transformer(words=7, width=width, heads=2, layers=count)
-
-
-owners = st.sampled_from([[0], [0, 1, 2, 3], [0, 0, 0], [0, 1, 1, 2, 2, 2, 2, 2], [2, 0, 1, 0, 2]])
-clips = st.sampled_from([0.01, 0.3, 1000.0])  # everybody is clipped, some are, nobody is
-moves = st.sampled_from([0.0, 8.0, 1e9])  # every gradient is built, the cheaper way, ghost norms alone
 
 
 @settings(max_examples=25, deadline=None)
@@ -114,17 +56,6 @@ def test_convolutions_and_group_norms_equal_opacus(
             torch.testing.assert_close(found, expected)
             make = plain
         assert_equals_opacus(make, images(len(patients)), patients, clip)
-
-
-def make_plain(make: Callable[[], nn.Module]) -> Callable[[], nn.Module]:
-    def plain() -> nn.Module:
-        module = make()
-        for layer in module.modules():
-            if isinstance(layer, nn.ReLU):
-                layer.inplace = False
-        return module
-
-    return plain
 
 
 @settings(max_examples=15, deadline=None)
@@ -229,6 +160,19 @@ def test_one_patient_never_weighs_more_than_the_clip() -> None:
     x = images(12, 1, 4) * 1e3
     found = sums_of(lambda: nn.Sequential(nn.Conv2d(1, 3, 2), nn.ReLU(), nn.Flatten()), x, [0] * 12, 0.5)
     assert float(found.norm()) <= 0.5 * (1 + 1e-6)
+
+
+@pytest.mark.parametrize("move", [0.0, 1e9], ids=["built", "by Gram matrices"])
+def test_a_patient_of_two_million_parameters_weighs_the_clip(move: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Added up one after the other in single precision, so many squares are 2e-3 less than they are."""
+    monkeypatch.setattr(layers, "_MOVE", move)
+
+    def make() -> nn.Module:
+        return nn.Sequential(nn.Linear(2048, 1024), nn.Tanh(), nn.Flatten(), nn.Linear(4096, 2))
+
+    x = torch.randn(1, 4, 2048, generator=torch.Generator().manual_seed(0))
+    found = sums_of(make, x[[0, 0]], [0, 1], 0.01, y=torch.zeros(2, dtype=torch.long))
+    assert float(found.double().norm()) == pytest.approx(2 * 0.01, rel=5e-6)
 
 
 def test_a_padding_token_is_never_trained() -> None:

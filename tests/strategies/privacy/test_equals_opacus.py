@@ -3,79 +3,24 @@
 Convolutions, norms, embeddings and attention, at random too, are in test_book_keeping.py.
 """
 
-import itertools
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Literal
 
 import pytest
 import torch
-from builders import random_arrays
+from compared import CLIPS, OWNERS, REGISTERED, assert_task_equals_opacus, plan_of, scales, some_owners, stacks
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from configs.errors import ConfigError
-from configs.load import study_from
 from configs.schema import MODELS, Model, Task
 from simulations.benchmarks.models import Network, Transformer, cnn, resnet18
 from strategies.privacy.gradients import ClosedForm, NoisySum, private_engine
 from strategies.privacy.layers import Groups
-from strategies.privacy.plan import PrivacyPlan
 from strategies.tasks.gradients import FlatModel
 from strategies.tasks.tabular import TabularTask, tabular_task
-from tests import builders
 
-TASK_TYPES: dict[str, dict[str, Any]] = {
-    "binary": {"type": "binary", "target": "y"},
-    "multiclass": {"type": "multiclass", "target": "y", "classes": ["a", "b", "c"]},
-    "regression": {"type": "regression", "target": "y", "range": [0, 9]},
-}
 BINARY = Task("binary", "y")
-
-
-def plan_of(clip: float) -> PrivacyPlan:
-    return PrivacyPlan(clip, 1.0, sampling_rate=1.0, steps_per_round=1, rounds=1, delta=1e-5, expected_patients=32.0)
-
-
-def accepted(model: str, task: str) -> TabularTask | None:
-    """The task that a study file with this model gets; None where the file is refused."""
-    document = builders.study().to_dict() | {"model": {"name": model}, "task": TASK_TYPES[task]}
-    metric = "mae" if task == "regression" else "accuracy"
-    try:
-        study = study_from(document | {"evaluation": {"test_fraction": 0.0, "metrics": [metric]}})
-    except ConfigError:
-        return None
-    return tabular_task(study.task, study.model, inputs=len(study.inputs))
-
-
-REGISTERED = {
-    f"{model} {task}": found
-    for model, task in itertools.product(MODELS, TASK_TYPES)
-    if (found := accepted(model, task)) is not None
-}
-
-
-def clipped_sum(task: TabularTask, name: str, clip: float, x: Tensor, y: Tensor, owners: list[int]) -> Tensor:
-    model = FlatModel(task)
-    model.load(random_arrays(task.parameters))
-    engine: Any = private_engine(model, plan_of(clip), lambda size, _: torch.zeros(size), name)  # type: ignore[arg-type]
-    try:
-        patients = torch.tensor(owners, dtype=torch.long)
-        return engine.clipped_sum(x, y, patients, patients_in_batch=max(owners, default=-1) + 1).clone()
-    finally:
-        engine.close()
-
-
-def assert_equals_opacus(task: TabularTask, clip: float, owners: list[int], scale: float = 1.0, seed: int = 0) -> None:
-    chance = torch.Generator().manual_seed(seed)
-    x = scale * torch.randn(len(owners), task.inputs, generator=chance)
-    classes = max(2, len(task.task.classes))
-    y = torch.randint(0, classes, (len(owners),), generator=chance).float()
-    found, expected = (clipped_sum(task, name, clip, x, y, owners) for name in ("auto", "opacus"))
-    assert float((found - expected).norm()) <= 1e-5 * max(1.0, float(expected.norm()))
-
-
-OWNERS = [[], [0], [0, 1, 2, 3, 4], [0, 0, 0], [2, 0, 1, 0, 2], [0, 1, 1, 2, 2, 2, 2, 2], list(range(70))]
 
 
 def test_every_model_of_the_registry_is_among_those_that_are_compared() -> None:
@@ -84,33 +29,18 @@ def test_every_model_of_the_registry_is_among_those_that_are_compared() -> None:
 
 
 @pytest.mark.parametrize("task", REGISTERED.values(), ids=REGISTERED)
-@pytest.mark.parametrize("clip", [0.01, 0.5, 1000.0])
+@pytest.mark.parametrize("clip", CLIPS)
 @pytest.mark.parametrize("owners", OWNERS, ids=lambda owners: f"{len(owners)} rows of {len(set(owners))}")
 def test_a_registered_model_equals_opacus(task: TabularTask, clip: float, owners: list[int]) -> None:
-    assert_equals_opacus(task, clip, owners)
+    assert_task_equals_opacus(task, clip, owners)
 
 
 @settings(max_examples=60, deadline=None)
-@given(
-    st.lists(st.one_of(st.integers(1, 9), st.sampled_from([64, 300])), max_size=3),
-    st.integers(1, 20),
-    st.sampled_from(sorted(TASK_TYPES)),
-    st.lists(st.integers(0, 6), max_size=12),
-    st.sampled_from([0.01, 0.5, 1000.0]),
-    st.sampled_from([0.1, 1.0, 30.0]),
-    st.integers(0, 99),
-)
+@given(stacks(), some_owners, st.sampled_from(CLIPS), scales, st.integers(0, 99))
 def test_a_random_stack_equals_opacus(
-    hidden: list[int], inputs: int, kind: str, owners: list[int], clip: float, scale: float, seed: int
+    task: TabularTask, owners: list[int], clip: float, scale: float, seed: int
 ) -> None:
-    task = Task(
-        kind,  # type: ignore[arg-type]
-        "y",
-        ("a", "b", "c") if kind == "multiclass" else (),
-        *((0.0, 9.0) if kind == "regression" else (None, None)),
-    )
-    model = Model("mlp", tuple(hidden)) if hidden else Model("linear" if kind == "regression" else "logistic")
-    assert_equals_opacus(tabular_task(task, model, inputs), clip, owners, scale, seed)
+    assert_task_equals_opacus(task, clip, owners, scale, seed)
 
 
 # How often, and how long
