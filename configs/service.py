@@ -54,7 +54,6 @@ ProtectSystem=strict
 ReadWritePaths={folder}
 ProtectHome=read-only
 PrivateTmp=yes
-# For a GPU: PrivateDevices=no and DeviceAllow=/dev/nvidia0 rw (and nvidiactl, nvidia-uvm).
 PrivateDevices=yes
 NoNewPrivileges=yes
 CapabilityBoundingSet=

@@ -15,7 +15,8 @@ busy process, which slows a shared core or cache, slows both.
 
 With `--device cuda` the steps are a GPU's, each turn timed by the clock until the GPU is done. The plain step and
 Opacus's have PyTorch's own settings (convolutions in TF32); ours has all digits of float32, its noise the processor's.
-The epochs are left out: a hospital's node trains on the processor.
+`ratio_processor` is then our step on the GPU over our step on the processor, and the epochs are left out: a hospital's
+node trains on the processor.
 """
 
 import argparse
@@ -54,11 +55,10 @@ Clock = Callable[[], float]
 
 @dataclass(frozen=True)
 class Sides:
-    """The same work three times."""
+    """Our step or epoch, and the same work of others by name."""
 
     ours: Run
-    plain: Run
-    opacus: Run
+    others: dict[str, Run]
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -83,9 +83,8 @@ def main(arguments: list[str] | None = None) -> None:
             sides = (
                 _epochs(case.partition("_")[0], batch) if case in END_TO_END else _steps(case, batch, options.device)
             )
-            plain, opacus = _ratios(sides, seconds, clock)
-            row = {"case": case, "batch": batch}
-            print(json.dumps(row | {"ratio_plain": round(plain, 3), "ratio_opacus": round(opacus, 3)}), flush=True)
+            ratios = {f"ratio_{name}": round(found, 3) for name, found in _ratios(sides, seconds, clock).items()}
+            print(json.dumps({"case": case, "batch": batch} | ratios), flush=True)
 
 
 def _when_the_gpu_is_done() -> float:
@@ -93,24 +92,24 @@ def _when_the_gpu_is_done() -> float:
     return time.perf_counter()
 
 
-def _ratios(sides: Sides, seconds: float, clock: Clock) -> tuple[float, float]:
-    """Our time over the plain step's and over Opacus's: each the median of the turns' ratios.
+def _ratios(sides: Sides, seconds: float, clock: Clock) -> dict[str, float]:
+    """Our time over each other's: the median of the turns' ratios.
 
     A side is repeated within a turn until it can be timed.
     """
-    runs = [sides.ours, sides.plain, sides.opacus]
+    runs = [sides.ours, *sides.others.values()]
     repeats = []
     for run in runs:
         run()
         repeats.append(max(1, min(50, round(0.02 / max(_timed(run, 1, clock), 1e-6)))))
-    found: list[list[float]] = [[], [], []]
+    found: list[list[float]] = [[] for _ in runs]
     end = time.perf_counter() + seconds
     while len(found[0]) < 2 or time.perf_counter() < end:
         for times, run, often in zip(found, runs, repeats, strict=True):
             times.append(_timed(run, often, clock))
-    ours, plain, opacus = found
-    over_plain, over_opacus = ([a / b for a, b in zip(ours, other, strict=True)] for other in (plain, opacus))
-    return statistics.median(over_plain), statistics.median(over_opacus)
+    ours, *others = found
+    over = ([a / b for a, b in zip(ours, other, strict=True)] for other in others)
+    return {name: statistics.median(ratios) for name, ratios in zip(sides.others, over, strict=True)}
 
 
 def _timed(run: Run, often: int, clock: Clock) -> float:
@@ -123,8 +122,12 @@ def _timed(run: Run, often: int, clock: Clock) -> float:
 def _steps(case: str, batch: int, device: str) -> Sides:
     """One step on a batch that is given: gradient, clip, noise, update."""
     task: Any = _task(case) if case in ("logistic", "mlp") else Network(_network(case))
-    x, y = (part.to(device) for part in _batch(case, batch))
-    return Sides(_our_step(task, x, y), _torch_step(task, x, y, private=False), _torch_step(task, x, y, private=True))
+    here = _batch(case, batch)
+    there = tuple(part.to(device) for part in here)
+    others = {name: _torch_step(task, *there, private=name == "opacus") for name in ("plain", "opacus")}
+    if device != "cpu":
+        others["processor"] = _our_step(task, *here)
+    return Sides(_our_step(task, *there), others)
 
 
 def _task(case: str) -> TabularTask:
@@ -192,11 +195,8 @@ def _torch_step(task: Any, x: Tensor, y: Tensor, *, private: bool) -> Run:
 def _epochs(case: str, batch: int) -> Sides:
     task = _task(case)
     x, y = _batch(case, PATIENTS)
-    return Sides(
-        _our_epoch(task, x, y, batch),
-        _loader_epoch(task, x, y, batch, private=False),
-        _loader_epoch(task, x, y, batch, private=True),
-    )
+    others = {name: _loader_epoch(task, x, y, batch, private=name == "opacus") for name in ("plain", "opacus")}
+    return Sides(_our_epoch(task, x, y, batch), others)
 
 
 def _our_epoch(task: TabularTask, x: Tensor, y: Tensor, batch: int) -> Run:

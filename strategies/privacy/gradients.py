@@ -26,7 +26,7 @@ the divisor never depends on the batch that was drawn. A patient's gradient that
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -43,7 +43,6 @@ from strategies.tasks.gradients import FlatModel
 Gaussian = Callable[[int, float], Tensor]  # (size, standard deviation) -> (size,) float64, on the processor
 _DIGITS = 12  # binary digits of the noise's standard deviation that a release keeps
 _CUDNN: Any = torch.backends.cudnn
-_MULTIPLIERS: tuple[Any, ...] = (torch.backends.cuda.matmul, _CUDNN.conv, _CUDNN.rnn)
 _AT_ONCE = 2**13  # numbers that are noised together: few enough for the cache
 
 
@@ -86,6 +85,7 @@ class NoisySum(ABC):
         self._model, self._plan, self._gaussian = model, plan, gaussian
         self._rows_at_once = rows_at_once or self.rows_at_once
         self._host = model.gradient.numpy() if model.gradient.device.type == "cpu" else None
+        self._precision: AbstractContextManager[object] = nullcontext() if self._host is not None else AllDigits()
 
     def clipped_sum(self, x: Tensor, y: Tensor, patients: Tensor, *, patients_in_batch: int) -> Tensor:
         """See `Engine`."""
@@ -114,7 +114,7 @@ class NoisySum(ABC):
 
     def _checked_sum(self, x: Tensor, y: Tensor, patients: Tensor, count: int) -> Tensor:
         gradient = self._model.gradient
-        with single_precision(x.device):
+        with self._precision:
             if not len(x):
                 return self._sum_over_nobody(x, y)
             if x.shape[0] <= self._rows_at_once:
@@ -216,25 +216,23 @@ def on_grid(noised: NDArray[np.float64], deviation: float, divisor: float) -> ND
     return noised
 
 
-def single_precision(device: torch.device) -> AbstractContextManager[None]:
-    """On a GPU, products and convolutions in all digits of float32, whatever the process has chosen.
+class AllDigits:
+    """While entered, a GPU's products and convolutions have all digits of float32, whatever the process has chosen.
 
     PyTorch lets a GPU's convolutions round what they multiply to ten binary digits (TF32). The norm that is clipped
     and the sum that is released come from different products: a patient could weigh a thousandth more than the clip.
     """
-    return _without_tf32() if device.type == "cuda" else nullcontext()
 
+    _settings: tuple[Any, ...] = (torch.backends.cuda.matmul, _CUDNN.conv, _CUDNN.rnn)
 
-@contextmanager
-def _without_tf32() -> Iterator[None]:
-    chosen = [multiplier.fp32_precision for multiplier in _MULTIPLIERS]
-    try:
-        for multiplier in _MULTIPLIERS:
-            multiplier.fp32_precision = "ieee"
-        yield
-    finally:
-        for multiplier, before in zip(_MULTIPLIERS, chosen, strict=True):
-            multiplier.fp32_precision = before
+    def __enter__(self) -> None:
+        self._chosen = [setting.fp32_precision for setting in self._settings]
+        for setting in self._settings:
+            setting.fp32_precision = "ieee"
+
+    def __exit__(self, *_: object) -> None:
+        for setting, before in zip(self._settings, self._chosen, strict=True):
+            setting.fp32_precision = before
 
 
 def _norms(rows: Tensor) -> Tensor:

@@ -37,7 +37,7 @@ from configs.errors import RunError
 from configs.schema import Model, Task
 from simulations.benchmarks.models import Network, Transformer, cnn
 from strategies.privacy.bookkeeping import BookKeeping
-from strategies.privacy.gradients import ClosedForm, NoisySum, private_engine, single_precision
+from strategies.privacy.gradients import AllDigits, ClosedForm, NoisySum, private_engine
 from strategies.privacy.layers import Groups, Lookup, add_up, positions
 from strategies.privacy.plan import PrivacyPlan
 from strategies.tasks.gradients import FlatModel
@@ -104,9 +104,7 @@ def precisions() -> list[str]:
 def test_a_gpu_multiplies_in_all_digits_while_an_engine_works_and_then_as_before() -> None:
     before = precisions()
     assert before[1] == "tf32"  # PyTorch's own choice for convolutions
-    with single_precision(torch.device("cpu")):
-        assert precisions() == before
-    with suppress(KeyboardInterrupt), single_precision(torch.device("cuda")):
+    with suppress(KeyboardInterrupt), AllDigits():
         assert precisions() == ["ieee", "ieee"]
         raise KeyboardInterrupt
     assert precisions() == before
