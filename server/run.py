@@ -30,7 +30,7 @@ from strategies.tasks import figures
 from strategies.tasks.shapes import arrays_of, study_parameters
 
 EPSILON_POINTS = 10
-_RELEASES = ("archipel", "flwr", "opacus", "torch", "numpy", "dp-accounting")
+_RELEASES = ("archipel", "flwr", "opacus", "torch", "numpy", "scipy")
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,15 @@
 """The house, executable: who may import whom, and where the network and the patients may be touched."""
 
 import ast
+import re
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from server.run import _RELEASES
 
 ROOT = Path(__file__).resolve().parent.parent
 ROOMS = ("configs", "strategies", "client", "server", "simulations")
@@ -77,6 +81,25 @@ def test_the_contract_needs_only_the_standard_library_and_pyyaml() -> None:
         if module.partition(".")[0] not in allowed
     ]
     assert found == []
+
+
+def test_what_is_imported_or_asked_for_is_installed_without_the_extras_of_the_tests() -> None:
+    """`make demo` and a hospital install the dependencies alone; benchmarks and the Ray engine name what they need."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    declared = {re.split(r"[\[<>=]", requirement)[0] for requirement in project["dependencies"]}
+    brought = {"starlette", "uvloop"}  # with Flower's uvicorn; without uvloop the gateway goes on
+    modules = {"pyyaml": "yaml", "grpcio": "grpc", "grpcio-health-checking": "grpc_health"}
+    allowed = set(sys.stdlib_module_names) | set(ROOMS) | {modules.get(name, name) for name in declared} | brought
+    found = [
+        f"{path.relative_to(ROOT)}:{line} imports {module}"
+        for room in ROOMS
+        for path in sources(room)
+        if "benchmarks" not in path.parts
+        for line, module in imports(path)
+        if module.partition(".")[0] not in allowed
+    ]
+    assert found == []
+    assert set(_RELEASES) - {"archipel"} <= declared
 
 
 def test_the_science_touches_no_disk_no_socket_and_no_clock() -> None:
