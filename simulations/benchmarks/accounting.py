@@ -19,6 +19,7 @@ import subprocess
 import sys
 import time
 import warnings
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--child", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
+    if find_spec("dp_accounting") is None:
+        parser.error("expected dp-accounting, which the tests install too, found none; run: make setup")
     if options.child:
         _child(options.child, 8 if options.quick else ROUNDS)
         return
