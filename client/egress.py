@@ -21,6 +21,7 @@ from configs.errors import (
     PrivacyError,
     RunError,
     SealError,
+    SourceError,
     WireError,
 )
 from configs.wire import ArraySpec
@@ -30,6 +31,7 @@ from strategies.messages import content
 REFUSALS: tuple[tuple[type[Exception], int, str], ...] = (  # the first that fits
     (BudgetError, 101, "the hospital's privacy budget does not allow this round"),
     (PrivacyError, 102, "the hospital cannot make a privacy plan for this study"),
+    (SourceError, 107, "the hospital's data cannot be read at present; its own log says why"),
     (DataError, 103, "the hospital's data do not fit the study"),
     (SealError, 106, "the hospital refused a message whose signature does not hold, or that is not for it"),
     (WireError, 104, "the hospital refused a message that does not follow the protocol"),

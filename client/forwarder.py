@@ -31,7 +31,7 @@ from typing import Any, Literal
 
 from client.isolation import die_with_parent, leave_network
 from configs.deployment import split_address
-from configs.errors import DataError, RunError
+from configs.errors import RunError, SourceError
 
 Address = tuple[str, int]
 CONNECT_TIMEOUT_S = 10.0
@@ -91,13 +91,13 @@ def reach(address: str) -> Address:
     A process that never was to leave the network, a simulation on a researcher's own machine, connects as it is.
 
     Raises:
-        DataError: it is not listed.
+        SourceError: it is not listed.
     """
     if not _confined.is_set():
         return split_address(address)
     way = _ways.get(_key(*split_address(address)))
     if way is None:
-        raise DataError(f"expected an address that site.yaml lists, found {address}; add it to worker_network")
+        raise SourceError(f"expected an address that site.yaml lists, found {address}; add it to worker_network")
     return way
 
 

@@ -5,6 +5,7 @@
     ArchipelError            message for people: what was expected, what was found, what to do
     ├── ConfigError          a study, site or coordinator file is wrong; holds every problem of the file
     ├── DataError            a hospital's data do not fit the study; never holds a patient's value
+    │   └── SourceError      they cannot be read: no such file, no data base
     ├── PrivacyError         no plan gives the guarantee that was asked for
     │   └── BudgetError      the ledger refuses: the release would pass the budget
     ├── WireError            a message is not what configs/wire.py lists
@@ -43,6 +44,10 @@ class ConfigError(ArchipelError):
 
 class DataError(ArchipelError):
     """The hospital's data do not fit the study. The text names columns and rows, never values."""
+
+
+class SourceError(DataError):
+    """The hospital's data cannot be read at present, whatever they hold."""
 
 
 class PrivacyError(ArchipelError):

@@ -38,6 +38,7 @@ def read_table(source: DataSource, study: Study) -> Table:
     """Rows of one data source, checked against the study.
 
     Raises:
-        DataError: the data cannot be read, or do not fit the study; the text names columns and rows, never values.
+        SourceError: the data cannot be read.
+        DataError: they do not fit the study; the text names columns and rows, never values.
     """
     return CONNECTORS[source.connector](source, study)

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from client.connectors.checks import Misfits, columns_of, table_of
-from configs.errors import DataError
+from configs.errors import DataError, SourceError
 from configs.schema import DataSource, Study
 from strategies.tasks.table import Table
 
@@ -67,6 +67,6 @@ def _read_text(path: Path) -> str:
     try:
         return path.read_text("utf-8-sig")
     except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}; check the path and its permissions") from None
+        raise SourceError(f"{path}: cannot be read: {error.strerror}; check the path and its permissions") from None
     except UnicodeDecodeError:
         raise DataError(f"{path}: expected UTF-8 text, found other bytes; export the data as UTF-8") from None

@@ -12,7 +12,7 @@ SQLSTATE, and before a session is open, when libpq has none, by words of its tex
 >>> address_of("EDS_URL", {"EDS_URL": "mysql://reader:secret@db.example.org/eds"})
 Traceback (most recent call last):
     ...
-configs.errors.DataError: EDS_URL: expected an address as postgresql://USER:PASSWORD@HOST:PORT/DATABASE, found \
+configs.errors.SourceError: EDS_URL: expected an address as postgresql://USER:PASSWORD@HOST:PORT/DATABASE, found \
 something else (not shown: it may hold a password); correct the variable, and write %40 for @, %2F for / in a password
 """
 
@@ -35,7 +35,7 @@ from psycopg.types.string import TextLoader
 
 from client.connectors.checks import Misfits, columns_of, table_of
 from client.forwarder import CONNECT_TIMEOUT_S, reach
-from configs.errors import DataError
+from configs.errors import SourceError
 from configs.schema import DataSource, Study
 from strategies.tasks.table import Table
 
@@ -55,7 +55,8 @@ def read_sql(source: DataSource, study: Study) -> Table:
     """The study's columns of one query's rows, in the order of the query.
 
     Raises:
-        DataError: no address, no session, no rows, or misfitting ones.
+        SourceError: no address, no session, or the data base refuses the query.
+        DataError: there are no rows, or they do not fit the study.
     """
     misfits = Misfits(source.url_env, "row", 1)
     columns = _ask(source, source.query, lambda rows, header: _columns(rows, header, study, misfits))
@@ -66,7 +67,7 @@ def try_sql(source: DataSource) -> None:
     """Open a session and let the data base plan the query, which checks its names and permissions; reads no row.
 
     Raises:
-        DataError: as `read_sql`.
+        SourceError: as `read_sql`.
     """
     _ask(source, f"{EXPLAIN}{source.query}", lambda rows, header: sum(1 for _ in rows))
 
@@ -126,7 +127,7 @@ def _ask(
     """What `take` makes of a statement's rows.
 
     Raises:
-        DataError: in words of our own; the driver's error is not chained, as it may hold a value.
+        SourceError: in words of our own; the driver's error is not chained, as it may hold a value.
     """
     late = threading.Event()
     connection = _connect(source.url_env)
@@ -143,7 +144,7 @@ def _ask(
     except psycopg.Error as error:
         before = len(EXPLAIN) if statement.startswith(EXPLAIN) else 0
         said = _refused(error, source.query_timeout_s, before, late=late.is_set())
-    raise DataError(f"{source.url_env}: {said}")
+    raise SourceError(f"{source.url_env}: {said}")
 
 
 def _connect(variable: str) -> psycopg.Connection[Any]:
@@ -155,18 +156,18 @@ def _connect(variable: str) -> psycopg.Connection[Any]:
         return psycopg.connect(**info, context=as_text, prepare_threshold=None)
     except psycopg.Error as error:
         said = _not_connected(str(error), bool(error.pgconn and error.pgconn.used_password)).format(where=where)
-    raise DataError(f"{variable}: {said}")
+    raise SourceError(f"{variable}: {said}")
 
 
 def address_of(variable: str, environment: Mapping[str, str]) -> dict[str, Any]:
     """The parts of the address in a variable, as libpq names them.
 
     Raises:
-        DataError: there is none, or it is not one; nothing of it is shown.
+        SourceError: there is none, or it is not one; nothing of it is shown.
     """
     url = environment.get(variable, "").strip()
     if not url:
-        raise DataError(
+        raise SourceError(
             f"{variable}: expected a data base's address in this environment variable, found nothing; set it where "
             f"this command and the node start (systemd: EnvironmentFile), as postgresql://USER:PASSWORD@HOST/DATABASE"
         )
@@ -177,7 +178,7 @@ def address_of(variable: str, environment: Mapping[str, str]) -> dict[str, Any]:
     info["host"] = info.get("host") or info.get("hostaddr") or ""
     parts = (str(info["host"]), str(info.get("dbname") or ""))
     if not all(parts) or any("@" in part for part in parts):  # an @ or / of a password, which then ends elsewhere
-        raise DataError(
+        raise SourceError(
             f"{variable}: expected an address as postgresql://USER:PASSWORD@HOST:PORT/DATABASE, found something else "
             "(not shown: it may hold a password); correct the variable, and write %40 for @, %2F for / in a password"
         )
@@ -188,7 +189,7 @@ def _listed(info: dict[str, Any], variable: str) -> str:
     """Let the address lead through the worker's forwarder, and ask for TLS unless it says otherwise; the hosts.
 
     Raises:
-        DataError: a host is not in site.yaml's worker_network.
+        SourceError: a host is not in site.yaml's worker_network.
     """
     info["client_encoding"] = "UTF8"
     info.pop("hostaddr", None)  # where to connect is what reach returns
@@ -198,7 +199,9 @@ def _listed(info: dict[str, Any], variable: str) -> str:
     ports = str(info.get("port") or 5432).split(",")
     ports = ports * len(hosts) if len(ports) == 1 else ports
     if len(ports) != len(hosts) or not all(port.isdigit() for port in ports):
-        raise DataError(f"{variable}: expected a port for each host, found other numbers of them; correct the variable")
+        raise SourceError(
+            f"{variable}: expected a port for each host, found other numbers of them; correct the variable"
+        )
     if all(host.startswith("/") for host in hosts):  # a Unix socket's folder: no network
         return ", ".join(hosts)
     addresses = [

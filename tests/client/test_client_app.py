@@ -27,7 +27,7 @@ from client.ledger import Ledger
 from client.site import Site, load_patients
 from client.trainer import Trainer
 from configs import wire
-from configs.errors import BudgetError, CheckpointError, DataError, PrivacyError, RunError, WireError
+from configs.errors import BudgetError, CheckpointError, DataError, PrivacyError, RunError, SourceError, WireError
 from configs.schema import DataSource, Study
 from strategies.arrays import from_record
 from strategies.messages import read
@@ -207,6 +207,7 @@ def test_a_model_that_diverged_does_not_leave_and_its_round_stays_spent() -> Non
         (BudgetError(PLANTED), 101),
         (PrivacyError(PLANTED), 102),
         (DataError(PLANTED), 103),
+        (SourceError(PLANTED), 107),
         (WireError(PLANTED), 104),
         (RunError(PLANTED), 105),
         (CheckpointError(PLANTED), 199),

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from client.connectors import read_table
 from client.site import load_patients
-from configs.errors import DataError
+from configs.errors import DataError, SourceError
 from configs.load import study_from
 from configs.schema import DataSource, Study
 from strategies.tasks.table import Table
@@ -120,7 +120,7 @@ def test_every_misfit_of_a_file_is_told_at_once(tmp_path: Path) -> None:
 
 
 def test_a_missing_file_is_told(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="cannot be read: No such file"):
+    with pytest.raises(SourceError, match="cannot be read: No such file"):
         read_table(DataSource("csv", tmp_path / "none.csv"), study())
 
 

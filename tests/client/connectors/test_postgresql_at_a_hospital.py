@@ -127,7 +127,10 @@ def refused(config: SiteConfig, study: Study) -> str:
         status, reply = worker.ask(proposal, MAX_BYTES)
     finally:
         worker.stop()
-    assert dict(reply.fields) == {"code": 103, "reason": "the hospital's data do not fit the study"}
+    assert dict(reply.fields) == {
+        "code": 107,
+        "reason": "the hospital's data cannot be read at present; its own log says why",
+    }
     assert PASSWORD not in str(status.fields)
     return str(status.fields["why"])
 
