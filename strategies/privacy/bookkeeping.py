@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from configs.errors import PrivacyError
-from strategies.privacy.gradients import Gaussian, NoisySum
+from strategies.privacy.gradients import Gaussian, InPortions
 from strategies.privacy.layers import Groups, Term, add_up, clipped_sums, is_known, terms_of
 from strategies.privacy.plan import PrivacyPlan
 from strategies.tasks.gradients import FlatModel
@@ -42,7 +42,7 @@ class _Call:
     version: int
 
 
-class BookKeeping(NoisySum):
+class BookKeeping(InPortions):
     """One forward and one backward pass for the clipped sum; layers that we do not know are built by Opacus."""
 
     def __init__(
@@ -70,11 +70,19 @@ class BookKeeping(NoisySum):
     def _sum_into_gradient(self, x: Tensor, y: Tensor, groups: Groups) -> None:
         if not self._is_checked:
             self._check_rows_come_first(x)
-        terms = add_up(self._terms(x, y))
         self._model.gradient.zero_()  # of parameters that nobody used
+        terms = add_up(self._terms(x, y))
         order: list[Term] = list(terms.values())
-        for parameter, found in zip(terms, clipped_sums(order, groups, self._plan.clip_norm), strict=True):
-            self._views[parameter].copy_(found)
+        sums, finite = clipped_sums(order, groups, self._plan.clip_norm)
+        if bool(finite.all()):
+            for parameter, found in zip(terms, sums, strict=True):
+                self._views[parameter].copy_(found)
+        elif bool(finite.any()):  # once more, without those whose gradient is not
+            rows = groups.of_rows(finite).nonzero()[:, 0]
+            place = finite.cumsum(0) - 1
+            self._sum_into_gradient(
+                x[rows], y[rows], Groups.of(place[groups.patients[rows]], int(finite.sum()), x.device)
+            )
 
     def _terms(self, x: Tensor, y: Tensor) -> list[tuple[Tensor, Term]]:
         with torch.enable_grad():

@@ -2,14 +2,15 @@
 
 Three engines, one seam (`Engine`), chosen by `private_engine`:
 
-- `ClosedForm` for linear stacks: norms and sums from what came in and went back at each layer, without autograd and
-  without a (patients, parameters) tensor (Goodfellow 2015, arXiv 1510.01799; rows of one patient as further positions)
-- `BookKeeping` (bookkeeping.py) for every other model: one backward pass, the cheapest exact way for each layer
+- `ClosedForm` for linear stacks, all that a study can name (stacks.py): in NumPy, each patient's part to the last bit
+- `BookKeeping` (bookkeeping.py) for every other model, and on a GPU: one backward pass, the cheapest exact way for each
+  layer
 - `OpacusEngine` (reference.py), the reference, where a study says `engine: opacus`
 
 All follow Opacus's conventions: one clip over all layers by clip / (norm + 1e-6), noise of noise_multiplier times clip
 norm on the sum. Rows of one patient are added up before the clip, an empty Poisson batch is a step of noise alone, and
-the divisor never depends on the batch that was drawn. A patient's gradient that is not a number stops the step.
+the divisor never depends on the batch that was drawn. A patient whose gradient is not finite adds nothing, as one who
+was not drawn: an error would be an answer without noise.
 
 >>> from configs.schema import Model, Task
 >>> from strategies.privacy.plan import PrivacyPlan
@@ -34,10 +35,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from configs.errors import RunError
-from strategies.privacy.layers import Built, Groups, Outer, Term, clip_factors, clipped_sums, positions
+from strategies.privacy.layers import Groups, clip_factors, counts_up, positions
 from strategies.privacy.plan import PrivacyPlan
-from strategies.privacy.stacks import SmallStack
+from strategies.privacy.stacks import Stack, tile_rows
 from strategies.tasks.gradients import FlatModel
 
 Gaussian = Callable[[int, float], Tensor]  # (size, standard deviation) -> (size,) float64, on the processor
@@ -50,19 +50,12 @@ class Engine(Protocol):
     """One local fit's private gradients. x: (rows, ...); y: (rows,); patients: (rows,), 0 to patients_in_batch - 1."""
 
     def clipped_sum(self, x: Tensor, y: Tensor, patients: Tensor, *, patients_in_batch: int) -> Tensor:
-        """Sum of the patients' clipped gradients without noise, (parameters,): the very sum that training noises.
-
-        Raises:
-            RunError: a patient's gradient is not finite.
-        """
+        """Sum of the patients' clipped gradients without noise, (parameters,): the very sum that training noises."""
 
     def noisy_gradient(self, x: Tensor, y: Tensor, patients: Tensor, *, patients_in_batch: int) -> Tensor:
         """The noisy mean gradient, (parameters,): `clipped_sum` plus noise, over the plan's expected patients.
 
         It is the model's `gradient`, overwritten.
-
-        Raises:
-            RunError: a patient's gradient is not finite; no gradient is left behind.
         """
 
     def close(self) -> None:
@@ -70,11 +63,10 @@ class Engine(Protocol):
 
 
 class NoisySum(ABC):
-    """What every engine shares: portions that fit into memory, the check, the noise, the divisor.
+    """What every engine shares: the noise and the divisor.
 
-    A batch of more than `rows_at_once` rows is worked through in portions of whole patients; a patient who alone has
-    more has the gradient of the rows added up portion by portion, and clipped as one. The sum is the same but for
-    rounding: within 1e-5 of the clip norm.
+    Args:
+        rows_at_once: rows whose gradients are worked out together. Without it, as many as suit the engine.
     """
 
     rows_at_once = 128
@@ -85,63 +77,116 @@ class NoisySum(ABC):
         self._model, self._plan, self._gaussian = model, plan, gaussian
         self._rows_at_once = rows_at_once or self.rows_at_once
         self._host = model.gradient.numpy() if model.gradient.device.type == "cpu" else None
-        self._precision: AbstractContextManager[object] = nullcontext() if self._host is not None else AllDigits()
+        self._dtype = np.float64 if model.gradient.dtype == torch.float64 else np.float32
 
     def clipped_sum(self, x: Tensor, y: Tensor, patients: Tensor, *, patients_in_batch: int) -> Tensor:
         """See `Engine`."""
-        return self._checked_sum(x, y, patients, patients_in_batch).clone()
+        sums = self._sums(x, y, patients, patients_in_batch)
+        return torch.from_numpy(sums.astype(self._dtype)).to(x.device)
 
     def noisy_gradient(self, x: Tensor, y: Tensor, patients: Tensor, *, patients_in_batch: int) -> Tensor:
         """See `Engine`."""
-        gradient = self._checked_sum(x, y, patients, patients_in_batch)
+        gradient = self._model.gradient
+        sums = self._sums(x, y, patients, patients_in_batch)
+        noised = np.empty(len(sums), self._dtype) if self._host is None else self._host
         deviation = self._plan.noise_multiplier * self._plan.clip_norm
-        sums = self._on_host()
         for start in range(0, len(sums), _AT_ONCE):
             some = sums[start : start + _AT_ONCE]
-            noised = some.astype(np.float64)
-            noised += self._gaussian(len(some), deviation).numpy()
-            some[:] = on_grid(noised, deviation, self._plan.expected_patients)
+            exact = some.astype(np.float64)
+            exact += self._gaussian(len(some), deviation).numpy()
+            noised[start : start + _AT_ONCE] = on_grid(exact, deviation, self._plan.expected_patients)
         if self._host is None:
-            gradient.copy_(torch.from_numpy(sums))
+            gradient.copy_(torch.from_numpy(noised))
         return gradient
 
     def close(self) -> None:  # noqa: B027 - an engine that changes nothing has nothing to undo
         """See `Engine`."""
 
     @abstractmethod
-    def _sum_into_gradient(self, x: Tensor, y: Tensor, groups: Groups) -> None:
-        """Write the clipped sum of these patients into the model's `gradient`."""
+    def _sums(self, x: Tensor, y: Tensor, patients: Tensor, count: int) -> NDArray[Any]:
+        """The clipped sum, (parameters,), on the processor; the next call may overwrite it."""
 
-    def _checked_sum(self, x: Tensor, y: Tensor, patients: Tensor, count: int) -> Tensor:
-        gradient = self._model.gradient
+
+class ClosedForm(NoisySum):
+    """Linear stacks on the processor, without autograd: a row's gradient is an outer product at each layer."""
+
+    rows_at_once = 8192
+
+    def __init__(
+        self, model: FlatModel, plan: PrivacyPlan, gaussian: Gaussian, *, rows_at_once: int | None = None
+    ) -> None:
+        super().__init__(model, plan, gaussian, rows_at_once=rows_at_once)
+        self._stack = Stack(model, plan.clip_norm, tile_rows(plan), self._rows_at_once)
+
+    def _sums(self, x: Tensor, y: Tensor, patients: Tensor, count: int) -> NDArray[Any]:
+        one_row_each = patients is positions(count) or counts_up(patients, count)
+        if one_row_each and self._stack.write_few(x.numpy(), y.numpy()):
+            assert self._host is not None
+            return self._host
+        self._stack.total.fill(0.0)
+        if one_row_each and count:
+            self._stack.add_rows(x.numpy(), y.numpy())
+        elif len(x):
+            self._add_by_patient(x.numpy(), y.numpy(), patients.numpy(), count)
+        else:
+            self._add_nobody(x)
+        return self._stack.total
+
+    def _add_by_patient(self, x: NDArray[np.float32], y: NDArray[np.float32], patients: Any, count: int) -> None:
+        """Patients of equally many rows together: how a patient's are worked out follows from their number alone."""
+        order, rows_of = np.argsort(patients, kind="stable"), np.bincount(patients, minlength=count)
+        starts = np.cumsum(rows_of) - rows_of
+        for each in np.unique(rows_of[rows_of > 0]):
+            rows = order[starts[rows_of == each][:, None] + np.arange(each)]
+            if each == 1:
+                self._stack.add_rows(x[rows[:, 0]], y[rows[:, 0]])
+            else:
+                self._stack.add_patients(x, y, rows)
+
+    def _add_nobody(self, x: Tensor) -> None:
+        """The work of a usual batch on made-up rows: how long it took does not tell that it was empty."""
+        rows = _usual_rows(self._plan, self._rows_at_once)
+        self._stack.add_rows(np.zeros((rows, x.shape[1]), np.float32), np.zeros(rows, np.float32))
+        self._stack.total.fill(0.0)
+
+
+class InPortions(NoisySum):
+    """What the engines of autograd share: portions that fit into memory.
+
+    A batch of more than `rows_at_once` rows is worked through in portions of whole patients; a patient who alone has
+    more has the gradient of the rows added up portion by portion, and clipped as one. The sum is the same but for
+    rounding: within 1e-5 of the clip norm.
+    """
+
+    def __init__(
+        self, model: FlatModel, plan: PrivacyPlan, gaussian: Gaussian, *, rows_at_once: int | None = None
+    ) -> None:
+        super().__init__(model, plan, gaussian, rows_at_once=rows_at_once)
+        self._precision: AbstractContextManager[object] = nullcontext() if self._host is not None else AllDigits()
+
+    @abstractmethod
+    def _sum_into_gradient(self, x: Tensor, y: Tensor, groups: Groups) -> None:
+        """Write the clipped sum of these patients into the model's `gradient`; who is not finite adds nothing."""
+
+    def _sums(self, x: Tensor, y: Tensor, patients: Tensor, count: int) -> NDArray[Any]:
         with self._precision:
             if not len(x):
-                return self._sum_over_nobody(x, y)
-            if x.shape[0] <= self._rows_at_once:
-                self._sum_into_gradient(x, y, Groups.of(patients, count, x.device))
+                self._sum_over_nobody(x, y)
+            elif x.shape[0] > self._rows_at_once:
+                return self._sum_in_portions(x, y, patients, count)
             else:
-                self._sum_in_portions(x, y, patients, count)
-        if not math.isfinite(np.add.reduce(self._on_host())):
-            gradient.zero_()
-            raise RunError(
-                "expected finite gradients, found a patient's that is not finite, nothing is sent; "
-                "lower the study's learning_rate"
-            )
-        return gradient
-
-    def _sum_over_nobody(self, x: Tensor, y: Tensor) -> Tensor:
-        """Zeros, after the work of a usual batch on made-up rows: how long it took does not tell that it was empty."""
-        rows = max(1, min(round(self._plan.expected_patients), self._rows_at_once))
-        x, y = (like.new_zeros((rows, *like.shape[1:])) for like in (x, y))
-        self._sum_into_gradient(x, y, Groups.of(positions(rows), rows, x.device))
-        return self._model.gradient.zero_()
-
-    def _on_host(self) -> NDArray[np.float32]:
-        """The model's `gradient` in NumPy: itself, or a copy of what another device holds."""
+                self._sum_into_gradient(x, y, Groups.of(patients, count, x.device))
         return self._model.gradient.cpu().numpy() if self._host is None else self._host
 
-    def _sum_in_portions(self, x: Tensor, y: Tensor, patients: Tensor, count: int) -> None:
-        gradient, total = self._model.gradient, torch.zeros_like(self._model.gradient)
+    def _sum_over_nobody(self, x: Tensor, y: Tensor) -> None:
+        """Zeros, after the work of a usual batch on made-up rows: how long it took does not tell that it was empty."""
+        rows = _usual_rows(self._plan, self._rows_at_once)
+        x, y = (like.new_zeros((rows, *like.shape[1:])) for like in (x, y))
+        self._sum_into_gradient(x, y, Groups.of(positions(rows), rows, x.device))
+        self._model.gradient.zero_()
+
+    def _sum_in_portions(self, x: Tensor, y: Tensor, patients: Tensor, count: int) -> NDArray[Any]:
+        gradient, total = self._model.gradient, torch.zeros_like(self._model.gradient, dtype=torch.float64)
         for rows, members in _portions(patients, count, self._rows_at_once):
             if len(rows) <= self._rows_at_once:
                 self._sum_into_gradient(x[rows], y[rows], Groups.of(members, int(members[-1]) + 1, x.device))
@@ -150,55 +195,18 @@ class NoisySum(ABC):
                 own = torch.zeros_like(gradient)
                 for part in torch.split(rows, self._rows_at_once):
                     own += self._plain_sum(x[part], y[part])
-                total += own * clip_factors(own.square().sum(), self._plan.clip_norm)
-        gradient.copy_(total)
+                square = own.square().sum()
+                if bool(square.isfinite()):
+                    total += own * clip_factors(square, self._plan.clip_norm)
+        return total.cpu().numpy()
 
     def _plain_sum(self, x: Tensor, y: Tensor) -> Tensor:
         with torch.enable_grad():
             return self._model.mean_gradient(x, y) * len(x)
 
 
-class ClosedForm(NoisySum):
-    """Linear stacks, without autograd: a row's gradient is an outer product at each layer."""
-
-    rows_at_once = 8192
-
-    def __init__(
-        self, model: FlatModel, plan: PrivacyPlan, gaussian: Gaussian, *, rows_at_once: int | None = None
-    ) -> None:
-        super().__init__(model, plan, gaussian, rows_at_once=rows_at_once)
-        self._clip = torch.tensor(plan.clip_norm, device=model.flat.device)
-        self._small = SmallStack(model, plan.clip_norm) if SmallStack.suits(model) else None
-
-    def _sum_into_gradient(self, x: Tensor, y: Tensor, groups: Groups) -> None:
-        if self._small is not None and groups.one_row_each:
-            self._small.sum_into_gradient(x, y)
-            return
-        factors = self._model.factors(x, y)
-        if groups.one_row_each:
-            self._sum_of_rows(factors)
-            return
-        terms: list[Term] = []
-        for read, back in factors:
-            shape = torch.Size((back.shape[1], read.shape[1]))
-            terms += [Outer(read[:, None], back[:, None], shape), Built(back)]
-        sums = clipped_sums(terms, groups, self._plan.clip_norm)
-        for view, found in zip(self._model.gradient_views, sums, strict=True):
-            view.copy_(found)
-
-    def _sum_of_rows(self, factors: list[tuple[Tensor, Tensor]]) -> None:
-        """Patients with one row each, which is the usual case and the shortest way: a dozen products and sums."""
-        views = self._model.gradient_views
-        norms: list[Tensor] = []
-        for read, back in factors:
-            own = _norms(back)  # (patients,): also the norm of the bias's gradient
-            norms += [own, own * _norms(read)]
-        weights = torch.div(self._clip, torch.linalg.vector_norm(torch.stack(norms), dim=0).add_(1e-6)).clamp_(max=1.0)
-        column = weights[:, None]
-        for i, (read, back) in enumerate(factors):
-            clipped = back * column
-            torch.mm(clipped.T, read, out=views[2 * i])
-            torch.sum(clipped, 0, out=views[2 * i + 1])
+def _usual_rows(plan: PrivacyPlan, most: int) -> int:
+    return max(1, min(round(plan.expected_patients), most))
 
 
 def on_grid(noised: NDArray[np.float64], deviation: float, divisor: float) -> NDArray[np.float64]:
@@ -235,12 +243,6 @@ class AllDigits:
             setting.fp32_precision = before
 
 
-def _norms(rows: Tensor) -> Tensor:
-    """Norm of each row: one call where calls are what costs, two where PyTorch's own is slower, or loses digits."""
-    short = len(rows) <= 128 and rows.shape[1] <= 2048
-    return torch.linalg.vector_norm(rows, dim=1) if short else (rows * rows).sum(1).sqrt_()
-
-
 def private_engine(
     model: FlatModel, plan: PrivacyPlan, gaussian: Gaussian, name: Literal["auto", "opacus"] = "auto"
 ) -> Engine:
@@ -249,7 +251,7 @@ def private_engine(
     Raises:
         PrivacyError: a layer's gradient mixes patients; see compat.py.
     """
-    if name == "auto" and model.is_linear_stack:
+    if name == "auto" and model.is_linear_stack and model.flat.device.type == "cpu":
         return ClosedForm(model, plan, gaussian)
     from strategies.privacy.compat import require_separable
 

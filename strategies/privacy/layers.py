@@ -55,7 +55,7 @@ class Groups:
         """From what an engine is given; `device` is where the rows are, if not where `patients` is."""
         if patients is positions(count):
             return _one_row_each(count, device)
-        return cls(patients.to(device), count, _counts_up(patients, count))
+        return cls(patients.to(device), count, counts_up(patients, count))
 
     def sum(self, rows: Tensor) -> Tensor:
         """(rows, ...) -> (count, ...): each patient's rows added up."""
@@ -252,8 +252,9 @@ class Lookup:
         self._keys, place = torch.unique(keys, return_inverse=True)  # each patient's tokens, once
         self._sums = self._back.new_zeros((len(self._keys), self._shape[1]))
         self._sums.index_add_(0, place, self._back.flatten(0, 1))
-        norms = self._back.new_zeros(groups.count)
-        return Squares(norms.index_add_(0, self._keys // self._shape[0], self._sums.square().sum(1)))
+        norms = self._back.new_zeros(groups.count, dtype=torch.float64)  # of many words, added up one after the other
+        squares = self._sums.square().sum(1, dtype=torch.float64)
+        return Squares(norms.index_add_(0, self._keys // self._shape[0], squares).to(self._back.dtype))
 
     def weighted_sum(self, groups: Groups, weights: Tensor) -> Tensor:
         """Sum over patients of weight times gradient."""
@@ -266,10 +267,11 @@ class Lookup:
         return self._back.new_zeros((len(self._back), *self._shape)).scatter_add_(1, place, self._back)
 
 
-def clipped_sums(terms: list[Term], groups: Groups, clip_norm: float) -> list[Tensor]:
+def clipped_sums(terms: list[Term], groups: Groups, clip_norm: float) -> tuple[list[Tensor], Tensor]:
     """Each parameter's sum over patients of gradients, a patient's norm over all terms being at most the clip.
 
-    The factor is Opacus's: clip / (norm + 1e-6), at most 1.
+    The factor is Opacus's: clip / (norm + 1e-6), at most 1. Beside the sums: whose norm is finite, (patients,) bool; if
+    anybody's is not, the sums are not to be used.
     """
     squares = [term.squares(groups) for term in terms]
     total = torch.stack([square.norms for square in squares]).sum(0)
@@ -278,8 +280,10 @@ def clipped_sums(terms: list[Term], groups: Groups, clip_norm: float) -> list[Te
         rough = squares[i].terms
         if rough is not None and bool((rough > allowed).any()):
             squares[i] = term.squares(groups, build=True)
-    weights = clip_factors(torch.stack([square.norms for square in squares]).sum(0), clip_norm)
-    return [term.weighted_sum(groups, weights) for term in terms]
+    total = torch.stack([square.norms for square in squares]).sum(0)
+    finite = total.isfinite()
+    weights = clip_factors(total, clip_norm)
+    return [term.weighted_sum(groups, weights) for term in terms], finite
 
 
 def clip_factors(squares: Tensor, clip_norm: float) -> Tensor:
@@ -413,7 +417,8 @@ def _squared_norms(gradients: Tensor) -> Tensor:
     return norms
 
 
-def _counts_up(patients: Tensor, count: int) -> bool:
+def counts_up(patients: Tensor, count: int) -> bool:
+    """Whether every patient has one row, in order."""
     return len(patients) == count and torch.equal(patients, positions(count).to(patients.device))
 
 

@@ -14,7 +14,7 @@ from opacus.grad_sample import GradSampleModule
 from opacus.optimizers import DPOptimizer
 from torch import Tensor
 
-from strategies.privacy.gradients import Gaussian, NoisySum
+from strategies.privacy.gradients import Gaussian, InPortions
 from strategies.privacy.layers import Groups
 from strategies.privacy.plan import PrivacyPlan
 from strategies.tasks.gradients import FlatModel
@@ -23,7 +23,7 @@ from strategies.tasks.gradients import FlatModel
 warnings.filterwarnings("ignore", message="Full backward hook is firing")
 
 
-class OpacusEngine(NoisySum):
+class OpacusEngine(InPortions):
     """Opacus's own engine for one local fit. Use `close` when done, so that the model can train plainly again."""
 
     def __init__(
@@ -45,12 +45,21 @@ class OpacusEngine(NoisySum):
             self._model.task.loss(self._module(x), y).sum().backward()  # type: ignore[no-untyped-call]
         for parameter in self._parameters:
             parameter.grad_sample = groups.sum(parameter.grad_sample)  # type: ignore[attr-defined]
+        self._leave_out_what_is_not_finite()
         self._optimizer.clip_and_accumulate()
         self._model.gradient.zero_()
         views = dict(zip(self._model.module.parameters(), self._model.gradient_views, strict=True))
         for parameter in self._parameters:
             views[parameter].copy_(parameter.summed_grad)  # type: ignore[attr-defined]
             parameter.grad_sample = parameter.summed_grad = None  # type: ignore[attr-defined]
+
+    def _leave_out_what_is_not_finite(self) -> None:
+        """Opacus would make everybody's sum infinite, or no number."""
+        gradients = [parameter.grad_sample.flatten(1) for parameter in self._parameters]  # type: ignore[attr-defined]
+        finite = torch.stack([gradient.isfinite().all(1) for gradient in gradients]).all(0)
+        if not bool(finite.all()):
+            for gradient in gradients:
+                gradient[~finite] = 0.0
 
     def _plain_sum(self, x: Tensor, y: Tensor) -> Tensor:
         self._module.disable_hooks()

@@ -1,116 +1,223 @@
-"""Clipped sums of small linear stacks in NumPy, for patients of one row each: the tabular models of most studies.
+"""Clipped sums of linear stacks, in NumPy: every model that a study can name.
 
-At these sizes the calls cost more than the arithmetic, and NumPy's cost a third of PyTorch's. The method is that of
-`ClosedForm` (gradients.py), which asks for it: norms from what each layer read and what came back, then one product a
-layer. Not for wide layers or patients of several rows: PyTorch does those.
+A row's gradient is an outer product at each layer, of what the layer read and what came back to it, so that norms and
+sums need no (patients, parameters) tensor (Goodfellow 2015, arXiv 1510.01799). At these sizes calls cost more than the
+arithmetic, and NumPy's cost a third of PyTorch's.
 
-Rows are worked through in portions so small that OpenBLAS takes one thread for every product: so the bits, and the
-time, do not depend on how many it may take.
+**What one patient adds is that patient's alone, to the last bit.** Whoever joins moves others to other places of the
+batch. A product that is added up in another order there has other last bits, and a coordinator can send parameters
+under which the last bit is the whole gradient: everybody's would turn (Casacuberta et al. 2022, arXiv 2207.10635, show
+what such orders do to sensitivities). Therefore:
 
->>> import torch
+- rows are worked through in tiles of a fixed size, filled up with rows of nobody, and a product's kernel treats all
+  rows of a tile alike: that is tried once for a model's shapes, and where it does not hold, a tile is one row
+- several rows of one patient are added up by themselves, before the norm, in float64
+- patients are added up in float64, where the order moves 1e-13 of a clip
+- a patient whose gradient is not finite, or who drives a layer's input beyond 1e7, adds nothing. An error instead
+  would tell, without noise, that such a patient is there
+
+
 >>> from configs.schema import Model, Task
 >>> from strategies.tasks.tabular import tabular_task
 >>> model = FlatModel(tabular_task(Task("binary", "disease"), Model("logistic"), inputs=1))
->>> SmallStack(model, clip_norm=0.5).sum_into_gradient(torch.tensor([[30.0]]), torch.tensor([1.0]))
->>> round(float(model.gradient.norm()), 4)
-0.5
+>>> stack = Stack(model, clip_norm=0.5, tile=16)
+>>> stack.add_rows(np.array([[30.0], [40.0]], np.float32), np.ones(2, np.float32))  # two patients
+>>> round(float(np.linalg.norm(stack.total)), 4)
+1.0
 """
+
+import math
+from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
+from strategies.privacy.plan import PrivacyPlan
 from strategies.tasks.gradients import FlatModel
+from strategies.tasks.rows import TILE, one_thread, rows_are_alike
 
-_MATRIX, _VECTOR = (
-    2**18,
-    9215,
-)  # multiplications of a product that OpenBLAS leaves to one thread: of matrices, by vectors
-_FEWEST = 32  # rows of a portion; layers so wide that fewer are left gain nothing: there the arithmetic is what costs
-_ONE, _TINY = np.float32(1.0), np.float32(1e-6)
+FEW_ROWS = 64  # whose sum loses nothing that counts in single precision
+MOST_ROWS = 512  # of a tile: few enough for the cache
+_READ = 1e14  # squared norm of what a layer may read, so that no square below is lost or infinite
+_BUILT = 1 << 20  # numbers of several patients' gradients that are built together
+_TINY = 1e-6  # Opacus's
+_ONE = np.float32(1.0)
 
 Floats = NDArray[np.float32]
+Doubles = NDArray[np.float64]
 
 
-class SmallStack:
-    """The clipped sum of one model, which is read as it is at each call."""
-
-    def __init__(self, model: FlatModel, clip_norm: float) -> None:
-        self._task, self._clip = model.task, np.float32(clip_norm)
-        self._parameters, self._sums = (_numpy(views) for views in (model.views, model.gradient_views))
-        self._gradient = model.gradient.numpy()
-        self._transposed = [weight.T for weight in self._parameters[0::2]]
-        self._portion = _portion(model)
-
-    @staticmethod
-    def suits(model: FlatModel) -> bool:
-        """Whether a model is a linear stack of small layers, and not on another device."""
-        return model.is_linear_stack and model.flat.device.type == "cpu" and _portion(model) >= _FEWEST
-
-    def sum_into_gradient(self, x: Tensor, y: Tensor) -> None:
-        """Write the clipped sum into the model's `gradient`. x: (patients, inputs) float32; y: (patients,)."""
-        with np.errstate(all="ignore"):  # a gradient that is not finite is found in the sum
-            self._write_in_portions(x.numpy(), y.numpy())
-
-    def _write_in_portions(self, x: Floats, y: Floats) -> None:
-        self._write(x[: self._portion], y[: self._portion])
-        if len(x) <= self._portion:
-            return
-        total = self._gradient.copy()
-        for start in range(self._portion, len(x), self._portion):
-            self._write(x[start : start + self._portion], y[start : start + self._portion])
-            total += self._gradient
-        self._gradient[:] = total
-
-    def _write(self, x: Floats, y: Floats) -> None:
-        reads, backs = self._factors(x, y)
-        weights = self._clip_factors(reads, backs)
-        for i, (read, back) in enumerate(zip(reads, backs, strict=True)):
-            np.dot(weights, back, out=self._sums[2 * i + 1])
-            back *= weights[:, None]
-            np.dot(back.T, read, out=self._sums[2 * i])
-
-    def _factors(self, x: Floats, y: Floats) -> tuple[list[Floats], list[Floats]]:
-        """Of each layer what it read, (patients, in), and the loss's derivative there, (patients, out)."""
-        weights, biases, reads = self._parameters[0::2], self._parameters[1::2], [x]
-        for weight, bias in zip(self._transposed[:-1], biases[:-1], strict=True):
-            read = np.dot(reads[-1], weight)
-            read += bias
-            reads.append(np.maximum(read, 0.0, out=read))
-        outputs = np.dot(reads[-1], self._transposed[-1])
-        outputs += biases[-1]
-        backs = [self._task.residual_in_numpy(outputs, y)]
-        for weight, read in zip(weights[:0:-1], reads[:0:-1], strict=True):
-            back = np.dot(backs[-1], weight)
-            back *= np.sign(read)  # of the ReLU: quicker than by booleans
-            backs.append(back)
-        return reads, backs[::-1]
-
-    def _clip_factors(self, reads: list[Floats], backs: list[Floats]) -> Floats:
-        """(patients,): clip / (norm + 1e-6), at most 1."""
-        layers = [_squares(read, back) for read, back in zip(reads, backs, strict=True)]
-        squares = layers[0]
-        for more in layers[1:]:
-            squares += more
-        np.sqrt(squares, out=squares)
-        squares += _TINY
-        np.divide(self._clip, squares, out=squares)
-        return np.minimum(squares, _ONE, out=squares)
+def tile_rows(plan: PrivacyPlan) -> int:
+    """Rows of a tile, from public numbers: nearly every batch is one tile, and few rows are nobody's."""
+    expected = plan.expected_patients
+    usual = expected + 2.5 * math.sqrt(expected * (1.0 - plan.sampling_rate))
+    return int(min(MOST_ROWS, TILE * max(1, math.ceil(min(usual, MOST_ROWS) / TILE))))
 
 
-def _squares(read: Floats, back: Floats) -> Floats:
-    """(patients,): each one's squared norm in a layer, bias included: the norms of both factors multiply."""
-    own: Floats = np.vecdot(read, read)
-    own += _ONE
-    own *= np.vecdot(back, back)
-    return own
+class Stack:
+    """The clipped sums of one model, which is read as it is at each call. `total` is the sum, (parameters,).
+
+    Args:
+        tile: rows that are worked through together, a multiple of 16.
+        kept: rows of patients with several whose factors are kept at a time.
+    """
+
+    def __init__(self, model: FlatModel, clip_norm: float, tile: int, kept: int = 8192) -> None:
+        one_thread()
+        self._task, self._clip, self._kept = model.task, clip_norm, kept
+        parameters = [view.numpy() for view in model.views]
+        self._weights, self._biases = parameters[0::2], parameters[1::2]
+        self._shapes = shapes = tuple((weight.shape[0], weight.shape[1]) for weight in self._weights)
+        self._tile = tile = tile if rows_are_alike(shapes, tile) else 1
+        self._transposed = [weight.T for weight in self._weights]
+        self.total = np.zeros(len(model.flat))
+        self._totals = [(self.total[weight].reshape(shape), self.total[bias]) for weight, bias, shape in _spans(shapes)]
+        # Everything of a tile has its place: at these sizes making room costs as much as the arithmetic.
+        self._y = np.zeros(tile, np.float32)
+        self._reads = [np.zeros((tile, into), np.float32) for _, into in shapes]
+        self._backs = [np.zeros((tile, out), np.float32) for out, _ in shapes]
+        self._signs = [np.zeros((tile, into), np.float32) for _, into in shapes]
+        self._read_squares, self._back_squares = (np.zeros((len(shapes), tile), np.float32) for _ in range(2))
+        self._products, self._factor = np.zeros((len(shapes), tile)), np.zeros(tile)
+        self._column, self._short = self._factor[:, None], np.zeros((tile, 1), np.float32)
+        self._wide = [np.ones((tile, into + 1)) for _, into in shapes]  # the bias reads a one
+        self._tall = [np.zeros((tile, out)) for out, _ in shapes]
+        self._sums = [np.zeros((out, into + 1)) for out, into in shapes]
+        self._few = tile if tile <= FEW_ROWS else 0
+        self._direct = list(
+            zip(
+                self._backs,
+                self._reads,
+                *((view.numpy() for view in model.gradient_views[first::2]) for first in (0, 1)),
+                strict=True,
+            )
+        )
+        self._last = [
+            (back, tall, tall.T, read, wide, wide[:, :-1], sums, sums[:, :-1], sums[:, -1], *total)
+            for back, tall, read, wide, sums, total in zip(
+                self._backs, self._tall, self._reads, self._wide, self._sums, self._totals, strict=True
+            )
+        ]
+
+    def write_few(self, x: Floats, y: Floats) -> bool:
+        """Write the clipped sum of a usual small batch, one row a patient, into the model's `gradient`; if it is one.
+
+        So few are added up in single precision: their order moves the sum by some 1e-6 of a clip.
+        """
+        if not 0 < len(x) <= self._few:
+            return False
+        with np.errstate(all="ignore"):
+            self._set_factors(self._work(x, y))
+        np.copyto(self._short, self._column)
+        for back, read, weight, bias in self._direct:
+            back *= self._short
+            np.dot(back.T, read, out=weight)
+            np.add.reduce(back, 0, out=bias)
+        return True
+
+    def add_rows(self, x: Floats, y: Floats) -> None:
+        """Add the clipped gradients of patients with one row each to `total`. x: (patients, inputs)."""
+        for start in range(0, len(x), self._tile):
+            with np.errstate(all="ignore"):  # what is not finite is left out
+                self._set_factors(self._work(x[start : start + self._tile], y[start : start + self._tile]))
+            for back, tall, across, read, wide, inputs, sums, by_weight, by_bias, weight, bias in self._last:
+                np.multiply(back, self._column, out=tall)
+                np.copyto(inputs, read)
+                np.dot(across, wide, out=sums)
+                weight += by_weight
+                bias += by_bias
+
+    def add_patients(self, x: Floats, y: Floats, rows: NDArray[np.int64]) -> None:
+        """The same of patients with equally many rows: rows (patients, rows of each), row numbers."""
+        size = sum(out * (into + 1) for out, into in self._shapes)
+        at_once = max(1, min(_BUILT // size, self._kept // rows.shape[1]))
+        with np.errstate(all="ignore"):
+            for start in range(0, len(rows), at_once):
+                self._add_built(self._built(x, y, rows[start : start + at_once]))
+
+    def _work(self, x: Floats, y: Floats) -> int:
+        """Fill `_reads` and `_backs` from a tile's rows; how many of them are somebody's."""
+        count, last = len(x), len(self._shapes) - 1
+        self._reads[0][:count] = x
+        self._y[:count] = y
+        for i in range(last):
+            read = np.dot(self._reads[i], self._transposed[i], out=self._reads[i + 1])
+            read += self._biases[i]
+            np.maximum(read, 0.0, out=read)
+        outputs = np.dot(self._reads[last], self._transposed[last], out=self._backs[last])
+        outputs += self._biases[last]
+        self._task.residual_in_numpy(outputs, self._y)
+        for i in range(last, 0, -1):
+            back = np.dot(self._backs[i], self._weights[i], out=self._backs[i - 1])
+            back *= np.sign(self._reads[i], out=self._signs[i])  # of the ReLU: quicker than by booleans
+        return count
+
+    def _set_factors(self, count: int) -> None:
+        """Each row's clip / (norm + 1e-6), at most 1, and 0 of nobody's; rows that must not count are made zeros."""
+        for i, (read, back) in enumerate(zip(self._reads, self._backs, strict=True)):
+            np.vecdot(read, read, out=self._read_squares[i])
+            np.vecdot(back, back, out=self._back_squares[i])
+        self._read_squares += _ONE
+        np.multiply(self._read_squares, self._back_squares, out=self._products, dtype=np.float64)
+        squares = np.add.reduce(self._products, 0, out=self._factor)
+        if not (np.maximum.reduce(self._read_squares, None) <= _READ and np.maximum.reduce(squares) < np.inf):
+            bad = ~((self._read_squares <= _READ).all(0) & (squares < np.inf))
+            squares[bad] = 0.0
+            for part in self._reads + self._backs:
+                part[bad] = 0.0
+        _clip(squares, self._clip)
+        squares[count:] = 0.0
+
+    def _built(self, x: Floats, y: Floats, rows: NDArray[np.int64]) -> list[tuple[Doubles, Doubles]]:
+        """Gradients of each layer's weight, (patients, out, in), and bias, (patients, out), before any clip."""
+        patients, each = rows.shape
+        found = [(np.zeros((patients, out, into)), np.zeros((patients, out))) for out, into in self._shapes]
+        piece = max(1, self._kept // patients)
+        for first in range(0, each, piece):
+            some = rows[:, first : first + piece]
+            reads, backs = self._all_rows(x, y, some.reshape(-1))
+            for (weight, bias), read, back in zip(found, reads, backs, strict=True):
+                shaped = back.reshape(patients, some.shape[1], -1)
+                weight += np.matmul(shaped.transpose(0, 2, 1), read.reshape(patients, some.shape[1], -1))
+                bias += shaped.sum(1)
+        return found
+
+    def _all_rows(self, x: Floats, y: Floats, rows: NDArray[np.int64]) -> tuple[list[Doubles], list[Doubles]]:
+        reads = [np.empty((len(rows), into)) for _, into in self._shapes]
+        backs = [np.empty((len(rows), out)) for out, _ in self._shapes]
+        for start in range(0, len(rows), self._tile):
+            some = rows[start : start + self._tile]
+            count = self._work(x[some], y[some])
+            for kept, found in zip(reads + backs, self._reads + self._backs, strict=True):
+                kept[start : start + count] = found[:count]
+        return reads, backs
+
+    def _add_built(self, gradients: list[tuple[Doubles, Doubles]]) -> None:
+        parts = [part.reshape(len(part), -1) for layer in gradients for part in layer]
+        squares = np.add.reduce([np.vecdot(part, part) for part in parts], 0)
+        bad = ~(squares < np.inf)
+        if bad.any():
+            squares[bad] = 0.0
+            for part in parts:
+                part[bad] = 0.0
+        _clip(squares, self._clip)
+        for (weight, bias), own, shift in zip(self._totals, parts[0::2], parts[1::2], strict=True):
+            weight += np.dot(squares, own).reshape(weight.shape)
+            bias += np.dot(squares, shift)
 
 
-def _numpy(views: list[Tensor]) -> list[Floats]:
-    return [view.numpy() for view in views]
+def _clip(squares: Doubles, clip_norm: float) -> None:
+    """Squared norms become factors: clip / (norm + 1e-6), at most 1."""
+    np.sqrt(squares, out=squares)
+    squares += _TINY
+    np.divide(clip_norm, squares, out=squares)
+    np.minimum(squares, 1.0, out=squares)
 
 
-def _portion(model: FlatModel) -> int:
-    """Rows for which no product of the step is past OpenBLAS's limits for one thread."""
-    shapes = [weight.shape for weight in model.views[0::2]]
-    return min(min(_MATRIX // (out * into), _VECTOR // max(out, into)) for out, into in shapes)
+def _spans(shapes: tuple[tuple[int, int], ...]) -> Iterator[tuple[slice, slice, tuple[int, int]]]:
+    """Where each layer's weight and bias lie in the flat vector."""
+    start = 0
+    for out, into in shapes:
+        middle, end = start + out * into, start + out * (into + 1)
+        yield slice(start, middle), slice(middle, end), (out, into)
+        start = end

@@ -23,6 +23,7 @@ from torch.nn import functional
 from configs import schema
 from configs.schema import Model, Study
 from configs.wire import ArraySpec
+from strategies.tasks.rows import outputs_of_rows
 from strategies.tasks.shapes import outputs_of, parameters_of
 
 Arrays = dict[str, NDArray[np.float32]]
@@ -90,19 +91,17 @@ class TabularTask:
         return outputs
 
     def predict(self, arrays: Mapping[str, NDArray[np.float32]], x: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Probabilities (rows, classes), or the target in its own unit (rows, 1)."""
-        model = self.build()
-        model.load_state_dict({name: torch.from_numpy(np.array(array)) for name, array in arrays.items()})
-        with torch.no_grad():
-            outputs = model(torch.from_numpy(np.ascontiguousarray(x))).double()
-        if self.task.type == "binary":
-            positive = outputs.sigmoid()
-            outputs = torch.cat([1 - positive, positive], dim=1)
-        elif self.task.type == "multiclass":
-            outputs = outputs.softmax(1)
-        else:
-            outputs = torch.from_numpy(self.in_unit(outputs.numpy()))
-        return np.asarray(outputs.numpy())
+        """Probabilities (rows, classes), or the target in its own unit (rows, 1); a row's are its own (rows.py)."""
+        layers = [arrays[name] for name in self.parameters]
+        outputs = outputs_of_rows(layers[0::2], layers[1::2], x).astype(np.float64)
+        with np.errstate(over="ignore", invalid="ignore"):
+            if self.task.type == "binary":
+                positive = 1.0 / (1.0 + np.exp(-outputs))
+                return np.concatenate([1.0 - positive, positive], axis=1)
+            if self.task.type == "multiclass":
+                shares = np.exp(outputs - outputs.max(axis=1, keepdims=True, initial=-np.inf))
+                return np.asarray(shares / shares.sum(axis=1, keepdims=True))
+        return self.in_unit(outputs)
 
     def in_unit(self, y: NDArray[Any]) -> NDArray[np.float64]:
         """A regression target scaled to [-1, 1], back in its own unit; classes stay as they are."""

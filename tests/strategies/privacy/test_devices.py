@@ -33,11 +33,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from configs.errors import RunError
 from configs.schema import Model, Task
 from simulations.benchmarks.models import Network, Transformer, cnn
 from strategies.privacy.bookkeeping import BookKeeping
-from strategies.privacy.gradients import AllDigits, ClosedForm, NoisySum, private_engine
+from strategies.privacy.gradients import AllDigits, InPortions, NoisySum, private_engine
 from strategies.privacy.layers import Groups, Lookup, add_up, positions
 from strategies.privacy.plan import PrivacyPlan
 from strategies.tasks.gradients import FlatModel
@@ -65,23 +64,17 @@ def batch(name: str) -> tuple[Tensor, Tensor]:
     return rows, torch.arange(ROWS) % 3
 
 
-@pytest.mark.parametrize("name", ["cnn", "transformer"])
+@pytest.mark.parametrize("name", TASKS)
 def test_book_keeping_makes_every_tensor_where_the_rows_are(name: str) -> None:
-    engine = BookKeeping(FlatModel(TASKS[name], "meta"), PLAN, zeros)
+    engine = private_engine(FlatModel(TASKS[name], "meta"), PLAN, zeros)
+    assert isinstance(engine, BookKeeping)
     x, y = (part.to("meta") for part in batch(name))
     groups = Groups.of(positions(ROWS), ROWS, x.device)
     terms = [term for term in add_up(engine._terms(x, y)).values() if not isinstance(term, Lookup)]  # torch.unique
-    assert len(terms) > 5
+    assert terms
     for term in terms:
         assert term.squares(groups).norms.device == x.device
         assert term.weighted_sum(groups, x.new_ones(ROWS, dtype=torch.float32)).device == x.device
-
-
-@pytest.mark.parametrize("name", ["logistic", "mlp"])
-def test_the_closed_form_makes_every_tensor_where_the_rows_are(name: str) -> None:
-    engine = ClosedForm(FlatModel(TASKS[name], "meta"), PLAN, zeros)
-    x, y = (part.to("meta") for part in batch(name))
-    engine._sum_into_gradient(x, y, Groups.of(positions(ROWS), ROWS, x.device))  # raises where devices mix
 
 
 def test_patients_follow_their_rows_to_the_device() -> None:
@@ -129,7 +122,7 @@ def test_a_gpu_gives_the_processors_sum(
         model.flat.data.copy_(0.1 * torch.randn(len(model.flat), generator=chance))
         made = private_engine(model, PLAN, zeros, engine)
         assert isinstance(made, NoisySum)
-        if rows_at_once:
+        if rows_at_once and isinstance(made, InPortions):
             made._rows_at_once = rows_at_once
         x, y = (part.to(device) for part in batch(name))
         sums.append(made.clipped_sum(x, y, owners, patients_in_batch=count).cpu())
@@ -148,9 +141,12 @@ def test_a_gpu_adds_the_noise_that_it_is_given() -> None:
     noisy = engine.noisy_gradient(x[:0], y[:0], torch.arange(0), patients_in_batch=0)
     assert noisy.is_cuda
     assert noisy.tolist() == [PLAN.noise_multiplier * PLAN.clip_norm / PLAN.expected_patients] * len(noisy)
-    with pytest.raises(RunError, match="not finite"):
-        engine.noisy_gradient(x * float("nan"), y, torch.arange(ROWS), patients_in_batch=ROWS)
-    assert not model.gradient.any()
+    x[0] = float("nan")  # whose part is nothing
+    found, expected = (
+        engine.clipped_sum(x[who], y[who], torch.arange(len(who)), patients_in_batch=len(who))
+        for who in (torch.arange(ROWS), torch.arange(1, ROWS))
+    )
+    torch.testing.assert_close(found, expected)
 
 
 @needs_gpu
