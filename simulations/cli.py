@@ -143,7 +143,9 @@ def _simulate(arguments: argparse.Namespace) -> int:
 
     options = Options(arguments.engine, arguments.baselines, arguments.workers)
     if study is None:
-        run = resume(arguments.resume, options, display)
+        run = arguments.resume.resolve()
+        if not resume(run, options, display):
+            print(f"{run}: complete already, nothing was done again")
     else:
         seeded = study if arguments.seed is None else replace(study, seed=arguments.seed)
         run = simulate(seeded, arguments.out, options, display)

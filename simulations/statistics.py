@@ -27,6 +27,7 @@ from server.app import Conducted, Observer, RoundRecord, make_app
 from server.files import write_atomically
 from server.report import write_papers
 from server.run import Recorded, sha256, statistics_facts, versions
+from simulations.earlier import Earlier
 from simulations.engines import run_engine
 from simulations.hospitals import FromSources, Hospitals
 from strategies.arrays import Arrays
@@ -43,7 +44,7 @@ ALL = "all together"
 _FAR = 1.959964  # standard deviations that noise alone passes once in 20
 
 
-def count(study: Study, run: Path, options: "Options", display: "Display") -> Path:
+def count(study: Study, run: Path, options: "Options", display: "Display", earlier: Earlier) -> Path:
     """Let every hospital release its statistics, and write down what is known of them."""
     started, clock = datetime.now(UTC), time.monotonic()
     journal = Journal(run / "journal.jsonl", durable=False)
@@ -60,7 +61,7 @@ def count(study: Study, run: Path, options: "Options", display: "Display") -> Pa
         conducted = run_engine(options.engine, hospitals, make, workers=options.workers)
     spent = {site: _spent(study, run, site) for site in study.sites}
     result = statistics_facts(study, Recorded.of(run), conducted, engine=options.engine, noise=NOISE, spent=spent)
-    result |= {"seconds": round(time.monotonic() - clock, 3), "started": started.isoformat(timespec="seconds")}
+    result |= earlier.times(started, time.monotonic() - clock)
     write_atomically(run / "metrics.json", (json.dumps(result, indent=1, allow_nan=False) + "\n").encode())
     journal.append("measured", metrics_sha256=sha256(run / "metrics.json"))
     write_papers(run)
