@@ -41,7 +41,6 @@ if TYPE_CHECKING:
 
 NOISE = "seeded: repeatable, for simulations only"
 ALL = "all together"
-_FAR = 1.959964  # standard deviations that noise alone passes once in 20
 
 
 def count(study: Study, run: Path, options: "Options", display: "Display", earlier: Earlier) -> Path:
@@ -140,7 +139,7 @@ def _view(study: Study, site: str, patients: int, plan: PrivacyPlan, hospitals: 
     layout = statistics.layout_of(study)
     variance = hospitals * statistics.cell_variance(statistics.standard_deviation(plan))
     found = statistics.statistics(_expected(layout, patients), layout, variance=variance)
-    hidden = _FAR * math.sqrt(variance)
+    hidden = statistics.hidden_below(statistics.standard_deviation(plan), hospitals)
     share = None if found.outcome is None else (found.outcome.high - found.outcome.low) / 2
     total = found.patients.high - found.patients.value
     return SiteView(site, patients, hidden, total, share, _verdict(study, plan, patients, hidden, hospitals))
@@ -156,7 +155,7 @@ def _verdict(study: Study, plan: PrivacyPlan, patients: int, hidden: float, hosp
     bins = max(histogram.cells - 1 for histogram in statistics.layout_of(study))
     if hidden >= patients:
         # The noise with which a count of all patients is just told from none, and what such a release costs.
-        wanted = math.sqrt(max(patients**2 / (_FAR**2 * hospitals) - statistics.ROUNDING_VARIANCE, 1e-6))
+        wanted = statistics.seen_with(patients, hospitals)
         cost = math.ceil(100 * epsilon([SampledGaussian(wanted / plan.clip_norm, 1.0, 1)], plan.delta)) / 100
         return f"too small to be seen: the noise hides more than all its patients; seen from epsilon {cost:g} on"
     if hidden >= patients / bins:
