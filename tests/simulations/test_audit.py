@@ -1,5 +1,6 @@
 """The audit's command, its bad inputs, its bound on epsilon, and old runs whose books do not add up."""
 
+import errno
 import json
 import shutil
 import sqlite3
@@ -109,6 +110,47 @@ def test_a_folder_that_is_no_run_cannot_be_audited(tmp_path: Path, capsys: pytes
     assert cli.main(["audit", str(tmp_path)]) == 2
     assert "journal.jsonl" in capsys.readouterr().err
     assert not (tmp_path / "audit.json").exists()
+
+
+@pytest.mark.parametrize("out", ["file", "file/audits"])
+def test_an_audit_that_cannot_be_written_is_told_before_it_is_computed(
+    out: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(show, "audit", lambda *_, **__: pytest.fail("it was computed"))
+    assert cli.main(["audit", str(PRESET), "--out", str(tmp_path / out)]) == 2
+    assert str(tmp_path / "file") in capsys.readouterr().err
+
+
+def test_a_run_whose_folder_cannot_be_written_is_told_before_it_is_audited(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def read_only(*_: object, **options: Any) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(options["dir"]))
+
+    monkeypatch.setattr(show, "TemporaryFile", read_only)
+    monkeypatch.setattr(show, "audit", lambda *_, **__: pytest.fail("it was computed"))
+    assert cli.main(["audit", str(run)]) == 2
+    assert f"{run}: Permission denied" in capsys.readouterr().err
+
+
+def test_an_audit_that_fails_leaves_no_folder(tmp_path: Path) -> None:
+    out = tmp_path / "new" / "audits"
+    assert cli.main(["audit", str(ROOT / "configs/presets/heart_disease_none.yaml"), "--out", str(out)]) == 2
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_disk_that_fills_up_does_not_swallow_the_verdict(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(show, "write_atomically", full)
+    assert cli.main(["audit", str(PRESET), "--seed", "1", "--out", str(tmp_path)]) == 2
+    found = capsys.readouterr()
+    assert "passed after" in found.out
+    assert "No space left on device" in found.err
 
 
 # Old runs
