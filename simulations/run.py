@@ -7,8 +7,8 @@
 import json
 import os
 import time
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, closing
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -73,13 +73,15 @@ def simulate(study: Study, out: Path, options: Options, display: Display) -> Pat
 
     Raises:
         ArchipelError: the data, the plan or the machine do not allow it; nothing is left behind if nothing was trained.
+        KeyboardInterrupt: with the folder, if there is one.
     """
     check(study)
     run = new_folder(out, study.name)
     document = study.to_dict() | {"simulation": {"sites": _sources(study)}}
     write_atomically(run / "study.yaml", dump_yaml(document).encode())
     _latest(out, run)
-    return _carry_out(study, run, options, display, Earlier())
+    with _named_if_interrupted(run):
+        return _carry_out(study, run, options, display, Earlier())
 
 
 def resume(run: Path, options: Options, display: Display) -> bool:
@@ -101,11 +103,21 @@ def resume(run: Path, options: Options, display: Display) -> bool:
     require_booked(study, run, plans, earlier, checkpoint.round if checkpoint else 0)
     del checkpoint  # a large model is held once
     if not earlier.is_complete(run, study):
-        _carry_out(study, run, options, display, earlier)
+        with _named_if_interrupted(run):
+            _carry_out(study, run, options, display, earlier)
         return True
     if not all((run / name).is_file() for name in ("report.html", *(["model_card.md"] if study.trains else []))):
         write_papers(run)
     return False
+
+
+@contextmanager
+def _named_if_interrupted(run: Path) -> Iterator[None]:
+    """Ctrl-C in a run that has begun carries its folder, so that the command can say how it goes on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(run) from None
 
 
 def check(study: Study) -> tuple[dict[str, Patients], dict[str, PrivacyPlan]]:

@@ -238,3 +238,49 @@ def test_statistics_whose_ledgers_are_gone_are_not_released_again(
     without_sites(run)
     assert cli.main(["simulate", "--resume", str(run)]) == 2
     assert "expected epsilon 0.50 booked, found no ledger" in capsys.readouterr().err
+
+
+# Ctrl-C
+
+
+def interrupt(*_: object, **__: object) -> Any:
+    raise KeyboardInterrupt
+
+
+def test_an_interrupted_run_says_how_it_goes_on_by_its_own_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "two words"
+    monkeypatch.setattr(under_test, "curve_value", interrupt)
+    assert cli.main(["simulate", str(PRESET), "--no-baselines", "--out", str(out)]) == cli.INTERRUPTED
+    run = (out / "latest").resolve()
+    hint = f"interrupted; go on with: archipel simulate --resume '{run}'"
+    assert hint in capsys.readouterr().err
+    assert cli.main(["simulate", "--resume", str(run), "--no-baselines"]) == cli.INTERRUPTED
+    assert hint in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "stopped"),
+    [
+        (["plan", str(PRESET)], "simulations.planning.plan_study"),
+        (["audit", str(PRESET)], "simulations.audit.run.load_all"),
+        (["simulate", str(PRESET)], "simulations.run.load_all"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_what_is_interrupted_before_a_run_has_begun_names_none(
+    words: list[str],
+    stopped: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    import simulations.audit.show
+    import simulations.planning  # noqa: F401 - before its parts are replaced
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(stopped, interrupt)
+    assert cli.main(words) == cli.INTERRUPTED
+    assert capsys.readouterr().err == "\narchipel: interrupted\n"
+    assert not list(tmp_path.iterdir())
