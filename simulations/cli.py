@@ -6,6 +6,7 @@
 
 import argparse
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -40,8 +41,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         return _fail(f"{where}{error.strerror or type(error).__name__}; what was finished before is whole")
-    except KeyboardInterrupt:
-        print("\narchipel: interrupted; go on with: archipel simulate --resume RUN", file=sys.stderr)
+    except KeyboardInterrupt as stop:  # only a run that has begun says where it is
+        hint = f"; go on with: archipel simulate --resume {shlex.quote(str(stop.args[0]))}" if stop.args else ""
+        print(f"\narchipel: interrupted{hint}", file=sys.stderr)
         return INTERRUPTED
 
 
@@ -143,7 +145,9 @@ def _simulate(arguments: argparse.Namespace) -> int:
 
     options = Options(arguments.engine, arguments.baselines, arguments.workers)
     if study is None:
-        run = resume(arguments.resume, options, display)
+        run = arguments.resume.resolve()
+        if not resume(run, options, display):
+            print(f"{run}: complete already, nothing was done again")
     else:
         seeded = study if arguments.seed is None else replace(study, seed=arguments.seed)
         run = simulate(seeded, arguments.out, options, display)

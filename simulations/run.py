@@ -7,8 +7,8 @@
 import json
 import os
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager, closing
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -22,10 +22,11 @@ from configs.journal import Journal
 from configs.load import dump_yaml, load_study
 from configs.schema import CohortMember, Privacy, Study
 from server.app import Conducted, Observer, RoundRecord, make_app
-from server.checkpoint import Checkpoints, write_tensors
+from server.checkpoint import Checkpoint, Checkpoints, write_tensors
 from server.files import write_atomically
 from server.report import write_papers
 from server.run import Recorded, epsilons, facts, new_folder, sha256, site_facts, versions
+from simulations.earlier import JUDGED, Earlier, require_booked
 from simulations.engines import run_engine
 from simulations.evaluate import curve_value, evaluate, evaluate_local, headline
 from simulations.hospitals import FromSources, Hospitals, load_all
@@ -72,26 +73,51 @@ def simulate(study: Study, out: Path, options: Options, display: Display) -> Pat
 
     Raises:
         ArchipelError: the data, the plan or the machine do not allow it; nothing is left behind if nothing was trained.
+        KeyboardInterrupt: with the folder, if there is one.
     """
     check(study)
     run = new_folder(out, study.name)
     document = study.to_dict() | {"simulation": {"sites": _sources(study)}}
     write_atomically(run / "study.yaml", dump_yaml(document).encode())
     _latest(out, run)
-    return _carry_out(study, run, options, display)
+    with _named_if_interrupted(run):
+        return _carry_out(study, run, options, display, Earlier())
 
 
-def resume(run: Path, options: Options, display: Display) -> Path:
-    """Go on with a run that was interrupted, from its newest checkpoint.
+def resume(run: Path, options: Options, display: Display) -> bool:
+    """Go on with a run that was interrupted, from its newest checkpoint; False where it was complete already.
+
+    A complete run is left as it is. Only papers that are gone are written again.
 
     Raises:
-        RunError: the folder is no run. CheckpointError: its checkpoint cannot be used.
+        RunError: the folder is no run, or its ledgers hold less than what left. CheckpointError: its checkpoint cannot
+            be used. JournalError: its journal was changed.
     """
     if not (run / "study.yaml").is_file():
         raise RunError(f"{run}: expected a run's folder with study.yaml, found none; give a folder under runs/")
-    study = load_study(run / "study.yaml")
-    check(study)
-    return _carry_out(study, run.resolve(), options, display)
+    run, study = run.resolve(), load_study(run / "study.yaml")
+    _, plans = check(study)
+    Journal(run / "journal.jsonl", durable=False)  # drops half a record that a kill left at its end
+    earlier = Earlier.of(run)
+    checkpoint = _checkpoints(study, run).load()
+    require_booked(study, run, plans, earlier, checkpoint.round if checkpoint else 0)
+    del checkpoint  # a large model is held once
+    if not earlier.is_complete(run, study):
+        with _named_if_interrupted(run):
+            _carry_out(study, run, options, display, earlier)
+        return True
+    if not all((run / name).is_file() for name in ("report.html", *(["model_card.md"] if study.trains else []))):
+        write_papers(run)
+    return False
+
+
+@contextmanager
+def _named_if_interrupted(run: Path) -> Iterator[None]:
+    """Ctrl-C in a run that has begun carries its folder, so that the command can say how it goes on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(run) from None
 
 
 def check(study: Study) -> tuple[dict[str, Patients], dict[str, PrivacyPlan]]:
@@ -105,9 +131,9 @@ def check(study: Study) -> tuple[dict[str, Patients], dict[str, PrivacyPlan]]:
     return patients, plans
 
 
-def _carry_out(study: Study, run: Path, options: Options, display: Display) -> Path:
+def _carry_out(study: Study, run: Path, options: Options, display: Display, earlier: Earlier) -> Path:
     if not study.trains:
-        return count(study, run, options, display)
+        return count(study, run, options, display, earlier)
     started, clock = datetime.now(UTC), time.monotonic()
     patients, plans = check(study)
     journal = Journal(run / "journal.jsonl", durable=False)
@@ -115,12 +141,13 @@ def _carry_out(study: Study, run: Path, options: Options, display: Display) -> P
         "begin", study_sha256=study.sha256, engine=options.engine, seed=study.seed, versions=versions(), noise="seeded"
     )
     curves: dict[str, list[dict[str, float]]] = {}
-    conducted = _federate(study, run, journal, options, display, _Curve(study, patients, curves, "federated"))
+    curve = _Curve(study, patients, curves, "federated", journal, earlier.curve)
+    conducted = _federate(study, run, journal, options, display, curve)
     models = baselines(study, patients, options, display, curves) if options.baselines else {}
     scores = score(study, conducted.model, models, patients)
     write_tensors(run / "model.safetensors", conducted.model)
     result = _metrics(study, run, options, conducted, patients, plans, scores, curves)
-    result |= {"seconds": round(time.monotonic() - clock, 3), "started": started.isoformat(timespec="seconds")}
+    result |= earlier.times(started, time.monotonic() - clock)
     write_atomically(run / "metrics.json", (json.dumps(result, indent=1, allow_nan=False) + "\n").encode())
     journal.append("measured", metrics_sha256=sha256(run / "metrics.json"), model_sha256=result["model_sha256"])
     write_papers(run)
@@ -128,36 +155,65 @@ def _carry_out(study: Study, run: Path, options: Options, display: Display) -> P
 
 
 class _Curve:
-    """Watches a federation's rounds: one point of the curve each, or every few rounds of a long study."""
+    """Watches a federation's rounds: one point of the curve each, or every few rounds of a long study.
+
+    With a journal each point is kept there, and a run that goes on has the `earlier` ones again.
+    """
 
     def __init__(
-        self, study: Study, patients: dict[str, Patients], curves: dict[str, list[dict[str, float]]], key: str
+        self,
+        study: Study,
+        patients: dict[str, Patients],
+        curves: dict[str, list[dict[str, float]]],
+        key: str,
+        journal: Journal | None = None,
+        earlier: Mapping[int, float] | None = None,
     ) -> None:
         self.study, self.task = study, task_of(study)
         self.test = concatenate([p.test for p in patients.values()])
         self.points = curves.setdefault(key, [])
         self.every = max(1, study.training.rounds // CURVE_POINTS)
+        self.journal, self.earlier = journal, earlier or {}
 
     def __call__(self, record: RoundRecord, model: Arrays) -> str:
-        if record.round % self.every and record.round != self.study.training.rounds:
+        return self._judge(record.round, model)
+
+    def go_on(self, checkpoint: Checkpoint) -> None:
+        """The points up to a checkpoint; its own may be missing, as a kill can come between the two."""
+        self.points += [{"round": n, "value": v} for n, v in sorted(self.earlier.items()) if n <= checkpoint.round]
+        if checkpoint.round not in self.earlier:
+            self._judge(checkpoint.round, checkpoint.model)
+
+    def _judge(self, number: int, model: Arrays) -> str:
+        if number % self.every and number != self.study.training.rounds:
             return ""
         value = curve_value(self.study, self.task, model, self.test)
         if value is None:
             return ""
-        self.points.append({"round": record.round, "value": value})
+        self.points.append({"round": number, "value": value})
+        if self.journal:
+            self.journal.append(JUDGED, round=number, value=value)
         return f"{headline(self.study).upper()} {value:.3f}"
+
+
+def _checkpoints(study: Study, run: Path) -> Checkpoints:
+    return Checkpoints(run / "checkpoints", study.sha256, durable=False)
 
 
 def _federate(
     study: Study, run: Path, journal: Journal, options: Options, display: Display, curve: _Curve
 ) -> Conducted:
     """The federation itself, on the chosen engine, with checkpoints."""
-    checkpoints = Checkpoints(run / "checkpoints", study.sha256, durable=False)
+    checkpoints = _checkpoints(study, run)
     hospitals = Hospitals(study, FromSources(study), run / "sites", FromSources(study, "test"))
-    resumed = checkpoints.load()
+    done = 0
+    if checkpoint := checkpoints.load():
+        curve.go_on(checkpoint)
+        done = checkpoint.round
+    del checkpoint  # a large model is held once
     title = PHASES["federated" if study.private else "federated_without_privacy"]
     with closing(hospitals), display.phase(title, study.training.rounds) as phase:
-        for _ in range(resumed.round if resumed else 0):
+        for _ in range(done):
             phase.advance("from the checkpoint")
 
         def observer(record: RoundRecord, model: Arrays) -> None:

@@ -27,6 +27,7 @@ from server.app import Conducted, Observer, RoundRecord, make_app
 from server.files import write_atomically
 from server.report import write_papers
 from server.run import Recorded, sha256, statistics_facts, versions
+from simulations.earlier import Earlier
 from simulations.engines import run_engine
 from simulations.hospitals import FromSources, Hospitals
 from strategies.arrays import Arrays
@@ -40,10 +41,9 @@ if TYPE_CHECKING:
 
 NOISE = "seeded: repeatable, for simulations only"
 ALL = "all together"
-_FAR = 1.959964  # standard deviations that noise alone passes once in 20
 
 
-def count(study: Study, run: Path, options: "Options", display: "Display") -> Path:
+def count(study: Study, run: Path, options: "Options", display: "Display", earlier: Earlier) -> Path:
     """Let every hospital release its statistics, and write down what is known of them."""
     started, clock = datetime.now(UTC), time.monotonic()
     journal = Journal(run / "journal.jsonl", durable=False)
@@ -60,7 +60,7 @@ def count(study: Study, run: Path, options: "Options", display: "Display") -> Pa
         conducted = run_engine(options.engine, hospitals, make, workers=options.workers)
     spent = {site: _spent(study, run, site) for site in study.sites}
     result = statistics_facts(study, Recorded.of(run), conducted, engine=options.engine, noise=NOISE, spent=spent)
-    result |= {"seconds": round(time.monotonic() - clock, 3), "started": started.isoformat(timespec="seconds")}
+    result |= earlier.times(started, time.monotonic() - clock)
     write_atomically(run / "metrics.json", (json.dumps(result, indent=1, allow_nan=False) + "\n").encode())
     journal.append("measured", metrics_sha256=sha256(run / "metrics.json"))
     write_papers(run)
@@ -139,7 +139,7 @@ def _view(study: Study, site: str, patients: int, plan: PrivacyPlan, hospitals: 
     layout = statistics.layout_of(study)
     variance = hospitals * statistics.cell_variance(statistics.standard_deviation(plan))
     found = statistics.statistics(_expected(layout, patients), layout, variance=variance)
-    hidden = _FAR * math.sqrt(variance)
+    hidden = statistics.hidden_below(statistics.standard_deviation(plan), hospitals)
     share = None if found.outcome is None else (found.outcome.high - found.outcome.low) / 2
     total = found.patients.high - found.patients.value
     return SiteView(site, patients, hidden, total, share, _verdict(study, plan, patients, hidden, hospitals))
@@ -155,7 +155,7 @@ def _verdict(study: Study, plan: PrivacyPlan, patients: int, hidden: float, hosp
     bins = max(histogram.cells - 1 for histogram in statistics.layout_of(study))
     if hidden >= patients:
         # The noise with which a count of all patients is just told from none, and what such a release costs.
-        wanted = math.sqrt(max(patients**2 / (_FAR**2 * hospitals) - statistics.ROUNDING_VARIANCE, 1e-6))
+        wanted = statistics.seen_with(patients, hospitals)
         cost = math.ceil(100 * epsilon([SampledGaussian(wanted / plan.clip_norm, 1.0, 1)], plan.delta)) / 100
         return f"too small to be seen: the noise hides more than all its patients; seen from epsilon {cost:g} on"
     if hidden >= patients / bins:

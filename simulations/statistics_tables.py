@@ -1,6 +1,7 @@
 """What the researcher reads in the terminal of a study of statistics: its plan, and what was released."""
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
@@ -29,7 +30,7 @@ def print_plan(plan: StatisticsPlan, *, as_json: bool = False) -> None:
             table.add_section()
         hidden = HIDDEN if plan.has_rate else "-"
         share = hidden if view.share is None else f"± {100 * view.share:.0f} %"
-        table.add_row(view.site, f"{view.patients}", f"{view.hidden:.0f}", f"± {view.total:.0f}", share)
+        table.add_row(view.site, f"{view.patients}", f"{math.ceil(view.hidden)}", f"± {view.total:.0f}", share)
     console.print(table)
     for view in plan.sites:
         console.print(f"{view.site}: {view.verdict}", highlight=False)

@@ -101,15 +101,27 @@ def _site_cells(site: dict[str, Any]) -> tuple[str, str, str]:
 
 
 def _footnotes(metrics: dict[str, Any]) -> list[str]:
-    notes = ["patients: training + test. alone, all together: mean of the hospitals' own models on all test patients."]
+    alone = "alone, all together: mean of the hospitals' own models on all test patients."
+    notes = [f"patients: training + test. {alone if metrics['models'].get('local_only') else ''}".rstrip()]
     if metrics["privacy"]["mode"] != "none":
         notes.append(
             f"epsilon {PER_PATIENT}, for the whole study, delta {metrics['privacy']['delta']:g}; each hospital "
             "protects its own patients."
         )
+    if (asked := metrics["privacy"].get("evaluation_epsilon")) is not None:
+        covered = f"epsilon covers training and a noisy histogram of scores (epsilon {asked:g} by itself)."
+        notes.append(f"{covered}{_exact(metrics)}")
     if any(None in model["per_site"].values() for model in metrics["models"].values() if model):
-        notes.append("undefined: fewer than two test patients with or without the outcome, so no rate exists.")
+        nobody = not any(site["patients_test"] for site in metrics["sites"])
+        few = "fewer than two test patients with or without the outcome, so no rate exists."
+        notes.append(f"undefined: {'the study keeps no test patients (test_fraction: 0).' if nobody else few}")
     return notes
+
+
+def _exact(metrics: dict[str, Any]) -> str:
+    """Whether the figures are the histogram's, or the simulator's own."""
+    shown = metrics["models"].get("federated")
+    return " Figures here are exact: who simulates has the data." if shown and "noisy" not in shown else ""
 
 
 def print_plan(plan: StudyPlan) -> None:

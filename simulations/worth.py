@@ -71,6 +71,11 @@ class Question:
         problems = []
         if not 0.001 <= self.within <= 0.4:
             problems.append(f"within: expected 0.001 to 0.4 of AUROC, got {self.within:g}")
+        if self.repetitions < MIN_REPETITIONS:
+            problems.append(
+                f"repetitions: expected at least {MIN_REPETITIONS} made-up worlds, as fewer allow no verdict, "
+                f"got {self.repetitions}"
+            )
         if self.auroc is not None and not 0.5 < self.auroc < self.assumed.signal:
             problems.append(
                 f"auroc: expected above 0.5 and below {self.assumed.signal:g}, which a perfect model is assumed to "

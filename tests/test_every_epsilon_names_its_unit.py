@@ -85,7 +85,7 @@ def test_a_plan_that_cannot_be() -> None:
 
 def test_plan_worth(tmp_path: Path, capsys: Output) -> None:
     (tmp_path / "study.yaml").write_text(dump_yaml(STUDY.to_dict()))
-    assert cli.main(["plan", str(tmp_path / "study.yaml"), "--worth", "--repetitions", "1"]) == 0
+    assert cli.main(["plan", str(tmp_path / "study.yaml"), "--worth", "--repetitions", "3"]) == 0
     require(capsys.readouterr().out.partition("Is it worth it?")[2])
 
 

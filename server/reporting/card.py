@@ -188,9 +188,12 @@ def _measures(run: Run, keys: Sequence[str]) -> list[list[str]]:
 
 
 def _limits(run: Run) -> Iterable[str]:
-    limits = [
+    judged = [
         "Judged on test patients of the hospitals that trained it, and nowhere else.",
         "Intervals say how figures vary with the choice of test patients, not with the choice of hospitals.",
+    ]
+    limits = [
+        *(["Judged on nobody: the study keeps no test patients."] if run.untested else judged),
         "Figures of groups (by sex, age or origin) were not computed.",
     ]
     if run.private:

@@ -29,6 +29,7 @@ from server.reporting.words import (
     short,
     small,
 )
+from strategies.tasks.statistics import hidden_below
 
 ALL = "all together"
 HIDDEN = "hidden by the noise"
@@ -115,7 +116,9 @@ def _patients_reading(run: Run) -> str:
     found = run.statistics
     if found is None:
         return "No statistics were released to the study."
-    hidden = [site for site, figures in found.sites.items() if figures.columns and _is_hidden(figures)]
+    announced = {site.name: site.patients_announced for site in run.sites}
+    limit = hidden_below(found.noise)  # as the plan has it, so that both say the same of a hospital
+    hidden = [name for name, seen in found.sites.items() if (announced.get(name) or seen.patients.value) <= limit]
     if not hidden:
         return (
             f"At {'the hospital' if len(found.sites) == 1 else 'every hospital'}, patients are seen through the noise."
@@ -124,6 +127,7 @@ def _patients_reading(run: Run) -> str:
 
 
 def _is_hidden(figures: Figures) -> bool:
+    """Whether there is no share to draw."""
     return all(share is None for counts in figures.columns.values() for share in counts.shares)
 
 

@@ -134,6 +134,7 @@ class Privacy:
     unit: str
     adjacency: str
     noise: str
+    evaluation_epsilon: float | None = None  # of it, the noisy histogram's by itself; None where none is asked for
 
 
 @dataclass(frozen=True)
@@ -237,6 +238,11 @@ class Run:
     def unmeasured(self) -> bool:
         """Whether hospitals trained a model that nobody measured: between machines no figure of patients leaves."""
         return self.engine == "deployed" and self.model(self.shared) is None
+
+    @property
+    def untested(self) -> bool:
+        """Whether the study keeps no patients aside to judge the model by, so that no figure exists."""
+        return self.total("patients_test") == 0
 
     @property
     def noisy(self) -> Noisy | None:
@@ -517,6 +523,7 @@ def _privacy(node: Node) -> Privacy:
         unit=node["unit"].text("patient"),
         adjacency=node["adjacency"].text("add or remove one"),
         noise=node["noise"].text(),
+        evaluation_epsilon=node["evaluation_epsilon"].number(),
     )
 
 

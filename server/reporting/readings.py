@@ -48,6 +48,11 @@ def _result(run: Run) -> str:
         return (
             f"Together, {hospitals(len(run.sites))} trained one model. How good it is was not measured: no metric left."
         )
+    if run.untested:
+        return (
+            f"Together, {hospitals(len(run.sites))} trained one model; how good it is was not measured: the study "
+            "keeps no test patients."
+        )
     if together is None or together.main is None:
         return (
             f"Together, {hospitals(len(run.sites))} trained one model; its quality is undefined on "

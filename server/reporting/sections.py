@@ -4,6 +4,8 @@
 ['quality', 'learning', 'calibration', 'privacy', 'left', 'rounds', 'check']
 """
 
+import itertools
+import statistics
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -153,7 +155,13 @@ def _quality_table(run: Run) -> Html:
 
 
 def _learning_about(run: Run) -> str:
-    return "The shared model is judged after every round, on the test patients of all hospitals."
+    points = run.convergence.get(run.shared, ())
+    if not points:
+        return ""
+    apart = [later - earlier for (earlier, _), (later, _) in itertools.pairwise(points)]
+    every = statistics.mode(apart) if apart else 1
+    when = "after every round" if every == 1 else f"every {every:,} rounds, and after the last"
+    return f"The shared model is judged {when}, on the test patients of all hospitals."
 
 
 def _learning(run: Run) -> Iterable[Html | None]:

@@ -15,6 +15,7 @@ from server.reporting.read import Estimate, Privacy, Run
 SMALL = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
 UNDEFINED_RATE = "undefined: fewer than two test patients of one outcome"
 UNDEFINED = "undefined: no test patients"
+UNTESTED = "undefined: the study keeps no test patients"
 UNDEFINED_NOISY = "not released, or undefined: too few test patients for so much noise"
 MINUS = "\N{MINUS SIGN}"
 NONE = "\N{EN DASH}"  # in a table, where nothing is known
@@ -107,6 +108,8 @@ def undefined(run: Run) -> str:
     """Why a hospital has no figure."""
     if run.noisy:
         return UNDEFINED_NOISY
+    if run.untested:
+        return UNTESTED
     return UNDEFINED_RATE if run.metric == "auroc" else UNDEFINED
 
 
@@ -115,8 +118,13 @@ def covered(run: Run) -> str:
     if run.noisy:
         cost = "" if run.noisy.epsilon is None else f", which cost epsilon {epsilon(run.noisy.epsilon)} of it"
         return f"The guarantee covers what training sends and the noisy histograms behind these figures{cost}."
-    training = "The guarantee covers what training sends."
-    return training if run.unmeasured else f"{training} The figures here come from test patients and carry no noise."
+    sent = "The guarantee covers what training sends"
+    if (asked := run.privacy.evaluation_epsilon) is not None:
+        sent += f" and the noisy histogram that the study asks for (epsilon {epsilon(asked)} by itself)"
+    if run.unmeasured or run.untested:
+        return f"{sent}."
+    owner = ": who simulates has the data" if run.simulated else ""
+    return f"{sent}. The figures here come from test patients and carry no noise{owner}."
 
 
 def number_word(count: int) -> str:

@@ -25,7 +25,7 @@ _ROUNDING = 1e-6  # of epsilon
 
 @dataclass(frozen=True, slots=True)
 class Left:
-    """One round in which a hospital's model left; `steps` None where nobody counted them."""
+    """A round in which a hospital's model left, or EVALUATION; `steps` None where nobody counted them."""
 
     round: int
     steps: int | None
@@ -42,16 +42,16 @@ class Replay:
 
 
 def rounds_left(journal: Path) -> dict[str, list[Left]]:
-    """By hospital: the rounds in which its model left, as the journal says.
+    """By hospital: the rounds in which its model left, and EVALUATION if its figures did, as the journal says.
 
     Raises:
         JournalError: a record was changed, cut out or moved.
     """
     found: dict[str, dict[int, Left]] = {}
     for record in read(journal):
-        if record.kind == "round":
+        if record.kind in ("round", "evaluated"):
             for site in record.facts["contributed"]:
-                left = Left(record.facts["round"], record.facts.get("steps"))
+                left = Left(record.facts.get("round", EVALUATION), record.facts.get("steps"))
                 found.setdefault(site, {})[left.round] = left
     return {site: [rounds[number] for number in sorted(rounds)] for site, rounds in found.items()}
 
@@ -72,9 +72,9 @@ def replay(
     if booked is None:
         return Replay(site, (exact("ledger", False, f"{site}: no ledger lies on the disk"),), 0.0, 0.0)
     released = epsilon(_events(left, plan), plan.delta)
-    stated = _stated(subject, path, dataset, plan.delta)
+    said = stated(subject, path, dataset, plan.delta)
     of_study = [row for row in booked if row.study == study.sha256 and row.event is not None]
-    return Replay(site, tuple(_checks(site, booked, of_study, left, plan, released, stated)), released, stated)
+    return Replay(site, tuple(_checks(site, booked, of_study, left, plan, released, said)), released, said)
 
 
 def _checks(
@@ -92,11 +92,11 @@ def _checks(
     short = [one.round for one in left if one.steps is not None and one.steps > steps.get(one.round, 0)]
     odd = [r.round for r in of_study if r.event != (plan.evaluation if r.round == EVALUATION else plan.round_event)]
     ids = [row.id for row in booked]
-    numbers = [one.round for one in left]
+    numbers = [one.round for one in left if one.round != EVALUATION]
     return [
-        exact("rounds booked", not missing, f"{site}: round {_some(missing)} left and is not booked"),
-        exact("steps booked", not short, f"{site}: round {_some(short)} took more steps than are booked"),
-        exact("events", not odd, f"{site}: round {_some(odd)} is booked with another noise, rate or number of steps"),
+        exact("rounds booked", not missing, f"{site}: {_some(missing)} left and is not booked"),
+        exact("steps booked", not short, f"{site}: {_some(short)} took more steps than are booked"),
+        exact("events", not odd, f"{site}: {_some(odd)} is booked with another noise, rate or number of steps"),
         exact("no row vanished", ids == list(range(1, len(ids) + 1)), f"{site}: a row of the ledger is gone"),
         exact("no round skipped", numbers == list(range(1, len(numbers) + 1)), f"{site}: the journal skips a round"),
         exact(
@@ -137,14 +137,16 @@ def facts(replays: Sequence[Replay]) -> list[dict[str, Any]]:
 
 
 def _events(left: Sequence[Left], plan: PrivacyPlan) -> list[SampledGaussian]:
-    return [
+    rounds = [
         SampledGaussian(plan.noise_multiplier, plan.sampling_rate, plan.steps_per_round if x.steps is None else x.steps)
         for x in left
-        if x.steps != 0
+        if x.steps != 0 and x.round != EVALUATION
     ]
+    figures = any(x.round == EVALUATION for x in left)
+    return [*rounds, plan.evaluation] if figures and plan.evaluation else rounds
 
 
-def _stated(subject: Subject, path: Path, dataset: str, delta: float) -> float:
+def stated(subject: Subject, path: Path, dataset: str, delta: float) -> float:
     """What the ledger itself says was spent; less than anything if it cannot say."""
     try:
         ledger = subject.ledger(path)
@@ -157,5 +159,12 @@ def _stated(subject: Subject, path: Path, dataset: str, delta: float) -> float:
 
 
 def _some(numbers: Sequence[int]) -> str:
-    shown = ", ".join(map(str, numbers[:3]))
-    return shown + (f" and {len(numbers) - 3} more" if len(numbers) > 3 else "")
+    """Rounds in words; the evaluation is none.
+
+    >>> _some([2, 3]), _some([0]), _some([0, 1, 2, 3, 4])
+    ('round 2, 3', 'the evaluation', 'the evaluation and round 1, 2, 3 and 1 more')
+    """
+    rounds = [number for number in numbers if number != EVALUATION]
+    more = f" and {len(rounds) - 3} more" if len(rounds) > 3 else ""
+    shown = [f"round {', '.join(map(str, rounds[:3]))}{more}"] if rounds else []
+    return " and ".join([*(["the evaluation"] if EVALUATION in numbers else []), *shown])

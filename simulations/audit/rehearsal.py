@@ -12,7 +12,8 @@ import torch
 
 from client.site import Site
 from client.trainer import Trainer
-from configs.errors import BudgetError
+from configs.deployment import Policy
+from configs.errors import BudgetError, WireError
 from configs.journal import Journal
 from configs.schema import Local, Study
 from simulations.audit import bookkeeping
@@ -31,7 +32,7 @@ class _Crash(Exception):  # noqa: N818 - it stands for a killed process
 
 @dataclass(frozen=True)
 class Rehearsal:
-    """What the run showed. `claimed` is the epsilon that the ledger states at its end."""
+    """What the run showed. `claimed` is the epsilon that the ledger states after the last round, of training alone."""
 
     recording: Recording
     replay: bookkeeping.Replay
@@ -72,6 +73,10 @@ def rehearse(
         # The same model every round would be the same seeded release, which is booked once: move it by one bit.
         hospital.fit(number, _nudged(start, number))
         journal.append("round", round=number, contributed={site: 0}, steps=watch.steps - taken)
+    claimed = bookkeeping.stated(subject, path, site, plan.delta)
+    judged = plan.evaluation is None or _is_judged(hospital, start)
+    if plan.evaluation is not None and judged:
+        journal.append("evaluated", contributed={site: 0})
     hospital.ledger.close()
     recording = recorded(watch, roll, site, task, plan, patients, start, rounds * plan.steps_per_round)
     left = bookkeeping.rounds_left(folder / "journal.jsonl").get(site, [])
@@ -82,7 +87,8 @@ def rehearse(
         kept=_is_kept(subject, still, site, patients, start, folder / "crash.sqlite", seeded),
         refused=_is_refused(subject, still, site, patients, start, path, seeded) if rounds == plan.rounds else True,
     )
-    return Rehearsal(recording, replace(found, checks=(*found.checks, *crash)), found.stated)
+    allowed = exact("evaluation", judged, f"{site}: the figures that the study asks for were refused")
+    return Rehearsal(recording, replace(found, checks=(*found.checks, *crash, allowed)), claimed)
 
 
 def departure(subject: Subject, study: Study, site: str, patients: Encoded, start: Arrays, folder: Path) -> Check:
@@ -120,7 +126,18 @@ def _retrained(start: Arrays, watch: Watch, local: Local, pull: float) -> Arrays
 def _hospital(
     subject: Subject, study: Study, site: str, patients: Encoded, path: Path, trainer: Trainer, seeded: bool
 ) -> Site:
-    return subject.site(site, study, patients, subject.ledger(path), seeded=seeded, trainer=trainer)
+    # The patients stand for those of the test too: what is looked at is the booking.
+    policy = Policy(metrics="noisy")
+    ledger = subject.ledger(path)
+    return subject.site(site, study, patients, ledger, seeded=seeded, trainer=trainer, test=patients, policy=policy)
+
+
+def _is_judged(hospital: Site, model: Arrays) -> bool:
+    try:
+        hospital.evaluate(model)
+    except (BudgetError, WireError):
+        return False
+    return True
 
 
 def _plan(hospital: Site) -> PrivacyPlan:

@@ -28,7 +28,7 @@ from simulations.audit.subject import Subject
 from simulations.audit.verdict import FALSE_ALARMS, Check, Part, Verdict, exact, noise_values_needed
 from simulations.hospitals import load_all
 from strategies.arrays import Arrays
-from strategies.privacy.plan import PrivacyPlan, evaluation_event, plan_for
+from strategies.privacy.plan import PrivacyPlan, plan_for
 from strategies.tasks.table import Encoded
 from strategies.tasks.tabular import TabularTask, task_of
 
@@ -151,8 +151,6 @@ class _Auditor:
     def __init__(
         self, study: Study, train: dict[str, Encoded], subject: Subject, seed: int | None, effort: Effort
     ) -> None:
-        # What trains is watched. An evaluation is one release of its own; a run's folder has it, a rehearsal has not.
-        self.whole, study = study, replace(study, evaluation=replace(study.evaluation, release=None))
         self.study, self.train, self.subject, self.seed, self.effort = study, train, subject, seed, effort
         self.plans = {site: plan_for(study, site, patients.count) for site, patients in train.items()}
         self.task: TabularTask = task_of(study)
@@ -289,9 +287,10 @@ class _Auditor:
         checks = [check for done in all_of_them for check in done.replay.checks]
         checks.append(exact("plan", not odd, f"{', '.join(odd)}: the plan that trained is not the study's"))
         words = f"a whole study at {len(replays)} hospitals, through the real path"
+        if asked := self.study.evaluation.release:
+            words += f", with its evaluation (epsilon {asked.epsilon:g} by itself; its noise is not measured)"
         if run is not None:
-            whole = {site: replace(plan, evaluation=evaluation_event(self.whole)) for site, plan in self.plans.items()}
-            old, journal = bookkeeping.replay_run(self.subject, run, self.whole, whole)
+            old, journal = bookkeeping.replay_run(self.subject, run, self.study, self.plans)
             checks += [journal, *(check for found in old for check in found.checks)]
             replays, words = old or replays, f"{words}; and {len(old)} ledgers of {run.name}, drawn here"
         worst = max(replays, key=lambda found: (found.released - found.stated, found.released))

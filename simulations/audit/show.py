@@ -2,7 +2,10 @@
 
 import json
 import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryFile
 
 from rich import box
 from rich.console import Console
@@ -30,11 +33,10 @@ def audit_and_show(study: Study, run: Path | None, out: Path | None, seed: int |
         ArchipelError: there is nothing to audit; nothing was written.
     """
     console = _console()
-    done = (audit if study.trains else audit_statistics)(
-        study, seed=seed, effort=effort, run=run, progress=lambda text: console.print(f"{text} ...")
-    )
-    folder = run if run is not None and out is None else new_folder(out or Path("runs"), f"{study.name}-audit")
-    write(done, folder)
+    with _folder(study, run, out) as folder:
+        done = (audit if study.trains else audit_statistics)(
+            study, seed=seed, effort=effort, run=run, progress=lambda text: console.print(f"{text} ...")
+        )
     console.print(_table(done))
     console.print(f"epsilon: {PER_PATIENT}, at each hospital", style="dim", highlight=False)
     console.print(
@@ -43,8 +45,33 @@ def audit_and_show(study: Study, run: Path | None, out: Path | None, seed: int |
         highlight=False,
         soft_wrap=True,
     )
+    write(done, folder)  # after the verdict, which a full disk must not swallow
     console.print(f"report  {folder / 'audit.html'}", highlight=False, soft_wrap=True)
     return 1 if done.verdict == "FAILED" else 0
+
+
+@contextmanager
+def _folder(study: Study, run: Path | None, out: Path | None) -> Iterator[Path]:
+    """Where the audit will be written: there and open to writing before anything is computed, gone if it fails.
+
+    Raises:
+        OSError: it cannot be made, or not be written.
+    """
+    if run is not None and out is None:
+        with TemporaryFile(dir=run):
+            pass
+        yield run
+        return
+    out = out or Path("runs")
+    missing = [folder for folder in (out, *out.parents) if not folder.exists()]
+    folder = new_folder(out, f"{study.name}-audit")
+    try:
+        yield folder
+    except BaseException:
+        with suppress(OSError):
+            for made in (folder, *missing):
+                made.rmdir()
+        raise
 
 
 def write(done: Audit, folder: Path) -> None:

@@ -192,6 +192,16 @@ def cell_variance(standard_deviation: float) -> float:
     return standard_deviation**2 + ROUNDING_VARIANCE
 
 
+def hidden_below(standard_deviation: float, hospitals: int = 1) -> float:
+    """A count of fewer patients is not told from none: noise alone passes it once in 20; of a sum over hospitals."""
+    return _Z * math.sqrt(hospitals * cell_variance(standard_deviation))
+
+
+def seen_with(patients: int, hospitals: int = 1) -> float:
+    """The other way round: the most noise (standard deviation) with which a count of all patients is told from none."""
+    return math.sqrt(max((patients / _Z) ** 2 / hospitals - ROUNDING_VARIANCE, 1e-6))
+
+
 def statistics(vector: NDArray[Any], layout: Sequence[Histogram], *, variance: float) -> Statistics:
     """Figures of a noisy vector of counts: of one hospital, or the sum of several.
 

@@ -369,6 +369,24 @@ def test_the_headline_says_what_was_reached_and_what_privacy_costs(tmp_path: Pat
     assert "privacy costs 0.01." in text
 
 
+@pytest.mark.parametrize(
+    ("rounds", "every", "said"),
+    [
+        (20, 1, "is judged after every round, on"),
+        (1, 1, "is judged after every round, on"),
+        (125, 2, "is judged every 2 rounds, and after the last, on"),
+        (600, 10, "is judged every 10 rounds, and after the last, on"),
+    ],
+)
+def test_a_long_study_says_how_often_its_model_was_judged(tmp_path: Path, rounds: int, every: int, said: str) -> None:
+    metrics = heart(rounds=rounds)
+    metrics["convergence"] = {
+        key: [point for point in points if not point["round"] % every or point["round"] == rounds]
+        for key, points in metrics["convergence"].items()
+    }
+    assert said in words(report(tmp_path, metrics))
+
+
 def test_an_undefined_figure_is_called_undefined_and_never_a_number(tmp_path: Path) -> None:
     text = words(report(tmp_path, heart()))
     assert "undefined: fewer than two test patients of one outcome" in text

@@ -1,16 +1,20 @@
 """The audit's command, its bad inputs, its bound on epsilon, and old runs whose books do not add up."""
 
+import errno
 import json
 import shutil
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from scipy import stats
 
+from client.ledger import EVALUATION, Ledger, Release
 from configs.journal import Journal, read
 from configs.load import dump_yaml, load_study, read_yaml
 from simulations import cli
@@ -18,7 +22,7 @@ from simulations.audit import bookkeeping, show
 from simulations.audit.canaries import Design, design, lower_bound, p_value
 from simulations.audit.recording import joined, marked, patient_gradients
 from simulations.audit.residuals import noise_checks
-from simulations.audit.run import Effort
+from simulations.audit.run import Effort, audit
 from simulations.audit.subject import Subject
 from simulations.audit.verdict import LEVEL, noise_values_needed, smallest_loss
 from strategies.privacy.plan import Budget, calibrate, plan_for
@@ -106,6 +110,47 @@ def test_a_folder_that_is_no_run_cannot_be_audited(tmp_path: Path, capsys: pytes
     assert cli.main(["audit", str(tmp_path)]) == 2
     assert "journal.jsonl" in capsys.readouterr().err
     assert not (tmp_path / "audit.json").exists()
+
+
+@pytest.mark.parametrize("out", ["file", "file/audits"])
+def test_an_audit_that_cannot_be_written_is_told_before_it_is_computed(
+    out: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(show, "audit", lambda *_, **__: pytest.fail("it was computed"))
+    assert cli.main(["audit", str(PRESET), "--out", str(tmp_path / out)]) == 2
+    assert str(tmp_path / "file") in capsys.readouterr().err
+
+
+def test_a_run_whose_folder_cannot_be_written_is_told_before_it_is_audited(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def read_only(*_: object, **options: Any) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(options["dir"]))
+
+    monkeypatch.setattr(show, "TemporaryFile", read_only)
+    monkeypatch.setattr(show, "audit", lambda *_, **__: pytest.fail("it was computed"))
+    assert cli.main(["audit", str(run)]) == 2
+    assert f"{run}: Permission denied" in capsys.readouterr().err
+
+
+def test_an_audit_that_fails_leaves_no_folder(tmp_path: Path) -> None:
+    out = tmp_path / "new" / "audits"
+    assert cli.main(["audit", str(ROOT / "configs/presets/heart_disease_none.yaml"), "--out", str(out)]) == 2
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_disk_that_fills_up_does_not_swallow_the_verdict(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(show, "write_atomically", full)
+    assert cli.main(["audit", str(PRESET), "--seed", "1", "--out", str(tmp_path)]) == 2
+    found = capsys.readouterr()
+    assert "passed after" in found.out
+    assert "No space left on device" in found.err
 
 
 # Old runs
@@ -254,8 +299,8 @@ def test_marks_tell_every_row_and_keep_their_order() -> None:
     assert (np.argsort(first) == np.argsort(people.x[:, 0], kind="stable")).all()
 
 
-def test_a_run_that_evaluated_once_is_booked_as_it_should(tmp_path: Path) -> None:
-    """The one noisy histogram after the last round is in the ledger, and is no round."""
+def asking(folder: Path) -> Path:
+    """The preset, three rounds of it, that asks for figures."""
     document = read_yaml(PRESET)
     document["training"]["rounds"] = 3
     document["evaluation"]["release"] = {"epsilon": 1.0, "bins": 6}
@@ -263,8 +308,59 @@ def test_a_run_that_evaluated_once_is_booked_as_it_should(tmp_path: Path) -> Non
         site: {"connector": "csv", "path": str(PRESET.parent / source["path"])}
         for site, source in document["simulation"]["sites"].items()
     }
-    path = tmp_path / "study.yaml"
+    path = folder / "study.yaml"
     path.write_text(dump_yaml(document))
-    assert cli.main(["simulate", str(path), "--no-baselines", "--out", str(tmp_path / "runs")]) == 0
-    assert cli.main(["audit", str(tmp_path / "runs" / "latest"), "--out", str(tmp_path / "audit")]) == 0
-    assert verdicts(next((tmp_path / "audit").glob("*-audit")))["ledger"] == "passed"
+    return path
+
+
+def ledger_part(folder: Path) -> dict[str, Any]:
+    parts = json.loads((folder / "audit.json").read_text())["parts"]
+    return next(part for part in parts if part["part"] == "ledger")
+
+
+def test_a_run_that_evaluated_is_booked_as_it_should_and_one_that_hides_it_fails(tmp_path: Path) -> None:
+    """The one noisy histogram after the last round is in the ledger, and is no round."""
+    assert cli.main(["simulate", str(asking(tmp_path)), "--no-baselines", "--out", str(tmp_path / "runs")]) == 0
+    run = (tmp_path / "runs" / "latest").resolve()
+    assert cli.main(["audit", str(run)]) == 0
+    found = ledger_part(run)
+    assert found["verdict"] == "passed"
+    assert "epsilon 3.230 released" in found["figure"]
+    assert "3.230 stated" in found["figure"]
+    with sqlite3.connect(run / "sites/cleveland/ledger.sqlite") as connection:
+        connection.execute("DELETE FROM releases WHERE round = 0")
+    connection.close()
+    assert cli.main(["audit", str(run)]) == 1
+    assert "cleveland: the evaluation left and is not booked" in ledger_part(run)["words"]
+
+
+@pytest.mark.parametrize("seed", [None, 1])
+def test_the_evaluation_of_a_study_is_audited_with_its_training(tmp_path: Path, seed: int | None) -> None:
+    study = load_study(asking(tmp_path))
+    assert show.audit_and_show(study, None, tmp_path / "runs", seed) == 0
+    folder = next((tmp_path / "runs").iterdir())
+    found = ledger_part(folder)
+    assert "epsilon 3.230 released" in found["figure"]
+    assert "with its evaluation (epsilon 1 by itself; its noise is not measured)" in found["words"]
+    assert "Epsilon released" in (folder / "audit.html").read_text()
+    claimed = [part for part in json.loads((folder / "audit.json").read_text())["parts"] if part["part"] == "canaries"]
+    assert "3.00 claimed" in claimed[0]["figure"], "canaries are of the training alone"
+
+
+class ForgetsTheEvaluation(Ledger):
+    """Books training alone."""
+
+    @contextmanager
+    def reserve(self, release: Release, *rest: Any, **more: Any) -> Iterator[None]:
+        if release.round == EVALUATION:
+            yield
+            return
+        with super().reserve(release, *rest, **more):
+            yield
+
+
+def test_an_evaluation_that_is_not_booked_fails_the_audit(tmp_path: Path) -> None:
+    study = load_study(asking(tmp_path))
+    subject = Subject(ledger=lambda path: ForgetsTheEvaluation.open(path, durable=False))
+    done = audit(study, subject, seed=1, effort=QUICK)
+    assert [part.key for part in done.parts if part.verdict == "FAILED"] == ["ledger"]

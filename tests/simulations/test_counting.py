@@ -133,6 +133,24 @@ def test_the_plan_says_the_noise_and_who_is_too_small_to_be_seen(capsys: pytest.
     assert "epsilon 0.5 at delta 1e-05 per patient, add or remove one" in said
 
 
+def test_the_plan_and_the_report_agree_on_who_is_too_small_to_be_seen(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["plan", str(PRESET)]) == 0
+    seen = [line for line in capsys.readouterr().out.splitlines() if "too small to be seen" in line]
+    assert [line.split(":")[0] for line in seen] == ["switzerland"]
+    text = (run / "report.html").read_text()
+    assert "Too small to be seen through so much noise: switzerland." in text
+    assert "every hospital, patients are seen" not in text
+
+
+def test_a_plans_table_and_its_verdict_round_the_hidden_count_alike(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["plan", str(PRESET)]) == 0
+    row, verdict = (line for line in capsys.readouterr().out.splitlines() if "all together" in line)
+    assert row.split()[:4] == ["all", "together", "735", "92"]
+    assert "fewer than 92 patients" in verdict
+
+
 def test_the_epsilon_from_which_a_small_hospital_is_seen_is_the_one_from_which_it_is(tmp_path: Path) -> None:
     def verdict(epsilon: float) -> str:
         privacy = {"mode": "local", "epsilon": epsilon, "delta": 1e-5}

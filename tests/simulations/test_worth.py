@@ -238,10 +238,11 @@ def test_the_command_prints_one_json_object_with_progress_beside_it(
     tmp_path: Path, small: Study, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = written(tmp_path, small)
-    assert main(["plan", str(path), "--worth", "--json", "--repetitions", "1"]) == 0
+    assert main(["plan", str(path), "--worth", "--json", "--repetitions", "3"]) == 0
     out, err = capsys.readouterr()
     found = json.loads(out)
-    assert found["worth"]["verdict"].startswith("cannot say: 1 made-up worlds")
+    assert found["worth"]["repetitions"] == 3
+    assert found["worth"]["verdict"]
     assert found["sites"][0]["site"] == "brest"
     assert "made-up worlds, by epsilon" in err
 
@@ -276,6 +277,15 @@ def test_an_option_of_worth_without_it_is_refused_and_not_ignored(
     assert out == ""
 
 
+def test_repetitions_that_allow_no_verdict_are_refused_before_anything_is_simulated(
+    tmp_path: Path, small: Study, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["plan", str(written(tmp_path, small)), "--worth", "--repetitions", "2"]) == 2
+    out, err = capsys.readouterr()
+    assert "repetitions: expected at least 3 made-up worlds, as fewer allow no verdict, got 2" in err
+    assert out == ""
+
+
 def test_two_wishes_at_once_are_refused(tmp_path: Path, small: Study, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["plan", str(written(tmp_path, small)), "--worth", "--within", "0.01", "--auroc", "0.8"])
@@ -301,7 +311,7 @@ def test_of_several_classes_no_share_of_outcomes_is_asked_or_told(
     path = written(tmp_path, here({"brest": 60}, 3.0), task=task)
     assert main(["plan", str(path), "--worth", "--outcomes", "0.3"]) == 2
     assert "--outcomes: expected only for a binary task" in capsys.readouterr().err
-    assert main(["plan", str(path), "--worth", "--repetitions", "1"]) == 0
+    assert main(["plan", str(path), "--worth", "--repetitions", "3"]) == 0
     out = capsys.readouterr().out
     assert "the 3 classes, each judged against the rest, are equally frequent" in out
     assert "of patients have the outcome" not in out

@@ -1,0 +1,124 @@
+"""What a run's folder says of the time before it was interrupted: its journal, and whether its ledgers bear it out.
+
+Nothing is trained or written here. The journal keeps the learning curve too: in a simulation it is made of the
+researcher's own copies, so it is exact.
+
+>>> Earlier().seconds, Earlier().curve
+(0.0, {})
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from client.ledger import EVALUATION, Ledger
+from configs.errors import RunError
+from configs.journal import Record, read
+from configs.schema import PER_PATIENT, Study
+from server.run import sha256
+from strategies.privacy.accounting import SampledGaussian, epsilon
+from strategies.privacy.plan import PrivacyPlan
+
+JUDGED = "judged"  # the journal's record of one point of the curve
+MOST_LINES = 10  # of hospitals whose ledgers do not hold
+_ROUNDING = 1e-6  # of epsilon
+
+
+@dataclass(frozen=True)
+class Earlier:
+    """The records of a run's journal, from its first leg on."""
+
+    records: tuple[Record, ...] = ()
+
+    @classmethod
+    def of(cls, run: Path) -> "Earlier":
+        """Read it from a run's folder; of a run that has no journal yet, nothing.
+
+        Raises:
+            JournalError: the journal was changed.
+        """
+        path = run / "journal.jsonl"
+        return cls(tuple(read(path)) if path.exists() else ())
+
+    def times(self, started: datetime, seconds: float) -> dict[str, Any]:
+        """The entries of metrics.json, when the newest leg began then and took so many seconds."""
+        began = datetime.fromisoformat(self.records[0].time).astimezone(UTC) if self.records else started
+        return {"seconds": round(self.seconds + seconds, 3), "started": began.isoformat(timespec="seconds")}
+
+    @property
+    def seconds(self) -> float:
+        """What the legs took, each from its beginning to its last record: of a kill nobody writes the time."""
+        legs: list[tuple[datetime, datetime]] = []
+        for record in self.records:
+            time = datetime.fromisoformat(record.time)
+            begins = record.kind == "begin" or not legs
+            legs = [*legs, (time, time)] if begins else [*legs[:-1], (legs[-1][0], time)]
+        return math.fsum(max(0.0, (end - start).total_seconds()) for start, end in legs)
+
+    @property
+    def curve(self) -> dict[int, float]:
+        """Round -> the main metric after it, where it was judged."""
+        return {r.facts["round"]: r.facts["value"] for r in self.records if r.kind == JUDGED}
+
+    def released(self, site: str, done: int) -> list[int]:
+        """Rounds in which a hospital's model left, and EVALUATION if its figures did.
+
+        Args:
+            done: rounds that a checkpoint shows; of those that the journal does not know, everybody was part.
+        """
+        rounds = {r.facts["round"]: r.facts["contributed"] for r in self.records if r.kind == "round"}
+        left = {number for number, sites in rounds.items() if site in sites} | ({*range(1, done + 1)} - {*rounds})
+        evaluated = any(r.kind == "evaluated" and site in r.facts["contributed"] for r in self.records)
+        return sorted(left | ({EVALUATION} if evaluated else set()))
+
+    def is_complete(self, run: Path, study: Study) -> bool:
+        """Whether the study is COMPLETE and its figures and its model are those that the journal closes with."""
+        digests = [r.facts.get("metrics_sha256") for r in self.records if r.kind == "measured"]
+        path, model = run / "metrics.json", run / "model.safetensors"
+        if not digests or not path.is_file() or sha256(path) != digests[-1]:
+            return False
+        metrics: dict[str, Any] = json.loads(path.read_bytes())
+        if (metrics["outcome"], metrics["study_sha256"]) != ("COMPLETE", study.sha256):
+            return False
+        return not study.trains or (model.is_file() and sha256(model) == metrics["model_sha256"])
+
+
+def require_booked(study: Study, run: Path, plans: Mapping[str, PrivacyPlan], earlier: Earlier, done: int) -> None:
+    """Every hospital's ledger holds what has left it; an empty one would say that nothing was spent.
+
+    Raises:
+        RunError: a ledger is gone, or holds less.
+    """
+    problems = []
+    for site, plan in plans.items():
+        released = earlier.released(site, done)
+        needed = epsilon([_event(plan, number) for number in released], plan.delta)
+        spent = _spent(study, run, site, plan.delta)
+        if released and (spent is None or spent < needed - _ROUNDING):
+            found = "no ledger" if spent is None else f"epsilon {spent:.2f}"
+            problems.append(f"sites/{site}/ledger.sqlite: expected epsilon {needed:.2f} booked, found {found}")
+    if problems:
+        more = f"\n  and {len(problems) - MOST_LINES} more" if len(problems) > MOST_LINES else ""
+        lines = "\n  ".join(problems[:MOST_LINES])
+        raise RunError(
+            f"{run}: the ledgers do not hold what left the hospitals ({PER_PATIENT}):\n  {lines}{more}\n"
+            "restore the run's folder sites/ from a backup, or start a new run"
+        )
+
+
+def _event(plan: PrivacyPlan, number: int) -> SampledGaussian:
+    return plan.evaluation if number == EVALUATION and plan.evaluation else plan.round_event
+
+
+def _spent(study: Study, run: Path, site: str, delta: float) -> float | None:
+    """None where there is no ledger: opening one would make it."""
+    path = run / "sites" / site / "ledger.sqlite"
+    if not path.is_file():
+        return None
+    with closing(Ledger.open(path, durable=False)) as ledger:
+        return ledger.spent(site, delta=delta, study=study.sha256)
