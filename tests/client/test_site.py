@@ -142,6 +142,18 @@ def test_a_model_that_diverged_is_refused_and_has_spent_its_round() -> None:
     assert spent(one) > 0
 
 
+@pytest.mark.parametrize("seeded", [True, False], ids=["seeded", "from the system"])
+def test_no_refusal_tells_whether_a_patient_is_there(seeded: bool) -> None:
+    """A finite model under which one patient alone would overflow: with and without that patient a model leaves."""
+    for there in (True, False):
+        one = site(study(), seeded=seeded, count=100, inputs=2)
+        one.train.x[:] = 0.1
+        one.train.x[0] = 1.0 if there else 0.1
+        start = {name: np.zeros_like(array) for name, array in start_of(one).items()}
+        start["0.weight"][0] = (3e38, 3e38)
+        assert all(np.isfinite(array).all() for array in one.fit(1, start).values())
+
+
 def test_the_pull_of_fedprox_comes_from_the_study() -> None:
     models = []
     for mu in (0.0, 5.0):

@@ -182,7 +182,10 @@ def test_of_gradients_that_are_not_finite_nothing_is_released_and_what_was_reser
     study.write_text(text.replace("    epochs: 1\n", "").replace("learning_rate: 2.0", "learning_rate: 1000.0"))
     done = in_a_process("simulate", study, "--no-baselines", "--out", tmp_path / "runs")
     assert done.returncode == 1, done.stderr
-    assert "a patient's that is not finite, nothing is sent; lower the study's learning_rate" in done.stderr
+    assert (
+        "training diverged to values that are not finite, nothing is sent; lower the study's learning_rate"
+        in done.stderr
+    )
     (round_,) = json.loads((tmp_path / "runs/latest/metrics.json").read_text())["rounds"]
     assert round_["contributed"] == {}
     ledgers = list((tmp_path / "runs/latest/sites").glob("*/ledger.sqlite"))

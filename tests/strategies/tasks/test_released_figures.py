@@ -7,10 +7,12 @@ import pytest
 from numpy.typing import NDArray
 
 from configs.errors import WireError
+from configs.schema import Model, Task
 from strategies.privacy.randomness import Randomness
 from strategies.tasks.figures import Figures, figures, report
 from strategies.tasks.histogram import cell_variance, counts, noised, require_plausible
 from strategies.tasks.metrics import METRICS, Floats
+from strategies.tasks.tabular import tabular_task
 
 SIGMA = 3.7307  # epsilon 1 at delta 1e-5
 
@@ -51,6 +53,27 @@ def test_one_patient_more_changes_one_cell_by_one(rows_each: int) -> None:
     without_first = counts(score[rows_each:], y[rows_each:], starts=starts[1:] - rows_each, bins=10)
     changed = np.abs(everybody - without_first)
     assert (changed.sum(), changed.max()) == (1, 1)
+
+
+@pytest.mark.parametrize("hidden", [(), (16,)], ids=["logistic", "mlp"])
+@pytest.mark.parametrize("inputs", [5, 13, 30])
+def test_whoever_leaves_moves_nobody_elses_score(hidden: tuple[int, ...], inputs: int) -> None:
+    """Equal patients on the border of two cells, under weights that make a last bit decide: all would move at once."""
+    task = tabular_task(Task("binary", "y"), Model("mlp", hidden) if hidden else Model("logistic"), inputs)
+    for seed in range(30):
+        rng = np.random.default_rng(seed)
+        row = rng.uniform(-1, 1, inputs).astype(np.float32)
+        model = {name: np.zeros(shape, np.float32) for name, (shape, _) in task.parameters.items()}
+        for name in (name for name in model if name.endswith("weight")):
+            model[name][:] = rng.standard_normal(model[name].shape) * (1e12 if name == "0.weight" else 1)
+        last = list(model)[-1]
+        many = 100 + seed
+        x = row[None].repeat(many, 0)
+        outputs = np.maximum(x @ model["0.weight"].T, 0) @ model["2.weight"].T if hidden else x @ model["0.weight"].T
+        for border in np.unique(outputs):
+            model[last][:] = -border
+            cells = [exact(np.zeros(n), task.predict(model, x[:n])[:, 1], bins=10) for n in (many, many - 1)]
+            assert float(np.linalg.norm(cells[0] - cells[1])) == 1.0
 
 
 def test_several_rows_are_one_patient_of_their_mean_score_and_first_outcome() -> None:
