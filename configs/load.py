@@ -294,6 +294,10 @@ def _study(top: Section, folder: Path) -> Study:
     cohort = _cohort(top.section("cohort", "a mapping of hospital: announced patients", required=False))
     training_section = top.section("training", "a mapping with strategy, rounds, local")
     privacy_section = top.section("privacy", "a mapping with a mode")
+    if privacy_section.take("mode") == "local" and top.take("cohort") in (None, {}):
+        why = "noise, rate and steps follow from these public numbers, never from a count"
+        advice = f"{why}: add cohort: {{HOSPITAL: PATIENTS}}, round numbers will do"
+        top.problem("cohort", "each hospital's announced patients", None, advice)
     evaluation = _evaluation(top.section("evaluation", "a mapping with test_fraction or split_column"), task)
     training = _training(training_section, cohort, top)
     study = Study(

@@ -24,6 +24,7 @@ name: heart-disease
 purpose: Predict angiographic coronary disease from a routine work-up   # shown to the hospital that reviews it
 task: {type: binary, target: disease}
 patient_id: null            # column that names the patient; null = one row is one patient
+cohort: {cleveland: 300, hungary: 260, switzerland: 120, long_beach_va: 200}   # announced in public, rounded
 features:                   # public ranges, agreed beforehand, never measured on patients
   age:  {type: number, range: [20, 90], unit: years}
   sex:  {type: category, values: [female, male]}
@@ -34,6 +35,7 @@ training:
   local: {epochs: 1, batch_size: 32, optimizer: sgd, learning_rate: 0.5}
   quorum: 4                 # hospitals that must contribute to every round
   round_timeout_s: 600
+  weights: uniform
 privacy:
   mode: local
   epsilon: 3.0
@@ -124,12 +126,23 @@ BAD: list[tuple[str, object, str]] = [
     ("patient_id", 3, "patient_id: expected a column's name"),
     ("cohort.Lille", 3, "cohort.Lille: expected a hospital's name"),
     ("cohort.cleveland", 0, "cohort.cleveland: expected an integer from 1"),
+    ("cohort", None, r"cohort: expected each hospital's announced patients, found nothing; .*: add cohort: \{HOSPITAL"),
+    ("cohort", {}, "cohort: expected each hospital's announced patients, found nothing; noise, rate and steps follow"),
 ]
 
 
 @pytest.mark.parametrize(("path", "value", "expected"), BAD, ids=[f"{p}={v}"[:50] for p, v, _ in BAD])
 def test_a_mistake_is_told_with_its_place_and_what_was_expected(path: str, value: object, expected: str) -> None:
     assert [text for text in problems(changed(put(path, value))) if re.search(expected, text)]
+
+
+@pytest.mark.parametrize("cohort", [{}, None])
+def test_without_privacy_or_without_training_no_size_needs_to_be_announced(cohort: object) -> None:
+    training = {**document()["training"], "weights": "uniform"}
+    plain = changed(put("privacy", {"mode": "none"}), put("cohort", cohort), put("training", training))
+    assert study_from(plain).cohort == ()
+    counting = read_yaml(PRESET.with_name("heart_statistics.yaml")) | {"cohort": cohort, "simulation": None}
+    assert study_from(counting).cohort == ()
 
 
 def test_privacy_settings_without_privacy_are_a_mistake() -> None:
@@ -358,7 +371,7 @@ def test_a_study_that_asks_comes_back_from_its_canonical_form() -> None:
 def test_asking_makes_another_study_and_not_asking_the_one_of_before() -> None:
     by_hand = study_from(yaml.safe_load(BY_HAND))
     assert (
-        by_hand.sha256 == "70b599e3b6f96fea1b09d19f388d5204322da9919d33f8121c49c81ccab24911"
+        by_hand.sha256 == "4f557d8ec0f53d306205ddf7a8c9d39c86d2b301c9941854a397731aba7c16c8"
     )  # of the releases that could not ask
     assert "release" not in by_hand.canonical
     digests = {

@@ -136,7 +136,7 @@ def test_spoilt_data_are_told_for_every_hospital_and_no_run_begins(
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_batch_larger_than_a_hospital_is_told_before_any_run(
+def test_a_private_study_that_announces_nobody_is_told_before_any_run(
     study: Path, tmp_path: Path, refused: Callable[..., str]
 ) -> None:
     text = study.read_text().replace("batch_size: full", "batch_size: 32")
@@ -144,9 +144,8 @@ def test_a_batch_larger_than_a_hospital_is_told_before_any_run(
         text[: text.index("cohort:")] + text[text.index("scaling:") if "scaling:" in text else text.index("model:") :]
     )
     study.write_text(study.read_text().replace("weights: public", "weights: uniform"))
-    assert "switzerland: training.local.batch_size: expected at most the hospital's" in refused(
-        "simulate", study, "--out", tmp_path / "runs"
-    )
+    text = refused("simulate", study, "--out", tmp_path / "runs")
+    assert "cohort: expected each hospital's announced patients, found nothing" in text
     assert not (tmp_path / "runs").exists()
 
 
