@@ -128,6 +128,15 @@ BAD: list[tuple[str, object, str]] = [
     ("cohort.cleveland", 0, "cohort.cleveland: expected an integer from 1"),
     ("cohort", None, r"cohort: expected each hospital's announced patients, found nothing; .*: add cohort: \{HOSPITAL"),
     ("cohort", {}, "cohort: expected each hospital's announced patients, found nothing; noise, rate and steps follow"),
+    (
+        "features.age.range",
+        [100, 20],
+        r"features.age.range: expected \[low, high\] with low < high, found \[100, 20\];",
+    ),
+    ("features.age.range", [[1], 2], r"features.age.range: expected \[low, high\] with low < high, found a list;"),
+    ("features.age.range", [0] * 9, r"features.age.range: expected \[low, high\] with low < high, found a list;"),
+    ("features.age.range", [0, 10**400], r"features.age.range: expected \[low, high\]"),
+    ("privacy.epsilon", 10**400, r"privacy.epsilon: expected 0.01 to 100"),
 ]
 
 
@@ -143,6 +152,13 @@ def test_without_privacy_or_without_training_no_size_needs_to_be_announced(cohor
     assert study_from(plain).cohort == ()
     counting = read_yaml(PRESET.with_name("heart_statistics.yaml")) | {"cohort": cohort, "simulation": None}
     assert study_from(counting).cohort == ()
+
+
+def test_of_a_number_of_patients_that_is_none_nothing_else_is_told() -> None:
+    batch = put("training.local.batch_size", 20)
+    assert problems(changed(batch, put("cohort", {"nord": 200.5}), put("training.quorum", 1))) == (
+        "cohort.nord: expected an integer from 1 to 1000000000, found 200.5; correct it",
+    )
 
 
 def test_privacy_settings_without_privacy_are_a_mistake() -> None:
@@ -250,6 +266,10 @@ YAML_TRAPS = {
     "deep nesting": "[" * 3000 + "]" * 3000,
     "an unhashable key": "{[1, 2]: 3}\n",
     "an infinite number": "seed: .inf\n",
+    "a truth value that is none": "name: !!bool often\n",
+    "a date that is none": "name: !!timestamp often\n",
+    "a mapping that is a list": "name: !!map [[a, b]]\n",
+    "an integer of five thousand digits": "seed: " + "9" * 5000 + "\n",
 }
 
 
@@ -280,6 +300,35 @@ def test_words_that_yaml_1_1_takes_for_truth_values_stay_words(tmp_path: Path) -
     path = tmp_path / "x.yaml"
     path.write_text("[no, yes, on, off, y, 1e-5, 0x10, 012]")
     assert read_yaml(path) == ["no", "yes", "on", "off", "y", 1e-5, "0x10", 12.0]
+
+
+def test_words_that_begin_like_a_truth_value_are_words(tmp_path: Path) -> None:
+    path = tmp_path / "x.yaml"
+    path.write_text(
+        "{purpose: False alarms in the ward, truest: [no, trueish, falsehood], site: true-hospital, a: TRUE}"
+    )
+    words = {"purpose": "False alarms in the ward", "truest": ["no", "trueish", "falsehood"], "site": "true-hospital"}
+    assert read_yaml(path) == words | {"a": True}
+
+
+def test_what_a_tag_calls_a_truth_value_and_is_none_is_told_with_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "x.yaml"
+    path.write_text("name: x\nseed: !!bool often\n")
+    with pytest.raises(ConfigError, match="line 2, column 7: not valid YAML: 'often' cannot be read as bool; correct"):
+        read_yaml(path)
+
+
+def test_lists_of_words_are_taken_as_they_are_written(tmp_path: Path) -> None:
+    path = tmp_path / "study.yaml"
+    text = PRESET.read_text()
+    text = text[: text.index("simulation:")].replace("target: disease", "target: disease, classes: [False, True]")
+    path.write_text(text.replace("\n  age:", "\n  dose: {type: category, values: [1.50, 2.0, +3, 1e1]}\n  age:"))
+    study = load_study(path)
+    dose = next(feature for feature in study.features if feature.name == "dose")
+    assert (dose.values, study.task.classes) == (("1.50", "2.0", "+3", "1e1"), ("False", "True"))
+    assert study_from(json.loads(study.canonical)) == study
+    path.write_text(dump_yaml(study.to_dict()))
+    assert load_study(path).sha256 == study.sha256
 
 
 def test_control_characters_never_reach_the_terminal() -> None:
