@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from configs.deployment import SiteConfig, load_site, typed
-from configs.errors import ArchipelError, RunError
+from configs.errors import ArchipelError, ConfigError, RunError
 from configs.schema import PER_PATIENT
 
 if TYPE_CHECKING:
@@ -193,7 +193,7 @@ def _ledger(arguments: argparse.Namespace) -> int:
             f"{policy.max_epsilon:g} ({PER_PATIENT}, delta {policy.delta:g}, all studies together)"
         )
         for _, study, rounds, lost in (row for row in studies if row[0] == dataset):
-            name, trains = (known[study].name, known[study].study.trains) if study in known else ("?", True)
+            name, trains = (known[study].name, _trains(known[study])) if study in known else ("?", True)
             what = f"{rounds} rounds" if trains else "its statistics"
             evaluated = " and the evaluation" if ledger.booked(dataset, study, EVALUATION) else ""
             own = ledger.spent(dataset, delta=policy.delta, study=study)
@@ -204,6 +204,14 @@ def _ledger(arguments: argparse.Namespace) -> int:
     if not studies:
         print("nothing is spent yet")
     return 0
+
+
+def _trains(admission: "Admission") -> bool:
+    """Whether a study trains; one that this release does not accept any more did."""
+    try:
+        return admission.study.trains
+    except ConfigError:
+        return True
 
 
 def _outbox(arguments: argparse.Namespace) -> int:
@@ -271,7 +279,12 @@ def _journal(arguments: argparse.Namespace) -> int:
 
 def page(config: SiteConfig, admission: "Admission") -> str:
     """What a security officer or a DPO reads before deciding."""
-    study = admission.study
+    approve, refuse = (_typed(config.folder, f"{verb} {admission.sha256[:12]}") for verb in ("approve", "refuse"))
+    try:
+        study = admission.study
+    except ConfigError as error:  # it arrived before a rule that this release has
+        why = "; ".join(error.problems)
+        return f"── {admission.name}: {admission.state}, and cannot run: {why}\n\n    {refuse} --why REASON\n"
     rows = [
         ("purpose", study.purpose),
         ("reads", _columns(study)),
@@ -288,7 +301,6 @@ def page(config: SiteConfig, admission: "Admission") -> str:
         wrapped = textwrap.wrap(text, WIDTH - 14) or [""]
         lines.append(f"{title:>12}  {wrapped[0]}")
         lines += [" " * 14 + line for line in wrapped[1:]]
-    approve, refuse = (_typed(config.folder, f"{verb} {admission.sha256[:12]}") for verb in ("approve", "refuse"))
     lines.append(f"\n    {approve}    or\n    {refuse} --why REASON\n")
     return "\n".join(lines)
 
@@ -418,17 +430,14 @@ def _budget(config: SiteConfig, study: "Study") -> str:
 
 
 def _foreseen(config: SiteConfig, study: "Study", dataset: str, ledger: "Ledger | None") -> str:
-    """What the study will have cost, at this hospital's own delta; empty where that follows from no public number."""
+    """What the study will have cost, at this hospital's own delta."""
     from configs.errors import PrivacyError
     from strategies.privacy.accounting import epsilon
     from strategies.privacy.plan import Budget, plan_for
 
     policy = config.policy
-    patients = study.announced_train_patients(config.site)
-    if study.trains and patients is None:
-        return ""
     try:
-        plan = plan_for(study, config.site, patients or 1, figures=policy.metrics == "noisy")
+        plan = plan_for(study, config.site, figures=policy.metrics == "noisy")
     except PrivacyError as error:
         return f", and the study cannot train here ({error})"
     cap = Budget(policy.max_epsilon, policy.delta)

@@ -169,7 +169,10 @@ class Site:
         training = self.study.training
         assert self._trainer is not None
         mu = training.strategy.option("proximal_mu") if training.strategy.name == "fedprox" else 0.0
-        steps = training.local.steps_per_round(self.study.announced_train_patients(self.name) or self.train.count)
+        if plan is not None:
+            steps = plan.steps_per_round
+        else:
+            steps = training.local.steps_per_round(self.study.announced_train_patients(self.name) or self.train.count)
         trained = self._trainer.fit(
             start,
             self.train,

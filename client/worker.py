@@ -130,13 +130,15 @@ def open_site(config: SiteConfig, ledger: "Ledger", study: "Study", *, seeded: b
     """
     from client.policy import Request, require
     from client.site import Site, load_patients
-    from strategies.privacy.plan import Budget
+    from strategies.privacy.plan import Budget, public_train_patients
     from strategies.tasks.shapes import study_bytes
 
     dataset = config.dataset(study.name)
     size = study_bytes(study)
     require(Request(study.private, dataset is not None, 0.0, 0.0, size), config.policy)  # what needs no patients, first
     assert dataset is not None
+    if study.private and study.trains:
+        public_train_patients(study, config.site)  # who is not in the cohort has no plan: nothing is read
     patients = load_patients(dataset.source, study, config.site)
     site = Site(
         config.site,

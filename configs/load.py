@@ -22,6 +22,7 @@ configs.errors.ConfigError: study.yaml: 9 problems
 import difflib
 import math
 import re
+import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
@@ -118,13 +119,17 @@ def read_yaml(path: Path) -> Any:
         raise ConfigError(str(path), [f"{where}not valid YAML: {problem}"]) from None
 
 
+_LISTS_OF_WORDS = ("classes", "values", "missing")
+_PLAIN = {f"tag:yaml.org,2002:{kind}" for kind in ("bool", "int", "float")}
+
+
 def dump_yaml(document: Any) -> str:
     """A document as YAML that `read_yaml`, and any other reader, takes back unchanged."""
     return yaml.dump(document, Dumper=_StrictDumper, sort_keys=False, allow_unicode=True, width=110)
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """YAML 1.2 words and numbers; no aliases; no key twice."""
+    """YAML 1.2 words and numbers, where lists of words keep what is written; no aliases; no key twice."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         event = cast(yaml.Event, self.peek_event())  # type: ignore[no-untyped-call]
@@ -135,7 +140,9 @@ class _StrictLoader(yaml.SafeLoader):
 
     def construct_mapping(self, node: Any, deep: bool = False) -> Any:
         seen: set[str] = set()
-        for key, _ in node.value:
+        for key, value in node.value if isinstance(node, yaml.MappingNode) else ():
+            if key.value in _LISTS_OF_WORDS and isinstance(value, yaml.SequenceNode):
+                _as_written(value)
             text = str(key.value)
             if text in seen:
                 problem = f"the key {short(text)!r} is given twice; keep one"
@@ -143,12 +150,32 @@ class _StrictLoader(yaml.SafeLoader):
             seen.add(text)
         return super().construct_mapping(node, deep)
 
+    def construct_object(self, node: Any, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)
+        except (AttributeError, LookupError, TypeError, ValueError, OverflowError):  # of `!!bool often`, 5,000 digits
+            said = short(_AFTER_SCHEME.sub("://...", repr(node.value)), 40)
+            problem = f"{said} cannot be read as {short(node.tag.rpartition(':')[2])}; correct it"
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark) from None
+
+
+def _as_written(words: yaml.SequenceNode) -> None:
+    """Let numbers and truth values in a list of words be the text that stands in the file: 1.50 is a cell, so is True.
+
+    A CSV file's cells are compared as text: a value that was read as a number and written again may match none.
+    """
+    for item in words.value:
+        if isinstance(item, yaml.ScalarNode) and item.tag in _PLAIN:
+            item.tag = "tag:yaml.org,2002:str"
+
 
 _StrictLoader.yaml_implicit_resolvers = {
     first: [(tag, regexp) for tag, regexp in resolvers if tag in ("tag:yaml.org,2002:null",)]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
-_StrictLoader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"true|True|TRUE|false|False|FALSE"), None)
+_StrictLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:bool", re.compile(r"(?:true|True|TRUE|false|False|FALSE)$"), None
+)
 _StrictLoader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"[-+]?(0|[1-9][0-9]*)$"), None)
 _StrictLoader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
@@ -176,7 +203,7 @@ class Section:
 
     def problem(self, key: str, expected: str, found: Any, advice: str) -> None:
         """Note that a key's value is not what it should be."""
-        shown = "nothing" if found is None else repr(found) if is_scalar(found) else _kind(found)
+        shown = "nothing" if found is None else repr(found) if is_scalar(found) or _is_brief(found) else _kind(found)
         shown = _AFTER_SCHEME.sub("://...", shown)  # an address may hold a password
         self.note(key, f"expected {expected}, found {short(shown)}; {advice}")
 
@@ -294,6 +321,10 @@ def _study(top: Section, folder: Path) -> Study:
     cohort = _cohort(top.section("cohort", "a mapping of hospital: announced patients", required=False))
     training_section = top.section("training", "a mapping with strategy, rounds, local")
     privacy_section = top.section("privacy", "a mapping with a mode")
+    if privacy_section.take("mode") == "local" and top.take("cohort") in (None, {}):
+        why = "noise, rate and steps follow from these public numbers, never from a count"
+        advice = f"{why}: add cohort: {{HOSPITAL: PATIENTS}}, round numbers will do"
+        top.problem("cohort", "each hospital's announced patients", None, advice)
     evaluation = _evaluation(top.section("evaluation", "a mapping with test_fraction or split_column"), task)
     training = _training(training_section, cohort, top)
     study = Study(
@@ -650,7 +681,10 @@ def _check_together(study: Study, top: Section) -> None:
     if not study.private and study.training.local.engine != "auto":
         top.note("training.local.engine", "expected nothing without privacy, found 'opacus'; remove it")
     batch = study.training.local.batch_size
+    told = {problem.partition(":")[0] for problem in top.problems}
     for member in study.cohort if math.isfinite(study.evaluation.test_fraction) else ():
+        if f"cohort.{member.site}" in told:  # its number is no number: nothing follows from it
+            continue
         available = study.announced_train_patients(member.site) or 0
         if batch is not None and batch > available:
             top.problem(
@@ -666,8 +700,14 @@ def is_scalar(value: Any) -> bool:
     return value is None or isinstance(value, str | int | float | bool)
 
 
+def _is_brief(value: Any) -> bool:
+    """Whether it is a list of a few plain values, which says more than that it is a list."""
+    return isinstance(value, list) and 0 < len(value) <= 8 and all(map(is_scalar, value)) and len(repr(value)) <= 60
+
+
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    # Compared, as an integer of 400 digits is no float. No comparison holds for NaN.
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 def _parses_as_number(text: str) -> bool:

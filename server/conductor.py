@@ -177,10 +177,9 @@ def _site(study: Study, site: str, plan: PrivacyPlan | None, epsilon: str | None
 
 
 def _plan(study: Study, site: str) -> PrivacyPlan | None:
-    """What anybody can compute of a hospital's plan, where its size is public."""
-    patients = study.announced_train_patients(site)
+    """What anybody can compute of a hospital's plan."""
     try:
-        return plan_for(study, site, patients) if study.private and patients else None
+        return plan_for(study, site) if study.private else None
     except PrivacyError:
         return None  # the hospital has said so itself
 

@@ -207,8 +207,12 @@ def new_folder(out: Path, study: str, stamp: str | None = None) -> Path:
     """A folder for a run, named by the time (UTC) and the study.
 
     Raises:
-        RunError: no name is free.
+        RunError: there is no such folder and none can be made, or no name is free.
     """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise RunError(f"{out}: expected a folder for runs, found a file or a broken link; give another") from None
     stamp = stamp or datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
     for attempt in range(1000):
         run = out / f"{stamp}-{study}{f'-{attempt + 1}' if attempt else ''}"

@@ -118,16 +118,20 @@ def _plan_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def _positive(text: str) -> int:
-    value = int(text)
-    if not 1 <= value <= 1024:
-        raise argparse.ArgumentTypeError("expected a number from 1 to 1024")
-    return value
+    return _integer(text, 1, 1024)
 
 
 def _seed(text: str) -> int:
-    value = int(text)
-    if not 0 <= value < 2**32:
-        raise argparse.ArgumentTypeError("expected an integer from 0 to 4294967295")
+    return _integer(text, 0, 2**32 - 1)
+
+
+def _integer(text: str, low: int, high: int) -> int:
+    try:
+        value = int(text)
+    except ValueError:
+        value = low - 1
+    if not low <= value <= high:
+        raise argparse.ArgumentTypeError(f"expected an integer from {low} to {high}, found {text[:40]!r}")
     return value
 
 

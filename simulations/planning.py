@@ -17,7 +17,7 @@ from configs.errors import ConfigError
 from configs.schema import PER_PATIENT, Study
 from strategies.aggregate import site_weights
 from strategies.arrays import payload_bytes, to_record
-from strategies.privacy.plan import PrivacyPlan, evaluation_event, plan_for
+from strategies.privacy.plan import PrivacyPlan, evaluation_event, plan_for, plan_of_size
 from strategies.privacy.randomness import Randomness
 from strategies.tasks.table import Encoded
 from strategies.tasks.tabular import task_of
@@ -56,7 +56,7 @@ def plan_study(study: Study) -> StudyPlan:
         PrivacyError: no plan reaches the budget. ConfigError: no public size and no simulation to count.
     """
     sizes, counted = _sizes(study)
-    plans = {site: plan_for(study, site, n) for site, n in sizes.items()} if study.private else {}
+    plans = {site: plan_for(study, site) for site in sizes} if study.private else {}
     noise = {site: _noise_of_round(plan) for site, plan in plans.items()}
     sites = tuple(_site_plan(study, site, n, plans.get(site), noise) for site, n in sizes.items())
     return StudyPlan(study.name, sites, _curve(study, plans), tuple(_notes(study, sizes, counted)))
@@ -155,7 +155,7 @@ def _seconds_a_round(study: Study, patients: int) -> float:
     y = (np.arange(patients) % classes).astype(np.float32) * (study.task.type != "regression")
     made_up = Encoded(x, y, np.arange(patients), np.arange(patients + 1))
     trainer, local = Trainer(task), study.training.local
-    plan = plan_for(study, "", patients) if study.private else None
+    plan = plan_of_size(study, patients, "the largest hospital") if study.private else None
     steps = local.steps_per_round(patients)
     taken = []
     for number in range(3):

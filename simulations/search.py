@@ -155,8 +155,8 @@ def require_plans(study: Study) -> None:
     Raises:
         PrivacyError: one has none.
     """
-    for site, size in zip(study.sites, _sizes(study), strict=True):
-        plan_for(study, site, size)
+    for site in study.sites:
+        plan_for(study, site)
 
 
 def _sizes(study: Study) -> list[int]:

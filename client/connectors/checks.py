@@ -121,7 +121,8 @@ def _categories(
     if feature.missing or empty_is_unknown:
         codes[""] = -1
     found = np.array([codes.get(cell, -2) for cell in cells], np.int64)
-    misfits.note(feature.name, f"one of {', '.join(codes)}"[:200], found == -2)
+    words, nothing = ", ".join(code for code in codes if code), ", or nothing" if "" in codes else ""
+    misfits.note(feature.name, f"one of {words}"[:200] + nothing, found == -2)
     return found
 
 

@@ -38,6 +38,8 @@ def read_columns(text: str, wanted: Sequence[str], name: str) -> dict[str, list[
     Raises:
         DataError: no header, no rows, a column missing or given twice, a line with another number of cells.
     """
+    # The module refuses cells of more than 131,072 characters, for all readers; none is longer than its file.
+    csv.field_size_limit(max(csv.field_size_limit(), len(text)))
     try:
         lines = list(csv.reader(io.StringIO(text, newline=""), strict=True))
     except csv.Error:

@@ -2,7 +2,8 @@
 
 The address, with its password, is in the environment variable that the source names: read here, shown nowhere. Cells
 come as the text that PostgreSQL itself writes, so that the checks are those of a CSV file: NULL is an empty cell, a
-numeric has no closing zeros, a boolean is true or false where the study lists such words and 1 or 0 elsewhere.
+numeric has no closing zeros, a boolean is true or false as the study writes them, and 1 or 0 where it lists neither; a
+number that the study lists is written as it stands there.
 
 What the data base or its driver says may hold a value or the address: errors here are sentences of our own, chosen by
 SQLSTATE, and before a session is open, when libpq has none, by words of its text.
@@ -33,13 +34,14 @@ from psycopg.adapt import AdaptersMap
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.types.string import TextLoader
 
-from client.connectors.checks import Misfits, columns_of, table_of
+from client.connectors.checks import Misfits, columns_of, plain, table_of
 from client.forwarder import CONNECT_TIMEOUT_S, reach
 from configs.errors import SourceError
 from configs.schema import DataSource, Study
 from strategies.tasks.table import Table
 
 ANY_TYPE, BOOLEAN, NUMERIC = 0, 16, 1700  # object identifiers in pg_type
+NUMBERS = {700, 701, NUMERIC}  # and of real and double precision
 CHUNK_ROWS = 1000
 GRACE_S = 30  # after its own time-out a data base that is still silent is not there any more
 LOGIN_TIMEOUT_S = int(CONNECT_TIMEOUT_S) + 5  # the forwarder gives up first
@@ -102,11 +104,17 @@ def _columns(
 
 def _writer(type_code: int, column: str, study: Study) -> Callable[[str], str]:
     """How a cell of this type is written in a file."""
+    words = next((f.values + f.missing for f in study.counted if f.name == column), ())
     if type_code == BOOLEAN:
-        words = {feature.name: feature.values for feature in study.features} | {study.task.target: study.task.classes}
-        no, yes = ("false", "true") if {"false", "true"} & {*words.get(column, ())} else ("0", "1")
+        truth = {"false": "false", "true": "true"} | {word.lower(): word for word in words}  # False in one study's file
+        no, yes = (truth["false"], truth["true"]) if {truth["false"], truth["true"]} & {*words} else ("0", "1")
         return lambda cell: yes if cell == "t" else no
-    return _short if type_code == NUMERIC else str.strip
+    write: Callable[[str], str] = _short if type_code == NUMERIC else str.strip
+    if type_code in NUMBERS:  # what the study's list writes as 1.50 is here 1.5
+        same = _short if type_code == NUMERIC else plain
+        written = {same(word): word for word in words}
+        return lambda cell: written.get(same(cell), write(cell))
+    return write
 
 
 def _short(cell: str) -> str:

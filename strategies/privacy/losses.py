@@ -10,7 +10,8 @@ most delta. The steps, each of which errs upwards or not at all:
 2. What lies beyond the grid is an infinite loss (at most a millionth of delta in all).
 3. Releases are composed by one product of Fourier transforms (Koskela et al. 2020, arXiv 1906.03049), each tilted by
    exp(theta * loss) first: the sum is then centred where epsilon is, so that a short window suffices, and rounding
-   errors are relative to delta, however small it is. Theta and the window follow from the sum's moments (Renyi's). What
+   errors are relative to delta, however small it is. Theta and the window follow from the sum's moments (Renyi's): the
+   grid's own where theta is large beside it, or the tilt would leave one of its points and lose what matters. What
    is beyond the window's upper end is added to delta by Chernoff's bound; what folds in at its lower end only adds.
    Of many different releases only the lowest frequencies are ever computed: of all others the first ones leave nothing.
 
@@ -41,6 +42,8 @@ _BEYOND = 1e-6  # the share of delta that may be an infinite loss
 _NOTHING = 1e-22  # a frequency's share of the whole below which it is left out
 _FEW = 400  # frequencies that are summed one by one in place of an FFT
 _CUT = 1e-3  # the share of delta that may lie above the window
+_FLAT = 0.05  # theta times the interval: below it the grid's moments are next to the exact ones
+_STEEP = 4.0  # and at most so much: the next points have powers of exp(-_STEEP), above the FFT's rounding errors
 _ARITHMETIC = 1e-6  # added to epsilon: more than all rounding of floats together
 
 
@@ -78,7 +81,7 @@ def pld_epsilon(gaussians: Sequence[Gaussian], pures: Sequence[Pure], delta: flo
     reach = -float(special.ndtri(beyond / 2))
     moments = _Moments(gaussians, pures, reach)
     theta = moments.theta(delta)
-    interval = _interval(moments, theta, steps, delta)
+    interval = _interval(moments, steps, delta)
     removed, added = [], []
     for event in gaussians:
         remove, add = _gaussian_losses(event, interval, reach)
@@ -111,18 +114,33 @@ class _Moments:
         """Of adding one: the same curve read from the other end."""
         return self.removing(-1.0 - theta)
 
-    def bound(self, theta: float, delta: float) -> float:
-        """Chernoff's bound on epsilon at one theta (order theta + 1 of Renyi)."""
-        return (self.removing(theta) - math.log(delta)) / theta
-
     def theta(self, delta: float) -> float:
-        """Where the bound is least."""
-        return _least_theta(lambda theta: self.bound(theta, delta))
+        """Where the bound on epsilon is least."""
+        return _least_theta(lambda theta: _bound(self.removing(theta), theta, delta))
+
+    def chernoff(self, delta: float) -> tuple[float, float]:
+        """Chernoff's own bound, which is above 0, and where it is least."""
+        theta = _least_theta(lambda theta: (self.removing(theta) - math.log(delta)) / theta)
+        return (self.removing(theta) - math.log(delta)) / theta, theta
 
 
-def _least_theta(bound: Callable[[float], float]) -> float:
+def _bound(log_moment: float, theta: float, delta: float) -> float:
+    """Epsilon by Chernoff's bound at order theta + 1 of Renyi, with what a loss counts only by as much as it is above.
+
+    mass * (1 - exp(epsilon - loss)) <= mass * exp(theta * (loss - epsilon)) * theta^theta / (theta + 1)^(theta + 1)
+    (Canonne, Kamath, Steinke 2020, arXiv 2004.00010, proposition 12). Without that factor theta would grow without end
+    where a single loss has more than delta, and all others vanish beside it.
+    """
+    counted = theta * math.log(theta / (theta + 1)) - math.log1p(theta)
+    return (log_moment + counted - math.log(delta)) / theta
+
+
+def _least_theta(bound: Callable[[float], float], most: float = math.exp(14.0)) -> float:
     best = optimize.minimize_scalar(
-        lambda log_theta: bound(math.exp(log_theta)), bounds=(-14.0, 14.0), method="bounded", options={"xatol": 0.02}
+        lambda log_theta: bound(math.exp(log_theta)),
+        bounds=(min(-14.0, math.log(most) - 14.0), math.log(most)),
+        method="bounded",
+        options={"xatol": 0.02},
     )
     return math.exp(best.x)
 
@@ -143,9 +161,9 @@ def _two_points(event: Pure) -> tuple[Floats, Floats]:
     return loss, mass
 
 
-def _interval(moments: _Moments, theta: float, steps: int, delta: float) -> float:
+def _interval(moments: _Moments, steps: int, delta: float) -> float:
     """Rounding to a grid adds at most steps * (theta + 1) * interval^2 / 8 to epsilon, to first order."""
-    bound = moments.bound(theta, delta)
+    bound, theta = moments.chernoff(delta)
     loose = max(_LOOSE, 1e-3 * (bound - 45)) if bound >= _SMALL else 0.01 * bound
     wanted = math.sqrt(8 * loose / (steps * (theta + 1)))
     if bound < _SMALL and wanted < _FINEST:
@@ -179,6 +197,8 @@ def _gaussian_losses(event: Gaussian, interval: float, reach: float) -> tuple[_L
     remove = np.zeros(len(grid))
     remove[:-1] += mixed - upper
     remove[1:] += upper
+    # A mass below 1e-300 is none here: where adding has more than that, it is taken to be an infinite loss.
+    lost = float(without[grid[:-1] < -690.0].sum())
     add = remove * np.exp(-np.maximum(grid, -700.0))
     below, above = special.ndtr(edges[0] / sigma), special.ndtr(-edges[-1] / sigma)
     mixed_below = (1 - rate) * below + rate * special.ndtr((edges[0] - 1) / sigma)
@@ -187,7 +207,7 @@ def _gaussian_losses(event: Gaussian, interval: float, reach: float) -> tuple[_L
     add[-1] += above  # the last point is the lowest loss of adding
     return (
         _Losses(first, remove, float(mixed_above), event.steps),
-        _Losses(-last, add[::-1].copy(), float(below), event.steps),
+        _Losses(-last, add[::-1].copy(), min(1.0, float(below) + lost), event.steps),
     )
 
 
@@ -224,13 +244,16 @@ def _epsilon(
     losses: Sequence[_Losses], moments: Callable[[float], float], interval: float, theta: float, delta: float
 ) -> float:
     """The smallest epsilon of the composed discrete losses at delta."""
+    if any(part.infinite >= delta for part in losses):
+        return math.inf
     infinite = -math.expm1(sum(part.steps * math.log1p(-part.infinite) for part in losses))
     if infinite >= delta:
         return math.inf
-    low, size, tilt = _window(moments, theta, interval, delta)
-    lost = _lost(losses, tilt, interval, low + size - 1)
-    if lost > _CUT * delta and size < _MOST_POINTS:  # a grid that is coarse beside the losses spreads them: ask it
-        theta = _least_theta(lambda t: (_log_moment(losses, t, interval) - math.log(delta)) / t)
+    low, size, tilt = _window(moments, theta, interval, delta) if theta * interval <= _FLAT else (0, 0, 0.0)
+    lost = _lost(losses, tilt, interval, low + size - 1) if size else math.inf
+    # A grid that is coarse beside the losses spreads them: ask it, not the exact ones.
+    if lost > _CUT * delta and size < _MOST_POINTS:
+        theta = _least_theta(lambda t: _bound(_log_moment(losses, t, interval), t, delta), _STEEP / interval)
         low, size, tilt = _window(lambda t: _log_moment(losses, t, interval), theta, interval, delta)
         lost = _lost(losses, tilt, interval, low + size - 1)
     tilted, log_moment = _compose(losses, theta, interval, low, size)  # (size,) at (low + i) * interval
@@ -269,7 +292,8 @@ def _log_moment(losses: Sequence[_Losses], theta: float, interval: float) -> flo
 def _tilted(part: _Losses, theta: float, interval: float) -> tuple[Floats, float]:
     """The mass times exp(theta * loss), normalised, and the logarithm of what it was divided by."""
     exponent = theta * interval * np.arange(part.first, part.first + len(part.mass))
-    top = float(exponent[np.argmax(exponent + np.log(np.maximum(part.mass, 1e-300)))])
+    logs = np.log(part.mass, out=np.full(len(exponent), -math.inf), where=part.mass > 0)
+    top = float(exponent[np.argmax(exponent + logs)])
     mass = part.mass * np.exp(np.minimum(exponent - top, 700.0))
     total = float(mass.sum())
     return mass / total, top + math.log(total)

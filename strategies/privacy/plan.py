@@ -1,7 +1,8 @@
 """The guarantee at one hospital, as one frozen object. Settings that cannot change privacy live elsewhere.
 
 `plan_for` derives it from the study and the number of training patients that the hospital announced in public. So the
-plan is known before anybody looks at data, and one patient more or less changes neither noise, nor rate, nor steps.
+plan is known before anybody looks at data, and one patient more or less changes neither noise, nor rate, nor steps. A
+training at a hospital that announced no number has no plan: a number counted in its data would show in what it sends.
 
 >>> budget = Budget(epsilon=3.0, delta=1e-5)
 >>> plan = calibrate(budget, clip_norm=1.0, sampling_rate=1.0, steps_per_round=1, rounds=20, patients=200)
@@ -93,21 +94,45 @@ class PrivacyPlan:
         return epsilon(self.events, self.delta)
 
 
-def plan_for(study: Study, site: str, patients: int, *, figures: bool = True) -> PrivacyPlan:
+def plan_for(study: Study, site: str, patients: int = 1, *, figures: bool = True) -> PrivacyPlan:
     """The plan of one hospital. Of statistics it is one step with everybody: each patient is in one cell per column.
 
     Args:
-        patients: training patients at the site; used only where the study announces no public number.
+        patients: of statistics alone, where the study announces no number: what delta is held against.
         figures: whether the site lets the figures leave that the study may ask for.
+
+    Raises:
+        PrivacyError: the hospital announced no size, the batch is larger than that, or no noise reaches the budget.
+    """
+    public = public_train_patients(study, site) if study.trains else study.announced_train_patients(site)
+    return plan_of_size(study, public or patients, site, figures=figures)
+
+
+def public_train_patients(study: Study, site: str) -> int:
+    """The training patients that a hospital announced, which decide noise, rate and steps of a private training.
+
+    Raises:
+        PrivacyError: it announced none: it is not in the cohort.
+    """
+    patients = study.announced_train_patients(site)
+    if patients is None:
+        raise PrivacyError(
+            f"cohort: expected {site} with its announced patients, found none: noise, sampling rate and steps of a "
+            f"private training follow from that public number, never from a count; add {site}: PATIENTS, a round number"
+        )
+    return patients
+
+
+def plan_of_size(study: Study, patients: int, site: str, *, figures: bool = True) -> PrivacyPlan:
+    """The plan of a hospital of so many training patients, a public number; `site` is for messages.
 
     Raises:
         PrivacyError: the batch is larger than the hospital, or no noise reaches the budget.
     """
-    patients = study.announced_train_patients(site) or patients
     local, privacy = study.training.local, study.privacy
     if local.batch_size is not None and local.batch_size > patients:
         raise PrivacyError(
-            f"{site}: training.local.batch_size: expected at most the hospital's {patients} training patients, "
+            f"{site}: training.local.batch_size: expected at most the {patients} training patients announced, "
             f"got {local.batch_size}; lower it, or write full"
         )
     plan = calibrate(
@@ -127,7 +152,7 @@ def statistics_plan(study: Study) -> PrivacyPlan:
     Raises:
         PrivacyError: no noise reaches the budget.
     """
-    return plan_for(study, study.sites[0] if study.sites else "", 1)
+    return plan_for(study, study.sites[0] if study.sites else "")
 
 
 def statistics_norm(study: Study) -> float:

@@ -308,9 +308,11 @@ def test_the_review_says_what_the_study_will_cost_at_the_hospitals_own_delta(
     assert said_to_be_spent(policy, asking(), tmp_path) > asking().privacy.epsilon
 
 
-def test_the_review_of_a_study_that_announces_no_size_of_this_hospital_foretells_nothing(tmp_path: Path) -> None:
-    shown = reviewed(Policy(), study(cohort={"brest": 60}), tmp_path)
-    assert "is left; the node refuses what would pass it" in shown
+def test_the_review_of_a_study_without_this_hospital_in_its_cohort_says_that_it_cannot_train_here(
+    tmp_path: Path,
+) -> None:
+    shown = " ".join(reviewed(Policy(), study(cohort={"brest": 60}), tmp_path).split())
+    assert "and the study cannot train here (cohort: expected lille with its announced patients, found none" in shown
 
 
 def test_the_review_of_a_study_that_cannot_train_here_says_so(tmp_path: Path) -> None:

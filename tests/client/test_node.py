@@ -1,5 +1,7 @@
 """A hospital's node under hostile input: a double of the connection, a real worker, real keys and seals."""
 
+import hashlib
+import json
 import math
 import queue
 import sqlite3
@@ -326,8 +328,12 @@ def test_a_changed_study_is_another_one(lille: Lille, trained: Study) -> None:
         (study_of("open", privacy={"mode": "none"}), 113),
         (study_of("nowhere"), 112),
         (study_of("asked", model={"name": "mlp", "hidden": [8000, 8000]}), 115),
+        (study_of("asked", cohort={"lyon": 100}), 102),
     ],
-    ids=["above the cap", "above the cap with its evaluation", "without privacy", "no data set", "too large"],
+    ids=[
+        *("above the cap", "above the cap with its evaluation", "without privacy", "no data set", "too large"),
+        "of other hospitals",
+    ],
 )
 def test_a_study_against_the_policy_is_refused_and_its_data_stay_closed(lille: Lille, study: Study, code: int) -> None:
     opened_before = [r for r in lille.records() if r.kind == "sent" and r.facts["form"] != "refusal"]
@@ -335,6 +341,18 @@ def test_a_study_against_the_policy_is_refused_and_its_data_stay_closed(lille: L
     assert lille.code(study) == code
     assert [r for r in lille.records() if r.kind == "sent" and r.facts["form"] != "refusal"] == opened_before
     assert lille.spent(study) == 0.0
+
+
+def test_a_private_study_that_announces_no_sizes_is_refused_as_it_arrives(lille: Lille) -> None:
+    whole = study_of("asked")
+    document = json.loads(whole.canonical) | {"cohort": {}}
+    document["training"]["weights"] = "uniform"
+    canonical = json.dumps(document, sort_keys=True, separators=(",", ":"))
+    digest = hashlib.sha256(canonical.encode()).hexdigest()
+    lille.send(whole, "hello", {"protocol": wire.PROTOCOL, "study": canonical}, study=digest)
+    frame = lille.fleet.answers.get(timeout=60)
+    assert unseal(frame, lille.node._key.public)[0].study == digest
+    assert "hello: expected a study in its canonical form" in lille.whys()[-1]
 
 
 CODE = b"import pathlib; pathlib.Path('/tmp/archipel-was-executed').touch()\n"

@@ -1,5 +1,6 @@
 """A hospital decides by its own study, plan and ledger; a message names a round and a model, nothing else."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from client.ledger import Ledger
 from client.site import Site
 from client.trainer import Trainer
 from configs.errors import BudgetError, PrivacyError, RunError, WireError
-from configs.schema import Study
+from configs.schema import CohortMember, Study
 from strategies.privacy.accounting import epsilon
 from strategies.privacy.plan import plan_for
 
@@ -128,11 +129,37 @@ def test_a_round_that_fails_stays_spent(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_a_batch_larger_than_the_hospital_is_refused_before_anything_is_booked() -> None:
-    chosen = study(cohort=None, training={"quorum": 1, "local": {"batch_size": 20, "learning_rate": 0.5}})
-    one = site(chosen, count=10)
+    chosen = study(training={"local": {"batch_size": 20, "learning_rate": 0.5}})
+    one = site(replace(chosen, cohort=(CohortMember("lille", 10),)))
     with pytest.raises(PrivacyError, match="batch_size"):
         one.fit(1, start_of(one))
     assert spent(one) == 0.0
+
+
+@pytest.mark.parametrize("batch_size", [16, "full"])
+def test_a_hospital_outside_the_cohort_does_not_train_on_the_number_that_it_counted(batch_size: int | str) -> None:
+    chosen = study(cohort={"brest": 60}, training={"local": {"batch_size": batch_size, "learning_rate": 0.5}})
+    one = site(chosen, count=97)
+    with pytest.raises(PrivacyError, match="cohort: expected lille with its announced patients, found none") as told:
+        one.fit(1, start_of(one))
+    assert "97" not in str(told.value)
+    assert spent(one) == 0.0
+
+
+@pytest.mark.parametrize("count", [40, 160])
+def test_a_private_round_has_the_steps_of_the_announced_size_whatever_was_counted(
+    monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    taken: list[int] = []
+
+    def fit(self: Trainer, start: Any, *_: object, steps: int, **__: object) -> Any:
+        taken.append(steps)
+        return start
+
+    monkeypatch.setattr(Trainer, "fit", fit)
+    one = site(study(training=SAMPLED), count=count)
+    one.fit(1, start_of(one))
+    assert taken == [5]  # of 20 in 100
 
 
 def test_a_model_that_diverged_is_refused_and_has_spent_its_round() -> None:

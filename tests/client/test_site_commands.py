@@ -1,5 +1,6 @@
 """`archipel-site` as hospital IT types it: the page of a waiting study, decisions, what left."""
 
+import json
 import re
 from pathlib import Path
 
@@ -99,3 +100,18 @@ def test_the_outbox_says_when_for_which_study_and_round_what_how_large_and_its_h
     )
     shown = typed(lille, capsys, "outbox", "--show", "c0ffee00")
     assert f"sha256 {frame.sha256}, as the journal says code: 105 reason: the hospital could not train" in shown
+
+
+def test_a_study_of_before_that_announces_no_sizes_is_shown_as_one_that_cannot_run_and_its_ledger_is_told(
+    lille: SiteConfig, capsys: Output
+) -> None:
+    document = json.loads(STUDY.canonical) | {"cohort": {}}
+    Admissions.open(lille.admissions).propose("cd" * 32, "of-before", json.dumps(document))
+    plan = plan_for(STUDY, "lille")
+    with Ledger.open(lille.ledger).reserve(Release("cardiology", "cd" * 32, 1, plan.round_event), plan):
+        pass
+    page = typed(lille, capsys, "review")
+    assert "of-before: waiting, and cannot run: cohort: expected each hospital's announced patients, found" in page
+    assert f"refuse {'cd' * 6} --why REASON" in page
+    assert f"digest {STUDY.sha256}" in page
+    assert "of-before cdcdcdcdcdcd: epsilon" in typed(lille, capsys, "ledger")

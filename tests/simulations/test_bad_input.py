@@ -136,7 +136,7 @@ def test_spoilt_data_are_told_for_every_hospital_and_no_run_begins(
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_batch_larger_than_a_hospital_is_told_before_any_run(
+def test_a_private_study_that_announces_nobody_is_told_before_any_run(
     study: Path, tmp_path: Path, refused: Callable[..., str]
 ) -> None:
     text = study.read_text().replace("batch_size: full", "batch_size: 32")
@@ -144,9 +144,8 @@ def test_a_batch_larger_than_a_hospital_is_told_before_any_run(
         text[: text.index("cohort:")] + text[text.index("scaling:") if "scaling:" in text else text.index("model:") :]
     )
     study.write_text(study.read_text().replace("weights: public", "weights: uniform"))
-    assert "switzerland: training.local.batch_size: expected at most the hospital's" in refused(
-        "simulate", study, "--out", tmp_path / "runs"
-    )
+    text = refused("simulate", study, "--out", tmp_path / "runs")
+    assert "cohort: expected each hospital's announced patients, found nothing" in text
     assert not (tmp_path / "runs").exists()
 
 
@@ -272,6 +271,29 @@ def test_a_full_disk_leaves_every_file_whole_or_absent_and_the_run_can_go_on(tmp
 def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path, refused: Callable[..., str]) -> None:
     (tmp_path / "file").write_text("")
     assert "Not a directory" in refused("simulate", PRESET, "--out", tmp_path / "file" / "runs")
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    for there in ("file", "link"):
+        said = refused("simulate", PRESET, "--out", tmp_path / there)
+        assert f"{tmp_path / there}: expected a folder for runs, found a file or a broken link; give another" in said
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (("simulate", PRESET, "--seed", "abc"), "--seed: expected an integer from 0 to 4294967295, found 'abc'"),
+        (("simulate", PRESET, "--seed", "-1"), "--seed: expected an integer from 0 to 4294967295, found '-1'"),
+        (("simulate", PRESET, "--workers", "x"), "--workers: expected an integer from 1 to 1024, found 'x'"),
+        (("simulate", PRESET, "--workers", "0"), "--workers: expected an integer from 1 to 1024, found '0'"),
+        (("audit", PRESET, "--seed", "1.5"), "--seed: expected an integer from 0 to 4294967295, found '1.5'"),
+    ],
+)
+def test_an_option_that_is_no_number_is_told_with_what_it_may_be(
+    words: tuple[object, ...], expected: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        cli.main([*map(str, words)])
+    assert stopped.value.code == 2
+    assert expected in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", ["", "simulate", "plan", "compare", "report"])

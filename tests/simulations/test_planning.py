@@ -9,7 +9,7 @@ import pytest
 
 from configs.errors import ConfigError, PrivacyError
 from configs.load import load_study
-from configs.schema import CohortMember, DataSource, EvaluationRelease, Study
+from configs.schema import CohortMember, DataSource, EvaluationRelease, Privacy, Study
 from simulations.cli import main
 from simulations.planning import plan_study
 
@@ -54,11 +54,17 @@ def test_the_curve_rises_through_the_budget_at_the_planned_rounds(study: Study) 
     assert max(curve) == 2 * study.training.rounds
 
 
-def test_without_a_cohort_the_simulations_own_copies_are_counted_and_that_is_said(study: Study) -> None:
+def test_without_a_cohort_and_privacy_the_simulations_own_copies_are_counted_and_that_is_said(study: Study) -> None:
     training = replace(study.training, weights="uniform")
-    plan = plan_study(replace(study, cohort=(), training=training))
+    plan = plan_study(replace(study, cohort=(), training=training, privacy=Privacy("none")))
     assert {site.site: site.patients for site in plan.sites}["cleveland"] == round(303 * 0.66)
     assert any("no cohort is announced" in note for note in plan.notes)
+
+
+def test_without_a_cohort_no_private_plan_is_made_of_what_was_counted(study: Study) -> None:
+    with pytest.raises(PrivacyError, match="cohort: expected cleveland with its announced patients") as told:
+        plan_study(replace(study, cohort=(), training=replace(study.training, weights="uniform")))
+    assert "200" not in str(told.value)
 
 
 def test_without_a_cohort_and_without_data_there_is_no_plan(study: Study) -> None:

@@ -350,4 +350,7 @@ def test_a_study_that_announces_no_cohort_is_told(tmp_path: Path, capsys: pytest
     training = {**QUICK, "strategy": {"name": "fedavg"}, "quorum": 1, "weights": "uniform"}
     path = written(tmp_path, study(), cohort={}, training=training)
     assert main(["plan", str(path), "--worth"]) == 2
-    assert "cohort: expected each hospital's announced patients, found nothing; add it" in capsys.readouterr().err
+    assert (
+        "cohort: expected each hospital's announced patients, found nothing; noise, rate and steps"
+        in capsys.readouterr().err
+    )

@@ -1,7 +1,7 @@
 """Weights from public sizes, and the average of iterates."""
 
 import numpy as np
-from builders import study
+from builders import plain, study
 
 from strategies.aggregate import add, mean_of, site_weights
 
@@ -15,7 +15,7 @@ def test_uniform_weights_are_one() -> None:
 
 
 def test_without_an_announcement_every_hospital_weighs_the_same() -> None:
-    assert site_weights(study(cohort=None, training={"quorum": 1}), ["a", "b"]) == {"a": 1.0, "b": 1.0}
+    assert site_weights(plain(cohort=None, training={"quorum": 1}), ["a", "b"]) == {"a": 1.0, "b": 1.0}
 
 
 def test_the_average_of_iterates_is_summed_in_double_precision_and_ends_as_float32() -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from client.connectors import read_table
 from client.site import load_patients
 from configs.errors import DataError, SourceError
-from configs.load import study_from
+from configs.load import load_study, study_from
 from configs.schema import DataSource, Study
 from strategies.tasks.table import Table
 
@@ -84,6 +84,35 @@ def test_what_spreadsheets_add_does_no_harm(text: str, tmp_path: Path) -> None:
     assert read(tmp_path, text).numbers["age"].tolist() == [50, 61, 70]
 
 
+@pytest.mark.parametrize("cell", ["x" * 140_000, '"' + "x\n" * 200_000 + '"'])
+def test_a_long_cell_does_no_harm(cell: str, tmp_path: Path) -> None:
+    text = GOOD.replace("ill\n", "ill,report\n").replace("0\n", f"0,{cell}\n").replace("1\n", "1,x\n")
+    assert read(tmp_path, text).numbers["age"].tolist() == [50, 61, 70]
+
+
+def test_words_that_look_like_truth_values_or_numbers_are_compared_as_the_study_file_writes_them(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "study.yaml").write_text(
+        """
+name: written
+purpose: False alarms
+task: {type: binary, target: ill, classes: [False, True]}
+features:
+  dose: {type: category, values: [1.50, 2.0], missing: [-9.0]}
+  smokes: {type: category, values: [False, True], missing: [unk]}
+model: {name: logistic}
+training: {strategy: {name: fedavg}, rounds: 1, quorum: 1, local: {batch_size: full, learning_rate: 1}}
+privacy: {mode: none}
+evaluation: {test_fraction: 0}
+"""
+    )
+    text = "dose,smokes,ill\n1.50,False,False\n2.0,True,True\n-9.0,unk,True\n,,False\n"
+    table = read(tmp_path, text, load_study(tmp_path / "study.yaml"))
+    assert table.categories["dose"].tolist() == table.categories["smokes"].tolist() == [0, 1, -1, -1]
+    assert table.target.tolist() == [0, 1, 1, 0]
+
+
 MISFITS: dict[str, tuple[str | bytes, str]] = {
     "empty": ("", "expected a header line, found an empty file"),
     "header only": ("age,chol,sex,stage,ill\n", "expected at least one row"),
@@ -100,6 +129,10 @@ MISFITS: dict[str, tuple[str | bytes, str]] = {
     "other digits": (GOOD.replace("61", "٦١"), "column 'age': expected a number"),
     "empty cell": (GOOD.replace("61", ""), "column 'age': expected a value, as the study lists no code for unknown"),
     "category": (GOOD.replace("male,i,", f"{MARKER},i,"), "column 'sex': expected one of female, male"),
+    "category or nothing": (
+        GOOD.replace("male,i,", f"male,{MARKER},"),
+        "column 'stage': expected one of i, ii, ?, or nothing; found something else",
+    ),
     "class": (GOOD.replace("?,1", f"?,{MARKER}"), "column 'ill': expected one of 0, 1"),
     "no patient of a class": (GOOD.replace("i,0", "i,1"), "column 'ill': no patient of class 0"),
     "ragged": (GOOD + f"{MARKER},1\n", "expected 5 cells a line, found another number on line 5"),

@@ -108,7 +108,8 @@ def test_patients_of_several_rows_and_dates_are_taken_as_text() -> None:
 
 
 @pytest.mark.parametrize(
-    ("values", "codes"), [(["false", "true"], [1, 0]), (["0", "1"], [1, 0]), (["true", "false"], [0, 1])]
+    ("values", "codes"),
+    [(["false", "true"], [1, 0]), (["0", "1"], [1, 0]), (["true", "false"], [0, 1]), (["False", "True"], [1, 0])],
 )
 def test_a_boolean_is_written_as_the_study_writes_it(values: list[str], codes: list[int]) -> None:
     features = {"smokes": {"type": "category", "values": values}}
@@ -121,6 +122,13 @@ def test_a_category_in_a_numeric_column_is_a_whole_number() -> None:
     features = {"stage": {"type": "category", "values": ["1", "2", "10"]}}
     query = "select 10.00::numeric(5,2) as stage, 0 as ill union all select 1, 1"
     assert read(query, study(features=features)).categories["stage"].tolist() == [2, 0]
+
+
+@pytest.mark.parametrize("kind", ["numeric(5,2)", "numeric", "float8", "real"])
+def test_a_category_of_numbers_is_the_studys_however_either_writes_them(kind: str) -> None:
+    features = {"dose": {"type": "category", "values": ["1.50", "2.0", "3"], "missing": ["-9.0"]}}
+    query = f"""select v::{kind} as dose, ill from (values (1.5, 0), (2, 1), (3, 1), (-9, 1), (null, 1)) as q(v, ill)"""
+    assert read(query, study(features=features)).categories["dose"].tolist() == [0, 1, 2, -1, -1]
 
 
 def test_columns_that_the_study_does_not_name_are_not_kept() -> None:

@@ -185,5 +185,6 @@ def assert_task_equals_opacus(
         finally:
             made.close()
 
-    found, expected = clipped_sum("auto", device), clipped_sum("opacus", "cpu")
+    # On one device: a softmax that is all but sure has few digits left, and others on another.
+    found, expected = (clipped_sum(engine, device) for engine in ("auto", "opacus"))
     assert float((found - expected).norm()) <= CLOSE * max(clip, float(expected.norm()))

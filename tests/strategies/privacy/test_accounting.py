@@ -156,6 +156,50 @@ def test_gaussian_and_laplace_releases_cost_what_google_says() -> None:
     assert theirs <= epsilon(events, 1e-5) <= theirs + 0.05
 
 
+BESIDE_NEXT_TO_NOTHING = [  # a Laplace release whose largest loss has more than delta, beside next to no loss
+    ([LaplaceRelease(2.188, 3), SampledGaussian(32.8868, 7.46e-06, 1)], 1.38e-6),
+    ([LaplaceRelease(14.2712, 2), SampledGaussian(11.413, 2.16e-07, 1)], 3.13e-6),
+    ([LaplaceRelease(12.7273, 1), SampledGaussian(16.014, 2.21e-05, 1)], 6.84e-6),
+    ([LaplaceRelease(13.1977, 2), SampledGaussian(23.324, 1.45e-05, 3)], 8.62e-8),
+    ([LaplaceRelease(1.5588, 1), SampledGaussian(26.722, 0.000289, 5)], 8.26e-7),
+    ([LaplaceRelease(16.0304, 5), SampledGaussian(33.392, 2.32e-06, 1)], 1.88e-7),
+]
+
+
+@pytest.mark.parametrize(("events", "delta"), BESIDE_NEXT_TO_NOTHING)
+def test_a_laplace_release_beside_next_to_nothing_is_never_below_googles(
+    events: list[LaplaceRelease | SampledGaussian], delta: float
+) -> None:
+    """Its losses are few points: the tilt must leave each of them that counts above the rounding errors of the FFT."""
+    laplace, gaussian = events
+    assert isinstance(laplace, LaplaceRelease)
+    assert isinstance(gaussian, SampledGaussian)
+    accountant = pld.PLDAccountant(dp_accounting.NeighboringRelation.ADD_OR_REMOVE_ONE)
+    accountant.compose(dp_accounting.LaplaceDpEvent(laplace.noise_multiplier), laplace.count)
+    sampled = dp_accounting.GaussianDpEvent(gaussian.noise_multiplier)
+    accountant.compose(dp_accounting.PoissonSampledDpEvent(gaussian.sampling_rate, sampled), gaussian.steps)
+    theirs = accountant.get_epsilon(delta)
+    assert theirs <= epsilon(events, delta) <= theirs + 1e-3
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.floats(0.5, 100.0),
+    st.integers(1, 5),
+    st.floats(-7, -1).map(lambda x: 10.0**x),
+    st.floats(0.7, 50.0),
+    st.integers(1, 100),
+    st.floats(-8, -5).map(lambda x: 10.0**x),
+)
+@example(2.188, 3, 7.46e-6, 32.8868, 1, 1.38e-6)
+def test_a_mix_never_costs_less_than_its_laplace_part(
+    scale: float, count: int, rate: float, sigma: float, n: int, delta: float
+) -> None:
+    """All losses of `count` releases are at once the largest with a chance of 2^-count: so epsilon cannot be below."""
+    mix = [LaplaceRelease(scale, count), SampledGaussian(sigma, rate, n)]
+    assert epsilon(mix, delta) >= count / scale + math.log1p(-delta * 2**count) - 1e-12
+
+
 def test_pure_releases_cost_what_the_definition_says() -> None:
     """Ten answers of randomised response of epsilon 1/2: delta as a binomial sum, straight from the definition."""
     likely = 1 / (1 + math.exp(-0.5))
@@ -215,6 +259,22 @@ def test_many_steps_of_losses_as_small_as_the_grid_cost_no_more_than_a_second_me
 )
 def test_extreme_events_have_an_answer(event: SampledGaussian, low: float, high: float) -> None:
     assert low <= epsilon([event], 1e-5) <= high
+
+
+@pytest.mark.parametrize(
+    "events",
+    [
+        [SampledGaussian(12.0, 3e-6, 54), SampledGaussian(0.93, 1.0, 4173), SampledGaussian(0.66, 0.16, 353)],
+        [SampledGaussian(1.0, 1.0, 7870), SampledGaussian(0.68, 0.06, 43), SampledGaussian(1.58, 0.56, 261)],
+        [SampledGaussian(16.6, 0.006, 7), SampledGaussian(0.8, 1.0, 3594), LaplaceRelease(1.0, 2)],
+    ],
+)
+def test_thousands_of_steps_with_little_noise_beside_others_have_a_large_answer(
+    events: list[SampledGaussian | LaplaceRelease],
+) -> None:
+    """Losses of thousands: of a mass that one distribution has, the other has less than a float can hold."""
+    alone = epsilon([event for event in events if event.noise_multiplier <= 1.0][:1], 1e-7)
+    assert alone < epsilon(events, 1e-7) < 2 * alone
 
 
 def test_accounting_of_full_batches_needs_neither_scipy_nor_dp_accounting() -> None:

@@ -151,7 +151,7 @@ def test_a_gpu_adds_the_noise_that_it_is_given() -> None:
 
 @needs_gpu
 @pytest.mark.parametrize("task", REGISTERED.values(), ids=REGISTERED)
-def test_a_registered_model_on_a_gpu_equals_opacus_on_the_processor(task: TabularTask) -> None:
+def test_a_registered_model_on_a_gpu_equals_opacus_there(task: TabularTask) -> None:
     for clip, patients in itertools.product(CLIPS, OWNERS):
         assert_task_equals_opacus(task, clip, patients, device="cuda")
 
@@ -159,7 +159,7 @@ def test_a_registered_model_on_a_gpu_equals_opacus_on_the_processor(task: Tabula
 @needs_gpu
 @settings(max_examples=60, deadline=None)
 @given(stacks(), some_owners, st.sampled_from(CLIPS), scales, st.integers(0, 99))
-def test_a_random_stack_on_a_gpu_equals_opacus_on_the_processor(
+def test_a_random_stack_on_a_gpu_equals_opacus_there(
     task: TabularTask, patients: list[int], clip: float, scale: float, seed: int
 ) -> None:
     assert_task_equals_opacus(task, clip, patients, scale, seed, device="cuda")

@@ -1,6 +1,6 @@
 """The plan: within the budget, tight, and known before anybody looks at data."""
 
-from dataclasses import FrozenInstanceError
+from dataclasses import FrozenInstanceError, replace
 
 import pytest
 from accountants import by_google
@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from configs.errors import PrivacyError
+from configs.schema import CohortMember, Study
 from strategies.privacy.accounting import SampledGaussian, epsilon
 from strategies.privacy.plan import Budget, PrivacyPlan, calibrate, plan_for
 
@@ -95,9 +96,18 @@ def test_the_divisor_is_the_rate_times_the_announced_training_patients() -> None
     assert plan_for(study(evaluation={"test_fraction": 0.25}), "lille", 3).expected_patients == 75.0
 
 
-def test_without_an_announcement_the_counted_size_is_used() -> None:
-    chosen = study(cohort=None, training={"quorum": 3, "local": {"batch_size": 16, "learning_rate": 0.5}})
-    assert plan_for(chosen, "brest", 40).sampling_rate == 0.4
+@pytest.mark.parametrize("cohort", [{}, {"lille": 100}])
+@pytest.mark.parametrize("batch_size", [16, None])
+def test_without_an_announcement_there_is_no_plan_and_the_count_is_not_told(
+    cohort: dict[str, int], batch_size: int | None
+) -> None:
+    chosen = study(training={"local": {"batch_size": 16, "learning_rate": 0.5}})
+    local = replace(chosen.training.local, batch_size=batch_size)
+    members = tuple(CohortMember(site, patients) for site, patients in cohort.items())
+    chosen = replace(chosen, cohort=members, training=replace(chosen.training, local=local))
+    with pytest.raises(PrivacyError, match="cohort: expected brest with its announced patients, found none") as told:
+        plan_for(chosen, "brest", 4711)
+    assert "4711" not in str(told.value)
 
 
 @pytest.mark.parametrize("change", [{"learning_rate": 0.01}, {"optimizer": "adam"}, {"momentum": 0.9}])
@@ -111,15 +121,20 @@ def test_the_clip_norm_does_not_change_the_noise_multiplier() -> None:
     assert (narrow.clip_norm, wide.clip_norm) == (0.1, 10.0)
 
 
+def with_batch(size: int, announced: int) -> Study:
+    """Brest announced so many; the loader would refuse some of these before."""
+    chosen = study(cohort={"brest": 100}, training={"local": {"batch_size": size, "learning_rate": 0.5}})
+    return replace(chosen, cohort=(CohortMember("brest", announced),))
+
+
 def test_a_batch_larger_than_the_hospital_is_refused_with_both_numbers() -> None:
-    chosen = study(cohort=None, training={"quorum": 3, "local": {"batch_size": 64, "learning_rate": 0.5}})
-    with pytest.raises(PrivacyError, match=r"brest: training\.local\.batch_size: .* 63 training patients, got 64"):
-        plan_for(chosen, "brest", 63)
+    chosen = with_batch(64, announced=63)
+    with pytest.raises(PrivacyError, match=r"brest: training\.local\.batch_size: .* 63 training patients .*, got 64"):
+        plan_for(chosen, "brest", 100)
 
 
 def test_a_batch_as_large_as_the_hospital_is_everybody() -> None:
-    chosen = study(cohort=None, training={"quorum": 3, "local": {"batch_size": 64, "learning_rate": 0.5}})
-    assert plan_for(chosen, "brest", 64).sampling_rate == 1.0
+    assert plan_for(with_batch(64, announced=64), "brest", 3).sampling_rate == 1.0
 
 
 def test_a_budget_that_no_noise_reaches_is_refused() -> None:
