@@ -80,7 +80,7 @@ class Trainer:
             loaded: called once `start` was copied; whoever holds it may let it go.
 
         Raises:
-            RunError: with a plan, a patient's gradient is not finite. PrivacyError: a layer's gradient mixes patients.
+            PrivacyError: with a plan, a layer's gradient mixes patients.
         """
         model = self._model
         model.load(start)
