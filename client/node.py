@@ -27,6 +27,7 @@ from client.audit import Audit
 from client.egress import SENTENCES, code_of
 from client.enrol import CERTIFICATE, NODE_KEY, load_node_key, load_signing_key, load_welcome
 from client.fleet import EndedError, Fleet, Incoming, OccupiedError, RefusedError, UnreachableError, trust
+from client.identities import forgotten
 from client.ledger import Ledger
 from client.policy import Request, require, require_figures
 from client.worker import REFUSAL, STATUS, exactly, send
@@ -529,6 +530,8 @@ def start(config: SiteConfig) -> None:
         RunError: this hospital has not joined, or a node runs already.
     """
     return_large_blocks()
+    for lost in forgotten(config):
+        log.warning("%s; %s", lost, lost.todo)
     node = Node(config)
     for name in config.secrets:  # what is read by name in this process, or handed on, holds no data base's password
         os.environ.pop(name, None)
