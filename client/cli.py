@@ -184,6 +184,7 @@ def _ledger(arguments: argparse.Namespace) -> int:
     policy = config.policy
     if not config.ledger.exists():
         print("nothing is spent yet")
+        _warn(config)
         return 0
     ledger, known = _open_ledger(config), {a.sha256: a for a in _admissions(config).all()}
     studies = ledger.studies()
@@ -442,6 +443,8 @@ def _warn(config: SiteConfig) -> None:
     """What whoever looks at budgets must know of."""
     from client.identities import forgotten
 
+    if config.outdated:
+        print("WARNING  site.yaml changed since the node started, which follows the former one; restart the node")
     for lost in forgotten(config):
         print(f"WARNING  {lost}\n         {lost.todo}")
 

@@ -65,6 +65,7 @@ def examine(folder: Path) -> list[Finding]:
         return [Finding("site.yaml", WRONG, str(error), "whoever wrote site.yaml", "correct it")]
     count = len(config.datasets)
     findings = [Finding("site.yaml", OK, f"{config.site}, {count} data set{'' if count == 1 else 's'}")]
+    findings += _safely("site.yaml", lambda: _in_force(config))
     findings += _safely("keys", lambda: _keys(config))
     findings += _safely("policy", lambda: _policy(config))
     findings += _safely("noise", _noise)
@@ -98,6 +99,12 @@ def _plainly(error: Exception) -> str:
 
 
 # In this machine
+
+
+def _in_force(config: SiteConfig) -> Iterator[Finding]:
+    if config.outdated:
+        text = "it changed since the node started, which follows the former one; the findings below are of this one"
+        yield Finding("site.yaml", WARNING, text, IT, "restart the node")
 
 
 def _keys(config: SiteConfig) -> Iterator[Finding]:

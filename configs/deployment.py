@@ -25,6 +25,7 @@ from typing import Literal, TypeVar
 
 from configs.errors import ConfigError
 from configs.load import MAX_EPSILON, SITE_NAME, Section, read_yaml, short
+from configs.lock import holder
 from configs.schema import DataSource
 from configs.source import data_source
 
@@ -71,6 +72,7 @@ class SiteConfig:
     policy: Policy = field(default_factory=Policy)
     extra_ca: Path | None = None  # a hospital proxy that opens TLS signs with its own authority
     worker_network: tuple[str, ...] = ()  # host:port of data bases: all that the worker can reach
+    sha256: str = ""  # of site.yaml as it was read
 
     def dataset(self, study: str) -> Dataset | None:
         """The data set of the study of this name."""
@@ -107,6 +109,16 @@ class SiteConfig:
         return self.folder / LEDGER_FILE
 
     @property
+    def lock(self) -> Path:
+        """Held while a node runs; it says with which site.yaml."""
+        return self.folder / "node.lock"
+
+    @property
+    def outdated(self) -> bool:
+        """Whether a node runs here that was started with another site.yaml than this one."""
+        return (holder(self.lock) or self.sha256) != self.sha256
+
+    @property
     def admissions(self) -> Path:
         """Which studies this hospital approved."""
         return self.folder / "admissions.sqlite"
@@ -139,6 +151,11 @@ class CoordinatorConfig:
     def journal(self) -> Path:
         """What was sent, received and decided."""
         return self.folder / "journal.jsonl"
+
+    @property
+    def lock(self) -> Path:
+        """Held while a coordinator runs."""
+        return self.folder / "coordinator.lock"
 
     @property
     def runs(self) -> Path:
@@ -179,6 +196,7 @@ def load_site(folder: Path) -> SiteConfig:
         policy=_policy(top.section("policy", "a mapping", required=False)),
         extra_ca=_path(top, "extra_ca", folder),
         worker_network=_addresses(top, "worker_network"),
+        sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
     )
     return _close(path, top, config)
 

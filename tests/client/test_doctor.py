@@ -25,12 +25,14 @@ import pytest
 from client import doctor
 from client.admission import Admissions
 from client.audit import Audit
+from client.cli import main
 from client.doctor import examine
 from client.enrol import CERTIFICATE, load_signing_key
 from client.findings import NOTE, OK, WARNING, WRONG, Finding, exit_code, render
 from client.forwarder import probe
 from configs.deployment import SiteConfig, load_site
 from configs.load import dump_yaml
+from configs.lock import only_one
 from configs.papers import Request, from_json, to_json
 from server import pki
 from server.gateway import HEALTHY, Peer, Refusal, health
@@ -448,6 +450,26 @@ def test_mistakes_of_site_yaml(tmp_path: Path) -> None:
     (finding,) = examine(tmp_path)
     assert (finding.check, finding.verdict) == ("site.yaml", WRONG)
     assert "coordinator" in finding.text
+
+
+def test_a_site_yaml_that_changed_since_the_node_started_is_said(
+    joined: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Or check, review and ledger would speak of a policy that is not in force."""
+    config = joined(8443)
+    path = config.folder / "site.yaml"
+    with only_one(config.lock, "another runs", config.sha256):
+        assert found(config, "site.yaml").verdict == OK
+        path.write_text(path.read_text() + "policy: {max_epsilon: 2}\n")
+        finding = found(config, "site.yaml")
+        assert (finding.verdict, finding.todo) == (WARNING, "restart the node")
+        assert "changed since the node started" in finding.text
+        for command in ("review", "ledger"):
+            assert main(["-C", str(config.folder), command]) == 0
+            assert "WARNING  site.yaml changed since the node started" in capsys.readouterr().out
+    assert found(config, "site.yaml").verdict == OK  # no node runs: the next one starts with this one
+    with only_one(config.lock, "another runs"):  # a node of an earlier version does not say
+        assert found(config, "site.yaml").verdict == OK
 
 
 def test_a_key_that_others_can_read(joined: Any) -> None:

@@ -153,6 +153,18 @@ def test_two_studies_of_one_data_base_need_an_identity_and_may_have_two(hospital
     assert [(a.study, b.study) for a, b in same_rows_twice(load_site(hospital).datasets)] == [("second", "first")]
 
 
+@pytest.mark.parametrize(
+    "odd",
+    [{"connector": "excel", "path": "a.xlsx"}, {"connector": "sql", "query": "select 1"}, {"connector": "csv"}],
+    ids=["no connector", "no variable", "no path"],
+)
+def test_a_source_with_a_mistake_is_compared_with_no_other(hospital: Path, odd: Entry) -> None:
+    write_down(hospital, first=odd, second={"connector": odd["connector"], "query": "select 2"} | odd)
+    with pytest.raises(ConfigError) as refused:
+        load_site(hospital)
+    assert not [problem for problem in refused.value.problems if "identity" in problem]
+
+
 def test_two_studies_of_one_file_share_what_is_declared(hospital: Path) -> None:
     write_down(hospital, first=entry("patients.csv"), second=entry("patients.csv"))
     assert [dataset.identity for dataset in load_site(hospital).datasets] == ["cardiology"] * 2
