@@ -95,11 +95,7 @@ class Audit:
         found = [o for o in self.outgoing() if o.message.startswith(message)] if len(message) >= 6 else []
         if len(found) != 1:
             raise RunError(f"{message!r}: expected the id of one message (6 characters or more), found {len(found)}")
-        path = self._config.outbox / f"{found[0].message}.frame"
-        frame = _read(path)
-        if frame.sha256 != found[0].sha256:
-            raise JournalError(f"{path}: its bytes are not those that the journal names; it was changed")
-        return frame
+        return self._open(found[0].message, found[0].sha256)
 
     def verify(self) -> int:
         """Walk the journal and the outbox; the number of records.
@@ -107,12 +103,23 @@ class Audit:
         Raises:
             JournalError: naming the first record that was changed, cut, reordered or forged, or a changed message.
         """
-        count = 0
+        count, left = 0, set[str]()
         for record in self._checked():
             count += 1
             if record.kind == "sent":
-                self.show(str(record.facts["message"]))
+                message = str(record.facts["message"])
+                if message in left:
+                    raise JournalError(f"{self._config.journal}: record {count}: {message} had left before")
+                left.add(message)
+                self._open(message, str(record.facts["content"]))
         return count
+
+    def _open(self, message: str, sha256: str) -> Frame:
+        path = self._config.outbox / f"{message}.frame"
+        frame = _read(path)
+        if frame.sha256 != sha256:
+            raise JournalError(f"{path}: its bytes are not those that the journal names; it was changed")
+        return frame
 
     def _checked(self) -> Iterator[Record]:
         return read(self._config.journal, check=lambda digest, signature: verify(self._key.public, digest, signature))

@@ -153,6 +153,7 @@ def _review(arguments: argparse.Namespace) -> int:
         print("no study waits for this hospital")
     for admission in shown:
         print(page(config, admission))
+    _warn(config)
     for admission in [] if arguments.digest else admissions.all():
         if admission.state != "waiting":
             why = f" ({admission.why})" if admission.why else ""
@@ -183,6 +184,7 @@ def _ledger(arguments: argparse.Namespace) -> int:
     policy = config.policy
     if not config.ledger.exists():
         print("nothing is spent yet")
+        _warn(config)
         return 0
     ledger, known = _open_ledger(config), {a.sha256: a for a in _admissions(config).all()}
     studies = ledger.studies()
@@ -203,6 +205,7 @@ def _ledger(arguments: argparse.Namespace) -> int:
             print(f"  {name} {study[:12]}: epsilon {own:.3f}, {what}{evaluated}{note}")
     if not studies:
         print("nothing is spent yet")
+    _warn(config)
     return 0
 
 
@@ -443,6 +446,16 @@ def _foreseen(config: SiteConfig, study: "Study", dataset: str, ledger: "Ledger 
     cap = Budget(policy.max_epsilon, policy.delta)
     after = ledger.foreseen(dataset, study.sha256, plan.events, cap) if ledger else epsilon(plan.events, cap.delta)
     return f", this study would bring it to {after:.2f} spent" if math.isfinite(after) else ", this study does not fit"
+
+
+def _warn(config: SiteConfig) -> None:
+    """What whoever looks at budgets must know of."""
+    from client.identities import forgotten
+
+    if config.outdated:
+        print("WARNING  site.yaml changed since the node started, which follows the former one; restart the node")
+    for lost in forgotten(config):
+        print(f"WARNING  {lost}\n         {lost.todo}")
 
 
 # Files

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from client.admission import Admissions
 from client.findings import DATA, DATABASE, IT, NOTE, OK, WARNING, WRONG, Finding
+from client.identities import forgotten
 from configs.deployment import Dataset, SiteConfig, load_site, same_rows_twice
 from configs.errors import DataError
 
@@ -33,6 +34,9 @@ def look_at_data(config: SiteConfig) -> Iterator[Finding]:
     for one, other in same_rows_twice(config.datasets):
         text = f"{other.study} and {one.study} read the same rows under two identities: their patients have two budgets"
         yield Finding("data", WARNING, text, "the DPO and whoever wrote site.yaml", "give both the same identity")
+    for lost in forgotten(config):  # to mend in time: while the new identity has spent less than the old one
+        verdict = WRONG if lost.more_than_its_successor else WARNING
+        yield Finding("identity", verdict, str(lost), "the DPO and whoever wrote site.yaml", lost.todo)
     if not config.datasets:
         yield Finding("data", WARNING, "site.yaml names no data set", "whoever wrote site.yaml", "add datasets")
 

@@ -10,11 +10,17 @@ from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 
-from cryptography import x509
-
 from client.audit import Audit
 from client.data_check import look_at_data
-from client.enrol import CERTIFICATE, NODE_KEY, SIGNING_KEY, load_signing_key, load_welcome
+from client.enrol import (
+    CERTIFICATE,
+    NODE_KEY,
+    SIGNING_KEY,
+    load_certificate,
+    load_node_key,
+    load_signing_key,
+    load_welcome,
+)
 from client.findings import (
     CONSORTIUM,
     DATABASE,
@@ -35,6 +41,7 @@ from configs.papers import Welcome
 from configs.schema import PER_PATIENT
 
 EXPIRING_DAYS = 30
+AUTHORITY = "Archipel authority"  # in the name of every consortium's (server/pki.py)
 HOST_MISMATCH, IP_MISMATCH, EXPIRED, NOT_YET = 62, 64, 10, 9  # OpenSSL's codes
 MB = 1_000_000
 NVIDIA = Path("/proc/driver/nvidia/version")
@@ -58,6 +65,7 @@ def examine(folder: Path) -> list[Finding]:
         return [Finding("site.yaml", WRONG, str(error), "whoever wrote site.yaml", "correct it")]
     count = len(config.datasets)
     findings = [Finding("site.yaml", OK, f"{config.site}, {count} data set{'' if count == 1 else 's'}")]
+    findings += _safely("site.yaml", lambda: _in_force(config))
     findings += _safely("keys", lambda: _keys(config))
     findings += _safely("policy", lambda: _policy(config))
     findings += _safely("noise", _noise)
@@ -79,11 +87,24 @@ def _safely(check: str, look: Callable[[], Iterator[Finding]]) -> list[Finding]:
     try:
         return list(look())
     except (ArchipelError, OSError, ValueError) as error:
-        text = str(error) if isinstance(error, ArchipelError) else f"could not be looked at ({type(error).__name__})"
+        text = str(error) if isinstance(error, ArchipelError) else f"could not be looked at ({_plainly(error)})"
         return [Finding(check, WRONG, text, IT, "see the text; if it says nothing to you, show it to the consortium")]
 
 
+def _plainly(error: Exception) -> str:
+    """The file and the system's own words, where there are any: any other text may hold what must not be shown."""
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        return f"{error.filename}: {error.strerror}"
+    return type(error).__name__
+
+
 # In this machine
+
+
+def _in_force(config: SiteConfig) -> Iterator[Finding]:
+    if config.outdated:
+        text = "it changed since the node started, which follows the former one; the findings below are of this one"
+        yield Finding("site.yaml", WARNING, text, IT, "restart the node")
 
 
 def _keys(config: SiteConfig) -> Iterator[Finding]:
@@ -98,6 +119,8 @@ def _keys(config: SiteConfig) -> Iterator[Finding]:
                 "keys", WRONG, f"{path} can be read by others (mode {mode:o})", IT, f"chmod 600 {path}; then enrol anew"
             )
             return
+    load_node_key(config)
+    load_signing_key(config)
     yield Finding("keys", OK, "made here, readable by their owner alone")
 
 
@@ -228,7 +251,7 @@ def _release(welcome: Welcome, running: tuple[str, str] | None) -> Iterator[Find
 
 
 def _certificate(config: SiteConfig) -> Iterator[Finding]:
-    certificate = x509.load_pem_x509_certificate((config.keys / CERTIFICATE).read_bytes())
+    certificate = load_certificate(config)
     now, renew = datetime.now(UTC), "send request.json again; the consortium admits it again; join the new welcome"
     begins, ends = certificate.not_valid_before_utc, certificate.not_valid_after_utc
     if now > ends:
@@ -310,9 +333,15 @@ def _distrusted(found: Reach, coordinator: str, via: str) -> Finding:
     if found.code in (HOST_MISMATCH, IP_MISMATCH):
         text = f"the coordinator's certificate is for other names ({found.detail})"
         return Finding("connection", WRONG, text, CONSORTIUM, "add the name to coordinator.yaml: init --renew")
-    if found.code in (EXPIRED, NOT_YET) and "Archipel authority" in found.issuer:
+    if found.code in (EXPIRED, NOT_YET) and AUTHORITY in found.issuer:
         text = f"the coordinator's certificate does not hold today ({found.detail}), or this clock is wrong"
         return Finding("connection", WRONG, text, CONSORTIUM, "archipel-coordinator init --renew")
+    if AUTHORITY in found.issuer:
+        text = f"{coordinator} shows a certificate by {found.issuer}, which is not the authority of this welcome"
+        todo = (
+            "telephone the consortium: ask whether it has a new authority, for its fingerprint, and for a new welcome"
+        )
+        return Finding("connection", WRONG, text, f"{IT}, then {CONSORTIUM}", todo)
     return Finding(
         "connection",
         WRONG,

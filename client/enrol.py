@@ -5,9 +5,12 @@ signs every message and every journal record. Both lie in `keys/`, readable by t
 """
 
 import os
+import re
+from datetime import UTC, datetime
 from pathlib import Path
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
@@ -15,24 +18,30 @@ from cryptography.x509.oid import NameOID
 from configs.deployment import SiteConfig
 from configs.errors import ConfigError, RunError
 from configs.papers import Request, Welcome, from_json, to_json
-from strategies.keys import SigningKey
+from strategies.keys import SigningKey, verify
 
 REQUEST = "request.json"
 NODE_KEY, SIGNING_KEY, CERTIFICATE = "node.key", "signing.key", "site.crt"
+_PUBLIC_KEY = re.compile("[0-9a-f]{64}")
 
 
 def enrol(config: SiteConfig) -> tuple[Path, Request]:
-    """Make the keys, unless they are there, and write the request to send to the consortium."""
+    """Make the keys, unless they are there, and write the request to send to the consortium.
+
+    A request that fits the keys stays as it is: signatures differ from one time to the next, and so would the
+    fingerprint that two people compare.
+    """
     config.keys.mkdir(mode=0o700, parents=True, exist_ok=True)
     if not (config.keys / NODE_KEY).exists():
         key = ec.generate_private_key(ec.SECP384R1())
         _write_secret(config.keys / NODE_KEY, _pem(key))
     if not (config.keys / SIGNING_KEY).exists():
         _write_secret(config.keys / SIGNING_KEY, SigningKey.generate().to_pem())
-    signer = load_signing_key(config)
+    signer, path = load_signing_key(config), config.folder / REQUEST
+    if (written := _written(path, config, signer)) is not None:
+        return path, written
     unsigned = Request(config.site, _signing_request(config), signer.public, "")
     request = Request(config.site, unsigned.signing_request, unsigned.signing_key, signer.sign(unsigned.statement))
-    path = config.folder / REQUEST
     path.write_bytes(to_json(request))
     return path, request
 
@@ -41,7 +50,7 @@ def join(config: SiteConfig, paper: Path) -> Welcome:
     """Keep the consortium's welcome, once it fits this hospital and its keys.
 
     Raises:
-        ConfigError: it is another hospital's, or made for other keys; nothing is kept.
+        ConfigError: it is another hospital's, made for other keys, damaged, or over; nothing is kept.
     """
     welcome = from_json(Welcome, paper.read_bytes(), str(paper))
     problems = []
@@ -53,11 +62,34 @@ def join(config: SiteConfig, paper: Path) -> Welcome:
         )
     if not _same_key(welcome.certificate, load_node_key(config)):
         problems.append("certificate: it was not made for this hospital's key; send the request of this folder again")
+    else:
+        problems += _flaws(welcome)
+    if not _PUBLIC_KEY.fullmatch(welcome.coordinator_key):
+        problems.append("coordinator_key: expected 64 hexadecimal digits, found something else; ask for the file again")
     if problems:
         raise ConfigError(str(paper), problems)
     (config.keys / CERTIFICATE).write_text(welcome.certificate, "ascii")
     config.welcome.write_bytes(to_json(welcome))
     return welcome
+
+
+def load_certificate(config: SiteConfig) -> x509.Certificate:
+    """The certificate that `join` kept.
+
+    Raises:
+        RunError: there is none that can be read.
+    """
+    path = config.keys / CERTIFICATE
+    try:
+        return x509.load_pem_x509_certificate(path.read_bytes())
+    except OSError as error:
+        found = str(error.strerror or type(error).__name__).lower()
+    except ValueError:
+        found = "something else"
+    raise RunError(
+        f"{path}: expected this hospital's certificate in PEM, found {found}; archipel-site join WELCOME writes it "
+        "again"
+    )
 
 
 def load_welcome(config: SiteConfig) -> Welcome:
@@ -83,10 +115,10 @@ def load_node_key(config: SiteConfig) -> ec.EllipticCurvePrivateKey:
         raise RunError("this hospital has no keys yet: archipel-site enrol") from None
     except ValueError:
         raise RunError(
-            f"{config.keys / NODE_KEY}: expected a private key, found none; restore it, or enrol anew"
+            f"{config.keys / NODE_KEY}: expected a private key, found none; restore it, or remove it and enrol anew"
         ) from None
     if not isinstance(key, ec.EllipticCurvePrivateKey):
-        raise RunError(f"{config.keys / NODE_KEY}: expected a P-384 key, found another kind; enrol anew")
+        raise RunError(f"{config.keys / NODE_KEY}: expected a P-384 key, found another kind; remove it and enrol anew")
     return key
 
 
@@ -94,18 +126,57 @@ def load_signing_key(config: SiteConfig) -> SigningKey:
     """The key that signs messages and journal records.
 
     Raises:
-        RunError: there is none.
+        RunError: there is none that can be read.
     """
     path = config.keys / SIGNING_KEY
     if not path.is_file():
         raise RunError("this hospital has no keys yet: archipel-site enrol")
-    return SigningKey.from_pem(path.read_bytes(), str(path))
+    try:
+        return SigningKey.from_pem(path.read_bytes(), str(path))
+    except ConfigError as error:
+        raise RunError(f"{path}: {error.problems[0]}; restore it, or remove it and enrol anew") from None
 
 
 def _signing_request(config: SiteConfig) -> str:
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, config.site)])
     request = x509.CertificateSigningRequestBuilder().subject_name(name).sign(load_node_key(config), hashes.SHA384())
     return request.public_bytes(serialization.Encoding.PEM).decode("ascii")
+
+
+def _written(path: Path, config: SiteConfig, signer: SigningKey) -> Request | None:
+    """The request that lies here, if it is this hospital's and fits its keys."""
+    try:
+        request = from_json(Request, path.read_bytes(), str(path))
+        asked = x509.load_pem_x509_csr(request.signing_request.encode("ascii"))
+        intact = asked.is_signature_valid and verify(request.signing_key, request.statement, request.proof)
+        public = asked.public_key()
+    except (OSError, ValueError, TypeError, ConfigError):
+        return None
+    if not intact or (request.site, request.signing_key) != (config.site, signer.public):
+        return None
+    return request if public == load_node_key(config).public_key() else None
+
+
+def _flaws(welcome: Welcome) -> list[str]:
+    """What is wrong with a welcome's authority, or with the time of the certificate."""
+    certificate = x509.load_pem_x509_certificate(welcome.certificate.encode("ascii"))
+    found = []
+    try:
+        authority = x509.load_pem_x509_certificate(welcome.ca_certificate.encode("ascii"))
+        certificate.verify_directly_issued_by(authority)
+    except (ValueError, TypeError, InvalidSignature):
+        found.append(
+            "ca_certificate: expected the authority that signed the certificate, found something else; ask for the "
+            "file again"
+        )
+    now, begins, ends = datetime.now(UTC), certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    if now > ends:
+        found.append(
+            f"certificate: it expired on {ends:%Y-%m-%d}; send request.json again, the consortium admits it again"
+        )
+    elif now < begins:
+        found.append(f"certificate: it is valid from {begins:%Y-%m-%d %H:%M} UTC on; set this machine's clock (NTP)")
+    return found
 
 
 def _same_key(certificate: str, key: ec.EllipticCurvePrivateKey) -> bool:

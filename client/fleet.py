@@ -2,7 +2,7 @@
 
 It carries messages and nothing else: what a message means, and whether it may be answered, is decided elsewhere. Every
 byte that arrives is bounded before it is kept. Connections are made from here, outwards, through the proxy that the
-environment names (HTTPS_PROXY, NO_PROXY); nothing listens.
+environment names (HTTPS_PROXY, else ALL_PROXY, but for NO_PROXY); nothing listens.
 
 Flower's own connection ends the process when the coordinator is away; a hospital's node waits and tries again. The
 names taken from Flower's inside are used here alone; tests/client/test_fleet.py fails loudly should another release
@@ -19,9 +19,9 @@ import time
 import urllib.parse
 import urllib.request
 from base64 import b64encode
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TypeVar
 
@@ -53,12 +53,12 @@ from flwr.supercore.inflatable.inflatable_protobuf_utils import (
 from flwr.supercore.inflatable.inflatable_utils import ObjectPullError, pull_objects
 from flwr.supercore.interceptors.http.runtime_version import RuntimeVersionHttpInterceptor
 from flwr.supercore.primitives.asymmetric import public_key_to_bytes, sign_message
-from flwr.supercore.protobuf.client import ProtobufCall, ProtobufRequestContext
+from flwr.supercore.protobuf.client import ProtobufCall, ProtobufClientInterceptor, ProtobufRequestContext
 from flwr.supercore.task_identity import TaskIdentity
 from flwr.supernode.fleet_http_client import FleetHttpClient
 
 from configs.deployment import split_address
-from configs.errors import ArchipelError, WireError
+from configs.errors import ArchipelError, RunError, WireError
 from configs.memory import Tidy
 from strategies.objects import Parts
 
@@ -75,6 +75,12 @@ PULL_TIMEOUT_S = 600.0  # of a whole message
 _RELEASE = re.compile(
     rb"\r\n\r\nok, archipel ([0-9a-z.+]{1,20}) with flwr ([0-9a-z.+]{1,20})$"
 )  # the health path says it
+# What httpx and urllib read in one way: neither a / nor a # in the account, nothing after the port.
+_PROXY = re.compile(
+    r"(?:(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://)?(?:(?P<account>[^/?#\s]*)@)?"
+    r"(?P<host>[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::(?P<port>[0-9]{1,5}))?/?"
+)
+NOT_ADMITTED = "this key is not admitted, or no longer"  # what the gateway says to whoever was revoked
 RUN_ENDED = 2007  # Flower's code
 ACTIVATION_FAILED = 2004  # Flower's code: another process holds this identity, or has not been given up yet
 Response = TypeVar("Response")
@@ -112,21 +118,16 @@ class Fleet:
     def __init__(
         self, address: str, trust: ssl.SSLContext, key: ec.EllipticCurvePrivateKey, *, max_message_bytes: int
     ) -> None:
+        """Nothing is sent yet.
+
+        Raises:
+            RunError: the environment names a proxy that is none.
+        """
         self._signer = _Signer(key)
         self._public = public_key_to_bytes(key.public_key())
         self._max_message_bytes = max_message_bytes
-        self._client = _BoundedClient(
-            f"https://{address}",
-            interceptors=[RuntimeVersionHttpInterceptor(component_name="SuperNode"), self._signer],
-            verify=trust,
-        )
-        self._client._client.close()  # Flower's lets a connection go after 5 s: each look would be a TLS handshake
-        self._client._client = httpx.Client(
-            verify=trust,
-            timeout=REQUEST_TIMEOUT_S,
-            follow_redirects=False,  # whoever answers elsewhere was not enrolled with
-            limits=httpx.Limits(keepalive_expiry=KEPT_S),
-        )
+        release = RuntimeVersionHttpInterceptor(component_name="SuperNode")
+        self._client = _BoundedClient(address, (release, self._signer), trust, proxy_to(*split_address(address)))
         self._tidy = Tidy()
         self._node: Node | None = None
         self._beat: threading.Thread | None = None
@@ -313,16 +314,84 @@ def trust(ca_certificate: str, *, certificate: str | None, key: str | None, extr
     Args:
         certificate, key: paths; None where the hospital is admitted by message signatures alone.
         extra_ca: path of the hospital proxy's authority, where it opens TLS.
+
+    Raises:
+        RunError: naming the file that cannot be used, and what to do.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
-    context.load_verify_locations(cadata=ca_certificate)
+    try:
+        context.load_verify_locations(cadata=ca_certificate)
+    except (OSError, ValueError, TypeError):
+        raise RunError(
+            "welcome.json: ca_certificate: expected the authority's certificate in PEM, found something else; "
+            "archipel-site join WELCOME again"
+        ) from None
     if extra_ca is not None:
         context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context.load_verify_locations(cafile=extra_ca)
+        try:
+            context.load_verify_locations(cafile=extra_ca)
+        except OSError as error:
+            raise RunError(
+                f"{extra_ca}: expected the authority of the hospital's proxy in PEM (extra_ca in site.yaml), found "
+                f"{_found(error)}; correct the path, or ask the network team for the file"
+            ) from None
     if certificate is not None:
-        context.load_cert_chain(certificate, key)
+        try:
+            context.load_cert_chain(certificate, key)
+        except OSError as error:
+            raise RunError(
+                f"{certificate}: expected this hospital's certificate in PEM, made for the key {key}, found "
+                f"{_found(error)}; archipel-site join WELCOME writes it again"
+            ) from None
     return context
+
+
+def _found(error: OSError) -> str:
+    """What is in the place of a PEM file; OpenSSL's own words say nothing to people."""
+    return "something else" if isinstance(error, ssl.SSLError) else str(error.strerror or "none").lower()
+
+
+@dataclass(frozen=True, slots=True)
+class Proxy:
+    """The hospital's proxy. The account is never shown."""
+
+    scheme: str  # http or https: how the proxy itself is spoken to
+    host: str
+    port: int
+    account: tuple[str, str] | None = field(default=None, repr=False)
+
+    def __str__(self) -> str:
+        return f"{self.host}:{self.port}"
+
+
+def proxy_to(host: str, port: int) -> Proxy | None:
+    """The proxy that the environment names for this address; None where the way is direct.
+
+    Raises:
+        RunError: it names something else than an HTTP proxy; the value is not shown.
+    """
+    named = urllib.request.getproxies()
+    variable = "HTTPS_PROXY" if named.get("https") else "ALL_PROXY"
+    value = named.get("https") or named.get("all") or ""
+    if not value or urllib.request.proxy_bypass(f"{host}:{port}"):
+        return None
+    found = _PROXY.fullmatch(value.strip())
+    scheme = (found["scheme"] or "http").lower() if found else ""
+    if scheme.startswith("socks"):
+        raise RunError(
+            f"{variable}: expected an HTTP proxy, http://[NAME:PASSWORD@]HOST:PORT, found one of SOCKS; name the "
+            "hospital's HTTP proxy, or exempt the coordinator (NO_PROXY)"
+        )
+    number = int(found["port"] or (443 if scheme == "https" else 80)) if found else 0
+    if not found or scheme not in ("http", "https") or not 0 < number < 65_536:
+        raise RunError(
+            f"{variable}: expected http://[NAME:PASSWORD@]HOST:PORT, found something else (not shown: it may hold a "
+            "password); write %23 %2F %40 for # / @ in a password"
+        )
+    name, _, password = (found["account"] or "").partition(":")
+    account = (urllib.parse.unquote(name), urllib.parse.unquote(password)) if found["account"] else None
+    return Proxy(scheme, found["host"].strip("[]"), number, account)
 
 
 class _Signer:
@@ -360,7 +429,34 @@ class _Signer:
 
 
 class _BoundedClient(FleetHttpClient):
-    """Flower's client, reading no more of an answer than an answer can have."""
+    """Flower's client, reading no more of an answer than an answer can have, and on the way that `proxy_to` found.
+
+    Flower's own connection reads the environment by itself, ends with what it finds there in its error, and lets a
+    connection go after 5 s: each look for a message would be a TLS handshake. So it is not made at all.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        interceptors: Sequence[ProtobufClientInterceptor],
+        trust: ssl.SSLContext,
+        proxy: Proxy | None,
+    ) -> None:
+        self._base_url = f"https://{address}"
+        self._interceptors = tuple(interceptors)
+        self._retry_invoker = None
+        way = None
+        if proxy is not None:
+            host = f"[{proxy.host}]" if ":" in proxy.host else proxy.host
+            way = httpx.Proxy(f"{proxy.scheme}://{host}:{proxy.port}", auth=proxy.account)
+        self._client = httpx.Client(
+            verify=trust,
+            proxy=way,
+            trust_env=False,
+            timeout=REQUEST_TIMEOUT_S,
+            follow_redirects=False,  # whoever answers elsewhere was not enrolled with
+            limits=httpx.Limits(keepalive_expiry=KEPT_S),
+        )
 
     def _send(self, context: ProtobufRequestContext, *, stream: bool = False) -> httpx.Response:
         def send(current: ProtobufRequestContext) -> httpx.Response:
@@ -433,14 +529,15 @@ class Reach:
 
 
 def reach(address: str, context: ssl.SSLContext, timeout_s: float = 5.0) -> Reach:
-    """Connect as the node does, through the proxy that the environment names, and ask for the health path."""
+    """Connect as the node does, through the proxy that the environment names, and ask for the health path.
+
+    Raises:
+        RunError: the environment names a proxy that is none.
+    """
     host, port = split_address(address)
-    proxy = urllib.request.getproxies().get("https", "")
-    if proxy and urllib.request.proxy_bypass(f"{host}:{port}"):
-        proxy = ""
-    split = urllib.parse.urlsplit(proxy if "//" in proxy else f"http://{proxy}")
-    through = f"{split.hostname}:{split.port or 80}" if proxy else ""
-    first = (str(split.hostname), split.port or 80) if proxy else (host, port)
+    proxy = proxy_to(host, port)
+    through = str(proxy) if proxy else ""
+    first = (proxy.host, proxy.port) if proxy else (host, port)
     where = f"{first[0]}:{first[1]}"
     try:
         socket.getaddrinfo(*first, type=socket.SOCK_STREAM)
@@ -448,9 +545,9 @@ def reach(address: str, context: ssl.SSLContext, timeout_s: float = 5.0) -> Reac
         return Reach("resolve", first[0], through)
     try:
         with socket.create_connection(first, timeout=timeout_s) as plain:
-            if proxy and (code := _tunnel(plain, f"{host}:{port}", split)) != 200:
+            if proxy and (code := _tunnel(plain, f"{host}:{port}", proxy)) != 200:
                 return Reach("proxy", where, through, code)
-            return _greet(plain, host, f"{host}:{port}", through, context, timeout_s)
+            return _greet(plain, (host, port), proxy, context, timeout_s)
     except TimeoutError:
         return Reach("silent", where, through)
     except ConnectionRefusedError:
@@ -459,12 +556,12 @@ def reach(address: str, context: ssl.SSLContext, timeout_s: float = 5.0) -> Reac
         return Reach("silent", where, through, detail=str(error.strerror or type(error).__name__))
 
 
-def _tunnel(plain: socket.socket, target: str, proxy: urllib.parse.SplitResult) -> int:
+def _tunnel(plain: socket.socket, target: str, proxy: Proxy) -> int:
     """Ask a proxy for a way through (RFC 9110, 9.3.6); its status code, 0 for none."""
     lines = [f"CONNECT {target} HTTP/1.1", f"Host: {target}"]
-    if proxy.username:
-        secret = f"{urllib.parse.unquote(proxy.username)}:{urllib.parse.unquote(proxy.password or '')}"
-        lines.append(f"Proxy-Authorization: Basic {b64encode(secret.encode()).decode('ascii')}")
+    if proxy.account is not None:
+        secret = b64encode(":".join(proxy.account).encode()).decode("ascii")
+        lines.append(f"Proxy-Authorization: Basic {secret}")
     plain.sendall("\r\n".join([*lines, "", ""]).encode())
     head = b""
     while b"\r\n\r\n" not in head and len(head) < 8192:
@@ -477,8 +574,13 @@ def _tunnel(plain: socket.socket, target: str, proxy: urllib.parse.SplitResult) 
 
 
 def _greet(
-    plain: socket.socket, host: str, where: str, through: str, context: ssl.SSLContext, timeout_s: float
+    plain: socket.socket,
+    coordinator: tuple[str, int],
+    proxy: Proxy | None,
+    context: ssl.SSLContext,
+    timeout_s: float,
 ) -> Reach:
+    host, where, through = coordinator[0], f"{coordinator[0]}:{coordinator[1]}", str(proxy) if proxy else ""
     trusted = False  # from then on it is the coordinator: whoever ends the connection does not accept our certificate
     try:
         with context.wrap_socket(plain, server_hostname=host) as tls:
@@ -488,13 +590,15 @@ def _greet(
             while len(answer) < 8192 and (piece := tls.recv(4096)):
                 answer += piece
     except ssl.SSLCertVerificationError as error:
-        shown = _issuer(where, through, timeout_s)
+        shown = _issuer(coordinator, proxy, timeout_s)
         return Reach("certificate", where, through, error.verify_code, str(error.verify_message), shown)
     except ssl.SSLError as error:
         step = "client" if trusted or "ALERT" in str(error.reason or "") else "tls"
         return Reach(step, where, through, detail=str(error.reason or "no TLS"))
     except (ConnectionResetError, BrokenPipeError):
         return Reach("client" if trusted else "tls", where, through, detail="the connection was cut")
+    if not answer:
+        return Reach("client", where, through, detail="the connection was closed without an answer")
     head = answer.split(b"\r\n\r\n", 1)[0].decode("latin-1").splitlines()
     status = head[0].split() if head else []
     code = int(status[1]) if len(status) > 1 and status[1].isdigit() else 0
@@ -505,22 +609,23 @@ def _greet(
             clock = time.time() - email.utils.parsedate_to_datetime(dates[0]).timestamp()
         except ValueError:
             clock = None
+    if code == 403 and NOT_ADMITTED.encode() in answer:
+        return Reach("client", where, through, code, NOT_ADMITTED, clock_s=clock)
     told = _RELEASE.search(answer)
     release = (told[1].decode("ascii"), told[2].decode("ascii")) if told else None
     return Reach("arrived" if code == 200 else "health", where, through, code, clock_s=clock, release=release)
 
 
-def _issuer(where: str, through: str, timeout_s: float) -> str:
+def _issuer(coordinator: tuple[str, int], proxy: Proxy | None, timeout_s: float) -> str:
     """Who signed the certificate that is shown; nothing is sent to whoever shows it."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    proxy = urllib.request.getproxies().get("https", "") if through else ""
-    split = urllib.parse.urlsplit(proxy if "//" in proxy else f"http://{proxy}")
+    first = (proxy.host, proxy.port) if proxy else coordinator
     try:
-        with socket.create_connection(split_address(through or where), timeout=timeout_s) as plain:
-            if through:
-                _tunnel(plain, where, split)
-            with context.wrap_socket(plain, server_hostname=split_address(where)[0]) as tls:
+        with socket.create_connection(first, timeout=timeout_s) as plain:
+            if proxy:
+                _tunnel(plain, f"{coordinator[0]}:{coordinator[1]}", proxy)
+            with context.wrap_socket(plain, server_hostname=coordinator[0]) as tls:
                 shown = tls.getpeercert(binary_form=True)
     except OSError:
         return ""

@@ -7,7 +7,6 @@ answered.
 """
 
 import contextlib
-import fcntl
 import json
 import logging
 import os
@@ -18,7 +17,6 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,6 +25,7 @@ from client.audit import Audit
 from client.egress import SENTENCES, code_of
 from client.enrol import CERTIFICATE, NODE_KEY, load_node_key, load_signing_key, load_welcome
 from client.fleet import EndedError, Fleet, Incoming, OccupiedError, RefusedError, UnreachableError, trust
+from client.identities import forgotten
 from client.ledger import Ledger
 from client.policy import Request, require, require_figures
 from client.worker import REFUSAL, STATUS, exactly, send
@@ -36,6 +35,7 @@ from configs.deployment import SiteConfig
 from configs.errors import AdmissionError, ArchipelError, RunError, SealError, WireError
 from configs.frame import Frame
 from configs.load import study_from
+from configs.lock import only_one
 from configs.memory import return_large_blocks
 from configs.schema import Study
 from configs.seal import COORDINATOR, Statement
@@ -51,7 +51,7 @@ FORMS = wire.ASKS
 QUICK_S, SLOW_S = 0.03, 15.0  # shortest and longest time between two looks for a message
 PATIENCE, EARLY = 0.1, 0.7  # a look every tenth of the time since the last message; the first after this part of a gap
 FIRST_RETRY_S, LAST_RETRY_S = 1.0, 60.0
-STATE, LOCK = "node.state", "node.lock"
+STATE = "node.state"
 OVERHEAD_BYTES = 4_000_000  # of a message, beside its arrays
 FULL_DISK_S = 1.0  # between looks while nothing can be written down
 
@@ -191,8 +191,9 @@ class Node:
         Raises:
             RunError: another node runs in this folder, or the worker cannot be started.
         """
-        with _only_one(self._config.folder):
-            self._audit.note("started", version=self._welcome.version, site=self._config.site)
+        config = self._config
+        with only_one(config.lock, "another node runs in this folder; stop it first", config.sha256):
+            self._audit.note("started", version=self._welcome.version, site=config.site, site_yaml=config.sha256)
             self._worker.start()
             if not self._worker.alone:
                 log.warning("the kernel does not let the worker leave the network; see: archipel-site check")
@@ -219,7 +220,7 @@ class Node:
                 log.warning("%s; trying again in %.0f s", error, pause)
             finally:
                 if fleet.close():
-                    _State(self._config.folder).forget()
+                    _State(self._config).forget()
             if time.monotonic() - connected > 2 * LAST_RETRY_S:
                 pause = FIRST_RETRY_S
             self._over.wait(pause)
@@ -237,7 +238,7 @@ class Node:
         return Fleet(self._welcome.coordinator, context, load_node_key(config), max_message_bytes=limit)
 
     def _connect(self, fleet: Fleet) -> None:
-        state = _State(self._config.folder)
+        state = _State(self._config)
         state.write(fleet.connect(state.previous()))
         log.info("connected to %s as %s", self._welcome.coordinator, self._config.site)
 
@@ -479,8 +480,8 @@ class _State:
     It holds for this folder on this machine since it was started; a copy of the folder is another identity's business.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._path, self._lock = folder / STATE, folder / LOCK
+    def __init__(self, config: SiteConfig) -> None:
+        self._path, self._lock = config.folder / STATE, config.lock
 
     def previous(self) -> int | None:
         """The node id, if the process is known to be dead."""
@@ -507,21 +508,6 @@ class _State:
         return f"{boot}/{found.st_dev}/{found.st_ino}"
 
 
-@contextlib.contextmanager
-def _only_one(folder: Path) -> Iterator[None]:
-    """Hold this folder.
-
-    Raises:
-        RunError: another process does.
-    """
-    with (folder / LOCK).open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise RunError(f"{folder}: another node runs in this folder; stop it first") from None
-        yield
-
-
 def start(config: SiteConfig) -> None:
     """Serve until a signal (SIGTERM, SIGINT) ends it; what is under way is finished first.
 
@@ -529,6 +515,8 @@ def start(config: SiteConfig) -> None:
         RunError: this hospital has not joined, or a node runs already.
     """
     return_large_blocks()
+    for lost in forgotten(config):
+        log.warning("%s; %s", lost, lost.todo)
     node = Node(config)
     for name in config.secrets:  # what is read by name in this process, or handed on, holds no data base's password
         os.environ.pop(name, None)

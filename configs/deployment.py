@@ -15,18 +15,21 @@ import itertools
 import os
 import re
 import shlex
+import sqlite3
 import tempfile
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypeVar
 
 from configs.errors import ConfigError
 from configs.load import MAX_EPSILON, SITE_NAME, Section, read_yaml, short
+from configs.lock import holder
 from configs.schema import DataSource
 from configs.source import data_source
 
-SITE_FILE, COORDINATOR_FILE = "site.yaml", "coordinator.yaml"
+SITE_FILE, COORDINATOR_FILE, LEDGER_FILE = "site.yaml", "coordinator.yaml", "ledger.sqlite"
 FOLDERS = {"archipel-site": "ARCHIPEL_SITE", "archipel-coordinator": "ARCHIPEL_COORDINATOR"}  # variables that name one
 _HOST = r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?|\[[0-9a-fA-F:]{2,39}\]"
 ADDRESS = re.compile(rf"({_HOST}):([0-9]{{1,5}})")
@@ -69,6 +72,7 @@ class SiteConfig:
     policy: Policy = field(default_factory=Policy)
     extra_ca: Path | None = None  # a hospital proxy that opens TLS signs with its own authority
     worker_network: tuple[str, ...] = ()  # host:port of data bases: all that the worker can reach
+    sha256: str = ""  # of site.yaml as it was read
 
     def dataset(self, study: str) -> Dataset | None:
         """The data set of the study of this name."""
@@ -102,7 +106,17 @@ class SiteConfig:
     @property
     def ledger(self) -> Path:
         """The privacy budget."""
-        return self.folder / "ledger.sqlite"
+        return self.folder / LEDGER_FILE
+
+    @property
+    def lock(self) -> Path:
+        """Held while a node runs; it says with which site.yaml."""
+        return self.folder / "node.lock"
+
+    @property
+    def outdated(self) -> bool:
+        """Whether a node runs here that was started with another site.yaml than this one."""
+        return (holder(self.lock) or self.sha256) != self.sha256
 
     @property
     def admissions(self) -> Path:
@@ -137,6 +151,11 @@ class CoordinatorConfig:
     def journal(self) -> Path:
         """What was sent, received and decided."""
         return self.folder / "journal.jsonl"
+
+    @property
+    def lock(self) -> Path:
+        """Held while a coordinator runs."""
+        return self.folder / "coordinator.lock"
 
     @property
     def runs(self) -> Path:
@@ -177,6 +196,7 @@ def load_site(folder: Path) -> SiteConfig:
         policy=_policy(top.section("policy", "a mapping", required=False)),
         extra_ca=_path(top, "extra_ca", folder),
         worker_network=_addresses(top, "worker_network"),
+        sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
     )
     return _close(path, top, config)
 
@@ -326,16 +346,43 @@ def _datasets(section: Section, folder: Path) -> tuple[Dataset, ...]:
         if identity is None:
             unnamed.add(study)
     section.finish()
-    for dataset, other in itertools.combinations(datasets, 2):
+    known = [dataset for dataset in datasets if _says_what_it_reads(dataset.source, folder)]
+    booked = _booked(folder / LEDGER_FILE) if unnamed else ()
+    for dataset, other in itertools.combinations(known, 2):
         if dataset.identity == other.identity or not dataset.source.shares_store(other.source):
             continue
+        kin = {one.identity for one in known if one.source.shares_store(dataset.source)}
+        former = next((identity for identity in booked if identity in kin), None)
         for nameless in sorted({dataset.study, other.study} & unnamed):
             why = f"as another study reads the same {other.source.store} and a patient of both has one budget"
             what = f"give {short(dataset.study)} and {short(other.study)} the same identity"
+            if former is not None:
+                what += f", {short(former)}: under this name the ledger holds what their patients have spent"
             if dataset.source.path is None:
                 what += ", or each its own where no patient is in both"
             section.note(nameless, f"expected an identity, {why}, found none; {what}")
     return tuple(datasets)
+
+
+def _says_what_it_reads(source: DataSource, folder: Path) -> bool:
+    """Whether a file or a variable is named; where not, that is a mistake of its own, and nothing to compare."""
+    return bool(source.url_env) if source.path is None else source.path != folder.resolve()
+
+
+def _booked(ledger: Path) -> tuple[str, ...]:
+    """The identities under which a ledger holds releases, oldest first; none where it cannot be read.
+
+    Read here as well as in client/ledger.py, because an error of site.yaml must not name an identity whose budget
+    would begin anew.
+    """
+    if not ledger.is_file():
+        return ()
+    try:
+        with closing(sqlite3.connect(ledger, timeout=5.0)) as connection:
+            rows = connection.execute("SELECT dataset FROM releases GROUP BY dataset ORDER BY MIN(id)")
+            return tuple(str(name) for (name,) in rows)
+    except sqlite3.Error:
+        return ()
 
 
 def same_rows_twice(datasets: Sequence[Dataset]) -> list[tuple[Dataset, Dataset]]:

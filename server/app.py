@@ -33,7 +33,7 @@ from strategies.tasks.shapes import arrays_of
 from strategies.tasks.tabular import task_of
 
 log = logging.getLogger("archipel.server")
-NODE_POLL_S, SLOWEST_POLL_S = 0.1, 60.0  # a study may wait for its hospitals for weeks
+NODE_POLL_S, SLOWEST_POLL_S, LONGEST_REST_S = 0.1, 60.0, 1.0  # a study may wait for its hospitals for weeks
 HELLO_TIMEOUT_S = 60.0  # of one proposal between machines; who does not answer is asked again
 Observer = Callable[["RoundRecord", Arrays], None]
 Accepted = TypeVar("Accepted")
@@ -159,14 +159,16 @@ class _Conductor:
         restored = self.checkpoints.load() if self.checkpoints else None
         nodes, hello_bytes = self._gather()
         result = Conducted(self.rounds, {}, hello_bytes=hello_bytes)
+        if self._stopped() and not restored:
+            return self._end(result, "stopped by the consortium before it began")
         if len(nodes) < self.study.training.quorum:
-            result.model = self.model
-            result.rounds = self.rounds.abandon(
+            if self._stopped():
+                return self._end(result, "stopped by the consortium before it went on")
+            return self._end(
+                result,
                 f"{len(nodes)} hospitals take part ({', '.join(nodes) or 'none'}), the study asks for "
-                f"{self.study.training.quorum}"
+                f"{self.study.training.quorum}",
             )
-            self._write("end", outcome=result.rounds.outcome, why=result.rounds.why)
-            return result
         if not self.study.trains:
             return self._count(result, nodes)
         strategy = strategy_of(self.study, nodes, aggregate.site_weights(self.study, list(nodes)))
@@ -182,6 +184,12 @@ class _Conductor:
         if self.rounds.outcome == "COMPLETE":
             result.released = self._evaluate(result.model, nodes)
         self._write("end", outcome=self.rounds.outcome, why=self.rounds.why)
+        return result
+
+    def _end(self, result: Conducted, why: str) -> Conducted:
+        """The end of a run before its first round."""
+        result.model, result.rounds = self.model, self.rounds.abandon(why)
+        self._write("end", outcome=result.rounds.outcome, why=result.rounds.why)
         return result
 
     def _gather(self) -> tuple[dict[str, int], dict[str, int]]:
@@ -205,7 +213,7 @@ class _Conductor:
                 self._propose(proposal, asked, nodes, sent, answered)
             if len(answered) >= expected or late:
                 break
-            time.sleep(pause)
+            self._rest(pause)
             pause = min(pause * 1.5, SLOWEST_POLL_S)
         self._write("gathered", study_sha256=self.study.sha256, sites=sorted(nodes), bytes=sent)
         return dict(sorted(nodes.items())), sent
@@ -241,6 +249,12 @@ class _Conductor:
 
     def _stopped(self) -> bool:
         return self.deployment is not None and self.deployment.stopped()
+
+    def _rest(self, seconds: float) -> None:
+        """Wait, but not longer than a second once the consortium asked to stop."""
+        over = time.monotonic() + seconds
+        while (left := over - time.monotonic()) > 0 and not self._stopped():
+            time.sleep(min(left, LONGEST_REST_S))
 
     def _presence(self, node: int, state: str) -> None:
         if self.deployment and (site := self.deployment.site_of(node)):

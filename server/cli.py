@@ -264,7 +264,18 @@ def _status(arguments: argparse.Namespace) -> int:
         lines.append(f"epsilon: {PER_PATIENT}, at each hospital")
     for line in lines:
         print(line)
+    if absent := _absent(config):
+        print(absent)
     return 0
+
+
+def _absent(config: CoordinatorConfig) -> str:
+    """That no coordinator runs in this folder, whatever the runs' states say; empty where one does."""
+    from configs.lock import holder
+
+    if holder(config.lock) is not None:
+        return ""
+    return f"no coordinator runs here; start it with: {typed('archipel-coordinator', config.folder, 'start')}"
 
 
 def _presence(config: CoordinatorConfig, members: "Membership", run: "RunState") -> list[tuple[str, str]]:
@@ -288,7 +299,7 @@ def _watch(arguments: argparse.Namespace) -> int:
 
     config = load_coordinator(arguments.folder)
     members, name = _open_members(config), _name(config, arguments.run)
-    path, seen, waiting = config.runs / name / "journal.jsonl", 0, ""
+    path, seen, waiting, absent = config.runs / name / "journal.jsonl", 0, "", ""
     study = load_study(config.runs / name / "study.yaml")
     epsilons: dict[str, str] = {}
     if study.private:
@@ -305,6 +316,9 @@ def _watch(arguments: argparse.Namespace) -> int:
         if run.state in ("COMPLETE", "INCOMPLETE"):
             print(f"{run.state}{f': {run.why}' if run.why else ''}")
             return 0 if run.state == "COMPLETE" else 1
+        if (missing := _absent(config)) != absent:
+            absent = missing
+            print(absent or "the coordinator runs again", flush=True)
         if run.state in ("QUEUED", "WAITING"):
             now = f"{run.state.lower()}: " + "; ".join(": ".join(line) for line in _presence(config, members, run))
             if now != waiting:
@@ -345,12 +359,16 @@ def _resume(arguments: argparse.Namespace) -> int:
     config = load_coordinator(arguments.folder)
     members, name = _open_members(config), _name(config, arguments.run)
     run = members.run(name)
+    absent = _absent(config)
     if run is None or run.state != "INCOMPLETE":
         state = run.state if run else "none of that name"
-        raise RunError(f"{name}: expected a run that ended INCOMPLETE, found {state}")
+        left = f"; {absent}, then resume" if absent and run and run.state not in ("COMPLETE", "QUEUED") else ""
+        raise RunError(f"{name}: expected a run that ended INCOMPLETE, found {state}{left}")
     members.submit(name)
     _note(config, "resume", run=name)
     print(f"{name}: queued again, from its newest checkpoint")
+    if absent:
+        print(absent)
     return 0
 
 

@@ -6,7 +6,6 @@ once never race: the second waits in the queue.
 """
 
 import contextlib
-import fcntl
 import logging
 import os
 import shutil
@@ -16,7 +15,6 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 
 import grpc
 import httpx
@@ -25,6 +23,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from configs.deployment import CoordinatorConfig
 from configs.errors import RunError
 from configs.journal import Journal
+from configs.lock import only_one
 from server.files import private_folder
 from server.gateway import SUPERLINK_SOCKET
 from server.link import Link, Node
@@ -34,7 +33,7 @@ from server.pki import Pki
 log = logging.getLogger("archipel.coordinator")
 TICK_S, MEMBERS_S, NODES_S = 0.2, 1.0, 3.0
 MAX_ATTEMPTS = 5
-LOCK, PARTS = "coordinator.lock", "parts"
+PARTS = "parts"
 
 
 class Part:
@@ -101,7 +100,8 @@ class Coordinator:
         Raises:
             RunError: another coordinator runs in this folder, or a part cannot be started.
         """
-        with _only_one(self._config.folder), self._health_server():
+        refusal = "another coordinator runs in this folder; stop it first"
+        with only_one(self._config.lock, refusal), self._health_server():
             try:
                 self._begin()
                 members_looked = 0.0
@@ -260,21 +260,6 @@ class Coordinator:
     def _set_health(self, good: bool) -> None:
         status = health_pb2.HealthCheckResponse
         self._health.set("", status.SERVING if good else status.NOT_SERVING)
-
-
-@contextlib.contextmanager
-def _only_one(folder: Path) -> Iterator[None]:
-    """Hold this folder.
-
-    Raises:
-        RunError: another process does.
-    """
-    with (folder / LOCK).open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise RunError(f"{folder}: another coordinator runs in this folder; stop it first") from None
-        yield
 
 
 def start(config: CoordinatorConfig, *, nginx: bool = False) -> None:

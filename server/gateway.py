@@ -159,6 +159,18 @@ def authorise(peer: Peer | None, key: bytes | None, lookup: Lookup) -> Admitted:
     return admitted
 
 
+def health(peer: Peer | None, lookup: Lookup) -> bytes:
+    """What the health path says: to hospitals which release runs, to monitoring without a certificate that it is there.
+
+    Raises:
+        Refusal: 403, the certificate is of a hospital that is not admitted, or no longer.
+    """
+    if peer is None:
+        return b"ok"
+    authorise(peer, peer.header, lookup)
+    return HEALTHY
+
+
 def make_gateway(
     superlink: Path,
     lookup: Lookup,
@@ -180,7 +192,7 @@ def make_gateway(
 
 
 def make_auth(lookup: Lookup) -> Application:
-    """What nginx asks before it forwards (auth_request), as an ASGI application: 204 or 403."""
+    """What nginx asks before it forwards (auth_request), as an ASGI application: 204 or 403; and the health path."""
     return _Auth(lookup)
 
 
@@ -208,10 +220,10 @@ class _Gateway:
                 pass
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        headers = _expected(scope)
+        headers, peer = _expected(scope), scope.get("state", {}).get("peer")
         if scope["raw_path"] == HEALTH:
-            return await _plain(send, 200, HEALTHY if scope.get("state", {}).get("peer") else b"ok")
-        admitted = authorise(scope.get("state", {}).get("peer"), headers.get(KEY_HEADER), self._lookup)
+            return await _plain(send, 200, health(peer, self._lookup))
+        admitted = authorise(peer, headers.get(KEY_HEADER), self._lookup)
         if int(headers.get(b"content-length", 0)) > self._limit:
             raise Refusal(413, f"expected at most {self._limit} bytes, found more announced", admitted.site)
         with self._rates.admit(admitted.site):
@@ -336,18 +348,25 @@ class _Auth:
         if scope["type"] == "lifespan":
             return await _live(receive, send, None)
         try:
-            self._judge(dict(scope["headers"]))
+            said = self._judge(scope["path"].encode(), dict(scope["headers"]))
         except Refusal as refusal:
             self._refusals.note(refusal, scope)
             return await _plain(send, 403, refusal.why.encode())
+        if said:
+            return await _plain(send, 200, said)
         await send({"type": "http.response.start", "status": 204, "headers": []})
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
-    def _judge(self, headers: dict[bytes, bytes]) -> None:
+    def _judge(self, path: bytes, headers: dict[bytes, bytes]) -> bytes:
+        """What the health path says; nothing where nginx forwards the request."""
         verified, certificate = headers.get(VERIFIED_HEADER, b""), headers.get(CERTIFICATE_HEADER, b"")
         if verified not in (b"SUCCESS", b"NONE") or (verified == b"SUCCESS") != bool(certificate):
             raise Refusal(403, "expected nginx to have checked the certificate, it has not")
-        authorise(_escaped_peer(certificate) if certificate else None, headers.get(KEY_HEADER) or None, self._lookup)
+        peer = _escaped_peer(certificate) if certificate else None
+        if path == HEALTH:
+            return health(peer, self._lookup)
+        authorise(peer, headers.get(KEY_HEADER) or None, self._lookup)
+        return b""
 
 
 class _Rates:

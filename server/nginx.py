@@ -26,7 +26,6 @@ from server.gateway import (
     FLEET_CALLS,
     FORWARDED,
     HEAD_TIMEOUT_S,
-    HEALTHY,
     KEEP_ALIVE_S,
     KEY_HEADER,
     MAX_CONNECTIONS,
@@ -95,7 +94,15 @@ http {{
         if ($http_upgrade) {{ return 400; }}
 
         location / {{ return 404; }}
-        location = /health {{ if ($ssl_client_verify = SUCCESS) {{ return 200 "{healthy}"; }} return 200 "ok"; }}
+        location = /health {{
+            if ($ssl_client_verify != SUCCESS) {{ return 200 "ok"; }}
+            proxy_pass http://authority;
+            proxy_http_version 1.1;
+            proxy_pass_request_headers off;
+            proxy_set_header Connection "";
+            proxy_set_header {verified_header} $ssl_client_verify;
+            proxy_set_header {certificate_header} $ssl_client_escaped_cert;
+        }}
         location = /archipel-auth {{
             internal;
             proxy_pass http://authority;
@@ -170,7 +177,6 @@ def nginx_config(config: CoordinatorConfig, *, certificate_required: bool = True
         max_bytes=config.max_request_mb * 1_000_000,
         connections_each=MAX_CONNECTIONS_EACH,
         calls="|".join(FLEET_CALLS),
-        healthy=HEALTHY.decode(),
         verified_header=VERIFIED_HEADER.decode(),
         certificate_header=CERTIFICATE_HEADER.decode(),
         key_header=KEY_HEADER.decode(),

@@ -4,6 +4,7 @@ import contextlib
 import datetime
 import email.utils
 import http.server
+import math
 import os
 import shutil
 import socket
@@ -24,19 +25,32 @@ import pytest
 from client import doctor
 from client.admission import Admissions
 from client.audit import Audit
+from client.cli import main
 from client.doctor import examine
-from client.enrol import load_signing_key
+from client.enrol import CERTIFICATE, load_signing_key
 from client.findings import NOTE, OK, WARNING, WRONG, Finding, exit_code, render
 from client.forwarder import probe
 from configs.deployment import SiteConfig, load_site
 from configs.load import dump_yaml
-from configs.papers import from_json, to_json
+from configs.lock import only_one
+from configs.papers import Request, from_json, to_json
 from server import pki
-from server.gateway import HEALTHY
+from server.gateway import HEALTHY, Peer, Refusal, health
 from tests import builders, consortium
 from tests.consortium import Consortium
 from tests.proxy import Proxy
 
+NO_PROXIES = (
+    "http://user:Geheim#42@proxy.example:3128",
+    "http://user:Geheim/42@proxy.example:3128",
+    "http://user:42/Geheim@proxy.example:3128",
+    "http://user:Geheim 42@proxy.example:3128",
+    "http://127.0.0.1:99999",
+    "http://127.0.0.1:0",
+    "garbage:::x",
+    "ftp://user:Geheim@proxy.example:3128",
+    "socks5://user:Geheim@proxy.example:1080",
+)
 MARKER = "7.77777x"  # a value that a test plants in a patient's row
 
 
@@ -50,10 +64,12 @@ def door(
     port: int = 0,
     body: bytes = b"ok",
 ) -> Iterator[int]:
-    """A coordinator's door as `check` sees it: its certificate, its clock, whom it lets in; the port."""
+    """A coordinator's door as `check` sees it: certificate, clock, whom it lets in (status 0: nobody); the port."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
+            if not status:
+                return
             self.send_response(status)
             self.send_header("content-length", str(len(body)))
             self.end_headers()
@@ -211,9 +227,32 @@ def test_a_proxy_that_is_not_there(joined: Any, monkeypatch: pytest.MonkeyPatch)
     assert "the name proxy.invalid is not known here" in found(config, "connection").text
 
 
+@pytest.mark.parametrize("variable", ["HTTPS_PROXY", "https_proxy", "ALL_PROXY"])
+@pytest.mark.parametrize("value", NO_PROXIES)
+def test_a_proxy_that_is_none_is_said_without_its_password(
+    joined: Any, monkeypatch: pytest.MonkeyPatch, variable: str, value: str
+) -> None:
+    config = joined(8443)
+    monkeypatch.setenv(variable, value)
+    finding = found(config, "connection")
+    assert finding.text.startswith(f"{variable.upper()}: expected ")
+    assert "http://[NAME:PASSWORD@]HOST:PORT" in finding.text
+    assert ("write %23 %2F %40" in finding.text) == ("socks" not in value)
+    assert "Geheim" not in render([finding])
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    assert "refuses the connection" in found(config, "connection").text
+
+
+def test_a_proxy_that_all_proxy_names_is_used(own: Consortium, joined: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    with door(own.pki, clients=own.pki) as port, Proxy("a b:p@ss") as proxy:
+        config = joined(port)
+        monkeypatch.setenv("ALL_PROXY", f"a%20b:p%40ss@127.0.0.1:{proxy.port}")
+        assert found(config, "connection").text == f"127.0.0.1:{port} answers through the proxy 127.0.0.1:{proxy.port}"
+
+
 def test_a_proxy_that_opens_tls(own: Consortium, joined: Any, tmp_path: Path) -> None:
     inspecting = pki.Pki(tmp_path / "inspecting")
-    inspecting.create("Hospital proxy", ["127.0.0.1"], None)
+    inspecting.create("Hospital proxy".ljust(64, "."), ["127.0.0.1"], None)  # so long that it says nothing of Archipel
     with door(inspecting) as port:
         config = joined(port)
         finding = found(config, "connection")
@@ -292,13 +331,46 @@ def test_a_coordinators_certificate_that_expired_yesterday(
 def test_a_hospitals_certificate_that_expired_yesterday(
     own: Consortium, joined: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    yesterday(monkeypatch, "SITE_DAYS")
     with door(own.pki, clients=own.pki) as port:
         config = joined(port)
+        yesterday(monkeypatch, "SITE_DAYS")
+        request = from_json(Request, (config.folder / "request.json").read_bytes(), "request")
+        (config.keys / CERTIFICATE).write_text(own.pki.sign(request, "request", None)[0])
         finding = found(config, "certificate")
         assert (finding.verdict, "expired on" in finding.text) == (WRONG, True)
         assert finding.who == "hospital IT, then the consortium"
-        assert found(config, "connection").verdict == WRONG
+        assert "does not accept this hospital's certificate" in found(config, "connection").text
+
+
+def test_a_hospital_that_was_revoked(own: Consortium, joined: Any) -> None:
+    """The gateway's own words: with a certificate that is not admitted, the health path says so too."""
+    with pytest.raises(Refusal) as refused:
+        health(Peer("lille", b"key", b"header", math.inf), lambda key: None)
+    with door(own.pki, clients=own.pki, status=refused.value.status, body=refused.value.why.encode()) as port:
+        finding = found(joined(port), "connection")
+    assert (finding.verdict, finding.who) == (WRONG, "the consortium")
+    assert finding.text.endswith("does not accept this hospital's certificate (this key is not admitted, or no longer)")
+    assert finding.todo == "look whether this hospital is revoked, or admit it again"
+
+
+def test_a_coordinator_that_hangs_up_does_not_accept_the_certificate(own: Consortium, joined: Any) -> None:
+    """A door may end the connection of an expired certificate without a word."""
+    with door(own.pki, clients=own.pki, status=0) as port:
+        finding = found(joined(port), "connection")
+    assert "does not accept this hospital's certificate (the connection was closed without an answer)" in finding.text
+
+
+def test_another_consortiums_authority_is_not_taken_for_the_hospitals_proxy(
+    own: Consortium, joined: Any, tmp_path: Path
+) -> None:
+    anew = pki.Pki(tmp_path / "anew")
+    anew.create("Demo", ["127.0.0.1"], None)
+    with door(anew) as port:
+        finding = found(joined(port), "connection")
+    assert "is not the authority of this welcome" in finding.text
+    assert finding.who == "hospital IT, then the consortium"
+    assert "telephone the consortium" in finding.todo
+    assert "TLS inspection" not in finding.text + finding.todo
 
 
 @pytest.mark.parametrize(
@@ -380,6 +452,26 @@ def test_mistakes_of_site_yaml(tmp_path: Path) -> None:
     assert "coordinator" in finding.text
 
 
+def test_a_site_yaml_that_changed_since_the_node_started_is_said(
+    joined: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Or check, review and ledger would speak of a policy that is not in force."""
+    config = joined(8443)
+    path = config.folder / "site.yaml"
+    with only_one(config.lock, "another runs", config.sha256):
+        assert found(config, "site.yaml").verdict == OK
+        path.write_text(path.read_text() + "policy: {max_epsilon: 2}\n")
+        finding = found(config, "site.yaml")
+        assert (finding.verdict, finding.todo) == (WARNING, "restart the node")
+        assert "changed since the node started" in finding.text
+        for command in ("review", "ledger"):
+            assert main(["-C", str(config.folder), command]) == 0
+            assert "WARNING  site.yaml changed since the node started" in capsys.readouterr().out
+    assert found(config, "site.yaml").verdict == OK  # no node runs: the next one starts with this one
+    with only_one(config.lock, "another runs"):  # a node of an earlier version does not say
+        assert found(config, "site.yaml").verdict == OK
+
+
 def test_a_key_that_others_can_read(joined: Any) -> None:
     config = joined(8443)
     (config.keys / "node.key").chmod(0o640)
@@ -417,6 +509,41 @@ def test_noise_that_is_seeded_for_tests(joined: Any, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("ARCHIPEL_TEST_SEEDED_NOISE", "1")
     assert found(config, "noise").verdict == WRONG
     assert "protects nobody" in found(config, "noise").text
+
+
+@pytest.mark.parametrize(
+    "content", [None, "", "garbage", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"]
+)
+@pytest.mark.parametrize(
+    ("name", "check", "cure"),
+    [
+        ("keys/site.crt", "certificate", "join WELCOME writes it again"),
+        ("keys/site.crt", "connection", "join WELCOME writes it again"),
+        ("keys/node.key", "keys", "enrol"),
+        ("keys/signing.key", "keys", "enrol"),
+        ("proxy.pem", "connection", "ask the network team for the file"),
+    ],
+)
+def test_a_file_that_is_not_there_or_damaged_is_named_with_its_cure(
+    joined: Any, content: str | None, name: str, check: str, cure: str
+) -> None:
+    config = joined(8443, extra_ca="proxy.pem")
+    shutil.copy(ssl_file(config), config.folder / "proxy.pem")
+    path = config.folder / name
+    if content is None:
+        path.unlink()
+    else:
+        path.write_text(content)
+    finding = found(config, check)
+    assert finding.verdict == WRONG
+    assert str(path) in finding.text
+    assert cure in finding.text + finding.todo
+    assert "PEM lib" not in finding.text
+
+
+def ssl_file(config: SiteConfig) -> Path:
+    """Some authority's certificate."""
+    return config.folder.parent / "pki" / "ca.crt"
 
 
 def test_a_disk_that_is_nearly_full(joined: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -566,6 +693,17 @@ def test_a_check_that_fails_itself_is_a_finding(joined: Any, monkeypatch: pytest
     finding = found(joined(8443), "machine")
     assert finding.verdict == WRONG
     assert MARKER not in finding.text
+
+
+def test_a_check_that_cannot_open_a_file_names_it(joined: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(config: SiteConfig) -> Iterator[Finding]:
+        yield from (Finding("machine", OK, line) for line in (config.folder / "none").open())
+
+    monkeypatch.setattr(doctor, "_machine", broken)
+    config = joined(8443)
+    assert (
+        found(config, "machine").text == f"could not be looked at ({config.folder / 'none'}: No such file or directory)"
+    )
 
 
 def test_the_checked_folder_is_not_changed(own: Consortium, joined: Any) -> None:

@@ -27,10 +27,11 @@ from client.enrol import CERTIFICATE, NODE_KEY, load_node_key
 from client.fleet import Fleet, RefusedError, UnreachableError, trust
 from configs import wire
 from configs.deployment import SiteConfig
-from configs.errors import ArchipelError, WireError
+from configs.errors import ArchipelError, RunError, WireError
 from strategies.arrays import to_record
 from tests import builders
 from tests.consortium import Consortium
+from tests.proxy import Proxy
 
 Answer = tuple[int, bytes] | Callable[["http.server.BaseHTTPRequestHandler"], None]
 
@@ -140,7 +141,76 @@ def test_flower_is_the_release_that_this_file_was_written_against() -> None:
     assert list(inspect.signature(module.make_pull_object_fn_protobuf).parameters)[1:3] == ["node", "run_id"]
     for call in ("ActivateNode", "DeactivateNode", "PullMessages", "PushMessages", "PushObject", "PullObject"):
         assert callable(getattr(module.FleetHttpClient, call))
+    made = module.FleetHttpClient(
+        "https://127.0.0.1:1"
+    )  # ours makes its connection itself, and sets what this one does
+    assert set(vars(made)) == {"_base_url", "_interceptors", "_retry_invoker", "_client"}
+    made.close()
     assert list(inspect.signature(module.FleetHttpClient._send).parameters) == ["self", "context", "stream"]
+
+
+@pytest.fixture
+def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
+
+
+def fleet_to(port: int, consortium: Consortium, lille: SiteConfig) -> Fleet:
+    context = trust(consortium.pki.ca_certificate.read_text(), certificate=None, key=None, extra_ca=None)
+    return Fleet(f"127.0.0.1:{port}", context, load_node_key(lille), max_message_bytes=1000)
+
+
+@pytest.mark.usefixtures("no_proxy")
+@pytest.mark.parametrize(
+    "value",
+    [
+        "http://user:Geheim#42@proxy.example:3128",
+        "http://user:Geheim/42@proxy.example:3128",
+        "http://127.0.0.1:99999",
+        "garbage:::x",
+        "socks5://user:Geheim@127.0.0.1:1080",
+    ],
+)
+def test_a_proxy_that_is_none_ends_the_node_with_a_sentence_and_without_its_password(
+    consortium: Consortium, lille: SiteConfig, monkeypatch: pytest.MonkeyPatch, value: str
+) -> None:
+    for variable in ("HTTPS_PROXY", "ALL_PROXY"):
+        monkeypatch.setenv(variable, value)
+        with pytest.raises(RunError, match=rf"^{variable}: expected .*http://\[NAME:PASSWORD@\]HOST:PORT") as refused:
+            fleet_to(1, consortium, lille)
+        assert "Geheim" not in str(refused.value)
+        assert refused.value.__suppress_context__ or refused.value.__context__ is None
+        monkeypatch.delenv(variable)
+
+
+@pytest.mark.usefixtures("no_proxy")
+def test_the_node_takes_the_way_that_check_looks_at(
+    liar: Liar, consortium: Consortium, lille: SiteConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://no way:here")  # for other addresses than https: nobody reads it
+    with Proxy("node:p@ss") as proxy:
+        for variable in ("HTTPS_PROXY", "ALL_PROXY"):
+            monkeypatch.setenv(variable, f"http://node:p%40ss@127.0.0.1:{proxy.port}")
+            with contextlib.closing(fleet_to(liar.port, consortium, lille)) as through:
+                through.connect()
+                assert proxy.asked.count(f"127.0.0.1:{liar.port}") == 1
+            assert str(module.proxy_to("127.0.0.1", liar.port)) == f"127.0.0.1:{proxy.port}"
+            proxy.asked.clear()
+            monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+            with contextlib.closing(fleet_to(liar.port, consortium, lille)) as direct:
+                direct.connect()
+            assert (proxy.asked, module.proxy_to("127.0.0.1", liar.port)) == ([], None)
+            monkeypatch.delenv("NO_PROXY")
+            monkeypatch.delenv(variable)
+
+
+@pytest.mark.usefixtures("no_proxy")
+def test_a_proxys_account_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", "node:Geheim@[::1]:3128/")
+    found = module.proxy_to("127.0.0.1", 1)
+    assert found == module.Proxy("http", "::1", 3128, ("node", "Geheim"))
+    assert "Geheim" not in f"{found} {found!r}"
 
 
 def test_an_honest_message_arrives(fleet: Fleet, liar: Liar) -> None:

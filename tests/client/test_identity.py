@@ -7,10 +7,13 @@ from builders import counting
 
 from client.admission import Admissions
 from client.cli import main
+from client.data_check import look_at_data
+from client.findings import WARNING, WRONG, Finding
 from client.ledger import Ledger
+from client.node import start
 from client.worker import REFUSAL, Worker
 from configs.deployment import load_site, same_rows_twice
-from configs.errors import ConfigError
+from configs.errors import ConfigError, RunError
 from configs.frame import Frame
 from configs.load import dump_yaml
 from configs.schema import Study
@@ -84,6 +87,54 @@ def test_two_studies_of_one_file_need_an_identity(hospital: Path, declared: tupl
         assert problem.endswith("give first and second the same identity")
 
 
+@pytest.mark.parametrize("declared", [None, "pats"])
+def test_the_identity_that_is_asked_for_is_the_one_that_has_the_budget(hospital: Path, declared: str | None) -> None:
+    """A new name for both would give the patients of the first study a second budget."""
+    write_down(hospital, first=entry("patients.csv", None))
+    assert answered(hospital, FIRST) != REFUSAL
+    write_down(hospital, second=entry("patients.csv", declared), first=entry("patients.csv", None))
+    with pytest.raises(ConfigError) as refused:
+        load_site(hospital)
+    for problem in refused.value.problems:
+        assert "give second and first the same identity, first: under this name the ledger holds" in problem
+
+
+def test_a_ledger_that_cannot_be_read_does_not_hide_the_mistakes_of_site_yaml(hospital: Path) -> None:
+    (hospital / "ledger.sqlite").write_text("no ledger")
+    write_down(hospital, first=entry("patients.csv", None), second=entry("patients.csv", None))
+    with pytest.raises(ConfigError, match="expected an identity"):
+        load_site(hospital)
+
+
+def data_findings(folder: Path) -> list[Finding]:
+    return [finding for finding in look_at_data(load_site(folder)) if finding.check == "identity"]
+
+
+def test_a_budget_that_site_yaml_lost_sight_of_is_said(
+    hospital: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    write_down(hospital, first=entry("patients.csv", None))
+    assert answered(hospital, FIRST) != REFUSAL
+    assert data_findings(hospital) == []
+    write_down(hospital, first=entry("patients.csv", "pats"), second=entry("patients.csv", "pats"))
+    (finding,) = data_findings(hospital)
+    assert (finding.verdict, finding.who) == (WRONG, "the DPO and whoever wrote site.yaml")
+    assert "spent under the identity 'first' by first, and no data set of site.yaml has" in finding.text
+    assert "their data set has 'pats' now" in finding.text
+    assert finding.todo.startswith("give the data set of these patients `identity: first`")
+    for command in ("ledger", "review"):
+        capsys.readouterr()
+        assert main(["-C", str(hospital), command]) == 0
+        assert "WARNING  the ledger holds epsilon" in capsys.readouterr().out
+    with pytest.raises(RunError, match="not joined"):  # it says so before anything else
+        start(load_site(hospital))
+    assert "spent under the identity 'first'" in caplog.text
+    assert answered(hospital, SECOND) != REFUSAL  # both have spent now: there is no right one any more
+    assert [finding.verdict for finding in data_findings(hospital)] == [WARNING]
+    write_down(hospital, first=entry("patients.csv", "first"))
+    assert ["'pats'" in finding.text for finding in data_findings(hospital)] == [True]
+
+
 def query(text: str, identity: str | None = None) -> Entry:
     return {"connector": "sql", "url_env": "EDS_URL", "query": text} | ({"identity": identity} if identity else {})
 
@@ -100,6 +151,18 @@ def test_two_studies_of_one_data_base_need_an_identity_and_may_have_two(hospital
     assert same_rows_twice(load_site(hospital).datasets) == []
     write_down(hospital, first=query("select 1", "cardiology"), second=query("select 1", "oncology"))
     assert [(a.study, b.study) for a, b in same_rows_twice(load_site(hospital).datasets)] == [("second", "first")]
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [{"connector": "excel", "path": "a.xlsx"}, {"connector": "sql", "query": "select 1"}, {"connector": "csv"}],
+    ids=["no connector", "no variable", "no path"],
+)
+def test_a_source_with_a_mistake_is_compared_with_no_other(hospital: Path, odd: Entry) -> None:
+    write_down(hospital, first=odd, second={"connector": odd["connector"], "query": "select 2"} | odd)
+    with pytest.raises(ConfigError) as refused:
+        load_site(hospital)
+    assert not [problem for problem in refused.value.problems if "identity" in problem]
 
 
 def test_two_studies_of_one_file_share_what_is_declared(hospital: Path) -> None:

@@ -26,9 +26,10 @@ from client.ledger import Ledger
 from client.node import STATE, Node
 from client.worker import STATUS
 from configs import journal, wire
-from configs.deployment import SiteConfig
+from configs.deployment import SiteConfig, load_site
 from configs.errors import WireError
 from configs.frame import Frame
+from configs.lock import holder
 from configs.schema import Study
 from configs.seal import COORDINATOR, Statement
 from server.bundle import build_bundle, bundle_files
@@ -674,6 +675,8 @@ def test_the_next_process_signs_off_only_one_that_could_not_do_it_itself(tmp_pat
     thread = threading.Thread(target=node.run)
     thread.start()
     assert connected.wait(60)
+    (started,) = [r for r in journal.read(node._config.journal) if r.kind == "started"]
+    assert started.facts["site_yaml"] == holder(node._config.lock) == load_site(node._config.folder).sha256
     node.stop()
     thread.join(30)
     assert (node._config.folder / STATE).exists() is not heard

@@ -3,20 +3,33 @@
 import dataclasses
 import os
 import stat
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
+from client import audit as audit_module
 from client.admission import MAX_WAITING, Admissions
 from client.audit import Audit
 from client.cli import main
 from client.egress import DECISIONS, SENTENCES, code_of
-from client.enrol import NODE_KEY, SIGNING_KEY, enrol, join, load_signing_key, load_welcome
+from client.enrol import (
+    CERTIFICATE,
+    NODE_KEY,
+    SIGNING_KEY,
+    enrol,
+    join,
+    load_node_key,
+    load_signing_key,
+    load_welcome,
+)
 from client.policy import Allow, Deny, Request, decide, require
 from configs.deployment import Policy, SiteConfig, load_site
 from configs.errors import AdmissionError, ConfigError, JournalError, PolicyError, RunError
 from configs.frame import Frame
 from configs.papers import to_json
+from server import pki
+from server.pki import check_request
 from tests.builders import study
 from tests.consortium import Consortium
 
@@ -51,6 +64,71 @@ def test_keys_are_the_owners_alone_and_are_never_replaced(lille: SiteConfig) -> 
     assert stat.S_IMODE(lille.keys.stat().st_mode) == 0o700
     enrol(lille)
     assert {name: (lille.keys / name).read_bytes() for name in before} == before
+
+
+def test_enrol_again_is_the_same_request_with_the_same_fingerprint_while_the_keys_are(lille: SiteConfig) -> None:
+    path = lille.folder / "request.json"
+    before = path.read_bytes()
+    _, request = enrol(lille)
+    assert (path.read_bytes(), to_json(request)) == (before, before)
+    for spoilt in (b"", before.replace(b"lille", b"lyons"), before.replace(request.signing_key.encode(), b"ab" * 32)):
+        path.write_bytes(spoilt)
+        assert enrol(lille)[1].statement != b""
+        assert check_request(enrol(lille)[1], "request")
+    (lille.keys / NODE_KEY).unlink()
+    _, anew = enrol(lille)
+    assert anew.fingerprint != request.fingerprint
+    assert check_request(anew, "request").public_numbers() == load_node_key(lille).public_key().public_numbers()
+
+
+DAMAGED = {
+    "ca_certificate": "expected the authority that signed the certificate",
+    "certificate": "it was not made for this hospital's key",
+    "coordinator_key": "expected 64 hexadecimal digits",
+}
+
+
+@pytest.mark.parametrize("field", DAMAGED)
+@pytest.mark.parametrize("value", ["zz", "", "é", "ab" * 31])
+def test_a_damaged_welcome_is_refused_and_nothing_is_kept(lille: SiteConfig, field: str, value: str) -> None:
+    kept = (lille.welcome.read_bytes(), (lille.keys / CERTIFICATE).read_bytes())
+    paper = lille.folder / "odd.json"
+    paper.write_bytes(to_json(dataclasses.replace(load_welcome(lille), **{field: value})))
+    with pytest.raises(ConfigError, match=f"{field}: {DAMAGED[field]}"):
+        join(lille, paper)
+    assert (lille.welcome.read_bytes(), (lille.keys / CERTIFICATE).read_bytes()) == kept
+
+
+def test_a_welcome_with_another_consortiums_authority_is_refused(lille: SiteConfig, tmp_path: Path) -> None:
+    other = Consortium(tmp_path / "other").pki.ca_certificate.read_text()
+    paper = lille.folder / "odd.json"
+    paper.write_bytes(to_json(dataclasses.replace(load_welcome(lille), ca_certificate=other)))
+    with pytest.raises(ConfigError, match="expected the authority that signed the certificate"):
+        join(lille, paper)
+
+
+@pytest.mark.parametrize(
+    ("backdated_days", "days", "said"),
+    [(3, -1, "it expired on .*; send request.json again"), (-3, 9, "it is valid from .*; set this machine's clock")],
+    ids=["over", "not yet"],
+)
+def test_a_welcome_that_does_not_hold_today_does_not_replace_one_that_does(
+    consortium: Consortium,
+    lille: SiteConfig,
+    monkeypatch: pytest.MonkeyPatch,
+    backdated_days: int,
+    days: int,
+    said: str,
+) -> None:
+    kept = (lille.keys / CERTIFICATE).read_bytes()
+    monkeypatch.setattr(pki, "_BACKDATED", timedelta(days=backdated_days))
+    monkeypatch.setattr(pki, "SITE_DAYS", days)
+    certificate, _ = consortium.pki.sign(enrol(lille)[1], "request", None)
+    paper = lille.folder / "odd.json"
+    paper.write_bytes(to_json(consortium.welcome("lille", certificate)))
+    with pytest.raises(ConfigError, match=f"certificate: {said}"):
+        join(lille, paper)
+    assert (lille.keys / CERTIFICATE).read_bytes() == kept
 
 
 def test_no_paper_holds_a_private_key(lille: SiteConfig) -> None:
@@ -195,6 +273,27 @@ def test_a_changed_message_in_the_outbox_is_named(lille: SiteConfig) -> None:
     path = lille.outbox / "aaaaaaaa.frame"
     path.write_bytes(path.read_bytes()[:-1] + b"\x09")
     with pytest.raises(JournalError, match=r"aaaaaaaa.frame: its bytes are not those that the journal names"):
+        audit.verify()
+
+
+def test_the_journal_is_read_once_however_many_messages_left(
+    lille: SiteConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    audit = audit_of(lille)
+    for number in range(20):
+        keep(audit, f"message{number:02}")
+    reads = []
+    read = audit_module.read
+    monkeypatch.setattr(audit_module, "read", lambda *given, **named: reads.append(given) or read(*given, **named))
+    assert audit.verify() == 20
+    assert len(reads) == 1
+
+
+def test_a_message_that_the_journal_names_twice_is_named(lille: SiteConfig) -> None:
+    audit = audit_of(lille)
+    for _ in range(2):
+        keep(audit, "aaaaaaaa")
+    with pytest.raises(JournalError, match="record 2: aaaaaaaa had left before"):
         audit.verify()
 
 

@@ -1,6 +1,7 @@
 """The coordinator against honest, hostile, late and silent hospitals, over a fake that speaks Flower's Grid."""
 
 import itertools
+import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,8 @@ from configs import wire
 from configs.journal import Journal
 from configs.journal import read as read_journal
 from configs.schema import Study
-from server.app import Conducted, RoundRecord, conduct
+from server import app as module
+from server.app import Conducted, Deployment, RoundRecord, conduct
 from server.checkpoint import Checkpoints
 from strategies.arrays import Arrays, to_record
 from strategies.messages import content, read
@@ -425,6 +427,34 @@ def test_with_nobody_there_the_study_is_incomplete() -> None:
     conducted = conduct(FakeGrid({}), study)
     assert conducted.rounds.outcome == "INCOMPLETE"
     assert "0 hospitals take part (none)" in conducted.rounds.why
+
+
+@pytest.mark.parametrize("there", [[], list(NODES)], ids=["nobody came", "everybody did"])
+def test_a_study_that_is_stopped_while_it_waits_says_so_and_at_once(there: list[str], tmp_path: Path) -> None:
+    """Not that too few hospitals take part; and whoever has come is not asked for anything."""
+    study = study_of(quorum=3)
+    grid = FakeGrid({node: behave for node, behave in hospitals(study).items() if there})
+    journal = Journal(tmp_path / "journal.jsonl", durable=False)
+    asked = [False, False, True] if not there else [True]
+    began = time.monotonic()
+    deployment = Deployment(3600.0, lambda node: None, stopped=lambda: asked.pop(0) if len(asked) > 1 else asked[0])
+    conducted = conduct(grid, study, journal=journal, deployment=deployment)
+    assert (conducted.rounds.outcome, conducted.rounds.why) == (
+        "INCOMPLETE",
+        "stopped by the consortium before it began",
+    )
+    assert grid.rounds_sent() == []
+    assert list(read_journal(journal.path))[-1].facts["why"] == conducted.rounds.why
+    assert time.monotonic() - began < 5
+
+
+def test_a_long_wait_for_hospitals_ends_within_a_second_of_a_stop(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "NODE_POLL_S", 60.0)
+    began = time.monotonic()
+    deployment = Deployment(3600.0, lambda node: None, stopped=lambda: time.monotonic() - began > 0.5)
+    conducted = conduct(FakeGrid({}), study_of(quorum=1), deployment=deployment)
+    assert "stopped by the consortium" in conducted.rounds.why
+    assert time.monotonic() - began < 10
 
 
 class Trained(Honest):

@@ -1,8 +1,10 @@
 """`archipel-coordinator` as the consortium types it: what it prints, what it writes down, what it lets others read."""
 
+import fcntl
 import os
 import ssl
 import stat
+import threading
 from pathlib import Path
 
 import pytest
@@ -11,8 +13,10 @@ from cryptography import x509
 from client.enrol import enrol
 from configs import journal as journals
 from configs.deployment import load_coordinator, load_site
+from configs.errors import RunError
+from configs.lock import holder, only_one
 from configs.papers import Welcome, from_json
-from server import pki
+from server import cli, pki
 from server.cli import main
 from server.membership import Membership
 
@@ -153,3 +157,56 @@ def test_start_prints_its_nginx_configuration_and_makes_the_certificate_optional
         printed = capsys.readouterr().out
         assert f"ssl_verify_client {verify};" in printed
         assert f"{load_coordinator(centre).pki}/server.crt" in printed
+
+
+ABSENT = "no coordinator runs here; start it with: archipel-coordinator -C {} start"
+
+
+def test_a_coordinator_that_was_killed_is_said_whatever_the_run_says_of_itself(
+    centre: Path, monkeypatch: pytest.MonkeyPatch, capsys: Output
+) -> None:
+    """Nobody is left to write down that a run ended."""
+    preset = Path(__file__).parents[2] / "configs/presets/rehearsal.yaml"
+    assert type_(centre, "submit", str(preset)) == 0
+    config, absent = load_coordinator(centre), ABSENT.format(centre.resolve())
+    members = Membership.open(config.database)
+    name = members.next_run()
+    assert name is not None
+    members.set_state(name, "RUNNING")
+    capsys.readouterr()
+
+    assert type_(centre, "status") == 0
+    assert capsys.readouterr().out.splitlines()[-1] == absent
+    assert type_(centre, "resume", name) == 2
+    assert capsys.readouterr().err.endswith(
+        f"expected a run that ended INCOMPLETE, found RUNNING; {absent}, then resume\n"
+    )
+    monkeypatch.setattr(cli.time, "sleep", lambda _: members.interrupted())
+    assert type_(centre, "watch", name) == 1
+    assert absent in capsys.readouterr().out.splitlines()
+    assert type_(centre, "resume", name) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == absent
+
+    with only_one(config.lock, "another coordinator runs"):
+        assert type_(centre, "status") == 0
+        members.set_state(name, "RUNNING")
+        assert type_(centre, "resume", name) == 2
+        assert type_(centre, "watch", name) == 1
+        said = capsys.readouterr()
+        assert "no coordinator" not in said.out + said.err
+
+
+def test_one_coordinator_runs_in_a_folder_and_whoever_asks_for_it_does_not_hinder_its_start(tmp_path: Path) -> None:
+    path = tmp_path / "coordinator.lock"
+    assert holder(path) is None
+    with only_one(path, "stop it first", "of this one"):
+        assert holder(path) == "of this one"
+        with pytest.raises(RunError, match="stop it first"), only_one(path, "stop it first", "of another"):
+            pass
+        assert holder(path) == "of this one"
+    assert holder(path) is None
+    with path.open() as asking:
+        fcntl.flock(asking, fcntl.LOCK_SH)
+        threading.Timer(0.1, asking.close).start()
+        with only_one(path, "stop it first"):
+            assert holder(path) == ""

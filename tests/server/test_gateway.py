@@ -41,7 +41,7 @@ from flwr.supercore.protobuf.translation import PROTOBUF_REQUEST_TYPES
 from flwr.supercore.task_identity import TaskIdentity
 
 from client.enrol import CERTIFICATE, NODE_KEY, enrol, load_node_key
-from client.fleet import Fleet, RefusedError, trust
+from client.fleet import NOT_ADMITTED, Fleet, RefusedError, trust
 from configs.deployment import SiteConfig
 from configs.load import load_study
 from server import gateway as module
@@ -383,6 +383,16 @@ def test_the_health_path_says_which_release_runs_and_nothing_else(door: Door, li
     assert (answer.status, answer.body) == (200, RELEASE)
     assert "date" in answer.headers
     assert door.behind.requests == []
+
+
+def test_the_health_path_says_no_to_a_certificate_that_is_not_admitted_or_no_longer(
+    door: Door, consortium: Consortium, lille: Hospital
+) -> None:
+    del door.admitted[lille.public_key]
+    for hospital in (lille, consortium.hospital("nantes")):
+        answer = door.ask(hospital, head("GET /health HTTP/1.1"))
+        assert answer is not None
+        assert (answer.status, answer.body.startswith(NOT_ADMITTED.encode())) == (403, True)
 
 
 def test_nobody_comes_in_without_a_certificate(door: Door, lille: Hospital) -> None:

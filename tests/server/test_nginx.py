@@ -35,6 +35,7 @@ from test_gateway import (
     talk,
 )
 
+from client.fleet import NOT_ADMITTED
 from configs.deployment import CoordinatorConfig, load_coordinator
 from configs.errors import ConfigError
 from server.gateway import AUTH_SOCKET, SUPERLINK_SOCKET, make_server
@@ -171,6 +172,14 @@ def test_the_health_path_of_nginx_says_which_release_runs(door: Door, lille: Hos
     answer = door.ask(lille, head("GET /health HTTP/1.1"))
     assert answer is not None
     assert (answer.status, answer.body) == (200, RELEASE)
+
+
+def test_the_health_path_of_nginx_says_no_to_a_certificate_that_is_not_admitted(
+    door: Door, consortium: Consortium
+) -> None:
+    answer = door.ask(consortium.hospital("nantes"), head("GET /health HTTP/1.1"))
+    assert answer is not None
+    assert (answer.status, answer.body.startswith(NOT_ADMITTED.encode())) == (403, True)
 
 
 def test_nginx_lets_nobody_in_without_a_certificate_that_holds(

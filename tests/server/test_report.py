@@ -569,3 +569,13 @@ def test_the_line_of_a_noisy_calibration_bin_is_its_own_interval(tmp_path: Path)
     (tmp_path / "wider").mkdir()
     drawn, drawn_wider = report(tmp_path, noisy(estimate(0.83))), report(tmp_path / "wider", wider)
     assert drawn != drawn_wider
+
+
+def test_a_deployed_runs_card_does_not_say_that_no_value_was_moved(tmp_path: Path) -> None:
+    """Nobody but the hospital knows."""
+    metrics = heart()
+    metrics["sites"][0] |= {"patients_train": None, "patients_test": None, "values_clipped": {}}
+    metrics["sites"][1] |= {"values_clipped": {}}
+    lines = [line for line in card(tmp_path, metrics).splitlines() if line.startswith("| ")]
+    moved = {line.split("|")[1].strip(): line.split("|")[4].strip() for line in lines if line.count("|") == 5}
+    assert (moved["cleveland"], moved["hungary"]) == ("\N{EN DASH}", "none")

@@ -1,0 +1,62 @@
+"""One process to a folder: a lock that the kernel lets go however its process ends, and what its holder says of itself.
+
+>>> from tempfile import TemporaryDirectory
+>>> with TemporaryDirectory() as folder:
+...     path = Path(folder) / "node.lock"
+...     with only_one(path, "another node runs in this folder; stop it first", "started with this"):
+...         holder(path)
+...     holder(path) is None
+'started with this'
+True
+"""
+
+import fcntl
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from configs.errors import RunError
+
+_PATIENCE_S = 0.5  # whoever asks who holds the lock has it for a moment
+_MAX_NOTE = 1000
+
+
+@contextmanager
+def only_one(path: Path, refusal: str, note: str = "") -> Iterator[None]:
+    """Hold a lock file; it stays where it is.
+
+    Args:
+        refusal: what to say where another process holds it.
+        note: what `holder` tells others; ASCII.
+
+    Raises:
+        RunError: another process does.
+    """
+    with path.open("a", encoding="ascii") as file:
+        deadline = time.monotonic() + _PATIENCE_S
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError:
+                if time.monotonic() > deadline:
+                    raise RunError(f"{path.parent}: {refusal}") from None
+                time.sleep(_PATIENCE_S / 10)
+        file.truncate(0)
+        file.write(note)
+        file.flush()
+        yield
+
+
+def holder(path: Path) -> str | None:
+    """The note of the process that holds the lock; None where no process does, or this user cannot ask."""
+    try:
+        with path.open("rb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except OSError:
+                return file.read(_MAX_NOTE).decode("ascii", "replace")
+    except OSError:
+        pass
+    return None
