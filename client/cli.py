@@ -415,7 +415,16 @@ def _privacy(config: SiteConfig, study: "Study") -> str:
     return (
         f"differential privacy in this hospital: epsilon {privacy.epsilon:g} at delta {privacy.delta:g} {PER_PATIENT}, "
         f"for the whole {'training' if study.evaluation.release else 'study'}; each patient's influence is clipped to "
-        f"{privacy.clip_norm:g}, then noise is added"
+        f"{privacy.clip_norm:g}, then noise is added{_by_the_reference(study)}"
+    )
+
+
+def _by_the_reference(study: "Study") -> str:
+    if study.training.local.engine != "opacus":
+        return ""
+    return (
+        ". BUT by Opacus's engine (training.local.engine), which is for comparison: under parameters that a dishonest "
+        "coordinator chose, its rounding lets one patient weigh more than that. Ask for a study without this line"
     )
 
 

@@ -7,6 +7,9 @@ left out of that pass. From both follow each patient's squared norm and then the
 Attention is private where its projections are linear layers (one's own, or those of Opacus's DPMultiheadAttention);
 nn.MultiheadAttention hides them in one function, so compat.py refuses it and names the replacement.
 
+No study can name a model that needs this engine. Its rows are worked out together: what one adds may depend on others
+in the last bits (see stacks.py, which keeps them apart).
+
 >>> from configs.schema import Model, Task
 >>> from strategies.privacy.plan import PrivacyPlan
 >>> from strategies.tasks.tabular import tabular_task

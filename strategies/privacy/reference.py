@@ -4,7 +4,8 @@ Much slower than the project's own engines; a study asks for it with `training.l
 is added here: several rows of one patient become one gradient before the clip. The noise is that of gradients.py.
 
 Opacus adds up squares in single precision one after the other: of a layer of two million numbers its norm is 1e-4 too
-small, and a patient weighs as much more than the clip. The project's own engines do not lose these digits.
+small, and a patient weighs as much more than the clip. And a row's last bits depend on the others in the batch (see
+stacks.py). The closed form does neither; a hospital's `review` says where a study asks for this engine.
 """
 
 import warnings

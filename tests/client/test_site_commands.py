@@ -65,6 +65,13 @@ def test_a_waiting_study_is_one_page_that_says_what_it_reads_what_would_leave_an
         assert said in page, said
 
 
+def test_the_page_says_where_a_study_asks_for_the_reference_engine(lille: SiteConfig, capsys: Output) -> None:
+    assert "for comparison" not in typed(lille, capsys, "review")
+    asks = study(training={"local": {"batch_size": "full", "learning_rate": 0.5, "engine": "opacus"}})
+    Admissions.open(lille.admissions).propose(asks.sha256, asks.name, asks.canonical)
+    assert "BUT by Opacus's engine (training.local.engine), which is for comparison" in typed(lille, capsys, "review")
+
+
 def test_an_approval_is_for_one_digest_and_a_changed_study_waits_anew(lille: SiteConfig, capsys: Output) -> None:
     assert STUDY.sha256 in typed(lille, capsys, "approve", STUDY.sha256[:12])
     changed = study(seed=1)
