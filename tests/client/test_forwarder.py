@@ -151,7 +151,7 @@ except Exception as error:
     assert lines[4] == refused
     assert "lo" in lines[5]
     assert lines[6] == (
-        f"DataError expected an address that site.yaml lists, found 127.0.0.1:{unlisted}; add it to worker_network"
+        f"SourceError expected an address that site.yaml lists, found 127.0.0.1:{unlisted}; add it to worker_network"
     )
     assert heard == []
 

@@ -54,7 +54,7 @@ def test_a_hospital_behind_a_proxy_that_opens_tls_takes_part_by_its_signatures_a
     tmp_path: Path,
 ) -> None:
     inspecting = Pki(tmp_path / "inspecting")
-    inspecting.create("Hospital proxy", ["localhost"], None)
+    inspecting.create("Hospital proxy".ljust(64, "."), ["localhost"], None)  # so long that it says nothing of Archipel
     own = inspecting.folder
     with OpeningProxy(own / "server.crt", own / "server.key") as proxy:
         behind = {"HTTPS_PROXY": f"http://127.0.0.1:{proxy.port}", "NO_PROXY": "", "no_proxy": ""}
