@@ -79,7 +79,8 @@ class Stack:
         self._signs = [np.zeros((tile, into), np.float32) for _, into in shapes]
         self._read_squares, self._back_squares = (np.zeros((len(shapes), tile), np.float32) for _ in range(2))
         self._products, self._factor = np.zeros((len(shapes), tile)), np.zeros(tile)
-        self._column, self._short = self._factor[:, None], np.zeros((tile, 1), np.float32)
+        self._column, self._row = self._factor[:, None], np.zeros(tile, np.float32)
+        self._short = self._row[:, None]
         self._wide = [np.ones((tile, into + 1)) for _, into in shapes]  # the bias reads a one
         self._tall = [np.zeros((tile, out)) for out, _ in shapes]
         self._sums = [np.zeros((out, into + 1)) for out, into in shapes]
@@ -108,11 +109,11 @@ class Stack:
             return False
         with np.errstate(all="ignore"):
             self._set_factors(self._work(x, y))
-        np.copyto(self._short, self._column)
+        np.copyto(self._row, self._factor)
         for back, read, weight, bias in self._direct:
+            np.dot(self._row, back, out=bias)
             back *= self._short
             np.dot(back.T, read, out=weight)
-            np.add.reduce(back, 0, out=bias)
         return True
 
     def add_rows(self, x: Floats, y: Floats) -> None:
