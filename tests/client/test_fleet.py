@@ -107,6 +107,9 @@ def fleet(liar: Liar, consortium: Consortium, lille: SiteConfig) -> Iterator[Fle
     made = Fleet(f"127.0.0.1:{liar.port}", context, load_node_key(lille), max_message_bytes=1_000_000)
     made.connect()
     yield made
+    for thread in threading.enumerate():  # Flower leaves pulls that were given up to themselves, a connection each
+        if thread.name.startswith("ThreadPoolExecutor"):
+            thread.join(timeout=5)
     made.close()
 
 
