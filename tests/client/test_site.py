@@ -173,7 +173,7 @@ def test_a_model_that_diverged_is_refused_and_has_spent_its_round() -> None:
 def test_no_refusal_tells_whether_a_patient_is_there(seeded: bool) -> None:
     """A finite model under which one patient alone would overflow: with and without that patient a model leaves."""
     for there in (True, False):
-        one = site(study(), seeded=seeded, count=100, inputs=2)
+        one = site(study(model={"name": "mlp", "hidden": [4]}), seeded=seeded, count=100, inputs=2)
         one.train.x[:] = 0.1
         one.train.x[0] = 1.0 if there else 0.1
         start = {name: np.zeros_like(array) for name, array in start_of(one).items()}
