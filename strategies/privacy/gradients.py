@@ -106,6 +106,14 @@ class NoisySum(ABC):
     def _sums(self, x: Tensor, y: Tensor, patients: Tensor, count: int) -> NDArray[Any]:
         """The clipped sum, (parameters,), on the processor; the next call may overwrite it."""
 
+    def _sum_over_nobody(self, x: Tensor, y: Tensor) -> NDArray[Any]:
+        """Zeros, after the work of a usual batch on made-up rows: how long it took does not tell that it was empty."""
+        rows = max(1, min(round(self._plan.expected_patients), self._rows_at_once))
+        x, y = (like.new_zeros((rows, *like.shape[1:])) for like in (x, y))
+        sums = self._sums(x, y, positions(rows), rows)
+        sums.fill(0.0)
+        return sums
+
 
 class ClosedForm(NoisySum):
     """Linear stacks on the processor, without autograd: a row's gradient is an outer product at each layer."""
@@ -119,17 +127,17 @@ class ClosedForm(NoisySum):
         self._stack = Stack(model, plan.clip_norm, tile_rows(plan), self._rows_at_once)
 
     def _sums(self, x: Tensor, y: Tensor, patients: Tensor, count: int) -> NDArray[Any]:
-        one_row_each = patients is positions(count) or counts_up(patients, count)
+        if not len(x):
+            return self._sum_over_nobody(x, y)
+        one_row_each = counts_up(patients, count)
         if one_row_each and self._stack.write_few(x.numpy(), y.numpy()):
             assert self._host is not None
             return self._host
         self._stack.total.fill(0.0)
-        if one_row_each and count:
+        if one_row_each:
             self._stack.add_rows(x.numpy(), y.numpy())
-        elif len(x):
-            self._add_by_patient(x.numpy(), y.numpy(), patients.numpy(), count)
         else:
-            self._add_nobody(x)
+            self._add_by_patient(x.numpy(), y.numpy(), patients.numpy(), count)
         return self._stack.total
 
     def _add_by_patient(self, x: NDArray[np.float32], y: NDArray[np.float32], patients: Any, count: int) -> None:
@@ -142,12 +150,6 @@ class ClosedForm(NoisySum):
                 self._stack.add_rows(x[rows[:, 0]], y[rows[:, 0]])
             else:
                 self._stack.add_patients(x, y, rows)
-
-    def _add_nobody(self, x: Tensor) -> None:
-        """The work of a usual batch on made-up rows: how long it took does not tell that it was empty."""
-        rows = _usual_rows(self._plan, self._rows_at_once)
-        self._stack.add_rows(np.zeros((rows, x.shape[1]), np.float32), np.zeros(rows, np.float32))
-        self._stack.total.fill(0.0)
 
 
 class InPortions(NoisySum):
@@ -169,21 +171,13 @@ class InPortions(NoisySum):
         """Write the clipped sum of these patients into the model's `gradient`; who is not finite adds nothing."""
 
     def _sums(self, x: Tensor, y: Tensor, patients: Tensor, count: int) -> NDArray[Any]:
+        if not len(x):
+            return self._sum_over_nobody(x, y)
         with self._precision:
-            if not len(x):
-                self._sum_over_nobody(x, y)
-            elif x.shape[0] > self._rows_at_once:
+            if x.shape[0] > self._rows_at_once:
                 return self._sum_in_portions(x, y, patients, count)
-            else:
-                self._sum_into_gradient(x, y, Groups.of(patients, count, x.device))
+            self._sum_into_gradient(x, y, Groups.of(patients, count, x.device))
         return self._model.gradient.cpu().numpy() if self._host is None else self._host
-
-    def _sum_over_nobody(self, x: Tensor, y: Tensor) -> None:
-        """Zeros, after the work of a usual batch on made-up rows: how long it took does not tell that it was empty."""
-        rows = _usual_rows(self._plan, self._rows_at_once)
-        x, y = (like.new_zeros((rows, *like.shape[1:])) for like in (x, y))
-        self._sum_into_gradient(x, y, Groups.of(positions(rows), rows, x.device))
-        self._model.gradient.zero_()
 
     def _sum_in_portions(self, x: Tensor, y: Tensor, patients: Tensor, count: int) -> NDArray[Any]:
         gradient, total = self._model.gradient, torch.zeros_like(self._model.gradient, dtype=torch.float64)
@@ -203,10 +197,6 @@ class InPortions(NoisySum):
     def _plain_sum(self, x: Tensor, y: Tensor) -> Tensor:
         with torch.enable_grad():
             return self._model.mean_gradient(x, y) * len(x)
-
-
-def _usual_rows(plan: PrivacyPlan, most: int) -> int:
-    return max(1, min(round(plan.expected_patients), most))
 
 
 def on_grid(noised: NDArray[np.float64], deviation: float, divisor: float) -> NDArray[np.float64]:

@@ -130,8 +130,7 @@ class Stack:
 
     def add_patients(self, x: Floats, y: Floats, rows: NDArray[np.int64]) -> None:
         """The same of patients with equally many rows: rows (patients, rows of each), row numbers."""
-        size = sum(out * (into + 1) for out, into in self._shapes)
-        at_once = max(1, min(_BUILT // size, self._kept // rows.shape[1]))
+        at_once = max(1, min(_BUILT // len(self.total), self._kept // rows.shape[1]))
         with np.errstate(all="ignore"):
             for start in range(0, len(rows), at_once):
                 self._add_built(self._built(x, y, rows[start : start + at_once]))

@@ -16,7 +16,7 @@ from torch import Tensor
 from configs.schema import MODELS, Model, Task
 from simulations.benchmarks.models import Network, Transformer, cnn, resnet18
 from strategies.privacy.gradients import ClosedForm, NoisySum, private_engine
-from strategies.privacy.stacks import Stack
+from strategies.privacy.layers import Groups
 from strategies.tasks.gradients import FlatModel
 from strategies.tasks.tabular import TabularTask, tabular_task
 
@@ -89,14 +89,16 @@ def test_an_empty_batch_is_the_work_of_a_usual_one_and_nothing_of_it_is_left(
     engine = private_engine(flat, plan, lambda size, deviation: torch.ones(size, dtype=torch.float64), name)
     assert isinstance(engine, NoisySum)
     seen: list[int] = []
-    inside, name_of = (engine._stack, "add_rows") if isinstance(engine, ClosedForm) else (engine, "_sum_into_gradient")
-    work = getattr(inside, name_of)
+    work = engine._sums
 
-    def watched(x: Any, *rest: Any) -> None:
-        work(x, *rest)
-        assert (inside.total if isinstance(inside, Stack) else flat.gradient).any()
-        seen.append(len(x))
+    def watched(x: Tensor, y: Tensor, patients: Tensor, count: int) -> Any:
+        sums = work(x, y, patients, count)
+        if len(x):
+            assert Groups.of(patients, count).one_row_each
+            assert sums.any()
+            seen.append(len(x))
+        return sums
 
-    setattr(inside, name_of, watched)
+    engine._sums = watched  # type: ignore[method-assign]
     assert not engine.clipped_sum(x, y, torch.arange(0), patients_in_batch=0).any()
     assert seen == [worked_on or engine.rows_at_once]
