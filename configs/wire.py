@@ -2,6 +2,8 @@
 
 A message is plain here: text and integer fields, and named arrays as (shape, dtype). Both sides check what they send
 and what they receive against this table, so a field that is not listed can neither leave a hospital nor reach one.
+Optional fields came later than protocol 1: a side sends them to another that has said that it reads them, and a message
+without them is byte for byte what it was.
 
 >>> check("train reply", {}, {"bias": ((1,), "float32")}, {"bias": ((1,), "float32")})
 >>> check("train reply", {"patients": 46}, {}, {})
@@ -17,6 +19,10 @@ from typing import Literal
 from configs.errors import WireError
 
 PROTOCOL = 1
+PROTOCOL_MAX = 2  # what this release can talk: from 2 on the optional fields below; a side that says nothing talks 1
+PROTOCOL_HEADER = "archipel-protocol"  # how the coordinator's answers say what it can talk, and of which release it is
+RELEASE_HEADER = "archipel-release"
+ARITHMETIC = 1  # the version of the arithmetic that trains: two sides of one version make the same bits
 HELLO = "query.hello"  # Flower message types: a category and an action
 TRAIN = "train"
 EVALUATE = "evaluate"
@@ -31,19 +37,26 @@ SEAL_FIELDS = {"statement": 2000, "signature": 128}  # texts and their longest l
 PACKED = "frame"  # a small message travels whole inside its seal (configs/frame.py): Flower asks for each part apart
 MAX_PACKED_BYTES = 1_000_000
 
-WAITING_FOR_APPROVAL = 110  # the one refusal that time may change: the coordinator asks again
+WAITING_FOR_APPROVAL = 110  # a person at the hospital has to decide: the coordinator asks again
+UPGRADE = 118  # the hospital's release does not know what the study or the message asks for: the coordinator asks again
+WAITING = frozenset({WAITING_FOR_APPROVAL, UPGRADE})
+MISREAD = 104  # what a node of protocol 1 answers to a study that it does not know
 
 ArraySpec = tuple[tuple[int, ...], str]  # shape, dtype
 
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """A text (limit in characters) or an integer (limit is the largest value; the smallest is 0)."""
+    """A text (limit in characters) or an integer (limit is the largest value; the smallest is 0).
+
+    An `optional` one is sent only to a side that is known to read it (PROTOCOL_MAX), and may be absent always.
+    """
 
     name: str
     type: type[str] | type[int]
     limit: int
     purpose: str
+    optional: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,19 +69,35 @@ class Form:
 
 
 _STUDY = Field("study_sha256", str, 64, "which study this is about")
+_RECORD = Field("record", str, 4_000, "the hospital's own newest signed record, given back to it", optional=True)
+_ATTEMPT = Field("attempt", int, 1_000, "how often this release was lost before; absent is 0", optional=True)
+_ABOUT = (
+    Field("protocol_max", int, 1_000, "the newest version of this list that the hospital reads", optional=True),
+    Field("release", str, 40, "the hospital's release of Archipel", optional=True),
+    Field("arithmetic", int, 1_000, "the version of the arithmetic that trains there", optional=True),
+)
 FORMS: dict[str, Form] = {
     "hello": Form(
-        (Field("protocol", int, 1_000, "version of this list"), Field("study", str, 1_000_000, "the canonical study")),
+        (
+            Field("protocol", int, 1_000, "version of this list"),
+            Field("study", str, 1_000_000, "the canonical study"),
+            _RECORD,
+        ),
         arrays="",
         purpose="the coordinator proposes a study",
     ),
     "hello reply": Form(
-        (Field("protocol", int, 1_000, "version of this list"), Field("site", str, 63, "the hospital's name"), _STUDY),
+        (
+            Field("protocol", int, 1_000, "version of this list"),
+            Field("site", str, 63, "the hospital's name"),
+            _STUDY,
+            *_ABOUT,
+        ),
         arrays="",
         purpose="the hospital takes part",
     ),
     "train": Form(
-        (_STUDY, Field("round", int, 100_000, "number of the round, from 1")),
+        (_STUDY, Field("round", int, 100_000, "number of the round, from 1"), _ATTEMPT, _RECORD),
         arrays="model",
         purpose="the coordinator sends the shared model",
     ),
@@ -79,7 +108,9 @@ FORMS: dict[str, Form] = {
     ),
     "train reply": Form((), arrays="model", purpose="the hospital returns the model that it trained"),
     "evaluate": Form(
-        (_STUDY,), arrays="model", purpose="the coordinator sends the final model, and asks how good it is, once"
+        (_STUDY, _ATTEMPT, _RECORD),
+        arrays="model",
+        purpose="the coordinator sends the final model, and asks how good it is, once",
     ),
     "evaluate reply": Form(
         (),
@@ -87,7 +118,9 @@ FORMS: dict[str, Form] = {
         purpose="test patients by outcome and score, with noise; if the study asks and the hospital's policy allows",
     ),
     "statistics": Form(
-        (_STUDY,), arrays="", purpose="the coordinator asks what the patients of a study of statistics are like, once"
+        (_STUDY, _ATTEMPT, _RECORD),
+        arrays="",
+        purpose="the coordinator asks what the patients of a study of statistics are like, once",
     ),
     "statistics reply": Form(
         (), arrays="statistics", purpose="patients by each column's values or bins, with noise; nothing is trained"
@@ -111,6 +144,8 @@ def check(
     for name in sorted(set(fields) - set(listed)):
         _refuse(form, f"no field {name[:64]!r}", "one; only configs/wire.py's fields may cross")
     for name, field in listed.items():
+        if field.optional and name not in fields:
+            continue
         value = fields.get(name)
         if type(value) is not field.type:
             _refuse(form, f"{name} as {field.type.__name__}", "nothing" if value is None else type(value).__name__)
@@ -122,6 +157,12 @@ def check(
     for name, spec in expected_arrays.items():
         if arrays.get(name) != spec:
             _refuse(form, f"array {name!r} of {spec}", f"{arrays.get(name, 'nothing')}")
+
+
+def without_optional(form: str, fields: Mapping[str, str | int]) -> dict[str, str | int]:
+    """Return the fields of a message as a side of protocol 1 reads them."""
+    optional = {field.name for field in FORMS[form].fields if field.optional}
+    return {name: value for name, value in fields.items() if name not in optional}
 
 
 def _refuse(form: str, expected: str, found: str) -> None:

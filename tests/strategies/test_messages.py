@@ -1,5 +1,6 @@
 """Messages against their forms: what is not listed neither leaves nor arrives."""
 
+import json
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from configs import wire
 from configs.errors import WireError
 from strategies.arrays import to_record
-from strategies.messages import content, read
+from strategies.messages import content, read, to_frame
 
 SPECS = {"bias": ((1,), "float32")}
 MODEL = {"bias": np.ones(1, np.float32)}
@@ -26,9 +27,20 @@ FIELDS: dict[str, dict[str, Any]] = {
     "statistics": {"study_sha256": "a" * 64},
     "statistics reply": {},
 }
+LATER: dict[str, dict[str, Any]] = {  # what a side of protocol 2 may add
+    "hello": {"record": "signed"},
+    "hello reply": {"protocol_max": 2, "release": "0.1.0", "arithmetic": 2},
+    "train": {"attempt": 1, "record": "signed"},
+    "evaluate": {"attempt": 1, "record": "signed"},
+    "statistics": {"attempt": 1, "record": "signed"},
+}
+EVERY = {form: fields | LATER.get(form, {}) for form, fields in FIELDS.items()}
 forms = pytest.mark.parametrize("form", FIELDS)
 forms_with_fields = pytest.mark.parametrize(
     ("form", "field"), [(form, field) for form, fields in FIELDS.items() for field in fields]
+)
+every_field = pytest.mark.parametrize(
+    ("form", "field"), [(form, field) for form, fields in EVERY.items() for field in fields]
 )
 
 
@@ -41,8 +53,31 @@ def records(form: str, **changes: Any) -> RecordDict:
     return made
 
 
-def test_every_form_is_tested_here() -> None:
+def test_every_form_and_field_is_tested_here() -> None:
     assert set(FIELDS) == set(wire.FORMS)
+    for form, listed in wire.FORMS.items():
+        assert {field.name for field in listed.fields} == set(EVERY[form])
+        assert {field.name for field in listed.fields if field.optional} == set(LATER.get(form, {}))
+
+
+@forms
+def test_a_message_of_protocol_1_is_byte_for_byte_what_it_was(form: str) -> None:
+    arrays = MODEL if wire.FORMS[form].arrays else None
+    old = to_frame(form, content(form, FIELDS[form], arrays, SPECS), SPECS)
+    data = bytes(to_record(MODEL)["bias"].data) if arrays else b""
+    header = {"arrays": [["bias", len(data)]] if arrays else [], "fields": FIELDS[form], "form": form}
+    text = json.dumps(header, sort_keys=True, separators=(",", ":")).encode()
+    assert b"".join(old.encode()) == len(text).to_bytes(4, "big") + text + data
+
+
+@forms
+def test_what_was_added_later_is_read_and_may_be_left_out(form: str) -> None:
+    arrays = MODEL if wire.FORMS[form].arrays else None
+    assert dict(read(form, content(form, EVERY[form], arrays, SPECS), SPECS).fields) == EVERY[form]
+    assert wire.without_optional(form, EVERY[form]) == FIELDS[form]
+    for name in LATER.get(form, {}):
+        some = {field: value for field, value in EVERY[form].items() if field != name}
+        assert dict(read(form, content(form, some, arrays, SPECS), SPECS).fields) == some
 
 
 @forms
@@ -54,11 +89,7 @@ def test_an_honest_message_is_read_as_it_was_sent(form: str) -> None:
 
 
 @forms
-@given(
-    name=st.text(min_size=1, max_size=100).filter(
-        lambda n: n not in ("protocol", "study", "site", "study_sha256", "round", "code", "reason")
-    )
-)
+@given(name=st.text(min_size=1, max_size=100).filter(lambda n: not any(n in fields for fields in EVERY.values())))
 def test_a_field_that_is_not_listed_is_refused(form: str, name: str) -> None:
     with pytest.raises(WireError, match="expected no field"):
         read(form, records(form, **{name: 1}), SPECS)
@@ -70,16 +101,16 @@ def test_a_field_that_is_missing_is_refused(form: str, field: str) -> None:
         read(form, records(form, **{field: None}), SPECS)
 
 
-@forms_with_fields
+@every_field
 @pytest.mark.parametrize("value", [True, 1.0, b"1", [1], ["a"]], ids=["bool", "float", "bytes", "integers", "texts"])
 def test_a_field_of_another_type_is_refused(form: str, field: str, value: object) -> None:
     with pytest.raises(WireError, match=f"expected {field} as"):
         read(form, records(form, **{field: value}), SPECS)
 
 
-@forms_with_fields
+@every_field
 def test_text_for_a_number_and_a_number_for_text_are_refused(form: str, field: str) -> None:
-    swapped: object = 1 if isinstance(FIELDS[form][field], str) else "1"
+    swapped: object = 1 if isinstance(EVERY[form][field], str) else "1"
     with pytest.raises(WireError, match=f"expected {field} as"):
         read(form, records(form, **{field: swapped}), SPECS)
 
