@@ -34,7 +34,16 @@ from server.logs import write_lines
 from server.membership import Membership
 from server.pki import Pki
 from server.report import write_papers
-from server.run import Recorded, epsilons, facts, released_model, sha256, site_facts, statistics_facts, versions
+from server.run import (
+    Recorded,
+    epsilons_reported,
+    facts,
+    released_model,
+    sha256,
+    site_facts,
+    statistics_facts,
+    versions,
+)
 from strategies.arrays import Arrays
 from strategies.privacy.plan import PrivacyPlan, plan_for
 
@@ -132,7 +141,6 @@ def write_down(run: Path, study: Study, conducted: Conducted, seconds: float, en
     write_tensors(run / "model.safetensors", conducted.model)
     recorded = Recorded.of(run)
     reported = _reported(run)
-    done = conducted.rounds.done
     plans = {site: plan for site in study.sites if (plan := _plan(study, site))}
     sites = study.sites or sorted({site for round in recorded.rounds for site in round["contributed"]})
     result = facts(study, run, recorded, conducted.rounds, engine=engine, noise=NOISE, plans=plans) | {
@@ -142,7 +150,7 @@ def write_down(run: Path, study: Study, conducted: Conducted, seconds: float, en
         | {"federated": released_model(study, conducted.released, sites)},
         "released": conducted.released.to_dict() if conducted.released else None,
         "convergence": {},
-        "epsilon_by_round": {site: epsilons(plan, done) for site, plan in plans.items()},
+        "epsilon_by_round": epsilons_reported(run),
         "seconds": round(seconds, 3),
         "started": _started(run),
     }

@@ -38,12 +38,13 @@ class Recorded:
     """What a run's journal says, the time before an interruption included.
 
     `rounds` are the facts of each round, `hello` the bytes of each time that hospitals were gathered, `evaluated` the
-    bytes of what they said of the final model.
+    bytes of what they said of the final model, `reasons` the newest one of each hospital that was away.
     """
 
     rounds: Sequence[Mapping[str, Any]]
     hello: Sequence[Mapping[str, int]]
     evaluated: Mapping[str, int] = field(default_factory=dict)
+    reasons: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, run: Path) -> "Recorded":
@@ -58,7 +59,19 @@ class Recorded:
         evaluated: dict[str, int] = {}
         for record in records:
             evaluated |= record.facts["contributed"] if record.kind == "evaluated" else {}
-        return cls([rounds[number] for number in sorted(rounds)], hello, evaluated)
+        reasons: dict[str, str] = {}
+        for record in records:
+            reasons |= _reasons(record)
+        return cls([rounds[number] for number in sorted(rounds)], hello, evaluated, reasons)
+
+    def rounds_of(self, site: str, done: int) -> list[int]:
+        """Rounds that count, up to number `done`, to which a hospital contributed."""
+        return [round["round"] for round in self.rounds if round["round"] <= done and site in round["contributed"]]
+
+    def absences(self, sites: Sequence[str], done: int) -> dict[str, str]:
+        """Hospitals of the study that contributed to no round that counts, and the newest reason that is on record."""
+        absent = {site: "it had not answered when the study began" for site in sites if not self.rounds_of(site, done)}
+        return {site: self.reasons.get(site) or unknown for site, unknown in absent.items()}
 
     def bytes_of(self, site: str) -> int:
         """Bytes of models that a hospital sent."""
@@ -74,6 +87,13 @@ class Recorded:
             + sum(site in hello for hello in self.hello)
             + (site in self.evaluated),
         }
+
+
+def _reasons(record: journals.Record) -> dict[str, str]:
+    """What a record says of hospitals that did not take part: hospital -> reason."""
+    if record.kind == "refused" and record.facts.get("site"):
+        return {record.facts["site"]: str(record.facts.get("reason") or record.facts.get("why") or "")}
+    return dict(record.facts.get("missing") or {}) if record.kind in ("gathered", "round") else {}
 
 
 def facts(
@@ -151,6 +171,7 @@ def _facts_of_any(
         "privacy": _privacy(study, noise, plans),
         "features": document["features"],
         "rounds": [dict(facts) for facts in recorded.rounds],
+        "absent": recorded.absences(study.sites, rounds.done),
         "left": _left(study, recorded),
     }
 
@@ -185,11 +206,38 @@ def released_model(study: Study, released: Released | None, sites: Sequence[str]
     }
 
 
-def epsilons(plan: PrivacyPlan, done: int) -> list[dict[str, float]]:
-    """Epsilon after some of the rounds, the last among them."""
-    every = max(1, -(-done // EPSILON_POINTS))
-    numbers = sorted({*range(every, done + 1, every), done} - {0})
-    return [{"round": number, "epsilon": plan.epsilon(rounds=number)} for number in numbers]
+def epsilons(plan: PrivacyPlan, rounds: Sequence[int]) -> list[dict[str, float]]:
+    """Epsilon after some of the rounds to which a hospital contributed, the last among them."""
+    return [
+        {"round": rounds[count - 1], "epsilon": plan.epsilon(rounds=count)}
+        for count in _some(range(1, len(rounds) + 1))
+    ]
+
+
+def epsilons_reported(run: Path) -> dict[str, list[dict[str, float]]]:
+    """Epsilon of each hospital after some of the rounds, the last among them, as it had last signed it by then.
+
+    Raises:
+        JournalError: the journal was changed.
+    """
+    newest: dict[str, float] = {}
+    curves: dict[str, dict[int, float]] = {}
+    for record in journals.read(run / "journal.jsonl"):
+        if record.kind == "received" and record.facts.get("epsilon"):
+            newest[record.facts["site"]] = float(record.facts["epsilon"])
+        elif record.kind == "round":
+            for site, epsilon in newest.items():
+                curves.setdefault(site, {})[record.facts["round"]] = epsilon
+    return {
+        site: [{"round": number, "epsilon": curve[number]} for number in _some(sorted(curve))]
+        for site, curve in sorted(curves.items())
+    }
+
+
+def _some(numbers: Sequence[int]) -> list[int]:
+    """At most EPSILON_POINTS of them at even distances, the last among them."""
+    every = max(1, -(-len(numbers) // EPSILON_POINTS))
+    return [number for place, number in enumerate(numbers, 1) if place % every == 0 or place == len(numbers)]
 
 
 def versions() -> dict[str, str]:

@@ -331,7 +331,9 @@ def _metrics(
         "models": scores,
         "released": conducted.released.to_dict() if conducted.released else None,
         "convergence": curves,
-        "epsilon_by_round": {site: epsilons(plan, conducted.rounds.done) for site, plan in plans.items()},
+        "epsilon_by_round": {
+            site: epsilons(plan, recorded.rounds_of(site, conducted.rounds.done)) for site, plan in plans.items()
+        },
     }
 
 

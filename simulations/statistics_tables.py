@@ -39,6 +39,11 @@ def print_plan(plan: StatisticsPlan, *, as_json: bool = False) -> None:
         console.print(line, highlight=False, soft_wrap=True)
 
 
+def absent_of(metrics: Mapping[str, Any]) -> dict[str, str]:
+    """Hospitals of the study that contributed nothing to the result, and why."""
+    return dict(metrics.get("absent") or (metrics.get("statistics") or {}).get("missing") or {})
+
+
 def print_statistics(metrics: Mapping[str, Any]) -> None:
     """Patients, outcome and unknown values of each hospital and of all, with intervals; the rest is in the report."""
     console, found = _console(), metrics["statistics"]
@@ -65,7 +70,7 @@ def print_statistics(metrics: Mapping[str, Any]) -> None:
     console.print("95 % each: of twenty intervals one misses.", style="dim", highlight=False)
     if any(column["shares"][-1] is None for figures in rows.values() for column in figures["columns"].values()):
         console.print(f"{HIDDEN}: the noise does not say for sure that there are two patients.", style="dim")
-    for site, why in found["missing"].items():
+    for site, why in absent_of(metrics).items():
         console.print(f"{site} released nothing: {why}", highlight=False)
     console.print(f"\n{metrics['outcome']}, {metrics['seconds']:.1f} s")
 

@@ -14,7 +14,7 @@ from rich.table import Table
 from configs.errors import RunError
 from configs.schema import PER_PATIENT
 from simulations.planning import StudyPlan
-from simulations.statistics_tables import print_statistics
+from simulations.statistics_tables import absent_of, print_statistics
 
 if TYPE_CHECKING:
     from simulations.search import Settings
@@ -61,11 +61,26 @@ def print_table(metrics: dict[str, Any]) -> None:
     console.print(_run_table(metrics, wide=console.width >= WIDE))
     for line in _footnotes(metrics):
         console.print(line, style="dim", highlight=False)
+    for site, why in absent_of(metrics).items():
+        console.print(f"{site} is no part of the shared model: {why}", highlight=False, soft_wrap=True)
     sent = _size(sum(site["bytes_sent"] for site in metrics["sites"]))
     done = f"{metrics['outcome']} after {metrics['rounds_completed']} rounds, {metrics['seconds']:.1f} s, {sent} sent"
-    console.print(f"\n{done} by all hospitals")
+    console.print(f"\n{done} by {_senders(metrics)}")
     if metrics["why"]:
         console.print(metrics["why"])
+
+
+def _senders(metrics: dict[str, Any]) -> str:
+    """Who sent anything: all hospitals, or how many of them."""
+    senders, of = sum(bool(site["bytes_sent"]) for site in metrics["sites"]), len(metrics["sites"])
+    return "all hospitals" if senders == of else f"{senders} of {of} hospitals"
+
+
+def _contributors(metrics: dict[str, Any]) -> str:
+    """How many hospitals the shared model is made of, and of how many where some are missing."""
+    of = len(metrics["sites"])
+    absent = sum(site["site"] in absent_of(metrics) for site in metrics["sites"])
+    return f"{of - absent} of {of}" if absent else str(of)
 
 
 def _run_table(metrics: dict[str, Any], wide: bool) -> Table:
@@ -283,7 +298,12 @@ def _whole(metrics: dict[str, Any], key: str) -> str:
     model = metrics["models"].get(key)
     if model is None or not _is_own(metrics, key):
         return "-"
-    return _estimate(model["metrics"][metrics["primary_metric"]])
+    return _estimate(model["metrics"].get(_figure(metrics)))
+
+
+def _figure(metrics: dict[str, Any]) -> str:
+    """The metric that is compared: the study's first, or what hospitals released if the study names none."""
+    return metrics["primary_metric"] or "auroc"
 
 
 def _spent(metrics: dict[str, Any]) -> str:
@@ -295,10 +315,11 @@ COMPARED: dict[str, Callable[[dict[str, Any]], str]] = {
     "study": lambda m: str(m["study"]),
     "study digest": lambda m: str(m["study_sha256"])[:12],
     "strategy": lambda m: f"{m['strategy']}, {m['rounds_completed']} rounds",
+    "hospitals": _contributors,
     "seed": lambda m: str(m["seed"]),
     "engine": lambda m: str(m["engine"]),
     "outcome": lambda m: str(m["outcome"]),
-    "figure": lambda m: str(m["primary_metric"]).upper(),
+    "figure": lambda m: _figure(m).upper(),
     **{title: partial(_whole, key=key) for key, title in COLUMNS},
     "epsilon, at most": _spent,
     "sent by all": lambda m: _size(sum(site["bytes_sent"] for site in m["sites"])),

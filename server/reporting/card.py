@@ -22,7 +22,6 @@ from server.reporting.words import (
     epsilon,
     guarantee,
     guarantee_in_plain_words,
-    hospitals,
     interval,
     main_interval,
     metric,
@@ -65,6 +64,8 @@ def _summary(run: Run) -> Iterable[str]:
     yield f"**{md(readings.verdict(run))}**"
     if not run.complete:
         yield f"Outcome: {md(run.outcome)}. {md(capital(run.why))}".strip()
+    if run.rounds_completed:
+        yield md(" ".join(readings.away(run)))
 
 
 def _predicts(run: Run) -> Iterable[str]:
@@ -91,9 +92,10 @@ def _use(run: Run) -> Iterable[str]:
 
 def _data(run: Run) -> Iterable[str]:
     rows = [
-        [md(site.name), count(site.patients_train), count(site.patients_test), _clipped(site)] for site in run.sites
+        [md(site.name), count(site.patients_train), count(site.patients_test), _clipped(site)]
+        for site in run.contributors
     ]
-    yield f"Patients of {hospitals(len(run.sites))}. Values outside a public range were moved to its edge."
+    yield f"Patients of {readings.contributors(run)}. Values outside a public range were moved to its edge."
     yield grid(["Hospital", "Training patients", "Test patients", "Values moved"], rows)
     if run.features:
         yield "Columns, with public ranges and values: agreed beforehand, never measured on patients."
@@ -141,7 +143,7 @@ def _privacy(run: Run) -> Iterable[str]:
             epsilon(site.epsilon),
             small(site.delta),
         ]
-        for site in run.sites
+        for site in run.took_part
     ]
     yield grid(
         ["Hospital", "Training patients", "Noise multiplier", "Sampling rate", "Steps", "Epsilon spent", "Delta"], rows
@@ -190,8 +192,10 @@ def _measures(run: Run, keys: Sequence[str]) -> list[list[str]]:
 
 
 def _limits(run: Run) -> Iterable[str]:
+    trained, others = "the hospitals that trained it", "the hospitals of the study, also of those that did not train it"
+    where = others if run.away else trained
     judged = [
-        "Judged on test patients of the hospitals that trained it, and nowhere else.",
+        f"Judged on test patients of {where}, and nowhere else.",
         "Intervals say how figures vary with the choice of test patients, not with the choice of hospitals.",
     ]
     limits = [

@@ -20,7 +20,8 @@ STATES = {"all": "contributed", "some": "in part of these rounds", "none": "miss
 
 def spending(run: Run) -> Html | None:
     """Epsilon spent after each round, a line for each hospital, under the budget."""
-    curves = {site: points for site, points in run.epsilon_by_round.items() if points}
+    here = {site.name for site in run.took_part}
+    curves = {site: points for site, points in run.epsilon_by_round.items() if points and site in here}
     return svg.both(lambda width: _spending(run, curves, width)) if run.private and curves else None
 
 
@@ -85,7 +86,7 @@ def _alike(curves: dict[str, Points], near: float) -> list[list[str]]:
 
 def bytes_sent(run: Run) -> Html | None:
     """A bar for each hospital's bytes, with its messages."""
-    sites = [site for site in run.sites if site.bytes_sent is not None]
+    sites = [site for site in run.sites if site.bytes_sent]
     return svg.both(lambda width: _bytes(sites, width)) if sites else None
 
 

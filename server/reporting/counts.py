@@ -6,7 +6,7 @@ Every figure is from counts with noise; whiskers are 95 % intervals, which the n
 ['patients', 'spread', 'unknown', 'privacy', 'left', 'check']
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 
 from server.reporting import readings, sections, svg
@@ -148,7 +148,7 @@ def _patients(run: Run) -> Iterable[Html | None]:
     announced = {site.name: site.patients_announced for site in run.sites}
     rows = []
     for name, figures in _rows(run).items():
-        cells = [name, count(run.total("patients_announced") if name == ALL else announced.get(name))]
+        cells = [name, count(_announced(announced, found) if name == ALL else announced.get(name))]
         cells.append(_count(figures.patients))
         rows.append([*cells, *([_cell(figures.outcome)] if found.outcome else [])])
     outcome = [_outcome_name(run, found)] if found.outcome else []
@@ -161,9 +161,15 @@ def _patients(run: Run) -> Iterable[Html | None]:
     ]
 
 
+def _announced(announced: Mapping[str, int | None], found: Statistics) -> int | None:
+    """Announced patients of the hospitals that released their counts; None where one of them announced none."""
+    known = [size for site in found.sites if (size := announced.get(site)) is not None]
+    return sum(known) if len(known) == len(found.sites) else None
+
+
 def _missing(run: Run) -> Html | None:
     """Hospitals of the study that released nothing, and why."""
-    reasons = [[site, why or "not recorded"] for r in run.rounds for site, why in sorted(r.missing.items())]
+    reasons = [[site, why or "not recorded"] for site, why in sorted(run.away.items())]
     return table(["Hospital", "Reason"], reasons, "Who released nothing, and why") if reasons else None
 
 
@@ -380,7 +386,7 @@ def _privacy(run: Run) -> Iterable[Html | None]:
     plain = el("small", guarantee_in_plain_words(run.privacy))
     headings = ["Hospital", "Noise multiplier", "Noise in each count", "Epsilon spent", "Delta"]
     noise = f"{run.statistics.noise:,.1f}" if run.statistics else NONE
-    rows = [[s.name, short(s.noise_multiplier), noise, epsilon(s.epsilon), small(s.delta)] for s in run.sites]
+    rows = [[s.name, short(s.noise_multiplier), noise, epsilon(s.epsilon), small(s.delta)] for s in run.took_part]
     return [
         el("blockquote", asked, guarantee(run.privacy), ".", plain),
         table(headings, rows, "The release of each hospital", 4),

@@ -21,12 +21,12 @@ from server.reporting.words import (
     duration,
     epsilon,
     figure,
-    hospitals,
     main_unit,
     metric,
     one_in,
     plural,
     size,
+    some,
 )
 
 MEASURED = ("quality", "learning", "calibration")  # sections of figures that need patients
@@ -99,6 +99,8 @@ def _alerts(run: Run) -> list[Html]:
         )
     if readings.overspent(run):
         lines.append((readings.privacy(run), "alert"))
+    if run.rounds_completed:
+        lines += [(line, "alert calm") for line in readings.away(run)]
     if run.seeded:
         lines.append(
             (
@@ -134,9 +136,15 @@ def _quality(run: Run) -> tuple[str, str, str]:
 def _patients(run: Run) -> tuple[str, str, str]:
     train, test = run.total("patients_train"), run.total("patients_test")
     if train is None and test is None:
-        return "Hospitals", f"{len(run.sites):,}" if run.sites else NONE, "" if run.sites else "not recorded"
-    note = f"at {hospitals(len(run.sites))}; {train or 0:,} to learn from, {test or 0:,} to test"
-    return "Patients", f"{(train or 0) + (test or 0):,}", note
+        of = f"of {len(run.sites):,} in the study" if run.away else ""
+        return "Hospitals", f"{len(run.contributors):,}" if run.sites else NONE, of if run.sites else "not recorded"
+    train = sum(site.patients_train or 0 for site in run.contributors)
+    note = f"{train:,} to learn from, at {readings.contributors(run)}; {test or 0:,} to test, at {_testing(run)}"
+    return "Patients", f"{train + (test or 0):,}", note
+
+
+def _testing(run: Run) -> str:
+    return some(sum(bool(site.patients_test) for site in run.sites), len(run.sites))
 
 
 def _privacy(run: Run) -> tuple[str, str, str]:

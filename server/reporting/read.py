@@ -213,6 +213,37 @@ class Run:
     rounds: tuple[Round, ...]
     left: tuple[Left, ...]
     statistics: Statistics | None = None
+    absent: Mapping[str, str] = field(default_factory=dict)  # hospital of the study that contributed nothing -> why
+
+    @property
+    def contributors(self) -> tuple[Site, ...]:
+        """Hospitals whose updates or counts are part of the result; all of them where the run recorded no rounds."""
+        if self.statistics is not None:
+            names = set(self.statistics.sites)
+        elif self.rounds:
+            names = {name for r in self.rounds if r.number <= self.rounds_completed for name in r.contributed}
+        else:
+            return self.sites
+        return tuple(site for site in self.sites if site.name in names)
+
+    @property
+    def took_part(self) -> tuple[Site, ...]:
+        """Contributors, and hospitals that spent privacy although nothing of theirs counts."""
+        contributors = {site.name for site in self.contributors}
+        return tuple(site for site in self.sites if site.name in contributors or site.epsilon)
+
+    @property
+    def away(self) -> dict[str, str]:
+        """Hospitals of the study that are no contributors, and why as far as the coordinator wrote it down."""
+        contributors = {site.name for site in self.contributors}
+        return {site.name: self.reason(site.name) for site in self.sites if site.name not in contributors}
+
+    def reason(self, site: str) -> str:
+        """Why a hospital contributed nothing; the newest of what was written down, empty where nothing was."""
+        if any(site in r.contributed for r in self.rounds):
+            return "it contributed only to a round that did not count"
+        reasons = [r.missing[site] for r in self.rounds if r.missing.get(site)]
+        return self.absent.get(site) or (reasons[-1] if reasons else "")
 
     @property
     def trains(self) -> bool:
@@ -397,6 +428,7 @@ def read(top: Node) -> Run:
         rounds=rounds,
         left=tuple(_left(node) for node in top["left"].list()),
         statistics=_statistics(top["statistics"]),
+        absent=dict(_reasons(top["absent"])),
     )
 
 

@@ -12,7 +12,10 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from server.reporting.read import Bin, Model, Points, Run
 from server.reporting.words import (
+    capital,
+    enumerated,
     epsilon,
+    every,
     figure,
     hospitals,
     listed,
@@ -24,6 +27,7 @@ from server.reporting.words import (
     share,
     signed,
     size,
+    some,
 )
 
 ABOUT_EQUAL = 0.015  # of a rate, so a hundredth when rounded; of an error, its share
@@ -45,23 +49,41 @@ def verdict(run: Run) -> str:
 def _result(run: Run) -> str:
     together = run.model(run.shared)
     if run.unmeasured:
-        return (
-            f"Together, {hospitals(len(run.sites))} trained one model. How good it is was not measured: no metric left."
-        )
+        return f"{_trained(run)}. How good it is was not measured: no metric left."
     if run.untested:
-        return (
-            f"Together, {hospitals(len(run.sites))} trained one model; how good it is was not measured: the study "
-            "keeps no test patients."
-        )
+        return f"{_trained(run)}; how good it is was not measured: the study keeps no test patients."
     if together is None or together.main is None:
-        return (
-            f"Together, {hospitals(len(run.sites))} trained one model; its quality is undefined on "
-            f"{'so few test patients for so much noise' if run.noisy else 'these test patients'}."
-        )
+        where = "so few test patients for so much noise" if run.noisy else "these test patients"
+        return f"{_trained(run)}; its quality is undefined on {where}."
     label = metric(run.metric).label
     label = label if label.isupper() else f"a {label.lower()} of"
-    who = "One hospital reaches" if len(run.sites) == 1 else f"Together, {hospitals(len(run.sites))} reach"
+    one = len(run.contributors) == 1
+    who = f"{capital(contributors(run))} reaches" if one else f"Together, {contributors(run)} reach"
     return "; ".join([f"{who} {label} {main_interval(run, together.main)}", *_comparisons(run)]) + "."
+
+
+def contributors(run: Run) -> str:
+    """How many hospitals are part of the result, and of how many where some are not."""
+    return some(len(run.contributors), len(run.sites))
+
+
+def _trained(run: Run) -> str:
+    if len(run.contributors) == 1:
+        return f"{capital(contributors(run))} trained a model"
+    return f"Together, {contributors(run)} trained one model"
+
+
+def away(run: Run) -> list[str]:
+    """Say of each hospital that is no part of the result why, of many hospitals with one reason in one sentence."""
+    by_reason: dict[str, list[str]] = {}
+    for site, why in run.away.items():
+        by_reason.setdefault(why or "why was not recorded", []).append(site)
+    what = "released nothing" if not run.trains else "is no part of the result"
+    several = "released nothing" if not run.trains else "are no part of the result"
+    return [
+        f"{enumerated(sites)} {what if len(sites) == 1 else several}: {why.rstrip('.')}."
+        for why, sites in by_reason.items()
+    ]
 
 
 def _comparisons(run: Run) -> Iterator[str]:
@@ -197,7 +219,8 @@ def privacy(run: Run) -> str:
     if over:
         return f"More privacy was spent than the study allows, by {listed(over)}: the stated guarantee does not hold."
     rounds = plural(run.rounds_completed, "round") if run.trains else "their one release"
-    who = "the hospital has spent" if len(spent) == 1 else "each hospital has spent at most"
+    one = "the hospital has spent" if len(run.sites) == 1 else "one hospital has spent"
+    who = one if len(spent) == 1 else "each hospital has spent at most"
     allowed = epsilon(run.privacy.epsilon)
     return f"After {rounds}, {who} epsilon {epsilon(max(spent))} per patient, of the {allowed} that the study allows."
 
@@ -218,8 +241,14 @@ def left(run: Run) -> str:
     count = f" in {plural(messages, 'message')}" if messages is not None else ""
     kinds = [kind.what for kind in run.left]
     those = f", of {number_word(len(kinds))} kind{'' if len(kinds) == 1 else 's'}" if kinds else ""
-    who = "The hospital" if len(run.sites) == 1 else f"All {hospitals(len(run.sites))} together"
-    return f"{who} sent {size(sent)}{count}{those}."
+    return f"{_senders(run)} sent {size(sent)}{count}{those}."
+
+
+def _senders(run: Run) -> str:
+    senders, of = sum(bool(site.bytes_sent) for site in run.sites), len(run.sites)
+    if senders < of:
+        return capital(some(senders, of)) + (" together" if senders > 1 else "")
+    return every(of) + (" together" if of > 1 else "")
 
 
 def rounds(run: Run) -> str:
@@ -230,12 +259,23 @@ def rounds(run: Run) -> str:
     absent = {name: sum(name not in r.contributed for r in run.rounds) for name in names}
     missed = [name for name, count in absent.items() if count]
     if not missed:
-        who = "The hospital" if len(names) == 1 else f"All {hospitals(len(names))}"
         which = "the one round" if len(run.rounds) == 1 else f"all {len(run.rounds):,} rounds"
-        return f"{who} contributed to {which}."
+        return f"{every(len(names))} contributed to {which}."
     present = len(names) - len(missed)
     rest = f"{hospitals(present)} contributed to all" if present else "none contributed to all"
-    return f"Of {plural(len(run.rounds), 'round')}, {_missed(missed, absent)}; {rest}."
+    return f"Of {plural(len(run.rounds), 'round')}, {_missed(missed, absent)}; {rest}.{_fewest(run)}"
+
+
+def _fewest(run: Run) -> str:
+    """Which round had the fewest hospitals, where rounds differ."""
+    names = {site.name for site in run.sites}
+    sizes = {r.number: len(r.contributed & names) for r in run.rounds}
+    fewest = min(sizes.values())
+    if fewest == max(sizes.values()):
+        return ""
+    first, *more = [number for number, size in sizes.items() if size == fewest]
+    others = f" and {plural(len(more), 'other')}" if more else ""
+    return f" The fewest, {some(fewest, len(names))}, contributed to round {first:,}{others}."
 
 
 def _missed(names: Sequence[str], absent: Mapping[str, int]) -> str:

@@ -38,7 +38,7 @@ def sea(run: Run) -> Html:
         svg.rect(0, 0, WIDTH, HEIGHT, "water", rx=10),
         *(svg.line(x, 0, x, HEIGHT, "graticule") for x in range(50, WIDTH, 100)),
         *(svg.line(0, y, WIDTH, y, "graticule") for y in range(65, HEIGHT, 100)),
-        *(_route(place) for place in places),
+        *(_route(place) for site, place in zip(run.sites, places, strict=True) if site in run.contributors),
         *(_island(site, place, radius, named) for site, place, radius in islands),
         *(_name(site, place, radius) for site, place, radius in islands if named),
         el("circle", cx=MIDDLE[0], cy=MIDDLE[1], r=11, class_="port"),

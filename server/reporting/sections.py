@@ -258,8 +258,8 @@ def _privacy(run: Run) -> Iterable[Html | None]:
 def _plan(run: Run) -> Html:
     """What each hospital does in training; without privacy, only what remains of it."""
     if not run.private:
-        rows = [[s.name, count(s.patients_train), count(s.steps)] for s in run.sites]
-        return table(["Hospital", "Training patients", "Steps"], rows, "What each hospital did", 2)
+        rows = [[s.name, count(s.patients_train), count(s.steps)] for s in run.took_part]
+        return table(["Hospital", "Training patients", "Steps"], rows, "The plan at each hospital", 2)
     headings = ["Hospital", "Training patients", "Noise multiplier", "Sampling rate", "Steps", "Epsilon spent", "Delta"]
     rows = [
         [
@@ -271,7 +271,7 @@ def _plan(run: Run) -> Html:
             epsilon(site.epsilon),
             small(site.delta),
         ]
-        for site in run.sites
+        for site in run.took_part
     ]
     return table(headings, rows, "The plan at each hospital", 6)
 
@@ -347,13 +347,33 @@ def _rounds(run: Run) -> Iterable[Html | None]:
 
 def _reasons(run: Run) -> Html | None:
     """Why hospitals were missing, as the coordinator wrote it down."""
-    rows = [
-        [f"{r.number:,}", site, why or "not recorded"] for r in run.rounds for site, why in sorted(r.missing.items())
-    ]
+    missed: dict[tuple[str, str], list[int]] = {}
+    for r in run.rounds:
+        for site in sorted({s.name for s in run.sites} - r.contributed):
+            why = r.missing.get(site) or run.absent.get(site) or "not recorded"
+            missed.setdefault((site, why), []).append(r.number)
+    rows = [[site, spans(numbers), why] for (site, why), numbers in missed.items()]
     if not rows:
         return None
     more = f"; the first {MOST_REASONS} of {len(rows):,}" if len(rows) > MOST_REASONS else ""
-    return table(["Round", "Hospital", "Reason"], rows[:MOST_REASONS], f"Who was missing, and why{more}")
+    return table(["Hospital", "Rounds", "Reason"], rows[:MOST_REASONS], f"Who was missing, and why{more}")
+
+
+def spans(numbers: Sequence[int], most: int = 6) -> str:
+    """Rounds in a table: stretches of them, and how many more there are.
+
+    >>> spans([1, 2, 3, 7, 9, 10]), spans([1, 3, 5, 7], most=2)
+    ('1 to 3, 7, 9 to 10', '1, 3 and 2 more')
+    """
+    stretches: list[list[int]] = []
+    for number in numbers:
+        if stretches and number == stretches[-1][-1] + 1:
+            stretches[-1].append(number)
+        else:
+            stretches.append([number])
+    shown = [f"{s[0]:,}" if len(s) == 1 else f"{s[0]:,} to {s[-1]:,}" for s in stretches[:most]]
+    more = sum(len(stretch) for stretch in stretches[most:])
+    return ", ".join(shown) + (f" and {more:,} more" if more else "")
 
 
 # How can this be checked?
@@ -386,7 +406,7 @@ def _check(run: Run) -> Iterable[Html | None]:
 
 def _model_facts(run: Run) -> str:
     parts = [run.model_name, plural(run.parameters, "parameter") if run.parameters is not None else ""]
-    parts += [f"combined by {run.strategy}" if run.strategy else "", f"from {hospitals(len(run.sites))}"]
+    parts += [f"combined by {run.strategy}" if run.strategy else "", f"from {readings.contributors(run)}"]
     return ", ".join(part for part in parts if part)
 
 

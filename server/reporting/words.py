@@ -146,6 +146,24 @@ def hospitals(count: int) -> str:
     return f"{number_word(count)} hospital{'' if count == 1 else 's'}"
 
 
+def some(count: int, of: int) -> str:
+    """Some hospitals of a study, or simply their number where it is all of them.
+
+    >>> some(2, 3), some(3, 3), some(1, 2), some(1, 1)
+    ('two of three hospitals', 'three hospitals', 'one of two hospitals', 'one hospital')
+    """
+    return hospitals(count) if count == of else f"{number_word(count)} of {hospitals(of)}"
+
+
+def every(count: int) -> str:
+    """All hospitals of a study, at the beginning of a sentence.
+
+    >>> every(1), every(2), every(5)
+    ('The hospital', 'Both hospitals', 'All five hospitals')
+    """
+    return {1: "The hospital", 2: "Both hospitals"}.get(count, f"All {hospitals(count)}")
+
+
 def listed(names: Sequence[str], of: int = 0, most: int = 3) -> str:
     """Names in a sentence; their number where they are many, and that they are all if they are.
 
@@ -155,6 +173,16 @@ def listed(names: Sequence[str], of: int = 0, most: int = 3) -> str:
     if len(names) > most:
         return f"{'all ' if len(names) == of else ''}{hospitals(len(names))}"
     return " and ".join(part for part in (", ".join(names[:-1]), *names[-1:]) if part)
+
+
+def enumerated(names: Sequence[str], most: int = 10) -> str:
+    """Names in a sentence, and how many more there are.
+
+    >>> enumerated(["a", "b"]), enumerated(["a", "b", "c", "d"], most=2)
+    ('a and b', 'a, b and 2 more')
+    """
+    shown = [*names[:most], *([f"{len(names) - most:,} more"] if len(names) > most else [])]
+    return " and ".join(part for part in (", ".join(shown[:-1]), *shown[-1:]) if part)
 
 
 def size(count: float) -> str:
