@@ -34,6 +34,7 @@ from client.findings import (
 )
 from client.fleet import Reach, reach, trust
 from client.forwarder import probe
+from client.releases import RELEASE, awaited
 from client.worker import SEEDED_FOR_TESTS
 from configs.deployment import SiteConfig, load_site
 from configs.errors import ArchipelError
@@ -48,6 +49,7 @@ NVIDIA = Path("/proc/driver/nvidia/version")
 TRY = """
 import sys
 from client.forwarder import leave_network_but
+from client.releases import RELEASE, awaited
 from configs.errors import RunError
 try:
     sys.exit(0 if leave_network_but(sys.argv[1:]) else 3)
@@ -78,6 +80,7 @@ def examine(folder: Path) -> list[Finding]:
         welcome = load_welcome(config)
     except (ArchipelError, OSError) as error:
         return [*findings, Finding("welcome", WRONG, str(error), IT, "archipel-site enrol; archipel-site join WELCOME")]
+    findings += _safely("study", lambda: _awaited(config))
     findings += _safely("certificate", lambda: _certificate(config))
     findings += _safely("connection", lambda: _connection(config, welcome))
     return findings
@@ -234,6 +237,13 @@ def _records(config: SiteConfig) -> Iterator[Finding]:
 
 
 # With the consortium
+
+
+def _awaited(config: SiteConfig) -> Iterator[Finding]:
+    if (waiting := awaited(config.folder)) is not None:
+        study, release = waiting
+        text = f"study {study[:12]} waits: it is in a form that archipel {RELEASE} does not know"
+        yield Finding("study", WARNING, text, IT, f"install archipel {release or 'as the consortium has it'}")
 
 
 def _release(welcome: Welcome, running: tuple[str, str] | None) -> Iterator[Finding]:

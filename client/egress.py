@@ -19,6 +19,7 @@ from configs.errors import (
     DataError,
     PolicyError,
     PrivacyError,
+    ReleaseError,
     RunError,
     SealError,
     SourceError,
@@ -34,7 +35,12 @@ REFUSALS: tuple[tuple[type[Exception], int, str], ...] = (  # the first that fit
     (SourceError, 107, "the hospital's data cannot be read at present; its own log says why"),
     (DataError, 103, "the hospital's data do not fit the study"),
     (SealError, 106, "the hospital refused a message whose signature does not hold, or that is not for it"),
-    (WireError, 104, "the hospital refused a message that does not follow the protocol"),
+    (
+        ReleaseError,
+        wire.UPGRADE,
+        "the hospital's release of Archipel does not know this study; its node must be upgraded",
+    ),
+    (WireError, wire.MISREAD, "the hospital refused a message that does not follow the protocol"),
     (RunError, 105, "the hospital could not train; its own log says why"),
     (Exception, 199, "the hospital had an unexpected error; its own log says why"),
 )

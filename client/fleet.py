@@ -60,6 +60,7 @@ from flwr.supernode.fleet_http_client import FleetHttpClient
 from configs.deployment import split_address
 from configs.errors import ArchipelError, RunError, WireError
 from configs.memory import Tidy
+from configs.wire import PROTOCOL_HEADER, RELEASE_HEADER
 from strategies.objects import Parts
 
 log = logging.getLogger("archipel.fleet")
@@ -80,6 +81,7 @@ _PROXY = re.compile(
     r"(?:(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://)?(?:(?P<account>[^/?#\s]*)@)?"
     r"(?P<host>[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::(?P<port>[0-9]{1,5}))?/?"
 )
+_PROTOCOL, _RELEASE_TOLD = re.compile(r"[1-9][0-9]{0,2}"), re.compile(r"[0-9A-Za-z.+-]{1,40}")
 NOT_ADMITTED = "this key is not admitted, or no longer"  # what the gateway says to whoever was revoked
 RUN_ENDED = 2007  # Flower's code
 ACTIVATION_FAILED = 2004  # Flower's code: another process holds this identity, or has not been given up yet
@@ -132,6 +134,16 @@ class Fleet:
         self._node: Node | None = None
         self._beat: threading.Thread | None = None
         self._over = threading.Event()
+
+    @property
+    def protocol(self) -> int:
+        """The newest protocol that the coordinator has said it talks on this connection; 1 where it has said none."""
+        return self._client.protocol
+
+    @property
+    def release(self) -> str:
+        """The coordinator's release of Archipel as it has told it, empty where it has told none."""
+        return self._client.release
 
     def connect(self, previous: int | None = None) -> int:
         """Activate the node and keep it alive until `close`; its id.
@@ -442,6 +454,7 @@ class _BoundedClient(FleetHttpClient):
         trust: ssl.SSLContext,
         proxy: Proxy | None,
     ) -> None:
+        self.protocol, self.release = 1, ""
         self._base_url = f"https://{address}"
         self._interceptors = tuple(interceptors)
         self._retry_invoker = None
@@ -470,6 +483,7 @@ class _BoundedClient(FleetHttpClient):
                         raise httpx.RemoteProtocolError("the answer does not end")
             finally:
                 response.close()
+            self._listen(response)
             headers = [
                 (k, v) for k, v in response.headers.multi_items() if k not in ("content-encoding", "content-length")
             ]
@@ -479,6 +493,13 @@ class _BoundedClient(FleetHttpClient):
         for interceptor in reversed(self._interceptors):
             call = _around(interceptor.intercept, call)
         return call(context)
+
+    def _listen(self, response: httpx.Response) -> None:
+        """Note which protocol and release the coordinator says it has; what else answers says nothing of it."""
+        if response.status_code == httpx.codes.OK:
+            protocol, release = response.headers.get(PROTOCOL_HEADER, "1"), response.headers.get(RELEASE_HEADER, "")
+            self.protocol = int(protocol) if _PROTOCOL.fullmatch(protocol) else 1
+            self.release = release if _RELEASE_TOLD.fullmatch(release) else ""
 
 
 def _around(

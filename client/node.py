@@ -28,13 +28,13 @@ from client.fleet import EndedError, Fleet, Incoming, OccupiedError, RefusedErro
 from client.identities import forgotten
 from client.ledger import Ledger
 from client.policy import Request, require, require_figures
+from client.releases import forget_awaited, note_awaited, proposed, spoken
 from client.worker import REFUSAL, STATUS, exactly, send
 from configs import wire
 from configs.bundle import check_bundle
 from configs.deployment import SiteConfig
-from configs.errors import AdmissionError, ArchipelError, RunError, SealError, WireError
+from configs.errors import AdmissionError, ArchipelError, ReleaseError, RunError, SealError, WireError
 from configs.frame import Frame
-from configs.load import study_from
 from configs.lock import only_one
 from configs.memory import return_large_blocks
 from configs.schema import Study
@@ -285,6 +285,7 @@ class Node:
             log.warning("%s", error)
             return
         reply, why = self._judged(fleet, incoming, said, packed)
+        reply = spoken(reply, fleet.protocol)
         del packed
         records = self._checked(reply, said, FORMS.get(incoming.type, ""))
         if records is None:
@@ -335,7 +336,7 @@ class Node:
     def _judged(self, fleet: Fleet, incoming: Incoming, said: Statement, packed: bytes | None) -> tuple[Frame, str]:
         """The reply, and why it is a refusal if it is one."""
         try:
-            frame, study = self._read(incoming, said, packed)
+            frame, study = self._read(fleet, incoming, said, packed)
             incoming.records.clear()
             self._note_received(said, frame)
             said.require(sender=COORDINATOR, to=self._config.site, content=frame.sha256, now=time.time())
@@ -362,7 +363,7 @@ class Node:
             their_journal=said.journal,
         )
 
-    def _read(self, incoming: Incoming, said: Statement, packed: bytes | None) -> tuple[Frame, Study]:
+    def _read(self, fleet: Fleet, incoming: Incoming, said: Statement, packed: bytes | None) -> tuple[Frame, Study]:
         """The message as a frame of its form, and the study that it is about.
 
         Raises:
@@ -372,7 +373,7 @@ class Node:
             raise WireError("message: expected a proposal or a model, found another kind")
         if form == "hello":
             frame, _ = opened(form, incoming.records, packed)
-            return frame, _proposed(str(frame.fields["study"]), said.study)
+            return frame, self._proposed(str(frame.fields["study"]), said.study, fleet.release)
         known = self._admissions.find(said.study)
         if known is None:
             raise AdmissionError("the study was not proposed to this hospital", waiting=True)
@@ -381,6 +382,20 @@ class Node:
         if frame.fields["study_sha256"] != said.study or frame.fields.get("round", 0) != said.round:
             raise SealError("seal: the message is about another study or round than its signature; it was changed")
         return frame, study
+
+    def _proposed(self, text: str, digest: str, theirs: str) -> Study:
+        """The study in a proposal; one that only another release knows is kept for `check`.
+
+        Raises:
+            WireError, ReleaseError: see client/releases.py.
+        """
+        try:
+            study = proposed(text, digest, theirs)
+        except ReleaseError:
+            note_awaited(self._config.folder, digest, theirs)
+            raise
+        forget_awaited(self._config.folder)
+        return study
 
     def _check_bundle(self, fleet: Fleet, run_id: int, study: Study) -> None:
         if self._bundles.get(run_id) == study.sha256:
@@ -457,21 +472,6 @@ class Node:
 def _refusal(error: Exception) -> Frame:
     code, reason = code_of(error)
     return Frame(REFUSAL, {"code": code, "reason": reason})
-
-
-def _proposed(canonical: str, digest: str) -> Study:
-    """The study in a proposal.
-
-    Raises:
-        WireError: it is none, not in its canonical form, or another than was signed.
-    """
-    try:
-        study = study_from(json.loads(canonical), source="proposal")
-    except (ValueError, RecursionError, ArchipelError):
-        raise WireError("hello: expected a study in its canonical form, found something else") from None
-    if study.canonical != canonical or study.sha256 != digest:
-        raise WireError("hello: expected the study of the signed digest, found another")
-    return study
 
 
 class _State:

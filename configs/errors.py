@@ -9,6 +9,7 @@
     ├── PrivacyError         no plan gives the guarantee that was asked for
     │   └── BudgetError      the ledger refuses: the release would pass the budget
     ├── WireError            a message is not what configs/wire.py lists
+    │   ├── ReleaseError     a message is of a release that this one does not know: somebody must upgrade
     │   └── SealError        a message is not what the other side signed, or not for this one
     ├── AdmissionError       the hospital has not approved a study, or has refused it; `waiting` says which
     ├── PolicyError          the hospital's policy does not allow a study, whoever approves it
@@ -60,6 +61,10 @@ class BudgetError(PrivacyError):
 
 class WireError(ArchipelError):
     """A message holds something that `configs/wire.py` does not list, or lacks something that it does."""
+
+
+class ReleaseError(WireError):
+    """The other side's release asks for what this one does not know; nothing is wrong but the releases."""
 
 
 class SealError(WireError):

@@ -230,7 +230,7 @@ class _Conductor:
             if reply.has_error():
                 reason = _plain(reply.error.reason)
                 self._presence(node, reason)
-                if reply.error.code != wire.WAITING_FOR_APPROVAL or not self.deployment:
+                if reply.error.code not in wire.WAITING or not self.deployment:
                     self._write("refused", code=reply.error.code, reason=reason)
                     answered.add(node)
                 continue

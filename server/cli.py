@@ -195,9 +195,11 @@ def _revoke(arguments: argparse.Namespace) -> int:
 
 def _sites(arguments: argparse.Namespace) -> int:
     from datetime import UTC, datetime
+    from importlib import metadata
 
     members = _open_members(load_coordinator(arguments.folder))
     connected, found = members.connected(), members.sites()
+    talks, own = members.talks(), metadata.version("archipel")
     if not found:
         print("no hospital is admitted yet: archipel-coordinator admit REQUEST")
     for member in found:
@@ -205,6 +207,8 @@ def _sites(arguments: argparse.Namespace) -> int:
         state = "revoked" if member.revoked else "connected" if member.site in connected else "not connected"
         notes = [] if days > EXPIRING_DAYS else ["EXPIRED" if days < 0 else "expires soon: enrol and admit again"]
         notes += ["no certificate: message signatures alone"] if member.without_certificate else []
+        release = talks[member.site].release if member.site in talks else ""
+        notes += [f"its node has archipel {release}, here runs {own}"] if release not in ("", own) else []
         print(f"{member.site:24} {state:14} certificate until {member.expires[:10]}  {'; '.join(notes)}".rstrip())
     return 0
 

@@ -76,7 +76,9 @@ def carry_out(config: CoordinatorConfig, name: str) -> str:
                 watch=Watch(
                     lambda site, epsilon: members.set_presence(name, site, "takes part", epsilon),
                     lambda: _asked_to_stop(members, name),
+                    members.set_talk,
                 ),
+                talks=members.talks(),
             )
             conducted = _conduct(config, run, study, courier, journal, members)
     finally:

@@ -7,13 +7,15 @@ or spent twice. Nothing here knows what a model is.
 """
 
 import logging
+import re
 import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from importlib import metadata
 from typing import Any, Protocol
 
-from flwr.app import Error, Message, RecordDict
+from flwr.app import ConfigRecord, Error, Message, RecordDict
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 
@@ -24,7 +26,7 @@ from configs.journal import Journal
 from configs.schema import Study
 from configs.seal import COORDINATOR, Statement
 from server.link import BROKEN_REPLY, QUICK_S, SLOW_S, SLOWER, Node
-from server.membership import Member
+from server.membership import Member, Talk
 from strategies.keys import SigningKey
 from strategies.messages import opened, read, seal, to_frame, unseal
 from strategies.tasks.shapes import arrays_of, study_parameters
@@ -35,6 +37,8 @@ LOOK_S = 1.0  # how often to look who is connected while replies are awaited
 AWAY = "away/"  # stands for Flower's id of an instruction whose hospital was not reached
 BAD_SEAL = 150  # codes of the coordinator's own, beside those of client/egress.py
 REVOKED = 152
+RELEASE = metadata.version("archipel")
+_RELEASE = re.compile(r"[0-9A-Za-z.+-]{0,40}")
 FORMS = {kind: (form, f"{form} reply") for kind, form in wire.ASKS.items()}
 
 
@@ -68,6 +72,7 @@ class Watch:
 
     epsilon: Callable[[str, str], None] = lambda site, epsilon: None
     stopped: Callable[[], bool] = lambda: False
+    talk: Callable[[str, Talk], None] = lambda site, talk: None
 
 
 class Courier(Grid):
@@ -84,11 +89,18 @@ class Courier(Grid):
         key: SigningKey,
         journal: Journal,
         watch: Watch | None = None,
+        talks: Mapping[str, Talk] | None = None,
     ) -> None:
+        """Take over one run's messages.
+
+        Args:
+            talks: what each hospital's node can talk, as it said before; its reply to a proposal renews it.
+        """
         self._carrier, self._nodes, self._members = carrier, nodes, members
         self._run_name, self._study, self._key, self._journal = run, study, key, journal
         self._watch = watch or Watch()
         self._parameters = study_parameters(study)
+        self._talks = dict(talks or {})
         self._soonest = 0.0  # when last time no reply was there yet: no need to look much earlier
 
     # What Flower asks of a Grid
@@ -132,8 +144,8 @@ class Courier(Grid):
         """
         deadline = time.monotonic() + (timeout if timeout is not None else float("inf"))
         expires = 0 if timeout is None else int(time.time() + timeout)
-        waiting = self._send(list(messages), expires)
-        replies: list[Message] = []
+        readable, replies = self._divided(list(messages))
+        waiting = self._send(readable, expires)
         began = looked = time.monotonic()
         interval, empty = max(QUICK_S, EARLY * self._soonest), 0.0
         while waiting and time.monotonic() < deadline and not self._watch.stopped():
@@ -159,6 +171,31 @@ class Courier(Grid):
         return replies
 
     # Sending
+
+    def talk_of(self, site: str) -> Talk:
+        """What a hospital's node can talk, as it last said; protocol 1 where it has said nothing."""
+        return self._talks.get(site, Talk())
+
+    def _divided(self, messages: list[Message]) -> tuple[list[Message], list[Message]]:
+        """The messages that their hospitals can read, and errors in the place of the others."""
+        readable: list[Message] = []
+        errors: list[Message] = []
+        for message in messages:
+            site = self.site_of(message.metadata.dst_node_id)
+            config = message.content.get(wire.CONFIG)
+            fields: dict[str, Any] = dict(config) if isinstance(config, ConfigRecord) else {}
+            form = FORMS[message.metadata.message_type][0]
+            old = site is not None and self.talk_of(site).protocol < wire.PROTOCOL_MAX
+            if old and wire.without_optional(form, fields) != fields:
+                reason = f"{self._release_of(site or '')} cannot read this message; its node must be upgraded"
+                errors.append(Message(Error(code=wire.UPGRADE, reason=reason), reply_to=message))
+            else:
+                readable.append(message)
+        return readable, errors
+
+    def _release_of(self, site: str) -> str:
+        release = self.talk_of(site).release
+        return f"its release of Archipel ({release})" if release else "its release of Archipel"
 
     def _send(self, messages: list[Message], expires: int) -> dict[str, _Sent]:
         """Seal and send; the instructions under way by Flower's message id."""
@@ -260,15 +297,35 @@ class Courier(Grid):
             content=frame.sha256,
             answers=asked.message,
         )
-        if form == "hello reply" and frame.fields["site"] != asked.to:
-            raise WireError("hello reply: expected the hospital's own name, found another's")
+        if form == "hello reply":
+            self._listen(asked.to, frame)
         self._journal.append("received", **_facts(said), form=form, bytes=frame.size)
         if said.epsilon:
             self._watch.epsilon(asked.to, said.epsilon)
         if refusal:
-            fields = read(form, records).fields
+            fields = dict(read(form, records).fields)
+            if sent.original.metadata.message_type == wire.HELLO and fields["code"] in (wire.MISREAD, wire.UPGRADE):
+                self._talks.pop(asked.to, None)  # whatever it could talk before: next time it is asked in the first one
+                fields["code"] = wire.UPGRADE
+                fields["reason"] = f"its release of Archipel does not know this study; upgrade its node to {RELEASE}"
             return Message(Error(code=fields["code"], reason=fields["reason"]), reply_to=sent.original)
         return Message(records, reply_to=sent.original)
+
+    def _listen(self, site: str, frame: Frame) -> None:
+        """Note what a hospital's node says that it can talk.
+
+        Raises:
+            WireError: it greets in another's name, or its release is none.
+        """
+        fields = frame.fields
+        if fields["site"] != site:
+            raise WireError("hello reply: expected the hospital's own name, found another's")
+        release = str(fields.get("release", ""))
+        if not _RELEASE.fullmatch(release):
+            raise WireError("hello reply: expected a release such as 0.1.0, found something else")
+        talk = Talk(int(fields.get("protocol_max", 1)), release, int(fields.get("arithmetic", 0)))
+        self._talks[site] = talk
+        self._watch.talk(site, talk)
 
     def _present(self) -> dict[str, tuple[Node, Member]]:
         """Hospital -> its node, for admitted hospitals that have one."""

@@ -49,6 +49,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from configs.deployment import CoordinatorConfig, load_coordinator, split_address
 from configs.errors import ArchipelError
+from configs.wire import PROTOCOL_HEADER, RELEASE_HEADER
 from server.files import private_folder
 from server.logs import write_lines
 from server.membership import Admitted, Membership
@@ -80,7 +81,7 @@ HEALTHY = f"ok, archipel {metadata.version('archipel')} with flwr {metadata.vers
 PATHS = {f"/v1/fleet/{call}".encode(): f"http://superlink/v1/fleet/{call}" for call in FLEET_CALLS}
 KEY_HEADER = b"flwr-public-key"  # flwr.supercore.constant.FLEET_HTTP_PUBLIC_KEY_HEADER; a test compares
 FORWARDED = (b"content-type", b"accept", KEY_HEADER, b"flwr-signature", b"flwr-timestamp")
-RETURNED = (b"content-type", b"content-length")
+RETURNED = (b"content-type", b"content-length", PROTOCOL_HEADER.encode(), RELEASE_HEADER.encode())
 PROTOBUF = b"application/protobuf"
 AUTH_SOCKET, SUPERLINK_SOCKET = "auth.sock", "superlink.sock"
 VERIFIED_HEADER, CERTIFICATE_HEADER = b"x-client-verify", b"x-client-certificate"  # nginx tells, hospitals cannot

@@ -42,6 +42,12 @@ CREATE TABLE IF NOT EXISTS presence (
     epsilon TEXT NOT NULL DEFAULT '',
     PRIMARY KEY (run, site)
 );
+CREATE TABLE IF NOT EXISTS releases (
+    site TEXT PRIMARY KEY,
+    protocol INTEGER NOT NULL,
+    release TEXT NOT NULL,
+    arithmetic INTEGER NOT NULL
+);
 CREATE TABLE IF NOT EXISTS connected (site TEXT PRIMARY KEY, online INTEGER NOT NULL);
 """
 ENDED = ("COMPLETE", "INCOMPLETE")
@@ -75,6 +81,15 @@ class RunState:
     state: str
     why: str
     attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class Talk:
+    """What a hospital's node has said that it can talk. A node of protocol 1 says nothing: empty and 0."""
+
+    protocol: int = 1
+    release: str = ""
+    arithmetic: int = 0
 
 
 class Membership:
@@ -219,6 +234,18 @@ class Membership:
         """Hospital -> what it does and its epsilon."""
         rows = self._connection.execute("SELECT site, state, epsilon FROM presence WHERE run = ? ORDER BY site", (run,))
         return {site: (state, epsilon) for site, state, epsilon in rows}
+
+    def set_talk(self, site: str, talk: Talk) -> None:
+        """Keep what a hospital's node last said of its release."""
+        self._connection.execute(
+            "INSERT OR REPLACE INTO releases (site, protocol, release, arithmetic) VALUES (?, ?, ?, ?)",
+            (site, talk.protocol, talk.release, talk.arithmetic),
+        )
+
+    def talks(self) -> dict[str, Talk]:
+        """Hospital -> what its node last said of its release."""
+        rows = self._connection.execute("SELECT site, protocol, release, arithmetic FROM releases")
+        return {site: Talk(protocol, release, arithmetic) for site, protocol, release, arithmetic in rows}
 
     def set_connected(self, online: dict[str, bool]) -> None:
         """Which hospitals' nodes are there now."""

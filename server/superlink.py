@@ -14,14 +14,16 @@ fails loudly should another release move them.
 import os
 import sys
 import threading
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from configs.memory import return_large_blocks
+from configs.wire import PROTOCOL_HEADER, PROTOCOL_MAX, RELEASE_HEADER
 
 if TYPE_CHECKING:
     from starlette.middleware import Middleware
-    from starlette.types import ASGIApp, Receive, Scope, Send
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 QUIET = {
     "FLWR_TELEMETRY_ENABLED": "0",
@@ -90,7 +92,23 @@ def serve(socket: Path, parts: Path) -> None:
     )
     app = create_app(config, SuperLinkLifespan)
     app.user_middleware = [sparing(middleware) for middleware in app.user_middleware]
-    uvicorn.run(app, uds=str(socket), log_level="warning", access_log=False)
+    uvicorn.run(telling(app), uds=str(socket), log_level="warning", access_log=False)
+
+
+def telling(app: "ASGIApp") -> "ASGIApp":
+    """Return the application, whose answers to hospitals also say which protocol and release the coordinator has."""
+    headers = [(PROTOCOL_HEADER.encode(), str(PROTOCOL_MAX).encode())]
+    headers.append((RELEASE_HEADER.encode(), metadata.version("archipel").encode()))
+
+    async def serve(scope: "Scope", receive: "Receive", send: "Send") -> None:
+        async def told(event: "Message") -> None:
+            if event["type"] == "http.response.start":
+                event = {**event, "headers": [*event.get("headers", ()), *headers]}
+            await send(event)
+
+        await app(scope, receive, told if scope["type"] == "http" else send)
+
+    return serve
 
 
 CONCERNS = {  # which paths a middleware of Flower's is about; for all others it only hands on, at half a millisecond

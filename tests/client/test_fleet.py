@@ -216,6 +216,32 @@ def test_a_proxys_account_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "Geheim" not in f"{found} {found!r}"
 
 
+@pytest.mark.parametrize(
+    ("headers", "heard"),
+    [
+        ({}, (1, "")),
+        ({"archipel-protocol": "2", "archipel-release": "0.2.0"}, (2, "0.2.0")),
+        ({"archipel-protocol": "0"}, (1, "")),
+        ({"archipel-protocol": "-2", "archipel-release": "x" * 41}, (1, "")),
+        ({"archipel-protocol": "9" * 5000, "archipel-release": "1.0\t"}, (1, "1.0")),
+        ({"archipel-protocol": "2, 3", "archipel-release": "<1>"}, (1, "")),
+    ],
+)
+def test_what_the_coordinator_says_of_its_release_is_bounded(
+    fleet: Fleet, liar: Liar, headers: dict[str, str], heard: tuple[int, str]
+) -> None:
+    def told(handler: Any) -> None:
+        handler.send_response(200)
+        for name, value in headers.items():
+            handler.send_header(name, value)
+        handler.send_header("content-length", "0")
+        handler.end_headers()
+
+    liar.answers["pull-messages"] = told
+    assert fleet.receive() is None
+    assert (fleet.protocol, fleet.release) == heard
+
+
 def test_an_honest_message_arrives(fleet: Fleet, liar: Liar) -> None:
     offer(liar, small())
     incoming = fleet.receive()

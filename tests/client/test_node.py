@@ -21,16 +21,19 @@ from flwr.app import Message, RecordDict
 from flwr.cli.build import build_fab_from_files
 
 from client.cli import _opened
+from client.doctor import _awaited
+from client.findings import WARNING
 from client.fleet import Incoming
 from client.ledger import Ledger
 from client.node import STATE, Node
+from client.releases import RELEASE
 from client.worker import STATUS
 from configs import journal, wire
 from configs.deployment import SiteConfig, load_site
 from configs.errors import WireError
 from configs.frame import Frame
 from configs.lock import holder
-from configs.schema import Study
+from configs.schema import Study, canonical_json
 from configs.seal import COORDINATOR, Statement
 from server.bundle import build_bundle, bundle_files
 from strategies.keys import SigningKey
@@ -75,6 +78,8 @@ class FakeFleet:
         self.answers.put(records)
 
     heard: bool = True
+    protocol: int = wire.PROTOCOL_MAX
+    release: str = RELEASE
 
     def close(self) -> bool:
         return self.heard
@@ -215,6 +220,47 @@ def trained(lille: Lille) -> Study:
     lille.train(study)
     assert lille.answer(study, "train reply").arrays
     return study
+
+
+@pytest.mark.parametrize("theirs", [1, 2, 3])
+def test_a_greeting_says_what_the_coordinator_reads_and_no_more(
+    lille: Lille, trained: Study, monkeypatch: pytest.MonkeyPatch, theirs: int
+) -> None:
+    monkeypatch.setattr(lille.fleet, "protocol", theirs)
+    lille.propose(trained)  # answered before, when the coordinator may have had another release
+    fields = dict(lille.answer(trained, "hello reply").fields)
+    first = {"protocol": wire.PROTOCOL, "site": "lille", "study_sha256": trained.sha256}
+    about = {"protocol_max": wire.PROTOCOL_MAX, "release": RELEASE, "arithmetic": wire.ARITHMETIC}
+    assert fields == (first if theirs == 1 else first | about)
+
+
+@pytest.mark.parametrize("how", ["a key that came later", "a default that went", "another version of the form"])
+def test_a_study_of_another_release_waits_and_says_who_must_upgrade(
+    lille: Lille, trained: Study, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    document = json.loads(study_of("trained", seed=77).canonical)
+    if how == "a key that came later":
+        document["training"]["patience"] = 3
+    elif how == "a default that went":
+        del document["training"]["quorum"]
+    else:
+        document["version"] = "archipel-study/99"
+    text = canonical_json(document)
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    monkeypatch.setattr(lille.fleet, "release", "9.9.9")
+    fields: dict[str, str | int] = {"protocol": wire.PROTOCOL, "study": text}
+    lille.send(trained, "hello", fields, study=digest)
+    records = lille.fleet.answers.get(timeout=60)
+    said, packed = unseal(records, lille.node._key.public)
+    frame, _ = opened("refusal", records, packed)
+    assert (said.study, frame.fields["code"]) == (digest, wire.UPGRADE)
+    assert f"a form that archipel {RELEASE} knows, found another; it waits until archipel 9.9.9" in lille.whys()[-1]
+    [finding] = _awaited(lille.config)
+    assert (finding.verdict, finding.todo) == (WARNING, "install archipel 9.9.9")
+    assert digest[:12] in finding.text
+    lille.propose(trained)  # what it knows goes on, and the note is gone
+    assert lille.answer(trained, "hello reply").fields["site"] == "lille"
+    assert list(_awaited(lille.config)) == []
 
 
 def test_the_epsilon_that_is_told_is_the_ledgers(lille: Lille, trained: Study) -> None:

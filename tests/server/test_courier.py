@@ -21,7 +21,7 @@ from configs.journal import Journal
 from configs.seal import COORDINATOR, Statement
 from server.courier import BAD_SEAL, FORMS, REVOKED, Courier, Watch
 from server.link import BROKEN_REPLY, Node
-from server.membership import Member
+from server.membership import Member, Talk
 from strategies.keys import SigningKey
 from strategies.messages import content, opened, read, seal, to_frame, unseal
 from strategies.tasks.shapes import arrays_of, study_parameters
@@ -111,6 +111,9 @@ class Office:
     epsilons: list[tuple[str, str]] = field(default_factory=list)
     key: SigningKey = field(default_factory=SigningKey.generate)
     stopped: bool = False
+    talks: dict[str, Talk] = field(default_factory=dict)
+    told: dict[str, Talk] = field(default_factory=dict)
+    extra: dict[str, str | int] = field(default_factory=dict)
 
     def exchange(
         self, behave: Callable[[Asked], RecordDict | Error | None], *, timeout: float = 3.0, form: str = "train"
@@ -126,14 +129,18 @@ class Office:
             study=ASKING if form == "evaluate" else STUDY,
             key=self.key,
             journal=Journal(self.folder / "journal.jsonl", sign=self.key.sign),
-            watch=Watch(lambda site, epsilon: self.epsilons.append((site, epsilon)), lambda: self.stopped),
+            watch=Watch(
+                lambda site, epsilon: self.epsilons.append((site, epsilon)), lambda: self.stopped, self.told.__setitem__
+            ),
+            talks=self.talks,
         )
         if form == "hello":
-            records, kind = content("hello", {"protocol": wire.PROTOCOL, "study": STUDY.canonical}), wire.HELLO
+            proposal: dict[str, str | int] = {"protocol": wire.PROTOCOL, "study": STUDY.canonical}
+            records, kind = content("hello", proposal | self.extra), wire.HELLO
         elif form == "evaluate":
             records, kind = content(form, {"study_sha256": ASKING.sha256}, MODEL, PARAMETERS), wire.EVALUATE
         else:
-            fields: dict[str, str | int] = {"study_sha256": STUDY.sha256, "round": 2}
+            fields: dict[str, str | int] = {"study_sha256": STUDY.sha256, "round": 2} | self.extra
             records, kind = content("train", fields, MODEL, PARAMETERS), wire.TRAIN
         messages = [Message(records, dst_node_id=node, message_type=kind) for node in NODES]
         for message in messages:
@@ -245,6 +252,62 @@ def test_a_greeting_in_anothers_name_is_refused(office: Office) -> None:
 
     replies = office.exchange(greet, form="hello")
     assert {site for site, reply in replies.items() if reply.has_error()} == {"lyon"}
+
+
+def greeting(asked: Asked, **about: str | int) -> RecordDict:
+    fields: dict[str, str | int] = {"protocol": wire.PROTOCOL, "site": asked.site, "study_sha256": STUDY.sha256}
+    return with_frame(asked, Frame("hello reply", fields | about))
+
+
+@pytest.mark.parametrize(
+    ("about", "talk"),
+    [
+        ({}, Talk(1, "", 0)),
+        ({"protocol_max": 2, "release": "0.2.0", "arithmetic": 2}, Talk(2, "0.2.0", 2)),
+        ({"protocol_max": 9, "release": "9.0rc1+local"}, Talk(9, "9.0rc1+local", 0)),
+    ],
+    ids=["the release before", "this release", "a later release"],
+)
+def test_what_a_node_can_talk_is_kept_and_an_older_one_takes_part(
+    office: Office, about: dict[str, str | int], talk: Talk
+) -> None:
+    replies = office.exchange(lambda asked: greeting(asked, **about), form="hello")
+    assert not any(reply.has_error() for reply in replies.values())
+    assert office.told == dict.fromkeys(SITES, talk)
+
+
+@pytest.mark.parametrize("release", ["0.1.0\x1b[2J", "0.1 0", "<b>", "\u202e1", "0.1.0\n"])
+def test_a_release_that_is_none_is_refused(office: Office, release: str) -> None:
+    replies = office.exchange(lambda asked: greeting(asked, release=release), form="hello")
+    assert {reply.error.code for reply in replies.values()} == {BAD_SEAL}
+    assert office.told == {}
+
+
+@pytest.mark.parametrize("extra", [{"attempt": 1}, {"record": "signed"}, {"attempt": 2, "record": "signed"}])
+def test_a_message_with_later_fields_goes_only_to_hospitals_that_read_them(
+    office: Office, extra: dict[str, str | int]
+) -> None:
+    office.talks = {"brest": Talk(2, "0.2.0", 2), "lyon": Talk(1, "0.1.0", 0)}
+    office.extra = extra
+    replies = office.exchange(honest)
+    assert [asked.site for asked in office.carrier.asked] == ["brest"]
+    assert dict(office.carrier.asked[0].frame.fields) == {"study_sha256": STUDY.sha256, "round": 2} | extra
+    assert not replies["brest"].has_error()
+    for site, release in (("lille", "its release of Archipel cannot"), ("lyon", "its release of Archipel (0.1.0)")):
+        assert replies[site].error.code == wire.UPGRADE
+        assert replies[site].error.reason.startswith(release)
+        assert "must be upgraded" in replies[site].error.reason
+
+
+@pytest.mark.parametrize("code", [wire.MISREAD, wire.UPGRADE], ids=["the release before", "this release"])
+def test_a_hospital_that_cannot_read_the_study_waits_and_says_who_must_upgrade(office: Office, code: int) -> None:
+    sentence = {"code": code, "reason": "whatever its release says"}
+    replies = office.exchange(lambda asked: with_frame(asked, Frame("refusal", sentence)), form="hello")
+    for reply in replies.values():
+        assert reply.error.code in wire.WAITING
+        assert "does not know this study; upgrade its node to" in reply.error.reason
+    rounds = office.exchange(lambda asked: with_frame(asked, Frame("refusal", sentence)))
+    assert {reply.error.code for reply in rounds.values()} == {code}  # in a round it is what it says
 
 
 def test_a_refusal_arrives_as_an_error_with_its_code(office: Office) -> None:

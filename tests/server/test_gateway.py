@@ -42,6 +42,7 @@ from flwr.supercore.task_identity import TaskIdentity
 
 from client.enrol import CERTIFICATE, NODE_KEY, enrol, load_node_key
 from client.fleet import NOT_ADMITTED, Fleet, RefusedError, trust
+from configs import wire
 from configs.deployment import SiteConfig
 from configs.load import load_study
 from server import gateway as module
@@ -968,6 +969,14 @@ def recorded(federation: Federation, lille: Hospital) -> Iterator[list[tuple[str
 
 def test_a_message_and_its_answer_pass_the_door(recorded: list[tuple[str, bytes]]) -> None:
     assert {path for path, _ in recorded} == {path.decode() for path in module.PATHS}
+
+
+def test_a_node_learns_through_the_door_what_the_coordinator_talks(federation: Federation, lyon: Hospital) -> None:
+    fleet = federation.fleet(lyon)
+    assert (fleet.protocol, fleet.release) == (1, "")
+    fleet.connect()
+    assert (fleet.protocol, fleet.release) == (wire.PROTOCOL_MAX, metadata.version("archipel"))
+    fleet.close()
 
 
 def test_a_hospital_that_quotes_anothers_node_is_refused_by_the_superlink(
