@@ -35,12 +35,12 @@ configs.errors.BudgetError: round 3: needs epsilon 3.78 in all, the study has 3.
 
 import math
 import sqlite3
-import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from client import ledger_file
 from configs.errors import BudgetError, RunError
 from configs.schema import PER_PATIENT
 from strategies.privacy.accounting import (
@@ -55,30 +55,7 @@ from strategies.privacy.accounting import (
 from strategies.privacy.filter import Filter
 from strategies.privacy.plan import Budget, PrivacyPlan
 
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS releases (
-    id INTEGER PRIMARY KEY,
-    time TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ', 'now')),
-    dataset TEXT NOT NULL,
-    study TEXT NOT NULL,
-    round INTEGER NOT NULL,
-    noise_multiplier REAL NOT NULL,
-    sampling_rate REAL NOT NULL,
-    steps INTEGER NOT NULL,
-    seeded INTEGER NOT NULL,
-    name TEXT,
-    state TEXT NOT NULL CHECK (state IN ('reserved', 'committed')),
-    kind TEXT NOT NULL DEFAULT 'sampled gaussian',
-    plan_steps INTEGER,
-    plan_evaluation REAL,
-    UNIQUE (dataset, study, name)
-)
-"""
-# Ledgers of earlier versions lack these; what they booked were steps of training, of plans that they did not keep.
-_ADDED = {"kind": "TEXT NOT NULL DEFAULT 'sampled gaussian'", "plan_steps": "INTEGER", "plan_evaluation": "REAL"}
-_VERSION = 1
 _SAMPLED, _GAUSSIAN, _LAPLACE = "sampled gaussian", "gaussian", "laplace"
-_PATIENCE_S = 30.0  # how long to wait for another process that writes
 EVALUATION = 0  # stands in the place of a round's number for the one release after the last
 STATISTICS = 1  # the one round of a study that trains nothing
 _ROUNDING = 1e-9  # a plan that composes to exactly its budget must not be refused for the last bit of a float
@@ -86,13 +63,17 @@ _ROUNDING = 1e-9  # a plan that composes to exactly its budget must not be refus
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """One round's release about one data set, or the study's EVALUATION. `name`: seeded, repeatable releases only."""
+    """One round's release about one data set, or the study's EVALUATION. `name`: seeded, repeatable releases only.
+
+    `attempt` counts from 0: a round whose reply was lost may be released anew, as a booking of its own.
+    """
 
     dataset: str
     study: str
     round: int
     event: Event
     name: str | None = None
+    attempt: int = 0
 
     @property
     def what(self) -> str:
@@ -106,7 +87,7 @@ class Ledger:
     def __init__(self, connection: sqlite3.Connection, cap: Budget | None = None) -> None:
         self._connection, self._cap = connection, cap
         self._filter = None if cap is None else Filter(cap.epsilon, cap.delta)
-        _prepare(connection)
+        ledger_file.prepare(connection)
 
     @classmethod
     def open(cls, path: Path, cap: Budget | None = None, *, durable: bool = True) -> "Ledger":
@@ -120,10 +101,7 @@ class Ledger:
             RunError: the file is not a ledger, or cannot be written.
         """
         try:
-            connection = sqlite3.connect(path, timeout=_PATIENCE_S, isolation_level=None, check_same_thread=False)
-            _use_wal(connection)
-            connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'OFF'}")
-            return cls(connection, cap)
+            return cls(ledger_file.connect(path, durable=durable), cap)
         except sqlite3.Error as error:
             raise RunError(f"{path}: the privacy ledger cannot be opened: {error}; nothing was trained") from None
 
@@ -181,10 +159,10 @@ class Ledger:
             return math.inf
         return max(rule.needs([*others, *planned]), epsilon([*others, *planned], cap.delta))
 
-    def booked(self, dataset: str, study: str, round_number: int) -> bool:
-        """Whether a round of a study, or its EVALUATION, is booked, whatever became of it."""
-        query = "SELECT 1 FROM releases WHERE dataset = ? AND study = ? AND round = ? LIMIT 1"
-        return self._connection.execute(query, (dataset, study, round_number)).fetchone() is not None
+    def booked(self, dataset: str, study: str, round_number: int, attempt: int = 0) -> bool:
+        """Whether an attempt at a round of a study, or at its EVALUATION, is booked, whatever became of it."""
+        query = "SELECT 1 FROM releases WHERE dataset = ? AND study = ? AND round = ? AND attempt = ? LIMIT 1"
+        return self._connection.execute(query, (dataset, study, round_number, attempt)).fetchone() is not None
 
     def studies(self) -> list[tuple[str, str, int, int]]:
         """Data set, study, rounds booked and releases that never ended; in the order of their first round."""
@@ -225,30 +203,17 @@ class Ledger:
 
     def _find(self, release: Release) -> int | None:
         found = self._connection.execute(
-            "SELECT id FROM releases WHERE dataset = ? AND study = ? AND name = ?",
-            (release.dataset, release.study, release.name),
+            "SELECT id FROM releases WHERE dataset = ? AND study = ? AND name = ? AND attempt = ?",
+            (release.dataset, release.study, release.name, release.attempt),
         ).fetchone()
         return found[0] if found else None
 
     def _insert(self, release: Release, plan: PrivacyPlan) -> int:
         planned = plan.steps if release.event == plan.round_event else None
         evaluation = plan.evaluation.noise_multiplier if planned and plan.evaluation else None
-        cursor = self._connection.execute(
-            "INSERT INTO releases (dataset, study, round, kind, noise_multiplier, sampling_rate, steps, plan_steps,"
-            " plan_evaluation, seeded, name, state) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'reserved')",
-            (
-                release.dataset,
-                release.study,
-                release.round,
-                *_row(release.event),
-                planned,
-                evaluation,
-                release.name is not None,
-                release.name,
-            ),
-        )
-        assert cursor.lastrowid is not None
-        return cursor.lastrowid
+        values = (release.dataset, release.study, release.round, release.attempt, *_row(release.event))
+        seeded = release.name is not None
+        return ledger_file.insert(self._connection, (*values, planned, evaluation, seeded, release.name))
 
     def _require(self, release: Release, plan: PrivacyPlan, budget: Budget | None) -> None:
         after = merged([*self.events(release.dataset, release.study), release.event])
@@ -302,27 +267,6 @@ class Ledger:
             )
 
 
-def _prepare(connection: sqlite3.Connection) -> None:
-    """Make the table, or add what an earlier version's lacks. One transaction: whole or not at all."""
-    if connection.execute("PRAGMA user_version").fetchone()[0] == _VERSION:
-        return
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        found = connection.execute("PRAGMA user_version").fetchone()[0]
-        if found > _VERSION:
-            raise RunError("the privacy ledger was written by a newer version, which may count more; install that one")
-        connection.execute(_SCHEMA)
-        there = {row[1] for row in connection.execute("PRAGMA table_info(releases)")}
-        for column in _ADDED.keys() - there:
-            connection.execute(f"ALTER TABLE releases ADD COLUMN {column} {_ADDED[column]}")
-        connection.execute(f"PRAGMA user_version = {_VERSION}")
-        connection.execute("COMMIT")
-    except BaseException:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-        raise
-
-
 def _row(event: Event) -> tuple[str, float, float, int]:
     """Kind, noise multiplier, sampling rate and steps, as they are written down."""
     if isinstance(event, SampledGaussian):
@@ -348,16 +292,3 @@ def _are_among(events: tuple[Merged, ...], planned: tuple[Merged, ...]) -> bool:
         isinstance(e, SampledGaussian) and e.steps <= steps.get((e.noise_multiplier, e.sampling_rate), 0)
         for e in events
     )
-
-
-def _use_wal(connection: sqlite3.Connection) -> None:
-    """Write-ahead logging. SQLite's own time-out does not wait for others who switch a new file to it too."""
-    deadline = time.monotonic() + _PATIENCE_S
-    while True:
-        try:
-            connection.execute("PRAGMA journal_mode = WAL")
-            return
-        except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
-                raise
-            time.sleep(0.01)

@@ -133,7 +133,7 @@ TestLedgerMachine = LedgerMachine.TestCase
 
 
 @pytest.mark.parametrize("after", [False, True])
-@pytest.mark.parametrize("statement", range(1, 12))
+@pytest.mark.parametrize("statement", range(1, 20))
 def test_power_lost_at_any_statement_of_an_upgrade_leaves_a_ledger_that_counts(
     tmp_path: Path, statement: int, after: bool
 ) -> None:

@@ -1,0 +1,242 @@
+"""The ledger's file: its table, its chain of digests, and what earlier releases wrote.
+
+One file, `ledger.sqlite`: a booking is in it when `commit` returns, and in no file beside it (SQLite's rollback journal
+is empty between two bookings). A plain copy of the one file is never less than was booked before the copy began; a copy
+that a booking tore is damaged, and said to be.
+
+Each row's digest covers the row before it and every field of its own but `state`, which counts for nothing: a release
+that was reserved has spent what a committed one has.
+
+>>> connection = sqlite3.connect(":memory:", isolation_level=None)
+>>> prepare(connection)
+>>> flaw_of(connection), head_of(connection) == (0, GENESIS)
+('', True)
+"""
+
+import hashlib
+import os
+import sqlite3
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from configs.errors import RunError
+from configs.schema import canonical_json
+
+GENESIS = "0" * 64
+PATIENCE_S = 30.0  # how long to wait for another process that writes
+VERSION = 2
+FIELDS = (  # of a row, in the order in which the digest covers them
+    "id",
+    "time",
+    "dataset",
+    "study",
+    "round",
+    "attempt",
+    "kind",
+    "noise_multiplier",
+    "sampling_rate",
+    "steps",
+    "plan_steps",
+    "plan_evaluation",
+    "seeded",
+    "name",
+)
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS releases (
+    id INTEGER PRIMARY KEY,
+    time TEXT NOT NULL,
+    dataset TEXT NOT NULL,
+    study TEXT NOT NULL,
+    round INTEGER NOT NULL,
+    attempt INTEGER NOT NULL DEFAULT 0,
+    kind TEXT NOT NULL DEFAULT 'sampled gaussian',
+    noise_multiplier REAL NOT NULL,
+    sampling_rate REAL NOT NULL,
+    steps INTEGER NOT NULL,
+    plan_steps INTEGER,
+    plan_evaluation REAL,
+    seeded INTEGER NOT NULL,
+    name TEXT,
+    state TEXT NOT NULL CHECK (state IN ('reserved', 'committed')),
+    digest TEXT NOT NULL,
+    UNIQUE (dataset, study, name, attempt)
+)
+"""
+# Ledgers of earlier releases lack these; what they booked were steps of training, of plans that they did not keep.
+_MISSING = {"attempt": "0", "kind": "'sampled gaussian'", "plan_steps": "NULL", "plan_evaluation": "NULL"}
+_COLUMNS = ", ".join(FIELDS)
+_NUMBERS: dict[str, Callable[[Any], object]] = dict.fromkeys(
+    ("id", "round", "attempt", "steps", "plan_steps", "seeded"), int
+) | dict.fromkeys(("noise_multiplier", "sampling_rate", "plan_evaluation"), float)
+
+
+def connect(path: Path, *, durable: bool) -> sqlite3.Connection:
+    """Open the file so that everything booked is in the one file, whatever happens to this process.
+
+    Raises:
+        sqlite3.Error: it cannot be opened, or a process of an earlier release has it open.
+    """
+    connection = sqlite3.connect(path, timeout=PATIENCE_S, isolation_level=None, check_same_thread=False)
+    try:
+        deadline = time.monotonic() + PATIENCE_S
+        while True:  # SQLite's own time-out does not wait for others who change the mode of the file too
+            try:
+                connection.execute("PRAGMA journal_mode = TRUNCATE")
+                break
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode not in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+                    raise
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.01)
+        connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'OFF'}")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def prepare(connection: sqlite3.Connection) -> None:
+    """Make the table, or bring an earlier release's to this one. One transaction: whole or not at all.
+
+    The earlier release's file is kept beside it first, as `ledger.sqlite.version-1`.
+
+    Raises:
+        RunError: a newer release wrote it. sqlite3.Error: it cannot be written.
+    """
+    if _version(connection) == VERSION:
+        return
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        version = _version(connection)
+        if version > VERSION:
+            raise RunError("the privacy ledger was written by a newer version, which may count more; install that one")
+        present = {row[1] for row in connection.execute("PRAGMA table_info(releases)")}
+        if version < VERSION and present:
+            _keep_former(connection, version)
+            _upgrade(connection, present)
+        elif version < VERSION:
+            connection.execute(_SCHEMA)
+        connection.execute(f"PRAGMA user_version = {VERSION}")
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
+def insert(connection: sqlite3.Connection, values: Sequence[object], state: str = "reserved") -> int:
+    """Add one row to the chain, within the caller's transaction; its id.
+
+    Args:
+        values: the row's FIELDS from `dataset` on.
+
+    Raises:
+        sqlite3.Error: it cannot be written.
+    """
+    last, previous = head_of(connection)
+    now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    row = _typed((last + 1, now, *values))
+    _insert(connection, row, state, digest_of(previous, row))
+    return last + 1
+
+
+def digest_of(previous: str, row: Sequence[object]) -> str:
+    """Return the digest of a row, given that of the row before it. `row` holds FIELDS in their order."""
+    exact = [value.hex() if isinstance(value, float) else value for value in row]
+    return hashlib.sha256(canonical_json([previous, *exact]).encode("ascii")).hexdigest()
+
+
+def head_of(connection: sqlite3.Connection) -> tuple[int, str]:
+    """Return the id and the digest of the last row."""
+    row = connection.execute("SELECT id, digest FROM releases ORDER BY id DESC LIMIT 1").fetchone()
+    return (int(row[0]), str(row[1])) if row else (0, GENESIS)
+
+
+def flaw_of(connection: sqlite3.Connection) -> str:
+    """Say what is wrong with the file: damaged, or a row that its digest does not cover; empty if nothing is.
+
+    Raises:
+        sqlite3.Error: it cannot be read at all.
+    """
+    found = connection.execute("PRAGMA integrity_check(1)").fetchone()[0]
+    if found != "ok":
+        return "the file is damaged (SQLite's integrity check)"
+    previous, expected = GENESIS, 1
+    for *row, digest in connection.execute(f"SELECT {_COLUMNS}, digest FROM releases ORDER BY id"):  # noqa: S608
+        if row[0] != expected:
+            return f"row {expected} is missing"
+        if digest != digest_of(previous, row):
+            return f"row {expected} is not as it was written: its digest does not fit"
+        previous, expected = digest, expected + 1
+    return ""
+
+
+def rechain(connection: sqlite3.Connection) -> None:
+    """Number the rows from 1 and compute every digest anew, within the caller's transaction."""
+    columns = f"{_COLUMNS}, state"
+    rows = list(connection.execute(f"SELECT {columns} FROM releases ORDER BY id"))  # noqa: S608 - our own names
+    connection.execute("DELETE FROM releases")
+    _write(connection, rows)
+
+
+def _typed(row: Sequence[object]) -> tuple[object, ...]:
+    """Give each number the type that the file returns it as: a digest must not depend on 8 or 8.0 or True."""
+    return tuple(
+        value if value is None or column not in _NUMBERS else _NUMBERS[column](value)
+        for column, value in zip(FIELDS, row, strict=True)
+    )
+
+
+def _version(connection: sqlite3.Connection) -> int:
+    return int(connection.execute("PRAGMA user_version").fetchone()[0])
+
+
+def _upgrade(connection: sqlite3.Connection, present: set[str]) -> None:
+    """Move the rows of an earlier release's table into this release's, and chain them."""
+    columns = ", ".join(
+        name if name in present else f"{_MISSING[name]} AS {name}" for name in FIELDS if name in present | set(_MISSING)
+    )
+    rows = list(connection.execute(f"SELECT {columns}, state FROM releases ORDER BY id"))  # noqa: S608 - our own names
+    connection.execute("DROP TABLE releases")
+    connection.execute(_SCHEMA)
+    _write(connection, rows)
+
+
+def _write(connection: sqlite3.Connection, rows: Sequence[Sequence[object]]) -> None:
+    previous = GENESIS
+    for number, (_, *values, state) in enumerate(rows, 1):
+        row = _typed((number, *values))
+        previous = digest_of(previous, row)
+        _insert(connection, row, str(state), previous)
+
+
+def _insert(connection: sqlite3.Connection, row: Sequence[object], state: str, digest: str) -> None:
+    places = ", ".join("?" * (len(FIELDS) + 2))
+    connection.execute(
+        f"INSERT INTO releases ({_COLUMNS}, state, digest) VALUES ({places})",  # noqa: S608 - our own names
+        (*row, state, digest),
+    )
+
+
+def _keep_former(connection: sqlite3.Connection, version: int) -> None:
+    """Copy an earlier release's file beside it, once, whole or not at all."""
+    name = connection.execute("PRAGMA database_list").fetchone()[2]
+    if not name:
+        return  # in memory
+    path = Path(name)
+    kept = path.with_name(f"{path.name}.version-{max(version, 1)}")
+    if kept.exists():
+        return
+    part = kept.with_name(f"{kept.name}.part")
+    os.close(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600))
+    source, target = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True), sqlite3.connect(part)
+    try:
+        source.backup(target)
+    finally:
+        source.close()
+        target.close()
+    part.replace(kept)
