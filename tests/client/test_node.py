@@ -172,7 +172,7 @@ class Lille:
         return self.fleet.answers.empty()
 
     def records(self) -> list[journal.Record]:
-        return list(journal.read(self.config.journal))
+        return list(journal.read(self.config.journal)) if self.config.journal.exists() else []
 
     def whys(self) -> list[str]:
         return [str(record.facts["why"]) for record in self.records() if "why" in record.facts]
