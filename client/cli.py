@@ -410,13 +410,22 @@ def _privacy(config: SiteConfig, study: "Study") -> str:
     if not study.trains:
         return (
             f"differential privacy in this hospital: epsilon {privacy.epsilon:g} at delta {privacy.delta:g} per "
-            "patient, add or remove one, for everything that leaves; asked again, this hospital sends the same counts"
+            "patient, add or remove one, for everything that leaves; asked again, this hospital sends the same "
+            f"counts{_spare(study)}"
         )
     return (
         f"differential privacy in this hospital: epsilon {privacy.epsilon:g} at delta {privacy.delta:g} {PER_PATIENT}, "
         f"for the whole {'training' if study.evaluation.release else 'study'}; each patient's influence is clipped to "
-        f"{privacy.clip_norm:g}, then noise is added{_by_the_reference(study)}"
+        f"{privacy.clip_norm:g}, then noise is added{_spare(study)}{_by_the_reference(study)}"
     )
+
+
+def _spare(study: "Study") -> str:
+    """What happens to a release that is lost on its way: part of what a hospital agrees to."""
+    if not (spare := study.privacy.spare):
+        return ""
+    times = "once" if spare == 1 else f"{spare} times"
+    return f"; a release that is lost can be made anew with other noise, {times} at most, within this epsilon"
 
 
 def _by_the_reference(study: "Study") -> str:

@@ -41,7 +41,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from client import ledger_file
-from configs.errors import BudgetError, RunError
+from configs.errors import BegunError, BudgetError, RunError, SpareError
 from configs.schema import PER_PATIENT
 from strategies.privacy.accounting import (
     Event,
@@ -164,6 +164,24 @@ class Ledger:
         query = "SELECT 1 FROM releases WHERE dataset = ? AND study = ? AND round = ? AND attempt = ? LIMIT 1"
         return self._connection.execute(query, (dataset, study, round_number, attempt)).fetchone() is not None
 
+    def require_spare(self, release: Release, spare: int) -> None:
+        """Let an attempt be booked once, and no more bookings beyond the first of each release than a study has spare.
+
+        Raises:
+            BegunError: this attempt is booked. SpareError: it would be one release too many that is made anew.
+        """
+        if self.booked(release.dataset, release.study, release.round, release.attempt):
+            raise BegunError(f"{release.what}: it was begun before and counts as spent; it is not done twice")
+        rows = self._connection.execute(
+            "SELECT round FROM releases WHERE dataset = ? AND study = ?", (release.dataset, release.study)
+        )
+        booked = [row[0] for row in rows] + [release.round]
+        if len(booked) - len(set(booked)) > spare:
+            raise SpareError(
+                f"{release.what}: the study lets {spare} lost releases be made anew (privacy.spare), as many were; "
+                "refused before a patient is looked at"
+            )
+
     def studies(self) -> list[tuple[str, str, int, int]]:
         """Data set, study, rounds booked and releases that never ended; in the order of their first round."""
         return list(
@@ -209,13 +227,17 @@ class Ledger:
         return found[0] if found else None
 
     def _insert(self, release: Release, plan: PrivacyPlan) -> int:
-        planned = plan.steps if release.event == plan.round_event else None
+        planned = plan.events[0].steps if release.event == plan.round_event else None
+        # 1 + spare evaluations of noise s cost what one of noise s / sqrt(1 + spare) costs: everybody is in each.
         evaluation = plan.evaluation.noise_multiplier if planned and plan.evaluation else None
+        evaluation = evaluation and evaluation / math.sqrt(1 + plan.spare)
         values = (release.dataset, release.study, release.round, release.attempt, *_row(release.event))
         seeded = release.name is not None
         return ledger_file.insert(self._connection, (*values, planned, evaluation, seeded, release.name))
 
     def _require(self, release: Release, plan: PrivacyPlan, budget: Budget | None) -> None:
+        if plan.spare or release.attempt:
+            self.require_spare(release, plan.spare)
         after = merged([*self.events(release.dataset, release.study), release.event])
         # Only the plan's own steps, and no more of them than planned: within the plan's epsilon without computing it.
         of_plan = release.event in (plan.round_event, plan.evaluation) and _are_among(after, merged(plan.events))

@@ -59,6 +59,14 @@ class BudgetError(PrivacyError):
     """The privacy ledger refuses a release: nothing was trained and nothing was spent."""
 
 
+class BegunError(BudgetError):
+    """This very release was begun before: it counts as spent, whatever became of it, and is not made twice."""
+
+
+class SpareError(BudgetError):
+    """The study has no spare release left at this hospital: what was lost cannot be made anew."""
+
+
 class WireError(ArchipelError):
     """A message holds something that `configs/wire.py` does not list, or lacks something that it does."""
 

@@ -54,6 +54,7 @@ from configs.source import data_source
 MAX_FILE_BYTES = 1_000_000
 MAX_ROUNDS = 100_000
 MAX_EPSILON = 100.0
+MAX_SPARE = 1_000
 MIN_BINS, MAX_BINS, DEFAULT_BINS = 2, 100, 10  # of a noisy histogram: each more is fewer patients to as much noise
 SITE_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 # Words of the field for what no study says, as it follows from what it says.
@@ -586,7 +587,7 @@ def _privacy(section: Section, cohort: tuple[CohortMember, ...], trains: bool = 
     if not trains and mode == "local" and section.take("clip_norm") is not None:
         section.note("clip_norm", "expected nothing with task.type: statistics: a patient counts as one; remove it")
     if mode == "none":
-        for key in ("epsilon", "delta", "clip_norm"):
+        for key in ("epsilon", "delta", "clip_norm", "spare"):
             if section.take(key) is not None:
                 section.note(key, "expected nothing with mode: none; remove it, or say mode: local")
         section.finish()
@@ -601,6 +602,7 @@ def _privacy(section: Section, cohort: tuple[CohortMember, ...], trains: bool = 
         ),
         delta=section.number("delta", expected, 1e-12, math.nextafter(bound, 0.0)),
         clip_norm=section.number("clip_norm", "a number above 0, at most 1e6", 0.0, 1e6, above=True) if trains else 0.0,
+        spare=section.integer("spare", 0, MAX_SPARE, 0),
     )
     section.finish()
     return privacy

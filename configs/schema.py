@@ -166,12 +166,30 @@ PER_PATIENT = "per patient, add or remove one"  # what every epsilon is about, w
 
 @dataclass(frozen=True, slots=True)
 class Privacy:
-    """The guarantee asked for: (epsilon, delta) per patient, add or remove one, at each hospital, whole study."""
+    """The guarantee asked for: (epsilon, delta) per patient, add or remove one, at each hospital, whole study.
+
+    `spare` is how many lost releases each hospital may make anew over the whole study. The noise is calibrated as if
+    all of them were needed, so that none of them is beyond epsilon.
+    """
 
     mode: Literal["local", "none"]
     epsilon: float = 0.0
     delta: float = 0.0
     clip_norm: float = 0.0
+    spare: int = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """The section as a study file has it, without what says nothing.
+
+        >>> Privacy("none").to_dict(), Privacy("local", 1.0, 1e-5, 1.0, spare=2).to_dict()["spare"]
+        ({'mode': 'none'}, 2)
+        """
+        if self.mode == "none":
+            return {"mode": "none"}
+        section = asdict(self)
+        if not self.spare:  # studies keep the digest that they had before there was a spare
+            del section["spare"]
+        return section
 
 
 @dataclass(frozen=True, slots=True)
@@ -335,7 +353,7 @@ class Study:
                 "weights": self.training.weights,
                 "average_last": self.training.average_last,
             },
-            "privacy": asdict(self.privacy) if self.private else {"mode": "none"},
+            "privacy": self.privacy.to_dict(),
             "evaluation": _without_none(
                 test_fraction=None if self.evaluation.split_column else self.evaluation.test_fraction,
                 metrics=list(self.evaluation.metrics),
@@ -358,7 +376,7 @@ class Study:
 
     def _statistics_dict(self) -> dict[str, Any]:
         """Of a study that trains nothing: without what only a training needs."""
-        privacy = asdict(self.privacy)
+        privacy = self.privacy.to_dict()
         del privacy["clip_norm"]
         return self._subject_dict() | {
             "training": {"quorum": self.training.quorum, "round_timeout_s": self.training.round_timeout_s},

@@ -239,6 +239,7 @@ def _submit(arguments: argparse.Namespace) -> int:
     from configs.load import dump_yaml, load_study
     from server.files import write_atomically
     from server.run import new_folder
+    from strategies.privacy.plan import fragility
 
     config, study = load_coordinator(arguments.folder), load_study(arguments.study)
     members = _open_members(config)
@@ -250,6 +251,8 @@ def _submit(arguments: argparse.Namespace) -> int:
     if missing := [site for site in study.sites if site not in members.members()]:
         print(f"not admitted yet: {', '.join(missing)}")
     print("each hospital has to approve that digest: archipel-site review, archipel-site approve")
+    if warning := fragility(study):
+        print(f"warning: {warning}", file=sys.stderr)
     return 0
 
 

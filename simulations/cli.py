@@ -144,6 +144,7 @@ def _simulate(arguments: argparse.Namespace) -> int:
     display = _display()
     from dataclasses import replace
 
+    from simulations.planning import warnings_of
     from simulations.run import Options, resume, simulate
     from simulations.tables import print_run
 
@@ -153,6 +154,8 @@ def _simulate(arguments: argparse.Namespace) -> int:
         if not resume(run, options, display):
             print(f"{run}: complete already, nothing was done again")
     else:
+        for warning in warnings_of(study):
+            print(warning, file=sys.stderr)
         seeded = study if arguments.seed is None else replace(study, seed=arguments.seed)
         run = simulate(seeded, arguments.out, options, display)
     return print_run(run)

@@ -7,6 +7,7 @@ squares. A hospital that makes that larger than leaving it out would costs the w
 
 import math
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +18,7 @@ from configs.errors import ConfigError
 from configs.schema import PER_PATIENT, Study
 from strategies.aggregate import site_weights
 from strategies.arrays import payload_bytes, to_record
-from strategies.privacy.plan import PrivacyPlan, evaluation_event, plan_for, plan_of_size
+from strategies.privacy.plan import PrivacyPlan, evaluation_event, fragility, plan_for, plan_of_size, spare_cost
 from strategies.privacy.randomness import Randomness
 from strategies.tasks.table import Encoded
 from strategies.tasks.tabular import task_of
@@ -47,6 +48,7 @@ class StudyPlan:
     sites: tuple[SitePlan, ...]
     curve: tuple[tuple[int, tuple[float, ...]], ...]
     notes: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
 
 
 def plan_study(study: Study) -> StudyPlan:
@@ -59,7 +61,22 @@ def plan_study(study: Study) -> StudyPlan:
     plans = {site: plan_for(study, site) for site in sizes} if study.private else {}
     noise = {site: _noise_of_round(plan) for site, plan in plans.items()}
     sites = tuple(_site_plan(study, site, n, plans.get(site), noise) for site, n in sizes.items())
-    return StudyPlan(study.name, sites, _curve(study, plans), tuple(_notes(study, sizes, counted)))
+    notes = (*_notes(study, sizes, counted), *spare_notes(study, plans))
+    return StudyPlan(study.name, sites, _curve(study, plans), notes, warnings_of(study))
+
+
+def spare_notes(study: Study, plans: Mapping[str, PrivacyPlan]) -> tuple[str, ...]:
+    """Return what the spare releases are for and what they cost, one line; none where the study asks for none."""
+    if not (spare := study.privacy.spare) or not plans:
+        return ()
+    share = max(map(spare_cost, plans.values()))
+    releases = "one lost release" if spare == 1 else f"up to {spare} lost releases"
+    return (f"spare: each hospital can make {releases} anew; for that its noise is {share:.1%} larger at most",)
+
+
+def warnings_of(study: Study) -> tuple[str, ...]:
+    """Return what a researcher should change before deploying a study."""
+    return (f"warning: {text}",) if (text := fragility(study)) else ()
 
 
 def _noise_of_round(plan: PrivacyPlan) -> float:

@@ -30,6 +30,7 @@ from server.run import Recorded, sha256, statistics_facts, versions
 from simulations.earlier import Earlier
 from simulations.engines import run_engine
 from simulations.hospitals import FromSources, Hospitals
+from simulations.planning import spare_notes, warnings_of
 from strategies.arrays import Arrays
 from strategies.privacy.accounting import SampledGaussian, epsilon
 from strategies.privacy.plan import PrivacyPlan, plan_for
@@ -121,7 +122,7 @@ def plan_statistics(study: Study) -> StatisticsPlan:
     views = [_view(study, site, patients, plan, 1) for site, patients in sizes.items()]
     if len(views) > 1:
         views.append(_view(study, ALL, sum(sizes.values()), plan, len(views)))
-    notes = tuple(_notes(study, plan, counted))
+    notes = (*_notes(study, plan, counted), *spare_notes(study, {study.name: plan}), *warnings_of(study))
     has_rate = len(study.task.classes) == 2
     return StatisticsPlan(study.name, noise, plan.noise_multiplier, plan.epsilon(), tuple(views), notes, has_rate)
 

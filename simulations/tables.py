@@ -160,7 +160,7 @@ def print_plan(plan: StudyPlan) -> None:
     console.print()
     if plan.curve:
         _print_curve(console, plan)
-    for line in plan.notes:
+    for line in (*plan.notes, *plan.warnings):
         console.print(line, highlight=False)
 
 

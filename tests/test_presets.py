@@ -8,6 +8,7 @@ import pytest
 
 from configs.load import load_study
 from simulations.cli import main
+from strategies.privacy.plan import plan_for
 
 ALL = sorted((Path(__file__).resolve().parent.parent / "configs" / "presets").glob("*.yaml"))
 PRESETS = [path for path in ALL if load_study(path).trains]
@@ -51,7 +52,10 @@ def test_a_private_preset_spends_its_epsilon_and_no_more(finished: tuple[Path, d
     study = load_study(finished[0])
     for site in finished[1]["sites"]:
         if study.private:
-            assert 0.99 * study.privacy.epsilon < site["epsilon"] <= study.privacy.epsilon
+            plan = plan_for(study, site["site"])
+            assert 0.99 * study.privacy.epsilon < plan.epsilon() <= study.privacy.epsilon
+            assert site["epsilon"] == pytest.approx(plan.epsilon(rounds=study.training.rounds))
+            assert site["epsilon"] < plan.epsilon() or not study.privacy.spare  # nothing was lost
         else:
             assert site["epsilon"] is None
 
@@ -63,5 +67,7 @@ def test_a_preset_of_statistics_ends_complete_and_spends_its_epsilon_and_no_more
     metrics = json.loads((tmp_path / "latest" / "metrics.json").read_text())
     assert (metrics["outcome"], metrics["study_sha256"]) == ("COMPLETE", study.sha256)
     assert set(metrics["statistics"]["sites"]) == set(study.sites)
-    assert [round(site["epsilon"], 3) for site in metrics["sites"]] == [study.privacy.epsilon] * len(study.sites)
+    plan = plan_for(study, study.sites[0])
+    assert round(plan.epsilon(), 3) == study.privacy.epsilon
+    assert [site["epsilon"] for site in metrics["sites"]] == [plan.epsilon(rounds=1)] * len(study.sites)
     assert all(site["epsilon"] <= study.privacy.epsilon for site in metrics["sites"])

@@ -4,12 +4,18 @@
 plan is known before anybody looks at data, and one patient more or less changes neither noise, nor rate, nor steps. A
 training at a hospital that announced no number has no plan: a number counted in its data would show in what it sends.
 
+A release that is lost after it was booked is spent, and only another one, with fresh noise, can take its place. A study
+that asks for `spare` releases has noise for its rounds and for that many more.
+
 >>> budget = Budget(epsilon=3.0, delta=1e-5)
 >>> plan = calibrate(budget, clip_norm=1.0, sampling_rate=1.0, steps_per_round=1, rounds=20, patients=200)
 >>> plan.noise_multiplier, round(plan.epsilon(), 3)
 (6.219, 3.0)
 >>> round(plan.epsilon(rounds=10), 3)
 2.031
+>>> wary = calibrate(budget, clip_norm=1.0, sampling_rate=1.0, steps_per_round=1, rounds=20, patients=200, spare=2)
+>>> wary.noise_multiplier, round(wary.epsilon(), 3), round(wary.epsilon(rounds=20), 3)
+(6.5225, 3.0, 2.842)
 """
 
 import math
@@ -48,6 +54,8 @@ class PrivacyPlan:
     `expected_patients` is the public divisor of each noisy sum: sampling rate times announced training patients.
     `evaluation` is the one noisy histogram after the last round, where the study asks and the hospital allows: beside
     the training and its budget, though nobody is in both the training and the test (composed as if they were).
+    `spare` is how many lost releases may be made anew, of whatever kind: each kind's noise is calibrated for so many
+    more of its own, so that any mixture of them stays within both budgets.
     """
 
     clip_norm: float
@@ -58,6 +66,7 @@ class PrivacyPlan:
     delta: float
     expected_patients: float
     evaluation: SampledGaussian | None = field(default=None, repr=False)
+    spare: int = field(default=0, repr=False)
 
     def __post_init__(self) -> None:
         _require(0 < self.clip_norm < math.inf, "clip_norm", "0 < clip norm", self.clip_norm)
@@ -67,10 +76,11 @@ class PrivacyPlan:
         _require(self.rounds >= 1, "rounds", "at least 1 round", self.rounds)
         _require(0 < self.delta < 1, "delta", "0 < delta < 1", self.delta)
         _require(0 < self.expected_patients < math.inf, "expected_patients", "more than 0", self.expected_patients)
+        _require(self.spare >= 0, "spare", "no fewer than 0", self.spare)
 
     @property
     def steps(self) -> int:
-        """Steps of the whole study."""
+        """Steps of the whole study, where no release is lost."""
         return self.steps_per_round * self.rounds
 
     @property
@@ -79,18 +89,20 @@ class PrivacyPlan:
         return SampledGaussian(self.noise_multiplier, self.sampling_rate, self.steps_per_round)
 
     def epsilon(self, rounds: int | None = None) -> float:
-        """Epsilon per patient of the training after some rounds, by default all of them."""
-        rounds = self.rounds if rounds is None else rounds
+        """Epsilon per patient of the training after some rounds, by default all of them and every spare one."""
+        rounds = self.rounds + self.spare if rounds is None else rounds
         return epsilon([self.round_event] * rounds, self.delta)
 
     @property
     def events(self) -> tuple[SampledGaussian, ...]:
-        """Everything that the study releases: its training, then its evaluation."""
-        training = replace(self.round_event, steps=self.steps)
-        return (training,) if self.evaluation is None else (training, self.evaluation)
+        """The most that the study can release: its training, then its evaluation, each with every spare release."""
+        training = replace(self.round_event, steps=self.steps_per_round * (self.rounds + self.spare))
+        if self.evaluation is None:
+            return (training,)
+        return training, replace(self.evaluation, steps=self.evaluation.steps * (1 + self.spare))
 
     def whole_epsilon(self) -> float:
-        """Epsilon per patient of training and evaluation together."""
+        """Epsilon per patient of training and evaluation together, whatever part of the spare releases is needed."""
         return epsilon(self.events, self.delta)
 
 
@@ -142,6 +154,7 @@ def plan_of_size(study: Study, patients: int, site: str, *, figures: bool = True
         steps_per_round=local.steps_per_round(patients),
         rounds=study.training.rounds,
         patients=patients,
+        spare=privacy.spare,
     )
     return replace(plan, evaluation=evaluation_event(study) if figures else None)
 
@@ -171,19 +184,50 @@ def statistics_norm(study: Study) -> float:
 def evaluation_event(study: Study) -> SampledGaussian | None:
     """The noisy histogram that a study asks for: a step with everybody in it; None where it asks for none.
 
-    Its noise multiplier is the least that keeps this one release within its own epsilon at the study's delta. One
-    patient more or less changes one cell of the histogram by 1, so that is the sensitivity (L2).
+    Its noise multiplier is the least that keeps this one release, and every spare one if all were needed here, within
+    its own epsilon at the study's delta. One patient more or less changes one cell of the histogram by 1, so that is
+    the sensitivity (L2).
     """
     asked = study.evaluation.release
     if asked is None or not study.private:
         return None
-    return SampledGaussian(_least_noise(Budget(asked.epsilon, study.privacy.delta), 1.0, 1), 1.0, 1)
+    budget = Budget(asked.epsilon, study.privacy.delta)
+    return SampledGaussian(_least_noise(budget, 1.0, 1 + study.privacy.spare), 1.0, 1)
+
+
+def spare_cost(plan: PrivacyPlan) -> float:
+    """Return by which share the plan's noise is larger than without spare releases, 0.05 for 5 %."""
+    if not plan.spare:
+        return 0.0
+    budget = Budget(plan.epsilon(), plan.delta)
+    return plan.noise_multiplier / _least_noise(budget, plan.sampling_rate, plan.steps) - 1.0
+
+
+def fragility(study: Study) -> str:
+    """Return a sentence where one lost release ends the study for ever, an empty text where it does not."""
+    if not study.private or study.privacy.spare or study.training.quorum < max(1, len(study.sites)):
+        return ""
+    return (
+        f"training.quorum is all {len(study.sites)} hospitals and privacy.spare is 0: one release that is lost after "
+        "it was booked (a killed process, a power cut) ends the study for ever; write privacy.spare: 2, or lower "
+        "training.quorum"
+    )
 
 
 def calibrate(
-    budget: Budget, *, clip_norm: float, sampling_rate: float, steps_per_round: int, rounds: int, patients: int
+    budget: Budget,
+    *,
+    clip_norm: float,
+    sampling_rate: float,
+    steps_per_round: int,
+    rounds: int,
+    patients: int,
+    spare: int = 0,
 ) -> PrivacyPlan:
     """The plan with the least noise that keeps the whole study within the budget.
+
+    Args:
+        spare: rounds that may be made a second time, each at the full cost of a round.
 
     Raises:
         PrivacyError: no noise multiplier up to 1e5 is enough; a number that cannot be, or a delta of 1 / patients or
@@ -196,8 +240,12 @@ def calibrate(
         )
     _require(0 < sampling_rate <= 1, "sampling_rate", "0 < sampling rate <= 1", sampling_rate)
     _require(steps_per_round * rounds >= 1, "steps", "at least 1 step", steps_per_round * rounds)
-    sigma = _least_noise(budget, sampling_rate, steps_per_round * rounds)
-    return PrivacyPlan(clip_norm, sigma, sampling_rate, steps_per_round, rounds, budget.delta, sampling_rate * patients)
+    _require(spare >= 0, "spare", "no fewer than 0", spare)
+    sigma = _least_noise(budget, sampling_rate, steps_per_round * (rounds + spare))
+    expected_patients = sampling_rate * patients
+    return PrivacyPlan(
+        clip_norm, sigma, sampling_rate, steps_per_round, rounds, budget.delta, expected_patients, spare=spare
+    )
 
 
 @lru_cache(maxsize=8192)

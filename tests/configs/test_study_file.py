@@ -137,6 +137,13 @@ BAD: list[tuple[str, object, str]] = [
     ("features.age.range", [0] * 9, r"features.age.range: expected \[low, high\] with low < high, found a list;"),
     ("features.age.range", [0, 10**400], r"features.age.range: expected \[low, high\]"),
     ("privacy.epsilon", 10**400, r"privacy.epsilon: expected 0.01 to 100"),
+    ("privacy.spare", -1, r"privacy.spare: expected an integer from 0 to 1000, found -1; correct it"),
+    ("privacy.spare", 1001, r"privacy.spare: expected an integer from 0 to 1000, found 1001; correct it"),
+    ("privacy.spare", 1.5, r"privacy.spare: expected an integer from 0 to 1000, found 1.5; correct it"),
+    ("privacy.spare", "two", r"privacy.spare: expected an integer from 0 to 1000, found 'two'; correct it"),
+    ("privacy.spare", True, r"privacy.spare: expected an integer from 0 to 1000, found True; correct it"),
+    ("privacy.spares", 2, r"privacy.spares: unknown key; did you mean 'spare'\?"),
+    ("privacy", {"mode": "none", "spare": 2}, r"privacy.spare: expected nothing with mode: none; remove it"),
 ]
 
 

@@ -81,7 +81,7 @@ def test_the_terminal_says_patients_outcome_and_what_is_unknown(
 ) -> None:
     simulated(tmp_path)
     said = capsys.readouterr().out
-    assert "noise of 23.3 patients in each count" in " ".join(said.split())
+    assert "noise of 40.4 patients in each count" in " ".join(said.split())
     assert "disease = 1" in said
     assert "report.html" in said
 
@@ -127,9 +127,9 @@ def test_three_patients_are_lost_in_the_noise_and_the_study_goes_on(
 def test_the_plan_says_the_noise_and_who_is_too_small_to_be_seen(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["plan", str(PRESET)]) == 0
     said = " ".join(capsys.readouterr().out.split())
-    assert "noise of 23.3 patients in each count" in said
+    assert "noise of 40.4 patients in each count" in said
     assert "switzerland: too small to be seen" in said
-    assert "cleveland: seen: only counts of fewer than 46 patients may be noise" in said
+    assert "cleveland: seen in outline: a count of fewer than 80 patients may be noise" in said
     assert "epsilon 0.5 at delta 1e-05 per patient, add or remove one" in said
 
 
@@ -147,8 +147,8 @@ def test_the_plan_and_the_report_agree_on_who_is_too_small_to_be_seen(
 def test_a_plans_table_and_its_verdict_round_the_hidden_count_alike(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["plan", str(PRESET)]) == 0
     row, verdict = (line for line in capsys.readouterr().out.splitlines() if "all together" in line)
-    assert row.split()[:4] == ["all", "together", "735", "92"]
-    assert "fewer than 92 patients" in verdict
+    assert row.split()[:4] == ["all", "together", "735", "159"]
+    assert "fewer than 159 patients" in verdict
 
 
 def test_the_epsilon_from_which_a_small_hospital_is_seen_is_the_one_from_which_it_is(tmp_path: Path) -> None:
@@ -175,10 +175,10 @@ def test_without_announced_sizes_the_noise_is_the_same_and_the_plan_says_where_i
     study = written(tmp_path, cohort={})
     assert cli.main(["plan", str(study)]) == 0
     said = capsys.readouterr().out
-    assert "noise of 23.3 patients" in " ".join(said.split())
+    assert "noise of 40.4 patients" in " ".join(said.split())
     assert "no cohort is announced" in said
     metrics = simulated(tmp_path / "runs", study)
-    assert metrics["statistics"]["noise"] == pytest.approx(23.32, abs=0.01)
+    assert metrics["statistics"]["noise"] == pytest.approx(40.39, abs=0.01)
     assert metrics["sites"][0]["patients_announced"] is None
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from configs.errors import ConfigError, PrivacyError
-from configs.load import load_study
+from configs.load import dump_yaml, load_study, read_yaml
 from configs.schema import CohortMember, DataSource, EvaluationRelease, Privacy, Study
 from simulations.cli import main
 from simulations.planning import plan_study
@@ -33,7 +33,7 @@ def test_the_plan_is_what_the_run_follows(study: Study, tmp_path: Path) -> None:
     for site in planned.sites:
         assert ran[site.site]["noise_multiplier"] == site.noise_multiplier
         assert (ran[site.site]["steps"], ran[site.site]["sampling_rate"]) == (site.steps, site.sampling_rate)
-        assert ran[site.site]["epsilon"] == pytest.approx(site.epsilon, abs=1e-9)
+        assert ran[site.site]["epsilon"] < (site.epsilon or 0.0) <= study.privacy.epsilon  # no spare release was needed
 
 
 def test_a_hospital_too_small_to_help_is_named_and_the_others_are_not(study: Study) -> None:
@@ -50,7 +50,9 @@ def test_the_curve_rises_through_the_budget_at_the_planned_rounds(study: Study) 
     curve = dict(plan_study(study).curve)
     values = [curve[rounds][0] for rounds in sorted(curve)]
     assert values == sorted(values)
-    assert 2.99 < curve[study.training.rounds][0] <= 3.0
+    assert curve[study.training.rounds][0] < 3.0
+    no_spare = replace(study, privacy=replace(study.privacy, spare=0))
+    assert 2.99 < dict(plan_study(no_spare).curve)[study.training.rounds][0] <= 3.0
     assert max(curve) == 2 * study.training.rounds
 
 
@@ -87,3 +89,40 @@ def test_a_plan_says_what_an_evaluation_costs_beside_the_training(study: Study) 
         assert one.epsilon is not None
         assert other.epsilon is not None
         assert one.epsilon < other.epsilon < one.epsilon + 0.5
+
+
+def test_a_plan_says_what_spare_releases_cost_and_how_much_more_is_trained_without(study: Study) -> None:
+    (line,) = (note for note in plan_study(study).notes if note.startswith("spare"))
+    assert line == "spare: each hospital can make up to 2 lost releases anew; for that its noise is 4.9% larger at most"
+    without = replace(study, privacy=replace(study.privacy, spare=0))
+    before, after = plan_study(without).sites[0], plan_study(study).sites[0]
+    assert before.noise_multiplier is not None
+    assert after.noise_multiplier is not None
+    assert round(after.noise_multiplier / before.noise_multiplier - 1, 3) == 0.049
+    assert not [note for note in plan_study(without).notes if note.startswith("spare")]
+
+
+@pytest.mark.parametrize(
+    ("spare", "quorum", "private", "warned"),
+    [(0, 4, True, True), (1, 4, True, False), (0, 3, True, False), (0, 4, False, False), (2, 1, True, False)],
+)
+def test_a_study_that_one_lost_release_ends_is_warned_of(
+    study: Study,
+    spare: int,
+    quorum: int,
+    private: bool,
+    warned: bool,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    document = copy.deepcopy(read_yaml(PRESET))
+    document["training"] |= {"quorum": quorum, "rounds": 1}
+    document["privacy"] = {**document["privacy"], "spare": spare} if private else {"mode": "none"}
+    for source in document["simulation"]["sites"].values():
+        source["path"] = str((PRESET.parent / source["path"]).resolve())
+    path = tmp_path / "study.yaml"
+    path.write_text(dump_yaml(document))
+    assert main(["plan", str(path)]) == 0
+    assert ("ends the study for ever" in " ".join(capsys.readouterr().out.split())) is warned
+    assert main(["simulate", str(path), "--no-baselines", "--out", str(tmp_path / "runs")]) == 0
+    assert ("ends the study for ever; write privacy.spare: 2" in capsys.readouterr().err) is warned

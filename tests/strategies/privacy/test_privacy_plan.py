@@ -56,6 +56,39 @@ def test_the_whole_study_composes_to_at_most_its_epsilon_says_google_too(local: 
     assert epsilon(rounds, 1e-5) <= 3.0
 
 
+@pytest.mark.parametrize("spare", [1, 2, 7])
+@pytest.mark.parametrize("local", LOCALS.values(), ids=LOCALS)
+def test_every_mixture_of_spare_releases_stays_within_both_budgets_says_google_too(
+    local: dict[str, object], spare: int
+) -> None:
+    training = {"local": {"learning_rate": 0.5} | local, "rounds": 2}
+    evaluation = {"test_fraction": 0.25, "release": {"epsilon": 0.5, "bins": 5}}
+    chosen = study(training=training, privacy={"spare": spare}, evaluation=evaluation, cohort={"brest": 80})
+    plan = plan_for(chosen, "brest")
+    assert plan.evaluation is not None
+    whole = plan.whole_epsilon()
+    for again in {0, 1, spare}:  # evaluations made anew; the rest of the spare are rounds
+        events = [plan.round_event] * (2 + spare - again) + [plan.evaluation] * (1 + again)
+        assert epsilon(events, 1e-5) <= whole
+        assert by_google(events, 1e-5) <= whole + 2e-3
+    assert 2.98 < by_google([plan.round_event] * (2 + spare), 1e-5) <= 3.0 + 1e-3
+    assert 0.49 < by_google([plan.evaluation] * (1 + spare), 1e-5) <= 0.5 + 1e-3
+    assert plan.epsilon() <= 3.0 < epsilon([plan.round_event] * (3 + spare), 1e-5)
+    assert plan.epsilon(rounds=2) < plan.epsilon()
+
+
+def test_a_study_without_spare_has_the_plan_that_it_had() -> None:
+    without, zero = study(), study(privacy={"spare": 0})
+    assert without.sha256 == zero.sha256
+    assert "spare" not in without.canonical
+    assert plan_for(without, "brest") == plan_for(zero, "brest")
+    assert plan_for(without, "brest") != plan_for(study(privacy={"spare": 1}), "brest")
+
+
+def test_the_name_that_a_plan_has_in_older_ledgers_stays() -> None:
+    assert "spare" not in repr(plan_for(study(privacy={"spare": 1}), "brest"))
+
+
 @pytest.mark.parametrize(
     ("name", "rate", "steps_per_round"),
     [
