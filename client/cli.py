@@ -14,8 +14,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from configs.commands import INTERRUPTED, carry_out, prepare
 from configs.deployment import SiteConfig, load_site, typed
-from configs.errors import ArchipelError, ConfigError, RunError
+from configs.errors import ConfigError, RunError
+from configs.parts import programs
 from configs.schema import PER_PATIENT
 
 if TYPE_CHECKING:
@@ -24,30 +26,18 @@ if TYPE_CHECKING:
     from client.ledger import Ledger
     from configs.schema import Feature, Study
 
-INTERRUPTED = 130
 WIDTH = 100
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. Exit codes: 0 done, 2 an error that is explained, 130 Ctrl-C; `check` has its own."""
-    for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-        os.environ.setdefault(variable, "1")
+    prepare(alone=argv is None)
     os.umask(0o077)  # what a node writes is its owner's
     arguments = _parser().parse_args(argv)
     try:
-        return int(arguments.command(arguments))
-    except ArchipelError as error:
-        return _fail(str(error))
-    except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        return _fail(f"{where}{error.strerror or type(error).__name__}")
+        return carry_out("archipel-site", lambda: int(arguments.command(arguments)))
     except KeyboardInterrupt:
         return INTERRUPTED
-
-
-def _fail(text: str) -> int:
-    print(f"archipel-site: {text}", file=sys.stderr)
-    return 2
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -130,8 +120,7 @@ def _start(arguments: argparse.Namespace) -> int:
     if arguments.print_systemd:
         from configs.service import unit
 
-        programs = Path(sys.executable).parent
-        print(unit(f"the node of {config.site}", "archipel-site", programs, config.folder), end="")
+        print(unit(f"the node of {config.site}", "archipel-site", programs(), config.folder), end="")
         return 0
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     for noisy in ("httpx", "flwr"):

@@ -8,16 +8,19 @@ Without a digest no row is read: a file is there, a data base opens a session an
 """
 
 import os
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from subprocess import TimeoutExpired
 
 from client.admission import Admissions
 from client.findings import DATA, DATABASE, IT, NOTE, OK, WARNING, WRONG, Finding
 from client.identities import forgotten
+from client.isolation import worker_variables
+from configs.commands import prepare
 from configs.deployment import Dataset, SiteConfig, load_site, same_rows_twice
 from configs.errors import DataError
+from configs.parts import run
 
 START_TIMEOUT_S = 300  # of the process that looks, beside what a query may take
 
@@ -58,19 +61,14 @@ def _looked_at(config: SiteConfig, dataset: Dataset, sha256: str | None) -> Find
     in_file = dataset.source.path is not None
     if in_file and sha256 is None:
         return Finding("data", NOTE, f"{dataset.study}: readable; not opened, no study of it is approved")
-    command = [
-        sys.executable,
-        "-m",
-        "client.data_check",
-        str(config.folder),
-        dataset.study,
-        *([sha256] if sha256 else []),
-    ]
+    arguments = [str(config.folder), dataset.study, *([sha256] if sha256 else [])]
     timeout_s = START_TIMEOUT_S + dataset.source.query_timeout_s
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=timeout_s)  # noqa: S603
+        done = run(
+            "client.data_check", *arguments, folder=config.folder, also=worker_variables(config), timeout_s=timeout_s
+        )
         said = done.stdout.strip() if done.returncode == 3 else "could not be read"
-    except subprocess.TimeoutExpired:
+    except TimeoutExpired:
         done, said = None, f"could not be read in {timeout_s} s"
     if done is None or done.returncode:
         who = DATA if in_file else f"{DATABASE}, or whoever wrote site.yaml"
@@ -106,6 +104,7 @@ def look(folder: Path, name: str, sha256: str | None) -> None:
 
 def main(arguments: list[str]) -> int:
     """`FOLDER STUDY [DIGEST]`."""
+    prepare(alone=True)
     folder, name, *digest = arguments
     try:
         look(Path(folder), name, digest[0] if digest else None)

@@ -1,10 +1,7 @@
 """`archipel-site check`: what is wrong, and who must fix it. It changes nothing and never raises."""
 
-import os
 import shutil
 import stat
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from importlib import metadata
@@ -35,10 +32,10 @@ from client.findings import (
 from client.fleet import Reach, reach, trust
 from client.forwarder import probe
 from client.releases import RELEASE, awaited
-from client.worker import SEEDED_FOR_TESTS
 from configs.deployment import SiteConfig, load_site
 from configs.errors import ArchipelError
 from configs.papers import Welcome
+from configs.parts import run
 from configs.schema import PER_PATIENT
 
 EXPIRING_DAYS = 30
@@ -46,17 +43,6 @@ AUTHORITY = "Archipel authority"  # in the name of every consortium's (server/pk
 HOST_MISMATCH, IP_MISMATCH, EXPIRED, NOT_YET = 62, 64, 10, 9  # OpenSSL's codes
 MB = 1_000_000
 NVIDIA = Path("/proc/driver/nvidia/version")
-TRY = """
-import sys
-from client.forwarder import leave_network_but
-from client.releases import RELEASE, awaited
-from configs.errors import RunError
-try:
-    sys.exit(0 if leave_network_but(sys.argv[1:]) else 3)
-except RunError as error:
-    print(error)
-    sys.exit(4)
-"""
 
 
 def examine(folder: Path) -> list[Finding]:
@@ -70,7 +56,6 @@ def examine(folder: Path) -> list[Finding]:
     findings += _safely("site.yaml", lambda: _in_force(config))
     findings += _safely("keys", lambda: _keys(config))
     findings += _safely("policy", lambda: _policy(config))
-    findings += _safely("noise", _noise)
     findings += _safely("isolation", lambda: _isolation(config))
     findings += _safely("worker_network", lambda: _listed(config))
     findings += _safely("machine", lambda: _machine(config))
@@ -149,16 +134,9 @@ def _policy(config: SiteConfig) -> Iterator[Finding]:
         )
 
 
-def _noise() -> Iterator[Finding]:
-    if os.environ.get(SEEDED_FOR_TESTS) == "1":
-        text = f"{SEEDED_FOR_TESTS} is set: noise comes from the study's public seed and protects nobody"
-        yield Finding("noise", WRONG, text, IT, "take it out of the node's environment")
-
-
 def _isolation(config: SiteConfig) -> Iterator[Finding]:
     listed = config.worker_network
-    command = [sys.executable, "-c", TRY, *listed]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)  # noqa: S603
+    done = run("client.isolation_check", *listed, folder=config.folder, timeout_s=60)
     if done.returncode == 0:
         but = f" but {len(listed)} listed address{'es' if len(listed) > 1 else ''}" if listed else ""
         yield Finding("isolation", OK, f"the process that sees patients has no network{but}")

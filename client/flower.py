@@ -18,7 +18,7 @@ from client.admission import Admissions
 from client.app import make_app
 from client.ledger import Ledger
 from client.site import Site
-from client.worker import SEEDED_FOR_TESTS, open_site
+from client.worker import open_site
 from configs.deployment import load_site
 from configs.errors import ConfigError, WireError
 from configs.load import study_from
@@ -54,7 +54,7 @@ def _open(folder: str, canonical: str) -> Site:
     finally:
         admissions.close()
     ledger = Ledger.open(config.ledger, cap=Budget(config.policy.max_epsilon, config.policy.delta))
-    return open_site(config, ledger, approved, seeded=os.environ.get(SEEDED_FOR_TESTS) == "1")
+    return open_site(config, ledger, approved, seeded=False)
 
 
 app = make_app(site_of)

@@ -26,18 +26,19 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 from client.isolation import die_with_parent, leave_network
 from configs.deployment import split_address
 from configs.errors import RunError, SourceError
+from configs.parts import start
 
 Address = tuple[str, int]
 CONNECT_TIMEOUT_S = 10.0
 CHUNK = 1 << 16
 SIOCSIFFLAGS, IFF_UP = 0x8914, 1
-KEPT = {"PATH", "LD_LIBRARY_PATH", "HOME", "LANG", "LC_ALL", "TZ", "LOCALDOMAIN", "RES_OPTIONS", "HOSTALIASES"}
 RESET, NO_RESET = (
     struct.pack("ii", 1, 0),
     struct.pack("ii", 0, 0),
@@ -122,19 +123,17 @@ def _key(host: Any, port: Any) -> tuple[str, str]:
 def _start(addresses: Sequence[str]) -> socket.socket:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with theirs:
-        command = [sys.executable, "-m", "client.forwarder", str(theirs.fileno()), *addresses]
         nothing = subprocess.DEVNULL  # the worker's own pipes are the node's
-        _forwarder.append(
-            subprocess.Popen(  # noqa: S603 - our own module
-                command, stdin=nothing, stdout=nothing, pass_fds=[theirs.fileno()], env=_without_secrets(os.environ)
-            )
+        process = start(  # without further variables: a data base's password is the worker's alone
+            "client.forwarder",
+            *(str(theirs.fileno()), *addresses),
+            folder=Path("/"),
+            stdin=nothing,
+            stdout=nothing,
+            pass_fds=[theirs.fileno()],
         )
+        _forwarder.append(process)
     return ours
-
-
-def _without_secrets(environment: Mapping[str, str]) -> dict[str, str]:
-    """What Python and the resolver need: a data base's password is the worker's alone."""
-    return {name: value for name, value in environment.items() if name in KEPT or name.startswith("PYTHON")}
 
 
 def _bring_up_loopback() -> None:

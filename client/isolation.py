@@ -11,10 +11,19 @@ import signal
 import threading
 from pathlib import Path
 
+from configs.deployment import SiteConfig
+
 CLONE_NEWUSER, CLONE_NEWNET = 0x10000000, 0x40000000
 
 
 PR_SET_PDEATHSIG = 1
+
+
+def worker_variables(config: SiteConfig) -> tuple[str, ...]:
+    """Return the names of the variables that the process which sees patients gets beside the usual ones: the
+    addresses of the data bases that site.yaml names, and what libpq and Kerberos read.
+    """
+    return (*config.secrets, "PG*", "KRB5*") if config.secrets else ()
 
 
 def die_with_parent() -> None:

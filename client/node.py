@@ -13,10 +13,10 @@ import os
 import signal
 import sqlite3
 import subprocess
-import sys
 import threading
 import time
 import uuid
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,11 +26,12 @@ from client.egress import SENTENCES, code_of
 from client.enrol import CERTIFICATE, NODE_KEY, load_node_key, load_signing_key, load_welcome
 from client.fleet import EndedError, Fleet, Incoming, OccupiedError, RefusedError, UnreachableError, trust
 from client.identities import forgotten
+from client.isolation import worker_variables
 from client.ledger import Ledger
 from client.policy import Request, require, require_figures
 from client.releases import forget_awaited, note_awaited, proposed, spoken
 from client.worker import REFUSAL, STATUS, exactly, send
-from configs import wire
+from configs import parts, wire
 from configs.bundle import check_bundle
 from configs.deployment import SiteConfig
 from configs.errors import AdmissionError, ArchipelError, ReleaseError, RunError, SealError, WireError
@@ -59,12 +60,13 @@ FULL_DISK_S = 1.0  # between looks while nothing can be written down
 class WorkerProcess:
     """The other process, started again when it has ended."""
 
-    def __init__(self, config: SiteConfig) -> None:
+    def __init__(self, config: SiteConfig, command: Sequence[str] = ()) -> None:
+        """`command` starts another worker than ours; only tests have one."""
         self._config = config
+        self._command = list(command) or parts.command("client.worker", str(config.folder))
         self._process: subprocess.Popen[bytes] | None = None
         self.alone = False
-        hidden = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")  # may hold a password, and the worker has no network
-        self._environment = {name: value for name, value in os.environ.items() if name.upper() not in hidden}
+        self._environment = parts.environment(worker_variables(config))  # `start` lets go of secrets in this process
 
     def start(self) -> None:
         """Start it, unless it runs.
@@ -75,7 +77,8 @@ class WorkerProcess:
         if self._process is not None and self._process.poll() is None:
             return
         self._process = subprocess.Popen(  # noqa: S603 - our own module
-            [sys.executable, "-m", "client.worker", str(self._config.folder)],
+            self._command,
+            cwd=self._config.folder,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=self._environment,
@@ -164,14 +167,14 @@ class Pace:
 class Node:
     """One hospital's node."""
 
-    def __init__(self, config: SiteConfig) -> None:
+    def __init__(self, config: SiteConfig, worker: WorkerProcess | None = None) -> None:
         self._config = config
         self._welcome = load_welcome(config)
         self._key = load_signing_key(config)
         self._admissions = Admissions.open(config.admissions)
         self._audit = Audit(config, self._key)
         self._ledger = Ledger.open(config.ledger)
-        self._worker = WorkerProcess(config)
+        self._worker = worker or WorkerProcess(config)
         self._bundles: dict[int, str] = {}  # run -> digest of the study in its bundle
         self._over = threading.Event()
         self._max_bytes = config.policy.max_message_mb * 1_000_000
@@ -508,7 +511,7 @@ class _State:
         return f"{boot}/{found.st_dev}/{found.st_ino}"
 
 
-def start(config: SiteConfig) -> None:
+def start(config: SiteConfig, worker: WorkerProcess | None = None) -> None:
     """Serve until a signal (SIGTERM, SIGINT) ends it; what is under way is finished first.
 
     Raises:
@@ -517,7 +520,7 @@ def start(config: SiteConfig) -> None:
     return_large_blocks()
     for lost in forgotten(config):
         log.warning("%s; %s", lost, lost.todo)
-    node = Node(config)
+    node = Node(config, worker)
     for name in config.secrets:  # what is read by name in this process, or handed on, holds no data base's password
         os.environ.pop(name, None)
 

@@ -36,7 +36,6 @@ if TYPE_CHECKING:  # PyTorch and Flower start threads, which a process must not 
     from strategies.privacy.plan import Budget
 
 READY, STATUS, REFUSAL = "ready", "status", "refusal"
-SEEDED_FOR_TESTS = "ARCHIPEL_TEST_SEEDED_NOISE"  # noise that can be repeated protects nobody: for tests alone
 log = logging.getLogger("archipel.worker")
 
 
@@ -243,8 +242,12 @@ def _answered(worker: Worker, request: Frame) -> tuple[Frame, Frame]:
         return Frame(STATUS, {"why": why}), Frame(REFUSAL, {"code": code, "reason": reason})
 
 
-def main(arguments: list[str]) -> int:
-    """Answer requests until standard input is closed."""
+def main(arguments: list[str], *, seeded: bool = False) -> int:
+    """Answer requests until standard input is closed.
+
+    Args:
+        seeded: draw noise that can be repeated, and protects nobody; no command of the installation says so.
+    """
     die_with_parent()
     config = load_site(Path(arguments[0]))
     try:
@@ -255,7 +258,7 @@ def main(arguments: list[str]) -> int:
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever prints must not print into the answers
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    worker = Worker(config, seeded=os.environ.get(SEEDED_FOR_TESTS) == "1")
+    worker = Worker(config, seeded=seeded)
     take = exactly(os.fdopen(0, "rb"))
     send(answers, Frame(READY, {"alone": int(alone)}))
     with contextlib.suppress(EOFError, BrokenPipeError):

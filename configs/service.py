@@ -39,6 +39,9 @@ ExecStart={program} -C {folder} start
 # - lets it be absent.
 EnvironmentFile=-/etc/archipel/{name}.env
 Environment=OMP_NUM_THREADS=1
+# Code comes from the installation alone: no folder that somebody else can write is on Python's path.
+Environment=PYTHONSAFEPATH=1
+UnsetEnvironment=PYTHONPATH PYTHONHOME PYTHONSTARTUP PYTHONUSERBASE LD_PRELOAD
 Restart=always
 RestartSec=5
 # SIGTERM ends a node after the round under way, and a coordinator at once: its run can be resumed. What has not ended
@@ -48,6 +51,8 @@ KillMode=mixed
 TimeoutStopSec=300
 OOMPolicy=continue
 UMask=0077
+# No picture of a process's memory, where patients and keys are, is ever written to disk.
+LimitCORE=0
 
 # Nothing is writable but the folder; no device, no capability, no way to gain one.
 ProtectSystem=strict

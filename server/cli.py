@@ -12,39 +12,29 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from configs.commands import INTERRUPTED, carry_out, prepare
 from configs.deployment import COORDINATOR_FILE, CoordinatorConfig, load_coordinator, typed
-from configs.errors import ArchipelError, ConfigError, RunError
+from configs.errors import ConfigError, RunError
+from configs.parts import programs
 from configs.schema import PER_PATIENT
 
 if TYPE_CHECKING:
     from configs.journal import Record
     from server.membership import Membership, RunState
 
-INTERRUPTED = 130
 WATCH_S = 0.5
 EXPIRING_DAYS = 30
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. Exit codes: 0 done, 1 a run ended INCOMPLETE, 2 an error that is explained, 130 Ctrl-C."""
-    for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-        os.environ.setdefault(variable, "1")
+    prepare(alone=argv is None)
     os.umask(0o077)  # members, journals and models are their owner's, wherever the folder lies
     arguments = _parser().parse_args(argv)
     try:
-        return int(arguments.command(arguments))
-    except ArchipelError as error:
-        return _fail(str(error))
-    except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        return _fail(f"{where}{error.strerror or type(error).__name__}")
+        return carry_out("archipel-coordinator", lambda: int(arguments.command(arguments)))
     except KeyboardInterrupt:
         return INTERRUPTED
-
-
-def _fail(text: str) -> int:
-    print(f"archipel-coordinator: {text}", file=sys.stderr)
-    return 2
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -224,8 +214,7 @@ def _start(arguments: argparse.Namespace) -> int:
     if arguments.print_systemd:
         from configs.service import unit
 
-        programs = Path(sys.executable).parent
-        print(unit("the coordinator", "archipel-coordinator", programs, config.folder, worker=False), end="")
+        print(unit("the coordinator", "archipel-coordinator", programs(), config.folder, worker=False), end="")
         return 0
     from server.coordinator import start
     from server.logs import write_lines

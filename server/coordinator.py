@@ -11,10 +11,10 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 import grpc
 import httpx
@@ -24,6 +24,7 @@ from configs.deployment import CoordinatorConfig
 from configs.errors import RunError
 from configs.journal import Journal
 from configs.lock import only_one
+from configs.parts import start as start_part
 from server.files import private_folder
 from server.gateway import SUPERLINK_SOCKET
 from server.link import Link, Node
@@ -39,14 +40,16 @@ PARTS = "parts"
 class Part:
     """A process of the coordinator. It reads nothing from us: that its standard input closes tells it to end."""
 
-    def __init__(self, module: str, *arguments: str) -> None:
-        self.module, self._arguments = module, arguments
+    def __init__(self, folder: Path, module: str, *arguments: str) -> None:
+        self._folder, self.module, self._arguments = folder, module, arguments
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """Start it."""
-        self._process = subprocess.Popen(  # noqa: S603 - our own modules
-            [sys.executable, "-m", self.module, *self._arguments],
+        self._process = start_part(
+            self.module,
+            *self._arguments,
+            folder=self._folder,
             stdin=subprocess.PIPE,
             start_new_session=True,  # a Ctrl-C in the terminal is the coordinator's to handle
         )
@@ -79,9 +82,8 @@ class Coordinator:
         self._socket = config.sockets / SUPERLINK_SOCKET
         self._members = Membership.open(config.database)
         self._journal = Journal(config.journal, sign=Pki(config.pki).load_signing_key().sign)
-        folder = str(config.folder)
-        self._superlink = Part("server.superlink", str(self._socket), str(config.folder / PARTS))
-        self._gateway = Part("server.gateway", folder, *(["--auth-only"] if nginx else []))
+        self._superlink = Part(config.folder, "server.superlink", str(self._socket), str(config.folder / PARTS))
+        self._gateway = self._part("server.gateway", *(["--auth-only"] if nginx else []))
         self._conductor: tuple[str, Part] | None = None
         self._link: Link | None = None
         self._online: dict[str, bool] = {}
@@ -206,7 +208,7 @@ class Coordinator:
             self._conductor = None
             self._close(name, code)
         elif (name_or_none := self._members.next_run()) is not None:
-            self._conductor = name_or_none, Part("server.conductor", str(self._config.folder), name_or_none)
+            self._conductor = name_or_none, self._part("server.conductor", name_or_none)
             self._journal.append("conducting", run=name_or_none)
             self._conductor[1].start()
 
@@ -235,6 +237,10 @@ class Coordinator:
         why = f"its process ended with exit code {code}; its lines above say why"
         self._members.set_state(name, "INCOMPLETE", why)
         self._journal.append("ended", run=name, outcome="INCOMPLETE", why=why)
+
+    def _part(self, module: str, *arguments: str) -> Part:
+        folder = self._config.folder
+        return Part(folder, module, str(folder), *arguments)
 
     @contextlib.contextmanager
     def _health_server(self) -> Iterator[None]:

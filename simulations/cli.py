@@ -5,13 +5,13 @@
 """
 
 import argparse
-import os
 import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from configs.commands import INTERRUPTED, carry_out, prepare
 from configs.errors import ArchipelError
 
 if TYPE_CHECKING:
@@ -19,9 +19,6 @@ if TYPE_CHECKING:
     from simulations.display import PlainDisplay, TerminalDisplay
     from simulations.worth import Question
 
-# Sums of floats depend on how they are split over threads, and at these sizes a second thread only costs.
-BLAS_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-INTERRUPTED = 130
 ASSUMED = ("signal", "outcomes", "differences")  # options of `plan --worth`, None where not given
 WORTH = ("within", "auroc", *ASSUMED, "repetitions", "seconds")
 
@@ -31,25 +28,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Exit codes: 0 done, 1 the study ended INCOMPLETE or an audit FAILED, 2 an error that is explained, 130 Ctrl-C.
     """
-    for variable in BLAS_THREADS:
-        os.environ.setdefault(variable, "1")
+    prepare(alone=argv is None)
     arguments = _parser().parse_args(argv)
     try:
-        return int(arguments.command(arguments))
-    except ArchipelError as error:
-        return _fail(str(error))
-    except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        return _fail(f"{where}{error.strerror or type(error).__name__}; what was finished before is whole")
+        return carry_out(
+            "archipel", lambda: int(arguments.command(arguments)), beside="; what was finished before is whole"
+        )
     except KeyboardInterrupt as stop:  # only a run that has begun says where it is
         hint = f"; go on with: archipel simulate --resume {shlex.quote(str(stop.args[0]))}" if stop.args else ""
         print(f"\narchipel: interrupted{hint}", file=sys.stderr)
         return INTERRUPTED
-
-
-def _fail(text: str) -> int:
-    print(f"archipel: {text}", file=sys.stderr)
-    return 2
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -12,17 +12,17 @@ temporary directory; nothing is left behind. Tests use the same class to hurt it
 import argparse
 import contextlib
 import json
-import os
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import IO, Any
 
+from configs import parts
 from configs.errors import ArchipelError, RunError
 from configs.load import dump_yaml, load_study
 from configs.schema import Study
@@ -37,13 +37,15 @@ MIN_PATIENTS = 10  # the demo's smallest hospital has 46
 class Federation:
     """One coordinator and its hospitals in a folder. Use as a context manager: what it started ends with it."""
 
-    def __init__(self, folder: Path, *, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(self, folder: Path, *, environment: Mapping[str, str] | None = None, node: Sequence[str] = ()) -> None:
+        """`node` is a command that takes a hospital's folder and serves it, instead of `archipel-site start`."""
         self.folder = folder
         self.coordinator = folder / "coordinator"
         self.listen, self.health = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
         self.address = f"localhost:{self.listen.rpartition(':')[2]}"
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
-        self._environment = {**os.environ, **QUIET_PROXY, **(environment or {})}
+        self._environment = {**parts.environment(parts.PROXIES), **QUIET_PROXY, **(environment or {})}
+        self._node = node
         self._logs: list[IO[bytes]] = []
 
     def __enter__(self) -> "Federation":
@@ -69,7 +71,8 @@ class Federation:
 
     def start_coordinator(self) -> None:
         """Start it, and wait until it listens."""
-        self._start("coordinator", "server.cli", self.coordinator)
+        folder = self.coordinator.resolve()
+        self._start("coordinator", parts.command("server.cli", "-C", str(folder), "start"), folder)
         host, port = self.listen.split(":")
         self._wait_for("coordinator", lambda: _listens(host, int(port)))
 
@@ -98,7 +101,9 @@ class Federation:
 
     def start_site(self, site: str, **environment: str) -> None:
         """Start a hospital's node, with these variables beside the others; it connects when it is ready."""
-        self._start(site, "client.cli", self.site_folder(site), environment)
+        folder = self.site_folder(site).resolve()
+        usual = parts.command("client.cli", "-C", str(folder), "start")
+        self._start(site, [*self._node, str(folder)] if self._node else usual, folder, environment)
 
     def hospital(self, site: str, *arguments: str) -> str:
         """One command of a hospital; what it printed.
@@ -151,11 +156,12 @@ class Federation:
         """What a process has printed so far."""
         return (self.folder / f"{name}.log").read_text("utf-8", "replace")
 
-    def _start(self, name: str, module: str, folder: Path, environment: Mapping[str, str] | None = None) -> None:
+    def _start(self, name: str, command: list[str], folder: Path, environment: Mapping[str, str] | None = None) -> None:
         log = (self.folder / f"{name}.log").open("ab")
         self._logs.append(log)
         self.processes[name] = subprocess.Popen(  # noqa: S603 - our own modules
-            [sys.executable, "-m", module, "-C", str(folder), "start"],
+            command,
+            cwd=folder,
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -172,7 +178,7 @@ class Federation:
 
     def _command(self, module: str, folder: Path, *arguments: str) -> str:
         done = subprocess.run(  # noqa: S603 - our own modules
-            [sys.executable, "-m", module, "-C", str(folder), *arguments],
+            parts.command(module, "-C", str(folder), *arguments),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -268,7 +274,9 @@ def _await_review(federation: Federation, site: str, study: Study) -> str:
 def _watch(federation: Federation, name: str) -> None:
     """Show the rounds as the consortium sees them."""
     subprocess.run(  # noqa: S603 - our own module
-        [sys.executable, "-m", "server.cli", "-C", str(federation.coordinator), "watch", name], check=False
+        parts.command("server.cli", "-C", str(federation.coordinator), "watch", name),
+        env=parts.environment(),
+        check=False,
     )
 
 

@@ -11,7 +11,6 @@ import hashlib
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,6 +19,8 @@ from typing import IO, Any
 import httpx
 
 from configs.errors import RunError
+from configs.parts import environment as listed
+from configs.parts import programs
 from server.pki import Pki
 from simulations.federation import NAMES, QUIET_PROXY, free_port
 
@@ -128,7 +129,7 @@ class StockFlower:
         home.mkdir()
         log = (self.folder / f"{name}.log").open("ab")
         self._logs.append(log)
-        binary = Path(sys.executable).parent / command[0]
+        binary = programs() / command[0]
         path = f"{binary.parent}{os.pathsep}{os.environ.get('PATH', '')}"
         self._processes.append(
             subprocess.Popen(  # noqa: S603 - the installed Flower
@@ -136,7 +137,7 @@ class StockFlower:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env={**os.environ, **ENVIRONMENT, "FLWR_HOME": str(home), "PATH": path, **environment},
+                env={**listed(), **ENVIRONMENT, "FLWR_HOME": str(home), "PATH": path, **environment},
                 start_new_session=True,
             )
         )

@@ -503,14 +503,6 @@ def test_one_file_under_two_identities(joined: Any, tmp_path: Path) -> None:
     assert finding.todo == "give both the same identity"
 
 
-def test_noise_that_is_seeded_for_tests(joined: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = joined(8443)
-    assert not [finding for finding in examine(config.folder) if finding.check == "noise"]
-    monkeypatch.setenv("ARCHIPEL_TEST_SEEDED_NOISE", "1")
-    assert found(config, "noise").verdict == WRONG
-    assert "protects nobody" in found(config, "noise").text
-
-
 @pytest.mark.parametrize(
     "content", [None, "", "garbage", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"]
 )
@@ -567,7 +559,7 @@ def test_a_machine_with_little_memory(joined: Any, monkeypatch: pytest.MonkeyPat
 def answers(monkeypatch: pytest.MonkeyPatch, returncode: int, said: str = "") -> None:
     """The attempt to leave the network ends so."""
     done = subprocess.CompletedProcess([], returncode, said, "")
-    monkeypatch.setattr(doctor.subprocess, "run", lambda *_, **__: done)
+    monkeypatch.setattr(doctor, "run", lambda *_, **__: done)
 
 
 def test_a_worker_without_network_is_said_with_what_it_can_still_reach(

@@ -4,8 +4,9 @@ import contextlib
 import math
 import signal
 import sqlite3
+import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ PRESET = ROOT / "configs" / "presets" / "heart_disease.yaml"
 DATA = ROOT / "simulations" / "data" / "heart_disease"
 SITES = ("cleveland", "hungary", "long_beach_va")
 QUICK: dict[str, Any] = {"batch_size": "full", "learning_rate": 0.5}
+SEEDED_NODE = [sys.executable, "-P", str(Path(__file__).with_name("seeded_node.py"))]  # with the simulation's noise
 SLOW_S = 2.0  # of the processor: what a hospital's round takes in a study that is to be interrupted
 
 
@@ -117,12 +119,13 @@ def hospitals(
     studies: tuple[str, ...],
     *,
     environment: Mapping[str, str] | None = None,
+    node: Sequence[str] = (),
     start: bool = True,
     coordinator: Mapping[str, object] | None = None,
     **policy: object,
 ) -> Iterator[Federation]:
     """A coordinator and three hospitals, which let every study in unless the policy says otherwise."""
-    with Federation(folder, environment=environment) as federation:
+    with Federation(folder, environment=environment, node=node) as federation:
         federation.init(**(coordinator or {}))
         federation.start_coordinator()
         for site in SITES:

@@ -17,6 +17,7 @@ from configs.load import load_study
 from simulations import cli
 from simulations.federation import Federation
 from tests.federation.deployed import (
+    SEEDED_NODE,
     SITES,
     finished,
     hospitals,
@@ -40,10 +41,8 @@ STUDIES = ("parity-private", "counted", "parity-plain", "asked", "refused", "fir
 
 @pytest.fixture(scope="module")
 def federation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]:
-    seeded = {"ARCHIPEL_TEST_SEEDED_NOISE": "1"}
-    with hospitals(
-        tmp_path_factory.mktemp("fed"), STUDIES, environment=seeded, max_epsilon=50.0, metrics="noisy"
-    ) as running:
+    folder = tmp_path_factory.mktemp("fed")
+    with hospitals(folder, STUDIES, node=SEEDED_NODE, max_epsilon=50.0, metrics="noisy") as running:
         yield running
 
 

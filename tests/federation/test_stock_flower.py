@@ -16,7 +16,7 @@ def test_the_same_apps_run_under_stock_flower(tmp_path: Path) -> None:
         folder.mkdir()
         document = site_document(site, "localhost:1", ("stock",), require_approval=site == "hungary")
         (folder / "site.yaml").write_text(dump_yaml(document))
-        environments.append({"ARCHIPEL_SITE": str(folder), "ARCHIPEL_TEST_SEEDED_NOISE": "1"})
+        environments.append({"ARCHIPEL_SITE": str(folder)})
     bundle, _ = build_bundle(load_study(path))
     with StockFlower(tmp_path / "flower", environments) as flower:
         assert flower.run(bundle) == "completed", flower.logs()
