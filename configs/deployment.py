@@ -133,7 +133,9 @@ class CoordinatorConfig:
     names: tuple[str, ...]
     listen: str = "0.0.0.0:8443"
     health: str = "127.0.0.1:8444"
-    gather_timeout_s: int = 86_400  # how long a study waits for its hospitals to connect and approve
+    gather_timeout_s: int = 30 * 86_400  # how long a study waits for its hospitals to connect and approve
+    gather_quorum_after_s: int = 3600  # how long it waits for more once the quorum has approved; 0: not at all
+    absent_after_s: int = 60  # a hospital without a connection for so long is not asked in a round with a quorum
     max_request_mb: int = 16
     requests_per_second: int = 100  # of one hospital
 
@@ -219,7 +221,9 @@ def load_coordinator(folder: Path) -> CoordinatorConfig:
         names=names,
         listen=_address(top, "listen", default.listen),
         health=_address(top, "health", default.health),
-        gather_timeout_s=top.integer("gather_timeout_s", 1, 30 * 86_400, default.gather_timeout_s),
+        gather_timeout_s=top.integer("gather_timeout_s", 1, 90 * 86_400, default.gather_timeout_s),
+        gather_quorum_after_s=top.integer("gather_quorum_after_s", 0, 90 * 86_400, default.gather_quorum_after_s),
+        absent_after_s=top.integer("absent_after_s", 1, 86_400, default.absent_after_s),
         max_request_mb=top.integer("max_request_mb", 6, 1024, default.max_request_mb),
         requests_per_second=top.integer("requests_per_second", 1, 100_000, default.requests_per_second),
     )

@@ -11,16 +11,16 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 import numpy as np
-from flwr.app import Context, Message, RecordDict
+from flwr.app import Context, Message
 from flwr.serverapp import Grid, ServerApp
 from numpy.typing import NDArray
 
 from configs import wire
 from configs.errors import RunError, WireError
 from configs.journal import Journal
-from configs.load import SITE_NAME
 from configs.schema import Study
 from server.checkpoint import Checkpoint, Checkpoints
+from server.gathering import Gathering, Patience, Post, Roster, gather_once, plain
 from server.rounds import Rounds
 from server.statistics import Counted, read_counts
 from strategies import aggregate
@@ -33,15 +33,20 @@ from strategies.tasks.shapes import arrays_of
 from strategies.tasks.tabular import task_of
 
 log = logging.getLogger("archipel.server")
-NODE_POLL_S, SLOWEST_POLL_S, LONGEST_REST_S = 0.1, 60.0, 1.0  # a study may wait for its hospitals for weeks
-HELLO_TIMEOUT_S = 60.0  # of one proposal between machines; who does not answer is asked again
+LONGEST_REST_S = 1.0  # between two looks whether somebody asked to stop
+LATE = "no reply in time"
 Observer = Callable[["RoundRecord", Arrays], None]
 Accepted = TypeVar("Accepted")
 
 
 @dataclass(frozen=True)
 class RoundRecord:
-    """What happened in one round: bytes that each hospital sent, and a plain reason for each that did not."""
+    """What happened in one round: bytes that each hospital sent, and a plain reason for each that did not.
+
+    `missing` names every hospital of the study that did not contribute, those that never took part or were away too. So
+    it stands in the journal (kind `round`) and in metrics.json (`rounds`, a list: `round`, `contributed`, `missing`,
+    `seconds`); why a hospital did not take part at the start stands in metrics.json's `gathered`, its `missing`.
+    """
 
     round: int
     contributed: Mapping[str, int]
@@ -51,13 +56,13 @@ class RoundRecord:
 
 @dataclass(frozen=True)
 class Deployment:
-    """What only real hospitals need: time to connect and to approve, names of nodes, and a way to stop.
+    """What only real hospitals need: time to connect and to approve, who is connected, and a way to stop.
 
-    `site_of` names a node's hospital, `presence` is told what each hospital does, `stopped` is asked between rounds.
+    `post` carries proposals, `presence` is told what each hospital does, `stopped` is asked between rounds.
     """
 
-    gather_timeout_s: float
-    site_of: Callable[[int], str | None]
+    post: Post
+    patience: Patience
     presence: Callable[[str, str], None] = lambda site, state: None
     stopped: Callable[[], bool] = lambda: False
 
@@ -148,6 +153,7 @@ class _Conductor:
     ) -> None:
         self.grid, self.study, self.observer, self.deployment = grid, study, observer, deployment
         self.checkpoints, self.journal = checkpoints, journal
+        self.gathering: Gathering | None = None
         task = task_of(study)
         self.parameters = task.parameters
         self.rounds = Rounds(study.training.rounds, study.training.quorum)
@@ -157,20 +163,22 @@ class _Conductor:
 
     def run(self) -> Conducted:
         restored = self.checkpoints.load() if self.checkpoints else None
-        nodes, hello_bytes = self._gather()
+        roster, hello_bytes = self._gather()
         result = Conducted(self.rounds, {}, hello_bytes=hello_bytes)
         if self._stopped() and not restored:
             return self._end(result, "stopped by the consortium before it began")
+        nodes = {**roster.asked, **roster.away}
         if len(nodes) < self.study.training.quorum:
             if self._stopped():
                 return self._end(result, "stopped by the consortium before it went on")
+            why = "".join(f"; {site}: {reason}" for site, reason in sorted(roster.missing.items()))
             return self._end(
                 result,
-                f"{len(nodes)} hospitals take part ({', '.join(nodes) or 'none'}), the study asks for "
-                f"{self.study.training.quorum}",
+                f"{len(nodes)} hospitals take part ({', '.join(sorted(nodes)) or 'none'}), the study asks for "
+                f"{self.study.training.quorum}{why}",
             )
         if not self.study.trains:
-            return self._count(result, nodes)
+            return self._count(result, roster)
         strategy = strategy_of(self.study, nodes, aggregate.site_weights(self.study, list(nodes)))
         if restored:
             self._restore(restored, strategy)
@@ -179,10 +187,12 @@ class _Conductor:
             if self._stopped():
                 self.rounds = self.rounds.abandon(f"stopped by the consortium after round {self.rounds.done}")
                 break
-            result.records.append(self._round(strategy, nodes))
+            roster = self._roster(roster)
+            strategy.address(roster.asked, aggregate.site_weights(self.study, list(roster.asked)))
+            result.records.append(self._round(strategy, roster))
         result.rounds, result.model = self.rounds, self._final_model()
         if self.rounds.outcome == "COMPLETE":
-            result.released = self._evaluate(result.model, nodes)
+            result.released = self._evaluate(result.model, self._roster(roster))
         self._write("end", outcome=self.rounds.outcome, why=self.rounds.why)
         return result
 
@@ -192,60 +202,35 @@ class _Conductor:
         self._write("end", outcome=result.rounds.outcome, why=result.rounds.why)
         return result
 
-    def _gather(self) -> tuple[dict[str, int], dict[str, int]]:
-        """Propose the study to every node that connects; those that take part, by name.
+    def _gather(self) -> tuple[Roster, dict[str, int]]:
+        """Propose the study to its hospitals; return who takes part, and the bytes that each sent."""
+        if self.deployment is None:
+            roster, sent = gather_once(self.grid, self.study, self.study.training.round_timeout_s, self._write)
+        else:
+            deployment = self.deployment
+            gathering = self.gathering = Gathering(
+                self.study, deployment.post, deployment.patience, presence=deployment.presence, write=self._write
+            )
+            gathering.step()
+            while not gathering.over and not self._stopped():
+                self._rest(gathering.rest_s)
+                gathering.step()
+            roster, sent = gathering.roster(), dict(gathering.bytes)
+        sites = sorted({*roster.asked, *roster.away})
+        missing = dict(roster.missing)
+        self._write("gathered", study_sha256=self.study.sha256, sites=sites, bytes=sent, missing=missing)
+        return roster, sent
 
-        Ends when every hospital of the study has answered for good, when the time is over, or when it is stopped. A
-        hospital that has not approved the study yet is asked again.
-        """
-        fields: dict[str, str | int] = {"protocol": wire.PROTOCOL, "study": self.study.canonical}
-        proposal = content("hello", fields)
-        expected = len(self.study.sites) or self.study.training.quorum
-        deadline = time.monotonic() + self._gather_timeout_s
-        nodes: dict[str, int] = {}
-        sent: dict[str, int] = {}
-        answered: set[int] = set()
-        pause = NODE_POLL_S
-        while True:
-            asked = sorted(set(self.grid.get_node_ids()) - answered)
-            late = time.monotonic() >= deadline or self._stopped()
-            if len(asked) + len(answered) >= expected or late or (asked and self.deployment):
-                self._propose(proposal, asked, nodes, sent, answered)
-            if len(answered) >= expected or late:
-                break
-            self._rest(pause)
-            pause = min(pause * 1.5, SLOWEST_POLL_S)
-        self._write("gathered", study_sha256=self.study.sha256, sites=sorted(nodes), bytes=sent)
-        return dict(sorted(nodes.items())), sent
-
-    def _propose(
-        self, proposal: RecordDict, asked: list[int], nodes: dict[str, int], sent: dict[str, int], answered: set[int]
-    ) -> None:
-        """Ask some nodes once; `answered` grows by those that need not be asked again."""
-        messages = [Message(proposal, dst_node_id=node, message_type=wire.HELLO) for node in asked]
-        if not self.deployment:
-            answered.update(asked)  # in one machine who does not answer at once never will
-        for reply in self._exchange(messages, HELLO_TIMEOUT_S if self.deployment else None):
-            node = reply.metadata.src_node_id
-            if reply.has_error():
-                reason = _plain(reply.error.reason)
-                self._presence(node, reason)
-                if reply.error.code not in wire.WAITING or not self.deployment:
-                    self._write("refused", code=reply.error.code, reason=reason)
-                    answered.add(node)
-                continue
-            answered.add(node)
-            try:
-                site = self._read_hello(reply, nodes)
-            except WireError as error:
-                self._write("refused", code=0, reason=str(error)[:200])
-                continue
-            nodes[site], sent[site] = node, len(site) + 64
-            self._presence(node, "takes part")
-
-    @property
-    def _gather_timeout_s(self) -> float:
-        return self.deployment.gather_timeout_s if self.deployment else self.study.training.round_timeout_s
+    def _roster(self, last: Roster) -> Roster:
+        """Name who is asked now; hospitals that came since the last time take part from here on."""
+        if self.gathering is None:
+            return last
+        roster = self.gathering.roster()
+        new = sorted({*roster.asked, *roster.away} - {*last.asked, *last.away})
+        if new:
+            sent = {site: self.gathering.bytes[site] for site in new}
+            self._write("joined", sites=new, bytes=sent, before_round=self.rounds.current)
+        return roster
 
     def _stopped(self) -> bool:
         return self.deployment is not None and self.deployment.stopped()
@@ -256,26 +241,11 @@ class _Conductor:
         while (left := over - time.monotonic()) > 0 and not self._stopped():
             time.sleep(min(left, LONGEST_REST_S))
 
-    def _presence(self, node: int, state: str) -> None:
-        if self.deployment and (site := self.deployment.site_of(node)):
-            self.deployment.presence(site, state)
-
-    def _read_hello(self, reply: Message, nodes: Mapping[str, int]) -> str:
-        fields = read("hello reply", reply.content).fields
-        site = str(fields["site"])
-        if fields["protocol"] != wire.PROTOCOL or not SITE_NAME.fullmatch(site):
-            raise WireError("hello reply: expected this protocol and a hospital's name, found another or none")
-        if fields["study_sha256"] != self.study.sha256:
-            raise WireError("hello reply: expected the proposed study's digest, found another")
-        if site in nodes or (self.study.sites and site not in self.study.sites):
-            raise WireError("hello reply: expected a hospital of the cohort, once; found another or a second one")
-        return site
-
-    def _round(self, strategy: Federated, nodes: Mapping[str, int]) -> RoundRecord:
+    def _round(self, strategy: Federated, roster: Roster) -> RoundRecord:
         started = time.monotonic()
-        number = self.rounds.current
+        number, nodes = self.rounds.current, roster.asked
         replies = self._exchange(self._instructions(strategy, number))
-        valid, missing = self._judge(replies, nodes, self._read_model)
+        valid, missing = self._judge(replies, roster, self._read_model)
         sent = {site: payload_bytes(arrays_in(reply.content)) for site, reply in valid.items()}
         if self._stopped() and len(sent) < len(nodes):
             self.rounds = self.rounds.abandon(f"stopped by the consortium in round {number}")
@@ -309,17 +279,17 @@ class _Conductor:
         """A model as it will be sent: from here on it is not copied."""
         return from_record(to_record(model), self.parameters)
 
-    def _evaluate(self, model: Arrays, nodes: Mapping[str, int]) -> Released | None:
+    def _evaluate(self, model: Arrays, roster: Roster) -> Released | None:
         """Ask each hospital once how good the final model is, if the study does; nobody's answer is needed."""
         event = evaluation_event(self.study)
         if event is None:
             return None
         asked = content("evaluate", {"study_sha256": self.study.sha256}, model, self.parameters)
         replies = self._exchange(
-            [Message(asked, dst_node_id=node, message_type=wire.EVALUATE) for node in nodes.values()]
+            [Message(asked, dst_node_id=node, message_type=wire.EVALUATE) for node in roster.asked.values()]
         )
         histograms, missing = self._judge(
-            replies, nodes, lambda reply, site: self._read_histogram(reply, site, event.noise_multiplier)
+            replies, roster, lambda reply, site: self._read_histogram(reply, site, event.noise_multiplier)
         )
         sent = {site: len(wire.HISTOGRAM) + histogram.nbytes for site, histogram in histograms.items()}
         self._write("evaluated", contributed=sent, missing=missing)
@@ -331,14 +301,14 @@ class _Conductor:
         require_plausible(histogram, noise_multiplier, self.study.announced_patients(site))
         return histogram
 
-    def _count(self, result: Conducted, nodes: Mapping[str, int]) -> Conducted:
+    def _count(self, result: Conducted, roster: Roster) -> Conducted:
         """The one round of a study that trains nothing: ask each hospital once for its noisy statistics."""
-        started = time.monotonic()
+        started, nodes = time.monotonic(), roster.asked
         asked = content("statistics", {"study_sha256": self.study.sha256})
         replies = self._exchange(
             [Message(asked, dst_node_id=node, message_type=wire.STATISTICS) for node in nodes.values()]
         )
-        vectors, missing = self._judge(replies, nodes, lambda reply, site: read_counts(reply, site, self.study))
+        vectors, missing = self._judge(replies, roster, lambda reply, site: read_counts(reply, site, self.study))
         sent = {site: len(wire.COUNTS) + vector.nbytes for site, vector in vectors.items()}
         if self._stopped() and len(sent) < len(nodes):
             self.rounds = self.rounds.abandon("stopped by the consortium before every hospital had answered")
@@ -359,18 +329,18 @@ class _Conductor:
         return reply
 
     def _judge(
-        self, replies: Sequence[Message], nodes: Mapping[str, int], accept: Callable[[Message, str], Accepted]
+        self, replies: Sequence[Message], roster: Roster, accept: Callable[[Message, str], Accepted]
     ) -> tuple[dict[str, Accepted], dict[str, str]]:
         """What `accept` makes of each hospital's first reply, and why the others do not count (WireErrors in words)."""
-        site_of = {node: site for site, node in nodes.items()}
+        site_of = {node: site for site, node in roster.asked.items()}
         accepted: dict[str, Accepted] = {}
-        missing = dict.fromkeys(nodes, "no reply in time")
+        missing = {**roster.missing, **dict.fromkeys(roster.asked, LATE)}
         for reply in replies:
             site = site_of.get(reply.metadata.src_node_id)
             if site is None or site in accepted or not (reply.has_error() or reply.has_content()):
                 continue  # a stranger, a second answer, or none at all
             if reply.has_error():
-                missing[site] = _plain(reply.error.reason)
+                missing[site] = plain(reply.error.reason)
                 continue
             try:
                 accepted[site] = accept(reply, site)
@@ -378,7 +348,15 @@ class _Conductor:
                 missing[site] = str(error)[:200]
                 continue
             del missing[site]
-        return accepted, missing
+        return accepted, self._explained(missing)
+
+    def _explained(self, missing: dict[str, str]) -> dict[str, str]:
+        """Say of hospitals that did not reply in time, where it is so, that they are not connected."""
+        if self.gathering is None or LATE not in missing.values():
+            return missing
+        self.gathering.step()
+        reasons = {site: self.gathering.absence(site) for site, why in missing.items() if why == LATE}
+        return missing | {site: f"{LATE}; {absence}" for site, absence in reasons.items() if absence}
 
     def _remember(self, strategy: Federated, number: int) -> None:
         """Average the last iterates, and keep a checkpoint."""
@@ -408,8 +386,3 @@ class _Conductor:
     def _write(self, kind: str, **facts: object) -> None:
         if self.journal:
             self.journal.append(kind, **facts)
-
-
-def _plain(reason: str | None) -> str:
-    """A hospital's sentence, as printable text of bounded length: it goes to journals and screens."""
-    return "".join(c for c in reason or "" if c.isprintable())[:200] or "no reason given"

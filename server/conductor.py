@@ -29,6 +29,7 @@ from server.checkpoint import Checkpoints, write_tensors
 from server.courier import Courier, Watch
 from server.files import write_atomically
 from server.gateway import SUPERLINK_SOCKET
+from server.gathering import Patience
 from server.link import Link
 from server.logs import write_lines
 from server.membership import Membership
@@ -79,6 +80,7 @@ def carry_out(config: CoordinatorConfig, name: str) -> str:
                     members.set_talk,
                 ),
                 talks=members.talks(),
+                absent_after_s=config.absent_after_s,
             )
             conducted = _conduct(config, run, study, courier, journal, members)
     finally:
@@ -111,8 +113,8 @@ def _conduct(
         journal=journal,
         observer=observer,
         deployment=Deployment(
-            gather_timeout_s=config.gather_timeout_s,
-            site_of=courier.site_of,
+            post=courier,
+            patience=Patience(config.gather_timeout_s, config.gather_quorum_after_s, config.absent_after_s),
             presence=lambda site, state: members.set_presence(run.name, site, state),
             stopped=courier.stopped,
         ),

@@ -25,6 +25,7 @@ from configs.frame import Frame
 from configs.journal import Journal
 from configs.schema import Study
 from configs.seal import COORDINATOR, Statement
+from server.attendance import Attendance, Connection
 from server.link import BROKEN_REPLY, QUICK_S, SLOW_S, SLOWER, Node
 from server.membership import Member, Talk
 from strategies.keys import SigningKey
@@ -34,11 +35,13 @@ from strategies.tasks.shapes import arrays_of, study_parameters
 log = logging.getLogger("archipel.courier")
 EARLY = 0.6  # the first look comes after this part of the time in which no reply was there last time
 LOOK_S = 1.0  # how often to look who is connected while replies are awaited
+PROPOSAL_S = 43_000  # for how long a proposal holds; Flower keeps a message for 43,200 s
 AWAY = "away/"  # stands for Flower's id of an instruction whose hospital was not reached
 BAD_SEAL = 150  # codes of the coordinator's own, beside those of client/egress.py
 REVOKED = 152
 RELEASE = metadata.version("archipel")
 _RELEASE = re.compile(r"[0-9A-Za-z.+-]{0,40}")
+NOT_REACHED = 153
 FORMS = {kind: (form, f"{form} reply") for kind, form in wire.ASKS.items()}
 
 
@@ -58,12 +61,15 @@ class Carrier(Protocol):
 
 @dataclass
 class _Sent:
-    """An instruction under way. `since` is the start of the node that it was sent to."""
+    """An instruction under way. `since` is the start of the node that it was sent to, `expires` its end (Unix time)."""
 
     original: Message
     member: Member
     statement: Statement
     since: str
+    expires: int
+    pushed: bool = True  # whether it was handed to the SuperLink: not while its hospital has no connection
+    repeated: bool = False  # whether it was sent again; a reply to either counts
 
 
 @dataclass(frozen=True)
@@ -90,6 +96,8 @@ class Courier(Grid):
         journal: Journal,
         watch: Watch | None = None,
         talks: Mapping[str, Talk] | None = None,
+        absent_after_s: float = 60.0,
+        attendance: Attendance | None = None,
     ) -> None:
         """Take over one run's messages.
 
@@ -101,6 +109,8 @@ class Courier(Grid):
         self._watch = watch or Watch()
         self._parameters = study_parameters(study)
         self._talks = dict(talks or {})
+        self._absent_after_s, self._attendance = absent_after_s, attendance or Attendance()
+        self._proposals: dict[str, _Sent] = {}
         self._soonest = 0.0  # when last time no reply was there yet: no need to look much earlier
 
     # What Flower asks of a Grid
@@ -150,25 +160,48 @@ class Courier(Grid):
         interval, empty = max(QUICK_S, EARLY * self._soonest), 0.0
         while waiting and time.monotonic() < deadline and not self._watch.stopped():
             time.sleep(interval)
-            asked = {flower_id for flower_id in waiting if not flower_id.startswith(AWAY)}
-            found = list(self._carrier.pull_messages(asked)) if asked else []
-            for reply in found:
-                sent = waiting.pop(reply.metadata.reply_to_message_id, None)
-                if sent is None:
-                    continue
-                if (opened := self._open(reply, sent)) is None:  # not reached: it is asked again when it is back
-                    waiting[AWAY + sent.statement.message] = sent
-                else:
-                    replies.append(opened)
+            came = self._collect(waiting)
+            replies += came
             if time.monotonic() - looked > LOOK_S:
                 looked = time.monotonic()
                 replies += self._without_revoked(waiting)
-                self._repeat(waiting, expires)
+                self._repeat(waiting)
+                if self._only_absent(waiting, replies):
+                    break
             if not replies:
                 empty = time.monotonic() - began
             self._soonest = min(empty, SLOW_S)
-            interval = QUICK_S if found else min(interval * SLOWER, SLOW_S)
+            interval = QUICK_S if came else min(interval * SLOWER, SLOW_S)
         return replies
+
+    def _only_absent(self, waiting: Mapping[str, _Sent], replies: list[Message]) -> bool:
+        """Whether all that is missing was never sent, its hospitals are absent, and the quorum is there."""
+        quorum = self._study.training.quorum
+        if any(sent.pushed for sent in waiting.values()) or sum(r.has_content() for r in replies) < quorum:
+            return False
+        connections = self.connections()
+        offline = [connections[s.member.site] for s in waiting.values() if s.member.site in connections]
+        return all(not c.online and c.offline_s >= self._absent_after_s for c in offline)
+
+    # What a gathering asks of a post
+
+    def connections(self) -> dict[str, Connection]:
+        """Return the nodes of admitted hospitals, by the hospital's name."""
+        return self._attendance.note({site: node for site, (node, _) in self._present().items()})
+
+    def send(self, messages: Iterable[Message]) -> None:
+        """Send proposals; `look` finds their replies, whenever they come."""
+        now = time.time()
+        for flower_id in [flower_id for flower_id, sent in self._proposals.items() if sent.expires < now]:
+            del self._proposals[flower_id]
+        self._proposals |= self._send(list(messages), int(now) + PROPOSAL_S)
+
+    def look(self) -> list[Message]:
+        """Return the replies to proposals that came since; an error stands for each that did not reach its hospital."""
+        replies = self._without_revoked(self._proposals) + self._collect(self._proposals)
+        lost = [flower_id for flower_id in self._proposals if flower_id.startswith(AWAY)]
+        originals = [self._proposals.pop(flower_id).original for flower_id in lost]
+        return replies + [Message(Error(code=NOT_REACHED, reason="not reached"), reply_to=o) for o in originals]
 
     # Sending
 
@@ -198,10 +231,10 @@ class Courier(Grid):
         return f"its release of Archipel ({release})" if release else "its release of Archipel"
 
     def _send(self, messages: list[Message], expires: int) -> dict[str, _Sent]:
-        """Seal and send; the instructions under way by Flower's message id."""
+        """Seal and send; the instructions under way by Flower's message id. Who has no connection is sent it later."""
         by_node = {node.node_id: (node, member) for node, member in self._present().values()}
         frames: dict[int, Frame] = {}  # of equal contents, hashed once
-        sealed, sent = [], []
+        sealed, sent, held = [], [], {}
         for message in messages:
             node_id = message.metadata.dst_node_id
             if node_id not in by_node:
@@ -210,12 +243,15 @@ class Courier(Grid):
             node, member = by_node[node_id]
             frame = self._frame(message, frames)
             statement = self._state(message, member.site, frame, expires)
+            if not node.online:
+                held[AWAY + statement.message] = _Sent(message, member, statement, node.since, expires, pushed=False)
+                continue
             records = seal(RecordDict(dict(message.content)), frame, statement, self._key)
             sealed.append(_message(records, message))
-            sent.append(_Sent(message, member, statement, node.since))
+            sent.append(_Sent(message, member, statement, node.since, expires))
             self._journal.append("sent", **_facts(statement), form=frame.form, bytes=frame.size)
         ids = self._carrier.push_messages(sealed) if sealed else []
-        return {message_id: s for message_id, s in zip(ids, sent, strict=True) if message_id}
+        return {message_id: s for message_id, s in zip(ids, sent, strict=True) if message_id} | held
 
     def _frame(self, message: Message, frames: dict[int, Frame]) -> Frame:
         form = FORMS[message.metadata.message_type][0]
@@ -250,21 +286,40 @@ class Courier(Grid):
             for flower_id in gone
         ]
 
-    def _repeat(self, waiting: dict[str, _Sent], expires: int) -> None:
+    def _repeat(self, waiting: dict[str, _Sent]) -> None:
         """Ask hospitals again whose node came back, or started anew, after they were asked."""
         present = self._present()
         again = {
             flower_id: sent
             for flower_id, sent in waiting.items()
-            if sent.member.site in present and present[sent.member.site][0].online
+            if sent.member.site in present and present[sent.member.site][0].online and not sent.repeated
             if present[sent.member.site][0].since != sent.since or flower_id.startswith(AWAY)
         }
         for flower_id, sent in again.items():
-            del waiting[flower_id]
-            self._journal.append("repeated", site=sent.member.site, message=sent.statement.message)
-        waiting.update(self._send([sent.original for sent in again.values()], expires))
+            sent.repeated = True
+            if flower_id.startswith(AWAY):
+                del waiting[flower_id]
+            if sent.pushed:
+                self._journal.append("repeated", site=sent.member.site, message=sent.statement.message)
+            waiting.update(self._send([sent.original], sent.expires))
 
     # Receiving
+
+    def _collect(self, waiting: dict[str, _Sent]) -> list[Message]:
+        """The replies that are there; what they answer does not wait any more, however often it was sent."""
+        asked = {flower_id for flower_id in waiting if not flower_id.startswith(AWAY)}
+        replies = []
+        for reply in self._carrier.pull_messages(asked) if asked else ():
+            sent = waiting.pop(reply.metadata.reply_to_message_id, None)
+            if sent is None:
+                continue
+            if (opened := self._open(reply, sent)) is not None:
+                replies.append(opened)
+                for flower_id in [f for f, other in waiting.items() if other.original is sent.original]:
+                    del waiting[flower_id]
+            elif not sent.repeated:  # not reached: it is asked again when it is back
+                waiting[AWAY + sent.statement.message] = sent
+        return replies
 
     def _open(self, reply: Message, sent: _Sent) -> Message | None:
         """The reply without its seal; an error that names its reason; None if the hospital was not reached."""

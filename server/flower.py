@@ -18,6 +18,7 @@ from server.app import Deployment, conduct
 from server.checkpoint import Checkpoints
 from server.conductor import write_down
 from server.files import write_atomically
+from server.gathering import GridPost, Patience
 from server.run import new_folder, versions
 
 RUNS = "ARCHIPEL_RUNS"
@@ -37,6 +38,6 @@ def main(grid: Grid, context: Context) -> None:
         study,
         checkpoints=Checkpoints(run / "checkpoints", study.sha256),
         journal=journal,
-        deployment=Deployment(gather_timeout_s=study.training.round_timeout_s, site_of=lambda node: None),
+        deployment=Deployment(GridPost(grid), Patience(study.training.round_timeout_s)),
     )
     write_down(run, study, conducted, time.monotonic() - clock, engine="flower")

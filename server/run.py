@@ -55,7 +55,7 @@ class Recorded:
         """
         records = list(journals.read(run / "journal.jsonl"))
         rounds = {record.facts["round"]: record.facts for record in records if record.kind == "round"}
-        hello = [record.facts["bytes"] for record in records if record.kind == "gathered"]
+        hello = [record.facts["bytes"] for record in records if record.kind in ("gathered", "joined")]
         evaluated: dict[str, int] = {}
         for record in records:
             evaluated |= record.facts["contributed"] if record.kind == "evaluated" else {}

@@ -34,6 +34,10 @@ class Hospitals:
 
     def __init__(self, nodes: Mapping[str, int], weights: Mapping[str, float], **options: float) -> None:
         super().__init__(weighted_by_key=WEIGHT, min_train_nodes=1, min_available_nodes=1, **options)  # type: ignore[call-arg]
+        self.address(nodes, weights)
+
+    def address(self, nodes: Mapping[str, int], weights: Mapping[str, float]) -> None:
+        """Set the hospitals that are asked from now on, their nodes and their weights."""
         self._nodes = dict(sorted(nodes.items()))
         self._site_of = {node: site for site, node in self._nodes.items()}
         self._weights = dict(weights)

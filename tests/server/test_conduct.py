@@ -19,9 +19,10 @@ from configs import wire
 from configs.journal import Journal
 from configs.journal import read as read_journal
 from configs.schema import Study
-from server import app as module
+from server import gathering
 from server.app import Conducted, Deployment, RoundRecord, conduct
 from server.checkpoint import Checkpoints
+from server.gathering import GridPost, Patience
 from strategies.arrays import Arrays, to_record
 from strategies.messages import content, read
 from strategies.tasks.tabular import task_of
@@ -414,7 +415,7 @@ def test_with_a_bad_greeting_and_no_quorum_nobody_is_asked_to_train(
     journal = Journal(tmp_path / "journal.jsonl", durable=False)
     conducted = conduct(grid, study, journal=journal)
     assert conducted.rounds.outcome == "INCOMPLETE"
-    assert conducted.rounds.why == "2 hospitals take part (lille, lyon), the study asks for 3"
+    assert conducted.rounds.why.startswith("2 hospitals take part (lille, lyon), the study asks for 3; brest: ")
     assert grid.rounds_sent() == []
     records = list(read_journal(journal.path))
     assert [record.kind for record in records] == ["refused", "gathered", "end"]
@@ -437,7 +438,9 @@ def test_a_study_that_is_stopped_while_it_waits_says_so_and_at_once(there: list[
     journal = Journal(tmp_path / "journal.jsonl", durable=False)
     asked = [False, False, True] if not there else [True]
     began = time.monotonic()
-    deployment = Deployment(3600.0, lambda node: None, stopped=lambda: asked.pop(0) if len(asked) > 1 else asked[0])
+    deployment = Deployment(
+        GridPost(grid), Patience(3600.0), stopped=lambda: asked.pop(0) if len(asked) > 1 else asked[0]
+    )
     conducted = conduct(grid, study, journal=journal, deployment=deployment)
     assert (conducted.rounds.outcome, conducted.rounds.why) == (
         "INCOMPLETE",
@@ -449,10 +452,11 @@ def test_a_study_that_is_stopped_while_it_waits_says_so_and_at_once(there: list[
 
 
 def test_a_long_wait_for_hospitals_ends_within_a_second_of_a_stop(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "NODE_POLL_S", 60.0)
-    began = time.monotonic()
-    deployment = Deployment(3600.0, lambda node: None, stopped=lambda: time.monotonic() - began > 0.5)
-    conducted = conduct(FakeGrid({}), study_of(quorum=1), deployment=deployment)
+    monkeypatch.setattr(gathering, "QUICK_LOOK_S", 60.0)
+    monkeypatch.setattr(gathering, "SLOW_LOOK_S", 60.0)
+    began, grid = time.monotonic(), FakeGrid({})
+    deployment = Deployment(GridPost(grid), Patience(3600.0), stopped=lambda: time.monotonic() - began > 0.5)
+    conducted = conduct(grid, study_of(quorum=1), deployment=deployment)
     assert "stopped by the consortium" in conducted.rounds.why
     assert time.monotonic() - began < 10
 

@@ -1,0 +1,399 @@
+"""Gathering: which hospitals of a study take part, which have not answered yet, and why not.
+
+Only the hospitals of the study are asked and counted. Each stands for itself: a hospital takes part, or a person there
+refused the study; every other answer (no approval yet, no data set yet, a data base that restarts, a clock that is off,
+a worker that was killed) keeps it among those that are asked again, at growing intervals, with its reason shown. A
+proposal that is under way is not repeated: its reply counts whenever it comes. A hospital whose node connects anew is
+the same hospital.
+
+`Gathering` is a state machine without a loop: `step` does what is due now, `rest_s` says when to call it again. The
+same object goes on during the rounds, so that a hospital that comes later takes part from the next round on.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Protocol
+
+from flwr.app import Message
+from flwr.serverapp import Grid
+
+from configs import wire
+from configs.errors import WireError
+from configs.load import SITE_NAME
+from configs.schema import Study
+from server.attendance import NEVER_CONNECTED, Connection
+from strategies.messages import content, read
+
+REFUSED_BY_A_PERSON = 111  # the one refusal that is final
+NOT_REACHED = 153  # no answer of a hospital's: a proposal did not get there
+FIRST_REPEAT_S, SLOWER, SLOWEST_REPEAT_S = 0.5, 1.6, 60.0  # when a hospital that is not ready is asked again
+UNREADY_REPEAT_S, SLOWEST_UNREADY_S = 2.0, 300.0  # the same, where it is not a person's approval that is missing
+PATIENCE_S, LONGEST_PATIENCE_S = (
+    900.0,
+    21_600.0,
+)  # a proposal that nobody answered is sent again after so long; the reply to either counts
+QUICK_LOOK_S, LOOK_PART, SLOW_LOOK_S = 0.05, 0.25, 2.0  # between two looks: a part of the time since the last event
+TOGETHER = 0.3  # hospitals that are due within this part of the slowest interval are asked together
+NO_ANSWER = "has not answered yet"
+
+
+class Post(Protocol):
+    """What carries proposals: the courier between machines, `GridPost` elsewhere."""
+
+    def connections(self) -> Mapping[str, Connection]:
+        """Return each hospital's node by the hospital's name (by another word where no name is known)."""
+
+    def send(self, messages: Iterable[Message]) -> None:
+        """Send, without waiting for replies."""
+
+    def look(self) -> list[Message]:
+        """Return the replies that came since the last look."""
+
+
+class GridPost:
+    """Any Flower grid as a post; hospitals' names are known from their replies alone."""
+
+    def __init__(self, grid: Grid) -> None:
+        self._grid = grid
+        self._under_way: set[str] = set()
+
+    def connections(self) -> Mapping[str, Connection]:
+        """Return every node of the grid."""
+        return {f"node {node}": Connection(node) for node in self._grid.get_node_ids()}
+
+    def send(self, messages: Iterable[Message]) -> None:
+        """Push messages to the grid."""
+        self._under_way.update(self._grid.push_messages(messages))
+
+    def look(self) -> list[Message]:
+        """Pull replies from the grid."""
+        replies = list(self._grid.pull_messages(self._under_way)) if self._under_way else []
+        self._under_way -= {reply.metadata.reply_to_message_id for reply in replies}
+        return replies
+
+
+@dataclass
+class Standing:
+    """Where one hospital stands: `state` is "", "takes part", "refused" or "not yet"; times are the machine's clock.
+
+    `due` is when it is asked next, `sent` when the proposal under way was sent (None: there is none), `said` the same
+    for people, `since` the start of the node that was asked.
+    """
+
+    site: str = ""
+    state: str = ""
+    reason: str = NO_ANSWER
+    code: int = -1
+    due: float = 0.0
+    repeat_s: float = 0.0
+    sent: float | None = None
+    said: str = ""
+    since: str = ""
+    patience_s: float = PATIENCE_S
+
+    @property
+    def final(self) -> bool:
+        """Whether it need not be asked again."""
+        return self.state in ("takes part", "refused")
+
+
+@dataclass(frozen=True)
+class Roster:
+    """Who is asked in a round (hospital -> node), who is away and can be spared, and why the others are not asked."""
+
+    asked: Mapping[str, int]
+    away: Mapping[str, int] = field(default_factory=dict)
+    missing: Mapping[str, str] = field(default_factory=dict)  # of every hospital of the study that is not asked
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long to wait, in seconds: for all hospitals, for more than the quorum, and for one that is not connected."""
+
+    timeout_s: float
+    quorum_after_s: float = 3600.0
+    absent_after_s: float = 60.0
+
+
+class Gathering:
+    """One study's hospitals."""
+
+    def __init__(
+        self,
+        study: Study,
+        post: Post,
+        patience: Patience,
+        *,
+        presence: Callable[[str, str], None] = lambda site, state: None,
+        write: Callable[..., None] = lambda kind, **facts: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._study, self._post, self._patience = study, post, patience
+        self._presence, self._write, self._clock = presence, write, clock
+        self._proposal = content("hello", {"protocol": wire.PROTOCOL, "study": study.canonical})
+        self._standings: dict[str, Standing] = {}  # by the word under which the post knows a hospital
+        self._asked: dict[int, str] = {}  # node -> that word
+        self._connections: Mapping[str, Connection] = {}
+        self._shown: dict[str, str] = {}
+        self._began = self._moved = clock()
+        self._quorum_since: float | None = None
+        self.bytes: dict[str, int] = {}
+
+    # Asking
+
+    def step(self) -> None:
+        """Read what came, ask those that are due, and tell what changed."""
+        self._connections = self._concerned(self._post.connections())
+        for reply in self._post.look():
+            self._read(reply)
+        if due := self._due():
+            self._ask(due)
+        self._tell()
+        present = len(self._present())
+        if present < self._study.training.quorum:
+            self._quorum_since = None
+        elif self._quorum_since is None:
+            self._quorum_since = self._clock()
+
+    @property
+    def rest_s(self) -> float:
+        """When to call `step` again: soon after a proposal was sent, more seldom the longer nothing came."""
+        now = self._clock()
+        if any(standing.sent is not None for standing in self._standings.values()):
+            return min(max(LOOK_PART * (now - self._moved), QUICK_LOOK_S), SLOW_LOOK_S)
+        times = [when for word in self._connections if (when := self._when(word, now)) is not None]
+        return min(max(min(times, default=now + SLOW_LOOK_S) - now, QUICK_LOOK_S), SLOW_LOOK_S)
+
+    def _concerned(self, connections: Mapping[str, Connection]) -> dict[str, Connection]:
+        """The nodes of the study's hospitals; of others nothing is asked and nothing is counted."""
+        cohort = self._study.sites
+        return {
+            word: connection
+            for word, connection in connections.items()
+            if not cohort or word in cohort or not SITE_NAME.fullmatch(word)
+        }
+
+    def _due(self) -> dict[str, Connection]:
+        """Hospitals to ask now, and those that are due so soon after that one look serves both."""
+        now = self._clock()
+        times = {word: when for word in self._connections if (when := self._when(word, now)) is not None}
+        if not any(when <= now for when in times.values()):
+            return {}
+        together = {word: TOGETHER * self._standings[word].repeat_s if word in self._standings else 0 for word in times}
+        return {word: self._connections[word] for word, when in times.items() if when <= now + together[word]}
+
+    def _when(self, word: str, now: float) -> float | None:
+        """When a hospital is asked next, None for never."""
+        connection, standing = self._connections[word], self._standings.get(word)
+        if not connection.online or (standing and standing.final):
+            return None
+        if standing is None or connection.since != standing.since:
+            return now
+        return standing.due if standing.sent is None else standing.sent + standing.patience_s
+
+    def _ask(self, due: Mapping[str, Connection]) -> None:
+        now, said = self._clock(), datetime.now(UTC).strftime("%H:%M UTC")
+        for word, connection in due.items():
+            standing = self._standings.setdefault(word, Standing(word if SITE_NAME.fullmatch(word) else ""))
+            if connection.since != standing.since:
+                standing.repeat_s = 0.0
+            elif standing.sent is not None:
+                standing.patience_s = min(2 * standing.patience_s, LONGEST_PATIENCE_S)
+            standing.sent, standing.said, standing.since = (
+                now,
+                said if standing.sent is None else standing.said,
+                connection.since,
+            )
+            self._asked[connection.node_id] = word
+        self._moved = now
+        nodes = sorted(connection.node_id for connection in due.values())
+        self._post.send([Message(self._proposal, dst_node_id=node, message_type=wire.HELLO) for node in nodes])
+
+    # Reading
+
+    def _read(self, reply: Message) -> None:
+        """One hospital's answer; the first that is final counts."""
+        word = self._asked.get(reply.metadata.src_node_id)
+        if word is None or self._standings[word].final:
+            return
+        standing, self._moved = self._standings[word], self._clock()
+        standing.sent, standing.patience_s = None, PATIENCE_S
+        if reply.has_error() and reply.error.code == NOT_REACHED:
+            standing.due = self._clock() + UNREADY_REPEAT_S
+            return
+        if reply.has_error():
+            return self._not_yet(standing, int(reply.error.code), plain(reply.error.reason))
+        try:
+            standing.site = read_hello(reply, self._study, {s.site for s in self._standings.values() if s.final})
+        except WireError as error:
+            return self._not_yet(standing, 0, str(error)[:200])
+        standing.state, standing.reason, standing.code = "takes part", "", 0
+        self.bytes[standing.site] = len(standing.site) + 64
+
+    def _not_yet(self, standing: Standing, code: int, reason: str) -> None:
+        final = code == REFUSED_BY_A_PERSON
+        approval = code == wire.WAITING_FOR_APPROVAL
+        if (standing.code, standing.reason) != (code, reason):
+            standing.repeat_s = 0.0
+            if not approval:
+                self._write("refused", site=standing.site, code=code, reason=reason, final=final)
+        standing.state, standing.code, standing.reason = "refused" if final else "not yet", code, reason
+        first, slowest = (FIRST_REPEAT_S, SLOWEST_REPEAT_S) if approval else (UNREADY_REPEAT_S, SLOWEST_UNREADY_S)
+        standing.repeat_s = min(max(first, SLOWER * standing.repeat_s), slowest)
+        standing.due = self._clock() + standing.repeat_s
+
+    # Telling
+
+    def _tell(self) -> None:
+        """Say what each hospital does, where that has changed."""
+        for word, standing in self._standings.items():
+            if (site := standing.site or word) and self._shown.get(site) != (text := self._text(standing)):
+                self._shown[site] = text
+                self._presence(site, text)
+
+    def _text(self, standing: Standing) -> str:
+        if standing.final or standing.sent is None:
+            return standing.reason or standing.state
+        if self._clock() - standing.sent < SLOW_LOOK_S:
+            return self._shown.get(standing.site, NO_ANSWER)  # it is about to answer
+        return f"has not answered the proposal sent at {standing.said} yet"
+
+    # Judging
+
+    @property
+    def sites(self) -> dict[str, int]:
+        """The hospitals that take part and their nodes, by name."""
+        taking = {s.site: word for word, s in self._standings.items() if s.state == "takes part"}
+        return {s: self._connections[taking[s]].node_id for s in sorted(taking) if taking[s] in self._connections}
+
+    def _connection(self, site: str) -> Connection | None:
+        word = next((word for word, s in self._standings.items() if s.site == site), site)
+        return self._connections.get(word)
+
+    def _present(self) -> list[str]:
+        return [site for site in self.sites if (known := self._connection(site)) and known.online]
+
+    @property
+    def over(self) -> bool:
+        """Whether to wait no longer: all have answered, the quorum waited long enough, or it cannot come any more."""
+        now = self._clock()
+        if now - self._began >= self._patience.timeout_s or self._hopeless:
+            return True
+        if self._quorum_since is None:
+            return False
+        return self._complete or now - self._quorum_since >= self._patience.quorum_after_s
+
+    @property
+    def _complete(self) -> bool:
+        """Whether every hospital of the study has answered for good; of a study without a cohort, the quorum."""
+        if not self._study.sites:
+            return len(self._present()) >= self._study.training.quorum
+        return {s.site for s in self._standings.values() if s.final} >= set(self._study.sites)
+
+    @property
+    def _hopeless(self) -> bool:
+        """Whether so many persons refused that the quorum cannot be there."""
+        refused = sum(s.state == "refused" for s in self._standings.values())
+        return bool(self._study.sites) and len(self._study.sites) - refused < self._study.training.quorum
+
+    def missing(self) -> dict[str, str]:
+        """Return why each hospital of the study that does not take part does not, by name."""
+        standings = {s.site: s for s in self._standings.values() if s.site}
+        names = sorted(set(self._study.sites) | set(standings))
+        reasons = {}
+        for site in names:
+            standing, known = standings.get(site), self._connection(site)
+            if standing is not None and standing.state == "takes part":
+                continue
+            reason = self._reason(standing) if standing else NO_ANSWER
+            absence = known.absence if known else NEVER_CONNECTED
+            reasons[site] = ": ".join(filter(None, (absence, reason)))[:200] if not _is_final(standing) else reason
+        return reasons
+
+    def _reason(self, standing: Standing) -> str:
+        if standing.sent is not None and standing.state == "":
+            return f"has not answered the proposal sent at {standing.said} yet"
+        return standing.reason
+
+    def absence(self, site: str) -> str:
+        """Say that a hospital is not connected, and since when; empty while it is."""
+        known = self._connection(site)
+        return known.absence if known else NEVER_CONNECTED
+
+    def roster(self) -> Roster:
+        """Look once, and name who is asked in the round that begins now.
+
+        A hospital without a connection for `absent_after_s` is away, where the quorum is there without it.
+        """
+        self.step()
+        sites = self.sites
+        away = {s: node for s, node in sites.items() if self._offline_s(s) >= self._patience.absent_after_s}
+        asked = {site: node for site, node in sites.items() if site not in away}
+        if len(asked) < self._study.training.quorum:
+            return Roster(sites, {}, self.missing())
+        return Roster(asked, away, self.missing() | {site: self.absence(site) for site in away})
+
+    def _offline_s(self, site: str) -> float:
+        known = self._connection(site)
+        return known.offline_s if known and not known.online else 0.0
+
+
+def _is_final(standing: Standing | None) -> bool:
+    return standing is not None and standing.final
+
+
+def gather_once(
+    grid: Grid, study: Study, timeout_s: float, write: Callable[..., None]
+) -> tuple[Roster, dict[str, int]]:
+    """Ask every node once, when all are there or the time is over: in one machine who does not answer never will.
+
+    Returns:
+        Who takes part, and the bytes that each of them sent.
+    """
+    expected, deadline = len(study.sites) or study.training.quorum, time.monotonic() + timeout_s
+    while len(nodes := sorted(grid.get_node_ids())) < expected and time.monotonic() < deadline:
+        time.sleep(min(QUICK_LOOK_S, timeout_s))
+    proposal = content("hello", {"protocol": wire.PROTOCOL, "study": study.canonical})
+    messages = [Message(proposal, dst_node_id=node, message_type=wire.HELLO) for node in nodes]
+    sites: dict[str, int] = {}
+    reasons: list[str] = []
+    for reply in grid.send_and_receive(messages, timeout=timeout_s) if messages else []:
+        code, reason = (int(reply.error.code), plain(reply.error.reason)) if reply.has_error() else (0, "")
+        try:
+            if not reason:
+                sites[read_hello(reply, study, set(sites))] = reply.metadata.src_node_id
+                continue
+        except WireError as error:
+            reason = str(error)[:200]
+        reasons.append(reason)
+        write("refused", code=code, reason=reason)
+    why = "; or ".join(sorted(set(reasons)))[:200] or NO_ANSWER
+    missing = {site: why for site in study.sites if site not in sites}
+    return Roster(dict(sorted(sites.items())), {}, missing), {site: len(site) + 64 for site in sites}
+
+
+def read_hello(reply: Message, study: Study, others: set[str]) -> str:
+    """Return the name of the hospital that takes part.
+
+    Args:
+        others: hospitals that have answered for good.
+
+    Raises:
+        WireError: it is another study, another protocol, no hospital of the study, or a second one of the name.
+    """
+    fields = read("hello reply", reply.content).fields
+    site = str(fields["site"])
+    if fields["protocol"] != wire.PROTOCOL or not SITE_NAME.fullmatch(site):
+        raise WireError("hello reply: expected this protocol and a hospital's name, found another or none")
+    if fields["study_sha256"] != study.sha256:
+        raise WireError("hello reply: expected the proposed study's digest, found another")
+    if site in others or (study.sites and site not in study.sites):
+        raise WireError("hello reply: expected a hospital of the cohort, once; found another or a second one")
+    return site
+
+
+def plain(reason: str | None) -> str:
+    """Return a hospital's sentence as printable text of bounded length: it goes to journals and screens."""
+    return "".join(c for c in reason or "" if c.isprintable())[:200] or "no reason given"
