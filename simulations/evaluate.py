@@ -9,10 +9,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from configs.schema import METRICS, Study
 from strategies.arrays import Arrays
-from strategies.tasks.metrics import Estimate, calibration, estimate, estimate_mean
+from strategies.tasks.metrics import calibration, estimate, estimates
 from strategies.tasks.table import Encoded, concatenate
 from strategies.tasks.tabular import TabularTask
 
@@ -36,7 +37,10 @@ def evaluate_local(study: Study, task: TabularTask, models: Mapping[str, Arrays]
 
 def curve_value(study: Study, task: TabularTask, model: Arrays, pooled: Encoded) -> float | None:
     """The headline metric on all test patients, without an interval: one point of the convergence curve."""
-    found = _estimate(study, task, headline(study), [model], pooled, resamples=0)
+    if not len(pooled.y):
+        return None
+    y, predicted = task.in_unit(pooled.y), task.predict(model, pooled.x)
+    found = estimate(headline(study), y, predicted, pooled.patients, resamples=0)
     return found.value if found else None
 
 
@@ -44,30 +48,25 @@ def _scores(
     study: Study, task: TabularTask, models: Sequence[Arrays], test: TestOf, at_home: Mapping[str, Arrays]
 ) -> dict[str, Any]:
     pooled, main = concatenate(list(test.values())), headline(study)
-    asked = dict.fromkeys((main, *study.evaluation.metrics))
-    metrics = {name: _dict(_estimate(study, task, name, models, pooled)) for name in asked}
+    predictions = [task.predict(model, pooled.x) for model in models]
+    metrics = _estimates(study, task, list(dict.fromkeys((main, *study.evaluation.metrics))), predictions, pooled)
     scores: dict[str, Any] = {
         "auroc": metrics.get("auroc"),
-        "per_site": {site: _dict(_estimate(study, task, main, [at_home[site]], test[site])) for site in test},
+        "per_site": {site: _at_home(study, task, main, at_home[site], test[site]) for site in test},
         "metrics": metrics,
     }
     if study.task.type == "binary" and len(models) == 1 and len(pooled.y):
-        predicted = task.predict(models[0], pooled.x)
-        scores["calibration"] = calibration(np.asarray(pooled.y, np.float64), predicted)
+        scores["calibration"] = calibration(np.asarray(pooled.y, np.float64), predictions[0])
     return scores
 
 
-def _estimate(
-    study: Study, task: TabularTask, metric: str, models: Sequence[Arrays], patients: Encoded, resamples: int = 1000
-) -> Estimate | None:
-    if not len(patients.y):
-        return None
-    y = task.in_unit(patients.y)
-    predictions = [task.predict(model, patients.x) for model in models]
-    if len(predictions) == 1:
-        return estimate(metric, y, predictions[0], patients.patients, seed=study.seed, resamples=resamples)
-    return estimate_mean(metric, y, predictions, patients.patients, seed=study.seed)
+def _at_home(study: Study, task: TabularTask, metric: str, model: Arrays, patients: Encoded) -> dict[str, float] | None:
+    return _estimates(study, task, [metric], [task.predict(model, patients.x)], patients)[metric]
 
 
-def _dict(found: Estimate | None) -> dict[str, float] | None:
-    return found.to_dict() if found else None
+def _estimates(
+    study: Study, task: TabularTask, metrics: Sequence[str], predictions: Sequence[NDArray[np.float64]], of: Encoded
+) -> dict[str, dict[str, float] | None]:
+    """Each metric with its interval, None where it is undefined."""
+    found = estimates(metrics, task.in_unit(of.y), predictions, of.patients, seed=study.seed)
+    return {metric: one.to_dict() if one else None for metric, one in found.items()}

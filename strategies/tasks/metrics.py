@@ -1,8 +1,10 @@
 """Metrics over patients, each with a 95 % bootstrap interval.
 
 A resample draws patients with replacement (all rows of a patient together), which is the same as giving each patient
-a count; so every metric takes row weights, and one call computes it for all resamples at once. Intervals are the
-2.5 and 97.5 percentiles over resamples where the metric is defined (Efron and Tibshirani 1993, chapter 13).
+a count; so every metric takes row weights, and one call computes it for several resamples at once: as many as a piece
+of PIECE weights holds, so that memory does not grow with patients times resamples. A resample's value is the same bits
+in whatever piece it lies. Intervals are the 2.5 and 97.5 percentiles over resamples where the metric is defined (Efron and
+Tibshirani 1993, chapter 13).
 
 AUROC is the probability that a patient with the outcome scores above one without, ties counting half. It is
 undefined, never a number, where a group has fewer than two patients of either outcome: one patient's rank is no rate.
@@ -12,7 +14,7 @@ undefined, never a number, where a group has fewer than two patients of either o
 0.75
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -22,6 +24,7 @@ Floats = NDArray[np.float64]
 # (rows,) target, (rows, outputs) prediction, (resamples, rows) weights -> (resamples,)
 Metric = Callable[[Floats, Floats, Floats], Floats]
 RESAMPLES = 1000
+PIECE = 4_000_000  # weights in one piece, 32 MB: a metric makes a few arrays of this size
 MIN_PER_CLASS = 2
 
 
@@ -66,11 +69,31 @@ def estimate_mean(
     resamples: int = RESAMPLES,
 ) -> Estimate | None:
     """The mean of a metric over several models' predictions for the same patients, with its interval."""
-    if not _defined(metric, y, patients, predictions[0].shape[1]):
-        return None
-    weights = _resamples(int(patients.max()) + 1, seed, resamples)[:, patients]  # (1 + resamples, rows)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        values = np.mean([METRICS[metric](y, predicted, weights) for predicted in predictions], axis=0)
+    return estimates([metric], y, predictions, patients, seed=seed, resamples=resamples)[metric]
+
+
+def estimates(
+    metrics: Sequence[str],
+    y: Floats,
+    predictions: Sequence[Floats],
+    patients: NDArray[np.int64],
+    *,
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+) -> dict[str, Estimate | None]:
+    """Return several metrics' means over models, of the same resamples, as `estimate_mean` has each."""
+    defined = [m for m in metrics if len(y) and _defined(m, y, patients, predictions[0].shape[1])]
+    values: dict[str, list[Floats]] = {metric: [] for metric in defined}
+    for weights in _resampled(patients, seed, resamples) if defined else ():
+        with np.errstate(all="ignore"):  # of a model that diverged, figures are what they are, or undefined
+            for metric in defined:
+                found = [METRICS[metric](y, predicted, weights) for predicted in predictions]
+                values[metric].append(np.mean(found, axis=0))
+    return {m: _interval(np.concatenate(values[m])) if m in values else None for m in metrics}
+
+
+def _interval(values: Floats) -> Estimate | None:
+    """A metric's value and the middle 95 % of its resamples; values: (1 + resamples,), the value itself first."""
     if not np.isfinite(values[0]):
         return None
     defined = values[1:][np.isfinite(values[1:])]
@@ -162,7 +185,8 @@ def calibration(y: Floats, predicted: Floats, bins: int = 10) -> list[dict[str, 
 
 
 def _mean(values: Floats, weights: Floats) -> Floats:
-    return np.asarray(weights @ values / weights.sum(axis=1))
+    """Weighted means, each summed by itself: a product of matrices would round a row by how many there are."""
+    return np.asarray((weights * values).sum(axis=1) / weights.sum(axis=1))
 
 
 def _defined(metric: str, y: Floats, patients: NDArray[np.int64], classes: int) -> bool:
@@ -173,8 +197,13 @@ def _defined(metric: str, y: Floats, patients: NDArray[np.int64], classes: int) 
     return metric != "r2" or len(np.unique(y)) > 1
 
 
-def _resamples(patients: int, seed: int, resamples: int) -> Floats:
-    """(1 + resamples, patients) counts: everybody once, then draws with replacement."""
-    rng = np.random.default_rng([seed, patients])
-    drawn = rng.multinomial(patients, np.full(patients, 1.0 / patients), size=resamples)
-    return np.concatenate([np.ones((1, patients)), drawn.astype(np.float64)])
+def _resampled(patients: NDArray[np.int64], seed: int, resamples: int) -> Iterator[Floats]:
+    """Yield row weights in pieces, (resamples in the piece, rows): everybody once, then draws with replacement."""
+    count = int(patients.max()) + 1
+    rng = np.random.default_rng([seed, count])
+    chances = np.full(count, 1.0 / count)
+    yield np.ones((1, len(patients)))
+    most = max(1, PIECE // max(count, len(patients)))
+    for start in range(0, resamples, most):
+        drawn = rng.multinomial(count, chances, size=min(most, resamples - start))
+        yield drawn[:, patients].astype(np.float64)
