@@ -30,6 +30,7 @@ from simulations.earlier import JUDGED, Earlier, require_booked
 from simulations.engines import run_engine
 from simulations.evaluate import curve_value, evaluate, evaluate_local, headline
 from simulations.hospitals import FromSources, Hospitals, load_all
+from simulations.kept import Kept
 from simulations.statistics import count
 from strategies.arrays import Arrays
 from strategies.privacy.plan import PrivacyPlan, plan_for
@@ -113,11 +114,23 @@ def resume(run: Path, options: Options, display: Display) -> bool:
 
 @contextmanager
 def _named_if_interrupted(run: Path) -> Iterator[None]:
-    """Ctrl-C in a run that has begun carries its folder, so that the command can say how it goes on."""
+    """Ctrl-C in a run that has begun carries its folder, so that the command can say how it goes on.
+
+    Raises:
+        RunError: memory does not suffice.
+    """
     try:
         yield
     except KeyboardInterrupt:
         raise KeyboardInterrupt(run) from None
+    except MemoryError:
+        made = (
+            "the model and the rounds are there" if (run / "model.safetensors").is_file() else "checkpoints are there"
+        )
+        raise RunError(
+            f"{run}: this machine's memory does not suffice; {made}, and `archipel simulate --resume` does the rest: "
+            "close other programs, take a larger machine, or leave the baselines out (--no-baselines)"
+        ) from None
 
 
 def check(study: Study) -> tuple[dict[str, Patients], dict[str, PrivacyPlan]]:
@@ -143,14 +156,21 @@ def _carry_out(study: Study, run: Path, options: Options, display: Display, earl
     curves: dict[str, list[dict[str, float]]] = {}
     curve = _Curve(study, patients, curves, "federated", journal, earlier.curve)
     conducted = _federate(study, run, journal, options, display, curve)
-    models = baselines(study, patients, options, display, curves) if options.baselines else {}
-    scores = score(study, conducted.model, models, patients)
     write_tensors(run / "model.safetensors", conducted.model)
-    result = _metrics(study, run, options, conducted, patients, plans, scores, curves)
-    result |= earlier.times(started, time.monotonic() - clock)
-    write_atomically(run / "metrics.json", (json.dumps(result, indent=1, allow_nan=False) + "\n").encode())
-    journal.append("measured", metrics_sha256=sha256(run / "metrics.json"), model_sha256=result["model_sha256"])
+
+    def write_down(scores: Mapping[str, dict[str, Any] | None]) -> str:
+        result = _metrics(study, run, options, conducted, patients, plans, scores, curves)
+        result |= earlier.times(started, time.monotonic() - clock)
+        write_atomically(run / "metrics.json", (json.dumps(result, indent=1, allow_nan=False) + "\n").encode())
+        return str(result["model_sha256"])
+
+    write_down(dict.fromkeys(PHASES))  # what the rounds made is on disk before anything else is computed
+    kept = Kept(run / "baselines", study.sha256)
+    models = baselines(study, patients, options, display, curves, kept) if options.baselines else {}
+    model_sha256 = write_down(score(study, conducted.model, models, patients))
+    journal.append("measured", metrics_sha256=sha256(run / "metrics.json"), model_sha256=model_sha256)
     write_papers(run)
+    kept.drop()
     return run
 
 
@@ -239,26 +259,49 @@ def baselines(
     options: Options,
     display: Display,
     curves: dict[str, list[dict[str, float]]],
+    kept: Kept | None = None,
 ) -> dict[str, Any]:
-    """The same study without privacy, at each hospital alone, and on all training patients in one place."""
+    """The same study without privacy, at each hospital alone, and on all training patients in one place.
+
+    Args:
+        kept: where those that are done are found again after an interruption.
+    """
     plain = replace(study, privacy=Privacy("none"), evaluation=replace(study.evaluation, release=None))
-    models: dict[str, Any] = {}
-    if study.private:
-        key = "federated_without_privacy"
-        curve = _Curve(plain, patients, curves, key)
-        with display.phase(PHASES[key], plain.training.rounds) as phase:
-            models[key] = _train_plainly(
-                plain,
-                {site: p.train for site, p in patients.items()},
-                lambda record, model: phase.advance(curve(record, model)),
-            )
-    with display.phase(PHASES["local_only"], len(patients) * plain.training.rounds) as phase:
-        models["local_only"] = {
-            site: _train_plainly(_only(plain, site), {site: p.train}, _advance(phase)) for site, p in patients.items()
-        }
-    pooled = concatenate([p.train for p in patients.values()])
-    with display.phase(PHASES["pooled"], plain.training.rounds) as phase:
-        models["pooled"] = _train_plainly(_pooled(plain), {"pooled": pooled}, _advance(phase))
+    train = {site: p.train for site, p in patients.items()}
+
+    def together() -> dict[str, Arrays]:
+        curve = _Curve(plain, patients, curves, "federated_without_privacy")
+        with display.phase(PHASES["federated_without_privacy"], plain.training.rounds) as phase:
+            return {"": _train_plainly(plain, train, lambda record, model: phase.advance(curve(record, model)))}
+
+    def alone() -> dict[str, Arrays]:
+        with display.phase(PHASES["local_only"], len(patients) * plain.training.rounds) as phase:
+            return {site: _train_plainly(_only(plain, site), {site: t}, _advance(phase)) for site, t in train.items()}
+
+    def pooled() -> dict[str, Arrays]:
+        with display.phase(PHASES["pooled"], plain.training.rounds) as phase:
+            everybody = {"pooled": concatenate(list(train.values()))}
+            return {"": _train_plainly(_pooled(plain), everybody, _advance(phase))}
+
+    makers = {"federated_without_privacy": together} if study.private else {}
+    makers |= {"local_only": alone, "pooled": pooled}
+    models = {key: _kept_or_made(key, make, curves, kept) for key, make in makers.items()}
+    return {key: found if key == "local_only" else found[""] for key, found in models.items()}
+
+
+def _kept_or_made(
+    key: str, make: Callable[[], dict[str, Arrays]], curves: dict[str, list[dict[str, float]]], kept: Kept | None
+) -> dict[str, Arrays]:
+    """One baseline's models by hospital; made, and kept, where an earlier leg of the run did not."""
+    if kept is None:
+        return make()
+    if (found := kept.load(key)) is not None:
+        models, curve = found
+        if curve:
+            curves[key] = curve
+        return models
+    models = make()
+    kept.keep(key, models, curves.get(key, ()))
     return models
 
 
@@ -317,7 +360,7 @@ def _metrics(
     conducted: Conducted,
     patients: dict[str, Patients],
     plans: dict[str, PrivacyPlan],
-    scores: dict[str, dict[str, Any] | None],
+    scores: Mapping[str, dict[str, Any] | None],
     curves: dict[str, list[dict[str, float]]],
 ) -> dict[str, Any]:
     recorded = Recorded.of(run)
@@ -328,7 +371,7 @@ def _metrics(
             _site(study, run, site, patients[site], plans.get(site)) | recorded.traffic(site)
             for site in sorted(patients)
         ],
-        "models": scores,
+        "models": dict(scores),
         "released": conducted.released.to_dict() if conducted.released else None,
         "convergence": curves,
         "epsilon_by_round": {

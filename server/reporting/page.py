@@ -127,7 +127,7 @@ def _quality(run: Run) -> tuple[str, str, str]:
         return "Rounds", f"{run.rounds_completed:,}", "each with its quorum" if run.complete else ""
     if model is None or model.main is None:
         why = "the study keeps no test patients" if run.untested else "undefined on these test patients"
-        return name, NONE, why if model else "not recorded"
+        return name, NONE, why if model else "not measured yet"
     found, unit = model.main, main_unit(run)
     spread = f"{figure(found.low, meant.bounded)} to {figure(found.high, meant.bounded)}, 95 % interval"
     return name, f"{figure(found.value, meant.bounded)}{f' {unit}' if unit else ''}", spread

@@ -52,7 +52,9 @@ def _result(run: Run) -> str:
         return f"{_trained(run)}. How good it is was not measured: no metric left."
     if run.untested:
         return f"{_trained(run)}; how good it is was not measured: the study keeps no test patients."
-    if together is None or together.main is None:
+    if together is None:
+        return f"{_trained(run)}. How good it is was not measured yet: archipel simulate --resume does that."
+    if together.main is None:
         where = "so few test patients for so much noise" if run.noisy else "these test patients"
         return f"{_trained(run)}; its quality is undefined on {where}."
     label = metric(run.metric).label

@@ -3,8 +3,8 @@
 A resample draws patients with replacement (all rows of a patient together), which is the same as giving each patient
 a count; so every metric takes row weights, and one call computes it for several resamples at once: as many as a piece
 of PIECE weights holds, so that memory does not grow with patients times resamples. A resample's value is the same bits
-in whatever piece it lies. Intervals are the 2.5 and 97.5 percentiles over resamples where the metric is defined (Efron and
-Tibshirani 1993, chapter 13).
+in whatever piece it lies. Intervals are the 2.5 and 97.5 percentiles over resamples where the metric is defined (Efron
+and Tibshirani 1993, chapter 13).
 
 AUROC is the probability that a patient with the outcome scores above one without, ties counting half. It is
 undefined, never a number, where a group has fewer than two patients of either outcome: one patient's rank is no rate.
@@ -206,4 +206,4 @@ def _resampled(patients: NDArray[np.int64], seed: int, resamples: int) -> Iterat
     most = max(1, PIECE // max(count, len(patients)))
     for start in range(0, resamples, most):
         drawn = rng.multinomial(count, chances, size=min(most, resamples - start))
-        yield drawn[:, patients].astype(np.float64)
+        yield drawn[:, patients].astype(np.float64, order="C")  # as sums round by how an array lies in memory

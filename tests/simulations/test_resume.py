@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from configs.errors import RunError
 from configs.journal import Record
 from configs.load import dump_yaml, load_study, read_yaml
 from simulations import cli
@@ -284,3 +285,74 @@ def test_what_is_interrupted_before_a_run_has_begun_names_none(
     assert cli.main(words) == cli.INTERRUPTED
     assert capsys.readouterr().err == "\narchipel: interrupted\n"
     assert not list(tmp_path.iterdir())
+
+
+# Figures that could not be made
+
+
+def failing(monkeypatch: pytest.MonkeyPatch, name: str, error: type[BaseException]) -> None:
+    """Let one of the run's steps fail."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(under_test, name, fail)
+
+
+@pytest.mark.parametrize("step", ["score", "baselines"])
+@pytest.mark.parametrize("error", [MemoryError, StoppedError])
+def test_a_run_whose_figures_fail_has_its_model_and_its_rounds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, error: type[BaseException]
+) -> None:
+    study = written(tmp_path, training={"rounds": 2})
+    whole = simulate(load_study(study), tmp_path / "whole", Options(), Stopping())
+    with monkeypatch.context() as patch:
+        failing(patch, step, error)
+        expected = RunError if error is MemoryError else error
+        with pytest.raises(expected, match=r"memory does not suffice.*the model and the rounds are there|^$"):
+            simulate(load_study(study), tmp_path / "stopped", Options(), Stopping())
+    run = (tmp_path / "stopped" / "latest").resolve()
+    assert (run / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
+    found, expected_metrics = metrics_of(run), metrics_of(whole)
+    assert found["rounds_completed"] == 2
+    assert [site["epsilon"] for site in found["sites"]] == [site["epsilon"] for site in expected_metrics["sites"]]
+    assert set(found["models"].values()) == {None}
+    assert cli.main(["report", str(run)]) == 0
+    assert "How good it is was not measured yet" in (run / "model_card.md").read_text()
+    assert resume(run, Options(), Stopping())
+    found = metrics_of(run)
+    for key in ("models", "convergence", "model_sha256", "rounds_completed"):
+        assert found[key] == expected_metrics[key], key
+    assert sorted(p.name for p in run.iterdir()) == sorted(p.name for p in whole.iterdir())
+
+
+def test_a_run_that_goes_on_after_its_figures_failed_trains_nothing_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = written(tmp_path, training={"rounds": 2})
+    with monkeypatch.context() as patch:
+        failing(patch, "score", MemoryError)
+        with pytest.raises(RunError):
+            simulate(load_study(study), tmp_path / "stopped", Options(), Stopping())
+    run = (tmp_path / "stopped" / "latest").resolve()
+    with monkeypatch.context() as patch:
+        failing(patch, "_train_plainly", AssertionError)
+        assert resume(run, Options(), Stopping())
+    assert all(metrics_of(run)["models"].values())
+
+
+@pytest.mark.parametrize("spoilt", ["local_only.json", "pooled.safetensors", "federated_without_privacy.json"])
+def test_a_kept_baseline_that_is_not_whole_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spoilt: str
+) -> None:
+    study = written(tmp_path, training={"rounds": 2})
+    whole = simulate(load_study(study), tmp_path / "whole", Options(), Stopping())
+    with monkeypatch.context() as patch:
+        failing(patch, "score", MemoryError)
+        with pytest.raises(RunError):
+            simulate(load_study(study), tmp_path / "stopped", Options(), Stopping())
+    run = (tmp_path / "stopped" / "latest").resolve()
+    path = run / "baselines" / spoilt
+    path.write_bytes(path.read_bytes()[:-3] + b"xyz")
+    assert resume(run, Options(), Stopping())
+    assert metrics_of(run)["models"] == metrics_of(whole)["models"]

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from configs import schema
-from strategies.tasks.metrics import METRICS, calibration, estimate, estimate_mean
+from strategies.tasks import metrics
+from strategies.tasks.metrics import METRICS, calibration, estimate, estimate_mean, estimates
 
 Floats = NDArray[np.float64]
 
@@ -227,3 +228,55 @@ def test_calibration_counts_every_row_once_and_in_its_tenth() -> None:
     assert [(b["low"], b["count"]) for b in bins] == [(0.0, 2), (0.1, 1), (0.9, 3)]
     assert bins[2]["observed"] == pytest.approx(2 / 3)
     assert bins[2]["predicted"] == pytest.approx(2.95 / 3)
+
+
+# In pieces
+
+
+@pytest.mark.parametrize("metric", sorted(METRICS))
+@pytest.mark.parametrize("rows_each", [1, 3])
+def test_an_interval_is_the_same_bits_in_whatever_pieces_it_is_drawn(
+    metric: str, rows_each: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    y, p = cases(metric, 13, 57)
+    y, p, patients = y.repeat(rows_each), p.repeat(rows_each, axis=0), np.arange(len(y)).repeat(rows_each)
+    found = set()
+    for piece in (1, 1_000, 7_777, 10**9):
+        monkeypatch.setattr(metrics, "PIECE", piece)
+        found.add(estimate(metric, y, p, patients, seed=3))
+    assert len(found) == 1
+    assert None not in found
+
+
+@pytest.mark.parametrize(("patients", "rows_each"), [(50, 1), (999, 1), (300, 4), (5_000, 1)])
+def test_no_metric_is_ever_given_more_weights_than_a_piece_holds(
+    patients: int, rows_each: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """This bounds the memory of the figures of a million patients: at least one resample, at most a piece."""
+    sizes = []
+
+    def recorded(y: Floats, p: Floats, weights: Floats) -> Floats:
+        sizes.append(weights.shape)
+        return np.asarray(weights.mean(axis=1))
+
+    monkeypatch.setattr(metrics, "PIECE", 2_000)
+    monkeypatch.setitem(METRICS, "mae", recorded)  # type: ignore[misc]
+    rows = patients * rows_each
+    y, p = np.zeros(rows), np.zeros((rows, 1))
+    assert estimate("mae", y, p, np.arange(patients).repeat(rows_each), resamples=100) is not None
+    assert sum(count for count, _ in sizes) == 101
+    assert all(count * width <= max(2_000, rows) for count, width in sizes)
+
+
+def test_several_metrics_of_one_drawing_are_those_of_each_by_itself() -> None:
+    y, p = cases("brier", 5, 40)
+    names = ["brier", "auroc", "accuracy", "log_loss", "balanced_accuracy"]
+    together = estimates(names, y, [p], np.arange(len(y)), seed=4)
+    assert together == {name: estimate(name, y, p, np.arange(len(y)), seed=4) for name in names}
+
+
+@pytest.mark.parametrize("metric", ["mae", "r2"])
+def test_figures_of_a_model_that_diverged_warn_nobody(metric: str) -> None:
+    """Warnings are errors in these tests; the figure is none, or what it is."""
+    y, p = np.arange(20.0), np.full((20, 1), 1e300)
+    estimate(metric, y, p, np.arange(20))
