@@ -8,7 +8,7 @@ gradients: plain autograd in float64, a patient at a time, with nothing of the e
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -100,6 +100,11 @@ class Roll:
         self.torn += not known or bool(((counts > 0) & (counts != self._lengths)).any())
 
     @property
+    def last(self) -> NDArray[np.bool_]:
+        """Return who was in the last step, (patients,)."""
+        return self._member[-1]
+
+    @property
     def member(self) -> NDArray[np.bool_]:
         """(steps, patients)."""
         return np.array(self._member, bool).reshape(len(self._member), len(self._lengths))
@@ -186,8 +191,14 @@ def record_fit(
 
 def clipped_gradients(task: TabularTask, start: Arrays, patients: Encoded, clip_norm: float) -> Iterator[Floats]:
     """Each patient's gradient, (parameters,), summed over their rows, shortened to the clip norm."""
-    for raw in patient_gradients(task, start, patients):
-        yield raw * min(1.0, clip_norm / max(float(np.linalg.norm(raw)), 1e-300))
+    yield from clip_each(patient_gradients(task, start, patients), clip_norm)
+
+
+def clip_each(gradients: Iterable[Floats], clip_norm: float) -> Iterator[Floats]:
+    """Yield each gradient shortened to the clip norm; one that is not finite as zeros."""
+    for raw in gradients:
+        length = float(np.linalg.norm(raw))
+        yield raw * min(1.0, clip_norm / max(length, 1e-300)) if math.isfinite(length) else np.zeros_like(raw)
 
 
 def patient_gradients(task: TabularTask, start: Arrays, patients: Encoded) -> Iterator[Floats]:

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from client.site import Site
 from client.trainer import Trainer
@@ -19,7 +18,7 @@ from configs.schema import Local, Study
 from simulations.audit import bookkeeping
 from simulations.audit.recording import STILL, Recording, Roll, coordinates, recorded
 from simulations.audit.subject import Subject, Watch, read_ledger, watched_trainer
-from simulations.audit.verdict import Check, exact
+from simulations.audit.verdict import exact
 from strategies.arrays import Arrays
 from strategies.privacy.plan import PrivacyPlan
 from strategies.tasks.table import Encoded
@@ -62,8 +61,8 @@ def rehearse(
     journal = Journal(folder / "journal.jsonl", durable=False)
     task, roll, booked_first = task_of(study), Roll(patients), []
     watch = Watch(look=roll.call)
-    hospital = _hospital(subject, still, site, patients, path, watched_trainer(subject, task, watch), seeded)
-    plan = _plan(hospital)
+    hospital = hospital_of(subject, still, site, patients, path, watched_trainer(subject, task, watch), seeded)
+    plan = plan_of(hospital)
     watch.kept = coordinates(task, max(patients.count, rounds * plan.steps_per_round), values)
     for number in range(1, rounds + 1):
         taken = watch.steps
@@ -91,41 +90,10 @@ def rehearse(
     return Rehearsal(recording, replace(found, checks=(*found.checks, *crash, allowed)), claimed)
 
 
-def departure(subject: Subject, study: Study, site: str, patients: Encoded, start: Arrays, folder: Path) -> Check:
-    """What leaves after one round at the study's own learning rate is the start moved by the noisy steps alone."""
-    folder.mkdir(parents=True)
-    task, watch = task_of(study), Watch()
-    trainer = watched_trainer(subject, task, watch)
-    hospital = _hospital(subject, study, site, patients, folder / "ledger.sqlite", trainer, seeded=True)
-    left, plan = hospital.fit(1, start), _plan(hospital)
-    hospital.ledger.close()
-    strategy = study.training.strategy
-    pull = strategy.option("proximal_mu") if strategy.name == "fedprox" else 0.0
-    expected = _retrained(start, watch, study.training.local, pull)
-    gap = max(float(np.abs(left[name] - expected[name]).max()) for name in start)
-    moved = max(float(np.abs(expected[name] - start[name]).max()) for name in start)
-    holds = len(watch.released) == plan.steps_per_round and gap <= 1e-3 * moved + 1e-6
-    return exact("what leaves", holds, "the model that left is not the start moved by the noisy steps")
-
-
-def _retrained(start: Arrays, watch: Watch, local: Local, pull: float) -> Arrays:
-    """The start after the noisy gradients that were seen, by PyTorch's own optimizers."""
-    parameters = [torch.from_numpy(array.copy()).requires_grad_() for array in start.values()]
-    anchors = [p.detach().clone() for p in parameters]
-    kind = torch.optim.Adam if local.optimizer == "adam" else torch.optim.SGD
-    more = {} if local.optimizer == "adam" else {"momentum": local.momentum}
-    optimizer = kind(parameters, lr=local.learning_rate, weight_decay=local.weight_decay, **more)  # type: ignore[arg-type]
-    for gradient in watch.released:
-        parts = torch.split(torch.from_numpy(gradient), [p.numel() for p in parameters])
-        for parameter, part, anchor in zip(parameters, parts, anchors, strict=True):
-            parameter.grad = part.view_as(parameter) + pull * (parameter.detach() - anchor)
-        optimizer.step()
-    return {name: p.detach().numpy() for name, p in zip(start, parameters, strict=True)}
-
-
-def _hospital(
+def hospital_of(
     subject: Subject, study: Study, site: str, patients: Encoded, path: Path, trainer: Trainer, seeded: bool
 ) -> Site:
+    """Return a hospital with a ledger on the disk at `path`, whose engine is watched by its trainer."""
     # The patients stand for those of the test too: what is looked at is the booking.
     policy = Policy(metrics="noisy")
     ledger = subject.ledger(path)
@@ -140,7 +108,8 @@ def _is_judged(hospital: Site, model: Arrays) -> bool:
     return True
 
 
-def _plan(hospital: Site) -> PrivacyPlan:
+def plan_of(hospital: Site) -> PrivacyPlan:
+    """Return the plan by which a hospital of a private study trains."""
     assert hospital.plan is not None
     return hospital.plan
 
@@ -158,10 +127,10 @@ def _is_kept(
         raise _Crash
 
     trainer = watched_trainer(subject, task_of(study), Watch(before=crash))
-    hospital = _hospital(subject, study, site, patients, path, trainer, seeded)
+    hospital = hospital_of(subject, study, site, patients, path, trainer, seeded)
     _ends(_Crash, lambda: hospital.fit(1, start))
     hospital.ledger.close()
-    plan = _plan(hospital)
+    plan = plan_of(hospital)
     again = subject.ledger(path)
     spent = again.spent(site, delta=plan.delta)
     again.close()
@@ -173,7 +142,9 @@ def _is_refused(
 ) -> bool:
     """Whether one more round than planned is refused before its first step."""
     watch = Watch()
-    hospital = _hospital(subject, study, site, patients, path, watched_trainer(subject, task_of(study), watch), seeded)
+    hospital = hospital_of(
+        subject, study, site, patients, path, watched_trainer(subject, task_of(study), watch), seeded
+    )
     refused = _ends(BudgetError, lambda: hospital.fit(1, _nudged(start, 0)))
     hospital.ledger.close()
     return refused and not watch.steps

@@ -2,9 +2,12 @@
 
 In booked standard deviations every value must be an independent standard Gaussian. Size: the sum of squares is
 chi-squared, over all values, for each coordinate and for each step. Centre: no coordinate's mean is off, and nothing of
-the clean sum is left in the noise. Shape: Kolmogorov-Smirnov and the fourth moment. Independence: for every shift in
-steps and coordinates the product sum is Gaussian (all shifts at once by Wiener-Khinchin), and no two steps have equal
-noise. A seed used twice, one draw for several coordinates, and noise that is not Gaussian all show here.
+the clean sum, or of the one a step before, is left in the noise. Shape: Kolmogorov-Smirnov and the fourth moment.
+Constancy: the size is the same in every window of the steps, and does not follow the number of patients in a batch.
+Independence: for every shift in steps and coordinates the product sum is Gaussian (all shifts at once by
+Wiener-Khinchin), no two steps and no two coordinates are correlated, and no two steps have equal noise. Grid: what is
+released is a whole multiple of the noise's public step. A seed used twice, one draw for several coordinates, noise that
+is not Gaussian or fades all show here.
 
 >>> rng = np.random.default_rng(0)
 >>> healthy = rng.normal(size=(200, 30))
@@ -15,9 +18,10 @@ True
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import fft, stats
 
 from simulations.audit.recording import Recording
@@ -26,22 +30,32 @@ from simulations.audit.verdict import Check, Part, exact, smallest_loss, two_sid
 
 _SAME = 1e-4  # noise of two steps is equal within float32's rounding, in standard deviations
 _BINS = 41
+_WINDOWS = 8  # of consecutive steps
+_MOST = 1_500  # steps or coordinates whose pairs are compared
+_GRID_DIGITS = 12  # binary digits of the noise's standard deviation that a release keeps
+_FLOAT32_DIGITS = 2.0**-23
+_ENOUGH = 400  # values whose sum of squares is a Gaussian's, nearly
 
 
-def residual_part(samples: Sequence[Sequence[Recording]], many: Sequence[Recording], left: Check) -> Part:
-    """Judge several samples, each of one number of parameters.
+def residual_part(
+    samples: Mapping[str, Sequence[Recording]], many: Sequence[Recording], others: Sequence[Check]
+) -> Part:
+    """Judge several samples by name, each of one number of parameters.
 
     Args:
         many: where patients have very many rows, steps with all of them: few, so that they are judged by themselves.
-        left: about the model that left.
+        others: about the models that left, and about the evaluation.
     """
     checks: list[Check] = []
-    for sample in samples:
+    for name, sample in samples.items():
         noise = np.concatenate([recording.noise for recording in sample])
-        checks += noise_checks(noise, np.concatenate([recording.clean for recording in sample]))
+        clean = np.concatenate([recording.clean for recording in sample])
+        batches = np.concatenate([recording.member.sum(axis=1) for recording in sample])
+        found = [*noise_checks(noise, clean), *_course(noise, clean, batches, sample)]
+        checks += [Check(f"{check.name}{name}", check.p, check.words) for check in found]
     for number, recording in enumerate(many, 1):
         checks += many_rows_checks(recording, f"all rows, {number}")
-    largest = max(samples, key=lambda sample: sum(r.noise.size for r in sample))
+    largest = max(samples.values(), key=lambda sample: sum(r.noise.size for r in sample))
     values = np.concatenate([r.noise.ravel() for r in largest])
     if not values.size or not np.isfinite(values).all():
         return Part.of(
@@ -54,7 +68,7 @@ def residual_part(samples: Sequence[Sequence[Recording]], many: Sequence[Recordi
         f"{size:.4f} of the booked standard deviation (95 % of healthy runs: 1 ± {error:.4f})",
         f"{len(values):,} noise values; {100 * smallest_loss(len(values)):.1f} % too little noise would be noticed in "
         f"999 of 1,000 audits{_many_words(many)}",
-        [*checks, left],
+        [*checks, *others],
         noise_drawing(values, size, error),
     )
 
@@ -78,8 +92,97 @@ def noise_checks(noise: Floats, clean: Floats) -> list[Check]:
         _left_over(noise, clean),
         *_shape(noise.ravel()),
         _independence(noise),
+        pairs_check("pairs of steps", noise),
+        pairs_check("pairs of coordinates", noise.T),
         _repeats(noise),
     ]
+
+
+def _course(noise: Floats, clean: Floats, batches: NDArray[np.int64], sample: Sequence[Recording]) -> list[Check]:
+    """Check what changes from step to step: the noise's size, its relation to the step before, and the grid."""
+    if len(noise) < 2 or not np.isfinite(noise).all():
+        return []  # said by noise_checks
+    before = _left_over(noise[1:], clean[:-1])
+    return [
+        Check("clean sum of the step before", before.p, before.words),
+        _windows(sample),
+        _by_batch(noise, batches),
+        public_step_check(sample),
+    ]
+
+
+def _windows(sample: Sequence[Recording]) -> Check:
+    """Check the noise's size in windows of consecutive steps of each recording, and its rise or fall."""
+    worst, words, tried = 1.0, "", 0
+    for recording in sample:
+        sums = np.sum(recording.noise**2, axis=1)
+        size = recording.noise.shape[1]
+        for number, window in enumerate(np.array_split(sums, min(_WINDOWS, len(sums))), 1):
+            count = len(window) * size
+            p = two_sided(float(stats.chi2.cdf(window.sum(), count)), float(stats.chi2.sf(window.sum(), count)))
+            tried += 1
+            if p < worst:
+                worst = p
+                words = f"{math.sqrt(window.sum() / count):.3f} of the booked standard deviation in window {number}"
+        place = np.arange(len(sums)) - (len(sums) - 1) / 2
+        trend = float(place @ (sums - size)) / math.sqrt(max(1e-300, 2 * size * float(place @ place)))
+        p = float(2 * stats.norm.sf(abs(trend))) if len(sums) * size >= _ENOUGH else 1.0
+        tried += 1
+        if p < worst:
+            worst, words = p, "the noise grows or fades from step to step"
+    return Check("windows", min(1.0, worst * tried), words)
+
+
+def _by_batch(noise: Floats, batches: NDArray[np.int64]) -> Check:
+    """Check that the noise's size does not follow the number of patients who came."""
+    steps, size = noise.shape
+    centred = batches - batches.mean()
+    spread = float(centred @ centred)
+    if spread == 0.0 or steps * size < _ENOUGH:
+        return exact("size by batch", True)
+    z = float(centred @ (np.sum(noise**2, axis=1) - size)) / math.sqrt(2 * size * spread)
+    return Check(
+        "size by batch", float(2 * stats.norm.sf(abs(z))), "the noise follows the number of patients in a step"
+    )
+
+
+def pairs_check(name: str, rows: Floats) -> Check:
+    """Check the correlation of every two rows: of the first ones, where there are very many.
+
+    With a known mean of 0 the correlation r of n independent pairs makes r sqrt((n - 1) / (1 - r^2)) a Student t of
+    n - 1 degrees of freedom.
+    """
+    rows = rows[:_MOST]
+    count, length = rows.shape
+    if count < 2 or length < 3:
+        return exact(name, True)
+    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+    unit = rows / np.maximum(lengths, 1e-300)
+    products = np.abs(np.triu(unit @ unit.T, 1))
+    first, second = np.unravel_index(int(products.argmax()), products.shape)
+    r = min(1.0 - 1e-15, float(products[first, second]))
+    p = 2 * float(stats.t.sf(r * math.sqrt((length - 1) / (1 - r * r)), length - 1)) * (count * (count - 1) / 2)
+    return Check(name, min(1.0, p), f"numbers {first + 1} and {second + 1} have a correlation of {r:.2f}")
+
+
+def public_step(deviation: float) -> float:
+    """Return the step to which noised sums are rounded: the power of two at 2^-11 to 2^-12 of the deviation.
+
+    >>> public_step(1.0), public_step(1.999), public_step(2.0)
+    (0.00048828125, 0.00048828125, 0.0009765625)
+    """
+    return math.ldexp(1.0, math.frexp(deviation)[1] - _GRID_DIGITS)
+
+
+def public_step_check(sample: Sequence[Recording]) -> Check:
+    """Check that every released number is a whole multiple of the public step, as far as float32 can tell."""
+    off = 0
+    for recording in sample:
+        unit = recording.plan.noise_multiplier * recording.plan.clip_norm
+        steps = (recording.noise + recording.clean) * (unit / public_step(unit))
+        slack = np.abs(steps) * (4 * _FLOAT32_DIGITS) + 1e-9
+        off += int(((np.abs(steps - np.rint(steps)) > slack) & (slack < 0.1)).sum())
+    return exact("public step", not off, f"{off:,} released numbers are no whole multiples of the noise's public step")
 
 
 def many_rows_checks(recording: Recording, name: str) -> list[Check]:

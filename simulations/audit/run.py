@@ -9,32 +9,38 @@ import secrets
 import tempfile
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from configs.errors import PrivacyError, RunError
 from configs.schema import CohortMember, Feature, Study
 from simulations.audit import bookkeeping
 from simulations.audit.canaries import canary_part, canary_scores, canary_start, design, with_canaries
+from simulations.audit.evaluation import Evaluator, evaluation_checks, largest_move, noise_of_evaluations
+from simulations.audit.moving import moving_rounds, quiet_fit
 from simulations.audit.recording import Recording, Roll, joined, longest, marked, record_fit, recorded, shortened
-from simulations.audit.rehearsal import Rehearsal, departure, rehearse
+from simulations.audit.rehearsal import Rehearsal, rehearse
 from simulations.audit.residuals import residual_part
 from simulations.audit.sampler import sampler_part
-from simulations.audit.sensitivity import sensitivity_part
+from simulations.audit.sensitivity import planted_patients, sensitivity_part
 from simulations.audit.subject import Subject
 from simulations.audit.verdict import FALSE_ALARMS, Check, Part, Verdict, exact, noise_values_needed
 from simulations.hospitals import load_all
 from strategies.arrays import Arrays
 from strategies.privacy.plan import PrivacyPlan, plan_for
+from strategies.privacy.randomness import Randomness
 from strategies.tasks.table import Encoded
 from strategies.tasks.tabular import TabularTask, task_of
 
 PARTS = ("residual", "sensitivity", "sampler", "ledger", "canaries")
 MIN_CANARIES = 20
 _EMPTY = 0.3  # chance of an empty batch in the short sample of few patients
+_SUM_ROUNDING = 1e-3  # of the clip norm, for a sum of one patient
 _WIDE_STEPS = 20  # of the short study with all rows, at least, if the study has so many
 _WIDE_PASSES = 4  # through its rows, at least
 Progress = Callable[[str], None]
@@ -47,7 +53,9 @@ class Effort:
     `starts` and `places` are models and places in the batch where planted patients are tried. `rows`: of a hospital, in
     the long fits; where it has more, `all_rows` are what a short study of those patients who have most of them goes
     through, all its steps together, and `planted_rows` what a planted patient has at most. `values`: noise values of a
-    rehearsed study that are kept.
+    rehearsed study that are kept. `moving_steps`: at the study's own learning rate, if they make no more than
+    `moving_values` numbers; `quiet_steps`: of a fit at that rate without noise to speak of. `evaluations`: of one
+    model, where the study asks for one.
     """
 
     smallest_loss: float = 0.01
@@ -65,6 +73,10 @@ class Effort:
     all_rows: int = 2_000_000
     planted_rows: int = 40_000
     values: int = 1_000_000
+    moving_steps: int = 600
+    moving_values: int = 20_000_000
+    quiet_steps: int = 40
+    evaluations: int = 150
 
 
 FULL = Effort()
@@ -178,26 +190,61 @@ class _Auditor:
         ]
         own = [*samples, *(done.recording for done in rehearsals)]
         wide, many = self._all_rows(folder / "all rows", noisy=bool(noisy))
+        if noisy:
+            progress("rounds at the study's own learning rate")
+            moved, left = self._moving(folder / "moving")
         if "residual" in only:
-            yield residual_part([own, [with_coins.recording], few], many, self._departure(folder / "left"))
+            samples_by_name = {
+                "": own,
+                " (with canaries)": [with_coins.recording],
+                " (few patients)": few,
+                " (every patient at once)": self._crowded(),
+                " (at the study's own rate)": [moved],
+            }
+            yield residual_part(samples_by_name, many, [left, *self._evaluations(folder / "evaluations")])
         if "sensitivity" in only:
             progress("the largest move of one patient")
-            yield self._sensitivity()
+            yield self._sensitivity(folder / "moves of an evaluation")
         if "sampler" in only:
-            yield sampler_part([*own, with_coins.recording], [*few, *many])
+            yield sampler_part([*own, with_coins.recording, moved], [*few, *many])
         if "ledger" in only:
             yield self._ledger([with_coins, *rehearsals], wide, run)
         if "canaries" in only:
             yield canaries
 
-    def _departure(self, folder: Path) -> Check:
+    def _moving(self, folder: Path) -> tuple[Recording, Check]:
+        """Train rounds at the study's own rate, at the largest hospital."""
+        site, size = self.largest, self._size
+        plan = self.plans[site]
+        steps = max(plan.steps_per_round, min(self.effort.moving_steps, self.effort.moving_values // size))
+        return moving_rounds(
+            self.subject,
+            self._alone(site),
+            site,
+            self.cohorts[site],
+            self._starts()[0],
+            folder,
+            seeded=self.seed is not None,
+            steps=steps,
+        )
+
+    def _evaluations(self, folder: Path) -> list[Check]:
+        """Judge the noise of many evaluations, where the study asks for one."""
+        if self.study.evaluation.release is None:
+            return []
+        people, model = self.cohorts[self.largest], self._starts()[0]
+        first = 1_000_000 * (self.seed or 0)
+        seeds = range(first, first + self.effort.evaluations)
+        with closing(self._evaluator(folder, model)) as evaluator:
+            return evaluation_checks(noise_of_evaluations(evaluator, self.study, people, model, seeds))
+
+    def _evaluator(self, folder: Path, model: Arrays) -> Evaluator:
         site = self.largest
-        return departure(self.subject, self._alone(site), site, self.cohorts[site], self._starts()[0], folder)
+        return Evaluator(self.subject, self._alone(site), site, model, folder, seeded=self.seed is not None)
 
     def _samples(self) -> list[Recording]:
         """Long fits at each hospital's plan: of patients as they are, and, at another model, of several rows each."""
-        size = sum(math.prod(shape) for shape, _ in self.task.parameters.values())
-        wanted = math.ceil(noise_values_needed(self.effort.smallest_loss) / size)
+        wanted = math.ceil(noise_values_needed(self.effort.smallest_loss) / self._size)
         total = min(self.effort.most_steps, max(self.effort.least_steps, wanted))
         each = -(-total // len(self.sites))
         found = []
@@ -208,14 +255,31 @@ class _Auditor:
             found.append(self._sample(site, joined(people), random, some))
         return found
 
-    def _sample(self, site: str, patients: Encoded, start: Arrays, steps: int) -> Recording:
+    def _sample(
+        self, site: str, patients: Encoded, start: Arrays, steps: int, subject: Subject | None = None
+    ) -> Recording:
+        subject = subject or self.subject
         plan = replace(self.plans[site], steps_per_round=steps, rounds=1)
         self.fits += 1
         # A name of its own: with the hospital's, a seeded sample would repeat the noise of a seeded round.
-        randomness = self.subject.randomness(self.seed, f"{site}/sample", self.fits)
+        randomness = subject.randomness(self.seed, f"{site}/sample", self.fits)
         roll = Roll(patients)
-        watch = record_fit(self.subject, self.task, plan, patients, start, randomness, roll.call)
+        watch = record_fit(subject, self.task, plan, patients, start, randomness, roll.call)
         return recorded(watch, roll, site, self.task, plan, patients, start, steps)
+
+    @property
+    def _size(self) -> int:
+        return sum(math.prod(shape) for shape, _ in self.task.parameters.values())
+
+    def _crowded(self) -> list[Recording]:
+        """A short fit in which everybody is in every step, many more than are expected: the noise must be the same."""
+
+        def everybody(*key: Any) -> Any:
+            return _Everybody(self.subject.randomness(*key))
+
+        subject = replace(self.subject, randomness=everybody)
+        people = self.cohorts[self.largest]
+        return [self._sample(self.largest, people, self._starts()[1], self.effort.few_steps // 4 + 2, subject)]
 
     def _few(self) -> list[Recording]:
         """A short fit of few patients: with sampling, many of its batches are empty."""
@@ -230,7 +294,7 @@ class _Auditor:
         begin = self.task.initial(self.study.seed)
         return begin, {name: rng.normal(size=array.shape).astype(np.float32) for name, array in begin.items()}
 
-    def _sensitivity(self) -> Part:
+    def _sensitivity(self, folder: Path) -> Part:
         begin, random = self._starts()
         far = {name: 20 * array for name, array in random.items()}
         starts = dict([("at random", random), ("at its beginning", begin), ("far out", far)][: self.effort.starts])
@@ -242,7 +306,28 @@ class _Auditor:
             most = everybody.subset(np.array([np.diff(everybody.starts).argmax()]))
             many.append(shortened(most, self.effort.planted_rows))
         plan = self.plans[self.largest]
-        return sensitivity_part(self.subject, self.task, plan, cohort, starts, many, self.effort.places)
+        others = [*self._sums(), *self._move_of_evaluation(folder, cohort)]
+        return sensitivity_part(self.subject, self.task, plan, cohort, starts, many, self.effort.places, others)
+
+    def _sums(self) -> list[Check]:
+        """Check each step's sum along fits at the study's own rate: patients as they are, and of several rows each."""
+        study, plan, people = self._alone(self.largest), self.plans[self.largest], self.cohorts[self.largest]
+        steps = max(2, min(self.effort.quiet_steps, self.effort.moving_values // self._size))
+        checks = []
+        for name, patients in (("one row each", people), ("several rows each", joined(people))):
+            distance, step = quiet_fit(self.subject, study, plan, patients, self._starts()[1], steps)
+            slack = _SUM_ROUNDING * math.sqrt(patients.count)
+            words = f"the sum of step {step} is {distance:.2g} clip norms off, at weights that moved"
+            checks.append(exact(f"sums at the study's own rate, {name}", distance <= slack, words))
+        return checks
+
+    def _move_of_evaluation(self, folder: Path, cohort: Encoded) -> list[Check]:
+        if self.study.evaluation.release is None:
+            return []
+        with closing(self._evaluator(folder, self._starts()[1])) as evaluator:
+            size, who = largest_move(evaluator, cohort, planted_patients(cohort), self.effort.neighbours)
+        found = f"{who} moves the evaluation's histogram by {size:.3g} (L2 norm), 1 is booked"
+        return [exact("evaluation", size <= 1.0 + 1e-6, found)]
 
     def _rehearse(self, site: str, folder: Path, people: Encoded, rounds: int) -> Rehearsal:
         study, start, seeded = self._alone(site), self._starts()[1], self.seed is not None
@@ -288,7 +373,7 @@ class _Auditor:
         checks.append(exact("plan", not odd, f"{', '.join(odd)}: the plan that trained is not the study's"))
         words = f"a whole study at {len(replays)} hospitals, through the real path"
         if asked := self.study.evaluation.release:
-            words += f", with its evaluation (epsilon {asked.epsilon:g} by itself; its noise is not measured)"
+            words += f", with its evaluation (epsilon {asked.epsilon:g} by itself)"
         if run is not None:
             old, journal = bookkeeping.replay_run(self.subject, run, self.study, self.plans)
             checks += [journal, *(check for found in old for check in found.checks)]
@@ -320,6 +405,20 @@ class _Auditor:
     def _rounds(self, site: str) -> int:
         plan = self.plans[site]
         return max(1, min(plan.rounds, self.effort.run_steps // plan.steps_per_round))
+
+
+class _Everybody:
+    """Randomness by which everybody is in every step; the noise is as ever."""
+
+    def __init__(self, own: Randomness) -> None:
+        self._own = own
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._own, name)
+
+    def poisson(self, patients: int, rate: float) -> NDArray[np.int64]:
+        """Return every patient's position."""
+        return np.arange(patients)
 
 
 def _some(patients: Encoded, most: int) -> Encoded:

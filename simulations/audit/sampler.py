@@ -4,7 +4,8 @@ Amplification by sampling holds for Poisson samples alone; batches of a shuffled
 Poisson samples, and their epsilon is larger than what such a ledger books (Chua et al. 2024, arXiv 2403.17673). Under
 the booked rate the number of times that somebody is in a step is binomial; the sizes of the batches and the patients'
 own counts vary as a binomial's do (fixed sizes, shuffled passes and patients who come together do not); for every
-number of steps between two, and for every two patients, the product sums are what independence makes them.
+number of steps between two, and for every two patients, the product sums are what independence makes them. The rate is
+the booked one in every window of the steps too, and neither rises nor falls.
 
 >>> rng = np.random.default_rng(0)
 >>> all(check.passed for check in membership_checks(rng.random((400, 50)) < 0.2, 0.2))
@@ -27,6 +28,7 @@ from simulations.audit.verdict import LEVEL, MISSED, Check, Part, exact, two_sid
 
 _FEW = 50  # expected coincidences: with fewer, a product sum is no Gaussian
 _LONGEST = 2000  # steps apart that are looked at
+_WINDOWS = 8  # of consecutive steps
 
 
 def sampler_part(samples: Sequence[Recording], rehearsal: Sequence[Recording]) -> Part:
@@ -68,11 +70,29 @@ def membership_checks(member: NDArray[np.bool_], rate: float) -> list[Check]:
             two_sided(float(law.cdf(total)), float(law.sf(total - 1))),
             f"{total / member.size:.4f}, booked {rate:.4f}",
         ),
+        _windows(member, rate),
         _dispersion("batch sizes", member.sum(axis=1), patients, rate),
         _dispersion("patients", member.sum(axis=0), steps, rate),
         _between_steps(member.astype(np.float64) - rate, rate * (1 - rate)),
         _between_patients(member, rate),
     ]
+
+
+def _windows(member: NDArray[np.bool_], rate: float) -> Check:
+    """Check the rate in windows of consecutive steps, and its trend over the steps."""
+    counts, patients = member.sum(axis=1), member.shape[1]
+    found = []
+    for number, window in enumerate(np.array_split(counts, min(_WINDOWS, len(counts))), 1):
+        law, total = stats.binom(len(window) * patients, rate), int(window.sum())
+        words = f"{total / max(1, len(window) * patients):.4f} in window {number}, booked {rate:.4f}"
+        found.append((two_sided(float(law.cdf(total)), float(law.sf(total - 1))), words))
+    place = np.arange(len(counts)) - (len(counts) - 1) / 2
+    spread = rate * (1 - rate) * patients * float(place @ place)
+    if spread * rate * (1 - rate) > _FEW:
+        z = float(place @ (counts - rate * patients)) / math.sqrt(spread)
+        found.append((float(2 * stats.norm.sf(abs(z))), "the rate rises or falls from step to step"))
+    p, words = min(found)
+    return Check("rate in windows", min(1.0, p * len(found)), words)
 
 
 def _dispersion(name: str, counts: NDArray[np.int64], trials: int, rate: float) -> Check:

@@ -15,16 +15,16 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from configs.errors import PrivacyError
+from simulations.audit.moving import QUIET
 from simulations.audit.recording import record_fit
 from simulations.audit.subject import Subject
-from simulations.audit.verdict import Part, exact
+from simulations.audit.verdict import Check, Part, exact
 from strategies.arrays import Arrays
 from strategies.privacy.plan import PrivacyPlan
 from strategies.tasks.table import Encoded, concatenate
 from strategies.tasks.tabular import TabularTask
 
 _ROUNDING = 1e-3  # of the clip norm, beside what float32 loses on sums of this size
-_NOISE = 2.0**-20  # of the clip norm: what is released is rounded to the noise's public step, which would feign a move
 _FLOAT32 = 6e-8
 _TITLE = "Can one patient move the sum by more than the clip norm?"
 
@@ -47,15 +47,16 @@ def sensitivity_part(
     starts: dict[str, Arrays],
     many: Sequence[Encoded] = (),
     places: int = 3,
+    others: Sequence[Check] = (),
 ) -> Part:
     """Measure every move.
 
     Args:
         cohort: few patients. many: patients whose rows, very many perhaps, are planted as those of one.
-        places: planted patients come last, first, and alone.
+        places: planted patients come last, first, and alone. others: about the evaluation.
     """
     prober = _Prober(
-        subject, task, replace(plan, noise_multiplier=_NOISE, sampling_rate=1.0, steps_per_round=1, rounds=1)
+        subject, task, replace(plan, noise_multiplier=QUIET, sampling_rate=1.0, steps_per_round=1, rounds=1)
     )
     planted = [*planted_patients(cohort), *(_with_all_rows(people) for people in many)]
     moves = [move for name, start in starts.items() for move in prober.moves(name, start, cohort, planted, places)]
@@ -74,7 +75,7 @@ def sensitivity_part(
         _TITLE,
         f"{worst.size:.4f} clip norms at most",
         f"{len(moves):,} neighbours at {len(starts)} starting models; the largest move was by {worst.who}",
-        [exact("clip norm", held, found)],
+        [exact("clip norm", held, found), *others],
         {"moves": _largest(moves)},
     )
 

@@ -52,31 +52,35 @@ class Subject:
 
 @dataclass
 class Watch:
-    """What was seen, step by step. Rows are looked at as they go in and not kept: a patient may have very many.
+    """Record what happens in each step. Rows are inspected as they go in and not kept: a patient may have very many.
 
-    `steps` counts those that began; `before` is called before each, then `look` with the first input of every row that
-    went in. `released` holds the mean gradients that came out, (parameters,) each, or their coordinates `kept` alone;
-    `total` is the sum of them all, of every coordinate.
+    `steps` counts those that began; `before` is called before each, `weights` with the model's parameters where the
+    step begins, (parameters,), then `look` with the first input of every row that went in. `released` holds the mean
+    gradients that came out, (parameters,) each, or their coordinates `kept` alone; `after` is called with the whole of
+    each; `total` is the sum of them all, of every coordinate.
     """
 
     before: Callable[[], None] = lambda: None
+    weights: Callable[[NDArray[np.float32]], None] | None = None
     look: Callable[[NDArray[np.float32]], None] = lambda marks: None
+    after: Callable[[NDArray[np.float32]], None] = lambda gradient: None
     kept: NDArray[np.int64] | slice = field(default_factory=lambda: slice(None))
     steps: int = 0
     released: list[NDArray[np.float32]] = field(default_factory=list)
     total: Floats | float = 0.0
 
     def saw(self, gradient: NDArray[np.float32]) -> None:
-        """A step's mean gradient."""
+        """Record a step's mean gradient."""
         self.total = self.total + gradient.astype(np.float64)
         self.released.append(gradient[self.kept].copy())
+        self.after(gradient)
 
 
 class _WatchedEngine:
     """An engine that is watched."""
 
-    def __init__(self, engine: Engine, watch: Watch) -> None:
-        self._engine, self._watch = engine, watch
+    def __init__(self, engine: Engine, model: FlatModel, watch: Watch) -> None:
+        self._engine, self._model, self._watch = engine, model, watch
 
     def clipped_sum(self, x: Tensor, y: Tensor, patients: Tensor, *, patients_in_batch: int) -> Tensor:
         return self._engine.clipped_sum(x, y, patients, patients_in_batch=patients_in_batch)
@@ -84,6 +88,8 @@ class _WatchedEngine:
     def noisy_gradient(self, x: Tensor, y: Tensor, patients: Tensor, *, patients_in_batch: int) -> Tensor:
         self._watch.before()
         self._watch.steps += 1
+        if self._watch.weights is not None:
+            self._watch.weights(self._model.flat.detach().cpu().numpy().copy())
         self._watch.look(x[:, 0].numpy())
         gradient = self._engine.noisy_gradient(x, y, patients, patients_in_batch=patients_in_batch)
         self._watch.saw(gradient.detach().cpu().numpy().astype(np.float32))
@@ -99,7 +105,7 @@ def watched_trainer(subject: Subject, task: TabularTask, watch: Watch) -> Traine
     def engine(
         model: FlatModel, plan: PrivacyPlan, gaussian: Gaussian, name: Literal["auto", "opacus"] = "auto"
     ) -> Engine:
-        return _WatchedEngine(subject.engine(model, plan, gaussian, name), watch)
+        return _WatchedEngine(subject.engine(model, plan, gaussian, name), model, watch)
 
     return subject.trainer(task, engine)
 

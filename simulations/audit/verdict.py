@@ -16,7 +16,7 @@ from typing import Any, Literal
 from scipy import stats
 
 FALSE_ALARMS = 2e-4  # of a whole audit, at most
-STATISTICAL_CHECKS = 40  # at most, in one audit (a test counts them)
+STATISTICAL_CHECKS = 100  # at most, in one audit (a test counts them)
 LEVEL = FALSE_ALARMS / STATISTICAL_CHECKS
 MISSED = 1e-3  # how often a fault of the size that an audit is planned for may be missed
 

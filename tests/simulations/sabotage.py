@@ -18,7 +18,7 @@ from configs.schema import Model, Study
 from simulations.audit.run import PARTS, Audit, Effort, audit_patients
 from simulations.audit.subject import Subject, chance
 from strategies.privacy.accounting import epsilon
-from strategies.privacy.gradients import private_engine
+from strategies.privacy.gradients import on_grid, private_engine
 from strategies.privacy.plan import Budget, PrivacyPlan
 from strategies.privacy.randomness import Randomness
 from tests import builders
@@ -26,7 +26,7 @@ from tests import builders
 SITE, PATIENTS = "lille", 60
 WORK = Effort(least_steps=64, few_steps=60, canaries=60, neighbours=4, starts=1, places=1, patients=PATIENTS)
 CHEAP = replace(WORK, smallest_loss=0.05, neighbours=1)
-BRIEF = replace(CHEAP, smallest_loss=0.2, least_steps=40, few_steps=40, canaries=20)
+BRIEF = replace(CHEAP, smallest_loss=0.2, least_steps=40, few_steps=40, canaries=20, moving_steps=10, evaluations=40)
 
 
 def study(epsilon: float, **training: Any) -> Study:
@@ -107,7 +107,9 @@ class Engine:
 
     def noisy_gradient(self, x: Tensor, y: Tensor, patients: Tensor, *, patients_in_batch: int) -> Tensor:
         each = self.patients(self.rows(x, y), patients, patients_in_batch)
-        self.model.gradient.copy_(self.release(each, patients_in_batch))
+        deviation, expected = self.plan.noise_multiplier * self.plan.clip_norm, self.plan.expected_patients
+        released = self.release(each, patients_in_batch).double().numpy() * expected
+        self.model.gradient.copy_(torch.from_numpy(on_grid(released, deviation, expected)))
         self.steps += 1
         return self.model.gradient
 

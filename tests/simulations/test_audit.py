@@ -341,7 +341,7 @@ def test_the_evaluation_of_a_study_is_audited_with_its_training(tmp_path: Path, 
     folder = next((tmp_path / "runs").iterdir())
     found = ledger_part(folder)
     assert "epsilon 3.230 released" in found["figure"]
-    assert "with its evaluation (epsilon 1 by itself; its noise is not measured)" in found["words"]
+    assert "with its evaluation (epsilon 1 by itself)" in found["words"]
     assert "Epsilon released" in (folder / "audit.html").read_text()
     claimed = [part for part in json.loads((folder / "audit.json").read_text())["parts"] if part["part"] == "canaries"]
     assert "3.00 claimed" in claimed[0]["figure"], "canaries are of the training alone"

@@ -1,0 +1,203 @@
+"""A fit that moves: whole rounds at the study's own learning rate, through Site.fit, judged at each step's own weights.
+
+A fit at learning rate 0 cannot show a fault that waits until the weights have moved: less noise from then on, a clip
+norm that follows the batch, a norm that was right a step ago. Here each step's noiseless sum is computed anew at the
+weights where that step began, by plain autograd in float64, and each round begins where the one before ended.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from configs.errors import PrivacyError, RunError
+from configs.schema import Local, Study
+from simulations.audit.recording import Recording, Roll, clip_each
+from simulations.audit.rehearsal import hospital_of, plan_of
+from simulations.audit.subject import Floats, Subject, Watch, watched_trainer
+from simulations.audit.verdict import Check, exact
+from strategies.arrays import Arrays
+from strategies.privacy.plan import PrivacyPlan
+from strategies.tasks.table import Encoded
+from strategies.tasks.tabular import TabularTask, task_of
+
+QUIET = 2.0**-20  # noise multiplier of a fit whose sums are to be seen: the public step follows from it
+_BUILT = 1 << 22  # numbers of several rows' gradients that are in memory together
+
+
+class RowGradients:
+    """Gradients of single rows at any weights, by autograd in float64: each row has a copy of the weights of its own.
+
+    >>> from configs.schema import Model, Task
+    >>> from strategies.tasks.tabular import tabular_task
+    >>> rows = RowGradients(tabular_task(Task("binary", "disease"), Model("logistic"), inputs=1))
+    >>> rows.at(np.zeros(2), np.array([[2.0]]), np.array([1.0])).tolist()
+    [[-1.0, -0.5]]
+    """
+
+    def __init__(self, task: TabularTask) -> None:
+        module = task.build()
+        self._task, self._layers = task, list(module.children()) or [module]
+        self._shapes = [tuple(p.shape) for p in module.parameters()]
+        self._sizes = [math.prod(shape) for shape in self._shapes]
+
+    def at(self, weights: NDArray[np.floating], x: NDArray[np.floating], y: NDArray[np.floating]) -> Floats:
+        """Return the gradient of each row's loss, (rows, parameters).
+
+        Raises:
+            PrivacyError: the model has another layer than linear ones that holds weights.
+        """
+        flat, outputs, outcomes = (torch.from_numpy(np.asarray(a, np.float64)) for a in (weights, x, y))
+        each = flat.expand(len(outputs), -1).clone().requires_grad_()
+        parts = (p.view(-1, *shape) for p, shape in zip(torch.split(each, self._sizes, 1), self._shapes, strict=True))
+        for layer in self._layers:
+            if isinstance(layer, torch.nn.Linear):
+                weight, bias = next(parts), next(parts)
+                outputs = torch.einsum("ri,roi->ro", outputs, weight) + bias
+            elif next(layer.parameters(), None) is not None:
+                raise PrivacyError(f"audit: expected linear layers, found {type(layer).__name__}")
+            else:
+                outputs = layer(outputs)
+        self._task.loss(outputs, outcomes).sum().backward()  # type: ignore[no-untyped-call]
+        assert each.grad is not None
+        found: Floats = each.grad.numpy()
+        return found
+
+    def of_patients(
+        self, weights: NDArray[np.floating], patients: Encoded, chosen: NDArray[np.int64]
+    ) -> Iterator[Floats]:
+        """Yield each chosen patient's gradient, (parameters,), summed over their rows, before any clip."""
+        at_once = max(1, _BUILT // sum(self._sizes))
+        each = np.diff(patients.starts)[chosen]
+        if (each == 1).all():
+            rows = patients.rows_of(chosen)
+            for first in range(0, len(rows), at_once):
+                some = rows[first : first + at_once]
+                yield from self.at(weights, patients.x[some], patients.y[some])
+            return
+        for patient in chosen.tolist():
+            total = np.zeros(sum(self._sizes))
+            for first in range(patients.starts[patient], patients.starts[patient + 1], at_once):
+                rows = np.arange(first, min(first + at_once, patients.starts[patient + 1]))
+                total += self.at(weights, patients.x[rows], patients.y[rows]).sum(0)
+            yield total
+
+
+class _Follower:
+    """What was released in each step, less the noiseless sum at the weights where that step began."""
+
+    def __init__(self, task: TabularTask, patients: Encoded, clip_norm: float) -> None:
+        self.roll, self.clean = Roll(patients), list[Floats]()
+        self._rows, self._patients, self._clip = RowGradients(task), patients, clip_norm
+        self._weights: NDArray[np.float32] | None = None
+        self.watch = Watch(weights=self._begin, look=self.roll.call, after=self._end)
+
+    def _begin(self, weights: NDArray[np.float32]) -> None:
+        self._weights = weights
+
+    def _end(self, gradient: NDArray[np.float32]) -> None:
+        assert self._weights is not None
+        chosen = np.flatnonzero(self.roll.last)
+        total = np.zeros(len(gradient))
+        for own in clip_each(self._rows.of_patients(self._weights, self._patients, chosen), self._clip):
+            total += own
+        self.clean.append(total)
+
+
+def moving_rounds(
+    subject: Subject,
+    study: Study,
+    site: str,
+    patients: Encoded,
+    start: Arrays,
+    folder: Path,
+    *,
+    seeded: bool,
+    steps: int,
+) -> tuple[Recording, Check]:
+    """Train rounds of a study one after the other, at its own rate, until about `steps` steps are taken.
+
+    Returns:
+        the steps, each against the noiseless sum at its own weights; and whether the model that left after each round
+        is the round's start moved by the noisy steps alone.
+    """
+    folder.mkdir(parents=True)
+    task = task_of(study)
+    follower = _Follower(task, patients, study.privacy.clip_norm)
+    watch = follower.watch
+    trainer = watched_trainer(subject, task, watch)
+    hospital = hospital_of(subject, study, site, patients, folder / "ledger.sqlite", trainer, seeded)
+    plan, model, wrong, done = plan_of(hospital), start, list[int](), 0
+    rounds = max(1, min(plan.rounds, -(-steps // plan.steps_per_round)))
+    strategy = study.training.strategy
+    pull = strategy.option("proximal_mu") if strategy.name == "fedprox" else 0.0
+    for number in range(1, rounds + 1):
+        taken = watch.steps
+        try:
+            left = hospital.fit(number, {name: array.copy() for name, array in model.items()})
+        except RunError:  # the study diverges at this rate, without a fault in its privacy
+            break
+        done = number
+        expected = _retrained(model, watch.released[taken:], study.training.local, pull)
+        if watch.steps - taken != plan.steps_per_round or not _as_expected(model, left, expected):
+            wrong.append(number)
+        model = left
+    hospital.ledger.close()
+    unit = plan.noise_multiplier * plan.clip_norm
+    clean = np.array(follower.clean).reshape(watch.steps, -1) / unit
+    released = np.array(watch.released, np.float64).reshape(watch.steps, -1)
+    noise = released * (plan.expected_patients / unit) - clean
+    total = np.zeros(clean.shape[1]) + watch.total * np.float64(plan.expected_patients)
+    most = int(np.diff(patients.starts).max(initial=0))
+    booked = done * plan.steps_per_round if done == rounds else watch.steps
+    roll = follower.roll
+    moved = Recording(site, plan, roll.member, noise, clean, total, booked, roll.torn, most)
+    words = f"round {wrong[0] if wrong else ''}: the model that left is not the start moved by the noisy steps"
+    return moved, exact("what leaves", not wrong, words)
+
+
+def quiet_fit(
+    subject: Subject, study: Study, plan: PrivacyPlan, patients: Encoded, start: Arrays, steps: int
+) -> tuple[float, int]:
+    """Train at the study's own rate with next to no noise, so that each step's sum itself is seen.
+
+    Returns:
+        the largest distance of a step's sum from the noiseless sum at its own weights, in clip norms, and its step.
+    """
+    task = task_of(study)
+    quiet = replace(plan, noise_multiplier=QUIET, steps_per_round=steps, rounds=1)
+    follower = _Follower(task, patients, plan.clip_norm)
+    trainer = watched_trainer(subject, task, follower.watch)
+    randomness = subject.randomness(0, "quiet", 1)
+    trainer.fit(start, patients, study.training.local, steps=steps, randomness=randomness, plan=quiet)
+    released = np.array(follower.watch.released, np.float64).reshape(follower.watch.steps, -1)
+    gaps = released * plan.expected_patients - np.array(follower.clean).reshape(released.shape)
+    distances = np.linalg.norm(gaps, axis=1) / plan.clip_norm
+    if not len(distances) or not np.isfinite(distances).all():
+        return math.inf, 0
+    return float(distances.max()), int(distances.argmax()) + 1
+
+
+def _as_expected(start: Arrays, left: Arrays, expected: Arrays) -> bool:
+    gap = max(float(np.abs(left[name] - expected[name]).max()) for name in start)
+    moved = max(float(np.abs(expected[name] - start[name]).max()) for name in start)
+    return gap <= 1e-3 * moved + 1e-6
+
+
+def _retrained(start: Arrays, released: list[NDArray[np.float32]], local: Local, pull: float) -> Arrays:
+    """Return the start after these noisy gradients, by PyTorch's own optimizers."""
+    parameters = [torch.from_numpy(array.copy()).requires_grad_() for array in start.values()]
+    anchors = [p.detach().clone() for p in parameters]
+    kind = torch.optim.Adam if local.optimizer == "adam" else torch.optim.SGD
+    more = {} if local.optimizer == "adam" else {"momentum": local.momentum}
+    optimizer = kind(parameters, lr=local.learning_rate, weight_decay=local.weight_decay, **more)  # type: ignore[arg-type]
+    for gradient in released:
+        parts = torch.split(torch.from_numpy(gradient), [p.numel() for p in parameters])
+        for parameter, part, anchor in zip(parameters, parts, anchors, strict=True):
+            parameter.grad = part.view_as(parameter) + pull * (parameter.detach() - anchor)
+        optimizer.step()
+    return {name: p.detach().numpy() for name, p in zip(start, parameters, strict=True)}
