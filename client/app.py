@@ -79,7 +79,8 @@ def train(message: Message, site: Site) -> Message:
     request = read("train", message.content, site.parameters)
     if request.fields["study_sha256"] != site.study.sha256:
         raise WireError("train: expected the study that this hospital approved, found another one")
-    trained = site.fit(request.fields["round"], request.arrays, loaded=request.arrays.clear)
+    attempt = request.fields.get("attempt", 0)
+    trained = site.fit(request.fields["round"], request.arrays, loaded=request.arrays.clear, attempt=attempt)
     return egress.reply(message, "train reply", {}, trained, site.parameters)
 
 
@@ -88,7 +89,7 @@ def evaluate(message: Message, site: Site) -> Message:
     request = read("evaluate", message.content, site.parameters)
     if request.fields["study_sha256"] != site.study.sha256:
         raise WireError("evaluate: expected the study that this hospital approved, found another one")
-    histogram = site.evaluate(request.arrays)
+    histogram = site.evaluate(request.arrays, request.fields.get("attempt", 0))
     return egress.reply(message, "evaluate reply", {}, histogram, arrays_of("evaluate reply", site.study))
 
 
@@ -97,4 +98,5 @@ def statistics(message: Message, site: Site) -> Message:
     request = read("statistics", message.content)
     if request.fields["study_sha256"] != site.study.sha256:
         raise WireError("statistics: expected the study that this hospital approved, found another one")
-    return egress.reply(message, "statistics reply", {}, site.statistics(), arrays_of("statistics reply", site.study))
+    counts = site.statistics(request.fields.get("attempt", 0))
+    return egress.reply(message, "statistics reply", {}, counts, arrays_of("statistics reply", site.study))

@@ -14,6 +14,7 @@ from configs.deployment import SiteConfig
 from configs.errors import JournalError, RunError, WireError
 from configs.frame import Frame
 from configs.journal import Journal, Record, read
+from configs.wire import without_optional
 from strategies.keys import SigningKey, verify
 
 # Sent again if asked again; refusals are not: things may have changed.
@@ -63,7 +64,7 @@ class Audit:
         """Keep a message that is about to leave: on disk first, then in the journal.
 
         Args:
-            answers, content: the instruction's message id and the hash of its content.
+            answers, content: the instruction's message id and what names it in the outbox (`instruction_of`).
 
         Raises:
             OSError: the disk is full; the message must not leave.
@@ -130,6 +131,18 @@ class Audit:
             self._seen.add(str(facts["message"]))
         elif kind == "sent" and facts["form"] in ANSWERS:
             self._kept[str(facts["study"]), str(facts["instruction"])] = str(facts["message"])
+
+
+def instruction_of(frame: Frame, content: str) -> str:
+    """Return what names an instruction in the outbox: the hash of what it asks for, however often it is asked.
+
+    A reply that was kept answers every further attempt: nothing is released a second time that can be had again.
+
+    Args:
+        content: the hash of the whole frame.
+    """
+    fields = without_optional(frame.form, frame.fields)
+    return content if fields == dict(frame.fields) else Frame(frame.form, fields, frame.arrays).sha256
 
 
 def _outgoing(record: Record) -> Outgoing:

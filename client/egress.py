@@ -15,6 +15,7 @@ from client.policy import NO_FIGURES
 from configs import wire
 from configs.errors import (
     AdmissionError,
+    BegunError,
     BudgetError,
     DataError,
     PolicyError,
@@ -23,6 +24,7 @@ from configs.errors import (
     RunError,
     SealError,
     SourceError,
+    SpareError,
     WireError,
 )
 from configs.wire import ArraySpec
@@ -30,6 +32,12 @@ from strategies.arrays import Arrays
 from strategies.messages import content
 
 REFUSALS: tuple[tuple[type[Exception], int, str], ...] = (  # the first that fits
+    (
+        BegunError,
+        wire.BEGUN,
+        "the hospital had begun this release before it was lost, so it counts as spent and is not made twice",
+    ),
+    (SpareError, wire.NO_SPARE, "the hospital has made anew as many lost releases as the study allows (privacy.spare)"),
     (BudgetError, 101, "the hospital's privacy budget does not allow this round"),
     (PrivacyError, 102, "the hospital cannot make a privacy plan for this study"),
     (SourceError, 107, "the hospital's data cannot be read at present; its own log says why"),

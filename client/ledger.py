@@ -164,22 +164,25 @@ class Ledger:
         query = "SELECT 1 FROM releases WHERE dataset = ? AND study = ? AND round = ? AND attempt = ? LIMIT 1"
         return self._connection.execute(query, (dataset, study, round_number, attempt)).fetchone() is not None
 
-    def require_spare(self, release: Release, spare: int) -> None:
+    def require_spare(self, release: Release, spare: int, what: str = "") -> None:
         """Let an attempt be booked once, and no more bookings beyond the first of each release than a study has spare.
+
+        Args:
+            what: the release in words, where they are not the round's.
 
         Raises:
             BegunError: this attempt is booked. SpareError: it would be one release too many that is made anew.
         """
         if self.booked(release.dataset, release.study, release.round, release.attempt):
-            raise BegunError(f"{release.what}: it was begun before and counts as spent; it is not done twice")
+            raise BegunError(f"{what or release.what}: it was begun before and counts as spent; it is not done twice")
         rows = self._connection.execute(
             "SELECT round FROM releases WHERE dataset = ? AND study = ?", (release.dataset, release.study)
         )
         booked = [row[0] for row in rows] + [release.round]
         if len(booked) - len(set(booked)) > spare:
             raise SpareError(
-                f"{release.what}: the study lets {spare} lost releases be made anew (privacy.spare), as many were; "
-                "refused before a patient is looked at"
+                f"{what or release.what}: lost releases that the study lets be made anew (privacy.spare): {spare}, of "
+                "which none is left; refused before a patient is looked at"
             )
 
     def studies(self) -> list[tuple[str, str, int, int]]:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from client.admission import Admissions
-from client.audit import Audit
+from client.audit import Audit, instruction_of
 from client.egress import SENTENCES, code_of
 from client.enrol import CERTIFICATE, NODE_KEY, load_node_key, load_signing_key, load_welcome
 from client.fleet import EndedError, Fleet, Incoming, OccupiedError, RefusedError, UnreachableError, trust
@@ -287,7 +287,7 @@ class Node:
             self._audit.note("refused", message="", why=str(error))
             log.warning("%s", error)
             return
-        reply, why = self._judged(fleet, incoming, said, packed)
+        reply, why, instruction = self._judged(fleet, incoming, said, packed)
         reply = spoken(reply, fleet.protocol)
         del packed
         records = self._checked(reply, said, FORMS.get(incoming.type, ""))
@@ -302,7 +302,7 @@ class Node:
             self._audit.note("refused", message=said.message, code=reply.fields["code"], why=why)
         try:
             self._audit.keep(
-                reply, message, study=said.study, round=said.round, answers=said.message, content=said.content
+                reply, message, study=said.study, round=said.round, answers=said.message, content=instruction
             )
         except OSError as error:
             log.error("nothing leaves, because it cannot be kept: %s; %s", error, self._room)
@@ -336,22 +336,26 @@ class Node:
             raise SealError("seal: expected a new message, found one that was used before; it was repeated")
         return said, packed
 
-    def _judged(self, fleet: Fleet, incoming: Incoming, said: Statement, packed: bytes | None) -> tuple[Frame, str]:
-        """The reply, and why it is a refusal if it is one."""
+    def _judged(
+        self, fleet: Fleet, incoming: Incoming, said: Statement, packed: bytes | None
+    ) -> tuple[Frame, str, str]:
+        """The reply, why it is a refusal if it is one, and what names the instruction in the outbox."""
+        instruction = said.content
         try:
             frame, study = self._read(fleet, incoming, said, packed)
+            instruction = instruction_of(frame, said.content)
             incoming.records.clear()
             self._note_received(said, frame)
             said.require(sender=COORDINATOR, to=self._config.site, content=frame.sha256, now=time.time())
             self._check_bundle(fleet, incoming.run_id, study)
             self._admit(study, frame)
-            return self._worked(said, frame)
+            return *self._worked(said, frame, instruction), instruction
         except (UnreachableError, RefusedError, EndedError):
             raise
         except ArchipelError as error:
             if not self._audit.seen(said.message):
                 self._audit.note("received", message=said.message, run=said.run, study=said.study, round=said.round)
-            return _refusal(error), str(error)
+            return _refusal(error), str(error), instruction
 
     def _note_received(self, said: Statement, frame: Frame) -> None:
         self._audit.note(
@@ -433,9 +437,9 @@ class Node:
                 raise WireError("evaluate: expected a study that asks for figures (evaluation.release), found another")
             require_figures(self._config.policy)
 
-    def _worked(self, said: Statement, frame: Frame) -> tuple[Frame, str]:
-        """The worker's reply, or the one that the same instruction had before."""
-        if (kept := self._audit.answer_to(said.study, said.content)) is not None:
+    def _worked(self, said: Statement, frame: Frame, instruction: str) -> tuple[Frame, str]:
+        """The worker's reply, or the one that the same instruction had before, at whatever attempt."""
+        if (kept := self._audit.answer_to(said.study, instruction)) is not None:
             self._audit.note("repeated", message=said.message)
             return kept, ""
         status, reply = self._worker.ask(frame, self._max_bytes + OVERHEAD_BYTES)

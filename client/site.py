@@ -98,11 +98,15 @@ class Site:
             return None
         return plan_for(self.study, self.name, self.train.count, figures=self.policy.metrics == "noisy")
 
-    def fit(self, round_number: int, start: Arrays, loaded: Callable[[], object] = lambda: None) -> Arrays:
+    def fit(
+        self, round_number: int, start: Arrays, loaded: Callable[[], object] = lambda: None, attempt: int = 0
+    ) -> Arrays:
         """Train for one round; with privacy, booked before the first gradient.
 
         Args:
             loaded: called once `start` was copied; whoever holds it may let it go.
+            attempt: above 0 of a round whose release was lost: a booking of its own, with other noise. Without
+                privacy every attempt has the same bits.
 
         Raises:
             BudgetError: the ledger refuses. WireError: the study has no such round.
@@ -111,15 +115,15 @@ class Site:
             raise WireError("train: expected a study that trains a model, found one of statistics")
         if not 1 <= round_number <= self.study.training.rounds:
             raise WireError(f"train: expected a round from 1 to {self.study.training.rounds}, found another")
-        randomness = self._randomness(round_number)
+        randomness = self._randomness(round_number, attempt)
         if self.plan is None:
             return self._train(start, randomness, None, loaded)
         name = self._release_name(round_number, start) if randomness.is_seeded else None
-        release = Release(self.dataset, self.study.sha256, round_number, self.plan.round_event, name)
+        release = Release(self.dataset, self.study.sha256, round_number, self.plan.round_event, name, attempt)
         with self.ledger.reserve(release, self.plan):
             return self._train(start, randomness, self.plan, loaded)
 
-    def evaluate(self, model: Arrays) -> Arrays:
+    def evaluate(self, model: Arrays, attempt: int = 0) -> Arrays:
         """How the final model scores the test patients: a noisy histogram, booked before anything is computed.
 
         Nobody is in both the training and the test, but a release about either is booked about the whole data set:
@@ -133,18 +137,18 @@ class Site:
         if asked is None or self.test is None:
             raise WireError("evaluate: expected a study that asks for figures (evaluation.release), found another")
         require_figures(self.policy)
-        randomness = self._randomness(EVALUATION)
+        randomness = self._randomness(EVALUATION, attempt)
         trained = randomness.is_seeded or self.ledger.events(self.dataset, self.study.sha256)
         if self.plan is None or self.plan.evaluation is None or not trained:
             raise WireError("evaluate: expected a private study that has trained here before, found another")
         event = self.plan.evaluation
         name = self._release_name(EVALUATION, model, event) if randomness.is_seeded else None
-        with self.ledger.reserve(Release(self.dataset, self.study.sha256, EVALUATION, event, name), self.plan):
+        with self.ledger.reserve(Release(self.dataset, self.study.sha256, EVALUATION, event, name, attempt), self.plan):
             scores = self.task.predict(model, self.test.x)[:, 1]
             exact = counts(scores, self.test.y, starts=self.test.starts, bins=asked.bins)
             return {HISTOGRAM: noised(exact, event.noise_multiplier, randomness)}
 
-    def statistics(self) -> Arrays:
+    def statistics(self, attempt: int = 0) -> Arrays:
         """How many patients have each value of each column: noisy counts, booked before anything is counted.
 
         Raises:
@@ -152,9 +156,9 @@ class Site:
         """
         if self.study.trains or self.plan is None:
             raise WireError("statistics: expected a private study of statistics, found another")
-        randomness = self._randomness(STATISTICS)
+        randomness = self._randomness(STATISTICS, attempt)
         name = self._release_name(STATISTICS, {}) if randomness.is_seeded else None
-        release = Release(self.dataset, self.study.sha256, STATISTICS, self.plan.round_event, name)
+        release = Release(self.dataset, self.study.sha256, STATISTICS, self.plan.round_event, name, attempt)
         with self.ledger.reserve(release, self.plan):
             exact = statistics.counts(self.train.x, statistics.layout_of(self.study))
             return {COUNTS: statistics.noised(exact, statistics.standard_deviation(self.plan), randomness)}
@@ -190,10 +194,11 @@ class Site:
             )
         return trained
 
-    def _randomness(self, round_number: int) -> Randomness:
+    def _randomness(self, round_number: int, attempt: int) -> Randomness:
         # Without privacy chance only orders the batches, so it is always seeded: a deployment repeats its simulation.
         if self.seeded or not self.study.private:
-            return Randomness.seeded(self.study.seed, self.name, round_number)
+            attempt = attempt if self.study.private else 0
+            return Randomness.seeded(self.study.seed, self.name, round_number, attempt)
         return Randomness.system()
 
     def _digest_of(self, test: bool) -> bytes:

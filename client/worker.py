@@ -117,7 +117,7 @@ class Worker:
         releases = {"evaluate": EVALUATION, "statistics": STATISTICS}  # others say which round they are
         number = releases.get(self._request.form, self._request.fields.get("round"))
         if isinstance(number, int):
-            require_new(site, number)
+            require_new(site, number, int(self._request.fields.get("attempt", 0)))
         return site
 
 
@@ -157,19 +157,21 @@ def open_site(config: SiteConfig, ledger: "Ledger", study: "Study", *, seeded: b
     return site
 
 
-def require_new(site: "Site", round_number: int) -> None:
-    """Let a round be trained once, and the evaluation be made once: what was begun is spent, whatever became of it.
+def require_new(site: "Site", round_number: int, attempt: int = 0) -> None:
+    """Let each attempt at a release be made once: what was begun is spent, whatever became of it.
+
+    Of lost releases as many are made anew, over the whole study, as it has spare.
 
     Raises:
-        BudgetError: it was begun before.
+        BegunError: it was begun before. SpareError: the study has no spare release left here.
     """
-    from client.ledger import EVALUATION
-    from configs.errors import BudgetError
+    from client.ledger import Release
 
-    if site.study.private and not site.seeded and site.ledger.booked(site.dataset, site.study.sha256, round_number):
-        what = "the evaluation" if round_number == EVALUATION else f"round {round_number}"
-        what = what if site.study.trains else "the release of statistics"
-        raise BudgetError(f"{what}: it was begun before and counts as spent; it is not done twice")
+    if site.study.private and not site.seeded and site.plan is not None:
+        event = site.plan.round_event
+        release = Release(site.dataset, site.study.sha256, round_number, event, attempt=attempt)
+        what = "" if site.study.trains else "the release of statistics"
+        site.ledger.require_spare(release, site.study.privacy.spare, what)
 
 
 def _spending(site: "Site", cap: "Budget") -> tuple[float, float]:

@@ -40,6 +40,8 @@ MAX_PACKED_BYTES = 1_000_000
 WAITING_FOR_APPROVAL = 110  # a person at the hospital has to decide: the coordinator asks again
 UPGRADE = 118  # the hospital's release does not know what the study or the message asks for: the coordinator asks again
 WAITING = frozenset({WAITING_FOR_APPROVAL, UPGRADE})
+BEGUN = 120  # the release was begun at the hospital before: another attempt may be made, as long as there is spare
+NO_SPARE = 121  # none is left there
 MISREAD = 104  # what a node of protocol 1 answers to a study that it does not know
 
 ArraySpec = tuple[tuple[int, ...], str]  # shape, dtype
@@ -157,6 +159,15 @@ def check(
     for name, spec in expected_arrays.items():
         if arrays.get(name) != spec:
             _refuse(form, f"array {name!r} of {spec}", f"{arrays.get(name, 'nothing')}")
+
+
+def attempted(form: str, fields: Mapping[str, str | int], attempt: int) -> dict[str, str | int]:
+    """Return the fields of an instruction that asks for another attempt; those of the first have no such field.
+
+    >>> attempted("statistics", {"study_sha256": "ab"}, 0), attempted("statistics", {"study_sha256": "ab"}, 2)
+    ({'study_sha256': 'ab'}, {'study_sha256': 'ab', 'attempt': 2})
+    """
+    return {**fields, **({"attempt": attempt} if attempt else {})}
 
 
 def without_optional(form: str, fields: Mapping[str, str | int]) -> dict[str, str | int]:

@@ -52,9 +52,9 @@ class Randomness:
         self._order = order
 
     @classmethod
-    def seeded(cls, seed: int, site: str, round_number: int) -> "Randomness":
-        """The same streams for the same study seed, site and round, on every engine."""
-        name = f"{seed}/{site}/{round_number}".encode()
+    def seeded(cls, seed: int, site: str, round_number: int, attempt: int = 0) -> "Randomness":
+        """The same streams for the same study seed, site, round and attempt, on every engine."""
+        name = f"{seed}/{site}/{round_number}{f'/{attempt}' if attempt else ''}".encode()
         who, noise = (CipherStream(hashlib.sha256(use + name).digest()) for use in (b"patients/", b"noise/"))
         order = int.from_bytes(hashlib.sha256(name).digest()[:16], "little")
         return cls(who, noise, order, is_seeded=True)

@@ -538,7 +538,7 @@ def test_the_histogram_leaves_once_and_the_same_question_has_the_same_answer(lil
     lille.evaluate(judged)
     assert lille.answer(judged, "evaluate reply") == first
     lille.evaluate(judged, builders.random_arrays(study_parameters(judged), seed=5))
-    assert lille.code(judged) == 101
+    assert lille.code(judged) == wire.BEGUN
     assert "the evaluation: it was begun before" in lille.whys()[-1]
     assert lille.spent(judged) == after
     assert any(Frame.decode(path.read_bytes()) == first for path in lille.left())
@@ -592,7 +592,7 @@ def test_statistics_leave_once_and_the_same_question_has_the_same_answer(lille: 
     for path, _ in aside:  # an outbox that somebody cleared is no way to a second draw
         path.unlink()
     lille.count(counted)
-    assert lille.code(counted) == 101
+    assert lille.code(counted) == wire.BEGUN
     for path, kept in aside:
         path.write_bytes(kept)
     assert "the release of statistics: it was begun before" in lille.whys()[-1]

@@ -296,7 +296,7 @@ def test_the_worker_releases_once_even_after_a_restart(tmp_path: Path) -> None:
     _, first = worker(tmp_path, chosen).answer(asked)
     assert released(first, chosen)["counts"].shape == (cells_of(chosen),)
     status, again = worker(tmp_path, chosen).answer(asked)
-    assert (again.form, again.fields["code"]) == (REFUSAL, 101)
+    assert (again.form, again.fields["code"]) == (REFUSAL, wire.BEGUN)
     assert "the release of statistics: it was begun before" in str(status.fields["why"])
 
 
