@@ -77,14 +77,20 @@ def _looked_at(config: SiteConfig, dataset: Dataset, sha256: str | None) -> Find
     if sha256 is None:
         text = f"{dataset.study}: the data base takes the query; no row was read, no study of it is approved"
         return Finding("data", OK, text)
+    if oddities := done.stdout.strip():
+        who, todo = (
+            (DATA if in_file else f"{DATABASE}, or whoever wrote site.yaml"),
+            "see whether this is as it should be",
+        )
+        return Finding("data", WARNING, f"{dataset.study}: {oddities}", who, f"{todo}; nothing of it leaves")
     return Finding("data", OK, f"{dataset.study}: fits the approved study")
 
 
-def look(folder: Path, name: str, sha256: str | None) -> None:
-    """Read a data set for an approved study; without one, see whether it could be read.
+def look(folder: Path, name: str, sha256: str | None) -> Iterator[str]:
+    """Read a data set for an approved study and yield what is odd about it; without one, see whether it could be read.
 
     Raises:
-        DataError: it cannot be read, or does not fit.
+        DataError: it cannot be read, or its header does not fit.
     """
     from client.forwarder import leave_network_but
 
@@ -97,9 +103,12 @@ def look(folder: Path, name: str, sha256: str | None) -> None:
 
         try_source(dataset.source)
         return
+    from client.connectors.notes import Notes
     from client.site import load_patients
 
-    load_patients(dataset.source, Admissions.open(config.admissions).approved(sha256), config.site)
+    notes = Notes()
+    load_patients(dataset.source, Admissions.open(config.admissions).approved(sha256), config.site, notes)
+    yield from notes.oddities()
 
 
 def main(arguments: list[str]) -> int:
@@ -107,7 +116,8 @@ def main(arguments: list[str]) -> int:
     prepare(alone=True)
     folder, name, *digest = arguments
     try:
-        look(Path(folder), name, digest[0] if digest else None)
+        for oddity in look(Path(folder), name, digest[0] if digest else None):
+            print(oddity)
     except DataError as error:
         print(error)
         return 3

@@ -11,11 +11,12 @@ from hashlib import sha256
 import numpy as np
 
 from client.connectors import read_table
+from client.connectors.notes import Notes
 from client.ledger import EVALUATION, STATISTICS, Ledger, Release
 from client.policy import require_figures
 from client.trainer import Trainer
 from configs.deployment import Policy
-from configs.errors import DataError, RunError, WireError
+from configs.errors import RunError, WireError
 from configs.schema import DataSource, Study
 from configs.wire import COUNTS, HISTOGRAM, ArraySpec
 from strategies.arrays import Arrays, all_finite
@@ -31,32 +32,36 @@ from strategies.tasks.tabular import TabularTask, task_of
 
 @dataclass(frozen=True)
 class Patients:
-    """One hospital's patients, encoded, on the two sides of the split. Those of the test never train."""
+    """One hospital's patients, encoded, on the two sides of the split. Those of the test never train.
+
+    `oddities` are for people in the hospital, and for a simulation's screen (client/connectors/notes.py).
+    """
 
     train: Encoded
     test: Encoded
     clipped: Mapping[str, int]
+    oddities: tuple[str, ...] = ()
 
 
-def load_patients(source: DataSource, study: Study, site: str) -> Patients:
-    """Read, encode and split a hospital's data.
+def load_patients(source: DataSource, study: Study, site: str, notes: Notes | None = None) -> Patients:
+    """Read, encode and split a hospital's data; `notes` gets what was come upon. There may be nobody.
 
     Raises:
-        DataError: they do not fit the study, or the split leaves nobody to train on.
+        SourceError: they cannot be read. DataError: the header does not have the study's columns.
     """
-    table = read_table(source, study)
+    notes = Notes() if notes is None else notes
+    table = read_table(source, study, notes)
+    oddities = tuple(notes.oddities())
     if not study.trains:
         everybody = statistics.places(table, study)
-        return Patients(everybody, everybody.subset(np.empty(0, np.int64)), {})
+        return Patients(everybody, everybody.subset(np.empty(0, np.int64)), {}, oddities)
     aside = table.in_test
     if aside is None:
         aside = in_test(table.keys, site=site, seed=study.seed, fraction=study.evaluation.test_fraction)
     everybody, train, test = encode(table, study.features, study.task), np.flatnonzero(~aside), np.flatnonzero(aside)
-    if not len(train):
-        raise DataError(f"{site}: expected training patients, found none after the split; lower test_fraction")
     if study.scaling == "site":
         everybody = standardise(everybody, train)
-    return Patients(everybody.subset(train), everybody.subset(test), everybody.clipped)
+    return Patients(everybody.subset(train), everybody.subset(test), everybody.clipped, oddities)
 
 
 class Site:
@@ -175,6 +180,10 @@ class Site:
         mu = training.strategy.option("proximal_mu") if training.strategy.name == "fedprox" else 0.0
         if plan is not None:
             steps = plan.steps_per_round
+        elif not self.train.count:
+            unchanged = {name: array.copy() for name, array in start.items()}
+            let_go()
+            return unchanged
         else:
             steps = training.local.steps_per_round(self.study.announced_train_patients(self.name) or self.train.count)
         trained = self._trainer.fit(

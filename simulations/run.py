@@ -5,6 +5,7 @@
 """
 
 import json
+import logging
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -43,6 +44,7 @@ PHASES = {
     "local_only": "each hospital alone",
     "pooled": "all data in one place",
 }
+log = logging.getLogger("archipel.data")  # what is odd about the researcher's own copies
 CURVE_POINTS = 60  # of a long study: each is an evaluation on all test patients
 
 
@@ -76,7 +78,10 @@ def simulate(study: Study, out: Path, options: Options, display: Display) -> Pat
         ArchipelError: the data, the plan or the machine do not allow it; nothing is left behind if nothing was trained.
         KeyboardInterrupt: with the folder, if there is one.
     """
-    check(study)
+    patients, _ = check(study)
+    for site, people in patients.items():
+        for oddity in people.oddities:
+            log.warning("%s: %s", site, oddity)
     run = new_folder(out, study.name)
     document = study.to_dict() | {"simulation": {"sites": _sources(study)}}
     write_atomically(run / "study.yaml", dump_yaml(document).encode())

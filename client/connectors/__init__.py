@@ -8,18 +8,26 @@ One that reads a data base connects to an address of site.yaml's `worker_network
 
 from collections.abc import Callable, Mapping
 
-from client.connectors.csv_file import read_csv
+from client.connectors.csv_file import probe_csv, read_csv
+from client.connectors.notes import Notes
 from configs.schema import DataSource, Study
 from strategies.tasks.table import Table
 
 
-def _read_sql(source: DataSource, study: Study) -> Table:
+def _read_sql(source: DataSource, study: Study, notes: Notes) -> Table:
     from client.connectors.postgresql import read_sql  # the driver is loaded by those who have a data base
 
-    return read_sql(source, study)
+    return read_sql(source, study, notes)
 
 
-CONNECTORS: Mapping[str, Callable[[DataSource, Study], Table]] = {"csv": read_csv, "sql": _read_sql}
+def _probe_sql(source: DataSource, study: Study) -> None:
+    from client.connectors.postgresql import probe_sql
+
+    probe_sql(source, study)
+
+
+CONNECTORS: Mapping[str, Callable[[DataSource, Study, Notes], Table]] = {"csv": read_csv, "sql": _read_sql}
+PROBES: Mapping[str, Callable[[DataSource, Study], None]] = {"csv": probe_csv, "sql": _probe_sql}
 
 
 def try_source(source: DataSource) -> None:
@@ -34,11 +42,20 @@ def try_source(source: DataSource) -> None:
         try_sql(source)
 
 
-def read_table(source: DataSource, study: Study) -> Table:
-    """Rows of one data source, checked against the study.
+def probe(source: DataSource, study: Study) -> None:
+    """See whether a source opens and has the study's columns, by its header alone; no patient's row is read.
+
+    Raises:
+        SourceError: it does not open. DataError: a column of the study is not there.
+    """
+    PROBES[source.connector](source, study)
+
+
+def read_table(source: DataSource, study: Study, notes: Notes | None = None) -> Table:
+    """Rows of one data source; `notes` gets the counts of what was come upon in them.
 
     Raises:
         SourceError: the data cannot be read.
-        DataError: they do not fit the study; the text names columns and rows, never values.
+        DataError: the header does not have the study's columns.
     """
-    return CONNECTORS[source.connector](source, study)
+    return CONNECTORS[source.connector](source, study, Notes() if notes is None else notes)

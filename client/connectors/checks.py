@@ -1,6 +1,19 @@
-"""Cells as text, whatever store they come from -> a checked `Table`. What every connector ends with.
+"""Cells as text, whatever store they come from -> a typed `Table`. What every connector ends with.
 
-Every misfit is reported at once, by column and line, and never with the value that was found: it is a patient's.
+No row is refused, because a refusal would tell whoever asks that such a row is there. What a cell means is decided by
+the study alone, row by row, so one patient more or less changes nothing about the others:
+
+- a number that cannot be read, is empty, or is a code for unknown: unknown. One beyond its range is moved to the edge
+  (strategies/tasks/table.py);
+- a category's word that the study does not list: unknown. `1.0` and `1` are one code;
+- a row without an outcome, a patient id or a side of the split that can be read is no patient's row: left out. A study
+  of statistics counts unknown outcomes, so there it stays;
+- of one patient the first MOST_ROWS_EACH rows count;
+- a patient with a row on the test side is in the test, whole.
+
+What was come upon is counted for the hospital's own people (client/connectors/notes.py). What is refused is what the
+header decides: a column that is missing or stands there twice.
+
 An empty cell is unknown. Cells are text here, so that the same patients are the same bits from a file and a data base.
 
 >>> print(plain("50.00"), plain("2.50"), plain("1e3"), plain("stage ii"))
@@ -8,44 +21,33 @@ An empty cell is unknown. Cells are text here, so that the same patients are the
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
+from client.connectors.notes import Notes
 from configs.errors import DataError
 from configs.schema import Feature, Study
 from strategies.tasks.table import Table
 
 MAX_PROBLEMS = 20
+MOST_ROWS_EACH = 10_000  # of one patient: a public number that bounds what one patient costs in time and memory
 UNKNOWN = float("nan")
+_UNKNOWN_CODE, _UNREAD_CODE = -1, -2
 
 
 @dataclass(frozen=True)
 class Misfits:
-    """What does not fit in one source. Its rows are counted in `unit`s, the first of them being number `first`."""
+    """What does not fit in a source's header."""
 
     source: str
-    unit: str
-    first: int
     found: list[str] = field(default_factory=list)
 
     def add(self, text: str) -> None:
         """Note a problem in words."""
         self.found.append(text)
-
-    def note(self, column: str, expected: str, wrong: NDArray[np.bool_]) -> None:
-        """Note the rows where a column is not what was expected; wrong: (rows,)."""
-        if wrong.any():
-            where = self.where((np.flatnonzero(wrong) + self.first).tolist())
-            self.add(f"column {column!r}: expected {expected}; found something else {where}")
-
-    def where(self, numbers: Sequence[int]) -> str:
-        """These rows in words."""
-        shown = ", ".join(str(n) for n in numbers[:3])
-        more = f" and {len(numbers) - 3} more" if len(numbers) > 3 else ""
-        return f"on {self.unit}{'s' if len(numbers) > 1 else ''} {shown}{more} (values are not shown)"
 
     def check_header(self, header: Sequence[str], wanted: Sequence[str], place: str, twice: str, add: str) -> None:
         """Note wanted columns that are missing or there twice; `twice` and `add` say what to do."""
@@ -75,34 +77,113 @@ def columns_of(study: Study) -> list[str]:
     return [feature.name for feature in study.features] + [study.task.target] + [name for name in named if name]
 
 
-def table_of(columns: dict[str, list[str]], study: Study, misfits: Misfits) -> Table:
-    """Checked and typed columns of a study; each of `columns` has a cell a row, without white space around it.
+def table_of(
+    columns: Mapping[str, Sequence[str]], study: Study, notes: Notes, numbers: Sequence[int] | None = None
+) -> Table:
+    """Typed columns of a study.
 
-    Raises:
-        DataError: the cells do not fit the study; every problem in one text.
+    Args:
+        columns: for each name a cell a row, without white space around it.
+        notes: gets the counts of what was come upon.
+        numbers: (rows,) line numbers for people; the rows from 1 on unless given.
     """
-    # A model is told beforehand which columns may be unknown; statistics are asked to find that out.
-    features, counted = study.features, not study.trains
-    numbers = {f.name: _numbers(columns[f.name], f, misfits, counted) for f in features if f.type == "number"}
-    categories = {f.name: _categories(columns[f.name], f, misfits, counted) for f in features if f.type == "category"}
-    target = _target(columns[study.task.target], study, misfits)
-    patients, keys = _patients(columns, study, misfits)
-    in_test = _split(columns.get(study.evaluation.split_column or "", []), patients, len(keys), study, misfits)
-    misfits.raise_if_any()
-    return Table(numbers, categories, target, patients, keys, in_test)
+    rows = len(columns[study.task.target])
+    where = np.arange(1, rows + 1) if numbers is None else np.asarray(numbers, np.int64)
+    notes.rows += rows
+    reader = _Reader(columns, notes, where)
+    in_order = [(f, reader.numbers(f) if f.type == "number" else reader.categories(f)) for f in study.features]
+    target, kept = reader.target(study)
+    kept &= reader.identified(study.patient_id)
+    in_test, has_side = reader.sides(study.evaluation.split_column)
+    kept &= has_side
+    notes.left_out += int(rows - kept.sum())
+    chosen, patients, keys = _patients(columns, study, np.flatnonzero(kept), notes)
+    notes.patients += len(keys)
+    return Table(
+        {f.name: values[chosen].astype(np.float64) for f, values in in_order if f.type == "number"},
+        {f.name: values[chosen].astype(np.int64) for f, values in in_order if f.type == "category"},
+        target[chosen],
+        patients,
+        keys,
+        None if in_test is None else _side_of_each(in_test[chosen], patients, len(keys), notes),
+    )
 
 
-def _numbers(
-    cells: list[str], feature: Feature, misfits: Misfits, empty_is_unknown: bool = False
-) -> NDArray[np.float64]:
-    codes = {float(code) for code in feature.missing}
-    values = np.array([_number(cell) for cell in cells])
-    empty = np.array([not cell for cell in cells], bool)
-    misfits.note(feature.name, "a number", np.isnan(values) & ~empty)
-    if not feature.missing and not empty_is_unknown:
-        misfits.note(feature.name, "a value, as the study lists no code for unknown", empty)
-    values[np.isin(values, list(codes))] = UNKNOWN
-    return values
+class _Reader:
+    """Columns of cells, read one by one into typed arrays of all rows."""
+
+    def __init__(self, columns: Mapping[str, Sequence[str]], notes: Notes, where: NDArray[np.int64]) -> None:
+        self._columns, self._notes, self._where = columns, notes, where
+
+    def numbers(self, feature: Feature, kind: str = "number") -> NDArray[np.float64]:
+        """(rows,) numbers; NaN is unknown."""
+        cells, counted = self._columns[feature.name], self._notes.column(feature.name, kind)
+        values = np.array([_number(cell) for cell in cells], np.float64)
+        empty = np.array([not cell for cell in cells], bool)
+        counted.odd(np.isnan(values) & ~empty & ~_listed(cells, feature.missing), self._where)
+        values[np.isin(values, [_number(code) for code in feature.missing])] = UNKNOWN
+        counted.unknown += int(np.isnan(values).sum()) - counted.unread
+        if feature.minimum is not None and feature.maximum is not None:
+            counted.outside += int(((values < feature.minimum) | (values > feature.maximum)).sum())
+        return values
+
+    def categories(self, feature: Feature, kind: str = "category") -> NDArray[np.int64]:
+        """(rows,) positions in the feature's values; -1 is unknown."""
+        words = {"": _UNKNOWN_CODE} | dict.fromkeys(feature.missing, _UNKNOWN_CODE)
+        codes = self._codes(feature.name, words | {value: i for i, value in enumerate(feature.values)}, kind)
+        return np.maximum(codes, _UNKNOWN_CODE)
+
+    def target(self, study: Study) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        """(rows,) numbers or class numbers, and which rows have an outcome; those of statistics may be unknown."""
+        task, column = study.task, study.counted[-1]
+        if column.type == "number" and not task.classes:
+            values = self.numbers(column, "number" if not study.trains else "outcome")
+            return values, np.full(len(values), True) if not study.trains else ~np.isnan(values)
+        kind = "category" if not study.trains else "outcome"
+        words = {"": _UNKNOWN_CODE} | {value: i for i, value in enumerate(task.classes)}
+        codes = np.maximum(self._codes(column.name, words, kind), _UNKNOWN_CODE)
+        return codes.astype(np.float64), np.full(len(codes), True) if not study.trains else codes >= 0
+
+    def identified(self, name: str | None) -> NDArray[np.bool_]:
+        """(rows,) whether a row says whose it is; all do where a row is a patient."""
+        if name is None:
+            return np.full(len(self._where), True)
+        has_id = np.array([bool(cell) for cell in self._columns[name]], bool)
+        self._notes.column(name, "patient id").odd(~has_id, self._where)
+        return has_id
+
+    def sides(self, name: str | None) -> tuple[NDArray[np.bool_] | None, NDArray[np.bool_]]:
+        """(rows,) whether a row is on the test side, None without such a column; and whether it says its side."""
+        if name is None:
+            return None, np.full(len(self._where), True)
+        cells = self._columns[name]
+        has_side = np.array([cell in ("train", "test") for cell in cells], bool)
+        self._notes.column(name, "split").odd(~has_side, self._where)
+        return np.array([cell == "test" for cell in cells], bool), has_side
+
+    def _codes(self, name: str, words: Mapping[str, int], kind: str) -> NDArray[np.int64]:
+        """(rows,) codes of the cells' words, which may be numbers written otherwise; _UNREAD_CODE of others."""
+        codes, by_number = dict(words), _by_number(words)
+        for cell in set(self._columns[name]) - codes.keys():
+            codes[cell] = by_number.get(_number(cell), _UNREAD_CODE)
+        cells = np.array([codes[cell] for cell in self._columns[name]], np.int64)
+        counted = self._notes.column(name, kind)
+        counted.odd(cells == _UNREAD_CODE, self._where)
+        counted.unknown += int((cells == _UNKNOWN_CODE).sum())
+        return cells
+
+
+def _listed(cells: Sequence[str], codes: Sequence[str]) -> NDArray[np.bool_]:
+    return np.array([cell in codes for cell in cells], bool) if codes else np.zeros(len(cells), bool)
+
+
+def _by_number(words: Mapping[str, int]) -> dict[float, int]:
+    """Codes by the number that a word is; of words that are the same number, the first."""
+    numbers: dict[float, int] = {}
+    for word, code in words.items():
+        if not math.isnan(value := _number(word)):
+            numbers.setdefault(value, code)
+    return numbers
 
 
 def _number(cell: str) -> float:
@@ -114,74 +195,56 @@ def _number(cell: str) -> float:
     return value if math.isfinite(value) else UNKNOWN
 
 
-def _categories(
-    cells: list[str], feature: Feature, misfits: Misfits, empty_is_unknown: bool = False
-) -> NDArray[np.int64]:
-    codes = {value: i for i, value in enumerate(feature.values)} | dict.fromkeys(feature.missing, -1)
-    if feature.missing or empty_is_unknown:
-        codes[""] = -1
-    found = np.array([codes.get(cell, -2) for cell in cells], np.int64)
-    words, nothing = ", ".join(code for code in codes if code), ", or nothing" if "" in codes else ""
-    misfits.note(feature.name, f"one of {words}"[:200] + nothing, found == -2)
-    return found
-
-
-def _target(cells: list[str], study: Study, misfits: Misfits) -> NDArray[np.float64]:
-    task = study.task
-    if not study.trains:
-        return _counted_target(cells, study, misfits)
-    if task.type == "regression":
-        values = np.array([_number(cell) for cell in cells])
-        misfits.note(task.target, "a number", np.isnan(values))
-        return values
-    found = np.array([_class_of(cell, task.classes) for cell in cells], float)
-    misfits.note(task.target, f"one of {', '.join(task.classes)}"[:200], found == -1)
-    if absent := [word for i, word in enumerate(task.classes) if not (found == i).any()]:
-        misfits.add(f"column {task.target!r}: no patient of class {', '.join(absent)}; a model cannot learn it here")
-    return found
-
-
-def _counted_target(cells: list[str], study: Study, misfits: Misfits) -> NDArray[np.float64]:
-    """The target of statistics: class numbers with -1, or numbers with NaN, where the cell is empty."""
-    task, empty = study.task, np.array([not cell for cell in cells], bool)
-    if not task.classes:
-        return _numbers(cells, study.counted[-1], misfits, True)
-    found = np.array([_class_of(cell, task.classes) for cell in cells], float)
-    misfits.note(task.target, f"one of {', '.join(task.classes)}, or nothing"[:200], (found == -1) & ~empty)
-    return found
-
-
-def _class_of(cell: str, classes: tuple[str, ...]) -> int:
-    """Position of the class that a cell names; '1.0' and '1' name the same one."""
-    if cell in classes:
-        return classes.index(cell)
-    value = _number(cell)
-    return next((i for i, word in enumerate(classes) if value == _number(word)), -1)
-
-
 def _patients(
-    columns: dict[str, list[str]], study: Study, misfits: Misfits
-) -> tuple[NDArray[np.int64], tuple[str, ...]]:
-    """Each row's patient, and the patients' keys: their ids, or what the row says where a row is a patient.
+    columns: Mapping[str, Sequence[str]], study: Study, rows: NDArray[np.int64], notes: Notes
+) -> tuple[NDArray[np.int64], NDArray[np.int64], tuple[str, ...]]:
+    """Rows that count, each row's patient, and the patients' keys: their ids, or what the row says if it is a patient.
 
     A row's position would do as a key but for one thing: it changes when another patient's row is taken out, and the
     split by key would then move patients who have nothing to do with it. Equal rows have one key and share a side, and
     so do rows that write the same number in two ways: 50 in a file is 50.00 in a data base.
     """
     if study.patient_id is None:
-        rows = list(zip(*_told_apart(columns, study), strict=True))
-        return np.arange(len(rows)), tuple("\x1f".join(row) for row in rows)
-    cells = columns[study.patient_id]
-    misfits.note(study.patient_id, "a patient id", np.array([not cell for cell in cells], bool))
-    keys = tuple(dict.fromkeys(cells))
-    position = {key: i for i, key in enumerate(keys)}
-    return np.array([position[cell] for cell in cells], np.int64), keys
+        cells = _told_apart(columns, study, rows)
+        return rows, np.arange(len(rows)), tuple("\x1f".join(row) for row in zip(*cells, strict=True))
+    ids = [columns[study.patient_id][row] for row in rows]
+    position = {key: i for i, key in enumerate(dict.fromkeys(ids))}
+    patients = np.array([position[key] for key in ids], np.int64)
+    counts = _rows_before(patients) < MOST_ROWS_EACH
+    notes.beyond += int((~counts).sum())
+    return rows[counts], patients[counts], tuple(position)
 
 
-def _told_apart(columns: dict[str, list[str]], study: Study) -> list[list[str]]:
-    """Every column's cells, a number always written in the same way."""
+def _rows_before(patients: NDArray[np.int64]) -> NDArray[np.int64]:
+    """(rows,) how many earlier rows are the same patient's."""
+    order = np.argsort(patients, kind="stable")
+    ranked = patients[order]
+    first = np.searchsorted(ranked, ranked)
+    before = np.empty(len(patients), np.int64)
+    before[order] = np.arange(len(patients)) - first
+    return before
+
+
+def _told_apart(columns: Mapping[str, Sequence[str]], study: Study, rows: NDArray[np.int64]) -> list[list[str]]:
+    """Every column's cells in these rows, a number always written in the same way."""
     numbers = {feature.name for feature in study.features if feature.type == "number"} | {study.task.target}
-    return [[plain(cell) for cell in cells] if name in numbers else cells for name, cells in columns.items()]
+    words = {f.name: dict.fromkeys(f.values + f.missing, 0) for f in study.features if f.type == "category"}
+    apart = []
+    for name, column in columns.items():
+        cells = [column[row] for row in rows]
+        if name in numbers:
+            cells = [plain(cell) for cell in cells]
+        elif name in words:
+            spelled = _spelled(set(cells), words[name])
+            cells = [spelled[cell] for cell in cells]
+        apart.append(cells)
+    return apart
+
+
+def _spelled(cells: set[str], words: Mapping[str, int]) -> dict[str, str]:
+    """How the study's list writes each of these cells: 1 for 1.0; a cell that it does not list, as it is."""
+    by_number = {value: word for word in reversed(list(words)) if not math.isnan(value := _number(word))}
+    return {cell: cell if cell in words else by_number.get(_number(cell), cell) for cell in cells}
 
 
 def plain(cell: str) -> str:
@@ -190,16 +253,12 @@ def plain(cell: str) -> str:
     return cell if math.isnan(value) else repr(value).removesuffix(".0")
 
 
-def _split(
-    cells: list[str], patients: NDArray[np.int64], count: int, study: Study, misfits: Misfits
-) -> NDArray[np.bool_] | None:
-    column = study.evaluation.split_column
-    if column is None:
-        return None
-    misfits.note(column, "train or test", np.array([cell not in ("train", "test") for cell in cells], bool))
-    is_test = np.array([cell == "test" for cell in cells], bool)
-    per_patient = np.zeros(count, bool)
-    per_patient[patients] = is_test
-    torn = per_patient[patients] != is_test
-    misfits.note(column, "the same side on every row of a patient", torn)
-    return per_patient
+def _side_of_each(
+    is_test: NDArray[np.bool_], patients: NDArray[np.int64], count: int, notes: Notes
+) -> NDArray[np.bool_]:
+    """(patients,) booleans from (rows,) booleans: one row on the test side keeps a patient out of the training."""
+    in_test, in_train = np.zeros(count, bool), np.zeros(count, bool)
+    in_test[patients[is_test]] = True
+    in_train[patients[~is_test]] = True
+    notes.both_sides += int((in_test & in_train).sum())
+    return in_test

@@ -1,6 +1,8 @@
-"""A CSV file -> a checked `Table`. Comma-separated UTF-8 with one header line; only the study's columns are kept.
+"""A CSV file -> a typed `Table`. Comma-separated UTF-8 with one header line; only the study's columns are kept.
 
-Every misfit is reported at once, by column and line, and never with the value that was found: it is a patient's.
+What the file as a whole or its header decides is refused, with what to do. What a line decides never is: a refusal
+would tell that the line is there. A line with another number of cells, a broken quotation or the header again is no
+patient's; bytes that are no UTF-8 are kept apart from each other and match no word of a study.
 
 >>> read_columns("age,sex\\n50,male\\n", ["age", "sex"], "demo.csv")
 {'age': ['50'], 'sex': ['male']}
@@ -12,63 +14,144 @@ configs.errors.DataError: demo.csv: column 'age' stands twice in the header; kee
 
 import csv
 import io
-from collections.abc import Sequence
+from array import array
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TextIO
 
 from client.connectors.checks import Misfits, columns_of, table_of
+from client.connectors.notes import Notes
 from configs.errors import DataError, SourceError
 from configs.schema import DataSource, Study
 from strategies.tasks.table import Table
 
+MAX_HEADER = 1_000_000  # characters: what is longer is no header, whatever it holds
 
-def read_csv(source: DataSource, study: Study) -> Table:
+
+def read_csv(source: DataSource, study: Study, notes: Notes) -> Table:
     """The study's columns of one file.
 
     Raises:
-        DataError: unreadable, empty, or misfitting; every problem in one text.
+        SourceError: it cannot be opened. DataError: it has no header, or one without a column of the study.
     """
     assert source.path is not None
-    columns = read_columns(_read_text(source.path), columns_of(study), str(source.path))
-    return table_of(columns, study, _misfits(str(source.path)))
+    lines = array("q")
+    columns = read_columns(_read_text(source.path), columns_of(study), str(source.path), notes, lines)
+    return table_of(columns, study, notes, lines)
 
 
-def read_columns(text: str, wanted: Sequence[str], name: str) -> dict[str, list[str]]:
-    """The wanted columns' cells as text, stripped of white space.
+def probe_csv(source: DataSource, study: Study) -> None:
+    """See whether the file opens and its header has the study's columns; no row is looked at.
 
     Raises:
-        DataError: no header, no rows, a column missing or given twice, a line with another number of cells.
+        SourceError, DataError: as `read_csv`.
     """
-    # The module refuses cells of more than 131,072 characters, for all readers; none is longer than its file.
-    csv.field_size_limit(max(csv.field_size_limit(), len(text)))
+    assert source.path is not None
     try:
-        lines = list(csv.reader(io.StringIO(text, newline=""), strict=True))
+        with _open(source.path) as file:
+            text = file.readline(MAX_HEADER)
+            while text.count('"') % 2 and len(text) < MAX_HEADER and (line := file.readline(MAX_HEADER)):
+                text += line  # a name with a line break in it
+    except OSError as error:
+        raise _unreadable(source.path, error) from None
+    _header(text, columns_of(study), str(source.path))
+
+
+def read_columns(
+    text: str, wanted: Sequence[str], name: str, notes: Notes | None = None, lines: "array[int] | None" = None
+) -> dict[str, list[str]]:
+    """The wanted columns' cells as text, stripped of white space.
+
+    Args:
+        notes: gets the counts of lines that are no patient's.
+        lines: gets the number of each row's first line.
+
+    Raises:
+        DataError: no header, or a wanted column is missing in it or given twice.
+    """
+    notes = Notes() if notes is None else notes
+    csv.field_size_limit(max(csv.field_size_limit(), len(text)))  # refuses long cells for all readers otherwise
+    header = _header(text, wanted, name)
+    kept = [(header.index(column), list[str]()) for column in wanted]
+    for number, row in _records(text, len(header), notes):
+        cells = [cell.strip() for cell in row]
+        if not any(cells):
+            notes.empty += 1
+        elif cells == header:
+            notes.headers += number > 1
+        else:
+            if lines is not None:
+                lines.append(number)
+            for position, column in kept:
+                column.append(cells[position])
+    return dict(zip(wanted, (column for _, column in kept), strict=True))
+
+
+def _header(text: str, wanted: Sequence[str], name: str) -> list[str]:
+    """The names in the header, which must have each wanted one once.
+
+    Raises:
+        DataError: it has not, or there is no header.
+    """
+    try:
+        header = [
+            cell.strip() for cell in next(csv.reader(io.StringIO(text[:MAX_HEADER], newline=""), strict=True), [])
+        ]
     except csv.Error:
-        raise DataError(f"{name}: expected comma-separated values, found a broken quotation; export it again") from None
-    while lines and not lines[-1]:
-        lines.pop()  # empty lines at the end are everywhere; inside, one is a torn record
-    header, rows = [cell.strip() for cell in lines[0]] if lines else [], lines[1:]
-    misfits = _misfits(name)
+        raise DataError(f"{name}: expected a header line, found a broken quotation in it; export it again") from None
     if not any(header):
         raise DataError(f"{name}: expected a header line, found an empty file; export the data again")
+    misfits = Misfits(name)
     advice = "it seems to be separated by semicolons; export with commas" if ";" in header[0] else "add them"
     misfits.check_header(header, wanted, "the header", "keep one", advice)
-    if not rows:
-        misfits.add("expected at least one row, found none")
-    if ragged := [i for i, row in enumerate(rows, misfits.first) if len(row) != len(header)]:
-        misfits.add(f"expected {len(header)} cells a line, found another number {misfits.where(ragged)}")
     misfits.raise_if_any()
-    positions = {c: header.index(c) for c in wanted}
-    return {c: [row[i].strip() for row in rows] for c, i in positions.items()}
+    return header
 
 
-def _misfits(name: str) -> Misfits:
-    return Misfits(name, "line", 2)  # line 1 is the header
+def _records(text: str, width: int, notes: Notes) -> Iterator[tuple[int, list[str]]]:
+    """Records of `width` cells, the header among them, each with the number of its first line.
+
+    A line that begins no such record is noted and left out alone: reading goes on with the line after it, so a
+    quotation that is never closed takes no other patient's line with it.
+    """
+    stream, number, blank = io.StringIO(text, newline=""), 1, 0
+    while True:
+        reader, before = csv.reader(stream, strict=True), number
+        start = stream.tell()
+        try:
+            for row in reader:
+                first, number = number, before + reader.line_num
+                if len(row) == width or (len(row) > width and not any(row[width:])):  # empty cells do no harm
+                    notes.empty, blank = notes.empty + blank, 0
+                    yield first, row
+                elif not row:
+                    blank += 1  # at the end they are everywhere, and not counted
+                elif number - first == 1:
+                    notes.note_torn(first)
+                else:  # several lines, torn together by a quotation
+                    number = first
+                    raise csv.Error
+                start = stream.tell()
+            return
+        except csv.Error:
+            notes.note_torn(number)
+            stream.seek(start)
+            stream.readline()
+            number += 1
+
+
+def _unreadable(path: Path, error: OSError) -> SourceError:
+    return SourceError(f"{path}: cannot be read: {error.strerror}; check the path and its permissions")
+
+
+def _open(path: Path) -> TextIO:
+    """Open a file as text; bytes that are no UTF-8 become escapes, each its own."""
+    return path.open(encoding="utf-8-sig", errors="backslashreplace")
 
 
 def _read_text(path: Path) -> str:
     try:
-        return path.read_text("utf-8-sig")
+        with _open(path) as file:
+            return file.read()
     except OSError as error:
-        raise SourceError(f"{path}: cannot be read: {error.strerror}; check the path and its permissions") from None
-    except UnicodeDecodeError:
-        raise DataError(f"{path}: expected UTF-8 text, found other bytes; export the data as UTF-8") from None
+        raise _unreadable(path, error) from None

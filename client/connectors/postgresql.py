@@ -24,6 +24,7 @@ import os
 import re
 import socket
 import threading
+from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from itertools import chain
@@ -32,9 +33,11 @@ from typing import Any, TypeVar
 import psycopg
 from psycopg.adapt import AdaptersMap
 from psycopg.conninfo import conninfo_to_dict
+from psycopg.pq import ExecStatus
 from psycopg.types.string import TextLoader
 
 from client.connectors.checks import Misfits, columns_of, plain, table_of
+from client.connectors.notes import Notes
 from client.forwarder import CONNECT_TIMEOUT_S, reach
 from configs.errors import SourceError
 from configs.schema import DataSource, Study
@@ -53,16 +56,26 @@ _driver_log.addHandler(logging.NullHandler())
 _driver_log.propagate = False
 
 
-def read_sql(source: DataSource, study: Study) -> Table:
+def read_sql(source: DataSource, study: Study, notes: Notes) -> Table:
     """The study's columns of one query's rows, in the order of the query.
 
     Raises:
         SourceError: no address, no session, or the data base refuses the query.
-        DataError: there are no rows, or they do not fit the study.
+        DataError: the query's result does not have the study's columns.
     """
-    misfits = Misfits(source.url_env, "row", 1)
-    columns = _ask(source, source.query, lambda rows, header: _columns(rows, header, study, misfits))
-    return table_of(columns, study, misfits)
+    notes.unit, numbers = "row", array("q")
+    columns = _ask(source, source.query, lambda rows, header: _columns(rows, header, study, source, notes, numbers))
+    return table_of(columns, study, notes, numbers)
+
+
+def probe_sql(source: DataSource, study: Study) -> None:
+    """Let the data base plan the query, which checks permissions, and name its columns; it is not run.
+
+    Raises:
+        SourceError, DataError: as `read_sql`.
+    """
+    try_sql(source)
+    _check_names(source, _names(source), study)
 
 
 def try_sql(source: DataSource) -> None:
@@ -78,28 +91,41 @@ def try_sql(source: DataSource) -> None:
 
 
 def _columns(
-    rows: Rows, header: Callable[[], Sequence[psycopg.Column]], study: Study, misfits: Misfits
+    rows: Rows,
+    header: Callable[[], Sequence[psycopg.Column]],
+    study: Study,
+    source: DataSource,
+    notes: Notes,
+    numbers: "array[int]",
 ) -> dict[str, list[str]]:
     """The wanted columns' cells; others are dropped as they arrive."""
-    wanted = columns_of(study)
-    first = next(rows, None)
+    wanted, first = columns_of(study), next(rows, None)
     if first is None:
-        misfits.add("expected at least one row, found none; look at the query's conditions")
-        misfits.raise_if_any()
-    assert first is not None
-    found = header()
-    names = [column.name for column in found]
-    add = 'add them to the query; a name with capitals needs double quotes: AS "NAME"'
-    misfits.check_header(names, wanted, "the query's result", "name one of them otherwise", add)
-    misfits.raise_if_any()
+        _check_names(source, _names(source), study)  # a result without rows comes without names
+        return {name: [] for name in wanted}
+    described = header()
+    names = [column.name for column in described]
+    _check_names(source, names, study)
     kept = [
-        (names.index(name), _writer(found[names.index(name)].type_code, name, study), list[str]()) for name in wanted
+        (names.index(name), _writer(described[names.index(name)].type_code, name, study), list[str]())
+        for name in wanted
     ]
-    for row in chain([first], rows):
+    for number, row in enumerate(chain([first], rows), 1):
+        if not any(cell and not cell.isspace() for cell in row):
+            notes.empty += 1
+            continue
+        numbers.append(number)
         for position, write, cells in kept:
             cell = row[position]
             cells.append("" if cell is None else write(cell))
     return dict(zip(wanted, (cells for _, _, cells in kept), strict=True))
+
+
+def _check_names(source: DataSource, names: Sequence[str], study: Study) -> None:
+    misfits = Misfits(source.url_env)
+    add = 'add them to the query; a name with capitals needs double quotes: AS "NAME"'
+    misfits.check_header(names, columns_of(study), "the query's result", "name one of them otherwise", add)
+    misfits.raise_if_any()
 
 
 def _writer(type_code: int, column: str, study: Study) -> Callable[[str], str]:
@@ -132,7 +158,42 @@ def _short(cell: str) -> str:
 def _ask(
     source: DataSource, statement: str, take: Callable[[Rows, Callable[[], Sequence[psycopg.Column]]], Result]
 ) -> Result:
-    """What `take` makes of a statement's rows.
+    """What `take` makes of a statement's rows. The extended protocol takes one statement alone; rows arrive in pieces.
+
+    Raises:
+        SourceError: as `_in_session`.
+    """
+
+    def use(connection: psycopg.Connection[Any]) -> Result:
+        cursor = connection.cursor()
+        return take(cursor.stream(statement, size=CHUNK_ROWS), lambda: cursor.description or ())
+
+    return _in_session(source, use, len(EXPLAIN) if statement.startswith(EXPLAIN) else 0)
+
+
+def _names(source: DataSource) -> list[str]:
+    """Names of the columns that the query would give; it is prepared and not run.
+
+    Raises:
+        SourceError: as `_in_session`.
+    """
+
+    def use(connection: psycopg.Connection[Any]) -> list[str]:
+        session = connection.pgconn
+        for step in ("prepare", "describe"):
+            query = source.query.encode()
+            result = session.prepare(b"", query) if step == "prepare" else session.describe_prepared(b"")
+            if result.status == ExecStatus.FATAL_ERROR:
+                raise psycopg.errors.error_from_result(result)
+        if not result.nfields:
+            raise psycopg.ProgrammingError  # it gives no rows
+        return [(result.fname(i) or b"").decode() for i in range(result.nfields)]
+
+    return _in_session(source, use)
+
+
+def _in_session(source: DataSource, use: Callable[[psycopg.Connection[Any]], Result], before: int = 0) -> Result:
+    """What `use` makes of a session that can only read; `before`: characters of its statement before the query.
 
     Raises:
         SourceError: in words of our own; the driver's error is not chained, as it may hold a value.
@@ -146,11 +207,8 @@ def _ask(
                 f"SET LOCAL statement_timeout = {1000 * source.query_timeout_s}; SET LOCAL DateStyle = 'ISO, YMD'; "
                 "SET LOCAL TimeZone = 'UTC'; SET LOCAL extra_float_digits = 3"
             )
-            cursor = connection.cursor()
-            # The extended protocol, which takes one statement alone; rows arrive piece by piece.
-            return take(cursor.stream(statement, size=CHUNK_ROWS), lambda: cursor.description or ())
+            return use(connection)
     except psycopg.Error as error:
-        before = len(EXPLAIN) if statement.startswith(EXPLAIN) else 0
         said = _refused(error, source.query_timeout_s, before, late=late.is_set())
     raise SourceError(f"{source.url_env}: {said}")
 

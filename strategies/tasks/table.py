@@ -118,6 +118,8 @@ def standardise(encoded: Encoded, train: NDArray[np.int64]) -> Encoded:
     For studies without privacy only (`scaling: site`): statistics of patients would otherwise leave in the model.
     """
     rows = encoded.x[encoded.rows_of(train)].astype(np.float64)  # a constant column must come out as 0
+    if not len(rows):
+        return encoded
     scaled = (encoded.x - rows.mean(axis=0)) / (rows.std(axis=0, ddof=min(1, len(rows) - 1)) + 1e-9)
     return replace(encoded, x=scaled.astype(np.float32))
 

@@ -231,19 +231,22 @@ def test_an_error_leaves_as_a_code_and_its_text_stays(
 
 
 @pytest.mark.parametrize("column", ["age", "sex", "disease"])
-def test_a_planted_value_of_a_patient_is_in_no_reply(tmp_path: Path, column: str) -> None:
+def test_a_planted_value_of_a_patient_is_in_no_reply_and_no_log(
+    tmp_path: Path, column: str, caplog: pytest.LogCaptureFixture
+) -> None:
     row = {"age": "50", "sex": "male", "disease": "1"} | {column: PLANTED}
     path = tmp_path / "patients.csv"
     path.write_text("age,sex,disease\n40,female,0\n{age},{sex},{disease}\n".format(**row))
     chosen, log = plain(), []
-
-    def site_of(_: object) -> Site:
-        people = load_patients(DataSource("csv", path), chosen, "lille")
-        return Site("lille", chosen, people.train, Ledger.in_memory(), seeded=True)
-
-    reply = make_app(site_of, lambda _, error: log.append(error))(hello_message(chosen), context())
-    assert refusal(reply) == 103
-    assert PLANTED not in repr(reply) + reply.deflate().decode("latin-1") + str(log[0])
+    people = load_patients(DataSource("csv", path), chosen, "lille")
+    site = Site("lille", chosen, people.train, Ledger.in_memory(), seeded=True)
+    app = make_app(lambda _: site, lambda _, error: log.append(error))
+    train = train_message(chosen, 1, random_arrays(site.parameters), site.parameters)
+    for asked in (hello_message(chosen), train):
+        reply = app(asked, context())
+        assert not reply.has_error()
+        assert PLANTED not in repr(reply) + reply.deflate().decode("latin-1") + caplog.text
+    assert not log
 
 
 def test_an_error_before_a_site_is_found_leaves_as_a_code_too() -> None:

@@ -1,5 +1,6 @@
 """A hospital decides by its own study, plan and ledger; a message names a round and a model, nothing else."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -179,6 +180,18 @@ def test_no_refusal_tells_whether_a_patient_is_there(seeded: bool) -> None:
         start = {name: np.zeros_like(array) for name, array in start_of(one).items()}
         start["0.weight"][0] = (3e38, 3e38)
         assert all(np.isfinite(array).all() for array in one.fit(1, start).values())
+
+
+@pytest.mark.parametrize("training", [{}, SAMPLED], ids=["full batches", "sampled"])
+@pytest.mark.parametrize("make", [study, plain], ids=["private", "plain"])
+def test_a_hospital_without_a_patient_sends_noise_alone_or_the_very_model(
+    make: Callable[..., Study], training: dict[str, Any]
+) -> None:
+    one = site(make(training=training), count=0)
+    start = start_of(one)
+    sent = one.fit(1, dict(start), loaded=start.clear)
+    assert all(np.isfinite(array).all() for array in sent.values())
+    assert same_bits(sent, start_of(one)) == (one.plan is None)
 
 
 def test_the_pull_of_fedprox_comes_from_the_study() -> None:

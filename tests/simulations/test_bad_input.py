@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import resource
 import shutil
 import sqlite3
@@ -124,16 +125,29 @@ def test_a_guarantee_that_cannot_be_is_told_by_its_place(
     assert said in refused("plan", study)
 
 
-def test_spoilt_data_are_told_for_every_hospital_and_no_run_begins(
+def test_spoilt_headers_are_told_for_every_hospital_and_no_run_begins(
     study: Path, tmp_path: Path, refused: Callable[..., str]
 ) -> None:
     for site in ("cleveland", "hungary"):
         path = tmp_path / f"{site}.csv"
-        path.write_text(path.read_text().replace(",asymptomatic,", f",{MARKER},"))
+        path.write_text(path.read_text().replace("chol,", "choles,", 1))
     text = refused("simulate", study, "--out", tmp_path / "runs")
     assert "cleveland.csv" in text
     assert "hungary.csv" in text
     assert not (tmp_path / "runs").exists()
+
+
+def test_odd_rows_are_told_for_every_hospital_by_their_lines_and_the_run_goes_on(study: Path, tmp_path: Path) -> None:
+    for site in ("cleveland", "hungary"):
+        path = tmp_path / f"{site}.csv"
+        path.write_text(path.read_text().replace(",asymptomatic,", f",{MARKER},", 1))
+    done = in_a_process("simulate", study, "--no-baselines", "--out", tmp_path / "runs")
+    assert done.returncode == 0, done.stderr
+    for site in ("cleveland", "hungary"):
+        assert re.search(
+            rf"^{site}: cp: 1 of \d+ rows is no value that the study lists \(line \d+\)$", done.stderr, re.M
+        )
+    assert MARKER not in done.stdout + done.stderr
 
 
 def test_a_private_study_that_announces_nobody_is_told_before_any_run(

@@ -1,5 +1,6 @@
-"""The CSV reader: every misfit at once, by column and line, and never with a patient's value."""
+"""The CSV reader: no row is refused, each odd one has a public meaning and is noted by its line without its value."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from client.connectors import read_table
+from client.connectors import checks, probe, read_table
+from client.connectors.notes import Notes
 from client.site import load_patients
 from configs.errors import DataError, SourceError
 from configs.load import load_study, study_from
@@ -77,6 +79,7 @@ def test_columns_that_the_study_does_not_name_are_not_kept(tmp_path: Path) -> No
         "\ufeff" + GOOD,
         GOOD.replace("\n", "\r\n"),
         GOOD + "\n\n",
+        GOOD.replace("0\n", "0,,\n"),
         GOOD.replace("50", '"50"').replace(",male", ", male "),
     ],
 )
@@ -113,43 +116,132 @@ evaluation: {test_fraction: 0}
     assert table.target.tolist() == [0, 1, 1, 0]
 
 
-MISFITS: dict[str, tuple[str | bytes, str]] = {
+MISFITS: dict[str, tuple[str | bytes, str]] = {  # what the header decides
     "empty": ("", "expected a header line, found an empty file"),
-    "header only": ("age,chol,sex,stage,ill\n", "expected at least one row"),
     "missing columns": (
         GOOD.replace("age,chol", "Age,chol").replace("ill", "sick"),
         "columns 'age', 'ill' are not in the header",
     ),
     "duplicate column": (GOOD.replace("chol,", "age,"), "column 'age' stands twice in the header"),
     "semicolons": (GOOD.replace(",", ";"), "separated by semicolons"),
-    "wrong type": (GOOD.replace("61", MARKER), "column 'age': expected a number; found something else on line 3"),
-    "NaN": (GOOD.replace("61", "NaN"), "column 'age': expected a number"),
-    "infinity": (GOOD.replace("61", "inf"), "column 'age': expected a number"),
-    "underscored": (GOOD.replace("61", "6_1"), "column 'age': expected a number"),
-    "other digits": (GOOD.replace("61", "٦١"), "column 'age': expected a number"),
-    "empty cell": (GOOD.replace("61", ""), "column 'age': expected a value, as the study lists no code for unknown"),
-    "category": (GOOD.replace("male,i,", f"{MARKER},i,"), "column 'sex': expected one of female, male"),
-    "category or nothing": (
-        GOOD.replace("male,i,", f"male,{MARKER},"),
-        "column 'stage': expected one of i, ii, ?, or nothing; found something else",
-    ),
-    "class": (GOOD.replace("?,1", f"?,{MARKER}"), "column 'ill': expected one of 0, 1"),
-    "no patient of a class": (GOOD.replace("i,0", "i,1"), "column 'ill': no patient of class 0"),
-    "ragged": (GOOD + f"{MARKER},1\n", "expected 5 cells a line, found another number on line 5"),
-    "a line torn inside": (GOOD.replace("\n61", "\n\n61"), "expected 5 cells a line, found another number on line 3"),
-    "broken quotation": (GOOD + f'"{MARKER}', "broken quotation"),
-    "not UTF-8": (GOOD.replace("male", "m\xe2le").encode("latin-1"), "expected UTF-8 text"),
+    "a header without its end": ('"' + GOOD, "a broken quotation"),
 }
 
 
 @pytest.mark.parametrize(("text", "expected"), MISFITS.values(), ids=MISFITS.keys())
-def test_a_misfit_is_told_by_column_and_line(text: str | bytes, expected: str, tmp_path: Path) -> None:
+def test_what_the_header_decides_is_refused_with_and_without_reading_the_rows(
+    text: str | bytes, expected: str, tmp_path: Path
+) -> None:
     assert expected in told(tmp_path, text)
+    with pytest.raises(DataError) as caught:
+        probe(DataSource("csv", tmp_path / "data.csv"), study())
+    assert str(caught.value) == told(tmp_path, text)
 
 
-def test_every_misfit_of_a_file_is_told_at_once(tmp_path: Path) -> None:
-    text = told(tmp_path, GOOD.replace("61", "x").replace("male,i,", "man,i,").replace("?,1", "?,2"))
-    assert [name for name in ("age", "sex", "ill") if f"column '{name}'" in text] == ["age", "sex", "ill"]
+NAN = math.nan
+ODD_CELLS: dict[str, tuple[str, str, list[float], str]] = {  # a row's cell, another, what it is then, what is noted
+    "no number": ("age", MARKER, [50, NAN, 70], "age: 1 of 3 rows is no number that can be read (line 3)"),
+    "NaN": ("age", "NaN", [50, NAN, 70], "age: 1 of 3 rows is no number that can be read (line 3)"),
+    "infinity": ("age", "inf", [50, NAN, 70], "no number that can be read"),
+    "too large for a number": ("age", "1e400", [50, NAN, 70], "no number that can be read"),
+    "underscored": ("age", "6_1", [50, NAN, 70], "no number that can be read"),
+    "other digits": ("age", "\u0666\u0661", [50, NAN, 70], "no number that can be read"),
+    "censored": ("age", "<30", [50, NAN, 70], "no number that can be read"),
+    "an empty cell": ("age", "", [50, NAN, 70], "age: 33 % unknown"),
+    "beyond the range": ("age", "1e300", [50, 1e300, 70], "age: 33 % outside its range, moved to the edge"),
+    "unlisted": ("sex", MARKER, [1, -1, 0], "sex: 1 of 3 rows is no value that the study lists (line 3)"),
+    "unlisted beside codes": ("stage", MARKER, [0, -1, 1], "stage: 1 of 3 rows is no value that the study lists"),
+    "an empty category": ("sex", "", [1, -1, 0], "sex: 33 % unknown"),
+}
+
+
+@pytest.mark.parametrize(("column", "cell", "values", "note"), ODD_CELLS.values(), ids=ODD_CELLS)
+def test_an_odd_cell_is_unknown_and_noted_for_the_hospital_by_its_line(
+    column: str, cell: str, values: list[float], note: str, tmp_path: Path
+) -> None:
+    lines = GOOD.splitlines()
+    row = dict(zip(lines[0].split(","), lines[2].split(","), strict=True)) | {column: cell}
+    lines[2] = ",".join(row.values())
+    notes = Notes()
+    (tmp_path / "data.csv").write_text("\n".join(lines))
+    table = read_table(DataSource("csv", tmp_path / "data.csv"), study(), notes)
+    typed = {**table.numbers, **table.categories}[column]
+    np.testing.assert_array_equal(typed, values)
+    assert any(note in line for line in notes.lines())
+    assert MARKER not in "".join(notes.lines())
+
+
+NO_PATIENTS: dict[str, tuple[str, str]] = {  # a line in the middle of the file, what is noted
+    "an unlisted outcome": (f"61,0,female,?,{MARKER}", "ill: 1 of 4 rows is no outcome that the study lists"),
+    "an empty outcome": ("61,0,female,?,", "1 row left out: without an outcome"),
+    "an outcome that is no number": ("61,0,female,?,nan", "1 row left out: without an outcome"),
+    "a cell too few": ("61,0,female,?", "1 row left out: another number of cells, or a broken quotation (line 3)"),
+    "a cell too many": ("61,0,female,?,1,1", "another number of cells, or a broken quotation (line 3)"),
+    "nothing but commas": (",,,,", "1 row with nothing in it"),
+    "nothing but spaces": ("  , ,,\t,", "1 row with nothing in it"),
+    "an empty line": ("", "1 row with nothing in it"),
+    "the header again": ("age,chol,sex,stage,ill", "1 row left out: the header again"),
+    "a quotation without its end": (f'"{MARKER},0,female,?,1', "a broken quotation (line 3)"),
+    "a quotation that goes on": ('61,0,"female"x,?,1', "a broken quotation (line 3)"),
+    "one character": ("x", "another number of cells"),
+}
+
+
+@pytest.mark.parametrize(("line", "note"), NO_PATIENTS.values(), ids=NO_PATIENTS)
+def test_a_line_that_is_no_patients_leaves_every_other_as_it_is(line: str, note: str, tmp_path: Path) -> None:
+    rows, notes = GOOD.splitlines(), Notes()
+    (tmp_path / "data.csv").write_text("\n".join([rows[0], rows[1], line, rows[2], rows[3]]) + "\n")
+    table = read_table(DataSource("csv", tmp_path / "data.csv"), study(), notes)
+    (tmp_path / "data.csv").write_text(GOOD)
+    assert repr(table) == repr(read_table(DataSource("csv", tmp_path / "data.csv"), study()))
+    assert any(note in line for line in notes.lines()), list(notes.lines())
+    assert MARKER not in "".join(notes.lines())
+
+
+@pytest.mark.parametrize("at", [1, 2, 3, 4])
+@pytest.mark.parametrize("cell", ['"', '"""', 'x"', '"x"y', '"\r', '",'])
+def test_a_stray_quotation_mark_takes_no_other_patients_line_with_it(cell: str, at: int, tmp_path: Path) -> None:
+    rows = ['50,"200",male,i,0', '61,0,"female",?,1', '70,,female,ii,"1"', '71,"1,5",male,i,0']
+    before = read(tmp_path, "\n".join([GOOD.splitlines()[0], *rows]))
+    lines = [GOOD.splitlines()[0], *rows]
+    lines.insert(at, f"40,{cell},male,i,0")
+    after = read(tmp_path, "\n".join(lines))
+    assert set(before.keys) <= set(after.keys)
+    assert len(after.keys) <= len(before.keys) + 1
+
+
+def test_line_breaks_in_cells_count_as_lines_of_the_file(tmp_path: Path) -> None:
+    text = 'age,note,chol,sex,stage,ill\n50,"a\nb\nc",200,male,i,0\nx,d,0,female,?,1\n'
+    (tmp_path / "data.csv").write_text(text)
+    notes = Notes()
+    read_table(DataSource("csv", tmp_path / "data.csv"), study(), notes)
+    assert "age: 1 of 2 rows is no number that can be read (line 5)" in list(notes.lines())
+
+
+@pytest.mark.parametrize("cell", ["1.0", "1.00", "1", " 1 ", "1e0", "+1", "01"])
+def test_a_number_is_one_code_however_it_is_written(cell: str, tmp_path: Path) -> None:
+    features = {"stage": {"type": "category", "values": ["0", "1", "2"], "missing": ["9"]}}
+    of = study(features=features)
+    table = read(tmp_path, f"stage,ill\n{cell},{cell}\n2.0,0.0\n9.0,1\n", of)
+    assert table.categories["stage"].tolist() == [1, 2, -1]
+    assert table.target.tolist() == [1, 0, 1]
+    assert table.keys == read(tmp_path, "stage,ill\n1,1\n2,0\n9,1\n", of).keys
+
+
+@pytest.mark.parametrize("text", ["age,chol,sex,stage,ill\n", "age,chol,sex,stage,ill", GOOD.replace(",0\n", ",1\n")])
+def test_nobody_or_nobody_of_a_class_is_no_reason_to_refuse(text: str, tmp_path: Path) -> None:
+    table = read(tmp_path, text)
+    assert len(table.keys) == len(text.splitlines()) - 1
+    patients = load_patients(DataSource("csv", tmp_path / "data.csv"), study(), "lille")
+    assert patients.train.x.shape[1] == patients.test.x.shape[1] == len(study().inputs)
+
+
+def test_bytes_that_are_no_utf_8_stay_apart_and_match_no_word(tmp_path: Path) -> None:
+    of = study(patient_id="patient")
+    text = b"patient,age,chol,sex,stage,ill\n\xe9,50,200,m\xe2le,i,0\n\xe8,61,0,female,?,1\n\xe9,70,,female,ii,1\n"
+    table = read(tmp_path, text, of)
+    assert table.patients.tolist() == [0, 1, 0]
+    assert table.categories["sex"].tolist() == [-1, 0, 0]
 
 
 def test_a_missing_file_is_told(tmp_path: Path) -> None:
@@ -165,28 +257,51 @@ def test_rows_of_one_patient_stay_together(tmp_path: Path) -> None:
     assert (table.keys, table.patients.tolist()) == (("b", "a"), [0, 1, 0])
 
 
-def test_a_patient_id_that_is_null_is_told(tmp_path: Path) -> None:
-    text = told(tmp_path, PATIENTS.replace("\na,", "\n,"), study(patient_id="patient"))
-    assert "column 'patient': expected a patient id; found something else on line 3" in text
+def test_a_row_without_a_patient_id_is_no_patients(tmp_path: Path) -> None:
+    table = read(tmp_path, PATIENTS.replace("\na,", "\n,"), study(patient_id="patient"))
+    assert (table.keys, table.patients.tolist()) == (("b",), [0, 0])
 
 
-def test_a_split_that_tears_a_patient_apart_is_told(tmp_path: Path) -> None:
-    rows = zip(PATIENTS.splitlines(), ("fold", "train", "test", "test"), strict=True)
+def test_a_patient_on_both_sides_of_the_split_is_in_the_test_whole(tmp_path: Path) -> None:
+    rows = zip(PATIENTS.splitlines(), ("fold", "train", "train", "test"), strict=True)
     text = "\n".join(f"{row},{fold}" for row, fold in rows)
     of = study(patient_id="patient", evaluation={"split_column": "fold"})
-    assert "column 'fold': expected the same side on every row of a patient" in told(tmp_path, text, of)
+    table = read(tmp_path, text, of)
+    assert table.in_test is not None
+    assert (table.keys, table.in_test.tolist()) == (("b", "a"), [True, False])
 
 
-def test_a_split_that_leaves_nobody_to_train_on_is_told(tmp_path: Path) -> None:
+def test_a_row_whose_side_of_the_split_cannot_be_read_is_no_patients(tmp_path: Path) -> None:
+    rows = zip(PATIENTS.splitlines(), ("fold", "train", "Test", "train"), strict=True)
+    text = "\n".join(f"{row},{fold}" for row, fold in rows)
+    table = read(tmp_path, text, study(patient_id="patient", evaluation={"split_column": "fold"}))
+    assert (table.keys, table.patients.tolist()) == (("b",), [0, 0])
+
+
+def test_of_one_patient_a_public_number_of_rows_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checks, "MOST_ROWS_EACH", 2)
+    text = PATIENTS + "b,71,,female,ii,1\na,30,,female,ii,1\nb,72,,female,ii,1\n"
+    table = read(tmp_path, text, study(patient_id="patient"))
+    assert table.numbers["age"].tolist() == [50, 61, 70, 30]
+    assert table.patients.tolist() == [0, 1, 0, 1]
+
+
+def test_a_split_that_leaves_nobody_to_train_on_trains_on_nobody(tmp_path: Path) -> None:
     path = tmp_path / "data.csv"
     path.write_text("age,chol,sex,stage,ill,fold\n50,200,male,i,0,test\n61,0,female,?,1,test\n")
-    with pytest.raises(DataError, match="expected training patients, found none"):
-        load_patients(DataSource("csv", path), study(evaluation={"split_column": "fold"}), "lille")
+    patients = load_patients(DataSource("csv", path), study(evaluation={"split_column": "fold"}), "lille")
+    assert (patients.train.count, patients.test.count) == (0, 2)
 
 
 @settings(max_examples=200, deadline=None)
 @given(st.binary(max_size=200) | st.text(max_size=200).map(lambda text: text.encode("utf-8", "ignore")))
-def test_any_bytes_are_a_table_or_a_told_misfit(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
+def test_any_bytes_after_the_header_are_a_table(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
+    read(tmp_path_factory.mktemp("any"), GOOD.splitlines()[0].encode() + b"\n" + content)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.binary(max_size=200) | st.text(max_size=200).map(lambda text: text.encode("utf-8", "ignore")))
+def test_any_bytes_are_no_header_of_the_study(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
     with pytest.raises(DataError):
         read(tmp_path_factory.mktemp("any"), content)
 
@@ -200,12 +315,14 @@ CELLS = st.sampled_from(["50", "", "male", "i", "1", "x", '"', "a,b", "\n", "9" 
     st.integers(0, 4),
     st.integers(0, 3),
 )
-def test_no_error_ever_holds_a_value_of_a_patient(
+def test_no_row_is_refused_and_no_note_ever_holds_a_value_of_a_patient(
     tmp_path_factory: pytest.TempPathFactory, rows: list[list[str]], row: int, column: int
 ) -> None:
     rows[row % len(rows)][column] = MARKER
-    text = "age,chol,sex,stage,ill\n" + "\n".join(",".join(cells) for cells in rows)
-    told(tmp_path_factory.mktemp("marked"), text)
+    path, notes = tmp_path_factory.mktemp("marked") / "data.csv", Notes()
+    path.write_text("age,chol,sex,stage,ill\n" + "\n".join(",".join(cells) for cells in rows))
+    read_table(DataSource("csv", path), study(), notes)
+    assert MARKER not in "".join(notes.lines())
 
 
 def test_taking_one_patient_out_moves_no_other_across_the_split(tmp_path: Path) -> None:

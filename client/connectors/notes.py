@@ -1,0 +1,133 @@
+"""What a reading of a hospital's rows came upon: counts and line numbers, never a value. For people in the hospital.
+
+Nothing here decides anything, and nothing here leaves: `archipel-site review --data` shows it, the simulator too. What
+an odd cell means is in client/connectors/checks.py.
+
+>>> notes = Notes(rows=4, patients=3, left_out=1)
+>>> notes.column("age", "number").odd(np.array([False, True, False, False]), np.array([2, 3, 4, 5]))
+>>> print("\\n".join(notes.lines()))
+4 rows, 3 patients
+1 row left out: without an outcome, a patient id or a side of the split that can be read
+age: 1 of 4 rows is no number that can be read (line 3)
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+SHOWN = 3  # line numbers that are named
+MOST = 0.5  # share of the rows
+_ODD = {  # what is wrong with a cell that could not be read, by the column's kind
+    "number": "no number that can be read",
+    "category": "no value that the study lists",
+    "outcome": "no outcome that the study lists; left out",
+    "patient id": "without a patient id; left out",
+    "split": "neither train nor test; left out",
+}
+
+
+@dataclass
+class ColumnNotes:
+    """Cells of one column, counted in rows. `unknown`: empty, or a code for unknown; `outside`: beyond the range."""
+
+    name: str
+    kind: str
+    unknown: int = 0
+    unread: int = 0
+    outside: int = 0
+    where: tuple[int, ...] = ()
+
+    def odd(self, cells: NDArray[np.bool_], numbers: NDArray[np.int64]) -> None:
+        """Count cells that could not be read; both (rows,)."""
+        positions = np.flatnonzero(cells)
+        self.unread += len(positions)
+        self.where = tuple(numbers[positions[:SHOWN]].tolist())
+
+    def share_outside(self, rows: int) -> float:
+        """Share of the rows beyond the public range."""
+        return self.outside / rows if rows else 0.0
+
+
+@dataclass
+class Notes:
+    """Rows and patients of one reading. `rows` have anything in them; those that were left out are among them."""
+
+    unit: str = "line"
+    rows: int = 0
+    patients: int = 0
+    empty: int = 0  # rows with nothing in them
+    torn: int = 0  # lines with another number of cells, or a broken quotation
+    headers: int = 0  # the header again
+    left_out: int = 0
+    beyond: int = 0  # rows of a patient beyond the most that count
+    both_sides: int = 0  # patients with rows on both sides of the split
+    columns: dict[str, ColumnNotes] = field(default_factory=dict)
+    torn_where: list[int] = field(default_factory=list)
+
+    def column(self, name: str, kind: str) -> ColumnNotes:
+        """The counts of one column."""
+        return self.columns.setdefault(name, ColumnNotes(name, kind))
+
+    def note_torn(self, number: int) -> None:
+        """Count a line that is no record."""
+        self.torn += 1
+        if len(self.torn_where) < SHOWN:
+            self.torn_where.append(number)
+
+    def lines(self) -> Iterator[str]:
+        """Write every finding as a sentence, the size first."""
+        yield f"{self.rows:,} rows, {self.patients:,} patients"
+        yield from self.oddities()
+        for column in self.columns.values():
+            yield from self._shares(column)
+
+    def oddities(self) -> Iterator[str]:
+        """Write what a person should look at before a study trains: all but usual shares of unknown or outside."""
+        if not self.patients:
+            yield "no patient at all: only noise would leave"
+        if self.empty:
+            yield f"{_rows(self.empty)} with nothing in it: no patient's"
+        if self.torn:
+            where = _where(self.unit, self.torn_where, self.torn)
+            yield f"{_rows(self.torn)} left out: another number of cells, or a broken quotation{where}"
+        if self.headers:
+            yield f"{_rows(self.headers)} left out: the header again"
+        if self.left_out:
+            yield (
+                f"{_rows(self.left_out)} left out: without an outcome, a patient id or a side of the split that can "
+                "be read"
+            )
+        if self.beyond:
+            yield f"{_rows(self.beyond)} left out: beyond the most rows that count of one patient"
+        if self.both_sides:
+            yield f"{self.both_sides:,} patients have rows on both sides of the split: they are in the test, whole"
+        for column in self.columns.values():
+            yield from self._odd(column)
+
+    def _odd(self, column: ColumnNotes) -> Iterator[str]:
+        if column.unread:
+            verb = "is" if column.unread == 1 else "are"
+            where = _where(self.unit, column.where, column.unread)
+            yield f"{column.name}: {column.unread:,} of {_rows(self.rows)} {verb} {_ODD[column.kind]}{where}"
+        if column.share_outside(self.rows) > MOST:
+            yield f"{column.name}: MOST VALUES LIE OUTSIDE the study's range: is it another unit?"
+        if self.rows and column.unknown + column.unread == self.rows:
+            yield f"{column.name}: UNKNOWN OF ALL: is it another column?"
+
+    def _shares(self, column: ColumnNotes) -> Iterator[str]:
+        if column.outside:
+            yield f"{column.name}: {100 * column.share_outside(self.rows):.0f} % outside its range, moved to the edge"
+        if column.unknown:
+            yield f"{column.name}: {100 * column.unknown / max(1, self.rows):.0f} % unknown"
+
+
+def _rows(count: int) -> str:
+    return f"{count:,} row{'' if count == 1 else 's'}"
+
+
+def _where(unit: str, numbers: "list[int] | tuple[int, ...]", count: int) -> str:
+    shown = ", ".join(map(str, numbers[:SHOWN]))
+    more = f" and {count - SHOWN} more" if count > SHOWN else ""
+    return f" ({unit}{'s' if count > 1 else ''} {shown}{more})" if shown else ""
