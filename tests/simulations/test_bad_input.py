@@ -185,7 +185,7 @@ def test_a_patient_with_ten_thousand_rows_is_one_patient(study: Path, tmp_path: 
     metrics = json.loads((tmp_path / "runs/latest/metrics.json").read_text())
     cleveland = next(site for site in metrics["sites"] if site["site"] == "cleveland")
     assert cleveland["patients_train"] + cleveland["patients_test"] == 303
-    assert cleveland["epsilon"] == pytest.approx(3.0, abs=1e-3)
+    assert 2.8 < cleveland["epsilon"] < 3.0  # what the study's spare releases would cost is not spent
 
 
 def test_of_gradients_that_are_not_finite_nothing_is_released_and_what_was_reserved_stays_spent(

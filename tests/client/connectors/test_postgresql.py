@@ -216,7 +216,6 @@ HEADERS = [
     "an unknown column",
     "an unknown table",
     "no SQL",
-    "no query",
     "no permission",
 ]
 
