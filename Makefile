@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-INSTALL := $(BIN)/pip install --quiet --constraint requirements.lock --editable
+INSTALL := $(BIN)/pip install --constraint requirements.lock --editable
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: help demo federation test lint setup lock clean
@@ -44,6 +44,7 @@ clean: ## remove the environment, caches and runs
 # The stamps are written last: an interrupted installation starts again.
 $(VENV)/.ready: pyproject.toml requirements.lock
 	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "Archipel needs Python 3.11 or newer"'
+	@echo 'installing into $(VENV): 1.3 GB from the package index, two minutes or more; each package is named as it comes'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(INSTALL) .
 	touch $@

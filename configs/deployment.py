@@ -12,6 +12,7 @@ only its owner can read, a passphrase or a database address in an environment va
 
 import hashlib
 import itertools
+import json
 import os
 import re
 import shlex
@@ -20,6 +21,7 @@ import tempfile
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from importlib import resources
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -228,6 +230,16 @@ def load_coordinator(folder: Path) -> CoordinatorConfig:
         requests_per_second=top.integer("requests_per_second", 1, 100_000, default.requests_per_second),
     )
     return _close(path, top, config)
+
+
+def coordinator_yaml(name: str, names: Sequence[str], listen: str) -> str:
+    """Return the text of a new coordinator.yaml: every key, with what it means and what holds without it."""
+    text = resources.files("configs").joinpath("coordinator.example.yaml").read_text("utf-8")
+    given = {"name": name, "names": list(names), "listen": listen}
+    for key, value in given.items():
+        line = f"{key}: {json.dumps(value, ensure_ascii=False)}"
+        text = re.sub(rf"(?m)^{key}: .*?(?=  +#|$)", line.replace("\\", r"\\"), text)
+    return text
 
 
 def split_address(address: str) -> tuple[str, int]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from configs.commands import INTERRUPTED, carry_out, prepare
-from configs.deployment import COORDINATOR_FILE, CoordinatorConfig, load_coordinator, typed
+from configs.deployment import COORDINATOR_FILE, CoordinatorConfig, coordinator_yaml, load_coordinator, typed
 from configs.errors import ConfigError, RunError
 from configs.parts import programs
 from configs.schema import PER_PATIENT
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 WATCH_S = 0.5
 EXPIRING_DAYS = 30
+DIGITS = 20  # of a digest that people type
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -99,6 +100,29 @@ def _passphrase() -> bytes | None:
     return os.environ[PASSPHRASE].encode() if os.environ.get(PASSPHRASE) else None
 
 
+def _new_passphrase() -> bytes | None:
+    """The passphrase of a key that is about to be made; somebody at a terminal is asked for one.
+
+    Raises:
+        RunError: it was typed in two ways.
+    """
+    import getpass
+
+    from server.pki import PASSPHRASE
+
+    if (given := _passphrase()) is not None or not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return given
+    print(
+        "The authority's key signs the certificate of every hospital. A passphrase encrypts it; keep it well: without\n"
+        "it no hospital can be admitted and no certificate renewed, and it cannot be had again. Empty: no encryption.",
+        file=sys.stderr,
+    )
+    first = getpass.getpass("passphrase: ")
+    if first and getpass.getpass("again: ") != first:
+        raise RunError(f"the passphrase was typed in two ways; nothing was made: type init again, or set {PASSPHRASE}")
+    return first.encode() or None
+
+
 def _init(arguments: argparse.Namespace) -> int:
     from server.files import write_atomically
     from server.membership import Membership
@@ -111,24 +135,27 @@ def _init(arguments: argparse.Namespace) -> int:
                 str(folder / COORDINATOR_FILE), ["expected the file, found none; give --name NAME --names HOST..."]
             )
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        from configs.load import dump_yaml
-
-        document = {"name": arguments.name, "names": list(arguments.names), "listen": arguments.listen}
-        write_atomically(folder / COORDINATOR_FILE, dump_yaml(document).encode())
+        text = coordinator_yaml(arguments.name, arguments.names, arguments.listen)
+        write_atomically(folder / COORDINATOR_FILE, text.encode())
     config = load_coordinator(folder)
     if arguments.renew:
         Pki(config.pki).renew_server(config.names, _passphrase())
         _note(config, "renewed", names=list(config.names))
-        print("the server has a new certificate; restart: archipel-coordinator start")
+        print(f"the server has a new certificate; restart: {_typed(arguments, 'start')}")
         return 0
-    Pki(config.pki).create(config.name, config.names, _passphrase())
+    Pki(config.pki).require_none()
+    passphrase = _new_passphrase()
+    Pki(config.pki).create(config.name, config.names, passphrase)
     Membership.open(config.database).close()
     _note(config, "initialised", name=config.name, names=list(config.names))
     print(f"{config.folder}: made the authority of {config.name!r} and the certificate of {', '.join(config.names)}")
-    if _passphrase() is None:
-        print(f"its key is not encrypted; set {PASSPHRASE} before init to change that")
-    start, admit = (typed("archipel-coordinator", folder, command) for command in ("start", "admit REQUEST"))
-    print(f"next: {start}; and for each hospital: {admit}")
+    print(f"every setting stands in {folder / COORDINATOR_FILE}, with what it means")
+    if passphrase is None:
+        print(
+            f"the authority's key is NOT encrypted: who reads {config.pki} can admit hospitals. To encrypt it, set "
+            f"{PASSPHRASE} and begin anew in another folder, before any hospital is admitted"
+        )
+    print(f"next: {_typed(arguments, 'start')}; and for each hospital: {_typed(arguments, 'admit REQUEST')}")
     return 0
 
 
@@ -191,7 +218,9 @@ def _sites(arguments: argparse.Namespace) -> int:
     connected, found = members.connected(), members.sites()
     talks, own = members.talks(), metadata.version("archipel")
     if not found:
-        print("no hospital is admitted yet: archipel-coordinator admit REQUEST")
+        print(f"no hospital is admitted yet: {_typed(arguments, 'admit REQUEST')}")
+    else:
+        print(f"{'hospital':24} {'state':14} certificate")
     for member in found:
         days = (datetime.fromisoformat(member.expires) - datetime.now(UTC)).days
         state = "revoked" if member.revoked else "connected" if member.site in connected else "not connected"
@@ -199,7 +228,7 @@ def _sites(arguments: argparse.Namespace) -> int:
         notes += ["no certificate: message signatures alone"] if member.without_certificate else []
         release = talks[member.site].release if member.site in talks else ""
         notes += [f"its node has archipel {release}, here runs {own}"] if release not in ("", own) else []
-        print(f"{member.site:24} {state:14} certificate until {member.expires[:10]}  {'; '.join(notes)}".rstrip())
+        print(f"{member.site:24} {state:14} until {member.expires[:10]}  {'; '.join(notes)}".rstrip())
     return 0
 
 
@@ -239,7 +268,14 @@ def _submit(arguments: argparse.Namespace) -> int:
     print(f"{run.name}: queued; digest {study.sha256}")
     if missing := [site for site in study.sites if site not in members.members()]:
         print(f"not admitted yet: {', '.join(missing)}")
-    print("each hospital has to approve that digest: archipel-site review, archipel-site approve")
+    digest = study.sha256[:DIGITS]
+    print(
+        f"soon it waits at each hospital of it that is connected. At each of them, somebody reads it (archipel-site "
+        f"review) and decides (archipel-site approve {digest})"
+    )
+    print(f"next, here: {_typed(arguments, f'watch {run.name}')}")
+    if absent := _absent(arguments, config):
+        print(absent)
     if warning := fragility(study):
         print(f"warning: {warning}", file=sys.stderr)
     return 0
@@ -250,28 +286,41 @@ def _status(arguments: argparse.Namespace) -> int:
     members = _open_members(config)
     runs = members.runs()
     if not runs:
-        print("no run yet: archipel-coordinator submit STUDY")
+        print(f"no run yet: {_typed(arguments, 'submit STUDY')}")
     lines = []
     for run in runs:
         lines.append(f"{run.name}  {run.state}{f': {run.why}' if run.why else ''}")
         if run.state not in ("COMPLETE", "INCOMPLETE"):
             lines += [f"  {site:20} {text}" for site, text in _presence(config, members, run)]
+        elif report := _papers(arguments, run.name):
+            lines.append(f"  {report}")
     if any(", epsilon " in line for line in lines):
         lines.append(f"epsilon: {PER_PATIENT}, at each hospital")
     for line in lines:
         print(line)
-    if absent := _absent(config):
+    if absent := _absent(arguments, config):
         print(absent)
     return 0
 
 
-def _absent(config: CoordinatorConfig) -> str:
+def _typed(arguments: argparse.Namespace, command: str) -> str:
+    """Another command for the same folder, as it was typed."""
+    return typed("archipel-coordinator", arguments.folder, command)
+
+
+def _papers(arguments: argparse.Namespace, name: str) -> str:
+    """Where the report of a run that ended is; empty where it has none."""
+    path = arguments.folder / "runs" / name / "report.html"
+    return f"report: {path}" if path.is_file() else ""
+
+
+def _absent(arguments: argparse.Namespace, config: CoordinatorConfig) -> str:
     """That no coordinator runs in this folder, whatever the runs' states say; empty where one does."""
     from configs.lock import holder
 
     if holder(config.lock) is not None:
         return ""
-    return f"no coordinator runs here; start it with: {typed('archipel-coordinator', config.folder, 'start')}"
+    return f"no coordinator runs here; start it with: {_typed(arguments, 'start')}"
 
 
 def _presence(config: CoordinatorConfig, members: "Membership", run: "RunState") -> list[tuple[str, str]]:
@@ -295,7 +344,7 @@ def _watch(arguments: argparse.Namespace) -> int:
 
     config = load_coordinator(arguments.folder)
     members, name = _open_members(config), _name(config, arguments.run)
-    path, seen, waiting, absent = config.runs / name / "journal.jsonl", 0, "", ""
+    path, seen, waiting, absent, gathered = config.runs / name / "journal.jsonl", 0, "", "", False
     study = load_study(config.runs / name / "study.yaml")
     epsilons: dict[str, str] = {}
     if study.private:
@@ -305,17 +354,20 @@ def _watch(arguments: argparse.Namespace) -> int:
         assert run is not None
         for record in list(read(path))[seen:] if path.exists() else []:
             seen += 1
+            gathered = record.kind in ("gathered", "round", "resumed") or (gathered and record.kind != "begin")
             if record.kind == "received" and record.facts.get("epsilon"):
                 epsilons[record.facts["site"]] = record.facts["epsilon"]
             if line := _line(record, study.training.rounds, study.privacy.epsilon, epsilons):
                 print(line, flush=True)
         if run.state in ("COMPLETE", "INCOMPLETE"):
             print(f"{run.state}{f': {run.why}' if run.why else ''}")
+            if report := _papers(arguments, name):
+                print(report)
             return 0 if run.state == "COMPLETE" else 1
-        if (missing := _absent(config)) != absent:
+        if (missing := _absent(arguments, config)) != absent:
             absent = missing
             print(absent or "the coordinator runs again", flush=True)
-        if run.state in ("QUEUED", "WAITING"):
+        if run.state in ("QUEUED", "WAITING") and not gathered:
             now = f"{run.state.lower()}: " + "; ".join(": ".join(line) for line in _presence(config, members, run))
             if now != waiting:
                 waiting = now
@@ -347,7 +399,7 @@ def _stop(arguments: argparse.Namespace) -> int:
     if not _open_members(config).ask_to_stop(name):
         raise RunError(f"{name}: expected a run that is queued or under way, it has ended")
     _note(config, "stop", run=name)
-    print(f"{name}: asked to stop; go on later with: archipel-coordinator resume {name}")
+    print(f"{name}: asked to stop; go on later with: {_typed(arguments, f'resume {name}')}")
     return 0
 
 
@@ -355,7 +407,7 @@ def _resume(arguments: argparse.Namespace) -> int:
     config = load_coordinator(arguments.folder)
     members, name = _open_members(config), _name(config, arguments.run)
     run = members.run(name)
-    absent = _absent(config)
+    absent = _absent(arguments, config)
     if run is None or run.state != "INCOMPLETE":
         state = run.state if run else "none of that name"
         left = f"; {absent}, then resume" if absent and run and run.state not in ("COMPLETE", "QUEUED") else ""

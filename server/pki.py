@@ -44,14 +44,22 @@ class Pki:
         """The key that signs the coordinator's messages and its journal."""
         return self.folder / "signing.key"
 
+    def require_none(self) -> None:
+        """See that there is no authority yet.
+
+        Raises:
+            ConfigError: there is; a second one would lock every hospital out.
+        """
+        if self.ca_certificate.exists():
+            raise ConfigError(str(self.folder), ["expected no authority yet, found one; it is not replaced"])
+
     def create(self, name: str, names: Sequence[str], passphrase: bytes | None) -> None:
         """Make the root, the door's certificate and the coordinator's signing key.
 
         Raises:
             ConfigError: there is an authority already; a second one would lock every hospital out.
         """
-        if self.ca_certificate.exists():
-            raise ConfigError(str(self.folder), ["expected no authority yet, found one; it is not replaced"])
+        self.require_none()
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         root = ec.generate_private_key(ec.SECP384R1())
         certificate = _root(root, name)

@@ -4,6 +4,8 @@ import argparse
 import json
 import re
 import shlex
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -92,3 +94,13 @@ def test_the_table_is_what_the_demo_prints(tmp_path: Path) -> None:
                 assert cell == "undefined"
             else:
                 assert float(cell) == pytest.approx(estimate["value"], abs=0.0006)  # three decimals were written
+
+
+def test_the_demo_says_what_it_installs_and_is_never_silent_for_long() -> None:
+    make = shutil.which("make")
+    if make is None:
+        pytest.skip("make is not here")
+    shown = subprocess.run([make, "-n", "-B", "demo"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert "two minutes or more" in shown
+    assert "pip install" in shown
+    assert "--quiet" not in shown

@@ -1,5 +1,6 @@
 """`archipel-coordinator` as the consortium types it: what it prints, what it writes down, what it lets others read."""
 
+import dataclasses
 import fcntl
 import os
 import ssl
@@ -12,8 +13,9 @@ from cryptography import x509
 
 from client.enrol import enrol
 from configs import journal as journals
-from configs.deployment import load_coordinator, load_site
+from configs.deployment import CoordinatorConfig, load_coordinator, load_site
 from configs.errors import RunError
+from configs.load import load_study
 from configs.lock import holder, only_one
 from configs.papers import Welcome, from_json
 from server import cli, pki
@@ -120,7 +122,7 @@ def test_to_admit_a_hospital_by_its_signatures_alone_is_an_explicit_choice_that_
     ]
     capsys.readouterr()
     assert type_(centre, "sites") == 0
-    lille, lyon = capsys.readouterr().out.splitlines()
+    _, lille, lyon = capsys.readouterr().out.splitlines()
     assert "signatures alone" not in lille
     assert "no certificate: message signatures alone" in lyon
 
@@ -137,7 +139,7 @@ def test_sites_says_who_is_connected_revoked_and_expiring(
     Membership.open(load_coordinator(centre).database).set_connected({"lille": True, "lyon": True})
     capsys.readouterr()
     assert type_(centre, "sites") == 0
-    lille, lyon, nantes = capsys.readouterr().out.splitlines()
+    _, lille, lyon, nantes = capsys.readouterr().out.splitlines()
     assert lille.split()[:2] == ["lille", "connected"]
     assert lyon.split()[:2] == ["lyon", "revoked"]
     assert nantes.split()[:3] == ["nantes", "not", "connected"]
@@ -210,3 +212,132 @@ def test_one_coordinator_runs_in_a_folder_and_whoever_asks_for_it_does_not_hinde
         threading.Timer(0.1, asking.close).start()
         with only_one(path, "stop it first"):
             assert holder(path) == ""
+
+
+# What it says to people
+
+
+def typing(monkeypatch: pytest.MonkeyPatch, *typed: str) -> None:
+    """Somebody at a terminal who answers each question for a passphrase."""
+    answers = iter(typed)
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    monkeypatch.setattr("getpass.getpass", lambda prompt: next(answers))
+
+
+@pytest.mark.parametrize(
+    ("name", "names", "listen"),
+    [
+        ("Heart", ["coord.example.org"], "0.0.0.0:8443"),
+        ("Réseau: cœur #1 \\1", ["10.0.0.7", "coord.example.org"], "127.0.0.1:9443"),
+        ("- yes", ["a.example"], "[::1]:8443"),
+    ],
+)
+def test_init_writes_every_setting_with_its_meaning(tmp_path: Path, name: str, names: list[str], listen: str) -> None:
+    assert type_(tmp_path, "init", "--name", name, "--names", *names, "--listen", listen) == 0
+    text = (tmp_path / "coordinator.yaml").read_text("utf-8")
+    config = load_coordinator(tmp_path)
+    assert (config.name, list(config.names), config.listen) == (name, names, listen)
+    keys = {field.name for field in dataclasses.fields(config)} - {"folder"}
+    assert keys == {line.partition(":")[0] for line in text.splitlines() if line and line[0] != "#"}
+    default = CoordinatorConfig(config.folder, name, tuple(names), listen)
+    assert config == default  # what is written is what holds without it
+    assert text.count("#") >= len(keys) - 2
+
+
+def test_init_asks_somebody_at_a_terminal_for_a_passphrase_before_the_key_exists(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Output
+) -> None:
+    monkeypatch.delenv(pki.PASSPHRASE, raising=False)
+    words = ("init", "--name", "Heart", "--names", "localhost")
+    typing(monkeypatch, "correct horse", "wrong horse")
+    assert type_(tmp_path / "a", *words) == 2
+    assert not (tmp_path / "a" / "pki").exists()
+    assert "cannot be had again" in capsys.readouterr().err
+    typing(monkeypatch, "correct horse", "correct horse")
+    assert type_(tmp_path / "a", *words) == 0
+    assert b"ENCRYPTED" in (tmp_path / "a" / "pki" / "ca.key").read_bytes()
+    assert "NOT encrypted" not in capsys.readouterr().out
+    typing(monkeypatch, "")
+    assert type_(tmp_path / "b", *words) == 0
+    said = capsys.readouterr().out
+    assert "the authority's key is NOT encrypted" in said
+    assert f"set {pki.PASSPHRASE} and begin anew in another folder" in said
+
+
+def test_next_commands_name_the_folder_as_it_was_typed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Output
+) -> None:
+    monkeypatch.delenv(pki.PASSPHRASE, raising=False)
+    monkeypatch.chdir(tmp_path)
+    folder = Path("consortium")
+    preset = str(Path(__file__).parents[2] / "configs/presets/rehearsal.yaml")
+    for words in (("init", "--name", "Heart", "--names", "localhost"), ("status",), ("sites",), ("submit", preset)):
+        assert type_(folder, *words) == 0
+    assert type_(folder, "status") == 0
+    said = capsys.readouterr().out
+    for command in ("start", "admit REQUEST", "submit STUDY", "watch 2"):
+        assert f"archipel-coordinator -C consortium {command}" in said, command
+    assert f"-C {tmp_path}" not in said
+    assert "archipel-coordinator start" not in said
+
+
+def test_submit_says_who_does_what_next(centre: Path, capsys: Output) -> None:
+    preset = Path(__file__).parents[2] / "configs/presets/rehearsal.yaml"
+    assert type_(centre, "submit", str(preset)) == 0
+    said = capsys.readouterr().out
+    assert "soon it waits at each hospital of it that is connected" in said
+    assert f"archipel-site approve {load_study(preset).sha256[:20]}" in said
+
+
+def test_sites_have_headings(centre: Path, tmp_path: Path, capsys: Output) -> None:
+    assert type_(centre, "admit", str(request_of(tmp_path / "lille", "lille"))) == 0
+    capsys.readouterr()
+    assert type_(centre, "sites") == 0
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.split() == ["hospital", "state", "certificate"]
+    assert first.index("state") == second.index("not connected")
+    assert first.index("certificate") == second.index("until")
+
+
+def test_status_and_watch_of_a_run_that_ended_say_where_its_report_is(centre: Path, capsys: Output) -> None:
+    members = Membership.open(load_coordinator(centre).database)
+    preset = Path(__file__).parents[2] / "configs/presets/rehearsal.yaml"
+    assert type_(centre, "submit", str(preset)) == 0
+    run = members.runs()[-1].name
+    members.set_state(run, "COMPLETE", "")
+    for command in (("status",), ("watch", run)):
+        capsys.readouterr()
+        type_(centre, *command)
+        assert "report.html" not in capsys.readouterr().out
+    (centre / "runs" / run / "report.html").write_text("")
+    for command in (("status",), ("watch", run)):
+        capsys.readouterr()
+        assert type_(centre, *command) == 0
+        assert f"report: {centre}/runs/{run}/report.html" in capsys.readouterr().out
+
+
+def test_watch_says_who_is_waited_for_only_until_hospitals_are_gathered(
+    centre: Path, monkeypatch: pytest.MonkeyPatch, capsys: Output
+) -> None:
+    members = Membership.open(load_coordinator(centre).database)
+    preset = Path(__file__).parents[2] / "configs/presets/rehearsal.yaml"
+    assert type_(centre, "submit", str(preset)) == 0
+    run = members.runs()[-1].name
+    members.set_state(run, "WAITING", "")
+    journal = journals.Journal(centre / "runs" / run / "journal.jsonl")
+    steps = iter(
+        [
+            lambda: journal.append("begin"),
+            lambda: members.set_presence(run, "cleveland", "not yet"),
+            lambda: journal.append("gathered", sites=["cleveland"]),
+            lambda: members.set_presence(run, "cleveland", "takes part"),
+            lambda: members.set_state(run, "COMPLETE", ""),
+        ]
+    )
+    monkeypatch.setattr(cli.time, "sleep", lambda _: next(steps)())
+    assert type_(centre, "watch", run) == 0
+    said = capsys.readouterr().out
+    assert "not yet" in said
+    assert "takes part" not in said
+    assert said.index("not yet") < said.index("gathered: cleveland")
