@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from configs import database
 from configs.errors import AdmissionError, RunError
 from configs.load import study_from
 from configs.schema import Study
@@ -69,9 +70,7 @@ class Admissions:
             RunError: it cannot be opened.
         """
         try:
-            connection = sqlite3.connect(path, timeout=30.0, isolation_level=None, check_same_thread=False)
-            connection.execute("PRAGMA journal_mode = WAL")
-            return cls(connection)
+            return cls(database.connect(path))
         except sqlite3.Error as error:
             raise RunError(f"{path}: the list of approved studies cannot be opened: {error}") from None
 

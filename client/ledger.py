@@ -41,6 +41,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from client import ledger_file
+from configs import database
 from configs.errors import BegunError, BudgetError, RunError, SpareError
 from configs.schema import PER_PATIENT
 from strategies.privacy.accounting import (
@@ -101,7 +102,7 @@ class Ledger:
             RunError: the file is not a ledger, or cannot be written.
         """
         try:
-            return cls(ledger_file.connect(path, durable=durable), cap)
+            return cls(database.connect(path, durable=durable), cap)
         except sqlite3.Error as error:
             raise RunError(f"{path}: the privacy ledger cannot be opened: {error}; nothing was trained") from None
 

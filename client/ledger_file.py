@@ -16,7 +16,6 @@ that was reserved has spent what a committed one has.
 import hashlib
 import os
 import sqlite3
-import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,7 +25,6 @@ from configs.errors import RunError
 from configs.schema import canonical_json
 
 GENESIS = "0" * 64
-PATIENCE_S = 30.0  # how long to wait for another process that writes
 VERSION = 2
 FIELDS = (  # of a row, in the order in which the digest covers them
     "id",
@@ -71,32 +69,6 @@ _COLUMNS = ", ".join(FIELDS)
 _NUMBERS: dict[str, Callable[[Any], object]] = dict.fromkeys(
     ("id", "round", "attempt", "steps", "plan_steps", "seeded"), int
 ) | dict.fromkeys(("noise_multiplier", "sampling_rate", "plan_evaluation"), float)
-
-
-def connect(path: Path, *, durable: bool) -> sqlite3.Connection:
-    """Open the file so that everything booked is in the one file, whatever happens to this process.
-
-    Raises:
-        sqlite3.Error: it cannot be opened, or a process of an earlier release has it open.
-    """
-    connection = sqlite3.connect(path, timeout=PATIENCE_S, isolation_level=None, check_same_thread=False)
-    try:
-        deadline = time.monotonic() + PATIENCE_S
-        while True:  # SQLite's own time-out does not wait for others who change the mode of the file too
-            try:
-                connection.execute("PRAGMA journal_mode = TRUNCATE")
-                break
-            except sqlite3.OperationalError as error:
-                if error.sqlite_errorcode not in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-                    raise
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(0.01)
-        connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'OFF'}")
-    except BaseException:
-        connection.close()
-        raise
-    return connection
 
 
 def prepare(connection: sqlite3.Connection) -> None:

@@ -445,7 +445,11 @@ class Node:
         status, reply = self._worker.ask(frame, self._max_bytes + OVERHEAD_BYTES)
         if status.form != STATUS or set(status.fields) != {"why"}:
             raise RunError("the worker's answer is not of its form; this is a bug")
-        return reply, str(status.fields["why"])
+        if why := str(
+            status.fields["why"]
+        ):  # may name a line of the data: for the log alone, the journal's hash leaves
+            log.info("study %s, round %d: %s", said.study[:12], said.round, why)
+        return reply, ""
 
     def _spent(self, sha256: str) -> str:
         """What the study has spent here. Read from the ledger by this process: no text of the worker's leaves."""

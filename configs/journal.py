@@ -1,9 +1,10 @@
 """An append-only, hash-chained journal: one JSON record a line; each record quotes the hash of the one before.
 
-Both sides keep one. Whoever changes, cuts out or reorders a record breaks the chain at that record, and `verify` names
-it. With a signing key each hash is signed too, so that nobody else can write a new chain. Cutting the end off is seen
-by whoever kept a later hash: the other side, or the run's manifest. Several processes may append: a file lock keeps
-their records in one chain.
+Both sides keep one. Each record holds 128 random bits, which are hashed and never leave: a hash that was quoted to the
+other side says nothing of the record, however few records are possible. Whoever changes, cuts out or reorders a record
+breaks the chain at that record, and `verify` names it. With a signing key each hash is signed too, so that nobody else
+can write a new chain. Cutting the end off is seen by whoever kept a later hash: the other side, or the run's manifest.
+Several processes may append: a file lock keeps their records in one chain.
 
 >>> from tempfile import TemporaryDirectory
 >>> with TemporaryDirectory() as folder:
@@ -18,6 +19,7 @@ import fcntl
 import hashlib
 import json
 import os
+import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -30,6 +32,7 @@ from configs.errors import JournalError
 from configs.schema import canonical_json
 
 GENESIS = "0" * 64
+SALT_BYTES = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +46,7 @@ class Record:
     previous: str
     hash: str
     signature: str = ""
+    salt: str = ""  # records of earlier releases have none
 
 
 Sign = Callable[[bytes], str]  # the hash's bytes -> a signature as text
@@ -55,6 +59,7 @@ class Journal:
     def __init__(self, path: Path, *, durable: bool = True, sign: Sign | None = None) -> None:
         self.path, self._durable, self._sign = path, durable, sign
         self._sequence, self._previous, self._size = 0, GENESIS, 0
+        self._hashes = bytearray()  # of every record, in order
         if path.exists():
             with self._locked() as file:
                 self._catch_up(file)
@@ -63,6 +68,16 @@ class Journal:
     def head(self) -> str:
         """Hash of the last record; 64 zeros before the first."""
         return self._previous
+
+    @property
+    def sequence(self) -> int:
+        """Number of the last record; 0 before the first."""
+        return self._sequence
+
+    def hash_at(self, sequence: int) -> str:
+        """Return the hash of the record of a number that this journal has reached; 64 zeros for 0."""
+        start = 32 * (sequence - 1)
+        return self._hashes[start : start + 32].hex() if sequence else GENESIS
 
     def append(self, kind: str, **facts: Any) -> str:
         """Write one record and return its hash.
@@ -82,6 +97,7 @@ class Journal:
             "kind": kind,
             "facts": facts,
             "previous": self._previous,
+            "salt": secrets.token_hex(SALT_BYTES),
         }
         digest = _digest(body)
         signature = {"signature": self._sign(bytes.fromhex(digest))} if self._sign else {}
@@ -94,6 +110,7 @@ class Journal:
             os.truncate(self.path, self._size)  # half a record must not stay for the next one to follow
             raise
         self._sequence, self._previous, self._size = self._sequence + 1, digest, self._size + len(line)
+        self._hashes += bytes.fromhex(digest)
         return digest
 
     @contextmanager
@@ -111,6 +128,7 @@ class Journal:
         torn = _cut_torn_tail(self.path)
         for record in read(self.path, self._size, self._sequence, self._previous):
             self._sequence, self._previous = record.sequence, record.hash
+            self._hashes += bytes.fromhex(record.hash)
         self._size = size - torn
         if torn:
             self._write(file, "recovered", {"torn_bytes": torn})
@@ -164,6 +182,8 @@ def _parse(path: Path, number: int, line: bytes) -> Record:
     try:
         record = Record(**json.loads(line))
         body = {key: getattr(record, key) for key in ("sequence", "time", "kind", "facts", "previous")}
+        if record.salt:
+            body["salt"] = record.salt
         intact = _digest(body) == record.hash
     except (ValueError, TypeError, RecursionError):
         raise JournalError(f"{path}: record {number}: expected one JSON record, found something else") from None

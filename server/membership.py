@@ -16,6 +16,7 @@ import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
 
+from configs.database import checkpoint
 from configs.errors import RunError
 
 _SCHEMA = """
@@ -135,6 +136,7 @@ class Membership:
             )
         except sqlite3.IntegrityError:
             raise RunError(f"{member.site}: its keys are another hospital's; each hospital enrols by itself") from None
+        checkpoint(self._connection)  # a copy of the one file knows every member
 
     def revoke(self, site: str) -> None:
         """Shut a hospital out; the gateway looks at every request, so that this also ends open connections.
@@ -144,6 +146,7 @@ class Membership:
         """
         if not self._connection.execute("UPDATE members SET revoked = 1 WHERE site = ?", (site,)).rowcount:
             raise RunError(f"{site}: expected an admitted hospital, found none of that name; see: sites")
+        checkpoint(self._connection)
 
     def sites(self) -> list[Member]:
         """Every hospital, by name, revoked ones too."""
@@ -177,6 +180,7 @@ class Membership:
             " ON CONFLICT (name) DO UPDATE SET state = 'QUEUED', why = ''",
             (name,),
         )
+        checkpoint(self._connection)
 
     def runs(self) -> list[RunState]:
         """Every run, oldest first."""

@@ -16,6 +16,7 @@ import pytest
 from client import ledger_file
 from client.ledger import Ledger, Release
 from client.ledger_file import FIELDS, flaw_of, head_of
+from configs import database
 from strategies.privacy.accounting import SampledGaussian
 from strategies.privacy.plan import PrivacyPlan
 
@@ -156,7 +157,7 @@ def test_rows_that_changed_places_are_seen(path: Path) -> None:
 
 @pytest.mark.parametrize("numbers", [(8, 1, 1), (8.0, 1.0, True)])
 def test_the_chain_holds_whatever_types_the_numbers_had(path: Path, numbers: tuple[float, float, int]) -> None:
-    connection = ledger_file.connect(path, durable=True)
+    connection = database.connect(path, durable=True)
     ledger_file.prepare(connection)
     ledger_file.insert(connection, ("heart", "a", 1, 0, "sampled gaussian", *numbers, None, None, False, None))
     connection.close()
@@ -264,9 +265,9 @@ def test_a_ledger_of_the_former_release_is_brought_over_whole_with_a_copy_beside
 def test_a_ledger_that_a_process_of_the_former_release_has_open_is_not_opened(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ledger_file, "PATIENCE_S", 0.2)
+    monkeypatch.setattr(database, "PATIENCE_S", 0.2)
     connection = former_ledger(path, left_in_wal=True)
     with pytest.raises(sqlite3.OperationalError, match="locked"):
-        ledger_file.connect(path, durable=True)
+        database.connect(path, durable=True)
     connection.close()
     assert Ledger.open(path).booked("heart", "a", 4)

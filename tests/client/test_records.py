@@ -201,9 +201,11 @@ def test_a_digest_must_name_one_study(tmp_path: Path, digest: str) -> None:
 def test_a_coordinator_cannot_fill_the_disk_with_proposals(tmp_path: Path) -> None:
     admissions = admissions_of(tmp_path)
     rows = [(f"{n:064x}", "s", "{}") for n in range(MAX_WAITING)]
+    admissions._connection.execute("BEGIN")
     admissions._connection.executemany(
         "INSERT INTO studies (sha256, name, canonical, state) VALUES (?, ?, ?, 'waiting')", rows
     )
+    admissions._connection.execute("COMMIT")
     with pytest.raises(RunError, match="waiting studies"):
         admissions.propose(STUDY.sha256, STUDY.name, STUDY.canonical)
 
