@@ -1,6 +1,7 @@
 """The ledger's one file: chained rows, whole in a plain copy at any moment, and what the former release wrote."""
 
 import contextlib
+import dataclasses
 import os
 import shutil
 import signal
@@ -22,6 +23,7 @@ from strategies.privacy.plan import PrivacyPlan
 
 DELTA = 1e-5
 PLAN = PrivacyPlan(1.0, 8.0, 1.0, 1, 5_000, DELTA, 100.0)
+SPARE = dataclasses.replace(PLAN, spare=1)
 ROOT = Path(__file__).resolve().parents[2]
 FORMER = """
 CREATE TABLE releases (
@@ -58,9 +60,9 @@ def release(number: int, *, attempt: int = 0, name: str | None = None, dataset: 
     return Release(dataset, "a", number, PLAN.round_event, name, attempt)
 
 
-def book(ledger: Ledger, *releases: Release) -> None:
+def book(ledger: Ledger, *releases: Release, plan: PrivacyPlan = PLAN) -> None:
     for one in releases:
-        with ledger.reserve(one, PLAN):
+        with ledger.reserve(one, plan):
             pass
 
 
@@ -88,7 +90,7 @@ def test_an_attempt_is_booked_beside_the_one_before_it(path: Path) -> None:
     ledger = Ledger.open(path)
     book(ledger, release(1))
     assert (ledger.booked("heart", "a", 1), ledger.booked("heart", "a", 1, 1)) == (True, False)
-    book(ledger, release(1, attempt=1))
+    book(ledger, release(1, attempt=1), plan=SPARE)
     assert ledger.booked("heart", "a", 1, 1)
     assert ledger.events("heart") == (SampledGaussian(8.0, 1.0, 2),)
 
@@ -96,7 +98,7 @@ def test_an_attempt_is_booked_beside_the_one_before_it(path: Path) -> None:
 def test_a_seeded_release_of_the_same_name_is_another_one_at_another_attempt() -> None:
     ledger = Ledger.in_memory()
     for attempt in (0, 1, 1, 0):
-        book(ledger, release(1, attempt=attempt, name="the same bits"))
+        book(ledger, release(1, attempt=attempt, name="the same bits"), plan=SPARE)
     assert ledger.events("heart") == (SampledGaussian(8.0, 1.0, 2),)
 
 
