@@ -62,6 +62,7 @@ DECISIONS: Mapping[int, str] = {  # what a person or a policy of the hospital de
     116: "the hospital's policy does not allow this study on its data set",
     NO_FIGURES: "the hospital's policy does not let figures of its test patients leave",
 }
+OF_ROWS = frozenset({102, 103, 105, 107, 116, 199})  # what lies behind these may be rows: never in the journal's chain
 SENTENCES: Mapping[int, str] = {code: reason for _, code, reason in REFUSALS} | dict(DECISIONS)
 
 

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 from client.admission import Admissions
 from client.audit import Audit, instruction_of
-from client.egress import SENTENCES, code_of
+from client.egress import OF_ROWS, SENTENCES, code_of
 from client.enrol import CERTIFICATE, NODE_KEY, load_node_key, load_signing_key, load_welcome
 from client.fleet import EndedError, Fleet, Incoming, OccupiedError, RefusedError, UnreachableError, trust
 from client.identities import forgotten
@@ -445,11 +445,11 @@ class Node:
         status, reply = self._worker.ask(frame, self._max_bytes + OVERHEAD_BYTES)
         if status.form != STATUS or set(status.fields) != {"why"}:
             raise RunError("the worker's answer is not of its form; this is a bug")
-        if why := str(
-            status.fields["why"]
-        ):  # may name a line of the data: for the log alone, the journal's hash leaves
+        why = str(status.fields["why"])
+        if reply.form == REFUSAL and reply.fields["code"] in OF_ROWS:  # may name a line: for the log alone
             log.info("study %s, round %d: %s", said.study[:12], said.round, why)
-        return reply, ""
+            return reply, ""
+        return reply, why
 
     def _spent(self, sha256: str) -> str:
         """What the study has spent here. Read from the ledger by this process: no text of the worker's leaves."""
