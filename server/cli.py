@@ -20,6 +20,7 @@ from configs.schema import PER_PATIENT
 
 if TYPE_CHECKING:
     from configs.journal import Record
+    from configs.schema import Study
     from server.membership import Membership, RunState
 
 WATCH_S = 0.5
@@ -71,11 +72,15 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("sites", help="who is admitted, connected, expiring").set_defaults(command=_sites)
     start = commands.add_parser("start", help="serve until stopped")
     start.add_argument("--nginx", action="store_true", help="nginx is the door: answer its questions only")
+    start.add_argument(
+        "--hold", action="store_true", help="runs that have not ended wait for a person (resume), as after a restore"
+    )
     start.add_argument("--print-nginx", action="store_true", help="print the gateway as an nginx configuration")
     start.add_argument("--print-systemd", action="store_true", help="print a hardened systemd unit for this folder")
     start.set_defaults(command=_start)
     submit = commands.add_parser("submit", help="put a study into the queue")
     submit.add_argument("study", type=Path, metavar="STUDY")
+    submit.add_argument("--again", action="store_true", help="although the very study is queued or under way already")
     submit.set_defaults(command=_submit)
     commands.add_parser("status", help="runs, and what each hospital does").set_defaults(command=_status)
     for name, command, text in (
@@ -249,7 +254,7 @@ def _start(arguments: argparse.Namespace) -> int:
     from server.logs import write_lines
 
     write_lines()
-    start(config, nginx=arguments.nginx)
+    start(config, nginx=arguments.nginx, hold=arguments.hold)
     return 0
 
 
@@ -261,6 +266,11 @@ def _submit(arguments: argparse.Namespace) -> int:
 
     config, study = load_coordinator(arguments.folder), load_study(arguments.study)
     members = _open_members(config)
+    if not arguments.again and (same := _same(config, members, study)):
+        raise RunError(
+            f"{arguments.study}: expected a study that is not queued or under way, found it as {same}; "
+            "watch that one, or submit it --again"
+        )
     run = new_folder(config.runs, study.name)
     write_atomically(run / "study.yaml", dump_yaml(study.to_dict()).encode())
     members.submit(run.name)
@@ -279,6 +289,16 @@ def _submit(arguments: argparse.Namespace) -> int:
     if warning := fragility(study):
         print(f"warning: {warning}", file=sys.stderr)
     return 0
+
+
+def _same(config: CoordinatorConfig, members: "Membership", study: "Study") -> str:
+    """The run of this very study that has not ended; empty where there is none."""
+    from configs.load import load_study
+
+    under_way = [run.name for run in members.runs() if run.state not in ("COMPLETE", "INCOMPLETE")]
+    paths = {name: config.runs / name / "study.yaml" for name in under_way}
+    same = (name for name, path in paths.items() if path.exists() and load_study(path).sha256 == study.sha256)
+    return next(same, "")
 
 
 def _status(arguments: argparse.Namespace) -> int:
@@ -410,7 +430,7 @@ def _resume(arguments: argparse.Namespace) -> int:
     absent = _absent(arguments, config)
     if run is None or run.state != "INCOMPLETE":
         state = run.state if run else "none of that name"
-        left = f"; {absent}, then resume" if absent and run and run.state not in ("COMPLETE", "QUEUED") else ""
+        left = f"; {absent}: it goes on by itself" if absent and run and run.state != "COMPLETE" else ""
         raise RunError(f"{name}: expected a run that ended INCOMPLETE, found {state}{left}")
     members.submit(name)
     _note(config, "resume", run=name)
@@ -467,9 +487,12 @@ def _open_members(config: CoordinatorConfig) -> "Membership":
 def _note(config: CoordinatorConfig, kind: str, **facts: object) -> None:
     """Write a decision into the coordinator's journal."""
     from configs.journal import Journal
+    from server.continuity import note
     from server.pki import Pki
 
-    Journal(config.journal, sign=Pki(config.pki).load_signing_key().sign).append(kind, **facts)
+    members = _open_members(config)
+    note(members, Journal(config.journal, sign=Pki(config.pki).load_signing_key().sign), kind, **facts)
+    members.close()
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from configs.errors import RunError
 from configs.journal import Journal
 from configs.lock import only_one
 from configs.parts import start as start_part
+from server import continuity
 from server.files import private_folder
 from server.gateway import SUPERLINK_SOCKET
 from server.link import Link, Node
@@ -77,8 +78,8 @@ class Part:
 class Coordinator:
     """The parts of one folder."""
 
-    def __init__(self, config: CoordinatorConfig, *, nginx: bool = False) -> None:
-        self._config = config
+    def __init__(self, config: CoordinatorConfig, *, nginx: bool = False, hold: bool = False) -> None:
+        self._config, self._hold = config, hold
         self._socket = config.sockets / SUPERLINK_SOCKET
         self._members = Membership.open(config.database)
         self._journal = Journal(config.journal, sign=Pki(config.pki).load_signing_key().sign)
@@ -93,7 +94,7 @@ class Coordinator:
         self._health = health.HealthServicer()
 
     def stop(self) -> None:
-        """End; a run under way is interrupted and can be resumed."""
+        """End; a run under way is interrupted, the next start goes on with it."""
         self._over.set()
 
     def run(self) -> None:
@@ -118,16 +119,31 @@ class Coordinator:
                 self._end()
 
     def _begin(self) -> None:
-        for run in self._members.interrupted():
-            self._journal.append("interrupted", run=run)
-            log.warning("%s was interrupted; go on with: archipel-coordinator resume %s", run, run)
+        self._take_up()
         private_folder(self._config.sockets)
         self._start_superlink()
         self._gateway.start()
         self._mind_members()
         self._set_health(True)
-        self._journal.append("started", listen=self._config.listen)
+        continuity.begin(self._config, self._members, self._journal)
         log.info("listening on %s", self._config.listen)
+
+    def _note(self, kind: str, **facts: object) -> None:
+        continuity.note(self._members, self._journal, kind, **facts)
+
+    def _take_up(self) -> None:
+        """Go on with the runs that were under way; after a restore, or where a person wants it, let them wait."""
+        self._members.stopped()
+        restored = continuity.difference(self._config, self._members)
+        if not (restored or self._hold):
+            for run in self._members.take_up():
+                self._note("resumed", run=run, why="the coordinator was started again")
+                log.info("%s goes on from its newest checkpoint", run)
+            return
+        why = f"this folder seems restored or copied: {restored}" if restored else "the coordinator was started to hold"
+        held = self._members.hold(why)
+        self._note("held", runs=held, why=why)
+        log.warning("%s; runs that wait for a person: %s", why, ", ".join(held) or "none")
 
     def _start_superlink(self) -> None:
         self._socket.unlink(missing_ok=True)
@@ -142,19 +158,19 @@ class Coordinator:
         if self._conductor is not None:
             name, part = self._conductor
             part.stop()
-            self._members.interrupted()
-            self._journal.append("interrupted", run=name)
+            self._members.stopped()
+            self._note("interrupted", run=name)
         self._gateway.stop()
         self._superlink.stop()
         shutil.rmtree(self._config.sockets, ignore_errors=True)  # it may lie among temporary files
-        self._journal.append("stopped")
+        self._note("stopped")
         self._members.set_connected({})
 
     def _mind_parts(self) -> None:
         """Start again what has ended."""
         if (code := self._superlink.ended) is not None:
             log.error("the SuperLink ended (exit code %d); it is started again", code)
-            self._journal.append("restarted", part="superlink", code=code)
+            self._note("restarted", part="superlink", code=code)
             self._set_health(False)
             self._take_up_again()
             self._start_superlink()
@@ -162,7 +178,7 @@ class Coordinator:
             self._set_health(True)
         if (code := self._gateway.ended) is not None:
             log.error("the gateway ended (exit code %d); it is started again", code)
-            self._journal.append("restarted", part="gateway", code=code)
+            self._note("restarted", part="gateway", code=code)
             self._over.wait(1.0)  # a port that is taken stays taken for a while: no tight loop
             self._gateway.start()
 
@@ -193,7 +209,7 @@ class Coordinator:
         online = {site: key in nodes and nodes[key].online for key, site in members.items()}
         for site, is_online in online.items():
             if is_online != self._online.get(site, False):
-                self._journal.append("connected" if is_online else "disconnected", site=site)
+                self._note("connected" if is_online else "disconnected", site=site)
         if online != self._online:
             self._online = online
             self._members.set_connected(online)
@@ -209,7 +225,7 @@ class Coordinator:
             self._close(name, code)
         elif (name_or_none := self._members.next_run()) is not None:
             self._conductor = name_or_none, self._part("server.conductor", name_or_none)
-            self._journal.append("conducting", run=name_or_none)
+            self._note("conducting", run=name_or_none)
             self._conductor[1].start()
 
     def _take_up_again(self) -> None:
@@ -222,7 +238,7 @@ class Coordinator:
         found = self._members.run(name)
         if found is not None and found.state in ("WAITING", "RUNNING") and found.attempt < MAX_ATTEMPTS:
             self._members.submit(name)
-            self._journal.append("resumed", run=name, why="the SuperLink had ended")
+            self._note("resumed", run=name, why="the SuperLink had ended")
         else:
             self._close(name, -1)
 
@@ -230,13 +246,11 @@ class Coordinator:
         """What became of a run whose process has ended."""
         found = self._members.run(name)
         if found is None or found.state in (*ENDED, "QUEUED"):  # QUEUED: somebody resumed it before we looked
-            self._journal.append(
-                "ended", run=name, outcome=found.state if found else "", why=found.why if found else ""
-            )
+            self._note("ended", run=name, outcome=found.state if found else "", why=found.why if found else "")
             return
         why = f"its process ended with exit code {code}; its lines above say why"
         self._members.set_state(name, "INCOMPLETE", why)
-        self._journal.append("ended", run=name, outcome="INCOMPLETE", why=why)
+        self._note("ended", run=name, outcome="INCOMPLETE", why=why)
 
     def _part(self, module: str, *arguments: str) -> Part:
         folder = self._config.folder
@@ -268,14 +282,17 @@ class Coordinator:
         self._health.set("", status.SERVING if good else status.NOT_SERVING)
 
 
-def start(config: CoordinatorConfig, *, nginx: bool = False) -> None:
+def start(config: CoordinatorConfig, *, nginx: bool = False, hold: bool = False) -> None:
     """Serve until a signal (SIGTERM, SIGINT) ends it.
+
+    Args:
+        hold: let runs that have not ended wait for a person.
 
     Raises:
         RunError: see `Coordinator.run`.
     """
     os.umask(0o077)
-    coordinator = Coordinator(config, nginx=nginx)
+    coordinator = Coordinator(config, nginx=nginx, hold=hold)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: coordinator.stop())
     coordinator.run()

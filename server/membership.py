@@ -49,6 +49,7 @@ CREATE TABLE IF NOT EXISTS releases (
     release TEXT NOT NULL,
     arithmetic INTEGER NOT NULL
 );
+CREATE TABLE IF NOT EXISTS marks (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS connected (site TEXT PRIMARY KEY, online INTEGER NOT NULL);
 """
 ENDED = ("COMPLETE", "INCOMPLETE")
@@ -201,11 +202,14 @@ class Membership:
         return row[0] if row else None
 
     def set_state(self, name: str, state: str, why: str = "") -> None:
-        """Write down how far a run is. A run that was asked to stop stays so until it ends."""
+        """Write down how far a run is. A run that was asked to stop stays so until it ends.
+
+        RUNNING, which each round writes, also means that its attempts are counted anew.
+        """
         self._connection.execute(
-            "UPDATE runs SET state = ?, why = ? WHERE name = ?"
-            " AND (state != 'STOPPING' OR ? IN ('COMPLETE', 'INCOMPLETE'))",
-            (state, why, name, state),
+            "UPDATE runs SET state = ?, why = ?, attempt = CASE ? WHEN 'RUNNING' THEN 0 ELSE attempt END"
+            " WHERE name = ? AND (state != 'STOPPING' OR ? IN ('COMPLETE', 'INCOMPLETE'))",
+            (state, why, state, name, state),
         )
 
     def ask_to_stop(self, name: str) -> bool:
@@ -218,11 +222,27 @@ class Membership:
         ).rowcount
         return bool(stopped or asked)
 
-    def interrupted(self) -> list[str]:
-        """Runs that a process left behind: nobody conducts them any more."""
+    def stopped(self) -> list[str]:
+        """End the runs that were asked to stop, whose process has ended before it could say so; their names."""
         rows = self._connection.execute(
-            "UPDATE runs SET state = 'INCOMPLETE', why = 'the coordinator was interrupted; go on with: resume'"
-            " WHERE state IN ('WAITING', 'RUNNING', 'STOPPING') RETURNING name"
+            "UPDATE runs SET state = 'INCOMPLETE', why = 'stopped by the consortium' WHERE state = 'STOPPING'"
+            " RETURNING name"
+        )
+        return [row[0] for row in rows.fetchall()]
+
+    def take_up(self) -> list[str]:
+        """Put the runs that a process left behind into the queue again; their names."""
+        rows = self._connection.execute(
+            "UPDATE runs SET state = 'QUEUED', why = '' WHERE state IN ('WAITING', 'RUNNING') RETURNING name"
+        )
+        return [row[0] for row in rows.fetchall()]
+
+    def hold(self, why: str) -> list[str]:
+        """Let every run that has not ended wait for a person; their names."""
+        rows = self._connection.execute(
+            "UPDATE runs SET state = 'INCOMPLETE', why = ? WHERE state IN ('QUEUED', 'WAITING', 'RUNNING')"
+            " RETURNING name",
+            (f"{why}; go on with: archipel-coordinator resume",),
         )
         return [row[0] for row in rows.fetchall()]
 
@@ -250,6 +270,27 @@ class Membership:
         """Hospital -> what its node last said of its release."""
         rows = self._connection.execute("SELECT site, protocol, release, arithmetic FROM releases")
         return {site: Talk(protocol, release, arithmetic) for site, protocol, release, arithmetic in rows}
+
+    # Whether this file is as it was left: server/continuity.py
+
+    def count(self) -> int:
+        """Return the next number for a record of the journal."""
+        row = self._connection.execute(
+            "INSERT INTO marks (name, value) VALUES ('number', '1')"
+            " ON CONFLICT (name) DO UPDATE SET value = CAST(value AS INTEGER) + 1 RETURNING value"
+        ).fetchone()
+        return int(row[0])
+
+    def mark(self, name: str, value: str) -> None:
+        """Keep a word under a name."""
+        self._connection.execute("INSERT OR REPLACE INTO marks VALUES (?, ?)", (name, value))
+
+    def marked(self, name: str) -> str | None:
+        """Return the word under a name."""
+        row = self._connection.execute("SELECT value FROM marks WHERE name = ?", (name,)).fetchone()
+        return str(row[0]) if row else None
+
+    # Connections
 
     def set_connected(self, online: dict[str, bool]) -> None:
         """Which hospitals' nodes are there now."""

@@ -166,13 +166,48 @@ def test_a_queued_run_that_is_stopped_never_starts(members: Membership) -> None:
     assert members.next_run() is None
 
 
-def test_runs_that_a_process_left_behind_are_marked(members: Membership) -> None:
-    for name in ("left", "queued"):
+def left_behind(members: Membership) -> None:
+    """Runs as a coordinator that was killed leaves them."""
+    for name in ("left", "stopping", "ended", "queued"):
         members.submit(name)
-    members.next_run()
-    assert members.interrupted() == ["left"]
-    assert members.run("left").state == "INCOMPLETE"  # type: ignore[union-attr]
-    assert members.run("queued").state == "QUEUED"  # type: ignore[union-attr]
+    assert [members.next_run() for _ in range(3)] == ["left", "stopping", "ended"]
+    members.ask_to_stop("stopping")
+    members.set_state("ended", "COMPLETE")
+
+
+def states(members: Membership) -> dict[str, str]:
+    return {run.name: run.state for run in members.runs()}
+
+
+def test_runs_that_a_process_left_behind_go_on_and_those_asked_to_stop_end(members: Membership) -> None:
+    left_behind(members)
+    assert members.stopped() == ["stopping"]
+    assert members.take_up() == ["left"]
+    expected = {"left": "QUEUED", "stopping": "INCOMPLETE", "ended": "COMPLETE", "queued": "QUEUED"}
+    assert states(members) == expected
+    assert members.next_run() == "left"  # in the order in which they were submitted
+
+
+def test_where_runs_are_held_none_starts_before_a_person_says_so(members: Membership) -> None:
+    left_behind(members)
+    members.stopped()
+    assert sorted(members.hold("restored")) == ["left", "queued"]
+    assert members.next_run() is None
+    held = members.run("queued")
+    assert held is not None
+    assert (held.state, held.why) == ("INCOMPLETE", "restored; go on with: archipel-coordinator resume")
+    members.submit("queued")
+    assert members.next_run() == "queued"
+
+
+def test_attempts_count_from_the_last_round_on(members: Membership) -> None:
+    members.submit("run")
+    for _ in range(4):
+        members.next_run()
+        members.submit("run")
+    assert members.run("run").attempt == 4  # type: ignore[union-attr]
+    members.set_state("run", "RUNNING")
+    assert members.run("run").attempt == 0  # type: ignore[union-attr]
 
 
 def test_an_epsilon_is_kept_when_a_later_word_has_none(members: Membership) -> None:

@@ -14,7 +14,7 @@ from cryptography import x509
 from client.enrol import enrol
 from configs import journal as journals
 from configs.deployment import CoordinatorConfig, load_coordinator, load_site
-from configs.errors import RunError
+from configs.errors import ConfigError, RunError
 from configs.load import load_study
 from configs.lock import holder, only_one
 from configs.papers import Welcome, from_json
@@ -181,9 +181,9 @@ def test_a_coordinator_that_was_killed_is_said_whatever_the_run_says_of_itself(
     assert capsys.readouterr().out.splitlines()[-1] == absent
     assert type_(centre, "resume", name) == 2
     assert capsys.readouterr().err.endswith(
-        f"expected a run that ended INCOMPLETE, found RUNNING; {absent}, then resume\n"
+        f"expected a run that ended INCOMPLETE, found RUNNING; {absent}: it goes on by itself\n"
     )
-    monkeypatch.setattr(cli.time, "sleep", lambda _: members.interrupted())
+    monkeypatch.setattr(cli.time, "sleep", lambda _: members.hold("held"))
     assert type_(centre, "watch", name) == 1
     assert absent in capsys.readouterr().out.splitlines()
     assert type_(centre, "resume", name) == 0
@@ -196,6 +196,30 @@ def test_a_coordinator_that_was_killed_is_said_whatever_the_run_says_of_itself(
         assert type_(centre, "watch", name) == 1
         said = capsys.readouterr()
         assert "no coordinator" not in said.out + said.err
+
+
+def test_a_study_that_is_queued_is_not_queued_twice_unless_somebody_says_again(centre: Path, capsys: Output) -> None:
+    preset = str(Path(__file__).parents[2] / "configs/presets/rehearsal.yaml")
+    assert type_(centre, "submit", preset) == 0
+    members = Membership.open(load_coordinator(centre).database)
+    (run,) = members.runs()
+    assert type_(centre, "submit", preset) == 2
+    assert f"found it as {run.name}; watch that one, or submit it --again" in capsys.readouterr().err
+    assert len(members.runs()) == 1
+    assert type_(centre, "submit", preset, "--again") == 0
+    for one in members.runs():
+        members.set_state(one.name, "COMPLETE")
+    assert type_(centre, "submit", preset) == 0
+    assert len(members.runs()) == 3
+
+
+def test_init_writes_down_how_long_is_waited(centre: Path) -> None:
+    config, text = load_coordinator(centre), (centre / "coordinator.yaml").read_text()
+    assert (config.gather_timeout_s, config.gather_quorum_after_s, config.absent_after_s) == (30 * 86_400, 3600, 60)
+    assert all(f"\n{key}: " in text for key in ("gather_timeout_s", "gather_quorum_after_s", "absent_after_s"))
+    (centre / "coordinator.yaml").write_text(text.replace("gather_timeout_s: 2592000", "gather_timeout_s: 7776001"))
+    with pytest.raises(ConfigError, match="gather_timeout_s"):
+        load_coordinator(centre)
 
 
 def test_one_coordinator_runs_in_a_folder_and_whoever_asks_for_it_does_not_hinder_its_start(tmp_path: Path) -> None:
