@@ -112,7 +112,7 @@ def test_a_restored_coordinator_waits_for_a_person(federation: Federation, tmp_p
     kill(federation, "coordinator")
     backup = federation.coordinator.with_name("backup")
     federation.coordinator.rename(backup)
-    shutil.copytree(backup, federation.coordinator)
+    shutil.copytree(backup, federation.coordinator, ignore=shutil.ignore_patterns("sockets"))
     federation.start_coordinator()
     line = federation.await_state(run, "INCOMPLETE")
     assert "seems restored or copied" in line
