@@ -19,6 +19,7 @@ from configs import wire
 from configs.errors import RunError, WireError
 from configs.journal import Journal
 from configs.schema import Study
+from server.attempts import Attempts
 from server.checkpoint import Checkpoint, Checkpoints
 from server.gathering import Gathering, Patience, Post, Roster, gather_once, plain
 from server.rounds import Rounds
@@ -46,12 +47,15 @@ class RoundRecord:
     `missing` names every hospital of the study that did not contribute, those that never took part or were away too. So
     it stands in the journal (kind `round`) and in metrics.json (`rounds`, a list: `round`, `contributed`, `missing`,
     `seconds`); why a hospital did not take part at the start stands in metrics.json's `gathered`, its `missing`.
+    `attempts` names the hospitals whose release was lost and asked for anew, with the last attempt; the journal has it
+    where there were any.
     """
 
     round: int
     contributed: Mapping[str, int]
     missing: Mapping[str, str]
     seconds: float
+    attempts: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -244,14 +248,14 @@ class _Conductor:
     def _round(self, strategy: Federated, roster: Roster) -> RoundRecord:
         started = time.monotonic()
         number, nodes = self.rounds.current, roster.asked
-        replies = self._exchange(self._instructions(strategy, number))
+        replies, attempts = self._ask(self._instructions(strategy, number), roster, number)
         valid, missing = self._judge(replies, roster, self._read_model)
         sent = {site: payload_bytes(arrays_in(reply.content)) for site, reply in valid.items()}
         if self._stopped() and len(sent) < len(nodes):
             self.rounds = self.rounds.abandon(f"stopped by the consortium in round {number}")
-            return RoundRecord(number, sent, missing, time.monotonic() - started)
-        self.rounds = self.rounds.close(set(sent))
-        record = RoundRecord(number, sent, missing, time.monotonic() - started)
+            return RoundRecord(number, sent, missing, time.monotonic() - started, attempts.made)
+        self._close(sent, attempts)
+        record = RoundRecord(number, sent, missing, time.monotonic() - started, attempts.made)
         if self.rounds.outcome != "INCOMPLETE":
             aggregated, _ = strategy.aggregate_train(number, list(valid.values()))
             if aggregated is None:
@@ -261,13 +265,42 @@ class _Conductor:
             except WireError:
                 self.rounds = self.rounds.abandon(f"round {number}: the hospitals' models add up to no finite model")
         # The journal first: what was received is on record even if the checkpoint never comes to be.
-        self._write(
-            "round", round=number, contributed=dict(sent), missing=dict(missing), seconds=round(record.seconds, 4)
-        )
+        self._note_round(record)
         if self.rounds.outcome != "INCOMPLETE":
             self._remember(strategy, number)
         self.observer(record, self.model)
         return record
+
+    def _close(self, contributed: Mapping[str, int], attempts: Attempts) -> None:
+        """Judge the open round by who contributed to it, and say which releases no resume can have."""
+        self.rounds = self.rounds.close(set(contributed))
+        if self.rounds.outcome == "INCOMPLETE":
+            self.rounds = self.rounds.abandon(attempts.explained(self.rounds.why))
+
+    def _note_round(self, record: RoundRecord) -> None:
+        facts: dict[str, object] = {"contributed": dict(record.contributed), "missing": dict(record.missing)}
+        if record.attempts:
+            facts["attempts"] = dict(record.attempts)
+        self._write("round", round=record.round, **facts, seconds=round(record.seconds, 4))
+
+    def _ask(self, asked: list[Message], roster: Roster, number: int) -> tuple[list[Message], Attempts]:
+        """Send one release's instructions; hospitals whose release was lost are asked anew, as long as there is spare.
+
+        Args:
+            number: the round, 0 of the evaluation.
+        """
+        attempts = Attempts(self.study, asked, roster.asked)
+        replies = newest = self._exchange(asked)
+        while not self._stopped() and (again := list(attempts.next(newest))):
+            for one in again:
+                why = plain(one.why)
+                self._write("again", site=one.site, round=number, attempt=one.attempt, why=why)
+                log.warning("%s: its release was lost (%s); it is asked anew, attempt %d", one.site, why, one.attempt)
+                if self.deployment:
+                    self.deployment.presence(one.site, f"its release was lost; it makes it anew ({one.attempt})")
+            newest = self._exchange([one.message for one in again])
+            replies = replies + newest
+        return replies, attempts
 
     def _instructions(self, strategy: Federated, number: int) -> list[Message]:
         fields: dict[str, str | int] = {"study_sha256": self.study.sha256, "round": number}
@@ -285,14 +318,14 @@ class _Conductor:
         if event is None:
             return None
         asked = content("evaluate", {"study_sha256": self.study.sha256}, model, self.parameters)
-        replies = self._exchange(
-            [Message(asked, dst_node_id=node, message_type=wire.EVALUATE) for node in roster.asked.values()]
-        )
+        messages = [Message(asked, dst_node_id=node, message_type=wire.EVALUATE) for node in roster.asked.values()]
+        replies, attempts = self._ask(messages, roster, 0)
         histograms, missing = self._judge(
             replies, roster, lambda reply, site: self._read_histogram(reply, site, event.noise_multiplier)
         )
         sent = {site: len(wire.HISTOGRAM) + histogram.nbytes for site, histogram in histograms.items()}
-        self._write("evaluated", contributed=sent, missing=missing)
+        made_anew = {"attempts": dict(attempts.made)} if attempts.made else {}
+        self._write("evaluated", contributed=sent, missing=missing, **made_anew)
         return Released(histograms, missing, event.noise_multiplier)
 
     def _read_histogram(self, reply: Message, site: str, noise_multiplier: float) -> NDArray[np.float32]:
@@ -305,17 +338,16 @@ class _Conductor:
         """The one round of a study that trains nothing: ask each hospital once for its noisy statistics."""
         started, nodes = time.monotonic(), roster.asked
         asked = content("statistics", {"study_sha256": self.study.sha256})
-        replies = self._exchange(
-            [Message(asked, dst_node_id=node, message_type=wire.STATISTICS) for node in nodes.values()]
-        )
+        messages = [Message(asked, dst_node_id=node, message_type=wire.STATISTICS) for node in nodes.values()]
+        replies, attempts = self._ask(messages, roster, 1)
         vectors, missing = self._judge(replies, roster, lambda reply, site: read_counts(reply, site, self.study))
         sent = {site: len(wire.COUNTS) + vector.nbytes for site, vector in vectors.items()}
         if self._stopped() and len(sent) < len(nodes):
             self.rounds = self.rounds.abandon("stopped by the consortium before every hospital had answered")
         else:
-            self.rounds = self.rounds.close(set(sent))
-        record = RoundRecord(1, sent, missing, time.monotonic() - started)
-        self._write("round", round=1, contributed=sent, missing=missing, seconds=round(record.seconds, 4))
+            self._close(sent, attempts)
+        record = RoundRecord(1, sent, missing, time.monotonic() - started, attempts.made)
+        self._note_round(record)
         self.observer(record, {})
         result.rounds = self.rounds
         result.records.append(record)

@@ -233,7 +233,7 @@ class Courier(Grid):
     def _send(self, messages: list[Message], expires: int) -> dict[str, _Sent]:
         """Seal and send; the instructions under way by Flower's message id. Who has no connection is sent it later."""
         by_node = {node.node_id: (node, member) for node, member in self._present().values()}
-        frames: dict[int, Frame] = {}  # of equal contents, hashed once
+        frames: dict[object, Frame] = {}  # of equal contents, hashed once
         sealed, sent, held = [], [], {}
         for message in messages:
             node_id = message.metadata.dst_node_id
@@ -253,13 +253,14 @@ class Courier(Grid):
         ids = self._carrier.push_messages(sealed) if sealed else []
         return {message_id: s for message_id, s in zip(ids, sent, strict=True) if message_id} | held
 
-    def _frame(self, message: Message, frames: dict[int, Frame]) -> Frame:
+    def _frame(self, message: Message, frames: dict[object, Frame]) -> Frame:
         form = FORMS[message.metadata.message_type][0]
-        arrays = message.content.get(wire.ARRAYS)
-        known = frames.get(id(arrays)) if arrays is not None else None
+        arrays, config = message.content.get(wire.ARRAYS), message.content.get(wire.CONFIG)
+        equal = id(arrays), tuple(sorted(config.items())) if isinstance(config, ConfigRecord) else ()
+        known = frames.get(equal) if arrays is not None else None
         frame = known or to_frame(form, message.content, self._parameters)
         if arrays is not None:
-            frames[id(arrays)] = frame
+            frames[equal] = frame
         return frame
 
     def _state(self, message: Message, site: str, frame: Frame, expires: int) -> Statement:

@@ -68,6 +68,7 @@ def write_study(
     quorum: int = 3,
     timeout_s: int = 120,
     release: Mapping[str, object] | None = None,
+    spare: int = 0,
 ) -> Path:
     """A study of three of the demo's hospitals."""
     document = read_yaml(PRESET)
@@ -80,8 +81,7 @@ def write_study(
         "quorum": quorum,
         "round_timeout_s": timeout_s,
     }
-    if not private:
-        document["privacy"] = {"mode": "none"}
+    document["privacy"] = {**document["privacy"], "spare": spare} if private else {"mode": "none"}
     if release:
         document["evaluation"]["release"] = dict(release)
     document["simulation"]["sites"] = {site: {"connector": "csv", "path": str(DATA / f"{site}.csv")} for site in SITES}

@@ -1,0 +1,101 @@
+"""Lost releases at the coordinator: which hospitals are asked anew, and for which attempt.
+
+A private release is booked before it is made, and never made twice: where its hospital's process was killed, or the
+reply that it had kept is gone, the round would be lost for ever. A study with `privacy.spare` lets that hospital make
+another release in its place. The hospital is the judge of it (client/ledger.py): here nothing is counted over rounds,
+each release is asked for at most `spare` times more, and a hospital that has none left says so. Hospitals that have
+answered are not asked again: a reply that was kept comes back whatever attempt is asked for, so a coordinator that
+starts anew begins with the first.
+
+>>> from flwr.app import Error
+>>> [is_lost(Error(code, "")) for code in (wire.BEGUN, 105, wire.NO_SPARE, 101)]
+[True, True, False, False]
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from flwr.app import ConfigRecord, Error, Message, RecordDict
+
+from configs import wire
+from configs.schema import Study
+
+COULD_NOT, UNEXPECTED, BAD_SEAL = 105, 199, 150  # a killed worker among them; a reply that arrived broken
+LOST = frozenset({wire.BEGUN, COULD_NOT, UNEXPECTED, BAD_SEAL})
+FOR_GOOD = frozenset({wire.BEGUN, wire.NO_SPARE})  # as a last word: no resume can have the release
+
+
+def is_lost(error: Error) -> bool:
+    """Tell whether a hospital's release may be spent without having arrived, so that another attempt makes sense."""
+    return error.code in LOST
+
+
+@dataclass(frozen=True)
+class Again:
+    """One hospital that is asked anew: its instruction, the attempt, and what it said of the last one."""
+
+    site: str
+    attempt: int
+    why: str
+    message: Message
+
+
+class Attempts:
+    """The attempts at one release of a study, a round or the evaluation, at the hospitals that were asked for it."""
+
+    def __init__(self, study: Study, asked: Sequence[Message], nodes: Mapping[str, int]) -> None:
+        """Begin with the first attempt.
+
+        Args:
+            asked: the instructions as they were sent, one a hospital.
+            nodes: hospital -> node.
+        """
+        self._spare = study.privacy.spare if study.private else 0
+        self._asked = {message.metadata.dst_node_id: message for message in asked}
+        self._sites = {node: site for site, node in nodes.items()}
+        self._last: dict[str, Error] = {}  # the newest error of each hospital that has sent no reply
+        self.made: dict[str, int] = {}  # hospital -> the attempt that it was last asked for, of those asked anew
+
+    def next(self, replies: Iterable[Message]) -> Iterator[Again]:
+        """Read what came, and yield who is asked anew."""
+        for reply in replies:
+            node = reply.metadata.src_node_id
+            site, asked = self._sites.get(node), self._asked.get(node)
+            if site is None or asked is None:
+                continue
+            self._last.pop(site, None)
+            if not reply.has_error():
+                continue
+            self._last[site] = reply.error
+            attempt = self.made.get(site, 0) + 1
+            if is_lost(reply.error) and attempt <= self._spare:
+                self.made[site] = attempt
+                yield Again(site, attempt, str(reply.error.reason), _attempt(asked, attempt))
+
+    @property
+    def lost_for_good(self) -> list[str]:
+        """Hospitals whose release cannot be had in this run, in the order of their names."""
+        return sorted(site for site, error in self._last.items() if error.code in FOR_GOOD)
+
+    def explained(self, why: str) -> str:
+        """Return why a run ends, with the releases that no resume can have."""
+        if not (sites := self.lost_for_good):
+            return why
+        spare = f"its {self._spare} spare releases are used up" if self._spare else "the study has none spare"
+        releases = f"the release of {sites[0]} is" if len(sites) == 1 else f"the releases of {', '.join(sites)} are"
+        return (
+            f"{why}; {releases} lost and {spare}: nothing more can be done in this run, resumed or not; submit a new "
+            "study, with more privacy.spare or a lower quorum"
+        )
+
+
+def _attempt(asked: Message, attempt: int) -> Message:
+    """Return the same instruction for another attempt; the arrays are shared."""
+    metadata, content = asked.metadata, RecordDict(dict(asked.content))
+    form, config = wire.ASKS[metadata.message_type], asked.content[wire.CONFIG]
+    assert isinstance(config, ConfigRecord)
+    fields = {name: value for name, value in config.items() if isinstance(value, str | int)}
+    content[wire.CONFIG] = ConfigRecord(dict(wire.attempted(form, fields, attempt)))
+    return Message(
+        content, dst_node_id=metadata.dst_node_id, message_type=metadata.message_type, group_id=metadata.group_id
+    )
