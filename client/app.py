@@ -6,14 +6,17 @@ one. Nothing else differs between a simulation and a deployment.
 
 import contextlib
 import logging
+import time
 import traceback
 from collections.abc import Callable
+from functools import partial
 
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
 from client import egress
 from client.site import Site
+from client.timing import wait_until_public
 from configs import wire
 from configs.errors import ArchipelError, WireError
 from strategies.messages import read
@@ -36,16 +39,24 @@ def log_error(site: Site | None, error: Exception) -> None:
         )
 
 
-def make_app(site_of: SiteOf, on_error: OnError = log_error) -> ClientApp:
-    """A ClientApp for the hospitals that `site_of` knows; `on_error` keeps what must not leave."""
+def make_app(site_of: SiteOf, on_error: OnError = log_error, *, paced: bool = False) -> ClientApp:
+    """A ClientApp for the hospitals that `site_of` knows; `on_error` keeps what must not leave.
+
+    Args:
+        paced: let private answers leave at a public time; where a node stands before the app, it does (client/node.py).
+    """
     app = ClientApp()
 
     def guarded(handler: Callable[[Message, Site], Message]) -> Callable[[Message, Context], Message]:
         def handle(message: Message, context: Context) -> Message:
-            site = None
+            site, started = None, time.monotonic()
             try:
                 site = site_of(context)
-                return handler(message, site)
+                site.on_failure = partial(on_error, site)
+                reply = handler(message, site)
+                if paced and site.study.private and handler is not hello:
+                    wait_until_public(started, site.quantum_s)
+                return reply
             except Exception as error:
                 with contextlib.suppress(Exception):  # a full disk under the log must not put its path into a reply
                     on_error(site, error)

@@ -60,11 +60,14 @@ class Audit:
         path = self._config.outbox / f"{message}.frame"
         return _read(path) if message and path.is_file() else None
 
-    def keep(self, frame: Frame, message: str, *, study: str, round: int, answers: str, content: str) -> None:
+    def keep(
+        self, frame: Frame, message: str, *, study: str, round: int, answers: str, content: str, why: str = ""
+    ) -> None:
         """Keep a message that is about to leave: on disk first, then in the journal.
 
         Args:
             answers, content: the instruction's message id and what names it in the outbox (`instruction_of`).
+            why: it is noise alone, for the hospital to know: in this record, as one more would be counted outside.
 
         Raises:
             OSError: the disk is full; the message must not leave.
@@ -81,6 +84,7 @@ class Audit:
             content=frame.sha256,
             answers=answers,
             instruction=content,
+            **({"why": why} if why else {}),
         )
 
     def outgoing(self) -> list[Outgoing]:

@@ -54,7 +54,7 @@ def _open(folder: str, canonical: str) -> Site:
     finally:
         admissions.close()
     ledger = Ledger.open(config.ledger, cap=Budget(config.policy.max_epsilon, config.policy.delta))
-    return open_site(config, ledger, approved, seeded=False)
+    return open_site(config, ledger, approved, seeded=False)[0]
 
 
-app = make_app(site_of)
+app = make_app(site_of, paced=True)

@@ -27,10 +27,11 @@ from client.enrol import CERTIFICATE, NODE_KEY, load_node_key, load_signing_key,
 from client.fleet import EndedError, Fleet, Incoming, OccupiedError, RefusedError, UnreachableError, trust
 from client.identities import forgotten
 from client.isolation import worker_variables
-from client.ledger import Ledger
+from client.ledger import EVALUATION, STATISTICS, Ledger
 from client.policy import Request, require, require_figures
 from client.releases import forget_awaited, note_awaited, proposed, spoken
-from client.worker import REFUSAL, STATUS, exactly, send
+from client.timing import quantum_s, wait_until_public
+from client.worker import ALONE, REFUSAL, STATUS, exactly, send
 from configs import parts, wire
 from configs.bundle import check_bundle
 from configs.deployment import SiteConfig
@@ -302,7 +303,7 @@ class Node:
             self._audit.note("refused", message=said.message, code=reply.fields["code"], why=why)
         try:
             self._audit.keep(
-                reply, message, study=said.study, round=said.round, answers=said.message, content=instruction
+                reply, message, study=said.study, round=said.round, answers=said.message, content=instruction, why=why
             )
         except OSError as error:
             log.error("nothing leaves, because it cannot be kept: %s; %s", error, self._room)
@@ -425,7 +426,9 @@ class Node:
             self._audit.note("proposed", study=study.sha256, name=study.name)
             log.info("a new study waits: archipel-site review %s", study.sha256[:12])
         dataset = self._config.dataset(study.name)
-        require(Request(study.private, dataset is not None, 0.0, 0.0, study_bytes(study)), self._config.policy)
+        announced = study.announced_patients(self._config.site)
+        request = Request(study.private, dataset is not None, 0.0, 0.0, study_bytes(study), announced)
+        require(request, self._config.policy)
         if known.state == "waiting" and not self._config.policy.require_approval:
             self._admissions.decide(study.sha256, "approved", "site.yaml: require_approval: false")
             self._audit.note("approved", study=study.sha256, by="policy")
@@ -442,14 +445,56 @@ class Node:
         if (kept := self._audit.answer_to(said.study, instruction)) is not None:
             self._audit.note("repeated", message=said.message)
             return kept, ""
-        status, reply = self._worker.ask(frame, self._max_bytes + OVERHEAD_BYTES)
+        started = time.monotonic()
+        study = self._admissions.approved(said.study)
+        private = study.private and frame.form != "hello"
+        status, reply = self._asked(frame, study) if private else self._worker.ask(frame, self._limit)
         if status.form != STATUS or set(status.fields) != {"why"}:
             raise RunError("the worker's answer is not of its form; this is a bug")
+        if private and reply.form != REFUSAL:
+            wait_until_public(started, quantum_s(study, self._config.site))
         why = str(status.fields["why"])
         if reply.form == REFUSAL and reply.fields["code"] in OF_ROWS:  # may name a line: for the log alone
             log.info("study %s, round %d: %s", said.study[:12], said.round, why)
             return reply, ""
+        if why and reply.form != REFUSAL:
+            log.error("study %s, round %d: noise alone leaves: %s", said.study[:12], said.round, why)
+            return reply, "noise alone; the node's log says why"
         return reply, why
+
+    @property
+    def _limit(self) -> int:
+        """Bytes of the largest answer that the worker may give."""
+        return self._max_bytes + OVERHEAD_BYTES
+
+    def _asked(self, frame: Frame, study: Study) -> tuple[Frame, Frame]:
+        """Ask for a private release. A worker that ends may do so because of a row, so its end is told to nobody.
+
+        One that had booked is asked for noise alone, which makes no second release: no patient is read. One that had
+        not is asked once more.
+
+        Raises:
+            RunError: the worker ends of noise alone too, or twice before it has booked.
+        """
+        before = self._is_booked(frame, study)
+        try:
+            return self._worker.ask(Frame(frame.form, frame.fields, frame.arrays), self._limit)
+        except (RunError, WireError) as error:
+            if before:
+                raise
+            log.error("%s; it is started again", error)
+            if not self._is_booked(frame, study):
+                return self._worker.ask(frame, self._limit)
+        alone = Frame(frame.form, {**frame.fields, ALONE: 1}, frame.arrays)
+        _, reply = self._worker.ask(alone, self._limit)
+        return Frame(STATUS, {"why": "the worker ended after it had booked"}), reply
+
+    def _is_booked(self, frame: Frame, study: Study) -> bool:
+        dataset = self._config.dataset(study.name)
+        number = {"evaluate": EVALUATION, "statistics": STATISTICS}.get(frame.form, frame.fields.get("round"))
+        if dataset is None or not isinstance(number, int):
+            return False
+        return self._ledger.booked(dataset.identity, study.sha256, number, int(frame.fields.get("attempt", 0)))
 
     def _spent(self, sha256: str) -> str:
         """What the study has spent here. Read from the ledger by this process: no text of the worker's leaves."""

@@ -20,8 +20,9 @@ NO_FIGURES = 117
 class Request:
     """What a study asks of a data set. Epsilons are per patient, at the policy's delta, over all studies.
 
-    `spent` is what the data set has spent; `after` what it would have spent once this study is over. `patients` is None
-    while nobody has looked.
+    `spent` is what the data set has spent; `after` what it would have spent once this study is over. `patients` is the
+    number that the study announces for this hospital, None where it announces none: what is decided here may be told to
+    whoever asks, so nothing of it is counted in the data.
     """
 
     private: bool
@@ -66,8 +67,13 @@ def decide(request: Request, policy: Policy) -> Allow | Deny:
             f"its messages have {request.message_bytes / 1e6:.0f} MB, the policy allows {policy.max_message_mb} "
             "(max_message_mb)",
         )
-    if request.patients is not None and request.patients < policy.min_patients:
-        return Deny(116, f"the data set has fewer than {policy.min_patients} patients (min_patients)")
+    if (request.patients or 1) < policy.min_patients:
+        announced = "no number" if request.patients is None else f"{request.patients}"
+        return Deny(
+            116,
+            f"the study announces {announced} of patients of this hospital (cohort), fewer than {policy.min_patients} "
+            "(min_patients)",
+        )
     return Allow()
 
 

@@ -3,9 +3,11 @@
 The plan comes from the study and the announced size; nothing in a message can change it.
 """
 
-from collections.abc import Callable, Mapping
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from hashlib import sha256
 
 import numpy as np
@@ -14,6 +16,7 @@ from client.connectors import read_table
 from client.connectors.notes import Notes
 from client.ledger import EVALUATION, STATISTICS, Ledger, Release
 from client.policy import require_figures
+from client.timing import quantum_s
 from client.trainer import Trainer
 from configs.deployment import Policy
 from configs.errors import RunError, WireError
@@ -28,6 +31,8 @@ from strategies.tasks.histogram import counts, noised
 from strategies.tasks.split import in_test
 from strategies.tasks.table import Encoded, encode, standardise
 from strategies.tasks.tabular import TabularTask, task_of
+
+log = logging.getLogger("archipel.client")
 
 
 @dataclass(frozen=True)
@@ -64,18 +69,30 @@ def load_patients(source: DataSource, study: Study, site: str, notes: Notes | No
     return Patients(everybody.subset(train), everybody.subset(test), everybody.clipped, oddities)
 
 
+def nobody(study: Study) -> Patients:
+    """Return no patient at all, in the shapes of the study: what a release of noise alone is made of."""
+    columns = len(study.inputs) if study.trains else len(study.counted)
+    empty = np.empty(0, np.float32)
+    none = Encoded(empty.reshape(0, columns), empty, np.empty(0, np.int64), np.zeros(1, np.int64))
+    return Patients(none, none, {})
+
+
 class Site:
     """One hospital in one study. `seeded` chance is for simulations and tests; hospitals draw from the system.
 
     `dataset` names the patients in the ledger, so that their budget outlives a study and a file's name; the hospital's
     own name unless it is given. Of the `test` patients nothing leaves but what `policy.metrics` allows.
+
+    The patients are given, or a function that reads them: it is called when they are needed, which in a private study
+    is after the booking. Whatever fails then may be a row's doing, so a release of noise alone leaves in its place, and
+    `on_failure` is told. `alone` asks for such a release of what is booked already: no patient is read.
     """
 
     def __init__(
         self,
         name: str,
         study: Study,
-        train: Encoded,
+        train: Encoded | Callable[[], Patients],
         ledger: Ledger,
         *,
         seeded: bool,
@@ -84,12 +101,20 @@ class Site:
         test: Encoded | None = None,
         policy: Policy = Policy(),  # noqa: B008 - frozen
     ) -> None:
-        self.name, self.study, self.train, self.ledger, self.seeded = name, study, train, ledger, seeded
-        self.dataset = dataset or name
-        self.test, self.policy = test, policy
+        self.name, self.study, self.ledger, self.seeded = name, study, ledger, seeded
+        self.dataset, self.policy = dataset or name, policy
+        self._tests = callable(train) or test is not None
+        self._read = train if callable(train) else partial(Patients, train, test or nobody(study).test, {})
+        self.alone = False
+        self.on_failure: Callable[[Exception], object] = lambda error: log.error("%s: noise alone: %s", name, error)
         self.task: TabularTask = task_of(study)
         self._trainer = trainer or (Trainer(self.task) if study.trains else None)
         self.loaded: Callable[[], object] = lambda: None  # called when a round's first model was copied
+
+    @property
+    def train(self) -> Encoded:
+        """The training patients, who may have to be read."""
+        return self._read().train
 
     @cached_property
     def parameters(self) -> Mapping[str, ArraySpec]:
@@ -98,10 +123,15 @@ class Site:
 
     @cached_property
     def plan(self) -> PrivacyPlan | None:
-        """The guarantee at this hospital, None without privacy."""
+        """The guarantee at this hospital by public numbers, None without privacy."""
         if not self.study.private:
             return None
-        return plan_for(self.study, self.name, self.train.count, figures=self.policy.metrics == "noisy")
+        return plan_for(self.study, self.name, figures=self.policy.metrics == "noisy")
+
+    @cached_property
+    def quantum_s(self) -> float:
+        """What the public times of its answers are multiples of, in seconds (client/timing.py)."""
+        return quantum_s(self.study, self.name)
 
     def fit(
         self, round_number: int, start: Arrays, loaded: Callable[[], object] = lambda: None, attempt: int = 0
@@ -120,13 +150,20 @@ class Site:
             raise WireError("train: expected a study that trains a model, found one of statistics")
         if not 1 <= round_number <= self.study.training.rounds:
             raise WireError(f"train: expected a round from 1 to {self.study.training.rounds}, found another")
-        randomness = self._randomness(round_number, attempt)
-        if self.plan is None:
-            return self._train(start, randomness, None, loaded)
-        name = self._release_name(round_number, start) if randomness.is_seeded else None
-        release = Release(self.dataset, self.study.sha256, round_number, self.plan.round_event, name, attempt)
-        with self.ledger.reserve(release, self.plan):
-            return self._train(start, randomness, self.plan, loaded)
+        plan = self.plan
+        if plan is None:
+            return self._train(self._read().train, start, self._randomness(round_number, attempt), None, loaded)
+        name = self._release_name(round_number, start) if self.seeded else None
+        release = Release(self.dataset, self.study.sha256, round_number, plan.round_event, name, attempt)
+
+        def make(people: Patients, randomness: Randomness) -> Arrays:
+            return self._train(people.train, start, randomness, plan, loaded)
+
+        with self._booked(release, plan):
+            trained = self._released(make, round_number, attempt)
+        loaded()
+        self.loaded()
+        return trained
 
     def evaluate(self, model: Arrays, attempt: int = 0) -> Arrays:
         """How the final model scores the test patients: a noisy histogram, booked before anything is computed.
@@ -139,19 +176,22 @@ class Site:
             WireError: the study asks for none, or has not trained here.
         """
         asked = self.study.evaluation.release
-        if asked is None or self.test is None:
+        if asked is None or not self._tests:
             raise WireError("evaluate: expected a study that asks for figures (evaluation.release), found another")
         require_figures(self.policy)
-        randomness = self._randomness(EVALUATION, attempt)
-        trained = randomness.is_seeded or self.ledger.events(self.dataset, self.study.sha256)
+        trained = self.seeded or self.ledger.events(self.dataset, self.study.sha256)
         if self.plan is None or self.plan.evaluation is None or not trained:
             raise WireError("evaluate: expected a private study that has trained here before, found another")
-        event = self.plan.evaluation
-        name = self._release_name(EVALUATION, model, event) if randomness.is_seeded else None
-        with self.ledger.reserve(Release(self.dataset, self.study.sha256, EVALUATION, event, name, attempt), self.plan):
-            scores = self.task.predict(model, self.test.x)[:, 1]
-            exact = counts(scores, self.test.y, starts=self.test.starts, bins=asked.bins)
+        event, bins = self.plan.evaluation, asked.bins
+        name = self._release_name(EVALUATION, model, event) if self.seeded else None
+
+        def make(people: Patients, randomness: Randomness) -> Arrays:
+            scores = self.task.predict(model, people.test.x)[:, 1]
+            exact = counts(scores, people.test.y, starts=people.test.starts, bins=bins)
             return {HISTOGRAM: noised(exact, event.noise_multiplier, randomness)}
+
+        with self._booked(Release(self.dataset, self.study.sha256, EVALUATION, event, name, attempt), self.plan):
+            return self._released(make, EVALUATION, attempt)
 
     def statistics(self, attempt: int = 0) -> Arrays:
         """How many patients have each value of each column: noisy counts, booked before anything is counted.
@@ -161,34 +201,81 @@ class Site:
         """
         if self.study.trains or self.plan is None:
             raise WireError("statistics: expected a private study of statistics, found another")
-        randomness = self._randomness(STATISTICS, attempt)
-        name = self._release_name(STATISTICS, {}) if randomness.is_seeded else None
+        name = self._release_name(STATISTICS, {}) if self.seeded else None
         release = Release(self.dataset, self.study.sha256, STATISTICS, self.plan.round_event, name, attempt)
-        with self.ledger.reserve(release, self.plan):
-            exact = statistics.counts(self.train.x, statistics.layout_of(self.study))
-            return {COUNTS: statistics.noised(exact, statistics.standard_deviation(self.plan), randomness)}
+        deviation = statistics.standard_deviation(self.plan)
+
+        def make(people: Patients, randomness: Randomness) -> Arrays:
+            exact = statistics.counts(people.train.x, statistics.layout_of(self.study))
+            return {COUNTS: statistics.noised(exact, deviation, randomness)}
+
+        with self._booked(release, self.plan):
+            return self._released(make, STATISTICS, attempt)
+
+    @contextmanager
+    def _booked(self, release: Release, plan: PrivacyPlan) -> Iterator[None]:
+        """Book a release around the block; one of noise alone must be booked before, and never is twice.
+
+        Raises:
+            BudgetError: the ledger refuses. RunError: noise alone is asked for, and nothing is booked.
+        """
+        if not self.alone:
+            with self.ledger.reserve(release, plan):
+                yield
+        elif self.ledger.booked(self.dataset, self.study.sha256, release.round, release.attempt):
+            yield
+        else:
+            raise RunError("noise alone: expected a release that was booked before, found none")
+
+    def _released(self, make: Callable[[Patients, Randomness], Arrays], number: int, attempt: int) -> Arrays:
+        """Make a booked release of the patients; should that fail, of nobody.
+
+        Reading, memory and numbers may fail because of a row, and an answer that is missing would tell that it is
+        there. Of nobody fails only what the study, the message or the machine decides.
+
+        Raises:
+            RunError: it fails of nobody too.
+        """
+        if not self.alone:
+            try:
+                return make(self._read(), self._randomness(number, attempt))
+            except Exception as error:
+                self.on_failure(error)
+        try:
+            return make(nobody(self.study), self._randomness(number, attempt, "/noise alone"))
+        except RunError:
+            raise
+        except Exception as error:
+            text = f"{self.name}: no release could be made, not even of nobody: {type(error).__name__}"
+            raise RunError(text) from None
 
     def _train(
-        self, start: Arrays, randomness: Randomness, plan: PrivacyPlan | None, loaded: Callable[[], object]
+        self,
+        people: Encoded,
+        start: Arrays,
+        randomness: Randomness,
+        plan: PrivacyPlan | None,
+        loaded: Callable[[], object],
     ) -> Arrays:
         def let_go() -> None:
-            loaded()
-            self.loaded()
+            if plan is None:  # else noise alone may have to begin from it
+                loaded()
+                self.loaded()
 
         training = self.study.training
         assert self._trainer is not None
         mu = training.strategy.option("proximal_mu") if training.strategy.name == "fedprox" else 0.0
         if plan is not None:
             steps = plan.steps_per_round
-        elif not self.train.count:
+        elif not people.count:
             unchanged = {name: array.copy() for name, array in start.items()}
             let_go()
             return unchanged
         else:
-            steps = training.local.steps_per_round(self.study.announced_train_patients(self.name) or self.train.count)
+            steps = training.local.steps_per_round(self.study.announced_train_patients(self.name) or people.count)
         trained = self._trainer.fit(
             start,
-            self.train,
+            people,
             training.local,
             steps=steps,
             randomness=randomness,
@@ -203,19 +290,16 @@ class Site:
             )
         return trained
 
-    def _randomness(self, round_number: int, attempt: int) -> Randomness:
+    def _randomness(self, round_number: int, attempt: int, use: str = "") -> Randomness:
         # Without privacy chance only orders the batches, so it is always seeded: a deployment repeats its simulation.
         if self.seeded or not self.study.private:
             attempt = attempt if self.study.private else 0
-            return Randomness.seeded(self.study.seed, self.name, round_number, attempt)
+            return Randomness.seeded(self.study.seed, f"{self.name}{use}", round_number, attempt)
         return Randomness.system()
 
     def _digest_of(self, test: bool) -> bytes:
-        return _digest(self.test) if test and self.test else self._patients_digest
-
-    @cached_property
-    def _patients_digest(self) -> bytes:
-        return _digest(self.train)
+        people = self._read()
+        return (people.test if test else people.train).digest
 
     def _release_name(self, round_number: int, start: Arrays, event: SampledGaussian | None = None) -> str:
         """All that decides a seeded release's bits beside the study: round, plan, patients, first model."""
@@ -223,7 +307,3 @@ class Site:
         for name in sorted(start):
             digest.update(start[name].tobytes())
         return digest.hexdigest()
-
-
-def _digest(patients: Encoded) -> bytes:
-    return sha256(patients.x.tobytes() + patients.y.tobytes() + patients.starts.tobytes()).digest()

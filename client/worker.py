@@ -31,11 +31,13 @@ if TYPE_CHECKING:  # PyTorch and Flower start threads, which a process must not 
     from flwr.app import Context, Message
 
     from client.ledger import Ledger
+    from client.reading import Reading
     from client.site import Site
     from configs.schema import Study
     from strategies.privacy.plan import Budget
 
 READY, STATUS, REFUSAL = "ready", "status", "refusal"
+ALONE = "noise alone"  # a field of the node's: this release is booked, the worker that booked it has ended
 log = logging.getLogger("archipel.worker")
 
 
@@ -56,14 +58,17 @@ class Worker:
         policy = config.policy
         self._ledger = Ledger.open(config.ledger, cap=Budget(policy.max_epsilon, policy.delta))
         self._app = make_app(self._site_of, self._note)
-        self._warm: tuple[str, Site] | None = None  # the newest study and its patients
+        self._warm: tuple[str, Site, Reading] | None = None  # the newest study and its patients
         self._request = Frame("", {})
-        self._why = ""
+        self._why, self._alone = "", False
         self._let_go: Callable[[], object] = lambda: None
 
     def answer(self, request: Frame) -> tuple[Frame, Frame]:
         """What the hospital's own journal should know (why), and the reply or refusal."""
-        self._request, self._why = request, ""
+        alone = ALONE in request.fields
+        if alone:  # only this hospital's node writes it: a message that arrives can hold no such field
+            request = Frame(request.form, {k: v for k, v in request.fields.items() if k != ALONE}, request.arrays)
+        self._request, self._why, self._alone = request, "", alone
         message = self._message(request)
         request.let_go()
         self._let_go = message.content.clear
@@ -100,7 +105,10 @@ class Worker:
         self._why = str(error) if isinstance(error, ArchipelError) else f"unexpected {type(error).__name__}"
 
     def _site_of(self, context: "Context") -> "Site":
-        """The approved study that the request is about, with its patients; nothing is read before it is approved.
+        """The approved study that the request is about; nothing is read before it is approved.
+
+        What is refused here is decided by people, the study, the policy, the ledger and the data's header: no row is
+        looked at, so a refusal tells of none.
 
         Raises:
             AdmissionError, PolicyError, DataError, PrivacyError, BudgetError.
@@ -110,51 +118,54 @@ class Worker:
         sha256 = _digest(self._request)
         study = self._admissions.approved(sha256)
         if self._request.form == "hello" or self._warm is None or self._warm[0] != sha256:
-            self._warm = None  # a proposal is judged anew: data, policy and ledger may have changed since
-            self._warm = sha256, open_site(self._config, self._ledger, study, seeded=self._seeded)
-        site = self._warm[1]
+            reading = self._warm[2] if self._warm is not None and self._warm[0] == sha256 else None
+            self._warm = None  # a proposal is judged anew: header, policy and ledger may have changed since
+            site, reading = open_site(self._config, self._ledger, study, seeded=self._seeded, reading=reading)
+            self._warm = sha256, site, reading
+        _, site, reading = self._warm
         site.loaded = self._let_go  # a large model is held once while it is trained
         releases = {"evaluate": EVALUATION, "statistics": STATISTICS}  # others say which round they are
         number = releases.get(self._request.form, self._request.fields.get("round"))
-        if isinstance(number, int):
+        site.alone = self._alone
+        if isinstance(number, int) and not self._alone:
+            reading.require()
             require_new(site, number, int(self._request.fields.get("attempt", 0)))
         return site
 
 
-def open_site(config: SiteConfig, ledger: "Ledger", study: "Study", *, seeded: bool) -> "Site":
-    """An approved study's hospital, with its patients, once the policy allows it.
+def open_site(
+    config: SiteConfig, ledger: "Ledger", study: "Study", *, seeded: bool, reading: "Reading | None" = None
+) -> "tuple[Site, Reading]":
+    """An approved study's hospital, once the policy allows it, and how its patients are read: not yet.
+
+    Args:
+        reading: the one of the same study before, whose patients may be kept.
 
     Raises:
-        PolicyError, DataError, PrivacyError: it may not train here, or cannot.
+        PolicyError, PrivacyError: it may not train here, or cannot. DataError: the data's header does not fit.
     """
     from client.policy import Request, require
-    from client.site import Site, load_patients
+    from client.reading import Reading
+    from client.site import Site
     from strategies.privacy.plan import Budget, public_train_patients
     from strategies.tasks.shapes import study_bytes
 
     dataset = config.dataset(study.name)
-    size = study_bytes(study)
-    require(Request(study.private, dataset is not None, 0.0, 0.0, size), config.policy)  # what needs no patients, first
+    size, announced = study_bytes(study), study.announced_patients(config.site)
+    require(Request(study.private, dataset is not None, 0.0, 0.0, size, announced), config.policy)
     assert dataset is not None
     if study.private and study.trains:
-        public_train_patients(study, config.site)  # who is not in the cohort has no plan: nothing is read
-    patients = load_patients(dataset.source, study, config.site)
+        public_train_patients(study, config.site)  # who is not in the cohort has no plan
+    reading = reading or Reading(dataset.source, study, config.site)
+    reading.probe()
     site = Site(
-        config.site,
-        study,
-        patients.train,
-        ledger,
-        seeded=seeded,
-        dataset=dataset.identity,
-        test=patients.test,
-        policy=config.policy,
+        config.site, study, reading.patients, ledger, seeded=seeded, dataset=dataset.identity, policy=config.policy
     )
     if study.private and study.training.local.engine == "opacus":
         importlib.import_module("strategies.privacy.reference")  # a second, better now than in the first round
     spent, after = _spending(site, Budget(config.policy.max_epsilon, config.policy.delta))
-    everybody = patients.train.count + patients.test.count
-    require(Request(study.private, True, spent, after, size, everybody), config.policy)
-    return site
+    require(Request(study.private, True, spent, after, size, announced), config.policy)
+    return site, reading
 
 
 def require_new(site: "Site", round_number: int, attempt: int = 0) -> None:

@@ -13,6 +13,8 @@ only, so nothing about the patients enters the scaling. Values outside their ran
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
+from hashlib import sha256
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,6 +52,11 @@ class Encoded:
     patients: NDArray[np.int64]
     starts: NDArray[np.int64]
     clipped: Mapping[str, int] = field(default_factory=dict)
+
+    @cached_property
+    def digest(self) -> bytes:
+        """SHA-256 of the rows, their targets and whose they are."""
+        return sha256(self.x.tobytes() + self.y.tobytes() + self.starts.tobytes()).digest()
 
     @property
     def count(self) -> int:

@@ -218,8 +218,10 @@ def test_a_model_that_diverged_does_not_leave_and_its_round_stays_spent() -> Non
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else None,
 )
 def test_an_error_leaves_as_a_code_and_its_text_stays(
-    hospital: Hospital, monkeypatch: pytest.MonkeyPatch, error: Exception, code: int
+    monkeypatch: pytest.MonkeyPatch, error: Exception, code: int
 ) -> None:
+    hospital = Hospital(plain())
+
     def fail(*args: object, **kwargs: object) -> None:
         raise error
 
@@ -228,6 +230,21 @@ def test_an_error_leaves_as_a_code_and_its_text_stays(
     assert refusal(reply) == code
     assert PLANTED not in repr(reply) + reply.deflate().decode("latin-1")
     assert hospital.log == [error]
+
+
+@pytest.mark.parametrize("error", [DataError(PLANTED), MemoryError(PLANTED), ValueError(PLANTED)], ids=repr)
+def test_an_error_after_a_booking_leaves_as_one_code_whatever_it_is(
+    hospital: Hospital, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail(*args: object, **kwargs: object) -> None:
+        raise error
+
+    monkeypatch.setattr(Trainer, "fit", fail)
+    reply = hospital.answer(hospital.train())
+    assert refusal(reply) == 105
+    assert PLANTED not in repr(reply) + reply.deflate().decode("latin-1")
+    assert hospital.log[0] == error
+    assert hospital.spent > 0
 
 
 @pytest.mark.parametrize("column", ["age", "sex", "disease"])

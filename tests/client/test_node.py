@@ -375,7 +375,7 @@ def test_a_changed_study_is_another_one(lille: Lille, trained: Study) -> None:
         (study_of("open", privacy={"mode": "none"}), 113),
         (study_of("nowhere"), 112),
         (study_of("asked", model={"name": "mlp", "hidden": [8000, 8000]}), 115),
-        (study_of("asked", cohort={"lyon": 100}), 102),
+        (study_of("asked", cohort={"lyon": 100}), 116),
     ],
     ids=[
         *("above the cap", "above the cap with its evaluation", "without privacy", "no data set", "too large"),

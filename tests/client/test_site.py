@@ -117,16 +117,36 @@ def test_the_gradient_is_never_computed_when_the_ledger_refuses(monkeypatch: pyt
         one.fit(1, start_of(one))
 
 
-def test_a_round_that_fails_stays_spent(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_round_that_fails_on_patients_and_on_nobody_stays_spent(monkeypatch: pytest.MonkeyPatch) -> None:
     one = site(study())
 
     def out_of_memory(*args: object, **kwargs: object) -> None:
         raise MemoryError
 
     monkeypatch.setattr(Trainer, "fit", out_of_memory)
-    with pytest.raises(MemoryError):
+    with pytest.raises(RunError, match="no release could be made, not even of nobody: MemoryError"):
         one.fit(1, start_of(one))
     assert spent(one) == epsilon([plan_for(study(), "lille", 100).round_event], 1e-5)
+
+
+def test_a_round_that_fails_on_patients_alone_is_the_start_and_noise_and_no_patients(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of two hospitals with other patients the same bits: their noise is seeded, and of nobody but the noise."""
+    fit, sent = Trainer.fit, []
+
+    def fails_on_patients(self: Trainer, start: Any, people: Any, *rest: Any, **options: Any) -> Any:
+        if people.count:
+            raise MemoryError
+        return fit(self, start, people, *rest, **options)
+
+    monkeypatch.setattr(Trainer, "fit", fails_on_patients)
+    for seed in (1, 2):
+        one = site(study(), seed=seed)
+        start = start_of(one)
+        sent.append(one.fit(1, start, loaded=start.clear))
+    assert same_bits(*sent)
+    assert not same_bits(sent[0], start_of(one))
 
 
 def test_a_batch_larger_than_the_hospital_is_refused_before_anything_is_booked() -> None:

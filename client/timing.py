@@ -1,0 +1,43 @@
+"""When an answer about patients leaves: at a time that public numbers decide, so that it tells nothing of their number.
+
+An answer that took `elapsed` seconds leaves at the first of q, 2q, 4q ... after its start. q follows from the study and
+its announced sizes alone: about as long as the work takes on a usual processor. So all that the time could tell is how
+often q was doubled, which one patient more or less does not change but where the work ends at the very edge.
+
+>>> leaves_after_s(0.011, quantum=0.02), leaves_after_s(0.05, quantum=0.02), leaves_after_s(0.0, quantum=0.02)
+(0.02, 0.08, 0.02)
+"""
+
+import time
+
+from configs.schema import Study
+from strategies.tasks.shapes import study_bytes
+
+LEAST_S = 0.02  # what booking, two processes and the journal take
+OPERATIONS_PER_S = 2e9  # of a training, of one core
+BYTES_PER_S = 5e8  # of a model that is copied and checked
+_PASSES = 6  # operations for each parameter and patient: forward, backward and the clipping
+
+
+def quantum_s(study: Study, site: str) -> float:
+    """Return q for the answers of a hospital, from the study and the hospital's announced size."""
+    parameters = study_bytes(study) / 4
+    patients = study.announced_train_patients(site) or 1
+    steps = study.training.local.steps_per_round(patients) if study.trains else 1
+    batch = min(patients, study.training.local.batch_size or patients)
+    work = _PASSES * steps * batch * parameters / OPERATIONS_PER_S + 4 * parameters / BYTES_PER_S
+    return LEAST_S + work
+
+
+def leaves_after_s(elapsed: float, *, quantum: float) -> float:
+    """Return the first of q, 2q, 4q ... that is not before `elapsed`, in seconds."""
+    leaves = quantum
+    while leaves < elapsed:
+        leaves *= 2
+    return leaves
+
+
+def wait_until_public(started: float, quantum: float) -> None:
+    """Sleep until the answer may leave. `started` is of time.monotonic()."""
+    elapsed = time.monotonic() - started
+    time.sleep(leaves_after_s(elapsed, quantum=quantum) - elapsed)

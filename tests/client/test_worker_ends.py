@@ -1,0 +1,81 @@
+"""A worker that ends in the middle of a private release: what leaves is the same as if it had not."""
+
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from client.node import Node, WorkerProcess
+from strategies.tasks.shapes import study_parameters
+from tests import builders
+from tests.client.test_node import FakeFleet, Lille
+from tests.consortium import Consortium
+
+WORKER = Path(__file__).with_name("dying_worker.py")
+STUDY = builders.study(name="asked", cohort={"lille": 100})
+Running = Callable[[str], Lille]
+
+
+@contextmanager
+def node_with(folder: Path, when: str) -> Iterator[Lille]:
+    """A running node whose worker dies `when`."""
+    data = folder / "patients.csv"
+    data.write_text("age,sex,disease\n" + "".join(f"{20 + n},male,{n % 2}\n" for n in range(60)))
+    consortium = Consortium(folder)
+    config = consortium.hospital(
+        "lille",
+        datasets={"asked": {"connector": "csv", "path": str(data)}},
+        policy={"require_approval": False, "max_epsilon": 4.0},
+    )
+    fleet = FakeFleet()
+    node = Node(config, WorkerProcess(config, [sys.executable, "-P", "-E", str(WORKER), str(config.folder), when]))
+    node._fleet = lambda: fleet  # type: ignore[method-assign,assignment,return-value]
+    thread = threading.Thread(target=node.run)
+    thread.start()
+    yield Lille(config, node, fleet, consortium.pki.load_signing_key())
+    node.stop()
+    thread.join(60)
+    assert not thread.is_alive()
+
+
+@pytest.fixture
+def running(tmp_path: Path) -> Iterator[Running]:
+    with ExitStack() as stack:
+        yield lambda when: stack.enter_context(node_with(tmp_path, when))
+
+
+@pytest.mark.parametrize("when", ["training", "reading"])
+def test_a_worker_that_dies_of_a_row_after_the_booking_leaves_noise_alone_and_one_booking(
+    when: str, running: Running
+) -> None:
+    lille = running(when)
+    lille.propose(STUDY)
+    assert lille.answer(STUDY, "hello reply").fields["site"] == "lille"
+    start = builders.random_arrays(study_parameters(STUDY), seed=1)
+    lille.train(STUDY, 1, start)
+    reply = lille.answer(STUDY, "train reply")
+    sent = {name: np.frombuffer(data, np.float32) for name, data in reply.arrays.items()}
+    assert all(np.isfinite(array).all() for array in sent.values())
+    assert not all(np.array_equal(sent[name], start[name].ravel()) for name in sent)
+    assert 0 < lille.spent(STUDY) <= 3.0
+    kinds = [record.kind for record in lille.records()]
+    assert kinds[kinds.index("proposed") - 1 :] == ["received", "proposed", "approved", "sent", "received", "sent"]
+    (why,) = lille.whys()
+    assert why == "noise alone; the node's log says why"
+    lille.train(STUDY, 1, start)  # asked again: the same bytes, and nothing is booked
+    spent = lille.spent(STUDY)
+    assert lille.answer(STUDY, "train reply").sha256 == reply.sha256
+    assert lille.spent(STUDY) == spent
+
+
+def test_a_worker_that_dies_of_nobody_too_is_a_refusal(running: Running) -> None:
+    lille = running("always")
+    lille.propose(STUDY)
+    lille.answer(STUDY, "hello reply")
+    lille.train(STUDY)
+    assert lille.code(STUDY) == 105
+    assert lille.spent(STUDY) > 0
