@@ -31,6 +31,7 @@ from client.findings import (
 )
 from client.fleet import Reach, reach, trust
 from client.forwarder import probe
+from client.line import kept
 from client.releases import RELEASE, awaited
 from configs.deployment import SiteConfig, load_site
 from configs.errors import ArchipelError
@@ -66,6 +67,7 @@ def examine(folder: Path) -> list[Finding]:
     except (ArchipelError, OSError) as error:
         return [*findings, Finding("welcome", WRONG, str(error), IT, "archipel-site enrol; archipel-site join WELCOME")]
     findings += _safely("study", lambda: _awaited(config))
+    findings += _safely("idle", lambda: _line(config))
     findings += _safely("certificate", lambda: _certificate(config))
     findings += _safely("connection", lambda: _connection(config, welcome))
     return findings
@@ -222,6 +224,14 @@ def _awaited(config: SiteConfig) -> Iterator[Finding]:
         study, release = waiting
         text = f"study {study[:12]} waits: it is in a form that archipel {RELEASE} does not know"
         yield Finding("study", WARNING, text, IT, f"install archipel {release or 'as the consortium has it'}")
+
+
+def _line(config: SiteConfig) -> Iterator[Finding]:
+    hold_s, cut_after_s = kept(config.folder)
+    if cut_after_s:
+        text = f"something on the way cuts connections that are idle for about {cut_after_s:.0f} s"
+        todo = f"nothing: the node asks anew every {hold_s:.0f} s; a longer limit (60 s) spares requests"
+        yield Finding("idle", NOTE, text, NETWORK, todo)
 
 
 def _release(welcome: Welcome, running: tuple[str, str] | None) -> Iterator[Finding]:

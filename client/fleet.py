@@ -57,9 +57,11 @@ from flwr.supercore.protobuf.client import ProtobufCall, ProtobufClientIntercept
 from flwr.supercore.task_identity import TaskIdentity
 from flwr.supernode.fleet_http_client import FleetHttpClient
 
+from client.line import SLACK_S, Line, answered, asked, inline, received
 from configs.deployment import split_address
 from configs.errors import ArchipelError, RunError, WireError
 from configs.memory import Tidy
+from configs.pieces import HOLD_PATH, MEDIA_TYPE, REPLY_PATH
 from configs.wire import PROTOCOL_HEADER, RELEASE_HEADER
 from strategies.objects import Parts
 
@@ -73,6 +75,7 @@ REQUEST_TIMEOUT_S, RESPONSE_TIMEOUT_S = 30.0, 120.0
 KEPT_S = 50.0  # an idle connection; the gateway keeps it for 75
 MAX_CLOCK_CORRECTION_S = 3600.0
 PULL_TIMEOUT_S = 600.0  # of a whole message
+REPLY_ATTEMPTS = 3
 _RELEASE = re.compile(
     rb"\r\n\r\nok, archipel ([0-9a-z.+]{1,20}) with flwr ([0-9a-z.+]{1,20})$"
 )  # the health path says it
@@ -132,6 +135,7 @@ class Fleet:
         self._client = _BoundedClient(address, (release, self._signer), trust, proxy_to(*split_address(address)))
         self._tidy = Tidy()
         self._node: Node | None = None
+        self._line = Line()
         self._beat: threading.Thread | None = None
         self._over = threading.Event()
 
@@ -168,13 +172,24 @@ class Fleet:
         self._beat.start()
         return int(self._node.node_id)
 
+    def interrupt(self) -> None:
+        """End a request that is held; callable from another thread or a signal handler."""
+        self._line.interrupt()
+
+    @property
+    def line(self) -> Line:
+        """How long the way to the coordinator lets a request wait."""
+        return self._line
+
     def receive(self) -> Incoming | None:
-        """The next message, if there is one.
+        """The next message, if there is one: from a coordinator of protocol 2 as soon as it is there, within a minute.
 
         Raises:
             UnreachableError, RefusedError, EndedError.
             WireError: the message is larger than this hospital allows, is no message, or never arrived whole.
         """
+        if self.protocol >= 2:
+            return self._receive_held()
         pulled = self._call(self._client.PullMessages, PullMessagesRequest(node=self._node))
         if not pulled.messages_list:
             return None
@@ -190,11 +205,30 @@ class Fleet:
                 lambda request: self._call(self._client.ConfirmMessageReceived, request), self._node, run_id
             )
             confirm(header.metadata.message_id)
-        message = parts.message(tree.object_id)
-        message.metadata.__dict__["_message_id"] = tree.object_id
-        if not message.has_content():
-            raise WireError("message: expected content, found none")
-        return Incoming(run_id, message.metadata.message_type, message.content, message)
+        return _incoming(run_id, tree, parts)
+
+    def _receive_held(self) -> Incoming | None:
+        """The next message, in one request that is held until there is one; a large one's parts come apart."""
+        assert self._node is not None
+        hold_s = self._line.hold_s
+        body = asked(self._node.node_id, hold_s, self._line.taken)
+        timeout = httpx.Timeout(REQUEST_TIMEOUT_S, read=hold_s + SLACK_S)
+
+        def exchange(body: bytes) -> bytes:
+            return self._client.exchange(HOLD_PATH, body, timeout)
+
+        answer = self._line.held(lambda: self._call(exchange, body), UnreachableError)
+        if not answer:
+            return None
+        header, tree, contents = received(answer)
+        run_id = header.metadata.run_id
+        self._line.taken = tree.object_id
+        if not contents:
+            return _incoming(run_id, tree, self._pull(run_id, tree))
+        parts = Parts(self._max_message_bytes)
+        for object_id, content in contents:
+            parts.add(object_id, content)
+        return _incoming(run_id, tree, parts)
 
     def bundle(self, run_id: int) -> tuple[bytes, bool]:
         """The run's bundle, and whether its settings are overridden beside it."""
@@ -215,6 +249,8 @@ class Fleet:
             tree, objects = get_object_tree(reply), get_all_nested_objects(reply)
             header = message_to_proto(remove_content_from_message(reply))
             del reply
+            if self.protocol >= 2 and (whole := inline(header, tree, objects)) is not None:
+                return self._reply_whole(whole)
             pushed = self._call(
                 self._client.PushMessages,
                 PushMessagesRequest(
@@ -239,9 +275,26 @@ class Fleet:
             with ThreadPoolExecutor(PUSHERS) as pool:  # Flower's own would hold the whole message twice
                 list(pool.map(push, [object_id for object_id in list(objects) if object_id in wanted]))
 
+    def _reply_whole(self, pieces: list[bytes]) -> None:
+        """Send a reply in one request; again where the way is cut, which does no harm."""
+        assert self._node is not None
+        body = answered(self._node.node_id, self._line.taken, pieces)
+
+        def exchange(body: bytes) -> bytes:
+            return self._client.exchange(REPLY_PATH, body, httpx.Timeout(REQUEST_TIMEOUT_S))
+
+        for attempt in range(REPLY_ATTEMPTS):
+            try:
+                self._call(exchange, body)
+                return
+            except UnreachableError:
+                if attempt + 1 == REPLY_ATTEMPTS or self._over.wait(attempt):
+                    raise
+
     def close(self) -> bool:
         """Sign off and let go; whether the coordinator heard it."""
         self._over.set()
+        self._line.interrupt()
         if self._beat is not None:
             self._beat.join(timeout=1)
         heard = self._node is not None
@@ -250,6 +303,7 @@ class Fleet:
                 self._client.DeactivateNode(DeactivateNodeRequest(node_id=self._node.node_id))
         except (httpx.HTTPError, WireError, ValueError):
             heard = False
+        self._line.ended(within_s=1.0)
         self._node = None
         self._client.close()
         return heard
@@ -296,6 +350,8 @@ class Fleet:
     def _keep_alive(self) -> None:
         request = SendNodeHeartbeatRequest(node=self._node, heartbeat_interval=HEARTBEAT_PROMISED_S)
         while not self._over.wait(HEARTBEAT_S):
+            if self._line.is_held:
+                continue  # a request that is held says that this node lives
             try:
                 self._call(self._client.SendNodeHeartbeat, request)
             except ArchipelError as error:
@@ -471,6 +527,19 @@ class _BoundedClient(FleetHttpClient):
             limits=httpx.Limits(keepalive_expiry=KEPT_S),
         )
 
+    def exchange(self, path: str, body: bytes, timeout: httpx.Timeout) -> bytes:
+        """Ask one of the paths that are Archipel's own; the answer's body.
+
+        Raises:
+            httpx.HTTPStatusError: it is not 200. httpx.TransportError: there is none.
+        """
+        headers = {"content-type": MEDIA_TYPE, "accept": MEDIA_TYPE}
+        url = self._base_url + path
+        request = self._client.build_request("POST", url, content=body, headers=headers, timeout=timeout)
+        response = self._send(ProtobufRequestContext(path, PullMessagesRequest(), request))
+        response.raise_for_status()
+        return response.content
+
     def _send(self, context: ProtobufRequestContext, *, stream: bool = False) -> httpx.Response:
         def send(current: ProtobufRequestContext) -> httpx.Response:
             deadline = time.monotonic() + RESPONSE_TIMEOUT_S
@@ -506,6 +575,19 @@ def _around(
     intercept: Callable[[ProtobufRequestContext, ProtobufCall], httpx.Response], call_next: ProtobufCall
 ) -> ProtobufCall:
     return lambda context: intercept(context, call_next)
+
+
+def _incoming(run_id: int, tree: ObjectTree, parts: Parts) -> Incoming:
+    """The message that these parts make.
+
+    Raises:
+        WireError: they make none.
+    """
+    message = parts.message(tree.object_id)
+    message.metadata.__dict__["_message_id"] = tree.object_id
+    if not message.has_content():
+        raise WireError("message: expected content, found none")
+    return Incoming(run_id, message.metadata.message_type, message.content, message)
 
 
 def _explained(response: httpx.Response) -> ArchipelError:

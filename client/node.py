@@ -28,6 +28,7 @@ from client.fleet import EndedError, Fleet, Incoming, OccupiedError, RefusedErro
 from client.identities import forgotten
 from client.isolation import worker_variables
 from client.ledger import EVALUATION, STATISTICS, Ledger
+from client.line import keep
 from client.policy import Request, require, require_figures
 from client.releases import forget_awaited, note_awaited, proposed, spoken
 from client.timing import quantum_s, wait_until_public
@@ -53,6 +54,7 @@ FORMS = wire.ASKS
 QUICK_S, SLOW_S = 0.03, 15.0  # shortest and longest time between two looks for a message
 PATIENCE, EARLY = 0.1, 0.7  # a look every tenth of the time since the last message; the first after this part of a gap
 FIRST_RETRY_S, LAST_RETRY_S = 1.0, 60.0
+HELD_S = 1.0  # a look that lasts longer was held by the coordinator
 STATE = "node.state"
 OVERHEAD_BYTES = 4_000_000  # of a message, beside its arrays
 FULL_DISK_S = 1.0  # between looks while nothing can be written down
@@ -178,11 +180,14 @@ class Node:
         self._worker = worker or WorkerProcess(config)
         self._bundles: dict[int, str] = {}  # run -> digest of the study in its bundle
         self._over = threading.Event()
+        self._connection: Fleet | None = None
         self._max_bytes = config.policy.max_message_mb * 1_000_000
 
     def stop(self) -> None:
         """End after what is under way; callable from another thread or a signal handler."""
         self._over.set()
+        if self._connection is not None:
+            self._connection.interrupt()
 
     @property
     def stopping(self) -> bool:
@@ -211,7 +216,7 @@ class Node:
     def _serve_for_ever(self) -> None:
         pause = FIRST_RETRY_S
         while not self._over.is_set():
-            fleet = self._fleet()
+            fleet = self._connection = self._fleet()
             connected = time.monotonic()
             try:
                 self._connect(fleet)
@@ -258,6 +263,7 @@ class Node:
 
     def _look(self, fleet: Fleet, pace: Pace) -> None:
         """Look for one message, and answer it or wait."""
+        began = time.monotonic()
         try:
             incoming = fleet.receive()
         except EndedError:
@@ -267,7 +273,10 @@ class Node:
             log.warning("%s", error)
             return
         if incoming is None:
-            self._over.wait(pace.wait_s(time.monotonic()))
+            if (now := time.monotonic()) - began < HELD_S:  # nobody held the request
+                self._over.wait(pace.wait_s(now))
+            elif fleet.line.cut_after_s:
+                keep(self._config.folder, fleet.line)
             return
         pace.came()
         with contextlib.suppress(EndedError):

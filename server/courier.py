@@ -26,14 +26,13 @@ from configs.journal import Journal
 from configs.schema import Study
 from configs.seal import COORDINATOR, Statement
 from server.attendance import Attendance, Connection
-from server.link import BROKEN_REPLY, QUICK_S, SLOW_S, SLOWER, Node
+from server.link import BROKEN_REPLY, Node
 from server.membership import Member, Talk
 from strategies.keys import SigningKey
 from strategies.messages import opened, read, seal, to_frame, unseal
 from strategies.tasks.shapes import arrays_of, study_parameters
 
 log = logging.getLogger("archipel.courier")
-EARLY = 0.6  # the first look comes after this part of the time in which no reply was there last time
 LOOK_S = 1.0  # how often to look who is connected while replies are awaited
 PROPOSAL_S = 43_000  # for how long a proposal holds; Flower keeps a message for 43,200 s
 AWAY = "away/"  # stands for Flower's id of an instruction whose hospital was not reached
@@ -55,8 +54,8 @@ class Carrier(Protocol):
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Send; the messages' ids."""
 
-    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        """The replies that are there."""
+    def await_messages(self, message_ids: Iterable[str], wait_s: float) -> Iterable[Message]:
+        """The replies that are there, as soon as something came in that was not seen before, or after so long."""
 
 
 @dataclass
@@ -111,7 +110,6 @@ class Courier(Grid):
         self._talks = dict(talks or {})
         self._absent_after_s, self._attendance = absent_after_s, attendance or Attendance()
         self._proposals: dict[str, _Sent] = {}
-        self._soonest = 0.0  # when last time no reply was there yet: no need to look much earlier
 
     # What Flower asks of a Grid
 
@@ -156,22 +154,15 @@ class Courier(Grid):
         expires = 0 if timeout is None else int(time.time() + timeout)
         readable, replies = self._divided(list(messages))
         waiting = self._send(readable, expires)
-        began = looked = time.monotonic()
-        interval, empty = max(QUICK_S, EARLY * self._soonest), 0.0
-        while waiting and time.monotonic() < deadline and not self._watch.stopped():
-            time.sleep(interval)
-            came = self._collect(waiting)
-            replies += came
+        looked = time.monotonic()
+        while waiting and (left := deadline - time.monotonic()) > 0 and not self._watch.stopped():
+            replies += self._collect(waiting, min(left, LOOK_S))
             if time.monotonic() - looked > LOOK_S:
                 looked = time.monotonic()
                 replies += self._without_revoked(waiting)
                 self._repeat(waiting)
                 if self._only_absent(waiting, replies):
                     break
-            if not replies:
-                empty = time.monotonic() - began
-            self._soonest = min(empty, SLOW_S)
-            interval = QUICK_S if came else min(interval * SLOWER, SLOW_S)
         return replies
 
     def _only_absent(self, waiting: Mapping[str, _Sent], replies: list[Message]) -> bool:
@@ -306,11 +297,11 @@ class Courier(Grid):
 
     # Receiving
 
-    def _collect(self, waiting: dict[str, _Sent]) -> list[Message]:
-        """The replies that are there; what they answer does not wait any more, however often it was sent."""
+    def _collect(self, waiting: dict[str, _Sent], wait_s: float = 0.0) -> list[Message]:
+        """The replies that are there, awaited so long; what they answer waits no more, however often it was sent."""
         asked = {flower_id for flower_id in waiting if not flower_id.startswith(AWAY)}
         replies = []
-        for reply in self._carrier.pull_messages(asked) if asked else ():
+        for reply in self._carrier.await_messages(asked, wait_s) if asked or wait_s else ():
             sent = waiting.pop(reply.metadata.reply_to_message_id, None)
             if sent is None:
                 continue

@@ -49,6 +49,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from configs.deployment import CoordinatorConfig, load_coordinator, split_address
 from configs.errors import ArchipelError
+from configs.pieces import HOLD_PATH, REPLY_PATH
 from configs.wire import PROTOCOL_HEADER, RELEASE_HEADER
 from server.files import private_folder
 from server.logs import write_lines
@@ -78,7 +79,10 @@ FLEET_CALLS = (
 )
 HEALTH = b"/health"
 HEALTHY = f"ok, archipel {metadata.version('archipel')} with flwr {metadata.version('flwr')}".encode()
-PATHS = {f"/v1/fleet/{call}".encode(): f"http://superlink/v1/fleet/{call}" for call in FLEET_CALLS}
+PATHS = {
+    path.encode(): f"http://superlink{path}"
+    for path in (*(f"/v1/fleet/{call}" for call in FLEET_CALLS), HOLD_PATH, REPLY_PATH)
+}
 KEY_HEADER = b"flwr-public-key"  # flwr.supercore.constant.FLEET_HTTP_PUBLIC_KEY_HEADER; a test compares
 FORWARDED = (b"content-type", b"accept", KEY_HEADER, b"flwr-signature", b"flwr-timestamp")
 RETURNED = (b"content-type", b"content-length", PROTOCOL_HEADER.encode(), RELEASE_HEADER.encode())
@@ -179,7 +183,7 @@ def make_gateway(
     max_request_bytes: int,
     requests_per_second: float,
     request_timeout_s: float = 60.0,
-) -> Application:
+) -> "_Gateway":
     """The door as an ASGI application; it has to run behind `make_server`, which says whose connection it is.
 
     Args:
@@ -205,6 +209,15 @@ class _Gateway:
         self._urls = {path: httpx.URL(url) for path, url in PATHS.items()}
         self._lookup, self._limit, self._rates, self._timeout_s = lookup, limit, rates, timeout_s
         self._refusals = _Refusals()
+        self._held: dict[_Exchange, Callable[[], Admitted]] = {}
+
+    def recheck(self) -> None:
+        """Answer requests that are held for a hospital that is not admitted any more; to be called every second."""
+        for exchange, authorised in list(self._held.items()):
+            try:
+                authorised()
+            except Refusal as refusal:
+                exchange.end(refusal)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -227,8 +240,14 @@ class _Gateway:
         admitted = authorise(peer, headers.get(KEY_HEADER), self._lookup)
         if int(headers.get(b"content-length", 0)) > self._limit:
             raise Refusal(413, f"expected at most {self._limit} bytes, found more announced", admitted.site)
+        exchange = _Exchange(receive, send, self._limit, self._timeout_s)
         with self._rates.admit(admitted.site):
-            await self._forward(scope["raw_path"], headers, _Exchange(receive, send, self._limit, self._timeout_s))
+            if scope["raw_path"] == HOLD_PATH.encode():
+                self._held[exchange] = lambda: authorise(peer, headers.get(KEY_HEADER), self._lookup)
+            try:
+                await self._forward(scope["raw_path"], headers, exchange)
+            finally:
+                self._held.pop(exchange, None)
 
     async def _forward(self, path: bytes, headers: dict[bytes, bytes], exchange: "_Exchange") -> None:
         request = httpx.Request("POST", self._urls[path], headers=list(headers.items()), content=exchange.body())
@@ -318,6 +337,12 @@ class _Exchange:
             return
         self._unwatch()
         await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    def end(self, refusal: Refusal) -> None:
+        """Answer so, unless an answer has begun."""
+        self._late = refusal
+        if not self._started and not self._deadline.expired():
+            self._deadline.reschedule(self._loop.time())
 
     def _arrived(self) -> None:
         self._late = Refusal(503, "the SuperLink does not answer in time; try again later")
@@ -687,7 +712,12 @@ def serve(config: CoordinatorConfig, *, auth_only: bool = False) -> None:
             max_request_bytes=config.max_request_mb * 1_000_000,
             requests_per_second=config.requests_per_second,
         )
-        make_server(gateway, split_address(config.listen), context, lambda: _follow(members, context)).run()
+
+        def every_second() -> None:
+            _follow(members, context)
+            gateway.recheck()
+
+        make_server(gateway, split_address(config.listen), context, every_second).run()
     finally:
         members.close()
 

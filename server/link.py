@@ -6,10 +6,11 @@ kept. This one looks quickly while replies come and more slowly while they do no
 takes. The only file, with server/superlink.py, that knows Flower's control and runtime APIs.
 """
 
+import json
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from typing import Any
 import httpx
 from flwr.app import Error, Message, Metadata
 from flwr.app.message import make_message, remove_content_from_message
+from flwr.app.message.arraychunk import ArrayChunk
 from flwr.common.serde import message_from_proto, message_to_proto, run_from_proto
 from flwr.proto.control_pb2 import (
     ListNodesRequest,
@@ -26,14 +28,13 @@ from flwr.proto.control_pb2 import (
 )
 from flwr.proto.fab_pb2 import Fab
 from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest, ObjectTree, PullObjectRequest, PushObjectRequest
+from flwr.proto.message_pb2 import Message as ProtoMessage
 from flwr.proto.runtime_pb2 import (
     AcquireTaskRequest,
-    PullAppMessagesRequest,
     PullTaskInputRequest,
-    PushAppMessagesRequest,
     PushTaskOutputRequest,
 )
-from flwr.supercore.constant import TaskType
+from flwr.supercore.constant import TASK_TOKEN_HEADER, TaskType
 from flwr.supercore.control import ControlHttpClient
 from flwr.supercore.heartbeat import HeartbeatSender, make_task_heartbeat_fn_http
 from flwr.supercore.inflatable.inflatable_object import (
@@ -49,11 +50,16 @@ from flwr.superlink.grid import HttpGrid
 
 from configs.errors import RunError, WireError
 from configs.memory import Tidy
+from configs.pieces import MEDIA_TYPE, join, split
+from server.exchange import AWAIT_PATH, SEND_PATH, WAKE_PATH
 from server.spool import SpooledParts
 from strategies.objects import Parts
 
 BASE_URL = "http://superlink"
-QUICK_S, SLOW_S, SLOWER = 0.02, 0.5, 1.3  # intervals between two looks for replies, and how they grow
+SENT_AT_ONCE = 32  # messages in one request
+MAX_REPLIES = 1_000_000
+OWN_TIMEOUT_S = 120.0
+LARGE = ArrayChunk  # what does not travel with its message
 MAX_OBJECTS = 100_000  # of one reply
 MAX_REPLY_BYTES = 8_000_000_000  # of one reply, where nobody says less
 STALLED_S = 120.0  # a reply of which nothing more arrives for so long is given up
@@ -143,7 +149,8 @@ class Link:
             grid.finish("completed")
         except BaseException:
             grid.finish("failed")
-            self._control.StopRun(StopRunRequest(run_id=run_id))
+            with suppress(httpx.HTTPStatusError):  # it has ended by that
+                self._control.StopRun(StopRunRequest(run_id=run_id))
             raise
         finally:
             grid.close()
@@ -174,6 +181,7 @@ class LinkGrid(HttpGrid):
             ),
             socket,
         )
+        self._own, self._seen = OwnPaths(socket, token), -1
         given = self._client.PullTaskInput(PullTaskInputRequest())
         TaskIdentity.task_id, TaskIdentity.run_id = given.task_id, given.run.run_id
         TaskIdentity.node_id = given.context.node_id
@@ -189,10 +197,17 @@ class LinkGrid(HttpGrid):
         self._heartbeat.stop()
         assert self._client is not None
         self._client.PushTaskOutput(PushTaskOutputRequest(sub_status=sub_status, details=""))
+        self._own.close()
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Send; the messages' ids. Contents that are equal travel once, and none is copied as a whole."""
         outgoing = list(messages)
+        ids: list[str] = []
+        for start in range(0, len(outgoing), SENT_AT_ONCE):
+            ids += self._push(outgoing[start : start + SENT_AT_ONCE])
+        return ids
+
+    def _push(self, outgoing: list[Message]) -> list[str]:
         with no_object_id_recompute():
             for message in outgoing:
                 message.metadata.__dict__["_message_id"] = message.object_id
@@ -200,13 +215,15 @@ class LinkGrid(HttpGrid):
             for message in outgoing:
                 objects |= get_all_nested_objects(message)
             assert self._client is not None
-            pushed = self._client.PushMessages(
-                PushAppMessagesRequest(
-                    messages_list=[message_to_proto(remove_content_from_message(m)) for m in outgoing],
-                    message_object_trees=[get_object_tree(m) for m in outgoing],
-                )
-            )
-            wanted = set(pushed.objects_to_push)
+            pieces = [json.dumps({"messages": len(outgoing)}).encode()]
+            for message in outgoing:
+                header = message_to_proto(remove_content_from_message(message))
+                pieces += [header.SerializeToString(), get_object_tree(message).SerializeToString()]
+            for object_id in list(objects):
+                if not isinstance(objects[object_id], LARGE):
+                    pieces += [object_id.encode("ascii"), objects.pop(object_id).deflate()]
+            pushed = json.loads(self._own.post(SEND_PATH, join(pieces)))
+            wanted, session = set(pushed["missing"]), str(pushed["session"])
 
             def push(object_id: str) -> None:
                 content = objects.pop(object_id).deflate()
@@ -216,7 +233,7 @@ class LinkGrid(HttpGrid):
                     run_id=self.run.run_id,
                     object_id=object_id,
                     object_content=content,
-                    session_id=pushed.session_id,
+                    session_id=session,
                 )
                 assert self._client is not None
                 if not self._client.PushObject(request).stored:
@@ -224,16 +241,30 @@ class LinkGrid(HttpGrid):
 
             with ThreadPoolExecutor(PUSHERS) as pool:
                 list(pool.map(push, [object_id for object_id in list(objects) if object_id in wanted]))
-        return list(pushed.message_ids)
+        if wanted:
+            nodes = [message.metadata.dst_node_id for message in outgoing]
+            self._own.post(WAKE_PATH, json.dumps({"nodes": nodes}).encode())
+        return [str(message_id) for message_id in pushed["ids"]]
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
         """The replies that are there whole, and an error for each that never will be; others are for another time."""
+        return self.await_messages(message_ids, 0.0)
+
+    def await_messages(self, message_ids: Iterable[str], wait_s: float) -> Iterable[Message]:
+        """As `pull_messages`, held until something has come in since the last time, or so long."""
         assert self._client is not None
         asked = set(message_ids)
-        if new := sorted(asked - set(self._arriving)):
-            pulled = self._client.PullMessages(PullAppMessagesRequest(message_ids=new))
-            for header, tree in zip(pulled.messages_list, pulled.message_object_trees, strict=True):
-                self._arriving[header.metadata.reply_to_message_id] = _Arriving(header, tree, self._parts(tree))
+        new = sorted(asked - set(self._arriving))
+        request = {"ids": new, "hold_s": float(wait_s), "seen": self._seen}
+        first, *replies = split(self._own.post(AWAIT_PATH, json.dumps(request).encode()), MAX_REPLIES)
+        self._seen = int(json.loads(first)["seen"])
+        for incoming in replies:
+            pieces = split(incoming)
+            header, tree = ProtoMessage.FromString(pieces[0]), ObjectTree.FromString(pieces[1])
+            arriving = _Arriving(header, tree, self._parts(tree))
+            self._arriving[header.metadata.reply_to_message_id] = arriving
+            for name, content in zip(pieces[2::2], pieces[3::2], strict=True):
+                arriving.early[name.decode("ascii")] = content
         whole = []
         for message_id in asked & set(self._arriving):
             arriving = self._arriving[message_id]
@@ -257,6 +288,9 @@ class LinkGrid(HttpGrid):
         assert self._client is not None
         absent = 0
         for object_id in list(arriving.missing):
+            if object_id in arriving.early:
+                arriving.add(object_id, arriving.early.pop(object_id))
+                continue
             request = PullObjectRequest(node=self.node, run_id=self.run.run_id, object_id=object_id)
             response = self._client.PullObject(request)
             if not response.object_found:
@@ -313,6 +347,35 @@ class LinkGrid(HttpGrid):
         return make_message(metadata=metadata, error=Error(code=BROKEN_REPLY, reason=f"its reply was refused: {why}"))
 
 
+class OwnPaths:
+    """The paths of server/exchange.py over the SuperLink's socket."""
+
+    def __init__(self, socket: Path, token: str) -> None:
+        self._client = httpx.Client(
+            transport=httpx.HTTPTransport(uds=str(socket)),
+            timeout=OWN_TIMEOUT_S,
+            headers={TASK_TOKEN_HEADER: token, "content-type": MEDIA_TYPE},
+        )
+
+    def post(self, path: str, body: bytes) -> bytes:
+        """Ask; the answer's body.
+
+        Raises:
+            RunError: the SuperLink refuses, or is away.
+        """
+        try:
+            response = self._client.post(BASE_URL + path, content=body)
+        except httpx.TransportError:
+            raise RunError("expected the SuperLink to answer, it is away; its lines above say why") from None
+        if response.status_code != httpx.codes.OK:
+            raise RunError(f"expected the SuperLink to take a message, it answered {response.status_code}")
+        return response.content
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        self._client.close()
+
+
 class _BrokenError(Exception):
     """A reply that never will be one."""
 
@@ -323,6 +386,7 @@ class _Arriving:
     def __init__(self, header: Any, tree: ObjectTree, parts: Parts) -> None:
         self.header, self.parts = header, parts
         self.missing: dict[str, None] = {}
+        self.early: dict[str, bytes] = {}  # parts that came with it
         self.moved, self.count = time.monotonic(), 0
         for node in iterate_object_tree(tree):
             self.count += 1

@@ -23,13 +23,13 @@ from server.gateway import (
     AUTH_SOCKET,
     BURST_S,
     CERTIFICATE_HEADER,
-    FLEET_CALLS,
     FORWARDED,
     HEAD_TIMEOUT_S,
     KEEP_ALIVE_S,
     KEY_HEADER,
     MAX_CONNECTIONS,
     MAX_CONNECTIONS_EACH,
+    PATHS,
     SUPERLINK_SOCKET,
     VERIFIED_HEADER,
 )
@@ -90,7 +90,7 @@ http {{
         location @broken {{ return 502 "the SuperLink is away; try again later\\n"; }}
 
         # The request line as it came: no other method, spelling, encoding, query, absolute form or version.
-        if ($request !~ "^(POST /v1/fleet/({calls})|GET /health) HTTP/1\\.1$") {{ return 404; }}
+        if ($request !~ "^(POST ({paths})|GET /health) HTTP/1\\.1$") {{ return 404; }}
         if ($http_upgrade) {{ return 400; }}
 
         location / {{ return 404; }}
@@ -122,7 +122,7 @@ http {{
 """
 
 _LOCATION = """\
-        location = /v1/fleet/{call} {{
+        location = {path} {{
             limit_req zone=requests burst={burst} nodelay;
             auth_request /archipel-auth;
             proxy_pass http://superlink;
@@ -176,19 +176,19 @@ def nginx_config(config: CoordinatorConfig, *, certificate_required: bool = True
         keep_alive_s=KEEP_ALIVE_S,
         max_bytes=config.max_request_mb * 1_000_000,
         connections_each=MAX_CONNECTIONS_EACH,
-        calls="|".join(FLEET_CALLS),
+        paths="|".join(path.decode() for path in PATHS),
         verified_header=VERIFIED_HEADER.decode(),
         certificate_header=CERTIFICATE_HEADER.decode(),
         key_header=KEY_HEADER.decode(),
         key_variable=_variable(KEY_HEADER.decode()),
-        locations="\n".join(_location(call, config) for call in FLEET_CALLS),
+        locations="\n".join(_location(path.decode(), config) for path in PATHS),
     )
 
 
-def _location(call: str, config: CoordinatorConfig) -> str:
+def _location(path: str, config: CoordinatorConfig) -> str:
     names = [name.decode() for name in FORWARDED]
     return _LOCATION.format(
-        call=call,
+        path=path,
         burst=int(config.requests_per_second * BURST_S),
         timeout_s=_REQUEST_TIMEOUT_S,
         headers="\n".join(f"            proxy_set_header {name} $http_{_variable(name)};" for name in names),

@@ -10,7 +10,7 @@ import math
 import mmap
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
@@ -113,9 +113,14 @@ def zeros(shape: tuple[int, ...], folder: Path, filed_bytes: int = FILED_BYTES) 
 class SpooledStore(InMemoryObjectStore):
     """Flower's store of message parts in memory, with the large ones in a folder of its own once they are many."""
 
-    def __init__(self, folder: Path, kept_bytes: int = KEPT_BYTES) -> None:
+    def __init__(self, folder: Path, kept_bytes: int = KEPT_BYTES, noted: Callable[[], object] = lambda: None) -> None:
+        """Empty the folder.
+
+        Args:
+            noted: called when a part has come.
+        """
         super().__init__()
-        self._kept_bytes = kept_bytes
+        self._kept_bytes, self._noted = kept_bytes, noted
         folder.mkdir(mode=0o700, exist_ok=True)
         for left in folder.iterdir():  # by a process that was killed
             left.unlink()
@@ -124,6 +129,7 @@ class SpooledStore(InMemoryObjectStore):
     def put(self, object_id: str, object_content: bytes) -> None:
         """Keep a part that was announced."""
         super().put(object_id, object_content)
+        self._noted()
         self._tidy.passed(len(object_content))
         if len(object_content) >= LARGE_BYTES:
             with self.lock_store:

@@ -62,9 +62,17 @@ def serve(socket: Path, parts: Path) -> None:
     from flwr.superlink.config_loader import SuperLinkLifespanConfig
     from flwr.superlink.main import create_app
 
+    from server.exchange import Exchange
     from server.spool import SpooledStore
 
-    object_store_factory.InMemoryObjectStore = lambda: SpooledStore(parts)  # type: ignore[attr-defined, misc, assignment]
+    exchanges: list[Exchange] = []
+
+    def noted() -> None:
+        for exchange in exchanges:
+            exchange.noted()
+
+    store = SpooledStore(parts, noted=noted)
+    object_store_factory.InMemoryObjectStore = lambda: store  # type: ignore[attr-defined, misc, assignment]
     logging.getLogger("flwr").setLevel(logging.WARNING)  # else a line for each request
     config = SuperLinkLifespanConfig(
         control_address="",
@@ -92,7 +100,8 @@ def serve(socket: Path, parts: Path) -> None:
     )
     app = create_app(config, SuperLinkLifespan)
     app.user_middleware = [sparing(middleware) for middleware in app.user_middleware]
-    uvicorn.run(telling(app), uds=str(socket), log_level="warning", access_log=False)
+    exchanges.append(Exchange(app))
+    uvicorn.run(telling(exchanges[0]), uds=str(socket), log_level="warning", access_log=False)
 
 
 def telling(app: "ASGIApp") -> "ASGIApp":

@@ -81,6 +81,9 @@ class FakeFleet:
     protocol: int = wire.PROTOCOL_MAX
     release: str = RELEASE
 
+    def interrupt(self) -> None:
+        pass
+
     def close(self) -> bool:
         return self.heard
 

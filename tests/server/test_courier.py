@@ -76,7 +76,8 @@ class FakeCarrier:
                 self.replies[identity] = Message(answer, reply_to=message)
         return ids
 
-    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+    def await_messages(self, message_ids: Iterable[str], wait_s: float) -> Iterable[Message]:
+        time.sleep(min(wait_s, 0.02))
         return [self.replies.pop(identity) for identity in list(message_ids) if identity in self.replies]
 
 

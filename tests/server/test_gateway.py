@@ -45,6 +45,7 @@ from client.fleet import NOT_ADMITTED, Fleet, RefusedError, trust
 from configs import wire
 from configs.deployment import SiteConfig
 from configs.load import load_study
+from configs.pieces import HOLD_PATH, REPLY_PATH
 from server import gateway as module
 from server.bundle import build_bundle
 from server.gateway import make_gateway, make_server, tls_context
@@ -286,7 +287,7 @@ def opened(consortium: Consortium, folder: Path, certificate_required: bool = Tr
     gateway = make_gateway(folder / "superlink.sock", admitted.get, **options)
     behind, port = Behind(), free_port()
     context = tls_context(consortium.pki.folder, certificate_required=certificate_required)
-    server = make_server(gateway, ("127.0.0.1", port), context)
+    server = make_server(gateway, ("127.0.0.1", port), context, gateway.recheck)
     with running(make_server(behind, folder / "superlink.sock")), running(server):
         yield Door(consortium, behind, port, server, gateway, admitted)
 
@@ -334,7 +335,7 @@ def eventually(holds: Callable[[], bool], within_s: float = 5.0) -> bool:
 
 
 def test_the_names_of_flower_are_those_of_the_installed_release() -> None:
-    ours = {path.decode() for path in module.PATHS}
+    ours = {path.decode() for path in module.PATHS} - {HOLD_PATH, REPLY_PATH}
     theirs = {path for method, path in PROTOBUF_REQUEST_TYPES if path.startswith("/v1/fleet/")}
     assert module.KEY_HEADER.decode() == FLEET_HTTP_PUBLIC_KEY_HEADER
     assert {FLEET_HTTP_SIGNATURE_HEADER, TIMESTAMP_HEADER} < {name.decode() for name in module.FORWARDED}
@@ -840,6 +841,12 @@ def test_refusals_are_logged_with_the_site_and_not_without_end(
 # Before the real SuperLink
 
 
+class OldFleet(Fleet):
+    """A node of the release before, which does not hear what the coordinator says that it talks."""
+
+    protocol = 1
+
+
 @dataclass
 class Federation:
     """A real SuperLink and a real gateway, in processes of their own."""
@@ -860,14 +867,14 @@ class Federation:
         if hospital.name not in self.nodes:
             self.nodes[hospital.name] = self.link.admit(hospital.public_key)
 
-    def fleet(self, hospital: Hospital) -> Fleet:
+    def fleet(self, hospital: Hospital, kind: type[Fleet] = Fleet) -> Fleet:
         context = trust(
             self.consortium.pki.ca_certificate.read_text(),
             certificate=str(hospital.certificate),
             key=str(hospital.key_file),
             extra_ca=None,
         )
-        return Fleet(f"127.0.0.1:{self.port}", context, hospital.key, max_message_bytes=10**8)
+        return kind(f"127.0.0.1:{self.port}", context, hospital.key, max_message_bytes=10**8)
 
     def client(self, hospital: Hospital | None) -> httpx.Client:
         return httpx.Client(
@@ -945,24 +952,29 @@ def recorded(federation: Federation, lille: Hospital) -> Iterator[list[tuple[str
     Its run goes on, so that nothing is refused only because it is over.
     """
     requests: list[tuple[str, bytes]] = []
-    fleet = federation.fleet(lille)
-    fleet._client._client.event_hooks["request"].append(lambda r: requests.append((r.url.path, r.content)))
+    fleets = [federation.fleet(lille, kind) for kind in (OldFleet, Fleet)]
+    for fleet in fleets:
+        fleet._client._client.event_hooks["request"].append(lambda r: requests.append((r.url.path, r.content)))
+        fleet.line.hold_s = 0.1
     node = fleet.connect()
+    fleets[0]._node = fleet._node
     fleet._client.SendNodeHeartbeat(SendNodeHeartbeatRequest(node=Node(node_id=node), heartbeat_interval=30))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # Flower's use of pathspec
         bundle = build_bundle(load_study(PRESET))
     with federation.link.run(*bundle) as grid:
-        message = Message(RecordDict({"config": ConfigRecord({"round": 1})}), node, MessageType.TRAIN)
-        [sent] = grid.push_messages([message])
-        incoming = fleet.receive()
-        assert incoming is not None
-        assert incoming.records["config"]["round"] == 1
-        fleet.bundle(incoming.run_id)
-        TaskIdentity.node_id = node
-        fleet.reply(incoming, RecordDict({"config": ConfigRecord({"loss": 0.5, "blob": bytes(2000)})}))
-        [reply] = grid.pull_messages([sent])
-        assert reply.content["config"]["loss"] == 0.5
+        for fleet in fleets:
+            TaskIdentity.node_id = 1
+            message = Message(RecordDict({"config": ConfigRecord({"round": 1})}), node, MessageType.TRAIN)
+            [sent] = grid.push_messages([message])
+            incoming = fleet.receive()
+            assert incoming is not None
+            assert incoming.records["config"]["round"] == 1
+            fleet.bundle(incoming.run_id)
+            TaskIdentity.node_id = node
+            fleet.reply(incoming, RecordDict({"config": ConfigRecord({"loss": 0.5, "blob": bytes(2000)})}))
+            [reply] = grid.pull_messages([sent])
+            assert reply.content["config"]["loss"] == 0.5
         fleet.close()
         yield requests
 
@@ -1135,6 +1147,7 @@ def test_ten_thousand_mutated_requests_break_nothing_and_learn_nothing(
     fleet = federation.fleet(lille)
     with contextlib.closing(fleet):
         assert fleet.connect(previous=federation.nodes["lille"]) == federation.nodes["lille"]
+        fleet.line.hold_s = 0.1
         assert fleet.receive() is None
     assert b"Traceback" not in (federation.folder / "gateway.log").read_bytes()
 

@@ -1,6 +1,7 @@
 """Flower's inside, as far as the coordinator relies on it: another release must fail here first, and say so."""
 
 import inspect
+import json
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
@@ -13,7 +14,6 @@ from flwr.app.message import remove_content_from_message
 from flwr.common.serde import message_to_proto
 from flwr.proto.message_pb2 import PullObjectResponse
 from flwr.proto.node_pb2 import Node
-from flwr.proto.runtime_pb2 import PullAppMessagesResponse
 from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, get_object_tree
 from flwr.supercore.object_store import object_store_factory
 from flwr.supercore.run import Run
@@ -24,6 +24,7 @@ from flwr.superlink.grid import HttpGrid
 from flwr.superlink.main import create_app
 
 from configs.memory import Tidy
+from configs.pieces import join
 from server import link
 from server.spool import SpooledStore
 from strategies.arrays import to_record
@@ -68,11 +69,13 @@ class FakeSuperLink:
     def __init__(self, reply: Message, parts: dict[str, bytes | None]) -> None:
         self.reply, self.parts, self.confirmed = reply, parts, list[str]()
 
-    def PullMessages(self, request: Any) -> Any:  # noqa: N802 - Flower's names
+    def post(self, path: str, body: bytes) -> bytes:
+        asked = json.loads(body)["ids"]
         header = message_to_proto(remove_content_from_message(self.reply))
-        return PullAppMessagesResponse(messages_list=[header], message_object_trees=[get_object_tree(self.reply)])
+        reply = [header.SerializeToString(), get_object_tree(self.reply).SerializeToString()]
+        return join([b'{"seen": 1}', *([join(reply)] if asked else [])])
 
-    def PullObject(self, request: Any) -> Any:  # noqa: N802
+    def PullObject(self, request: Any) -> Any:  # noqa: N802 - Flower's names
         content = self.parts.get(request.object_id, b"absent")
         if content == b"absent":
             return PullObjectResponse(object_found=False)
@@ -95,6 +98,7 @@ def asked() -> Message:
 def grid_of(superlink: FakeSuperLink, spool: Path) -> link.LinkGrid:
     grid = object.__new__(link.LinkGrid)
     grid._client, grid._arriving, grid._spool = superlink, {}, spool  # type: ignore[assignment]
+    grid._own, grid._seen = superlink, -1  # type: ignore[assignment]
     grid._tidy, grid.held_bytes = Tidy(), 0
     grid.max_reply_bytes, grid.node, grid._run = 30_000_000, Node(node_id=1), Run.create_empty(1)
     return grid
