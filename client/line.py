@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from flwr.proto.message_pb2 import Message, ObjectTree
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from flwr.supercore.protobuf.client import DecodeError  # type: ignore[attr-defined]
 
 from configs.errors import WireError
 from configs.pieces import MAX_HOLD_S, MAX_INLINE, join, split

@@ -204,10 +204,9 @@ class Exchange:
         Raises:
             HTTPException: 401.
         """
-        from fastapi import Request
         from flwr.proto.fleet_pb2 import PullMessagesRequest
         from flwr.proto.node_pb2 import Node
-        from flwr.superlink.routers.fleet.node_auth import authenticate_node
+        from flwr.superlink.routers.fleet.node_auth import Request, authenticate_node  # type: ignore[attr-defined]
 
         request = Request({**scope, "app": self._app, "state": {}})
         request.state.protobuf_request = PullMessagesRequest(node=Node(node_id=node))
@@ -286,9 +285,9 @@ class Exchange:
         Raises:
             FlowerError: it holds none.
         """
-        from fastapi import Request
         from flwr.supercore.constant import TASK_TOKEN_HEADER
         from flwr.supercore.dependencies.task import authenticate_task
+        from flwr.superlink.routers.fleet.node_auth import Request  # type: ignore[attr-defined]
 
         request = Request(scope)
         return authenticate_task(request, request.headers.get(TASK_TOKEN_HEADER), self._state)
@@ -356,10 +355,10 @@ def _hold(value: object) -> float:
 
 def _explained(error: Exception, path: str) -> tuple[int, bytes, str]:
     """The answer that stands for an error, as Flower's own answers; its text does not leave."""
-    from fastapi import HTTPException
     from flwr.supercore.error import FlowerError
     from flwr.supercore.error.catalog import API_ERROR_MAP
-    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+    from flwr.supercore.protobuf.client import DecodeError  # type: ignore[attr-defined]
+    from flwr.superlink.routers.fleet.node_auth import HTTPException  # type: ignore[attr-defined]
 
     status = 500
     content: Mapping[str, int | str] = {"detail": "Internal server error."}
