@@ -975,7 +975,7 @@ def recorded(federation: Federation, lille: Hospital) -> Iterator[list[tuple[str
             fleet.reply(incoming, RecordDict({"config": ConfigRecord({"loss": 0.5, "blob": bytes(2000)})}))
             [reply] = grid.pull_messages([sent])
             assert reply.content["config"]["loss"] == 0.5
-        fleet.close()
+            fleet._client.close() if fleet is not fleets[-1] else fleet.close()
         yield requests
 
 
