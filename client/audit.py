@@ -34,6 +34,16 @@ class Outgoing:
     sha256: str
 
 
+@dataclass
+class _Refused:
+    """A refusal that was kept, and how often it left."""
+
+    message: str
+    sha256: str
+    why: str
+    times: int = 1
+
+
 class Audit:
     """The journal and the outbox of one hospital."""
 
@@ -41,6 +51,7 @@ class Audit:
         self._config, self._key = config, key
         self.journal = Journal(config.journal, sign=key.sign)
         self._seen: set[str] = set()
+        self._refused: dict[tuple[str, str], _Refused] = {}  # the newest refusal of each instruction, and how often
         self._kept: dict[tuple[str, str], str] = {}  # (study, content of the instruction) -> the message that answered
         for record in read(config.journal) if config.journal.exists() else ():
             self._remember(record.kind, record.facts)
@@ -60,6 +71,27 @@ class Audit:
         path = self._config.outbox / f"{message}.frame"
         return _read(path) if message and path.is_file() else None
 
+    def was_refused(self, frame: Frame, study: str, instruction: str, why: str) -> bool:
+        """Whether an equal refusal is the newest answer to this instruction, kept in this process's time."""
+        known = self._refused.get((study, instruction))
+        return known is not None and (known.sha256, known.why) == (frame.sha256, why)
+
+    def count_refusal(self, asked: str, study: str, instruction: str) -> str:
+        """Count a refusal that left before, once more, and return the message in which it is kept.
+
+        The journal gets a record whenever the count doubles. The instruction that `asked` counts as used.
+        """
+        known = self._refused[study, instruction]
+        self._seen.add(asked)
+        known.times += 1
+        if known.times & (known.times - 1) == 0:
+            self.note("refused again", message=known.message, study=study, times=known.times)
+        return known.message
+
+    def remember_refusal(self, frame: Frame, message: str, study: str, instruction: str, why: str) -> None:
+        """Remember a refusal that was kept, so that an equal one need not be."""
+        self._refused[study, instruction] = _Refused(message, frame.sha256, why)
+
     def keep(
         self, frame: Frame, message: str, *, study: str, round: int, answers: str, content: str, why: str = ""
     ) -> None:
@@ -72,6 +104,7 @@ class Audit:
         Raises:
             OSError: the disk is full; the message must not leave.
         """
+        self._refused.pop((study, content), None)
         self._config.outbox.mkdir(mode=0o700, exist_ok=True)
         _write(self._config.outbox / f"{message}.frame", frame)
         self.note(

@@ -22,7 +22,7 @@ from configs.schema import PER_PATIENT
 
 if TYPE_CHECKING:
     from client.admission import Admission, Admissions
-    from client.audit import Audit
+    from client.audit import Audit, Outgoing
     from client.ledger import Ledger
     from configs.schema import Feature, Study
 
@@ -57,6 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     enrol.set_defaults(command=_enrol)
     join = commands.add_parser("join", help="keep the consortium's welcome")
     join.add_argument("welcome", type=Path, metavar="WELCOME")
+    join.add_argument("--replace", action="store_true", help="though another authority or coordinator's key made it")
     join.set_defaults(command=_join)
     check = commands.add_parser("check", help="what is wrong, and who must fix it; for monitoring too")
     check.set_defaults(command=_check)
@@ -78,8 +79,9 @@ def _parser() -> argparse.ArgumentParser:
     outbox = commands.add_parser("outbox", help="every message that left")
     outbox.add_argument("--show", metavar="ID", help="open one: its fields and the values in it")
     outbox.set_defaults(command=_outbox)
-    journal = commands.add_parser("journal", help="check the journal's chain, signatures and the outbox")
-    journal.add_argument("action", choices=("verify",))
+    journal = commands.add_parser("journal", help="check the journal's chain, signatures and the outbox; or read it")
+    journal.add_argument("action", choices=("verify", "show"))
+    journal.add_argument("--decisions", action="store_true", help="of `show`: who approved or refused what, and when")
     journal.set_defaults(command=_journal)
     return parser
 
@@ -97,11 +99,15 @@ def _join(arguments: argparse.Namespace) -> int:
     from client.enrol import join
 
     config = load_site(arguments.folder)
-    welcome = join(config, arguments.welcome)
+    joined_before = config.welcome.is_file()
+    welcome = join(config, arguments.welcome, replace=arguments.replace)
     _audit(config).note("joined", coordinator=welcome.coordinator, coordinator_key=welcome.coordinator_key)
     print(f"joined {welcome.coordinator}; the welcome's fingerprint is {welcome.fingerprint}: compare it by telephone")
     if welcome.without_certificate:
         print("the consortium admits this hospital without a client certificate: its message signatures alone")
+    if joined_before:
+        print("a node that runs follows a new certificate by itself; restart it if the address, the authority or the")
+        print("coordinator's key is another than before")
     print(f"next: {_typed(arguments.folder, 'check')}, then {_typed(arguments.folder, 'start')}")
     return 0
 
@@ -139,22 +145,62 @@ def _review(arguments: argparse.Namespace) -> int:
     else:
         shown = [a for a in admissions.all() if a.state == "waiting"]
     if not shown:
-        print("no study waits for this hospital")
+        print(_nothing_waits(arguments, config))
     for admission in shown:
-        print(page(config, admission))
+        print(page(config, admission, arguments.folder))
     _warn(config)
     for admission in [] if arguments.digest else admissions.all():
         if admission.state != "waiting":
             why = f" ({admission.why})" if admission.why else ""
-            print(f"{admission.state}: {admission.name} {admission.sha256[:12]}{why}")
+            print(f"{admission.state}: {admission.name} {admission.sha256[:12]}{why}{_fate(config, admission)}")
     return 0
 
 
+def _nothing_waits(arguments: argparse.Namespace, config: SiteConfig) -> str:
+    from configs.lock import holder
+
+    if holder(config.lock) is None:
+        return (
+            "no study waits for this hospital; its node does not run, and only a node receives studies: "
+            f"{_typed(arguments.folder, 'start')}"
+        )
+    return "no study waits for this hospital yet; one that was just submitted arrives within a minute"
+
+
+def _fate(config: SiteConfig, admission: "Admission") -> str:
+    """What has left for a study so far, and whether it is over here."""
+    from client.prospects import contribution, is_over
+
+    try:
+        study, outgoing = admission.study, _outgoing(config)
+    except ConfigError:
+        return ""
+    ledger = _open_ledger(config) if config.ledger.exists() else None
+    over = "; OVER here" if is_over(study, outgoing) else ""
+    return f": {contribution(config, study, ledger, outgoing)}{over}"
+
+
+def _outgoing(config: SiteConfig) -> "list[Outgoing]":
+    return _audit(config).outgoing() if config.journal.exists() else []
+
+
 def _approve(arguments: argparse.Namespace) -> int:
+    from client.prospects import obstacle
+
     config = load_site(arguments.folder)
-    found = _admissions(config).decide(arguments.digest, "approved")
+    admissions = _admissions(config)
+    study = _find(admissions, arguments.digest).study
+    if why := obstacle(config, study):
+        raise RunError(f"{study.name} cannot run here, so it is not approved: {why}")
+    found = admissions.decide(arguments.digest, "approved")
     _audit(config).note("approved", study=found.sha256, name=found.name, by=_person())
     print(f"approved: {found.name} {found.sha256}")
+    print(
+        f"it begins when hospitals enough have approved it ({study.training.quorum} of {len(study.sites) or 'all'}); "
+        "the node tells the consortium within a minute"
+    )
+    print(f"what leaves: {_typed(arguments.folder, 'outbox')}; what it spends: {_typed(arguments.folder, 'ledger')}")
+    print(f"no longer, at any time: {_typed(arguments.folder, f'refuse {found.sha256[:12]} --why REASON')}")
     return 0
 
 
@@ -212,15 +258,13 @@ def _outbox(arguments: argparse.Namespace) -> int:
     if arguments.show:
         print(_opened(config, audit, arguments.show))
         return 0
-    outgoing = audit.outgoing() if config.journal.exists() else []
+    outgoing = _outgoing(config)
     if not outgoing:
         print("nothing has left")
-    for o in outgoing:
-        kept = config.outbox / f"{o.message}.frame"
-        print(
-            f"{o.time[:19]}  {o.message[:8]}  study {o.study[:12]}  round {o.round:4}  {o.form:12} "
-            f"{kept.stat().st_size if kept.exists() else o.bytes:>10} bytes  sha256 {o.sha256[:16]}"
-        )
+    from client.listings import outbox_lines
+
+    for line in outbox_lines(config, outgoing):
+        print(line)
     return 0
 
 
@@ -261,6 +305,13 @@ def _counts(study: "Study", counts: "list[float]") -> list[str]:
 
 def _journal(arguments: argparse.Namespace) -> int:
     config = load_site(arguments.folder)
+    if arguments.action == "show":
+        from client.listings import journal_lines
+
+        names = {a.sha256: a.name for a in _admissions(config).all()}
+        for line in journal_lines(config, names, decisions=arguments.decisions):
+            print(line)
+        return 0
     count = _audit(config).verify()
     print(f"{config.journal}: {count} records, none changed, cut out, moved or forged; the outbox is what left")
     return 0
@@ -269,9 +320,12 @@ def _journal(arguments: argparse.Namespace) -> int:
 # The page of a study
 
 
-def page(config: SiteConfig, admission: "Admission") -> str:
-    """What a security officer or a DPO reads before deciding."""
-    approve, refuse = (_typed(config.folder, f"{verb} {admission.sha256[:12]}") for verb in ("approve", "refuse"))
+def page(config: SiteConfig, admission: "Admission", folder: Path | None = None) -> str:
+    """What a security officer or a DPO reads before deciding; `folder` is the hospital's as it was typed."""
+    from client.prospects import is_over, obstacle
+
+    typed_folder = folder or config.folder
+    approve, refuse = (_typed(typed_folder, f"{verb} {admission.sha256[:12]}") for verb in ("approve", "refuse"))
     try:
         study = admission.study
     except ConfigError as error:  # it arrived before a rule that this release has
@@ -288,13 +342,21 @@ def page(config: SiteConfig, admission: "Admission") -> str:
         ("digest", admission.sha256),
         ("arrived", admission.arrived),
     ]
-    lines = [f"── {study.name}: {admission.state} " + "─" * 40]
+    over = is_over(study, _outgoing(config))
+    why = "" if over else obstacle(config, study)
+    lines = [f"── {study.name}: {admission.state}{', OVER here' if over else ''} " + "─" * 40]
+    if why:
+        rows.insert(0, ("", f"CANNOT RUN HERE: {why}"))
+    if over:
+        rows.insert(0, ("over", _fate(config, admission).removeprefix(": ")))
     for title, text in rows:
         wrapped = textwrap.wrap(text, WIDTH - 14) or [""]
         lines.append(f"{title:>12}  {wrapped[0]}")
         lines += [" " * 14 + line for line in wrapped[1:]]
-    lines.append(f"\n    {approve}    or\n    {refuse} --why REASON\n")
-    return "\n".join(lines)
+    decisions = [] if over else [f"{refuse} --why REASON"]
+    if not over and not why and admission.state != "approved":
+        decisions.insert(0, f"{approve}    or")
+    return "\n".join([*lines, "", *(f"    {decision}" for decision in decisions), ""])
 
 
 def _training(config: SiteConfig, study: "Study") -> list[tuple[str, str]]:
@@ -404,8 +466,9 @@ def _privacy(config: SiteConfig, study: "Study") -> str:
         )
     return (
         f"differential privacy in this hospital: epsilon {privacy.epsilon:g} at delta {privacy.delta:g} {PER_PATIENT}, "
-        f"for the whole {'training' if study.evaluation.release else 'study'}; each patient's influence is clipped to "
-        f"{privacy.clip_norm:g}, then noise is added{_spare(study)}{_by_the_reference(study)}"
+        f"for the whole {'training' if study.evaluation.release else 'study'}; what one patient adds to a step of the "
+        f"training (its gradient) is cut to a length of at most {privacy.clip_norm:g} (clip norm), then noise is added"
+        f"{_spare(study)}{_by_the_reference(study)}"
     )
 
 
@@ -436,6 +499,17 @@ def _budget(config: SiteConfig, study: "Study") -> str:
         f"epsilon {spent:.2f} of {policy.max_epsilon:g} is spent on this data set ({PER_PATIENT}, all "
         f"studies, delta {policy.delta:g}), {max(0.0, policy.max_epsilon - spent):.2f} is left"
         f"{_foreseen(config, study, dataset.identity, ledger)}; the node refuses what would pass it"
+        f"{_two(config, study)}"
+    )
+
+
+def _two(config: SiteConfig, study: "Study") -> str:
+    """Why the study's epsilon and the budget's are two numbers for one release."""
+    if study.privacy.delta == config.policy.delta:
+        return ""
+    return (
+        f". The study states its epsilon at its own delta, {study.privacy.delta:g}; this budget is counted at "
+        f"site.yaml's, {config.policy.delta:g}: a release has an epsilon for each delta, larger at smaller ones"
     )
 
 

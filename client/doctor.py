@@ -3,10 +3,12 @@
 import shutil
 import stat
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 
+from client.admission import Admissions
 from client.audit import Audit
 from client.data_check import look_at_data
 from client.enrol import (
@@ -33,7 +35,7 @@ from client.fleet import Reach, reach, trust
 from client.forwarder import probe
 from client.line import kept
 from client.releases import RELEASE, awaited
-from configs.deployment import SiteConfig, load_site
+from configs.deployment import SiteConfig, load_site, typed
 from configs.errors import ArchipelError
 from configs.papers import Welcome
 from configs.parts import run
@@ -62,6 +64,7 @@ def examine(folder: Path) -> list[Finding]:
     findings += _safely("machine", lambda: _machine(config))
     findings += _safely("records", lambda: _records(config))
     findings += _safely("data", lambda: look_at_data(config))
+    findings += _safely("study", lambda: _waiting(config, folder))
     try:
         welcome = load_welcome(config)
     except (ArchipelError, OSError) as error:
@@ -217,6 +220,15 @@ def _records(config: SiteConfig) -> Iterator[Finding]:
 
 
 # With the consortium
+
+
+def _waiting(config: SiteConfig, folder: Path) -> Iterator[Finding]:
+    """Studies that nobody has decided about."""
+    with closing(Admissions.open(config.admissions)) as admissions:
+        for one in admissions.all():
+            if one.state == "waiting":
+                look = typed("archipel-site", folder, f"review {one.sha256[:12]}")
+                yield Finding("study", NOTE, f"{one.name} {one.sha256[:12]} waits for a person here: {look}")
 
 
 def _awaited(config: SiteConfig) -> Iterator[Finding]:

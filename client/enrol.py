@@ -46,8 +46,11 @@ def enrol(config: SiteConfig) -> tuple[Path, Request]:
     return path, request
 
 
-def join(config: SiteConfig, paper: Path) -> Welcome:
+def join(config: SiteConfig, paper: Path, *, replace: bool = False) -> Welcome:
     """Keep the consortium's welcome, once it fits this hospital and its keys.
+
+    Args:
+        replace: whether one by another authority, or of another coordinator's key, may take the former one's place.
 
     Raises:
         ConfigError: it is another hospital's, made for other keys, damaged, or over; nothing is kept.
@@ -66,11 +69,34 @@ def join(config: SiteConfig, paper: Path) -> Welcome:
         problems += _flaws(welcome)
     if not _PUBLIC_KEY.fullmatch(welcome.coordinator_key):
         problems.append("coordinator_key: expected 64 hexadecimal digits, found something else; ask for the file again")
+    if not problems and not replace:
+        problems += _changed_hands(config, welcome)
     if problems:
         raise ConfigError(str(paper), problems)
     (config.keys / CERTIFICATE).write_text(welcome.certificate, "ascii")
     config.welcome.write_bytes(to_json(welcome))
     return welcome
+
+
+def _changed_hands(config: SiteConfig, welcome: Welcome) -> list[str]:
+    """What a new welcome has of another consortium than the one that this hospital joined."""
+    if not config.welcome.is_file():
+        return []
+    try:
+        former = load_welcome(config)
+    except ConfigError:
+        return []  # damaged: it cannot be held against anything, and `check` says so
+    changed = {
+        "ca_certificate: expected the authority": (former.ca_certificate, welcome.ca_certificate),
+        "coordinator_key: expected the key": (former.coordinator_key, welcome.coordinator_key),
+    }
+    return [
+        f"{what} of the welcome that was joined before (fingerprint {former.fingerprint}), found another (welcome "
+        f"{welcome.fingerprint}): studies approved here would run for others; telephone the consortium, compare both "
+        "fingerprints, then join again with --replace"
+        for what, (before, now) in changed.items()
+        if before != now
+    ]
 
 
 def load_certificate(config: SiteConfig) -> x509.Certificate:

@@ -305,15 +305,9 @@ class Node:
             reply = _refusal(RunError("egress"))
             records = content(REFUSAL, dict(reply.fields))
         incoming.message.content.clear()
-        message = uuid.uuid4().hex
-        if reply.form == REFUSAL:
-            why = why or str(reply.fields["reason"])
-            log.info("study %s, round %d: refused: %s", said.study[:12], said.round, why)
-            self._audit.note("refused", message=said.message, code=reply.fields["code"], why=why)
         try:
-            self._audit.keep(
-                reply, message, study=said.study, round=said.round, answers=said.message, content=instruction, why=why
-            )
+            proposal = incoming.type == wire.HELLO
+            message = self._kept(reply, said, instruction, why, proposal=proposal)
         except OSError as error:
             log.error("nothing leaves, because it cannot be kept: %s; %s", error, self._room)
             return
@@ -334,6 +328,26 @@ class Node:
         del reply
         fleet.reply(incoming, records)
 
+    def _kept(self, reply: Frame, said: Statement, instruction: str, why: str, *, proposal: bool) -> str:
+        """Keep a reply before it leaves; an equal refusal of the same proposal as before is counted only.
+
+        Raises:
+            OSError: the disk is full.
+        """
+        message, study, refuses = uuid.uuid4().hex, said.study, reply.form == REFUSAL
+        if refuses:
+            why = why or str(reply.fields["reason"])
+            if self._audit.was_refused(reply, study, instruction, why):
+                return self._audit.count_refusal(said.message, study, instruction)
+            log.info("study %s, round %d: refused: %s", study[:12], said.round, why)
+            self._audit.note("refused", message=said.message, code=reply.fields["code"], why=why)
+        self._audit.keep(
+            reply, message, study=study, round=said.round, answers=said.message, content=instruction, why=why
+        )
+        if refuses and proposal:
+            self._audit.remember_refusal(reply, message, study, instruction, why)
+        return message
+
     def _opened(self, incoming: Incoming) -> tuple[Statement, bytes | None]:
         """What the coordinator signed, about a message for this hospital that was not used before.
 
@@ -350,22 +364,30 @@ class Node:
         self, fleet: Fleet, incoming: Incoming, said: Statement, packed: bytes | None
     ) -> tuple[Frame, str, str]:
         """The reply, why it is a refusal if it is one, and what names the instruction in the outbox."""
-        instruction = said.content
+        instruction, frame = said.content, None
         try:
             frame, study = self._read(fleet, incoming, said, packed)
             instruction = instruction_of(frame, said.content)
             incoming.records.clear()
-            self._note_received(said, frame)
+            if frame.form != "hello":
+                self._note_received(said, frame)
             said.require(sender=COORDINATOR, to=self._config.site, content=frame.sha256, now=time.time())
             self._check_bundle(fleet, incoming.run_id, study)
             self._admit(study, frame)
+            if frame.form == "hello":  # one that waits is asked again and again: it is noted once
+                self._note_received(said, frame)
             return *self._worked(said, frame, instruction), instruction
         except (UnreachableError, RefusedError, EndedError):
             raise
         except ArchipelError as error:
-            if not self._audit.seen(said.message):
-                self._audit.note("received", message=said.message, run=said.run, study=said.study, round=said.round)
-            return _refusal(error), str(error), instruction
+            reply, why = _refusal(error), str(error)
+            again = self._audit.was_refused(spoken(reply, fleet.protocol), said.study, instruction, why)
+            if not again and not self._audit.seen(said.message):
+                if frame is not None:
+                    self._note_received(said, frame)
+                else:
+                    self._audit.note("received", message=said.message, run=said.run, study=said.study, round=said.round)
+            return reply, why, instruction
 
     def _note_received(self, said: Statement, frame: Frame) -> None:
         self._audit.note(

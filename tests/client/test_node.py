@@ -20,6 +20,8 @@ import pytest
 from flwr.app import Message, RecordDict
 from flwr.cli.build import build_fab_from_files
 
+from client.admission import Admissions
+from client.audit import Audit
 from client.cli import _opened
 from client.doctor import _awaited
 from client.findings import WARNING
@@ -729,3 +731,63 @@ def test_the_next_process_signs_off_only_one_that_could_not_do_it_itself(tmp_pat
     node.stop()
     thread.join(30)
     assert (node._config.folder / STATE).exists() is not heard
+
+
+# Waiting
+
+
+@pytest.fixture
+def careful(lille: Lille, monkeypatch: pytest.MonkeyPatch) -> Lille:
+    """The same hospital, where a person approves each study."""
+    config = replace(lille.config, policy=replace(lille.config.policy, require_approval=True))
+    monkeypatch.setattr(lille.node, "_config", config)
+    return lille
+
+
+def cheap(seed: int) -> Study:
+    return study_of("trained", seed=seed, privacy={"epsilon": 0.2})
+
+
+def test_a_proposal_that_waits_costs_no_file_and_no_record_each_time_it_is_asked(careful: Lille) -> None:
+    """A week of waiting is one file and a record for each time that the count doubles."""
+    waiting = cheap(77)
+    careful.propose(waiting)
+    first = careful.answer(waiting)
+    assert first.fields["code"] == wire.WAITING_FOR_APPROVAL
+    files, records = careful.left(), len(careful.records())
+    for _ in range(40):
+        careful.propose(waiting)
+        assert careful.answer(waiting) == first
+    assert careful.left() == files
+    again = [r.facts["times"] for r in careful.records()[records:] if r.kind == "refused again"]
+    assert again == [2, 4, 8, 16, 32]
+    assert len(careful.records()) - records == len(again)
+    left = {r.facts["message"] for r in careful.records() if r.kind == "sent" and r.facts["study"] == waiting.sha256}
+    assert len(left) == 1
+    assert Audit(careful.config, careful.node._key).verify() == len(careful.records())
+
+
+def test_a_repeated_proposal_is_used_up_too(careful: Lille) -> None:
+    waiting = cheap(78)
+    careful.propose(waiting)
+    careful.answer(waiting)
+    for _ in range(2):
+        careful.propose(waiting, message="f" * 32)
+    careful.answer(waiting)
+    assert careful.is_silent()
+
+
+def test_a_refusal_for_another_reason_is_kept_and_so_is_the_yes_that_follows(careful: Lille) -> None:
+    study = cheap(79)
+    admissions = Admissions.open(careful.config.admissions)
+    codes, files = [], []
+    for state in ("waiting", "waiting", "refused", "refused", "approved", "waiting", "waiting"):
+        if admissions.find(study.sha256):
+            admissions.decide(study.sha256, state)
+        before = set(careful.left())
+        careful.propose(study)
+        frame = careful.answer(study, "hello reply" if state == "approved" else "refusal")
+        codes.append(frame.fields.get("code", 0))
+        files.append(len(set(careful.left()) - before))
+    assert codes == [110, 110, 111, 111, 0, 110, 110]
+    assert files == [1, 0, 1, 0, 1, 1, 0]

@@ -102,7 +102,8 @@ def test_the_outbox_says_when_for_which_study_and_round_what_how_large_and_its_h
     line = typed(lille, capsys, "outbox")
     assert re.fullmatch(
         rf"\d{{4}}-\d\d-\d\dT\d\d:\d\d:\d\d c0ffee00 study {STUDY.sha256[:12]} round 3 refusal "
-        rf"{len(b''.join(frame.encode()))} bytes sha256 {frame.sha256[:16]}",
+        rf"{len(b''.join(frame.encode()))} bytes sha256 {frame.sha256[:16]} "
+        "answered: the hospital could not train; its own log says why",
         line,
     )
     shown = typed(lille, capsys, "outbox", "--show", "c0ffee00")

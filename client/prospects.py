@@ -1,0 +1,78 @@
+"""Whether a study can run at this hospital, and whether it is over here: for people who decide; no row is read.
+
+What is judged is what anybody can know: the study, site.yaml, the ledger, the size that was announced, what has left.
+"""
+
+import math
+from collections.abc import Iterable
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+from client.policy import Deny, Request, decide
+from configs.deployment import SiteConfig
+from configs.errors import PrivacyError
+from configs.schema import Study
+
+if TYPE_CHECKING:
+    from client.audit import Outgoing
+    from client.ledger import Ledger
+
+
+def obstacle(config: SiteConfig, study: Study) -> str:
+    """Return why a study cannot run here whoever approves it, empty where nothing is in its way."""
+    from strategies.tasks.shapes import study_bytes
+
+    dataset = config.dataset(study.name)
+    spent = after = 0.0
+    if dataset is not None and study.private:
+        try:
+            spent, after = spending(config, study)
+        except PrivacyError as error:
+            return str(error)
+    announced = study.announced_patients(config.site)
+    request = Request(study.private, dataset is not None, spent, after, study_bytes(study), announced)
+    verdict = decide(request, config.policy)
+    return verdict.reason if isinstance(verdict, Deny) else ""
+
+
+def spending(config: SiteConfig, study: Study) -> tuple[float, float]:
+    """Return what other studies have spent of the data set, and what will be spent once this one is over too.
+
+    Raises:
+        PrivacyError: the study has no plan at this hospital.
+    """
+    from client.ledger import Ledger
+    from strategies.privacy.accounting import epsilon
+    from strategies.privacy.plan import Budget, plan_for
+
+    dataset, cap = config.dataset(study.name), Budget(config.policy.max_epsilon, config.policy.delta)
+    assert dataset is not None
+    events = plan_for(study, config.site, figures=config.policy.metrics == "noisy").events
+    if not config.ledger.exists():
+        return 0.0, epsilon(events, cap.delta)
+    with closing(Ledger.open(config.ledger)) as ledger:
+        return epsilon(ledger.others(dataset.identity, study.sha256), cap.delta), ledger.foreseen(
+            dataset.identity, study.sha256, events, cap
+        )
+
+
+def is_over(study: Study, outgoing: "Iterable[Outgoing]") -> bool:
+    """Return whether the last of what a study asks has left: its last round, its statistics."""
+    last = ("train reply", study.training.rounds) if study.trains else ("statistics reply", 0)
+    return any(o.study == study.sha256 and o.form == last[0] and o.round >= last[1] for o in outgoing)
+
+
+def contribution(config: SiteConfig, study: Study, ledger: "Ledger | None", outgoing: "Iterable[Outgoing]") -> str:
+    """Return in words what this hospital has given to a study so far."""
+    answers = [o for o in outgoing if o.study == study.sha256 and o.form.endswith(" reply") and o.form != "hello reply"]
+    if not answers:
+        return "nothing has left"
+    rounds = len({o.round for o in answers if o.form == "train reply"})
+    parts = [f"{rounds} round{'' if rounds == 1 else 's'}"] if rounds else []
+    parts += ["its noisy counts"] if any(o.form == "statistics reply" for o in answers) else []
+    parts += ["the evaluation"] if any(o.form == "evaluate reply" for o in answers) else []
+    spent, dataset = 0.0, config.dataset(study.name)
+    if ledger is not None and dataset is not None and study.private:
+        spent = ledger.spent(dataset.identity, delta=study.privacy.delta, study=study.sha256)
+    cost = f", epsilon {spent:.2f} per patient" if spent and math.isfinite(spent) else ""
+    return f"{' and '.join(parts)} left, {sum(o.bytes for o in answers):,} bytes{cost}; last on {answers[-1].time[:10]}"
