@@ -100,7 +100,7 @@ OBSTACLES: dict[str, tuple[Callable[[SiteConfig], Study], str]] = {
     "no privacy": (lambda config: plain(), "it trains without differential privacy"),
     "more than the cap": (too_expensive, "it needs epsilon"),
     "more than is left": (nothing_left, "is left of the data set's 8"),
-    "too few patients announced": (too_few, "the data set has fewer than 101 patients"),
+    "too few patients announced": (too_few, "fewer than 101 (min_patients)"),
     "a large model": (too_large, "max_message_mb"),
     "not of the cohort": (not_of_the_cohort, "cohort: expected lille"),
 }
