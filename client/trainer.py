@@ -21,11 +21,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.optim import SGD, Adam, Optimizer
 
 from configs.memory import keep_freed_blocks
 from configs.schema import Local
 from strategies.arrays import Arrays
+from strategies.exact.layers import one_thread
+from strategies.optimizers import optimizer_of
 from strategies.privacy.gradients import Engine, Gaussian, private_engine
 from strategies.privacy.layers import positions
 from strategies.privacy.plan import PrivacyPlan
@@ -53,9 +54,8 @@ class Trainer:
     """
 
     def __init__(self, task: TabularTask, engine: EngineMaker | None = None) -> None:
-        # One thread: sums keep their order, so every engine and machine of a kind agrees to the last bit; and at these
-        # sizes a second thread only costs.
-        torch.set_num_threads(1)
+        torch.set_num_threads(1)  # at these sizes a second thread only costs
+        one_thread()
         keep_freed_blocks()
         self._model = FlatModel(task)
         self._engine = engine
@@ -85,19 +85,18 @@ class Trainer:
         model = self._model
         model.load(start)
         loaded()
-        anchor = model.flat.detach().clone() if proximal_mu else None
-        optimizer = None if _is_plain_sgd(local) else _optimizer(local, model.flat)
+        flat = model.flat.detach().numpy()
+        anchor = flat.copy() if proximal_mu else None
+        optimizer = optimizer_of(local)
         if plan is None:
             gradients = self._plain(patients, local, steps, randomness)
         else:
             gradients = self._private(patients, local, plan, randomness)
         for gradient in gradients:
+            values = gradient.numpy()
             if anchor is not None:  # no data in it: with a plan it is added after the noise
-                gradient.add_(model.flat.detach() - anchor, alpha=proximal_mu)
-            if optimizer is None:
-                model.descend(local.learning_rate)
-            else:
-                optimizer.step()
+                values += (flat - anchor) * np.float32(proximal_mu)
+            optimizer.step(flat, values)
         del optimizer, anchor
         return model.take()
 
@@ -120,16 +119,6 @@ class Trainer:
                 yield engine.noisy_gradient(x, y, whose, patients_in_batch=len(chosen))
         finally:
             engine.close()
-
-
-def _is_plain_sgd(local: Local) -> bool:
-    return local.optimizer == "sgd" and local.momentum == 0.0 and local.weight_decay == 0.0
-
-
-def _optimizer(local: Local, flat: torch.nn.Parameter) -> Optimizer:
-    if local.optimizer == "adam":
-        return Adam([flat], lr=local.learning_rate, weight_decay=local.weight_decay)
-    return SGD([flat], lr=local.learning_rate, momentum=local.momentum, weight_decay=local.weight_decay)
 
 
 def _batches(

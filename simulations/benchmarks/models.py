@@ -45,9 +45,9 @@ class Network:
         """Its derivative with respect to the outputs."""
         return outputs.softmax(1) - functional.one_hot(y, outputs.shape[1])
 
-    def residual_in_numpy(self, outputs: NDArray[np.float32], y: NDArray[np.float32]) -> NDArray[np.float32]:
+    def exact_residual(self, outputs: NDArray[np.float64], y: NDArray[np.float32]) -> NDArray[np.float64]:
         """The same in NumPy."""
-        found: NDArray[np.float32] = self.residual(torch.from_numpy(outputs), torch.from_numpy(y)).numpy()
+        found: NDArray[np.float64] = self.residual(torch.from_numpy(outputs), torch.from_numpy(y).long()).numpy()
         return found
 
     def flat_model(self, device: str = "cpu") -> FlatModel:

@@ -37,7 +37,7 @@ from torch import Tensor
 
 from strategies.privacy.layers import Groups, clip_factors, counts_up, positions
 from strategies.privacy.plan import PrivacyPlan
-from strategies.privacy.stacks import Stack, tile_rows
+from strategies.privacy.stacks import Stack
 from strategies.tasks.gradients import FlatModel
 
 Gaussian = Callable[[int, float], Tensor]  # (size, standard deviation) -> (size,) float64, on the processor
@@ -118,27 +118,24 @@ class NoisySum(ABC):
 class ClosedForm(NoisySum):
     """Linear stacks on the processor, without autograd: a row's gradient is an outer product at each layer."""
 
-    rows_at_once = 8192
+    rows_at_once = 8192  # of made-up patients, in place of a batch that came out empty
 
     def __init__(
         self, model: FlatModel, plan: PrivacyPlan, gaussian: Gaussian, *, rows_at_once: int | None = None
     ) -> None:
         super().__init__(model, plan, gaussian, rows_at_once=rows_at_once)
-        self._stack = Stack(model, plan.clip_norm, tile_rows(plan), self._rows_at_once)
+        self._parameters, self._layers = model.flat.data.numpy(), model.layers
+        self._stack = Stack(model.layers, model.task.exact_residual, plan.clip_norm)
 
     def _sums(self, x: Tensor, y: Tensor, patients: Tensor, count: int) -> NDArray[Any]:
         if not len(x):
             return self._sum_over_nobody(x, y)
-        one_row_each = counts_up(patients, count)
-        if one_row_each and self._stack.write_few(x.numpy(), y.numpy()):
-            assert self._host is not None
-            return self._host
-        self._stack.total.fill(0.0)
-        if one_row_each:
+        self._layers.load(self._parameters)
+        if counts_up(patients, count):
             self._stack.add_rows(x.numpy(), y.numpy())
         else:
             self._add_by_patient(x.numpy(), y.numpy(), patients.numpy(), count)
-        return self._stack.total
+        return self._stack.take()
 
     def _add_by_patient(self, x: NDArray[np.float32], y: NDArray[np.float32], patients: Any, count: int) -> None:
         """Patients of equally many rows together: how a patient's are worked out follows from their number alone."""

@@ -11,7 +11,7 @@ differential privacy", arXiv 2107.10138, section 5.1). Opacus's secure mode adds
 must guess three uniform numbers of 53 bits, 2^159 tries. Here sixteen uniform numbers make eight Box-Muller pairs, and
 these thirteen sums of all sixteen Gaussians over four. The sums share them, and are independent: their signs are
 orthogonal (rows of a Hadamard matrix). Who knows all thirteen must still guess three of the sixteen numbers: the same
-2^159 tries, at a third of the logarithms and cosines. All of it is float64.
+2^159 tries, at a third of the logarithms and cosines. All of it is float64, with the same bits on every processor.
 
 >>> a, b = Randomness.seeded(0, "lille", 3), Randomness.seeded(0, "lille", 3)
 >>> bool((a.poisson(1000, 0.1) == b.poisson(1000, 0.1)).all())
@@ -25,20 +25,19 @@ False
 import hashlib
 import math
 import secrets
-from collections.abc import Callable
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
-from numpy.lib import introspect
 from numpy.typing import NDArray
 
 from configs.errors import PrivacyError
+from strategies.exact.functions import logarithm_of_normal, sine
 from strategies.privacy.cipher import CipherStream
 
 _PAIRS = 8  # Box-Muller pairs whose Gaussians the sums share
 _GUESSED = 3  # uniform numbers that all of these sums leave open: as many as Opacus's secure mode
-_SUMS = 2 * _PAIRS - _GUESSED
 _LEAST, _MOST = 2**6, 2**10  # columns of the first lot and of later ones: worth the calls, and still in the cache
 _MOST_HALVES = 2**15  # half words drawn for the samples of several steps
 _WORD, _HALF_WORD = 2**64, 2**32
@@ -140,17 +139,6 @@ class _Samples:
         return False
 
 
-def _signs() -> NDArray[np.float64]:
-    """How the pairs' cosine halves, and then their sine halves, enter the sums: (sums, 2 * pairs), of 1 and -1."""
-    matrix = np.ones((1, 1))
-    while len(matrix) < 2 * _PAIRS:  # Sylvester 1867; scipy.linalg.hadamard, but SciPy is loaded where accounting asks
-        matrix = np.block([[matrix, matrix], [matrix, -matrix]])
-    return matrix[_GUESSED:]
-
-
-_SIGNS = _signs()
-
-
 class _Gaussians:
     """Standard Gaussians from a stream's words, each given once, in the order of the stream.
 
@@ -160,7 +148,7 @@ class _Gaussians:
 
     def __init__(self, stream: CipherStream) -> None:
         self._stream, self._key = stream, stream.key_number
-        self._ready = self._sums = np.empty(0)  # made and not yet given; room for a lot
+        self._ready, self._sums = np.empty(0), np.empty((2 * _PAIRS, 0))  # made and not yet given; room for a lot
 
     def take(self, most: int) -> NDArray[np.float64]:
         """Up to `most` of them, at least one, valid until the next call; never the same in two processes."""
@@ -171,49 +159,54 @@ class _Gaussians:
 
     def _reserve(self, columns: int) -> None:
         self._words = np.empty((2, _PAIRS, columns), np.int64)
-        self._radii, self._halves = (np.empty(self._words.shape[1:]) for _ in range(2))
-        self._pairs, self._sums = np.empty(self._words.shape), np.empty((_SUMS, columns))
+        self._radii, self._angles = (np.empty(self._words.shape[1:]) for _ in range(2))
+        self._sums, self._half_done = np.empty((2 * _PAIRS, columns)), np.empty((2 * _PAIRS, columns))
 
     def _lot(self) -> NDArray[np.float64]:
         """The next lot, twice as many as the last while that is few. Column k of the words makes column k of the sums.
 
-        Cosine and sine are rational in the tangent of half the angle. The product is small enough for OpenBLAS to leave
-        it to one thread.
+        Cosine and sine of an angle follow from the sine of its fourth by doubling twice.
         """
-        if self._sums.size < _SUMS * _MOST:
-            self._reserve(max(_LEAST, 2 * self._sums.size // _SUMS))
-        radii, halves, cosines, sines = self._radii, self._halves, *self._pairs
+        if self._sums.shape[-1] < _MOST:
+            self._reserve(max(_LEAST, 2 * self._sums.shape[-1]))
+        radii, angles = self._radii, self._angles
+        cosines, sines = self._sums[:_PAIRS], self._sums[_PAIRS:]
         self._stream.fill(self._words.reshape(-1).view(np.uint64))
-        radii[:], halves[:] = self._words  # signed numbers: their conversion needs no branch
+        radii[:], angles[:] = self._words  # signed numbers: their conversion needs no branch
         radii *= 2 / _WORD
         np.abs(radii, out=radii)
         radii += 1 / _WORD  # uniform on (0, 1]: no logarithm of zero, and a radius of up to 9.4 standard deviations
-        _logarithm(radii)
+        radii = logarithm_of_normal(radii)
         radii *= -2 / (2 * _PAIRS)
         np.sqrt(radii, out=radii)  # Box-Muller's over four: the sums are of sixteen
-        halves *= math.pi / _WORD  # of angles: uniform from -pi/2 to pi/2, whose tangent in float64 is finite
-        _tangent(halves)
-        np.square(halves, out=cosines)
-        np.add(cosines, 1.0, out=sines)
-        radii /= sines
-        np.subtract(1.0, cosines, out=cosines)
+        angles *= math.pi / 2 / _WORD  # fourths: uniform from -pi/4 to pi/4
+        quarter = sine(angles)
+        _double(quarter, np.sqrt(1.0 - quarter * quarter), sines, cosines)
+        _double(sines.copy(), cosines.copy(), sines, cosines)
         cosines *= radii
-        radii += radii
-        np.multiply(halves, radii, out=sines)
-        return np.dot(_SIGNS, self._pairs.reshape(2 * _PAIRS, -1), out=self._sums).reshape(-1)
+        sines *= radii
+        _add_with_signs(self._sums, self._half_done)
+        return self._sums[_GUESSED:].reshape(-1)
 
 
-def _in_place(
-    numpys: np.ufunc, torchs: Callable[[torch.Tensor], torch.Tensor]
-) -> Callable[[NDArray[np.float64]], object]:
-    """A function in float64: NumPy's where it has one for this processor's vectors, else PyTorch's, half as fast.
+def _double(sine_of: NDArray[np.float64], cosine_of: NDArray[np.float64], sines: Any, cosines: Any) -> None:
+    """Write sine and cosine of twice the angles."""
+    np.multiply(sine_of, cosine_of, out=sines)
+    sines *= 2.0
+    np.multiply(sine_of, sine_of, out=cosines)
+    cosines *= -2.0
+    cosines += 1.0
 
-    Both are the same to the last bit for any length and number of threads; one is the other but for the last bits.
+
+def _add_with_signs(values: NDArray[np.float64], room: NDArray[np.float64]) -> None:
+    """Replace (2^k, columns) by all sums with the signs of a Hadamard matrix's rows (Sylvester 1867), in a fixed order.
+
+    Sums and differences of pairs, k times, as in a fast Fourier transform.
     """
-    (found,) = introspect.opt_func_info(func_name=f"^{numpys.__name__}$", signature="float64").values()
-    if all(target["current"].startswith("baseline") for target in found.values()):
-        return lambda numbers: torchs(torch.from_numpy(numbers))
-    return lambda numbers: numpys(numbers, out=numbers)
-
-
-_logarithm, _tangent = _in_place(np.log, torch.log_), _in_place(np.tan, torch.tan_)
+    reach = 1
+    while reach < len(values):
+        before, after = (a.reshape(len(values) // (2 * reach), 2, reach, -1) for a in (values, room))
+        np.add(before[:, 0], before[:, 1], out=after[:, 0])
+        np.subtract(before[:, 0], before[:, 1], out=after[:, 1])
+        values[:] = room
+        reach *= 2

@@ -1,223 +1,238 @@
-"""Clipped sums of linear stacks, in NumPy: every model that a study can name.
+"""Clipped sums of linear stacks: every model that a study can name, in exact arithmetic.
 
-A row's gradient is an outer product at each layer, of what the layer read and what came back to it, so that norms and
-sums need no (patients, parameters) tensor (Goodfellow 2015, arXiv 1510.01799). At these sizes calls cost more than the
-arithmetic, and NumPy's cost a third of PyTorch's.
+A row's gradient is an outer product at each layer, of what the layer read and what came back to it, so that the norm
+and the sum of patients with one row need no (patients, parameters) tensor (Goodfellow 2015, arXiv 1510.01799).
 
-**What one patient adds is that patient's alone, to the last bit.** Whoever joins moves others to other places of the
-batch. A product that is added up in another order there has other last bits, and a coordinator can send parameters
-under which the last bit is the whole gradient: everybody's would turn (Casacuberta et al. 2022, arXiv 2207.10635, show
-what such orders do to sensitivities). Therefore:
+**What one patient adds is a function of that patient's rows and of the model alone, to the last bit.** A coordinator
+can send parameters under which the last bit is the whole gradient: were anybody's last bit to turn on who else is in
+the batch, everybody's would turn at once (Casacuberta et al. 2022, arXiv 2207.10635, show what orders of addition do
+to sensitivities). Therefore:
 
-- rows are worked through in tiles of a fixed size, filled up with rows of nobody, and a product's kernel treats all
-  rows of a tile alike: that is tried once for a model's shapes, and where it does not hold, a tile is one row
-- several rows of one patient are added up by themselves, before the norm, in float64
-- patients are added up in float64, where the order moves 1e-13 of a clip
-- a patient whose gradient is not finite, or who drives a layer's input beyond 1e7, adds nothing. An error instead
-  would tell, without noise, that such a patient is there
+- each row is rounded by its own size, and every product after that is exact (strategies/exact/layers.py)
+- each patient's gradient is brought to a norm of at most one, rounded to whole multiples of one public step, 2^-47,
+  with room left for the rounding, and added up without any loss (strategies/exact/sums.py); then comes the clip norm
+- a patient with one row and one with several go each their own way by their own number of rows, never by another's
+- no absolute size decides anything: norms are worked out from factors that were brought to the same size first
+- patients whose gradient is not finite contribute zero: an error would tell, without noise, that they are there
 
-
->>> from configs.schema import Model, Task
->>> from strategies.tasks.tabular import tabular_task
->>> model = FlatModel(tabular_task(Task("binary", "disease"), Model("logistic"), inputs=1))
->>> stack = Stack(model, clip_norm=0.5, tile=16)
+>>> layers = Layers(((1, 1),))
+>>> layers.load(np.zeros(2, np.float32))
+>>> stack = Stack(layers, lambda outputs, y: outputs - y[:, None], clip_norm=0.5)
 >>> stack.add_rows(np.array([[30.0], [40.0]], np.float32), np.ones(2, np.float32))  # two patients
->>> round(float(np.linalg.norm(stack.total)), 4)
+>>> round(float(np.linalg.norm(stack.take())), 4)
 1.0
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from strategies.privacy.plan import PrivacyPlan
-from strategies.tasks.gradients import FlatModel
-from strategies.tasks.rows import TILE, one_thread, rows_are_alike
+from strategies.exact.functions import added, power_below
+from strategies.exact.layers import BLOCK, LARGEST, PORTION, Layers, Work, as_layers, in_order, portions
+from strategies.exact.sums import ExactSum
 
-FEW_ROWS = 64  # whose sum loses nothing that counts in single precision
-MOST_ROWS = 512  # of a tile: few enough for the cache
-_READ = 1e14  # squared norm of what a layer may read, so that no square below is lost or infinite
-_BUILT = 1 << 20  # numbers of several patients' gradients that are built together
 _TINY = 1e-6  # Opacus's
-_ONE = np.float32(1.0)
+_BUILT = 1 << 18  # numbers of several patients' gradients that are built together
+_ROWS = 1 << 13  # of several patients whose gradients are built together
+_STEPS = 2.0**47  # of the public grid to a norm of one: BLOCK patients of them stay below 2^53
 
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
-
-
-def tile_rows(plan: PrivacyPlan) -> int:
-    """Rows of a tile, from public numbers: nearly every batch is one tile, and few rows are nobody's."""
-    expected = plan.expected_patients
-    usual = expected + 2.5 * math.sqrt(expected * (1.0 - plan.sampling_rate))
-    return int(min(MOST_ROWS, TILE * max(1, math.ceil(min(usual, MOST_ROWS) / TILE))))
+Residual = Callable[[Doubles, Floats], Doubles]  # (..., rows, outputs), (..., rows) -> (..., rows, outputs)
 
 
 class Stack:
-    """The clipped sums of one model, which is read as it is at each call. `total` is the sum, (parameters,).
+    """The clipped sums of the models that `layers` has loaded, one sum each.
 
     Args:
-        tile: rows that are worked through together, a multiple of 16.
-        kept: rows of patients with several whose factors are kept at a time.
+        residual: derivative of each row's loss with respect to its outputs.
     """
 
-    def __init__(self, model: FlatModel, clip_norm: float, tile: int, kept: int = 8192) -> None:
-        one_thread()
-        self._task, self._clip, self._kept = model.task, clip_norm, kept
-        parameters = [view.numpy() for view in model.views]
-        self._weights, self._biases = parameters[0::2], parameters[1::2]
-        self._shapes = shapes = tuple((weight.shape[0], weight.shape[1]) for weight in self._weights)
-        self._tile = tile = tile if rows_are_alike(shapes, tile) else 1
-        self._transposed = [weight.T for weight in self._weights]
-        self.total = np.zeros(len(model.flat))
-        self._totals = [(self.total[weight].reshape(shape), self.total[bias]) for weight, bias, shape in _spans(shapes)]
-        # Everything of a tile has its place: at these sizes making room costs as much as the arithmetic.
-        self._y = np.zeros(tile, np.float32)
-        self._reads = [np.zeros((tile, into), np.float32) for _, into in shapes]
-        self._backs = [np.zeros((tile, out), np.float32) for out, _ in shapes]
-        self._signs = [np.zeros((tile, into), np.float32) for _, into in shapes]
-        self._read_squares, self._back_squares = (np.zeros((len(shapes), tile), np.float32) for _ in range(2))
-        self._products, self._factor = np.zeros((len(shapes), tile)), np.zeros(tile)
-        self._column, self._row = self._factor[:, None], np.zeros(tile, np.float32)
-        self._short = self._row[:, None]
-        self._wide = [np.ones((tile, into + 1)) for _, into in shapes]  # the bias reads a one
-        self._tall = [np.zeros((tile, out)) for out, _ in shapes]
-        self._sums = [np.zeros((out, into + 1)) for out, into in shapes]
-        self._few = tile if tile <= FEW_ROWS else 0
-        self._direct = list(
-            zip(
-                self._backs,
-                self._reads,
-                *((view.numpy() for view in model.gradient_views[first::2]) for first in (0, 1)),
-                strict=True,
-            )
-        )
-        self._last = [
-            (back, tall, tall.T, read, wide, wide[:, :-1], sums, sums[:, :-1], sums[:, -1], *total)
-            for back, tall, read, wide, sums, total in zip(
-                self._backs, self._tall, self._reads, self._wide, self._sums, self._totals, strict=True
-            )
-        ]
+    def __init__(self, layers: Layers, residual: Residual, clip_norm: float) -> None:
+        self._layers, self._residual, self._clip = layers, residual, clip_norm
+        self._sum = ExactSum((*layers.lead, layers.size))
+        self._total = np.zeros((*layers.lead, layers.size))
+        self._ordered = list(in_order(self._total, layers))
+        self._squared = "ij,ij->j" if not layers.lead else "kij,kij->kj"
+        self._widths = np.array([float(out) for out, _ in layers.shapes]).reshape(-1, *(1 for _ in layers.lead), 1)
+        self._rooms: dict[int, list[Doubles]] = {}
 
-    def write_few(self, x: Floats, y: Floats) -> bool:
-        """Write the clipped sum of a usual small batch, one row a patient, into the model's `gradient`; if it is one.
+    @cached_property
+    def _block_sums(self) -> Doubles:
+        return np.empty((PORTION // BLOCK, *self._layers.lead, self._layers.size))
 
-        So few are added up in single precision: their order moves the sum by some 1e-6 of a clip.
+    def take(self) -> Doubles:
+        """The sum, (..., parameters), in the parameters' order: rounded once; valid until the next call.
+
+        The next sum begins at zero.
         """
-        if not 0 < len(x) <= self._few:
-            return False
-        with np.errstate(all="ignore"):
-            self._set_factors(self._work(x, y))
-        np.copyto(self._row, self._factor)
-        for back, read, weight, bias in self._direct:
-            np.dot(self._row, back, out=bias)
-            back *= self._short
-            np.dot(back.T, read, out=weight)
-        return True
+        values = self._sum.value()
+        np.multiply(values, self._clip / _STEPS, out=values)
+        values += 0.0  # no zero keeps a sign, which could follow from an order
+        for layer, (weight, bias) in zip(self._by_layer(values), self._ordered, strict=True):
+            np.copyto(weight, layer[..., :-1])
+            np.copyto(bias, layer[..., -1:])
+        self._sum.clear()
+        return self._total
 
-    def add_rows(self, x: Floats, y: Floats) -> None:
-        """Add the clipped gradients of patients with one row each to `total`. x: (patients, inputs)."""
-        for start in range(0, len(x), self._tile):
-            with np.errstate(all="ignore"):  # what is not finite is left out
-                self._set_factors(self._work(x[start : start + self._tile], y[start : start + self._tile]))
-            for back, tall, across, read, wide, inputs, sums, by_weight, by_bias, weight, bias in self._last:
-                np.multiply(back, self._column, out=tall)
-                np.copyto(inputs, read)
-                np.dot(across, wide, out=sums)
-                weight += by_weight
-                bias += by_bias
+    def _by_layer(self, values: Doubles) -> list[Doubles]:
+        """Views of an array of the sum, (..., out, in + 1) of each layer."""
+        if id(values) not in self._rooms:
+            self._rooms[id(values)] = list(as_layers(values, self._layers.shapes))
+        return self._rooms[id(values)]
+
+    def add_rows(self, x: Floats, y: Floats, counts: NDArray[np.int64] | None = None) -> None:
+        """Add the clipped gradients of patients with one row each.
+
+        Args:
+            x: (..., patients, inputs); y: (..., patients).
+            counts: patients of each model, (...); the rows after them are nobody's.
+        """
+        for some in portions(x.shape[-2]):
+            with np.errstate(all="ignore"):
+                work = self._worked(x[..., some, :], y[..., some])
+                shares = self._shares(work, None if counts is None else counts - some.start)
+                for back, share in zip(work.backs, shares, strict=True):
+                    np.multiply(back, share, out=back)
+                    np.rint(back, out=back)
+                self._add_products(work)
+
+    def _add_products(self, work: Work) -> None:
+        if work.blocks:
+            parts = self._block_sums[: work.blocks]
+            for back, read, room in zip(
+                work.back_blocks, work.read_blocks, as_layers(parts, self._layers.shapes), strict=True
+            ):
+                np.matmul(back, read, out=room)
+            self._sum.add_all(parts)
+        if work.rest.stop > work.rest.start:
+            for back, columns, into in zip(work.backs, work.columns, self._by_layer(self._sum.room()), strict=True):
+                np.matmul(back[..., work.rest], columns[..., work.rest, :], out=into)
+            self._sum.add()
 
     def add_patients(self, x: Floats, y: Floats, rows: NDArray[np.int64]) -> None:
-        """The same of patients with equally many rows: rows (patients, rows of each), row numbers."""
-        at_once = max(1, min(_BUILT // len(self.total), self._kept // rows.shape[1]))
-        with np.errstate(all="ignore"):
-            for start in range(0, len(rows), at_once):
+        """The same of patients with equally many rows: rows (patients, rows of each), row numbers. For one model."""
+        at_once = max(1, min(BLOCK, _BUILT // self._layers.size, _ROWS // min(rows.shape[1], PORTION)))
+        for start in range(0, len(rows), at_once):
+            with np.errstate(all="ignore"):
                 self._add_built(self._built(x, y, rows[start : start + at_once]))
 
-    def _work(self, x: Floats, y: Floats) -> int:
-        """Fill `_reads` and `_backs` from a tile's rows; how many of them are somebody's."""
-        count, last = len(x), len(self._shapes) - 1
-        self._reads[0][:count] = x
-        self._y[:count] = y
-        for i in range(last):
-            read = np.dot(self._reads[i], self._transposed[i], out=self._reads[i + 1])
-            read += self._biases[i]
-            np.maximum(read, 0.0, out=read)
-        outputs = np.dot(self._reads[last], self._transposed[last], out=self._backs[last])
-        outputs += self._biases[last]
-        self._task.residual_in_numpy(outputs, self._y)
-        for i in range(last, 0, -1):
-            back = np.dot(self._backs[i], self._weights[i], out=self._backs[i - 1])
-            back *= np.sign(self._reads[i], out=self._signs[i])  # of the ReLU: quicker than by booleans
-        return count
+    def _worked(self, x: Floats, y: Floats) -> Work:
+        work = self._layers.work(x.shape[-2])
+        self._layers.backward(work, self._residual(self._layers.forward(work, x), y))
+        return work
 
-    def _set_factors(self, count: int) -> None:
-        """Each row's clip / (norm + 1e-6), at most 1, and 0 of nobody's; rows that must not count are made zeros."""
-        for i, (read, back) in enumerate(zip(self._reads, self._backs, strict=True)):
-            np.vecdot(read, read, out=self._read_squares[i])
-            np.vecdot(back, back, out=self._back_squares[i])
-        self._read_squares += _ONE
-        np.multiply(self._read_squares, self._back_squares, out=self._products, dtype=np.float64)
-        squares = np.add.reduce(self._products, 0, out=self._factor)
-        if not (np.maximum.reduce(self._read_squares, None) <= _READ and np.maximum.reduce(squares) < np.inf):
-            bad = ~((self._read_squares <= _READ).all(0) & (squares < np.inf))
-            squares[bad] = 0.0
-            for part in self._reads + self._backs:
-                part[bad] = 0.0
-        _clip(squares, self._clip)
-        squares[count:] = 0.0
+    def _shares(self, work: Work, counts: Any) -> list[Doubles]:
+        """What each row's derivatives are multiplied by, (..., 1, rows) of each layer, to be steps of the public grid.
+
+        Rows that must not count become zeros.
+        """
+        for i, (read, back) in enumerate(zip(work.reads, work.backs, strict=True)):
+            np.einsum(self._squared, read, read, out=work.read_squares[i])
+            np.einsum(self._squared, back, back, out=work.back_squares[i])
+        units = np.multiply(work.ones, work.scales, out=work.units)
+        np.divide(1.0, units, out=units)  # (layers, ..., rows): of a whole number of the gradient
+        lost = np.add.reduce(work.read_squares * self._widths, 0)  # squared: of what half a step of all is
+        products = np.multiply(work.read_squares, work.back_squares, out=work.read_squares)
+        products *= units
+        products *= units
+        norms: Doubles = products[0]
+        for product in products[1:]:
+            np.add(norms, product, out=norms)
+        if not np.maximum.reduce(norms, None) < np.inf:
+            bad = ~(norms < np.inf)
+            norms[bad] = np.inf
+            lost[bad] = 0.0
+            for part in (*work.reads, *work.backs):
+                np.copyto(part, 0.0, where=bad[..., None, :])
+            np.copyto(units, 0.0, where=bad)
+        shares = _unit_share(norms, self._clip, np.sqrt(lost))
+        if counts is not None:
+            shares *= np.arange(shares.shape[-1]) < counts[..., None]
+        shares *= _STEPS
+        units *= shares
+        np.minimum(units, 4.0 * _STEPS / self._layers.top, out=units)  # more only where all is zero
+        return work.unit_rows
 
     def _built(self, x: Floats, y: Floats, rows: NDArray[np.int64]) -> list[tuple[Doubles, Doubles]]:
-        """Gradients of each layer's weight, (patients, out, in), and bias, (patients, out), before any clip."""
-        patients, each = rows.shape
-        found = [(np.zeros((patients, out, into)), np.zeros((patients, out))) for out, into in self._shapes]
-        piece = max(1, self._kept // patients)
-        for first in range(0, each, piece):
-            some = rows[:, first : first + piece]
-            reads, backs = self._all_rows(x, y, some.reshape(-1))
-            for (weight, bias), read, back in zip(found, reads, backs, strict=True):
-                shaped = back.reshape(patients, some.shape[1], -1)
-                weight += np.matmul(shaped.transpose(0, 2, 1), read.reshape(patients, some.shape[1], -1))
-                bias += shaped.sum(1)
+        """Each patient's gradient of each layer, (patients, out, in + 1), with its unit, (patients, 1, 1)."""
+        gradients: list[tuple[Doubles, Doubles]] = []
+        for start in range(0, rows.shape[1], PORTION):
+            part = self._built_portion(x, y, rows[:, start : start + PORTION])
+            gradients = [_joined(*pair) for pair in zip(gradients, part, strict=True)] if start else part
+        return gradients
+
+    def _built_portion(self, x: Floats, y: Floats, rows: NDArray[np.int64]) -> list[tuple[Doubles, Doubles]]:
+        reads, backs, units = self._all_rows(x, y, rows)
+        top, found = self._layers.top_of(rows.shape[1]), []
+        for read, back, unit in zip(reads, backs, units, strict=True):
+            sizes = unit * np.abs(back).max(axis=2)  # (patients, rows)
+            most = power_below(sizes.max(axis=1))[:, None]  # of each patient's own rows
+            most[most == 0.0] = 1.0
+            back *= (unit / most * top)[:, :, None]
+            np.copyto(back, 0.0, where=(sizes == 0.0)[:, :, None])
+            np.rint(back, out=back)
+            whole = np.matmul(back.transpose(0, 2, 1), read)  # (patients, out, in + 1): exact
+            found.append((whole, (most / top)[:, :, None]))
         return found
 
-    def _all_rows(self, x: Floats, y: Floats, rows: NDArray[np.int64]) -> tuple[list[Doubles], list[Doubles]]:
-        reads = [np.empty((len(rows), into)) for _, into in self._shapes]
-        backs = [np.empty((len(rows), out)) for out, _ in self._shapes]
-        for start in range(0, len(rows), self._tile):
-            some = rows[start : start + self._tile]
-            count = self._work(x[some], y[some])
-            for kept, found in zip(reads + backs, self._reads + self._backs, strict=True):
-                kept[start : start + count] = found[:count]
-        return reads, backs
+    def _all_rows(
+        self, x: Floats, y: Floats, rows: NDArray[np.int64]
+    ) -> tuple[list[Doubles], list[Doubles], list[Doubles]]:
+        """Reads, (patients, rows of each, in + 1), and backs and their units: (patients, rows of each)."""
+        patients, each = rows.shape
+        shapes = self._layers.shapes
+        reads = [np.empty((patients * each, into + 1)) for _, into in shapes]
+        backs = [np.empty((patients * each, out)) for out, _ in shapes]
+        units = np.empty((len(shapes), patients * each))
+        flat = rows.reshape(-1)
+        for some in portions(len(flat)):
+            work = self._worked(x[flat[some]], y[flat[some]])
+            units[:, some] = 1.0 / (work.ones * work.scales)
+            for i, (read, back) in enumerate(zip(work.reads, work.backs, strict=True)):
+                reads[i][some], backs[i][some] = read.T, back.T
+        return (
+            [read.reshape(patients, each, -1) for read in reads],
+            [back.reshape(patients, each, -1) for back in backs],
+            [unit.reshape(patients, each) for unit in units],
+        )
 
     def _add_built(self, gradients: list[tuple[Doubles, Doubles]]) -> None:
-        parts = [part.reshape(len(part), -1) for layer in gradients for part in layer]
-        squares = np.add.reduce([np.vecdot(part, part) for part in parts], 0)
-        bad = ~(squares < np.inf)
-        if bad.any():
-            squares[bad] = 0.0
-            for part in parts:
-                part[bad] = 0.0
-        _clip(squares, self._clip)
-        for (weight, bias), own, shift in zip(self._totals, parts[0::2], parts[1::2], strict=True):
-            weight += np.dot(squares, own).reshape(weight.shape)
-            bias += np.dot(squares, shift)
+        norms = np.zeros(len(gradients[0][0]))
+        for whole, unit in gradients:
+            squares = added((whole * whole).reshape(len(whole), -1))
+            unit = unit.reshape(-1)
+            norms += np.where(squares == 0.0, 0.0, squares * unit * unit)
+        bad = ~(norms < np.inf)
+        share = _unit_share(np.where(bad, np.inf, norms), self._clip, math.sqrt(self._layers.size))[:, None, None]
+        room = self._sum.room()
+        for (whole, unit), into in zip(gradients, self._by_layer(room), strict=True):
+            whole *= np.minimum(unit * share * _STEPS, LARGEST)
+            np.copyto(whole, 0.0, where=bad[:, None, None])
+            np.rint(whole, out=whole)
+            np.add.reduce(whole, 0, out=into)
+        self._sum.add()
 
 
-def _clip(squares: Doubles, clip_norm: float) -> None:
-    """Squared norms become factors: clip / (norm + 1e-6), at most 1."""
-    np.sqrt(squares, out=squares)
-    squares += _TINY
-    np.divide(clip_norm, squares, out=squares)
-    np.minimum(squares, 1.0, out=squares)
+def _unit_share(squares: Doubles, clip_norm: float, lost: Any) -> Doubles:
+    """Opacus's clip / (norm + 1e-6), at most 1, over the clip norm: of squared norms.
+
+    Whoever is clipped leaves room for rounding, which moves a gradient by up to half of `lost` steps (L2 norm).
+    """
+    norms = np.sqrt(squares)
+    norms += _TINY
+    room = lost * (-0.5 / _STEPS)
+    room += 1.0
+    np.divide(np.maximum(room, 0.0), norms, out=norms)
+    return np.minimum(norms, 1.0 / clip_norm, out=norms)
 
 
-def _spans(shapes: tuple[tuple[int, int], ...]) -> Iterator[tuple[slice, slice, tuple[int, int]]]:
-    """Where each layer's weight and bias lie in the flat vector."""
-    start = 0
-    for out, into in shapes:
-        middle, end = start + out * into, start + out * (into + 1)
-        yield slice(start, middle), slice(middle, end), (out, into)
-        start = end
+def _joined(one: tuple[Doubles, Doubles], other: tuple[Doubles, Doubles]) -> tuple[Doubles, Doubles]:
+    """The sum of two portions of the same patients' rows, in the larger unit."""
+    unit = np.maximum(one[1], other[1])
+    whole = one[0] * (one[1] / unit) + other[0] * (other[1] / unit)
+    return whole, unit

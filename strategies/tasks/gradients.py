@@ -1,7 +1,7 @@
 """A model whose parameters are views of one flat vector, and the mean gradient of a batch, without autograd.
 
-For a linear stack the gradient is a product of what came in and what came back at each layer, so two matrix products a
-layer replace PyTorch's graph: about half the time of a plain step at these sizes. Models of other layers use autograd.
+For a linear stack on the processor the gradient is a product of what came in and what came back at each layer, in exact
+arithmetic (strategies/exact/layers.py): the same bits on every processor. Models of other layers use autograd.
 
 >>> from configs.schema import Model, Task
 >>> from strategies.tasks.tabular import tabular_task
@@ -13,6 +13,7 @@ layer replace PyTorch's graph: about half the time of a plain step at these size
 
 import mmap
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -22,8 +23,8 @@ from torch import Tensor, nn
 
 from configs.wire import ArraySpec
 from strategies.arrays import Arrays, copied
+from strategies.exact.layers import Layers, MeanGradient, as_layers, in_order
 
-STEP_AT_ONCE = 1 << 20  # parameters: a step of a large model needs no second one
 RELEASED_BYTES = 1 << 26  # a model of this size is not kept warm between two fits
 
 
@@ -43,8 +44,8 @@ class Trainable(Protocol):
     def residual(self, outputs: Tensor, y: Tensor) -> Tensor:
         """Derivative of each row's loss with respect to its outputs; asked of linear stacks alone."""
 
-    def residual_in_numpy(self, outputs: NDArray[np.float32], y: NDArray[np.float32]) -> NDArray[np.float32]:
-        """The same in NumPy; `outputs` may be overwritten."""
+    def exact_residual(self, outputs: NDArray[np.float64], y: NDArray[np.float32]) -> NDArray[np.float64]:
+        """The same with the same bits on every processor, for any leading axes; y: (..., rows)."""
 
 
 class FlatModel:
@@ -81,11 +82,22 @@ class FlatModel:
             start = span.stop
         self._on_host = None
         if self.flat.device.type == "cpu":
-            step = np.empty(min(size, STEP_AT_ONCE), np.float32)
-            self._on_host = self.flat.data.numpy(), self.gradient.numpy(), step
+            self._on_host = self.flat.data.numpy(), self.gradient.numpy()
         self.is_linear_stack = _is_linear_stack(self.module)
-        self._weights, self._biases = self.views[0::2], self.views[1::2]  # of a linear stack
-        self._transposed = [weight.T for weight in self._weights] if self.is_linear_stack else []
+
+    @cached_property
+    def layers(self) -> Layers:
+        """The model's layers for exact products: of a linear stack on the processor alone; `load` them at each step."""
+        return Layers(tuple((view.shape[0], view.shape[1]) for view in self.views[0::2]))
+
+    @cached_property
+    def _mean(self) -> MeanGradient:
+        return MeanGradient(self.layers)
+
+    @cached_property
+    def _ordered(self) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:
+        assert self._on_host is not None
+        return list(in_order(self._on_host[1], self.layers))
 
     def restore_gradients(self) -> None:
         """Point the parameters' `grad` at the flat gradient again, after an engine put its own tensors there."""
@@ -113,45 +125,22 @@ class FlatModel:
 
     def mean_gradient(self, x: Tensor, y: Tensor) -> Tensor:
         """Gradient of the mean loss over rows: x (rows, inputs), y (rows,) -> `gradient`, overwritten."""
-        if self.is_linear_stack:
-            self._closed_form(x, y)
+        if self.is_linear_stack and self._on_host is not None:
+            self._write_exact(x.numpy(), y.numpy())
         else:
             self.gradient.zero_()
             self.task.loss(self.module(x), y).mean().backward()  # type: ignore[no-untyped-call]
         return self.gradient
 
-    def descend(self, rate: float) -> None:
-        """One step of plain gradient descent along `gradient`."""
-        if self._on_host is None:
-            self.flat.data.add_(self.gradient, alpha=-rate)
-        else:  # a third of the time
-            flat, gradient, step = self._on_host
-            for start in range(0, len(flat), STEP_AT_ONCE):
-                some = flat[start : start + STEP_AT_ONCE]
-                part = step[: len(some)]
-                np.multiply(gradient[start : start + STEP_AT_ONCE], np.float32(rate), out=part)
-                np.subtract(some, part, out=some)
-
-    def factors(self, x: Tensor, y: Tensor, divisor: int = 1) -> list[tuple[Tensor, Tensor]]:
-        """Of each linear layer what it read, (rows, in), and the loss's derivative there over `divisor`, (rows, out).
-
-        A row's gradient is the outer product of the two, and its bias's is the second. For linear stacks alone.
-        """
-        read = [x]
-        for weight, bias in zip(self._transposed[:-1], self._biases[:-1], strict=True):
-            read.append(torch.addmm(bias, read[-1], weight).relu_())
-        outputs = torch.addmm(self._biases[-1], read[-1], self._transposed[-1])
-        back = [self.task.residual(outputs, y)]
-        if divisor != 1:
-            back[0].div_(divisor)
-        for weight, before in zip(self._weights[:0:-1], read[:0:-1], strict=True):
-            back.append(torch.mm(back[-1], weight).mul_(before > 0))
-        return list(zip(read, reversed(back), strict=True))
-
-    def _closed_form(self, x: Tensor, y: Tensor) -> None:
-        for i, (read, back) in enumerate(self.factors(x, y, len(x))):
-            torch.mm(back.T, read, out=self.gradient_views[2 * i])
-            torch.sum(back, 0, out=self.gradient_views[2 * i + 1])
+    def _write_exact(self, x: NDArray[np.float32], y: NDArray[np.float32]) -> None:
+        assert self._on_host is not None
+        flat, _ = self._on_host
+        self.layers.load(flat)
+        found = self._mean.of(x, lambda some: lambda outputs: self.task.exact_residual(outputs, y[some]), len(x))
+        with np.errstate(over="ignore"):  # a fit that diverges is told by whoever sends it
+            for layer, (weight, bias) in zip(as_layers(found, self.layers.shapes), self._ordered, strict=True):
+                np.add(layer[:, :-1], 0.0, out=weight, casting="same_kind")  # a zero's sign could be an order's
+                np.add(layer[:, -1:], 0.0, out=bias, casting="same_kind")
 
 
 def _memory(size: int) -> mmap.mmap:

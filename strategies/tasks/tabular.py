@@ -23,7 +23,8 @@ from torch.nn import functional
 from configs import schema
 from configs.schema import Model, Study
 from configs.wire import ArraySpec
-from strategies.tasks.rows import outputs_of_rows
+from strategies.exact.functions import sigmoid, softmax
+from strategies.exact.layers import Layers
 from strategies.tasks.shapes import outputs_of, parameters_of
 
 Arrays = dict[str, NDArray[np.float32]]
@@ -75,32 +76,29 @@ class TabularTask:
             return outputs.softmax(1).sub_(functional.one_hot(y.long(), self.outputs))
         return outputs - y[:, None]
 
-    def residual_in_numpy(self, outputs: NDArray[np.float32], y: NDArray[np.float32]) -> NDArray[np.float32]:
-        """`residual` where a step is so short that PyTorch's calls are most of it; `outputs` is overwritten."""
+    def exact_residual(self, outputs: NDArray[np.float64], y: NDArray[np.float32]) -> NDArray[np.float64]:
+        """`residual` with the same bits on every processor, for any leading axes; y: (..., rows)."""
         if self.task.type == "binary":
-            np.exp(np.negative(outputs, out=outputs), out=outputs)
-            outputs += np.float32(1.0)
-            np.reciprocal(outputs, out=outputs)
-        elif self.task.type == "multiclass":
-            outputs -= outputs.max(axis=1, keepdims=True, initial=-np.inf)
-            np.exp(outputs, out=outputs)
-            outputs /= outputs.sum(axis=1, keepdims=True)
-            outputs[np.arange(len(y)), y.astype(np.int64)] -= np.float32(1.0)
-            return outputs
-        outputs -= y[:, None]
-        return outputs
+            found = sigmoid(outputs)
+            found -= y[..., None]
+            return found
+        if self.task.type == "multiclass":
+            found = softmax(outputs)
+            found -= y[..., None] == np.arange(self.outputs, dtype=np.float32)
+            return found
+        return outputs - y[..., None]
 
     def predict(self, arrays: Mapping[str, NDArray[np.float32]], x: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Probabilities (rows, classes), or the target in its own unit (rows, 1); a row's are its own (rows.py)."""
-        layers = [arrays[name] for name in self.parameters]
-        outputs = outputs_of_rows(layers[0::2], layers[1::2], x).astype(np.float64)
-        with np.errstate(over="ignore", invalid="ignore"):
-            if self.task.type == "binary":
-                positive = 1.0 / (1.0 + np.exp(-outputs))
-                return np.concatenate([1.0 - positive, positive], axis=1)
-            if self.task.type == "multiclass":
-                shares = np.exp(outputs - outputs.max(axis=1, keepdims=True, initial=-np.inf))
-                return np.asarray(shares / shares.sum(axis=1, keepdims=True))
+        """Probabilities (rows, classes), or the target in its own unit (rows, 1); the same bits on every processor."""
+        shapes = tuple((spec[0][0], spec[0][1]) for spec in list(self.parameters.values())[0::2])
+        layers = Layers(shapes)
+        layers.load(np.concatenate([arrays[name].reshape(-1) for name in self.parameters]))
+        outputs = layers.outputs(x)
+        if self.task.type == "binary":
+            positive = sigmoid(outputs)
+            return np.concatenate([1.0 - positive, positive], axis=1)
+        if self.task.type == "multiclass":
+            return softmax(outputs)
         return self.in_unit(outputs)
 
     def in_unit(self, y: NDArray[Any]) -> NDArray[np.float64]:

@@ -98,7 +98,10 @@ def test_the_sum_is_that_of_each_patients_clipped_gradient(
 ) -> None:
     batch = cohort_for(task, 7, rows_each, scale=3.0)
     torch.testing.assert_close(
-        Steps(task, plan_of(clip), engine).gradient(batch), by_hand(task, batch, clip), rtol=1e-4, atol=1e-5
+        Steps(task, plan_of(clip), engine).gradient(batch),
+        by_hand(task, batch, clip),
+        rtol=1e-4,
+        atol=max(1e-5, 5e-8 * clip),  # what a release is made of is rounded to steps of a portion of the clip
     )
 
 

@@ -1,18 +1,22 @@
 """Clipped sums in NumPy: the tasks' residuals, a patient's part to the last bit, and bits that no thread changes."""
 
+import math
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
+from fractions import Fraction
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from configs.schema import Model, Task
 from strategies.privacy.gradients import ClosedForm
 from strategies.privacy.plan import PrivacyPlan
-from strategies.privacy.stacks import Stack, tile_rows
-from strategies.tasks import rows
 from strategies.tasks.gradients import FlatModel
 from strategies.tasks.tabular import TabularTask, tabular_task
 
@@ -31,20 +35,20 @@ def test_a_residual_in_numpy_is_autograds(task: TabularTask, rows: int) -> None:
     outputs = (4 * torch.randn(rows, task.outputs, generator=chance)).requires_grad_()
     y = torch.randint(0, max(2, task.outputs), (rows,), generator=chance).float()
     (expected,) = torch.autograd.grad(task.loss(outputs, y).sum(), outputs)
-    found = task.residual_in_numpy(outputs.detach().numpy().copy(), y.numpy())
+    found = task.exact_residual(outputs.detach().double().numpy(), y.numpy())
     np.testing.assert_allclose(found, expected.numpy(), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("output", [-200.0, 200.0])
 def test_a_residual_far_out_is_finite(output: float) -> None:
-    with np.errstate(over="ignore"):
-        found = TASKS["binary"].residual_in_numpy(np.array([[output]], np.float32), np.zeros(1, np.float32))
-    assert found.item() == (output > 0)
+    found = TASKS["binary"].exact_residual(np.array([[output]]), np.zeros(1, np.float32))
+    assert found.item() == pytest.approx(float(output > 0), abs=1e-80)
 
 
 SUM = """
 import hashlib, sys, torch
 from configs.schema import Model, Task
+from strategies.exact.layers import Layers
 from strategies.privacy.stacks import Stack
 from strategies.tasks.gradients import FlatModel
 from strategies.tasks.tabular import tabular_task
@@ -53,16 +57,17 @@ for hidden in ((), (64, 32), (300, 300)):
     model, chance = FlatModel(task), torch.Generator().manual_seed(0)
     model.load(task.initial(0))
     x = torch.randn(2000, 13, generator=chance)
-    stack = Stack(model, 1.0, tile=256)
+    model.layers.load(model.flat.data.numpy())
+    stack = Stack(model.layers, task.exact_residual, 1.0)
     stack.add_rows(x.numpy(), (x[:, 0] > 0).float().numpy())
-    print(hashlib.sha256(stack.total.tobytes()).hexdigest())
+    print(hashlib.sha256(stack.take().tobytes()).hexdigest())
 """
 
 
-def test_the_sum_does_not_depend_on_the_number_of_threads() -> None:
+def test_the_sum_does_not_depend_on_threads_or_kernels() -> None:
     found = set()
-    for threads in ("1", "2"):
-        environment = os.environ | {"OPENBLAS_NUM_THREADS": threads, "OMP_NUM_THREADS": threads}
+    for threads, kernel in (("1", "Haswell"), ("2", "Haswell"), ("2", "SkylakeX"), ("1", "Nehalem")):
+        environment = os.environ | {"OPENBLAS_NUM_THREADS": threads, "OPENBLAS_CORETYPE": kernel}
         found.add(subprocess.run([sys.executable, "-c", SUM], env=environment, check=True, capture_output=True).stdout)
     assert len(found) == 1
 
@@ -118,35 +123,6 @@ def test_whoever_joins_changes_nobody_elses_part(task: Task, inputs: int, expect
         assert float(np.linalg.norm(sums[1] - sums[0])) <= 1.0 + 1e-5
 
 
-def test_where_a_tile_does_not_treat_its_rows_alike_rows_are_worked_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    task = tabular_task(BINARY, Model("mlp", (8, 4), "random"), 5)
-    model, x = FlatModel(task), np.random.default_rng(0).standard_normal((20, 5), np.float32)
-    model.load(task.initial(0))
-    owners, y = np.arange(20), (x[:, 0] > 0).astype(np.float32)
-    expected = summed(model, x, y, owners, plan_of(0.1, 20.0))
-    monkeypatch.setattr("strategies.privacy.stacks.rows_are_alike", lambda shapes, rows: False)
-    stack = Stack(model, 0.1, 32)
-    assert stack._tile == 1
-    stack.add_rows(x, y)
-    np.testing.assert_allclose(stack.total, expected, rtol=1e-4, atol=1e-6)
-
-
-def test_products_that_treat_rows_differently_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = np.dot
-    rows.rows_are_alike.cache_clear()
-    assert rows.rows_are_alike(((3, 7),), 16)
-    rows.rows_are_alike.cache_clear()
-
-    def at_the_edge(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        found = whole(a, b)
-        found[-1] = np.nextafter(found[-1], np.float32(np.inf))
-        return found
-
-    monkeypatch.setattr(rows.np, "dot", at_the_edge)
-    assert not rows.rows_are_alike(((3, 7),), 16)
-    rows.rows_are_alike.cache_clear()
-
-
 @pytest.mark.parametrize(("many", "expected"), [(40, 32.0), (1_000, 1_000.0), (50_000, 50_000.0)])
 def test_among_many_patients_one_moves_the_sum_by_the_clip(many: int, expected: float) -> None:
     """Added up in single precision, fifty thousand equal gradients are so rough that one more counts for 1.002."""
@@ -182,7 +158,119 @@ def test_what_a_square_loses_weighs_nothing(clip: float) -> None:
             assert float(np.linalg.norm(moved)) <= clip * (1 + 1e-5)
 
 
-def test_tiles_follow_from_public_numbers() -> None:
-    assert [tile_rows(plan_of(1.0, e, q)) for e, q in ((0.2, 0.1), (32.0, 0.01), (200.0, 1.0), (1e6, 0.5))] == [
-        *(16, 48, 208, 512)
-    ]
+# One patient more or less, at any size of weights, clip and batch
+
+
+class Rows(NamedTuple):
+    x: np.ndarray
+    y: np.ndarray
+
+
+SIZES = st.floats(-45, 38.4).map(lambda power: 10.0**power)
+PATIENT = st.tuples(st.integers(1, 3), st.integers(0, 10**6))  # rows and seed
+
+
+@st.composite
+def hostile(draw: st.DrawFn) -> tuple[TabularTask, dict[str, np.ndarray]]:
+    """A model of any size, each layer of its own; some bring a row's output to the edge of turning."""
+    hidden = tuple(draw(st.lists(st.integers(1, 8), max_size=3)))
+    task = tabular_task(draw(st.sampled_from([BINARY, REGRESSION])), Model("mlp", hidden), 5)
+    chance, arrays = np.random.default_rng(draw(st.integers(0, 99))), {}
+    for name, (shape, _) in task.parameters.items():
+        arrays[name] = (chance.uniform(-1, 1, shape) * draw(SIZES)).astype(np.float32)
+    if not hidden and draw(st.booleans()):
+        row = rows_of(1, 7).x[0].astype(np.float64)
+        arrays["0.bias"] = -(arrays["0.weight"].astype(np.float64) @ row).astype(np.float32)
+    return task, arrays
+
+
+def rows_of(count: int, seed: int) -> Rows:
+    chance = np.random.default_rng(seed)
+    return Rows(chance.uniform(-1, 1, (count, 5)).astype(np.float32), chance.integers(0, 2, count).astype(np.float32))
+
+
+def summed_exactly(model: FlatModel, clip: float, patients: Sequence[Rows]) -> np.ndarray:
+    """The sum in float64, of patients in this order."""
+    engine = ClosedForm(model, plan_of(clip, 20.0), lambda size, _: torch.zeros(size, dtype=torch.float64))
+    x, y = (np.concatenate([p[i] for p in patients]) for i in range(2))
+    owners = np.arange(len(patients)).repeat([len(p.x) for p in patients])
+    with np.errstate(all="raise"):
+        return engine._sums(*map(torch.from_numpy, (x, y, owners)), len(patients)).copy()
+
+
+@settings(max_examples=300, deadline=None)
+@given(hostile(), st.lists(PATIENT, min_size=1, max_size=12), PATIENT, st.floats(-6, 6), st.integers(0, 99))
+def test_one_patient_more_adds_that_patients_own_part_and_moves_nobody_elses(
+    model: tuple[TabularTask, dict[str, np.ndarray]],
+    others: list[tuple[int, int]],
+    joins: tuple[int, int],
+    power: float,
+    seed: int,
+) -> None:
+    """Also where a patient with several rows joins patients with one, which must not change how these are worked."""
+    task, arrays = model
+    flat, clip = FlatModel(task), min(max(10.0**power, 1e-6), 1e6)
+    flat.load(arrays)
+    patients, one = [rows_of(*other) for other in others], rows_of(*joins)
+    if seed % 2:  # all alike, so that all would turn together
+        patients = [Rows(patients[0].x[:1], patients[0].y[:1])] * (3 * len(patients))
+    place = seed % (len(patients) + 1)
+    without = summed_exactly(flat, clip, patients)
+    everybody = summed_exactly(flat, clip, [*patients[:place], one, *patients[place:]])
+    own = summed_exactly(flat, clip, [one])
+    assert float(np.linalg.norm(own / clip)) <= 1 + 1e-9
+    # Whole numbers of one step, which the clip norm multiplied: what is left is float64's rounding of that.
+    steps = [np.rint(values / clip * 2.0**47) for values in (without, everybody, own)]
+    assert (steps[1] - steps[0] == steps[2]).all()
+    np.testing.assert_allclose(everybody / clip, without / clip + own / clip, rtol=0, atol=1e-13 * (1 + len(patients)))
+
+
+@settings(max_examples=60, deadline=None)
+@given(hostile(), st.lists(PATIENT, min_size=2, max_size=100), st.floats(-6, 6), st.integers(0, 99))
+def test_the_order_of_patients_changes_no_bit(
+    model: tuple[TabularTask, dict[str, np.ndarray]], patients: list[tuple[int, int]], power: float, seed: int
+) -> None:
+    flat = FlatModel(model[0])
+    flat.load(model[1])
+    clip, made = 10.0**power, [rows_of(*patient) for patient in patients]
+    order = np.random.default_rng(seed).permutation(len(made))
+    again = summed_exactly(flat, clip, [made[i] for i in order])
+    assert again.tobytes() == summed_exactly(flat, clip, made).tobytes()
+
+
+@pytest.mark.parametrize("clip", [1e-6, 1e-3, 1.0, 1e6])
+@pytest.mark.parametrize("size", [1e-45, 1e-38, 1e-20, 1e-3, 1.0, 1e12, 1e19, 3e38])
+def test_the_sum_is_that_of_clipped_gradients_at_any_size(size: float, clip: float) -> None:
+    """Against each patient's gradient in whole numbers of Python: exact forward and back, one clip, fractions."""
+    task = tabular_task(REGRESSION, Model("mlp", (3,)), 5)
+    flat, chance = FlatModel(task), np.random.default_rng(1)
+    arrays = {
+        name: (chance.uniform(0.2, 1, shape) * (size if name == "0.weight" else 1.0)).astype(np.float32)
+        for name, (shape, _) in task.parameters.items()
+    }
+    flat.load(arrays)
+    patients = [rows_of(count, count) for count in (1, 2, 1, 3)]
+    expected = np.zeros(len(flat.flat))
+    for patient in patients:
+        gradient = by_fractions(arrays, patient)
+        square = sum(g * g for g in gradient)
+        norm = math.sqrt(square) if square < 10**300 else math.isqrt(int(square))
+        share = min(Fraction(1), Fraction(clip) / (Fraction(norm) + Fraction(1e-6)))
+        expected += [float(g * share) for g in gradient]
+    found = summed_exactly(flat, clip, patients)
+    assert float(np.linalg.norm(found - expected)) <= 2e-6 * max(float(np.linalg.norm(expected)), clip / 10)
+
+
+def by_fractions(arrays: dict[str, np.ndarray], patient: Rows) -> list[Fraction]:
+    """The gradient of a patient's summed loss, of a regression with one hidden layer, without any rounding."""
+    first, shift, second, last = ([*map(Fraction, a.ravel().tolist())] for a in arrays.values())
+    total = [Fraction(0)] * sum(a.size for a in arrays.values())
+    for row, y in zip(patient.x.tolist(), patient.y.tolist(), strict=True):
+        x = [*map(Fraction, row)]
+        hidden = [sum((w * v for w, v in zip(first[5 * j : 5 * j + 5], x, strict=True)), shift[j]) for j in range(3)]
+        read = [max(h, Fraction(0)) for h in hidden]
+        residual = sum((w * r for w, r in zip(second, read, strict=True)), last[0]) - Fraction(y)
+        back = [w * residual if h > 0 else Fraction(0) for w, h in zip(second, hidden, strict=True)]
+        own = [b * v for b in back for v in x] + back + [residual * r for r in read] + [residual]
+        total = [t + g for t, g in zip(total, own, strict=True)]
+    return total

@@ -1,0 +1,293 @@
+"""Linear stacks in exact products: the same bits in any order, batch and block, on every processor.
+
+The factors of each product are rounded to whole numbers of `bits` binary digits, times a power of two. Each sum of
+their products is then a whole number below 2^53, which float64 holds: every partial sum is exact, so that no order, no
+BLAS kernel and no number of threads can change a bit.
+
+What a row is rounded to follows from the row and the model alone: its own largest number, never the other rows of the
+batch. So a row's numbers are its own, whoever else is there, and nothing is lost to a bound that must hold for all.
+The factors have 23 digits where no layer is wider than 127, about those of float32, 22 up to 511, and so on.
+
+Arrays lie with the features first and the rows last, (..., features, rows), which makes the maxima over a row's
+features cheap. Leading axes are models of the same shapes, worked through together, each with the bits it has alone.
+
+>>> layers = Layers(((1, 2),))
+>>> layers.load(np.array([1.0, 2.0, 0.5], np.float32))
+>>> layers.outputs(np.array([[1.0, 1.0], [0.0, 1.0]], np.float32)).tolist()
+[[3.5], [2.5]]
+"""
+
+import itertools
+import math
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
+
+from strategies.exact.functions import EXPONENT, power_below
+
+_SMALL = 1 << 16  # parameters of a model that is held once more to be quick
+PORTION = 512  # rows that are worked through together: few enough for the cache
+BLOCK = 64  # rows whose gradients are added up in one product
+_MOST_BITS = 23  # of a factor: what a row read leaves room for what comes back to it
+_KEPT_SIZES = 64  # numbers of rows whose arrays are kept
+LARGEST = 2.0**1000  # scale
+
+Doubles = NDArray[np.float64]
+Shapes = tuple[tuple[int, int], ...]
+Residual = Callable[[Doubles], Doubles]  # (..., rows, outputs) -> derivative of the loss, of the same shape
+
+
+def bits_of(shapes: Shapes) -> int:
+    """Binary digits of the factors, such that the longest sum of their products stays below 2^53."""
+    longest = max(max(into + 1, out) for out, into in shapes)
+    return min(_MOST_BITS, (53 - (longest - 1).bit_length()) // 2)
+
+
+class Work:
+    """The arrays of so many rows; at these sizes making room costs as much as the arithmetic.
+
+    `reads[l]`: (..., in + 1, rows), what layer l read, whole numbers, its last feature the one of the bias; over
+    `ones[l]`: (..., rows). `backs[l]`: (..., out, rows), the derivative that came back; over `scales[l]`.
+    """
+
+    def __init__(self, shapes: Shapes, lead: tuple[int, ...], rows: int) -> None:
+        count, self.rows = len(shapes), rows
+        self.reads = [np.empty((*lead, into + 1, rows)) for _, into in shapes]
+        self.backs = [np.empty((*lead, out, rows)) for out, _ in shapes]
+        self.ones, self.scales, self.read_squares, self.back_squares, self.units = (
+            np.empty((count, *lead, rows)) for _ in range(5)
+        )
+        self.inner = [read[..., :-1, :] for read in self.reads]
+        self.bottoms = [read[..., -1:, :] for read in self.reads]
+        self.columns = [np.swapaxes(read, -1, -2) for read in self.reads]
+        self.blocks = rows // BLOCK if rows > BLOCK else 0
+        self.read_blocks = [np.swapaxes(_blocks(read, self.blocks), -1, -2) for read in self.reads]
+        self.back_blocks = [_blocks(back, self.blocks) for back in self.backs]
+        self.rest = slice(BLOCK * self.blocks, rows)
+        self.one_rows = [one[..., None, :] for one in self.ones]
+        self.scale_rows = [scale[..., None, :] for scale in self.scales]
+        self.unit_rows = [unit[..., None, :] for unit in self.units]
+        widest = max(into + 1 for _, into in shapes)
+        room, zeros = np.empty(math.prod(lead) * widest * rows), np.zeros(math.prod(lead) * widest * rows)
+        self.masks = [room[: inner.size].reshape(inner.shape) for inner in self.inner]
+        self.zeros = [zeros[: read.size].reshape(read.shape) for read in self.reads]  # quicker than the number
+        self.peaks, self.lows, self.row = (np.empty((*lead, 1, rows)) for _ in range(3))
+        self.peak_bits = self.peaks.view(np.int64)
+
+
+def _blocks(values: Doubles, count: int) -> Doubles:
+    """Views of (..., features, rows) as whole blocks of rows: (blocks, ..., features, BLOCK)."""
+    return np.moveaxis(values[..., : count * BLOCK].reshape(*values.shape[:-1], count, BLOCK), -2, 0)
+
+
+class Layers:
+    """The weights of one linear stack (or of several alike), ready for exact products.
+
+    Args:
+        shapes: (out, in) of each layer, a ReLU between two.
+        lead: leading axes: () for one model, (models,) for several.
+    """
+
+    def __init__(self, shapes: Shapes, lead: tuple[int, ...] = ()) -> None:
+        self.shapes, self.lead = shapes, lead
+        self.bits = bits_of(shapes)
+        self.top = math.ldexp(1.0, self.bits - 1)
+        self.size = sum(out * (into + 1) for out, into in shapes)
+        self.spans = list(spans(shapes))
+        self._starts = [weight.start for weight, _, _ in self.spans]
+        self._whole = np.empty((*lead, self.size))
+        self._exact = np.empty((*lead, self.size)) if self.size <= _SMALL else self._whole
+        self._weights = list(as_layers(self._whole, shapes))
+        self._given = list(in_order(self._exact, self)) if self.size <= _SMALL else []
+        self._transposed = [np.swapaxes(weight[..., :-1], -1, -2) for weight in self._weights]
+        self._scales: Sequence[Any] = [self.top] * len(shapes)
+        self._works: dict[int, Work] = {}
+
+    def load(self, flat: NDArray[np.float32]) -> None:
+        """Take the parameters, (..., parameters), each layer's weight and then its bias."""
+        largest = np.maximum.reduceat(np.abs(flat), self._starts, axis=-1)  # (..., layers)
+        if self.lead:
+            with np.errstate(all="ignore"):
+                scales = self.top / power_below(largest.astype(np.float64))
+            scales[largest == 0.0] = self.top
+            self._scales = [scales[..., i, None, None] for i in range(len(self.shapes))]
+        else:
+            self._scales = [self._scale(size) for size in largest.tolist()]
+        given = list(in_order(flat, self))
+        if self.size <= _SMALL:
+            np.copyto(self._exact, flat)
+            given = self._given
+        for whole, scale, (weight, bias) in zip(self._weights, self._scales, given, strict=True):
+            np.multiply(weight, scale, out=whole[..., :-1], dtype=np.float64)
+            np.multiply(bias, scale, out=whole[..., -1:], dtype=np.float64)
+        np.rint(self._whole, out=self._whole)
+
+    def top_of(self, rows: int) -> float:
+        """Half of the largest factor with which so many rows' gradients are added up in one exact product."""
+        return math.ldexp(1.0, 52 - self.bits - (rows - 1).bit_length())
+
+    def _scale(self, largest: float) -> float:
+        """As `top` over the power of two below the largest weight; no number where there is one that is not finite."""
+        if not largest < math.inf:
+            return math.nan
+        return math.ldexp(self.top, 1 - math.frexp(largest)[1]) if largest else self.top
+
+    def work(self, rows: int) -> Work:
+        """Arrays for so many rows, overwritten by the next use."""
+        if rows not in self._works:
+            if len(self._works) >= _KEPT_SIZES:
+                self._works.clear()
+            self._works[rows] = Work(self.shapes, self.lead, rows)
+        return self._works[rows]
+
+    def outputs(self, x: NDArray[Any]) -> Doubles:
+        """(..., rows, inputs) -> (..., rows, outputs)."""
+        found = np.empty((*x.shape[:-1], self.shapes[-1][0]))
+        with np.errstate(all="ignore"):
+            for some in portions(x.shape[-2]):
+                part = x[..., some, :]
+                found[..., some, :] = self.forward(self.work(part.shape[-2]), part)
+        return found
+
+    def forward(self, work: Work, x: NDArray[Any]) -> Doubles:
+        """Fill `reads` from one portion's rows: (..., rows, inputs) -> (..., rows, outputs), in float64."""
+        one, inner, last = work.one_rows[0], work.inner[0], len(self.shapes) - 1
+        peaks, bits, units, top = work.peaks, work.peak_bits, work.row, self.top
+        np.copyto(inner, np.swapaxes(x, -1, -2))
+        _find_largest(inner, work)
+        np.maximum(peaks, 1.0, out=peaks)
+        np.bitwise_and(bits, EXPONENT, out=bits)
+        np.divide(top, peaks, out=one)
+        np.multiply(inner, one, out=inner)
+        np.copyto(work.bottoms[0], one)
+        np.rint(work.reads[0], out=work.reads[0])
+        for i in range(last):
+            read, inner = work.reads[i + 1], work.inner[i + 1]
+            np.matmul(self._weights[i], work.reads[i], out=inner)
+            np.multiply(one, self._scales[i], out=units)
+            np.maximum.reduce(inner, -2, keepdims=True, out=peaks)
+            np.maximum(peaks, units, out=peaks)
+            np.bitwise_and(bits, EXPONENT, out=bits)
+            np.divide(top, peaks, out=peaks)
+            one = np.multiply(units, peaks, out=work.one_rows[i + 1])
+            np.multiply(inner, peaks, out=inner)
+            np.copyto(work.bottoms[i + 1], one)
+            np.maximum(read, work.zeros[i + 1], out=read)
+            np.rint(read, out=read)
+        outputs = np.matmul(self._weights[last], work.reads[last])
+        outputs /= np.multiply(one, self._scales[last], out=units)
+        return np.swapaxes(outputs, -1, -2)
+
+    def backward(self, work: Work, residual: Doubles) -> None:
+        """Fill `backs` from the loss's derivative with respect to the outputs, (..., rows, outputs)."""
+        last, peaks, bits, top = len(self.shapes) - 1, work.peaks, work.peak_bits, self.top
+        back, scale = work.backs[last], work.scale_rows[last]
+        np.copyto(back, np.swapaxes(residual, -1, -2))
+        _find_largest(back, work)
+        np.bitwise_and(bits, EXPONENT, out=bits)
+        np.divide(top, peaks, out=scale)
+        np.minimum(scale, LARGEST, out=scale)
+        np.multiply(back, scale, out=back)
+        np.rint(back, out=back)
+        for i in range(last, 0, -1):
+            before = work.backs[i - 1]
+            if self.shapes[i][0] == 1:
+                np.multiply(self._transposed[i], back, out=before)
+            else:
+                np.matmul(self._transposed[i], back, out=before)
+            _find_largest(before, work)
+            np.bitwise_and(bits, EXPONENT, out=bits)
+            np.divide(top, peaks, out=peaks)
+            np.minimum(peaks, 1.0, out=peaks)
+            following = np.multiply(scale, self._scales[i], out=work.scale_rows[i - 1])
+            scale = np.multiply(following, peaks, out=following)
+            # The ReLU: what was read is whole, so what is above zero is at least 1, which is the most of a scale.
+            np.multiply(before, np.minimum(work.inner[i], peaks, out=work.masks[i]), out=before)
+            back = np.rint(before, out=before)
+
+
+def _find_largest(values: Doubles, work: Work) -> None:
+    """Write each row's largest size into `peaks`."""
+    peaks = np.maximum.reduce(values, -2, keepdims=True, out=work.peaks)
+    lows = np.minimum.reduce(values, -2, keepdims=True, out=work.lows)
+    np.maximum(peaks, np.negative(lows, out=lows), out=peaks)
+
+
+class MeanGradient:
+    """The plain gradient of a batch's mean loss. What a portion is rounded to follows from all of its rows."""
+
+    def __init__(self, layers: Layers) -> None:
+        self._layers = layers
+        self._parts = np.empty((*layers.lead, layers.size))
+        self._by_layer = list(as_layers(self._parts, layers.shapes))
+
+    def of(self, x: NDArray[Any], residual: Callable[[slice], Residual], count: Any) -> Doubles:
+        """The sum of the rows' gradients over `count`, (..., parameters) in the layers' order, valid until the next.
+
+        Args:
+            x: (..., rows, inputs).
+            residual: of the rows of a portion.
+            count: rows, of all models or (models, 1, 1) of each.
+        """
+        sums = None
+        with np.errstate(all="ignore"):
+            for some in portions(x.shape[-2]):
+                if some.start:
+                    sums = self._parts.copy() if sums is None else np.add(sums, self._parts, out=sums)
+                work = self._layers.work(some.stop - some.start)
+                outputs = self._layers.forward(work, x[..., some, :])
+                self._layers.backward(work, residual(some)(outputs))
+                self._fill(work, count)
+            return self._parts if sums is None else np.add(sums, self._parts, out=sums)
+
+    def _fill(self, work: Work, count: Any) -> None:
+        top = self._layers.top_of(work.rows)
+        np.divide(1.0, np.multiply(work.ones, work.scales, out=work.units), out=work.units)
+        for i, part in enumerate(self._by_layer):
+            back = work.backs[i]
+            back *= work.unit_rows[i]  # in units of what the layer read
+            largest = np.maximum.reduce(back, (-2, -1), keepdims=True)
+            np.maximum(largest, -np.minimum.reduce(back, (-2, -1), keepdims=True), out=largest)
+            scale = np.minimum(top / power_below(largest), LARGEST)
+            back *= scale
+            np.rint(back, out=back)
+            np.matmul(back, work.columns[i], out=part)
+            part *= 1.0 / (scale * count)
+
+
+@lru_cache(maxsize=1)
+def one_thread() -> None:
+    """Keep NumPy's products on one thread: a second changes no bit, and costs more than it brings at these sizes."""
+    threadpool_limits(1, user_api="blas")
+
+
+def portions(rows: int) -> Iterator[slice]:
+    """Spans of rows that are worked through together."""
+    return (slice(start, min(rows, start + PORTION)) for start in range(0, rows, PORTION))
+
+
+def as_layers(flat: Doubles, shapes: Shapes) -> Iterator[Doubles]:
+    """Views of (..., parameters) as each layer's (..., out, in + 1), the bias last."""
+    start = 0
+    for out, into in shapes:
+        end = start + out * (into + 1)
+        yield flat[..., start:end].reshape(*flat.shape[:-1], out, into + 1)
+        start = end
+
+
+def spans(shapes: Shapes) -> Iterator[tuple[slice, slice, tuple[int, int]]]:
+    """Where each layer's weight and bias lie among a model's parameters."""
+    ends = itertools.accumulate((out * (into + 1) for out, into in shapes), initial=0)
+    for start, (out, into) in zip(ends, shapes, strict=False):
+        middle = start + out * into
+        yield slice(start, middle), slice(middle, middle + out), (out, into)
+
+
+def in_order(flat: NDArray[Any], layers: Layers) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
+    """Views of (..., parameters) as each layer's weight, (..., out, in), and bias, (..., out, 1)."""
+    for weight, bias, (out, into) in layers.spans:
+        yield flat[..., weight].reshape(*layers.lead, out, into), flat[..., bias, None]
