@@ -71,6 +71,10 @@ class WireError(ArchipelError):
     """A message holds something that `configs/wire.py` does not list, or lacks something that it does."""
 
 
+class ImplausibleError(WireError):
+    """A hospital's update is further from the shared model than an honest one can be."""
+
+
 class ReleaseError(WireError):
     """The other side's release asks for what this one does not know; nothing is wrong but the releases."""
 

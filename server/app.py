@@ -5,6 +5,7 @@ The study comes in, models go out; what a hospital replies is checked against co
 """
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from flwr.serverapp import Grid, ServerApp
 from numpy.typing import NDArray
 
 from configs import wire
-from configs.errors import RunError, WireError
+from configs.errors import ImplausibleError, RunError, WireError
 from configs.journal import Journal
 from configs.schema import Study
 from server.attempts import Attempts
@@ -28,6 +29,7 @@ from strategies import aggregate
 from strategies.arrays import Arrays, from_record, payload_bytes, to_record
 from strategies.federated import Federated, strategy_of
 from strategies.messages import arrays_in, content, read
+from strategies.plausible import Plausibility, prepare
 from strategies.privacy.plan import evaluation_event
 from strategies.tasks.histogram import require_plausible
 from strategies.tasks.shapes import arrays_of
@@ -164,8 +166,11 @@ class _Conductor:
         self.model = self._held(initial or task.initial(study.seed))
         self.sums: aggregate.Sums = {}
         self.averaged = 0
+        self.implausible: set[str] = set()  # hospitals whose last update was refused
 
     def run(self) -> Conducted:
+        if self.deployment and self.study.trains:  # while hospitals are waited for
+            threading.Thread(target=prepare, args=(self.study,), daemon=True).start()
         restored = self.checkpoints.load() if self.checkpoints else None
         roster, hello_bytes = self._gather()
         result = Conducted(self.rounds, {}, hello_bytes=hello_bytes)
@@ -249,12 +254,13 @@ class _Conductor:
         started = time.monotonic()
         number, nodes = self.rounds.current, roster.asked
         replies, attempts = self._ask(self._instructions(strategy, number), roster, number)
-        valid, missing = self._judge(replies, roster, self._read_model)
+        plausibility = Plausibility(self.study, self.model)
+        valid, missing = self._judge(replies, roster, lambda reply, site: self._read_model(reply, site, plausibility))
         sent = {site: payload_bytes(arrays_in(reply.content)) for site, reply in valid.items()}
         if self._stopped() and len(sent) < len(nodes):
             self.rounds = self.rounds.abandon(f"stopped by the consortium in round {number}")
             return RoundRecord(number, sent, missing, time.monotonic() - started, attempts.made)
-        self._close(sent, attempts)
+        self._close(sent, attempts, missing)
         record = RoundRecord(number, sent, missing, time.monotonic() - started, attempts.made)
         if self.rounds.outcome != "INCOMPLETE":
             aggregated, _ = strategy.aggregate_train(number, list(valid.values()))
@@ -271,11 +277,12 @@ class _Conductor:
         self.observer(record, self.model)
         return record
 
-    def _close(self, contributed: Mapping[str, int], attempts: Attempts) -> None:
-        """Judge the open round by who contributed to it, and say which releases no resume can have."""
+    def _close(self, contributed: Mapping[str, int], attempts: Attempts, missing: Mapping[str, str]) -> None:
+        """Judge the open round by who contributed; say which releases no resume can have, and what was refused."""
         self.rounds = self.rounds.close(set(contributed))
         if self.rounds.outcome == "INCOMPLETE":
-            self.rounds = self.rounds.abandon(attempts.explained(self.rounds.why))
+            refused = "".join(f"; {site}: {missing[site]}" for site in sorted(self.implausible & set(missing)))
+            self.rounds = self.rounds.abandon(attempts.explained(self.rounds.why) + refused)
 
     def _note_round(self, record: RoundRecord) -> None:
         facts: dict[str, object] = {"contributed": dict(record.contributed), "missing": dict(record.missing)}
@@ -345,7 +352,7 @@ class _Conductor:
         if self._stopped() and len(sent) < len(nodes):
             self.rounds = self.rounds.abandon("stopped by the consortium before every hospital had answered")
         else:
-            self._close(sent, attempts)
+            self._close(sent, attempts, missing)
         record = RoundRecord(1, sent, missing, time.monotonic() - started, attempts.made)
         self._note_round(record)
         self.observer(record, {})
@@ -356,8 +363,17 @@ class _Conductor:
         self._write("end", outcome=self.rounds.outcome, why=self.rounds.why)
         return result
 
-    def _read_model(self, reply: Message, site: str) -> Message:
-        read("train reply", reply.content, self.parameters)
+    def _read_model(self, reply: Message, site: str, plausibility: Plausibility) -> Message:
+        """Accept a hospital's model, unless it is further from the shared one than an honest one can be."""
+        update = read("train reply", reply.content, self.parameters).arrays
+        try:
+            plausibility.require(site, update)
+        except ImplausibleError as error:
+            self.implausible.add(site)
+            self._write("refused", site=site, round=self.rounds.current, code=0, reason=str(error))
+            log.warning("%s: %s", site, error)
+            raise
+        self.implausible.discard(site)
         return reply
 
     def _judge(

@@ -15,7 +15,7 @@ from builders import study as private_study
 from flwr.app import Error, Message, RecordDict
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_conduct import NODES, SHIFTS, FakeGrid, Honest, hospitals
+from test_conduct import FAST, NODES, SHIFTS, FakeGrid, Honest, hospitals
 
 from client.app import make_app
 from client.audit import instruction_of
@@ -43,7 +43,8 @@ Replies = list[Message]
 
 
 def study_of(spare: int, quorum: int = 3, rounds: int = 3, **changes: Any) -> Study:
-    return private_study(privacy={"spare": spare}, training={"quorum": quorum, "rounds": rounds}, **changes)
+    training = {"quorum": quorum, "rounds": rounds, "local": FAST}
+    return private_study(privacy={"spare": spare}, training=training, **changes)
 
 
 class Losing(Honest):
