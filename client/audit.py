@@ -10,15 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from client.traces import ANSWERS, Traces
 from configs.deployment import SiteConfig
 from configs.errors import JournalError, RunError, WireError
 from configs.frame import Frame
 from configs.journal import Journal, Record, read
 from configs.wire import without_optional
 from strategies.keys import SigningKey, verify
-
-# Sent again if asked again; refusals are not: things may have changed.
-ANSWERS = ("train reply", "evaluate reply", "statistics reply")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +48,7 @@ class Audit:
     def __init__(self, config: SiteConfig, key: SigningKey) -> None:
         self._config, self._key = config, key
         self.journal = Journal(config.journal, sign=key.sign)
+        self.traces = Traces()
         self._seen: set[str] = set()
         self._refused: dict[tuple[str, str], _Refused] = {}  # the newest refusal of each instruction, and how often
         self._kept: dict[tuple[str, str], str] = {}  # (study, content of the instruction) -> the message that answered
@@ -106,19 +105,24 @@ class Audit:
         """
         self._refused.pop((study, content), None)
         self._config.outbox.mkdir(mode=0o700, exist_ok=True)
-        _write(self._config.outbox / f"{message}.frame", frame)
-        self.note(
-            "sent",
-            message=message,
-            study=study,
-            round=round,
-            form=frame.form,
-            bytes=frame.size,
-            content=frame.sha256,
-            answers=answers,
-            instruction=content,
-            **({"why": why} if why else {}),
-        )
+        path = self._config.outbox / f"{message}.frame"
+        _write(path, frame)
+        try:
+            self.note(
+                "sent",
+                message=message,
+                study=study,
+                round=round,
+                form=frame.form,
+                bytes=frame.size,
+                content=frame.sha256,
+                answers=answers,
+                instruction=content,
+                **({"why": why} if why else {}),
+            )
+        except OSError:
+            path.unlink(missing_ok=True)  # it does not leave
+            raise
 
     def outgoing(self) -> list[Outgoing]:
         """Every message that left, oldest first."""
@@ -164,9 +168,10 @@ class Audit:
 
     def _remember(self, kind: str, facts: "dict[str, object] | object") -> None:
         assert isinstance(facts, dict)
+        self.traces.take(kind, facts)
         if kind == "received":
             self._seen.add(str(facts["message"]))
-        elif kind == "sent" and facts["form"] in ANSWERS:
+        elif kind == "sent" and facts["form"] in ANSWERS:  # sent again if asked again; refusals are not
             self._kept[str(facts["study"]), str(facts["instruction"])] = str(facts["message"])
 
 

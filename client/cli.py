@@ -76,6 +76,12 @@ def _parser() -> argparse.ArgumentParser:
     start.set_defaults(command=_start)
     ledger = commands.add_parser("ledger", help="privacy spent and left, by data set and study")
     ledger.set_defaults(command=_ledger)
+    settle = commands.add_parser(
+        "settle", help="end a contradiction of this hospital's records, by adding to what is spent"
+    )
+    settle.add_argument("--all", action="store_true", help="count every data set's whole budget as spent")
+    settle.add_argument("--yes", action="store_true", help="do it; without this, what would be done is shown")
+    settle.set_defaults(command=_settle)
     outbox = commands.add_parser("outbox", help="every message that left")
     outbox.add_argument("--show", metavar="ID", help="open one: its fields and the values in it")
     outbox.set_defaults(command=_outbox)
@@ -241,6 +247,29 @@ def _ledger(arguments: argparse.Namespace) -> int:
     if not studies:
         print("nothing is spent yet")
     _warn(config)
+    return 0
+
+
+def _settle(arguments: argparse.Namespace) -> int:
+    from client.enrol import load_signing_key
+    from client.settle import apply, settlement
+    from configs.lock import only_one
+
+    config = load_site(arguments.folder)
+    key = load_signing_key(config)
+    with only_one(config.lock, "a node runs in this folder; stop it first", config.sha256):
+        found = settlement(config, key, everything=arguments.all)
+        if not found.reasons and not arguments.all:
+            print("nothing to settle: the ledger, the journal and the outbox fit together")
+            return 0
+        for line in (*found.reasons, *found.lines):
+            print(line)
+        if not arguments.yes:
+            flag = " --all" if arguments.all else ""
+            print(f"nothing is changed yet; to add this for good: {_typed(arguments.folder, f'settle{flag} --yes')}")
+            return 1
+        apply(config, key, found, _person())
+    print("settled, and written to the journal; what was added stays spent; start the node again")
     return 0
 
 
@@ -532,7 +561,10 @@ def _foreseen(config: SiteConfig, study: "Study", dataset: str, ledger: "Ledger 
 def _warn(config: SiteConfig) -> None:
     """What whoever looks at budgets must know of."""
     from client.identities import forgotten
+    from client.records import reasons_in
 
+    for reason in reasons_in(config):
+        print(f"WARNING  nothing trains here: {reason}\n         a person must run: {_typed(config.folder, 'settle')}")
     if config.outdated:
         print("WARNING  site.yaml changed since the node started, which follows the former one; restart the node")
     for lost in forgotten(config):

@@ -34,6 +34,7 @@ from client.findings import (
 from client.fleet import Reach, reach, trust
 from client.forwarder import probe
 from client.line import kept
+from client.records import reasons_in
 from client.releases import RELEASE, awaited
 from configs.deployment import SiteConfig, load_site, typed
 from configs.errors import ArchipelError
@@ -217,6 +218,10 @@ def _records(config: SiteConfig) -> Iterator[Finding]:
         return
     count = Audit(config, load_signing_key(config)).verify()
     yield Finding("journal", OK, f"{count} records, none changed; the outbox is what left")
+    for reason in reasons_in(config):
+        yield Finding(
+            "records", WRONG, f"nothing trains here: {reason}", IT, typed("archipel-site", config.folder, "settle")
+        )
 
 
 # With the consortium

@@ -25,6 +25,7 @@ from configs.errors import (
     SealError,
     SourceError,
     SpareError,
+    UnsettledError,
     WireError,
 )
 from configs.wire import ArraySpec
@@ -49,6 +50,11 @@ REFUSALS: tuple[tuple[type[Exception], int, str], ...] = (  # the first that fit
         "the hospital's release of Archipel does not know this study; its node must be upgraded",
     ),
     (WireError, wire.MISREAD, "the hospital refused a message that does not follow the protocol"),
+    (
+        UnsettledError,
+        wire.UNSETTLED,
+        "the hospital's records of what it has released contradict each other; a person there must settle them",
+    ),
     (RunError, 105, "the hospital could not train; its own log says why"),
     (Exception, 199, "the hospital had an unexpected error; its own log says why"),
 )

@@ -40,9 +40,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from client import ledger_file
+from client import ledger_file, reconcile
 from configs import database
-from configs.errors import BegunError, BudgetError, RunError, SpareError
+from configs.errors import BegunError, BudgetError, RunError, SpareError, UnsettledError
 from configs.schema import PER_PATIENT
 from strategies.privacy.accounting import (
     Event,
@@ -85,10 +85,14 @@ class Release:
 class Ledger:
     """One SQLite file for all data sets and studies of a site."""
 
-    def __init__(self, connection: sqlite3.Connection, cap: Budget | None = None) -> None:
-        self._connection, self._cap = connection, cap
+    def __init__(self, connection: sqlite3.Connection, cap: Budget | None = None, *, watched: bool = False) -> None:
+        """Take over a connection. `watched`: every row is checked, now and whenever another process has written."""
+        self._connection, self._cap, self._watched = connection, cap, watched
         self._filter = None if cap is None else Filter(cap.epsilon, cap.delta)
         ledger_file.prepare(connection)
+        self._seen = self._version()
+        self._flaw = ledger_file.flaw_of(connection) if watched else ""
+        self._inode = self._file()
 
     @classmethod
     def open(cls, path: Path, cap: Budget | None = None, *, durable: bool = True) -> "Ledger":
@@ -102,7 +106,7 @@ class Ledger:
             RunError: the file is not a ledger, or cannot be written.
         """
         try:
-            return cls(database.connect(path, durable=durable), cap)
+            return cls(database.connect(path, durable=durable), cap, watched=durable)
         except sqlite3.Error as error:
             raise RunError(f"{path}: the privacy ledger cannot be opened: {error}; nothing was trained") from None
 
@@ -137,7 +141,7 @@ class Ledger:
             " WHERE dataset = :dataset AND (:study IS NULL OR study = :study)",
             {"dataset": dataset, "study": study},
         )
-        return merged(_event(*row) for row in rows)
+        return merged(event_of(*row) for row in rows)
 
     def others(self, dataset: str, study: str) -> tuple[Merged, ...]:
         """Every release about a data set but those of one study, merged."""
@@ -145,7 +149,7 @@ class Ledger:
             "SELECT kind, noise_multiplier, sampling_rate, steps FROM releases WHERE dataset = ? AND study != ?",
             (dataset, study),
         )
-        return merged(_event(*row) for row in rows)
+        return merged(event_of(*row) for row in rows)
 
     def foreseen(self, dataset: str, study: str, planned: Iterable[Event], cap: Budget) -> float:
         """Epsilon that will count against a cap once a study is over: its plan's, or the filter's if others were there.
@@ -186,6 +190,33 @@ class Ledger:
                 "which none is left; refused before a patient is looked at"
             )
 
+    @property
+    def flaw(self) -> str:
+        """What is wrong with the file as it was opened, for people; empty if nothing is."""
+        return self._flaw
+
+    @property
+    def head(self) -> tuple[int, str]:
+        """Number and digest of the last row."""
+        return ledger_file.head_of(self._connection)
+
+    @property
+    def replaced(self) -> bool:
+        """Whether another file has taken the place of the one that was opened, or none."""
+        return self._file() != self._inode
+
+    def digest_at(self, row: int) -> str:
+        """Return the digest of a row, empty where there is none."""
+        return ledger_file.digest_at(self._connection, row)
+
+    def releases(self, after: int = 0) -> list[reconcile.Release]:
+        """Return what was booked after a row, in the order of booking."""
+        return ledger_file.releases(self._connection, after)
+
+    def rounds(self) -> frozenset[tuple[str, int]]:
+        """Return which rounds of which studies are booked, as (study, round)."""
+        return frozenset(self._connection.execute("SELECT DISTINCT study, round FROM releases"))
+
     def studies(self) -> list[tuple[str, str, int, int]]:
         """Data set, study, rounds booked and releases that never ended; in the order of their first round."""
         return list(
@@ -210,6 +241,7 @@ class Ledger:
         except sqlite3.Error as error:
             raise RunError(f"the privacy ledger cannot be written: {error}; nothing was trained") from None
         try:
+            self._require_whole()
             row = self._find(release)
             if row is None:
                 self._require(release, plan, budget)
@@ -223,6 +255,25 @@ class Ledger:
                 raise RunError(f"the privacy ledger cannot be written: {error}; nothing was trained") from None
             raise
 
+    def _require_whole(self) -> None:
+        """Let nothing be booked on rows that were changed; looked at whole only where another process has written."""
+        if self._watched and (version := self._version()) != self._seen:
+            self._seen, self._flaw = version, ledger_file.flaw_of(self._connection)
+        if self._flaw:
+            raise UnsettledError(f"ledger.sqlite: {self._flaw}; a person must run: archipel-site settle")
+
+    def _version(self) -> int:
+        """Return a number that changes when another connection writes."""
+        return int(self._connection.execute("PRAGMA data_version").fetchone()[0])
+
+    def _file(self) -> tuple[int, int]:
+        name = self._connection.execute("PRAGMA database_list").fetchone()[2]
+        try:
+            found = Path(name).stat() if name else None
+        except OSError:
+            return 0, 0
+        return (found.st_dev, found.st_ino) if found else (0, 0)
+
     def _find(self, release: Release) -> int | None:
         found = self._connection.execute(
             "SELECT id FROM releases WHERE dataset = ? AND study = ? AND name = ? AND attempt = ?",
@@ -235,7 +286,7 @@ class Ledger:
         # 1 + spare evaluations of noise s cost what one of noise s / sqrt(1 + spare) costs: everybody is in each.
         evaluation = plan.evaluation.noise_multiplier if planned and plan.evaluation else None
         evaluation = evaluation and evaluation / math.sqrt(1 + plan.spare)
-        values = (release.dataset, release.study, release.round, release.attempt, *_row(release.event))
+        values = (release.dataset, release.study, release.round, release.attempt, *row_of(release.event))
         seeded = release.name is not None
         return ledger_file.insert(self._connection, (*values, planned, evaluation, seeded, release.name))
 
@@ -293,14 +344,14 @@ class Ledger:
             )
 
 
-def _row(event: Event) -> tuple[str, float, float, int]:
+def row_of(event: Event) -> tuple[str, float, float, int]:
     """Kind, noise multiplier, sampling rate and steps, as they are written down."""
     if isinstance(event, SampledGaussian):
         return _SAMPLED, event.noise_multiplier, event.sampling_rate, event.steps
     return (_GAUSSIAN if isinstance(event, GaussianRelease) else _LAPLACE), event.noise_multiplier, 1.0, event.count
 
 
-def _event(kind: str, noise_multiplier: float, sampling_rate: float, steps: int) -> Event:
+def event_of(kind: str, noise_multiplier: float, sampling_rate: float, steps: int) -> Event:
     """What was written down. An unknown kind is an error: what cannot be counted must not count as nothing."""
     if kind == _SAMPLED:
         return SampledGaussian(noise_multiplier, sampling_rate, steps)

@@ -21,6 +21,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from client.reconcile import Release
 from configs.errors import RunError
 from configs.schema import canonical_json
 
@@ -145,6 +146,22 @@ def flaw_of(connection: sqlite3.Connection) -> str:
             return f"row {expected} is not as it was written: its digest does not fit"
         previous, expected = digest, expected + 1
     return ""
+
+
+def releases(connection: sqlite3.Connection, after: int = 0) -> list[Release]:
+    """Return what was booked after a row, in the order of booking."""
+    rows = connection.execute(
+        "SELECT dataset, study, round, attempt, kind, noise_multiplier, sampling_rate, steps, plan_steps,"
+        " plan_evaluation FROM releases WHERE id > ? ORDER BY id",
+        (after,),
+    )
+    return rows.fetchall()
+
+
+def digest_at(connection: sqlite3.Connection, row: int) -> str:
+    """Return the digest of a row by its number, empty where there is none; that before the first is GENESIS."""
+    found = connection.execute("SELECT digest FROM releases WHERE id = ?", (row,)).fetchone() if row else (GENESIS,)
+    return str(found[0]) if found else ""
 
 
 def rechain(connection: sqlite3.Connection) -> None:

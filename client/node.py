@@ -30,6 +30,7 @@ from client.isolation import worker_variables
 from client.ledger import EVALUATION, STATISTICS, Ledger
 from client.line import keep
 from client.policy import Request, require, require_figures
+from client.records import Records
 from client.releases import forget_awaited, note_awaited, proposed, spoken
 from client.timing import quantum_s, wait_until_public
 from client.worker import ALONE, REFUSAL, STATUS, exactly, send
@@ -41,9 +42,9 @@ from configs.frame import Frame
 from configs.lock import only_one
 from configs.memory import return_large_blocks
 from configs.schema import Study
-from configs.seal import COORDINATOR, Statement
+from configs.seal import COORDINATOR, Signed, Statement
 from strategies.arrays import reads_as_text
-from strategies.messages import content, from_frame, opened, seal, unseal
+from strategies.messages import content, from_frame, given_back, opened, seal, unseal
 from strategies.tasks.shapes import arrays_of, study_bytes, study_parameters
 
 if TYPE_CHECKING:
@@ -177,6 +178,7 @@ class Node:
         self._admissions = Admissions.open(config.admissions)
         self._audit = Audit(config, self._key)
         self._ledger = Ledger.open(config.ledger)
+        self._records = Records(config, self._audit, self._ledger, self._admissions, self._key)
         self._worker = worker or WorkerProcess(config)
         self._bundles: dict[int, str] = {}  # run -> digest of the study in its bundle
         self._over = threading.Event()
@@ -203,6 +205,7 @@ class Node:
         config = self._config
         with only_one(config.lock, "another node runs in this folder; stop it first", config.sha256):
             self._audit.note("started", version=self._welcome.version, site=config.site, site_yaml=config.sha256)
+            self._records.start()
             self._worker.start()
             if not self._worker.alone:
                 log.warning("the kernel does not let the worker leave the network; see: archipel-site check")
@@ -323,6 +326,7 @@ class Node:
             expires=0,
             journal=self._audit.journal.head,
             epsilon=self._spent(said.study),
+            **self._records.stated(fleet.protocol),
         )
         records = seal(records, reply, statement, self._key)
         del reply
@@ -354,10 +358,12 @@ class Node:
         Raises:
             SealError: anything else.
         """
+        given = given_back(incoming.records)
         said, packed = unseal(incoming.records, self._welcome.coordinator_key)
         said.require(sender=COORDINATOR, to=self._config.site, answers="")
         if self._audit.seen(said.message):
             raise SealError("seal: expected a new message, found one that was used before; it was repeated")
+        self._records.hear(given)
         return said, packed
 
     def _judged(
@@ -412,6 +418,7 @@ class Node:
             raise WireError("message: expected a proposal or a model, found another kind")
         if form == "hello":
             frame, _ = opened(form, incoming.records, packed)
+            self._records.hear(Signed.parse(str(frame.fields.get("record", ""))))
             return frame, self._proposed(str(frame.fields["study"]), said.study, fleet.release)
         known = self._admissions.find(said.study)
         if known is None:
@@ -479,7 +486,11 @@ class Node:
         started = time.monotonic()
         study = self._admissions.approved(said.study)
         private = study.private and frame.form != "hello"
-        status, reply = self._asked(frame, study) if private else self._worker.ask(frame, self._limit)
+        self._records.require()
+        try:
+            status, reply = self._asked(frame, study) if private else self._worker.ask(frame, self._limit)
+        finally:
+            self._records.note_bookings()
         if status.form != STATUS or set(status.fields) != {"why"}:
             raise RunError("the worker's answer is not of its form; this is a bug")
         if private and reply.form != REFUSAL:

@@ -13,6 +13,7 @@
     │   └── SealError        a message is not what the other side signed, or not for this one
     ├── AdmissionError       the hospital has not approved a study, or has refused it; `waiting` says which
     ├── PolicyError          the hospital's policy does not allow a study, whoever approves it
+    ├── UnsettledError       a hospital's ledger, journal, outbox and the coordinator's record contradict each other
     ├── JournalError         a journal was changed, cut or reordered
     ├── CheckpointError      a checkpoint is unreadable, truncated or of another study
     └── RunError             a run's folder or a federation cannot go on
@@ -97,6 +98,10 @@ class PolicyError(ArchipelError):
     def __init__(self, text: str, *, code: int) -> None:
         super().__init__(text)
         self.code = code
+
+
+class UnsettledError(ArchipelError):
+    """A hospital's records contradict each other: nothing trains there until a person has settled them."""
 
 
 class JournalError(ArchipelError):

@@ -25,7 +25,35 @@ VERSION = "archipel-seal/1"
 COORDINATOR = "coordinator"
 MAX_TEXT = 2000
 _EPSILON = re.compile(r"([0-9]{1,6}\.[0-9]{4})?")
+MAX_SPENT = 900  # characters of a statement for what was spent
+_SPENT = re.compile(rf"[0-9a-z:;=/.+-]{{0,{MAX_SPENT}}}")
 CLOCK_TOLERANCE_S = 900  # between two machines; a message is used once anyway
+
+
+_OWN = frozenset({"settled", "sequence", "spent"})  # fields that came later
+
+
+@dataclass(frozen=True, slots=True)
+class Signed:
+    """A statement in its canonical form, and the signature over it."""
+
+    statement: str
+    signature: str
+
+    @property
+    def text(self) -> str:
+        """Both as one text."""
+        return canonical_json([self.statement, self.signature])
+
+    @classmethod
+    def parse(cls, text: str) -> "Signed | None":
+        """Return what `text` holds, None where it is something else; whether it holds is for the reader to check."""
+        try:
+            values = json.loads(text) if text else None
+        except (ValueError, RecursionError):
+            return None
+        good = isinstance(values, list) and len(values) == 2 and all(isinstance(value, str) for value in values)
+        return cls(*values) if good and values else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +62,11 @@ class Statement:
 
     `expires` is in seconds since 1970; 0 means never. `epsilon` is what the study has spent at the hospital so far, as
     its ledger has it ("1.2345"); it follows from the plan alone, so it says nothing about patients.
+
+    The last three are a hospital's, for itself: the coordinator keeps the newest statement and gives it back, so that a
+    hospital whose folder was put back or copied sees it. How often a person has settled its records, the number of the
+    record at the head of its journal, and what its ledger holds (client/reconcile.py), by identities that only the
+    hospital can name. They follow from plans alone. A statement without them is what the first release wrote.
     """
 
     sender: str
@@ -47,11 +80,17 @@ class Statement:
     expires: int
     journal: str
     epsilon: str
+    settled: int = 0
+    sequence: int = 0
+    spent: str = ""
 
     @property
     def text(self) -> str:
         """The canonical form, which is signed."""
-        return canonical_json({"version": VERSION, **asdict(self)})
+        values = asdict(self)
+        if not self.sequence:
+            values = {name: value for name, value in values.items() if name not in _OWN}
+        return canonical_json({"version": VERSION, **values})
 
     @classmethod
     def parse(cls, text: str) -> "Statement":
@@ -63,9 +102,10 @@ class Statement:
         try:
             values: Any = json.loads(text) if len(text) <= MAX_TEXT else None
             good = isinstance(values, dict) and values.pop("version", None) == VERSION
-            good = good and set(values) == {f.name for f in fields(cls)}
-            good = good and all(type(values[f.name]) is f.type for f in fields(cls))
-            good = good and bool(_EPSILON.fullmatch(values["epsilon"]))
+            names = {f.name for f in fields(cls)}
+            good = good and set(values) in (names, names - _OWN)
+            good = good and all(type(value) is _TYPES[name] for name, value in values.items())
+            good = good and bool(_EPSILON.fullmatch(values["epsilon"]) and _SPENT.fullmatch(values.get("spent", "")))
             statement = cls(**values) if good else None
             good = statement is not None and statement.text == text
         except (ValueError, RecursionError):
@@ -102,3 +142,6 @@ class Statement:
             raise SealError("seal: the content is not what was signed; it was changed on the way")
         if self.expires and now > self.expires + CLOCK_TOLERANCE_S:
             raise SealError("seal: the message has expired; it was held back, or this machine's clock is wrong")
+
+
+_TYPES = {f.name: f.type for f in fields(Statement)}

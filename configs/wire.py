@@ -34,12 +34,17 @@ HISTOGRAM = "histogram"  # the one array of an evaluate reply: (2, bins) of the 
 COUNTS = "counts"  # the one array of a statistics reply: (cells,) of strategies/tasks/statistics.py
 SEAL = "seal"  # between machines: the signed statement of configs/seal.py, taken off before a handler sees the message
 SEAL_FIELDS = {"statement": 2000, "signature": 128}  # texts and their longest length
+RECORD_FIELDS = {
+    "record": 2000,
+    "record_signature": 128,
+}  # beside it: what the receiver signed last, from protocol 2 on
 PACKED = "frame"  # a small message travels whole inside its seal (configs/frame.py): Flower asks for each part apart
 MAX_PACKED_BYTES = 1_000_000
 
 WAITING_FOR_APPROVAL = 110  # a person at the hospital has to decide: the coordinator asks again
 UPGRADE = 118  # the hospital's release does not know what the study or the message asks for: the coordinator asks again
-WAITING = frozenset({WAITING_FOR_APPROVAL, UPGRADE})
+UNSETTLED = 119  # the hospital's records contradict each other; a person there has to settle them: it is asked again
+WAITING = frozenset({WAITING_FOR_APPROVAL, UPGRADE, UNSETTLED})
 BEGUN = 120  # the release was begun at the hospital before: another attempt may be made, as long as there is spare
 NO_SPARE = 121  # none is left there
 MISREAD = 104  # what a node of protocol 1 answers to a study that it does not know
@@ -99,7 +104,7 @@ FORMS: dict[str, Form] = {
         purpose="the hospital takes part",
     ),
     "train": Form(
-        (_STUDY, Field("round", int, 100_000, "number of the round, from 1"), _ATTEMPT, _RECORD),
+        (_STUDY, Field("round", int, 100_000, "number of the round, from 1"), _ATTEMPT),
         arrays="model",
         purpose="the coordinator sends the shared model",
     ),
@@ -110,7 +115,7 @@ FORMS: dict[str, Form] = {
     ),
     "train reply": Form((), arrays="model", purpose="the hospital returns the model that it trained"),
     "evaluate": Form(
-        (_STUDY, _ATTEMPT, _RECORD),
+        (_STUDY, _ATTEMPT),
         arrays="model",
         purpose="the coordinator sends the final model, and asks how good it is, once",
     ),
@@ -120,7 +125,7 @@ FORMS: dict[str, Form] = {
         purpose="test patients by outcome and score, with noise; if the study asks and the hospital's policy allows",
     ),
     "statistics": Form(
-        (_STUDY, _ATTEMPT, _RECORD),
+        (_STUDY, _ATTEMPT),
         arrays="",
         purpose="the coordinator asks what the patients of a study of statistics are like, once",
     ),

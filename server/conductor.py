@@ -78,7 +78,9 @@ def carry_out(config: CoordinatorConfig, name: str) -> str:
                     lambda site, epsilon: members.set_presence(name, site, "takes part", epsilon),
                     lambda: _asked_to_stop(members, name),
                     members.set_talk,
+                    members.set_statement,
                 ),
+                statements=members.statements,
                 talks=members.talks(),
                 absent_after_s=config.absent_after_s,
             )

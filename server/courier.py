@@ -24,12 +24,12 @@ from configs.errors import WireError
 from configs.frame import Frame
 from configs.journal import Journal
 from configs.schema import Study
-from configs.seal import COORDINATOR, Statement
+from configs.seal import COORDINATOR, Signed, Statement
 from server.attendance import Attendance, Connection
 from server.link import BROKEN_REPLY, Node
 from server.membership import Member, Talk
 from strategies.keys import SigningKey
-from strategies.messages import opened, read, seal, to_frame, unseal
+from strategies.messages import opened, read, seal, signed_in, to_frame, unseal
 from strategies.tasks.shapes import arrays_of, study_parameters
 
 log = logging.getLogger("archipel.courier")
@@ -41,6 +41,7 @@ REVOKED = 152
 RELEASE = metadata.version("archipel")
 _RELEASE = re.compile(r"[0-9A-Za-z.+-]{0,40}")
 NOT_REACHED = 153
+RECORDS_FROM = 2  # the protocol from which a hospital is given its own statement back
 FORMS = {kind: (form, f"{form} reply") for kind, form in wire.ASKS.items()}
 
 
@@ -78,6 +79,7 @@ class Watch:
     epsilon: Callable[[str, str], None] = lambda site, epsilon: None
     stopped: Callable[[], bool] = lambda: False
     talk: Callable[[str, Talk], None] = lambda site, talk: None
+    statement: Callable[[str, Signed], None] = lambda site, signed: None
 
 
 class Courier(Grid):
@@ -95,6 +97,7 @@ class Courier(Grid):
         journal: Journal,
         watch: Watch | None = None,
         talks: Mapping[str, Talk] | None = None,
+        statements: Callable[[], Mapping[str, Signed]] = dict,
         absent_after_s: float = 60.0,
         attendance: Attendance | None = None,
     ) -> None:
@@ -102,12 +105,13 @@ class Courier(Grid):
 
         Args:
             talks: what each hospital's node can talk, as it said before; its reply to a proposal renews it.
+            statements: each hospital's newest statement about its own records, which goes back to it with each message.
         """
         self._carrier, self._nodes, self._members = carrier, nodes, members
         self._run_name, self._study, self._key, self._journal = run, study, key, journal
         self._watch = watch or Watch()
         self._parameters = study_parameters(study)
-        self._talks = dict(talks or {})
+        self._talks, self._statements = dict(talks or {}), statements
         self._absent_after_s, self._attendance = absent_after_s, attendance or Attendance()
         self._proposals: dict[str, _Sent] = {}
 
@@ -225,6 +229,7 @@ class Courier(Grid):
         """Seal and send; the instructions under way by Flower's message id. Who has no connection is sent it later."""
         by_node = {node.node_id: (node, member) for node, member in self._present().values()}
         frames: dict[object, Frame] = {}  # of equal contents, hashed once
+        statements = self._statements()
         sealed, sent, held = [], [], {}
         for message in messages:
             node_id = message.metadata.dst_node_id
@@ -232,24 +237,27 @@ class Courier(Grid):
                 log.warning("a hospital was revoked or is gone; nothing is sent to it")
                 continue
             node, member = by_node[node_id]
-            frame = self._frame(message, frames)
+            record = statements.get(member.site) if self.talk_of(member.site).protocol >= RECORDS_FROM else None
+            sent_content = _with_record(message, record)
+            frame = self._frame(message, sent_content, frames)
             statement = self._state(message, member.site, frame, expires)
             if not node.online:
                 held[AWAY + statement.message] = _Sent(message, member, statement, node.since, expires, pushed=False)
                 continue
-            records = seal(RecordDict(dict(message.content)), frame, statement, self._key)
+            beside = None if message.metadata.message_type == wire.HELLO else record
+            records = seal(sent_content, frame, statement, self._key, beside)
             sealed.append(_message(records, message))
             sent.append(_Sent(message, member, statement, node.since, expires))
             self._journal.append("sent", **_facts(statement), form=frame.form, bytes=frame.size)
         ids = self._carrier.push_messages(sealed) if sealed else []
         return {message_id: s for message_id, s in zip(ids, sent, strict=True) if message_id} | held
 
-    def _frame(self, message: Message, frames: dict[object, Frame]) -> Frame:
+    def _frame(self, message: Message, records: RecordDict, frames: dict[object, Frame]) -> Frame:
         form = FORMS[message.metadata.message_type][0]
-        arrays, config = message.content.get(wire.ARRAYS), message.content.get(wire.CONFIG)
+        arrays, config = records.get(wire.ARRAYS), records.get(wire.CONFIG)
         equal = id(arrays), tuple(sorted(config.items())) if isinstance(config, ConfigRecord) else ()
         known = frames.get(equal) if arrays is not None else None
-        frame = known or to_frame(form, message.content, self._parameters)
+        frame = known or to_frame(form, records, self._parameters)
         if arrays is not None:
             frames[equal] = frame
         return frame
@@ -330,6 +338,7 @@ class Courier(Grid):
             return Message(Error(code=BAD_SEAL, reason=f"its reply was refused: {error}"[:300]), reply_to=sent.original)
 
     def _unsealed(self, records: RecordDict, sent: _Sent) -> Message:
+        signed = signed_in(records)
         said, packed = unseal(records, sent.member.signing_key)
         refusal = packed is not None and Frame.decode(packed).form == "refusal"  # always small
         form = "refusal" if refusal else FORMS[sent.original.metadata.message_type][1]
@@ -347,6 +356,8 @@ class Courier(Grid):
         if form == "hello reply":
             self._listen(asked.to, frame)
         self._journal.append("received", **_facts(said), form=form, bytes=frame.size)
+        if said.sequence:
+            self._watch.statement(asked.to, signed)
         if said.epsilon:
             self._watch.epsilon(asked.to, said.epsilon)
         if refusal:
@@ -382,6 +393,18 @@ class Courier(Grid):
             for node in self._nodes().values()
             if node.public_key in by_key
         }
+
+
+def _with_record(message: Message, record: Signed | None) -> RecordDict:
+    """Return a message's content as one hospital is sent it: a proposal with its own newest statement.
+
+    Other messages have it beside their seal: their content is what a hospital knows an instruction by.
+    """
+    records = RecordDict(dict(message.content))
+    config = records.get(wire.CONFIG)
+    if record is not None and message.metadata.message_type == wire.HELLO and isinstance(config, ConfigRecord):
+        records[wire.CONFIG] = ConfigRecord({**config, "record": record.text})
+    return records
 
 
 def _message(records: RecordDict, original: Message) -> Message:

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from configs.database import checkpoint
 from configs.errors import RunError
+from configs.seal import Signed
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS members (
@@ -50,6 +51,7 @@ CREATE TABLE IF NOT EXISTS releases (
     arithmetic INTEGER NOT NULL
 );
 CREATE TABLE IF NOT EXISTS marks (name TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS statements (site TEXT PRIMARY KEY, statement TEXT NOT NULL, signature TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS connected (site TEXT PRIMARY KEY, online INTEGER NOT NULL);
 """
 ENDED = ("COMPLETE", "INCOMPLETE")
@@ -265,6 +267,19 @@ class Membership:
             "INSERT OR REPLACE INTO releases (site, protocol, release, arithmetic) VALUES (?, ?, ?, ?)",
             (site, talk.protocol, talk.release, talk.arithmetic),
         )
+
+    def set_statement(self, site: str, signed: Signed) -> None:
+        """Keep a hospital's newest signed statement about its own records, to give it back."""
+        self._connection.execute(
+            "INSERT INTO statements (site, statement, signature) VALUES (?, ?, ?) ON CONFLICT (site) DO UPDATE SET"
+            " statement = excluded.statement, signature = excluded.signature",
+            (site, signed.statement, signed.signature),
+        )
+
+    def statements(self) -> dict[str, Signed]:
+        """Return each hospital's newest statement about its own records."""
+        rows = self._connection.execute("SELECT site, statement, signature FROM statements")
+        return {site: Signed(statement, signature) for site, statement, signature in rows}
 
     def talks(self) -> dict[str, Talk]:
         """Hospital -> what its node last said of its release."""

@@ -20,7 +20,7 @@ from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 from configs import wire
 from configs.errors import SealError, WireError
 from configs.frame import Frame
-from configs.seal import Statement
+from configs.seal import Signed, Statement
 from configs.wire import ArraySpec
 from strategies.arrays import Arrays, array_of, from_record, record_of, spec, to_record
 from strategies.keys import SigningKey, verify
@@ -110,13 +110,19 @@ def from_frame(form: str, frame: Frame, expected: Mapping[str, ArraySpec] | None
     return records
 
 
-def seal(records: RecordDict, frame: Frame, statement: Statement, key: SigningKey) -> RecordDict:
+def seal(
+    records: RecordDict, frame: Frame, statement: Statement, key: SigningKey, record: Signed | None = None
+) -> RecordDict:
     """The message with its seal: a small one whole inside it, a large one beside it.
 
     Args:
         frame: the same message as bytes; `statement.content` is its hash.
+        record: what the receiver itself signed last, given back to it beside the statement: an instruction's content,
+            by which it is known again, does not change with it.
     """
     fields: dict[str, str | bytes] = {"statement": statement.text}
+    if record is not None:
+        fields |= dict(zip(wire.RECORD_FIELDS, (record.statement, record.signature), strict=True))
     fields["signature"] = key.sign(statement.text.encode("ascii"))
     parts = list(frame.encode())
     if sum(map(len, parts)) <= wire.MAX_PACKED_BYTES:
@@ -124,6 +130,30 @@ def seal(records: RecordDict, frame: Frame, statement: Statement, key: SigningKe
         fields[wire.PACKED] = b"".join(parts)
     records[wire.SEAL] = ConfigRecord(dict(fields))
     return records
+
+
+def signed_in(records: RecordDict) -> Signed:
+    """Return the statement of a sealed message as its sender signed it; whether it holds, `unseal` says.
+
+    Raises:
+        SealError: there is none.
+    """
+    if (signed := _signed(records, tuple(wire.SEAL_FIELDS))) is None:
+        raise SealError("seal: expected a statement and a signature, found none; the message was not sealed")
+    return signed
+
+
+def given_back(records: RecordDict) -> Signed | None:
+    """Return what the receiver had signed, where the sender gives it back; whether it holds, the receiver checks."""
+    return _signed(records, tuple(wire.RECORD_FIELDS))
+
+
+def _signed(records: RecordDict, names: tuple[str, ...]) -> Signed | None:
+    record = records.get(wire.SEAL)
+    texts = [record.get(name) for name in names] if isinstance(record, ConfigRecord) else []
+    if len(texts) != 2 or not all(isinstance(text, str) for text in texts):
+        return None
+    return Signed(*map(str, texts))
 
 
 def unseal(records: RecordDict, public: str) -> tuple[Statement, bytes | None]:
@@ -138,6 +168,10 @@ def unseal(records: RecordDict, public: str) -> tuple[Statement, bytes | None]:
     record = records.pop(wire.SEAL, None)
     fields = dict(record) if isinstance(record, ConfigRecord) else {}
     packed = fields.pop(wire.PACKED, None)
+    for name, limit in wire.RECORD_FIELDS.items():
+        given = fields.pop(name, "")
+        if not isinstance(given, str) or len(given) > limit:
+            raise SealError(f"seal: expected {name} as text of at most {limit} characters, found something else")
     if set(fields) != set(wire.SEAL_FIELDS):
         raise SealError("seal: expected a statement and a signature, found none; the message was not sealed")
     for name, limit in wire.SEAL_FIELDS.items():

@@ -1,0 +1,257 @@
+"""`archipel-site settle`: a person ends a contradiction between a hospital's records, by adding to what is spent.
+
+Nothing is ever taken away. For each identity the ledger comes to hold what the ledger, the journal, the outbox and the
+coordinator's record of this hospital list, whichever is the most; or, with `everything`, the whole cap. The signed
+journal says what was done: by whom, what was added, and the ledger as it is from then on.
+"""
+
+import shutil
+import sqlite3
+from collections import Counter
+from contextlib import closing, suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from client import ledger_file, reconcile, records
+from client.admission import Admissions
+from client.audit import Audit
+from client.ledger import EVALUATION, Ledger, event_of, row_of
+from client.reconcile import Kind, Release, Spent
+from client.traces import Traces, Unsettled
+from configs import database
+from configs.deployment import SiteConfig
+from configs.errors import ArchipelError, RunError, SealError
+from configs.schema import PER_PATIENT
+from strategies.keys import SigningKey
+from strategies.privacy.accounting import Event, GaussianRelease, epsilon
+from strategies.privacy.plan import Budget, plan_for
+
+SETTLED = "settled"  # in the place of a study, where it is known what was released and not by which
+_QUIETEST, _LOUDEST = 1e6, 0.05  # noise multipliers between which a cap is filled
+
+
+@dataclass
+class Settlement:
+    """What was found, and what the ledger would come to hold beside its rows."""
+
+    reasons: list[str]
+    booked: list[Release]
+    added: list[Release] = field(default_factory=list)
+    lines: list[str] = field(default_factory=list)
+
+    def all(self, identity: str) -> list[Release]:
+        """Return what is booked about an identity and what would be added."""
+        return [one for one in (*self.booked, *self.added) if one[0] == identity]
+
+
+def settlement(config: SiteConfig, key: SigningKey, *, everything: bool) -> Settlement:
+    """Find what does not fit together, and what must be added; nothing is written.
+
+    Args:
+        everything: fill the cap of every identity, whatever was found.
+
+    Raises:
+        JournalError: the journal does not hold. RunError: the list of studies cannot be opened.
+    """
+    traces = records.traces_of(config)
+    with closing(Admissions.open(config.admissions)) as admissions:
+        reasons, booked = _found(config, traces, admissions)
+        result = Settlement(reasons, booked)
+        listed = reconcile.missing(traces.listed, booked)
+        result.added += listed
+        unknown = _add_replies(result, config, traces, admissions)
+    for unsettled in traces.open:
+        unknown |= _add_record(result, config, key, unsettled)
+    if traces.compared and not traces.open and len(records.orphans(config, traces)) > 1:
+        unknown |= _identities(config, result)  # the outbox alone does not say whose releases these are
+    for identity in sorted(_identities(config, result)) if everything else sorted(unknown):
+        _fill(result, config, identity)
+    _tell(result, config, key, traces, listed)
+    return result
+
+
+def apply(config: SiteConfig, key: SigningKey, found: Settlement, by: str) -> None:
+    """Write the ledger, with a copy of the former one beside it, and then the journal. The node must not run.
+
+    Raises:
+        RunError, OSError: it cannot be written; what was not written can be settled again.
+    """
+    _keep(config.ledger)
+    if any("damaged" in reason or "cannot be opened" in reason for reason in found.reasons):
+        config.ledger.unlink(missing_ok=True)
+        Path(f"{config.ledger}-journal").unlink(missing_ok=True)
+        rows = [*found.booked, *found.added]
+    else:
+        rows = found.added
+    try:
+        with closing(database.connect(config.ledger)) as connection:
+            ledger_file.prepare(connection)
+            connection.execute("BEGIN IMMEDIATE")
+            ledger_file.rechain(connection)
+            for row in rows:
+                ledger_file.insert(connection, (*row, False, None), "committed")
+            connection.execute("COMMIT")
+            head, releases = ledger_file.head_of(connection), ledger_file.releases(connection)
+    except sqlite3.Error as error:
+        raise RunError(f"{config.ledger}: the privacy ledger cannot be written: {error}; nothing is settled") from None
+    audit = Audit(config, key)
+    audit.note(
+        "settled",
+        settled=_times(audit.traces, config, key) + 1,
+        by=by,
+        reasons=found.reasons,
+        added=found.added,
+        rows=head[0],
+        ledger=head[1],
+        releases=releases,
+        orphans=records.orphans(config, audit.traces),
+    )
+
+
+def _found(config: SiteConfig, traces: Traces, admissions: Admissions) -> tuple[list[str], list[Release]]:
+    """Return what does not fit together, and the rows that the ledger holds, as far as it can be read."""
+    if not config.ledger.exists():
+        with closing(Ledger.in_memory()) as nothing:
+            return records.contradictions(config, traces, nothing, admissions), []
+    try:
+        with closing(Ledger.open(config.ledger)) as ledger:
+            reasons = records.contradictions(config, traces, ledger, admissions)
+            return reasons, ledger.releases()
+    except RunError as error:
+        return [str(error)], []
+    except sqlite3.Error:
+        return ["ledger.sqlite: the file is damaged"], []
+
+
+def _add_replies(result: Settlement, config: SiteConfig, traces: Traces, admissions: Admissions) -> set[str]:
+    """Add replies that left before the journal listed bookings; the identities of those whose plan is not known."""
+    booked = {(study, number) for _, study, number, *_ in (*result.booked, *result.added)}
+    unknown: set[str] = set()
+    for study, number in sorted(traces.left - booked):
+        if not records.private(study, config, admissions):
+            continue
+        release = _planned(study, number, result, config, admissions)
+        if release is None:
+            unknown |= _identities(config, result)
+        else:
+            result.added.append(release)
+    return unknown
+
+
+def _planned(
+    sha256: str, number: int, result: Settlement, config: SiteConfig, admissions: Admissions
+) -> Release | None:
+    """Return what a round of a study released, by its plan; None where the study or its data set is not known."""
+    admission = admissions.find(sha256)
+    identities = {one[0] for one in (*result.booked, *result.added) if one[1] == sha256}
+    try:
+        study = admission.study if admission else None
+        dataset = config.dataset(study.name) if study else None
+        identity = min(identities) if identities else dataset.identity if dataset else None
+        if study is None or identity is None:
+            return None
+        plan = plan_for(study, config.site, figures=True)
+        event = plan.evaluation if number == EVALUATION and study.trains else plan.round_event
+    except ArchipelError:
+        return None
+    return None if event is None else (identity, sha256, number, 0, *row_of(event), None, None)
+
+
+def _add_record(result: Settlement, config: SiteConfig, key: SigningKey, unsettled: Unsettled) -> set[str]:
+    """Add what the coordinator's record lists beyond the rows that it had confirmed; the identities it only counts.
+
+    Rows that were booked since then are not in the record, whatever their kind: they count on top of it.
+    """
+    try:
+        spent = reconcile.parsed(records.own_statement(unsettled.signed, config, key).spent)
+    except (SealError, ValueError):
+        return _identities(config, result)
+    name = records.keyed(key)
+    confirmed = result.booked[: unsettled.confirmed] + result.added
+    here, unknown = reconcile.spent_by(confirmed, name), set()
+    identities = {name(identity): identity for identity in _identities(config, result)}
+    for keyed, one in spent.items():
+        if (identity := identities.get(keyed)) is None:
+            continue
+        more = reconcile.beyond(one, here.get(keyed, Spent(0, {})))
+        if more is None:
+            unknown.add(identity)
+            continue
+        for number, (kind, steps) in enumerate(sorted(more.items()), 1):
+            result.added.append((identity, SETTLED, number, 0, *kind, steps, None, None))
+    return unknown
+
+
+def _fill(result: Settlement, config: SiteConfig, identity: str) -> None:
+    """Add a release that brings an identity to its cap, so that nothing more of it passes."""
+    cap = Budget(config.policy.max_epsilon, config.policy.delta)
+    spent = [_event(one) for one in result.all(identity)]
+
+    def full(noise_multiplier: float) -> bool:
+        return epsilon([*spent, GaussianRelease(noise_multiplier)], cap.delta) >= cap.epsilon
+
+    if spent and epsilon(spent, cap.delta) >= cap.epsilon:
+        return
+    quiet, loud = _QUIETEST, _LOUDEST
+    while quiet / loud > 1.001:
+        middle = (quiet * loud) ** 0.5
+        quiet, loud = (quiet, middle) if full(middle) else (middle, loud)
+    result.added.append((identity, SETTLED, 0, 0, *row_of(GaussianRelease(loud)), None, None))
+
+
+def _identities(config: SiteConfig, result: Settlement) -> set[str]:
+    known = {one[0] for one in (*result.booked, *result.added)}
+    return known | {dataset.identity for dataset in config.datasets}
+
+
+def _times(traces: Traces, config: SiteConfig, key: SigningKey) -> int:
+    """Return how often these records were settled, here or in the folder that the coordinator's record is of."""
+    times = [traces.settled]
+    for unsettled in traces.open:
+        with suppress(SealError, ValueError):
+            times.append(records.own_statement(unsettled.signed, config, key).settled)
+    return max(times)
+
+
+def _tell(result: Settlement, config: SiteConfig, key: SigningKey, traces: Traces, listed: list[Release]) -> None:
+    """Say per identity what each of the records holds, and what is added."""
+    delta, name = config.policy.delta, records.keyed(key)
+    recorded: Counter[str] = Counter()
+    for unsettled in traces.open:
+        for keyed, one in _spent_in(unsettled, config, key).items():
+            recorded[keyed] = max(recorded[keyed], one.count)
+    left = Counter(one[0] for one in (*result.booked, *result.added) if (one[1], one[2]) in traces.left)
+    for identity in sorted(_identities(config, result)):
+        own = [one for one in result.booked if one[0] == identity]
+        more = [one for one in result.added if one[0] == identity]
+        lost = sum(one[0] == identity for one in listed)
+        before, after = (epsilon([_event(one) for one in rows], delta) for rows in (own, own + more))
+        counts = f"{len(own)} releases in the ledger, {len(own) + lost if lost else len(own)} with the journal's"
+        known = f", {recorded[name(identity)]} in the coordinator's record" if name(identity) in recorded else ""
+        result.lines.append(f"{identity}: {counts}, {left[identity]} replies in the outbox{known}")
+        result.lines.append(
+            f"  epsilon {before:.3f} is booked, {after:.3f} once settled ({PER_PATIENT}, delta {delta:g}): "
+            f"{len(more)} releases are added"
+        )
+
+
+def _spent_in(unsettled: Unsettled, config: SiteConfig, key: SigningKey) -> dict[str, Spent]:
+    try:
+        return reconcile.parsed(records.own_statement(unsettled.signed, config, key).spent)
+    except (SealError, ValueError):
+        return {}
+
+
+def _event(release: Release) -> Event:
+    kind: Kind = release[4], release[5], release[6]
+    return event_of(*kind, release[7])
+
+
+def _keep(path: Path) -> None:
+    """Copy the ledger beside itself before it changes."""
+    if path.exists():
+        now = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%f")
+        kept = path.with_name(f"{path.name}.before-settle-{now}")
+        shutil.copyfile(path, kept)
+        kept.chmod(0o600)

@@ -1,0 +1,73 @@
+"""What a hospital's journal says of its releases, gathered record by record.
+
+>>> traces = Traces()
+>>> traces.take("sent", {"message": "m1", "study": "ab", "round": 3, "form": "train reply"})
+>>> traces.left
+{('ab', 3)}
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from client.ledger import EVALUATION, STATISTICS
+from client.reconcile import Release
+from configs.journal import GENESIS
+from configs.seal import Signed
+
+ANSWERS = ("train reply", "evaluate reply", "statistics reply")  # forms that carry a release
+_FIXED = {"evaluate reply": EVALUATION, "statistics reply": STATISTICS}  # the round under which these are booked
+
+
+@dataclass(frozen=True, slots=True)
+class Unsettled:
+    """A coordinator's record that shows other records than those here, and why.
+
+    `confirmed` counts the ledger's rows that an earlier record of the coordinator's had confirmed.
+    """
+
+    signed: Signed
+    why: str
+    confirmed: int
+
+
+@dataclass
+class Traces:
+    """The journal's releases: `left` as (study, round) of replies that left, `listed` as the ledger booked them.
+
+    `noted` is the ledger's row that was written to the journal last, with its digest; `settled` counts how often a
+    person has settled these records, `open` holds what has waited for it since; `compared` says whether a start has
+    compared them before.
+    """
+
+    settled: int = 0
+    noted: tuple[int, str] = (0, GENESIS)
+    listed: list[Release] = field(default_factory=list)
+    left: set[tuple[str, int]] = field(default_factory=set)
+    messages: set[str] = field(default_factory=set)
+    compared: bool = False
+    open: list[Unsettled] = field(default_factory=list)
+
+    def take(self, kind: str, facts: Mapping[str, Any]) -> None:
+        """Take in one record of the journal."""
+        if kind == "sent":
+            self.messages.add(str(facts["message"]))
+            if facts["form"] in ANSWERS:
+                self.left.add((str(facts["study"]), _FIXED.get(str(facts["form"]), int(facts["round"]))))
+        elif kind == "booked":
+            self.noted = int(facts["rows"]), str(facts["ledger"])
+            self.listed += _releases(facts["releases"])
+        elif kind == "compared":
+            self.compared = True
+            self.messages |= set(facts["orphans"])
+        elif kind == "unsettled":
+            signed = Signed(str(facts["statement"]), str(facts["signature"]))
+            self.open.append(Unsettled(signed, str(facts["why"]), int(facts["confirmed"])))
+        elif kind == "settled":
+            self.settled, self.noted = int(facts["settled"]), (int(facts["rows"]), str(facts["ledger"]))
+            self.listed, self.left, self.open = _releases(facts["releases"]), set(), []
+            self.messages |= set(facts["orphans"])
+
+
+def _releases(rows: Iterable[Iterable[Any]]) -> list[Release]:
+    return [tuple(row) for row in rows]
