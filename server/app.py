@@ -22,7 +22,7 @@ from configs.journal import Journal
 from configs.schema import Study
 from server.attempts import Attempts
 from server.checkpoint import Checkpoint, Checkpoints
-from server.gathering import Gathering, Patience, Post, Roster, gather_once, plain
+from server.gathering import Gathering, Patience, Post, Roster, gather_once, plain, shortage
 from server.rounds import Rounds
 from server.statistics import Counted, read_counts
 from strategies import aggregate
@@ -64,13 +64,19 @@ class RoundRecord:
 class Deployment:
     """What only real hospitals need: time to connect and to approve, who is connected, and a way to stop.
 
-    `post` carries proposals, `presence` is told what each hospital does, `stopped` is asked between rounds.
+    `post` carries proposals, `presence` is told what each hospital does, `stopped` is asked between rounds. `ready` are
+    the hospitals that are known to take part (server/herald.py); where their quorum does not come, a run is postponed.
     """
 
     post: Post
     patience: Patience
     presence: Callable[[str, str], None] = lambda site, state: None
     stopped: Callable[[], bool] = lambda: False
+    ready: Sequence[str] = ()
+
+
+class PostponedError(RunError):
+    """A run's hospitals are not there now: it is for another time."""
 
 
 @dataclass(frozen=True)
@@ -139,6 +145,7 @@ def conduct(
 
     Raises:
         CheckpointError: the checkpoint cannot be used.
+        PostponedError: hospitals that were ready are not there.
     """
     conductor = _Conductor(grid, study, checkpoints, journal, observer, initial, deployment)
     return conductor.run()
@@ -180,12 +187,10 @@ class _Conductor:
         if len(nodes) < self.study.training.quorum:
             if self._stopped():
                 return self._end(result, "stopped by the consortium before it went on")
-            why = "".join(f"; {site}: {reason}" for site, reason in sorted(roster.missing.items()))
-            return self._end(
-                result,
-                f"{len(nodes)} hospitals take part ({', '.join(sorted(nodes)) or 'none'}), the study asks for "
-                f"{self.study.training.quorum}{why}",
-            )
+            gathering = self.gathering
+            if gathering is not None and self.deployment and self.deployment.ready and not gathering.hopeless:
+                raise PostponedError("hospitals that take part are not connected any more")
+            return self._end(result, shortage(nodes, self.study.training.quorum, roster.missing))
         if not self.study.trains:
             return self._count(result, roster)
         strategy = strategy_of(self.study, nodes, aggregate.site_weights(self.study, list(nodes)))
@@ -218,7 +223,12 @@ class _Conductor:
         else:
             deployment = self.deployment
             gathering = self.gathering = Gathering(
-                self.study, deployment.post, deployment.patience, presence=deployment.presence, write=self._write
+                self.study,
+                deployment.post,
+                deployment.patience,
+                presence=deployment.presence,
+                write=self._write,
+                expected=deployment.ready,
             )
             gathering.step()
             while not gathering.over and not self._stopped():

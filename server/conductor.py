@@ -23,7 +23,7 @@ from configs.journal import Journal
 from configs.load import load_study
 from configs.memory import return_large_blocks
 from configs.schema import Study
-from server.app import Conducted, Deployment, RoundRecord, conduct
+from server.app import Conducted, Deployment, PostponedError, RoundRecord, conduct
 from server.bundle import build_bundle
 from server.checkpoint import Checkpoints, write_tensors
 from server.courier import Courier, Watch
@@ -51,6 +51,7 @@ from strategies.privacy.plan import PrivacyPlan, plan_for
 log = logging.getLogger("archipel.conductor")
 ENGINE = "deployed"
 NOISE = "from each hospital's operating system"
+HANDED_OVER_S = 60.0  # for hospitals that take part to say so again, beyond the time after which one is absent
 MEMBERS_S = 0.5  # how old the list of members may be while many messages are sealed and opened
 
 
@@ -85,6 +86,10 @@ def carry_out(config: CoordinatorConfig, name: str) -> str:
                 absent_after_s=config.absent_after_s,
             )
             conducted = _conduct(config, run, study, courier, journal, members)
+    except PostponedError as error:
+        journal.append("postponed", why=str(error))
+        members.submit(name)
+        return "QUEUED"
     finally:
         link.close()
     if conducted.rounds.done or conducted.rounds.outcome == "COMPLETE":
@@ -116,7 +121,8 @@ def _conduct(
         observer=observer,
         deployment=Deployment(
             post=courier,
-            patience=Patience(config.gather_timeout_s, config.gather_quorum_after_s, config.absent_after_s),
+            patience=Patience(HANDED_OVER_S + config.absent_after_s, config.absent_after_s, config.absent_after_s),
+            ready=members.ready(run.name),
             presence=lambda site, state: members.set_presence(run.name, site, state),
             stopped=courier.stopped,
         ),
@@ -175,7 +181,8 @@ def _write_metrics(run: Path, result: dict[str, Any]) -> None:
 
 
 def _started(run: Path) -> str:
-    started = next(record.time for record in journals.read(run / "journal.jsonl"))
+    records = list(journals.read(run / "journal.jsonl"))
+    started = next((record.time for record in records if record.kind == "begin"), records[0].time)
     return datetime.fromisoformat(started).astimezone(UTC).isoformat(timespec="seconds")
 
 

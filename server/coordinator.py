@@ -1,8 +1,8 @@
-"""The coordinator: keeps Flower's SuperLink and the gateway alive, and conducts the submitted studies one by one.
+"""The coordinator: keeps Flower's SuperLink, the gateway and the herald alive, and conducts studies one by one.
 
 Everything that must outlive a crash is in the folder (members, runs, checkpoints, journals); the SuperLink's own state
 is in memory and is built anew. Each part is a process that ends when this one does, however it does. Two studies at
-once never race: the second waits in the queue.
+once never race: both are proposed to their hospitals, and whichever is ready first is conducted first.
 """
 
 import contextlib
@@ -85,6 +85,7 @@ class Coordinator:
         self._journal = Journal(config.journal, sign=Pki(config.pki).load_signing_key().sign)
         self._superlink = Part(config.folder, "server.superlink", str(self._socket), str(config.folder / PARTS))
         self._gateway = self._part("server.gateway", *(["--auth-only"] if nginx else []))
+        self._herald = self._part("server.herald")
         self._conductor: tuple[str, Part] | None = None
         self._link: Link | None = None
         self._online: dict[str, bool] = {}
@@ -124,6 +125,7 @@ class Coordinator:
         self._start_superlink()
         self._gateway.start()
         self._mind_members()
+        self._herald.start()
         self._set_health(True)
         continuity.begin(self._config, self._members, self._journal)
         log.info("listening on %s", self._config.listen)
@@ -160,6 +162,7 @@ class Coordinator:
             part.stop()
             self._members.stopped()
             self._note("interrupted", run=name)
+        self._herald.stop()
         self._gateway.stop()
         self._superlink.stop()
         shutil.rmtree(self._config.sockets, ignore_errors=True)  # it may lie among temporary files
@@ -173,9 +176,16 @@ class Coordinator:
             self._note("restarted", part="superlink", code=code)
             self._set_health(False)
             self._take_up_again()
+            self._herald.stop()
             self._start_superlink()
             self._mind_members()
+            self._herald.start()
             self._set_health(True)
+        if (code := self._herald.ended) is not None:
+            log.error("the herald ended (exit code %d); it is started again", code)
+            self._note("restarted", part="herald", code=code)
+            self._over.wait(1.0)
+            self._herald.start()
         if (code := self._gateway.ended) is not None:
             log.error("the gateway ended (exit code %d); it is started again", code)
             self._note("restarted", part="gateway", code=code)
@@ -215,7 +225,9 @@ class Coordinator:
             self._members.set_connected(online)
 
     def _mind_runs(self) -> None:
-        """Conduct one run at a time."""
+        """Conduct one run at a time, whichever was ready first; end those that were stopped while they waited."""
+        for name in self._members.stopped(self._conductor[0] if self._conductor else ""):
+            self._note("ended", run=name, outcome="INCOMPLETE", why="stopped by the consortium")
         if self._conductor is not None:
             name, part = self._conductor
             if (code := part.ended) is None:

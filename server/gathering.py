@@ -127,11 +127,18 @@ class Gathering:
         patience: Patience,
         *,
         presence: Callable[[str, str], None] = lambda site, state: None,
-        write: Callable[..., None] = lambda kind, **facts: None,
+        write: Callable[..., object] = lambda kind, **facts: None,
         clock: Callable[[], float] = time.monotonic,
+        expected: Iterable[str] = (),
     ) -> None:
+        """Begin to gather.
+
+        Args:
+            expected: hospitals after whose answers it is over; all of the study unless they are given.
+        """
         self._study, self._post, self._patience = study, post, patience
         self._presence, self._write, self._clock = presence, write, clock
+        self._expected = set(expected) or set(study.sites)
         self._proposal = content("hello", {"protocol": wire.PROTOCOL, "study": study.canonical})
         self._standings: dict[str, Standing] = {}  # by the word under which the post knows a hospital
         self._asked: dict[int, str] = {}  # node -> that word
@@ -279,7 +286,7 @@ class Gathering:
     def over(self) -> bool:
         """Whether to wait no longer: all have answered, the quorum waited long enough, or it cannot come any more."""
         now = self._clock()
-        if now - self._began >= self._patience.timeout_s or self._hopeless:
+        if now - self._began >= self._patience.timeout_s or self.hopeless:
             return True
         if self._quorum_since is None:
             return False
@@ -287,13 +294,13 @@ class Gathering:
 
     @property
     def _complete(self) -> bool:
-        """Whether every hospital of the study has answered for good; of a study without a cohort, the quorum."""
-        if not self._study.sites:
+        """Whether every hospital that is expected has answered for good; of a study without a cohort, the quorum."""
+        if not self._expected:
             return len(self._present()) >= self._study.training.quorum
-        return {s.site for s in self._standings.values() if s.final} >= set(self._study.sites)
+        return {s.site for s in self._standings.values() if s.final} >= self._expected
 
     @property
-    def _hopeless(self) -> bool:
+    def hopeless(self) -> bool:
         """Whether so many persons refused that the quorum cannot be there."""
         refused = sum(s.state == "refused" for s in self._standings.values())
         return bool(self._study.sites) and len(self._study.sites) - refused < self._study.training.quorum
@@ -345,7 +352,7 @@ def _is_final(standing: Standing | None) -> bool:
 
 
 def gather_once(
-    grid: Grid, study: Study, timeout_s: float, write: Callable[..., None]
+    grid: Grid, study: Study, timeout_s: float, write: Callable[..., object]
 ) -> tuple[Roster, dict[str, int]]:
     """Ask every node once, when all are there or the time is over: in one machine who does not answer never will.
 
@@ -372,6 +379,12 @@ def gather_once(
     why = "; or ".join(sorted(set(reasons)))[:200] or NO_ANSWER
     missing = {site: why for site in study.sites if site not in sites}
     return Roster(dict(sorted(sites.items())), {}, missing), {site: len(site) + 64 for site in sites}
+
+
+def shortage(sites: Iterable[str], quorum: int, missing: Mapping[str, str]) -> str:
+    """Say that too few hospitals take part, and why each of the others does not."""
+    names, why = sorted(sites), "".join(f"; {site}: {reason}" for site, reason in sorted(missing.items()))
+    return f"{len(names)} hospitals take part ({', '.join(names) or 'none'}), the study asks for {quorum}{why}"
 
 
 def read_hello(reply: Message, study: Study, others: set[str]) -> str:

@@ -6,6 +6,7 @@ kept. This one looks quickly while replies come and more slowly while they do no
 takes. The only file, with server/superlink.py, that knows Flower's control and runtime APIs.
 """
 
+import fcntl
 import json
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -140,10 +141,12 @@ class Link:
         request = StartRunRequest(fab=Fab(hash_str=bundle_sha256, content=bundle))
         for name, value in (override or {}).items():
             request.override_config[name].string = value
-        run_id = self._control.StartRun(request).run_id
-        if not run_id:
-            raise RunError("expected the SuperLink to start a run, it refused the bundle")
-        grid = self._acquire(run_id)
+        with self._socket.with_suffix(".starting").open("a") as turn:
+            fcntl.flock(turn, fcntl.LOCK_EX)  # whoever asks for a task is given the oldest, be it another process's
+            run_id = self._control.StartRun(request).run_id
+            if not run_id:
+                raise RunError("expected the SuperLink to start a run, it refused the bundle")
+            grid = self._acquire(run_id)
         try:
             yield grid
             grid.finish("completed")
@@ -183,14 +186,18 @@ class LinkGrid(HttpGrid):
         )
         self._own, self._seen = OwnPaths(socket, token), -1
         given = self._client.PullTaskInput(PullTaskInputRequest())
-        TaskIdentity.task_id, TaskIdentity.run_id = given.task_id, given.run.run_id
-        TaskIdentity.node_id = given.context.node_id
+        self._identity = given.task_id, given.run.run_id, given.context.node_id
+        self.identify()
         self.set_run(run_from_proto(given.run))
         self.max_reply_bytes, self.held_bytes, self._spool = MAX_REPLY_BYTES, HELD_BYTES, spool
         self._tidy = Tidy()
         self._arriving: dict[str, _Arriving] = {}  # by the id of the message that is answered
         self._heartbeat = HeartbeatSender(make_task_heartbeat_fn_http(self._client))
         self._heartbeat.start()
+
+    def identify(self) -> None:
+        """Let messages made from now on be this run's; Flower keeps that once for the whole process."""
+        TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = self._identity
 
     def finish(self, sub_status: str) -> None:
         """Tell the SuperLink how the run ended."""

@@ -12,7 +12,11 @@ The gateway, the coordinator and the command line read and write the same file; 
 (True, True)
 """
 
+import contextlib
+import json
 import sqlite3
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -102,6 +106,10 @@ class Membership:
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
         self._connection.executescript(_SCHEMA)
+        columns = {row[1] for row in self._connection.execute("PRAGMA table_info(runs)")}
+        if "ready" not in columns:  # a file of an earlier release
+            with contextlib.suppress(sqlite3.OperationalError):  # another process has added it meanwhile
+                self._connection.execute("ALTER TABLE runs ADD COLUMN ready TEXT NOT NULL DEFAULT ''")
 
     @classmethod
     def open(cls, path: Path) -> "Membership":
@@ -180,7 +188,7 @@ class Membership:
         """Put a run into the queue, or an ended one again."""
         self._connection.execute(
             "INSERT INTO runs (name, state) VALUES (?, 'QUEUED')"
-            " ON CONFLICT (name) DO UPDATE SET state = 'QUEUED', why = ''",
+            " ON CONFLICT (name) DO UPDATE SET state = 'QUEUED', why = '', ready = ''",
             (name,),
         )
         checkpoint(self._connection)
@@ -195,13 +203,37 @@ class Membership:
         """One run."""
         return next((run for run in self.runs() if run.name == name), None)
 
+    def unready(self) -> list[str]:
+        """Return the runs whose hospitals have yet to answer, oldest first."""
+        query = "SELECT name FROM runs WHERE state IN ('QUEUED', 'WAITING') AND ready = '' ORDER BY id"
+        return [row[0] for row in self._connection.execute(query)]
+
+    def set_ready(self, name: str, sites: Sequence[str]) -> None:
+        """Note that a run's hospitals have answered, and which of them take part."""
+        self._connection.execute(
+            "UPDATE runs SET ready = ? WHERE name = ? AND state IN ('QUEUED', 'WAITING')",
+            (json.dumps({"since": time.time(), "sites": list(sites)}), name),
+        )
+
+    def ready(self, name: str) -> list[str]:
+        """Return the hospitals that take part in a run whose hospitals have answered."""
+        row = self._connection.execute("SELECT ready FROM runs WHERE name = ?", (name,)).fetchone()
+        return list(json.loads(row[0])["sites"]) if row and row[0] else []
+
     def next_run(self) -> str | None:
-        """The run that has waited longest; it is WAITING for its hospitals from now on."""
-        row = self._connection.execute(
-            "UPDATE runs SET state = 'WAITING', attempt = attempt + 1 WHERE id ="
-            " (SELECT id FROM runs WHERE state = 'QUEUED' ORDER BY id LIMIT 1) RETURNING name"
-        ).fetchone()
-        return row[0] if row else None
+        """The run that has been ready longest, to be conducted now."""
+        query = "SELECT name, ready FROM runs WHERE state IN ('QUEUED', 'WAITING') AND ready != ''"
+        ready = {name: json.loads(text) for name, text in self._connection.execute(query)}
+        waiting = sorted((facts["since"], name) for name, facts in ready.items() if not facts.get("conducted"))
+        for _, name in waiting:
+            row = self._connection.execute(
+                "UPDATE runs SET state = 'WAITING', attempt = attempt + 1, ready = ? WHERE name = ?"
+                " AND state IN ('QUEUED', 'WAITING') RETURNING name",
+                (json.dumps(ready[name] | {"conducted": True}), name),
+            ).fetchone()
+            if row:
+                return str(row[0])
+        return None
 
     def set_state(self, name: str, state: str, why: str = "") -> None:
         """Write down how far a run is. A run that was asked to stop stays so until it ends.
@@ -224,16 +256,25 @@ class Membership:
         ).rowcount
         return bool(stopped or asked)
 
-    def stopped(self) -> list[str]:
-        """End the runs that were asked to stop, whose process has ended before it could say so; their names."""
+    def stopped(self, conducted: str = "") -> list[str]:
+        """End the runs that were asked to stop and that no process conducts; their names.
+
+        Args:
+            conducted: the run that one does.
+        """
+        query = "SELECT 1 FROM runs WHERE state = 'STOPPING' AND name != ? LIMIT 1"
+        if self._connection.execute(query, (conducted,)).fetchone() is None:
+            return []  # asked often: no need to lock the file
         rows = self._connection.execute(
             "UPDATE runs SET state = 'INCOMPLETE', why = 'stopped by the consortium' WHERE state = 'STOPPING'"
-            " RETURNING name"
+            " AND name != ? RETURNING name",
+            (conducted,),
         )
         return [row[0] for row in rows.fetchall()]
 
     def take_up(self) -> list[str]:
-        """Put the runs that a process left behind into the queue again; their names."""
+        """Put the runs that a process left behind into the queue again; their names. All are proposed anew."""
+        self._connection.execute("UPDATE runs SET ready = ''")
         rows = self._connection.execute(
             "UPDATE runs SET state = 'QUEUED', why = '' WHERE state IN ('WAITING', 'RUNNING') RETURNING name"
         )

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from configs.deployment import load_coordinator
+from configs.journal import read
 from configs.load import load_study
 from simulations import cli
 from simulations.federation import Federation
@@ -36,7 +37,20 @@ from tests.federation.deployed import (
 )
 
 RELEASE = {"epsilon": 5.0, "bins": 12}
-STUDIES = ("parity-private", "counted", "parity-plain", "asked", "refused", "first", "second", "slowly", "left-alone")
+STUDIES = (
+    "parity-private",
+    "counted",
+    "parity-plain",
+    "asked",
+    "refused",
+    "first",
+    "second",
+    "slowly",
+    "left-alone",
+    "waits",
+    "overtakes",
+    "given-up",
+)
 
 
 @pytest.fixture(scope="module")
@@ -235,15 +249,41 @@ def test_a_revoked_hospital_is_out_within_the_round(federation: Federation, tmp_
         until(lambda: "hungary                  connected" in federation.consortium("sites"), "hungary to be back")
 
 
-def test_two_studies_at_once_wait_for_each_other(federation: Federation, tmp_path: Path) -> None:
+def test_of_two_studies_at_once_one_is_conducted_after_the_other(federation: Federation, tmp_path: Path) -> None:
     runs = [federation.submit(write_study(tmp_path, name, rounds=2)) for name in ("first", "second")]
     for run in runs:
         federation.await_state(run, "COMPLETE")
-    ends = [max(run_journal(federation, run).stat().st_mtime for run in [name]) for name in runs]
-    begun = json.loads(run_journal(federation, runs[1]).read_text().splitlines()[0])["time"]
-    ended = json.loads(run_journal(federation, runs[0]).read_text().splitlines()[-1])["time"]
-    assert ended < begun
-    assert ends[0] <= ends[1]
+    times = {run: [(r.kind, r.time) for r in read(run_journal(federation, run))] for run in runs}
+    spans = sorted((dict(records)["begin"], records[-1][1]) for records in times.values())
+    assert spans[0][1] < spans[1][0]
+
+
+def test_a_study_that_waits_for_an_approval_is_shown_beside_others_and_stops_none(
+    federation: Federation, tmp_path: Path
+) -> None:
+    """Neither the proposal of the second nor its rounds wait for the first."""
+    site = federation.site_folder("cleveland") / "site.yaml"
+    text = site.read_text()
+    site.write_text(text.replace("require_approval: false", "require_approval: true"))
+    federation.end("cleveland")
+    federation.start_site("cleveland")
+    studies = [write_study(tmp_path, name, rounds=1) for name in ("waits", "overtakes", "given-up")]
+    runs = [federation.submit(study) for study in studies]
+    digests = [load_study(study).sha256 for study in studies]
+    try:
+        until(lambda: all(d in federation.hospital("cleveland", "review") for d in digests), "all three to be shown")
+        federation.hospital("cleveland", "approve", digests[1][:20])
+        federation.await_state(runs[1], "COMPLETE")
+        status = federation.consortium("status")
+        assert [f"{run}  WAITING" in status for run in runs] == [True, False, True]
+        federation.consortium("stop", runs[2])
+        assert "stopped by the consortium" in federation.await_state(runs[2], "INCOMPLETE")
+        federation.hospital("cleveland", "approve", digests[0][:20])
+        federation.await_state(runs[0], "COMPLETE")
+    finally:
+        site.write_text(text)
+        federation.end("cleveland")
+        federation.start_site("cleveland")
 
 
 def test_a_run_that_is_stopped_is_incomplete_and_goes_on_when_it_is_resumed(

@@ -1,5 +1,7 @@
 """What a consortium keeps: its authority, its members, the queue."""
 
+import contextlib
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -143,21 +145,65 @@ def test_another_process_sees_a_revocation_at_once(members: Membership, tmp_path
 # The queue
 
 
-def test_runs_are_conducted_in_the_order_in_which_they_were_submitted(members: Membership) -> None:
-    for name in ("first", "second"):
+def conducted(members: Membership, name: str) -> None:
+    """A run whose hospitals have answered, and that is conducted now."""
+    members.submit(name)
+    members.set_ready(name, ["lille", "lyon"])
+    assert members.next_run() == name
+
+
+def test_a_run_whose_hospitals_have_answered_is_conducted_before_one_that_still_waits(members: Membership) -> None:
+    for name in ("first", "second", "third"):
         members.submit(name)
-    assert [members.next_run(), members.next_run(), members.next_run()] == ["first", "second", None]
+    assert members.unready() == ["first", "second", "third"]
+    assert members.next_run() is None
+    members.set_ready("third", ["lille", "lyon"])
+    members.set_ready("second", ["lille"])
+    assert members.unready() == ["first"]
+    assert [members.next_run(), members.next_run(), members.next_run()] == ["third", "second", None]
+    assert members.ready("third") == ["lille", "lyon"]
+    members.submit("third")  # its hospitals were not there after all
+    assert members.unready() == ["first", "third"]
+    assert members.ready("third") == []
+
+
+def test_a_database_of_an_earlier_release_is_opened(tmp_path: Path) -> None:
+    path = tmp_path / "coordinator.sqlite"
+    with contextlib.closing(sqlite3.connect(path)) as old:
+        old.execute(
+            "CREATE TABLE runs (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, state TEXT NOT NULL CHECK (state IN"
+            " ('QUEUED', 'WAITING', 'RUNNING', 'STOPPING', 'COMPLETE', 'INCOMPLETE')), why TEXT NOT NULL DEFAULT '',"
+            " attempt INTEGER NOT NULL DEFAULT 0)"
+        )
+        old.execute("INSERT INTO runs (name, state) VALUES ('heart', 'RUNNING')")
+        old.commit()
+    for _ in range(2):
+        members = Membership.open(path)
+        assert [run.name for run in members.runs()] == ["heart"]
+        members.close()
+    members = Membership.open(path)
+    assert members.take_up() == ["heart"]
+    assert members.unready() == ["heart"]
+    members.close()
 
 
 def test_a_run_that_was_asked_to_stop_stays_so_until_it_ends(members: Membership) -> None:
-    members.submit("run")
-    members.next_run()
+    conducted(members, "run")
     assert members.ask_to_stop("run")
     members.set_state("run", "RUNNING")
     assert members.run("run").state == "STOPPING"  # type: ignore[union-attr]
+    assert members.stopped("run") == []  # its process says so itself
     members.set_state("run", "INCOMPLETE", "stopped")
     assert members.run("run").state == "INCOMPLETE"  # type: ignore[union-attr]
     assert not members.ask_to_stop("run")
+
+
+def test_a_run_that_is_stopped_while_it_waits_ends_at_once(members: Membership) -> None:
+    members.submit("run")
+    members.set_state("run", "WAITING")
+    assert members.ask_to_stop("run")
+    assert members.stopped("another") == ["run"]
+    assert members.unready() == []
 
 
 def test_a_queued_run_that_is_stopped_never_starts(members: Membership) -> None:
@@ -168,9 +214,9 @@ def test_a_queued_run_that_is_stopped_never_starts(members: Membership) -> None:
 
 def left_behind(members: Membership) -> None:
     """Runs as a coordinator that was killed leaves them."""
-    for name in ("left", "stopping", "ended", "queued"):
-        members.submit(name)
-    assert [members.next_run() for _ in range(3)] == ["left", "stopping", "ended"]
+    for name in ("left", "stopping", "ended"):
+        conducted(members, name)
+    members.submit("queued")
     members.ask_to_stop("stopping")
     members.set_state("ended", "COMPLETE")
 
@@ -185,7 +231,7 @@ def test_runs_that_a_process_left_behind_go_on_and_those_asked_to_stop_end(membe
     assert members.take_up() == ["left"]
     expected = {"left": "QUEUED", "stopping": "INCOMPLETE", "ended": "COMPLETE", "queued": "QUEUED"}
     assert states(members) == expected
-    assert members.next_run() == "left"  # in the order in which they were submitted
+    assert members.unready() == ["left", "queued"]  # both are proposed anew
 
 
 def test_where_runs_are_held_none_starts_before_a_person_says_so(members: Membership) -> None:
@@ -197,14 +243,12 @@ def test_where_runs_are_held_none_starts_before_a_person_says_so(members: Member
     assert held is not None
     assert (held.state, held.why) == ("INCOMPLETE", "restored; go on with: archipel-coordinator resume")
     members.submit("queued")
-    assert members.next_run() == "queued"
+    assert members.unready() == ["queued"]
 
 
 def test_attempts_count_from_the_last_round_on(members: Membership) -> None:
-    members.submit("run")
     for _ in range(4):
-        members.next_run()
-        members.submit("run")
+        conducted(members, "run")
     assert members.run("run").attempt == 4  # type: ignore[union-attr]
     members.set_state("run", "RUNNING")
     assert members.run("run").attempt == 0  # type: ignore[union-attr]

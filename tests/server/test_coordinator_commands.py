@@ -172,6 +172,7 @@ def test_a_coordinator_that_was_killed_is_said_whatever_the_run_says_of_itself(
     assert type_(centre, "submit", str(preset)) == 0
     config, absent = load_coordinator(centre), ABSENT.format(centre.resolve())
     members = Membership.open(config.database)
+    members.set_ready(members.runs()[0].name, ["lille"])
     name = members.next_run()
     assert name is not None
     members.set_state(name, "RUNNING")
