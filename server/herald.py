@@ -120,7 +120,8 @@ class Herald:
             absent_after_s=config.absent_after_s,
         )
         # A study that had begun does not wait for more than its quorum again as long as at its first start.
-        began = any(record.kind == "gathered" and record.facts["sites"] for record in journals.read(journal.path))
+        records = journals.read(journal.path) if journal.path.exists() else ()
+        began = any(record.kind == "gathered" and record.facts["sites"] for record in records)
         more_s = min(config.absent_after_s, config.gather_quorum_after_s) if began else config.gather_quorum_after_s
         gathering = Gathering(
             study,
