@@ -257,7 +257,8 @@ class Coordinator:
     def _close(self, name: str, code: int) -> None:
         """What became of a run whose process has ended."""
         found = self._members.run(name)
-        if found is None or found.state in (*ENDED, "QUEUED"):  # QUEUED: somebody resumed it before we looked
+        resumed = code == 0 or name in self._members.unready()  # by somebody, before we looked
+        if found is None or found.state in ENDED or resumed:
             self._note("ended", run=name, outcome=found.state if found else "", why=found.why if found else "")
             return
         why = f"its process ended with exit code {code}; its lines above say why"
