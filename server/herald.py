@@ -114,8 +114,11 @@ class Herald:
             key=self._key,
             journal=journal,
             watch=Watch(
-                lambda site, epsilon: members.set_presence(name, site, "takes part", epsilon), talk=members.set_talk
+                epsilon=lambda site, epsilon: members.set_presence(name, site, "takes part", epsilon),
+                talk=members.set_talk,
+                statement=members.set_statement,
             ),
+            statements=members.statements,
             talks=members.talks(),
             absent_after_s=config.absent_after_s,
         )
