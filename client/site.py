@@ -21,7 +21,7 @@ from client.trainer import Trainer
 from configs.deployment import Policy
 from configs.errors import RunError, WireError
 from configs.schema import DataSource, Study
-from configs.wire import COUNTS, HISTOGRAM, ArraySpec
+from configs.wire import ARITHMETIC, COUNTS, HISTOGRAM, ArraySpec
 from strategies.arrays import Arrays, all_finite
 from strategies.privacy.accounting import SampledGaussian
 from strategies.privacy.plan import PrivacyPlan, plan_for
@@ -303,7 +303,8 @@ class Site:
 
     def _release_name(self, round_number: int, start: Arrays, event: SampledGaussian | None = None) -> str:
         """All that decides a seeded release's bits beside the study: round, plan, patients, first model."""
-        digest = sha256(f"{round_number}/{event or self.plan}/".encode() + self._digest_of(event is not None))
+        about = f"{ARITHMETIC}/{round_number}/{event or self.plan}/"
+        digest = sha256(about.encode() + self._digest_of(event is not None))
         for name in sorted(start):
             digest.update(start[name].tobytes())
         return digest.hexdigest()

@@ -601,7 +601,7 @@ def _privacy(section: Section, cohort: tuple[CohortMember, ...], trains: bool = 
             "epsilon", f"0.01 to {MAX_EPSILON:g}, {PER_PATIENT}, for the whole study", 0.01, MAX_EPSILON
         ),
         delta=section.number("delta", expected, 1e-12, math.nextafter(bound, 0.0)),
-        clip_norm=section.number("clip_norm", "a number above 0, at most 1e6", 0.0, 1e6, above=True) if trains else 0.0,
+        clip_norm=section.number("clip_norm", "a number from 1e-6 to 1e6", 1e-6, 1e6) if trains else 0.0,
         spare=section.integer("spare", 0, MAX_SPARE, 0),
     )
     section.finish()

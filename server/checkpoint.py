@@ -26,6 +26,7 @@ from safetensors.numpy import load_file
 
 from configs.errors import CheckpointError
 from configs.schema import canonical_json
+from configs.wire import ARITHMETIC
 from server.files import write_atomically
 from server.spool import FILED_BYTES, zeros
 from strategies.aggregate import Sums
@@ -71,6 +72,7 @@ class Checkpoints:
             "study_sha256": self._study,
             "round": checkpoint.round,
             "averaged": checkpoint.averaged,
+            "arithmetic": ARITHMETIC,
             "file": file.name,
             "sha256": digest,
         }
@@ -79,11 +81,14 @@ class Checkpoints:
         for other in set(self.folder.glob("round-*.safetensors")) - {file, self._file(checkpoint.round - 1)}:
             other.unlink()
 
-    def load(self) -> Checkpoint | None:
+    def load(self, *, any_arithmetic: bool = False) -> Checkpoint | None:
         """The newest whole checkpoint, None where no round was completed yet.
 
+        Args:
+            any_arithmetic: read it whatever trained it, where nothing will go on from it.
+
         Raises:
-            CheckpointError: unreadable, truncated, altered, or of another study.
+            CheckpointError: unreadable, truncated, altered, of another study or another arithmetic.
         """
         path = self.folder / MANIFEST
         if not path.exists():
@@ -91,6 +96,7 @@ class Checkpoints:
         try:
             manifest = json.loads(path.read_bytes())
             study, number, averaged = manifest["study_sha256"], int(manifest["round"]), int(manifest["averaged"])
+            arithmetic = int(manifest.get("arithmetic", 1))
             file, digest = self.folder / Path(manifest["file"]).name, manifest["sha256"]
             with file.open("rb") as stream:
                 found = hashlib.file_digest(stream, "sha256").hexdigest()
@@ -104,6 +110,8 @@ class Checkpoints:
                 f"{path}: expected study {self._study[:12]}, found {str(study)[:12]}; the study changed since the run "
                 "began: a changed study is a new run"
             )
+        if arithmetic != ARITHMETIC and not any_arithmetic:
+            raise CheckpointError(of_another_arithmetic(path, arithmetic))
         if found != digest:
             raise CheckpointError(
                 f"{file}: expected SHA-256 {str(digest)[:12]}, found other content (truncated or changed); "
@@ -129,6 +137,14 @@ class Checkpoints:
             group, _, name = key.partition(":")
             groups.setdefault(group, {})[name] = array
         return Checkpoint(number, groups["model"], groups["optimizer"], groups["average"], averaged)
+
+
+def of_another_arithmetic(path: Path, arithmetic: int) -> str:
+    """Say that a run was begun under another arithmetic, and what to do."""
+    return (
+        f"{path}: expected a run of arithmetic {ARITHMETIC}, found one begun with arithmetic {arithmetic}: rounds of "
+        "the two do not make one model; finish the run with the release that began it, or start a new run"
+    )
 
 
 def write_tensors(path: Path, tensors: Mapping[str, NDArray[Any]], *, durable: bool = True) -> str:

@@ -37,13 +37,13 @@ from server.pki import Pki
 from server.report import write_papers
 from server.run import (
     Recorded,
+    begin,
     epsilons_reported,
     facts,
     released_model,
     sha256,
     site_facts,
     statistics_facts,
-    versions,
 )
 from strategies.arrays import Arrays
 from strategies.privacy.plan import PrivacyPlan, plan_for
@@ -63,7 +63,7 @@ def carry_out(config: CoordinatorConfig, name: str) -> str:
     members = Membership.open(config.database)
     clock = time.monotonic()
     journal = Journal(run / "journal.jsonl", sign=key.sign)
-    journal.append("begin", study_sha256=study.sha256, engine=ENGINE, seed=study.seed, versions=versions())
+    begin(journal, study, ENGINE)
     link = Link(config.sockets / SUPERLINK_SOCKET, spool=run)
     try:
         with link.run(*build_bundle(study)) as grid:

@@ -19,7 +19,7 @@ from server.checkpoint import Checkpoints
 from server.conductor import write_down
 from server.files import write_atomically
 from server.gathering import GridPost, Patience
-from server.run import new_folder, versions
+from server.run import begin, new_folder
 
 RUNS = "ARCHIPEL_RUNS"
 app = ServerApp()
@@ -32,7 +32,7 @@ def main(grid: Grid, context: Context) -> None:
     run = new_folder(Path(os.environ.get(RUNS, "runs")), study.name)
     write_atomically(run / "study.yaml", dump_yaml(study.to_dict()).encode())
     journal, clock = Journal(run / "journal.jsonl"), time.monotonic()
-    journal.append("begin", study_sha256=study.sha256, engine="flower", seed=study.seed, versions=versions())
+    begin(journal, study, "flower")
     conducted = conduct(
         grid,
         study,

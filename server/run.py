@@ -21,7 +21,9 @@ from typing import Any
 from configs import journal as journals
 from configs.errors import RunError
 from configs.schema import Study
+from configs.wire import ARITHMETIC
 from server.app import Conducted, Released
+from server.checkpoint import of_another_arithmetic
 from server.rounds import Rounds
 from server.statistics import report as statistics_report
 from strategies.aggregate import site_weights
@@ -31,6 +33,32 @@ from strategies.tasks.shapes import arrays_of, study_parameters
 
 EPSILON_POINTS = 10
 _RELEASES = ("archipel", "flwr", "opacus", "torch", "numpy", "scipy")
+
+
+def begin(journal: journals.Journal, study: Study, engine: str, **facts: Any) -> None:
+    """Write the record with which each leg of a run begins."""
+    journal.append(
+        "begin",
+        study_sha256=study.sha256,
+        engine=engine,
+        seed=study.seed,
+        versions=versions(),
+        arithmetic=ARITHMETIC,
+        **facts,
+    )
+
+
+def require_arithmetic(run: Path) -> None:
+    """Check that what a run's journal says of earlier legs was begun under the arithmetic of this release.
+
+    Raises:
+        RunError: it was another. JournalError: the journal was changed.
+    """
+    path = run / "journal.jsonl"
+    for record in journals.read(path) if path.exists() else ():
+        arithmetic = record.facts.get("arithmetic", 1)
+        if record.kind == "begin" and arithmetic != ARITHMETIC:
+            raise RunError(of_another_arithmetic(run, arithmetic))
 
 
 @dataclass(frozen=True)
@@ -168,6 +196,7 @@ def _facts_of_any(
         "training": document["training"],
         "rounds_planned": study.training.rounds,
         "versions": versions(),
+        "arithmetic": ARITHMETIC,
         "privacy": _privacy(study, noise, plans),
         "features": document["features"],
         "rounds": [dict(facts) for facts in recorded.rounds],

@@ -26,7 +26,7 @@ from server.app import Conducted, Observer, RoundRecord, make_app
 from server.checkpoint import Checkpoint, Checkpoints, write_tensors
 from server.files import write_atomically
 from server.report import write_papers
-from server.run import Recorded, epsilons, facts, new_folder, sha256, site_facts, versions
+from server.run import Recorded, begin, epsilons, facts, new_folder, require_arithmetic, sha256, site_facts
 from simulations.earlier import JUDGED, Earlier, require_booked
 from simulations.engines import run_engine
 from simulations.evaluate import curve_value, evaluate, evaluate_local, headline
@@ -105,10 +105,13 @@ def resume(run: Path, options: Options, display: Display) -> bool:
     _, plans = check(study)
     Journal(run / "journal.jsonl", durable=False)  # drops half a record that a kill left at its end
     earlier = Earlier.of(run)
-    checkpoint = _checkpoints(study, run).load()
+    complete = earlier.is_complete(run, study)
+    if not complete and study.trains:
+        require_arithmetic(run)
+    checkpoint = _checkpoints(study, run).load(any_arithmetic=complete)
     require_booked(study, run, plans, earlier, checkpoint.round if checkpoint else 0)
     del checkpoint  # a large model is held once
-    if not earlier.is_complete(run, study):
+    if not complete:
         with _named_if_interrupted(run):
             _carry_out(study, run, options, display, earlier)
         return True
@@ -155,9 +158,7 @@ def _carry_out(study: Study, run: Path, options: Options, display: Display, earl
     started, clock = datetime.now(UTC), time.monotonic()
     patients, plans = check(study)
     journal = Journal(run / "journal.jsonl", durable=False)
-    journal.append(
-        "begin", study_sha256=study.sha256, engine=options.engine, seed=study.seed, versions=versions(), noise="seeded"
-    )
+    begin(journal, study, options.engine, noise="seeded")
     curves: dict[str, list[dict[str, float]]] = {}
     curve = _Curve(study, patients, curves, "federated", journal, earlier.curve)
     conducted = _federate(study, run, journal, options, display, curve)

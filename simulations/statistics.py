@@ -26,7 +26,7 @@ from configs.schema import Study
 from server.app import Conducted, Observer, RoundRecord, make_app
 from server.files import write_atomically
 from server.report import write_papers
-from server.run import Recorded, sha256, statistics_facts, versions
+from server.run import Recorded, begin, sha256, statistics_facts
 from simulations.earlier import Earlier
 from simulations.engines import run_engine
 from simulations.hospitals import FromSources, Hospitals
@@ -48,9 +48,7 @@ def count(study: Study, run: Path, options: "Options", display: "Display", earli
     """Let every hospital release its statistics, and write down what is known of them."""
     started, clock = datetime.now(UTC), time.monotonic()
     journal = Journal(run / "journal.jsonl", durable=False)
-    journal.append(
-        "begin", study_sha256=study.sha256, engine=options.engine, seed=study.seed, versions=versions(), noise="seeded"
-    )
+    begin(journal, study, options.engine, noise="seeded")
     hospitals = Hospitals(study, FromSources(study), run / "sites")
     with closing(hospitals), display.phase("statistics of each hospital", 1) as phase:
 

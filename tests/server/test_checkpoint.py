@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import save
 
 from configs.errors import CheckpointError
+from configs.wire import ARITHMETIC
 from server.checkpoint import MANIFEST, Checkpoint, Checkpoints, write_tensors
 from server.files import write_atomically
 
@@ -126,6 +127,17 @@ def test_a_checkpoint_of_another_study_is_an_error(store: Checkpoints) -> None:
     store.save(checkpoint(1))
     with pytest.raises(CheckpointError, match="a changed study is a new run"):
         Checkpoints(store.folder, "cd" * 32).load()
+
+
+@pytest.mark.parametrize("arithmetic", [None, 1, 3])
+def test_a_checkpoint_of_another_arithmetic_is_an_error(store: Checkpoints, arithmetic: int | None) -> None:
+    store.save(checkpoint(1))
+    kept = json.loads(manifest(store).read_bytes())
+    assert kept.pop("arithmetic") == ARITHMETIC == 2
+    manifest(store).write_text(json.dumps(kept if arithmetic is None else kept | {"arithmetic": arithmetic}))
+    with pytest.raises(CheckpointError, match=f"found one begun with arithmetic {arithmetic or 1}: .*start a new run"):
+        store.load()
+    assert same(store.load(any_arithmetic=True), checkpoint(1))
 
 
 def test_tensors_without_a_manifest_are_no_checkpoint(store: Checkpoints) -> None:

@@ -105,7 +105,7 @@ HOPELESS: dict[str, tuple[str, str, str]] = {  # what is written, what in its pl
         "clip_norm: 0.35\n  sigma: 0",
         "privacy.sigma: unknown key; the noise follows from",
     ),
-    "no clip": ("clip_norm: 0.35", "clip_norm: 0", "privacy.clip_norm: expected a number above 0"),
+    "no clip": ("clip_norm: 0.35", "clip_norm: 0", "privacy.clip_norm: expected a number from 1e-6 to 1e6"),
     "a rate over 1": ("batch_size: full", "batch_size: 1000", "at most the 30 training patients that switzerland"),
     "a rate in words": ("batch_size: full", "sampling_rate: 1.5", "sampling_rate: unknown key; the rate is batch_size"),
     "a delta of nothing": ("delta: 1.0e-05", "delta: 1.0e-15", "privacy.delta: expected 1e-12 <= delta < 1/patients"),

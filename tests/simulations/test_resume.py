@@ -131,6 +131,26 @@ def test_the_seconds_of_all_legs_are_added_and_the_time_between_them_is_not() ->
 # A run that is complete
 
 
+@pytest.mark.parametrize("rounds", [1, 2])
+def test_a_run_begun_under_another_arithmetic_does_not_go_on(
+    tmp_path: Path, rounds: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.MonkeyPatch.context() as earlier:
+        for module in ("server.run", "server.checkpoint", "client.site"):
+            earlier.setattr(f"{module}.ARITHMETIC", 1)
+        run = begun(tmp_path / "runs", written(tmp_path), rounds)
+    before = contents(run)
+    assert cli.main(["simulate", "--resume", str(run)]) == 2
+    said = capsys.readouterr().err
+    assert "expected a run of arithmetic 2, found one begun with arithmetic 1" in said
+    assert "finish the run with the release that began it, or start a new run" in said
+    assert contents(run) == before
+
+
+def test_the_figures_name_the_arithmetic(run: Path) -> None:
+    assert metrics_of(run)["arithmetic"] == 2
+
+
 def test_a_complete_run_is_left_as_it_is(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = contents(run)
     assert cli.main(["simulate", "--resume", str(run)]) == 0
