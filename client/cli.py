@@ -63,6 +63,9 @@ def _parser() -> argparse.ArgumentParser:
     check.set_defaults(command=_check)
     review = commands.add_parser("review", help="each waiting study on one page of plain language")
     review.add_argument("digest", nargs="?", metavar="DIGEST", help="one study, whatever its state")
+    review.add_argument(
+        "--data", action="store_true", help="read this hospital's rows for that study, and say what would be read"
+    )
     review.set_defaults(command=_review)
     approve = commands.add_parser("approve", help="let a study train here")
     approve.add_argument("digest", metavar="DIGEST", help="its first characters, eight or more")
@@ -146,6 +149,8 @@ def _start(arguments: argparse.Namespace) -> int:
 def _review(arguments: argparse.Namespace) -> int:
     config = load_site(arguments.folder)
     admissions = _admissions(config)
+    if arguments.data:
+        return _review_data(config, admissions, arguments.digest)
     if arguments.digest:
         shown = [_find(admissions, arguments.digest)]
     else:
@@ -190,13 +195,26 @@ def _outgoing(config: SiteConfig) -> "list[Outgoing]":
     return _audit(config).outgoing() if config.journal.exists() else []
 
 
+def _review_data(config: SiteConfig, admissions: "Admissions", digest: str | None) -> int:
+    """Read the data for one study because a person asks, and write down that they did."""
+    from client.data_check import reviewed
+
+    if not digest:
+        raise RunError("review --data: expected the digest of one study, found none; see: archipel-site review")
+    admission = _find(admissions, digest)
+    _audit(config).note("data reviewed", study=admission.sha256, name=admission.name, by=_person())
+    print(f"what {admission.name} would read here (for this hospital alone: nothing of it leaves):")
+    print(textwrap.indent(reviewed(config, admission.name, admission.sha256), "  "))
+    return 0
+
+
 def _approve(arguments: argparse.Namespace) -> int:
-    from client.prospects import obstacle
+    from client.prospects import misfit_of_header, obstacle
 
     config = load_site(arguments.folder)
     admissions = _admissions(config)
     study = _find(admissions, arguments.digest).study
-    if why := obstacle(config, study):
+    if why := obstacle(config, study) or misfit_of_header(config, study):
         raise RunError(f"{study.name} cannot run here, so it is not approved: {why}")
     found = admissions.decide(arguments.digest, "approved")
     _audit(config).note("approved", study=found.sha256, name=found.name, by=_person())
@@ -363,6 +381,7 @@ def page(config: SiteConfig, admission: "Admission", folder: Path | None = None)
     rows = [
         ("purpose", study.purpose),
         ("reads", _columns(study)),
+        ("patient", _patient(study)),
         ("never reads", _unread(config, study)),
         ("from", _source(config, study)),
         *(_training(config, study) if study.trains else _statistics(study)),
@@ -427,6 +446,14 @@ def _columns(study: "Study") -> str:
     if study.evaluation.split_column:
         extra.append(study.evaluation.split_column)
     return ", ".join([*columns, *extra])
+
+
+def _patient(study: "Study") -> str:
+    """What counts as one patient, of whom every epsilon is."""
+    if study.patient_id is None:
+        return "ONE ROW COUNTS AS ONE PATIENT (patient_id: null): who has several rows spends several times the epsilon"
+    alike = f", written alike by {', '.join(study.normalise)}" if study.normalise else ""
+    return f"all rows of one {study.patient_id}{alike}"
 
 
 def _unread(config: SiteConfig, study: "Study") -> str:

@@ -2,9 +2,11 @@
 
 Patients' rows are read for approved studies alone, and by a process that has left the network as the worker does:
 
-    python -m client.data_check FOLDER STUDY [DIGEST]    # 0 all is well; 3 not, with the reason printed: no value in it
+    python -m client.data_check FOLDER STUDY [DIGEST [all]]    # 0 all is well; 3 not, with the reason printed
 
-Without a digest no row is read: a file is there, a data base opens a session and plans the query.
+Without a digest no row is read: a file is there, a data base opens a session and plans the query. With `all`, which a
+person asks for (`archipel-site review --data`), a study that is not approved yet is read too, and everything is told
+that was come upon. No value of a patient is ever printed, nothing of it leaves.
 """
 
 import os
@@ -19,9 +21,10 @@ from client.identities import forgotten
 from client.isolation import worker_variables
 from configs.commands import prepare
 from configs.deployment import Dataset, SiteConfig, load_site, same_rows_twice
-from configs.errors import DataError
+from configs.errors import AdmissionError, DataError, RunError
 from configs.parts import run
 
+EVERYTHING = "all"
 START_TIMEOUT_S = 300  # of the process that looks, beside what a query may take
 
 
@@ -86,11 +89,36 @@ def _looked_at(config: SiteConfig, dataset: Dataset, sha256: str | None) -> Find
     return Finding("data", OK, f"{dataset.study}: fits the approved study")
 
 
-def look(folder: Path, name: str, sha256: str | None) -> Iterator[str]:
-    """Read a data set for an approved study and yield what is odd about it; without one, see whether it could be read.
+def reviewed(config: SiteConfig, name: str, sha256: str) -> str:
+    """Return what a study would read here, for the person who asked: counts, shares and lines, no value.
 
     Raises:
-        DataError: it cannot be read, or its header does not fit.
+        RunError: the data cannot be read, or not in time.
+    """
+    dataset = config.dataset(name)
+    if dataset is None:
+        raise RunError(f"site.yaml names no data set for {name} (datasets)")
+    timeout_s = START_TIMEOUT_S + dataset.source.query_timeout_s
+    arguments = (str(config.folder), name, sha256, EVERYTHING)
+    try:
+        done = run(
+            "client.data_check", *arguments, folder=config.folder, also=worker_variables(config), timeout_s=timeout_s
+        )
+    except TimeoutExpired:
+        raise RunError(f"{name}: the data could not be read in {timeout_s} s") from None
+    if done.returncode:
+        raise RunError(f"{name}: {done.stdout.strip() if done.returncode == 3 else 'the data could not be read'}")
+    return str(done.stdout).rstrip()
+
+
+def look(folder: Path, name: str, sha256: str | None, *, everything: bool = False) -> Iterator[str]:
+    """Read a data set for a study and yield what is odd about it; without one, see whether it could be read.
+
+    Args:
+        everything: tell also what is usual, and read for a study that is not approved: a person asks.
+
+    Raises:
+        DataError: it cannot be read, or its header does not fit. AdmissionError: the study is not approved.
     """
     from client.forwarder import leave_network_but
 
@@ -106,19 +134,39 @@ def look(folder: Path, name: str, sha256: str | None) -> Iterator[str]:
     from client.connectors.notes import Notes
     from client.site import load_patients
 
-    notes = Notes()
-    load_patients(dataset.source, Admissions.open(config.admissions).approved(sha256), config.site, notes)
-    yield from notes.oddities()
+    admissions, notes = Admissions.open(config.admissions), Notes(thorough=True)
+    study = admissions.require_known(sha256).study if everything else admissions.approved(sha256)
+    people = load_patients(dataset.source, study, config.site, notes)
+    yield from notes.lines() if everything else notes.oddities()
+    if everything and study.trains:
+        yield f"{people.train.count:,} patients to train on, {people.test.count:,} kept aside for the test"
+    yield from _shared(config, dataset, notes.ids)
+
+
+def _shared(config: SiteConfig, dataset: Dataset, ids: "set[str]") -> Iterator[str]:
+    """Compare patients with those of the data sets of other identities that were looked at before, by keyed hashes."""
+    from client.connectors.ids import hashed, id_key, keep, kept
+
+    hashes = hashed(ids, id_key(config.id_key))
+    keep(config.ids / dataset.study, hashes)
+    for other in config.datasets:
+        common = len(hashes & kept(config.ids / other.study)) if other.identity != dataset.identity else 0
+        if common:
+            yield (
+                f"{100 * common / len(hashes):.0f} % of these patients ({common:,}) are in the data set of "
+                f"{other.study} too, under another identity ({other.identity!r}, here {dataset.identity!r}): they have "
+                "two budgets; give both data sets one identity"
+            )
 
 
 def main(arguments: list[str]) -> int:
-    """`FOLDER STUDY [DIGEST]`."""
+    """`FOLDER STUDY [DIGEST [all]]`."""
     prepare(alone=True)
-    folder, name, *digest = arguments
+    folder, name, *rest = arguments
     try:
-        for oddity in look(Path(folder), name, digest[0] if digest else None):
-            print(oddity)
-    except DataError as error:
+        for line in look(Path(folder), name, rest[0] if rest else None, everything=EVERYTHING in rest):
+            print(line)
+    except (DataError, AdmissionError) as error:
         print(error)
         return 3
     return 0

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from client.policy import Deny, Request, decide
 from configs.deployment import SiteConfig
-from configs.errors import PrivacyError
+from configs.errors import DataError, PrivacyError, SourceError
 from configs.schema import Study
 
 if TYPE_CHECKING:
@@ -33,6 +33,22 @@ def obstacle(config: SiteConfig, study: Study) -> str:
     request = Request(study.private, dataset is not None, spent, after, study_bytes(study), announced)
     verdict = decide(request, config.policy)
     return verdict.reason if isinstance(verdict, Deny) else ""
+
+
+def misfit_of_header(config: SiteConfig, study: Study) -> str:
+    """Return which columns of a study a file's header lacks, empty where it has them all or does not open now."""
+    from client.connectors import probe
+
+    dataset = config.dataset(study.name)
+    if dataset is None or dataset.source.path is None:  # a data base is asked by the worker, which may reach it
+        return ""
+    try:
+        probe(dataset.source, study)
+    except SourceError:
+        return ""
+    except DataError as error:
+        return str(error)
+    return ""
 
 
 def spending(config: SiteConfig, study: Study) -> tuple[float, float]:

@@ -91,6 +91,16 @@ class SiteConfig:
         return self.folder / "keys"
 
     @property
+    def id_key(self) -> Path:
+        """The key of the hashes that tell whether two data sets have patients in common; made at first use."""
+        return self.keys / "ids.key"
+
+    @property
+    def ids(self) -> Path:
+        """The folder of these hashes, a file a data set."""
+        return self.folder / "ids"
+
+    @property
     def welcome(self) -> Path:
         """What `join` keeps of the coordinator's welcome."""
         return self.folder / "welcome.json"

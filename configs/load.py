@@ -7,11 +7,12 @@ a key given twice, an alias or an anchor is an error.
 >>> study_from({"name": "x", "sead": 1}, source="study.yaml")
 Traceback (most recent call last):
     ...
-configs.errors.ConfigError: study.yaml: 9 problems
+configs.errors.ConfigError: study.yaml: 10 problems
   purpose: expected text, found nothing; add it
   task: expected a mapping with type and target, found nothing; add it
   features: expected a mapping of columns, found nothing; add it
   model: expected a mapping with a name, found nothing; add it
+  patient_id: expected the column that says whose a row is, or null, found nothing; write null if a row is a patient
   training: expected a mapping with strategy, rounds, local, found nothing; add it
   privacy: expected a mapping with a mode, found nothing; add it
   evaluation: expected a mapping with test_fraction or split_column, found nothing; add it
@@ -31,6 +32,7 @@ import yaml
 
 from configs.errors import ConfigError
 from configs.schema import (
+    ID_STEPS,
     METRICS,
     MODELS,
     PER_PATIENT,
@@ -319,6 +321,7 @@ def _study(top: Section, folder: Path) -> Study:
     if task.type == "statistics":
         return _statistics(top, folder, name, purpose, task, features)
     model = _model(top.section("model", "a mapping with a name"), task)
+    patient_id, normalise = _patient_id(top)
     cohort = _cohort(top.section("cohort", "a mapping of hospital: announced patients", required=False))
     training_section = top.section("training", "a mapping with strategy, rounds, local")
     privacy_section = top.section("privacy", "a mapping with a mode")
@@ -332,7 +335,8 @@ def _study(top: Section, folder: Path) -> Study:
         name=name,
         purpose=purpose,
         task=task,
-        patient_id=top.optional_text("patient_id", "a column's name or null"),
+        patient_id=patient_id,
+        normalise=normalise,
         features=features,
         cohort=cohort,
         scaling=top.choice("scaling", ("public", "site"), "public"),
@@ -345,6 +349,26 @@ def _study(top: Section, folder: Path) -> Study:
     )
     _check_together(study, top)
     return study
+
+
+def _patient_id(top: Section) -> tuple[str | None, tuple[str, ...]]:
+    """The column that says whose a row is, None where a row is a patient, and how its ids are written alike."""
+    expected = "the column that says whose a row is, or null"
+    if "patient_id" not in top.values:
+        advice = "write null if a row is a patient"
+        top.problem("patient_id", expected, None, advice)
+    if not isinstance(top.take("patient_id"), Mapping):
+        return top.optional_text("patient_id", expected), ()
+    section = top.section("patient_id", expected)
+    column = section.text("column", "a column's name", COLUMN_NAME)
+    words = section.words("normalise", f"some of {', '.join(ID_STEPS)}")
+    if not words:
+        section.problem("normalise", f"some of {', '.join(ID_STEPS)}", None, "list them, or write patient_id: COLUMN")
+    for word in words:
+        if word not in ID_STEPS:
+            section.problem("normalise", f"some of {', '.join(ID_STEPS)}", word, "remove it")
+    section.finish()
+    return column, tuple(step for step in ID_STEPS if step in words)
 
 
 # What a study of statistics has no use for, and why a reader of its file might have thought otherwise.
@@ -362,6 +386,7 @@ def _statistics(
     for key, why in _OF_TRAINING.items():
         if top.take(key) is not None:
             top.note(key, f"expected nothing with task.type: statistics, as {why}; remove it")
+    patient_id, normalise = _patient_id(top)
     cohort = _cohort(top.section("cohort", "a mapping of hospital: announced patients", required=False))
     rounds = top.section("training", "a mapping with quorum", required=False)
     for key in ("strategy", "rounds", "local", "weights", "average_last"):
@@ -375,7 +400,8 @@ def _statistics(
         name=name,
         purpose=purpose,
         task=task,
-        patient_id=top.optional_text("patient_id", "a column's name or null"),
+        patient_id=patient_id,
+        normalise=normalise,
         features=features,
         cohort=cohort,
         model=Model("none"),

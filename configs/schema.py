@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 CANONICAL_VERSION = "archipel-study/1"
+ID_STEPS = ("nfkc", "case", "zeros")  # in which ids may be written alike (client/connectors/ids.py)
 
 TaskType = Literal["binary", "multiclass", "regression", "statistics"]
 
@@ -271,7 +272,8 @@ class Study:
     training: Training
     privacy: Privacy
     evaluation: Evaluation
-    patient_id: str | None = None
+    patient_id: str | None = None  # None: a row is a patient
+    normalise: tuple[str, ...] = ()  # steps of ID_STEPS, in their order, in which the ids are written alike
     cohort: tuple[CohortMember, ...] = ()
     scaling: Literal["public", "site"] = "public"
     seed: int = 0
@@ -369,7 +371,9 @@ class Study:
             "name": self.name,
             "purpose": self.purpose,
             "task": _task_dict(self.task),
-            "patient_id": self.patient_id,
+            "patient_id": {"column": self.patient_id, "normalise": list(self.normalise)}
+            if self.normalise
+            else self.patient_id,
             "features": {feature.name: _feature_dict(feature) for feature in self.features},
             "cohort": {member.site: member.patients for member in self.cohort},
         }

@@ -55,6 +55,7 @@ EXAMPLE: dict[str, Any] = {
     "name": "example",
     "purpose": "Show how patients are made up",
     "task": {"type": "binary", "target": "disease"},
+    "patient_id": None,
     "features": {"age": {"type": "number", "range": [20, 90]}},
     "cohort": {"brest": 60, "lille": 100},
     "model": {"name": "logistic"},

@@ -24,6 +24,7 @@ _DOCUMENT: dict[str, Any] = {
     "name": "test-study",
     "purpose": "Show that the tests can fail",
     "task": {"type": "binary", "target": "disease"},
+    "patient_id": None,
     "features": {
         "age": {"type": "number", "range": [20, 90]},
         "sex": {"type": "category", "values": ["female", "male"]},

@@ -27,9 +27,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from client.connectors.ids import normal
 from client.connectors.notes import Notes
 from configs.errors import DataError
-from configs.schema import Feature, Study
+from configs.schema import ID_STEPS, Feature, Study
 from strategies.tasks.table import Table
 
 MAX_PROBLEMS = 20
@@ -90,6 +91,8 @@ def table_of(
     rows = len(columns[study.task.target])
     where = np.arange(1, rows + 1) if numbers is None else np.asarray(numbers, np.int64)
     notes.rows += rows
+    if study.patient_id is not None:
+        columns = {**columns, study.patient_id: _alike(columns[study.patient_id], study.normalise, notes)}
     reader = _Reader(columns, notes, where)
     in_order = [(f, reader.numbers(f) if f.type == "number" else reader.categories(f)) for f in study.features]
     target, kept = reader.target(study)
@@ -99,6 +102,11 @@ def table_of(
     notes.left_out += int(rows - kept.sum())
     chosen, patients, keys = _patients(columns, study, np.flatnonzero(kept), notes)
     notes.patients += len(keys)
+    notes.counted += len(chosen)
+    notes.rows_are_patients = study.patient_id is None
+    notes.ids = set() if notes.rows_are_patients else set(keys)
+    if notes.thorough:
+        notes.equal += len(chosen) - len({tuple(column[row] for column in columns.values()) for row in chosen})
     return Table(
         {f.name: values[chosen].astype(np.float64) for f, values in in_order if f.type == "number"},
         {f.name: values[chosen].astype(np.int64) for f, values in in_order if f.type == "category"},
@@ -213,6 +221,14 @@ def _patients(
     counts = _rows_before(patients) < MOST_ROWS_EACH
     notes.beyond += int((~counts).sum())
     return rows[counts], patients[counts], tuple(position)
+
+
+def _alike(ids: Sequence[str], steps: tuple[str, ...], notes: Notes) -> Sequence[str]:
+    """(rows,) ids after the study's steps; notes how many more would be one after all of them."""
+    written = {cell: normal(cell, steps) for cell in set(ids)}
+    different = set(written.values()) - {""}
+    notes.spelled += len(different) - len({normal(cell, ID_STEPS) for cell in different} - {""})
+    return [written[cell] for cell in ids] if steps else ids
 
 
 def _rows_before(patients: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TextIO
 
 from client.connectors.checks import Misfits, columns_of, table_of
+from client.connectors.ids import looks_like_ids
 from client.connectors.notes import Notes
 from configs.errors import DataError, SourceError
 from configs.schema import DataSource, Study
@@ -35,7 +36,7 @@ def read_csv(source: DataSource, study: Study, notes: Notes) -> Table:
         SourceError: it cannot be opened. DataError: it has no header, or one without a column of the study.
     """
     assert source.path is not None
-    lines = array("q")
+    lines, notes.rows_are_patients = array("q"), study.patient_id is None
     columns = read_columns(_read_text(source.path), columns_of(study), str(source.path), notes, lines)
     return table_of(columns, study, notes, lines)
 
@@ -73,6 +74,9 @@ def read_columns(
     csv.field_size_limit(max(csv.field_size_limit(), len(text)))  # refuses long cells for all readers otherwise
     header = _header(text, wanted, name)
     kept = [(header.index(column), list[str]()) for column in wanted]
+    like_ids = [
+        (header.index(column), notes.like(column)) for column in looks_like_ids(header) if notes.rows_are_patients
+    ]
     for number, row in _records(text, len(header), notes):
         cells = [cell.strip() for cell in row]
         if not any(cells):
@@ -84,6 +88,8 @@ def read_columns(
                 lines.append(number)
             for position, column in kept:
                 column.append(cells[position])
+            for position, different in like_ids:
+                different.add(cells[position])
     return dict(zip(wanted, (column for _, column in kept), strict=True))
 
 

@@ -3,10 +3,10 @@
 Nothing here decides anything, and nothing here leaves: `archipel-site review --data` shows it, the simulator too. What
 an odd cell means is in client/connectors/checks.py.
 
->>> notes = Notes(rows=4, patients=3, left_out=1)
+>>> notes = Notes(rows=4, patients=3, left_out=1, counted=3)
 >>> notes.column("age", "number").odd(np.array([False, True, False, False]), np.array([2, 3, 4, 5]))
 >>> print("\\n".join(notes.lines()))
-4 rows, 3 patients
+4 rows, 3 patients, of 3 rows that count
 1 row left out: without an outcome, a patient id or a side of the split that can be read
 age: 1 of 4 rows is no number that can be read (line 3)
 """
@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 SHOWN = 3  # line numbers that are named
-MOST = 0.5  # share of the rows
+MOST, MANY = 0.5, 0.1  # shares of the rows
 _ODD = {  # what is wrong with a cell that could not be read, by the column's kind
     "number": "no number that can be read",
     "category": "no value that the study lists",
@@ -63,12 +63,25 @@ class Notes:
     left_out: int = 0
     beyond: int = 0  # rows of a patient beyond the most that count
     both_sides: int = 0  # patients with rows on both sides of the split
+    counted: int = 0  # rows that count
+    equal: int = 0  # of these, rows that say word for word what another says
+    spelled: int = 0  # ids that would be another's if they were written alike
+    like_ids: dict[str, set[str]] = field(
+        default_factory=dict
+    )  # columns with the name of an id where a row is a patient
+    ids: set[str] = field(default_factory=set)  # of the patients, where the study names their column; never shown
+    rows_are_patients: bool = False
+    thorough: bool = False  # equal rows are looked for too, which takes time and memory
     columns: dict[str, ColumnNotes] = field(default_factory=dict)
     torn_where: list[int] = field(default_factory=list)
 
     def column(self, name: str, kind: str) -> ColumnNotes:
         """The counts of one column."""
         return self.columns.setdefault(name, ColumnNotes(name, kind))
+
+    def like(self, name: str) -> set[str]:
+        """The different values of a column with the name of an id; they are counted and never shown."""
+        return self.like_ids.setdefault(name, set())
 
     def note_torn(self, number: int) -> None:
         """Count a line that is no record."""
@@ -78,8 +91,12 @@ class Notes:
 
     def lines(self) -> Iterator[str]:
         """Write every finding as a sentence, the size first."""
-        yield f"{self.rows:,} rows, {self.patients:,} patients"
+        yield f"{self.rows:,} rows, {self.patients:,} patients, of {_rows(self.counted)} that count"
         yield from self.oddities()
+        if 0 < self.equal <= MANY * self.counted:
+            yield f"{_rows(self.equal)} equal to another, word for word"
+        if self.rows_are_patients:
+            yield "one row counts as one patient: the study names no column of ids"
         for column in self.columns.values():
             yield from self._shares(column)
 
@@ -103,8 +120,25 @@ class Notes:
             yield f"{_rows(self.beyond)} left out: beyond the most rows that count of one patient"
         if self.both_sides:
             yield f"{self.both_sides:,} patients have rows on both sides of the split: they are in the test, whole"
+        yield from self._of_patients()
         for column in self.columns.values():
             yield from self._odd(column)
+
+    def _of_patients(self) -> Iterator[str]:
+        """Write what speaks against the number of patients: each of them has a clip, and an epsilon, of their own."""
+        for name, ids in self.like_ids.items():
+            if len(ids) < self.rows:
+                yield (
+                    f"ONE ROW COUNTS AS ONE PATIENT, but column {name!r} has {len(ids):,} different values in "
+                    f"{self.rows:,} rows: a patient of several rows spends several times the epsilon"
+                )
+        if self.equal > MANY * self.counted:
+            yield f"{_rows(self.equal)} equal to another, word for word: an export twice, or a patient twice?"
+        if self.spelled:
+            yield (
+                f"{self.spelled:,} patient ids differ from another only in zeros, case or invisible characters: "
+                "patient_id: {column, normalise: [nfkc, case, zeros]} in the study would make them one"
+            )
 
     def _odd(self, column: ColumnNotes) -> Iterator[str]:
         if column.unread:

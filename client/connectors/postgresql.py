@@ -37,6 +37,7 @@ from psycopg.pq import ExecStatus
 from psycopg.types.string import TextLoader
 
 from client.connectors.checks import Misfits, columns_of, plain, table_of
+from client.connectors.ids import looks_like_ids
 from client.connectors.notes import Notes
 from client.forwarder import CONNECT_TIMEOUT_S, reach
 from configs.errors import SourceError
@@ -110,6 +111,7 @@ def _columns(
         (names.index(name), _writer(described[names.index(name)].type_code, name, study), list[str]())
         for name in wanted
     ]
+    like_ids = [(names.index(name), notes.like(name)) for name in looks_like_ids(names) if study.patient_id is None]
     for number, row in enumerate(chain([first], rows), 1):
         if not any(cell and not cell.isspace() for cell in row):
             notes.empty += 1
@@ -118,6 +120,8 @@ def _columns(
         for position, write, cells in kept:
             cell = row[position]
             cells.append("" if cell is None else write(cell))
+        for position, different in like_ids:
+            different.add(row[position] or "")
     return dict(zip(wanted, (cells for _, _, cells in kept), strict=True))
 
 

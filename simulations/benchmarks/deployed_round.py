@@ -162,6 +162,7 @@ def write_study(folder: Path, hidden: tuple[int, ...], nodes: int, rounds: int) 
         "name": "round",
         "purpose": "Measure how long a round takes",
         "task": {"type": "binary", "target": "y"},
+        "patient_id": None,
         "features": {name: {"type": "number", "range": [-1, 1]} for name in names},
         "cohort": dict.fromkeys(sites, PATIENTS),
         "model": {"name": "mlp", "hidden": list(hidden)},

@@ -282,6 +282,7 @@ def _study(clients: int, private: bool, rounds: int) -> Any:
             "name": "speed",
             "purpose": "Measure clients per second",
             "task": {"type": "binary", "target": "outcome"},
+            "patient_id": None,
             "features": {f"x{i:02d}": {"type": "number", "range": [-1, 1]} for i in range(FEATURES)},
             "cohort": {f"client-{i:05d}": ROWS for i in range(clients)},
             "model": {"name": "mlp", "hidden": [64, 32]},

@@ -172,7 +172,8 @@ def statistics_norm(study: Study) -> float:
     """The most that one patient moves a study's statistics (L2): 1 in one cell of each column's histogram.
 
     >>> from configs.load import study_from
-    >>> document = {"name": "x", "purpose": "y", "task": {"type": "statistics", "target": "disease"}}
+    >>> document = {"name": "x", "purpose": "y", "patient_id": None}
+    >>> document |= {"task": {"type": "statistics", "target": "disease"}}
     >>> document |= {"features": {name: {"type": "number", "range": [0, 1]} for name in ("age", "chol", "oldpeak")}}
     >>> document |= {"cohort": {"lille": 60}, "privacy": {"mode": "local", "epsilon": 0.5, "delta": 1e-5}}
     >>> statistics_norm(study_from(document))

@@ -126,7 +126,15 @@ BAD: list[tuple[str, object, str]] = [
     ("seed", -1, "seed: expected an integer from 0"),
     ("seed", True, "seed: expected an integer"),
     ("name", "../../etc", "name: expected a name of a-z"),
-    ("patient_id", 3, "patient_id: expected a column's name"),
+    ("patient_id", 3, "patient_id: expected the column that says whose a row is, or null, found 3"),
+    ("patient_id", {"column": "ipp"}, "patient_id.normalise: expected some of nfkc, case, zeros, found nothing"),
+    (
+        "patient_id",
+        {"column": "ipp", "normalise": ["zero"]},
+        "patient_id.normalise: expected some of nfkc, case, zeros",
+    ),
+    ("patient_id", {"normalise": ["case"]}, "patient_id.column: expected a column's name, found nothing"),
+    ("patient_id", {"column": "age", "normalise": ["case"]}, "patient_id: expected a column that is not a feature"),
     ("cohort.Lille", 3, "cohort.Lille: expected a hospital's name"),
     ("cohort.cleveland", 0, "cohort.cleveland: expected an integer from 1"),
     ("cohort", None, r"cohort: expected each hospital's announced patients, found nothing; .*: add cohort: \{HOSPITAL"),
@@ -254,6 +262,25 @@ def test_any_change_that_a_hospital_would_care_about_changes_the_digest(path: st
     old = parent[key]
     parent[key] = f"{old}x" if isinstance(old, str) else old / 2 if isinstance(old, float) else max(1, old - 1)
     assert study_from(values).sha256 != study_from(document()).sha256
+
+
+@pytest.mark.parametrize("preset", ["heart_disease.yaml", "heart_statistics.yaml"])
+def test_what_is_a_patient_must_be_said(preset: str) -> None:
+    values = {k: v for k, v in read_yaml(PRESET.with_name(preset)).items() if k != "simulation"}
+    assert study_from(values).patient_id is None
+    del values["patient_id"]
+    expected = "patient_id: expected the column that says whose a row is, or null, found nothing; write null if a row"
+    assert any(expected in problem for problem in problems(values))
+
+
+def test_how_ids_are_written_alike_is_part_of_the_digest_only_where_it_is_said() -> None:
+    by_column = study_from(changed(put("patient_id", "ipp")))
+    steps = {"column": "ipp", "normalise": ["zeros", "nfkc"]}
+    alike = study_from(changed(put("patient_id", steps)))
+    assert by_column.to_dict()["patient_id"] == "ipp"
+    assert alike.to_dict()["patient_id"] == {"column": "ipp", "normalise": ["nfkc", "zeros"]}
+    assert alike.sha256 != by_column.sha256
+    assert study_from(json.loads(alike.canonical)) == alike
 
 
 def test_the_canonical_form_reads_back_as_the_same_study() -> None:

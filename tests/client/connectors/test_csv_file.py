@@ -25,6 +25,7 @@ def study(**changes: Any) -> Study:
         "name": "csv",
         "purpose": "Read",
         "task": {"type": "binary", "target": "ill"},
+        "patient_id": None,
         "features": {
             "age": {"type": "number", "range": [20, 90]},
             "chol": {"type": "number", "range": [100, 400], "missing": [0]},
@@ -101,6 +102,7 @@ def test_words_that_look_like_truth_values_or_numbers_are_compared_as_the_study_
 name: written
 purpose: False alarms
 task: {type: binary, target: ill, classes: [False, True]}
+patient_id: null
 features:
   dose: {type: category, values: [1.50, 2.0], missing: [-9.0]}
   smokes: {type: category, values: [False, True], missing: [unk]}
