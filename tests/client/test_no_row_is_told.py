@@ -293,7 +293,7 @@ CELL = st.one_of(
 )
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(CELL, min_size=1, max_size=6), st.integers(0, 60), st.sampled_from(sorted(STUDIES)[:4]))
 def test_any_line_at_any_place_changes_nothing_but_the_noised_values(
     expected: Callable[[str], list[Any]], tmp_path: Path, cells: list[str], place: int, name: str
