@@ -16,6 +16,7 @@ from pathlib import Path
 from subprocess import TimeoutExpired
 
 from client.admission import Admissions
+from client.fence import fence
 from client.findings import DATA, DATABASE, IT, NOTE, OK, WARNING, WRONG, Finding
 from client.identities import forgotten
 from client.isolation import worker_variables
@@ -124,6 +125,7 @@ def look(folder: Path, name: str, sha256: str | None, *, everything: bool = Fals
 
     config = load_site(folder)
     leave_network_but(config.worker_network)
+    fence(config, books=False)
     dataset = config.dataset(name)
     assert dataset is not None
     if sha256 is None:

@@ -20,6 +20,7 @@ from client.enrol import (
     load_signing_key,
     load_welcome,
 )
+from client.fence import LANDLOCK, SECCOMP
 from client.findings import (
     CONSORTIUM,
     DATABASE,
@@ -142,7 +143,7 @@ def _policy(config: SiteConfig) -> Iterator[Finding]:
 
 def _isolation(config: SiteConfig) -> Iterator[Finding]:
     listed = config.worker_network
-    done = run("client.isolation_check", *listed, folder=config.folder, timeout_s=60)
+    done = run("client.isolation_check", str(config.folder), folder=config.folder, timeout_s=60)
     if done.returncode == 0:
         but = f" but {len(listed)} listed address{'es' if len(listed) > 1 else ''}" if listed else ""
         yield Finding("isolation", OK, f"the process that sees patients has no network{but}")
@@ -159,6 +160,23 @@ def _isolation(config: SiteConfig) -> Iterator[Finding]:
             "allow unprivileged user namespaces (sysctl kernel.unprivileged_userns_clone=1, or AppArmor's profile), or "
             "use the systemd units of the README",
         )
+    if done.returncode in (0, 3):
+        yield _fenced(done.stdout.strip())
+
+
+def _fenced(held: str) -> Finding:
+    """What the process that sees patients may open, as a process that did the same said."""
+    if LANDLOCK in held and SECCOMP in held:
+        text = f"it reads the installation, the data and its own records, no key; it starts no program ({held})"
+        return Finding("fence", OK, text)
+    lacks = [name for name in (LANDLOCK, SECCOMP) if name not in held]
+    means = {
+        LANDLOCK: "it may read and write what this user may",
+        SECCOMP: "it may start programs and open sockets that have a path",
+    }
+    text = f"this kernel has no {' and no '.join(lacks)} for the process that sees patients: "
+    text += "; ".join(means[name] for name in lacks)
+    return Finding("fence", NOTE, text, IT, "Linux 5.13 or newer, with landlock among its security modules (lsm=)")
 
 
 def _listed(config: SiteConfig) -> Iterator[Finding]:

@@ -1,24 +1,30 @@
 """What `archipel-site check` says of the process that sees patients: tried by a process that does as the worker does.
 
-python -m client.isolation_check [HOST:PORT...]    # 0 it is alone; 3 it keeps the network; 4 what it prints
+python -m client.isolation_check FOLDER    # 0 it is alone; 3 it keeps the network; 4 it cannot; says which fence holds
 """
 
 import sys
+from pathlib import Path
 
+from client.fence import fence
 from client.forwarder import leave_network_but
+from configs.deployment import load_site
 from configs.errors import RunError
 
 STAYS, FAILS = 3, 4
 
 
-def main(addresses: list[str]) -> int:
-    """Leave the network but for the listed addresses."""
+def main(folder: Path) -> int:
+    """Leave the network but for the listed addresses, and put up the fence."""
+    config = load_site(folder)
     try:
-        return 0 if leave_network_but(addresses) else STAYS
+        alone = leave_network_but(config.worker_network)
     except RunError as error:
         print(error)
         return FAILS
+    print(fence(config, books=False))
+    return 0 if alone else STAYS
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main(Path(sys.argv[1])))

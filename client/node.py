@@ -24,6 +24,7 @@ from client.admission import Admissions
 from client.audit import Audit, instruction_of
 from client.egress import OF_ROWS, SENTENCES, code_of
 from client.enrol import CERTIFICATE, NODE_KEY, load_node_key, load_signing_key, load_welcome
+from client.fence import no_dumps
 from client.fleet import EndedError, Fleet, Incoming, OccupiedError, RefusedError, UnreachableError, trust
 from client.identities import forgotten
 from client.isolation import worker_variables
@@ -69,7 +70,7 @@ class WorkerProcess:
         self._config = config
         self._command = list(command) or parts.command("client.worker", str(config.folder))
         self._process: subprocess.Popen[bytes] | None = None
-        self.alone = False
+        self.alone, self.fence = False, ""  # the fence around it, in words
         self._environment = parts.environment(worker_variables(config))  # `start` lets go of secrets in this process
 
     def start(self) -> None:
@@ -89,7 +90,8 @@ class WorkerProcess:
             start_new_session=True,  # a Ctrl-C in the terminal is the node's to handle
         )
         try:
-            self.alone = bool(self._read().fields["alone"])
+            ready = self._read().fields
+            self.alone, self.fence = bool(ready["alone"]), str(ready["fence"])
         except (EOFError, WireError):
             self.stop()
             raise RunError("the worker ended before it was ready; its own lines above say why") from None
@@ -209,7 +211,9 @@ class Node:
             self._worker.start()
             if not self._worker.alone:
                 log.warning("the kernel does not let the worker leave the network; see: archipel-site check")
-            self._audit.note("worker", alone=self._worker.alone, reaches=list(self._config.worker_network))
+            self._audit.note(
+                "worker", alone=self._worker.alone, reaches=list(self._config.worker_network), fence=self._worker.fence
+            )
             try:
                 self._serve_for_ever()
             finally:
@@ -616,6 +620,7 @@ def start(config: SiteConfig, worker: WorkerProcess | None = None) -> None:
     for lost in forgotten(config):
         log.warning("%s; %s", lost, lost.todo)
     node = Node(config, worker)
+    no_dumps()
     for name in config.secrets:  # what is read by name in this process, or handed on, holds no data base's password
         os.environ.pop(name, None)
 

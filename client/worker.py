@@ -21,6 +21,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
+from client.fence import fence
 from client.forwarder import leave_network_but
 from client.isolation import die_with_parent
 from configs.deployment import SiteConfig, load_site
@@ -268,12 +269,13 @@ def main(arguments: list[str], *, seeded: bool = False) -> int:
     except RunError as error:
         print(error, file=sys.stderr)
         return 1
+    held = fence(config, books=True)
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever prints must not print into the answers
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     worker = Worker(config, seeded=seeded)
     take = exactly(os.fdopen(0, "rb"))
-    send(answers, Frame(READY, {"alone": int(alone)}))
+    send(answers, Frame(READY, {"alone": int(alone), "fence": str(held)}))
     with contextlib.suppress(EOFError, BrokenPipeError):
         while True:
             request = Frame.read(take)

@@ -10,7 +10,10 @@
 True
 """
 
+import errno
 import fcntl
+import os
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,7 +36,7 @@ def only_one(path: Path, refusal: str, note: str = "") -> Iterator[None]:
     Raises:
         RunError: another process does.
     """
-    with path.open("a", encoding="ascii") as file:
+    with os.fdopen(_own(path), "w", encoding="ascii") as file:
         deadline = time.monotonic() + _PATIENCE_S
         while True:
             try:
@@ -49,10 +52,29 @@ def only_one(path: Path, refusal: str, note: str = "") -> Iterator[None]:
         yield
 
 
+def _own(path: Path) -> int:
+    """Open the lock file, to be written. What it holds stays until the lock is held.
+
+    Raises:
+        RunError: a link or something else lies in its place; what a link leads to would be overwritten.
+    """
+    try:
+        opened = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENXIO, errno.EISDIR):
+            raise RunError(f"{path}: expected a lock file of our own, found something else; remove it") from None
+        raise
+    there = os.fstat(opened)
+    if not stat.S_ISREG(there.st_mode) or there.st_nlink != 1:
+        os.close(opened)
+        raise RunError(f"{path}: expected a lock file of our own, found something else; remove it")
+    return opened
+
+
 def holder(path: Path) -> str | None:
     """The note of the process that holds the lock; None where no process does, or this user cannot ask."""
     try:
-        with path.open("rb") as file:
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except OSError:

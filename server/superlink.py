@@ -12,6 +12,7 @@ fails loudly should another release move them.
 """
 
 import os
+import socket as sockets
 import sys
 import threading
 from importlib import metadata
@@ -101,7 +102,18 @@ def serve(socket: Path, parts: Path) -> None:
     app = create_app(config, SuperLinkLifespan)
     app.user_middleware = [sparing(middleware) for middleware in app.user_middleware]
     exchanges.append(Exchange(app))
-    uvicorn.run(telling(exchanges[0]), uds=str(socket), log_level="warning", access_log=False)
+    with private_socket(socket) as listener:
+        uvicorn.Server(uvicorn.Config(telling(exchanges[0]), log_level="warning", access_log=False)).run(
+            sockets=[listener]
+        )
+
+
+def private_socket(path: Path) -> sockets.socket:
+    """Return a Unix socket that its owner alone can open; uvicorn would open its own to everybody."""
+    listener = sockets.socket(sockets.AF_UNIX, sockets.SOCK_STREAM)
+    listener.bind(str(path))
+    path.chmod(0o600)
+    return listener
 
 
 def telling(app: "ASGIApp") -> "ASGIApp":

@@ -229,6 +229,31 @@ def _connect(variable: str) -> psycopg.Connection[Any]:
     raise SourceError(f"{variable}: {said}")
 
 
+def files_named(url: str) -> set[str]:
+    """Return every path in a data base's address: of certificates, of passwords, of a Unix socket's folder.
+
+    >>> sorted(files_named("postgresql://me@db/eds?sslrootcert=/etc/eds/ca.pem&passfile=/etc/eds/pass"))
+    ['/etc/eds/ca.pem', '/etc/eds/pass']
+    """
+    return {part for value in _parts(url).values() for part in str(value).split(",") if part.startswith("/")}
+
+
+def has_socket(url: str) -> bool:
+    """Return whether a data base's address leads to a Unix socket.
+
+    >>> has_socket("host=/run/postgresql dbname=eds"), has_socket("postgresql://me@db/eds")
+    (True, False)
+    """
+    return str(_parts(url).get("host") or "").startswith("/")
+
+
+def _parts(url: str) -> dict[str, Any]:
+    try:
+        return dict(conninfo_to_dict(url))
+    except psycopg.Error:
+        return {}
+
+
 def address_of(variable: str, environment: Mapping[str, str]) -> dict[str, Any]:
     """The parts of the address in a variable, as libpq names them.
 

@@ -565,7 +565,8 @@ def answers(monkeypatch: pytest.MonkeyPatch, returncode: int, said: str = "") ->
 def test_a_worker_without_network_is_said_with_what_it_can_still_reach(
     joined: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    answers(monkeypatch, 0)
+    answers(monkeypatch, 0, "Landlock 7 and seccomp\n")
+    assert found(joined(8443), "fence").verdict == OK
     assert found(joined(8443), "isolation").text == "the process that sees patients has no network"
     with socket.create_server(("127.0.0.1", 0)) as server:
         config = joined(8443, worker_network=[f"127.0.0.1:{server.getsockname()[1]}"])
@@ -582,6 +583,21 @@ def test_a_worker_that_the_kernel_keeps_in_the_network_is_said_listed_addresses_
         finding = found(joined(8443, worker_network=listed), "isolation")
         assert (finding.verdict, finding.who) == (WARNING, "hospital IT")
         assert "does not let the process that sees patients leave the network" in finding.text
+
+
+@pytest.mark.parametrize(
+    ("held", "said"),
+    [
+        ("seccomp", "no Landlock for the process that sees patients: it may read and write what this user may"),
+        ("Landlock 3", "no seccomp for the process that sees patients: it may start programs"),
+        ("nothing", "no Landlock and no seccomp for"),
+    ],
+)
+def test_a_kernel_without_a_fence_is_said(joined: Any, monkeypatch: pytest.MonkeyPatch, held: str, said: str) -> None:
+    answers(monkeypatch, 0, held)
+    finding = found(joined(8443), "fence")
+    assert finding.verdict == NOTE
+    assert said in finding.text
 
 
 def test_a_worker_that_would_reach_nothing_at_all_is_said(joined: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -220,6 +220,7 @@ def test_the_superlink_has_no_port_and_its_socket_is_its_owners(federation: Fede
     sockets = load_coordinator(federation.coordinator).sockets
     assert inodes
     assert sockets.stat().st_mode & 0o777 == 0o700
+    assert (sockets / "superlink.sock").stat().st_mode & 0o777 == 0o600
     if os.geteuid() == 0:
         knock = "import os, socket; os.setuid(65534); socket.socket(socket.AF_UNIX).connect('superlink.sock')"
         done = subprocess.run([sys.executable, "-c", knock], cwd=sockets, capture_output=True, text=True, check=False)
