@@ -66,13 +66,15 @@ class Recorded:
     """What a run's journal says, the time before an interruption included.
 
     `rounds` are the facts of each round, `hello` the bytes of each time that hospitals were gathered, `evaluated` the
-    bytes of what they said of the final model, `reasons` the newest one of each hospital that was away.
+    bytes of what they said of the final model, `reasons` the newest one of each hospital that was away, `made_anew` the
+    attempts at lost releases: `site`, `round` (0: the evaluation), `attempt`, and `why` the one before was lost.
     """
 
     rounds: Sequence[Mapping[str, Any]]
     hello: Sequence[Mapping[str, int]]
     evaluated: Mapping[str, int] = field(default_factory=dict)
     reasons: Mapping[str, str] = field(default_factory=dict)
+    made_anew: Sequence[Mapping[str, Any]] = ()
 
     @classmethod
     def of(cls, run: Path) -> "Recorded":
@@ -90,7 +92,8 @@ class Recorded:
         reasons: dict[str, str] = {}
         for record in records:
             reasons |= _reasons(record)
-        return cls([rounds[number] for number in sorted(rounds)], hello, evaluated, reasons)
+        made_anew = [record.facts for record in records if record.kind == "again"]
+        return cls([rounds[number] for number in sorted(rounds)], hello, evaluated, reasons, made_anew)
 
     def rounds_of(self, site: str, done: int) -> list[int]:
         """Rounds that count, up to number `done`, to which a hospital contributed."""
@@ -200,6 +203,7 @@ def _facts_of_any(
         "privacy": _privacy(study, noise, plans),
         "features": document["features"],
         "rounds": [dict(facts) for facts in recorded.rounds],
+        "made_anew": [dict(facts) for facts in recorded.made_anew],
         "absent": recorded.absences(study.sites, rounds.done),
         "left": _left(study, recorded),
     }
