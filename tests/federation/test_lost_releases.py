@@ -1,7 +1,8 @@
-"""A release that is lost between real processes: made anew where the study has spare, the end of the run where not."""
+"""A release that is lost between real processes: made anew where the study has spare, the end of the run where not.
 
-import os
-import signal
+A node that is killed takes its worker with it, as a power cut does: what was booked is spent and nothing was kept.
+"""
+
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,7 +17,6 @@ from deployed import (
     slow_private,
     trains,
     until,
-    worker_pid,
     write_study,
 )
 
@@ -34,13 +34,14 @@ def federation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]
         yield running
 
 
-def test_a_killed_worker_and_a_killed_node_cost_a_study_of_all_hospitals_a_spare_release_and_no_more(
+def test_killed_nodes_cost_a_study_of_all_hospitals_a_spare_release_each_and_no_more(
     federation: Federation, tmp_path: Path
 ) -> None:
     path = write_study(tmp_path, "spared", private=True, rounds=2, quorum=3, local=slow_private(), spare=1)
     study, run = load_study(path), federation.submit(path)
     trains(federation, "hungary", path)
-    os.kill(worker_pid(federation, "hungary"), signal.SIGKILL)
+    kill(federation, "hungary")
+    federation.start_site("hungary")
     booked = [(1, "committed"), (2, "reserved")]
     until(lambda: reserved(federation, "cleveland", study) == booked, "cleveland to be in the midst of round 2")
     kill(federation, "cleveland")
@@ -64,13 +65,14 @@ def test_a_killed_worker_and_a_killed_node_cost_a_study_of_all_hospitals_a_spare
         ledger.close()
 
 
-def test_without_spare_one_killed_worker_ends_the_run_and_each_resume_says_so_by_itself(
+def test_without_spare_one_killed_node_ends_the_run_and_each_resume_says_so_by_itself(
     federation: Federation, tmp_path: Path
 ) -> None:
     path = write_study(tmp_path, "unspared", private=True, rounds=2, quorum=3, local=slow_private())
     study, run = load_study(path), federation.submit(path)
     trains(federation, "hungary", path)
-    os.kill(worker_pid(federation, "hungary"), signal.SIGKILL)
+    kill(federation, "hungary")
+    federation.start_site("hungary")
     federation.await_state(run, "INCOMPLETE")
     for resumed in (1, 2):
         federation.consortium("resume", run)
