@@ -111,8 +111,11 @@ def read_yaml(path: Path) -> Any:
         return yaml.load(text, Loader=_StrictLoader)  # noqa: S506 - a SafeLoader: builds plain values only
     except OSError as error:
         raise ConfigError(str(path), [f"cannot be read: {error.strerror}; check the path"]) from None
-    except UnicodeDecodeError:
-        raise ConfigError(str(path), ["expected UTF-8 text; save the file as UTF-8"]) from None
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise ConfigError(
+            str(path), [f"expected UTF-8 text, found other bytes on line {line}; save it as UTF-8"]
+        ) from None
     except RecursionError:
         raise ConfigError(str(path), ["nested too deeply to be a study"]) from None
     except (yaml.YAMLError, ValueError) as error:
@@ -168,6 +171,12 @@ def _as_written(words: yaml.SequenceNode) -> None:
     A CSV file's cells are compared as text: a value that was read as a number and written again may match none.
     """
     for item in words.value:
+        if isinstance(item, yaml.ScalarNode) and item.tag.endswith(":bool") and item.value in ("true", "false"):
+            problem = (
+                f"{item.value} without quotes: YAML libraries write it for `yes` and `no`, and cells are compared with "
+                'it as text; write what the cells say, in quotes: ["no", "yes"], or ["false", "true"]'
+            )
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=item.start_mark)
         if isinstance(item, yaml.ScalarNode) and item.tag in _PLAIN:
             item.tag = "tag:yaml.org,2002:str"
 
@@ -300,7 +309,9 @@ class Section:
             return None, None
         if isinstance(found, list) and len(found) == 2 and all(map(_is_number, found)) and found[0] < found[1]:
             return float(found[0]), float(found[1])
-        self.problem(key, "[low, high] with low < high", found, "give the public range, agreed beforehand")
+        comma = isinstance(found, list) and len(found) in (3, 4) and all(map(_is_number, found))
+        todo = "write decimals with a point" if comma else "give the public range, agreed beforehand"
+        self.problem(key, "[low, high] with low < high", found, todo)
         return None, None
 
     def finish(self) -> None:
@@ -310,6 +321,8 @@ class Section:
                 near = difflib.get_close_matches(str(key), sorted(self.known), 1)
                 advice = f"did you mean {near[0]!r}?" if near else f"valid: {', '.join(sorted(self.known))}"
                 advice = _DERIVED.get(str(key), advice)
+                if str(key).isdigit() and self.values[key] is None:
+                    advice = "is it the end of a number with a decimal comma? Write 3.0, with a point"
                 self.note(short(str(key)), f"unknown key; {advice}")
 
 

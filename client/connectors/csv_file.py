@@ -20,12 +20,15 @@ from pathlib import Path
 from typing import TextIO
 
 from client.connectors.checks import Misfits, columns_of, table_of
+from client.connectors.dialects import advice, kind, likely_encoding, twice_encoded
 from client.connectors.ids import looks_like_ids
 from client.connectors.notes import Notes
 from configs.errors import DataError, SourceError
 from configs.schema import DataSource, Study
 from strategies.tasks.table import Table
 
+SAMPLE = 65_536  # bytes at the beginning of a file, to say what it is
+MOST_WORDS = 100_000  # of cells that are held once: ids would fill a dictionary for nothing
 MAX_HEADER = 1_000_000  # characters: what is longer is no header, whatever it holds
 
 
@@ -37,7 +40,8 @@ def read_csv(source: DataSource, study: Study, notes: Notes) -> Table:
     """
     assert source.path is not None
     lines, notes.rows_are_patients = array("q"), study.patient_id is None
-    columns = read_columns(_read_text(source.path), columns_of(study), str(source.path), notes, lines)
+    head, text = _head(source.path), _read_text(source.path)
+    columns = read_columns(text, columns_of(study), str(source.path), notes, lines, head)
     return table_of(columns, study, notes, lines)
 
 
@@ -48,6 +52,7 @@ def probe_csv(source: DataSource, study: Study) -> None:
         SourceError, DataError: as `read_csv`.
     """
     assert source.path is not None
+    head = _head(source.path)
     try:
         with _open(source.path) as file:
             text = file.readline(MAX_HEADER)
@@ -55,24 +60,31 @@ def probe_csv(source: DataSource, study: Study) -> None:
                 text += line  # a name with a line break in it
     except OSError as error:
         raise _unreadable(source.path, error) from None
-    _header(text, columns_of(study), str(source.path))
+    _header(text, columns_of(study), str(source.path), head)
 
 
 def read_columns(
-    text: str, wanted: Sequence[str], name: str, notes: Notes | None = None, lines: "array[int] | None" = None
+    text: str,
+    wanted: Sequence[str],
+    name: str,
+    notes: Notes | None = None,
+    lines: "array[int] | None" = None,
+    head: bytes = b"",
 ) -> dict[str, list[str]]:
     """The wanted columns' cells as text, stripped of white space.
 
     Args:
         notes: gets the counts of lines that are no patient's.
         lines: gets the number of each row's first line.
+        head: the file's first bytes, to say what is wrong with its header.
 
     Raises:
         DataError: no header, or a wanted column is missing in it or given twice.
     """
     notes = Notes() if notes is None else notes
     csv.field_size_limit(max(csv.field_size_limit(), len(text)))  # refuses long cells for all readers otherwise
-    header = _header(text, wanted, name)
+    header = _header(text, wanted, name, head)
+    cleaned = _Cells(notes)
     kept = [(header.index(column), list[str]()) for column in wanted]
     like_ids = [
         (header.index(column), notes.like(column)) for column in looks_like_ids(header) if notes.rows_are_patients
@@ -87,13 +99,45 @@ def read_columns(
             if lines is not None:
                 lines.append(number)
             for position, column in kept:
-                column.append(cells[position])
+                column.append(cleaned.of(cells[position], number))
             for position, different in like_ids:
                 different.add(cells[position])
+    cleaned.finish()
     return dict(zip(wanted, (column for _, column in kept), strict=True))
 
 
-def _header(text: str, wanted: Sequence[str], name: str) -> list[str]:
+class _Cells:
+    """Cells as they are kept: a word that comes again is held once, bytes that are no UTF-8 are escaped and counted."""
+
+    def __init__(self, notes: Notes) -> None:
+        self._notes, self._words, self._foreign = notes, dict[str, str](), bytearray()
+
+    def of(self, cell: str, number: int) -> str:
+        """A cell of the record that begins on line `number`."""
+        if not cell.isascii():
+            cell = self._in_utf8(cell, number)
+        if (known := self._words.get(cell)) is not None:
+            return known
+        if len(self._words) < MOST_WORDS:
+            self._words[cell] = cell
+        return cell
+
+    def finish(self) -> None:
+        """Note the encoding that bytes which are no UTF-8 are likely in."""
+        if self._foreign:
+            self._notes.encoding = likely_encoding(bytes(self._foreign))
+
+    def _in_utf8(self, cell: str, number: int) -> str:
+        if any("\ud800" <= character <= "\udfff" for character in cell):
+            data = cell.encode("utf-8", "surrogateescape")
+            self._notes.note_foreign(number)
+            self._foreign += data[: max(0, SAMPLE - len(self._foreign))]
+            return data.decode("utf-8", "backslashreplace")
+        self._notes.twice_encoded += twice_encoded(cell) != cell
+        return cell
+
+
+def _header(text: str, wanted: Sequence[str], name: str, head: bytes = b"") -> list[str]:
     """The names in the header, which must have each wanted one once.
 
     Raises:
@@ -108,8 +152,10 @@ def _header(text: str, wanted: Sequence[str], name: str) -> list[str]:
     if not any(header):
         raise DataError(f"{name}: expected a header line, found an empty file; export the data again")
     misfits = Misfits(name)
-    advice = "it seems to be separated by semicolons; export with commas" if ";" in header[0] else "add them"
-    misfits.check_header(header, wanted, "the header", "keep one", advice)
+    lines = (
+        text if len(head) < len(text) else head.decode("utf-8", "replace")
+    )  # a probe has read no further than needed
+    misfits.check_header(header, wanted, "the header", "keep one", advice(lines[:SAMPLE], wanted, head) or "add them")
     misfits.raise_if_any()
     return header
 
@@ -147,12 +193,29 @@ def _records(text: str, width: int, notes: Notes) -> Iterator[tuple[int, list[st
 
 
 def _unreadable(path: Path, error: OSError) -> SourceError:
-    return SourceError(f"{path}: cannot be read: {error.strerror}; check the path and its permissions")
+    hint = "; it has backslashes: write / between folders" if "\\" in str(path) else ""
+    return SourceError(f"{path}: cannot be read: {error.strerror}; check the path and its permissions{hint}")
+
+
+def _head(path: Path) -> bytes:
+    """A file's first bytes.
+
+    Raises:
+        SourceError: it cannot be opened. DataError: it is no text in UTF-8, by its first bytes.
+    """
+    try:
+        with path.open("rb") as file:
+            head = file.read(SAMPLE)
+    except OSError as error:
+        raise _unreadable(path, error) from None
+    if what := kind(head):
+        raise DataError(f"{path}: expected comma-separated text in UTF-8, found {what}")
+    return head
 
 
 def _open(path: Path) -> TextIO:
-    """Open a file as text; bytes that are no UTF-8 become escapes, each its own."""
-    return path.open(encoding="utf-8-sig", errors="backslashreplace")
+    """Open a file as text; a byte that is no UTF-8 becomes half of a surrogate pair, each its own."""
+    return path.open(encoding="utf-8-sig", errors="surrogateescape")
 
 
 def _read_text(path: Path) -> str:

@@ -61,6 +61,9 @@ class Notes:
     torn: int = 0  # lines with another number of cells, or a broken quotation
     headers: int = 0  # the header again
     left_out: int = 0
+    foreign: int = 0  # cells with bytes that are no UTF-8
+    encoding: str = ""  # that such bytes are likely in
+    twice_encoded: int = 0  # cells that were UTF-8 and were read as Windows-1252 once
     beyond: int = 0  # rows of a patient beyond the most that count
     both_sides: int = 0  # patients with rows on both sides of the split
     counted: int = 0  # rows that count
@@ -74,6 +77,7 @@ class Notes:
     thorough: bool = False  # equal rows are looked for too, which takes time and memory
     columns: dict[str, ColumnNotes] = field(default_factory=dict)
     torn_where: list[int] = field(default_factory=list)
+    foreign_where: list[int] = field(default_factory=list)
 
     def column(self, name: str, kind: str) -> ColumnNotes:
         """The counts of one column."""
@@ -88,6 +92,12 @@ class Notes:
         self.torn += 1
         if len(self.torn_where) < SHOWN:
             self.torn_where.append(number)
+
+    def note_foreign(self, number: int) -> None:
+        """Count a cell with bytes that are no UTF-8."""
+        self.foreign += 1
+        if len(self.foreign_where) < SHOWN:
+            self.foreign_where.append(number)
 
     def lines(self) -> Iterator[str]:
         """Write every finding as a sentence, the size first."""
@@ -109,6 +119,17 @@ class Notes:
         if self.torn:
             where = _where(self.unit, self.torn_where, self.torn)
             yield f"{_rows(self.torn)} left out: another number of cells, or a broken quotation{where}"
+        if self.foreign:
+            where = _where(self.unit, self.foreign_where, self.foreign)
+            yield (
+                f"{_cells(self.foreign)} no text in UTF-8{where}: the file is likely in {self.encoding or 'another'}; "
+                "save it as UTF-8, or words with accents are unknown"
+            )
+        if self.twice_encoded:
+            yield (
+                f"{_cells(self.twice_encoded)} written in UTF-8 and read as Windows-1252 once, it seems: export again, "
+                "and open the file as UTF-8"
+            )
         if self.headers:
             yield f"{_rows(self.headers)} left out: the header again"
         if self.left_out:
@@ -159,6 +180,10 @@ class Notes:
 
 def _rows(count: int) -> str:
     return f"{count:,} row{'' if count == 1 else 's'}"
+
+
+def _cells(count: int) -> str:
+    return f"{count:,} cell{' is' if count == 1 else 's are'}"
 
 
 def _where(unit: str, numbers: "list[int] | tuple[int, ...]", count: int) -> str:

@@ -485,3 +485,56 @@ def test_a_release_that_cannot_be_is_refused_with_its_place(change: Change, path
     with pytest.raises(ConfigError) as told:
         study_from(changed(change))
     assert any(problem.startswith(f"{path}: ") for problem in told.value.problems)
+
+
+# What people and their programs write
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("values: [false, true]", "false without quotes: YAML libraries write it for `yes` and `no`"),
+        ("values: [no, true]", "true without quotes"),
+        ("missing: [false]", "false without quotes"),
+        (
+            "epsilon: {epsilon: 3,0, delta: 1}",
+            "is it the end of a number with a decimal comma? Write 3.0, with a point",
+        ),
+    ],
+)
+def test_what_a_yaml_library_or_a_decimal_comma_did_is_named(tmp_path: Path, line: str, says: str) -> None:
+    path = tmp_path / "study.yaml"
+    if line.startswith("epsilon"):
+        line = "privacy: {mode: local, epsilon: 3,0, delta: 1.0e-5, clip_norm: 0.5}"
+    path.write_text(f"name: x\n{line}\n")
+    with pytest.raises(ConfigError) as caught:
+        load_study(path)
+    assert says in str(caught.value)
+
+
+@pytest.mark.parametrize("words", ['["false", "true"]', "['no', 'yes']", "[no, yes]", "[True, False]", "[0, 1]"])
+def test_words_that_are_meant_are_words(tmp_path: Path, words: str) -> None:
+    path = tmp_path / "words.yaml"
+    path.write_text(f"values: {words}\n")
+    assert all(isinstance(word, str) for word in read_yaml(path)["values"])
+
+
+def test_a_study_that_any_yaml_library_wrote_again_is_told_to_quote(tmp_path: Path) -> None:
+    path = tmp_path / "study.yaml"
+    path.write_text(yaml.safe_dump(yaml.safe_load("values: [no, yes]")))
+    with pytest.raises(ConfigError, match="write what the cells say, in quotes"):
+        read_yaml(path)
+
+
+def test_a_range_with_decimal_commas_is_told_to_use_points(tmp_path: Path) -> None:
+    path = tmp_path / "study.yaml"
+    path.write_text("name: x\nfeatures:\n  hb: {type: number, range: [4,5, 20,5]}\n")
+    with pytest.raises(ConfigError, match="write decimals with a point"):
+        load_study(path)
+
+
+def test_another_encoding_is_told_by_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "study.yaml"
+    path.write_bytes("name: x\npurpose: décès\n".encode("cp1252"))
+    with pytest.raises(ConfigError, match="found other bytes on line 2"):
+        load_study(path)
