@@ -235,6 +235,8 @@ class _Conductor:
                 self._rest(gathering.rest_s)
                 gathering.step()
             roster, sent = gathering.roster(), dict(gathering.bytes)
+            for site, why in roster.missing.items():
+                deployment.presence(site, why)
         sites = sorted({*roster.asked, *roster.away})
         missing = dict(roster.missing)
         self._write("gathered", study_sha256=self.study.sha256, sites=sites, bytes=sent, missing=missing)

@@ -82,7 +82,11 @@ def _parser() -> argparse.ArgumentParser:
     submit.add_argument("study", type=Path, metavar="STUDY")
     submit.add_argument("--again", action="store_true", help="although the very study is queued or under way already")
     submit.set_defaults(command=_submit)
-    commands.add_parser("status", help="runs, and what each hospital does").set_defaults(command=_status)
+    status = commands.add_parser(
+        "status", help="runs, and what each hospital does; of one run, what each did and why not"
+    )
+    status.add_argument("run", metavar="RUN", nargs="?", help="one run's name, or `latest`: also after its end")
+    status.set_defaults(command=_status)
     for name, command, text in (
         ("watch", _watch, "rounds as they happen, until the run ends"),
         ("stop", _stop, "end a run after what is under way; it can be resumed"),
@@ -307,12 +311,17 @@ def _status(arguments: argparse.Namespace) -> int:
     runs = members.runs()
     if not runs:
         print(f"no run yet: {_typed(arguments, 'submit STUDY')}")
+    wanted = _name(config, arguments.run) if arguments.run else ""
     lines = []
     for run in runs:
+        if wanted not in ("", run.name):
+            continue
         lines.append(f"{run.name}  {run.state}{f': {run.why}' if run.why else ''}")
         if run.state not in ("COMPLETE", "INCOMPLETE"):
             lines += [f"  {site:20} {text}" for site, text in _presence(config, members, run)]
-        elif report := _papers(arguments, run.name):
+        if wanted:
+            lines += [f"  {site:20} {text}" for site, text in _part(config, run.name)]
+        if run.state in ("COMPLETE", "INCOMPLETE") and (report := _papers(arguments, run.name)):
             lines.append(f"  {report}")
     if any(", epsilon " in line for line in lines):
         lines.append(f"epsilon: {PER_PATIENT}, at each hospital")
@@ -358,6 +367,27 @@ def _presence(config: CoordinatorConfig, members: "Membership", run: "RunState")
     return lines
 
 
+def _part(config: CoordinatorConfig, name: str) -> list[tuple[str, str]]:
+    """Each hospital of a run: to how many rounds it contributed, and the newest reason why it did not."""
+    from configs.load import load_study
+    from server.run import Recorded
+
+    path = config.runs / name / "journal.jsonl"
+    if not path.exists():
+        return []
+    recorded, study = Recorded.of(path.parent), load_study(path.parent / "study.yaml")
+    done = max((facts["round"] for facts in recorded.rounds), default=0)
+    sites = study.sites or sorted({site for facts in recorded.rounds for site in facts["contributed"]})
+    counts = {site: len(recorded.rounds_of(site, done)) for site in sites}
+    reasons = {
+        site: recorded.reasons[site] for site in sites if counts[site] < max(done, 1) and site in recorded.reasons
+    }
+    return [
+        (site, f"contributed to {counts[site]} of {done} rounds" + (f"; {reasons[site]}" if site in reasons else ""))
+        for site in sites
+    ]
+
+
 def _watch(arguments: argparse.Namespace) -> int:
     from configs.journal import read
     from configs.load import load_study
@@ -399,7 +429,14 @@ def _line(record: "Record", rounds: int, asked: float, epsilons: dict[str, str])
     """One journal record for who watches; empty where there is nothing to see."""
     facts = record.facts
     if record.kind == "gathered":
-        return f"gathered: {', '.join(facts['sites']) or 'nobody'}"
+        away = "".join(f"; {site}: {why}" for site, why in (facts.get("missing") or {}).items())
+        return f"gathered: {', '.join(facts['sites']) or 'nobody'}{away}"
+    if record.kind == "joined":
+        return f"{', '.join(facts['sites'])}: takes part from round {facts['before_round']} on"
+    if record.kind == "postponed":
+        return f"postponed: {facts['why']}"
+    if record.kind == "refused" and facts.get("site"):
+        return f"{facts['site']}: {facts.get('reason') or facts.get('why')}"
     if record.kind == "resumed":
         return f"goes on after round {facts['after_round']}"
     if record.kind != "round":

@@ -151,6 +151,8 @@ class Herald:
         else:
             facts = {"sites": sites, "bytes": gathering.bytes, "missing": gathering.missing()}
             proposed.journal.append("gathered", study_sha256=proposed.study.sha256, **facts)
+            for site, reason in gathering.missing().items():
+                self._members.set_presence(name, site, reason)
             why = shortage(sites, proposed.study.training.quorum, gathering.missing())
             proposed.journal.append("end", outcome="INCOMPLETE", why=why)
             self._finish(name, why)

@@ -214,6 +214,38 @@ def test_a_study_that_is_queued_is_not_queued_twice_unless_somebody_says_again(c
     assert len(members.runs()) == 3
 
 
+def test_what_became_of_each_hospital_is_read_after_the_end_as_well(centre: Path, capsys: Output) -> None:
+    preset = Path(__file__).parents[2] / "configs/presets/heart_disease.yaml"
+    assert type_(centre, "submit", str(preset)) == 0
+    config = load_coordinator(centre)
+    members = Membership.open(config.database)
+    (run,) = members.runs()
+    first, second, *others = load_study(preset).sites
+    lost, no = "not connected since 2026-01-01 10:02 UTC", "the hospital refused this study"
+    journal = journals.Journal(config.runs / run.name / "journal.jsonl")
+    journal.append("refused", site=first, code=111, reason=no, final=True)
+    journal.append("gathered", sites=[second, *others], bytes={}, missing={first: no})
+    for number in (1, 2, 3):
+        missing = {first: no} | ({second: lost} if number == 2 else {})
+        contributed = {site: 100 for site in (second, *others) if site not in missing}
+        journal.append("round", round=number, contributed=contributed, missing=missing, seconds=1.0)
+    journal.append("joined", sites=[first], bytes={first: 70}, before_round=4)
+    members.set_state(run.name, "COMPLETE")
+    capsys.readouterr()
+
+    assert type_(centre, "status", "latest") == 0
+    lines = [line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines()]
+    assert [first, f"contributed to 0 of 3 rounds; {no}"] in lines
+    assert [second, f"contributed to 2 of 3 rounds; {lost}"] in lines
+    assert all([site, "contributed to 3 of 3 rounds"] in lines for site in others)
+
+    assert type_(centre, "watch", run.name) == 0
+    watched = capsys.readouterr().out
+    assert f"gathered: {', '.join([second, *others])}; {first}: {no}" in watched
+    assert f"{second}: {lost}" in watched
+    assert f"{first}: takes part from round 4 on" in watched
+
+
 def test_init_writes_down_how_long_is_waited(centre: Path) -> None:
     config, text = load_coordinator(centre), (centre / "coordinator.yaml").read_text()
     assert (config.gather_timeout_s, config.gather_quorum_after_s, config.absent_after_s) == (30 * 86_400, 3600, 60)

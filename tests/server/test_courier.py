@@ -28,7 +28,7 @@ from strategies.tasks.shapes import arrays_of, study_parameters
 from tests import builders
 
 SITES = ("brest", "lille", "lyon")
-STUDY = builders.plain()
+STUDY = builders.plain(training={"quorum": 2})
 ASKING = builders.study(evaluation={"test_fraction": 0.3, "release": {"epsilon": 2.0, "bins": 4}})
 PARAMETERS = study_parameters(STUDY)
 KEYS = {site: SigningKey.generate() for site in SITES}
@@ -56,6 +56,7 @@ class FakeCarrier:
     behave: Callable[[Asked], RecordDict | Error | None]
     asked: list[Asked] = field(default_factory=list)
     replies: dict[str, Message] = field(default_factory=dict)
+    sent: dict[str, Message] = field(default_factory=dict)  # by the id in the seal
 
     @property
     def run(self) -> Run:
@@ -71,6 +72,7 @@ class FakeCarrier:
             form = FORMS[message.metadata.message_type][0]
             frame, _ = opened(form, records, packed, PARAMETERS)
             self.asked.append(Asked(SITES[message.metadata.dst_node_id - 1], said, frame))
+            self.sent[said.message] = message
             answer = self.behave(self.asked[-1])
             if answer is not None:
                 self.replies[identity] = Message(answer, reply_to=message)
@@ -112,6 +114,7 @@ class Office:
     epsilons: list[tuple[str, str]] = field(default_factory=list)
     key: SigningKey = field(default_factory=SigningKey.generate)
     stopped: bool = False
+    absent_after_s: float = 60.0
     talks: dict[str, Talk] = field(default_factory=dict)
     told: dict[str, Talk] = field(default_factory=dict)
     extra: dict[str, str | int] = field(default_factory=dict)
@@ -134,6 +137,7 @@ class Office:
                 lambda site, epsilon: self.epsilons.append((site, epsilon)), lambda: self.stopped, self.told.__setitem__
             ),
             talks=self.talks,
+            absent_after_s=self.absent_after_s,
         )
         if form == "hello":
             proposal: dict[str, str | int] = {"protocol": wire.PROTOCOL, "study": STUDY.canonical}
@@ -342,6 +346,69 @@ def test_a_hospital_that_starts_anew_is_asked_again(office: Office) -> None:
     assert len(contents) == 2
     assert len(set(contents)) == 1
     assert [r["site"] for r in office.records("repeated")] == ["lyon"]
+
+
+def lyon_offline(office: Office) -> None:
+    office.nodes[3] = replace(NODES[3], online=False)
+
+
+def test_nothing_is_sent_to_a_hospital_without_a_connection_before_it_is_back(office: Office) -> None:
+    lyon_offline(office)
+
+    def back_after_the_others(asked: Asked) -> RecordDict:
+        if len(office.carrier.asked) == 2:
+            office.nodes[3] = replace(NODES[3], since="second")
+        return answer_of(asked)
+
+    replies = office.exchange(back_after_the_others, timeout=60)
+    assert sorted(replies) == list(SITES)
+    assert [asked.site for asked in office.carrier.asked] == ["brest", "lille", "lyon"]
+    assert office.records("repeated") == []  # it was sent once
+
+
+@pytest.mark.parametrize(("absent_after_s", "quorum_is_there"), [(0.0, True), (3600.0, True), (0.0, False)])
+def test_who_was_never_reached_and_is_absent_is_awaited_only_where_the_quorum_needs_it(
+    office: Office, absent_after_s: float, quorum_is_there: bool
+) -> None:
+    """With an hour it may be back in a moment; who was asked is awaited whatever its connection does."""
+    lyon_offline(office)
+    office.absent_after_s = absent_after_s
+    lille = honest if quorum_is_there else (lambda asked: answer_of(asked, key=KEYS["brest"]))
+    behave = lambda asked: lille(asked) if asked.site == "lille" else honest(asked)  # noqa: E731
+    given_up = absent_after_s == 0 and quorum_is_there
+    began = time.monotonic()
+    office.exchange(behave, timeout=60 if given_up else 3)
+    waited_s = time.monotonic() - began
+    assert waited_s < 50 if given_up else waited_s >= 3
+
+
+def test_who_was_asked_is_awaited_although_its_connection_is_lost(office: Office) -> None:
+    office.absent_after_s = 0.0
+
+    def lost(asked: Asked) -> None:
+        lyon_offline(office)
+
+    began = time.monotonic()
+    replies = office.exchange(lying(lost), timeout=3)
+    assert sorted(replies) == ["brest", "lille"]
+    assert time.monotonic() - began >= 3
+
+
+def test_the_reply_to_the_first_of_two_equal_instructions_counts(office: Office) -> None:
+    """A connection was cut while the hospital worked: it answers what it was asked first."""
+
+    def answers_the_first(asked: Asked) -> RecordDict | None:
+        mine = [a for a in office.carrier.asked if a.site == "lyon"]
+        if len(mine) == 1:
+            office.nodes[3] = replace(NODES[3], since="second")
+            return None
+        first = office.carrier.sent[mine[0].said.message]
+        office.carrier.replies[first.metadata.message_id] = Message(answer_of(mine[0]), reply_to=first)
+        return None
+
+    replies = office.exchange(lying(answers_the_first), timeout=60)
+    assert sorted(replies) == list(SITES)
+    assert len([a for a in office.carrier.asked if a.site == "lyon"]) == 2
 
 
 def test_a_hospital_that_is_revoked_while_it_works_does_not_count(office: Office) -> None:
