@@ -202,6 +202,8 @@ def load_site(folder: Path) -> SiteConfig:
     path = folder / SITE_FILE
     top = _open(path)
     name = top.text("site", "a hospital's name of a-z, 0-9, - and _", SITE_NAME)
+    if name == "coordinator":
+        top.problem("site", "a hospital's name", name, "take another: this one is the other side's in every message")
     config = SiteConfig(
         folder=folder.resolve(),
         site=name,

@@ -9,13 +9,33 @@ made for them. Both have a fingerprint that two people can read to each other ov
 
 import hashlib
 import json
+import re
 from dataclasses import asdict, dataclass, fields
 from typing import Any, TypeVar
 
+from configs.deployment import ADDRESS
 from configs.errors import ConfigError
+from configs.load import SITE_NAME
 from configs.schema import canonical_json
+from configs.shown import shown
 
 MAX_PAPER_BYTES = 100_000
+RESERVED = {"coordinator"}  # the other side's name in every seal
+_KEY = ("64 digits of a key in hexadecimal", re.compile(r"[0-9a-f]{64}"))
+_PEM = re.compile(r"-----BEGIN [A-Z ]{4,40}-----\n[A-Za-z0-9+/=\n]+-----END [A-Z ]{4,40}-----\n?")
+_RELEASE = ("a release's number", re.compile(r"[0-9A-Za-z.+!-]{1,40}"))
+_FORMS = {  # of a paper's fields, which name files, go into a certificate and are shown on a terminal
+    "site": ("a hospital's name of a-z, 0-9, - and _, not 'coordinator'", SITE_NAME),
+    "signing_request": ("a signing request in PEM", _PEM),
+    "signing_key": _KEY,
+    "proof": ("a signature in hexadecimal", re.compile(r"[0-9a-f]{128}")),
+    "coordinator": ("host:port", ADDRESS),
+    "ca_certificate": ("a certificate in PEM", _PEM),
+    "certificate": ("a certificate in PEM", _PEM),
+    "coordinator_key": _KEY,
+    "version": _RELEASE,
+    "flwr": _RELEASE,
+}
 Paper = TypeVar("Paper", "Request", "Welcome")
 
 
@@ -82,10 +102,19 @@ def from_json(kind: type[Paper], data: bytes, source: str) -> Paper:
     if not isinstance(values, dict) or set(values) != set(expected):
         names = ", ".join(expected)
         raise ConfigError(source, [f"expected a {kind.__name__.lower()} with {names}; ask for the file again"])
-    wrong = [name for name, wanted in expected.items() if type(values[name]) is not wanted]
+    wrong = [f"{name}: expected {_of(form)}" for name, form in expected.items() if type(values[name]) is not form]
+    wrong = wrong or [
+        f"{name}: expected {what}, found {shown(values[name], 80)}"
+        for name, (what, pattern) in _FORMS.items()
+        if name in expected and not (pattern.fullmatch(values[name]) and values[name] not in RESERVED)
+    ]
     if wrong:
-        raise ConfigError(source, [f"{name}: expected {expected[name]}; ask for the file again" for name in wrong])
+        raise ConfigError(source, [f"{problem}; ask for the file again" for problem in wrong])
     return kind(**values)
+
+
+def _of(form: Any) -> str:
+    return {str: "text", bool: "true or false"}.get(form, str(form))
 
 
 def _fingerprint(data: bytes) -> str:

@@ -65,6 +65,11 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="without a client certificate, for a hospital whose proxy opens TLS; its message signatures remain",
     )
+    admit.add_argument(
+        "--replace",
+        action="store_true",
+        help="the name is taken by other keys, or was revoked, and the hospital said on the telephone that this is it",
+    )
     admit.set_defaults(command=_admit)
     revoke = commands.add_parser("revoke", help="shut a hospital out, open connections too")
     revoke.add_argument("site", metavar="SITE")
@@ -170,18 +175,20 @@ def _init(arguments: argparse.Namespace) -> int:
 
 def _admit(arguments: argparse.Namespace) -> int:
     from configs.papers import Request, Welcome, from_json, to_json
+    from server.admit import require_admissible
     from server.files import write_atomically
     from server.membership import Member
-    from server.pki import Pki, expiry
+    from server.pki import Pki, check_request, expiry, public_pem
     from server.run import versions
 
     config = load_coordinator(arguments.folder)
     request = from_json(Request, arguments.request.read_bytes(), str(arguments.request))
     pki = Pki(config.pki)
-    certificate, public_key = pki.sign(request, str(arguments.request), _passphrase())
-    _open_members(config).admit(
-        Member(request.site, public_key, request.signing_key, expiry(certificate), arguments.signatures_alone)
+    members, public_key = _open_members(config), public_pem(check_request(request, str(arguments.request)))
+    replaced = require_admissible(
+        config, request, public_key, members.sites(), path=arguments.request, replace=arguments.replace
     )
+    certificate, public_key = pki.sign(request, str(arguments.request), _passphrase())
     installed = versions()
     welcome = Welcome(
         site=request.site,
@@ -203,7 +210,13 @@ def _admit(arguments: argparse.Namespace) -> int:
         request=request.fingerprint,
         signing_key=request.signing_key,
         without_certificate=arguments.signatures_alone,
+        replaced=replaced,
     )
+    members.admit(  # last: whoever is a member has a welcome, and stands in the journal
+        Member(request.site, public_key, request.signing_key, expiry(certificate), arguments.signatures_alone)
+    )
+    if replaced:
+        print(f"REPLACED  {replaced}")
     print(f"{request.site}: admitted; its request's fingerprint is {request.fingerprint}: compare it by telephone")
     if arguments.signatures_alone:
         print("WITHOUT a client certificate: its message signatures alone say who it is; this is in the journal")
