@@ -57,9 +57,11 @@ class Fuse:
         self.left = 0
 
     def step(self) -> None:
+        if self.left < 0:
+            raise PowerCutError  # nothing is done without power, not even on the way out
         if self.left:
-            self.left -= 1
-            if not self.left:
+            self.left = self.left - 1 or -1
+            if self.left < 0:
                 raise PowerCutError
 
 
@@ -179,6 +181,14 @@ class Ward:
         self.stop()
         self.worker = BookingWorker(self.config, self.coordinator, self.fuse, lambda sha256: self.studies[sha256])
         self.node = Node(self.config, self.worker)  # type: ignore[arg-type]
+        note = self.node._audit.note
+
+        def noted(kind: str, **facts: Any) -> None:
+            self.fuse.step()
+            note(kind, **facts)
+            self.fuse.step()
+
+        self.node._audit.note = noted  # type: ignore[method-assign]
         self.node._records.start()
         return self
 
