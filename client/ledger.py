@@ -119,6 +119,10 @@ class Ledger:
         """Let go of the file."""
         self._connection.close()
 
+    def lower(self, cap: Budget) -> None:
+        """Let no data set spend more than this from now on."""
+        self._cap, self._filter = cap, Filter(cap.epsilon, cap.delta)
+
     @contextmanager
     def reserve(self, release: Release, plan: PrivacyPlan, budget: Budget | None = None) -> Iterator[None]:
         """Book the release before its first gradient, and commit it when the block ends without an error.

@@ -21,6 +21,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
+from client.caps import Caps
 from client.fence import fence
 from client.forwarder import leave_network_but
 from client.isolation import die_with_parent
@@ -54,7 +55,7 @@ class Worker:
         from strategies.privacy.plan import Budget
 
         TaskIdentity.run_id, TaskIdentity.task_id, TaskIdentity.node_id = 0, 0, 0
-        self._config, self._seeded = config, seeded
+        self._caps, self._config, self._seeded = Caps(config), config, seeded
         self._admissions = Admissions.open(config.admissions)
         policy = config.policy
         self._ledger = Ledger.open(config.ledger, cap=Budget(policy.max_epsilon, policy.delta))
@@ -66,6 +67,7 @@ class Worker:
 
     def answer(self, request: Frame) -> tuple[Frame, Frame]:
         """What the hospital's own journal should know (why), and the reply or refusal."""
+        self._lower_the_cap()
         alone = ALONE in request.fields
         if alone:  # only this hospital's node writes it: a message that arrives can hold no such field
             request = Frame(request.form, {k: v for k, v in request.fields.items() if k != ALONE}, request.arrays)
@@ -75,6 +77,14 @@ class Worker:
         self._let_go = message.content.clear
         reply = self._refusal(self._app(message, _context()))
         return Frame(STATUS, {"why": self._why}), reply
+
+    def _lower_the_cap(self) -> None:
+        """Follow a site.yaml that allows less than it did."""
+        from strategies.privacy.plan import Budget
+
+        if (config := self._caps.look()) is not self._config:
+            self._config = config
+            self._ledger.lower(Budget(config.policy.max_epsilon, config.policy.delta))
 
     def _message(self, request: Frame) -> "Message":
         from flwr.app import Message

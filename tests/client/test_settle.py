@@ -1,5 +1,6 @@
 """Budget never comes back: records that contradict each other stop training until a person adds to what is spent."""
 
+import hashlib
 import shutil
 import sqlite3
 from collections.abc import Callable
@@ -8,14 +9,20 @@ from pathlib import Path
 
 import pytest
 
+from client.admission import Admissions
+from client.audit import Audit
 from client.cli import main
+from client.enrol import load_signing_key
 from client.ledger import Ledger
 from client.reconcile import spent_by
 from client.records import reasons_in
 from configs import wire
-from configs.journal import read
+from configs.frame import Frame
+from configs.journal import GENESIS, read
+from configs.schema import canonical_json
 from configs.seal import Signed
 from strategies.privacy.accounting import epsilon
+from tests.builders import plain
 from tests.client.ward import CAP, Ward, copied, study_of, ward
 
 FIRST, SECOND = study_of(1, epsilon_=2.5), study_of(2, epsilon_=2.5)
@@ -218,6 +225,85 @@ def test_settling_with_all_leaves_nothing_to_spend(lille: Ward) -> None:
     assert spent(lille) == pytest.approx(CAP.epsilon, rel=0.01)
     assert lille.train(FIRST, 3) == 101
     assert lille.train(SECOND, 1) in (101, 110)
+
+
+# Folders of the former release
+
+
+def as_the_former_release_wrote_it(hospital: Ward) -> None:
+    """Leave the journal without salt, and without what this release writes to it of bookings."""
+    hospital.stop()
+    path, previous, lines = hospital.folder / "journal.jsonl", GENESIS, []
+    key = load_signing_key(hospital.config)
+    kept = [record for record in read(path) if record.kind not in ("booked", "compared")]
+    for number, record in enumerate(kept, 1):
+        body = {"sequence": number, "time": record.time, "kind": record.kind, "facts": record.facts}
+        digest = hashlib.sha256(canonical_json(body | {"previous": previous}).encode()).hexdigest()
+        signature = key.sign(bytes.fromhex(digest))
+        lines.append(canonical_json(body | {"previous": previous, "hash": digest, "signature": signature}) + "\n")
+        previous = digest
+    path.write_text("".join(lines))
+    hospital.coordinator.statement = None
+
+
+def test_a_folder_of_the_former_release_goes_on_and_is_compared_from_then_on(lille: Ward) -> None:
+    as_the_former_release_wrote_it(lille)
+    for number in range(3):  # as crashes of the former release left them
+        shutil.copyfile(next((lille.folder / "outbox").glob("*.frame")), lille.folder / "outbox" / f"{number}.frame")
+    assert lille.start().train(FIRST, 3) == 0
+    assert Audit(lille.config, load_signing_key(lille.config)).verify() > 0
+    booked = [record.facts for record in read(lille.folder / "journal.jsonl") if record.kind == "booked"]
+    assert [facts["rows"] for facts in booked] == [2, 3]
+    assert lille.start().train(FIRST, 4) == 0
+
+
+def test_a_ledger_that_was_deleted_under_the_former_release_is_missed_at_the_first_start_and_booked_by_plan(
+    lille: Ward,
+) -> None:
+    before = spent(lille)
+    as_the_former_release_wrote_it(lille)
+    (lille.folder / "ledger.sqlite").unlink()
+    assert refuses_everything(lille.start())
+    assert "2 releases left that ledger.sqlite does not hold" in reasons_in(lille.config)[0]
+    settled(lille)
+    assert spent(lille) == pytest.approx(before)
+    assert lille.train(FIRST, 1, nudge=1) == wire.BEGUN
+    assert lille.train(FIRST, 3) == 0
+
+
+def test_where_plans_are_not_known_any_more_the_whole_budget_is_spent(lille: Ward) -> None:
+    as_the_former_release_wrote_it(lille)
+    (lille.folder / "ledger.sqlite").unlink()
+    (lille.folder / "admissions.sqlite").unlink()
+    settled(lille.start())
+    assert spent(lille) == pytest.approx(CAP.epsilon, rel=0.01)
+
+
+def test_a_study_without_privacy_needs_no_booking(lille: Ward) -> None:
+    assert lille.node is not None
+    with closing(Admissions.open(lille.config.admissions)) as admissions:
+        study = plain(name="heart", cohort={"lille": 100})
+        admissions.propose(study.sha256, study.name, study.canonical)
+    lille.node._audit.keep(Frame("train reply", {}, {}), "ab" * 16, study=study.sha256, round=1, answers="", content="")
+    lille.stop()
+    assert reasons_in(lille.config) == []
+
+
+# Crashes
+
+
+def test_one_message_that_a_crash_left_in_the_outbox_is_no_contradiction_and_more_of_them_are(lille: Ward) -> None:
+    outbox = lille.folder / "outbox"
+    frame = next(outbox.glob("*.frame"))
+    for number in range(3):  # one at each start
+        shutil.copyfile(frame, outbox / f"{number:032}.frame")
+        assert lille.start().propose(FIRST) == 0
+    shutil.copyfile(frame, outbox / f"{8:032}.frame")
+    shutil.copyfile(frame, outbox / f"{9:032}.frame")
+    assert refuses_everything(lille.start())
+    assert "the outbox holds 2 messages that the journal does not name" in reasons_in(lille.config)[0]
+    settled(lille)
+    assert spent(lille) == pytest.approx(CAP.epsilon, rel=0.01)
 
 
 # What the coordinator gives back
