@@ -20,7 +20,8 @@ from configs.journal import Journal
 from configs.journal import read as read_journal
 from configs.schema import Study
 from server import gathering
-from server.app import Conducted, Deployment, RoundRecord, conduct
+from server.app import Conducted, Deployment, PostponedError, RoundRecord, conduct
+from server.attendance import Connection
 from server.checkpoint import Checkpoints
 from server.gathering import GridPost, Patience
 from strategies.arrays import Arrays, to_record
@@ -461,6 +462,78 @@ def test_a_long_wait_for_hospitals_ends_within_a_second_of_a_stop(monkeypatch: p
     conducted = conduct(grid, study_of(quorum=1), deployment=deployment)
     assert "stopped by the consortium" in conducted.rounds.why
     assert time.monotonic() - began < 10
+
+
+class Named(GridPost):
+    """A grid whose nodes are known by their hospital's name, some of them without a connection."""
+
+    def __init__(self, grid: Grid) -> None:
+        super().__init__(grid)
+        self.offline: set[str] = set()
+
+    def connections(self) -> dict[str, Connection]:
+        lost = "2026-01-01 10:02 UTC"
+        return {
+            site: Connection(node, False, "first", 600.0, lost) if site in self.offline else Connection(node)
+            for site, node in NODES.items()
+        }
+
+
+def test_an_absent_hospital_is_not_asked_in_its_rounds_and_takes_part_again_when_it_is_back(tmp_path: Path) -> None:
+    study = study_of(quorum=2, rounds=4)
+    grid = FakeGrid(hospitals(study))
+    post, journal = Named(grid), Journal(tmp_path / "journal.jsonl", durable=False)
+
+    def observe(record: RoundRecord, model: Arrays) -> None:
+        post.offline = {"lyon"} if record.round in (1, 2) else set()
+
+    deployment = Deployment(post, Patience(3600.0, 0.0, 60.0))
+    conducted = conduct(grid, study, journal=journal, deployment=deployment, observer=observe)
+    assert conducted.rounds.outcome == "COMPLETE"
+    reason = {"lyon": "not connected since 2026-01-01 10:02 UTC"}
+    assert [dict(record.missing) for record in conducted.records] == [{}, reason, reason, {}]
+    assert grid.rounds_sent().count(NODES["lyon"]) == 2
+    written = [record.facts["missing"] for record in read_journal(journal.path) if record.kind == "round"]
+    assert written == [{}, reason, reason, {}]
+
+
+def test_a_hospital_that_says_yes_after_the_start_takes_part_from_then_on(tmp_path: Path) -> None:
+    study = study_of(quorum=2, rounds=4)
+    willing = Honest(study, "lyon", SHIFTS["lyon"])
+    approved = False
+
+    def lyon(message: Message) -> Iterable[Message]:
+        if message.metadata.message_type == wire.HELLO and not approved:
+            return [Message(Error(110, "the hospital has not approved this study yet"), reply_to=message)]
+        return willing(message)
+
+    def observe(record: RoundRecord, model: Arrays) -> None:
+        nonlocal approved
+        approved = True
+        time.sleep(1.0)  # longer than until it is asked again
+
+    grid = FakeGrid(hospitals(study, lyon=lyon))
+    journal = Journal(tmp_path / "journal.jsonl", durable=False)
+    deployment = Deployment(Named(grid), Patience(3600.0, 0.0, 60.0))
+    conducted = conduct(grid, study, journal=journal, deployment=deployment, observer=observe)
+    assert conducted.records[0].missing == {"lyon": "the hospital has not approved this study yet"}
+    assert set(conducted.records[-1].contributed) == set(NODES)
+    (joined,) = [record.facts for record in read_journal(journal.path) if record.kind == "joined"]
+    assert joined["sites"] == ["lyon"]
+    assert conducted.records[joined["before_round"] - 1].contributed.keys() == NODES.keys()
+
+
+def test_a_run_whose_hospitals_are_not_there_any_more_is_for_another_time_and_one_they_refused_has_ended() -> None:
+    study = study_of(quorum=3)
+    grid = FakeGrid(hospitals(study))
+    post = Named(grid)
+    post.offline = {"lyon"}
+    deployment = Deployment(post, Patience(0.2, 0.0, 60.0), ready=sorted(NODES))
+    with pytest.raises(PostponedError):
+        conduct(grid, study, deployment=deployment)
+    refused = FakeGrid(hospitals(study, lyon=lambda m: [Message(Error(111, "refused"), reply_to=m)]))
+    conducted = conduct(refused, study, deployment=Deployment(Named(refused), Patience(9.0), ready=sorted(NODES)))
+    assert conducted.rounds.why == "2 hospitals take part (brest, lille), the study asks for 3; lyon: refused"
 
 
 class Trained(Honest):
