@@ -13,6 +13,7 @@ another digest, and waits anew.
 'approved'
 """
 
+import contextlib
 import json
 import sqlite3
 from dataclasses import dataclass
@@ -33,14 +34,17 @@ CREATE TABLE IF NOT EXISTS studies (
     canonical TEXT NOT NULL,
     state TEXT NOT NULL CHECK (state IN ('waiting', 'approved', 'refused')),
     why TEXT NOT NULL DEFAULT '',
-    arrived TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%SZ', 'now'))
+    arrived TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%SZ', 'now')),
+    quiet_s REAL NOT NULL DEFAULT 0
 )
 """
+QUIET_S = 3600.0  # before its start a study is proposed every five minutes at least, then in every round
+_COLUMNS = "sha256, name, canonical, state, why, arrived, quiet_s"
 
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """One study as this hospital sees it."""
+    """One study as this hospital sees it. For `quiet_s` of contact the coordinator has not proposed it any more."""
 
     sha256: str
     name: str
@@ -48,6 +52,12 @@ class Admission:
     state: State
     why: str
     arrived: str
+    quiet_s: float = 0.0
+
+    @property
+    def waits(self) -> bool:
+        """Whether somebody has to decide: not where the study was stopped, or ended without this hospital."""
+        return self.state == "waiting" and self.quiet_s < QUIET_S
 
     @property
     def study(self) -> Study:
@@ -61,6 +71,9 @@ class Admissions:
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
         self._connection.execute(_SCHEMA)
+        if "quiet_s" not in {row[1] for row in self._connection.execute("PRAGMA table_info(studies)")}:
+            with contextlib.suppress(sqlite3.OperationalError):  # another process has added it meanwhile
+                self._connection.execute("ALTER TABLE studies ADD COLUMN quiet_s REAL NOT NULL DEFAULT 0")
 
     @classmethod
     def open(cls, path: Path) -> "Admissions":
@@ -86,7 +99,7 @@ class Admissions:
         """
         if (known := self.find(sha256)) is not None:
             return known
-        if len([a for a in self.all() if a.state == "waiting"]) >= MAX_WAITING:
+        if len([a for a in self.all() if a.waits]) >= MAX_WAITING:
             raise RunError(f"expected at most {MAX_WAITING} waiting studies, found more; refuse some")
         self._connection.execute(
             "INSERT OR IGNORE INTO studies (sha256, name, canonical, state) VALUES (?, ?, ?, 'waiting')",
@@ -111,18 +124,23 @@ class Admissions:
         )
         return self.require_known(found[0].sha256)
 
+    def proposed(self, sha256: str) -> None:
+        """Note that the coordinator still proposes a study."""
+        self._connection.execute("UPDATE studies SET quiet_s = 0 WHERE sha256 = ? AND quiet_s > 0", (sha256,))
+
+    def passed(self, seconds: float) -> None:
+        """Note so long a contact with the coordinator, in which it could have proposed what waits."""
+        self._connection.execute("UPDATE studies SET quiet_s = quiet_s + ? WHERE state = 'waiting'", (seconds,))
+
     def all(self) -> list[Admission]:
         """Every study that arrived, oldest first."""
-        rows = self._connection.execute(
-            "SELECT sha256, name, canonical, state, why, arrived FROM studies ORDER BY arrived, sha256"
-        )
+        rows = self._connection.execute(f"SELECT {_COLUMNS} FROM studies ORDER BY arrived, sha256")  # noqa: S608
         return [Admission(*row) for row in rows]
 
     def find(self, sha256: str) -> Admission | None:
         """One study by its whole digest."""
-        row = self._connection.execute(
-            "SELECT sha256, name, canonical, state, why, arrived FROM studies WHERE sha256 = ?", (sha256,)
-        ).fetchone()
+        query = f"SELECT {_COLUMNS} FROM studies WHERE sha256 = ?"  # noqa: S608 - names of columns
+        row = self._connection.execute(query, (sha256,)).fetchone()
         return Admission(*row) if row else None
 
     def require_known(self, sha256: str) -> Admission:

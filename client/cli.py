@@ -151,19 +151,18 @@ def _review(arguments: argparse.Namespace) -> int:
     admissions = _admissions(config)
     if arguments.data:
         return _review_data(config, admissions, arguments.digest)
-    if arguments.digest:
-        shown = [_find(admissions, arguments.digest)]
-    else:
-        shown = [a for a in admissions.all() if a.state == "waiting"]
+    waiting = [a for a in admissions.all() if a.waits]
+    shown = [_find(admissions, arguments.digest)] if arguments.digest else waiting
     if not shown:
         print(_nothing_waits(arguments, config))
     for admission in shown:
         print(page(config, admission, arguments.folder))
     _warn(config)
     for admission in [] if arguments.digest else admissions.all():
-        if admission.state != "waiting":
+        if not admission.waits:
             why = f" ({admission.why})" if admission.why else ""
-            print(f"{admission.state}: {admission.name} {admission.sha256[:12]}{why}{_fate(config, admission)}")
+            state = "not proposed any more" if admission.state == "waiting" else admission.state
+            print(f"{state}: {admission.name} {admission.sha256[:12]}{why}{_fate(config, admission)}")
     return 0
 
 

@@ -249,7 +249,7 @@ def _waiting(config: SiteConfig, folder: Path) -> Iterator[Finding]:
     """Studies that nobody has decided about."""
     with closing(Admissions.open(config.admissions)) as admissions:
         for one in admissions.all():
-            if one.state == "waiting":
+            if one.waits:
                 look = typed("archipel-site", folder, f"review {one.sha256[:12]}")
                 yield Finding("study", NOTE, f"{one.name} {one.sha256[:12]} waits for a person here: {look}")
 

@@ -59,6 +59,7 @@ FIRST_RETRY_S, LAST_RETRY_S = 1.0, 60.0
 HELD_S = 1.0  # a look that lasts longer was held by the coordinator
 STATE = "node.state"
 OVERHEAD_BYTES = 4_000_000  # of a message, beside its arrays
+TOUCH_S = 60.0  # of contact between two notes of it
 FULL_DISK_S = 1.0  # between looks while nothing can be written down
 
 
@@ -183,6 +184,7 @@ class Node:
         self._records = Records(config, self._audit, self._ledger, self._admissions, self._key)
         self._worker = worker or WorkerProcess(config)
         self._bundles: dict[int, str] = {}  # run -> digest of the study in its bundle
+        self._touched, self._touch_s = time.monotonic(), 0.0
         self._over = threading.Event()
         self._connection: Fleet | None = None
         self._max_bytes = config.policy.max_message_mb * 1_000_000
@@ -279,6 +281,7 @@ class Node:
             self._audit.note("refused", message="", why=str(error))
             log.warning("%s", error)
             return
+        self._stay_in_touch()
         if incoming is None:
             if (now := time.monotonic()) - began < HELD_S:  # nobody held the request
                 self._over.wait(pace.wait_s(now))
@@ -290,6 +293,15 @@ class Node:
             self._answer(fleet, incoming)
         del incoming
         pace.answered(time.monotonic())
+
+    def _stay_in_touch(self) -> None:
+        """Count the time in which the coordinator could have proposed studies; who lost contact counts none of it."""
+        now = time.monotonic()
+        self._touch_s += min(now - self._touched, TOUCH_S)
+        self._touched = now
+        if self._touch_s >= TOUCH_S:
+            self._admissions.passed(self._touch_s)
+            self._touch_s = 0.0
 
     @property
     def _room(self) -> str:
@@ -467,6 +479,8 @@ class Node:
             known = self._admissions.propose(study.sha256, study.name, study.canonical)
             self._audit.note("proposed", study=study.sha256, name=study.name)
             log.info("a new study waits: archipel-site review %s", study.sha256[:12])
+        elif frame.form == "hello":
+            self._admissions.proposed(study.sha256)
         dataset = self._config.dataset(study.name)
         announced = study.announced_patients(self._config.site)
         request = Request(study.private, dataset is not None, 0.0, 0.0, study_bytes(study), announced)

@@ -748,6 +748,30 @@ def cheap(seed: int) -> Study:
     return study_of("trained", seed=seed, privacy={"epsilon": 0.2})
 
 
+def test_a_study_that_is_not_proposed_any_more_does_not_wait_and_waits_again_when_it_is(
+    careful: Lille, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = study_of("asked", seed=77)
+
+    def waits() -> bool:
+        (found,) = [a for a in Admissions.open(careful.config.admissions).all() if a.sha256 == study.sha256]
+        return found.waits
+
+    monkeypatch.setattr("client.node.TOUCH_S", 0.1)  # of contact, in which nothing comes
+    careful.propose(study)
+    assert careful.code(study) == wire.WAITING_FOR_APPROVAL
+    assert waits()
+    monkeypatch.setattr("client.admission.QUIET_S", 0.4)
+    deadline = time.monotonic() + 60
+    while waits():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    monkeypatch.setattr("client.node.TOUCH_S", 60.0)
+    careful.propose(study)
+    assert careful.code(study) == wire.WAITING_FOR_APPROVAL
+    assert waits()
+
+
 def test_a_proposal_that_waits_costs_no_file_and_no_record_each_time_it_is_asked(careful: Lille) -> None:
     """A week of waiting is one file and a record for each time that the count doubles."""
     waiting = cheap(77)

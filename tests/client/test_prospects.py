@@ -1,6 +1,8 @@
 """What `archipel-site` says before, between and after: can it run, who decided when, what left, what comes next."""
 
+import contextlib
 import re
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -274,6 +276,41 @@ def test_a_welcome_of_another_authority_or_key_needs_a_person_who_says_replace(
     assert load_welcome(lille) == mine
     typed(lille, capsys, "join", str(paper), "--replace")
     assert load_welcome(lille) != mine
+
+
+def test_a_study_that_was_stopped_is_named_as_such_and_asks_nobody_to_decide(lille: SiteConfig, capsys: Output) -> None:
+    waiting(lille, STUDY)
+    admissions = Admissions.open(lille.admissions)
+    admissions.passed(3599.0)
+    assert "purpose" in typed(lille, capsys, "review")
+    admissions.passed(2.0)
+    page = typed(lille, capsys, "review")
+    assert "purpose" not in page
+    assert f"not proposed any more: {STUDY.name} {STUDY.sha256[:12]}" in page
+    assert "purpose" in typed(lille, capsys, "review", STUDY.sha256[:20])  # it can still be looked at
+    main(["-C", str(lille.folder), "check"])
+    assert "waits for a person here" not in " ".join(capsys.readouterr().out.split())
+    admissions.proposed(STUDY.sha256)
+    assert "purpose" in typed(lille, capsys, "review")
+    admissions.decide(STUDY.sha256, "approved")
+    admissions.passed(5000.0)
+    assert "not proposed any more" not in typed(lille, capsys, "review")
+
+
+def test_admissions_of_an_earlier_release_are_opened(tmp_path: Path) -> None:
+    path = tmp_path / "admissions.sqlite"
+    with contextlib.closing(sqlite3.connect(path)) as old:
+        old.execute(
+            "CREATE TABLE studies (sha256 TEXT PRIMARY KEY, name TEXT NOT NULL, canonical TEXT NOT NULL, state TEXT NOT"
+            " NULL CHECK (state IN ('waiting', 'approved', 'refused')), why TEXT NOT NULL DEFAULT '', arrived TEXT NOT"
+            " NULL DEFAULT '2026-01-01T00:00:00Z')"
+        )
+        old.execute("INSERT INTO studies (sha256, name, canonical, state) VALUES ('ab', 'heart', '{}', 'waiting')")
+        old.commit()
+    for _ in range(2):
+        admissions = Admissions.open(path)
+        assert [(a.name, a.waits) for a in admissions.all()] == [("heart", True)]
+        admissions.close()
 
 
 def test_check_says_that_a_study_waits_and_how_to_look_at_it(lille: SiteConfig, capsys: Output) -> None:
