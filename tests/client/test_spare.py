@@ -14,6 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from client.admission import Admission
+from client.cli import page
 from client.ledger import EVALUATION, STATISTICS, Ledger, Release
 from client.node import Node
 from client.site import Site
@@ -281,3 +283,17 @@ def test_lost_statistics_are_counted_anew(lille: Lille) -> None:
     assert lille.code(chosen) == wire.BEGUN
     ask(lille, chosen, 1)
     assert lille.answer(chosen, "statistics reply") != first
+
+
+@pytest.mark.parametrize(("spare", "said"), [(0, None), (1, "once at most"), (2, "2 times at most")])
+@pytest.mark.parametrize("trains", [True, False])
+def test_the_page_of_a_study_says_how_often_a_lost_release_can_be_made_anew(
+    lille: Lille, spare: int, said: str | None, trains: bool
+) -> None:
+    privacy = {"mode": "local", "epsilon": 0.5, "delta": DELTA, "spare": spare}
+    counted = builders.counting(name="counted", cohort=COHORT, training={"quorum": 1}, privacy=privacy)
+    chosen = spared(spare, name="kept") if trains else counted
+    admission = Admission(chosen.sha256, chosen.name, chosen.canonical, "waiting", "", "2026-01-01")
+    text = " ".join(page(lille.config, admission).split())
+    assert ("a release that is lost can be made anew with other noise" in text) is (said is not None)
+    assert said is None or said in text.replace(", ", " ")

@@ -15,7 +15,7 @@ from client.enrol import enrol
 from configs import journal as journals
 from configs.deployment import CoordinatorConfig, load_coordinator, load_site
 from configs.errors import ConfigError, RunError
-from configs.load import load_study
+from configs.load import dump_yaml, load_study, read_yaml
 from configs.lock import holder, only_one
 from configs.papers import Welcome, from_json
 from server import cli, pki
@@ -398,3 +398,17 @@ def test_watch_says_who_is_waited_for_only_until_hospitals_are_gathered(
     assert "not yet" in said
     assert "takes part" not in said
     assert said.index("not yet") < said.index("gathered: cleveland")
+
+
+@pytest.mark.parametrize("spare", [0, 2])
+def test_submitting_a_study_that_one_lost_release_ends_warns(
+    centre: Path, tmp_path: Path, spare: int, capsys: Output
+) -> None:
+    document = read_yaml(Path(__file__).parents[2] / "configs/presets/rehearsal.yaml")
+    document["privacy"]["spare"] = spare
+    del document["simulation"]
+    path = tmp_path / "study.yaml"
+    path.write_text(dump_yaml(document))
+    capsys.readouterr()
+    assert type_(centre, "submit", str(path)) == 0
+    assert ("ends the study for ever; write privacy.spare: 2" in capsys.readouterr().err) is (spare == 0)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from flwr.app import Error, Message, RecordDict
+from flwr.app import ConfigRecord, Error, Message, RecordDict
 from flwr.supercore.run import Run
 
 from configs import journal as journals
@@ -118,6 +118,7 @@ class Office:
     talks: dict[str, Talk] = field(default_factory=dict)
     told: dict[str, Talk] = field(default_factory=dict)
     extra: dict[str, str | int] = field(default_factory=dict)
+    attempts: dict[int, int] = field(default_factory=dict)  # node -> the attempt that it is asked for
 
     def exchange(
         self, behave: Callable[[Asked], RecordDict | Error | None], *, timeout: float = 3.0, form: str = "train"
@@ -147,12 +148,20 @@ class Office:
         else:
             fields: dict[str, str | int] = {"study_sha256": STUDY.sha256, "round": 2} | self.extra
             records, kind = content("train", fields, MODEL, PARAMETERS), wire.TRAIN
-        messages = [Message(records, dst_node_id=node, message_type=kind) for node in NODES]
+        messages = [Message(self.attempted(records, node), dst_node_id=node, message_type=kind) for node in NODES]
         for message in messages:
             message.metadata.__dict__["_message_id"] = uuid.uuid4().hex
         origin = {message.metadata.message_id: SITES[message.metadata.dst_node_id - 1] for message in messages}
         replies = courier.send_and_receive(messages, timeout=timeout)
         return {origin[reply.metadata.reply_to_message_id]: reply for reply in replies}
+
+    def attempted(self, records: RecordDict, node: int) -> RecordDict:
+        """The same arrays for another attempt."""
+        if not (attempt := self.attempts.get(node, 0)):
+            return records
+        return RecordDict(
+            {**records, wire.CONFIG: ConfigRecord({**records.config_records[wire.CONFIG], "attempt": attempt})}
+        )
 
     def records(self, kind: str) -> list[dict[str, Any]]:
         return [r.facts for r in journals.read(self.folder / "journal.jsonl") if r.kind == kind]
@@ -452,3 +461,15 @@ def test_a_histogram_comes_through_and_a_model_in_its_place_does_not(office: Off
     for site in ("brest", "lille"):
         received = read("evaluate reply", replies[site].content, expected).arrays
         assert received["histogram"].tolist() == histogram["histogram"].tolist()
+
+
+def test_hospitals_that_are_asked_for_different_attempts_get_each_its_own_sealed(office: Office) -> None:
+    office.attempts = {1: 1, 3: 2}
+    office.talks = {site: Talk(wire.PROTOCOL_MAX) for site in SITES}
+    replies = office.exchange(answer_of)
+    assert all(reply.has_content() for reply in replies.values())
+    asked = {
+        one.site: (one.frame.fields.get("attempt", 0), one.said.content == one.frame.sha256)
+        for one in office.carrier.asked
+    }
+    assert asked == {"brest": (1, True), "lille": (0, True), "lyon": (2, True)}
