@@ -69,9 +69,12 @@ def spare_notes(study: Study, plans: Mapping[str, PrivacyPlan]) -> tuple[str, ..
     """Return what the spare releases are for and what they cost, one line; none where the study asks for none."""
     if not (spare := study.privacy.spare) or not plans:
         return ()
-    share = max(map(spare_cost, plans.values()))
+    share, spent = max(map(spare_cost, plans.values())), max(plan.epsilon(plan.rounds) for plan in plans.values())
     releases = "one lost release" if spare == 1 else f"up to {spare} lost releases"
-    return (f"spare: each hospital can make {releases} anew; for that its noise is {share:.1%} larger at most",)
+    return (
+        f"spare: each hospital can make {releases} anew; for that its noise is {share:.1%} larger at most",
+        f"where none is lost, the rounds cost epsilon {spent:.2f} {PER_PATIENT}",
+    )
 
 
 def warnings_of(study: Study) -> tuple[str, ...]:

@@ -26,6 +26,7 @@ from configs.errors import BegunError, BudgetError, RunError, SpareError
 from configs.frame import Frame
 from configs.schema import Study
 from strategies.arrays import Arrays
+from strategies.privacy.accounting import epsilon
 from strategies.privacy.plan import Budget, plan_for
 from strategies.privacy.randomness import Randomness
 from strategies.tasks.shapes import study_parameters
@@ -167,6 +168,14 @@ def test_a_round_that_is_not_lost_is_never_refused_for_want_of_spare(spare: int)
         release(site, 1, attempt)
     for number in (1, 2, 3, EVALUATION) if spare else (1, 2, 3):
         release(site, number, 0)
+
+
+def test_the_first_study_of_a_data_set_is_counted_with_all_its_spare_releases_by_those_that_follow() -> None:
+    chosen = spared(3)
+    plan, ledger = plan_for(chosen, "lille"), Ledger.in_memory()
+    release(site_of(chosen, ledger), 1, 0)
+    assert epsilon(ledger._first_plan("lille"), DELTA) == pytest.approx(plan.whole_epsilon(), abs=1e-6)
+    assert ledger.foreseen("lille", chosen.sha256, plan.events, Budget(4.0, DELTA)) == plan.whole_epsilon()
 
 
 # The node
