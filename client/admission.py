@@ -23,6 +23,7 @@ from typing import Literal
 from configs import database
 from configs.errors import AdmissionError, RunError
 from configs.load import study_from
+from configs.paths import too_long
 from configs.schema import Study
 
 State = Literal["waiting", "approved", "refused"]
@@ -85,7 +86,7 @@ class Admissions:
         try:
             return cls(database.connect(path))
         except sqlite3.Error as error:
-            raise RunError(f"{path}: the list of approved studies cannot be opened: {error}") from None
+            raise RunError(f"{path}: the list of approved studies cannot be opened: {error}{too_long(path)}") from None
 
     def close(self) -> None:
         """Let go of the file."""

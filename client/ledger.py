@@ -43,6 +43,7 @@ from pathlib import Path
 from client import ledger_file, reconcile
 from configs import database
 from configs.errors import BegunError, BudgetError, RunError, SpareError, UnsettledError
+from configs.paths import too_long
 from configs.schema import PER_PATIENT
 from strategies.privacy.accounting import (
     Event,
@@ -108,7 +109,9 @@ class Ledger:
         try:
             return cls(database.connect(path, durable=durable), cap, watched=durable)
         except sqlite3.Error as error:
-            raise RunError(f"{path}: the privacy ledger cannot be opened: {error}; nothing was trained") from None
+            raise RunError(
+                f"{path}: the privacy ledger cannot be opened: {error}{too_long(path)}; nothing was trained"
+            ) from None
 
     @classmethod
     def in_memory(cls, cap: Budget | None = None) -> "Ledger":

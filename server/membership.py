@@ -22,6 +22,7 @@ from pathlib import Path
 
 from configs.database import checkpoint
 from configs.errors import RunError
+from configs.paths import too_long
 from configs.seal import Signed
 
 _SCHEMA = """
@@ -123,7 +124,7 @@ class Membership:
             connection.execute("PRAGMA journal_mode = WAL")
             return cls(connection)
         except sqlite3.Error as error:
-            raise RunError(f"{path}: the coordinator's database cannot be opened: {error}") from None
+            raise RunError(f"{path}: the coordinator's database cannot be opened: {error}{too_long(path)}") from None
 
     def close(self) -> None:
         """Let go of the file."""

@@ -55,9 +55,19 @@ def _scores(
         "per_site": {site: _at_home(study, task, main, at_home[site], test[site]) for site in test},
         "metrics": metrics,
     }
+    if study.task.type == "regression" and len(pooled.y):
+        scores["guess"] = _guess(study, task, pooled)
     if study.task.type == "binary" and len(models) == 1 and len(pooled.y):
         scores["calibration"] = calibration(np.asarray(pooled.y, np.float64), predictions[0])
     return scores
+
+
+def _guess(study: Study, task: TabularTask, patients: Encoded) -> float:
+    """Mean absolute error of predicting the middle of the target's public range for everybody."""
+    assert study.task.minimum is not None
+    assert study.task.maximum is not None
+    middle = (study.task.minimum + study.task.maximum) / 2
+    return float(np.abs(task.in_unit(patients.y) - middle).mean())
 
 
 def _at_home(study: Study, task: TabularTask, metric: str, model: Arrays, patients: Encoded) -> dict[str, float] | None:

@@ -21,6 +21,7 @@ from client.site import Patients
 from configs.errors import RunError
 from configs.journal import Journal
 from configs.load import dump_yaml, load_study
+from configs.paths import require_short
 from configs.schema import CohortMember, Privacy, Study
 from server.app import Conducted, Observer, RoundRecord, make_app
 from server.checkpoint import Checkpoint, Checkpoints, write_tensors
@@ -82,6 +83,9 @@ def simulate(study: Study, out: Path, options: Options, display: Display) -> Pat
     for site, people in patients.items():
         for oddity in people.oddities:
             log.warning("%s: %s", site, oddity)
+    for site in study.sites:
+        longest = out.resolve() / f"20260101T000000Z-{study.name}"
+        require_short(longest, Path(f"sites/{site}/ledger.sqlite"))
     run = new_folder(out, study.name)
     document = study.to_dict() | {"simulation": {"sites": _sources(study)}}
     write_atomically(run / "study.yaml", dump_yaml(document).encode())

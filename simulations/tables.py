@@ -27,6 +27,8 @@ COLUMNS = (  # key in metrics.json, column title
     ("federated", "together, private"),
 )
 UNDEFINED = "undefined"
+LARGE = 1e5  # figures beyond are in short form
+CHANCE = 0.5  # AUROC of a guess
 WIDE = 118  # columns of a terminal that holds the run's table with a line a hospital
 
 
@@ -58,9 +60,11 @@ def print_run(run: Path) -> int:
 def print_table(metrics: dict[str, Any]) -> None:
     """What each hospital and the whole have of it, and how the run ended."""
     console = _console()
-    console.print(_run_table(metrics, wide=console.width >= WIDE))
+    console.print(_run_table(metrics, wide=console.width >= WIDE and not _any_large(metrics)))
     for line in _footnotes(metrics):
         console.print(line, style="dim", highlight=False)
+    for line in _worse(metrics):
+        console.print(line, style="bold", highlight=False, soft_wrap=True)
     for site, why in absent_of(metrics).items():
         console.print(f"{site} is no part of the shared model: {why}", highlight=False, soft_wrap=True)
     sent = _size(sum(site["bytes_sent"] for site in metrics["sites"]))
@@ -332,8 +336,36 @@ def _estimate(found: dict[str, float] | None, wide: bool = True) -> str:
     """Value and interval, or the word for none: a rate of so few patients is no rate."""
     if not found:
         return UNDEFINED
-    value, interval = f"{found['value']:.3f}", f"{found['low']:.2f}-{found['high']:.2f}"
+    value, interval = _figure_of(found["value"], 3), f"{_figure_of(found['low'], 2)}-{_figure_of(found['high'], 2)}"
     return f"{value} ({interval})" if wide else f"{value}\n{interval}"
+
+
+def _figure_of(value: float, digits: int) -> str:
+    """A figure with so many decimals; of a model that diverged, in short form."""
+    return f"{value:.{digits}f}" if abs(value) < LARGE else f"{value:.3g}"
+
+
+def _any_large(metrics: dict[str, Any]) -> bool:
+    """Whether figures are so large that they leave no room for names beside their intervals."""
+    models = [model for model in metrics["models"].values() if model]
+    found = [e for model in models for e in (*model["per_site"].values(), *model["metrics"].values()) if e]
+    return any(abs(e["high"]) >= LARGE for e in found)
+
+
+def _worse(metrics: dict[str, Any]) -> list[str]:
+    """Shared models that are no better than what needs no model."""
+    lines = []
+    for key, title in COLUMNS:
+        model = metrics["models"].get(key)
+        found = model and model["metrics"].get(metrics["primary_metric"])
+        if not found or not _is_own(metrics, key):
+            continue
+        if metrics["primary_metric"] == "mae" and found["value"] > model.get("guess", found["value"]):
+            middle = f"the middle of the range for every patient (error {_figure_of(model['guess'], 3)})"
+            lines.append(f"{title}: WORSE THAN predicting {middle}; lower the learning rate, or see what diverges")
+        if metrics["primary_metric"] == "auroc" and found["value"] < CHANCE:
+            lines.append(f"{title}: WORSE THAN CHANCE; lower the learning rate, or see what diverges")
+    return lines
 
 
 def _size(count: float) -> str:

@@ -66,6 +66,7 @@ class Model:
     metrics: Mapping[str, Estimate | None]
     calibration: tuple[Bin, ...]
     noisy: Noisy | None = None
+    guess: float | None = None  # mean absolute error of predicting the middle of the target's range for everybody
 
 
 @dataclass(frozen=True)
@@ -452,9 +453,8 @@ def _model(node: Node, metric: str) -> Model | None:
     metrics = {name: _estimate(entry) for name, entry in node["metrics"].items()}
     main = metrics.get(metric) or (_estimate(node["auroc"]) if metric == "auroc" else None)
     per_site = {site: _estimate(entry) for site, entry in node["per_site"].items()}
-    return Model(
-        main, per_site, metrics, tuple(_bin(entry) for entry in node["calibration"].list()), _noisy(node["noisy"])
-    )
+    bins = tuple(_bin(entry) for entry in node["calibration"].list())
+    return Model(main, per_site, metrics, bins, _noisy(node["noisy"]), node["guess"].number())
 
 
 def _noisy(node: Node) -> Noisy | None:

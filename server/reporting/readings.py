@@ -32,6 +32,7 @@ from server.reporting.words import (
 
 ABOUT_EQUAL = 0.015  # of a rate, so a hundredth when rounded; of an error, its share
 SETTLED = 0.01
+CHANCE = 0.5  # AUROC of a guess
 FEW = 3  # hospitals that a sentence can name
 ENOUGH = 10  # patients in a bin that is worth a sentence
 
@@ -61,7 +62,18 @@ def _result(run: Run) -> str:
     label = label if label.isupper() else f"a {label.lower()} of"
     one = len(run.contributors) == 1
     who = f"{capital(contributors(run))} reaches" if one else f"Together, {contributors(run)} reach"
-    return "; ".join([f"{who} {label} {main_interval(run, together.main)}", *_comparisons(run)]) + "."
+    return "; ".join([f"{who} {label} {main_interval(run, together.main)}", *_comparisons(run)]) + f".{_worse(run)}"
+
+
+def _worse(run: Run) -> str:
+    """Whether the shared model is worse than what needs no model."""
+    model = run.model(run.shared)
+    if model is None or model.main is None:
+        return ""
+    if run.metric == "mae" and model.guess is not None and model.main.value > model.guess:
+        guess = f"{figure(model.guess, bounded=False)} {main_unit(run)}".strip()
+        return f" That is worse than predicting the middle of the range for every patient ({guess})."
+    return " That is worse than chance." if run.metric == "auroc" and model.main.value < CHANCE else ""
 
 
 def contributors(run: Run) -> str:
