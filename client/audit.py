@@ -92,12 +92,22 @@ class Audit:
         self._refused[study, instruction] = _Refused(message, frame.sha256, why)
 
     def keep(
-        self, frame: Frame, message: str, *, study: str, round: int, answers: str, content: str, why: str = ""
+        self,
+        frame: Frame,
+        message: str,
+        *,
+        study: str,
+        round: int,
+        answers: str,
+        content: str,
+        why: str = "",
+        reading: str = "",
     ) -> None:
         """Keep a message that is about to leave: on disk first, then in the journal.
 
         Args:
             answers, content: the instruction's message id and what names it in the outbox (`instruction_of`).
+            reading: the keyed digest of the rows that it is made of: the same rows, the same digest.
             why: it is noise alone, for the hospital to know: in this record, as one more would be counted outside.
 
         Raises:
@@ -119,6 +129,7 @@ class Audit:
                 answers=answers,
                 instruction=content,
                 **({"why": why} if why else {}),
+                **({"reading": reading} if reading else {}),
             )
         except OSError:
             path.unlink(missing_ok=True)  # it does not leave

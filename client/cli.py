@@ -67,6 +67,8 @@ def _parser() -> argparse.ArgumentParser:
         "--data", action="store_true", help="read this hospital's rows for that study, and say what would be read"
     )
     review.set_defaults(command=_review)
+    reread = commands.add_parser("reread", help="read the data again at once: a patient who opted out is gone")
+    reread.set_defaults(command=_reread)
     approve = commands.add_parser("approve", help="let a study train here")
     approve.add_argument("digest", metavar="DIGEST", help="its first characters, eight or more")
     approve.set_defaults(command=_approve)
@@ -192,6 +194,16 @@ def _fate(config: SiteConfig, admission: "Admission") -> str:
 
 def _outgoing(config: SiteConfig) -> "list[Outgoing]":
     return _audit(config).outgoing() if config.journal.exists() else []
+
+
+def _reread(arguments: argparse.Namespace) -> int:
+    config = load_site(arguments.folder)
+    config.reread.write_text("")
+    os.utime(config.reread)
+    _audit(config).note("reread asked", by=_person())
+    print(f"the node reads its data again now; else it does so within {config.reread_s} s (reread_s in site.yaml)")
+    print("rounds that are under way end with the rows that they began with; what has left stays spent")
+    return 0
 
 
 def _review_data(config: SiteConfig, admissions: "Admissions", digest: str | None) -> int:

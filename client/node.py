@@ -186,6 +186,7 @@ class Node:
         self._bundles: dict[int, str] = {}  # run -> digest of the study in its bundle
         self._touched, self._touch_s = time.monotonic(), 0.0
         self._over = threading.Event()
+        self._reading = ""  # the keyed digest of the rows that the worker's newest answer is made of
         self._connection: Fleet | None = None
         self._max_bytes = config.policy.max_message_mb * 1_000_000
 
@@ -362,7 +363,14 @@ class Node:
             log.info("study %s, round %d: refused: %s", study[:12], said.round, why)
             self._audit.note("refused", message=said.message, code=reply.fields["code"], why=why)
         self._audit.keep(
-            reply, message, study=study, round=said.round, answers=said.message, content=instruction, why=why
+            reply,
+            message,
+            study=study,
+            round=said.round,
+            answers=said.message,
+            content=instruction,
+            why=why,
+            reading=self._reading,
         )
         if refuses and proposal:
             self._audit.remember_refusal(reply, message, study, instruction, why)
@@ -386,7 +394,7 @@ class Node:
         self, fleet: Fleet, incoming: Incoming, said: Statement, packed: bytes | None
     ) -> tuple[Frame, str, str]:
         """The reply, why it is a refusal if it is one, and what names the instruction in the outbox."""
-        instruction, frame = said.content, None
+        instruction, frame, self._reading = said.content, None, ""
         try:
             frame, study = self._read(fleet, incoming, said, packed)
             instruction = instruction_of(frame, said.content)
@@ -509,11 +517,11 @@ class Node:
             status, reply = self._asked(frame, study) if private else self._worker.ask(frame, self._limit)
         finally:
             self._records.note_bookings()
-        if status.form != STATUS or set(status.fields) != {"why"}:
+        if status.form != STATUS or not {"why"} <= set(status.fields) <= {"why", "reading"}:
             raise RunError("the worker's answer is not of its form; this is a bug")
         if private and reply.form != REFUSAL:
             wait_until_public(started, quantum_s(study, self._config.site))
-        why = str(status.fields["why"])
+        why, self._reading = str(status.fields["why"]), str(status.fields.get("reading", ""))[:32]
         if reply.form == REFUSAL and reply.fields["code"] in OF_ROWS:  # may name a line: for the log alone
             log.info("study %s, round %d: %s", said.study[:12], said.round, why)
             return reply, ""

@@ -1,20 +1,77 @@
-"""One study's patients as they were last read, whole.
+"""One study's patients as they were last read, whole; read again while nobody waits.
 
-Reading is apart from refusing: `probe` and `require` look at no row and may refuse; `patients` looks at rows, and in a
+Reading is apart from refusing. `probe` and `require` look at no row and may refuse; `patients` looks at rows, and in a
 private study whatever fails in it leaves as noise alone (client/site.py).
+
+A patient whose row is taken out, or all of whose file is, must be gone from the next round on. So a round uses the last
+complete reading, and never one that is older than site.yaml's `reread_s`, a public number. A reading is renewed by
+`renew_if_due`, which a thread of the worker calls: at half that age, at once when the source changed
+(`client.connectors.stamp_of`, which costs nothing) and when a person asks (`archipel-site reread`). A file that changes
+while it is read is no complete reading: what was read is dropped, and read anew.
+
+Where the rows are is asked of site.yaml each time (`source`), so a query that was corrected there is followed without a
+restart; the identity, whose budget is spent, is not.
+
+What if it cannot be read any more? Until it is too old the last reading serves, as the source may be back in a minute;
+a person who asks for a reading (`archipel-site reread`) ends that at once. Then `require` looks, before the booking,
+whether the source opens: a file that is gone as a whole, or a data base that is down, is not a row, so that is a
+refusal (SourceError) like the one of a proposal. A source that opens and then cannot be read is told to nobody: the
+round is noise alone.
+
+The same reading gives the same bits; its keyed digest is in the journal beside each answer that was made of it.
 """
 
-from client.connectors import probe
+import contextlib
+import hashlib
+import hmac
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+from client.connectors import probe, stamp_of
+from client.connectors.ids import id_key
 from client.site import Patients, load_patients
+from configs.deployment import SITE_FILE, SiteConfig, load_site
+from configs.errors import ArchipelError, ConfigError
 from configs.schema import DataSource, Study
 
+REREAD_S = 3600
+RETRY_S = 60.0  # after a reading that failed, unless something changes before
+EARLY = 0.5  # part of the age at which a reading is renewed, so that no round has to wait for one
+log = logging.getLogger("archipel.worker")
 
+
+@dataclass(frozen=True)
+class _Complete:
+    """A reading that ended; `since` is of the clock, when it began."""
+
+    patients: Patients
+    since: float
+    stamps: tuple[object, object]
+
+
+@dataclass
 class Reading:
-    """The data set of one study at one hospital."""
+    """The data set of one study at one hospital.
 
-    def __init__(self, source: DataSource, study: Study, site: str) -> None:
-        self._source, self._study, self._site = source, study, site
-        self._patients: Patients | None = None
+    `source` says where the rows are at present; `asked` is a file that `archipel-site reread` touches; `key` is the
+    file of the key of digests in the journal.
+    """
+
+    source: Callable[[], DataSource]
+    study: Study
+    site: str
+    reread_s: float = REREAD_S
+    asked: Path | None = None
+    key: Path | None = None
+    clock: Callable[[], float] = time.monotonic
+    _last: _Complete | None = field(default=None, repr=False)
+    _failed: tuple[object, float] | None = field(default=None, repr=False)  # stamps and time of a reading that failed
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def probe(self) -> None:
         """See whether the source opens and has the study's columns, whatever its rows hold.
@@ -22,23 +79,121 @@ class Reading:
         Raises:
             SourceError: it does not open. DataError: a column is missing.
         """
-        probe(self._source, self._study)
+        probe(self.source(), self.study)
 
     def require(self) -> None:
-        """See, before a booking, that there is something to train on: a reading, or a source that opens.
+        """See, before a booking, that there is something to train on: a reading young enough, or a source that opens.
 
         Raises:
             SourceError, DataError: neither.
         """
-        if self._patients is None:
+        if self._fresh() is None:
             self.probe()
 
     def patients(self) -> Patients:
-        """Return the patients, who are read at first use.
+        """Return the patients of the last complete reading, who are read now if it is too old.
 
         Raises:
             SourceError, DataError: they cannot be read.
         """
-        if self._patients is None:
-            self._patients = load_patients(self._source, self._study, self._site)
-        return self._patients
+        if (last := self._fresh()) is None:
+            with self._lock:  # whoever reads already is waited for
+                last = self._fresh() or self._read()
+        return last.patients
+
+    def renew_if_due(self) -> bool:
+        """Read again if it is time, or if the source changed; return whether a complete reading was made.
+
+        What fails is logged, without a value, and the last reading stays.
+        """
+        if not self._due():
+            return False
+        with self._lock:
+            if not self._due():
+                return False
+            before, stamps = self._last, self._stamps()
+            try:
+                self._read(complete=True)
+                self._failed = None
+                return self._last is not before
+            except Exception as error:
+                self._failed = stamps, self.clock()
+                why = str(error) if isinstance(error, ArchipelError) else f"unexpected {type(error).__name__}"
+                log.error("%s: not read again: %s", self.study.name, why)
+                return False
+
+    @property
+    def digest(self) -> str:
+        """A keyed digest of the last reading, for this hospital's journal; empty where there is none."""
+        if self._last is None or self.key is None:
+            return ""
+        people = self._last.patients
+        return hmac.digest(id_key(self.key), people.train.digest + people.test.digest, hashlib.sha256).hex()[:32]
+
+    def _fresh(self) -> _Complete | None:
+        """The last reading, unless it is too old or a person has asked for another since."""
+        last = self._last
+        fresh = last is not None and self.clock() - last.since <= self.reread_s and last.stamps[1] == self._wish()
+        return last if fresh else None
+
+    def _due(self) -> bool:
+        last, stamps = self._last, self._stamps()
+        if self._failed is not None and self._failed[0] == stamps and self.clock() - self._failed[1] < RETRY_S:
+            return False
+        return last is None or self.clock() - last.since > EARLY * self.reread_s or last.stamps != stamps
+
+    def _stamps(self) -> tuple[object, object]:
+        """What changes with the source, and with a person's wish; both are cheap to look at."""
+        source = self.source()
+        return (source, stamp_of(source)), self._wish()
+
+    def _wish(self) -> int | None:
+        try:
+            return self.asked.stat().st_mtime_ns if self.asked else None
+        except OSError:
+            return None
+
+    def _read(self, *, complete: bool = False) -> _Complete:
+        """Read; what changed meanwhile is kept where somebody waits for it, and else left for the next time."""
+        since, stamps = self.clock(), self._stamps()
+        made = _Complete(load_patients(self.source(), self.study, self.site), since, stamps)
+        if not complete or stamps == self._stamps():
+            self._last = made
+        return made
+
+
+def source_in(config: SiteConfig, study: str) -> Callable[[], DataSource]:
+    """Return what says where a study's rows are: site.yaml as it is now, as far as it can be read.
+
+    A data set that is gone from it, or that has another identity, leaves the source as it was: that is for a restart.
+    """
+    dataset = config.dataset(study)
+    assert dataset is not None
+    path = config.folder / SITE_FILE
+    known: list[Any] = [None, dataset.source]
+
+    def source() -> DataSource:
+        with contextlib.suppress(OSError, ConfigError):
+            stamp = path.stat().st_mtime_ns
+            if stamp != known[0]:
+                known[0] = stamp
+                now = load_site(config.folder).dataset(study)
+                if now is not None and now.identity == dataset.identity:
+                    known[1] = now.source
+        return cast(DataSource, known[1])
+
+    return source
+
+
+def watch(current: Callable[[], Reading | None], every_s: float = 1.0) -> threading.Thread:
+    """Start a thread that renews the reading which `current` names, for as long as the process lives."""
+
+    def renew_for_ever() -> None:
+        while True:
+            if (reading := current()) is not None:
+                reading.renew_if_due()
+            time.sleep(every_s)
+
+    thread = threading.Thread(target=renew_for_ever, name="reading", daemon=True)
+    thread.start()
+    return thread

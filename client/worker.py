@@ -76,7 +76,13 @@ class Worker:
         request.let_go()
         self._let_go = message.content.clear
         reply = self._refusal(self._app(message, _context()))
-        return Frame(STATUS, {"why": self._why}), reply
+        reading = self._warm[2].digest if self._warm is not None and reply.arrays and not alone else ""
+        return Frame(STATUS, {"why": self._why, "reading": reading}), reply
+
+    def reading(self) -> "Reading | None":
+        """The data set of the newest study that was proposed here and is approved."""
+        warm = self._warm
+        return None if warm is None else warm[2]
 
     def _lower_the_cap(self) -> None:
         """Follow a site.yaml that allows less than it did."""
@@ -156,7 +162,7 @@ def open_site(
         PolicyError, PrivacyError: it may not train here, or cannot. DataError: the data's header does not fit.
     """
     from client.policy import Request, require
-    from client.reading import Reading
+    from client.reading import Reading, source_in
     from client.site import Site
     from strategies.privacy.plan import Budget, public_train_patients
     from strategies.tasks.shapes import study_bytes
@@ -167,7 +173,9 @@ def open_site(
     assert dataset is not None
     if study.private and study.trains:
         public_train_patients(study, config.site)  # who is not in the cohort has no plan
-    reading = reading or Reading(dataset.source, study, config.site)
+    reading = reading or Reading(
+        source_in(config, study.name), study, config.site, config.reread_s, asked=config.reread, key=config.id_key
+    )
     reading.probe()
     site = Site(
         config.site, study, reading.patients, ledger, seeded=seeded, dataset=dataset.identity, policy=config.policy
@@ -283,9 +291,12 @@ def main(arguments: list[str], *, seeded: bool = False) -> int:
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever prints must not print into the answers
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    from client.reading import watch
+
     worker = Worker(config, seeded=seeded)
     take = exactly(os.fdopen(0, "rb"))
     send(answers, Frame(READY, {"alone": int(alone), "fence": str(held)}))
+    watch(worker.reading)
     with contextlib.suppress(EOFError, BrokenPipeError):
         while True:
             request = Frame.read(take)

@@ -74,6 +74,7 @@ class SiteConfig:
     policy: Policy = field(default_factory=Policy)
     extra_ca: Path | None = None  # a hospital proxy that opens TLS signs with its own authority
     worker_network: tuple[str, ...] = ()  # host:port of data bases: all that the worker can reach
+    reread_s: int = 3600  # a round is trained on rows that were read at most so many seconds before
     sha256: str = ""  # of site.yaml as it was read
 
     def dataset(self, study: str) -> Dataset | None:
@@ -89,6 +90,11 @@ class SiteConfig:
     def keys(self) -> Path:
         """The folder of the keys, readable by its owner alone."""
         return self.folder / "keys"
+
+    @property
+    def reread(self) -> Path:
+        """The file whose change asks the worker to read the data again at once."""
+        return self.folder / "reread"
 
     @property
     def id_key(self) -> Path:
@@ -212,6 +218,7 @@ def load_site(folder: Path) -> SiteConfig:
         policy=_policy(top.section("policy", "a mapping", required=False)),
         extra_ca=_path(top, "extra_ca", folder),
         worker_network=_addresses(top, "worker_network"),
+        reread_s=top.integer("reread_s", 60, 30 * 86_400, 3600),
         sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
     )
     return _close(path, top, config)

@@ -51,6 +51,18 @@ def probe(source: DataSource, study: Study) -> None:
     PROBES[source.connector](source, study)
 
 
+def stamp_of(source: DataSource) -> tuple[int, int, int] | None:
+    """Return what changes when a file is written, moved, or replaced; None where only reading can tell, or it is gone.
+
+    A link is followed: what counts is the file that would be read.
+    """
+    try:
+        status = source.path.stat() if source.path else None
+    except OSError:
+        return None
+    return None if status is None else (status.st_mtime_ns, status.st_size, status.st_ino)
+
+
 def read_table(source: DataSource, study: Study, notes: Notes | None = None) -> Table:
     """Rows of one data source; `notes` gets the counts of what was come upon in them.
 

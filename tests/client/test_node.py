@@ -275,6 +275,16 @@ def test_the_epsilon_that_is_told_is_the_ledgers(lille: Lille, trained: Study) -
     assert float(said.epsilon) == pytest.approx(lille.spent(trained), abs=1e-4)
 
 
+def test_the_journal_says_by_a_keyed_digest_of_which_reading_an_answer_was_made(lille: Lille, trained: Study) -> None:
+    sent = [record.facts for record in lille.records() if record.kind == "sent"]
+    digests = {
+        fact.get("reading") for fact in sent if fact["form"] == "train reply" and fact["study"] == trained.sha256
+    }
+    assert len(digests) == 1  # the same rows, the same digest
+    assert all(isinstance(digest, str) and len(digest) == 32 for digest in digests)
+    assert {fact.get("reading") for fact in sent if fact["form"] == "refusal"} <= {None}
+
+
 # Messages that the coordinator did not sign so: no answer, a line in the journal
 
 
