@@ -18,6 +18,7 @@ from subprocess import TimeoutExpired
 from client.admission import Admissions
 from client.fence import fence
 from client.findings import DATA, DATABASE, IT, NOTE, OK, WARNING, WRONG, Finding
+from client.id_hashes import id_key, keep, kept, prepare_hashes
 from client.identities import forgotten
 from client.isolation import worker_variables
 from configs.commands import prepare
@@ -125,6 +126,7 @@ def look(folder: Path, name: str, sha256: str | None, *, everything: bool = Fals
 
     config = load_site(folder)
     leave_network_but(config.worker_network)
+    prepare_hashes(config)
     fence(config, books=False)
     dataset = config.dataset(name)
     assert dataset is not None
@@ -147,12 +149,12 @@ def look(folder: Path, name: str, sha256: str | None, *, everything: bool = Fals
 
 def _shared(config: SiteConfig, dataset: Dataset, ids: "set[str]") -> Iterator[str]:
     """Compare patients with those of the data sets of other identities that were looked at before, by keyed hashes."""
-    from client.connectors.ids import hashed, id_key, keep, kept
+    from client.connectors.ids import hashed
 
-    hashes = hashed(ids, id_key(config.id_key))
-    keep(config.ids / dataset.study, hashes)
+    hashes = hashed(ids, id_key(config))
+    keep(config, dataset.study, hashes)
     for other in config.datasets:
-        common = len(hashes & kept(config.ids / other.study)) if other.identity != dataset.identity else 0
+        common = len(hashes & kept(config, other.study)) if other.identity != dataset.identity else 0
         if common:
             yield (
                 f"{100 * common / len(hashes):.0f} % of these patients ({common:,}) are in the data set of "

@@ -130,7 +130,9 @@ def _rules(config: SiteConfig, books: bool) -> Iterator[tuple[Path, int]]:
     with contextlib.suppress(OSError):
         for entry in config.folder.iterdir():
             written = (config.admissions.name, config.ledger.name) if books else (config.admissions.name,)
-            if entry.name != config.keys.name and not entry.is_symlink():
+            if entry == config.ids and entry.is_dir() and not entry.is_symlink():
+                yield entry, WRITE | READ
+            elif entry.name != config.keys.name and not entry.is_symlink():
                 yield entry, WRITE if entry.name.startswith(written) else READ
 
 

@@ -33,7 +33,6 @@ from pathlib import Path
 from typing import Any, cast
 
 from client.connectors import probe, stamp_of
-from client.connectors.ids import id_key
 from client.site import Patients, load_patients
 from configs.deployment import SITE_FILE, SiteConfig, load_site
 from configs.errors import ArchipelError, ConfigError
@@ -58,8 +57,8 @@ class _Complete:
 class Reading:
     """The data set of one study at one hospital.
 
-    `source` says where the rows are at present; `asked` is a file that `archipel-site reread` touches; `key` is the
-    file of the key of digests in the journal.
+    `source` says where the rows are at present; `asked` is a file that `archipel-site reread` touches; `key` is that
+    of the digests in the journal.
     """
 
     source: Callable[[], DataSource]
@@ -67,7 +66,7 @@ class Reading:
     site: str
     reread_s: float = REREAD_S
     asked: Path | None = None
-    key: Path | None = None
+    key: bytes = b""
     clock: Callable[[], float] = time.monotonic
     _last: _Complete | None = field(default=None, repr=False)
     _failed: tuple[object, float] | None = field(default=None, repr=False)  # stamps and time of a reading that failed
@@ -125,10 +124,10 @@ class Reading:
     @property
     def digest(self) -> str:
         """A keyed digest of the last reading, for this hospital's journal; empty where there is none."""
-        if self._last is None or self.key is None:
+        if self._last is None or not self.key:
             return ""
         people = self._last.patients
-        return hmac.digest(id_key(self.key), people.train.digest + people.test.digest, hashlib.sha256).hex()[:32]
+        return hmac.digest(self.key, people.train.digest + people.test.digest, hashlib.sha256).hex()[:32]
 
     def _fresh(self) -> _Complete | None:
         """The last reading, unless it is too old or a person has asked for another since."""

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from client.caps import Caps
 from client.fence import fence
 from client.forwarder import leave_network_but
+from client.id_hashes import id_key, prepare_hashes
 from client.isolation import die_with_parent
 from configs.deployment import SiteConfig, load_site
 from configs.errors import ArchipelError, RunError
@@ -56,6 +57,7 @@ class Worker:
 
         TaskIdentity.run_id, TaskIdentity.task_id, TaskIdentity.node_id = 0, 0, 0
         self._caps, self._config, self._seeded = Caps(config), config, seeded
+        prepare_hashes(config)
         self._admissions = Admissions.open(config.admissions)
         policy = config.policy
         self._ledger = Ledger.open(config.ledger, cap=Budget(policy.max_epsilon, policy.delta))
@@ -174,7 +176,7 @@ def open_site(
     if study.private and study.trains:
         public_train_patients(study, config.site)  # who is not in the cohort has no plan
     reading = reading or Reading(
-        source_in(config, study.name), study, config.site, config.reread_s, asked=config.reread, key=config.id_key
+        source_in(config, study.name), study, config.site, config.reread_s, asked=config.reread, key=id_key(config)
     )
     reading.probe()
     site = Site(
@@ -287,6 +289,7 @@ def main(arguments: list[str], *, seeded: bool = False) -> int:
     except RunError as error:
         print(error, file=sys.stderr)
         return 1
+    prepare_hashes(config)
     held = fence(config, books=True)
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever prints must not print into the answers

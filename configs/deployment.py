@@ -98,12 +98,12 @@ class SiteConfig:
 
     @property
     def id_key(self) -> Path:
-        """The key of the hashes that tell whether two data sets have patients in common; made at first use."""
-        return self.keys / "ids.key"
+        """The key of these hashes, and of the digests of what was read; it signs nothing."""
+        return self.ids / "key"
 
     @property
     def ids(self) -> Path:
-        """The folder of these hashes, a file a data set."""
+        """The folder of keyed hashes that tell whether two data sets have patients in common, a file a data set."""
         return self.folder / "ids"
 
     @property

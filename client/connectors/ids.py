@@ -18,13 +18,11 @@ that are listed are taken in this order:
 
 import hashlib
 import hmac
-import os
 import re
-import secrets
 import unicodedata
 from collections.abc import Collection, Iterable, Sequence
-from pathlib import Path
 
+from client.id_hashes import HASH_BYTES
 from configs.schema import ID_STEPS
 
 ID_NAMES = frozenset(
@@ -37,7 +35,6 @@ ID_NAMES = frozenset(
 )
 _WRAPPED = re.compile(r'="(.*)"', re.DOTALL)
 _WHOLE = re.compile(r"([0-9]+)\.0*")
-_HASH_BYTES = 16
 
 
 def normal(cell: str, steps: Collection[str]) -> str:
@@ -61,46 +58,8 @@ def looks_like_ids(header: Sequence[str]) -> list[str]:
     return [name for name in header if re.sub(r"[ .-]", "_", name.strip().casefold()) in ID_NAMES]
 
 
-def id_key(path: Path) -> bytes:
-    """Return this hospital's own key for hashes of ids, made at first use and readable by its owner alone.
-
-    Raises:
-        OSError: it can be neither read nor written.
-    """
-    if not path.exists():
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        part = path.with_suffix(f".{os.getpid()}.part")
-        with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600), "wb") as file:
-            file.write(secrets.token_bytes(32))
-            file.flush()
-            os.fsync(file.fileno())
-        try:
-            os.link(part, path)  # whoever was first has made it
-        except FileExistsError:
-            pass
-        finally:
-            part.unlink()
-    return path.read_bytes()
-
-
 def hashed(ids: Iterable[str], key: bytes) -> set[bytes]:
     """Return keyed hashes of the ids, all steps taken: two sets of one key tell their overlap, and no more."""
     return {
-        hmac.digest(key, normal(cell, ID_STEPS).encode("utf-8", "replace"), hashlib.sha256)[:_HASH_BYTES]
-        for cell in ids
+        hmac.digest(key, normal(cell, ID_STEPS).encode("utf-8", "replace"), hashlib.sha256)[:HASH_BYTES] for cell in ids
     }
-
-
-def keep(path: Path, hashes: set[bytes]) -> None:
-    """Write the hashes down, for the data sets that are looked at later."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600), "wb") as file:
-        file.write(b"".join(sorted(hashes)))
-    part.replace(path)
-
-
-def kept(path: Path) -> set[bytes]:
-    """Return the hashes that were written down; none where there are none."""
-    data = path.read_bytes() if path.is_file() else b""
-    return {data[i : i + _HASH_BYTES] for i in range(0, len(data), _HASH_BYTES)}

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from client.admission import Admissions
 from client.cli import main
-from client.connectors.ids import hashed, id_key, normal
+from client.connectors.ids import hashed, normal
 from client.connectors.notes import Notes
+from client.id_hashes import id_key
 from client.site import load_patients
 from configs import journal
 from configs.deployment import SiteConfig
@@ -157,9 +158,9 @@ def test_what_is_kept_of_ids_tells_nothing_without_the_hospitals_key(tmp_path: P
     chosen = study(patient_id="ipp")
     config = hospital(tmp_path, ROWS, chosen)
     shown(config, capsys, "review", "--data", chosen.sha256)
-    key = id_key(config.id_key)
+    key = id_key(config)
     assert (config.id_key.stat().st_mode & 0o777, len(key)) == (0o600, 32)
-    (path,) = config.ids.iterdir()
+    (path,) = config.ids.glob("*.hashes")
     assert path.stat().st_mode & 0o777 == 0o600
     assert len(path.read_bytes()) == 16 * 100
     assert hashed(["00007"], key) == hashed(["7.0"], key)
