@@ -1,30 +1,38 @@
 """A worker that the kernel kills while it looks at patients: ours, ended at the first of them in a training.
 
-python -P tests/client/dying_worker.py FOLDER WHEN    # before: when they are read; always: of nobody too
+python -P tests/client/dying_worker.py FOLDER WHEN    # training, reading, always (of nobody too), never
 """
 
 import os
 import sys
 from typing import Any
 
-from client import reading, site, worker
+from client import worker
 
 
 def main(folder: str, when: str) -> int:
-    """Answer until the worker dies."""
-    fit, load = site.Trainer.fit, reading.load_patients
+    """Answer until the worker dies. What dies is put in place behind the fence, where the parts are imported."""
+    begin = worker.Worker.__init__
 
-    def dies(self: Any, start: Any, people: Any, *rest: Any, **options: Any) -> Any:
-        if people.count or when == "always":
-            os._exit(137)
-        return fit(self, start, people, *rest, **options)
+    def dying(self: worker.Worker, *arguments: Any, **options: Any) -> None:
+        begin(self, *arguments, **options)
+        from client import reading, site
 
-    def dies_reading(*arguments: Any) -> Any:
-        if when == "reading":
-            os._exit(137)
-        return load(*arguments)
+        fit, load = site.Trainer.fit, reading.load_patients
 
-    site.Trainer.fit, reading.load_patients = dies, dies_reading  # type: ignore[method-assign]
+        def dies(self: Any, start: Any, people: Any, *rest: Any, **options: Any) -> Any:
+            if (people.count and when == "training") or when == "always":
+                os._exit(137)
+            return fit(self, start, people, *rest, **options)
+
+        def dies_reading(*arguments: Any) -> Any:
+            if when == "reading":
+                os._exit(137)
+            return load(*arguments)
+
+        site.Trainer.fit, reading.load_patients = dies, dies_reading  # type: ignore[method-assign]
+
+    worker.Worker.__init__ = dying  # type: ignore[method-assign]
     return worker.main([folder])
 
 
