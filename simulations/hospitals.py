@@ -4,7 +4,7 @@ Picklable, so that worker processes and Ray's actors build the same hospitals fr
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal
@@ -13,6 +13,8 @@ from flwr.app import Context
 from flwr.clientapp import ClientApp
 
 from client.app import make_app
+from client.connectors.ids import hashed
+from client.connectors.notes import Notes
 from client.ledger import Ledger
 from client.site import Patients, Site, load_patients
 from client.trainer import EngineMaker, Trainer
@@ -104,15 +106,27 @@ def load_all(study: Study) -> dict[str, Patients]:
     """
     if not study.simulation:
         raise DataError("simulation.sites: expected each hospital's data for a simulation, found none; add them")
-    loaded, problems = {}, []
+    loaded, problems, ids = {}, [], {}
     for site, source in study.simulation:
+        notes = Notes()
         try:
-            loaded[site] = load_patients(source, study, site)
+            loaded[site] = load_patients(source, study, site, notes)
+            ids[site] = hashed(notes.ids, b"")
         except DataError as error:
             problems.append(str(error))
     if problems:
         raise DataError("\n".join(problems))
-    return loaded
+    return {site: replace(people, oddities=people.oddities + _elsewhere(site, ids)) for site, people in loaded.items()}
+
+
+def _elsewhere(site: str, ids: dict[str, set[bytes]]) -> tuple[str, ...]:
+    """Say how many of a hospital's patients are at another one too, by ids that are written alike."""
+    shared = ((other, len(ids[site] & ids[other])) for other in ids if other > site)
+    return tuple(
+        f"{count} patient ids are at {other} too: if they are the same patients, they spend their epsilon at both"
+        for other, count in shared
+        if count
+    )
 
 
 @lru_cache(maxsize=4)

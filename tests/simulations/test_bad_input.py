@@ -14,8 +14,9 @@ from typing import NamedTuple
 
 import pytest
 
-from configs.load import dump_yaml, read_yaml
+from configs.load import dump_yaml, load_study, read_yaml
 from simulations import cli
+from simulations.hospitals import load_all
 
 ROOT = Path(__file__).resolve().parents[2]
 PRESET = ROOT / "configs" / "presets" / "heart_disease.yaml"
@@ -148,6 +149,19 @@ def test_odd_rows_are_told_for_every_hospital_by_their_lines_and_the_run_goes_on
             rf"^{site}: cp: 1 of \d+ rows is no value that the study lists \(line \d+\)$", done.stderr, re.M
         )
     assert MARKER not in done.stdout + done.stderr
+
+
+def test_patients_who_are_at_two_hospitals_are_counted_by_their_ids(study: Path, tmp_path: Path) -> None:
+    study.write_text(study.read_text().replace("patient_id: null", "patient_id: pid"))
+    for first, site in ((0, "cleveland"), (290, "hungary"), (2000, "switzerland"), (3000, "long_beach_va")):
+        head, *rows = (tmp_path / f"{site}.csv").read_text().splitlines()
+        ids = [f"{'0' if site == 'hungary' else ''}{first + n}" for n in range(len(rows))]
+        lines = [f"pid,{head}", *(f"{one},{row}" for one, row in zip(ids, rows, strict=True))]
+        (tmp_path / f"{site}.csv").write_text("\n".join(lines) + "\n")
+    oddities = {site: people.oddities for site, people in load_all(load_study(study)).items()}
+    shared = {site: [text for text in texts if "patient ids are at" in text] for site, texts in oddities.items()}
+    assert {site: len(texts) for site, texts in shared.items() if texts} == {"cleveland": 1}
+    assert shared["cleveland"][0].startswith("13 patient ids are at hungary too")
 
 
 def test_a_private_study_that_announces_nobody_is_told_before_any_run(
