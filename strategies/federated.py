@@ -129,22 +129,36 @@ class FedAvgM(Hospitals, flower.FedAvgM):
         self.momentum_vector = [state[key] for key in sorted(state)] or None
 
 
-class FedAdam(Hospitals, flower.FedAdam):
+class _PublishedAdam(flower.FedAdam):
     """Adam at the coordinator, as published: Reddi et al.'s algorithm 2 has no bias correction.
 
-    Flower multiplies the learning rate by Kingma and Ba's correction (of the next round); it is divided out again.
+    Flower has Kingma and Ba's, by powers whose last bits are the C library's.
     """
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        """As Flower's, with the learning rate that its correction turns into the study's."""
-        studys, after = self.eta, server_round + 1.0
-        self.eta = studys * (1 - self.beta_1**after) / np.sqrt(1 - self.beta_2**after)
-        try:
-            return super().aggregate_train(server_round, replies)
-        finally:
-            self.eta = studys
+        """One step along the weighted mean, of operations with the same bits on every processor."""
+        mean, metrics = super(flower.FedAdam, self).aggregate_train(server_round, replies)
+        if mean is None or self.current_arrays is None:
+            return mean, metrics
+        moved, first, arrays = self._compute_deltat_and_mt(mean)
+        second = self.v_t or {name: np.zeros_like(array) for name, array in arrays.items()}
+        self.v_t = {
+            name: self.beta_2 * moment + (1 - self.beta_2) * (moved[name] * moved[name])
+            for name, moment in second.items()
+        }
+        rate = np.float64(self.eta)
+        return to_record(
+            {
+                name: np.asarray(x + rate * first[name] / (np.sqrt(self.v_t[name]) + self.tau), np.float32)
+                for name, x in self.current_arrays.items()
+            }
+        ), metrics
+
+
+class FedAdam(Hospitals, _PublishedAdam):
+    """Adam at the coordinator."""
 
 
 class FedYogi(Hospitals, flower.FedYogi):
@@ -164,7 +178,26 @@ class Median(Hospitals, flower.FedMedian):
 
 
 class TrimmedMean(Hospitals, flower.FedTrimmedAvg):
-    """Coordinate-wise mean without the extremes; weights play no part."""
+    """Coordinate-wise mean without the extremes; weights play no part.
+
+    Values are added up by size: Flower's stand as a partition leaves them, which is another on each processor.
+    """
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """The mean of what is left after as many of the least and of the largest are cut as the study says."""
+        records = [arrays_in(reply.content) for reply in replies]
+        if not records:
+            return None, None
+        cut = int(self.beta * len(records))
+        kept = slice(cut, len(records) - cut)
+        return to_record(
+            {
+                name: np.sort(np.stack([record[name].numpy() for record in records]), axis=0)[kept].mean(axis=0)
+                for name in self._names
+            }
+        ), None
 
 
 class _ExactKrum(flower.Krum):

@@ -9,6 +9,7 @@ one NumPy call each, so that no compiler can fuse two. Errors are below 2 units 
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -16,14 +17,14 @@ from numpy.typing import NDArray
 
 Doubles = NDArray[np.float64]
 _PARTS = 256  # of one power of two in the exponential's table
-_LEAST, _MOST = -708.0, 709.0  # of a power of e that float64 holds
 _LN2 = float.fromhex("0x1.62e42fefa39efp-1")
 _LN2_HIGH, _LN2_LOW = float.fromhex("0x1.62e42fee00000p-1"), float.fromhex("0x1.a39ef35793c76p-33")  # their sum: ln 2
 _LONG = 80  # binary digits of the table's entries before they are rounded
-EXPONENT = np.int64(0x7FF) << np.int64(52)  # its place among a float64's bits
-_FRACTION = ~EXPONENT
-_FROM_HALF_OCTAVE = np.int64(0x3FE6A09E) << np.int64(32)  # the bits of the square root of one half
-_TO_HALF_OCTAVE = (np.int64(1023) << np.int64(52)) - _FROM_HALF_OCTAVE
+EXPONENT = np.array(0x7FF << 52)  # its place among a float64's bits
+_FRACTION = np.array((1 << 52) - 1)
+_FROM_HALF_OCTAVE = np.array(0x3FE6A09E << 32)  # the bits of the square root of one half
+_TO_HALF_OCTAVE = np.array((1023 << 52) - (0x3FE6A09E << 32))
+_FLOAT_BIAS = np.array(1023.0)
 _LEAST_NORMAL = 2.0**-1022
 
 
@@ -41,35 +42,48 @@ def _roots_of_two() -> Doubles:
     return np.array(entries)
 
 
+# Numbers as arrays without axes: at a few dozen values, NumPy's calls take half as long with them.
 _TABLE = _roots_of_two()
+_LEAST, _MOST = np.array(-708.0), np.array(709.0)  # of a power of e that float64 holds
+_PARTS_OF_E, _PART_HIGH, _PART_LOW = np.array(_PARTS / _LN2), np.array(_LN2_HIGH / _PARTS), np.array(_LN2_LOW / _PARTS)
+_PART_BITS, _PART_SHIFT, _BIAS, _FRACTION_SHIFT = (np.array(n) for n in (_PARTS - 1, 8, 1023, 52))
+_TAYLOR = tuple(np.array(1 / n) for n in (24, 6, 2, 1))
+ONE, _TWO, _HALF = np.array(1.0), np.array(2.0), np.array(0.5)
 
 
 def exponential(values: Doubles) -> Doubles:
     """e to each power, in a new array; infinite above e^709, zero below e^-708."""
     with np.errstate(invalid="ignore"):
-        x = np.maximum(values, _LEAST)
-        np.minimum(x, _MOST, out=x)
-        k = x * (_PARTS / _LN2)
-        np.rint(k, out=k)
-        rest = k * (_LN2_HIGH / _PARTS)  # exact: the constant has 33 digits and k at most 19
-        x -= rest
-        x -= np.multiply(k, _LN2_LOW / _PARTS, out=rest)
-        np.multiply(x, 1 / 24, out=rest)
-        for coefficient in (1 / 6, 1 / 2, 1.0):
-            rest += coefficient
-            rest *= x
-        whole = k.astype(np.int64)
-        table = _TABLE.take(whole & (_PARTS - 1))
-        rest *= table
-        rest += table
-        whole >>= 8
-        whole += 1023
-        whole <<= 52  # the bits of a power of two
-        rest *= whole.view(np.float64)
+        found = _bounded_exponential(np.array(values))
         if not (values.min(initial=0.0) >= _LEAST and values.max(initial=0.0) <= _MOST):
-            rest[values > _MOST] = np.inf
-            rest[values < _LEAST] = 0.0
-    return rest
+            found[values > _MOST] = np.inf
+            found[values < _LEAST] = 0.0
+    return found
+
+
+def _bounded_exponential(x: Doubles) -> Doubles:
+    """e to each power, of the nearest power from -708 to 709; overwrites the powers."""
+    np.maximum(x, _LEAST, out=x)
+    np.minimum(x, _MOST, out=x)
+    k = np.multiply(x, _PARTS_OF_E)
+    np.rint(k, k)
+    found: Doubles = np.multiply(k, _PART_HIGH)  # exact: the constant has 33 digits and k at most 19
+    np.subtract(x, found, x)
+    np.multiply(k, _PART_LOW, found)
+    np.subtract(x, found, x)
+    np.multiply(x, _TAYLOR[0], found)
+    for coefficient in _TAYLOR[1:]:
+        np.add(found, coefficient, found)
+        np.multiply(found, x, found)
+    whole = k.astype(np.int64)
+    table = _TABLE.take(np.bitwise_and(whole, _PART_BITS))
+    np.multiply(found, table, found)
+    np.add(found, table, found)
+    np.right_shift(whole, _PART_SHIFT, whole)
+    np.add(whole, _BIAS, whole)
+    np.left_shift(whole, _FRACTION_SHIFT, whole)  # the bits of a power of two
+    np.multiply(found, whole.view(np.float64), found)
+    return found
 
 
 def logarithm(values: Doubles) -> Doubles:
@@ -88,66 +102,85 @@ def logarithm(values: Doubles) -> Doubles:
     return found
 
 
-def logarithm_of_normal(values: Doubles) -> Doubles:
-    """`logarithm` of positive, finite numbers from 2^-1022, without a look whether they are."""
-    bits = values.view(np.int64) + _TO_HALF_OCTAVE
-    k = np.empty(values.shape)
-    np.copyto(k, np.right_shift(bits, 52), casting="unsafe")
-    k -= 1023.0
-    bits &= _FRACTION
-    bits += _FROM_HALF_OCTAVE
-    f = bits.view(np.float64)  # from sqrt(1/2) to sqrt(2)
-    s = f + 1.0
-    f -= 1.0
-    np.divide(f, s, out=s)
-    z = s * s
-    series = _horner(z, _LOG)
-    half = np.multiply(f, f, out=z)
-    half *= 0.5
-    series += half
-    series *= s
-    series += np.multiply(k, _LN2_LOW, out=s)
-    series -= half
-    series += f
-    k *= _LN2_HIGH
-    series += k
+def logarithm_of_normal(values: Doubles, room: Doubles | None = None) -> Doubles:
+    """`logarithm` of positive, finite numbers from 2^-1022, without a look whether they are.
+
+    Args:
+        room: (4, *shape), overwritten; the logarithms are the first of the four.
+    """
+    series: Doubles
+    series, k, f, s = np.empty((4, *values.shape)) if room is None else room
+    bits = f.view(np.int64)
+    np.add(values.view(np.int64), _TO_HALF_OCTAVE, bits)
+    np.copyto(k, np.right_shift(bits, _FRACTION_SHIFT, s.view(np.int64)), casting="unsafe")
+    np.subtract(k, _FLOAT_BIAS, k)
+    np.bitwise_and(bits, _FRACTION, bits)
+    np.add(bits, _FROM_HALF_OCTAVE, bits)  # f is from sqrt(1/2) to sqrt(2) now
+    np.add(f, ONE, s)
+    np.subtract(f, ONE, f)
+    np.divide(f, s, s)
+    z = np.multiply(s, s, values if room is not None else None)
+    _horner(z, _LOG, series)
+    half = np.multiply(f, f, z)
+    np.multiply(half, _HALF, half)
+    np.add(series, half, series)
+    np.multiply(series, s, series)
+    np.add(series, np.multiply(k, _LN2_LOW, s), series)
+    np.subtract(series, half, series)
+    np.add(series, f, series)
+    np.multiply(k, _LN2_HIGH, k)
+    np.add(series, k, series)
     return series
 
 
-_LOG = (
-    *(1.479819860511658591e-01, 1.531383769920937332e-01, 1.818357216161805012e-01, 2.222219843214978396e-01),
-    *(2.857142874366239149e-01, 3.999999999940941908e-01, 6.666666666666735130e-01, 0.0),
+_LOG = tuple(
+    np.array(c)
+    for c in (
+        *(1.479819860511658591e-01, 1.531383769920937332e-01, 1.818357216161805012e-01, 2.222219843214978396e-01),
+        *(2.857142874366239149e-01, 3.999999999940941908e-01, 6.666666666666735130e-01),
+    )
 )
-_SINE = (
-    *(1.58969099521155010221e-10, -2.50507602534068634195e-08, 2.75573137070700676789e-06),
-    *(-1.98412698298579493134e-04, 8.33333333332248946124e-03, -1.66666666666666324348e-01),
+_SINE = tuple(
+    np.array(c)
+    for c in (
+        *(1.58969099521155010221e-10, -2.50507602534068634195e-08, 2.75573137070700676789e-06),
+        *(-1.98412698298579493134e-04, 8.33333333332248946124e-03, -1.66666666666666324348e-01),
+    )
 )
 
 
-def _horner(z: Doubles, coefficients: tuple[float, ...]) -> Doubles:
-    found = z * coefficients[0]
-    for coefficient in coefficients[1:-1]:
-        found += coefficient
-        found *= z
-    found += coefficients[-1]
+def _horner(z: Doubles, coefficients: Sequence[NDArray[np.float64]], out: Doubles | None = None) -> Doubles:
+    """A polynomial in z, the highest power first, times z."""
+    found = np.multiply(z, coefficients[0], out)
+    for coefficient in coefficients[1:]:
+        np.add(found, coefficient, found)
+        np.multiply(found, z, found)
     return found
 
 
-def sine(quarter: Doubles) -> Doubles:
-    """The sine of each angle from -pi/4 to pi/4, in a new array."""
-    z = quarter * quarter
-    found = _horner(z, _SINE)
-    found *= z
-    found *= quarter
-    found += quarter
+def sine(quarter: Doubles, room: Doubles | None = None) -> Doubles:
+    """The sine of each angle from -pi/4 to pi/4.
+
+    Args:
+        room: (2, *shape), overwritten; the sines are the first of the two.
+    """
+    found: Doubles
+    found, z = np.empty((2, *quarter.shape)) if room is None else room
+    np.multiply(quarter, quarter, z)
+    _horner(z, _SINE, found)
+    np.multiply(found, quarter, found)
+    np.add(found, quarter, found)
     return found
 
 
 def sigmoid(values: Doubles) -> Doubles:
-    """1 / (1 + e^-v) of each value, in a new array."""
-    found = exponential(np.negative(values))
-    found += 1.0
-    return np.divide(1.0, found, out=found)
+    """1 / (1 + e^-v) of each value, in a new array; of values below -709 as of that."""
+    found = np.negative(values)
+    with np.errstate(invalid="ignore"):
+        found = _bounded_exponential(found)
+    np.add(found, ONE, found)
+    np.divide(ONE, found, found)
+    return found
 
 
 def softmax(values: Doubles) -> Doubles:
@@ -175,5 +208,5 @@ def added(values: Doubles) -> Doubles:
 def power_below(values: Any, out: Doubles | None = None) -> Doubles:
     """The largest power of two that is at most each positive, normal number; zero of what is smaller."""
     found = np.empty(np.shape(values)) if out is None else out
-    np.bitwise_and(np.asarray(values, np.float64).view(np.int64), EXPONENT, out=found.view(np.int64))
+    np.bitwise_and(np.asarray(values, np.float64).view(np.int64), EXPONENT, found.view(np.int64))
     return found

@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from strategies.exact.functions import EXPONENT, power_below
+from strategies.exact.functions import EXPONENT, ONE, power_below
 
 _SMALL = 1 << 16  # parameters of a model that is held once more to be quick
 PORTION = 512  # rows that are worked through together: few enough for the cache
@@ -35,6 +35,7 @@ BLOCK = 64  # rows whose gradients are added up in one product
 _MOST_BITS = 23  # of a factor: what a row read leaves room for what comes back to it
 _KEPT_SIZES = 64  # numbers of rows whose arrays are kept
 LARGEST = 2.0**1000  # scale
+_LARGEST = np.array(LARGEST)
 
 Doubles = NDArray[np.float64]
 Shapes = tuple[tuple[int, int], ...]
@@ -75,7 +76,7 @@ class Work:
         room, zeros = np.empty(math.prod(lead) * widest * rows), np.zeros(math.prod(lead) * widest * rows)
         self.masks = [room[: inner.size].reshape(inner.shape) for inner in self.inner]
         self.zeros = [zeros[: read.size].reshape(read.shape) for read in self.reads]  # quicker than the number
-        self.peaks, self.lows, self.row = (np.empty((*lead, 1, rows)) for _ in range(3))
+        self.peaks, self.row = (np.empty((*lead, 1, rows)) for _ in range(2))
         self.peak_bits = self.peaks.view(np.int64)
 
 
@@ -96,6 +97,7 @@ class Layers:
         self.shapes, self.lead = shapes, lead
         self.bits = bits_of(shapes)
         self.top = math.ldexp(1.0, self.bits - 1)
+        self._top = np.array(self.top)
         self.size = sum(out * (into + 1) for out, into in shapes)
         self.spans = list(spans(shapes))
         self._starts = [weight.start for weight, _, _ in self.spans]
@@ -103,6 +105,7 @@ class Layers:
         self._exact = np.empty((*lead, self.size)) if self.size <= _SMALL else self._whole
         self._weights = list(as_layers(self._whole, shapes))
         self._given = list(in_order(self._exact, self)) if self.size <= _SMALL else []
+        self._places = [(weight[..., :-1], weight[..., -1:]) for weight in self._weights]
         self._transposed = [np.swapaxes(weight[..., :-1], -1, -2) for weight in self._weights]
         self._scales: Sequence[Any] = [self.top] * len(shapes)
         self._works: dict[int, Work] = {}
@@ -116,15 +119,14 @@ class Layers:
             scales[largest == 0.0] = self.top
             self._scales = [scales[..., i, None, None] for i in range(len(self.shapes))]
         else:
-            self._scales = [self._scale(size) for size in largest.tolist()]
-        given = list(in_order(flat, self))
+            self._scales = [np.array(self._scale(size)) for size in largest.tolist()]
         if self.size <= _SMALL:
             np.copyto(self._exact, flat)
-            given = self._given
-        for whole, scale, (weight, bias) in zip(self._weights, self._scales, given, strict=True):
-            np.multiply(weight, scale, out=whole[..., :-1], dtype=np.float64)
-            np.multiply(bias, scale, out=whole[..., -1:], dtype=np.float64)
-        np.rint(self._whole, out=self._whole)
+        given = self._given or in_order(flat, self)
+        for (into_weight, into_bias), scale, (weight, bias) in zip(self._places, self._scales, given, strict=True):
+            np.multiply(weight, scale, into_weight, dtype=np.float64)
+            np.multiply(bias, scale, into_bias, dtype=np.float64)
+        np.rint(self._whole, self._whole)
 
     def top_of(self, rows: int) -> float:
         """Half of the largest factor with which so many rows' gradients are added up in one exact product."""
@@ -156,65 +158,58 @@ class Layers:
     def forward(self, work: Work, x: NDArray[Any]) -> Doubles:
         """Fill `reads` from one portion's rows: (..., rows, inputs) -> (..., rows, outputs), in float64."""
         one, inner, last = work.one_rows[0], work.inner[0], len(self.shapes) - 1
-        peaks, bits, units, top = work.peaks, work.peak_bits, work.row, self.top
+        peaks, bits, units, top = work.peaks, work.peak_bits, work.row, self._top
         np.copyto(inner, np.swapaxes(x, -1, -2))
-        _find_largest(inner, work)
-        np.maximum(peaks, 1.0, out=peaks)
-        np.bitwise_and(bits, EXPONENT, out=bits)
-        np.divide(top, peaks, out=one)
-        np.multiply(inner, one, out=inner)
+        np.maximum.reduce(np.absolute(inner, work.masks[0]), axis=-2, keepdims=True, out=peaks)
+        np.maximum(peaks, ONE, out=peaks)
+        np.bitwise_and(bits, EXPONENT, bits)
+        np.divide(top, peaks, one)
+        np.multiply(inner, one, inner)
         np.copyto(work.bottoms[0], one)
-        np.rint(work.reads[0], out=work.reads[0])
+        np.rint(work.reads[0], work.reads[0])
         for i in range(last):
             read, inner = work.reads[i + 1], work.inner[i + 1]
-            np.matmul(self._weights[i], work.reads[i], out=inner)
-            np.multiply(one, self._scales[i], out=units)
-            np.maximum.reduce(inner, -2, keepdims=True, out=peaks)
+            np.matmul(self._weights[i], work.reads[i], inner)
+            np.multiply(one, self._scales[i], units)
+            np.maximum.reduce(inner, axis=-2, keepdims=True, out=peaks)
             np.maximum(peaks, units, out=peaks)
-            np.bitwise_and(bits, EXPONENT, out=bits)
-            np.divide(top, peaks, out=peaks)
-            one = np.multiply(units, peaks, out=work.one_rows[i + 1])
-            np.multiply(inner, peaks, out=inner)
+            np.bitwise_and(bits, EXPONENT, bits)
+            np.divide(top, peaks, peaks)
+            one = np.multiply(units, peaks, work.one_rows[i + 1])
+            np.multiply(inner, peaks, inner)
             np.copyto(work.bottoms[i + 1], one)
             np.maximum(read, work.zeros[i + 1], out=read)
-            np.rint(read, out=read)
+            np.rint(read, read)
         outputs = np.matmul(self._weights[last], work.reads[last])
-        outputs /= np.multiply(one, self._scales[last], out=units)
+        np.divide(outputs, np.multiply(one, self._scales[last], units), outputs)
         return np.swapaxes(outputs, -1, -2)
 
     def backward(self, work: Work, residual: Doubles) -> None:
         """Fill `backs` from the loss's derivative with respect to the outputs, (..., rows, outputs)."""
-        last, peaks, bits, top = len(self.shapes) - 1, work.peaks, work.peak_bits, self.top
+        last, peaks, bits, top = len(self.shapes) - 1, work.peaks, work.peak_bits, self._top
         back, scale = work.backs[last], work.scale_rows[last]
         np.copyto(back, np.swapaxes(residual, -1, -2))
-        _find_largest(back, work)
-        np.bitwise_and(bits, EXPONENT, out=bits)
-        np.divide(top, peaks, out=scale)
-        np.minimum(scale, LARGEST, out=scale)
-        np.multiply(back, scale, out=back)
-        np.rint(back, out=back)
+        np.maximum.reduce(np.absolute(back), axis=-2, keepdims=True, out=peaks)
+        np.bitwise_and(bits, EXPONENT, bits)
+        np.divide(top, peaks, scale)
+        np.minimum(scale, _LARGEST, out=scale)
+        np.multiply(back, scale, back)
+        np.rint(back, back)
         for i in range(last, 0, -1):
-            before = work.backs[i - 1]
+            before, mask = work.backs[i - 1], work.masks[i]
             if self.shapes[i][0] == 1:
-                np.multiply(self._transposed[i], back, out=before)
+                np.multiply(self._transposed[i], back, before)
             else:
-                np.matmul(self._transposed[i], back, out=before)
-            _find_largest(before, work)
-            np.bitwise_and(bits, EXPONENT, out=bits)
-            np.divide(top, peaks, out=peaks)
-            np.minimum(peaks, 1.0, out=peaks)
-            following = np.multiply(scale, self._scales[i], out=work.scale_rows[i - 1])
-            scale = np.multiply(following, peaks, out=following)
+                np.matmul(self._transposed[i], back, before)
+            np.maximum.reduce(np.absolute(before, mask), axis=-2, keepdims=True, out=peaks)
+            np.bitwise_and(bits, EXPONENT, bits)
+            np.divide(top, peaks, peaks)
+            np.minimum(peaks, ONE, out=peaks)
+            following = np.multiply(scale, self._scales[i], work.scale_rows[i - 1])
+            scale = np.multiply(following, peaks, following)
             # The ReLU: what was read is whole, so what is above zero is at least 1, which is the most of a scale.
-            np.multiply(before, np.minimum(work.inner[i], peaks, out=work.masks[i]), out=before)
-            back = np.rint(before, out=before)
-
-
-def _find_largest(values: Doubles, work: Work) -> None:
-    """Write each row's largest size into `peaks`."""
-    peaks = np.maximum.reduce(values, -2, keepdims=True, out=work.peaks)
-    lows = np.minimum.reduce(values, -2, keepdims=True, out=work.lows)
-    np.maximum(peaks, np.negative(lows, out=lows), out=peaks)
+            np.multiply(before, np.minimum(work.inner[i], peaks, out=mask), before)
+            back = np.rint(before, before)
 
 
 class MeanGradient:

@@ -159,7 +159,7 @@ class _Gaussians:
 
     def _reserve(self, columns: int) -> None:
         self._words = np.empty((2, _PAIRS, columns), np.int64)
-        self._radii, self._angles = (np.empty(self._words.shape[1:]) for _ in range(2))
+        self._room = np.empty((6, _PAIRS, columns))  # of radii, angles, and what is worked out of them
         self._sums, self._half_done = np.empty((2 * _PAIRS, columns)), np.empty((2 * _PAIRS, columns))
 
     def _lot(self) -> NDArray[np.float64]:
@@ -169,24 +169,25 @@ class _Gaussians:
         """
         if self._sums.shape[-1] < _MOST:
             self._reserve(max(_LEAST, 2 * self._sums.shape[-1]))
-        radii, angles = self._radii, self._angles
         cosines, sines = self._sums[:_PAIRS], self._sums[_PAIRS:]
+        radii, angles = self._room[4], self._room[5]
         self._stream.fill(self._words.reshape(-1).view(np.uint64))
         radii[:], angles[:] = self._words  # signed numbers: their conversion needs no branch
         radii *= 2 / _WORD
         np.abs(radii, out=radii)
         radii += 1 / _WORD  # uniform on (0, 1]: no logarithm of zero, and a radius of up to 9.4 standard deviations
-        radii = logarithm_of_normal(radii)
+        radii = logarithm_of_normal(radii, self._room[:4])
         radii *= -2 / (2 * _PAIRS)
         np.sqrt(radii, out=radii)  # Box-Muller's over four: the sums are of sixteen
         angles *= math.pi / 2 / _WORD  # fourths: uniform from -pi/4 to pi/4
-        quarter = sine(angles)
-        _double(quarter, np.sqrt(1.0 - quarter * quarter), sines, cosines)
-        _double(sines.copy(), cosines.copy(), sines, cosines)
+        quarter, room = sine(angles, self._room[1:3]), self._room[3]
+        np.multiply(quarter, quarter, out=room)
+        np.subtract(1.0, room, out=room)
+        _double(quarter, np.sqrt(room, out=room), angles, self._room[2])
+        _double(angles, self._room[2], sines, cosines)
         cosines *= radii
         sines *= radii
-        _add_with_signs(self._sums, self._half_done)
-        return self._sums[_GUESSED:].reshape(-1)
+        return _added_with_signs(self._sums, self._half_done)[_GUESSED:].reshape(-1)
 
 
 def _double(sine_of: NDArray[np.float64], cosine_of: NDArray[np.float64], sines: Any, cosines: Any) -> None:
@@ -198,15 +199,15 @@ def _double(sine_of: NDArray[np.float64], cosine_of: NDArray[np.float64], sines:
     cosines += 1.0
 
 
-def _add_with_signs(values: NDArray[np.float64], room: NDArray[np.float64]) -> None:
-    """Replace (2^k, columns) by all sums with the signs of a Hadamard matrix's rows (Sylvester 1867), in a fixed order.
+def _added_with_signs(values: NDArray[np.float64], room: NDArray[np.float64]) -> NDArray[np.float64]:
+    """All sums of (2^k, columns) with the signs of a Hadamard matrix's rows (Sylvester 1867), in a fixed order.
 
-    Sums and differences of pairs, k times, as in a fast Fourier transform.
+    Sums and differences of pairs, k times, as in a fast Fourier transform. Both arrays are overwritten.
     """
     reach = 1
     while reach < len(values):
         before, after = (a.reshape(len(values) // (2 * reach), 2, reach, -1) for a in (values, room))
         np.add(before[:, 0], before[:, 1], out=after[:, 0])
         np.subtract(before[:, 0], before[:, 1], out=after[:, 1])
-        values[:] = room
-        reach *= 2
+        values, room, reach = room, values, 2 * reach
+    return values

@@ -31,14 +31,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from strategies.exact.functions import added, power_below
+from strategies.exact.functions import ONE, added, power_below
 from strategies.exact.layers import BLOCK, LARGEST, PORTION, Layers, Work, as_layers, in_order, portions
 from strategies.exact.sums import ExactSum
 
-_TINY = 1e-6  # Opacus's
+_TINY = np.array(1e-6)  # Opacus's
+_ZERO, _HALF_A_STEP = np.array(0.0), np.array(0.5)
 _BUILT = 1 << 18  # numbers of several patients' gradients that are built together
 _ROWS = 1 << 13  # of several patients whose gradients are built together
 _STEPS = 2.0**47  # of the public grid to a norm of one: BLOCK patients of them stay below 2^53
+
+_STEPS_TO_ONE = np.array(_STEPS)
 
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
@@ -54,6 +57,8 @@ class Stack:
 
     def __init__(self, layers: Layers, residual: Residual, clip_norm: float) -> None:
         self._layers, self._residual, self._clip = layers, residual, clip_norm
+        self._most = np.array(4.0 * _STEPS / layers.top)
+        self._unit = np.array(clip_norm / _STEPS)
         self._sum = ExactSum((*layers.lead, layers.size))
         self._total = np.zeros((*layers.lead, layers.size))
         self._ordered = list(in_order(self._total, layers))
@@ -71,11 +76,10 @@ class Stack:
         The next sum begins at zero.
         """
         values = self._sum.value()
-        np.multiply(values, self._clip / _STEPS, out=values)
-        values += 0.0  # no zero keeps a sign, which could follow from an order
         for layer, (weight, bias) in zip(self._by_layer(values), self._ordered, strict=True):
-            np.copyto(weight, layer[..., :-1])
-            np.copyto(bias, layer[..., -1:])
+            np.multiply(layer[..., :-1], self._unit, weight)
+            np.multiply(layer[..., -1:], self._unit, bias)
+        np.add(self._total, _ZERO, self._total)  # no zero keeps a sign, which could follow from an order
         self._sum.clear()
         return self._total
 
@@ -97,8 +101,8 @@ class Stack:
                 work = self._worked(x[..., some, :], y[..., some])
                 shares = self._shares(work, None if counts is None else counts - some.start)
                 for back, share in zip(work.backs, shares, strict=True):
-                    np.multiply(back, share, out=back)
-                    np.rint(back, out=back)
+                    np.multiply(back, share, back)
+                    np.rint(back, back)
                 self._add_products(work)
 
     def _add_products(self, work: Work) -> None:
@@ -134,15 +138,15 @@ class Stack:
         for i, (read, back) in enumerate(zip(work.reads, work.backs, strict=True)):
             np.einsum(self._squared, read, read, out=work.read_squares[i])
             np.einsum(self._squared, back, back, out=work.back_squares[i])
-        units = np.multiply(work.ones, work.scales, out=work.units)
-        np.divide(1.0, units, out=units)  # (layers, ..., rows): of a whole number of the gradient
+        units = np.multiply(work.ones, work.scales, work.units)
+        np.divide(ONE, units, units)  # (layers, ..., rows): of a whole number of the gradient
         lost = np.add.reduce(work.read_squares * self._widths, 0)  # squared: of what half a step of all is
-        products = np.multiply(work.read_squares, work.back_squares, out=work.read_squares)
-        products *= units
-        products *= units
+        products = np.multiply(work.read_squares, work.back_squares, work.read_squares)
+        np.multiply(products, units, products)
+        np.multiply(products, units, products)
         norms: Doubles = products[0]
         for product in products[1:]:
-            np.add(norms, product, out=norms)
+            np.add(norms, product, norms)
         if not np.maximum.reduce(norms, None) < np.inf:
             bad = ~(norms < np.inf)
             norms[bad] = np.inf
@@ -150,12 +154,11 @@ class Stack:
             for part in (*work.reads, *work.backs):
                 np.copyto(part, 0.0, where=bad[..., None, :])
             np.copyto(units, 0.0, where=bad)
-        shares = _unit_share(norms, self._clip, np.sqrt(lost))
+        shares = _steps_of(norms, self._clip, np.sqrt(lost))
         if counts is not None:
             shares *= np.arange(shares.shape[-1]) < counts[..., None]
-        shares *= _STEPS
-        units *= shares
-        np.minimum(units, 4.0 * _STEPS / self._layers.top, out=units)  # more only where all is zero
+        np.multiply(units, shares, units)
+        np.minimum(units, self._most, out=units)  # more only where all is zero
         return work.unit_rows
 
     def _built(self, x: Floats, y: Floats, rows: NDArray[np.int64]) -> list[tuple[Doubles, Doubles]]:
@@ -208,27 +211,25 @@ class Stack:
             unit = unit.reshape(-1)
             norms += np.where(squares == 0.0, 0.0, squares * unit * unit)
         bad = ~(norms < np.inf)
-        share = _unit_share(np.where(bad, np.inf, norms), self._clip, math.sqrt(self._layers.size))[:, None, None]
+        share = _steps_of(np.where(bad, np.inf, norms), self._clip, math.sqrt(self._layers.size))[:, None, None]
         room = self._sum.room()
         for (whole, unit), into in zip(gradients, self._by_layer(room), strict=True):
-            whole *= np.minimum(unit * share * _STEPS, LARGEST)
+            whole *= np.minimum(unit * share, LARGEST)
             np.copyto(whole, 0.0, where=bad[:, None, None])
             np.rint(whole, out=whole)
             np.add.reduce(whole, 0, out=into)
         self._sum.add()
 
 
-def _unit_share(squares: Doubles, clip_norm: float, lost: Any) -> Doubles:
-    """Opacus's clip / (norm + 1e-6), at most 1, over the clip norm: of squared norms.
+def _steps_of(squares: Doubles, clip_norm: float, lost: Any) -> Doubles:
+    """Opacus's clip / (norm + 1e-6), at most 1, over the clip norm, in steps of the public grid: of squared norms.
 
     Whoever is clipped leaves room for rounding, which moves a gradient by up to half of `lost` steps (L2 norm).
     """
     norms = np.sqrt(squares)
-    norms += _TINY
-    room = lost * (-0.5 / _STEPS)
-    room += 1.0
-    np.divide(np.maximum(room, 0.0), norms, out=norms)
-    return np.minimum(norms, 1.0 / clip_norm, out=norms)
+    np.add(norms, _TINY, norms)
+    np.divide(np.maximum(_STEPS_TO_ONE - lost * _HALF_A_STEP, _ZERO), norms, norms)
+    return np.minimum(norms, _STEPS / clip_norm, out=norms)
 
 
 def _joined(one: tuple[Doubles, Doubles], other: tuple[Doubles, Doubles]) -> tuple[Doubles, Doubles]:

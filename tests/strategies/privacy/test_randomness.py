@@ -95,8 +95,7 @@ def test_the_noise_is_a_quarter_of_the_sum_of_sixteen_gaussians_of_the_streams_w
 
 
 def test_sums_of_the_same_numbers_are_orthogonal_and_leave_three_of_them_open() -> None:
-    signs = np.eye(16)
-    randomness._add_with_signs(signs, np.empty((16, 16)))
+    signs = randomness._added_with_signs(np.eye(16), np.empty((16, 16)))
     assert (16 * np.eye(16) == signs @ signs.T).all()
     assert (np.abs(signs) == 1).all()
     assert Randomness.seeded(0, "lille", 1)._noise.take(10**6).size == 13 * 64
