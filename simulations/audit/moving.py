@@ -13,13 +13,14 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy import stats
 
-from configs.errors import PrivacyError, RunError
+from configs.errors import ArchipelError, PrivacyError, RunError
 from configs.schema import Local, Study
 from simulations.audit.recording import Recording, Roll, clip_each
 from simulations.audit.rehearsal import hospital_of, plan_of
 from simulations.audit.subject import Floats, Subject, Watch, watched_trainer
-from simulations.audit.verdict import Check, exact
+from simulations.audit.verdict import Check, exact, two_sided
 from strategies.arrays import Arrays
 from strategies.privacy.plan import PrivacyPlan
 from strategies.tasks.table import Encoded
@@ -133,8 +134,6 @@ def moving_rounds(
     hospital = hospital_of(subject, study, site, patients, folder / "ledger.sqlite", trainer, seeded)
     plan, model, wrong, done = plan_of(hospital), start, list[int](), 0
     rounds = max(1, min(plan.rounds, -(-steps // plan.steps_per_round)))
-    strategy = study.training.strategy
-    pull = strategy.option("proximal_mu") if strategy.name == "fedprox" else 0.0
     for number in range(1, rounds + 1):
         taken = watch.steps
         try:
@@ -142,7 +141,7 @@ def moving_rounds(
         except RunError:  # the study diverges at this rate, without a fault in its privacy
             break
         done = number
-        expected = _retrained(model, watch.released[taken:], study.training.local, pull)
+        expected = _retrained(model, watch.released[taken:], study.training.local, _pull(study))
         if watch.steps - taken != plan.steps_per_round or not _as_expected(model, left, expected):
             wrong.append(number)
         model = left
@@ -180,6 +179,46 @@ def quiet_fit(
     if not len(distances) or not np.isfinite(distances).all():
         return math.inf, 0
     return float(distances.max()), int(distances.argmax()) + 1
+
+
+def failed_round(
+    subject: Subject, study: Study, site: str, patients: Encoded, start: Arrays, folder: Path, *, seeded: bool
+) -> Check:
+    """Let a round fail at its first step, as a patient may make it fail: what leaves must be the booked noise alone."""
+    folder.mkdir(parents=True)
+    rows = list[int]()
+
+    def fail_once() -> None:
+        if watch.steps == 0 and not rows:
+            rows.append(-1)
+            raise ValueError
+
+    watch = Watch(before=fail_once, look=lambda marks: rows.append(len(marks)))
+    trainer = watched_trainer(subject, task_of(study), watch)
+    hospital = hospital_of(subject, study, site, patients, folder / "ledger.sqlite", trainer, seeded)
+    hospital.on_failure = lambda error: None
+    plan = plan_of(hospital)
+    try:
+        left = hospital.fit(1, {name: array.copy() for name, array in start.items()})
+    except ArchipelError:
+        return exact("noise alone", False, "a round that fails after it was booked is answered otherwise than others")
+    finally:
+        hospital.ledger.close()
+    expected = _retrained(start, watch.released, study.training.local, _pull(study))
+    whole = watch.steps == plan.steps_per_round and not any(rows[1:]) and _as_expected(start, left, expected)
+    values = np.array(watch.released, np.float64).ravel() * (
+        plan.expected_patients / (plan.noise_multiplier * plan.clip_norm)
+    )
+    if not whole or not np.isfinite(values).all():
+        return exact("noise alone", False, "a round that fails after it was booked is no round of noise alone")
+    total = float(np.sum(values**2))
+    p = two_sided(float(stats.chi2.cdf(total, values.size)), float(stats.chi2.sf(total, values.size)))
+    return Check("noise alone", p, f"{math.sqrt(total / values.size):.3f} of the booked standard deviation")
+
+
+def _pull(study: Study) -> float:
+    strategy = study.training.strategy
+    return strategy.option("proximal_mu") if strategy.name == "fedprox" else 0.0
 
 
 def _as_expected(start: Arrays, left: Arrays, expected: Arrays) -> bool:

@@ -25,7 +25,7 @@ from strategies.tasks.table import Encoded
 from strategies.tasks.tabular import task_of
 
 
-class _Crash(Exception):  # noqa: N818 - it stands for a killed process
+class _Crash(BaseException):
     """Raised by the audit in the middle of a round."""
 
 
@@ -150,7 +150,7 @@ def _is_refused(
     return refused and not watch.steps
 
 
-def _ends(kind: type[Exception], call: Callable[[], object]) -> bool:
+def _ends(kind: type[BaseException], call: Callable[[], object]) -> bool:
     try:
         call()
     except kind:

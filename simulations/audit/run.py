@@ -22,7 +22,7 @@ from configs.schema import CohortMember, Feature, Study
 from simulations.audit import bookkeeping
 from simulations.audit.canaries import canary_part, canary_scores, canary_start, design, with_canaries
 from simulations.audit.evaluation import Evaluator, evaluation_checks, largest_move, noise_of_evaluations
-from simulations.audit.moving import moving_rounds, quiet_fit
+from simulations.audit.moving import failed_round, moving_rounds, quiet_fit
 from simulations.audit.recording import Recording, Roll, joined, longest, marked, record_fit, recorded, shortened
 from simulations.audit.rehearsal import Rehearsal, rehearse
 from simulations.audit.residuals import residual_part
@@ -201,7 +201,8 @@ class _Auditor:
                 " (every patient at once)": self._crowded(),
                 " (at the study's own rate)": [moved],
             }
-            yield residual_part(samples_by_name, many, [left, *self._evaluations(folder / "evaluations")])
+            others = [left, self._failed(folder / "failed"), *self._evaluations(folder / "evaluations")]
+            yield residual_part(samples_by_name, many, others)
         if "sensitivity" in only:
             progress("the largest move of one patient")
             yield self._sensitivity(folder / "moves of an evaluation")
@@ -227,6 +228,11 @@ class _Auditor:
             seeded=self.seed is not None,
             steps=steps,
         )
+
+    def _failed(self, folder: Path) -> Check:
+        site, seeded = self.largest, self.seed is not None
+        people, start = self.cohorts[site], self._starts()[0]
+        return failed_round(self.subject, self._alone(site), site, people, start, folder, seeded=seeded)
 
     def _evaluations(self, folder: Path) -> list[Check]:
         """Judge the noise of many evaluations, where the study asks for one."""

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from client.ledger import Ledger, Release
 from client.site import Site
+from configs.errors import RunError
 from configs.schema import EvaluationRelease, Study
 from configs.wire import HISTOGRAM
 from simulations.audit.evaluation import exact_histogram
@@ -358,6 +359,28 @@ class SameSampleEachRound(Site):
         return Chance(own, lambda chance, patients, rate: np.flatnonzero(first.random(patients) < rate))
 
 
+class AnswersFailures(Site):
+    """Answers a round that fails with the model that came."""
+
+    def fit(self, round_number: int, start: Any, *rest: Any, **more: Any) -> Any:
+        failures: list[Exception] = []
+        self.on_failure = failures.append
+        left = super().fit(round_number, start, *rest, **more)
+        return start if failures else left
+
+
+class RefusesFailures(Site):
+    """Refuses a round that fails."""
+
+    def fit(self, round_number: int, start: Any, *rest: Any, **more: Any) -> Any:
+        failures: list[Exception] = []
+        self.on_failure = failures.append
+        left = super().fit(round_number, start, *rest, **more)
+        if failures:
+            raise RunError("it could not train")
+        return left
+
+
 # Ledgers
 
 
@@ -561,6 +584,8 @@ MORE = [
     Sabotage("as many of each half", sampling(exactly_of_each_half), "sampler"),
     Sabotage("patients by turns", sampling(by_turns), "sampler"),
     Sabotage("the same sample each round", Subject(site=SameSampleEachRound), "sampler", WORK),
+    Sabotage("a failed round answered with the model that came", Subject(site=AnswersFailures), "residual"),
+    Sabotage("a failed round refused", Subject(site=RefusesFailures), "residual"),
     Sabotage("a round booked elsewhere", ledger(BooksElsewhere), "ledger"),
     Sabotage("rarer samples booked", ledger(BooksRarerSamples), "ledger"),
     Sabotage("epsilon stated at another delta", ledger(StatesAtAnotherDelta), "ledger"),
