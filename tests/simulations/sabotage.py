@@ -237,7 +237,7 @@ class Chance:
         return getattr(self._own, name)
 
     def poisson(self, patients: int, rate: float) -> Any:
-        return self._sample(self, patients, rate)
+        return self._sample(self, patients, rate) if patients else np.empty(0, np.int64)  # a failed round has nobody
 
     def next_of_pass(self, patients: int, rate: float, *, drop_last: bool = False) -> Any:
         """The next batch of a shuffled list."""
@@ -259,8 +259,8 @@ def sampling(sample: Callable[[Any, int, float], Any]) -> Subject:
         return own if site == "sensitivity" else Chance(own, sample)
 
     class Hospital(Site):
-        def _randomness(self, round_number: int) -> Any:
-            return Chance(super()._randomness(round_number), sample)
+        def _randomness(self, *which: Any) -> Any:
+            return Chance(super()._randomness(*which), sample)
 
     return Subject(randomness=make, site=Hospital)
 
@@ -337,16 +337,17 @@ class SendsWithoutNoise(Trainer):
 class SameSeedEachRound(Site):
     """Every round has the chance of the first."""
 
-    def _randomness(self, round_number: int) -> Randomness:
-        return super()._randomness(1)
+    def _randomness(self, round_number: int, *which: Any) -> Randomness:
+        return super()._randomness(1, *which)
 
 
 class NoisierPlan(Site):
     """Books a plan and trains with half its noise."""
 
-    def _train(self, start: Any, randomness: Any, plan: PrivacyPlan | None, loaded: Any) -> Any:
+    def _train(self, people: Any, start: Any, randomness: Any, plan: PrivacyPlan | None, loaded: Any) -> Any:
         assert plan is not None
-        return super()._train(start, randomness, replace(plan, noise_multiplier=plan.noise_multiplier / 2), loaded)
+        less = replace(plan, noise_multiplier=plan.noise_multiplier / 2)
+        return super()._train(people, start, randomness, less, loaded)
 
 
 class Wiped(Ledger):

@@ -418,12 +418,12 @@ class Evaluates(Site):
     make: Callable[..., Any]
 
     def evaluate(self, model: Any, *rest: Any, **more: Any) -> Any:
-        assert self.test is not None
+        self.people = self._read().test
         assert self.plan is not None
         assert self.plan.evaluation is not None
         asked = self.study.evaluation.release
         assert asked is not None
-        exact, _ = exact_histogram(self.task, model, self.test, asked.bins)
+        exact, _ = exact_histogram(self.task, model, self.people, asked.bins)
         chance = np.random.default_rng(self.study.seed if self.seeded else None)
         made = type(self).make(self, exact.reshape(2, -1), self.plan.evaluation.noise_multiplier, chance)
         return {HISTOGRAM: np.asarray(made, np.float32)}
@@ -446,7 +446,7 @@ def doubled_counts(site: Any, exact: Any, deviation: float, chance: Any) -> Any:
 
 
 def rows_counted(site: Any, exact: Any, deviation: float, chance: Any) -> Any:
-    rows = np.diff(site.test.starts).sum() - site.test.count
+    rows = np.diff(site.people.starts).sum() - site.people.count
     more = np.zeros_like(exact)
     more[0, 0] = rows
     return healthy_histogram(site, exact + more, deviation, chance)
