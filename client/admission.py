@@ -25,8 +25,10 @@ from configs.errors import AdmissionError, RunError
 from configs.load import study_from
 from configs.paths import too_long
 from configs.schema import Study
+from configs.shown import DIGITS, shown
 
 State = Literal["waiting", "approved", "refused"]
+MAX_WAITING_BYTES = 20_000_000  # nor its memory
 MAX_WAITING = 1000  # a coordinator cannot fill this hospital's disk with proposals
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS studies (
@@ -100,8 +102,16 @@ class Admissions:
         """
         if (known := self.find(sha256)) is not None:
             return known
-        if len([a for a in self.all() if a.waits]) >= MAX_WAITING:
+        count, size = self._connection.execute(
+            "SELECT count(*), COALESCE(sum(length(CAST(canonical AS BLOB))), 0) FROM studies"
+            " WHERE state = 'waiting' AND quiet_s < ?",
+            (QUIET_S,),
+        ).fetchone()
+        if count >= MAX_WAITING:
             raise RunError(f"expected at most {MAX_WAITING} waiting studies, found more; refuse some")
+        if size + len(canonical.encode()) > MAX_WAITING_BYTES:
+            megabytes = MAX_WAITING_BYTES // 1_000_000
+            raise RunError(f"expected at most {megabytes} MB of waiting studies, found more; refuse some")
         self._connection.execute(
             "INSERT OR IGNORE INTO studies (sha256, name, canonical, state) VALUES (?, ?, ?, 'waiting')",
             (sha256, name, canonical),
@@ -114,16 +124,34 @@ class Admissions:
         Raises:
             RunError: no study's digest does, or several do.
         """
-        found = [a for a in self.all() if a.sha256.startswith(digest.lower())] if len(digest) >= 8 else []
-        if len(found) != 1:
+        meant = self.meant(digest)
+        self._connection.execute("UPDATE studies SET state = ?, why = ? WHERE sha256 = ?", (state, why, meant.sha256))
+        return self.require_known(meant.sha256)
+
+    def meant(self, digest: str) -> Admission:
+        """The one study that a decision is about.
+
+        Raises:
+            RunError: fewer digits than a decision takes, no study's digest begins so, or several do.
+        """
+        found = self.named(digest)
+        if len(found) != 1 or len(digest) < DIGITS:
             raise RunError(
-                f"{digest[:64]!r}: expected the digest of one study (at least its first 8 characters), found "
-                f"{len(found)}; see: archipel-site review"
+                f"{shown(digest, 64)}: expected at least {DIGITS} digits of the digest of one study, found "
+                f"{len(found)} studies with these {len(digest)} digits; compare with the page: archipel-site review"
             )
-        self._connection.execute(
-            "UPDATE studies SET state = ?, why = ? WHERE sha256 = ?", (state, why, found[0].sha256)
+        return found[0]
+
+    def named(self, digest: str) -> list[Admission]:
+        """Every study whose digest begins like this; none where fewer than eight digits are given."""
+        begins = digest.lower()
+        if len(begins) < 8 or not set(begins) <= set("0123456789abcdef"):
+            return []
+        rows = self._connection.execute(
+            f"SELECT {_COLUMNS} FROM studies WHERE sha256 LIKE ? ORDER BY sha256",  # noqa: S608
+            (f"{begins}%",),
         )
-        return self.require_known(found[0].sha256)
+        return [Admission(*row) for row in rows]
 
     def proposed(self, sha256: str) -> None:
         """Note that the coordinator still proposes a study."""

@@ -14,11 +14,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from configs.commands import INTERRUPTED, carry_out, prepare
+from configs.commands import INTERRUPTED, carry_out, guard_lines, prepare
 from configs.deployment import SiteConfig, load_site, typed
 from configs.errors import ConfigError, RunError
 from configs.parts import programs
 from configs.schema import PER_PATIENT
+from configs.shown import DIGITS, escaped, mixed_scripts, quoted_lines, shown
 
 if TYPE_CHECKING:
     from client.admission import Admission, Admissions
@@ -70,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     reread = commands.add_parser("reread", help="read the data again at once: a patient who opted out is gone")
     reread.set_defaults(command=_reread)
     approve = commands.add_parser("approve", help="let a study train here")
-    approve.add_argument("digest", metavar="DIGEST", help="its first characters, eight or more")
+    approve.add_argument("digest", metavar="DIGEST", help="its first digits, twenty or more")
     approve.set_defaults(command=_approve)
     refuse = commands.add_parser("refuse", help="do not let a study train here, or no longer")
     refuse.add_argument("digest", metavar="DIGEST")
@@ -139,7 +140,7 @@ def _start(arguments: argparse.Namespace) -> int:
 
         print(unit(f"the node of {config.site}", "archipel-site", programs(), config.folder), end="")
         return 0
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    guard_lines()
     for noisy in ("httpx", "flwr"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     from client.node import start
@@ -154,18 +155,31 @@ def _review(arguments: argparse.Namespace) -> int:
     if arguments.data:
         return _review_data(config, admissions, arguments.digest)
     waiting = [a for a in admissions.all() if a.waits]
-    shown = [_find(admissions, arguments.digest)] if arguments.digest else waiting
-    if not shown:
+    pages = [_find(admissions, arguments.digest)] if arguments.digest else waiting
+    if not pages:
         print(_nothing_waits(arguments, config))
-    for admission in shown:
-        print(page(config, admission, arguments.folder))
+    for admission in pages:
+        print(_shown_page(config, admission, arguments.folder))
     _warn(config)
     for admission in [] if arguments.digest else admissions.all():
         if not admission.waits:
-            why = f" ({admission.why})" if admission.why else ""
+            why = f" ({escaped(admission.why)})" if admission.why else ""
             state = "not proposed any more" if admission.state == "waiting" else admission.state
-            print(f"{state}: {admission.name} {admission.sha256[:12]}{why}{_fate(config, admission)}")
+            name = escaped(admission.name)
+            print(f"{state}: {name} {admission.sha256[:12]}{why}{_fate(config, admission)}")
     return 0
+
+
+def _shown_page(config: SiteConfig, admission: "Admission", folder: Path) -> str:
+    """The page of a study; of one that has none, that it is so: it hides no other."""
+    try:
+        return page(config, admission, folder)
+    except Exception as error:  # whatever a study of others does to its page
+        refuse = _typed(folder, f"refuse {admission.sha256[:DIGITS]}")
+        return (
+            f"── {escaped(admission.name)}: {admission.state}, and cannot be shown ({type(error).__name__}): it cannot "
+            f"run here\n\n    {refuse} --why REASON\n"
+        )
 
 
 def _nothing_waits(arguments: argparse.Namespace, config: SiteConfig) -> str:
@@ -185,7 +199,7 @@ def _fate(config: SiteConfig, admission: "Admission") -> str:
 
     try:
         study, outgoing = admission.study, _outgoing(config)
-    except ConfigError:
+    except (ConfigError, ValueError, RecursionError):
         return ""
     ledger = _open_ledger(config) if config.ledger.exists() else None
     over = "; OVER here" if is_over(study, outgoing) else ""
@@ -224,7 +238,7 @@ def _approve(arguments: argparse.Namespace) -> int:
 
     config = load_site(arguments.folder)
     admissions = _admissions(config)
-    study = _find(admissions, arguments.digest).study
+    study = admissions.meant(arguments.digest).study
     if why := obstacle(config, study) or misfit_of_header(config, study):
         raise RunError(f"{study.name} cannot run here, so it is not approved: {why}")
     found = admissions.decide(arguments.digest, "approved")
@@ -235,7 +249,7 @@ def _approve(arguments: argparse.Namespace) -> int:
         "the node tells the consortium within a minute"
     )
     print(f"what leaves: {_typed(arguments.folder, 'outbox')}; what it spends: {_typed(arguments.folder, 'ledger')}")
-    print(f"no longer, at any time: {_typed(arguments.folder, f'refuse {found.sha256[:12]} --why REASON')}")
+    print(f"no longer, at any time: {_typed(arguments.folder, f'refuse {found.sha256[:DIGITS]} --why REASON')}")
     return 0
 
 
@@ -383,15 +397,17 @@ def page(config: SiteConfig, admission: "Admission", folder: Path | None = None)
     from client.prospects import is_over, obstacle
 
     typed_folder = folder or config.folder
-    approve, refuse = (_typed(typed_folder, f"{verb} {admission.sha256[:12]}") for verb in ("approve", "refuse"))
+    approve, refuse = (_typed(typed_folder, f"{verb} {admission.sha256[:DIGITS]}") for verb in ("approve", "refuse"))
     try:
         study = admission.study
     except ConfigError as error:  # it arrived before a rule that this release has
-        why = "; ".join(error.problems)
-        return f"── {admission.name}: {admission.state}, and cannot run: {why}\n\n    {refuse} --why REASON\n"
+        why = escaped("; ".join(error.problems))
+        return f"── {escaped(admission.name)}: {admission.state}, and cannot run: {why}\n\n    {refuse} --why REASON\n"
     rows = [
-        ("purpose", study.purpose),
+        ("purpose", "\n".join(quoted_lines(study.purpose))),
         ("reads", _columns(study)),
+        *([("look alike", alike)] if (alike := _alike(study)) else []),
+        ("announced", _announced(config, study)),
         ("patient", _patient(study)),
         ("never reads", _unread(config, study)),
         ("from", _source(config, study)),
@@ -409,9 +425,11 @@ def page(config: SiteConfig, admission: "Admission", folder: Path | None = None)
     if over:
         rows.insert(0, ("over", _fate(config, admission).removeprefix(": ")))
     for title, text in rows:
-        wrapped = textwrap.wrap(text, WIDTH - 14) or [""]
-        lines.append(f"{title:>12}  {wrapped[0]}")
-        lines += [" " * 14 + line for line in wrapped[1:]]
+        parts = []  # of others' words none begins left of here, where the titles are
+        for line in text.split("\n"):
+            parts += textwrap.wrap(line, WIDTH - 14, subsequent_indent="| " if line.startswith("| ") else "") or [""]
+        lines.append(f"{title:>12}  {parts[0]}")
+        lines += [" " * 14 + part for part in parts[1:]]
     decisions = [] if over else [f"{refuse} --why REASON"]
     if not over and not why and admission.state != "approved":
         decisions.insert(0, f"{approve}    or")
@@ -421,7 +439,7 @@ def page(config: SiteConfig, admission: "Admission", folder: Path | None = None)
 def _training(config: SiteConfig, study: "Study") -> list[tuple[str, str]]:
     hospitals = "hospital" if study.training.quorum == 1 else "hospitals"
     return [
-        ("learns", f"{study.task.type} {study.task.target!r} with a {study.model.name} model"),
+        ("learns", f"{study.task.type} {shown(study.task.target)}{_outcome(study)} with a {study.model.name} model"),
         ("rounds", f"{study.training.rounds}, with at least {study.training.quorum} {hospitals} in each"),
         ("leaves", _leaving(config, study)),
     ]
@@ -452,11 +470,40 @@ def _statistics(study: "Study") -> list[tuple[str, str]]:
 
 
 def _columns(study: "Study") -> str:
+    """One line for each column that is read: its name, unit, range or values, and codes, as the study says them."""
     columns = [_column(feature) for feature in study.features]
-    extra = [study.task.target, *([study.patient_id] if study.patient_id else [])]
+    extra = [f"{shown(study.task.target)}: the outcome{_outcome(study)}"]
+    extra += [f"{shown(study.patient_id)}: who the patient is"] if study.patient_id else []
     if study.evaluation.split_column:
-        extra.append(study.evaluation.split_column)
-    return ", ".join([*columns, *extra])
+        extra.append(f"{shown(study.evaluation.split_column)}: who is a test patient")
+    return "\n".join([*columns, *extra])
+
+
+def _outcome(study: "Study") -> str:
+    task = study.task
+    of = f" ({', '.join(map(shown, task.classes))})" if task.classes else ""
+    if task.minimum is not None and task.maximum is not None:
+        of = f" ({task.minimum:g} to {task.maximum:g})"
+    return f"{of}{f' in {shown(task.unit)}' if task.unit else ''}"
+
+
+def _alike(study: "Study") -> str:
+    """Names and values whose letters are of several alphabets: they may look like others."""
+    words = [study.task.target, study.patient_id or "", *study.task.classes]
+    for feature in study.features:
+        words += [feature.name, feature.unit or "", *feature.values, *feature.missing]
+    found = [f"{shown(word)} mixes {scripts} letters" for word in words if (scripts := mixed_scripts(word))]
+    more = f" and {len(found) - 5} more" if len(found) > 5 else ""
+    return f"WARNING {', '.join(found[:5])}{more}: compare with your file, letter by letter" if found else ""
+
+
+def _announced(config: SiteConfig, study: "Study") -> str:
+    sizes = {member.site: member.patients for member in study.cohort}
+    if not sizes:
+        return "no size of any hospital"
+    own = sizes.get(config.site)
+    here = f"{own:,} patients here" if own is not None else "THIS HOSPITAL IS NOT IN THE STUDY"
+    return f"{here}; {sum(sizes.values()):,} in {len(sizes)} hospital{'' if len(sizes) == 1 else 's'}"
 
 
 def _patient(study: "Study") -> str:
@@ -464,7 +511,7 @@ def _patient(study: "Study") -> str:
     if study.patient_id is None:
         return "ONE ROW COUNTS AS ONE PATIENT (patient_id: null): who has several rows spends several times the epsilon"
     alike = f", written alike by {', '.join(study.normalise)}" if study.normalise else ""
-    return f"all rows of one {study.patient_id}{alike}"
+    return f"all rows of one {shown(study.patient_id)}{alike}"
 
 
 def _unread(config: SiteConfig, study: "Study") -> str:
@@ -475,7 +522,13 @@ def _unread(config: SiteConfig, study: "Study") -> str:
 
 
 def _column(feature: "Feature") -> str:
-    return f"{feature.name} ({feature.unit})" if feature.unit else feature.name
+    unit = f" in {shown(feature.unit)}" if feature.unit else ""
+    if feature.type == "number":
+        what = f"a number from {feature.minimum:g} to {feature.maximum:g}{unit}"
+    else:
+        what = f"one of {', '.join(map(shown, feature.values))}{unit}"
+    codes = f"; unknown where {', '.join(map(shown, feature.missing))}" if feature.missing else ""
+    return f"{shown(feature.name)}: {what}{codes}"
 
 
 def _source(config: SiteConfig, study: "Study") -> str:
@@ -613,9 +666,12 @@ def _warn(config: SiteConfig) -> None:
 
 
 def _find(admissions: "Admissions", digest: str) -> "Admission":
-    found = [a for a in admissions.all() if a.sha256.startswith(digest.lower())] if len(digest) >= 8 else []
+    found = admissions.named(digest)
     if len(found) != 1:
-        raise RunError(f"{digest[:64]!r}: expected the digest of one study (8 characters or more), found {len(found)}")
+        raise RunError(
+            f"{shown(digest, 64)}: expected the digest of one study (8 digits or more), found {len(found)}; see: "
+            "archipel-site review"
+        )
     return found[0]
 
 

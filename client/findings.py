@@ -9,6 +9,8 @@ WRONG    disk: 40 MB free
 
 from dataclasses import dataclass
 
+from configs.shown import guarded
+
 OK, NOTE, WARNING, WRONG = "ok", "note", "warning", "WRONG"
 IT, NETWORK, CONSORTIUM, DATA = "hospital IT", "the hospital's network team", "the consortium", "whoever keeps the data"
 DATABASE = "whoever runs the data base"
@@ -29,9 +31,10 @@ def render(findings: list[Finding]) -> str:
     """The findings for people: what is wrong has who must do what below it."""
     lines = []
     for finding in findings:
-        lines.append(f"{finding.verdict:8} {finding.check}: {finding.text}")
+        text = guarded(finding.text).replace("\n", f"\n{'':12} ")  # no line of others' words begins as one of ours
+        lines.append(f"{finding.verdict:8} {finding.check}: {text}")
         if finding.who:
-            lines += [f"             who:  {finding.who}", f"             what: {finding.todo}"]
+            lines += [f"             who:  {finding.who}", f"             what: {guarded(finding.todo)}"]
     bad = sum(f.verdict == WRONG for f in findings)
     odd = sum(f.verdict == WARNING for f in findings)
     if bad:

@@ -31,6 +31,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from client.isolation import die_with_parent, leave_network
+from configs.commands import guard_lines
 from configs.deployment import split_address
 from configs.errors import RunError, SourceError
 from configs.parts import start
@@ -242,7 +243,7 @@ def _pump(source: socket.socket, sink: socket.socket, broken: threading.Event) -
 def main(arguments: list[str]) -> int:
     """`DESCRIPTOR HOST:PORT...`: serve until the worker ends."""
     die_with_parent()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    guard_lines()
     with socket.socket(fileno=int(arguments[0])) as control:
         serve(control, [split_address(address) for address in arguments[1:]])
     return 0

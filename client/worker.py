@@ -26,6 +26,7 @@ from client.fence import fence
 from client.forwarder import leave_network_but
 from client.id_hashes import id_key, prepare_hashes
 from client.isolation import die_with_parent
+from configs.commands import guard_lines
 from configs.deployment import SiteConfig, load_site
 from configs.errors import ArchipelError, RunError
 from configs.frame import Frame
@@ -293,7 +294,7 @@ def main(arguments: list[str], *, seeded: bool = False) -> int:
     held = fence(config, books=True)
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever prints must not print into the answers
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    guard_lines()
     from client.reading import watch
 
     worker = Worker(config, seeded=seeded)

@@ -9,12 +9,14 @@ b'-- epsilon <= 3 at CHU Besan\\\\xe7on'
 import codecs
 import contextlib
 import io
+import logging
 import os
 import sys
 from collections.abc import Callable
 
 from configs.errors import ArchipelError
 from configs.parts import shield
+from configs.shown import guarded
 
 # Sums of floats depend on how they are split over threads, and at these sizes a second thread only costs.
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
@@ -40,19 +42,50 @@ def _escaped(character: str) -> str:
 codecs.register_error(SPELT, _spell)
 
 
-def prepare(*, alone: bool) -> None:
+def prepare(*, alone: bool, guard: bool = True) -> None:
     """Set threads and output for a command.
 
     Args:
+        guard: whether whatever is printed is escaped; a command that draws on the terminal does so by itself.
         alone: whether the command is this process, so that what the process starts inherits its care.
     """
     for variable in THREADS:
         os.environ.setdefault(variable, "1")
-    for stream in (sys.stdout, sys.stderr):
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors=SPELT)
+            if alone and guard:
+                setattr(sys, name, _Guarded(stream))
     if alone:
         shield()
+
+
+class _Guarded(io.TextIOWrapper):
+    """An output on which nothing is printed that a terminal would obey, whoever wrote it."""
+
+    def __init__(self, stream: io.TextIOWrapper) -> None:
+        encoding, errors, buffered = stream.encoding, stream.errors, not stream.line_buffering
+        super().__init__(stream.detach(), encoding=encoding, errors=errors, line_buffering=not buffered)
+
+    def write(self, text: str, /) -> int:
+        """Write a text, with everything escaped that is none of letters, numbers, signs and line breaks."""
+        return super().write(text if text.isascii() and text.replace("\n", "").isprintable() else guarded(text))
+
+
+class _Lines(logging.Formatter):
+    """Log lines on which nothing stands that a terminal or a viewer of logs would obey."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line, escaped."""
+        return guarded(super().format(record))
+
+
+def guard_lines() -> None:
+    """Write log lines to standard error from here on, escaped."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(_Lines("%(asctime)s %(levelname)s %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
 
 
 def carry_out(program: str, work: Callable[[], int], *, beside: str = "") -> int:
@@ -78,5 +111,5 @@ def carry_out(program: str, work: Callable[[], int], *, beside: str = "") -> int
 
 def fail(program: str, text: str) -> int:
     """Say what went wrong, and return the exit code of an error that is explained."""
-    print(f"{program}: {text}", file=sys.stderr)
+    print(f"{program}: {guarded(text)}", file=sys.stderr)
     return EXPLAINED

@@ -51,6 +51,7 @@ from configs.schema import (
     TaskType,
     Training,
 )
+from configs.shown import flaw_of, guarded
 from configs.source import data_source
 
 MAX_FILE_BYTES = 1_000_000
@@ -64,6 +65,7 @@ _DERIVED = dict.fromkeys(
     ("noise_multiplier", "sigma"),
     "the noise follows from epsilon, delta and the steps: remove it, archipel plan shows it",
 ) | {"sampling_rate": "the rate is batch_size over a hospital's training patients: say batch_size, at most all of them"}
+PATH = "a file's path"  # the one text of a file that is this machine's own
 COLUMN_NAME = re.compile(r"[^\x00-\x1f\x7f]{1,128}")
 _AFTER_SCHEME = re.compile(r"://.*", re.DOTALL)
 Choice = TypeVar("Choice", bound=str)
@@ -122,7 +124,7 @@ def read_yaml(path: Path) -> Any:
         mark = getattr(error, "problem_mark", None)
         where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
         problem = short(" ".join(str(getattr(error, "problem", None) or error).split()), 200)
-        raise ConfigError(str(path), [f"{where}not valid YAML: {problem}"]) from None
+        raise ConfigError(str(path), [f"{where}not valid YAML: {guarded(problem)}"]) from None
 
 
 _LISTS_OF_WORDS = ("classes", "values", "missing")
@@ -222,7 +224,7 @@ class Section:
     def note(self, key: str, text: str) -> None:
         """Note a problem in words."""
         line = f"{short(self._full(key))}: {text}"
-        self.problems.append("".join(c if c.isprintable() else "?" for c in line))  # a terminal will show it
+        self.problems.append(guarded(line).replace("\n", "\\n"))  # a terminal will show it
 
     def _full(self, key: str) -> str:
         return ".".join(part for part in (self.path, key) if part)
@@ -248,6 +250,9 @@ class Section:
         good = isinstance(found, str) and 0 < len(found.strip()) <= limit
         if not good or (pattern and not pattern.fullmatch(found)):
             self.problem(key, expected, found, "add it" if found is None else "correct it")
+            return ""
+        if pattern in (None, COLUMN_NAME) and expected != PATH and (flaw := flaw_of(found, lines=key == "purpose")):
+            self.note(key, f"{flaw}; correct it")
             return ""
         return cast(str, found)
 
@@ -297,6 +302,10 @@ class Section:
             return ()
         if isinstance(found, list) and found and all(is_scalar(item) and item is not None for item in found):
             words = tuple(_word(item) for item in found)
+            flaw = next(filter(None, map(flaw_of, words)), "")
+            if flaw:
+                self.note(key, f"{flaw}; correct it")
+                return ()
             if len(set(words)) == len(words) and all(COLUMN_NAME.fullmatch(word) for word in words):
                 return words
         self.problem(key, expected, found, "list them once each: [a, b]")
@@ -476,6 +485,8 @@ def _features(section: Section) -> tuple[Feature, ...]:
     for name in section.values:
         if not COLUMN_NAME.fullmatch(name):
             section.note(short(name), "expected a column's name of 1 to 128 printable characters; rename it")
+        elif flaw := flaw_of(name):
+            section.note(short(name), f"{flaw}; rename it")
         features.append(_feature(name, section.section(name, "a mapping with type and range or values")))
     if not features and "features" not in {p.split(":")[0] for p in section.problems}:
         section.note("", "expected at least one column, found none; list the columns that the model reads")

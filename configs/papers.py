@@ -21,17 +21,13 @@ from configs.shown import shown
 
 MAX_PAPER_BYTES = 100_000
 RESERVED = {"coordinator"}  # the other side's name in every seal
-_KEY = ("64 digits of a key in hexadecimal", re.compile(r"[0-9a-f]{64}"))
-_PEM = re.compile(r"-----BEGIN [A-Z ]{4,40}-----\n[A-Za-z0-9+/=\n]+-----END [A-Z ]{4,40}-----\n?")
+_KEY = ("64 hexadecimal digits", re.compile(r"[0-9a-f]{64}"))
 _RELEASE = ("a release's number", re.compile(r"[0-9A-Za-z.+!-]{1,40}"))
-_FORMS = {  # of a paper's fields, which name files, go into a certificate and are shown on a terminal
+_FORMS = {  # of the fields that name files or are shown on a terminal; certificates are read by whoever uses them
     "site": ("a hospital's name of a-z, 0-9, - and _, not 'coordinator'", SITE_NAME),
-    "signing_request": ("a signing request in PEM", _PEM),
     "signing_key": _KEY,
     "proof": ("a signature in hexadecimal", re.compile(r"[0-9a-f]{128}")),
     "coordinator": ("host:port", ADDRESS),
-    "ca_certificate": ("a certificate in PEM", _PEM),
-    "certificate": ("a certificate in PEM", _PEM),
     "coordinator_key": _KEY,
     "version": _RELEASE,
     "flwr": _RELEASE,

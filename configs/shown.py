@@ -17,6 +17,7 @@ import unicodedata
 
 MAX_MARKS = 2  # on one letter: more overlay the lines above and below
 LIMIT = 200
+DIGITS = 20  # of a digest that a decision names: nobody can make two studies that share them
 KINDS = "LMNPS"  # letters, marks, numbers, punctuation, symbols
 # Letters, marks and symbols that are drawn as nothing, and marks that strike another letter out.
 BLANK = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u2800\u3164\uffa0")
@@ -89,6 +90,19 @@ def shown(text: object, limit: int = LIMIT) -> str:
     body = cut.replace("\\", "\\\\") if cut == words[:limit] and "\\" in cut else cut
     body = body.replace("'", "\\'") if mark == "'" else body
     return f"{mark}{body}{mark}{'...' if len(words) > limit else ''}"
+
+
+def guarded(text: str) -> str:
+    """Return whatever is about to be printed without what a terminal would obey; our own line breaks stay.
+
+    >>> guarded("── heart\\n") == "── heart\\n", guarded("a\\x1b[2J\\u202e")
+    (True, 'a\\\\x1b[2J\\\\u202e')
+    """
+    parts, marks = [], 0
+    for c in text:
+        marks = marks + 1 if unicodedata.category(c)[0] == "M" else 0
+        parts.append(c if c == "\n" or (_is_allowed(c) and marks <= MAX_MARKS) else _code(c))
+    return "".join(parts)
 
 
 def quoted_lines(text: str) -> list[str]:

@@ -17,6 +17,7 @@ from configs.deployment import COORDINATOR_FILE, CoordinatorConfig, coordinator_
 from configs.errors import ConfigError, RunError
 from configs.parts import programs
 from configs.schema import PER_PATIENT
+from configs.shown import escaped, guarded
 
 if TYPE_CHECKING:
     from configs.journal import Record
@@ -250,7 +251,7 @@ def _sites(arguments: argparse.Namespace) -> int:
         notes += ["no certificate: message signatures alone"] if member.without_certificate else []
         release = talks[member.site].release if member.site in talks else ""
         notes += [f"its node has archipel {release}, here runs {own}"] if release not in ("", own) else []
-        print(f"{member.site:24} {state:14} until {member.expires[:10]}  {'; '.join(notes)}".rstrip())
+        print(f"{escaped(member.site):24} {state:14} until {member.expires[:10]}  {'; '.join(notes)}".rstrip())
     return 0
 
 
@@ -339,7 +340,7 @@ def _status(arguments: argparse.Namespace) -> int:
     if any(", epsilon " in line for line in lines):
         lines.append(f"epsilon: {PER_PATIENT}, at each hospital")
     for line in lines:
-        print(line)
+        print(guarded(line))
     if absent := _absent(arguments, config):
         print(absent)
     return 0
@@ -421,9 +422,9 @@ def _watch(arguments: argparse.Namespace) -> int:
             if record.kind == "received" and record.facts.get("epsilon"):
                 epsilons[record.facts["site"]] = record.facts["epsilon"]
             if line := _line(record, study.training.rounds, study.privacy.epsilon, epsilons):
-                print(line, flush=True)
+                print(guarded(line), flush=True)
         if run.state in ("COMPLETE", "INCOMPLETE"):
-            print(f"{run.state}{f': {run.why}' if run.why else ''}")
+            print(f"{run.state}{f': {escaped(run.why)}' if run.why else ''}")
             if report := _papers(arguments, name):
                 print(report)
             return 0 if run.state == "COMPLETE" else 1
@@ -434,7 +435,7 @@ def _watch(arguments: argparse.Namespace) -> int:
             now = f"{run.state.lower()}: " + "; ".join(": ".join(line) for line in _presence(config, members, run))
             if now != waiting:
                 waiting = now
-                print(now, flush=True)
+                print(guarded(now), flush=True)
         time.sleep(WATCH_S)
 
 

@@ -2,11 +2,13 @@
 
 import logging
 
+from configs.commands import guard_lines
+
 _LIBRARIES = ("httpx", "alembic", "flwr", "flwr-serverapp")
 
 
 def write_lines() -> None:
     """Write lines to standard error from here on."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    guard_lines()
     for library in _LIBRARIES:
         logging.getLogger(library).setLevel(logging.WARNING)

@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Exit codes: 0 done, 1 the study ended INCOMPLETE or an audit FAILED, 2 an error that is explained, 130 Ctrl-C.
     """
-    prepare(alone=argv is None)
+    prepare(alone=argv is None, guard=False)
     arguments = _parser().parse_args(argv)
     try:
         return carry_out(

@@ -93,4 +93,4 @@ def _share(found: Mapping[str, float] | None) -> str:
 
 
 def _console() -> Console:
-    return Console(width=None if Console().is_terminal else 140)
+    return Console(width=None if Console().is_terminal else 140, markup=False, emoji=False)

@@ -382,4 +382,4 @@ def _short(path: Path) -> str:
 
 
 def _console() -> Console:
-    return Console(width=None if Console().is_terminal else 140)
+    return Console(width=None if Console().is_terminal else 140, markup=False, emoji=False)

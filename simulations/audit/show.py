@@ -91,4 +91,4 @@ def _table(done: Audit) -> Table:
 
 
 def _console() -> Console:
-    return Console(width=None if Console().is_terminal else 140)
+    return Console(width=None if Console().is_terminal else 140, markup=False, emoji=False)

@@ -118,8 +118,8 @@ def test_what_cannot_run_here_says_so_first_and_is_not_approved(
     assert "CANNOT RUN HERE: " in page
     assert why in page
     assert page.index("CANNOT RUN HERE") < page.index("purpose")
-    assert f"approve {one.sha256[:12]}" not in page
-    assert f"refuse {one.sha256[:12]}" in page
+    assert f"approve {one.sha256[:20]}" not in page
+    assert f"refuse {one.sha256[:20]}" in page
     said = typed(lille, capsys, "approve", one.sha256, code=2)
     assert "cannot run here, so it is not approved" in said
     assert why in said
@@ -134,10 +134,10 @@ def test_what_can_run_is_offered_and_its_approval_says_what_comes_next(
     waiting(lille, one)
     page = typed(lille, capsys, "review")
     assert "CANNOT RUN" not in page
-    assert f"approve {one.sha256[:12]} or" in page
-    said = typed(lille, capsys, "approve", one.sha256[:12])
+    assert f"approve {one.sha256[:20]} or" in page
+    said = typed(lille, capsys, "approve", one.sha256[:20])
     assert f"({one.training.quorum} of 3)" in said
-    assert f"no longer, at any time: archipel-site -C {lille.folder} refuse {one.sha256[:12]} --why REASON" in said
+    assert f"no longer, at any time: archipel-site -C {lille.folder} refuse {one.sha256[:20]} --why REASON" in said
     assert Admissions.open(lille.admissions).require_known(one.sha256).state == "approved"
 
 
@@ -167,16 +167,16 @@ def test_a_study_that_is_over_says_so_and_offers_nothing_to_decide(lille: SiteCo
     page = typed(lille, capsys, "review", STUDY.sha256)
     assert "approved, OVER here" in page
     assert "3 rounds left" in page
-    assert f"approve {STUDY.sha256[:12]}" not in page
-    assert f"refuse {STUDY.sha256[:12]}" not in page
+    assert f"approve {STUDY.sha256[:20]}" not in page
+    assert f"refuse {STUDY.sha256[:20]}" not in page
 
 
 def test_an_approved_study_is_not_offered_again(lille: SiteConfig, capsys: Output) -> None:
     waiting(lille, STUDY)
     typed(lille, capsys, "approve", STUDY.sha256)
     page = typed(lille, capsys, "review", STUDY.sha256)
-    assert f"approve {STUDY.sha256[:12]}" not in page
-    assert f"refuse {STUDY.sha256[:12]} --why REASON" in page
+    assert f"approve {STUDY.sha256[:20]}" not in page
+    assert f"refuse {STUDY.sha256[:20]} --why REASON" in page
 
 
 def test_review_says_why_nothing_waits(lille: SiteConfig, capsys: Output) -> None:

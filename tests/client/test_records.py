@@ -171,7 +171,7 @@ def test_a_study_waits_until_a_person_decides_and_a_changed_one_waits_anew(tmp_p
     with pytest.raises(AdmissionError) as waiting:
         admissions.approved(STUDY.sha256)
     assert waiting.value.waiting
-    admissions.decide(STUDY.sha256[:8].upper(), "approved")
+    admissions.decide(STUDY.sha256[:20].upper(), "approved")
     assert admissions.approved(STUDY.sha256).sha256 == STUDY.sha256
     changed = study(seed=1)
     with pytest.raises(AdmissionError):

@@ -50,9 +50,9 @@ def test_a_waiting_study_is_one_page_that_says_what_it_reads_what_would_leave_an
     numbers = sum(shape[0] * (shape[1] if len(shape) > 1 else 1) for shape, _ in study_parameters(STUDY).values())
     rounds = STUDY.training.rounds
     for said in (
-        f"purpose {STUDY.purpose}",
-        f"reads {', '.join(f.name + (f' ({f.unit})' if f.unit else '') for f in STUDY.features)}, {STUDY.task.target}",
-        f"learns {STUDY.task.type} '{STUDY.task.target}' with a {STUDY.model.name} model",
+        f"purpose | {STUDY.purpose}",
+        "reads 'age': a number from 20 to 90 'sex': one of 'female', 'male' 'disease': the outcome ('0', '1')",
+        f"learns {STUDY.task.type} '{STUDY.task.target}' ('0', '1') with a {STUDY.model.name} model",
         f"rounds {rounds}, with at least {STUDY.training.quorum} hospitals",
         f"{numbers} numbers of the trained model ({4 * numbers} bytes, and some hundreds of packing), in all at most "
         f"{numbers * rounds:,} numbers",
@@ -60,7 +60,7 @@ def test_a_waiting_study_is_one_page_that_says_what_it_reads_what_would_leave_an
         f"epsilon {spent:.2f} of 8 is spent on this data set",
         f"{8 - spent:.2f} is left",
         f"digest {STUDY.sha256}",
-        f"archipel-site -C {lille.folder} approve {STUDY.sha256[:12]}",
+        f"archipel-site -C {lille.folder} approve {STUDY.sha256[:20]}",
     ):
         assert said in page, said
 
@@ -73,7 +73,7 @@ def test_the_page_says_where_a_study_asks_for_the_reference_engine(lille: SiteCo
 
 
 def test_an_approval_is_for_one_digest_and_a_changed_study_waits_anew(lille: SiteConfig, capsys: Output) -> None:
-    assert STUDY.sha256 in typed(lille, capsys, "approve", STUDY.sha256[:12])
+    assert STUDY.sha256 in typed(lille, capsys, "approve", STUDY.sha256[:20])
     changed = study(seed=1)
     Admissions.open(lille.admissions).propose(changed.sha256, changed.name, changed.canonical)
     page = typed(lille, capsys, "review")
@@ -120,6 +120,6 @@ def test_a_study_of_before_that_announces_no_sizes_is_shown_as_one_that_cannot_r
         pass
     page = typed(lille, capsys, "review")
     assert "of-before: waiting, and cannot run: cohort: expected each hospital's announced patients, found" in page
-    assert f"refuse {'cd' * 6} --why REASON" in page
+    assert f"refuse {'cd' * 10} --why REASON" in page
     assert f"digest {STUDY.sha256}" in page
     assert "of-before cdcdcdcdcdcd: epsilon" in typed(lille, capsys, "ledger")

@@ -341,7 +341,7 @@ def test_nothing_happens_before_a_person_approves(federation: Federation, tmp_pa
     page = federation.hospital("cleveland", "review")
     assert "Predict angiographic coronary disease" in page
     assert "NONE: the model's numbers leave without noise" in page
-    federation.hospital("cleveland", "approve", digest[:12])
+    federation.hospital("cleveland", "approve", digest[:20])
     federation.await_state(run, "COMPLETE")
 
     other = write_study(tmp_path, "refused", rounds=1)

@@ -100,7 +100,6 @@ def test_neither_paper_is_read_with_such_a_name(tmp_path: Path, kind: type, name
         ("version", "0.1\x1b]0;x\x07"),
         ("flwr", "1.41 \u202e"),
         ("coordinator_key", "AB" * 32),
-        ("ca_certificate", "none"),
     ],
 )
 def test_what_a_welcome_says_is_of_its_form_before_it_is_shown(tmp_path: Path, field: str, value: str) -> None:
