@@ -7,10 +7,28 @@ whoever restarts the node looks once more at what spends more.
 import logging
 from dataclasses import replace
 
-from configs.deployment import SITE_FILE, SiteConfig, load_site
+from configs.deployment import SITE_FILE, Policy, SiteConfig, load_site
 from configs.errors import ArchipelError
 
+CAP = "cap"  # a field of the node's in a request to the worker, which cannot read a file that took site.yaml's place
 log = logging.getLogger("archipel.node")
+
+
+def told(policy: Policy) -> str:
+    """Write a policy's cap for the worker."""
+    return f"{policy.max_epsilon!r} {policy.delta!r}"
+
+
+def lowered(policy: Policy, text: str) -> Policy:
+    """Return a policy with the cap that `told` wrote, where that is lower; with none it is as it was.
+
+    >>> [lowered(Policy(), text).max_epsilon for text in ("2.0 1e-06", "9.0 1e-06", "")]
+    [2.0, 8.0, 8.0]
+    """
+    if not text:
+        return policy
+    epsilon, delta = map(float, text.split(" "))
+    return replace(policy, max_epsilon=min(policy.max_epsilon, epsilon), delta=min(policy.delta, delta))
 
 
 class Caps:
@@ -31,9 +49,7 @@ class Caps:
             log.warning("site.yaml changed and holds mistakes: the former one is followed; see: archipel-site check")
             return self.config
         policy = self.config.policy
-        lower = replace(
-            policy, max_epsilon=min(policy.max_epsilon, wanted.max_epsilon), delta=min(policy.delta, wanted.delta)
-        )
+        lower = lowered(policy, told(wanted))
         if lower != policy:
             log.info("site.yaml: max_epsilon is %g at delta %g from now on", lower.max_epsilon, lower.delta)
             self.config = replace(self.config, policy=lower)

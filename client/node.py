@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 
 from client.admission import Admissions
 from client.audit import Audit, instruction_of
+from client.caps import CAP, Caps, told
 from client.egress import OF_ROWS, SENTENCES, code_of
 from client.enrol import CERTIFICATE, NODE_KEY, load_node_key, load_signing_key, load_welcome
 from client.fence import no_dumps
@@ -70,6 +71,7 @@ class WorkerProcess:
         """`command` starts another worker than ours; only tests have one."""
         self._config = config
         self._command = list(command) or parts.command("client.worker", str(config.folder))
+        self.caps = Caps(config)
         self._process: subprocess.Popen[bytes] | None = None
         self.alone, self.fence = False, ""  # the fence around it, in words
         self._environment = parts.environment(worker_variables(config))  # `start` lets go of secrets in this process
@@ -112,7 +114,9 @@ class WorkerProcess:
         assert self._process is not None
         assert self._process.stdin is not None
         try:
-            send(self._process.stdin, request)  # type: ignore[arg-type]
+            capped = Frame(request.form, {**request.fields, CAP: told(self.caps.look().policy)}, request.arrays)
+            send(self._process.stdin, capped)  # type: ignore[arg-type]
+            capped.let_go()
             request.let_go()
             return self._read(), self._read(max_bytes)
         except (EOFError, BrokenPipeError):

@@ -18,10 +18,11 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from client.caps import Caps
+from client.caps import CAP, lowered
 from client.fence import fence
 from client.forwarder import leave_network_but
 from client.id_hashes import id_key, prepare_hashes
@@ -57,7 +58,7 @@ class Worker:
         from strategies.privacy.plan import Budget
 
         TaskIdentity.run_id, TaskIdentity.task_id, TaskIdentity.node_id = 0, 0, 0
-        self._caps, self._config, self._seeded = Caps(config), config, seeded
+        self._config, self._seeded = config, seeded
         prepare_hashes(config)
         self._admissions = Admissions.open(config.admissions)
         policy = config.policy
@@ -70,10 +71,11 @@ class Worker:
 
     def answer(self, request: Frame) -> tuple[Frame, Frame]:
         """What the hospital's own journal should know (why), and the reply or refusal."""
-        self._lower_the_cap()
-        alone = ALONE in request.fields
-        if alone:  # only this hospital's node writes it: a message that arrives can hold no such field
-            request = Frame(request.form, {k: v for k, v in request.fields.items() if k != ALONE}, request.arrays)
+        alone = ALONE in request.fields  # only this hospital's node writes these: no message that arrives can hold them
+        self._lower_the_cap(str(request.fields.get(CAP, "")))
+        fields = {name: value for name, value in request.fields.items() if name not in (ALONE, CAP)}
+        request, came = Frame(request.form, fields, request.arrays), request
+        came.let_go()
         self._request, self._why, self._alone = request, "", alone
         message = self._message(request)
         request.let_go()
@@ -87,13 +89,14 @@ class Worker:
         warm = self._warm
         return None if warm is None else warm[2]
 
-    def _lower_the_cap(self) -> None:
-        """Follow a site.yaml that allows less than it did."""
+    def _lower_the_cap(self, text: str) -> None:
+        """Follow a cap that is lower than the one this process started with."""
         from strategies.privacy.plan import Budget
 
-        if (config := self._caps.look()) is not self._config:
-            self._config = config
-            self._ledger.lower(Budget(config.policy.max_epsilon, config.policy.delta))
+        policy = lowered(self._config.policy, text)
+        if policy != self._config.policy:
+            self._config = replace(self._config, policy=policy)
+            self._ledger.lower(Budget(policy.max_epsilon, policy.delta))
 
     def _message(self, request: Frame) -> "Message":
         from flwr.app import Message

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from client.caps import Caps
+from client.caps import CAP, Caps
 from client.ledger import Ledger, Release
 from client.worker import REFUSAL
 from configs.deployment import SiteConfig, load_site
@@ -86,11 +86,10 @@ def test_a_ledger_whose_cap_was_lowered_refuses_the_next_round() -> None:
 def test_a_worker_that_runs_refuses_what_a_lowered_cap_does_not_allow(tmp_path: Path) -> None:
     chosen = counting()
     done = worker(tmp_path, chosen, max_epsilon=4.0)
-    document = (tmp_path / "site.yaml").read_text()
-    (tmp_path / "site.yaml").write_text(document.replace("max_epsilon: 4.0", "max_epsilon: 0.1"))
-    status, reply = done.answer(Frame("statistics", {"study_sha256": chosen.sha256}))
+    asked = {"study_sha256": chosen.sha256}
+    status, reply = done.answer(Frame("statistics", asked | {CAP: "0.1 1e-06"}))
     assert reply.form == REFUSAL
     assert "0.1" in str(status.fields["why"])
     (tmp_path / "again").mkdir()
     again = worker(tmp_path / "again", chosen, max_epsilon=4.0)
-    assert again.answer(Frame("statistics", {"study_sha256": chosen.sha256}))[1].form == FORM
+    assert again.answer(Frame("statistics", asked | {CAP: "9.0 1e-06"}))[1].form == FORM
