@@ -252,13 +252,17 @@ def load_coordinator(folder: Path) -> CoordinatorConfig:
 
 
 def coordinator_yaml(name: str, names: Sequence[str], listen: str) -> str:
-    """Return the text of a new coordinator.yaml: every key, with what it means and what holds without it."""
+    """Return the text of a new coordinator.yaml: every key with what it means.
+
+    Keys that need not be there are commented out, with the value that holds: whoever wants another may change the line,
+    or write one of their own.
+    """
     text = resources.files("configs").joinpath("coordinator.example.yaml").read_text("utf-8")
     given = {"name": name, "names": list(names), "listen": listen}
     for key, value in given.items():
         line = f"{key}: {json.dumps(value, ensure_ascii=False)}"
         text = re.sub(rf"(?m)^{key}: .*?(?=  +#|$)", line.replace("\\", r"\\"), text)
-    return text
+    return re.sub(rf"(?m)^(?!#|{'|'.join(given)})(?=[a-z_]+:)", "# ", text)
 
 
 def split_address(address: str) -> tuple[str, int]:
