@@ -249,8 +249,8 @@ def test_what_became_of_each_hospital_is_read_after_the_end_as_well(centre: Path
 def test_init_writes_down_how_long_is_waited(centre: Path) -> None:
     config, text = load_coordinator(centre), (centre / "coordinator.yaml").read_text()
     assert (config.gather_timeout_s, config.gather_quorum_after_s, config.absent_after_s) == (30 * 86_400, 3600, 60)
-    assert all(f"\n{key}: " in text for key in ("gather_timeout_s", "gather_quorum_after_s", "absent_after_s"))
-    (centre / "coordinator.yaml").write_text(text.replace("gather_timeout_s: 2592000", "gather_timeout_s: 7776001"))
+    assert all(f"\n# {key}: " in text for key in ("gather_timeout_s", "gather_quorum_after_s", "absent_after_s"))
+    (centre / "coordinator.yaml").write_text(text.replace("# gather_timeout_s: 2592000", "gather_timeout_s: 7776001"))
     with pytest.raises(ConfigError, match="gather_timeout_s"):
         load_coordinator(centre)
 
