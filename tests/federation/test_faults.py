@@ -207,9 +207,11 @@ def test_no_private_key_is_in_any_file_but_its_own(federation: Federation) -> No
 
 
 def test_a_hospital_that_never_comes_is_not_waited_for_without_end(tmp_path: Path) -> None:
-    with hospitals(tmp_path / "fed", ("lonely",), start=False, coordinator={"gather_timeout_s": 6}) as federation:
+    with hospitals(tmp_path / "fed", ("lonely",), start=False, coordinator={"gather_timeout_s": 30}) as federation:
         federation.start_site("cleveland")
+        until(lambda: "cleveland                connected" in federation.consortium("sites"), "cleveland to connect")
         run = federation.submit(write_study(tmp_path, "lonely"))
-        until(lambda: "hungary              not connected" in federation.consortium("status"), "status to say so")
         line = federation.await_state(run, "INCOMPLETE")
-        assert "1 hospitals take part (cleveland), the study asks for 3" in line
+        assert "1 hospitals take part (cleveland), the study asks for 3; hungary: not connected" in line
+        status = federation.consortium("status", run)
+        assert "hungary              contributed to 0 of 0 rounds; not connected" in status
