@@ -23,6 +23,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TypeVar
 
 import httpx
@@ -57,9 +58,11 @@ from flwr.supercore.protobuf.client import ProtobufCall, ProtobufClientIntercept
 from flwr.supercore.task_identity import TaskIdentity
 from flwr.supernode.fleet_http_client import FleetHttpClient
 
+from client.apart import fetch, store
 from client.line import SLACK_S, Line, answered, asked, inline, received
 from configs.deployment import split_address
 from configs.errors import ArchipelError, RunError, WireError
+from configs.frame import MappedFile
 from configs.memory import Tidy
 from configs.pieces import HOLD_PATH, MEDIA_TYPE, REPLY_PATH
 from configs.wire import PROTOCOL_HEADER, RELEASE_HEADER
@@ -290,6 +293,31 @@ class Fleet:
             except UnreachableError:
                 if attempt + 1 == REPLY_ATTEMPTS or self._over.wait(attempt):
                     raise
+
+    def fetch(self, run: str, message: str, size: int, folder: Path) -> MappedFile:
+        """A large message of which only the seal has come, in a file without a name in this folder.
+
+        Raises:
+            UnreachableError, RefusedError, EndedError.
+            WireError: it is larger than this hospital allows, or not as long as it says.
+        """
+        if size > self._max_message_bytes:
+            raise WireError("message: expected fewer bytes than policy.max_message_mb, found more; it is not read")
+        return fetch(self._ask, UnreachableError, run, message, size, folder)
+
+    def store(self, run: str, message: str, path: Path) -> int:
+        """Send a large reply's content, before its seal; its size.
+
+        Raises:
+            UnreachableError, RefusedError, EndedError, WireError.
+        """
+        return store(self._ask, UnreachableError, run, message, path)
+
+    def _ask(self, path: str, body: bytes) -> bytes:
+        def exchange(body: bytes) -> bytes:
+            return self._client.exchange(path, body, httpx.Timeout(REQUEST_TIMEOUT_S))
+
+        return self._call(exchange, body)
 
     def close(self) -> bool:
         """Sign off and let go; whether the coordinator heard it."""
@@ -597,6 +625,8 @@ def _explained(response: httpx.Response) -> ArchipelError:
         return OccupiedError("another node is connected as this hospital, or one that stopped is not given up yet")
     if error is not None and error.code == RUN_ENDED:
         return EndedError("the run has ended")
+    if status == httpx.codes.GONE:
+        return EndedError("the round has ended")
     if status in (401, 403):
         return RefusedError("the coordinator does not accept this hospital's certificate or key; ask the consortium")
     if status in (408, 429) or status >= 500:

@@ -40,13 +40,14 @@ from configs import parts, wire
 from configs.bundle import check_bundle
 from configs.deployment import SiteConfig
 from configs.errors import AdmissionError, ArchipelError, ReleaseError, RunError, SealError, WireError
-from configs.frame import Frame
+from configs.frame import Frame, MappedFile
 from configs.lock import only_one
 from configs.memory import return_large_blocks
+from configs.pieces import MAX_INLINE
 from configs.schema import Study
 from configs.seal import COORDINATOR, Signed, Statement
 from strategies.arrays import reads_as_text
-from strategies.messages import content, from_frame, given_back, opened, seal, unseal
+from strategies.messages import content, from_frame, given_back, opened, seal, shelve, shelved, unseal
 from strategies.tasks.shapes import arrays_of, study_bytes, study_parameters
 
 if TYPE_CHECKING:
@@ -316,7 +317,8 @@ class Node:
 
     def _answer(self, fleet: Fleet, incoming: Incoming) -> None:
         try:
-            said, packed = self._opened(incoming)
+            size = shelved(incoming.records)
+            said, packed = self._opened(fleet, incoming, size)
         except WireError as error:  # whoever wrote it is not the coordinator, or it was heard before: no answer
             self._audit.note("refused", message="", why=str(error))
             log.warning("%s", error)
@@ -350,6 +352,9 @@ class Node:
             **self._records.stated(fleet.protocol),
         )
         records = seal(records, reply, statement, self._key)
+        if size is not None and reply.size > MAX_INLINE:  # it is in the outbox: from there it goes as a file
+            path = self._config.outbox / f"{message}.frame"
+            records = shelve(records, fleet.store(said.run, said.message, path))
         del reply
         fleet.reply(incoming, records)
 
@@ -380,11 +385,16 @@ class Node:
             self._audit.remember_refusal(reply, message, study, instruction, why)
         return message
 
-    def _opened(self, incoming: Incoming) -> tuple[Statement, bytes | None]:
-        """What the coordinator signed, about a message for this hospital that was not used before.
+    def _opened(
+        self, fleet: Fleet, incoming: Incoming, size: int | None
+    ) -> tuple[Statement, bytes | MappedFile | None]:
+        """What the coordinator signed, about a message for this hospital that was not used before, and its content.
+
+        Args:
+            size: of a content that is sent apart; it is fetched once all else is as it should be.
 
         Raises:
-            SealError: anything else.
+            SealError: anything else. WireError: its content did not come whole.
         """
         given = given_back(incoming.records)
         said, packed = unseal(incoming.records, self._welcome.coordinator_key)
@@ -392,10 +402,12 @@ class Node:
         if self._audit.seen(said.message):
             raise SealError("seal: expected a new message, found one that was used before; it was repeated")
         self._records.hear(given)
-        return said, packed
+        if size is None:
+            return said, packed
+        return said, fleet.fetch(said.run, said.message, size, self._config.folder)
 
     def _judged(
-        self, fleet: Fleet, incoming: Incoming, said: Statement, packed: bytes | None
+        self, fleet: Fleet, incoming: Incoming, said: Statement, packed: bytes | MappedFile | None
     ) -> tuple[Frame, str, str]:
         """The reply, why it is a refusal if it is one, and what names the instruction in the outbox."""
         instruction, frame, self._reading = said.content, None, ""
@@ -436,7 +448,9 @@ class Node:
             their_journal=said.journal,
         )
 
-    def _read(self, fleet: Fleet, incoming: Incoming, said: Statement, packed: bytes | None) -> tuple[Frame, Study]:
+    def _read(
+        self, fleet: Fleet, incoming: Incoming, said: Statement, packed: bytes | MappedFile | None
+    ) -> tuple[Frame, Study]:
         """The message as a frame of its form, and the study that it is about.
 
         Raises:

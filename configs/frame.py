@@ -108,6 +108,27 @@ class Frame:
         return frame
 
     @classmethod
+    def mapped(cls, data: MappedFile) -> "Frame":
+        """The frame in a file, all of it; its arrays stay there.
+
+        Raises:
+            WireError: it is not a frame.
+        """
+        view, position = memoryview(data), 0
+
+        def take(count: int) -> memoryview:
+            nonlocal position
+            if position + count > len(view):
+                raise WireError("frame: expected more bytes, found its end; it was cut short")
+            position += count
+            return view[position - count : position]
+
+        frame = cls.read(take)
+        if position != len(view):
+            raise WireError("frame: expected its end, found more bytes")
+        return frame
+
+    @classmethod
     def read(cls, take: Callable[[int], Buffer], max_bytes: int | None = None) -> "Frame":
         """The next frame of a stream. `take` returns exactly as many bytes as it is asked for.
 

@@ -15,6 +15,8 @@ from collections.abc import Iterable, Mapping
 from configs.errors import WireError
 
 HOLD_PATH, REPLY_PATH = "/v1/archipel/receive", "/v1/archipel/reply"  # a hospital's node, from protocol 2 on
+FETCH_PATH, STORE_PATH = "/v1/archipel/fetch", "/v1/archipel/store"  # large messages, a window at a time
+WINDOW = 4_000_000  # bytes of a large message in one request
 MEDIA_TYPE = "application/protobuf"  # the one that the door lets through; the messages inside are Flower's
 MAX_HOLD_S = 50.0  # a request for the next message is held so long at most; proxies often cut after a minute
 MAX_INLINE = 2_000_000  # bytes of a message's parts that travel with it; the parts of a larger one are asked for apart

@@ -40,6 +40,7 @@ RECORD_FIELDS = {
 }  # beside it: what the receiver signed last, from protocol 2 on
 PACKED = "frame"  # a small message travels whole inside its seal (configs/frame.py): Flower asks for each part apart
 MAX_PACKED_BYTES = 1_000_000
+SHELVED = "bytes"  # a large message is a file apart (server/shelf.py): its size, in the place of its content
 
 WAITING_FOR_APPROVAL = 110  # a person at the hospital has to decide: the coordinator asks again
 UPGRADE = 118  # the hospital's release does not know what the study or the message asks for: the coordinator asks again

@@ -45,6 +45,7 @@ from server.run import (
     site_facts,
     statistics_facts,
 )
+from server.shelf import FOLDER, Shelf
 from strategies.arrays import Arrays
 from strategies.privacy.plan import PrivacyPlan, plan_for
 
@@ -65,6 +66,7 @@ def carry_out(config: CoordinatorConfig, name: str) -> str:
     journal = Journal(run / "journal.jsonl", sign=key.sign)
     begin(journal, study, ENGINE)
     link = Link(config.sockets / SUPERLINK_SOCKET, spool=run)
+    shelf = Shelf(config.folder / FOLDER, name)
     try:
         with link.run(*build_bundle(study)) as grid:
             courier = Courier(
@@ -84,6 +86,7 @@ def carry_out(config: CoordinatorConfig, name: str) -> str:
                 statements=members.statements,
                 talks=members.talks(),
                 absent_after_s=config.absent_after_s,
+                shelf=shelf,
             )
             conducted = _conduct(config, run, study, courier, journal, members)
     except PostponedError as error:
@@ -92,6 +95,7 @@ def carry_out(config: CoordinatorConfig, name: str) -> str:
         return "QUEUED"
     finally:
         link.close()
+        shelf.clear()
     if conducted.rounds.done or conducted.rounds.outcome == "COMPLETE":
         write_down(run, study, conducted, time.monotonic() - clock)
         metrics = run / "metrics.json"

@@ -31,6 +31,8 @@ from server.gateway import SUPERLINK_SOCKET
 from server.link import Link, Node
 from server.membership import ENDED, Membership
 from server.pki import Pki
+from server.shelf import FOLDER as SHELF
+from server.shelf import clear as clear_shelf
 
 log = logging.getLogger("archipel.coordinator")
 TICK_S, MEMBERS_S, NODES_S = 0.2, 1.0, 3.0
@@ -122,6 +124,7 @@ class Coordinator:
     def _begin(self) -> None:
         self._take_up()
         private_folder(self._config.sockets)
+        clear_shelf(self._config.folder / SHELF)
         self._start_superlink()
         self._gateway.start()
         self._mind_members()

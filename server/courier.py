@@ -21,20 +21,23 @@ from flwr.supercore.run import Run
 
 from configs import wire
 from configs.errors import WireError
-from configs.frame import Frame
+from configs.frame import Frame, MappedFile
 from configs.journal import Journal
+from configs.pieces import MAX_INLINE
 from configs.schema import Study
 from configs.seal import COORDINATOR, Signed, Statement
 from server.attendance import Attendance, Connection
 from server.link import BROKEN_REPLY, Node
 from server.membership import Member, Talk
+from server.shelf import Shelf
 from strategies.keys import SigningKey
-from strategies.messages import opened, read, seal, signed_in, to_frame, unseal
+from strategies.messages import opened, read, seal, shelve, shelved, signed_in, to_frame, unseal
 from strategies.tasks.shapes import arrays_of, study_parameters
 
 log = logging.getLogger("archipel.courier")
 LOOK_S = 1.0  # how often to look who is connected while replies are awaited
 PROPOSAL_S = 43_000  # for how long a proposal holds; Flower keeps a message for 43,200 s
+OVERHEAD_BYTES = 1_000_000  # of a large reply, beyond what was sent
 AWAY = "away/"  # stands for Flower's id of an instruction whose hospital was not reached
 BAD_SEAL = 150  # codes of the coordinator's own, beside those of client/egress.py
 REVOKED = 152
@@ -100,11 +103,13 @@ class Courier(Grid):
         statements: Callable[[], Mapping[str, Signed]] = dict,
         absent_after_s: float = 60.0,
         attendance: Attendance | None = None,
+        shelf: Shelf | None = None,
     ) -> None:
         """Take over one run's messages.
 
         Args:
             talks: what each hospital's node can talk, as it said before; its reply to a proposal renews it.
+            shelf: where large messages lie as files; without one they pass the SuperLink.
             statements: each hospital's newest statement about its own records, which goes back to it with each message.
         """
         self._carrier, self._nodes, self._members = carrier, nodes, members
@@ -114,6 +119,8 @@ class Courier(Grid):
         self._talks, self._statements = dict(talks or {}), statements
         self._absent_after_s, self._attendance = absent_after_s, attendance or Attendance()
         self._proposals: dict[str, _Sent] = {}
+        self._shelf = shelf
+        self._offered: dict[tuple[str, str], str] = {}  # (hospital, message) -> the large content that it may fetch
 
     # What Flower asks of a Grid
 
@@ -167,6 +174,7 @@ class Courier(Grid):
                 self._repeat(waiting)
                 if self._only_absent(waiting, replies):
                     break
+        self._withdraw()
         return replies
 
     def _only_absent(self, waiting: Mapping[str, _Sent], replies: list[Message]) -> bool:
@@ -245,12 +253,31 @@ class Courier(Grid):
                 held[AWAY + statement.message] = _Sent(message, member, statement, node.since, expires, pushed=False)
                 continue
             beside = None if message.metadata.message_type == wire.HELLO else record
-            records = seal(sent_content, frame, statement, self._key, beside)
+            records = self._shelved(seal(sent_content, frame, statement, self._key, beside), frame, member, statement)
             sealed.append(_message(records, message))
             sent.append(_Sent(message, member, statement, node.since, expires))
             self._journal.append("sent", **_facts(statement), form=frame.form, bytes=frame.size)
         ids = self._carrier.push_messages(sealed) if sealed else []
         return {message_id: s for message_id, s in zip(ids, sent, strict=True) if message_id} | held
+
+    def _shelved(self, records: RecordDict, frame: Frame, member: Member, statement: Statement) -> RecordDict:
+        """The message without its content, where that is large and its hospital can fetch it as a file."""
+        able = self.talk_of(member.site).protocol >= wire.PROTOCOL_MAX and not member.without_certificate
+        if self._shelf is None or not able or frame.size <= MAX_INLINE:
+            return records
+        parts = list(frame.encode())
+        size = sum(map(len, parts))
+        self._shelf.offer(statement.content, parts, member.site, statement.message, most=size + OVERHEAD_BYTES)
+        self._offered[member.site, statement.message] = statement.content
+        return shelve(records, size)
+
+    def _withdraw(self) -> None:
+        """End what was offered in an exchange that is over."""
+        if self._shelf is not None:
+            for (site, message), shared in self._offered.items():
+                self._shelf.withdraw(site, message)
+                self._shelf.forget(shared)
+            self._offered.clear()
 
     def _frame(self, message: Message, records: RecordDict, frames: dict[object, Frame]) -> Frame:
         form = FORMS[message.metadata.message_type][0]
@@ -338,9 +365,13 @@ class Courier(Grid):
             return Message(Error(code=BAD_SEAL, reason=f"its reply was refused: {error}"[:300]), reply_to=sent.original)
 
     def _unsealed(self, records: RecordDict, sent: _Sent) -> Message:
+        apart = shelved(records)
         signed = signed_in(records)
+        packed: bytes | MappedFile | None
         said, packed = unseal(records, sent.member.signing_key)
-        refusal = packed is not None and Frame.decode(packed).form == "refusal"  # always small
+        refusal = isinstance(packed, bytes) and Frame.decode(packed).form == "refusal"  # always small
+        if apart is not None and self._shelf is not None:
+            packed = self._shelf.taken(sent.member.site, sent.statement.message)
         form = "refusal" if refusal else FORMS[sent.original.metadata.message_type][1]
         frame, records = opened(form, records, packed, arrays_of(form, self._study))
         asked = sent.statement

@@ -48,12 +48,14 @@ from cryptography.x509.oid import NameOID
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from configs.deployment import CoordinatorConfig, load_coordinator, split_address
-from configs.errors import ArchipelError
-from configs.pieces import HOLD_PATH, REPLY_PATH
+from configs.errors import ArchipelError, WireError
+from configs.pieces import FETCH_PATH, HOLD_PATH, REPLY_PATH, STORE_PATH, WINDOW
 from configs.wire import PROTOCOL_HEADER, RELEASE_HEADER
 from server.files import private_folder
 from server.logs import write_lines
 from server.membership import Admitted, Membership
+from server.shelf import FOLDER
+from server.shelf import serve as serve_shelf
 
 if TYPE_CHECKING:
     from asyncio import SelectorEventLoop as _BaseLoop
@@ -83,6 +85,8 @@ PATHS = {
     path.encode(): f"http://superlink{path}"
     for path in (*(f"/v1/fleet/{call}" for call in FLEET_CALLS), HOLD_PATH, REPLY_PATH)
 }
+SHELF_PATHS = (FETCH_PATH.encode(), STORE_PATH.encode())  # answered here, from files
+LARGEST_WINDOW = WINDOW + 10_000
 KEY_HEADER = b"flwr-public-key"  # flwr.supercore.constant.FLEET_HTTP_PUBLIC_KEY_HEADER; a test compares
 FORWARDED = (b"content-type", b"accept", KEY_HEADER, b"flwr-signature", b"flwr-timestamp")
 RETURNED = (b"content-type", b"content-length", PROTOCOL_HEADER.encode(), RELEASE_HEADER.encode())
@@ -183,6 +187,7 @@ def make_gateway(
     max_request_bytes: int,
     requests_per_second: float,
     request_timeout_s: float = 60.0,
+    shelf: Path | None = None,
 ) -> "_Gateway":
     """The door as an ASGI application; it has to run behind `make_server`, which says whose connection it is.
 
@@ -192,17 +197,48 @@ def make_gateway(
         max_request_bytes: of one body.
         requests_per_second: of one hospital, on average; `BURST_S` seconds' worth may come at once.
         request_timeout_s: for a body to arrive, for the SuperLink to answer, and for the answer to be taken.
+        shelf: the folder of large messages (server/shelf.py).
     """
-    return _Gateway(superlink, lookup, max_request_bytes, _Rates(requests_per_second), request_timeout_s)
+    return _Gateway(superlink, lookup, max_request_bytes, _Rates(requests_per_second), request_timeout_s, shelf)
 
 
-def make_auth(lookup: Lookup) -> Application:
-    """What nginx asks before it forwards (auth_request), as an ASGI application: 204 or 403; and the health path."""
-    return _Auth(lookup)
+def make_auth(lookup: Lookup, shelf: Path | None = None) -> Application:
+    """What nginx asks before it forwards (auth_request), as an ASGI application: 204 or 403; and the health path.
+
+    Args:
+        shelf: the folder of large messages, whose paths nginx forwards here.
+    """
+    return _Auth(lookup, shelf)
+
+
+async def shelf_answer(folder: Path | None, path: bytes, admitted: Admitted, peer: Peer | None, body: bytes) -> bytes:
+    """What a hospital gets for a request about a large message.
+
+    Raises:
+        Refusal: 403, it has no certificate: nothing else says here who it is. 404, 400: it was offered no such thing.
+    """
+    if peer is None or folder is None:
+        raise Refusal(403, "expected this hospital's certificate, found none", admitted.site)
+    try:
+        answer = await asyncio.to_thread(serve_shelf, folder, admitted.site, path.rpartition(b"/")[2].decode(), body)
+    except WireError:
+        raise Refusal(400, "expected a window of a message, found something else", admitted.site) from None
+    if answer is None:
+        raise Refusal(410, "expected a message that is under way, found none; the round may be over", admitted.site)
+    return answer
 
 
 class _Gateway:
-    def __init__(self, superlink: Path, lookup: Lookup, limit: int, rates: "_Rates", timeout_s: float) -> None:
+    def __init__(
+        self,
+        superlink: Path,
+        lookup: Lookup,
+        limit: int,
+        rates: "_Rates",
+        timeout_s: float,
+        shelf: Path | None = None,
+    ) -> None:
+        self._shelf = shelf
         # Kept for less time than uvicorn's five seconds at the other end: no request meets a closing connection.
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=64, keepalive_expiry=2.0)
         self._upstream = httpx.AsyncHTTPTransport(uds=str(superlink), limits=limits)
@@ -242,12 +278,22 @@ class _Gateway:
             raise Refusal(413, f"expected at most {self._limit} bytes, found more announced", admitted.site)
         exchange = _Exchange(receive, send, self._limit, self._timeout_s)
         with self._rates.admit(admitted.site):
+            if scope["raw_path"] in SHELF_PATHS:
+                return await self._serve_shelf(scope["raw_path"], admitted, peer, exchange, send)
             if scope["raw_path"] == HOLD_PATH.encode():
                 self._held[exchange] = lambda: authorise(peer, headers.get(KEY_HEADER), self._lookup)
             try:
                 await self._forward(scope["raw_path"], headers, exchange)
             finally:
                 self._held.pop(exchange, None)
+
+    async def _serve_shelf(
+        self, path: bytes, admitted: Admitted, peer: Peer | None, exchange: "_Exchange", send: Send
+    ) -> None:
+        async with exchange.bounded():
+            body = b"".join([piece async for piece in exchange.body()])
+        answer = await shelf_answer(self._shelf, path, admitted, peer, body)
+        await _plain(send, 200, answer)
 
     async def _forward(self, path: bytes, headers: dict[bytes, bytes], exchange: "_Exchange") -> None:
         request = httpx.Request("POST", self._urls[path], headers=list(headers.items()), content=exchange.body())
@@ -367,32 +413,38 @@ class _Exchange:
 
 
 class _Auth:
-    def __init__(self, lookup: Lookup) -> None:
-        self._lookup, self._refusals = lookup, _Refusals()
+    def __init__(self, lookup: Lookup, shelf: Path | None = None) -> None:
+        self._lookup, self._refusals, self._shelf = lookup, _Refusals(), shelf
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             return await _live(receive, send, None)
         try:
             said = self._judge(scope["path"].encode(), dict(scope["headers"]))
+            if isinstance(said, tuple):
+                body = await _whole(receive, LARGEST_WINDOW)
+                answer = await shelf_answer(self._shelf, scope["path"].encode(), *said, body)
+                return await _plain(send, 200, answer)
+        except _GoneError:
+            return None
         except Refusal as refusal:
             self._refusals.note(refusal, scope)
-            return await _plain(send, 403, refusal.why.encode())
+            return await _plain(send, refusal.status, refusal.why.encode())
         if said:
             return await _plain(send, 200, said)
         await send({"type": "http.response.start", "status": 204, "headers": []})
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
-    def _judge(self, path: bytes, headers: dict[bytes, bytes]) -> bytes:
-        """What the health path says; nothing where nginx forwards the request."""
+    def _judge(self, path: bytes, headers: dict[bytes, bytes]) -> bytes | tuple[Admitted, Peer | None]:
+        """What the health path says, who asks about a large message; nothing where nginx forwards the request."""
         verified, certificate = headers.get(VERIFIED_HEADER, b""), headers.get(CERTIFICATE_HEADER, b"")
         if verified not in (b"SUCCESS", b"NONE") or (verified == b"SUCCESS") != bool(certificate):
             raise Refusal(403, "expected nginx to have checked the certificate, it has not")
         peer = _escaped_peer(certificate) if certificate else None
         if path == HEALTH:
             return health(peer, self._lookup)
-        authorise(peer, headers.get(KEY_HEADER) or None, self._lookup)
-        return b""
+        admitted = authorise(peer, headers.get(KEY_HEADER) or None, self._lookup)
+        return (admitted, peer) if path in SHELF_PATHS else b""
 
 
 class _Rates:
@@ -458,7 +510,9 @@ def _expected(scope: Scope) -> dict[bytes, bytes]:
         Refusal: 404 and 400: it is for something else, or its headers can be read in two ways.
     """
     path, method = scope["raw_path"], scope["method"]
-    if scope["query_string"] or not ((method == "POST" and path in PATHS) or (method == "GET" and path == HEALTH)):
+    if scope["query_string"] or not (
+        (method == "POST" and (path in PATHS or path in SHELF_PATHS)) or (method == "GET" and path == HEALTH)
+    ):
         raise Refusal(404, "there is nothing here", _name(scope))
     wanted = (*FORWARDED, b"content-length")
     headers: dict[bytes, bytes] = {}
@@ -502,6 +556,24 @@ async def _plain(send: Send, status: int, text: bytes, *extra: tuple[bytes, byte
     headers = [(b"content-type", b"text/plain"), (b"content-length", str(len(text)).encode()), *extra]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": text, "more_body": more})
+
+
+async def _whole(receive: Receive, limit: int) -> bytes:
+    """A body, of bounded size.
+
+    Raises:
+        Refusal: 413.
+    """
+    body, more = bytearray(), True
+    while more:
+        event = await receive()
+        if event["type"] != "http.request":
+            raise _GoneError
+        body += event.get("body", b"")
+        more = event.get("more_body", False)
+        if len(body) > limit:
+            raise Refusal(413, f"expected at most {limit} bytes, found more")
+    return bytes(body)
 
 
 async def _refuse(refusal: Refusal, receive: Receive, send: Send, limit: int) -> None:
@@ -704,13 +776,15 @@ def serve(config: CoordinatorConfig, *, auth_only: bool = False) -> None:
     try:
         private_folder(config.sockets)
         if auth_only:
-            return make_server(make_auth(members.lookup), config.sockets / AUTH_SOCKET).run()
+            auth = make_auth(members.lookup, config.folder / FOLDER)
+            return make_server(auth, config.sockets / AUTH_SOCKET).run()
         context = tls_context(config.pki, certificate_required=not members.any_without_certificate())
         gateway = make_gateway(
             config.sockets / SUPERLINK_SOCKET,
             members.lookup,
             max_request_bytes=config.max_request_mb * 1_000_000,
             requests_per_second=config.requests_per_second,
+            shelf=config.folder / FOLDER,
         )
 
         def every_second() -> None:

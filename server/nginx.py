@@ -30,6 +30,7 @@ from server.gateway import (
     MAX_CONNECTIONS,
     MAX_CONNECTIONS_EACH,
     PATHS,
+    SHELF_PATHS,
     SUPERLINK_SOCKET,
     VERIFIED_HEADER,
 )
@@ -117,6 +118,7 @@ http {{
             proxy_set_header {key_header} $http_{key_variable};
         }}
 {locations}
+{shelf}
     }}
 }}
 """
@@ -140,6 +142,23 @@ _LOCATION = """\
 {headers}
             proxy_ignore_headers X-Accel-Redirect X-Accel-Expires X-Accel-Limit-Rate X-Accel-Buffering X-Accel-Charset;
 {hidden}
+        }}"""
+_SHELF = """\
+        location = {path} {{
+            limit_req zone=requests burst={burst} nodelay;
+            proxy_pass http://authority;
+            proxy_http_version 1.1;
+            proxy_request_buffering off;
+            proxy_buffering off;
+            proxy_max_temp_file_size 0;
+            proxy_read_timeout {timeout_s}s;
+            proxy_send_timeout {timeout_s}s;
+            proxy_next_upstream off;
+            proxy_pass_request_headers off;
+            proxy_set_header Connection "";
+            proxy_set_header {verified_header} $ssl_client_verify;
+            proxy_set_header {certificate_header} $ssl_client_escaped_cert;
+            proxy_set_header {key_header} $http_{key_variable};
         }}"""
 _TEMPORARY = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
 _HIDDEN = ("Server", "Set-Cookie", "Location", "Vary", "flwr-version-incompatibility-message")
@@ -176,12 +195,13 @@ def nginx_config(config: CoordinatorConfig, *, certificate_required: bool = True
         keep_alive_s=KEEP_ALIVE_S,
         max_bytes=config.max_request_mb * 1_000_000,
         connections_each=MAX_CONNECTIONS_EACH,
-        paths="|".join(path.decode() for path in PATHS),
+        paths="|".join(path.decode() for path in (*PATHS, *SHELF_PATHS)),
         verified_header=VERIFIED_HEADER.decode(),
         certificate_header=CERTIFICATE_HEADER.decode(),
         key_header=KEY_HEADER.decode(),
         key_variable=_variable(KEY_HEADER.decode()),
         locations="\n".join(_location(path.decode(), config) for path in PATHS),
+        shelf="\n".join(_shelf(path.decode(), config) for path in SHELF_PATHS),
     )
 
 
@@ -193,6 +213,18 @@ def _location(path: str, config: CoordinatorConfig) -> str:
         timeout_s=_REQUEST_TIMEOUT_S,
         headers="\n".join(f"            proxy_set_header {name} $http_{_variable(name)};" for name in names),
         hidden="\n".join(f"            proxy_hide_header {name};" for name in _HIDDEN),
+    )
+
+
+def _shelf(path: str, config: CoordinatorConfig) -> str:
+    return _SHELF.format(
+        path=path,
+        burst=int(config.requests_per_second * BURST_S),
+        timeout_s=_REQUEST_TIMEOUT_S,
+        verified_header=VERIFIED_HEADER.decode(),
+        certificate_header=CERTIFICATE_HEADER.decode(),
+        key_header=KEY_HEADER.decode(),
+        key_variable=_variable(KEY_HEADER.decode()),
     )
 
 

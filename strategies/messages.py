@@ -19,7 +19,7 @@ from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 
 from configs import wire
 from configs.errors import SealError, WireError
-from configs.frame import Frame
+from configs.frame import Frame, MappedFile
 from configs.seal import Signed, Statement
 from configs.wire import ArraySpec
 from strategies.arrays import Arrays, array_of, from_record, record_of, spec, to_record
@@ -185,8 +185,30 @@ def unseal(records: RecordDict, public: str) -> tuple[Statement, bytes | None]:
     return Statement.parse(statement), packed
 
 
+def shelve(records: RecordDict, size: int) -> RecordDict:
+    """A sealed large message without its content, which is sent apart."""
+    record = records[wire.SEAL]
+    assert isinstance(record, ConfigRecord)
+    return RecordDict({wire.SEAL: ConfigRecord({**record, wire.SHELVED: size})})
+
+
+def shelved(records: RecordDict) -> int | None:
+    """The size of a content that is sent apart, None where there is none; to be asked before `unseal`.
+
+    Raises:
+        SealError: it is none.
+    """
+    record = records.get(wire.SEAL)
+    if not isinstance(record, ConfigRecord) or wire.SHELVED not in record:
+        return None
+    size = record.pop(wire.SHELVED)
+    if type(size) is not int or not 0 < size < 2**40 or len(records) != 1 or wire.PACKED in record:
+        raise SealError("seal: expected the size of a message that is sent apart, found something else")
+    return size
+
+
 def opened(
-    form: str, records: RecordDict, packed: bytes | None, expected: Mapping[str, ArraySpec] | None = None
+    form: str, records: RecordDict, packed: bytes | MappedFile | None, expected: Mapping[str, ArraySpec] | None = None
 ) -> tuple[Frame, RecordDict]:
     """A message of which the seal was taken off, as bytes and as records.
 
@@ -195,5 +217,5 @@ def opened(
     """
     if packed is None:
         return to_frame(form, records, expected), records
-    frame = Frame.decode(packed)
+    frame = Frame.mapped(packed) if isinstance(packed, MappedFile) else Frame.decode(packed)
     return frame, from_frame(form, frame, expected)

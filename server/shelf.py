@@ -1,0 +1,166 @@
+"""Large messages as files between the conductor and the door: written once, sent in windows, gone with their run.
+
+What a run sends is one file, which each hospital gets under a link of its own, named by the message that its seal
+names; what a hospital sends is appended to a file that exists only while a reply of it is awaited, up to the size that
+was announced. The seal of a message holds the hash of its content, so nothing here has to be believed. No name that
+comes from outside becomes a part of a path: runs and hospitals are hashed, messages are hexadecimal.
+
+>>> from tempfile import TemporaryDirectory
+>>> with TemporaryDirectory() as folder:
+...     shelf = Shelf(Path(folder), "run-1")
+...     shelf.offer("ab" * 32, [b"model"], "lille", "0" * 32, most=5)
+...     read(Path(folder), "lille", "run-1", "0" * 32, 2), append(Path(folder), "lille", "run-1", "0" * 32, 0, b"reply")
+(b'del', 5)
+"""
+
+import contextlib
+import hashlib
+import mmap
+import os
+import re
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+
+from configs.errors import WireError
+from configs.frame import Buffer, MappedFile
+from configs.pieces import WINDOW, fields_of, split
+
+FOLDER = "shelf"
+_MESSAGE = re.compile(r"[0-9a-f]{32}")
+_FETCH = {"run": str, "message": str, "start": int}
+_OUT, _IN, _MOST = ".out", ".in", ".most"
+
+
+class Shelf:
+    """One run's large messages, for its conductor."""
+
+    def __init__(self, folder: Path, run: str) -> None:
+        """Make an empty place for a run; what it left behind before is deleted."""
+        self._folder, self._run = folder, run
+        self.clear()
+
+    def offer(self, content: str, parts: Iterable[Buffer], site: str, message: str, *, most: int) -> None:
+        """Let one hospital fetch a message, and send one of at most so many bytes in answer.
+
+        Args:
+            content: the message's hash; equal contents are written once.
+
+        Raises:
+            OSError: the disk is full.
+        """
+        shared, own = _run_folder(self._folder, self._run) / content, _path(self._folder, site, self._run, message)
+        own.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not shared.exists():
+            with shared.with_suffix(".part").open("wb", buffering=0) as file:
+                for part in parts:
+                    _write(file.fileno(), memoryview(part))
+            shared.with_suffix(".part").replace(shared)
+        os.link(shared, own.with_suffix(_OUT))
+        own.with_suffix(_MOST).write_text(str(most))
+
+    def taken(self, site: str, message: str) -> MappedFile:
+        """Return what a hospital sent in answer to a message; its file goes when nothing refers to it any more.
+
+        Raises:
+            WireError: it sent nothing.
+        """
+        path = _path(self._folder, site, self._run, message).with_suffix(_IN)
+        try:
+            with path.open("rb") as file:
+                mapped = MappedFile(file.fileno(), 0, access=mmap.ACCESS_READ)
+        except (OSError, ValueError):  # an empty file cannot be mapped
+            raise WireError("reply: expected the message that its seal names, found none") from None
+        finally:
+            self.withdraw(site, message)
+        return mapped
+
+    def withdraw(self, site: str, message: str) -> None:
+        """End an offer."""
+        path = _path(self._folder, site, self._run, message)
+        for suffix in (_MOST, _OUT, _IN):
+            path.with_suffix(suffix).unlink(missing_ok=True)
+
+    def forget(self, content: str) -> None:
+        """Delete a content that no hospital is offered any more."""
+        (_run_folder(self._folder, self._run) / content).unlink(missing_ok=True)
+
+    def clear(self) -> None:
+        """Delete all of the run's."""
+        shutil.rmtree(_run_folder(self._folder, self._run), ignore_errors=True)
+
+
+def serve(folder: Path, site: str, path: str, body: bytes) -> bytes | None:
+    """Answer an authorised hospital's request; None where it was offered no such thing.
+
+    Raises:
+        WireError: it is no request.
+    """
+    first, *data = split(body, 2)
+    asked = fields_of(first, _FETCH)
+    run, message, start = str(asked["run"]), str(asked["message"]), asked["start"]
+    if not _MESSAGE.fullmatch(message) or not isinstance(start, int) or not 0 <= start < 2**40:
+        raise WireError("shelf: expected a message and a place in it, found something else")
+    if path == "fetch":
+        return read(folder, site, run, message, start)
+    if len(data) != 1:
+        raise WireError("shelf: expected a window of a message, found something else")
+    size = append(folder, site, run, message, start, data[0])
+    return None if size is None else str(size).encode()
+
+
+def read(folder: Path, site: str, run: str, message: str, start: int) -> bytes | None:
+    """Return a window of a message that a hospital was offered, empty at its end."""
+    try:
+        with _path(folder, site, run, message).with_suffix(_OUT).open("rb", buffering=0) as file:
+            return os.pread(file.fileno(), WINDOW, start)
+    except OSError:
+        return None
+
+
+def append(folder: Path, site: str, run: str, message: str, start: int, data: bytes) -> int | None:
+    """Append a window to what a hospital sends, and return how much of it is here; a start of 0 begins anew.
+
+    A window that does not begin where the file ends changes nothing: whoever was cut off learns where to go on.
+
+    Raises:
+        WireError: it would be larger than was announced.
+    """
+    path = _path(folder, site, run, message)
+    try:
+        most = int(path.with_suffix(_MOST).read_text())
+        flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | (0 if start else os.O_TRUNC)
+        with os.fdopen(os.open(path.with_suffix(_IN), flags, 0o600), "wb", buffering=0) as file:
+            size = os.fstat(file.fileno()).st_size
+            if start != size:
+                return size
+            if size + len(data) > most:
+                raise WireError(f"shelf: expected at most {most} bytes, found more")
+            os.lseek(file.fileno(), size, os.SEEK_SET)
+            _write(file.fileno(), memoryview(data))
+            return size + len(data)
+    except (OSError, ValueError):
+        return None
+
+
+def clear(folder: Path) -> None:
+    """Delete what all runs left behind."""
+    with contextlib.suppress(OSError):
+        shutil.rmtree(folder)
+
+
+def _run_folder(folder: Path, run: str) -> Path:
+    return folder / _hashed(run)
+
+
+def _path(folder: Path, site: str, run: str, message: str) -> Path:
+    return _run_folder(folder, run) / _hashed(site) / message
+
+
+def _hashed(name: str) -> str:
+    return hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+def _write(descriptor: int, data: memoryview) -> None:
+    while len(data):
+        data = data[os.write(descriptor, data[: 1 << 24]) :]

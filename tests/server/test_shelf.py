@@ -1,0 +1,220 @@
+"""Large messages as files: a hospital gets what it was offered, sends what is awaited, and reaches nothing else."""
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from test_gateway import Federation, Hospital, consortium, federation, lille, lyon
+
+from client.apart import fetch, store
+from client.fleet import EndedError, Fleet, UnreachableError
+from configs.errors import WireError
+from configs.frame import Frame, MappedFile
+from configs.pieces import FETCH_PATH, STORE_PATH, WINDOW, join
+from server.shelf import FOLDER, Shelf, append, clear, read, serve
+
+__all__ = ["consortium", "federation", "lille", "lyon"]  # fixtures
+RUN, MESSAGE, CONTENT = "run-1", "0" * 31 + "a", "ab" * 32
+LARGE = os.urandom(2 * WINDOW + 12_345)
+
+
+def asked(run: str = RUN, message: str = MESSAGE, start: object = 0, **more: object) -> bytes:
+    return json.dumps({"run": run, "message": message, "start": start, **more}).encode()
+
+
+@pytest.fixture
+def shelf(tmp_path: Path) -> Iterator[Shelf]:
+    made = Shelf(tmp_path, RUN)
+    made.offer(CONTENT, [LARGE[:10], LARGE[10:]], "lille", MESSAGE, most=len(LARGE))
+    yield made
+    made.clear()
+    assert list(tmp_path.rglob("*.*")) == []
+
+
+def test_a_message_comes_in_windows_and_goes_back(shelf: Shelf, tmp_path: Path) -> None:
+    windows = [read(tmp_path, "lille", RUN, MESSAGE, start) for start in range(0, len(LARGE), WINDOW)]
+    assert b"".join(window or b"" for window in windows) == LARGE
+    size = 0
+    while size < len(LARGE):
+        size = append(tmp_path, "lille", RUN, MESSAGE, size, LARGE[size : size + WINDOW]) or 0
+    assert bytes(shelf.taken("lille", MESSAGE)) == LARGE
+    assert read(tmp_path, "lille", RUN, MESSAGE, 0) is None  # it was answered
+
+
+def test_equal_contents_lie_there_once(shelf: Shelf, tmp_path: Path) -> None:
+    shelf.offer(CONTENT, [b"not written again"], "lyon", "b" * 32, most=9)
+    assert read(tmp_path, "lyon", RUN, "b" * 32, 0) == LARGE[:WINDOW]
+    (one,) = {path.stat().st_ino for path in tmp_path.rglob("*.out")}
+    assert one == next(tmp_path.rglob(CONTENT)).stat().st_ino
+
+
+@pytest.mark.parametrize(
+    ("site", "run", "message"),
+    [
+        ("lyon", RUN, MESSAGE),
+        ("lille", "run-2", MESSAGE),
+        ("lille", RUN, "0" * 32),
+        ("..", RUN, MESSAGE),
+        ("lille", "../" + RUN, MESSAGE),
+        ("lille\ud800", RUN, MESSAGE),
+    ],
+)
+def test_what_another_was_offered_is_not_there(shelf: Shelf, tmp_path: Path, site: str, run: str, message: str) -> None:
+    assert serve(tmp_path, site, "fetch", join([asked(run, message)])) is None
+    assert serve(tmp_path, site, "store", join([asked(run, message), b"x"])) is None
+    assert shelf.taken  # nothing was written
+    with pytest.raises(WireError, match="found none"):
+        shelf.taken("lille", MESSAGE)
+
+
+HOSTILE = {
+    "a path": join([asked(message="../../../etc/passwd")]),
+    "a long name": join([asked(message="a" * 33)]),
+    "upper case": join([asked(message="A" * 32)]),
+    "a null": join([asked(message="a" * 31 + "\0")]),
+    "before the beginning": join([asked(start=-1)]),
+    "beyond the end of all": join([asked(start=2**40)]),
+    "no number": join([asked(start="0")]),
+    "a truth": join([asked(start=True)]),
+    "another field": join([asked(more=1)]),
+    "nothing": b"",
+    "no pieces": b"{}",
+    "three pieces": join([asked(), b"", b""]),
+}
+
+
+@pytest.mark.parametrize("what", HOSTILE)
+@pytest.mark.parametrize("path", ["fetch", "store"])
+def test_what_is_no_request_is_refused(shelf: Shelf, tmp_path: Path, path: str, what: str) -> None:
+    with pytest.raises((WireError, ValueError)):
+        serve(tmp_path, "lille", path, HOSTILE[what])
+
+
+def test_a_reply_cannot_be_larger_than_announced_or_have_holes(shelf: Shelf, tmp_path: Path) -> None:
+    assert append(tmp_path, "lille", RUN, MESSAGE, 5, b"x") == 0  # it goes on where it ends, nowhere else
+    assert append(tmp_path, "lille", RUN, MESSAGE, 0, LARGE) == len(LARGE)
+    with pytest.raises(WireError, match="expected at most"):
+        append(tmp_path, "lille", RUN, MESSAGE, len(LARGE), b"x")
+    assert append(tmp_path, "lille", RUN, MESSAGE, 7, b"x") == len(LARGE)
+    assert append(tmp_path, "lille", RUN, MESSAGE, 0, b"anew") == 4
+    assert sum(path.stat().st_size for path in tmp_path.rglob("*.in")) == 4
+
+
+def test_a_link_in_the_place_of_a_reply_is_not_followed(shelf: Shelf, tmp_path: Path) -> None:
+    (most,) = tmp_path.rglob("*.most")
+    target = tmp_path / "target"
+    target.write_bytes(b"")
+    most.with_suffix(".in").symlink_to(target)
+    assert append(tmp_path, "lille", RUN, MESSAGE, 0, b"x") is None
+    assert target.read_bytes() == b""
+    target.unlink()
+
+
+def test_nothing_is_left_of_a_run_or_of_all(tmp_path: Path) -> None:
+    shelf = Shelf(tmp_path / FOLDER, RUN)
+    shelf.offer(CONTENT, [b"x"], "lille", MESSAGE, most=9)
+    Shelf(tmp_path / FOLDER, RUN)  # begun anew after it was killed
+    assert list((tmp_path / FOLDER).rglob("*.out")) == []
+    shelf.offer(CONTENT, [b"x"], "lille", MESSAGE, most=9)
+    clear(tmp_path / FOLDER)
+    assert not (tmp_path / FOLDER).exists()
+
+
+# Through a real door
+
+
+@pytest.fixture
+def fleet(federation: Federation, lille: Hospital) -> Iterator[Fleet]:
+    made = federation.fleet(lille)
+    made.connect()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def offered(federation: Federation, tmp_path: Path) -> Iterator[Shelf]:
+    shelf = Shelf(federation.folder / FOLDER, RUN)
+    shelf.offer(CONTENT, [LARGE], "lille", MESSAGE, most=len(LARGE))
+    yield shelf
+    shelf.clear()
+
+
+def test_a_large_message_passes_the_door_both_ways(fleet: Fleet, offered: Shelf, tmp_path: Path) -> None:
+    fetched = fleet.fetch(RUN, MESSAGE, len(LARGE), tmp_path)
+    assert bytes(fetched) == LARGE
+    assert list(tmp_path.iterdir()) == []  # a file without a name
+    path = tmp_path / "reply.frame"
+    path.write_bytes(LARGE[::-1])
+    assert fleet.store(RUN, MESSAGE, path) == len(LARGE)
+    assert bytes(offered.taken("lille", MESSAGE)) == LARGE[::-1]
+    with pytest.raises(EndedError):
+        fleet.fetch(RUN, MESSAGE, len(LARGE), tmp_path)
+    with pytest.raises(EndedError):
+        fleet.store(RUN, MESSAGE, path)
+
+
+def test_another_hospital_gets_nothing_of_it(
+    federation: Federation, lyon: Hospital, offered: Shelf, tmp_path: Path
+) -> None:
+    for path, body in ((FETCH_PATH, join([asked()])), (STORE_PATH, join([asked(), b"x"]))):
+        with federation.client(lyon) as client:
+            assert client.post(path, content=body, headers=lyon.headers()).status_code == 410
+            assert client.post(path, content=b"\xff" * 9, headers=lyon.headers()).status_code == 400
+    with pytest.raises(WireError):
+        offered.taken("lille", MESSAGE)
+
+
+@pytest.mark.parametrize("size", [len(LARGE) - 1, len(LARGE) + 1, 10**9])
+def test_a_message_of_another_size_than_its_seal_says_is_refused(
+    fleet: Fleet, offered: Shelf, tmp_path: Path, size: int
+) -> None:
+    with pytest.raises(WireError):
+        fleet.fetch(RUN, MESSAGE, size, tmp_path)
+
+
+def test_a_cut_costs_one_window(tmp_path: Path) -> None:
+    shelf, asks, monkey = Shelf(tmp_path / "shelf", RUN), [], iter([0, 1, 0, 0, 1, 1, 0, *[0] * 99])
+    shelf.offer(CONTENT, [LARGE], "lille", MESSAGE, most=len(LARGE))
+
+    def ask(path: str, body: bytes) -> bytes:
+        asks.append(path)
+        answer = serve(tmp_path / "shelf", "lille", path.rpartition("/")[2], body)
+        if next(monkey):  # the answer is lost: what was sent has arrived
+            raise UnreachableError("cut")
+        assert answer is not None
+        return answer
+
+    assert bytes(fetch(ask, UnreachableError, RUN, MESSAGE, len(LARGE), tmp_path)) == LARGE
+    path = tmp_path / "reply"
+    path.write_bytes(LARGE)
+    assert store(ask, UnreachableError, RUN, MESSAGE, path) == len(LARGE)
+    assert bytes(shelf.taken("lille", MESSAGE)) == LARGE
+    assert len(asks) <= 11
+    shelf.clear()
+
+
+@pytest.mark.parametrize("answer", [b"", b"-1", b"x", b"9" * 30, b"1e3"])
+def test_a_door_that_lies_about_what_it_has_does_not_hold_the_node(tmp_path: Path, answer: bytes) -> None:
+    path = tmp_path / "reply"
+    path.write_bytes(b"abc")
+    with pytest.raises(WireError):
+        store(lambda path, body: answer, UnreachableError, RUN, MESSAGE, path)
+    with pytest.raises(WireError, match="did not"):
+        store(lambda path, body: b"1", UnreachableError, RUN, MESSAGE, path)
+
+
+def test_a_frame_is_read_from_its_file_or_refused(tmp_path: Path) -> None:
+    frame = Frame("train", {"round": 1}, {"w": b"1234"})
+    data = b"".join(frame.encode())
+    path = tmp_path / "frame"
+    for content in (data, data[:-1], data + b"x"):
+        path.write_bytes(content)
+        with path.open("rb") as file:
+            mapped = MappedFile(file.fileno(), 0, prot=1)
+        if content == data:
+            assert Frame.mapped(mapped).sha256 == frame.sha256
+        else:
+            with pytest.raises(WireError):
+                Frame.mapped(mapped)
