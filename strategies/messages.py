@@ -189,7 +189,8 @@ def shelve(records: RecordDict, size: int) -> RecordDict:
     """A sealed large message without its content, which is sent apart."""
     record = records[wire.SEAL]
     assert isinstance(record, ConfigRecord)
-    return RecordDict({wire.SEAL: ConfigRecord({**record, wire.SHELVED: size})})
+    kept = {name: value for name, value in record.items() if name != wire.PACKED}
+    return RecordDict({wire.SEAL: ConfigRecord({**kept, wire.SHELVED: size})})
 
 
 def shelved(records: RecordDict) -> int | None:

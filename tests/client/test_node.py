@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import mmap
 import queue
 import sqlite3
 import struct
@@ -20,6 +21,7 @@ import pytest
 from flwr.app import Message, RecordDict
 from flwr.cli.build import build_fab_from_files
 
+from client import node as node_module
 from client.admission import Admissions
 from client.audit import Audit
 from client.cli import _opened
@@ -33,13 +35,13 @@ from client.worker import STATUS
 from configs import journal, wire
 from configs.deployment import SiteConfig, load_site
 from configs.errors import WireError
-from configs.frame import Frame
+from configs.frame import Frame, MappedFile
 from configs.lock import holder
 from configs.schema import Study, canonical_json
 from configs.seal import COORDINATOR, Statement
 from server.bundle import build_bundle, bundle_files
 from strategies.keys import SigningKey
-from strategies.messages import content, opened, seal, to_frame, unseal
+from strategies.messages import content, opened, seal, shelve, shelved, to_frame, unseal
 from strategies.tasks.shapes import arrays_of, study_parameters
 from tests import builders
 from tests.consortium import Consortium
@@ -717,6 +719,41 @@ def test_what_cannot_be_written_down_is_not_answered_and_the_node_goes_on(
         assert lille.fleet.answers.empty()
     lille.propose(trained)
     assert lille.answer(trained, "hello reply").fields["site"] == "lille"
+
+
+@pytest.mark.parametrize("how", ["whole", "changed on the way", "cut short"])
+def test_a_large_model_comes_and_goes_as_a_file(
+    lille: Lille, trained: Study, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, how: str
+) -> None:
+    monkeypatch.setattr(node_module, "MAX_INLINE", 0)
+    path, stored = tmp_path / "content", list[bytes]()
+
+    def apart(records: RecordDict) -> None:
+        data = bytes(records[wire.SEAL]["frame"])  # type: ignore[index]
+        spoilt = {"changed on the way": data[:-1] + bytes([data[-1] ^ 1]), "cut short": data[:-1]}
+        path.write_bytes(spoilt.get(how, data))
+        records[wire.SEAL] = shelve(records, len(data))[wire.SEAL]
+
+    def fetch(run: str, message: str, size: int, folder: Path) -> MappedFile:
+        with path.open("rb") as file:
+            return MappedFile(file.fileno(), 0, prot=mmap.PROT_READ)
+
+    def store(run: str, message: str, path: Path) -> int:
+        stored.append(path.read_bytes())
+        return len(stored[-1])
+
+    monkeypatch.setattr(lille.fleet, "fetch", fetch, raising=False)
+    monkeypatch.setattr(lille.fleet, "store", store, raising=False)
+    lille.train(trained, change=apart)  # as in the first round: nothing is trained again
+    if how != "whole":
+        assert lille.code(trained) in (104, 106)
+        assert stored == []
+        return
+    records = lille.fleet.answers.get(timeout=60)
+    assert shelved(records) == len(stored[0])
+    said, packed = unseal(records, lille.node._key.public)
+    assert packed is None
+    assert Frame.decode(stored[0]).sha256 == said.content
 
 
 def test_the_journal_of_all_this_holds(lille: Lille) -> None:

@@ -19,11 +19,14 @@ from configs import wire
 from configs.frame import Frame
 from configs.journal import Journal
 from configs.seal import COORDINATOR, Statement
+from server import courier as courier_module
 from server.courier import BAD_SEAL, FORMS, REVOKED, Courier, Watch
 from server.link import BROKEN_REPLY, Node
 from server.membership import Member, Talk
+from server.shelf import Shelf, append
+from server.shelf import read as fetched_from
 from strategies.keys import SigningKey
-from strategies.messages import content, opened, read, seal, to_frame, unseal
+from strategies.messages import content, opened, read, seal, shelve, shelved, to_frame, unseal
 from strategies.tasks.shapes import arrays_of, study_parameters
 from tests import builders
 
@@ -46,6 +49,7 @@ class Asked:
     site: str
     said: Statement
     frame: Frame
+    fetched: bool = False
 
 
 @dataclass
@@ -56,6 +60,7 @@ class FakeCarrier:
     behave: Callable[[Asked], RecordDict | Error | None]
     asked: list[Asked] = field(default_factory=list)
     replies: dict[str, Message] = field(default_factory=dict)
+    shelf: Path | None = None
     sent: dict[str, Message] = field(default_factory=dict)  # by the id in the seal
 
     @property
@@ -68,10 +73,16 @@ class FakeCarrier:
             message.metadata.__dict__["_message_id"] = identity = uuid.uuid4().hex
             ids.append(identity)
             records = RecordDict(dict(message.content))
+            site, size = SITES[message.metadata.dst_node_id - 1], shelved(records)
             said, packed = unseal(records, self.coordinator.public)
+            if size is not None:
+                assert self.shelf is not None
+                packed = fetched_from(self.shelf, site, said.run, said.message, 0)
+                assert packed is not None
+                assert len(packed) == size
             form = FORMS[message.metadata.message_type][0]
             frame, _ = opened(form, records, packed, PARAMETERS)
-            self.asked.append(Asked(SITES[message.metadata.dst_node_id - 1], said, frame))
+            self.asked.append(Asked(site, said, frame, size is not None))
             self.sent[said.message] = message
             answer = self.behave(self.asked[-1])
             if answer is not None:
@@ -116,6 +127,7 @@ class Office:
     stopped: bool = False
     absent_after_s: float = 60.0
     talks: dict[str, Talk] = field(default_factory=dict)
+    shelf: Shelf | None = None
     told: dict[str, Talk] = field(default_factory=dict)
     extra: dict[str, str | int] = field(default_factory=dict)
     attempts: dict[int, int] = field(default_factory=dict)  # node -> the attempt that it is asked for
@@ -125,7 +137,7 @@ class Office:
     ) -> dict[str, Message]:
         """Send one instruction to every hospital; what the ServerApp gets, by hospital."""
         builders.become_a_server()
-        self.carrier = FakeCarrier(self.key, behave)
+        self.carrier = FakeCarrier(self.key, behave, shelf=self.folder / "shelf")
         courier = Courier(
             self.carrier,
             lambda: self.nodes,
@@ -138,6 +150,7 @@ class Office:
                 lambda site, epsilon: self.epsilons.append((site, epsilon)), lambda: self.stopped, self.told.__setitem__
             ),
             talks=self.talks,
+            shelf=self.shelf,
             absent_after_s=self.absent_after_s,
         )
         if form == "hello":
@@ -473,3 +486,61 @@ def test_hospitals_that_are_asked_for_different_attempts_get_each_its_own_sealed
         for one in office.carrier.asked
     }
     assert asked == {"brest": (1, True), "lille": (0, True), "lyon": (2, True)}
+
+
+# Large messages, which lie on a shelf
+
+
+LOOSE: dict[str, tuple[bytes | None, str]] = {
+    "nothing": (None, "found none"),
+    "another content": (b"".join(Frame("train reply", {}, {"w": b"1"}).encode()), "expected"),
+    "no frame": (b"nonsense", "frame"),
+    "half a frame": (b"half", "frame"),
+}
+
+
+@pytest.mark.parametrize("what", ["an honest one", *LOOSE])
+def test_a_large_message_goes_as_a_file_to_whoever_can_fetch_it_and_its_reply_is_no_more_believed(
+    office: Office, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    monkeypatch.setattr(courier_module, "MAX_INLINE", 0)
+    folder = tmp_path / "shelf"
+    office.shelf = Shelf(folder, "run-1")
+    office.talks = {"brest": Talk(2, "0.2.0", 2), "lyon": Talk(2, "0.2.0", 2)}
+    office.members["lyon"] = replace(MEMBERS["lyon"], without_certificate=True)
+    lying, _ = LOOSE.get(what, (b"", ""))
+
+    def behave(asked: Asked) -> RecordDict:
+        reply = answer_of(asked)
+        assert asked.fetched == (asked.site == "brest")  # lille has an older release, lyon no certificate
+        if not asked.fetched:
+            return reply
+        _, packed = unseal(RecordDict(dict(reply)), KEYS[asked.site].public)
+        assert packed is not None
+        data = {"an honest one": packed, "half a frame": packed[:-1]}.get(what, lying)
+        if data is not None:
+            assert append(folder, asked.site, "run-1", asked.said.message, 0, data) == len(data)
+        return shelve(reply, len(packed))
+
+    replies = office.exchange(behave)
+    assert not replies["lille"].has_error()
+    assert not replies["lyon"].has_error()
+    if what == "an honest one":
+        assert not replies["brest"].has_error()
+        received = read("train reply", replies["brest"].content, PARAMETERS).arrays
+        assert all((received[name] == MODEL[name] + 1).all() for name in MODEL)
+    else:
+        assert replies["brest"].error.code == BAD_SEAL
+        assert LOOSE[what][1] in replies["brest"].error.reason
+    assert [path for path in folder.rglob("*") if path.is_file()] == []
+
+
+@pytest.mark.parametrize("size", [0, -1, 2**41, "5", 1.0, True, b"1"])
+def test_a_size_that_is_none_is_refused(office: Office, size: Any) -> None:
+    def behave(asked: Asked) -> RecordDict:
+        reply = shelve(answer_of(asked), 5)
+        reply[wire.SEAL]["bytes"] = size  # type: ignore[index]
+        return reply
+
+    replies = office.exchange(behave)
+    assert {reply.error.code for reply in replies.values()} == {BAD_SEAL}
