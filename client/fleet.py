@@ -102,6 +102,10 @@ class RefusedError(ArchipelError):
     """The coordinator does not accept this hospital; a person must do something."""
 
 
+class NoPathError(RefusedError):
+    """The door does not know a path that the coordinator serves."""
+
+
 class EndedError(ArchipelError):
     """The run that a message belongs to has ended; there is nothing to answer."""
 
@@ -138,14 +142,17 @@ class Fleet:
         self._client = _BoundedClient(address, (release, self._signer), trust, proxy_to(*split_address(address)))
         self._tidy = Tidy()
         self._node: Node | None = None
-        self._line = Line()
+        self._line, self._door_is_new = Line(), True
         self._beat: threading.Thread | None = None
         self._over = threading.Event()
 
     @property
     def protocol(self) -> int:
-        """The newest protocol that the coordinator has said it talks on this connection; 1 where it has said none."""
-        return self._client.protocol
+        """The newest protocol that the coordinator has said it talks on this connection; 1 where it has said none.
+
+        Also 1 where the door does not let the newer paths through: an nginx with a configuration of another release.
+        """
+        return self._client.protocol if self._door_is_new else 1
 
     @property
     def release(self) -> str:
@@ -220,7 +227,12 @@ class Fleet:
         def exchange(body: bytes) -> bytes:
             return self._client.exchange(HOLD_PATH, body, timeout)
 
-        answer = self._line.held(lambda: self._call(exchange, body), UnreachableError)
+        try:
+            answer = self._line.held(lambda: self._call(exchange, body), UnreachableError)
+        except NoPathError:
+            log.warning("the coordinator's door is of another release than the coordinator; its nginx.conf is old")
+            self._door_is_new = False
+            return self.receive()
         if not answer:
             return None
         header, tree, contents = received(answer)
@@ -627,6 +639,8 @@ def _explained(response: httpx.Response) -> ArchipelError:
         return EndedError("the run has ended")
     if status == httpx.codes.GONE:
         return EndedError("the round has ended")
+    if status == httpx.codes.NOT_FOUND:
+        return NoPathError("the coordinator's door does not know this request (HTTP 404); compare the releases")
     if status in (401, 403):
         return RefusedError("the coordinator does not accept this hospital's certificate or key; ask the consortium")
     if status in (408, 429) or status >= 500:

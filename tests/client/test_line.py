@@ -120,6 +120,14 @@ def test_a_coordinator_that_is_away_is_said_at_once(fleet: Fleet, liar: Liar) ->
         fleet.receive()
 
 
+def test_a_door_of_the_release_before_is_spoken_to_in_its_own_way(fleet: Fleet, liar: Liar) -> None:
+    liar.answers |= {"pull-messages": talks_2, LOOK: (404, b"there is nothing here")}
+    for _ in range(3):
+        assert fleet.receive() is None
+    assert liar.asked.count(LOOK) == 1
+    assert fleet.protocol == 1  # so that no large message is sent as a file
+
+
 NO_MESSAGES = [b"x", join([b"a"]), join([b"a", b"b", b"c"]), join([b"\xff\xff\xff", b"", b"a", b"b"]), b"\0" * 4001]
 
 
