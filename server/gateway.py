@@ -87,6 +87,7 @@ PATHS = {
 }
 SHELF_PATHS = (FETCH_PATH.encode(), STORE_PATH.encode())  # answered here, from files
 LARGEST_WINDOW = WINDOW + 10_000
+MAX_WINDOWS_EACH = 2
 KEY_HEADER = b"flwr-public-key"  # flwr.supercore.constant.FLEET_HTTP_PUBLIC_KEY_HEADER; a test compares
 FORWARDED = (b"content-type", b"accept", KEY_HEADER, b"flwr-signature", b"flwr-timestamp")
 RETURNED = (b"content-type", b"content-length", PROTOCOL_HEADER.encode(), RELEASE_HEADER.encode())
@@ -239,6 +240,7 @@ class _Gateway:
         shelf: Path | None = None,
     ) -> None:
         self._shelf = shelf
+        self._windows: dict[str, int] = {}  # hospital -> windows of large messages that pass now
         # Kept for less time than uvicorn's five seconds at the other end: no request meets a closing connection.
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=64, keepalive_expiry=2.0)
         self._upstream = httpx.AsyncHTTPTransport(uds=str(superlink), limits=limits)
@@ -279,6 +281,7 @@ class _Gateway:
         exchange = _Exchange(receive, send, self._limit, self._timeout_s)
         with self._rates.admit(admitted.site):
             if scope["raw_path"] in SHELF_PATHS:
+                exchange = _Exchange(receive, send, min(self._limit, LARGEST_WINDOW), self._timeout_s)
                 return await self._serve_shelf(scope["raw_path"], admitted, peer, exchange, send)
             if scope["raw_path"] == HOLD_PATH.encode():
                 self._held[exchange] = lambda: authorise(peer, headers.get(KEY_HEADER), self._lookup)
@@ -290,10 +293,17 @@ class _Gateway:
     async def _serve_shelf(
         self, path: bytes, admitted: Admitted, peer: Peer | None, exchange: "_Exchange", send: Send
     ) -> None:
-        async with exchange.bounded():
-            body = b"".join([piece async for piece in exchange.body()])
-        answer = await shelf_answer(self._shelf, path, admitted, peer, body)
-        await _plain(send, 200, answer)
+        held = self._windows.get(admitted.site, 0)
+        if held >= MAX_WINDOWS_EACH:  # each is held in memory
+            raise Refusal(429, "expected fewer windows of messages at a time, found more; try again later")
+        self._windows[admitted.site] = held + 1
+        try:
+            async with exchange.bounded():
+                body = b"".join([piece async for piece in exchange.body()])
+            answer = await shelf_answer(self._shelf, path, admitted, peer, body)
+            await _plain(send, 200, answer)
+        finally:
+            self._windows[admitted.site] -= 1
 
     async def _forward(self, path: bytes, headers: dict[bytes, bytes], exchange: "_Exchange") -> None:
         request = httpx.Request("POST", self._urls[path], headers=list(headers.items()), content=exchange.body())

@@ -1,18 +1,23 @@
 """Large messages as files: a hospital gets what it was offered, sends what is awaited, and reaches nothing else."""
 
+import contextlib
 import json
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
-from test_gateway import Federation, Hospital, consortium, federation, lille, lyon
+from test_gateway import Federation, Hospital, consortium, eventually, federation, lille, lyon
 
 from client.apart import fetch, store
 from client.fleet import EndedError, Fleet, UnreachableError
 from configs.errors import WireError
 from configs.frame import Frame, MappedFile
 from configs.pieces import FETCH_PATH, STORE_PATH, WINDOW, join
+from server.gateway import MAX_WINDOWS_EACH
 from server.shelf import FOLDER, Shelf, append, clear, read, serve
 
 __all__ = ["consortium", "federation", "lille", "lyon"]  # fixtures
@@ -164,6 +169,35 @@ def test_another_hospital_gets_nothing_of_it(
             assert client.post(path, content=b"\xff" * 9, headers=lyon.headers()).status_code == 400
     with pytest.raises(WireError):
         offered.taken("lille", MESSAGE)
+
+
+def test_what_a_hospital_lets_the_door_hold_is_bounded(federation: Federation, lille: Hospital, offered: Shelf) -> None:
+    with federation.client(lille) as client:
+        large = client.post(STORE_PATH, content=bytes(WINDOW + 20_000), headers=lille.headers())
+        assert large.status_code == 413
+    over, answers = threading.Event(), list[int]()
+
+    def slow() -> Iterator[bytes]:
+        yield b"\0"
+        over.wait(20)
+
+    def ask(content: Any) -> None:
+        with federation.client(lille) as client, contextlib.suppress(httpx.TransportError):
+            answers.append(client.post(STORE_PATH, content=content, headers=lille.headers()).status_code)
+
+    threads = [threading.Thread(target=ask, args=(slow(),)) for _ in range(MAX_WINDOWS_EACH)]
+    for thread in threads:
+        thread.start()
+
+    def refused() -> bool:
+        ask(join([asked(), b"x"]))
+        return answers[-1] == 429
+
+    assert eventually(refused, 15)
+    over.set()
+    for thread in threads:
+        thread.join()
+    assert eventually(lambda: not refused(), 15)
 
 
 @pytest.mark.parametrize("size", [len(LARGE) - 1, len(LARGE) + 1, 10**9])
