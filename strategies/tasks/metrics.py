@@ -20,6 +20,8 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from strategies.exact.functions import added, logarithm
+
 Floats = NDArray[np.float64]
 # (rows,) target, (rows, outputs) prediction, (resamples, rows) weights -> (resamples,)
 Metric = Callable[[Floats, Floats, Floats], Floats]
@@ -141,7 +143,7 @@ def brier(y: Floats, predicted: Floats, weights: Floats) -> Floats:
 def log_loss(y: Floats, predicted: Floats, weights: Floats) -> Floats:
     """Mean of minus the log of the probability given to the truth, in nats; probabilities from 1e-15."""
     given = np.clip(predicted[np.arange(len(y)), y.astype(int)], 1e-15, 1.0)
-    return _mean(-np.log(given), weights)
+    return _mean(-logarithm(given), weights)
 
 
 def mae(y: Floats, predicted: Floats, weights: Floats) -> Floats:
@@ -152,8 +154,8 @@ def mae(y: Floats, predicted: Floats, weights: Floats) -> Floats:
 def r2(y: Floats, predicted: Floats, weights: Floats) -> Floats:
     """Share of the target's variance that is explained."""
     mean = _mean(y, weights)
-    total = (weights * (y[None, :] - mean[:, None]) ** 2).sum(axis=1)
-    return np.asarray(1 - (weights * (predicted[:, 0] - y) ** 2).sum(axis=1) / total)
+    gaps, errors = y[None, :] - mean[:, None], predicted[:, 0] - y
+    return np.asarray(1 - added(weights * (errors * errors)) / added(weights * (gaps * gaps)))
 
 
 METRICS: Mapping[str, Metric] = {
@@ -186,7 +188,7 @@ def calibration(y: Floats, predicted: Floats, bins: int = 10) -> list[dict[str, 
 
 def _mean(values: Floats, weights: Floats) -> Floats:
     """Weighted means, each summed by itself: a product of matrices would round a row by how many there are."""
-    return np.asarray((weights * values).sum(axis=1) / weights.sum(axis=1))
+    return np.asarray(added(weights * values) / weights.sum(axis=1))
 
 
 def _defined(metric: str, y: Floats, patients: NDArray[np.int64], classes: int) -> bool:
