@@ -124,7 +124,7 @@ def joined(own: Consortium, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     def join(port: int, host: str = "127.0.0.1", **document: Any) -> SiteConfig:
         monkeypatch.setattr(consortium, "ADDRESS", f"{host}:{port}")
         data = tmp_path / "patients.csv"
-        data.write_text("age,sex,disease\n" + "30,female,0\n70,male,1\n" * 50)
+        data.write_text("age,sex,disease\n" + "".join(f"{20 + n // 2},female,{n % 2}\n" for n in range(100)))
         datasets = {"test-study": {"connector": "csv", "path": str(data)}}
         return own.hospital("lille", **({"datasets": datasets} | document))
 
@@ -680,6 +680,15 @@ def test_data_that_fit_the_approved_study(joined: Any) -> None:
     config = joined(8443)
     approve(config)
     assert found(config, "data").text == "test-study: fits the approved study"
+
+
+def test_rows_that_are_equal_word_for_word_are_told(joined: Any) -> None:
+    config = joined(8443)
+    approve(config)
+    path = config.datasets[0].source.path
+    path.write_text(path.read_text() + "".join(path.read_text().splitlines(keepends=True)[1:]))
+    finding = found(config, "data")
+    assert (finding.verdict, "100 rows equal to another, word for word" in finding.text) == (WARNING, True)
 
 
 def test_data_that_do_not_fit_are_named_without_a_value(joined: Any) -> None:
