@@ -48,7 +48,8 @@ class RoundRecord:
 
     `missing` names every hospital of the study that did not contribute, those that never took part or were away too. So
     it stands in the journal (kind `round`) and in metrics.json (`rounds`, a list: `round`, `contributed`, `missing`,
-    `seconds`); why a hospital did not take part at the start stands in metrics.json's `gathered`, its `missing`.
+    `seconds`); why a hospital did not take part at the start stands in the journal (`gathered`, its `missing`) and in
+    metrics.json (`absent`).
     `attempts` names the hospitals whose release was lost and asked for anew, with the last attempt; the journal has it
     where there were any.
     """
