@@ -75,7 +75,8 @@ class Worker:
         self._lower_the_cap(str(request.fields.get(CAP, "")))
         fields = {name: value for name, value in request.fields.items() if name not in (ALONE, CAP)}
         request, came = Frame(request.form, fields, request.arrays), request
-        came.let_go()
+        if not alone:
+            came.let_go()
         self._request, self._why, self._alone = request, "", alone
         message = self._message(request)
         request.let_go()
