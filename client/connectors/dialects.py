@@ -105,6 +105,8 @@ def _separated(line: str, wanted: Sequence[str]) -> str | None:
 def _otherwise_written(line: str, wanted: Sequence[str], data: bytes) -> str:
     """Whether the header has the missing names in another encoding, or with other spaces, accents or capitals."""
     missing = set(wanted) - set(_cells(line, ","))
+    if not missing:
+        return ""
     if data and not _is_utf8(data):
         for name, (_, codec) in _ACCENTS.items():
             if missing <= set(_cells(data.split(b"\n", 1)[0].decode(codec, "replace"), ",")):
@@ -113,7 +115,7 @@ def _otherwise_written(line: str, wanted: Sequence[str], data: bytes) -> str:
     if missing <= {twice_encoded(cell) for cell in _cells(line, ",")}:
         return "the file was written in UTF-8 and read as Windows-1252 once: export it again, and open it as UTF-8"
     folded = {_folded(cell) for cell in _cells(line, ",")}
-    if missing and all(_folded(name) in folded for name in missing):
+    if all(_folded(name) in folded for name in missing):
         return "names there differ from the study's in capitals, accents or spaces alone: write them alike"
     return ""
 
