@@ -56,6 +56,7 @@ from server.logs import write_lines
 from server.membership import Admitted, Membership
 from server.shelf import FOLDER
 from server.shelf import serve as serve_shelf
+from server.signatures import holds
 
 if TYPE_CHECKING:
     from asyncio import SelectorEventLoop as _BaseLoop
@@ -96,6 +97,7 @@ AUTH_SOCKET, SUPERLINK_SOCKET = "auth.sock", "superlink.sock"
 VERIFIED_HEADER, CERTIFICATE_HEADER = b"x-client-verify", b"x-client-certificate"  # nginx tells, hospitals cannot
 
 BURST_S = 3.0  # a hospital may spend the requests of so many seconds at once
+MAX_BUCKETS = 10_000  # of hospitals and of addresses that name one without its signature
 MAX_IN_FLIGHT = 32  # of one hospital; Flower's node pushes and pulls at most eight objects at a time
 MAX_CONNECTIONS, MAX_CONNECTIONS_EACH, BACKLOG = 1000, 64, 512
 HANDSHAKE_TIMEOUT_S, HEAD_TIMEOUT_S, KEEP_ALIVE_S, LINGER_S = 10.0, 10.0, 75, 5.0
@@ -279,7 +281,7 @@ class _Gateway:
         if int(headers.get(b"content-length", 0)) > self._limit:
             raise Refusal(413, f"expected at most {self._limit} bytes, found more announced", admitted.site)
         exchange = _Exchange(receive, send, self._limit, self._timeout_s)
-        with self._rates.admit(admitted.site):
+        with self._rates.admit(_charged(admitted, peer, headers, scope)):
             if scope["raw_path"] in SHELF_PATHS:
                 exchange = _Exchange(receive, send, min(self._limit, LARGEST_WINDOW), self._timeout_s)
                 return await self._serve_shelf(scope["raw_path"], admitted, peer, exchange, send)
@@ -457,6 +459,14 @@ class _Auth:
         return (admitted, peer) if path in SHELF_PATHS else b""
 
 
+def _charged(admitted: Admitted, peer: Peer | None, headers: dict[bytes, bytes], scope: Scope) -> str:
+    """Return whose account a request is charged to: the hospital's once its certificate or its signature holds."""
+    signed = (headers.get(name, b"") for name in (KEY_HEADER, b"flwr-timestamp", b"flwr-signature"))
+    if peer is not None or holds(*signed):
+        return admitted.site
+    return f"whoever names {admitted.site} from {(scope.get('client') or ('',))[0]}"
+
+
 class _Rates:
     """A token bucket (requests) and a number in flight for every hospital."""
 
@@ -486,6 +496,8 @@ class _Rates:
 
     def _take(self, site: str) -> bool:
         now = time.monotonic()
+        if len(self._buckets) > MAX_BUCKETS:  # whoever waited for so long has a full one again
+            self._buckets = {who: bucket for who, bucket in self._buckets.items() if now - bucket[1] < BURST_S}
         left, then = self._buckets.get(site, (self._burst, now))
         left = min(self._burst, left + (now - then) * self._per_second)
         self._buckets[site] = (left - 1 if left >= 1 else left, now)
@@ -657,8 +669,9 @@ class Protocol(H11Protocol):
         except ValueError:
             return transport.abort()  # never: OpenSSL has read it. A certificate is not to pass for none
         if self.scheme == "https":
-            peers = [getattr(connection, "peer", None) for connection in self.connections]
-            if peers.count(self.peer) > MAX_CONNECTIONS_EACH:
+            self.counted = self.peer or (self.client or ("",))[0]  # without a certificate, everybody by their address
+            counted = [getattr(connection, "counted", None) for connection in self.connections]
+            if counted.count(self.counted) > MAX_CONNECTIONS_EACH:
                 return transport.abort()
         self.app_state = {**self.app_state, "peer": self.peer}
         self._mind_head()
