@@ -161,6 +161,8 @@ def test_no_command_runs_what_lies_in_the_folder_where_it_is_typed(planted: Fold
         for process in (node, coordinator):
             process.send_signal(signal.SIGTERM)
             process.wait(DEADLINE_S)
+    planted.type("archipel-site", "reread", codes=(0, 2))
+    planted.type("archipel-site", "settle", codes=(0, 2))
     planted.type("archipel-site", "ledger")
     planted.type("archipel-site", "outbox")
     planted.type("archipel-site", "journal", "verify")
