@@ -751,7 +751,7 @@ def test_the_rate_is_each_hospitals_own(
         assert status(door.post(lille)) == 200
         assert status(door.post(lille)) == 429
         assert status(door.post(lyon)) == 200
-        assert eventually(lambda: status(door.post(lille)) == 200)
+        assert eventually(lambda: status(door.post(lille)) == 200, 30.0)
 
 
 def test_what_is_in_flight_is_bounded_for_each_hospital(
