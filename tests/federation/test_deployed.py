@@ -85,7 +85,7 @@ def test_deployed_statistics_are_those_of_the_simulation(federation: Federation,
     there = federation.metrics(run)
     assert set(here["statistics"]["sites"]) == set(SITES)
     assert there["statistics"] == here["statistics"]
-    assert [round(site["epsilon"], 3) for site in there["sites"]] == [0.5] * 3
+    assert all(0.2 < site["epsilon"] < 0.5 for site in there["sites"])  # what its spare would cost is not spent
     assert "Who are the patients?" in Path(federation.consortium("report", run).strip()).read_text()
     assert "its statistics" in federation.hospital(SITES[0], "ledger")
 
