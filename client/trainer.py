@@ -15,6 +15,7 @@ in a shuffled order. Only the batches and the noise are random, and both come fr
 """
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Literal, Protocol
 
 import numpy as np
@@ -43,6 +44,20 @@ class EngineMaker(Protocol):
         self, model: FlatModel, plan: PrivacyPlan, gaussian: Gaussian, name: Literal["auto", "opacus"]
     ) -> Engine:
         """An engine for one fit."""
+
+
+@dataclass(frozen=True)
+class Fit:
+    """One local fit that is asked for: what `Trainer.fit` takes."""
+
+    start: Arrays
+    patients: Encoded
+    local: Local
+    steps: int
+    randomness: Randomness
+    plan: PrivacyPlan | None = None
+    proximal_mu: float = 0.0
+    loaded: Callable[[], object] = lambda: None
 
 
 class Trainer:
@@ -100,10 +115,32 @@ class Trainer:
         del optimizer, anchor
         return model.take()
 
+    def work(self, fit: Fit) -> Arrays:
+        """`fit` of what is asked for."""
+        return self.fit(
+            fit.start,
+            fit.patients,
+            fit.local,
+            steps=fit.steps,
+            randomness=fit.randomness,
+            plan=fit.plan,
+            proximal_mu=fit.proximal_mu,
+            loaded=fit.loaded,
+        )
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether private gradients are those of `private_engine`."""
+        return self._engine is None
+
     def _plain(self, patients: Encoded, local: Local, steps: int, randomness: Randomness) -> Iterator[Tensor]:
         x, y = torch.from_numpy(patients.x), torch.from_numpy(patients.y)
-        for rows in _batches(patients, local.batch_size, steps, randomness.sampling):
-            yield self._model.mean_gradient(x, y) if rows is None else self._model.mean_gradient(x[rows], y[rows])
+        for rows in batches(patients, local.batch_size, steps, randomness):
+            if rows is None:
+                yield self._model.mean_gradient(x, y)
+            else:
+                some = torch.from_numpy(rows)
+                yield self._model.mean_gradient(x[some], y[some])
 
     def _private(self, patients: Encoded, local: Local, plan: PrivacyPlan, randomness: Randomness) -> Iterator[Tensor]:
         engine = (self._engine or private_engine)(self._model, plan, randomness.gaussian, local.engine)
@@ -121,9 +158,9 @@ class Trainer:
             engine.close()
 
 
-def _batches(
-    patients: Encoded, batch_size: int | None, steps: int, sampling: np.random.Generator
-) -> Iterator[Tensor | None]:
+def batches(
+    patients: Encoded, batch_size: int | None, steps: int, randomness: Randomness
+) -> Iterator[NDArray[np.int64] | None]:
     """Row numbers of `steps` batches, pass after pass in a new order; None means every row."""
     if batch_size is None or batch_size >= patients.count:
         for _ in range(steps):
@@ -131,13 +168,9 @@ def _batches(
         return
     done = 0
     while done < steps:
-        order = sampling.permutation(patients.count)
+        order = randomness.sampling.permutation(patients.count)
         for start in range(0, patients.count, batch_size):
             if done == steps:
                 return
-            yield _rows(patients, order[start : start + batch_size])
+            yield patients.rows_of(order[start : start + batch_size])
             done += 1
-
-
-def _rows(patients: Encoded, chosen: NDArray[np.int64]) -> Tensor:
-    return torch.from_numpy(patients.rows_of(chosen))

@@ -117,6 +117,7 @@ class Layers:
             with np.errstate(all="ignore"):
                 scales = self.top / power_below(largest.astype(np.float64))
             scales[largest == 0.0] = self.top
+            scales[~(largest < math.inf)] = math.nan  # as `_scale`
             self._scales = [scales[..., i, None, None] for i in range(len(self.shapes))]
         else:
             self._scales = [np.array(self._scale(size)) for size in largest.tolist()]
@@ -220,13 +221,20 @@ class MeanGradient:
         self._parts = np.empty((*layers.lead, layers.size))
         self._by_layer = list(as_layers(self._parts, layers.shapes))
 
-    def of(self, x: NDArray[Any], residual: Callable[[slice], Residual], count: Any) -> Doubles:
+    def of(
+        self,
+        x: NDArray[Any],
+        residual: Callable[[slice], Residual],
+        count: Any,
+        counts: NDArray[np.int64] | None = None,
+    ) -> Doubles:
         """The sum of the rows' gradients over `count`, (..., parameters) in the layers' order, valid until the next.
 
         Args:
             x: (..., rows, inputs).
             residual: of the rows of a portion.
             count: rows, of all models or (models, 1, 1) of each.
+            counts: rows of each model, (models,), where they differ; the rows after them are nobody's.
         """
         sums = None
         with np.errstate(all="ignore"):
@@ -235,12 +243,18 @@ class MeanGradient:
                     sums = self._parts.copy() if sums is None else np.add(sums, self._parts, out=sums)
                 work = self._layers.work(some.stop - some.start)
                 outputs = self._layers.forward(work, x[..., some, :])
-                self._layers.backward(work, residual(some)(outputs))
-                self._fill(work, count)
+                back, own = residual(some)(outputs), None
+                if counts is not None:
+                    own = np.minimum(np.maximum(counts - some.start, 0), work.rows)
+                    np.copyto(back, 0.0, where=(np.arange(work.rows) >= own[:, None])[..., None])
+                self._layers.backward(work, back)
+                self._fill(work, count, own)
             return self._parts if sums is None else np.add(sums, self._parts, out=sums)
 
-    def _fill(self, work: Work, count: Any) -> None:
-        top = self._layers.top_of(work.rows)
+    def _fill(self, work: Work, count: Any, own: NDArray[np.int64] | None) -> None:
+        top: Any = self._layers.top_of(work.rows)
+        if own is not None:  # each model's as it has it alone
+            top = np.array([self._layers.top_of(max(1, rows)) for rows in own.tolist()])[:, None, None]
         np.divide(1.0, np.multiply(work.ones, work.scales, out=work.units), out=work.units)
         for i, part in enumerate(self._by_layer):
             back = work.backs[i]

@@ -25,6 +25,7 @@ False
 import hashlib
 import math
 import secrets
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
@@ -39,6 +40,7 @@ from strategies.privacy.cipher import CipherStream
 _PAIRS = 8  # Box-Muller pairs whose Gaussians the sums share
 _GUESSED = 3  # uniform numbers that all of these sums leave open: as many as Opacus's secure mode
 _LEAST, _MOST = 2**6, 2**10  # columns of the first lot and of later ones: worth the calls, and still in the cache
+_AT_ONCE, _KEPT = 2**11, 16  # columns of several streams' lots that are made together; numbers of them in memory
 _MOST_HALVES = 2**15  # half words drawn for the samples of several steps
 _WORD, _HALF_WORD = 2**64, 2**32
 
@@ -147,32 +149,55 @@ class _Gaussians:
     """
 
     def __init__(self, stream: CipherStream) -> None:
-        self._stream, self._key = stream, stream.key_number
-        self._ready, self._sums = np.empty(0), np.empty((2 * _PAIRS, 0))  # made and not yet given; room for a lot
+        self.stream, self._key = stream, stream.key_number
+        self._ready, self._columns, self._room = np.empty(0), 0, _Room(0, 0)  # made and not yet given; of the last lot
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether the next one is of a lot that is not made: never the same in two processes."""
+        return not len(self._ready) or self._key != self.stream.key_number
+
+    @property
+    def next_columns(self) -> int:
+        """Columns of the next lot: twice as many as the last one's while that is few."""
+        return self._columns if self._columns >= _MOST else max(_LEAST, 2 * self._columns)
+
+    def give(self, lot: NDArray[np.float64], columns: int) -> None:
+        """Take the next lot, made of the stream's words."""
+        self._ready, self._columns, self._key = lot, columns, self.stream.key_number
 
     def take(self, most: int) -> NDArray[np.float64]:
-        """Up to `most` of them, at least one, valid until the next call; never the same in two processes."""
-        if not len(self._ready) or self._key != self._stream.key_number:
-            self._ready, self._key = self._lot(), self._stream.key_number
+        """Up to `most` of them, at least one, valid until the next call."""
+        if self.is_empty:
+            columns = self.next_columns
+            if self._room.columns != columns:
+                self._room = _Room(1, columns)
+            self.give(self._room.lots([self.stream]).reshape(-1), columns)
         taken, self._ready = self._ready[:most], self._ready[most:]
         return taken
 
-    def _reserve(self, columns: int) -> None:
-        self._words = np.empty((2, _PAIRS, columns), np.int64)
-        self._room = np.empty((6, _PAIRS, columns))  # of radii, angles, and what is worked out of them
-        self._sums, self._half_done = np.empty((2 * _PAIRS, columns)), np.empty((2 * _PAIRS, columns))
 
-    def _lot(self) -> NDArray[np.float64]:
-        """The next lot, twice as many as the last while that is few. Column k of the words makes column k of the sums.
+class _Room:
+    """Memory for lots of several streams, each with the bits that it has alone: all is elementwise."""
 
-        Cosine and sine of an angle follow from the sine of its fourth by doubling twice.
+    def __init__(self, streams: int, columns: int) -> None:
+        self.streams, self.columns, width = streams, columns, streams * columns
+        self._words = np.empty((streams, 2, _PAIRS, columns), np.int64)
+        self._room = np.empty((6, _PAIRS, width))  # of radii, angles, and what is worked out of them
+        self._sums, self._half_done = np.empty((2 * _PAIRS, width)), np.empty((2 * _PAIRS, width))
+
+    def lots(self, streams: Sequence[CipherStream]) -> NDArray[np.float64]:
+        """The next lot of each stream, (13, streams, columns), valid until the next use.
+
+        Column k of a stream's words makes column k of its sums. Cosine and sine of an angle follow from the sine of its
+        fourth by doubling twice.
         """
-        if self._sums.shape[-1] < _MOST:
-            self._reserve(max(_LEAST, 2 * self._sums.shape[-1]))
         cosines, sines = self._sums[:_PAIRS], self._sums[_PAIRS:]
         radii, angles = self._room[4], self._room[5]
-        self._stream.fill(self._words.reshape(-1).view(np.uint64))
-        radii[:], angles[:] = self._words  # signed numbers: their conversion needs no branch
+        for stream, words in zip(streams, self._words, strict=True):
+            stream.fill(words.reshape(-1).view(np.uint64))
+        for i, numbers in enumerate((radii, angles)):  # signed numbers: their conversion needs no branch
+            numbers.reshape(_PAIRS, self.streams, self.columns)[:] = np.moveaxis(self._words[:, i], 1, 0)
         radii *= 2 / _WORD
         np.abs(radii, out=radii)
         radii += 1 / _WORD  # uniform on (0, 1]: no logarithm of zero, and a radius of up to 9.4 standard deviations
@@ -187,7 +212,47 @@ class _Gaussians:
         _double(angles, self._room[2], sines, cosines)
         cosines *= radii
         sines *= radii
-        return _added_with_signs(self._sums, self._half_done)[_GUESSED:].reshape(-1)
+        made = _added_with_signs(self._sums, self._half_done)[_GUESSED:]
+        return made.reshape(-1, self.streams, self.columns)
+
+
+class Noise:
+    """Noise of many hospitals at once: each has the very bits that its own `Randomness.gaussian` would have given."""
+
+    def __init__(self) -> None:
+        self._rooms: dict[tuple[int, int], _Room] = {}
+
+    def draw(self, many: Sequence[Randomness], into: NDArray[np.float64]) -> None:
+        """Standard Gaussians, (hospitals, size), overwritten."""
+        streams, size = [one._noise for one in many], into.shape[1]
+        given = [0] * len(streams)
+        wanting = list(range(len(streams)))
+        while wanting:
+            self._make([streams[i] for i in wanting if streams[i].is_empty])
+            for i in wanting:
+                some = streams[i].take(size - given[i])
+                into[i, given[i] : given[i] + len(some)] = some
+                given[i] += len(some)
+            wanting = [i for i in wanting if given[i] < size]
+
+    def _make(self, empty: list[_Gaussians]) -> None:
+        sizes: dict[int, list[_Gaussians]] = {}
+        for one in empty:
+            sizes.setdefault(one.next_columns, []).append(one)
+        for columns, alike in sizes.items():
+            at_once = max(1, _AT_ONCE // columns)
+            for start in range(0, len(alike), at_once):
+                some = alike[start : start + at_once]
+                lots = self._room(len(some), columns).lots([one.stream for one in some])
+                for i, one in enumerate(some):
+                    one.give(lots[:, i].reshape(-1) if len(some) > 1 else lots.reshape(-1).copy(), columns)
+
+    def _room(self, streams: int, columns: int) -> _Room:
+        if (streams, columns) not in self._rooms:
+            if len(self._rooms) >= _KEPT:
+                self._rooms.clear()
+            self._rooms[streams, columns] = _Room(streams, columns)
+        return self._rooms[streams, columns]
 
 
 def _double(sine_of: NDArray[np.float64], cosine_of: NDArray[np.float64], sines: Any, cosines: Any) -> None:

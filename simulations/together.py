@@ -1,0 +1,213 @@
+"""Many hospitals' local fits as one batch: every step is one product for all of them.
+
+Each hospital has the very bits that it has alone (client/trainer.py). Products and sums are exact, so that neither the
+others nor rows that are nobody's can change one, and everything else is elementwise. Each has its own chance.
+
+>>> from configs.schema import Local, Model, Task
+>>> from strategies.privacy.randomness import Randomness
+>>> from strategies.tasks.tabular import tabular_task
+>>> task = tabular_task(Task("binary", "disease"), Model("logistic"), inputs=1)
+>>> people = Encoded(np.array([[-1.0], [1.0]], np.float32), np.array([0, 1], np.float32), np.arange(2), np.arange(3))
+>>> start = {"0.weight": np.zeros((1, 1), np.float32), "0.bias": np.zeros(1, np.float32)}
+>>> fits = [Fit(start, people, Local(None, rate), 1, Randomness.seeded(0, "lille", 1)) for rate in (2.0, 2.0, 4.0)]
+>>> [fitted["0.weight"].item() if fitted else None for fitted in Together(task).fit(fits)]
+[1.0, 1.0, None]
+"""
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from client.trainer import Fit, batches
+from strategies.arrays import Arrays
+from strategies.exact.layers import PORTION, Layers, MeanGradient, as_layers, in_order, one_thread
+from strategies.optimizers import optimizer_of
+from strategies.privacy.gradients import on_grid
+from strategies.privacy.randomness import Noise
+from strategies.privacy.stacks import Stack
+from strategies.tasks.table import Encoded
+from strategies.tasks.tabular import TabularTask
+
+LARGEST_MODEL = 1 << 14  # parameters: with more, a product has no more to gain from others
+_NUMBERS = 1 << 18
+_MOST = 64  # hospitals at once
+_ROUNDED = 8  # private batches are filled up to a multiple of so many rows: fewer sizes of arrays
+_KEPT = 4  # numbers of hospitals whose arrays are kept
+_WASTE = 1.25  # rows worked through over rows of patients, at most
+
+Floats = NDArray[np.float32]
+Rows = NDArray[np.int64]
+
+
+class Together:
+    """Fits several hospitals at once; it remembers nothing from one call to the next."""
+
+    def __init__(self, task: TabularTask) -> None:
+        one_thread()
+        self._task = task
+        specs = list(task.parameters.items())
+        ends = itertools.accumulate(math.prod(shape) for _, (shape, _) in specs)
+        self._names = [
+            (name, slice(end - math.prod(shape), end), shape)
+            for end, (name, (shape, _)) in zip(ends, specs, strict=True)
+        ]
+        self._shapes = tuple((shape[0], shape[1]) for _, (shape, _) in specs[0::2])
+        self._size = sum(out * (into + 1) for out, into in self._shapes)
+        self._widths = sum(out + 2 * into for out, into in self._shapes)
+        self._kept: dict[int, Layers] = {}
+        self._noise = Noise()
+
+    @property
+    def pays(self) -> bool:
+        """Whether hospitals of this model are quicker together."""
+        return self._size <= LARGEST_MODEL
+
+    def fit(self, fits: Sequence[Fit]) -> list[Arrays | None]:
+        """Every hospital's model; None of a hospital that must be fitted alone."""
+        found: list[Arrays | None] = [None] * len(fits)
+        alike: dict[object, list[int]] = {}
+        for i, fit in enumerate(fits):
+            if self.pays and _fits_in(fit):
+                alike.setdefault(_kind(fit), []).append(i)
+        for places in alike.values():
+            for group in self._groups(fits, places):
+                for i, fitted in zip(group, self._fit([fits[i] for i in group]), strict=True):
+                    found[i] = fitted
+        return found
+
+    def _groups(self, fits: Sequence[Fit], places: Sequence[int]) -> Iterator[list[int]]:
+        """Hospitals with batches of about the same size, two or more, few enough for the cache."""
+        rows = {i: _usual_rows(fits[i]) for i in places}
+        group: list[int] = []
+        for i in sorted(places, key=rows.__getitem__):
+            each = 2 * self._size + min(rows[i], PORTION) * self._widths
+            full = len(group) >= max(2, min(_MOST, int(_NUMBERS // each)))
+            if group and (full or rows[i] > _WASTE * rows[group[0]] + _ROUNDED):
+                if len(group) > 1:
+                    yield group
+                group = []
+            group.append(i)
+        if len(group) > 1:
+            yield group
+
+    def _fit(self, fits: Sequence[Fit]) -> list[Arrays]:
+        first = fits[0]
+        flat = np.empty((len(fits), self._size), np.float32)
+        for own, fit in zip(flat, fits, strict=True):
+            np.concatenate([fit.start[name].reshape(-1) for name, _, _ in self._names], out=own)
+        anchor = flat.copy() if first.proximal_mu else None
+        optimizer, layers = optimizer_of(first.local), self._layers(len(fits))
+        gradients = self._plain(fits, layers, flat) if first.plan is None else self._private(fits, layers, flat)
+        for gradient in gradients:
+            if anchor is not None:
+                gradient += (flat - anchor) * np.float32(first.proximal_mu)
+            optimizer.step(flat.reshape(-1), gradient.reshape(-1))
+        for fit in fits:
+            fit.loaded()
+        return [self._named(own) for own in flat]
+
+    def _named(self, flat: Floats) -> Arrays:
+        return {name: flat[span].reshape(shape) for name, span, shape in self._names}
+
+    def _layers(self, hospitals: int) -> Layers:
+        if hospitals not in self._kept:
+            if len(self._kept) >= _KEPT:
+                self._kept.clear()
+            self._kept[hospitals] = Layers(self._shapes, (hospitals,))
+        return self._kept[hospitals]
+
+    def _plain(self, fits: Sequence[Fit], layers: Layers, flat: Floats) -> Iterator[Floats]:
+        people, mean, gradient = _Joined([fit.patients for fit in fits]), MeanGradient(layers), np.empty_like(flat)
+        places = list(in_order(gradient, layers))
+        drawn = [batches(fit.patients, fit.local.batch_size, fit.steps, fit.randomness) for fit in fits]
+        for rows in zip(*drawn, strict=True):
+            x, y, counts = people.batch(rows)
+            layers.load(flat)
+            found = mean.of(x, self._residual(y), counts[:, None, None].astype(np.float64), counts)
+            with np.errstate(over="ignore"):
+                for layer, (weight, bias) in zip(as_layers(found, self._shapes), places, strict=True):
+                    np.add(layer[..., :-1], 0.0, out=weight, casting="same_kind")
+                    np.add(layer[..., -1:], 0.0, out=bias, casting="same_kind")
+            yield gradient
+
+    def _residual(self, y: Floats) -> Any:
+        return lambda some: lambda outputs: self._task.exact_residual(outputs, y[..., some])
+
+    def _private(self, fits: Sequence[Fit], layers: Layers, flat: Floats) -> Iterator[Floats]:
+        plan = fits[0].plan
+        assert plan is not None
+        plans = [fit.plan for fit in fits if fit.plan is not None]
+        deviations = [one.noise_multiplier * one.clip_norm for one in plans]
+        people, chances = _Joined([fit.patients for fit in fits]), [fit.randomness for fit in fits]
+        stack = Stack(layers, self._task.exact_residual, plan.clip_norm)
+        gradient, noise = np.empty_like(flat), np.empty(flat.shape)
+        for _ in range(plan.steps_per_round):
+            chosen = [
+                fit.randomness.poisson(fit.patients.count, one.sampling_rate)
+                for fit, one in zip(fits, plans, strict=True)
+            ]
+            x, y, counts = people.batch(chosen, _ROUNDED)
+            layers.load(flat)
+            stack.add_rows(x, y, counts)
+            sums = stack.take()
+            self._noise.draw(chances, noise)
+            for i, deviation in enumerate(deviations):
+                noise[i] *= deviation
+                sums[i] += noise[i]
+                gradient[i] = on_grid(sums[i], deviation, plans[i].expected_patients)
+            yield gradient
+
+
+class _Joined:
+    """All hospitals' rows in one array, and a row that is nobody's."""
+
+    def __init__(self, people: Sequence[Encoded]) -> None:
+        inputs = people[0].x.shape[1]
+        self._x = np.concatenate([*(one.x for one in people), np.zeros((1, inputs), np.float32)])
+        self._y = np.concatenate([*(one.y for one in people), np.zeros(1, np.float32)])
+        lengths = [len(one.x) for one in people]
+        self._ends = np.cumsum(lengths)
+        self._starts = [int(end) - length for end, length in zip(self._ends, lengths, strict=True)]
+        self._everybody = [np.arange(length) for length in lengths]
+        self._whole: tuple[Floats, Floats, Rows] | None = None
+
+    def batch(self, rows: Sequence[Rows | None], multiple: int = 1) -> tuple[Floats, Floats, Rows]:
+        """x (hospitals, rows, inputs), y (hospitals, rows) and how many are each one's; None stands for all rows."""
+        if any(some is not None for some in rows):
+            named = zip(rows, self._everybody, strict=True)
+            return self._taken([everybody if some is None else some for some, everybody in named], multiple)
+        if self._whole is None:
+            self._whole = self._taken(self._everybody, multiple)
+        return self._whole
+
+    def _taken(self, rows: Sequence[Rows], multiple: int) -> tuple[Floats, Floats, Rows]:
+        counts = np.array([len(some) for some in rows])
+        most = max(1, -(-int(counts.max()) // multiple) * multiple)
+        places = np.full((len(rows), most), len(self._x) - 1)
+        for i, (some, start) in enumerate(zip(rows, self._starts, strict=True)):
+            np.add(some, start, out=places[i, : len(some)])
+        return self._x.take(places, axis=0), self._y.take(places), counts
+
+
+def _fits_in(fit: Fit) -> bool:
+    """Whether a fit is one of a linear stack's usual ones."""
+    if fit.local.engine != "auto" or not fit.steps:
+        return False
+    return fit.patients.one_row_each if fit.plan else fit.patients.count > 0
+
+
+def _kind(fit: Fit) -> object:
+    """What hospitals that are fitted together have in common."""
+    return fit.local, fit.steps, fit.proximal_mu, fit.plan and (fit.plan.steps_per_round, fit.plan.clip_norm)
+
+
+def _usual_rows(fit: Fit) -> float:
+    """Rows of a batch, about."""
+    if fit.plan is not None:
+        return fit.patients.count * fit.plan.sampling_rate
+    whole = fit.patients.count if fit.local.batch_size is None else min(fit.local.batch_size, fit.patients.count)
+    return whole * len(fit.patients.x) / fit.patients.count
