@@ -557,20 +557,21 @@ class Node:
         """Ask for a private release. A worker that ends may do so because of a row, so its end is told to nobody.
 
         One that had booked is asked for noise alone, which makes no second release: no patient is read. One that had
-        not is asked once more.
+        not, or that was to say only that the release was begun before, is asked once more.
 
         Raises:
             RunError: the worker ends of noise alone too, or twice before it has booked.
         """
         before = self._is_booked(frame, study)
-        try:
-            return self._worker.ask(Frame(frame.form, frame.fields, frame.arrays), self._limit)
-        except (RunError, WireError) as error:
-            if before:
-                raise
-            log.error("%s; it is started again", error)
-            if not self._is_booked(frame, study):
-                return self._worker.ask(frame, self._limit)
+        for tries_left in (1, 0):
+            try:
+                return self._worker.ask(Frame(frame.form, frame.fields, frame.arrays), self._limit)
+            except (RunError, WireError) as error:
+                log.error("%s; it is started again", error)
+                if not before and self._is_booked(frame, study):
+                    break
+                if not tries_left:
+                    raise
         alone = Frame(frame.form, {**frame.fields, ALONE: 1}, frame.arrays)
         _, reply = self._worker.ask(alone, self._limit)
         return Frame(STATUS, {"why": "the worker ended after it had booked"}), reply

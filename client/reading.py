@@ -16,7 +16,8 @@ What if it cannot be read any more? Until it is too old the last reading serves,
 a person who asks for a reading (`archipel-site reread`) ends that at once. Then `require` looks, before the booking,
 whether the source opens: a file that is gone as a whole, or a data base that is down, is not a row, so that is a
 refusal (SourceError) like the one of a proposal. A source that opens and then cannot be read is told to nobody: the
-round is noise alone.
+round is noise alone. Nor is it tried again while an answer is waited for, as a reading that is made is not either: how
+long each answer takes would tell that a row cannot be read. The thread tries again, and at once when something changes.
 
 The same reading gives the same bits; its keyed digest is in the journal beside each answer that was made of it.
 """
@@ -35,7 +36,7 @@ from typing import Any, cast
 from client.connectors import probe, stamp_of
 from client.site import Patients, load_patients
 from configs.deployment import SITE_FILE, SiteConfig, load_site
-from configs.errors import ArchipelError, ConfigError
+from configs.errors import ArchipelError, ConfigError, SourceError
 from configs.schema import DataSource, Study
 
 REREAD_S = 3600
@@ -51,6 +52,15 @@ class _Complete:
     patients: Patients
     since: float
     stamps: tuple[object, object]
+
+
+@dataclass(frozen=True)
+class _Failed:
+    """A reading that failed at this time of the clock; `opens`: the source itself opened, so it is the rows' doing."""
+
+    stamps: tuple[object, object]
+    at: float
+    opens: bool
 
 
 @dataclass
@@ -69,7 +79,8 @@ class Reading:
     key: bytes = b""
     clock: Callable[[], float] = time.monotonic
     _last: _Complete | None = field(default=None, repr=False)
-    _failed: tuple[object, float] | None = field(default=None, repr=False)  # stamps and time of a reading that failed
+    _used: _Complete | None = field(default=None, repr=False)  # by the newest answer
+    _failed: _Failed | None = field(default=None, repr=False)  # the newest reading, where it failed
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def probe(self) -> None:
@@ -86,18 +97,23 @@ class Reading:
         Raises:
             SourceError, DataError: neither.
         """
-        if self._fresh() is None:
+        if self._fresh() is None and not self._unreadable():
             self.probe()
 
     def patients(self) -> Patients:
         """Return the patients of the last complete reading, who are read now if it is too old.
 
         Raises:
-            SourceError, DataError: they cannot be read.
+            SourceError, DataError: they cannot be read. Exception: what else reading raises.
         """
+        self._used = None
         if (last := self._fresh()) is None:
+            self._require_readable()
             with self._lock:  # whoever reads already is waited for
-                last = self._fresh() or self._read()
+                if (last := self._fresh()) is None:
+                    self._require_readable()
+                    last = self._read()
+        self._used = last
         return last.patients
 
     def renew_if_due(self) -> bool:
@@ -110,23 +126,21 @@ class Reading:
         with self._lock:
             if not self._due():
                 return False
-            before, stamps = self._last, self._stamps()
+            before = self._last
             try:
                 self._read(complete=True)
-                self._failed = None
                 return self._last is not before
             except Exception as error:
-                self._failed = stamps, self.clock()
                 why = str(error) if isinstance(error, ArchipelError) else f"unexpected {type(error).__name__}"
                 log.error("%s: not read again: %s", self.study.name, why)
                 return False
 
     @property
     def digest(self) -> str:
-        """A keyed digest of the last reading, for this hospital's journal; empty where there is none."""
-        if self._last is None or not self.key:
+        """A keyed digest of what `patients` returned last, for the hospital's journal; empty where it was nothing."""
+        if self._used is None or not self.key:
             return ""
-        people = self._last.patients
+        people = self._used.patients
         return hmac.digest(self.key, people.train.digest + people.test.digest, hashlib.sha256).hex()[:32]
 
     def _fresh(self) -> _Complete | None:
@@ -137,9 +151,31 @@ class Reading:
 
     def _due(self) -> bool:
         last, stamps = self._last, self._stamps()
-        if self._failed is not None and self._failed[0] == stamps and self.clock() - self._failed[1] < RETRY_S:
+        failed = self._failed
+        if failed is not None and failed.stamps == stamps and self.clock() - failed.at < RETRY_S:
             return False
         return last is None or self.clock() - last.since > EARLY * self.reread_s or last.stamps != stamps
+
+    def _unreadable(self) -> bool:
+        """Whether the source opened and its rows could not be read, a short time ago and nothing changed since.
+
+        Twice the time after which the thread tries again: where it runs, no answer has to.
+        """
+        failed = self._failed
+        if failed is None or not failed.opens or self.clock() - failed.at > 2 * RETRY_S:
+            return False
+        return failed.stamps == self._stamps()
+
+    def _require_readable(self) -> None:
+        if self._unreadable():
+            raise SourceError(f"{self.study.name}: its rows could not be read a moment ago; the log says why")
+
+    def _opens(self) -> bool:
+        try:
+            self.probe()
+        except Exception:
+            return False
+        return True
 
     def _stamps(self) -> tuple[object, object]:
         """What changes with the source, and with a person's wish; both are cheap to look at."""
@@ -155,7 +191,12 @@ class Reading:
     def _read(self, *, complete: bool = False) -> _Complete:
         """Read; what changed meanwhile is kept where somebody waits for it, and else left for the next time."""
         since, stamps = self.clock(), self._stamps()
-        made = _Complete(load_patients(self.source(), self.study, self.site), since, stamps)
+        try:
+            made = _Complete(load_patients(self.source(), self.study, self.site), since, stamps)
+        except Exception:
+            self._failed = _Failed(stamps, self.clock(), self._opens())
+            raise
+        self._failed = None
         if not complete or stamps == self._stamps():
             self._last = made
         return made
@@ -189,8 +230,11 @@ def watch(current: Callable[[], Reading | None], every_s: float = 1.0) -> thread
 
     def renew_for_ever() -> None:
         while True:
-            if (reading := current()) is not None:
-                reading.renew_if_due()
+            try:
+                if (reading := current()) is not None:
+                    reading.renew_if_due()
+            except Exception as error:  # whatever it is, the next look may go well
+                log.error("not read again: unexpected %s", type(error).__name__)
             time.sleep(every_s)
 
     thread = threading.Thread(target=renew_for_ever, name="reading", daemon=True)

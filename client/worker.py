@@ -86,9 +86,12 @@ class Worker:
         return Frame(STATUS, {"why": self._why, "reading": reading}), reply
 
     def reading(self) -> "Reading | None":
-        """The data set of the newest study that was proposed here and is approved."""
+        """The data set of the newest study that was proposed here and is approved; none while noise alone is made.
+
+        Reading may be what ended the process before this one, and noise alone has to be made.
+        """
         warm = self._warm
-        return None if warm is None else warm[2]
+        return None if warm is None or self._alone else warm[2]
 
     def _lower_the_cap(self, text: str) -> None:
         """Follow a cap that is lower than the one this process started with."""

@@ -1,10 +1,12 @@
 """A worker that the kernel kills while it looks at patients: ours, ended at the first of them in a training.
 
-python -P tests/client/dying_worker.py FOLDER WHEN    # training, reading, always (of nobody too), never
+python -P tests/client/dying_worker.py FOLDER WHEN    # training, reading, always (of nobody too), never,
+                                                       # twice (before the booking, then while it reads)
 """
 
 import os
 import sys
+from pathlib import Path
 from typing import Any
 
 from client import worker
@@ -12,13 +14,15 @@ from client import worker
 
 def main(folder: str, when: str) -> int:
     """Answer until the worker dies. What dies is put in place behind the fence, where the parts are imported."""
-    begin = worker.Worker.__init__
+    begin, starts = worker.Worker.__init__, Path(folder) / "starts"
+    first = not starts.exists()
+    starts.touch()
 
     def dying(self: worker.Worker, *arguments: Any, **options: Any) -> None:
         begin(self, *arguments, **options)
         from client import reading, site
 
-        fit, load = site.Trainer.fit, reading.load_patients
+        fit, load, new = site.Trainer.fit, reading.load_patients, worker.require_new
 
         def dies(self: Any, start: Any, people: Any, *rest: Any, **options: Any) -> Any:
             if (people.count and when == "training") or when == "always":
@@ -26,11 +30,17 @@ def main(folder: str, when: str) -> int:
             return fit(self, start, people, *rest, **options)
 
         def dies_reading(*arguments: Any) -> Any:
-            if when == "reading":
+            if when == "reading" or (when == "twice" and not first):
                 os._exit(137)
             return load(*arguments)
 
+        def dies_before(*arguments: Any) -> None:
+            if when == "twice" and first:
+                os._exit(137)
+            new(*arguments)
+
         site.Trainer.fit, reading.load_patients = dies, dies_reading  # type: ignore[method-assign]
+        worker.require_new = dies_before
 
     worker.Worker.__init__ = dying  # type: ignore[method-assign]
     return worker.main([folder])

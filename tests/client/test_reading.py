@@ -242,6 +242,91 @@ def test_a_round_does_not_wait_while_the_watch_reads(source: Source, monkeypatch
     assert people(one) == 3
 
 
+def failing(source: Source, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Let every reading fail because of a row from now on; returns a list that grows with each."""
+    tried: list[int] = []
+
+    def fails(*arguments: Any) -> Patients:
+        tried.append(1)
+        raise SourceError("invalid input syntax in a row")
+
+    monkeypatch.setattr(reading, "load_patients", fails)
+    return tried
+
+
+def test_rows_that_cannot_be_read_cost_no_answer_the_time_of_a_reading(
+    source: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, tried = source.reading(), failing(source, monkeypatch)
+    assert not one.renew_if_due()
+    probed: list[int] = []
+    monkeypatch.setattr(reading, "probe", lambda *_: probed.append(1))
+    for _ in range(5):
+        one.require()
+        with pytest.raises(SourceError):
+            one.patients()
+        source.now += 20
+    assert (len(tried), probed) == (1, [])
+    assert not one.renew_if_due()  # the watch tries again
+    assert len(tried) == 2
+    monkeypatch.setattr(reading, "load_patients", load_patients)
+    source.write(source.path, ROWS[:4])
+    assert people(one) == 4  # what was mended is read at once
+
+
+def test_without_a_watch_rows_that_failed_are_read_again_after_a_while(
+    source: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, tried = source.reading(), failing(source, monkeypatch)
+    for seconds, expected in ((0.0, 1), (60.0, 1), (61.0, 2)):
+        source.now += seconds
+        with pytest.raises(SourceError):
+            one.patients()
+        assert len(tried) == expected
+
+
+def test_a_source_that_is_closed_is_looked_at_each_time(source: Source) -> None:
+    one = source.reading()
+    away = source.path.rename(source.folder / "away.csv")
+    assert not one.renew_if_due()
+    with pytest.raises(SourceError, match="No such file"):
+        one.require()
+    away.rename(source.path)
+    one.require()
+    assert people(one) == 10
+
+
+def test_the_digest_is_of_what_was_trained_on_not_of_what_was_read_since(
+    source: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = source.reading(key=b"k" * 32)
+    one.patients()
+    before = one.digest
+    source.write(source.path, ROWS[:4])
+    assert one.renew_if_due()
+    assert one.digest == before
+    one.patients()
+    assert one.digest not in ("", before)
+    tried = failing(source, monkeypatch)
+    source.now += 101
+    with pytest.raises(SourceError):
+        one.patients()
+    assert (one.digest, len(tried)) == ("", 1)
+
+
+def test_a_watch_outlives_a_look_that_fails(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks, done = iter([RuntimeError(), MemoryError(), None]), threading.Event()
+
+    def current() -> None:
+        if (error := next(looks)) is not None:
+            raise error
+        done.set()
+        threading.Event().wait()
+
+    reading.watch(current, every_s=0.0)
+    assert done.wait(60)
+
+
 # At a hospital
 
 

@@ -59,7 +59,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
         return [record.kind for record in lille.records()]
 
 
-@pytest.mark.parametrize("when", ["training", "reading"])
+@pytest.mark.parametrize("when", ["training", "reading", "twice"])
 def test_a_worker_that_dies_of_a_row_after_the_booking_leaves_noise_alone_and_one_booking(
     when: str, running: Running, undisturbed: list[str]
 ) -> None:
