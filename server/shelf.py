@@ -14,12 +14,13 @@ comes from outside becomes a part of a path: runs and hospitals are hashed, mess
 """
 
 import contextlib
+import fcntl
 import hashlib
 import mmap
 import os
 import re
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from configs.errors import WireError
@@ -67,7 +68,8 @@ class Shelf:
         """
         path = _path(self._folder, site, self._run, message).with_suffix(_IN)
         try:
-            with path.open("rb") as file:
+            with path.open("rb") as file, _alone(file.fileno()):
+                self.withdraw(site, message)  # before it is mapped: nobody changes it any more
                 mapped = MappedFile(file.fileno(), 0, access=mmap.ACCESS_READ)
         except (OSError, ValueError):  # an empty file cannot be mapped
             raise WireError("reply: expected the message that its seal names, found none") from None
@@ -121,23 +123,30 @@ def read(folder: Path, site: str, run: str, message: str, start: int) -> bytes |
 def append(folder: Path, site: str, run: str, message: str, start: int, data: bytes) -> int | None:
     """Append a window to what a hospital sends, and return how much of it is here; a start of 0 begins anew.
 
-    A window that does not begin where the file ends changes nothing: whoever was cut off learns where to go on.
+    A window that does not begin where the file ends changes nothing: whoever was cut off learns where to go on. Nor
+    does one that comes while, or after, the message is taken: it would change what was compared with its hash.
 
     Raises:
         WireError: it would be larger than was announced.
     """
     path = _path(folder, site, run, message)
+    offer, own = path.with_suffix(_MOST), path.with_suffix(_IN)
     try:
-        most = int(path.with_suffix(_MOST).read_text())
-        flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | (0 if start else os.O_TRUNC)
-        with os.fdopen(os.open(path.with_suffix(_IN), flags, 0o600), "wb", buffering=0) as file:
-            size = os.fstat(file.fileno()).st_size
+        most = int(offer.read_text())
+        descriptor = os.open(own, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+        with os.fdopen(descriptor, "wb", buffering=0), _alone(descriptor):
+            if not offer.exists():  # it ended meanwhile, and the file may be a new one
+                own.unlink(missing_ok=True)
+                return None
+            if not start:
+                os.ftruncate(descriptor, 0)
+            size = os.fstat(descriptor).st_size
             if start != size:
                 return size
             if size + len(data) > most:
                 raise WireError(f"shelf: expected at most {most} bytes, found more")
-            os.lseek(file.fileno(), size, os.SEEK_SET)
-            _write(file.fileno(), memoryview(data))
+            os.lseek(descriptor, size, os.SEEK_SET)
+            _write(descriptor, memoryview(data))
             return size + len(data)
     except (OSError, ValueError):
         return None
@@ -147,6 +156,16 @@ def clear(folder: Path) -> None:
     """Delete what all runs left behind."""
     with contextlib.suppress(OSError):
         shutil.rmtree(folder)
+
+
+@contextlib.contextmanager
+def _alone(descriptor: int) -> Iterator[None]:
+    """Wait until no other process or thread is at a file, and keep them away; a mapping would keep the lock."""
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    try:
+        yield
+    finally:
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
 
 
 def _run_folder(folder: Path, run: str) -> Path:

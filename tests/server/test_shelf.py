@@ -48,6 +48,40 @@ def test_a_message_comes_in_windows_and_goes_back(shelf: Shelf, tmp_path: Path) 
     assert read(tmp_path, "lille", RUN, MESSAGE, 0) is None  # it was answered
 
 
+def test_what_is_taken_is_not_changed_by_a_hospital_that_goes_on_sending(tmp_path: Path) -> None:
+    shelf, over, names = Shelf(tmp_path, RUN), threading.Event(), [f"{n:032x}" for n in range(300)]
+    asked_for = iter(names)
+    current = [next(asked_for)]
+
+    def send() -> None:
+        while not over.is_set():
+            append(tmp_path, "lille", RUN, current[0], 0, b"x")
+
+    def offer(name: str) -> None:
+        shelf.offer(CONTENT, [b"model"], "lille", name, most=len(LARGE))
+        append(tmp_path, "lille", RUN, name, 0, LARGE[:WINDOW])
+
+    offer(current[0])
+    senders = [threading.Thread(target=send) for _ in range(MAX_WINDOWS_EACH)]
+    for sender in senders:
+        sender.start()
+    changed = []
+    try:
+        for name in names:
+            current[0] = name
+            offer(name) if name != names[0] else None
+            with contextlib.suppress(WireError):  # it is none where the last window was cut
+                taken = shelf.taken("lille", name)
+                changed.append(taken.size() != len(taken))  # a page that is gone would end the process that reads
+    finally:
+        over.set()
+        for sender in senders:
+            sender.join(60)
+    assert changed
+    assert not any(changed)
+    assert list(tmp_path.rglob("*.in")) == []
+
+
 def test_equal_contents_lie_there_once(shelf: Shelf, tmp_path: Path) -> None:
     shelf.offer(CONTENT, [b"not written again"], "lyon", "b" * 32, most=9)
     assert read(tmp_path, "lyon", RUN, "b" * 32, 0) == LARGE[:WINDOW]
@@ -185,7 +219,11 @@ def test_what_a_hospital_lets_the_door_hold_is_bounded(federation: Federation, l
         with federation.client(lille) as client, contextlib.suppress(httpx.TransportError):
             answers.append(client.post(STORE_PATH, content=content, headers=lille.headers()).status_code)
 
-    threads = [threading.Thread(target=ask, args=(slow(),)) for _ in range(MAX_WINDOWS_EACH)]
+    def hold() -> None:
+        while not over.is_set():  # one that was refused itself, beside the request below, tries again
+            ask(slow())
+
+    threads = [threading.Thread(target=hold) for _ in range(MAX_WINDOWS_EACH)]
     for thread in threads:
         thread.start()
 
