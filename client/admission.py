@@ -138,7 +138,7 @@ class Admissions:
         if len(found) != 1 or len(digest) < DIGITS:
             raise RunError(
                 f"{shown(digest, 64)}: expected at least {DIGITS} digits of the digest of one study, found "
-                f"{len(found)} studies with these {len(digest)} digits; compare with the page: archipel-site review"
+                f"{len(found)} with these {len(digest)} digits; compare with the page: archipel-site review"
             )
         return found[0]
 

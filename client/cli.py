@@ -160,7 +160,7 @@ def _review(arguments: argparse.Namespace) -> int:
         print(_nothing_waits(arguments, config))
     for admission in pages:
         print(_shown_page(config, admission, arguments.folder))
-    _warn(config)
+    _warn(config, arguments.folder)
     for admission in [] if arguments.digest else admissions.all():
         if not admission.waits:
             why = f" ({escaped(admission.why)})" if admission.why else ""
@@ -211,10 +211,15 @@ def _outgoing(config: SiteConfig) -> "list[Outgoing]":
 
 
 def _reread(arguments: argparse.Namespace) -> int:
+    from configs.lock import holder
+
     config = load_site(arguments.folder)
     config.reread.write_text("")
     os.utime(config.reread)
     _audit(config).note("reread asked", by=_person())
+    if holder(config.lock) is None:
+        print("no node runs in this folder: it reads its data when it starts")
+        return 0
     print(f"the node reads its data again now; else it does so within {config.reread_s} s (reread_s in site.yaml)")
     print("rounds that are under way end with the rows that they began with; what has left stays spent")
     return 0
@@ -250,6 +255,7 @@ def _approve(arguments: argparse.Namespace) -> int:
     )
     print(f"what leaves: {_typed(arguments.folder, 'outbox')}; what it spends: {_typed(arguments.folder, 'ledger')}")
     print(f"no longer, at any time: {_typed(arguments.folder, f'refuse {found.sha256[:DIGITS]} --why REASON')}")
+    _warn(config, arguments.folder)
     return 0
 
 
@@ -268,7 +274,7 @@ def _ledger(arguments: argparse.Namespace) -> int:
     policy = config.policy
     if not config.ledger.exists():
         print("nothing is spent yet")
-        _warn(config)
+        _warn(config, arguments.folder)
         return 0
     ledger, known = _open_ledger(config), {a.sha256: a for a in _admissions(config).all()}
     studies = ledger.studies()
@@ -280,7 +286,7 @@ def _ledger(arguments: argparse.Namespace) -> int:
         )
         for _, study, rounds, lost in (row for row in studies if row[0] == dataset):
             name, trains = (known[study].name, _trains(known[study])) if study in known else ("?", True)
-            what = f"{rounds} rounds" if trains else "its statistics"
+            what = f"{rounds} round{'' if rounds == 1 else 's'}" if trains else "its statistics"
             evaluated = " and the evaluation" if ledger.booked(dataset, study, EVALUATION) else ""
             own = ledger.spent(dataset, delta=policy.delta, study=study)
             note = f", {lost} of them begun and lost: they count" if lost else ""
@@ -289,7 +295,7 @@ def _ledger(arguments: argparse.Namespace) -> int:
             print(f"  {name} {study[:12]}: epsilon {own:.3f}, {what}{evaluated}{note}")
     if not studies:
         print("nothing is spent yet")
-    _warn(config)
+    _warn(config, arguments.folder)
     return 0
 
 
@@ -432,7 +438,8 @@ def page(config: SiteConfig, admission: "Admission", folder: Path | None = None)
         lines += [" " * 14 + part for part in parts[1:]]
     decisions = [] if over else [f"{refuse} --why REASON"]
     if not over and not why and admission.state != "approved":
-        decisions.insert(0, f"{approve}    or")
+        look = _typed(typed_folder, f"review --data {admission.sha256[:12]}")
+        decisions[:0] = [f"{look}    to see first what the rows hold, then", f"{approve}    or"]
     return "\n".join([*lines, "", *(f"    {decision}" for decision in decisions), ""])
 
 
@@ -649,15 +656,15 @@ def _foreseen(config: SiteConfig, study: "Study", dataset: str, ledger: "Ledger 
     return f", this study would bring it to {after:.2f} spent" if math.isfinite(after) else ", this study does not fit"
 
 
-def _warn(config: SiteConfig) -> None:
+def _warn(config: SiteConfig, folder: Path) -> None:
     """What whoever looks at budgets must know of."""
     from client.identities import forgotten
     from client.records import reasons_in
 
     for reason in reasons_in(config):
-        print(f"WARNING  nothing trains here: {reason}\n         a person must run: {_typed(config.folder, 'settle')}")
+        print(f"WARNING  nothing trains here: {reason}\n         a person must run: {_typed(folder, 'settle')}")
     if config.outdated:
-        print("WARNING  site.yaml changed since the node started, which follows the former one; restart the node")
+        print("WARNING  site.yaml changed since the node started, which follows the former one: restart the node")
     for lost in forgotten(config):
         print(f"WARNING  {lost}\n         {lost.todo}")
 

@@ -369,7 +369,8 @@ class Node:
             why = why or str(reply.fields["reason"])
             if self._audit.was_refused(reply, study, instruction, why):
                 return self._audit.count_refusal(said.message, study, instruction)
-            log.info("study %s, round %d: refused: %s", study[:12], said.round, why)
+            asked = f"round {said.round}" if said.round else "asked whether it takes part"
+            log.info("study %s, %s: answered no: %s", study[:12], asked, why)
             self._audit.note("refused", message=said.message, code=reply.fields["code"], why=why)
         self._audit.keep(
             reply,

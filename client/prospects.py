@@ -90,5 +90,7 @@ def contribution(config: SiteConfig, study: Study, ledger: "Ledger | None", outg
     spent, dataset = 0.0, config.dataset(study.name)
     if ledger is not None and dataset is not None and study.private:
         spent = ledger.spent(dataset.identity, delta=study.privacy.delta, study=study.sha256)
-    cost = f", epsilon {spent:.2f} per patient" if spent and math.isfinite(spent) else ""
-    return f"{' and '.join(parts)} left, {sum(o.bytes for o in answers):,} bytes{cost}; last on {answers[-1].time[:10]}"
+    cost = (
+        f", epsilon {spent:.2f} per patient at delta {study.privacy.delta:g}" if spent and math.isfinite(spent) else ""
+    )
+    return f"{' and '.join(parts)} sent, {sum(o.bytes for o in answers):,} bytes{cost}; last on {answers[-1].time[:10]}"

@@ -330,7 +330,8 @@ def _status(arguments: argparse.Namespace) -> int:
     for run in runs:
         if wanted not in ("", run.name):
             continue
-        lines.append(f"{run.name}  {run.state}{f': {run.why}' if run.why else ''}")
+        why = run.why or _turn(members, run, runs)
+        lines.append(f"{run.name}  {run.state}{f': {why}' if why else ''}")
         if run.state not in ("COMPLETE", "INCOMPLETE"):
             lines += [f"  {site:20} {text}" for site, text in _presence(config, members, run)]
         if wanted:
@@ -344,6 +345,14 @@ def _status(arguments: argparse.Namespace) -> int:
     if absent := _absent(arguments, config):
         print(absent)
     return 0
+
+
+def _turn(members: "Membership", run: "RunState", runs: "Sequence[RunState]") -> str:
+    """Say for which other run a run waits whose hospitals are ready; empty where it waits for hospitals."""
+    if run.state not in ("QUEUED", "WAITING") or not members.ready(run.name):
+        return ""
+    ahead = (other.name for other in runs if other.state in ("RUNNING", "STOPPING"))
+    return next((f"its turn comes after {name}" for name in ahead), "")
 
 
 def _typed(arguments: argparse.Namespace, command: str) -> str:

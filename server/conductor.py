@@ -115,7 +115,9 @@ def _conduct(
             members.set_presence(run.name, site, why)
         for site in record.contributed:
             members.set_presence(run.name, site, "takes part")
-        log.info("round %d: %d hospitals, %.2f s", record.round, len(record.contributed), record.seconds)
+        count = len(record.contributed)
+        hospitals = f"{count} hospital{'' if count == 1 else 's'}"
+        log.info("round %d: %s, %.2f s", record.round, hospitals, record.seconds)
 
     return conduct(
         courier,

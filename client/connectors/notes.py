@@ -115,7 +115,7 @@ class Notes:
         if not self.patients:
             yield "no patient at all: only noise would leave"
         if self.empty:
-            yield f"{_rows(self.empty)} with nothing in it: no patient's"
+            yield f"{_rows(self.empty)} with nothing in {'it' if self.empty == 1 else 'them'}: no patient's"
         if self.torn:
             where = _where(self.unit, self.torn_where, self.torn)
             yield f"{_rows(self.torn)} left out: another number of cells, or a broken quotation{where}"
@@ -173,13 +173,21 @@ class Notes:
 
     def _shares(self, column: ColumnNotes) -> Iterator[str]:
         if column.outside:
-            yield f"{column.name}: {100 * column.share_outside(self.rows):.0f} % outside its range, moved to the edge"
+            yield f"{column.name}: {_share(column.outside, self.rows)} outside its range, moved to the edge"
         if column.unknown:
-            yield f"{column.name}: {100 * column.unknown / max(1, self.rows):.0f} % unknown"
+            yield f"{column.name}: {_share(column.unknown, self.rows)} unknown"
 
 
 def _rows(count: int) -> str:
     return f"{count:,} row{'' if count == 1 else 's'}"
+
+
+def _share(count: int, rows: int) -> str:
+    """A share of the rows in percent; 0 % and 100 % say none and all."""
+    percent = 100 * count / max(1, rows)
+    if 0 < percent < 1:
+        return "under 1 %"
+    return "over 99 %" if 99 < percent < 100 else f"{percent:.0f} %"
 
 
 def _cells(count: int) -> str:

@@ -135,8 +135,11 @@ def test_what_can_run_is_offered_and_its_approval_says_what_comes_next(
     page = typed(lille, capsys, "review")
     assert "CANNOT RUN" not in page
     assert f"approve {one.sha256[:20]} or" in page
+    look = f"archipel-site -C {lille.folder} review --data {one.sha256[:12]} to see first"
+    assert page.index(look) < page.index(f"approve {one.sha256[:20]}")
     said = typed(lille, capsys, "approve", one.sha256[:20])
     assert f"({one.training.quorum} of 3)" in said
+    assert "WARNING" not in said
     assert f"no longer, at any time: archipel-site -C {lille.folder} refuse {one.sha256[:20]} --why REASON" in said
     assert Admissions.open(lille.admissions).require_known(one.sha256).state == "approved"
 
@@ -148,6 +151,16 @@ def test_the_page_explains_the_clip_norm_and_why_there_are_two_epsilons(lille: S
     assert "The study states its epsilon at its own delta, 1e-05; this budget is counted at site.yaml's, 1e-06" in page
     changed(lille, policy={"delta": 1e-5})
     assert "its own delta" not in typed(lille, capsys, "review")
+
+
+def test_an_approval_says_that_the_node_follows_a_former_site_yaml(
+    lille: SiteConfig, capsys: Output, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waiting(lille, STUDY)
+    monkeypatch.setattr(SiteConfig, "outdated", True)
+    said = typed(lille, capsys, "approve", STUDY.sha256)
+    assert f"approved: {STUDY.name}" in said
+    assert "site.yaml changed since the node started, which follows the former one: restart the node" in said
 
 
 def left(config: SiteConfig, form: str, number: int, message: str, frame: Frame | None = None) -> None:
@@ -163,10 +176,10 @@ def test_a_study_that_is_over_says_so_and_offers_nothing_to_decide(lille: SiteCo
     for number in range(1, STUDY.training.rounds + 1):
         assert "OVER here" not in typed(lille, capsys, "review")
         left(lille, "train reply", number, f"{number:032x}")
-    assert f"approved: {STUDY.name} {STUDY.sha256[:12]}: 3 rounds left" in typed(lille, capsys, "review")
+    assert f"approved: {STUDY.name} {STUDY.sha256[:12]}: 3 rounds sent" in typed(lille, capsys, "review")
     page = typed(lille, capsys, "review", STUDY.sha256)
     assert "approved, OVER here" in page
-    assert "3 rounds left" in page
+    assert "3 rounds sent" in page
     assert f"approve {STUDY.sha256[:20]}" not in page
     assert f"refuse {STUDY.sha256[:20]}" not in page
 

@@ -20,6 +20,7 @@ from client.worker import REFUSAL, _answered
 from configs import journal
 from configs.deployment import load_site
 from configs.errors import ConfigError, SourceError
+from configs.lock import only_one
 from configs.schema import DataSource
 from tests.client.test_no_row_is_told import HEADER, Hospital, asked, requests
 from tests.client.test_review_of_data import hospital, shown
@@ -390,9 +391,11 @@ def test_the_allowed_age_is_a_line_of_site_yaml(tmp_path: Path) -> None:
 
 def test_a_person_who_asks_for_a_reading_is_in_the_journal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = hospital(tmp_path, ROWS, STUDY)
-    assert "reads its data again now" in shown(config, capsys, "reread")
+    assert "no node runs in this folder" in shown(config, capsys, "reread")
+    with only_one(config.lock, "held"):
+        assert "the node reads its data again now" in shown(config, capsys, "reread")
     assert config.reread.is_file()
-    assert [record.kind for record in journal.read(config.journal)] == ["reread asked"]
+    assert [record.kind for record in journal.read(config.journal)] == ["reread asked"] * 2
     first = config.reread.stat().st_mtime_ns
     assert main(["-C", str(config.folder), "reread"]) == 0
     assert config.reread.stat().st_mtime_ns > first

@@ -64,6 +64,16 @@ SEEN: dict[str, tuple[list[str], bool, list[str]]] = {  # rows, whether a row is
         ["age: MOST VALUES LIE OUTSIDE the study's range: is it another unit?", "age: 100 % outside its range, moved"],
     ),
     "some outside": (["00100,95,male,1", *ROWS[1:]], False, ["age: 1 % outside its range, moved to the edge"]),
+    "one of very many outside": (
+        [*[f"{n:05d},{20 + n % 60},male,{n % 2}" for n in range(300)], "00900,95,male,1"],
+        False,
+        ["age: under 1 % outside its range, moved to the edge"],
+    ),
+    "all but one outside": (
+        [*[f"{n:05d},95,male,{n % 2}" for n in range(300)], "00900,50,male,1"],
+        False,
+        ["age: over 99 % outside its range, moved to the edge"],
+    ),
     "a bad cell": (
         ["00100,NR,male,1", *ROWS[1:]],
         False,
@@ -71,7 +81,7 @@ SEEN: dict[str, tuple[list[str], bool, list[str]]] = {  # rows, whether a row is
     ),
     "an unlisted word": ([f"00100,50,{MARKER},1", *ROWS[1:]], False, ["sex: 1 of 100 rows is no value that the study"]),
     "no outcome": (["00100,50,male,", *ROWS[1:]], False, ["1 row left out: without an outcome", "99 patients"]),
-    "ghost rows": ([*ROWS, *[",,,"] * 40], False, ["40 rows with nothing in it", "100 patients"]),
+    "ghost rows": ([*ROWS, *[",,,"] * 40], False, ["40 rows with nothing in them", "100 patients"]),
     "torn": ([*ROWS, "1,2"], False, ["1 row left out: another number of cells, or a broken quotation (line 102)"]),
     "unknown of all": ([row.replace("male", "").replace("fe", "") for row in ROWS], False, ["sex: UNKNOWN OF ALL"]),
     "a row is not a patient": (
@@ -133,8 +143,8 @@ def test_the_page_says_what_counts_as_one_patient(tmp_path: Path, capsys: Output
     alike = study(patient_id={"column": "ipp", "normalise": ["zeros", "nfkc"]}, name="alike")
     config = hospital(tmp_path, ROWS, by_row, by_id, alike)
     assert "ONE ROW COUNTS AS ONE PATIENT" in shown(config, capsys, "review", by_row.sha256)
-    assert "patient all rows of one ipp never" in shown(config, capsys, "review", by_id.sha256)
-    assert "all rows of one ipp, written alike by nfkc, zeros" in shown(config, capsys, "review", alike.sha256)
+    assert "patient all rows of one 'ipp' never" in shown(config, capsys, "review", by_id.sha256)
+    assert "all rows of one 'ipp', written alike by nfkc, zeros" in shown(config, capsys, "review", alike.sha256)
 
 
 # An extract for each study

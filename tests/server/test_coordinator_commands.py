@@ -379,6 +379,29 @@ def test_status_and_watch_of_a_run_that_ended_say_where_its_report_is(centre: Pa
         assert f"report: {centre}/runs/{run}/report.html" in capsys.readouterr().out
 
 
+def test_status_says_of_a_run_whose_hospitals_are_ready_which_other_run_comes_first(
+    centre: Path, capsys: Output, tmp_path: Path
+) -> None:
+    members = Membership.open(load_coordinator(centre).database)
+    preset = (Path(__file__).parents[2] / "configs/presets/rehearsal.yaml").read_text()
+    for name in ("first", "second"):
+        (tmp_path / name).write_text(preset.replace("name: rehearsal", f"name: {name}"))
+        assert type_(centre, "submit", str(tmp_path / name)) == 0
+    first, second = (run.name for run in members.runs())
+
+    def line_of_the_second() -> str:
+        capsys.readouterr()
+        assert type_(centre, "status") == 0
+        return next(line for line in capsys.readouterr().out.splitlines() if line.startswith(second))
+
+    members.set_state(first, "RUNNING")
+    assert "turn" not in line_of_the_second()
+    members.set_ready(second, ["cleveland"])
+    assert line_of_the_second().endswith(f"QUEUED: its turn comes after {first}")
+    members.set_state(first, "COMPLETE")
+    assert "turn" not in line_of_the_second()
+
+
 def test_watch_says_who_is_waited_for_only_until_hospitals_are_gathered(
     centre: Path, monkeypatch: pytest.MonkeyPatch, capsys: Output
 ) -> None:
