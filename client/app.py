@@ -8,22 +8,25 @@ import contextlib
 import logging
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from functools import partial
 
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
 from client import egress
-from client.site import Site
+from client.site import Site, driven
 from client.timing import wait_until_public
+from client.trainer import Fit
 from configs import wire
 from configs.errors import ArchipelError, WireError
-from strategies.messages import read
+from strategies.arrays import Arrays
+from strategies.messages import Received, read
 from strategies.tasks.shapes import arrays_of
 
 SiteOf = Callable[[Context], Site]
 OnError = Callable[[Site | None, Exception], None]
+Training = Generator[Fit, Arrays, Message]
 log = logging.getLogger("archipel.client")
 
 
@@ -58,9 +61,7 @@ def make_app(site_of: SiteOf, on_error: OnError = log_error, *, paced: bool = Fa
                     wait_until_public(started, site.quantum_s)
                 return reply
             except Exception as error:
-                with contextlib.suppress(Exception):  # a full disk under the log must not put its path into a reply
-                    on_error(site, error)
-                return egress.refusal(message, error)
+                return _refused(message, site, error, on_error)
 
         return handle
 
@@ -69,6 +70,12 @@ def make_app(site_of: SiteOf, on_error: OnError = log_error, *, paced: bool = Fa
     app.evaluate()(guarded(evaluate))
     app.query("statistics")(guarded(statistics))
     return app
+
+
+def _refused(message: Message, site: Site | None, error: Exception, on_error: OnError) -> Message:
+    with contextlib.suppress(Exception):  # a full disk under the log must not put its path into a reply
+        on_error(site, error)
+    return egress.refusal(message, error)
 
 
 def hello(message: Message, site: Site) -> Message:
@@ -87,12 +94,33 @@ def hello(message: Message, site: Site) -> Message:
 
 def train(message: Message, site: Site) -> Message:
     """One round: the shared model in, this hospital's model out."""
-    request = read("train", message.content, site.parameters)
+    return driven(training(message, site, read("train", message.content, site.parameters)), site.work)
+
+
+def training(message: Message, site: Site, request: Received) -> Training:
+    """`train` for whoever fits several hospitals at once: ask for each fit, take its model, and return the reply."""
     if request.fields["study_sha256"] != site.study.sha256:
         raise WireError("train: expected the study that this hospital approved, found another one")
-    attempt = request.fields.get("attempt", 0)
-    trained = site.fit(request.fields["round"], request.arrays, loaded=request.arrays.clear, attempt=attempt)
+    trained = yield from site.fitting(
+        request.fields["round"],
+        request.arrays,
+        loaded=request.arrays.clear,
+        attempt=request.fields.get("attempt", 0),
+    )
     return egress.reply(message, "train reply", {}, trained, site.parameters)
+
+
+def guarded_training(
+    message: Message, site_of: Callable[[], Site], received: Callable[[Site], Received], on_error: OnError = log_error
+) -> Training:
+    """`training` as the ClientApp guards it: a failure is a refusal, and what must not leave goes to `on_error`."""
+    site = None
+    try:
+        site = site_of()
+        site.on_failure = partial(on_error, site)
+        return (yield from training(message, site, received(site)))
+    except Exception as error:
+        return _refused(message, site, error, on_error)
 
 
 def evaluate(message: Message, site: Site) -> Message:

@@ -4,11 +4,12 @@ The plan comes from the study and the announced size; nothing in a message can c
 """
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
 from hashlib import sha256
+from typing import TypeVar
 
 import numpy as np
 
@@ -17,7 +18,7 @@ from client.connectors.notes import Notes
 from client.ledger import EVALUATION, STATISTICS, Ledger, Release
 from client.policy import require_figures
 from client.timing import quantum_s
-from client.trainer import Trainer
+from client.trainer import Fit, Trainer
 from configs.deployment import Policy
 from configs.errors import RunError, WireError
 from configs.schema import DataSource, Study
@@ -32,6 +33,8 @@ from strategies.tasks.split import in_test
 from strategies.tasks.table import Encoded, encode, standardise
 from strategies.tasks.tabular import TabularTask, task_of
 
+Made = TypeVar("Made")
+Fitting = Generator[Fit, Arrays, Arrays]  # asks for fits, is sent each one's model, and returns what is released
 log = logging.getLogger("archipel.client")
 
 
@@ -146,21 +149,33 @@ class Site:
         Raises:
             BudgetError: the ledger refuses. WireError: the study has no such round.
         """
+        return driven(self.fitting(round_number, start, loaded, attempt), self.work)
+
+    def work(self, fit: Fit) -> Arrays:
+        """Fit what is asked for."""
+        assert self._trainer is not None
+        return self._trainer.work(fit)
+
+    def fitting(
+        self, round_number: int, start: Arrays, loaded: Callable[[], object] = lambda: None, attempt: int = 0
+    ) -> Fitting:
+        """`fit` for whoever fits several hospitals at once: ask for each fit, once it is booked, and take its model."""
         if not self.study.trains:
             raise WireError("train: expected a study that trains a model, found one of statistics")
         if not 1 <= round_number <= self.study.training.rounds:
             raise WireError(f"train: expected a round from 1 to {self.study.training.rounds}, found another")
         plan = self.plan
         if plan is None:
-            return self._train(self._read().train, start, self._randomness(round_number, attempt), None, loaded)
+            chance = self._randomness(round_number, attempt)
+            return (yield from self._train(self._read().train, start, chance, None, loaded))
         name = self._release_name(round_number, start) if self.seeded else None
         release = Release(self.dataset, self.study.sha256, round_number, plan.round_event, name, attempt)
 
-        def make(people: Patients, randomness: Randomness) -> Arrays:
+        def make(people: Patients, randomness: Randomness) -> Fitting:
             return self._train(people.train, start, randomness, plan, loaded)
 
         with self._booked(release, plan):
-            trained = self._released(make, round_number, attempt)
+            trained = yield from self._released(make, round_number, attempt)
         loaded()
         self.loaded()
         return trained
@@ -185,13 +200,14 @@ class Site:
         event, bins = self.plan.evaluation, asked.bins
         name = self._release_name(EVALUATION, model, event) if self.seeded else None
 
-        def make(people: Patients, randomness: Randomness) -> Arrays:
+        def make(people: Patients, randomness: Randomness) -> Fitting:
+            yield from ()  # nothing is fitted
             scores = self.task.predict(model, people.test.x)[:, 1]
             exact = counts(scores, people.test.y, starts=people.test.starts, bins=bins)
             return {HISTOGRAM: noised(exact, event.noise_multiplier, randomness)}
 
         with self._booked(Release(self.dataset, self.study.sha256, EVALUATION, event, name, attempt), self.plan):
-            return self._released(make, EVALUATION, attempt)
+            return driven(self._released(make, EVALUATION, attempt), self.work)
 
     def statistics(self, attempt: int = 0) -> Arrays:
         """How many patients have each value of each column: noisy counts, booked before anything is counted.
@@ -205,12 +221,13 @@ class Site:
         release = Release(self.dataset, self.study.sha256, STATISTICS, self.plan.round_event, name, attempt)
         deviation = statistics.standard_deviation(self.plan)
 
-        def make(people: Patients, randomness: Randomness) -> Arrays:
+        def make(people: Patients, randomness: Randomness) -> Fitting:
+            yield from ()  # nothing is fitted
             exact = statistics.counts(people.train.x, statistics.layout_of(self.study))
             return {COUNTS: statistics.noised(exact, deviation, randomness)}
 
         with self._booked(release, self.plan):
-            return self._released(make, STATISTICS, attempt)
+            return driven(self._released(make, STATISTICS, attempt), self.work)
 
     @contextmanager
     def _booked(self, release: Release, plan: PrivacyPlan) -> Iterator[None]:
@@ -227,7 +244,7 @@ class Site:
         else:
             raise RunError("noise alone: expected a release that was booked before, found none")
 
-    def _released(self, make: Callable[[Patients, Randomness], Arrays], number: int, attempt: int) -> Arrays:
+    def _released(self, make: Callable[[Patients, Randomness], Fitting], number: int, attempt: int) -> Fitting:
         """Make a booked release of the patients; should that fail, of nobody.
 
         Reading, memory and numbers may fail because of a row, and an answer that is missing would tell that it is
@@ -238,11 +255,11 @@ class Site:
         """
         if not self.alone:
             try:
-                return make(self._read(), self._randomness(number, attempt))
+                return (yield from make(self._read(), self._randomness(number, attempt)))
             except Exception as error:
                 self.on_failure(error)
         try:
-            return make(nobody(self.study), self._randomness(number, attempt, "/noise alone"))
+            return (yield from make(nobody(self.study), self._randomness(number, attempt, "/noise alone")))
         except RunError:
             raise
         except Exception as error:
@@ -256,14 +273,13 @@ class Site:
         randomness: Randomness,
         plan: PrivacyPlan | None,
         loaded: Callable[[], object],
-    ) -> Arrays:
+    ) -> Fitting:
         def let_go() -> None:
             if plan is None:  # else noise alone may have to begin from it
                 loaded()
                 self.loaded()
 
         training = self.study.training
-        assert self._trainer is not None
         mu = training.strategy.option("proximal_mu") if training.strategy.name == "fedprox" else 0.0
         if plan is not None:
             steps = plan.steps_per_round
@@ -273,16 +289,7 @@ class Site:
             return unchanged
         else:
             steps = training.local.steps_per_round(self.study.announced_train_patients(self.name) or people.count)
-        trained = self._trainer.fit(
-            start,
-            people,
-            training.local,
-            steps=steps,
-            randomness=randomness,
-            plan=plan,
-            proximal_mu=mu,
-            loaded=let_go,
-        )
+        trained = yield Fit(start, people, training.local, steps, randomness, plan, mu, let_go)
         if not all(map(all_finite, trained.values())):
             raise RunError(
                 f"{self.name}: training diverged to values that are not finite, nothing is sent; "
@@ -308,3 +315,19 @@ class Site:
         for name in sorted(start):
             digest.update(start[name].tobytes())
         return digest.hexdigest()
+
+
+def driven(fitting: Generator[Fit, Arrays, Made], fit: Callable[[Fit], Arrays]) -> Made:
+    """Fit all that is asked for, one after the other, and return what comes of it."""
+    try:
+        asked = next(fitting)
+        while True:
+            try:
+                trained = fit(asked)
+            except Exception as error:
+                asked = fitting.throw(error)
+            else:
+                asked = fitting.send(trained)
+    except StopIteration as end:
+        made: Made = end.value
+        return made

@@ -39,7 +39,8 @@ def run_engine(engine: str, hospitals: Hospitals, make_server: Conduct, *, worke
     if engine == "ray":
         _run_ray(app, hospitals)
     else:
-        with InProcessGrid(hospitals.make_app, len(hospitals.study.sites), workers=workers) as grid:
+        count = len(hospitals.study.sites)
+        with InProcessGrid(hospitals.make_app, count, workers=workers, make_rounds=hospitals.make_rounds) as grid:
             app(grid, Context(run_id=RUN_ID, node_id=0, node_config={}, state=RecordDict(), run_config={}))
     if not results:
         raise RunError(f"engine {engine}: it ended without a result; run again with --engine inprocess to see why")

@@ -8,7 +8,7 @@ fails loudly should another release move it.
 """
 
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
@@ -22,17 +22,25 @@ from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
 from configs.errors import RunError
+from simulations.rounds import Addressed, Rounds, are_of_one_round
 
 PARTITION = "partition-id"  # the key under which Flower's simulation tells a node which hospital it is
 RUN_ID = 1
 FIRST_NODE_ID = 1000
 MakeApp = Callable[[], ClientApp]
+MakeRounds = Callable[[], Rounds | None]
 
 
 class InProcessGrid(Grid):
-    """`hospitals` nodes around one ClientApp. Use as a context manager where `workers` is above 1."""
+    """`hospitals` nodes around one ClientApp. Use as a context manager where `workers` is above 1.
 
-    def __init__(self, make_app: MakeApp, hospitals: int, *, workers: int = 1) -> None:
+    Args:
+        make_rounds: makes what answers the train messages of several hospitals at once, with the replies of the app.
+    """
+
+    def __init__(
+        self, make_app: MakeApp, hospitals: int, *, workers: int = 1, make_rounds: MakeRounds | None = None
+    ) -> None:
         TaskIdentity.run_id, TaskIdentity.task_id, TaskIdentity.node_id = RUN_ID, 1, SUPERLINK_NODE_ID
         self._run = Run.create_empty(RUN_ID)
         self._hospitals = hospitals
@@ -43,10 +51,10 @@ class InProcessGrid(Grid):
                 self._workers,
                 mp_context=get_context("spawn"),
                 initializer=_start_worker,
-                initargs=(make_app,),
+                initargs=(make_app, make_rounds),
             )
         else:
-            self._app = make_app()
+            self._answerer = _Answerer(make_app(), make_rounds() if make_rounds else None)
         self._contexts: dict[int, Context] = {}
         self._replies: dict[str, Message] = {}
 
@@ -93,12 +101,13 @@ class InProcessGrid(Grid):
         outgoing = list(messages)
         for message in outgoing:
             message.metadata.__dict__["_message_id"] = uuid.uuid4().hex
+        addressed = [(message, self._context(message)) for message in outgoing]
         if self._pool is None:
-            return [self._app(message, self._context(message)) for message in outgoing]
-        contexts = [self._context(message) for message in outgoing]
+            return self._answerer.answer(addressed)
         chunk = max(1, len(outgoing) // (4 * self._workers))
+        chunks = [addressed[start : start + chunk] for start in range(0, len(addressed), chunk)]
         try:
-            return list(self._pool.map(_work, outgoing, contexts, chunksize=chunk))
+            return [reply for replies in self._pool.map(_work, chunks) for reply in replies]
         except BrokenProcessPool:
             raise RunError(
                 "a worker process ended before its work was done (killed, or out of memory); "
@@ -118,13 +127,25 @@ class InProcessGrid(Grid):
         return self._contexts[node]
 
 
-_worker_app: list[ClientApp] = []
+class _Answerer:
+    """The ClientApp, and what answers several of a round's messages at once, if there is anything."""
+
+    def __init__(self, app: ClientApp, rounds: Rounds | None) -> None:
+        self._app, self._rounds = app, rounds
+
+    def answer(self, addressed: Sequence[Addressed]) -> list[Message]:
+        if self._rounds is not None and are_of_one_round([message for message, _ in addressed]):
+            return self._rounds.answer(addressed)
+        return [self._app(message, context) for message, context in addressed]
 
 
-def _start_worker(make_app: MakeApp) -> None:
+_answerers: list[_Answerer] = []
+
+
+def _start_worker(make_app: MakeApp, make_rounds: MakeRounds | None) -> None:
     TaskIdentity.run_id, TaskIdentity.task_id, TaskIdentity.node_id = RUN_ID, 1, SUPERLINK_NODE_ID
-    _worker_app.append(make_app())
+    _answerers.append(_Answerer(make_app(), make_rounds() if make_rounds else None))
 
 
-def _work(message: Message, context: Context) -> Message:
-    return _worker_app[0](message, context)
+def _work(addressed: Sequence[Addressed]) -> list[Message]:
+    return _answerers[0].answer(addressed)

@@ -22,6 +22,8 @@ from configs.deployment import Policy
 from configs.errors import DataError
 from configs.schema import Study
 from simulations.grid import PARTITION
+from simulations.rounds import Rounds
+from simulations.together import Together
 from strategies.tasks.table import Encoded
 from strategies.tasks.tabular import TabularTask, task_of
 
@@ -75,6 +77,13 @@ class Hospitals:
     def make_app(self) -> ClientApp:
         """The ClientApp around these hospitals."""
         return make_app(self.site_of)
+
+    def make_rounds(self) -> Rounds | None:
+        """What trains these hospitals together; None where each is better off alone, or has an engine of its own."""
+        if self.engine is not None or not self.study.trains:
+            return None
+        together = Together(task_of(self.study))
+        return Rounds(self.site_of, together) if together.pays else None
 
     def _ledger(self, name: str) -> Ledger:
         if self.ledgers is None:

@@ -37,7 +37,7 @@ _NUMBERS = 1 << 18
 _MOST = 64  # hospitals at once
 _ROUNDED = 8  # private batches are filled up to a multiple of so many rows: fewer sizes of arrays
 _KEPT = 4  # numbers of hospitals whose arrays are kept
-_WASTE = 1.25  # rows worked through over rows of patients, at most
+_WASTE, _SMALL = 1.25, 64  # rows worked through over rows of patients, at most, and rows that cost no time
 
 Floats = NDArray[np.float32]
 Rows = NDArray[np.int64]
@@ -86,7 +86,7 @@ class Together:
         for i in sorted(places, key=rows.__getitem__):
             each = 2 * self._size + min(rows[i], PORTION) * self._widths
             full = len(group) >= max(2, min(_MOST, int(_NUMBERS // each)))
-            if group and (full or rows[i] > _WASTE * rows[group[0]] + _ROUNDED):
+            if group and (full or rows[i] > _WASTE * rows[group[0]] + _SMALL):
                 if len(group) > 1:
                     yield group
                 group = []

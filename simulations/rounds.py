@@ -1,0 +1,86 @@
+"""All hospitals' answers to one round's instructions: what they fit, they fit together.
+
+Everything else is each hospital's own, as the ClientApp has it: the checks of its message, its booking before the first
+gradient, what it does where a fit fails, its reply. Whoever cannot be fitted with others is fitted alone, and so is
+everybody where the batch itself fails: one hospital's failure stays its own.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from flwr.app import Context, Message, RecordDict
+
+from client.app import Training, guarded_training
+from client.site import Site
+from client.trainer import Fit
+from configs import wire
+from simulations.together import Together
+from strategies.arrays import Arrays
+from strategies.messages import Received, read
+
+_AT_ONCE = 256  # hospitals whose bookings are open at once
+Addressed = tuple[Message, Context]
+
+
+class Rounds:
+    """Answers train messages, several at a time. `site_of` finds the hospital that a context stands for."""
+
+    def __init__(self, site_of: Callable[[Context], Site], together: Together) -> None:
+        self._site_of, self._together = site_of, together
+        self._content: RecordDict | None = None  # what was read last: all hospitals of a round are sent the same
+        self._received: Received | None = None
+
+    def answer(self, addressed: Sequence[Addressed]) -> list[Message]:
+        """Every message's reply, in the same order."""
+        replies: list[Message] = []
+        try:
+            for start in range(0, len(addressed), _AT_ONCE):
+                replies += self._answer(addressed[start : start + _AT_ONCE])
+        finally:
+            self._content = self._received = None
+        return replies
+
+    def _answer(self, addressed: Sequence[Addressed]) -> list[Message]:
+        replies: dict[int, Message] = {}
+        trainings = [self._training(message, context) for message, context in addressed]
+        asked: dict[int, Fit] = {}
+
+        def go_on(i: int, step: Callable[..., Fit], value: Any) -> None:
+            try:
+                asked[i] = step(value)
+            except StopIteration as end:
+                replies[i] = end.value
+
+        for i, training in enumerate(trainings):
+            go_on(i, training.send, None)
+        while asked:
+            fits, asked = asked, {}
+            for (i, fit), model in zip(fits.items(), self._fitted(list(fits.values())), strict=True):
+                try:
+                    trained = self._site_of(addressed[i][1]).work(fit) if model is None else model
+                except Exception as error:
+                    go_on(i, trainings[i].throw, error)
+                else:
+                    go_on(i, trainings[i].send, trained)
+        return [replies[i] for i in range(len(addressed))]
+
+    def _training(self, message: Message, context: Context) -> Training:
+        return guarded_training(message, lambda: self._site_of(context), lambda site: self._read(message.content, site))
+
+    def _read(self, content: RecordDict, site: Site) -> Received:
+        """Read a message once for all hospitals that are sent the very same one."""
+        if self._received is None or self._content is not content:
+            self._content, self._received = content, read("train", content, site.parameters)
+        return replace(self._received, arrays=dict(self._received.arrays))
+
+    def _fitted(self, fits: Sequence[Fit]) -> list[Arrays | None]:
+        try:
+            return self._together.fit(fits)
+        except Exception:  # each alone will say whose failure it is
+            return [None] * len(fits)
+
+
+def are_of_one_round(messages: Sequence[Message]) -> bool:
+    """Whether these are instructions to train, of several hospitals."""
+    return len(messages) > 1 and all(message.metadata.message_type == wire.TRAIN for message in messages)
