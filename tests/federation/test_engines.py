@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from configs.journal import verify
-from configs.load import dump_yaml, read_yaml
+from configs.load import dump_yaml, load_study, read_yaml
 from simulations import cli
+from strategies.privacy.plan import plan_for
 
 ROOT = Path(__file__).resolve().parents[2]
 PRESET = ROOT / "configs" / "presets" / "heart_disease.yaml"
@@ -153,5 +154,8 @@ def test_a_finished_run_resumed_does_not_train_again(first: Path, tmp_path: Path
 
 
 def test_the_ledger_of_each_hospital_spent_what_was_asked_and_no_more(first: Path) -> None:
+    study = load_study(PRESET)
     for site in json.loads((first / "metrics.json").read_text())["sites"]:
-        assert 2.99 < site["epsilon"] <= 3.0
+        plan = plan_for(study, site["site"])
+        assert 2.99 < plan.epsilon() <= 3.0  # with every spare release
+        assert site["epsilon"] == pytest.approx(plan.epsilon(study.training.rounds), abs=1e-3)  # none was lost
