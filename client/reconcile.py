@@ -84,14 +84,18 @@ def contradictions(facts: Facts) -> list[str]:
     return reasons
 
 
-def judged(record: Standing, here: Standing, hash_at: Callable[[int], str]) -> str:
+def judged(record: Standing, here: Standing, hash_at: Callable[[int], str], counted: Iterable[Standing] = ()) -> str:
     """Say why the coordinator's record of this hospital shows other records than those here; empty if it does not.
 
     Args:
         hash_at: the hash of a record of the journal here, by its number.
+        counted: records that a person has settled: what they list is booked here.
     """
     if record.settled < here.settled:
-        return ""  # from before a person settled: behind
+        known = hash_at(record.sequence) == record.head
+        if known or any((record.settled, record.sequence) <= (one.settled, one.sequence) for one in counted):
+            return ""  # behind
+        return "it was made by a folder that went on elsewhere; what it released was not known when a person settled"
     if record.settled > here.settled:
         return "it was made by a folder whose records were settled after these here were copied"
     if record.sequence > here.sequence:

@@ -125,6 +125,10 @@ def own_statement(signed: Signed, config: SiteConfig, key: SigningKey) -> Statem
     return statement
 
 
+def _standing(statement: Statement) -> Standing:
+    return Standing(statement.settled, statement.sequence, statement.journal)
+
+
 class Records:
     """What the node asks before each training, and what it writes down after."""
 
@@ -191,9 +195,9 @@ class Records:
             self._audit.note("ignored", what="record", why=str(error)[:200])
             return
         journal = self._audit.journal
-        record = Standing(statement.settled, statement.sequence, statement.journal)
         here = Standing(self._traces.settled, journal.sequence, journal.head)
-        why = reconcile.judged(record, here, journal.hash_at)
+        counted = [_standing(Statement.parse(one.signed.statement)) for one in self._traces.counted]
+        why = reconcile.judged(_standing(statement), here, journal.hash_at, counted)
         if not why:
             self._confirmed = self._ledger.head[0]
         elif all(one.signed != signed for one in self._traces.open):

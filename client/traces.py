@@ -36,8 +36,8 @@ class Traces:
     """The journal's releases: `left` as (study, round) of replies that left, `listed` as the ledger booked them.
 
     `noted` is the ledger's row that was written to the journal last, with its digest; `settled` counts how often a
-    person has settled these records, `open` holds what has waited for it since; `compared` says whether a start has
-    compared them before.
+    person has settled these records, `open` holds what has waited for it since, `counted` what did until then;
+    `compared` says whether a start has compared them before.
     """
 
     settled: int = 0
@@ -47,6 +47,7 @@ class Traces:
     messages: set[str] = field(default_factory=set)
     compared: bool = False
     open: list[Unsettled] = field(default_factory=list)
+    counted: list[Unsettled] = field(default_factory=list)
 
     def take(self, kind: str, facts: Mapping[str, Any]) -> None:
         """Take in one record of the journal."""
@@ -65,7 +66,8 @@ class Traces:
             self.open.append(Unsettled(signed, str(facts["why"]), int(facts["confirmed"])))
         elif kind == "settled":
             self.settled, self.noted = int(facts["settled"]), (int(facts["rows"]), str(facts["ledger"]))
-            self.listed, self.left, self.open = _releases(facts["releases"]), set(), []
+            self.listed, self.left = _releases(facts["releases"]), set()
+            self.counted, self.open = [*self.counted, *self.open], []
             self.messages |= set(facts["orphans"])
 
 

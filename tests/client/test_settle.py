@@ -125,6 +125,46 @@ def test_last_weeks_backup_stops_all_training(
     assert running or spent(lille) >= before
 
 
+@pytest.mark.parametrize("flags", [[], ["--all"]], ids=["settled", "settled with the whole cap"])
+def test_a_backup_that_is_settled_before_the_coordinator_is_heard_does_not_hide_what_left_since(
+    lille: Ward, tmp_path: Path, flags: list[str]
+) -> None:
+    backup = copied(lille.folder, tmp_path / "backup")
+    for number in (3, 4):
+        assert lille.train(FIRST, number) == 0
+    lille.stop()
+    copied(backup, lille.folder)
+    (lille.folder / "ledger.sqlite").unlink()  # an older one, or none: a person is asked to settle
+    assert reasons_in(lille.config)
+    settled(lille, *flags)
+    booked = spent(lille)
+    assert refuses_everything(lille)
+    settled(lille)
+    assert booked <= spent(lille)
+    assert lille.coordinator.epsilon <= spent(lille)
+    assert lille.propose(SECOND) != wire.UNSETTLED  # the record that was settled is behind now
+    for number in (1, 2, 3, 4):
+        lille.train(FIRST, number, nudge=1)
+        lille.train(SECOND, number)
+    assert lille.coordinator.epsilon <= CAP.epsilon
+
+
+def test_records_of_a_copy_that_were_settled_stay_behind_however_old(lille: Ward, tmp_path: Path) -> None:
+    backup, given = copied(lille.folder, tmp_path / "backup"), [lille.coordinator.statement]
+    for number in (3, 4):
+        assert lille.train(FIRST, number) == 0
+        given.append(lille.coordinator.statement)
+    lille.stop()
+    copied(backup, lille.folder)
+    assert refuses_everything(lille.start())
+    settled(lille)
+    for statement in given:
+        lille.coordinator.statement = statement
+        assert lille.propose(FIRST) != wire.UNSETTLED
+    assert lille.start().propose(SECOND) != wire.UNSETTLED
+    assert reasons_in(lille.config) == []
+
+
 def test_of_a_folder_and_its_copy_the_one_that_is_behind_is_refused_and_the_other_goes_on(
     lille: Ward, tmp_path: Path
 ) -> None:
