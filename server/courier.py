@@ -44,6 +44,7 @@ REVOKED = 152
 RELEASE = metadata.version("archipel")
 _RELEASE = re.compile(r"[0-9A-Za-z.+-]{0,40}")
 NOT_REACHED = 153
+OWN_CODES = frozenset({BAD_SEAL, REVOKED, NOT_REACHED})
 RECORDS_FROM = 2  # the protocol from which a hospital is given its own statement back
 FORMS = {kind: (form, f"{form} reply") for kind, form in wire.ASKS.items()}
 
@@ -393,6 +394,8 @@ class Courier(Grid):
             self._watch.epsilon(asked.to, said.epsilon)
         if refusal:
             fields = dict(read(form, records).fields)
+            if fields["code"] in OWN_CODES:
+                raise WireError("refusal: expected a code of a hospital's, found one of the coordinator's own")
             if sent.original.metadata.message_type == wire.HELLO and fields["code"] in (wire.MISREAD, wire.UPGRADE):
                 self._talks.pop(asked.to, None)  # whatever it could talk before: next time it is asked in the first one
                 fields["code"] = wire.UPGRADE

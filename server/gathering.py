@@ -29,6 +29,7 @@ from strategies.messages import content, read
 REFUSED_BY_A_PERSON = 111  # the one refusal that is final
 NOT_REACHED = 153  # no answer of a hospital's: a proposal did not get there
 FIRST_REPEAT_S, SLOWER, SLOWEST_REPEAT_S = 0.5, 1.6, 60.0  # when a hospital that is not ready is asked again
+MOST_CHANGES = 50  # of a hospital's answer, after which it is asked again soon
 UNREADY_REPEAT_S, SLOWEST_UNREADY_S = 2.0, 300.0  # the same, where it is not a person's approval that is missing
 PATIENCE_S, LONGEST_PATIENCE_S = (
     900.0,
@@ -92,6 +93,7 @@ class Standing:
     said: str = ""
     since: str = ""
     patience_s: float = PATIENCE_S
+    changes: int = 0
 
     @property
     def final(self) -> bool:
@@ -243,7 +245,8 @@ class Gathering:
         final = code == REFUSED_BY_A_PERSON
         approval = code == wire.WAITING_FOR_APPROVAL
         if (standing.code, standing.reason) != (code, reason):
-            standing.repeat_s = 0.0
+            standing.changes += 1
+            standing.repeat_s = 0.0 if standing.changes <= MOST_CHANGES else standing.repeat_s
             if not approval:
                 self._write("refused", site=standing.site, code=code, reason=reason, final=final)
         standing.state, standing.code, standing.reason = "refused" if final else "not yet", code, reason

@@ -2,7 +2,8 @@
 
 What the file as a whole or its header decides is refused, with what to do. What a line decides never is: a refusal
 would tell that the line is there. A line with another number of cells, a broken quotation or the header again is no
-patient's; bytes that are no UTF-8 are kept apart from each other and match no word of a study.
+patient's; bytes that are no UTF-8 are kept apart from each other and match no word of a study. A quotation that is
+opened in one line and closed in another is one cell, whatever lies between: what looks like rows there is told.
 
 >>> read_columns("age,sex\\n50,male\\n", ["age", "sex"], "demo.csv")
 {'age': ['50'], 'sex': ['male']}
@@ -175,6 +176,8 @@ def _records(text: str, width: int, notes: Notes) -> Iterator[tuple[int, list[st
                 first, number = number, before + reader.line_num
                 if len(row) == width or (len(row) > width and not any(row[width:])):  # empty cells do no harm
                     notes.empty, blank = notes.empty + blank, 0
+                    if number - first > 1:
+                        _note_rows_within(row, width, first, notes)
                     yield first, row
                 elif not row:
                     blank += 1  # at the end they are everywhere, and not counted
@@ -190,6 +193,16 @@ def _records(text: str, width: int, notes: Notes) -> Iterator[tuple[int, list[st
             stream.seek(start)
             stream.readline()
             number += 1
+
+
+def _note_rows_within(row: list[str], width: int, first: int, notes: Notes) -> None:
+    """Note lines within a quotation that look like rows of their own: it may be one that was never meant to begin.
+
+    The quotation is well formed, so its record is what was written; only a person can tell.
+    """
+    lines = [line for cell in row for line in cell.split("\n")[1:]]
+    if count := sum(line.count(",") >= width - 1 for line in lines):
+        notes.note_within(first, count)
 
 
 def _unreadable(path: Path, error: OSError) -> SourceError:

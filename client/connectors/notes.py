@@ -59,6 +59,7 @@ class Notes:
     patients: int = 0
     empty: int = 0  # rows with nothing in them
     torn: int = 0  # lines with another number of cells, or a broken quotation
+    within: int = 0  # lines within a quotation that look like rows
     headers: int = 0  # the header again
     left_out: int = 0
     foreign: int = 0  # cells with bytes that are no UTF-8
@@ -77,6 +78,7 @@ class Notes:
     thorough: bool = False  # equal rows are looked for too, which takes time and memory
     columns: dict[str, ColumnNotes] = field(default_factory=dict)
     torn_where: list[int] = field(default_factory=list)
+    within_where: list[int] = field(default_factory=list)
     foreign_where: list[int] = field(default_factory=list)
 
     def column(self, name: str, kind: str) -> ColumnNotes:
@@ -92,6 +94,12 @@ class Notes:
         self.torn += 1
         if len(self.torn_where) < SHOWN:
             self.torn_where.append(number)
+
+    def note_within(self, number: int, count: int) -> None:
+        """Count lines within a quotation that begins in line `number`."""
+        self.within += count
+        if len(self.within_where) < SHOWN:
+            self.within_where.append(number)
 
     def note_foreign(self, number: int) -> None:
         """Count a cell with bytes that are no UTF-8."""
@@ -119,6 +127,12 @@ class Notes:
         if self.torn:
             where = _where(self.unit, self.torn_where, self.torn)
             yield f"{_rows(self.torn)} left out: another number of cells, or a broken quotation{where}"
+        if self.within:
+            where = _where(self.unit, self.within_where, len(self.within_where))
+            yield (
+                f"{self.within:,} LINES INSIDE A QUOTATION LOOK LIKE ROWS{where}: they are no patients'; where a "
+                'quotation mark was never closed, export again with every " in a cell doubled'
+            )
         if self.foreign:
             where = _where(self.unit, self.foreign_where, self.foreign)
             yield (

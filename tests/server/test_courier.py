@@ -20,7 +20,7 @@ from configs.frame import Frame
 from configs.journal import Journal
 from configs.seal import COORDINATOR, Statement
 from server import courier as courier_module
-from server.courier import BAD_SEAL, FORMS, REVOKED, Courier, Watch
+from server.courier import BAD_SEAL, FORMS, OWN_CODES, REVOKED, Courier, Watch
 from server.link import BROKEN_REPLY, Node
 from server.membership import Member, Talk
 from server.shelf import Shelf, append
@@ -341,6 +341,15 @@ def test_a_refusal_arrives_as_an_error_with_its_code(office: Office) -> None:
     sentence = {"code": 101, "reason": "the hospital's privacy budget does not allow this round"}
     replies = office.exchange(lying(lambda asked: answer_of(asked, Frame("refusal", sentence))))
     assert (replies["lyon"].error.code, replies["lyon"].error.reason) == (101, sentence["reason"])
+
+
+@pytest.mark.parametrize("code", sorted(OWN_CODES))
+def test_a_hospital_does_not_speak_with_the_coordinators_own_codes(office: Office, code: int) -> None:
+    refusal = Frame("refusal", {"code": code, "reason": "the coordinator's own"})
+    replies = office.exchange(lying(lambda asked: answer_of(asked, refusal)))
+    assert replies["lyon"].error.code == BAD_SEAL
+    assert replies["lyon"].error.reason.startswith("its reply was refused")
+    assert [record["site"] for record in office.records("refused")] == ["lyon"]
 
 
 def test_what_a_hospital_says_it_spent_is_told(office: Office) -> None:

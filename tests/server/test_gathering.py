@@ -221,6 +221,27 @@ def test_a_proposal_that_did_not_reach_its_hospital_is_sent_again() -> None:
     assert there.gathering.over
 
 
+class Moody(dict[str, Answer]):
+    """Answers of which that of brest is another each time."""
+
+    times = 0
+
+    def get(self, site: str, default: Answer = None) -> Answer:  # type: ignore[override]
+        self.times += site == "brest"
+        return (105, 199, 110)[self.times % 3] if site == "brest" else super().get(site, default)
+
+
+def test_a_hospital_that_always_answers_otherwise_is_asked_more_and_more_seldom() -> None:
+    there = world(quorum=3)
+    there.says = Moody(there.says)
+    there.pass_by(4 * 3600)
+    assert there.asked("brest") < 500
+    assert len(there.written) < 500
+    there.says = {"brest": YES}
+    there.pass_by(310)
+    assert there.gathering.over
+
+
 # Connections
 
 

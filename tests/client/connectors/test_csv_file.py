@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from client.connectors import checks, probe, read_table
+from client.connectors.csv_file import read_columns
 from client.connectors.notes import Notes
 from client.site import load_patients
 from configs.errors import DataError, SourceError
@@ -198,6 +199,26 @@ def test_a_line_that_is_no_patients_leaves_every_other_as_it_is(line: str, note:
     assert repr(table) == repr(read_table(DataSource("csv", tmp_path / "data.csv"), study()))
     assert any(note in line for line in notes.lines()), list(notes.lines())
     assert MARKER not in "".join(notes.lines())
+
+
+def test_rows_that_a_quotation_swallows_are_told() -> None:
+    rows = [f"p{n},{n},x" for n in range(9)]
+    notes = Notes()
+    text = "\n".join(["id,age,note", '"q,1,y', *rows, 'r",2,z', ""])
+    assert read_columns(text, ["id", "age"], "demo.csv", notes)["age"] == ["2"]
+    assert (notes.within, notes.torn) == (9, 0)
+    notes.patients = 1
+    assert list(notes.oddities()) == [
+        "9 LINES INSIDE A QUOTATION LOOK LIKE ROWS (line 2): they are no patients'; where a quotation mark was never "
+        'closed, export again with every " in a cell doubled'
+    ]
+
+
+def test_a_text_of_several_lines_is_nothing_to_tell() -> None:
+    notes = Notes(patients=1)
+    text = 'id,age,note\np,1,"fever, cough\nand more, as was said"\nq,2,""\n'
+    assert read_columns(text, ["id", "age"], "demo.csv", notes)["id"] == ["p", "q"]
+    assert list(notes.oddities()) == []
 
 
 @pytest.mark.parametrize("at", [1, 2, 3, 4])
