@@ -299,8 +299,9 @@ class Site:
 
     def _randomness(self, round_number: int, attempt: int, use: str = "") -> Randomness:
         # Without privacy chance only orders the batches, so it is always seeded: a deployment repeats its simulation.
-        if self.seeded or not self.study.private:
-            attempt = attempt if self.study.private else 0
+        if not self.study.private:
+            return Randomness.ordering(self.study.seed, f"{self.name}{use}", round_number)
+        if self.seeded:
             return Randomness.seeded(self.study.seed, f"{self.name}{use}", round_number, attempt)
         return Randomness.system()
 

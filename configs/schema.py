@@ -303,7 +303,11 @@ class Study:
 
     def announced_patients(self, site: str) -> int | None:
         """The hospital's public number of patients, None where the study announces none."""
-        return next((m.patients for m in self.cohort if m.site == site), None)
+        return self._announced.get(site)
+
+    @cached_property
+    def _announced(self) -> dict[str, int | None]:
+        return {member.site: member.patients for member in reversed(self.cohort)}
 
     def announced_train_patients(self, site: str) -> int | None:
         """The public number of training patients: what is left of the announced ones after the test fraction."""

@@ -6,6 +6,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from flwr.app import Array, ArrayRecord
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 
 from configs.frame import windows
 from configs.schema import Study
-from strategies.arrays import Arrays, array_of, pieces, record_of
+from strategies.arrays import LARGE_BYTES, Arrays, array_of, pieces, record_of
 
 Sums = dict[str, NDArray[np.float64]]
 
@@ -51,7 +52,8 @@ def weighted_mean(records: Sequence[ArrayRecord], weights: Sequence[float]) -> A
 
     Flower's own holds every record a second time. The records have been checked: `strategies.arrays.from_record`.
     """
-    factors = [weight / sum(weights) for weight in weights]
+    total = sum(weights)
+    factors = [weight / total for weight in weights]
     return record_of({name: _mean([record[name] for record in records], factors) for name in records[0]})
 
 
@@ -61,7 +63,11 @@ def _mean(arrays: Sequence[Array], factors: Sequence[float]) -> Array:
     data = bytearray(len(first.data))
     data[:header] = first.data[:header]
     mean, start = np.frombuffer(data, "<f4", offset=header), 0
-    for parts in zip(*(windows(array.data, header) for array in arrays), strict=True):
+    if len(first.data) < LARGE_BYTES:  # one window each
+        whole: Any = [[array.data[header:] for array in arrays]]
+    else:
+        whole = zip(*(windows(array.data, header) for array in arrays), strict=True)
+    for parts in whole:
         values = [np.frombuffer(piece, "<f4") for piece in parts]
         into = mean[start : start + len(values[0])]
         np.multiply(values[0], factors[0], out=into)

@@ -49,6 +49,9 @@ class Hospitals:
         self._names = list(arrays)
         # Flower's class keeps what it needs of the arrays; its own messages (with fields of its own) are not sent.
         super().configure_train(server_round, arrays, ConfigRecord(), _Nodes(self._nodes.values()))  # type: ignore[misc]
+        return self._messages(server_round, arrays, config)
+
+    def _messages(self, server_round: int, arrays: ArrayRecord, config: ConfigRecord) -> list[Message]:
         content = RecordDict({wire.ARRAYS: arrays, wire.CONFIG: config})
         return [
             Message(content, dst_node_id=node, message_type=wire.TRAIN, group_id=str(server_round))
@@ -97,6 +100,12 @@ class _Nodes:
 
 class Mean(Hospitals):
     """Put in front of strategies that are a weighted mean and nothing else: the same bits, without copies."""
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """One message a hospital; nothing of the arrays is kept."""
+        return self._messages(server_round, arrays, config)
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]

@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 
 from configs.errors import ImplausibleError, PrivacyError
 from configs.schema import Local, Study
-from strategies.arrays import Arrays, pieces
+from strategies.arrays import LARGE_BYTES, Arrays, pieces
 from strategies.privacy.plan import PrivacyPlan, plan_for
 
 MOST_PATIENTS = 10_000_000  # at a hospital that announced none
@@ -57,6 +57,7 @@ class Plausibility:
 
     def __init__(self, study: Study, start: Arrays) -> None:
         self._study, self._start = study, start
+        self._bounds: dict[tuple[PrivacyPlan | None, int | None], float] = {}
         strategy = study.training.strategy
         self._pull = strategy.option("proximal_mu") if strategy.name == "fedprox" else 0.0
 
@@ -89,8 +90,14 @@ class Plausibility:
         Raises:
             PrivacyError: the hospital has no plan.
         """
-        study, local = self._study, self._study.training.local
+        study = self._study
         plan, announced = plan_for(study, site) if study.private else None, study.announced_train_patients(site)
+        if (plan, announced) not in self._bounds:  # most hospitals of a large study have the bound of others
+            self._bounds[plan, announced] = self._bound(plan, announced)
+        return self._bounds[plan, announced]
+
+    def _bound(self, plan: PrivacyPlan | None, announced: int | None) -> float:
+        study, local = self._study, self._study.training.local
         steps = plan.steps_per_round if plan else local.steps_per_round(announced or MOST_PATIENTS)
         if self._by_coordinate:
             weight, moved = self._largest_weight, local.learning_rate * adam_steps(steps)
@@ -163,10 +170,12 @@ def distance(start: Arrays, update: Arrays) -> tuple[float, float]:
     """Return the L2 norm and the largest coordinate of the difference, in one pass over both."""
     square, largest = 0.0, 0.0
     for name, array in start.items():
-        for before, after in zip(pieces(array), pieces(update[name]), strict=True):
+        pair = (array, update[name])
+        alone = array.nbytes < LARGE_BYTES
+        for before, after in [[one.reshape(-1) for one in pair]] if alone else zip(*map(pieces, pair), strict=True):
             moved = np.subtract(after, before, dtype=np.float64)
             square += float(np.dot(moved, moved))
-            largest = max(largest, float(moved.max(initial=0.0)), -float(moved.min(initial=0.0)))
+            largest = max(largest, float(np.maximum.reduce(np.abs(moved, out=moved), initial=0.0)))
     return math.sqrt(square), largest
 
 

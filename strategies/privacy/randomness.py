@@ -53,12 +53,18 @@ class Randomness:
         self._order = order
 
     @classmethod
+    def ordering(cls, seed: int, site: str, round_number: int) -> "Randomness":
+        """`seeded` for a fit without privacy, which needs an order and nothing else: no cipher is started."""
+        made = cls.__new__(cls)
+        made.is_seeded, made._order = True, _order_of(_name(seed, site, round_number, 0))
+        return made
+
+    @classmethod
     def seeded(cls, seed: int, site: str, round_number: int, attempt: int = 0) -> "Randomness":
         """The same streams for the same study seed, site, round and attempt, on every engine."""
-        name = f"{seed}/{site}/{round_number}{f'/{attempt}' if attempt else ''}".encode()
+        name = _name(seed, site, round_number, attempt)
         who, noise = (CipherStream(hashlib.sha256(use + name).digest()) for use in (b"patients/", b"noise/"))
-        order = int.from_bytes(hashlib.sha256(name).digest()[:16], "little")
-        return cls(who, noise, order, is_seeded=True)
+        return cls(who, noise, _order_of(name), is_seeded=True)
 
     @classmethod
     def system(cls) -> "Randomness":
@@ -99,6 +105,14 @@ class Randomness:
 
     def __reduce__(self) -> str:
         raise TypeError("chance is never pickled or copied: whoever has its state can undo the noise")
+
+
+def _name(seed: int, site: str, round_number: int, attempt: int) -> bytes:
+    return f"{seed}/{site}/{round_number}{f'/{attempt}' if attempt else ''}".encode()
+
+
+def _order_of(name: bytes) -> int:
+    return int.from_bytes(hashlib.sha256(name).digest()[:16], "little")
 
 
 class _Samples:

@@ -60,6 +60,17 @@ def test_flower_reads_what_is_written(array: np.ndarray) -> None:
 
 
 @given(finite)
+def test_an_array_is_what_flowers_constructor_makes_of_the_same_fields(array: np.ndarray) -> None:
+    ours = to_record({"w": array})["w"]
+    theirs = Array(ours.dtype, ours.shape, ours.stype, ours.data)
+    assert ours == theirs
+    assert ours.is_dirty is theirs.is_dirty
+    assert ours.object_id == theirs.object_id
+    ours.data = theirs.data + b"more"
+    assert ours.object_id != theirs.object_id
+
+
+@given(finite)
 def test_what_flower_writes_is_read(array: np.ndarray) -> None:
     record = ArrayRecord({"w": Array(np.ascontiguousarray(array).reshape(array.shape))})
     assert from_record(record, {"w": spec_of(array)})["w"].tobytes() == array.tobytes()

@@ -300,3 +300,11 @@ class Dealt:
 def test_the_rate_is_exact_to_the_last_bit(rate: float, words: list[int], expected: list[int]) -> None:
     randomness = Randomness(Dealt(*words), Dealt(), 0, is_seeded=True)  # type: ignore[arg-type]
     assert randomness.poisson(1, rate).tolist() == expected
+
+
+@pytest.mark.parametrize("place", [(0, "lille", 1), (7, "lyon", 30)])
+def test_an_order_alone_is_the_seeded_one(place: tuple[int, str, int]) -> None:
+    seeded, alone = Randomness.seeded(*place), Randomness.ordering(*place)
+    assert alone.is_seeded
+    for patients in (5, 1, 64):
+        assert alone.sampling.permutation(patients).tolist() == seeded.sampling.permutation(patients).tolist()
