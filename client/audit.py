@@ -52,6 +52,7 @@ class Audit:
         self._seen: set[str] = set()
         self._refused: dict[tuple[str, str], _Refused] = {}  # the newest refusal of each instruction, and how often
         self._kept: dict[tuple[str, str], str] = {}  # (study, content of the instruction) -> the message that answered
+        self._readings: dict[str, tuple[str, str]] = {}  # study -> of which rows the answer before was, and the newest
         for record in read(config.journal) if config.journal.exists() else ():
             self._remember(record.kind, record.facts)
 
@@ -90,6 +91,11 @@ class Audit:
     def remember_refusal(self, frame: Frame, message: str, study: str, instruction: str, why: str) -> None:
         """Remember a refusal that was kept, so that an equal one need not be."""
         self._refused[study, instruction] = _Refused(message, frame.sha256, why)
+
+    def rows_changed(self, study: str) -> bool:
+        """Whether the newest answer to a study is of other rows than the one before it, before a restart too."""
+        before, newest = self._readings.get(study, ("", ""))
+        return before != newest
 
     def keep(
         self,
@@ -184,6 +190,9 @@ class Audit:
             self._seen.add(str(facts["message"]))
         elif kind == "sent" and facts["form"] in ANSWERS:  # sent again if asked again; refusals are not
             self._kept[str(facts["study"]), str(facts["instruction"])] = str(facts["message"])
+        if kind == "sent" and (reading := str(facts.get("reading", ""))):
+            study = str(facts["study"])
+            self._readings[study] = (self._readings.get(study, ("", reading))[1], reading)
 
 
 def instruction_of(frame: Frame, content: str) -> str:

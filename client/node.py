@@ -357,6 +357,12 @@ class Node:
             records = shelve(records, fleet.store(said.run, said.message, path))
         del reply
         fleet.reply(incoming, records)
+        if self._reading and self._audit.rows_changed(said.study):  # once it has left: no time follows from it
+            log.warning(
+                "study %s, round %d: other rows were read than for the answer before; if nobody here changed them, "
+                "look what the export holds: archipel-site review --data %s",
+                *(said.study[:12], said.round, said.study[:12]),
+            )
 
     def _kept(self, reply: Frame, said: Statement, instruction: str, why: str, *, proposal: bool) -> str:
         """Keep a reply before it leaves; an equal refusal of the same proposal as before is counted only.

@@ -505,7 +505,8 @@ def _feature(name: str, column: Section) -> Feature:
     if kind == "number" and values:
         column.problem("values", "none for a number", list(values), "leave it out, or say type: category")
     if kind == "number" and not all(_parses_as_number(code) for code in missing):
-        column.problem("missing", "numbers, as the column is a number", list(missing), "an empty cell needs no code")
+        todo = "an empty cell needs no code, nor does a word: what is no number is unknown"
+        column.problem("missing", "numbers, as the column is a number", list(missing), todo)
     if set(missing) & set(values):
         column.problem("missing", "codes that are not values", list(missing), "keep a word in one of the two")
     feature = Feature(name, kind, minimum, maximum, values, column.optional_text("unit"), missing)

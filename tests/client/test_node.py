@@ -46,7 +46,7 @@ from strategies.tasks.shapes import arrays_of, study_parameters
 from tests import builders
 from tests.consortium import Consortium
 
-STUDIES = ("asked", "greedy", "open", "trained", "spoilt", "judged", "counted")
+STUDIES = ("asked", "greedy", "open", "trained", "other-rows", "spoilt", "judged", "counted")
 COHORT = {"lille": 100}
 DOCUMENT: dict[str, Any] = {"cohort": COHORT}
 
@@ -285,6 +285,27 @@ def test_the_journal_says_by_a_keyed_digest_of_which_reading_an_answer_was_made(
     assert len(digests) == 1  # the same rows, the same digest
     assert all(isinstance(digest, str) and len(digest) == 32 for digest in digests)
     assert {fact.get("reading") for fact in sent if fact["form"] == "refusal"} <= {None}
+
+
+def test_the_log_says_when_an_answer_is_of_other_rows_than_the_one_before(
+    lille: Lille, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = study_of("other-rows")
+    lille.propose(study)
+    lille.answer(study, "hello reply")
+    for number in (1, 2):
+        lille.train(study, number)
+        lille.answer(study, "train reply")
+    lille.propose(study)
+    lille.answer(study, "hello reply")  # what was logged after the answer before is there
+    assert "other rows were read" not in caplog.text
+    readings = lille.node._audit._readings
+    monkeypatch.setitem(readings, study.sha256, ("ab" * 16, "ab" * 16))
+    lille.train(study, 3)
+    lille.answer(study, "train reply")
+    lille.propose(study)
+    lille.answer(study, "hello reply")
+    assert caplog.text.count("round 3: other rows were read than for the answer before") == 1
 
 
 # Messages that the coordinator did not sign so: no answer, a line in the journal

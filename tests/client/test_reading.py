@@ -13,13 +13,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from client import reading
+from client.audit import Audit
 from client.cli import main
+from client.enrol import load_signing_key
 from client.reading import Reading, source_in
 from client.site import Patients, load_patients
 from client.worker import REFUSAL, _answered
 from configs import journal
 from configs.deployment import load_site
 from configs.errors import ConfigError, SourceError
+from configs.frame import Frame
 from configs.lock import only_one
 from configs.schema import DataSource
 from tests.client.test_no_row_is_told import HEADER, Hospital, asked, requests
@@ -399,3 +402,27 @@ def test_a_person_who_asks_for_a_reading_is_in_the_journal(tmp_path: Path, capsy
     first = config.reread.stat().st_mtime_ns
     assert main(["-C", str(config.folder), "reread"]) == 0
     assert config.reread.stat().st_mtime_ns > first
+
+
+def test_an_answer_of_other_rows_than_the_one_before_is_noticed_after_a_restart_too(tmp_path: Path) -> None:
+    config = hospital(tmp_path, ROWS, STUDY)
+    key = load_signing_key(config)
+
+    def answered(audit: Audit, reading: str, number: int) -> bool:
+        audit.keep(
+            Frame("train reply", {}),
+            f"{number:032x}",
+            study=STUDY.sha256,
+            round=number,
+            answers="a",
+            content=f"{number}",
+            reading=reading,
+        )
+        return audit.rows_changed(STUDY.sha256)
+
+    audit = Audit(config, key)
+    assert [answered(audit, reading, n) for n, reading in enumerate(["one", "one", "two", "two"])] == [0, 0, 1, 0]
+    assert not audit.rows_changed("cd" * 32)
+    again = Audit(config, key)
+    assert not again.rows_changed(STUDY.sha256)
+    assert [answered(again, reading, n) for n, reading in enumerate(["two", "three", "three"], 4)] == [0, 1, 0]
