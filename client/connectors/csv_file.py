@@ -49,10 +49,17 @@ def read_csv(source: DataSource, study: Study, notes: Notes) -> Table:
 def probe_csv(source: DataSource, study: Study) -> None:
     """See whether the file opens and its header has the study's columns; no row is looked at.
 
+    A pipe is left alone: what is read from it is gone, and who reads may wait for long.
+
     Raises:
         SourceError, DataError: as `read_csv`.
     """
     assert source.path is not None
+    try:
+        if source.path.is_fifo():
+            return
+    except OSError as error:
+        raise _unreadable(source.path, error) from None
     head = _head(source.path)
     try:
         with _open(source.path) as file:

@@ -1,6 +1,8 @@
 """The CSV reader: no row is refused, each odd one has a public meaning and is noted by its line without its value."""
 
 import math
+import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -360,3 +362,11 @@ def test_taking_one_patient_out_moves_no_other_across_the_split(tmp_path: Path) 
     assert 30 < len(sides[0]) < 90
     assert len(sides[0] ^ sides[1]) <= 1  # the one that was taken out, if it was there
     assert sides[0] == sides[2]  # nor does the order of the rows matter
+
+
+def test_a_pipe_is_not_opened_to_look_at_its_header(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "data.csv")
+    waits = threading.Thread(target=probe, args=(DataSource("csv", tmp_path / "data.csv"), study()), daemon=True)
+    waits.start()
+    waits.join(20)
+    assert not waits.is_alive()
