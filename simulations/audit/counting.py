@@ -207,7 +207,7 @@ class _Auditor:
         return exact("ledger of the run", held, f"{site}: expected one release as planned, found something else")
 
 
-class _Crash(Exception):  # noqa: N818 - it stands for a killed process
+class _Crash(BaseException):
     """Raised by the audit as soon as a patient is counted."""
 
 

@@ -163,7 +163,7 @@ def _score_split(scores: Scores, seed: int, ridge: float, noise_seeds: int, epsi
     scores.add(("federated_without_privacy_same_settings", None), auroc(unprotected))
     scores.add(CLIPPING, auroc(train(private, by_site, noise=False).model))
     for epsilon in epsilons:
-        asked = replace(private, privacy=replace(private.privacy, epsilon=epsilon))
+        asked = replace(private, privacy=replace(private.privacy, epsilon=epsilon, spare=0))  # all of it is spent
         draws = [replace(asked, seed=seed + draw * NOISE_SEED) for draw in range(noise_seeds)]
         runs = [train(study, by_site) for study in draws]
         spent = max(run.epsilon or 0.0 for run in runs)

@@ -303,6 +303,7 @@ def asking(folder: Path) -> Path:
     """The preset, three rounds of it, that asks for figures."""
     document = read_yaml(PRESET)
     document["training"]["rounds"] = 3
+    document["privacy"]["spare"] = 0  # all of epsilon is spent
     document["evaluation"]["release"] = {"epsilon": 1.0, "bins": 6}
     document["simulation"]["sites"] = {
         site: {"connector": "csv", "path": str(PRESET.parent / source["path"])}

@@ -268,7 +268,7 @@ class Exact(Site):
 class Repeating(Site):
     """The same noise every time."""
 
-    def _randomness(self, round_number: int) -> Any:
+    def _randomness(self, round_number: int, *_: object) -> Any:
         return client.site.Randomness.seeded(7, "always", round_number)
 
 
