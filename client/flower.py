@@ -16,6 +16,7 @@ from flwr.app import Context
 
 from client.admission import Admissions
 from client.app import make_app
+from client.id_hashes import prepare_hashes
 from client.ledger import Ledger
 from client.site import Site
 from client.worker import open_site
@@ -53,6 +54,7 @@ def _open(folder: str, canonical: str) -> Site:
         approved = admissions.approved(study.sha256)
     finally:
         admissions.close()
+    prepare_hashes(config)
     ledger = Ledger.open(config.ledger, cap=Budget(config.policy.max_epsilon, config.policy.delta))
     return open_site(config, ledger, approved, seeded=False)[0]
 
