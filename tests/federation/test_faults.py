@@ -125,6 +125,7 @@ def test_a_restored_coordinator_waits_for_a_person(federation: Federation, tmp_p
     federation.consortium("resume", run)
     federation.await_state(run, "COMPLETE")
     assert model(federation, run) == simulated(path, tmp_path / "runs")
+    shutil.rmtree(backup)  # it holds the keys, which another test looks for
 
 
 def test_a_killed_superlink_is_started_again_and_the_run_goes_on(federation: Federation, tmp_path: Path) -> None:
