@@ -1,22 +1,20 @@
 """A node as `archipel-site start` is one, but for its clock, which is off by so many seconds.
 
-python -P tests/federation/late_node.py SECONDS FOLDER
+    python -P tests/federation/late_node.py SECONDS FOLDER
 """
 
 import sys
 import time
 
-_true = time.time
-_OFF = float(sys.argv[1])
 
+def main(seconds: float, folder: str) -> int:
+    """Serve until a signal ends it, by a clock that is off."""
+    true = time.time
+    time.time = lambda: true() + seconds
+    from client.cli import main as command  # after the clock was changed
 
-def late() -> float:
-    """Return the time of a clock that is off."""
-    return _true() + _OFF
+    return command(["-C", folder, "start"])
 
 
 if __name__ == "__main__":
-    time.time = late
-    from client.cli import main
-
-    sys.exit(main(["-C", sys.argv[2], "start"]))
+    sys.exit(main(float(sys.argv[1]), sys.argv[2]))
