@@ -1,6 +1,6 @@
 """A node as `archipel-site start` is one, but for its clock, which is off by so many seconds.
 
-    python -P tests/federation/late_node.py SECONDS FOLDER
+python -P tests/federation/late_node.py SECONDS FOLDER
 """
 
 import sys
