@@ -95,7 +95,7 @@ class TabularTask:
         layers.load(np.concatenate([arrays[name].reshape(-1) for name in self.parameters]))
         outputs = layers.outputs(x)
         if self.task.type == "binary":
-            positive = sigmoid(outputs)
+            positive = np.where(outputs < -709.0, 0.0, sigmoid(outputs))  # e^709 is the last power that float64 holds
             return np.concatenate([1.0 - positive, positive], axis=1)
         if self.task.type == "multiclass":
             return softmax(outputs)
