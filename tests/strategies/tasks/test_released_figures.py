@@ -69,7 +69,9 @@ def test_whoever_leaves_moves_nobody_elses_score(hidden: tuple[int, ...], inputs
         last = list(model)[-1]
         many = 100 + seed
         x = row[None].repeat(many, 0)
-        outputs = np.maximum(x @ model["0.weight"].T, 0) @ model["2.weight"].T if hidden else x @ model["0.weight"].T
+        with np.errstate(all="ignore"):  # sums of 1e12 in float32: some kernels raise flags in lanes that they do not use
+            inner = x @ model["0.weight"].T
+            outputs = np.maximum(inner, 0) @ model["2.weight"].T if hidden else inner
         for border in np.unique(outputs):
             model[last][:] = -border
             cells = [exact(np.zeros(n), task.predict(model, x[:n])[:, 1], bins=10) for n in (many, many - 1)]
