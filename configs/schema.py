@@ -232,6 +232,7 @@ class DataSource:
     url_env: str = ""
     query: str = ""
     query_timeout_s: int = QUERY_TIMEOUT_S
+    multiline: bool = False  # of a file: whatever stands between two quotation marks is one cell
 
     @property
     def store(self) -> str:
@@ -251,8 +252,9 @@ class DataSource:
         {'connector': 'sql', 'url_env': 'EDS_URL', 'query': 'select 1', 'query_timeout_s': 300}
         """
         if self.path is not None:
-            return {"connector": self.connector, "path": str(self.path)}
-        return {key: value for key, value in asdict(self).items() if key != "path"}
+            lines = {"multiline": True} if self.multiline else {}
+            return {"connector": self.connector, "path": str(self.path)} | lines
+        return {key: value for key, value in asdict(self).items() if key not in ("path", "multiline")}
 
     def __str__(self) -> str:
         if self.path is not None:

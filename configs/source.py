@@ -22,7 +22,7 @@ from configs.schema import QUERY_TIMEOUT_S, DataSource
 if TYPE_CHECKING:
     from configs.load import Section
 
-CONNECTORS = {"csv": ("path",), "sql": ("url_env", "query", "query_timeout_s")}
+CONNECTORS = {"csv": ("path", "multiline"), "sql": ("url_env", "query", "query_timeout_s")}
 MAX_QUERY_CHARACTERS = 20_000
 MAX_QUERY_TIMEOUT_S = 86_400
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
@@ -46,7 +46,7 @@ def data_source(entry: "Section", folder: Path, default: str | None = None) -> D
                 advice = f"remove it, or write connector: {other}"
                 entry.note(key, f"expected nothing with connector: {connector}, found a value; {advice}")
     if connector == "csv":
-        return DataSource(connector, path=folder / _path(entry))
+        return DataSource(connector, path=folder / _path(entry), multiline=_multiline(entry))
     return DataSource(
         connector,
         url_env=_variable(entry),
@@ -61,6 +61,15 @@ def _path(entry: "Section") -> str:
         advice = "give a path, or connector: sql with the address in the variable that url_env names"
         entry.note("path", f"expected a file's path, found an address (not shown: it may hold a password); {advice}")
     return path
+
+
+def _multiline(entry: "Section") -> bool:
+    found = entry.take("multiline")
+    if found is not None and not isinstance(found, bool):
+        entry.problem(
+            "multiline", "true where quoted text has lines that look like rows, else false", found, "correct it"
+        )
+    return found is True
 
 
 def _variable(entry: "Section") -> str:

@@ -2,8 +2,8 @@
 
 What the file as a whole or its header decides is refused, with what to do. What a line decides never is: a refusal
 would tell that the line is there. A line with another number of cells, a broken quotation or the header again is no
-patient's; bytes that are no UTF-8 are kept apart from each other and match no word of a study. A quotation that is
-opened in one line and closed in another is one cell, whatever lies between: what looks like rows there is told.
+patient's; bytes that are no UTF-8 are kept apart from each other and match no word of a study. A cell in quotation
+marks may have several lines; a quotation that is never closed takes no other row with it (records.py says how).
 
 >>> read_columns("age,sex\\n50,male\\n", ["age", "sex"], "demo.csv")
 {'age': ['50'], 'sex': ['male']}
@@ -16,7 +16,7 @@ configs.errors.DataError: demo.csv: column 'age' stands twice in the header; kee
 import csv
 import io
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TextIO
 
@@ -24,6 +24,7 @@ from client.connectors.checks import Misfits, columns_of, table_of
 from client.connectors.dialects import advice, kind, likely_encoding, twice_encoded
 from client.connectors.ids import looks_like_ids
 from client.connectors.notes import Notes
+from client.connectors.records import records
 from configs.errors import DataError, SourceError
 from configs.schema import DataSource, Study
 from strategies.tasks.table import Table
@@ -42,7 +43,7 @@ def read_csv(source: DataSource, study: Study, notes: Notes) -> Table:
     assert source.path is not None
     lines, notes.rows_are_patients = array("q"), study.patient_id is None
     head, text = _head(source.path), _read_text(source.path)
-    columns = read_columns(text, columns_of(study), str(source.path), notes, lines, head)
+    columns = read_columns(text, columns_of(study), str(source.path), notes, lines, head, source.multiline)
     return table_of(columns, study, notes, lines)
 
 
@@ -64,11 +65,13 @@ def probe_csv(source: DataSource, study: Study) -> None:
     try:
         with _open(source.path) as file:
             text = file.readline(MAX_HEADER)
-            while text.count('"') % 2 and len(text) < MAX_HEADER and (line := file.readline(MAX_HEADER)):
+            while source.multiline and text.count('"') % 2 and len(text) < MAX_HEADER:
+                if not (line := file.readline(MAX_HEADER)):
+                    break
                 text += line  # a name with a line break in it
     except OSError as error:
         raise _unreadable(source.path, error) from None
-    _header(text, columns_of(study), str(source.path), head)
+    _header(text, columns_of(study), str(source.path), head, source.multiline)
 
 
 def read_columns(
@@ -78,6 +81,7 @@ def read_columns(
     notes: Notes | None = None,
     lines: "array[int] | None" = None,
     head: bytes = b"",
+    multiline: bool = False,
 ) -> dict[str, list[str]]:
     """The wanted columns' cells as text, stripped of white space.
 
@@ -85,19 +89,21 @@ def read_columns(
         notes: gets the counts of lines that are no patient's.
         lines: gets the number of each row's first line.
         head: the file's first bytes, to say what is wrong with its header.
+        multiline: whatever stands between two quotation marks is one cell, in the header too.
 
     Raises:
         DataError: no header, or a wanted column is missing in it or given twice.
     """
     notes = Notes() if notes is None else notes
+    notes.multiline = multiline
     csv.field_size_limit(max(csv.field_size_limit(), len(text)))  # refuses long cells for all readers otherwise
-    header = _header(text, wanted, name, head)
+    header = _header(text, wanted, name, head, multiline)
     cleaned = _Cells(notes)
     kept = [(header.index(column), list[str]()) for column in wanted]
     like_ids = [
         (header.index(column), notes.like(column)) for column in looks_like_ids(header) if notes.rows_are_patients
     ]
-    for number, row in _records(text, len(header), notes):
+    for number, row in records(text, len(header), notes, multiline=multiline):
         cells = [cell.strip() for cell in row]
         if not any(cells):
             notes.empty += 1
@@ -145,71 +151,37 @@ class _Cells:
         return cell
 
 
-def _header(text: str, wanted: Sequence[str], name: str, head: bytes = b"") -> list[str]:
-    """The names in the header, which must have each wanted one once.
+def _header(text: str, wanted: Sequence[str], name: str, head: bytes = b"", multiline: bool = False) -> list[str]:
+    """The names in the header, which must have each wanted one once; it ends on its line unless `multiline`.
 
     Raises:
         DataError: it has not, or there is no header.
     """
+    lines = io.StringIO(text[:MAX_HEADER], newline="")
+    reader = csv.reader(lines if multiline else [lines.readline()], strict=True)
     try:
-        header = [
-            cell.strip() for cell in next(csv.reader(io.StringIO(text[:MAX_HEADER], newline=""), strict=True), [])
-        ]
+        header = [cell.strip() for cell in next(reader, [])]
     except csv.Error:
-        raise DataError(f"{name}: expected a header line, found a broken quotation in it; export it again") from None
+        header = None
+    if header is None or _has_a_row_within(text, reader.line_num, len(header)):
+        cure = "" if multiline else ", or, if a name in it has several lines, write multiline: true beside path"
+        raise DataError(
+            f"{name}: expected a header line, found a broken quotation in it; export it again{cure}"
+        ) from None
     if not any(header):
         raise DataError(f"{name}: expected a header line, found an empty file; export the data again")
     misfits = Misfits(name)
-    lines = (
-        text if len(head) < len(text) else head.decode("utf-8", "replace")
-    )  # a probe has read no further than needed
-    misfits.check_header(header, wanted, "the header", "keep one", advice(lines[:SAMPLE], wanted, head) or "add them")
+    sample = text if len(head) < len(text) else head.decode("utf-8", "replace")  # a probe has read no further
+    misfits.check_header(header, wanted, "the header", "keep one", advice(sample[:SAMPLE], wanted, head) or "add them")
     misfits.raise_if_any()
     return header
 
 
-def _records(text: str, width: int, notes: Notes) -> Iterator[tuple[int, list[str]]]:
-    """Records of `width` cells, the header among them, each with the number of its first line.
-
-    A line that begins no such record is noted and left out alone: reading goes on with the line after it, so a
-    quotation that is never closed takes no other patient's line with it.
-    """
-    stream, number, blank = io.StringIO(text, newline=""), 1, 0
-    while True:
-        reader, before = csv.reader(stream, strict=True), number
-        start = stream.tell()
-        try:
-            for row in reader:
-                first, number = number, before + reader.line_num
-                if len(row) == width or (len(row) > width and not any(row[width:])):  # empty cells do no harm
-                    notes.empty, blank = notes.empty + blank, 0
-                    if number - first > 1:
-                        _note_rows_within(row, width, first, notes)
-                    yield first, row
-                elif not row:
-                    blank += 1  # at the end they are everywhere, and not counted
-                elif number - first == 1:
-                    notes.note_torn(first)
-                else:  # several lines, torn together by a quotation
-                    number = first
-                    raise csv.Error
-                start = stream.tell()
-            return
-        except csv.Error:
-            notes.note_torn(number)
-            stream.seek(start)
-            stream.readline()
-            number += 1
-
-
-def _note_rows_within(row: list[str], width: int, first: int, notes: Notes) -> None:
-    """Note lines within a quotation that look like rows of their own: it may be one that was never meant to begin.
-
-    The quotation is well formed, so its record is what was written; only a person can tell.
-    """
-    lines = [line for cell in row for line in cell.split("\n")[1:]]
-    if count := sum(line.count(",") >= width - 1 for line in lines):
-        notes.note_within(first, count)
+def _has_a_row_within(text: str, count: int, width: int) -> bool:
+    """Whether one of the first `count` lines, other than the first, could be a row: the header never ended there."""
+    stream = io.StringIO(text[:MAX_HEADER], newline="")
+    within = [line for line, _ in zip(stream, range(count), strict=False)][1:]
+    return any(number for line in within for number, _ in records(line, width, Notes()))
 
 
 def _unreadable(path: Path, error: OSError) -> SourceError:

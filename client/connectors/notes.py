@@ -59,7 +59,8 @@ class Notes:
     patients: int = 0
     empty: int = 0  # rows with nothing in them
     torn: int = 0  # lines with another number of cells, or a broken quotation
-    within: int = 0  # lines within a quotation that look like rows
+    within: int = 0  # lines within a quotation that look like rows, or quotations that a row breaks off
+    multiline: bool = False  # the former: whatever is in a quotation is one cell
     headers: int = 0  # the header again
     left_out: int = 0
     foreign: int = 0  # cells with bytes that are no UTF-8
@@ -128,11 +129,7 @@ class Notes:
             where = _where(self.unit, self.torn_where, self.torn)
             yield f"{_rows(self.torn)} left out: another number of cells, or a broken quotation{where}"
         if self.within:
-            where = _where(self.unit, self.within_where, len(self.within_where))
-            yield (
-                f"{self.within:,} LINES INSIDE A QUOTATION LOOK LIKE ROWS{where}: they are no patients'; where a "
-                'quotation mark was never closed, export again with every " in a cell doubled'
-            )
+            yield self._of_quotations(_where(self.unit, self.within_where, len(self.within_where)))
         if self.foreign:
             where = _where(self.unit, self.foreign_where, self.foreign)
             yield (
@@ -158,6 +155,19 @@ class Notes:
         yield from self._of_patients()
         for column in self.columns.values():
             yield from self._odd(column)
+
+    def _of_quotations(self, where: str) -> str:
+        """Write what quotations were met with that hold lines which look like rows."""
+        again = 'export again with every " in a cell doubled'
+        if self.multiline:
+            return (
+                f"{self.within:,} LINES INSIDE A QUOTATION LOOK LIKE ROWS{where}: they are no patients', as site.yaml "
+                f"says multiline: true; where a quotation mark was never closed, {again}"
+            )
+        return (
+            f"of these, {self.within:,} with a quotation that a row breaks off{where}: {again}; where the line that "
+            "looks like a row is text, write multiline: true beside path in site.yaml"
+        )
 
     def _of_patients(self) -> Iterator[str]:
         """Write what speaks against the number of patients: each of them has a clip, and an epsilon, of their own."""

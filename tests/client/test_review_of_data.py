@@ -83,6 +83,15 @@ SEEN: dict[str, tuple[list[str], bool, list[str]]] = {  # rows, whether a row is
     "no outcome": (["00100,50,male,", *ROWS[1:]], False, ["1 row left out: without an outcome", "99 patients"]),
     "ghost rows": ([*ROWS, *[",,,"] * 40], False, ["40 rows with nothing in them", "100 patients"]),
     "torn": ([*ROWS, "1,2"], False, ["1 row left out: another number of cells, or a broken quotation (line 102)"]),
+    "a quotation that swallows": (
+        [*ROWS[:50], '"00100,50,male,1', *ROWS[50:], '00101",50,male,1'],
+        False,
+        [
+            "100 patients",
+            "2 rows left out: another number of cells, or a broken quotation (lines 52, 103)",
+            "of these, 1 with a quotation that a row breaks off (line 52): export again",
+        ],
+    ),
     "unknown of all": ([row.replace("male", "").replace("fe", "") for row in ROWS], False, ["sex: UNKNOWN OF ALL"]),
     "a row is not a patient": (
         [f"{n % 30:03d},{20 + n % 60},male,{n % 2}" for n in range(120)],

@@ -41,6 +41,14 @@ def test_a_file_stays_what_is_meant_where_no_connector_is_named(tmp_path: Path) 
     assert source == DataSource("csv", tmp_path.resolve() / "a.csv")
 
 
+@pytest.mark.parametrize("said", [True, False, None])
+def test_a_file_may_be_said_to_have_cells_of_several_lines(said: bool | None, tmp_path: Path) -> None:
+    source = site(tmp_path, {"path": "a.csv", "multiline": said}).datasets[0].source
+    assert source.multiline is (said is True)
+    again = builders.study(simulation={"sites": dict.fromkeys(("brest", "lille", "lyon"), source.to_dict())})
+    assert dict(again.simulation)["lille"] == source
+
+
 SQL = {"connector": "sql", "url_env": "EDS_URL", "query": "select 1"}
 MISTAKES: dict[str, tuple[dict[str, Any], list[str]]] = {
     "everything missing": (
@@ -60,6 +68,14 @@ MISTAKES: dict[str, tuple[dict[str, Any], list[str]]] = {
             f"datasets.heart.{key}: expected nothing with connector: csv"
             for key in ("url_env", "query", "query_timeout_s")
         ],
+    ),
+    "no truth value": (
+        {"path": "a.csv", "multiline": "yes, it has"},
+        ["datasets.heart.multiline: expected true where quoted text has lines that look like rows, else false"],
+    ),
+    "a data base's lines": (
+        SQL | {"multiline": True},
+        ["datasets.heart.multiline: expected nothing with connector: sql, found a value; remove it, or write"],
     ),
     "no path": ({"connector": "csv"}, ["datasets.heart.path: expected a file's path, found nothing; add it"]),
     "another connector": (

@@ -203,16 +203,25 @@ def test_a_line_that_is_no_patients_leaves_every_other_as_it_is(line: str, note:
     assert MARKER not in "".join(notes.lines())
 
 
-def test_rows_that_a_quotation_swallows_are_told() -> None:
-    rows = [f"p{n},{n},x" for n in range(9)]
-    notes = Notes()
-    text = "\n".join(["id,age,note", '"q,1,y', *rows, 'r",2,z', ""])
-    assert read_columns(text, ["id", "age"], "demo.csv", notes)["age"] == ["2"]
-    assert (notes.within, notes.torn) == (9, 0)
-    notes.patients = 1
+SWALLOWING = "\n".join(["id,age,note", '"q,1,y', *[f"p{n},{n},x" for n in range(9)], '",2,z', ""])
+
+
+def test_rows_between_a_quotation_that_is_never_closed_and_a_stray_mark_are_read() -> None:
+    notes = Notes(patients=1)
+    assert read_columns(SWALLOWING, ["id", "age"], "demo.csv", notes)["age"] == list("012345678")
     assert list(notes.oddities()) == [
-        "9 LINES INSIDE A QUOTATION LOOK LIKE ROWS (line 2): they are no patients'; where a quotation mark was never "
-        'closed, export again with every " in a cell doubled'
+        "2 rows left out: another number of cells, or a broken quotation (lines 2, 12)",
+        'of these, 1 with a quotation that a row breaks off (line 2): export again with every " in a cell doubled; '
+        "where the line that looks like a row is text, write multiline: true beside path in site.yaml",
+    ]
+
+
+def test_what_stands_in_a_quotation_is_one_cell_where_site_yaml_says_so_and_told() -> None:
+    notes = Notes(patients=1)
+    assert read_columns(SWALLOWING, ["id", "age"], "demo.csv", notes, multiline=True)["age"] == ["2"]
+    assert list(notes.oddities()) == [
+        "9 LINES INSIDE A QUOTATION LOOK LIKE ROWS (line 2): they are no patients', as site.yaml says multiline: true; "
+        'where a quotation mark was never closed, export again with every " in a cell doubled'
     ]
 
 
