@@ -69,7 +69,7 @@ def test_whoever_leaves_moves_nobody_elses_score(hidden: tuple[int, ...], inputs
         last = list(model)[-1]
         many = 100 + seed
         x = row[None].repeat(many, 0)
-        with np.errstate(all="ignore"):  # sums of 1e12 in float32: some kernels raise flags in lanes that they do not use
+        with np.errstate(all="ignore"):  # sums of 1e12 in float32: some kernels raise flags in unused lanes
             inner = x @ model["0.weight"].T
             outputs = np.maximum(inner, 0) @ model["2.weight"].T if hidden else inner
         for border in np.unique(outputs):
