@@ -12,6 +12,7 @@ move them.
 import email.utils
 import logging
 import re
+import secrets
 import socket
 import ssl
 import threading
@@ -65,6 +66,7 @@ from configs.errors import ArchipelError, RunError, WireError
 from configs.frame import MappedFile
 from configs.memory import Tidy
 from configs.pieces import HOLD_PATH, MEDIA_TYPE, REPLY_PATH
+from configs.requests import NONCE_BYTES, REQUEST_HEADER, Stamp, body_sha256, header_value, signed_text
 from configs.wire import PROTOCOL_HEADER, RELEASE_HEADER
 from strategies.objects import Parts
 
@@ -128,14 +130,24 @@ class Fleet:
     """A connection under one node key."""
 
     def __init__(
-        self, address: str, trust: ssl.SSLContext, key: ec.EllipticCurvePrivateKey, *, max_message_bytes: int
+        self,
+        address: str,
+        trust: ssl.SSLContext,
+        key: ec.EllipticCurvePrivateKey,
+        *,
+        max_message_bytes: int,
+        sign_requests: bool = False,
     ) -> None:
         """Nothing is sent yet.
+
+        Args:
+            sign_requests: whether each request is signed whole (configs/requests.py): where no certificate says whose
+                it is. A coordinator of an older release does not look at it.
 
         Raises:
             RunError: the environment names a proxy that is none.
         """
-        self._signer = _Signer(key)
+        self._signer = _Signer(key, whole=sign_requests)
         self._public = public_key_to_bytes(key.public_key())
         self._max_message_bytes = max_message_bytes
         release = RuntimeVersionHttpInterceptor(component_name="SuperNode")
@@ -503,24 +515,31 @@ def proxy_to(host: str, port: int) -> Proxy | None:
 
 
 class _Signer:
-    """Flower's node authentication: the public key and a signed time, in headers.
+    """Flower's node authentication: the public key and a signed time, in headers; and the request as a `whole`.
 
     The SuperLink takes no time that is ahead by more than five seconds. Where this machine's clock is off, the
     coordinator's own Date header says by how much; the time that is signed is corrected by that, and the log says so.
     """
 
-    def __init__(self, key: ec.EllipticCurvePrivateKey) -> None:
-        self._key, self._offset_s = key, 0.0
+    def __init__(self, key: ec.EllipticCurvePrivateKey, *, whole: bool = False) -> None:
+        self._key, self._whole, self._offset_s = key, whole, 0.0
         self._public = b64encode(public_key_to_bytes(key.public_key())).decode("ascii")
 
     def intercept(self, context: ProtobufRequestContext, call_next: ProtobufCall) -> httpx.Response:
         """Sign one request."""
-        stamp = datetime.fromtimestamp(time.time() + self._offset_s, UTC).isoformat()
+        now = time.time() + self._offset_s
+        stamp = datetime.fromtimestamp(now, UTC).isoformat()
         context.request.headers[FLEET_HTTP_PUBLIC_KEY_HEADER] = self._public
         context.request.headers[TIMESTAMP_HEADER] = stamp
         signature = sign_message(self._key, stamp.encode("ascii"))
         context.request.headers[FLEET_HTTP_SIGNATURE_HEADER] = b64encode(signature).decode("ascii")
+        if self._whole:
+            context.request.headers[REQUEST_HEADER] = self._signed(context.request, now)
         return call_next(context)
+
+    def _signed(self, request: httpx.Request, now: float) -> str:
+        stamp = Stamp(int(now * 1000), secrets.token_hex(NONCE_BYTES), body_sha256(request.read()))
+        return header_value(stamp, sign_message(self._key, signed_text(request.method, request.url.path, stamp)))
 
     def correct(self, response: httpx.Response) -> bool:
         """Take over the coordinator's time if it is another; whether trying again makes sense."""
@@ -643,7 +662,7 @@ def _explained(response: httpx.Response) -> ArchipelError:
         return NoPathError("the coordinator's door does not know this request (HTTP 404); compare the releases")
     if status in (401, 403):
         return RefusedError("the coordinator does not accept this hospital's certificate or key; ask the consortium")
-    if status in (408, 429) or status >= 500:
+    if status in (408, 425, 429) or status >= 500:
         return UnreachableError(f"the coordinator cannot answer now (HTTP {status})")
     return RefusedError(f"the coordinator refused a request (HTTP {status}); compare the releases: archipel-site check")
 

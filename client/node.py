@@ -259,7 +259,13 @@ class Node:
             extra_ca=str(config.extra_ca) if config.extra_ca else None,
         )
         limit = self._max_bytes + OVERHEAD_BYTES
-        return Fleet(self._welcome.coordinator, context, load_node_key(config), max_message_bytes=limit)
+        return Fleet(
+            self._welcome.coordinator,
+            context,
+            load_node_key(config),
+            max_message_bytes=limit,
+            sign_requests=not by_certificate,
+        )
 
     def _connect(self, fleet: Fleet) -> None:
         state = _State(self._config)

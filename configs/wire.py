@@ -19,7 +19,10 @@ from typing import Literal
 from configs.errors import WireError
 
 PROTOCOL = 1
-PROTOCOL_MAX = 2  # what this release can talk: from 2 on the optional fields below; a side that says nothing talks 1
+PROTOCOL_MAX = 3  # what this release can talk; a side that says nothing talks 1
+OPTIONAL_FROM = (
+    2  # the optional fields below; from 3 on a node without a certificate signs requests (configs/requests.py)
+)
 PROTOCOL_HEADER = "archipel-protocol"  # how the coordinator's answers say what it can talk, and of which release it is
 RELEASE_HEADER = "archipel-release"
 ARITHMETIC = 2  # the version of the arithmetic that trains: two sides of one version make the same bits; absent is 1
@@ -57,7 +60,7 @@ ArraySpec = tuple[tuple[int, ...], str]  # shape, dtype
 class Field:
     """A text (limit in characters) or an integer (limit is the largest value; the smallest is 0).
 
-    An `optional` one is sent only to a side that is known to read it (PROTOCOL_MAX), and may be absent always.
+    An `optional` one is sent only to a side that is known to read it (OPTIONAL_FROM), and may be absent always.
     """
 
     name: str

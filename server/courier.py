@@ -222,7 +222,7 @@ class Courier(Grid):
             config = message.content.get(wire.CONFIG)
             fields: dict[str, Any] = dict(config) if isinstance(config, ConfigRecord) else {}
             form = FORMS[message.metadata.message_type][0]
-            old = site is not None and self.talk_of(site).protocol < wire.PROTOCOL_MAX
+            old = site is not None and self.talk_of(site).protocol < wire.OPTIONAL_FROM
             if old and wire.without_optional(form, fields) != fields:
                 reason = f"{self._release_of(site or '')} cannot read this message; its node must be upgraded"
                 errors.append(Message(Error(code=wire.UPGRADE, reason=reason), reply_to=message))
@@ -263,7 +263,7 @@ class Courier(Grid):
 
     def _shelved(self, records: RecordDict, frame: Frame, member: Member, statement: Statement) -> RecordDict:
         """The message without its content, where that is large and its hospital can fetch it as a file."""
-        able = self.talk_of(member.site).protocol >= wire.PROTOCOL_MAX and not member.without_certificate
+        able = self.talk_of(member.site).protocol >= wire.OPTIONAL_FROM and not member.without_certificate
         if self._shelf is None or not able or frame.size <= MAX_INLINE:
             return records
         parts = list(frame.encode())

@@ -18,7 +18,8 @@ from typing import Any
 
 from configs.errors import WireError
 from configs.pieces import HOLD_PATH, MAX_HOLD_S, MAX_INLINE, MEDIA_TYPE, REPLY_PATH, fields_of, join, split
-from server.holds import GoneError, Receive, Waiting
+from server.bodies import GoneError, LargeBodyError, Receive, whole
+from server.holds import Waiting
 
 log = logging.getLogger("archipel.exchange")
 SEND_PATH, AWAIT_PATH, WAKE_PATH = (f"/v1/runtime/archipel-{name}" for name in ("send", "await", "wake"))
@@ -65,7 +66,7 @@ class Exchange:
         self._loop = asyncio.get_running_loop()
         largest = LARGEST_ASK if scope["path"] in (HOLD_PATH, REPLY_PATH) else LARGEST_BODY
         try:
-            body = await _body(receive, largest)
+            body = await whole(receive, largest)
             status, content, media = 200, await handler(scope, body, receive), MEDIA_TYPE
         except GoneError:
             return
@@ -314,19 +315,6 @@ class Exchange:
         return pieces
 
 
-async def _body(receive: Receive, largest: int) -> bytes:
-    body, more = bytearray(), True
-    while more:
-        event = await receive()
-        if event["type"] != "http.request":
-            raise GoneError
-        body += event.get("body", b"")
-        more = event.get("more_body", False)
-        if len(body) > largest:
-            raise WireError(f"exchange: expected at most {largest} bytes, found more")
-    return bytes(body)
-
-
 def _message(pieces: Sequence[bytes]) -> tuple[Any, Any, dict[str, bytes]]:
     """A message's header, its tree and its parts.
 
@@ -367,7 +355,7 @@ def _explained(error: Exception, path: str) -> tuple[int, bytes, str]:
         status, content = spec.http_status_code, error.to_json(spec.public_message)
     elif isinstance(error, HTTPException):
         status, content = error.status_code, {"detail": str(error.detail)}
-    elif isinstance(error, WireError | DecodeError | ValueError):
+    elif isinstance(error, WireError | DecodeError | ValueError | LargeBodyError):
         status, content = 400, {"detail": "This is no request of Archipel's."}
     else:
         log.error("%s: unexpected %s: %s", path, type(error).__name__, error)

@@ -32,7 +32,7 @@ import sys
 import threading
 import time
 from base64 import b64decode, b64encode
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -51,12 +51,15 @@ from configs.deployment import CoordinatorConfig, load_coordinator, split_addres
 from configs.errors import ArchipelError, WireError
 from configs.pieces import FETCH_PATH, HOLD_PATH, REPLY_PATH, STORE_PATH, WINDOW
 from configs.wire import PROTOCOL_HEADER, RELEASE_HEADER
+from server.bodies import GoneError, LargeBodyError, whole
 from server.files import private_folder
 from server.logs import write_lines
 from server.membership import Admitted, Membership
+from server.refusals import Refusal
 from server.shelf import FOLDER
 from server.shelf import serve as serve_shelf
-from server.signatures import holds
+from server.signatures import HEADER as REQUEST_HEADER
+from server.signatures import SignedRequests
 
 if TYPE_CHECKING:
     from asyncio import SelectorEventLoop as _BaseLoop
@@ -90,11 +93,13 @@ SHELF_PATHS = (FETCH_PATH.encode(), STORE_PATH.encode())  # answered here, from 
 LARGEST_WINDOW = WINDOW + 10_000
 MAX_WINDOWS_EACH = 2
 KEY_HEADER = b"flwr-public-key"  # flwr.supercore.constant.FLEET_HTTP_PUBLIC_KEY_HEADER; a test compares
-FORWARDED = (b"content-type", b"accept", KEY_HEADER, b"flwr-signature", b"flwr-timestamp")
+SIGNATURE_HEADERS = (b"flwr-signature", b"flwr-timestamp", REQUEST_HEADER)
+FORWARDED = (b"content-type", b"accept", KEY_HEADER, *SIGNATURE_HEADERS)
 RETURNED = (b"content-type", b"content-length", PROTOCOL_HEADER.encode(), RELEASE_HEADER.encode())
 PROTOBUF = b"application/protobuf"
 AUTH_SOCKET, SUPERLINK_SOCKET = "auth.sock", "superlink.sock"
 VERIFIED_HEADER, CERTIFICATE_HEADER = b"x-client-verify", b"x-client-certificate"  # nginx tells, hospitals cannot
+PATH_HEADER = b"x-requested-path"  # likewise
 
 BURST_S = 3.0  # a hospital may spend the requests of so many seconds at once
 MAX_BUCKETS = 10_000  # of hospitals and of addresses that name one without its signature
@@ -112,18 +117,6 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
-
-
-class Refusal(Exception):  # noqa: N818 - an answer, not a fault
-    """A request that is not forwarded: the status and the sentence that are answered."""
-
-    def __init__(self, status: int, why: str, who: str = "") -> None:
-        super().__init__(why)
-        self.status, self.why, self.who = status, why, who
-
-
-class _GoneError(Exception):
-    """The client went away; nobody is left to answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +184,7 @@ def make_gateway(
     requests_per_second: float,
     request_timeout_s: float = 60.0,
     shelf: Path | None = None,
+    signed: SignedRequests | None = None,
 ) -> "_Gateway":
     """The door as an ASGI application; it has to run behind `make_server`, which says whose connection it is.
 
@@ -201,17 +195,20 @@ def make_gateway(
         requests_per_second: of one hospital, on average; `BURST_S` seconds' worth may come at once.
         request_timeout_s: for a body to arrive, for the SuperLink to answer, and for the answer to be taken.
         shelf: the folder of large messages (server/shelf.py).
+        signed: what requests without a certificate are held against; None begins anew.
     """
-    return _Gateway(superlink, lookup, max_request_bytes, _Rates(requests_per_second), request_timeout_s, shelf)
+    rates, signed = _Rates(requests_per_second), signed or SignedRequests()
+    return _Gateway(superlink, lookup, max_request_bytes, rates, request_timeout_s, signed, shelf)
 
 
-def make_auth(lookup: Lookup, shelf: Path | None = None) -> Application:
+def make_auth(lookup: Lookup, shelf: Path | None = None, signed: SignedRequests | None = None) -> Application:
     """What nginx asks before it forwards (auth_request), as an ASGI application: 204 or 403; and the health path.
 
     Args:
         shelf: the folder of large messages, whose paths nginx forwards here.
+        signed: what requests without a certificate are held against; None begins anew.
     """
-    return _Auth(lookup, shelf)
+    return _Auth(lookup, signed or SignedRequests(), shelf)
 
 
 async def shelf_answer(folder: Path | None, path: bytes, admitted: Admitted, peer: Peer | None, body: bytes) -> bytes:
@@ -239,9 +236,10 @@ class _Gateway:
         limit: int,
         rates: "_Rates",
         timeout_s: float,
+        signed: SignedRequests,
         shelf: Path | None = None,
     ) -> None:
-        self._shelf = shelf
+        self._shelf, self._signed = shelf, signed
         self._windows: dict[str, int] = {}  # hospital -> windows of large messages that pass now
         # Kept for less time than uvicorn's five seconds at the other end: no request meets a closing connection.
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=64, keepalive_expiry=2.0)
@@ -270,7 +268,7 @@ class _Gateway:
             except Refusal as refusal:
                 self._refusals.note(refusal, scope)
                 await _refuse(refusal, receive, send, self._limit)
-            except _GoneError:
+            except GoneError:
                 pass
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -281,7 +279,7 @@ class _Gateway:
         if int(headers.get(b"content-length", 0)) > self._limit:
             raise Refusal(413, f"expected at most {self._limit} bytes, found more announced", admitted.site)
         exchange = _Exchange(receive, send, self._limit, self._timeout_s)
-        with self._rates.admit(_charged(admitted, peer, headers, scope)):
+        with self._rates.admit(self._charged(admitted, peer, headers, scope)):
             if scope["raw_path"] in SHELF_PATHS:
                 exchange = _Exchange(receive, send, min(self._limit, LARGEST_WINDOW), self._timeout_s)
                 return await self._serve_shelf(scope["raw_path"], admitted, peer, exchange, send)
@@ -291,6 +289,16 @@ class _Gateway:
                 await self._forward(scope["raw_path"], headers, exchange)
             finally:
                 self._held.pop(exchange, None)
+
+    def _charged(self, admitted: Admitted, peer: Peer | None, headers: dict[bytes, bytes], scope: Scope) -> str:
+        """Return whose account a request is charged to: the hospital's once its certificate or its signature holds.
+
+        Raises:
+            Refusal: its node signs its requests whole, and did not sign this one; or it was served before.
+        """
+        if peer is not None or _accept(self._signed, admitted, headers, scope["raw_path"]):
+            return admitted.site
+        return f"whoever names {admitted.site} from {(scope.get('client') or ('',))[0]}"
 
     async def _serve_shelf(
         self, path: bytes, admitted: Admitted, peer: Peer | None, exchange: "_Exchange", send: Send
@@ -345,7 +353,7 @@ class _Exchange:
 
         Raises:
             Refusal: it took too long before an answer began.
-            _GoneError: nobody is left to answer, or to go on answering.
+            GoneError: nobody is left to answer, or to go on answering.
         """
         try:
             async with asyncio.timeout(self._timeout_s) as self._deadline:
@@ -355,7 +363,7 @@ class _Exchange:
                     self._unwatch()
         except TimeoutError:
             if self._gone or self._started:
-                raise _GoneError from None
+                raise GoneError from None
             raise self._late from None
 
     async def body(self) -> AsyncIterator[bytes]:
@@ -368,7 +376,7 @@ class _Exchange:
         while more:
             event = await self._receive()
             if event["type"] != "http.request":
-                raise _GoneError
+                raise GoneError
             piece, more = event.get("body", b""), event.get("more_body", False)
             total += len(piece)
             if total > self._limit:
@@ -425,8 +433,9 @@ class _Exchange:
 
 
 class _Auth:
-    def __init__(self, lookup: Lookup, shelf: Path | None = None) -> None:
-        self._lookup, self._refusals, self._shelf = lookup, _Refusals(), shelf
+    def __init__(self, lookup: Lookup, signed: SignedRequests, shelf: Path | None = None) -> None:
+        self._lookup, self._refusals, self._signed, self._shelf = lookup, _Refusals(), signed, shelf
+        self._told = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -434,11 +443,13 @@ class _Auth:
         try:
             said = self._judge(scope["path"].encode(), dict(scope["headers"]))
             if isinstance(said, tuple):
-                body = await _whole(receive, LARGEST_WINDOW)
+                body = await whole(receive, LARGEST_WINDOW)
                 answer = await shelf_answer(self._shelf, scope["path"].encode(), *said, body)
                 return await _plain(send, 200, answer)
-        except _GoneError:
+        except GoneError:
             return None
+        except LargeBodyError:
+            return await _plain(send, 413, f"expected at most {LARGEST_WINDOW} bytes, found more".encode())
         except Refusal as refusal:
             self._refusals.note(refusal, scope)
             return await _plain(send, refusal.status, refusal.why.encode())
@@ -456,15 +467,25 @@ class _Auth:
         if path == HEALTH:
             return health(peer, self._lookup)
         admitted = authorise(peer, headers.get(KEY_HEADER) or None, self._lookup)
+        if peer is None and path not in SHELF_PATHS:
+            self._accept(admitted, {name: value for name, value in headers.items() if value})
         return (admitted, peer) if path in SHELF_PATHS else b""
 
+    def _accept(self, admitted: Admitted, headers: dict[bytes, bytes]) -> None:
+        """Hold a request that nginx lets through without a certificate against its signature."""
+        path = headers.get(PATH_HEADER)
+        if path is not None:
+            _accept(self._signed, admitted, headers, path)
+        elif not self._told:  # it tells no path: what its hospitals sign cannot be compared
+            self._told = True
+            log.warning(
+                "nginx.conf is of an older release: copies of requests without a certificate are not noticed; write "
+                "it anew: archipel-coordinator start --print-nginx"
+            )
 
-def _charged(admitted: Admitted, peer: Peer | None, headers: dict[bytes, bytes], scope: Scope) -> str:
-    """Return whose account a request is charged to: the hospital's once its certificate or its signature holds."""
-    signed = (headers.get(name, b"") for name in (KEY_HEADER, b"flwr-timestamp", b"flwr-signature"))
-    if peer is not None or holds(*signed):
-        return admitted.site
-    return f"whoever names {admitted.site} from {(scope.get('client') or ('',))[0]}"
+
+def _accept(signed: SignedRequests, admitted: Admitted, headers: Mapping[bytes, bytes], path: bytes) -> bool:
+    return signed.accept(admitted, headers, headers[KEY_HEADER], "POST", path.decode("ascii"))
 
 
 class _Rates:
@@ -580,29 +601,11 @@ async def _plain(send: Send, status: int, text: bytes, *extra: tuple[bytes, byte
     await send({"type": "http.response.body", "body": text, "more_body": more})
 
 
-async def _whole(receive: Receive, limit: int) -> bytes:
-    """A body, of bounded size.
-
-    Raises:
-        Refusal: 413.
-    """
-    body, more = bytearray(), True
-    while more:
-        event = await receive()
-        if event["type"] != "http.request":
-            raise _GoneError
-        body += event.get("body", b"")
-        more = event.get("more_body", False)
-        if len(body) > limit:
-            raise Refusal(413, f"expected at most {limit} bytes, found more")
-    return bytes(body)
-
-
 async def _refuse(refusal: Refusal, receive: Receive, send: Send, limit: int) -> None:
     """Answer and close. Before that a body on its way is let run out, within bounds: else the client sees a reset
     connection in place of the reason."""
     extra = [(b"connection", b"close")]
-    if refusal.status in (429, 503):
+    if refusal.status in (425, 429, 503):
         extra.append((b"retry-after", b"1"))
     await _plain(send, refusal.status, refusal.why.encode(), *extra, more=True)
     left, more = limit, True
@@ -798,8 +801,9 @@ def serve(config: CoordinatorConfig, *, auth_only: bool = False) -> None:
     members = Membership.open(config.database)
     try:
         private_folder(config.sockets)
+        signed = SignedRequests(note=members.set_signs)
         if auth_only:
-            auth = make_auth(members.lookup, config.folder / FOLDER)
+            auth = make_auth(members.lookup, config.folder / FOLDER, signed)
             return make_server(auth, config.sockets / AUTH_SOCKET).run()
         context = tls_context(config.pki, certificate_required=not members.any_without_certificate())
         gateway = make_gateway(
@@ -808,6 +812,7 @@ def serve(config: CoordinatorConfig, *, auth_only: bool = False) -> None:
             max_request_bytes=config.max_request_mb * 1_000_000,
             requests_per_second=config.requests_per_second,
             shelf=config.folder / FOLDER,
+            signed=signed,
         )
 
         def every_second() -> None:

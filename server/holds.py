@@ -2,15 +2,11 @@
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
-Receive = Callable[[], Awaitable[Any]]
+from server.bodies import GoneError, Receive
+
 HOLDS_EACH = 2  # for one key: a node asks anew before its former request is known to be cut
-
-
-class GoneError(Exception):
-    """Whoever asked hung up."""
 
 
 class Hold:

@@ -23,6 +23,7 @@ from pathlib import Path
 from configs.database import checkpoint
 from configs.errors import RunError
 from configs.paths import too_long
+from configs.requests import SIGNED_FROM
 from configs.seal import Signed
 
 _SCHEMA = """
@@ -59,6 +60,7 @@ CREATE TABLE IF NOT EXISTS marks (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS statements (site TEXT PRIMARY KEY, statement TEXT NOT NULL, signature TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS connected (site TEXT PRIMARY KEY, online INTEGER NOT NULL);
 """
+_ADDED = (("runs", "ready", "TEXT NOT NULL DEFAULT ''"), ("members", "signs", "INTEGER NOT NULL DEFAULT 0"))
 ENDED = ("COMPLETE", "INCOMPLETE")
 
 
@@ -76,10 +78,14 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """Whose key opens a connection. Without a certificate its messages' signatures alone say who it is."""
+    """Whose key opens a connection. Without a certificate its signatures alone say who it is.
+
+    `signs`: its node was seen to sign each of its requests whole (server/signatures.py).
+    """
 
     site: str
     certificate_required: bool = True
+    signs: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,10 +113,11 @@ class Membership:
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
         self._connection.executescript(_SCHEMA)
-        columns = {row[1] for row in self._connection.execute("PRAGMA table_info(runs)")}
-        if "ready" not in columns:  # a file of an earlier release
-            with contextlib.suppress(sqlite3.OperationalError):  # another process has added it meanwhile
-                self._connection.execute("ALTER TABLE runs ADD COLUMN ready TEXT NOT NULL DEFAULT ''")
+        for table, column, kind in _ADDED:
+            columns = {row[1] for row in self._connection.execute(f"PRAGMA table_info({table})")}
+            if column not in columns:  # a file of an earlier release
+                with contextlib.suppress(sqlite3.OperationalError):  # another process has added it meanwhile
+                    self._connection.execute(f"ALTER TABLE {table} ADD COLUMN {column} {kind}")
 
     @classmethod
     def open(cls, path: Path) -> "Membership":
@@ -133,7 +140,7 @@ class Membership:
     # Hospitals
 
     def admit(self, member: Member) -> None:
-        """Take a hospital in, or again with new keys.
+        """Take a hospital in, or again with new keys. Whether its node signs requests whole is then open again.
 
         Raises:
             RunError: its keys belong to another hospital.
@@ -143,11 +150,12 @@ class Membership:
                 "INSERT INTO members (site, public_key, signing_key, expires, without_certificate)"
                 " VALUES (?, ?, ?, ?, ?) ON CONFLICT (site) DO UPDATE SET public_key = excluded.public_key,"
                 " signing_key = excluded.signing_key, expires = excluded.expires, revoked = 0,"
-                " without_certificate = excluded.without_certificate",
+                " without_certificate = excluded.without_certificate, signs = 0",
                 (member.site, member.public_key, member.signing_key, member.expires, member.without_certificate),
             )
         except sqlite3.IntegrityError:
             raise RunError(f"{member.site}: its keys are another hospital's; each hospital enrols by itself") from None
+        self._connection.execute("DELETE FROM releases WHERE site = ?", (member.site,))
         checkpoint(self._connection)  # a copy of the one file knows every member
 
     def revoke(self, site: str) -> None:
@@ -174,9 +182,16 @@ class Membership:
     def lookup(self, public_key: bytes) -> Admitted | None:
         """Who opens connections with this key, None for strangers and the revoked."""
         row = self._connection.execute(
-            "SELECT site, without_certificate FROM members WHERE public_key = ? AND revoked = 0", (public_key,)
+            "SELECT site, without_certificate, signs OR EXISTS (SELECT 1 FROM releases"
+            " WHERE releases.site = members.site AND protocol >= ?)"
+            " FROM members WHERE public_key = ? AND revoked = 0",
+            (SIGNED_FROM, public_key),
         ).fetchone()
-        return Admitted(row[0], certificate_required=not row[1]) if row else None
+        return Admitted(row[0], certificate_required=not row[1], signs=bool(row[2])) if row else None
+
+    def set_signs(self, site: str) -> None:
+        """Note that a hospital's node signs its requests whole."""
+        self._connection.execute("UPDATE members SET signs = 1 WHERE site = ?", (site,))
 
     def any_without_certificate(self) -> bool:
         """Whether some hospital is admitted by its message signatures alone."""

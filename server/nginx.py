@@ -16,6 +16,7 @@ daemon off;
 """
 
 import re
+from collections.abc import Iterable
 
 from configs.deployment import CoordinatorConfig
 from configs.errors import ConfigError
@@ -29,8 +30,10 @@ from server.gateway import (
     KEY_HEADER,
     MAX_CONNECTIONS,
     MAX_CONNECTIONS_EACH,
+    PATH_HEADER,
     PATHS,
     SHELF_PATHS,
+    SIGNATURE_HEADERS,
     SUPERLINK_SOCKET,
     VERIFIED_HEADER,
 )
@@ -116,6 +119,8 @@ http {{
             proxy_set_header {verified_header} $ssl_client_verify;
             proxy_set_header {certificate_header} $ssl_client_escaped_cert;
             proxy_set_header {key_header} $http_{key_variable};
+            proxy_set_header {path_header} $request_uri;
+{signature_headers}
         }}
 {locations}
 {shelf}
@@ -200,18 +205,19 @@ def nginx_config(config: CoordinatorConfig, *, certificate_required: bool = True
         certificate_header=CERTIFICATE_HEADER.decode(),
         key_header=KEY_HEADER.decode(),
         key_variable=_variable(KEY_HEADER.decode()),
+        path_header=PATH_HEADER.decode(),
+        signature_headers=_passed(SIGNATURE_HEADERS),
         locations="\n".join(_location(path.decode(), config) for path in PATHS),
         shelf="\n".join(_shelf(path.decode(), config) for path in SHELF_PATHS),
     )
 
 
 def _location(path: str, config: CoordinatorConfig) -> str:
-    names = [name.decode() for name in FORWARDED]
     return _LOCATION.format(
         path=path,
         burst=int(config.requests_per_second * BURST_S),
         timeout_s=_REQUEST_TIMEOUT_S,
-        headers="\n".join(f"            proxy_set_header {name} $http_{_variable(name)};" for name in names),
+        headers=_passed(FORWARDED),
         hidden="\n".join(f"            proxy_hide_header {name};" for name in _HIDDEN),
     )
 
@@ -226,6 +232,11 @@ def _shelf(path: str, config: CoordinatorConfig) -> str:
         key_header=KEY_HEADER.decode(),
         key_variable=_variable(KEY_HEADER.decode()),
     )
+
+
+def _passed(headers: Iterable[bytes]) -> str:
+    names = [name.decode() for name in headers]
+    return "\n".join(f"            proxy_set_header {name} $http_{_variable(name)};" for name in names)
 
 
 def _variable(header: str) -> str:

@@ -64,6 +64,7 @@ def serve(socket: Path, parts: Path) -> None:
     from flwr.superlink.main import create_app
 
     from server.exchange import Exchange
+    from server.signatures import with_signed_bodies
     from server.spool import SpooledStore
 
     exchanges: list[Exchange] = []
@@ -103,9 +104,9 @@ def serve(socket: Path, parts: Path) -> None:
     app.user_middleware = [sparing(middleware) for middleware in app.user_middleware]
     exchanges.append(Exchange(app))
     with private_socket(socket) as listener:
-        uvicorn.Server(uvicorn.Config(telling(exchanges[0]), log_level="warning", access_log=False)).run(
-            sockets=[listener]
-        )
+        uvicorn.Server(
+            uvicorn.Config(telling(with_signed_bodies(exchanges[0])), log_level="warning", access_log=False)
+        ).run(sockets=[listener])
 
 
 def private_socket(path: Path) -> sockets.socket:

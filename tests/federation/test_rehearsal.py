@@ -79,4 +79,5 @@ def test_a_hospital_behind_a_proxy_that_opens_tls_takes_part_by_its_signatures_a
             assert sorted(number for number in rounds if number) == [1, 2, 3, 4, 5]
             assert 0 in rounds  # greeted, when it was proposed and when the run began
             assert f'"sender":"{COORDINATOR}"'.encode() in proxy.read  # it did pass through there, opened
+            assert b"archipel-request: " in proxy.read  # each request signed whole: a copy of it is worth nothing
             assert b"PRIVATE KEY" not in proxy.read

@@ -52,6 +52,7 @@ from server.gateway import make_gateway, make_server, tls_context
 from server.link import Link
 from server.membership import Admitted, Member, Membership
 from server.pki import Pki, public_pem
+from server.signatures import AHEAD_S, with_signed_bodies
 
 PULL, PUSH, ACTIVATE = "/v1/fleet/pull-messages", "/v1/fleet/push-object", "/v1/fleet/activate-node"
 ROOT = Path(__file__).resolve().parents[2]
@@ -288,7 +289,8 @@ def opened(consortium: Consortium, folder: Path, certificate_required: bool = Tr
     behind, port = Behind(), free_port()
     context = tls_context(consortium.pki.folder, certificate_required=certificate_required)
     server = make_server(gateway, ("127.0.0.1", port), context, gateway.recheck)
-    with running(make_server(behind, folder / "superlink.sock")), running(server):
+    inside = make_server(with_signed_bodies(behind), folder / "superlink.sock")
+    with running(inside), running(server):
         yield Door(consortium, behind, port, server, gateway, admitted)
 
 
@@ -855,6 +857,7 @@ class Federation:
     superlink: "subprocess.Popen[bytes]"
     gateway: "subprocess.Popen[bytes]"
     nodes: dict[str, int] = field(default_factory=dict)
+    started_s: float = field(default_factory=time.time)
 
     def admit(self, hospital: Hospital, **options: Any) -> None:
         self.members.admit(
@@ -863,14 +866,15 @@ class Federation:
         if hospital.name not in self.nodes:
             self.nodes[hospital.name] = self.link.admit(hospital.public_key)
 
-    def fleet(self, hospital: Hospital, kind: type[Fleet] = Fleet) -> Fleet:
+    def fleet(self, hospital: Hospital, kind: type[Fleet] = Fleet, *, certificate: bool = True) -> Fleet:
         context = trust(
             self.consortium.pki.ca_certificate.read_text(),
-            certificate=str(hospital.certificate),
-            key=str(hospital.key_file),
+            certificate=str(hospital.certificate) if certificate else None,
+            key=str(hospital.key_file) if certificate else None,
             extra_ca=None,
         )
-        return kind(f"127.0.0.1:{self.port}", context, hospital.key, max_message_bytes=10**8)
+        address, own = f"127.0.0.1:{self.port}", not certificate
+        return kind(address, context, hospital.key, max_message_bytes=10**8, sign_requests=own)
 
     def client(self, hospital: Hospital | None) -> httpx.Client:
         return httpx.Client(
@@ -947,10 +951,16 @@ def recorded(federation: Federation, lille: Hospital) -> Iterator[list[tuple[str
 
     Its run goes on, so that nothing is refused only because it is over.
     """
-    requests: list[tuple[str, bytes]] = []
-    fleets = [federation.fleet(lille, kind) for kind in (OldFleet, Fleet)]
+    with exchanged(federation, lille) as requests:
+        yield [(request.url.path, request.content) for request in requests]
+
+
+@contextlib.contextmanager
+def exchanged(federation: Federation, hospital: Hospital, *, certificate: bool = True) -> Iterator[list[httpx.Request]]:
+    requests: list[httpx.Request] = []
+    fleets = [federation.fleet(hospital, kind, certificate=certificate) for kind in (OldFleet, Fleet)]
     for fleet in fleets:
-        fleet._client._client.event_hooks["request"].append(lambda r: requests.append((r.url.path, r.content)))
+        fleet._client._client.event_hooks["request"].append(requests.append)
         fleet.line.hold_s = 0.1
     node = fleet.connect()
     fleets[0]._node = fleet._node
@@ -973,6 +983,42 @@ def recorded(federation: Federation, lille: Hospital) -> Iterator[list[tuple[str
             assert reply.content["config"]["loss"] == 0.5
             fleet._client.close() if fleet is not fleets[-1] else fleet.close()
         yield requests
+
+
+def test_without_a_certificate_every_request_is_signed_whole_and_a_copy_of_none_is_served(
+    federation: Federation, consortium: Consortium
+) -> None:
+    brest = consortium.hospital("brest")
+    federation.admit(brest, without_certificate=True)
+
+    def statuses(requests: list[httpx.Request], spoil: bytes = b"") -> set[int]:
+        with federation.client(None) as client:
+            return {client.post(r.url.path, content=r.content + spoil, headers=resent(r)).status_code for r in requests}
+
+    def resent(request: httpx.Request) -> list[tuple[str, str]]:
+        return [(name, value) for name, value in request.headers.items() if name not in ("host", "content-length")]
+
+    def reached() -> bool:
+        with contextlib.suppress(httpx.TransportError), federation.client(None) as client:
+            return client.get("/health").status_code == 200
+        return False
+
+    assert eventually(reached)
+    assert eventually(lambda: federation.started_s < time.time() - AHEAD_S, 20)
+    with exchanged(federation, brest, certificate=False) as requests:
+        assert {request.url.path for request in requests} == {path.decode() for path in module.PATHS}
+        admitted = federation.members.lookup(brest.public_key)
+        assert admitted == Admitted("brest", certificate_required=False, signs=True)
+        assert statuses(requests) == {425}
+        assert statuses(requests, b"another body") == {425}
+        stripped = [httpx.Request("POST", request.url, headers=brest.headers()) for request in requests]
+        assert statuses(stripped) == {403}
+    late = federation.fleet(brest, certificate=False)
+    late._signer._offset_s = -120.0  # its clock; Flower alone would take it
+    late.connect()
+    assert late._signer._offset_s == pytest.approx(-1, abs=1.5)
+    late.close()
+    federation.members.revoke("brest")
 
 
 def test_a_message_and_its_answer_pass_the_door(recorded: list[tuple[str, bytes]]) -> None:

@@ -10,6 +10,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -41,7 +42,9 @@ from configs.errors import ConfigError
 from server.gateway import AUTH_SOCKET, SUPERLINK_SOCKET, make_server
 from server.membership import Member, Membership
 from server.nginx import nginx_config
+from server.signatures import with_signed_bodies
 from tests.debian import install
+from tests.server.test_signed_requests import made
 
 FOLDED = {"a folded header", "a folded encoding", "a bare line feed"}  # nginx reads them in its own way: see below
 
@@ -70,13 +73,16 @@ class Front:
 
 
 @contextlib.contextmanager
-def fronted(program: str, folder: Path, *, certificate_required: bool = True, rate: int = 1000) -> Iterator[Front]:
+def fronted(
+    program: str, folder: Path, *, certificate_required: bool = True, rate: int = 1000, without: str = "nothing"
+) -> Iterator[Front]:
     consortium, port = make_consortium(folder), free_port()
     (folder / "coordinator.yaml").write_text(
         f"name: Test\nnames: [127.0.0.1]\nlisten: 127.0.0.1:{port}\nmax_request_mb: 6\nrequests_per_second: {rate}\n"
     )
     config = load_coordinator(folder)
-    (folder / "nginx.conf").write_text(nginx_config(config, certificate_required=certificate_required))
+    written = nginx_config(config, certificate_required=certificate_required)
+    (folder / "nginx.conf").write_text("\n".join(line for line in written.splitlines() if without not in line))
     config.sockets.mkdir(mode=0o700)
     behind, log = Behind(), folder / "log"
     with contextlib.ExitStack() as stack:
@@ -85,7 +91,7 @@ def fronted(program: str, folder: Path, *, certificate_required: bool = True, ra
         front = Front(Door(consortium, behind, port, None, None), members)
         for name in ("lille", "lyon"):
             front.admit(consortium.hospital(name))
-        stack.enter_context(running(make_server(behind, config.sockets / SUPERLINK_SOCKET)))
+        stack.enter_context(running(make_server(with_signed_bodies(behind), config.sockets / SUPERLINK_SOCKET)))
         auth = stack.enter_context(process("server.gateway", str(folder), "--auth-only", log=folder / "auth.log"))
         await_listener(config.sockets / AUTH_SOCKET, auth, folder / "auth.log")
         stack.enter_context(unprivileged(program, config, log))
@@ -292,6 +298,35 @@ def test_nginx_bounds_each_hospitals_rate_and_lets_the_one_exception_in(nginx: s
         assert status(door.post(lyon)) == 200
         time.sleep(0.6)
         assert eventually(lambda: status(door.post(lille)) == 200)
+
+
+def test_behind_nginx_too_a_request_without_a_certificate_is_served_once_and_as_it_was_signed(nginx: str) -> None:
+    with tempfile.TemporaryDirectory() as folder, fronted(nginx, Path(folder), certificate_required=False) as front:
+        door, metz = front.door, front.door.consortium.hospital("metz")
+        front.admit(metz, without_certificate=True)
+        assert eventually(lambda: made(metz).sent(door) == 200, 20)  # not before the authority has run for a while
+        door.behind.requests.clear()
+        first, other, stripped = made(metz), made(metz), made(metz).without("archipel-request")
+        assert [first.sent(door), first.sent(door)] == [200, 502]
+        assert len(door.behind.requests) == 1
+        for attack in (replace(other, path=PUSH), replace(other, body=b"evil"), stripped, made(metz, off_s=100)):
+            assert attack.sent(door) in (401, 403)
+        assert len(door.behind.requests) == 1
+        assert made(metz).sent(door) == 200
+
+
+def test_an_nginx_conf_of_an_older_release_serves_as_before_and_is_told(nginx: str) -> None:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        fronted(nginx, Path(folder), certificate_required=False, without="x-requested-path") as front,
+    ):
+        metz = front.door.consortium.hospital("metz")
+        front.admit(metz, without_certificate=True)
+        front.members.set_signs("metz")
+        assert made(metz).sent(front.door) == 200
+        log = (Path(folder) / "auth.log").read_text()
+        assert "nginx.conf is of an older release" in log
+        assert "start --print-nginx" in log
 
 
 def test_nginx_says_when_the_authority_or_the_superlink_is_away(nginx: str) -> None:
