@@ -1019,6 +1019,7 @@ def test_without_a_certificate_every_request_is_signed_whole_and_a_copy_of_none_
     assert late._signer._offset_s == pytest.approx(-1, abs=1.5)
     late.close()
     federation.members.revoke("brest")
+    assert eventually(lambda: not reached())
 
 
 def test_a_message_and_its_answer_pass_the_door(recorded: list[tuple[str, bytes]]) -> None:
