@@ -29,7 +29,7 @@ from strategies.messages import content, read
 REFUSED_BY_A_PERSON = 111  # the one refusal that is final
 NOT_REACHED = 153  # no answer of a hospital's: a proposal did not get there
 FIRST_REPEAT_S, SLOWER, SLOWEST_REPEAT_S = 0.5, 1.6, 60.0  # when a hospital that is not ready is asked again
-MOST_CHANGES = 50  # of a hospital's answer, after which it is asked again soon
+MOST_CHANGES = 50  # of a hospital's answer, and of its node's connection, after which it is asked again soon
 UNREADY_REPEAT_S, SLOWEST_UNREADY_S = 2.0, 300.0  # the same, where it is not a person's approval that is missing
 PATIENCE_S, LONGEST_PATIENCE_S = (
     900.0,
@@ -94,6 +94,7 @@ class Standing:
     since: str = ""
     patience_s: float = PATIENCE_S
     changes: int = 0
+    arrivals: int = 0
 
     @property
     def final(self) -> bool:
@@ -198,16 +199,21 @@ class Gathering:
         connection, standing = self._connections[word], self._standings.get(word)
         if not connection.online or (standing and standing.final):
             return None
-        if standing is None or connection.since != standing.since:
+        if standing is None:
             return now
-        return standing.due if standing.sent is None else standing.sent + standing.patience_s
+        anew = connection.since != standing.since
+        if anew and standing.arrivals < MOST_CHANGES:
+            return now
+        if standing.sent is None:
+            return standing.due
+        return standing.sent + (standing.repeat_s if anew else standing.patience_s)
 
     def _ask(self, due: Mapping[str, Connection]) -> None:
         now, said = self._clock(), datetime.now(UTC).strftime("%H:%M UTC")
         for word, connection in due.items():
             standing = self._standings.setdefault(word, Standing(word if SITE_NAME.fullmatch(word) else ""))
             if connection.since != standing.since:
-                standing.repeat_s = 0.0
+                self._arrived(standing)
             elif standing.sent is not None:
                 standing.patience_s = min(2 * standing.patience_s, LONGEST_PATIENCE_S)
             standing.sent, standing.said, standing.since = (
@@ -220,6 +226,15 @@ class Gathering:
         nodes = sorted(connection.node_id for connection in due.values())
         self._post.send([Message(self._proposal, dst_node_id=node, message_type=wire.HELLO) for node in nodes])
 
+    @staticmethod
+    def _arrived(standing: Standing) -> None:
+        """A node that connected anew is asked soon; where it does so again and again, more and more seldom."""
+        standing.arrivals += 1
+        if standing.arrivals <= MOST_CHANGES:
+            standing.repeat_s = 0.0
+        elif standing.sent is not None:  # the former process never answered
+            standing.repeat_s = max(standing.repeat_s, _slower(standing.repeat_s, FIRST_REPEAT_S, SLOWEST_REPEAT_S))
+
     # Reading
 
     def _read(self, reply: Message) -> None:
@@ -230,7 +245,8 @@ class Gathering:
         standing, self._moved = self._standings[word], self._clock()
         standing.sent, standing.patience_s = None, PATIENCE_S
         if reply.has_error() and reply.error.code == NOT_REACHED:
-            standing.due = self._clock() + UNREADY_REPEAT_S
+            standing.repeat_s = _slower(standing.repeat_s, UNREADY_REPEAT_S, SLOWEST_REPEAT_S)
+            standing.due = self._clock() + standing.repeat_s
             return
         if reply.has_error():
             return self._not_yet(standing, int(reply.error.code), plain(reply.error.reason))
@@ -251,7 +267,7 @@ class Gathering:
                 self._write("refused", site=standing.site, code=code, reason=reason, final=final)
         standing.state, standing.code, standing.reason = "refused" if final else "not yet", code, reason
         first, slowest = (FIRST_REPEAT_S, SLOWEST_REPEAT_S) if approval else (UNREADY_REPEAT_S, SLOWEST_UNREADY_S)
-        standing.repeat_s = min(max(first, SLOWER * standing.repeat_s), slowest)
+        standing.repeat_s = _slower(standing.repeat_s, first, slowest)
         standing.due = self._clock() + standing.repeat_s
 
     # Telling
@@ -348,6 +364,10 @@ class Gathering:
     def _offline_s(self, site: str) -> float:
         known = self._connection(site)
         return known.offline_s if known and not known.online else 0.0
+
+
+def _slower(repeat_s: float, first_s: float, slowest_s: float) -> float:
+    return min(max(first_s, SLOWER * repeat_s), slowest_s)
 
 
 def _is_final(standing: Standing | None) -> bool:

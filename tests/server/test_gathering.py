@@ -11,7 +11,7 @@ from flwr.app import Error, Message
 from client.egress import DECISIONS, SENTENCES
 from configs.schema import Study
 from server.attendance import Connection
-from server.gathering import NOT_REACHED, Gathering, Patience
+from server.gathering import MOST_CHANGES, NOT_REACHED, Gathering, Patience
 from strategies.messages import content
 
 COHORT = ("brest", "lille", "lyon")
@@ -375,3 +375,28 @@ def test_fifty_hospitals_that_wait_are_asked_in_few_looks() -> None:
     there.pass_by(3600)
     assert len(there.proposals) - sent <= 50 * 61  # once a minute each
     assert looks < 60 * 35  # they are asked together: no look a second all the time
+
+
+@pytest.mark.parametrize("every_s", [0.3, 40.0])
+@pytest.mark.parametrize("answers", [(110,), (105,), (NOT_REACHED,), (None,), (110, 105, None, NOT_REACHED)])
+def test_a_hospital_that_connects_anew_again_and_again_is_asked_more_and_more_seldom(
+    answers: tuple[Answer, ...], every_s: float
+) -> None:
+    there = world(quorum=3, says={"lille": YES, "lyon": YES})
+    start, connected = there.now, 0.0
+    for number in range(20_000):
+        if there.now - start > 4 * 3600:
+            break
+        if there.now - connected >= every_s:
+            there.connect("brest", since=f"start {number}")
+            connected = there.now
+        there.says["brest"] = answers[there.asked("brest") % len(answers)]
+        there.gathering.step()
+        there.now += max(there.gathering.rest_s, 0.5)
+    hours = (there.now - start) / 3600
+    assert 60 <= there.asked("brest") <= 10 * MOST_CHANGES + 100 * hours
+    assert len(there.written) <= 10 * MOST_CHANGES + 100 * hours
+    there.says["brest"] = YES
+    there.pass_by(301)  # it is not forgotten
+    assert there.gathering.over
+    assert set(there.gathering.roster().asked) == set(COHORT)
