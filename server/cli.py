@@ -180,7 +180,7 @@ def _admit(arguments: argparse.Namespace) -> int:
     from server.files import write_atomically
     from server.membership import Member
     from server.pki import Pki, check_request, expiry, public_pem
-    from server.run import versions
+    from server.recorded import versions
 
     config = load_coordinator(arguments.folder)
     request = from_json(Request, arguments.request.read_bytes(), str(arguments.request))
@@ -279,7 +279,7 @@ def _start(arguments: argparse.Namespace) -> int:
 def _submit(arguments: argparse.Namespace) -> int:
     from configs.load import dump_yaml, load_study
     from server.files import write_atomically
-    from server.run import new_folder
+    from server.recorded import new_folder
     from strategies.privacy.plan import fragility
 
     config, study = load_coordinator(arguments.folder), load_study(arguments.study)
@@ -393,7 +393,7 @@ def _presence(config: CoordinatorConfig, members: "Membership", run: "RunState")
 def _part(config: CoordinatorConfig, name: str) -> list[tuple[str, str]]:
     """Each hospital of a run: to how many rounds it contributed, and the newest reason why it did not."""
     from configs.load import load_study
-    from server.run import Recorded
+    from server.recorded import Recorded
 
     path = config.runs / name / "journal.jsonl"
     if not path.exists():

@@ -34,9 +34,9 @@ from server.link import Link
 from server.logs import write_lines
 from server.membership import Membership
 from server.pki import Pki
+from server.recorded import Recorded
 from server.report import write_papers
 from server.run import (
-    Recorded,
     begin,
     epsilons_reported,
     facts,

@@ -1,8 +1,8 @@
 """Large parts of messages lie in files until they are needed: what a coordinator holds in memory does not grow with its
 hospitals.
 
-`SpooledParts` and `zeros` are for the process that conducts a run, `SpooledStore` for the SuperLink. The kernel keeps
-the files in memory or not. Nothing is left behind: the former have no name, the latter go when the SuperLink starts.
+This is for the process that conducts a run; server/store.py is for the SuperLink. The kernel keeps the files in memory
+or not. Nothing is left behind: they have no name.
 """
 
 import itertools
@@ -10,22 +10,19 @@ import math
 import mmap
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
 
 import numpy as np
-from flwr.supercore.object_store.in_memory_object_store import InMemoryObjectStore
 from numpy.typing import NDArray
 
 from configs.frame import Buffer, MappedFile
-from configs.memory import Tidy
 from strategies.objects import ARRAY, CHUNK, Parts, chunk_body
 
 LARGE_BYTES = 1_000_000  # of a part that lies in a file
 FILED_BYTES = 200_000_000  # of an array that is worked on in a file
-KEPT_BYTES = 128_000_000  # of parts that the SuperLink keeps in memory: for models that are not large, a file is slower
 _ALIGNMENT = 64
 
 
@@ -108,56 +105,3 @@ def zeros(shape: tuple[int, ...], folder: Path, filed_bytes: int = FILED_BYTES) 
         if hasattr(os, "posix_fallocate"):  # a disk that is full is an error here, not a killed process later
             os.posix_fallocate(file.fileno(), 0, size)
         return np.frombuffer(MappedFile(file.fileno(), size), np.float64).reshape(shape)
-
-
-class SpooledStore(InMemoryObjectStore):
-    """Flower's store of message parts in memory, with the large ones in a folder of its own once they are many."""
-
-    def __init__(self, folder: Path, kept_bytes: int = KEPT_BYTES, noted: Callable[[], object] = lambda: None) -> None:
-        """Empty the folder.
-
-        Args:
-            noted: called when a part has come.
-        """
-        super().__init__()
-        self._kept_bytes, self._noted = kept_bytes, noted
-        folder.mkdir(mode=0o700, exist_ok=True)
-        for left in folder.iterdir():  # by a process that was killed
-            left.unlink()
-        self._folder, self._numbers, self._tidy = folder, itertools.count(), Tidy()
-
-    def put(self, object_id: str, object_content: bytes) -> None:
-        """Keep a part that was announced."""
-        super().put(object_id, object_content)
-        self._noted()
-        self._tidy.passed(len(object_content))
-        if len(object_content) >= LARGE_BYTES:
-            with self.lock_store:
-                entry: Any = self.store.get(object_id)
-                held = sum(len(other.content) for other in self.store.values() if isinstance(other.content, bytes))
-                if held <= self._kept_bytes:
-                    return
-                if entry is not None and entry.content is object_content:
-                    entry.content = _OnDisk(self._folder / str(next(self._numbers)), object_content)
-
-    def get(self, object_id: str) -> bytes | None:
-        """A part, None if it was not announced, empty if it has not come."""
-        content: Any = super().get(object_id)
-        found: bytes | None = content.read() if isinstance(content, _OnDisk) else content
-        self._tidy.passed(len(found or b""))
-        return found
-
-
-class _OnDisk:
-    """A part in a file, which goes when nothing refers to it any more."""
-
-    def __init__(self, path: Path, content: bytes) -> None:
-        self._path = path
-        path.write_bytes(content)
-
-    def read(self) -> bytes:
-        """All of it."""
-        return self._path.read_bytes()
-
-    def __del__(self) -> None:
-        self._path.unlink(missing_ok=True)

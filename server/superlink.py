@@ -65,7 +65,7 @@ def serve(socket: Path, parts: Path) -> None:
 
     from server.exchange import Exchange
     from server.signatures import with_signed_bodies
-    from server.spool import SpooledStore
+    from server.store import SpooledStore
 
     exchanges: list[Exchange] = []
 

@@ -24,7 +24,8 @@ from safetensors.numpy import load_file
 from configs.schema import canonical_json
 from server.checkpoint import write_tensors
 from server.files import write_atomically
-from server.run import sha256, versions
+from server.recorded import versions
+from server.run import sha256
 from strategies.arrays import Arrays
 
 Curve = Sequence[Mapping[str, float]]

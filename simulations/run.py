@@ -26,8 +26,9 @@ from configs.schema import CohortMember, Privacy, Study
 from server.app import Conducted, Observer, RoundRecord, make_app
 from server.checkpoint import Checkpoint, Checkpoints, write_tensors
 from server.files import write_atomically
+from server.recorded import Recorded, new_folder
 from server.report import write_papers
-from server.run import Recorded, begin, epsilons, facts, new_folder, require_arithmetic, sha256, site_facts
+from server.run import begin, epsilons, facts, require_arithmetic, sha256, site_facts
 from simulations.earlier import JUDGED, Earlier, require_booked
 from simulations.engines import run_engine
 from simulations.evaluate import curve_value, evaluate, evaluate_local, headline

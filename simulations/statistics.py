@@ -25,8 +25,9 @@ from configs.journal import Journal
 from configs.schema import Study
 from server.app import Conducted, Observer, RoundRecord, make_app
 from server.files import write_atomically
+from server.recorded import Recorded
 from server.report import write_papers
-from server.run import Recorded, begin, sha256, statistics_facts
+from server.run import begin, sha256, statistics_facts
 from simulations.earlier import Earlier
 from simulations.engines import run_engine
 from simulations.hospitals import FromSources, Hospitals

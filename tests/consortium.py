@@ -9,7 +9,7 @@ from configs.load import dump_yaml
 from configs.papers import Welcome, to_json
 from server.membership import Member
 from server.pki import Pki, expiry
-from server.run import versions
+from server.recorded import versions
 
 ADDRESS = "localhost:8443"
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from server.run import _RELEASES
+from server.recorded import _RELEASES
 
 ROOT = Path(__file__).resolve().parent.parent
 ROOMS = ("configs", "strategies", "client", "server", "simulations")

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from configs.schema import PER_PATIENT, Study
 from server.files import write_atomically
-from server.run import new_folder
+from server.recorded import new_folder
 from simulations.audit.counting import audit_statistics
 from simulations.audit.page import render
 from simulations.audit.run import FULL, Audit, Effort, audit

@@ -12,13 +12,10 @@ starts from `residual`, the loss's derivative with respect to the model's output
 import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
-from torch.nn import functional
 
 from configs import schema
 from configs.schema import Model, Study
@@ -26,6 +23,9 @@ from configs.wire import ArraySpec
 from strategies.exact.functions import sigmoid, softmax
 from strategies.exact.layers import Layers
 from strategies.tasks.shapes import outputs_of, parameters_of
+
+if TYPE_CHECKING:  # whoever fits has PyTorch; a coordinator knows tasks too, and begins every run without it
+    from torch import Tensor, nn
 
 Arrays = dict[str, NDArray[np.float32]]
 
@@ -39,8 +39,10 @@ class TabularTask:
     inputs: int
     outputs: int
 
-    def build(self) -> nn.Sequential:
+    def build(self) -> "nn.Sequential":
         """A model with arbitrary parameters: whoever builds one copies its parameters in."""
+        from torch import nn
+
         sizes = [self.inputs, *self.model.hidden, self.outputs]
         layers: list[nn.Module] = []
         for i, (before, after) in enumerate(itertools.pairwise(sizes)):
@@ -56,20 +58,26 @@ class TabularTask:
         """The shared starting point: zeros, or PyTorch's default initialisation under `seed`."""
         if self.model.init == "zeros":
             return {name: np.zeros(shape, np.float32) for name, (shape, _) in self.parameters.items()}
+        import torch
+
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             return {name: p.detach().numpy().copy() for name, p in self.build().named_parameters()}
 
-    def loss(self, outputs: Tensor, y: Tensor) -> Tensor:
+    def loss(self, outputs: "Tensor", y: "Tensor") -> "Tensor":
         """Loss of each row: (rows, outputs), (rows,) -> (rows,)."""
+        from torch.nn import functional
+
         if self.task.type == "binary":
             return functional.binary_cross_entropy_with_logits(outputs[:, 0], y, reduction="none")
         if self.task.type == "multiclass":
             return functional.cross_entropy(outputs, y.long(), reduction="none")
         return (outputs[:, 0] - y).square() / 2
 
-    def residual(self, outputs: Tensor, y: Tensor) -> Tensor:
+    def residual(self, outputs: "Tensor", y: "Tensor") -> "Tensor":
         """Derivative of each row's loss with respect to its outputs: (rows, outputs)."""
+        from torch.nn import functional
+
         if self.task.type == "binary":
             return outputs.sigmoid().sub_(y[:, None])
         if self.task.type == "multiclass":

@@ -1,23 +1,20 @@
 """What the tests of a deployed federation share: three of the demo's hospitals, studies, and ways to hurt them."""
 
 import contextlib
-import math
+import os
 import signal
 import sqlite3
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from client.ledger import Ledger
-from client.site import Site, load_patients
 from configs.journal import read
-from configs.load import dump_yaml, load_study, read_yaml, study_from
+from configs.load import dump_yaml, read_yaml
 from configs.schema import Study
 from simulations import cli
 from simulations.federation import Federation
@@ -27,35 +24,8 @@ PRESET = ROOT / "configs" / "presets" / "heart_disease.yaml"
 DATA = ROOT / "simulations" / "data" / "heart_disease"
 SITES = ("cleveland", "hungary", "long_beach_va")
 QUICK: dict[str, Any] = {"batch_size": "full", "learning_rate": 0.5}
-SEEDED_NODE = [sys.executable, "-P", str(Path(__file__).with_name("seeded_node.py"))]  # with the simulation's noise
-SLOW_S = 2.0  # of the processor: what a hospital's round takes in a study that is to be interrupted
-
-
-def slow_plain() -> dict[str, Any]:
-    """So many steps without privacy that a round can be interrupted, on a quick machine and on a slow one."""
-    return {**QUICK, "steps": _steps(False)}
-
-
-def slow_private() -> dict[str, Any]:
-    """The same with privacy."""
-    return {**QUICK, "steps": _steps(True)}
-
-
-@lru_cache(maxsize=2)
-def _steps(private: bool) -> int:
-    document = read_yaml(PRESET)
-    document["training"]["local"] = {**QUICK, "steps": 200 if private else 5_000}
-    if not private:
-        document["privacy"] = {"mode": "none"}
-    study = study_from(document, source="slow", folder=PRESET.parent)
-    patients = load_patients(dict(study.simulation)[SITES[0]], study, SITES[0])
-    site = Site(SITES[0], study, patients.train, Ledger.in_memory(), seeded=True)
-    start = site.task.initial(0)
-    assert site.plan is not None or not private
-    site.fit(1, start)  # imports
-    began = time.process_time()  # the clock would count other tests' work, and the round be too short without them
-    site.fit(2, start)
-    return math.ceil(SLOW_S / (time.process_time() - began) * document["training"]["local"]["steps"])
+STAGED_NODE = [sys.executable, "-P", str(Path(__file__).with_name("staged_node.py"))]  # its rounds can be held
+SEEDED_NODE = [*STAGED_NODE, "--seeded"]  # with the simulation's noise too
 
 
 def write_study(
@@ -69,10 +39,12 @@ def write_study(
     timeout_s: int = 120,
     release: Mapping[str, object] | None = None,
     spare: int = 0,
+    held: Mapping[str, int] | None = None,
 ) -> Path:
-    """A study of three of the demo's hospitals."""
+    """A study of three of the demo's hospitals; at staged nodes, those in `held` stop in the midst of these rounds."""
     document = read_yaml(PRESET)
     document["name"] = name
+    document["purpose"] += "".join(f". Held at {site} in round {number}." for site, number in (held or {}).items())
     document["cohort"] = {site: document["cohort"][site] for site in SITES}
     document["training"] = {
         "strategy": {"name": "fedavg"},
@@ -155,12 +127,14 @@ def simulated(study: Path, out: Path) -> bytes:
 
 
 def until(condition: Callable[[], Any], what: str, timeout_s: float = 120.0) -> Any:
-    """Wait for something to be so."""
+    """Wait for something to be so. Who looks rests longer than each look takes: some looks are whole processes."""
     deadline = time.monotonic() + timeout_s
-    while not (found := condition()):
+    while True:
+        began = time.monotonic()
+        if found := condition():
+            return found
         assert time.monotonic() < deadline, f"expected {what}, waited {timeout_s:.0f} s"
-        time.sleep(0.05)
-    return found
+        time.sleep(max(0.02, 4 * (time.monotonic() - began)))
 
 
 def records(path: Path, kind: str) -> list[dict[str, Any]]:
@@ -185,17 +159,20 @@ def reserved(federation: Federation, site: str, study: Study) -> list[tuple[int,
         return list(ledger.execute("SELECT round, state FROM releases WHERE study = ? ORDER BY id", (study.sha256,)))
 
 
-def trains(federation: Federation, site: str, study: Path, round_number: int = 1) -> None:
-    """Wait until a hospital's worker is in the midst of a round."""
-    digest = load_study(study).sha256
+def await_held(federation: Federation, site: str) -> None:
+    """Wait until a hospital's worker stopped itself in the midst of a round that is held."""
 
-    def begun() -> bool:
-        received = records(site_journal(federation, site), "received")
-        return any(r["study"] == digest and r["round"] == round_number for r in received)
+    def stopped() -> bool:
+        with contextlib.suppress(OSError, ValueError):  # a worker that is about to be started, or just ended
+            return Path(f"/proc/{worker_pid(federation, site)}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+        return False
 
-    until(begun, f"{site} to train round {round_number}")
-    if load_study(study).private:
-        until(lambda: reserved(federation, site, load_study(study)), "the ledger to hold the round")
+    until(stopped, f"{site} to be in the midst of its held round")
+
+
+def go_on(federation: Federation, site: str) -> None:
+    """Let a held worker train."""
+    os.kill(worker_pid(federation, site), signal.SIGCONT)
 
 
 def worker_pid(federation: Federation, site: str) -> int:

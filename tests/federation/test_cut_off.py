@@ -19,15 +19,16 @@ from simulations.federation import Federation
 from tests.federation.deployed import (
     DATA,
     SITES,
+    STAGED_NODE,
     assert_keys_are_in_no_other_file,
+    await_held,
     finished,
+    go_on,
     hospitals,
     records,
     reserved,
     run_journal,
     site_document,
-    slow_private,
-    trains,
     until,
     write_study,
 )
@@ -48,7 +49,7 @@ def proxy() -> Iterator[Proxy]:
 @pytest.fixture(scope="module")
 def federation(tmp_path_factory: pytest.TempPathFactory, proxy: Proxy) -> Iterator[Federation]:
     folder = tmp_path_factory.mktemp("fed")
-    with hospitals(folder, STUDIES, start=False) as running:
+    with hospitals(folder, STUDIES, node=STAGED_NODE, start=False) as running:
         behind = {
             "HTTPS_PROXY": f"http://node:secret-of-the-proxy@127.0.0.1:{proxy.port}",
             "NO_PROXY": "",
@@ -64,10 +65,11 @@ def test_a_hospital_whose_network_is_cut_sends_what_it_trained_when_it_is_back(
     federation: Federation, proxy: Proxy, tmp_path: Path, study: str, seconds: int
 ) -> None:
     """Thirty seconds, and longer than it takes until the SuperLink gives the node up."""
-    path = write_study(tmp_path, study, private=True, rounds=2, local=slow_private(), timeout_s=300)
+    path = write_study(tmp_path, study, private=True, timeout_s=300, held={"long_beach_va": 1})
     run = federation.submit(path)
-    trains(federation, "long_beach_va", path)
+    await_held(federation, "long_beach_va")
     proxy.cut.set()
+    go_on(federation, "long_beach_va")
     time.sleep(seconds)
     proxy.cut.clear()
     federation.await_state(run, "COMPLETE")

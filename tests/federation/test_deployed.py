@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
 import time
@@ -20,18 +19,17 @@ from simulations.federation import Federation
 from tests.federation.deployed import (
     SEEDED_NODE,
     SITES,
+    await_held,
     finished,
+    go_on,
     hospitals,
     model,
     records,
     run_journal,
     simulated,
     site_journal,
-    slow_plain,
     superlink_pid,
-    trains,
     until,
-    worker_pid,
     write_statistics,
     write_study,
 )
@@ -231,15 +229,13 @@ def test_the_superlink_has_no_port_and_its_socket_is_its_owners(federation: Fede
 
 
 def test_a_revoked_hospital_is_out_within_the_round(federation: Federation, tmp_path: Path) -> None:
-    study = write_study(tmp_path, "slowly", rounds=3, quorum=2, local=slow_plain())
+    study = write_study(tmp_path, "slowly", rounds=3, quorum=2, held={"hungary": 1})
     run = federation.submit(study)
-    trains(federation, "hungary", study)
-    worker = worker_pid(federation, "hungary")
-    os.kill(worker, signal.SIGSTOP)  # it is in the midst of its round until it was revoked
+    await_held(federation, "hungary")
     try:
         federation.consortium("revoke", "hungary")
         until(lambda: records(run_journal(federation, run), "round"), "the first round to end without it")
-        os.kill(worker, signal.SIGCONT)
+        go_on(federation, "hungary")
         federation.await_state(run, "COMPLETE")
         (first, second, third) = records(run_journal(federation, run), "round")
         assert first["missing"]["hungary"] == "it was revoked"
@@ -247,7 +243,7 @@ def test_a_revoked_hospital_is_out_within_the_round(federation: Federation, tmp_
         assert "hungary                  revoked" in federation.consortium("sites")
         until(lambda: "does not accept this hospital" in federation.log("hungary"), "the node to say so")
     finally:
-        os.kill(worker, signal.SIGCONT)
+        go_on(federation, "hungary")
         federation.consortium("admit", str(federation.site_folder("hungary") / "request.json"), "--replace")
         welcome = federation.coordinator / "welcome" / "hungary.json"
         federation.hospital("hungary", "join", str(welcome))
@@ -296,10 +292,11 @@ def test_a_study_that_waits_for_an_approval_is_shown_beside_others_and_stops_non
 def test_a_run_that_is_stopped_is_incomplete_and_goes_on_when_it_is_resumed(
     federation: Federation, tmp_path: Path
 ) -> None:
-    study = write_study(tmp_path, "left-alone", rounds=4, local=slow_plain())
+    study = write_study(tmp_path, "left-alone", rounds=4, held={"cleveland": 2})
     run = federation.submit(study)
-    until(lambda: records(run_journal(federation, run), "round"), "the first round to end")
+    await_held(federation, "cleveland")
     federation.consortium("stop", run)
+    go_on(federation, "cleveland")
     assert "stopped by the consortium" in federation.await_state(run, "INCOMPLETE")
     federation.consortium("resume", run)
     federation.await_state(run, "COMPLETE")
@@ -308,19 +305,17 @@ def test_a_run_that_is_stopped_is_incomplete_and_goes_on_when_it_is_resumed(
 
 
 def test_a_hospital_twenty_times_slower_than_the_rest_is_waited_for(federation: Federation, tmp_path: Path) -> None:
-    local = {**slow_plain(), "steps": slow_plain()["steps"] // 3}
-    study = write_study(tmp_path, "slowly", rounds=2, quorum=2, local=local, timeout_s=300)
+    study = write_study(tmp_path, "slowly", quorum=2, timeout_s=300, held={"cleveland": 1})
     run = federation.submit(study)
-    trains(federation, "cleveland", study)
-    began, pid = time.monotonic(), worker_pid(federation, "cleveland")
-    os.kill(pid, signal.SIGSTOP)
+    await_held(federation, "cleveland")
+    began = time.monotonic()
     try:
         until(lambda: _answers(federation, run) == len(SITES) - 1, "the others to be done")
-        others_s = time.monotonic() - began
+        others_s = max(time.monotonic() - began, 0.5)
         time.sleep(20 * others_s)
         assert _answers(federation, run) == len(SITES) - 1
     finally:
-        os.kill(pid, signal.SIGCONT)
+        go_on(federation, "cleveland")
     federation.await_state(run, "COMPLETE")
     first, second = records(run_journal(federation, run), "round")
     assert sorted(first["contributed"]) == sorted(second["contributed"]) == sorted(SITES)

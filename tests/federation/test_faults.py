@@ -16,7 +16,10 @@ from configs.load import load_study
 from simulations.federation import Federation
 from tests.federation.deployed import (
     SITES,
+    STAGED_NODE,
     assert_keys_are_in_no_other_file,
+    await_held,
+    go_on,
     health,
     hospitals,
     kill,
@@ -25,10 +28,7 @@ from tests.federation.deployed import (
     reserved,
     run_journal,
     simulated,
-    slow_plain,
-    slow_private,
     superlink_pid,
-    trains,
     until,
     worker_pid,
     write_study,
@@ -39,14 +39,14 @@ STUDIES = ("node-killed", "worker-killed", "coordinator-killed", "superlink-kill
 
 @pytest.fixture(scope="module")
 def federation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]:
-    with hospitals(tmp_path_factory.mktemp("fed"), STUDIES) as running:
+    with hospitals(tmp_path_factory.mktemp("fed"), STUDIES, node=STAGED_NODE) as running:
         yield running
 
 
 def test_a_killed_node_comes_back_and_the_round_it_lost_is_spent(federation: Federation, tmp_path: Path) -> None:
-    path = write_study(tmp_path, "node-killed", private=True, rounds=2, quorum=2, local=slow_private(), timeout_s=90)
+    path = write_study(tmp_path, "node-killed", private=True, quorum=2, timeout_s=90, held={"cleveland": 1})
     study, run = load_study(path), federation.submit(path)
-    trains(federation, "cleveland", path)
+    await_held(federation, "cleveland")
     kill(federation, "cleveland")
     assert reserved(federation, "cleveland", study) == [(1, "reserved")]
     federation.start_site("cleveland")
@@ -63,9 +63,9 @@ def test_a_round_waits_for_a_killed_node_until_its_time_is_over_and_then_stops_b
     federation: Federation, tmp_path: Path
 ) -> None:
     """Without its node.state the new process cannot sign the old one off: it is refused until the heartbeat lapses."""
-    path = write_study(tmp_path, "node-lost", private=True, rounds=2, quorum=3, local=slow_private(), timeout_s=30)
+    path = write_study(tmp_path, "node-lost", private=True, timeout_s=30, held={"cleveland": 1})
     study, run = load_study(path), federation.submit(path)
-    trains(federation, "cleveland", path)
+    await_held(federation, "cleveland")
     kill(federation, "cleveland")
     (federation.site_folder("cleveland") / "node.state").unlink()
     before = len(federation.log("cleveland"))
@@ -84,9 +84,9 @@ def test_a_killed_worker_costs_its_round_and_no_more_and_nobody_outside_is_told(
     federation: Federation, tmp_path: Path
 ) -> None:
     """Rows may have killed it: the round's booked release is made of nobody, and only the hospital knows."""
-    path = write_study(tmp_path, "worker-killed", private=True, rounds=2, quorum=2, local=slow_private())
+    path = write_study(tmp_path, "worker-killed", private=True, quorum=2, held={"hungary": 1})
     study, run = load_study(path), federation.submit(path)
-    trains(federation, "hungary", path)
+    await_held(federation, "hungary")
     os.kill(worker_pid(federation, "hungary"), signal.SIGKILL)
     federation.await_state(run, "COMPLETE")
     first, second = records(run_journal(federation, run), "round")
@@ -99,11 +99,11 @@ def test_a_killed_worker_costs_its_round_and_no_more_and_nobody_outside_is_told(
 def test_a_killed_coordinator_goes_on_after_its_last_round_with_the_same_bits(
     federation: Federation, tmp_path: Path
 ) -> None:
-    path = write_study(tmp_path, "coordinator-killed", rounds=3, local=slow_plain())
+    path = write_study(tmp_path, "coordinator-killed", rounds=3, held={"cleveland": 2})
     run = federation.submit(path)
-    until(lambda: records(run_journal(federation, run), "round"), "the first round to end")
-    trains(federation, "cleveland", path, round_number=2)
+    await_held(federation, "cleveland")
     kill(federation, "coordinator")
+    go_on(federation, "cleveland")
     federation.start_coordinator()
     federation.await_state(run, "COMPLETE")  # by itself
     assert records(run_journal(federation, run), "resumed")
@@ -111,10 +111,11 @@ def test_a_killed_coordinator_goes_on_after_its_last_round_with_the_same_bits(
 
 
 def test_a_restored_coordinator_waits_for_a_person(federation: Federation, tmp_path: Path) -> None:
-    path = write_study(tmp_path, "restored", rounds=3, local=slow_plain())
+    path = write_study(tmp_path, "restored", rounds=3, held={"cleveland": 2})
     run = federation.submit(path)
-    until(lambda: records(run_journal(federation, run), "round"), "the first round to end")
+    await_held(federation, "cleveland")
     kill(federation, "coordinator")
+    go_on(federation, "cleveland")
     backup = federation.coordinator.with_name("backup")
     federation.coordinator.rename(backup)
     shutil.copytree(backup, federation.coordinator, ignore=shutil.ignore_patterns("sockets"))
@@ -129,12 +130,13 @@ def test_a_restored_coordinator_waits_for_a_person(federation: Federation, tmp_p
 
 
 def test_a_killed_superlink_is_started_again_and_the_run_goes_on(federation: Federation, tmp_path: Path) -> None:
-    path = write_study(tmp_path, "superlink-killed", rounds=3, local=slow_plain())
+    path = write_study(tmp_path, "superlink-killed", rounds=3, held={"cleveland": 2})
     run = federation.submit(path)
-    until(lambda: records(run_journal(federation, run), "round"), "the first round to end")
+    await_held(federation, "cleveland")
     assert health(federation) == "SERVING"
     os.kill(superlink_pid(federation), signal.SIGKILL)
     until(lambda: health(federation) == "NOT_SERVING", "a probe to see it")
+    go_on(federation, "cleveland")
     federation.await_state(run, "COMPLETE")
     assert health(federation) == "SERVING"
     assert model(federation, run) == simulated(path, tmp_path / "runs")
@@ -172,22 +174,28 @@ def test_nothing_leaves_a_hospital_whose_disk_is_full_and_it_goes_on_when_there_
     federation: Federation, tmp_path: Path
 ) -> None:
     with small_disk(federation, "cleveland") as folder:
-        path = write_study(tmp_path, "full", rounds=3, quorum=2, timeout_s=30, local=slow_plain())
+        path = write_study(tmp_path, "full", rounds=10_000, quorum=2, timeout_s=20, held={"cleveland": 1})
         run, journal = federation.submit(path), folder / "journal.jsonl"
-        trains(federation, "cleveland", path)
+        await_held(federation, "cleveland")
         with contextlib.suppress(OSError):
             (folder / "filling").write_bytes(b"x" * 10_000_000)
+        go_on(federation, "cleveland")
         until(lambda: "it cannot be kept" in federation.log("cleveland"), "the node not to send what it trained")
-        until(lambda: len(records(run_journal(federation, run), "round")) > 1, "a second round without it")
+        until(lambda: len(_rounds(federation, run)) > 1, "a second round without it")
         digest = load_study(path).sha256
         assert not [r for r in _between_two_tries(journal, "sent") if r["study"] == digest and r["round"]]
+        without = [list(facts["missing"]) for facts in _rounds(federation, run)]
+        assert without == [["cleveland"]] * len(without)
         (folder / "filling").unlink()
-        federation.await_state(run, "COMPLETE")
-        first, second, third = records(run_journal(federation, run), "round")
-        assert (list(first["missing"]), list(second["missing"])) == (["cleveland"], ["cleveland"])
-        assert "cleveland" in third["contributed"]
+        until(lambda: "cleveland" in _rounds(federation, run)[-1]["contributed"], "cleveland to contribute again")
+        federation.consortium("stop", run)
+        federation.await_state(run, "INCOMPLETE")
     # What left in other tests lies on the hospital's own disk.
     assert "none changed" in federation.hospital("cleveland", "journal", "verify")
+
+
+def _rounds(federation: Federation, run: str) -> list[dict[str, Any]]:
+    return records(run_journal(federation, run), "round")
 
 
 def _between_two_tries(journal: Path, kind: str) -> list[dict[str, Any]]:

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 from deployed import (
     SITES,
+    STAGED_NODE,
+    await_held,
     hospitals,
     kill,
     records,
     reserved,
     run_journal,
-    slow_private,
-    trains,
     until,
     write_study,
 )
@@ -30,20 +30,20 @@ STUDIES = ("spared", "unspared")
 
 @pytest.fixture(scope="module")
 def federation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]:
-    with hospitals(tmp_path_factory.mktemp("fed"), STUDIES) as running:
+    with hospitals(tmp_path_factory.mktemp("fed"), STUDIES, node=STAGED_NODE) as running:
         yield running
 
 
 def test_killed_nodes_cost_a_study_of_all_hospitals_a_spare_release_each_and_no_more(
     federation: Federation, tmp_path: Path
 ) -> None:
-    path = write_study(tmp_path, "spared", private=True, rounds=2, quorum=3, local=slow_private(), spare=1)
+    path = write_study(tmp_path, "spared", private=True, spare=1, held={"hungary": 1, "cleveland": 2})
     study, run = load_study(path), federation.submit(path)
-    trains(federation, "hungary", path)
+    await_held(federation, "hungary")
     kill(federation, "hungary")
     federation.start_site("hungary")
-    booked = [(1, "committed"), (2, "reserved")]
-    until(lambda: reserved(federation, "cleveland", study) == booked, "cleveland to be in the midst of round 2")
+    await_held(federation, "cleveland")
+    assert reserved(federation, "cleveland", study) == [(1, "committed"), (2, "reserved")]
     kill(federation, "cleveland")
     federation.start_site("cleveland")
     federation.await_state(run, "COMPLETE")
@@ -68,9 +68,9 @@ def test_killed_nodes_cost_a_study_of_all_hospitals_a_spare_release_each_and_no_
 def test_without_spare_one_killed_node_ends_the_run_and_each_resume_says_so_by_itself(
     federation: Federation, tmp_path: Path
 ) -> None:
-    path = write_study(tmp_path, "unspared", private=True, rounds=2, quorum=3, local=slow_private())
+    path = write_study(tmp_path, "unspared", private=True, held={"hungary": 1})
     study, run = load_study(path), federation.submit(path)
-    trains(federation, "hungary", path)
+    await_held(federation, "hungary")
     kill(federation, "hungary")
     federation.start_site("hungary")
     federation.await_state(run, "INCOMPLETE")

@@ -26,7 +26,7 @@ from flwr.superlink.main import create_app
 from configs.memory import Tidy
 from configs.pieces import join
 from server import link
-from server.spool import SpooledStore
+from server.store import SpooledStore
 from strategies.arrays import to_record
 
 READ_ANEW = "read server/link.py and server/superlink.py anew before raising Flower"

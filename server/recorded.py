@@ -1,0 +1,111 @@
+"""A run's folder, whoever conducted it, and what its journal says. Commands read it, so nothing heavy is imported.
+
+>>> from tempfile import TemporaryDirectory
+>>> with TemporaryDirectory() as folder:
+...     new_folder(Path(folder), "heart", stamp="20260101T000000Z").name
+'20260101T000000Z-heart'
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from configs import journal as journals
+from configs.errors import RunError
+
+_RELEASES = ("archipel", "flwr", "opacus", "torch", "numpy", "scipy")
+
+
+def new_folder(out: Path, study: str, stamp: str | None = None) -> Path:
+    """A folder for a run, named by the time (UTC) and the study.
+
+    Raises:
+        RunError: there is no such folder and none can be made, or no name is free.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise RunError(f"{out}: expected a folder for runs, found a file or a broken link; give another") from None
+    stamp = stamp or datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+    for attempt in range(1000):
+        run = out / f"{stamp}-{study}{f'-{attempt + 1}' if attempt else ''}"
+        try:
+            run.mkdir(parents=True)
+            return run.resolve()
+        except FileExistsError:
+            continue
+    raise RunError(f"{out}: a thousand runs began in this second; give another folder")
+
+
+def versions() -> dict[str, str]:
+    """Releases that decide a run's bits."""
+    return {name: metadata.version(name) for name in _RELEASES}
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What a run's journal says, the time before an interruption included.
+
+    `rounds` are the facts of each round, `hello` the bytes of each time that hospitals were gathered, `evaluated` the
+    bytes of what they said of the final model, `reasons` the newest one of each hospital that was away, `made_anew` the
+    attempts at lost releases: `site`, `round` (0: the evaluation), `attempt`, and `why` the one before was lost.
+    """
+
+    rounds: Sequence[Mapping[str, Any]]
+    hello: Sequence[Mapping[str, int]]
+    evaluated: Mapping[str, int] = field(default_factory=dict)
+    reasons: Mapping[str, str] = field(default_factory=dict)
+    made_anew: Sequence[Mapping[str, Any]] = ()
+
+    @classmethod
+    def of(cls, run: Path) -> "Recorded":
+        """Read it from a run's folder.
+
+        Raises:
+            JournalError: the journal was changed.
+        """
+        records = list(journals.read(run / "journal.jsonl"))
+        rounds = {record.facts["round"]: record.facts for record in records if record.kind == "round"}
+        hello = [record.facts["bytes"] for record in records if record.kind in ("gathered", "joined")]
+        evaluated: dict[str, int] = {}
+        for record in records:
+            evaluated |= record.facts["contributed"] if record.kind == "evaluated" else {}
+        reasons: dict[str, str] = {}
+        for record in records:
+            reasons |= _reasons(record)
+        made_anew = [record.facts for record in records if record.kind == "again"]
+        return cls([rounds[number] for number in sorted(rounds)], hello, evaluated, reasons, made_anew)
+
+    def rounds_of(self, site: str, done: int) -> list[int]:
+        """Rounds that count, up to number `done`, to which a hospital contributed."""
+        return [round["round"] for round in self.rounds if round["round"] <= done and site in round["contributed"]]
+
+    def absences(self, sites: Sequence[str], done: int) -> dict[str, str]:
+        """Hospitals of the study that contributed to no round that counts, and the newest reason that is on record."""
+        absent = {site: "it had not answered when the study began" for site in sites if not self.rounds_of(site, done)}
+        return {site: self.reasons.get(site) or unknown for site, unknown in absent.items()}
+
+    def bytes_of(self, site: str) -> int:
+        """Bytes of models that a hospital sent."""
+        return sum(round["contributed"].get(site, 0) for round in self.rounds)
+
+    def traffic(self, site: str) -> dict[str, int]:
+        """Everything that a hospital sent."""
+        return {
+            "bytes_sent": self.bytes_of(site)
+            + sum(hello.get(site, 0) for hello in self.hello)
+            + self.evaluated.get(site, 0),
+            "messages_sent": sum(site in round["contributed"] for round in self.rounds)
+            + sum(site in hello for hello in self.hello)
+            + (site in self.evaluated),
+        }
+
+
+def _reasons(record: journals.Record) -> dict[str, str]:
+    """What a record says of hospitals that did not take part: hospital -> reason."""
+    if record.kind == "refused" and record.facts.get("site"):
+        return {record.facts["site"]: str(record.facts.get("reason") or record.facts.get("why") or "")}
+    return dict(record.facts.get("missing") or {}) if record.kind in ("gathered", "round") else {}
