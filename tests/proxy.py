@@ -74,6 +74,9 @@ class Proxy:
         server.settimeout(None)
         other = {client: server, server: client}
         while not self._over.is_set():
+            if self.cut.is_set():
+                self._over.wait(0.05)
+                continue
             ready, _, _ = select.select([client, server], [], [], 0.1)
             if self.cut.is_set():
                 continue
