@@ -38,6 +38,7 @@ from strategies.tasks.tabular import task_of
 log = logging.getLogger("archipel.server")
 LONGEST_REST_S = 1.0  # between two looks whether somebody asked to stop
 LATE = "no reply in time"
+ROUND_TIMEOUTS, LEAST_PART = 2, 0.5  # a round's attempts last so many time-outs; one is begun with half of one left
 Observer = Callable[["RoundRecord", Arrays], None]
 Accepted = TypeVar("Accepted")
 
@@ -306,19 +307,26 @@ class _Conductor:
     def _ask(self, asked: list[Message], roster: Roster, number: int) -> tuple[list[Message], Attempts]:
         """Send one release's instructions; hospitals whose release was lost are asked anew, as long as there is spare.
 
+        All attempts together last at most two time-outs, however late each hospital says that it lost its release.
+
         Args:
             number: the round, 0 of the evaluation.
         """
-        attempts = Attempts(self.study, asked, roster.asked)
+        attempts, timeout_s = Attempts(self.study, asked, roster.asked), self.study.training.round_timeout_s
+        until = time.monotonic() + ROUND_TIMEOUTS * timeout_s
         replies = newest = self._exchange(asked)
-        while not self._stopped() and (again := list(attempts.next(newest))):
+        while not self._stopped():
+            left_s = until - time.monotonic()
+            attempts.note(newest)
+            if left_s < LEAST_PART * timeout_s or not (again := list(attempts.again())):
+                break
             for one in again:
                 why = plain(one.why)
                 self._write("again", site=one.site, round=number, attempt=one.attempt, why=why)
                 log.warning("%s: its release was lost (%s); it is asked anew, attempt %d", one.site, why, one.attempt)
                 if self.deployment:
                     self.deployment.presence(one.site, f"its release was lost; it makes it anew ({one.attempt})")
-            newest = self._exchange([one.message for one in again])
+            newest = self._exchange([one.message for one in again], min(timeout_s, left_s))
             replies = replies + newest
         return replies, attempts
 

@@ -22,7 +22,6 @@ from configs.schema import Study
 
 COULD_NOT, UNEXPECTED, BAD_SEAL = 105, 199, 150  # a killed worker among them; a reply that arrived broken
 LOST = frozenset({wire.BEGUN, COULD_NOT, UNEXPECTED, BAD_SEAL})
-FOR_GOOD = frozenset({wire.BEGUN, wire.NO_SPARE})  # as a last word: no resume can have the release
 
 
 def is_lost(error: Error) -> bool:
@@ -51,31 +50,41 @@ class Attempts:
             nodes: hospital -> node.
         """
         self._spare = study.privacy.spare if study.private else 0
-        self._asked = {message.metadata.dst_node_id: message for message in asked}
-        self._sites = {node: site for site, node in nodes.items()}
+        instructions = {message.metadata.dst_node_id: message for message in asked}
+        self._sites = {node: site for site, node in nodes.items() if node in instructions}
+        self._asked = {site: instructions[node] for node, site in self._sites.items()}
+        self._newest: list[str] = []
         self._last: dict[str, Error] = {}  # the newest error of each hospital that has sent no reply
         self.made: dict[str, int] = {}  # hospital -> the attempt that it was last asked for, of those asked anew
 
-    def next(self, replies: Iterable[Message]) -> Iterator[Again]:
-        """Read what came, and yield who is asked anew."""
+    def note(self, replies: Iterable[Message]) -> None:
+        """Read what came; `again` speaks of the hospitals among these."""
+        self._newest = []
         for reply in replies:
-            node = reply.metadata.src_node_id
-            site, asked = self._sites.get(node), self._asked.get(node)
-            if site is None or asked is None:
+            site = self._sites.get(reply.metadata.src_node_id)
+            if site is None:
                 continue
             self._last.pop(site, None)
-            if not reply.has_error():
-                continue
-            self._last[site] = reply.error
-            attempt = self.made.get(site, 0) + 1
-            if is_lost(reply.error) and attempt <= self._spare:
+            if reply.has_error():
+                self._last[site] = reply.error
+                self._newest.append(site)
+
+    def again(self) -> Iterator[Again]:
+        """Yield who is asked anew."""
+        for site in self._newest:
+            error, attempt = self._last[site], self.made.get(site, 0) + 1
+            if is_lost(error) and attempt <= self._spare:
                 self.made[site] = attempt
-                yield Again(site, attempt, str(reply.error.reason), _attempt(asked, attempt))
+                yield Again(site, attempt, str(error.reason), _attempt(self._asked[site], attempt))
 
     @property
     def lost_for_good(self) -> list[str]:
         """Hospitals whose release cannot be had in this run, in the order of their names."""
-        return sorted(site for site, error in self._last.items() if error.code in FOR_GOOD)
+        return sorted(site for site, error in self._last.items() if self._is_final(site, error))
+
+    def _is_final(self, site: str, error: Error) -> bool:
+        """Whether a hospital's last word says that no resume can have its release."""
+        return error.code == wire.NO_SPARE or (error.code == wire.BEGUN and self.made.get(site, 0) >= self._spare)
 
     def explained(self, why: str) -> str:
         """Return why a run ends, with the releases that no resume can have."""

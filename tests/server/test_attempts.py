@@ -4,9 +4,11 @@ The last tests run real sites with real ledgers under random losses: of a worker
 reply, of what was kept, of the coordinator itself.
 """
 
+import itertools
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,7 +17,7 @@ from builders import study as private_study
 from flwr.app import Error, Message, RecordDict
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_conduct import FAST, NODES, SHIFTS, FakeGrid, Honest, hospitals
+from test_conduct import FAST, NODES, SHIFTS, Behaviour, FakeGrid, Honest, hospitals
 
 from client.app import make_app
 from client.audit import instruction_of
@@ -152,6 +154,53 @@ def test_a_refusal_that_lost_nothing_is_final_for_its_round(code: int) -> None:
     conducted = conduct(FakeGrid(hospitals(study, lyon=lyon)), study)
     assert conducted.rounds.why == "round 2: 2 hospitals contributed, the study asks for 3"
     assert lyon.asked == [(1, 0), (2, 0)]
+
+
+class SlowGrid(FakeGrid):
+    """Each exchange takes so many seconds on a clock of its own, at most its time-out; then nothing more comes."""
+
+    def __init__(
+        self, study: Study, lyon: Behaviour, seconds: Iterator[float], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        super().__init__(hospitals(study, lyon=lyon))
+        self.now, self._seconds = 0.0, seconds
+        monkeypatch.setattr("server.app.time", SimpleNamespace(monotonic=lambda: self.now, sleep=None))
+
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Replies:
+        replies = super().send_and_receive(messages, timeout=timeout)
+        assert timeout is not None
+        assert timeout <= 600
+        if replies and replies[0].has_content() and wire.CONFIG in replies[0].content:
+            return replies  # the greeting
+        took = next(self._seconds, 0.1)
+        self.now += min(took, timeout)
+        return replies if took < timeout else []
+
+
+@pytest.mark.parametrize("part", [0.01, 0.3, 0.5, 0.8, 0.99])
+@pytest.mark.parametrize("spare", [1, 2, 5, 100])
+def test_a_round_lasts_two_time_outs_at_most_however_late_a_hospital_says_that_its_release_was_lost(
+    spare: int, part: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = study_of(spare, rounds=1)
+    lyon = Losing(study, "lyon", {1: 999})
+    grid = SlowGrid(study, lyon, itertools.repeat(part * 600), monkeypatch)
+    conducted = conduct(grid, study)
+    assert grid.now <= 2 * 600
+    assert conducted.rounds.outcome == "INCOMPLETE"
+    all_asked = len(lyon.asked) == 1 + spare
+    assert all_asked or grid.now > 1.5 * 600 - 600 * part
+    assert ("nothing more can be done" in conducted.rounds.why) == all_asked  # else a resume may have it
+    assert dict(conducted.records[0].attempts) == {"lyon": len(lyon.asked) - 1}
+
+
+@pytest.mark.parametrize("first_s", [0.1, 300.0, 599.0])
+def test_a_release_that_was_lost_late_is_still_made_anew(first_s: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = study_of(spare=2, rounds=1)
+    lyon = Losing(study, "lyon", {1: 2})
+    grid = SlowGrid(study, lyon, iter([first_s, 1.0, 500.0]), monkeypatch)
+    assert conduct(grid, study).rounds.outcome == "COMPLETE"
+    assert lyon.asked == [(1, 0), (1, 1), (1, 2)]
 
 
 def test_with_a_quorum_below_all_the_round_goes_on_when_none_is_spare() -> None:
