@@ -38,6 +38,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from client import ledger_file, reconcile
@@ -143,20 +144,24 @@ class Ledger:
 
     def events(self, dataset: str, study: str | None = None) -> tuple[Merged, ...]:
         """Every release about a data set, merged; reserved ones count."""
-        rows = self._connection.execute(
-            "SELECT kind, noise_multiplier, sampling_rate, steps FROM releases"
-            " WHERE dataset = :dataset AND (:study IS NULL OR study = :study)",
-            {"dataset": dataset, "study": study},
-        )
-        return merged(event_of(*row) for row in rows)
+        if study is None:
+            return self._merged("dataset = ?", dataset)
+        return self._merged("dataset = ? AND study = ?", dataset, study)
 
     def others(self, dataset: str, study: str) -> tuple[Merged, ...]:
         """Every release about a data set but those of one study, merged."""
+        return self._merged("dataset = ? AND study != ?", dataset, study)
+
+    def _merged(self, which: str, *about: str) -> tuple[Merged, ...]:
+        """Events of the releases that a condition is true of, merged; equal ones are counted by SQLite."""
         rows = self._connection.execute(
-            "SELECT kind, noise_multiplier, sampling_rate, steps FROM releases WHERE dataset = ? AND study != ?",
-            (dataset, study),
-        )
-        return merged(event_of(*row) for row in rows)
+            "SELECT kind, noise_multiplier, sampling_rate, SUM(steps), MIN(steps) FROM releases"  # noqa: S608 - ours
+            f" WHERE {which} GROUP BY kind, noise_multiplier, sampling_rate",
+            about,
+        ).fetchall()
+        for *event, _, least in rows:
+            event_of(*event, least)  # as every other one of its kind, or an error: none may count as less than nothing
+        return merged(event_of(*event, steps) for *event, steps, _ in rows)
 
     def foreseen(self, dataset: str, study: str, planned: Iterable[Event], cap: Budget) -> float:
         """Epsilon that will count against a cap once a study is over: its plan's, or the filter's if others were there.
@@ -302,7 +307,7 @@ class Ledger:
             self.require_spare(release, plan.spare)
         after = merged([*self.events(release.dataset, release.study), release.event])
         # Only the plan's own steps, and no more of them than planned: within the plan's epsilon without computing it.
-        of_plan = release.event in (plan.round_event, plan.evaluation) and _are_among(after, merged(plan.events))
+        of_plan = release.event in (plan.round_event, plan.evaluation) and _are_among(after, plan)
         if budget is not None or not of_plan:
             self._require_within(release, after, budget or Budget(plan.whole_epsilon(), plan.delta), "the study has")
         if self._cap is not None and self._filter is not None:
@@ -358,6 +363,7 @@ def row_of(event: Event) -> tuple[str, float, float, int]:
     return (_GAUSSIAN if isinstance(event, GaussianRelease) else _LAPLACE), event.noise_multiplier, 1.0, event.count
 
 
+@lru_cache(maxsize=4096)
 def event_of(kind: str, noise_multiplier: float, sampling_rate: float, steps: int) -> Event:
     """What was written down. An unknown kind is an error: what cannot be counted must not count as nothing."""
     if kind == _SAMPLED:
@@ -369,10 +375,17 @@ def event_of(kind: str, noise_multiplier: float, sampling_rate: float, steps: in
     )
 
 
-def _are_among(events: tuple[Merged, ...], planned: tuple[Merged, ...]) -> bool:
-    """Whether these are planned ones, and of no kind more than planned. Both are merged."""
-    steps = {(e.noise_multiplier, e.sampling_rate): e.steps for e in planned if isinstance(e, SampledGaussian)}
+def _are_among(events: tuple[Merged, ...], plan: PrivacyPlan) -> bool:
+    """Whether merged events are planned ones, and of no kind more than planned."""
+    steps = _planned_steps(plan)
     return all(
         isinstance(e, SampledGaussian) and e.steps <= steps.get((e.noise_multiplier, e.sampling_rate), 0)
         for e in events
     )
+
+
+@lru_cache(maxsize=256)
+def _planned_steps(plan: PrivacyPlan) -> dict[tuple[float, float], int]:
+    """Steps of each noise multiplier and sampling rate; the same for all hospitals of a size, in every round."""
+    planned = merged(plan.events)
+    return {(e.noise_multiplier, e.sampling_rate): e.steps for e in planned if isinstance(e, SampledGaussian)}

@@ -290,7 +290,7 @@ class Site:
         else:
             steps = training.local.steps_per_round(self.study.announced_train_patients(self.name) or people.count)
         trained = yield Fit(start, people, training.local, steps, randomness, plan, mu, let_go)
-        if not all(map(all_finite, trained.values())):
+        if not all_finite(trained.values()):
             raise RunError(
                 f"{self.name}: training diverged to values that are not finite, nothing is sent; "
                 "lower the study's learning_rate"

@@ -152,7 +152,7 @@ def check(
     """
     listed = {field.name: field for field in FORMS[form].fields}
     expected_arrays = expected_arrays if FORMS[form].arrays else {}
-    for name in sorted(set(fields) - set(listed)):
+    for name in sorted(fields.keys() - listed.keys()):
         _refuse(form, f"no field {name[:64]!r}", "one; only configs/wire.py's fields may cross")
     for name, field in listed.items():
         if field.optional and name not in fields:
@@ -163,7 +163,9 @@ def check(
         size = len(value) if isinstance(value, str) else value
         if not isinstance(size, int) or not 0 <= size <= field.limit:
             _refuse(form, f"{name} within {field.limit}", "a larger or negative one")
-    for name in sorted(set(arrays) - set(expected_arrays)):
+    if arrays == expected_arrays:
+        return
+    for name in sorted(arrays.keys() - expected_arrays.keys()):
         _refuse(form, f"no array {name[:64]!r}", "one; only what configs/wire.py lists may cross")
     for name, spec in expected_arrays.items():
         if arrays.get(name) != spec:

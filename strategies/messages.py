@@ -69,9 +69,10 @@ def read(form: str, records: RecordDict, expected: Mapping[str, ArraySpec] | Non
     Raises:
         WireError: the message is not of this form, or its arrays are not those of the model.
     """
-    config, arrays = records.get(wire.CONFIG), records.get(wire.ARRAYS)
-    fields: dict[str, Any] = {n: None for n, record in records.items() if not isinstance(record, _RECORDS.get(n, ()))}
-    fields |= dict(config) if isinstance(config, ConfigRecord) else {}
+    held = dict(records.items())
+    config, arrays = held.get(wire.CONFIG), held.get(wire.ARRAYS)
+    fields: dict[str, Any] = {n: None for n, record in held.items() if not isinstance(record, _RECORDS.get(n, ()))}
+    fields |= dict(config.items()) if isinstance(config, ConfigRecord) else {}
     record = arrays if isinstance(arrays, ArrayRecord) else ArrayRecord()
     wire.check(form, fields, {name: spec(array) for name, array in record.items()}, expected or {})
     carries = wire.FORMS[form].arrays

@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 
 from configs.errors import ImplausibleError, PrivacyError
 from configs.schema import Local, Study
-from strategies.arrays import LARGE_BYTES, Arrays, pieces
+from strategies.arrays import Arrays, flat_of, pieces
 from strategies.privacy.plan import PrivacyPlan, plan_for
 
 MOST_PATIENTS = 10_000_000  # at a hospital that announced none
@@ -57,7 +57,7 @@ class Plausibility:
 
     def __init__(self, study: Study, start: Arrays) -> None:
         self._study, self._start = study, start
-        self._bounds: dict[tuple[PrivacyPlan | None, int | None], float] = {}
+        self._bounds: dict[int | None, float] = {}
         strategy = study.training.strategy
         self._pull = strategy.option("proximal_mu") if strategy.name == "fedprox" else 0.0
 
@@ -71,14 +71,29 @@ class Plausibility:
             bound = self.bound(site)
         except PrivacyError:
             raise ImplausibleError("update refused: expected none, as this hospital has no privacy plan") from None
-        norm, largest = distance(self._start, update)
-        moved = largest if self._by_coordinate else norm
+        moved = self._moved(update)
         if moved > bound:
             causes = "clip norm, noise and steps" if self._study.private else "ranges and steps"
             raise ImplausibleError(
                 f"update refused: expected a move of at most {bound:.3g}, as {causes} explain, found {moved:.3g}; "
                 "poisoned, broken, or of far more patients than announced"
             )
+
+    def _moved(self, update: Arrays) -> float:
+        """Return the distance that `bound` is about: of a small model in one pass over all arrays."""
+        flat = flat_of([update[name] for name in self._start])
+        if flat is None or self._flat is None:
+            norm, largest = distance(self._start, update)
+            return largest if self._by_coordinate else norm
+        moved = np.subtract(flat, self._flat)
+        if self._by_coordinate:
+            return float(np.maximum.reduce(np.abs(moved, out=moved), initial=0.0))
+        return math.sqrt(float(np.dot(moved, moved)))
+
+    @cached_property
+    def _flat(self) -> NDArray[np.float64] | None:
+        flat = flat_of(self._start.values())
+        return None if flat is None else flat.astype(np.float64)
 
     @property
     def _by_coordinate(self) -> bool:
@@ -91,10 +106,10 @@ class Plausibility:
             PrivacyError: the hospital has no plan.
         """
         study = self._study
-        plan, announced = plan_for(study, site) if study.private else None, study.announced_train_patients(site)
-        if (plan, announced) not in self._bounds:  # most hospitals of a large study have the bound of others
-            self._bounds[plan, announced] = self._bound(plan, announced)
-        return self._bounds[plan, announced]
+        announced = study.announced_train_patients(site)
+        if announced not in self._bounds:  # most hospitals of a large study have the plan and the bound of others
+            self._bounds[announced] = self._bound(plan_for(study, site) if study.private else None, announced)
+        return self._bounds[announced]
 
     def _bound(self, plan: PrivacyPlan | None, announced: int | None) -> float:
         study, local = self._study, self._study.training.local
@@ -170,9 +185,7 @@ def distance(start: Arrays, update: Arrays) -> tuple[float, float]:
     """Return the L2 norm and the largest coordinate of the difference, in one pass over both."""
     square, largest = 0.0, 0.0
     for name, array in start.items():
-        pair = (array, update[name])
-        alone = array.nbytes < LARGE_BYTES
-        for before, after in [[one.reshape(-1) for one in pair]] if alone else zip(*map(pieces, pair), strict=True):
+        for before, after in zip(pieces(array), pieces(update[name]), strict=True):
             moved = np.subtract(after, before, dtype=np.float64)
             square += float(np.dot(moved, moved))
             largest = max(largest, float(np.maximum.reduce(np.abs(moved, out=moved), initial=0.0)))

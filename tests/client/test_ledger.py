@@ -14,7 +14,7 @@ from threading import Barrier
 import pytest
 
 from client.ledger import Ledger, Release
-from configs.errors import BudgetError, RunError
+from configs.errors import BudgetError, PrivacyError, RunError
 from strategies.privacy.accounting import Event, GaussianRelease, LaplaceRelease, SampledGaussian, epsilon, merged
 from strategies.privacy.filter import Filter
 from strategies.privacy.plan import Budget, PrivacyPlan
@@ -178,6 +178,16 @@ def test_a_kind_that_is_not_known_is_an_error_and_does_not_count_as_nothing(path
         connection.execute("UPDATE releases SET kind = 'staircase'")
     connection.close()
     with pytest.raises(RunError, match="unknown kind 'staircase'"):
+        spent(Ledger.open(path))
+
+
+@pytest.mark.parametrize("steps", [0, -1])
+def test_no_row_counts_as_less_than_nothing_beside_others_of_its_kind(path: Path, steps: int) -> None:
+    book(Ledger.open(path), release(1), release(2), release(3))
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE releases SET steps = ? WHERE id = 2", (steps,))
+    connection.close()
+    with pytest.raises(PrivacyError, match="steps >= 1"):
         spent(Ledger.open(path))
 
 

@@ -180,3 +180,23 @@ def test_arrays_come_in_the_expected_order_not_in_the_senders() -> None:
 
 def test_the_payload_is_the_bytes_and_the_names() -> None:
     assert payload_bytes(to_record({"bias": np.zeros(2, np.float32)})) == len(HONEST) + len("bias")
+
+
+@given(st.lists(finite, min_size=1, max_size=6))
+def test_several_arrays_are_read_as_each_alone(arrays: list[np.ndarray]) -> None:
+    named = {f"{i}": array for i, array in enumerate(arrays)}
+    back = from_record(to_record(named), {name: spec_of(array) for name, array in named.items()})
+    for name, array in named.items():
+        assert (back[name].shape, back[name].dtype, back[name].tobytes()) == (array.shape, np.float32, array.tobytes())
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+@pytest.mark.parametrize("more", [1, 20_000], ids=["small", "large"])
+@pytest.mark.parametrize("data", [*HOSTILE.values(), npy(np.array([np.nan, 1.0], np.float32))])
+def test_one_bad_array_among_good_ones_is_refused_by_name(data: bytes, more: int, place: int) -> None:
+    arrays = to_record({"a": np.ones(3, np.float32), "b": np.zeros((more, 1), np.float32)})
+    named = [*arrays.items()]
+    named.insert(place, ("bad", Array("float32", (2,), "numpy.ndarray", data)))
+    specs = {"a": ((3,), "float32"), "bad": ((2,), "float32"), "b": ((more, 1), "float32")}
+    with pytest.raises(WireError, match="array 'bad'"):
+        from_record(ArrayRecord(dict(named)), specs)
