@@ -26,7 +26,7 @@ import platform
 import resource
 import struct
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -110,6 +110,18 @@ def folders_of(path: Path) -> set[Path]:
     return {lasting for folder in folders if (lasting := _lasting(folder)) != ROOT}
 
 
+def named_once(config: SiteConfig, environment: Mapping[str, str]) -> set[Path]:
+    """Return what the fence opens as it is when the worker starts, and not what takes its place: folders of data
+    (not the files in them), and files of data bases.
+
+    Args:
+        environment: the worker's.
+    """
+    paths = (dataset.source.path for dataset in config.datasets)
+    folders = {folder for path in paths if path is not None for folder in folders_of(path)}
+    return folders | set(_of_libpq(config, environment))
+
+
 def _lasting(folder: Path) -> Path:
     """Return the folder, or the one above where it is mounted or is not there yet."""
     there = next(parent for parent in (folder, *folder.parents) if parent.exists())
@@ -125,8 +137,7 @@ def _rules(config: SiteConfig, books: bool) -> Iterator[tuple[Path, int]]:
     for dataset in config.datasets:
         if dataset.source.path is not None:
             yield from ((folder, READ) for folder in folders_of(dataset.source.path))
-    if config.secrets:
-        yield from ((path, READ) for path in _of_libpq(config))
+    yield from ((path, READ) for path in _of_libpq(config, os.environ))
     with contextlib.suppress(OSError):
         for entry in config.folder.iterdir():
             written = (config.admissions.name, config.ledger.name) if books else (config.admissions.name,)
@@ -149,15 +160,17 @@ def _installation() -> set[Path]:
     return {Path(name) for name in named if name and os.path.realpath(name) != "/"}
 
 
-def _of_libpq(config: SiteConfig) -> Iterator[Path]:
-    """Passwords, certificates and services of data bases, as libpq finds them."""
-    home = Path(os.environ.get("HOME") or "/nonexistent")
+def _of_libpq(config: SiteConfig, environment: Mapping[str, str]) -> Iterator[Path]:
+    """Passwords, certificates and services of data bases, as libpq finds them; nothing where there is no data base."""
+    if not config.secrets:
+        return
+    home = Path(environment.get("HOME") or "/nonexistent")
     yield from (home / name for name in (".pgpass", ".postgresql", ".pg_service.conf"))
-    yield from (Path(os.environ[name]) for name in PG_FILES if os.environ.get(name))
+    yield from (Path(environment[name]) for name in PG_FILES if environment.get(name))
     from client.connectors.postgresql import files_named
 
     for name in config.secrets:
-        yield from (Path(file) for file in files_named(os.environ.get(name, "")))
+        yield from (Path(file) for file in files_named(environment.get(name, "")))
 
 
 def _talks_to_a_socket(config: SiteConfig) -> bool:

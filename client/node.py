@@ -34,6 +34,7 @@ from client.line import keep
 from client.policy import Request, require, require_figures
 from client.records import Records
 from client.releases import forget_awaited, note_awaited, proposed, spoken
+from client.surroundings import Surroundings
 from client.timing import quantum_s, wait_until_public
 from client.worker import ALONE, REFUSAL, STATUS, exactly, send
 from configs import parts, wire
@@ -74,6 +75,7 @@ class WorkerProcess:
         self._command = list(command) or parts.command("client.worker", str(config.folder))
         self.caps = Caps(config)
         self._process: subprocess.Popen[bytes] | None = None
+        self._surroundings: Surroundings | None = None
         self.alone, self.fence = False, ""  # the fence around it, in words
         self._environment = parts.environment(worker_variables(config))  # `start` lets go of secrets in this process
 
@@ -85,6 +87,7 @@ class WorkerProcess:
         """
         if self._process is not None and self._process.poll() is None:
             return
+        self._surroundings = Surroundings(self._config, self._environment)
         self._process = subprocess.Popen(  # noqa: S603 - our own module
             self._command,
             cwd=self._config.folder,
@@ -111,6 +114,9 @@ class WorkerProcess:
         Raises:
             RunError: the worker ended while it worked; it is started again for the next request.
         """
+        if self._surroundings is not None and (what := self._surroundings.replaced()):
+            log.info("the worker is started anew: its fence does not follow what was replaced (%s)", what)
+            self.stop()
         self.start()
         assert self._process is not None
         assert self._process.stdin is not None

@@ -5,7 +5,7 @@ import socket
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -15,12 +15,14 @@ from client.admission import Admissions
 from client.fence import folders_of
 from client.ledger import Ledger
 from client.node import WorkerProcess
+from client.surroundings import Surroundings
 from configs import wire
 from configs.deployment import SiteConfig, load_site
 from configs.frame import Frame
 from configs.load import dump_yaml
 from tests.builders import study
 
+Replacement = Callable[..., None]
 FENCED = """
 import os, sys
 from pathlib import Path
@@ -199,12 +201,116 @@ def test_the_root_of_all_files_is_never_opened(tmp_path: Path) -> None:
         assert Path("/") not in folders_of(Path(path))
 
 
-def test_a_deployed_worker_trains_behind_the_fence_and_reads_a_replaced_export(here: Path) -> None:
-    config: SiteConfig = load_site(here / "hospital")
+def approved(config: SiteConfig) -> Frame:
+    """A proposal of a study that people here approved."""
     asked = study(cohort={"lille": 100, "lyon": 80})
     admissions = Admissions.open(config.admissions)
     admissions.propose(asked.sha256, asked.name, asked.canonical)
     admissions.decide(asked.sha256, "approved")
+    return Frame("hello", {"protocol": wire.PROTOCOL, "study": asked.canonical})
+
+
+def edited(here: Path, old: str, new: str, *, renamed: bool) -> None:
+    """Edit site.yaml, as an editor that writes into it or as one that puts another file in its place."""
+    site = here / "hospital" / "site.yaml"
+    text = site.read_text().replace(old, new)
+    assert text != site.read_text()
+    beside = here / "hospital" / "site.yaml.new"
+    if renamed:
+        beside.write_text(text)
+        beside.replace(site)
+    else:
+        site.write_text(text)
+
+
+def moved_within(here: Path, *, renamed: bool) -> None:
+    (here / "data" / "lille.csv").rename(here / "data" / "lille-2.csv")
+    edited(here, "lille.csv", "lille-2.csv", renamed=renamed)
+
+
+def moved_elsewhere(here: Path, *, renamed: bool) -> None:
+    (here / "data-2").mkdir()
+    (here / "data" / "lille.csv").rename(here / "data-2" / "lille.csv")
+    edited(here, f"{here}/data/", f"{here}/data-2/", renamed=renamed)
+
+
+def folder_replaced(here: Path, *, renamed: bool) -> None:
+    (here / "data-2").mkdir()
+    (here / "data-2" / "lille.csv").write_text(EXPORT)
+    (here / "data").rename(here / "data-1")
+    (here / "data-2").rename(here / "data")
+
+
+def followed(here: Path, *, renamed: bool) -> None:
+    """Whoever replaces it twice is followed twice."""
+    moved_elsewhere(here, renamed=renamed)
+    (here / "data-2" / "lille.csv").rename(here / "data" / "lille.csv")
+    edited(here, f"{here}/data-2/", f"{here}/data/", renamed=renamed)
+
+
+@pytest.mark.parametrize("renamed", [True, False])
+@pytest.mark.parametrize("how", [moved_within, moved_elsewhere, folder_replaced, followed])
+def test_where_the_rows_are_is_followed_whatever_was_replaced(here: Path, how: Replacement, renamed: bool) -> None:
+    config = load_site(here / "hospital")
+    hello = approved(config)
+    worker = WorkerProcess(config)
+    try:
+        for deed in (lambda: None, lambda: how(here, renamed=renamed), lambda: None):
+            before = worker.pid
+            deed()
+            _, reply = worker.ask(Frame(hello.form, hello.fields), 1_000_000)
+            if "Landlock" not in worker.fence:
+                pytest.skip("this kernel has no Landlock")
+            assert reply.form == "hello reply", reply.fields
+        assert worker.pid == before  # nothing changed since
+    finally:
+        worker.stop()
+
+
+UNHEEDED = {
+    "a mistake": ("connector: csv", "connector: none of these"),
+    "another identity": ("datasets:\n  test-study:\n", "datasets:\n  test-study:\n    identity: others\n"),
+    "another study": ("test-study", "another-study"),
+    "another policy": ("site: lille\n", "site: lille\npolicy: {max_epsilon: 1.0}\n"),
+}
+
+
+@pytest.mark.parametrize("renamed", [True, False])
+@pytest.mark.parametrize("what", sorted(UNHEEDED))
+def test_of_a_site_file_nothing_else_is_followed_before_the_nodes_next_start(
+    here: Path, what: str, renamed: bool
+) -> None:
+    around = Surroundings(load_site(here / "hospital"), {})
+    edited(here, *UNHEEDED[what], renamed=renamed)
+    assert around.replaced() == ""
+    edited(here, UNHEEDED[what][1], UNHEEDED[what][0], renamed=renamed)
+    assert around.replaced() == ""
+    moved_within(here, renamed=renamed)
+    assert around.replaced() == "where site.yaml says that the rows are"
+
+
+@pytest.mark.parametrize("there", [True, False])
+@pytest.mark.parametrize("name", [".pgpass", "elsewhere.pem"])
+def test_files_of_a_data_base_that_are_replaced_are_followed(here: Path, name: str, there: bool) -> None:
+    connection = {"connector": "sql", "url_env": "EDS", "query": "SELECT * FROM heart"}
+    document = {"site": "lille", "coordinator": "coord.example.org:8443", "datasets": {"test-study": connection}}
+    (here / "hospital" / "site.yaml").write_text(dump_yaml(document))
+    path = here / name
+    if there:
+        path.write_text("old")
+    config = load_site(here / "hospital")
+    around = Surroundings(config, {"HOME": str(here), "EDS": f"postgresql://db/eds?sslrootcert={here}/elsewhere.pem"})
+    assert around.replaced() == ""
+    (here / "new").write_text("new")
+    (here / "new").replace(path)
+    assert around.replaced() == str(path)
+    path.unlink()
+    assert around.replaced() == ""  # for a moment between two
+
+
+def test_a_deployed_worker_trains_behind_the_fence_and_reads_a_replaced_export(here: Path) -> None:
+    config: SiteConfig = load_site(here / "hospital")
+    hello = approved(config)
     worker = WorkerProcess(config)
     try:
         worker.start()
@@ -216,7 +322,6 @@ def test_a_deployed_worker_trains_behind_the_fence_and_reads_a_replaced_export(h
         assert "Seccomp:\t2" in status
         assert "Max core file size        0                    0" in Path(f"/proc/{worker.pid}/limits").read_text()
         assert os.stat(f"/proc/{worker.pid}/mem").st_uid == 0  # not dumpable: its owner is root, whoever runs it
-        hello = Frame("hello", {"protocol": wire.PROTOCOL, "study": asked.canonical})
         for n in range(2):
             replacement = here / "data" / f"new-{n}.csv"
             replacement.write_text(EXPORT)

@@ -1,0 +1,76 @@
+"""What was replaced around a worker since its fence was put up, so that it has to be started anew.
+
+The fence (client/fence.py) names files and folders as they are when the worker starts. A data file that is replaced by
+renaming lies in a folder that it names, and is read. What it does not follow is told here: site.yaml, whose new file
+the worker cannot open (most editors write a new one), data in another folder than before, a folder that was renamed
+and made anew, and the password file of a data base.
+
+Of site.yaml only where the rows are is followed so. What else it says holds from the node's next start.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from client.fence import named_once
+from configs.deployment import SITE_FILE, SiteConfig, load_site
+from configs.errors import ArchipelError
+from configs.schema import DataSource
+
+Stamp = tuple[int, int, int] | None
+
+
+class Surroundings:
+    """The files and folders around one worker, as they were when it started."""
+
+    def __init__(self, config: SiteConfig, environment: Mapping[str, str]) -> None:
+        """Look at them.
+
+        Args:
+            environment: the worker's.
+        """
+        self._config, self._path = config, config.folder / SITE_FILE
+        self._site = _stamp(self._path)
+        self._wanted = self._sources = _sources(config)
+        self._read()
+        self._sources = self._wanted
+        self._inodes = {path: _inode(path) for path in named_once(config, environment)}
+
+    def replaced(self) -> str:
+        """Return in words what was replaced, empty where nothing was."""
+        for path, inode in self._inodes.items():
+            if _inode(path) not in (inode, None):
+                return str(path)
+        if (stamp := _stamp(self._path)) != self._site:
+            self._site = stamp
+            self._read()
+        return "where site.yaml says that the rows are" if self._wanted != self._sources else ""
+
+    def _read(self) -> None:
+        """Take over from site.yaml where the rows are, as far as it can be read and names the same data sets."""
+        try:
+            sources = _sources(load_site(self._config.folder))
+        except (ArchipelError, OSError):
+            return
+        if sources.keys() == self._sources.keys():
+            self._wanted = sources
+
+
+def _sources(config: SiteConfig) -> dict[tuple[str, str], DataSource]:
+    return {(dataset.study, dataset.identity): dataset.source for dataset in config.datasets}
+
+
+def _inode(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _stamp(path: Path) -> Stamp:
+    """Return what changes when a file does, None where it is not there."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns, found.st_size
