@@ -1,6 +1,7 @@
 """`archipel-site check`: what is wrong, and who must fix it. It changes nothing and never raises."""
 
 import shutil
+import ssl
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -10,6 +11,7 @@ from pathlib import Path
 
 from client.admission import Admissions
 from client.audit import Audit
+from client.carriage import cut_after
 from client.data_check import look_at_data
 from client.enrol import (
     CERTIFICATE,
@@ -309,10 +311,27 @@ def _connection(config: SiteConfig, welcome: Welcome) -> Iterator[Finding]:
     yield from _release(welcome, found.release)
     via = f" through the proxy {found.proxy}" if found.proxy else ""
     if found.step == "arrived":
-        yield Finding("connection", OK, f"{welcome.coordinator} answers{via}")
+        yield _carries(welcome.coordinator, context, via)
         yield _clock(found)
     else:
         yield _unreached(found, welcome.coordinator, via)
+
+
+def _carries(coordinator: str, context: ssl.SSLContext, via: str) -> Finding:
+    """The coordinator answers a short question; does the way there carry what is as large as a message?"""
+    if (cut := cut_after(coordinator, context)) is None:
+        return Finding("connection", OK, f"{coordinator} answers{via}")
+    count, how = cut
+    said = f"{coordinator} answers{via}, but then the connection"
+    who = f"{NETWORK} and the security officer"
+    if how == "silent":
+        text = f"{said} falls silent after about {count:,} bytes: larger packets are lost on the way"
+        return Finding(
+            "connection", WRONG, text, who, "lower this machine's MTU to that of the VPN or tunnel on the way"
+        )
+    text = f"{said} is cut after about {count:,} bytes by something on the way: messages are larger than that"
+    todo = f"exempt {coordinator} from the inspection of antivirus, firewall or proxy"
+    return Finding("connection", WRONG, text, who, todo)
 
 
 def _unreached(found: Reach, coordinator: str, via: str) -> Finding:

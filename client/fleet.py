@@ -711,7 +711,7 @@ def reach(address: str, context: ssl.SSLContext, timeout_s: float = 5.0) -> Reac
         return Reach("resolve", first[0], through)
     try:
         with socket.create_connection(first, timeout=timeout_s) as plain:
-            if proxy and (code := _tunnel(plain, f"{host}:{port}", proxy)) != 200:
+            if proxy and (code := tunnel(plain, f"{host}:{port}", proxy)) != 200:
                 return Reach("proxy", where, through, code)
             return _greet(plain, (host, port), proxy, context, timeout_s)
     except TimeoutError:
@@ -722,7 +722,7 @@ def reach(address: str, context: ssl.SSLContext, timeout_s: float = 5.0) -> Reac
         return Reach("silent", where, through, detail=str(error.strerror or type(error).__name__))
 
 
-def _tunnel(plain: socket.socket, target: str, proxy: Proxy) -> int:
+def tunnel(plain: socket.socket, target: str, proxy: Proxy) -> int:
     """Ask a proxy for a way through (RFC 9110, 9.3.6); its status code, 0 for none."""
     lines = [f"CONNECT {target} HTTP/1.1", f"Host: {target}"]
     if proxy.account is not None:
@@ -790,7 +790,7 @@ def _issuer(coordinator: tuple[str, int], proxy: Proxy | None, timeout_s: float)
     try:
         with socket.create_connection(first, timeout=timeout_s) as plain:
             if proxy:
-                _tunnel(plain, f"{coordinator[0]}:{coordinator[1]}", proxy)
+                tunnel(plain, f"{coordinator[0]}:{coordinator[1]}", proxy)
             with context.wrap_socket(plain, server_hostname=coordinator[0]) as tls:
                 shown = tls.getpeercert(binary_form=True)
     except OSError:

@@ -5,6 +5,7 @@ import contextlib
 import select
 import socket
 import ssl
+import struct
 import threading
 from pathlib import Path
 
@@ -111,4 +112,55 @@ class OpeningProxy(Proxy):
                     if not data:
                         return
                     self.read = (self.read + data)[-100_000:]
+                    other[end].sendall(data)
+
+
+class FaultyWire:
+    """A wire to a port of this machine that fails once a connection has carried so many bytes in one direction.
+
+    `how`: reset (as an antivirus does), close, or silent (nothing passes any more, nothing is ended).
+    """
+
+    def __init__(self, port: int, how: str, after: int, towards: str = "both") -> None:
+        self._target, self._how, self._after, self._towards = port, how, after, towards
+        self._over = threading.Event()
+        self._server = socket.create_server(("127.0.0.1", 0))
+        self._server.settimeout(0.2)
+        self.port = self._server.getsockname()[1]
+        self._threads = [threading.Thread(target=self._accept, daemon=True)]
+        self._threads[0].start()
+
+    def __enter__(self) -> "FaultyWire":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        for thread in self._threads:
+            thread.join(5)
+        self._server.close()
+
+    def _accept(self) -> None:
+        while not self._over.is_set():
+            with contextlib.suppress(OSError):
+                near, _ = self._server.accept()
+                self._threads.append(threading.Thread(target=self._pass, args=(near,), daemon=True))
+                self._threads[-1].start()
+
+    def _pass(self, near: socket.socket) -> None:
+        with near, socket.create_connection(("127.0.0.1", self._target)) as far, contextlib.suppress(OSError):
+            other, passed = {near: far, far: near}, {near: 0, far: 0}
+            while not self._over.is_set():
+                for end in select.select([near, far], [], [], 0.1)[0]:
+                    data = end.recv(1000)
+                    passed[end] += len(data)
+                    counts = self._towards == "both" or (self._towards == "up") == (end is near)
+                    if counts and passed[end] > self._after:
+                        if self._how == "silent":
+                            self._over.wait(60)
+                        if self._how == "reset":
+                            for one in (near, far):
+                                one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                        return
+                    if not data:
+                        return
                     other[end].sendall(data)

@@ -38,7 +38,7 @@ from server import pki
 from server.gateway import HEALTHY, Peer, Refusal, health
 from tests import builders, consortium
 from tests.consortium import Consortium
-from tests.proxy import Proxy
+from tests.proxy import FaultyWire, Proxy
 
 NO_PROXIES = (
     "http://user:Geheim#42@proxy.example:3128",
@@ -63,10 +63,13 @@ def door(
     status: int = 200,
     port: int = 0,
     body: bytes = b"ok",
+    protocol: str = "HTTP/1.1",
 ) -> Iterator[int]:
     """A coordinator's door as `check` sees it: certificate, clock, whom it lets in (status 0: nobody); the port."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
+        protocol_version = protocol
+
         def do_GET(self) -> None:
             if not status:
                 return
@@ -248,6 +251,16 @@ def test_a_proxy_that_all_proxy_names_is_used(own: Consortium, joined: Any, monk
         config = joined(port)
         monkeypatch.setenv("ALL_PROXY", f"a%20b:p%40ss@127.0.0.1:{proxy.port}")
         assert found(config, "connection").text == f"127.0.0.1:{port} answers through the proxy 127.0.0.1:{proxy.port}"
+
+
+@pytest.mark.parametrize("how", ["reset", "close", "silent"])
+def test_a_way_that_carries_no_message_is_told_from_one_that_does(own: Consortium, joined: Any, how: str) -> None:
+    with door(own.pki, clients=own.pki) as port, FaultyWire(port, how, 9_000) as wire:
+        finding = found(joined(wire.port), "connection")
+    assert finding.verdict == WRONG
+    assert f"127.0.0.1:{wire.port} answers, but then the connection" in finding.text
+    assert finding.who == "the hospital's network team and the security officer"
+    assert ("MTU" if how == "silent" else "exempt") in finding.todo
 
 
 def test_a_proxy_that_opens_tls(own: Consortium, joined: Any, tmp_path: Path) -> None:
