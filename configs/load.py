@@ -504,9 +504,6 @@ def _feature(name: str, column: Section) -> Feature:
         column.problem("range", "none for a category", "[low, high]", "leave it out")
     if kind == "number" and values:
         column.problem("values", "none for a number", list(values), "leave it out, or say type: category")
-    if kind == "number" and not all(_parses_as_number(code) for code in missing):
-        todo = "an empty cell needs no code, nor does a word: what is no number is unknown"
-        column.problem("missing", "numbers, as the column is a number", list(missing), todo)
     if set(missing) & set(values):
         column.problem("missing", "codes that are not values", list(missing), "keep a word in one of the two")
     feature = Feature(name, kind, minimum, maximum, values, column.optional_text("unit"), missing)
@@ -761,13 +758,6 @@ def _is_brief(value: Any) -> bool:
 def _is_number(value: Any) -> bool:
     # Compared, as an integer of 400 digits is no float. No comparison holds for NaN.
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
-
-
-def _parses_as_number(text: str) -> bool:
-    try:
-        return math.isfinite(float(text))
-    except ValueError:
-        return False
 
 
 def _word(value: Any) -> str:

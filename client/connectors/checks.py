@@ -3,8 +3,8 @@
 No row is refused, because a refusal would tell whoever asks that such a row is there. What a cell means is decided by
 the study alone, row by row, so one patient more or less changes nothing about the others:
 
-- a number that cannot be read, is empty, or is a code for unknown: unknown. One beyond its range is moved to the edge
-  (strategies/tasks/table.py);
+- a number that cannot be read (`<5` too), is empty, or is a code or a word for unknown: unknown. One beyond its range
+  is moved to the edge (strategies/tasks/table.py);
 - a category's word that the study does not list: unknown. `1.0` and `1` are one code;
 - a row without an outcome, a patient id or a side of the split that can be read is no patient's row: left out. A study
   of statistics counts unknown outcomes, so there it stays;
@@ -36,6 +36,7 @@ from strategies.tasks.table import Table
 MAX_PROBLEMS = 20
 MOST_ROWS_EACH = 10_000  # of one patient: a public number that bounds what one patient costs in time and memory
 UNKNOWN = float("nan")
+LIMITS = ("<", ">", "\u2264", "\u2265")  # how a cell begins that says less, or more, than what can be measured
 _UNKNOWN_CODE, _UNREAD_CODE = -1, -2
 
 
@@ -128,7 +129,9 @@ class _Reader:
         cells, counted = self._columns[feature.name], self._notes.column(feature.name, kind)
         values = np.array([_number(cell) for cell in cells], np.float64)
         empty = np.array([not cell for cell in cells], bool)
-        counted.odd(np.isnan(values) & ~empty & ~_listed(cells, feature.missing), self._where)
+        unread = np.isnan(values) & ~empty & ~_listed(cells, feature.missing)
+        counted.odd(unread, self._where)
+        counted.limits += sum(cells[row].startswith(LIMITS) for row in np.flatnonzero(unread))
         values[np.isin(values, [_number(code) for code in feature.missing])] = UNKNOWN
         counted.unknown += int(np.isnan(values).sum()) - counted.unread
         if feature.minimum is not None and feature.maximum is not None:

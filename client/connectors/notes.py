@@ -37,6 +37,7 @@ class ColumnNotes:
     unknown: int = 0
     unread: int = 0
     outside: int = 0
+    limits: int = 0  # of those unread, the ones that begin with < or >, as a laboratory writes what it cannot measure
     where: tuple[int, ...] = ()
 
     def odd(self, cells: NDArray[np.bool_], numbers: NDArray[np.int64]) -> None:
@@ -190,6 +191,12 @@ class Notes:
             verb = "is" if column.unread == 1 else "are"
             where = _where(self.unit, column.where, column.unread)
             yield f"{column.name}: {column.unread:,} of {_rows(self.rows)} {verb} {_ODD[column.kind]}{where}"
+        if column.limits:
+            count = f"{column.limits:,} cell{' begins' if column.limits == 1 else 's begin'}"
+            yield (
+                f"{column.name}: of these {count} with < or >, beyond what is measured: unknown, never that number; "
+                "export the limit itself where it should count"
+            )
         if column.share_outside(self.rows) > MOST:
             yield f"{column.name}: MOST VALUES LIE OUTSIDE the study's range: is it another unit?"
         if self.rows and column.unknown + column.unread == self.rows:

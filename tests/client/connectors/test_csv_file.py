@@ -176,6 +176,40 @@ def test_an_odd_cell_is_unknown_and_noted_for_the_hospital_by_its_line(
     assert MARKER not in "".join(notes.lines())
 
 
+WORDS_FOR_UNKNOWN = ["NA", "NR", "ND", ".", "-", "N/A", "inconnu", "#VALUE!", "\\N", "NULL", "nan", "<5", "9999"]
+
+
+@pytest.mark.parametrize("word", WORDS_FOR_UNKNOWN)
+def test_a_number_may_have_words_for_unknown(word: str, tmp_path: Path) -> None:
+    features = {"age": {"type": "number", "range": [20, 90], "missing": [word, "-1"]}}
+    of, notes = study(features=features), Notes()
+    (tmp_path / "data.csv").write_text(f"age,ill\n50,0\n{word},1\n-1.0,0\n,1\nNS,1\n")
+    table = read_table(DataSource("csv", tmp_path / "data.csv"), of, notes)
+    np.testing.assert_array_equal(table.numbers["age"], [50, NAN, NAN, NAN, NAN])
+    assert (notes.columns["age"].unknown, notes.columns["age"].unread) == (3, 1)
+    assert study_from(of.to_dict()).sha256 == of.sha256
+    assert len(of.inputs) == 2  # the second says that the age is unknown
+
+
+@pytest.mark.parametrize(
+    ("cells", "told"),
+    [
+        (["<5", ">100", "\u22642", "\u2265 3", "50"], "age: of these 4 cells begin with < or >"),
+        (["<5", "x", "50"], "age: of these 1 cell begins with < or >"),
+        (["5<", "x", "", "50"], None),
+    ],
+)
+def test_what_a_laboratory_could_not_measure_is_told_apart_from_what_is_no_number(
+    cells: list[str], told: str | None, tmp_path: Path
+) -> None:
+    of, notes = study(features={"age": {"type": "number", "range": [20, 90]}}), Notes()
+    (tmp_path / "data.csv").write_text("age,ill\n" + "".join(f"{cell},1\n" for cell in cells))
+    table = read_table(DataSource("csv", tmp_path / "data.csv"), of, notes)
+    assert np.nansum(table.numbers["age"]) == 50  # never the limit, never 0
+    lines = [line for line in notes.oddities() if "begin" in line]
+    assert lines == [] if told is None else lines[0].startswith(told)
+
+
 NO_PATIENTS: dict[str, tuple[str, str]] = {  # a line in the middle of the file, what is noted
     "an unlisted outcome": (f"61,0,female,?,{MARKER}", "ill: 1 of 4 rows is no outcome that the study lists"),
     "an empty outcome": ("61,0,female,?,", "1 row left out: without an outcome"),
