@@ -30,7 +30,7 @@ from strategies.privacy.randomness import Randomness
 from strategies.tasks import statistics
 from strategies.tasks.histogram import counts, noised
 from strategies.tasks.split import in_test
-from strategies.tasks.table import Encoded, encode, standardise
+from strategies.tasks.table import Encoded, encode, in_order, standardise
 from strategies.tasks.tabular import TabularTask, task_of
 
 Made = TypeVar("Made")
@@ -61,12 +61,13 @@ def load_patients(source: DataSource, study: Study, site: str, notes: Notes | No
     table = read_table(source, study, notes)
     oddities = tuple(notes.oddities())
     if not study.trains:
-        everybody = statistics.places(table, study)
+        everybody, _ = in_order(statistics.places(table, study), table.keys)
         return Patients(everybody, everybody.subset(np.empty(0, np.int64)), {}, oddities)
     aside = table.in_test
     if aside is None:
         aside = in_test(table.keys, site=site, seed=study.seed, fraction=study.evaluation.test_fraction)
-    everybody, train, test = encode(table, study.features, study.task), np.flatnonzero(~aside), np.flatnonzero(aside)
+    everybody, order = in_order(encode(table, study.features, study.task), table.keys)
+    train, test = np.flatnonzero(~aside[order]), np.flatnonzero(aside[order])
     if study.scaling == "site":
         everybody = standardise(everybody, train)
     return Patients(everybody.subset(train), everybody.subset(test), everybody.clipped, oddities)

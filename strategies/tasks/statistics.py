@@ -124,7 +124,9 @@ def _binned_mean(values: Floats, patients: NDArray[np.int64], people: int, histo
     assert low is not None
     assert high is not None
     rows = np.bincount(patients, minlength=people)
-    sums = np.bincount(patients, (np.clip(values, low, high) - low) / (high - low), minlength=people)
+    parts = (np.clip(values, low, high) - low) / (high - low)
+    order = np.lexsort((parts, patients))  # a sum of floats depends on the order, which must say nothing
+    sums = np.bincount(patients[order], parts[order], minlength=people)
     bins = np.floor(sums / np.maximum(rows, 1) * histogram.bins).astype(np.int64)
     return np.where(rows > 0, np.clip(bins, 0, histogram.bins - 1), histogram.bins)
 

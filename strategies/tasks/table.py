@@ -11,7 +11,7 @@ only, so nothing about the patients enters the scaling. Values outside their ran
 ([-1.0, 1.0, 1.0], {'age': 1})
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from hashlib import sha256
@@ -117,6 +117,26 @@ def encode(table: Table, features: tuple[Feature, ...], task: Task) -> Encoded:
         raise DataError("expected at least one row of every patient, found a patient without; mend the connector")
     x = np.stack(columns, axis=1)[order].astype(np.float32)  # (rows, inputs)
     return Encoded(x, y[order].astype(np.float32), table.patients[order], starts.astype(np.int64), clipped)
+
+
+def in_order(encoded: Encoded, keys: Sequence[str]) -> tuple[Encoded, NDArray[np.int64]]:
+    """Patients by their keys, and each one's rows by what they hold: the same bits in whatever order rows came.
+
+    A float's sum, a resample and a batch depend on positions. Patients with one key have the same rows, or one row.
+
+    Args:
+        keys: (patients,) what tells patients apart.
+
+    Returns:
+        The same patients in that order, and for each where it was: (patients,) positions.
+    """
+    order = np.asarray(sorted(range(len(keys)), key=keys.__getitem__), np.int64)
+    moved = encoded.subset(order)
+    if moved.one_row_each:
+        return moved, order
+    cells = np.ascontiguousarray(np.column_stack([moved.x, moved.y]), np.float32)
+    rows = np.lexsort((*cells.T[::-1], moved.patients))
+    return replace(moved, x=moved.x[rows], y=moved.y[rows]), order
 
 
 def standardise(encoded: Encoded, train: NDArray[np.int64]) -> Encoded:
