@@ -1,4 +1,4 @@
-"""The order of a file's rows says nothing about patients: every figure, and every bit of a model, is the same in any."""
+"""The order of a file's rows says nothing about patients: each figure, and each bit of a model, is the same in any."""
 
 import json
 import random
