@@ -131,7 +131,7 @@ class _Reader:
         empty = np.array([not cell for cell in cells], bool)
         unread = np.isnan(values) & ~empty & ~_listed(cells, feature.missing)
         counted.odd(unread, self._where)
-        counted.limits += sum(cells[row].startswith(LIMITS) for row in np.flatnonzero(unread))
+        counted.limits += sum(cells[row].startswith(LIMITS) for row in np.flatnonzero(unread).tolist())
         values[np.isin(values, [_number(code) for code in feature.missing])] = UNKNOWN
         counted.unknown += int(np.isnan(values).sum()) - counted.unread
         if feature.minimum is not None and feature.maximum is not None:
