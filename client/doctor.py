@@ -11,7 +11,6 @@ from pathlib import Path
 
 from client.admission import Admissions
 from client.audit import Audit
-from client.carriage import cut_after
 from client.data_check import look_at_data
 from client.enrol import (
     CERTIFICATE,
@@ -34,7 +33,7 @@ from client.findings import (
     WRONG,
     Finding,
 )
-from client.fleet import Reach, reach, trust
+from client.fleet import Reach, cut_after, reach, trust
 from client.forwarder import probe
 from client.line import kept
 from client.records import reasons_in

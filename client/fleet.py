@@ -60,6 +60,7 @@ from flwr.supercore.task_identity import TaskIdentity
 from flwr.supernode.fleet_http_client import FleetHttpClient
 
 from client.apart import fetch, store
+from client.carriage import REQUESTS, goes_on, heavy, is_whole
 from client.line import SLACK_S, Line, answered, asked, inline, received
 from configs.deployment import split_address
 from configs.errors import ArchipelError, RunError, WireError
@@ -711,7 +712,7 @@ def reach(address: str, context: ssl.SSLContext, timeout_s: float = 5.0) -> Reac
         return Reach("resolve", first[0], through)
     try:
         with socket.create_connection(first, timeout=timeout_s) as plain:
-            if proxy and (code := tunnel(plain, f"{host}:{port}", proxy)) != 200:
+            if proxy and (code := _tunnel(plain, f"{host}:{port}", proxy)) != 200:
                 return Reach("proxy", where, through, code)
             return _greet(plain, (host, port), proxy, context, timeout_s)
     except TimeoutError:
@@ -722,7 +723,40 @@ def reach(address: str, context: ssl.SSLContext, timeout_s: float = 5.0) -> Reac
         return Reach("silent", where, through, detail=str(error.strerror or type(error).__name__))
 
 
-def tunnel(plain: socket.socket, target: str, proxy: Proxy) -> int:
+def cut_after(address: str, context: ssl.SSLContext, timeout_s: float = 5.0) -> tuple[int, str] | None:
+    """Ask for the health path again and again over one connection, as the node goes through the hospital's proxy.
+
+    Returns:
+        After how many bytes, both ways together, it was "cut" or fell "silent"; None where it did neither.
+
+    Raises:
+        RunError: the environment names a proxy that is none. OSError: there is no connection to begin with.
+    """
+    host, port = split_address(address)
+    proxy, request, passed = proxy_to(host, port), heavy(host), 0
+    with socket.create_connection((proxy.host, proxy.port) if proxy else (host, port), timeout=timeout_s) as plain:
+        if proxy and _tunnel(plain, f"{host}:{port}", proxy) != 200:
+            return None  # what keeps it from there is told elsewhere
+        try:
+            with context.wrap_socket(plain, server_hostname=host) as tls:
+                for _ in range(REQUESTS):
+                    tls.sendall(request)
+                    answer = b""
+                    while not is_whole(answer) and len(answer) < 8192 and (piece := tls.recv(4096)):
+                        answer += piece
+                    passed += len(request) + len(answer)
+                    if not is_whole(answer):  # Python's TLS tells an end and a reset alike
+                        return passed, "cut"
+                    if not goes_on(answer):
+                        return None
+        except TimeoutError:
+            return passed, "silent"
+        except OSError:
+            return passed, "cut"
+    return None
+
+
+def _tunnel(plain: socket.socket, target: str, proxy: Proxy) -> int:
     """Ask a proxy for a way through (RFC 9110, 9.3.6); its status code, 0 for none."""
     lines = [f"CONNECT {target} HTTP/1.1", f"Host: {target}"]
     if proxy.account is not None:
@@ -790,7 +824,7 @@ def _issuer(coordinator: tuple[str, int], proxy: Proxy | None, timeout_s: float)
     try:
         with socket.create_connection(first, timeout=timeout_s) as plain:
             if proxy:
-                tunnel(plain, f"{coordinator[0]}:{coordinator[1]}", proxy)
+                _tunnel(plain, f"{coordinator[0]}:{coordinator[1]}", proxy)
             with context.wrap_socket(plain, server_hostname=coordinator[0]) as tls:
                 shown = tls.getpeercert(binary_form=True)
     except OSError:

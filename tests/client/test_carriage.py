@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from client.carriage import cut_after
-from client.fleet import reach
+from client.fleet import cut_after, reach
 from tests.proxy import FaultyWire, Proxy
 from tests.server.test_gateway import Door, make_consortium, opened
 
