@@ -1,7 +1,6 @@
 """`archipel-site check`: what is wrong, and who must fix it. It changes nothing and never raises."""
 
 import shutil
-import ssl
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -310,15 +309,15 @@ def _connection(config: SiteConfig, welcome: Welcome) -> Iterator[Finding]:
     yield from _release(welcome, found.release)
     via = f" through the proxy {found.proxy}" if found.proxy else ""
     if found.step == "arrived":
-        yield _carries(welcome.coordinator, context, via)
+        yield _carries(cut_after(welcome.coordinator, context), welcome.coordinator, via)
         yield _clock(found)
     else:
         yield _unreached(found, welcome.coordinator, via)
 
 
-def _carries(coordinator: str, context: ssl.SSLContext, via: str) -> Finding:
+def _carries(cut: tuple[int, str] | None, coordinator: str, via: str) -> Finding:
     """The coordinator answers a short question; does the way there carry what is as large as a message?"""
-    if (cut := cut_after(coordinator, context)) is None:
+    if cut is None:
         return Finding("connection", OK, f"{coordinator} answers{via}")
     count, how = cut
     said = f"{coordinator} answers{via}, but then the connection"
