@@ -7,17 +7,28 @@ in the seal by whoever reads it.
 import json
 import mmap
 import os
+import struct
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 from configs.errors import WireError
 from configs.frame import MappedFile
 from configs.pieces import FETCH_PATH, STORE_PATH, WINDOW, join
 
 ATTEMPTS, PAUSE_S = 5, 0.5  # for one window, and how much longer each pause is
-Ask = Callable[[str, bytes], bytes]  # a path of the coordinator's and a body -> the answer
+PIECE = 1 << 18  # of a window, as it is read and sent
+_LENGTH = struct.Struct(">I")  # as of configs/pieces.py
+
+
+class Ask(Protocol):
+    """How a path of the coordinator's is asked."""
+
+    def __call__(self, path: str, body: Sequence[bytes], into: Callable[[bytes], object] | None = None) -> bytes:
+        """Send a body in pieces and return the answer, unless its pieces are handed to `into` as they come."""
 
 
 def fetch(ask: Ask, unreachable: type[Exception], run: str, message: str, size: int, folder: Path) -> MappedFile:
@@ -28,13 +39,16 @@ def fetch(ask: Ask, unreachable: type[Exception], run: str, message: str, size: 
         OSError: the disk is full.
     """
     with tempfile.TemporaryFile(dir=folder, buffering=0) as file:
-        start = 0
-        while start < size:
-            body = join([_asked(run, message, start)])
-            window = _again(ask, FETCH_PATH, body, unreachable)
-            if not 0 < len(window) <= min(size - start, WINDOW):
+        written = _Written(file.fileno())
+        while (start := written.size) < size:
+
+            def one() -> bytes:
+                written.most = min(size, written.size + WINDOW)
+                return ask(FETCH_PATH, [join([_asked(run, message, written.size)])], written.take)
+
+            _again(one, unreachable)
+            if written.size == start:
                 raise WireError("message: expected as many bytes as its seal says, found fewer or more")
-            start += _write(file.fileno(), window)
         return MappedFile(file.fileno(), 0, access=mmap.ACCESS_READ)
 
 
@@ -47,9 +61,8 @@ def store(ask: Ask, unreachable: type[Exception], run: str, message: str, path: 
     with path.open("rb", buffering=0) as file:
         size, start = os.fstat(file.fileno()).st_size, 0
         for _ in range(2 * (size // WINDOW + ATTEMPTS)):
-            window = os.pread(file.fileno(), WINDOW, start)
-            body = join([_asked(run, message, start), window])
-            answer = _again(ask, STORE_PATH, body, unreachable)
+            body = [join([_asked(run, message, start)]), *_window(file.fileno(), start)]
+            answer = _again(partial(ask, STORE_PATH, body), unreachable)
             if not answer.isdigit() or int(answer[:20]) > size:
                 raise WireError("reply: expected the coordinator to say how much it has, found something else")
             start = int(answer[:20])
@@ -58,23 +71,43 @@ def store(ask: Ask, unreachable: type[Exception], run: str, message: str, path: 
     raise WireError("reply: expected the coordinator to keep it, it did not")
 
 
+class _Written:
+    """A file that is written as a message comes, up to so many bytes; where it was cut off, it goes on."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor, self.size, self.most = descriptor, 0, 0
+
+    def take(self, data: bytes) -> None:
+        """Write what has come.
+
+        Raises:
+            WireError: it is more than was asked for.
+        """
+        if self.size + len(data) > self.most:
+            raise WireError("message: expected as many bytes as its seal says, found fewer or more")
+        view = memoryview(data)
+        while len(view):
+            done = os.write(self._descriptor, view)
+            self.size, view = self.size + done, view[done:]
+
+
+def _window(descriptor: int, start: int) -> list[bytes]:
+    """A window of a file, its length first, in pieces: small ones lie in memory that is used again and again."""
+    places = range(start, start + WINDOW, PIECE)
+    pieces = [os.pread(descriptor, min(PIECE, start + WINDOW - place), place) for place in places]
+    return [_LENGTH.pack(sum(map(len, pieces))), *filter(None, pieces)]
+
+
 def _asked(run: str, message: str, start: int) -> bytes:
     return json.dumps({"run": run, "message": message, "start": start}).encode()
 
 
-def _again(ask: Ask, path: str, body: bytes, unreachable: type[Exception]) -> bytes:
+def _again(ask: Callable[[], bytes], unreachable: type[Exception]) -> bytes:
     for attempt in range(ATTEMPTS):
         try:
-            return ask(path, body)
+            return ask()
         except unreachable:
             if attempt + 1 == ATTEMPTS:
                 raise
             time.sleep(PAUSE_S * (attempt + 1))
     raise AssertionError
-
-
-def _write(descriptor: int, data: bytes) -> int:
-    view = memoryview(data)
-    while len(view):
-        view = view[os.write(descriptor, view) :]
-    return len(data)

@@ -60,6 +60,7 @@ from flwr.supercore.task_identity import TaskIdentity
 from flwr.supernode.fleet_http_client import FleetHttpClient
 
 from client.apart import fetch, store
+from client.bulk import Bulk
 from client.carriage import REQUESTS, goes_on, heavy, is_whole
 from client.line import SLACK_S, Line, answered, asked, inline, received
 from configs.deployment import split_address
@@ -338,9 +339,9 @@ class Fleet:
         """
         return store(self._ask, UnreachableError, run, message, path)
 
-    def _ask(self, path: str, body: bytes) -> bytes:
-        def exchange(body: bytes) -> bytes:
-            return self._client.exchange(path, body, httpx.Timeout(REQUEST_TIMEOUT_S))
+    def _ask(self, path: str, body: Sequence[bytes], into: Callable[[bytes], object] | None = None) -> bytes:
+        def exchange(body: Sequence[bytes]) -> bytes:
+            return self._client.exchange(path, body, httpx.Timeout(REQUEST_TIMEOUT_S), into)
 
         return self._call(exchange, body)
 
@@ -560,7 +561,8 @@ class _BoundedClient(FleetHttpClient):
     """Flower's client, reading no more of an answer than an answer can have, and on the way that `proxy_to` found.
 
     Flower's own connection reads the environment by itself, ends with what it finds there in its error, and lets a
-    connection go after 5 s: each look for a message would be a TLS handshake. So it is not made at all.
+    connection go after 5 s: each look for a message would be a TLS handshake. So it is not made at all. httpx offers no
+    parameter for how its connections read.
     """
 
     def __init__(
@@ -586,29 +588,47 @@ class _BoundedClient(FleetHttpClient):
             follow_redirects=False,  # whoever answers elsewhere was not enrolled with
             limits=httpx.Limits(keepalive_expiry=KEPT_S),
         )
+        for transport in (self._client._transport, *filter(None, self._client._mounts.values())):
+            pool = transport._pool  # type: ignore[attr-defined]
+            pool._network_backend = Bulk(pool._network_backend)
 
-    def exchange(self, path: str, body: bytes, timeout: httpx.Timeout) -> bytes:
-        """Ask one of the paths that are Archipel's own; the answer's body.
+    def exchange(
+        self,
+        path: str,
+        body: bytes | Sequence[bytes],
+        timeout: httpx.Timeout,
+        into: Callable[[bytes], object] | None = None,
+    ) -> bytes:
+        """Ask one of the paths that are Archipel's own; the answer's body, unless `into` takes its pieces.
 
         Raises:
             httpx.HTTPStatusError: it is not 200. httpx.TransportError: there is none.
         """
-        headers = {"content-type": MEDIA_TYPE, "accept": MEDIA_TYPE}
+        pieces = [body] if isinstance(body, bytes) else body
+        headers = {"content-type": MEDIA_TYPE, "accept": MEDIA_TYPE, "content-length": str(sum(map(len, pieces)))}
         url = self._base_url + path
-        request = self._client.build_request("POST", url, content=body, headers=headers, timeout=timeout)
-        response = self._send(ProtobufRequestContext(path, PullMessagesRequest(), request))
+        request = self._client.build_request("POST", url, content=pieces, headers=headers, timeout=timeout)
+        response = self._send(ProtobufRequestContext(path, PullMessagesRequest(), request), into=into)
         response.raise_for_status()
         return response.content
 
-    def _send(self, context: ProtobufRequestContext, *, stream: bool = False) -> httpx.Response:
+    def _send(
+        self,
+        context: ProtobufRequestContext,
+        *,
+        stream: bool = False,
+        into: Callable[[bytes], object] | None = None,
+    ) -> httpx.Response:
         def send(current: ProtobufRequestContext) -> httpx.Response:
             deadline = time.monotonic() + RESPONSE_TIMEOUT_S
             response = self._client.send(current.request, stream=True)
             try:
-                body = bytearray()
+                body, total = bytearray(), 0
+                take = body.extend if into is None or response.status_code != httpx.codes.OK else into
                 for chunk in response.iter_raw():
-                    body += chunk
-                    if len(body) > MAX_RESPONSE_BYTES or time.monotonic() > deadline:
+                    take(chunk)
+                    total += len(chunk)
+                    if total > MAX_RESPONSE_BYTES or time.monotonic() > deadline:
                         raise httpx.RemoteProtocolError("the answer does not end")
             finally:
                 response.close()

@@ -7,6 +7,7 @@ answered.
 """
 
 import contextlib
+import fcntl
 import json
 import logging
 import os
@@ -18,7 +19,7 @@ import time
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 from client.admission import Admissions
 from client.audit import Audit, instruction_of
@@ -43,7 +44,7 @@ from configs.deployment import SiteConfig
 from configs.errors import AdmissionError, ArchipelError, ReleaseError, RunError, SealError, WireError
 from configs.frame import Frame, MappedFile
 from configs.lock import only_one
-from configs.memory import return_large_blocks
+from configs.memory import Room, return_large_blocks
 from configs.pieces import MAX_INLINE
 from configs.schema import Study
 from configs.seal import COORDINATOR, Signed, Statement
@@ -62,6 +63,7 @@ FIRST_RETRY_S, LAST_RETRY_S = 1.0, 60.0
 HELD_S = 1.0  # a look that lasts longer was held by the coordinator
 STATE = "node.state"
 OVERHEAD_BYTES = 4_000_000  # of a message, beside its arrays
+PIPE_BYTES = 1 << 20  # between this process and the worker
 TOUCH_S = 60.0  # of contact between two notes of it
 FULL_DISK_S = 1.0  # between looks while nothing can be written down
 
@@ -77,6 +79,7 @@ class WorkerProcess:
         self._process: subprocess.Popen[bytes] | None = None
         self._surroundings: Surroundings | None = None
         self.alone, self.fence = False, ""  # the fence around it, in words
+        self._room = Room()
         self._environment = parts.environment(worker_variables(config))  # `start` lets go of secrets in this process
 
     def start(self) -> None:
@@ -96,6 +99,8 @@ class WorkerProcess:
             env=self._environment,
             start_new_session=True,  # a Ctrl-C in the terminal is the node's to handle
         )
+        for pipe in (self._process.stdin, self._process.stdout):
+            _widen(pipe)
         try:
             ready = self._read().fields
             self.alone, self.fence = bool(ready["alone"]), str(ready["fence"])
@@ -147,7 +152,14 @@ class WorkerProcess:
     def _read(self, max_bytes: int = 0) -> Frame:
         assert self._process is not None
         assert self._process.stdout is not None
-        return Frame.read(exactly(self._process.stdout), max_bytes)  # type: ignore[arg-type]
+        return Frame.read(exactly(self._process.stdout, self._room), max_bytes)  # type: ignore[arg-type]
+
+
+def _widen(pipe: IO[bytes] | None) -> None:
+    """Let a pipe hold as much as the kernel allows: a large model then takes a sixteenth of the turns."""
+    if pipe is not None and hasattr(fcntl, "F_SETPIPE_SZ"):
+        with contextlib.suppress(OSError):
+            fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
 
 
 class Pace:

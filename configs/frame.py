@@ -25,7 +25,7 @@ from configs.schema import canonical_json
 
 MAX_HEADER_BYTES = 4_000_000
 MAX_ARRAYS = 100_000
-WINDOW_BYTES = 1 << 22
+WINDOW_BYTES = 1 << 18  # what is made of a window stays in the processor's cache, and asks for no new memory
 _LENGTH = struct.Struct(">I")
 Buffer = bytes | bytearray | memoryview
 
@@ -39,7 +39,7 @@ class MappedFile(mmap.mmap):
 
 
 def windows(data: Buffer, skip: int = 0) -> Iterator[memoryview]:
-    """A buffer from its byte `skip` on, in pieces of 4 MB, so that a pass over a large model needs no second one.
+    """A buffer from its byte `skip` on, in small pieces, so that a pass over a large model needs no second one.
 
     Where the buffer is a mapped file's, the pages read are given back behind each piece: the file still has them.
     """

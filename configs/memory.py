@@ -22,13 +22,15 @@ from collections.abc import Mapping
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD of <malloc.h>
 LARGE_BLOCK_BYTES = 1 << 20
+KEPT_ROOM_BYTES = 1 << 26
+SMALL_BYTES = 1 << 24  # of smaller blocks, which are not given back each time
 KEPT_BLOCK_BYTES, KEPT_BYTES = 1 << 25, 1 << 30  # larger blocks are never kept, nor more than this at the end
 TIDY_BYTES = 20_000_000
 
 
 def return_large_blocks() -> None:
     """For the rest of this process; a C library that knows no such setting goes on as before."""
-    _set({_MMAP_THRESHOLD: LARGE_BLOCK_BYTES})
+    _set({_MMAP_THRESHOLD: LARGE_BLOCK_BYTES, _TRIM_THRESHOLD: SMALL_BYTES})
 
 
 def keep_freed_blocks() -> None:
@@ -42,6 +44,42 @@ def _set(parameters: Mapping[int, int]) -> None:
             library = ctypes.CDLL(None)
             for name, value in parameters.items():
                 library.mallopt(name, value)
+
+
+class Room:
+    """Memory for large buffers, used again once nothing refers to what was in it: new memory is cleared page by page.
+
+    It keeps at most `KEPT_ROOM_BYTES`; larger buffers are new each time, and given back.
+
+    >>> room = Room()
+    >>> first = room.of(2_000_000); first[:1] = b"x"; address = id(first.obj)
+    >>> second = room.of(2_000_000); id(second.obj) == address  # the first one is still in use
+    False
+    >>> del first; third = room.of(1_500_000); id(third.obj) == address, len(third)
+    (True, 1500000)
+    """
+
+    def __init__(self) -> None:
+        self._kept: list[bytearray] = []
+
+    def of(self, count: int) -> memoryview:
+        """So many bytes, whatever is in them."""
+        free = sorted((block for block in self._kept if count <= len(block) <= 2 * count and _is_free(block)), key=len)
+        block = free[0] if free else bytearray(count)
+        if not free and count <= KEPT_ROOM_BYTES:
+            while sum(map(len, self._kept)) > KEPT_ROOM_BYTES - count:
+                self._kept.pop(0)
+            self._kept.append(block)
+        return memoryview(block)[:count]
+
+
+def _is_free(block: bytearray) -> bool:
+    """Whether nothing refers to what is in it: then alone its size can change."""
+    try:
+        block.append(block.pop())
+    except BufferError:
+        return False
+    return True
 
 
 class Tidy:

@@ -1,6 +1,6 @@
-"""A request's body, whole and of bounded size."""
+"""A request's body, of bounded size: whole, or as it comes."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 Receive = Callable[[], Awaitable[Any]]
@@ -14,20 +14,32 @@ class LargeBodyError(Exception):
     """A body is larger than allowed."""
 
 
-async def whole(receive: Receive, largest: int) -> bytes:
-    """Return a body of at most so many bytes.
+async def pieces(receive: Receive, largest: int) -> AsyncIterator[bytes]:
+    """Return a body of at most so many bytes as it comes.
 
     Raises:
         GoneError: whoever sent it hung up before its end.
         LargeBodyError: it is larger; the rest is not read.
     """
-    body, more = bytearray(), True
+    total, more = 0, True
     while more:
         event = await receive()
         if event["type"] != "http.request":
             raise GoneError
-        body += event.get("body", b"")
-        more = event.get("more_body", False)
-        if len(body) > largest:
+        piece, more = event.get("body", b""), event.get("more_body", False)
+        total += len(piece)
+        if total > largest:
             raise LargeBodyError
+        yield piece
+
+
+async def whole(receive: Receive, largest: int) -> bytes:
+    """Return a body of at most so many bytes.
+
+    Raises:
+        GoneError, LargeBodyError: as for `pieces`.
+    """
+    body = bytearray()
+    async for piece in pieces(receive, largest):
+        body += piece
     return bytes(body)

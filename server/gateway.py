@@ -51,12 +51,12 @@ from configs.deployment import CoordinatorConfig, load_coordinator, split_addres
 from configs.errors import ArchipelError, WireError
 from configs.pieces import FETCH_PATH, HOLD_PATH, REPLY_PATH, STORE_PATH, WINDOW
 from configs.wire import PROTOCOL_HEADER, RELEASE_HEADER
-from server.bodies import GoneError, LargeBodyError, whole
+from server.bodies import GoneError, LargeBodyError, pieces
 from server.files import private_folder
 from server.logs import write_lines
 from server.membership import Admitted, Membership
 from server.refusals import Refusal
-from server.shelf import FOLDER
+from server.shelf import FOLDER, Storing
 from server.shelf import serve as serve_shelf
 from server.signatures import HEADER as REQUEST_HEADER
 from server.signatures import SignedRequests
@@ -92,6 +92,7 @@ PATHS = {
 SHELF_PATHS = (FETCH_PATH.encode(), STORE_PATH.encode())  # answered here, from files
 LARGEST_WINDOW = WINDOW + 10_000
 MAX_WINDOWS_EACH = 2
+SENT_BYTES = 1 << 18  # of an answer at a time
 KEY_HEADER = b"flwr-public-key"  # flwr.supercore.constant.FLEET_HTTP_PUBLIC_KEY_HEADER; a test compares
 SIGNATURE_HEADERS = (b"flwr-signature", b"flwr-timestamp", REQUEST_HEADER)
 FORWARDED = (b"content-type", b"accept", KEY_HEADER, *SIGNATURE_HEADERS)
@@ -211,16 +212,26 @@ def make_auth(lookup: Lookup, shelf: Path | None = None, signed: SignedRequests 
     return _Auth(lookup, signed or SignedRequests(), shelf)
 
 
-async def shelf_answer(folder: Path | None, path: bytes, admitted: Admitted, peer: Peer | None, body: bytes) -> bytes:
-    """What a hospital gets for a request about a large message.
+async def shelf_answer(
+    folder: Path | None, path: bytes, admitted: Admitted, peer: Peer | None, body: AsyncIterator[bytes]
+) -> bytes:
+    """What a hospital gets for a request about a large message; what it sends is written as it comes.
 
     Raises:
-        Refusal: 403, it has no certificate: nothing else says here who it is. 404, 400: it was offered no such thing.
+        Refusal: 403, it has no certificate: nothing else says here who it is. 410, 400: it was offered no such thing.
     """
     if peer is None or folder is None:
         raise Refusal(403, "expected this hospital's certificate, found none", admitted.site)
     try:
-        answer = await asyncio.to_thread(serve_shelf, folder, admitted.site, path.rpartition(b"/")[2].decode(), body)
+        if path == FETCH_PATH.encode():
+            whole = b"".join([piece async for piece in body])
+            answer = await asyncio.to_thread(serve_shelf, folder, admitted.site, "fetch", whole)
+        else:
+            storing = Storing(folder, admitted.site)
+            async for piece in body:
+                if storing.take(piece):
+                    await asyncio.to_thread(storing.write)
+            answer = await asyncio.to_thread(storing.end)
     except WireError:
         raise Refusal(400, "expected a window of a message, found something else", admitted.site) from None
     if answer is None:
@@ -309,8 +320,7 @@ class _Gateway:
         self._windows[admitted.site] = held + 1
         try:
             async with exchange.bounded():
-                body = b"".join([piece async for piece in exchange.body()])
-            answer = await shelf_answer(self._shelf, path, admitted, peer, body)
+                answer = await shelf_answer(self._shelf, path, admitted, peer, exchange.body())
             await _plain(send, 200, answer)
         finally:
             self._windows[admitted.site] -= 1
@@ -443,7 +453,7 @@ class _Auth:
         try:
             said = self._judge(scope["path"].encode(), dict(scope["headers"]))
             if isinstance(said, tuple):
-                body = await whole(receive, LARGEST_WINDOW)
+                body = pieces(receive, LARGEST_WINDOW)
                 answer = await shelf_answer(self._shelf, scope["path"].encode(), *said, body)
                 return await _plain(send, 200, answer)
         except GoneError:
@@ -598,7 +608,10 @@ def _printable(text: str) -> str:
 async def _plain(send: Send, status: int, text: bytes, *extra: tuple[bytes, bytes], more: bool = False) -> None:
     headers = [(b"content-type", b"text/plain"), (b"content-length", str(len(text)).encode()), *extra]
     await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": text, "more_body": more})
+    for start in range(0, len(text) - SENT_BYTES, SENT_BYTES):  # else all of it is encrypted before any of it is sent
+        await send({"type": "http.response.body", "body": text[start : start + SENT_BYTES], "more_body": True})
+    last = text[(len(text) - 1) // SENT_BYTES * SENT_BYTES :] if text else b""
+    await send({"type": "http.response.body", "body": last, "more_body": more})
 
 
 async def _refuse(refusal: Refusal, receive: Receive, send: Send, limit: int) -> None:

@@ -28,6 +28,7 @@ from configs.frame import Buffer, MappedFile
 from configs.pieces import WINDOW, fields_of, split
 
 FOLDER = "shelf"
+BATCH, LARGEST_HEAD = 1_000_000, 10_000  # bytes
 _MESSAGE = re.compile(r"[0-9a-f]{32}")
 _FETCH = {"run": str, "message": str, "start": int}
 _OUT, _IN, _MOST = ".out", ".in", ".most"
@@ -98,17 +99,95 @@ def serve(folder: Path, site: str, path: str, body: bytes) -> bytes | None:
     Raises:
         WireError: it is no request.
     """
-    first, *data = split(body, 2)
-    asked = fields_of(first, _FETCH)
+    if path != "fetch":
+        storing = Storing(folder, site)
+        storing.take(body)
+        return storing.end()
+    pieces = split(body, 1)
+    run, message, start = _place(pieces[0] if pieces else b"")
+    return read(folder, site, run, message, start)
+
+
+class Storing:
+    """A window of a reply, written as it comes: the door holds no more of it than `BATCH` bytes."""
+
+    def __init__(self, folder: Path, site: str) -> None:
+        """Nothing has come yet."""
+        self._folder, self._site = folder, site
+        self._head, self._place = b"", ("", "", 0)
+        self._begun, self._left, self._over = False, 0, False
+        self._batch: list[bytes] = []
+        self._held = 0
+        self._size: int | None = None
+        self._error: WireError | None = None
+
+    def take(self, piece: bytes) -> bool:
+        """Take what has come; whether it is time to `write`."""
+        if self._error is None and not self._begun:
+            self._head += piece
+            piece = self._begin()
+        if self._error is None and self._begun:
+            self._left -= len(piece)
+            if self._left < 0:
+                self._error = WireError("shelf: expected as many bytes as announced, found more")
+            self._batch.append(piece)
+            self._held += len(piece)
+        return self._held >= BATCH
+
+    def write(self) -> None:
+        """Append what was taken to the file; nothing more once that is not where it ends.
+
+        Raises:
+            WireError: the reply would be larger than was announced.
+        """
+        run, message, start = self._place
+        if self._error is None and self._batch and not self._over:
+            self._size = append(self._folder, self._site, run, message, start, *self._batch)
+            self._over = self._size != start + self._held
+            self._place = run, message, start + self._held
+        self._batch, self._held = [], 0
+
+    def end(self) -> bytes | None:
+        """All has come: how much of the reply is here, None where none is awaited.
+
+        Raises:
+            WireError: it was no request, or the reply would be larger than was announced.
+        """
+        if self._error is None and (not self._begun or self._left):
+            self._error = WireError("shelf: expected a window of a message, found something else")
+        if self._error is not None:
+            raise self._error
+        self.write()
+        return None if self._size is None else str(self._size).encode()
+
+    def _begin(self) -> bytes:
+        """Read the head once it is here; what of the window came with it."""
+        if len(self._head) < 4:
+            return b""
+        ends = 4 + int.from_bytes(self._head[:4], "big")
+        if ends > LARGEST_HEAD:
+            self._error = WireError("shelf: expected a window of a message, found something else")
+        elif len(self._head) >= ends + 4:
+            try:
+                self._place = _place(self._head[4:ends])
+            except WireError as error:
+                self._error = error
+            self._begun, self._left = True, int.from_bytes(self._head[ends : ends + 4], "big")
+            return self._head[ends + 4 :]
+        return b""
+
+
+def _place(piece: bytes) -> tuple[str, str, int]:
+    """Return the run, the message and the place in it that a request names.
+
+    Raises:
+        WireError: it names none.
+    """
+    asked = fields_of(piece, _FETCH)
     run, message, start = str(asked["run"]), str(asked["message"]), asked["start"]
     if not _MESSAGE.fullmatch(message) or not isinstance(start, int) or not 0 <= start < 2**40:
         raise WireError("shelf: expected a message and a place in it, found something else")
-    if path == "fetch":
-        return read(folder, site, run, message, start)
-    if len(data) != 1:
-        raise WireError("shelf: expected a window of a message, found something else")
-    size = append(folder, site, run, message, start, data[0])
-    return None if size is None else str(size).encode()
+    return run, message, start
 
 
 def read(folder: Path, site: str, run: str, message: str, start: int) -> bytes | None:
@@ -120,7 +199,7 @@ def read(folder: Path, site: str, run: str, message: str, start: int) -> bytes |
         return None
 
 
-def append(folder: Path, site: str, run: str, message: str, start: int, data: bytes) -> int | None:
+def append(folder: Path, site: str, run: str, message: str, start: int, *data: bytes) -> int | None:
     """Append a window to what a hospital sends, and return how much of it is here; a start of 0 begins anew.
 
     A window that does not begin where the file ends changes nothing: whoever was cut off learns where to go on. Nor
@@ -143,11 +222,13 @@ def append(folder: Path, site: str, run: str, message: str, start: int, data: by
             size = os.fstat(descriptor).st_size
             if start != size:
                 return size
-            if size + len(data) > most:
+            more = sum(map(len, data))
+            if size + more > most:
                 raise WireError(f"shelf: expected at most {most} bytes, found more")
             os.lseek(descriptor, size, os.SEEK_SET)
-            _write(descriptor, memoryview(data))
-            return size + len(data)
+            for piece in data:
+                _write(descriptor, memoryview(piece))
+            return size + more
     except (OSError, ValueError):
         return None
 

@@ -80,7 +80,7 @@ def copied(array: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def pieces(array: NDArray[Any]) -> Iterator[NDArray[Any]]:
-    """A contiguous array as flat pieces of 4 MB, for one pass; pages of a mapped file are given back."""
+    """A contiguous array as flat pieces of 256 KB, for one pass; pages of a mapped file are given back."""
     flat, base = array.reshape(-1), array.base
     while isinstance(base, np.ndarray):
         base = base.base
@@ -145,13 +145,31 @@ def reads_as_text(data: Buffer) -> bool:
     return False
 
 
-_RUN = 12
+_RUN, _APART, _FEW = 12, 4, 64
 
 
 def _holds_text(four: NDArray[np.uint32], *, first: bool) -> bool:
-    """Whether _RUN values in a row are text; `first`: nothing stands before, else the first value is only compared."""
-    one, space = np.uint32(0x01010101), np.uint32(0x20202020)  # in each byte: 0x20 <= character <= 0x7e
-    run = ((four | (four + one) | (four - space)) & np.uint32(0x80808080)) == 0
+    """Whether _RUN values in a row are text; `first`: nothing stands before, else the first value is only compared.
+
+    Such a row has three of every fourth value in a row: only where those are text, each value is looked at.
+    """
+    some = _text(four[::_APART])
+    (places,) = np.nonzero(some[:-2] & some[1:-1] & some[2:])
+    if len(places) > _FEW:
+        return _has_run(four, first=first)
+    begins = [max(0, _APART * (int(place) - 1)) for place in places]
+    return any(_has_run(four[at : at + 2 * _RUN], first=first and not at) for at in begins)
+
+
+def _text(four: NDArray[np.uint32]) -> NDArray[np.bool_]:
+    """Which values are made of printable ASCII characters: in each byte, 0x20 <= character <= 0x7e."""
+    one, space = np.uint32(0x01010101), np.uint32(0x20202020)
+    text: NDArray[np.bool_] = ((four | (four + one) | (four - space)) & np.uint32(0x80808080)) == 0
+    return text
+
+
+def _has_run(four: NDArray[np.uint32], *, first: bool) -> bool:
+    run = _text(four)
     run[1:] &= four[1:] != four[:-1]
     run[:1] &= first
     for reach in (1, 2, 4, 4):  # a position then stands for 2, 4, 8, 12 values

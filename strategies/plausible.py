@@ -42,6 +42,7 @@ _SLACK = 1.01  # gradients may be rounded to a grid
 _ROUNDING = 2.0**-22  # of a weight in one step: float32's, generously
 _GRID = 2.0**-12  # half the grid of a noised sum over its noise (strategies/privacy/gradients.py), generously
 _LARGEST = 1e38
+_AT_ONCE = 1 << 15  # values of a large matrix
 
 
 @dataclass(frozen=True)
@@ -289,5 +290,11 @@ def _square(array: NDArray[np.float32]) -> float:
 
 def _spectral(weight: NDArray[np.float32]) -> float:
     """Bound a matrix' largest singular value: by its L2 norm, and by its largest row and column sums."""
-    sizes = np.abs(weight, dtype=np.float64)
-    return min(math.sqrt(_square(weight)), math.sqrt(sizes.sum(axis=0).max() * sizes.sum(axis=1).max()))
+    rows = max(1, _AT_ONCE // max(1, weight.shape[1]))
+    square, row, columns = 0.0, 0.0, np.zeros(weight.shape[1])
+    for start in range(0, len(weight), rows):  # the whole matrix in float64 would be as much again as two of it
+        sizes = np.abs(weight[start : start + rows], dtype=np.float64)
+        row = max(row, float(sizes.sum(axis=1).max(initial=0.0)))
+        columns += sizes.sum(axis=0)
+        square += float(np.dot(sizes.reshape(-1), sizes.reshape(-1)))
+    return min(math.sqrt(square), math.sqrt(float(columns.max(initial=0.0)) * row))

@@ -4,7 +4,7 @@ import contextlib
 import json
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,9 @@ from client.apart import fetch, store
 from client.fleet import EndedError, Fleet, UnreachableError
 from configs.errors import WireError
 from configs.frame import Frame, MappedFile
-from configs.pieces import FETCH_PATH, STORE_PATH, WINDOW, join
+from configs.pieces import FETCH_PATH, STORE_PATH, WINDOW, join, split
 from server.gateway import MAX_WINDOWS_EACH
-from server.shelf import FOLDER, Shelf, append, clear, read, serve
+from server.shelf import BATCH, FOLDER, Shelf, Storing, append, clear, read, serve
 
 __all__ = ["consortium", "federation", "lille", "lyon"]  # fixtures
 RUN, MESSAGE, CONTENT = "run-1", "0" * 31 + "a", "ab" * 32
@@ -251,13 +251,13 @@ def test_a_cut_costs_one_window(tmp_path: Path) -> None:
     shelf, asks, monkey = Shelf(tmp_path / "shelf", RUN), [], iter([0, 1, 0, 0, 1, 1, 0, *[0] * 99])
     shelf.offer(CONTENT, [LARGE], "lille", MESSAGE, most=len(LARGE))
 
-    def ask(path: str, body: bytes) -> bytes:
+    def ask(path: str, body: Sequence[bytes], into: Callable[[bytes], object] | None = None) -> bytes:
         asks.append(path)
-        answer = serve(tmp_path / "shelf", "lille", path.rpartition("/")[2], body)
+        answer = serve(tmp_path / "shelf", "lille", path.rpartition("/")[2], b"".join(body))
         if next(monkey):  # the answer is lost: what was sent has arrived
             raise UnreachableError("cut")
         assert answer is not None
-        return answer
+        return answer if into is None else bytes(into(answer) or b"")
 
     assert bytes(fetch(ask, UnreachableError, RUN, MESSAGE, len(LARGE), tmp_path)) == LARGE
     path = tmp_path / "reply"
@@ -268,14 +268,75 @@ def test_a_cut_costs_one_window(tmp_path: Path) -> None:
     shelf.clear()
 
 
+@pytest.mark.parametrize("first", [1, 100_000, WINDOW - 1])
+def test_a_window_that_breaks_off_goes_on_where_it_was_cut(tmp_path: Path, first: int) -> None:
+    shelf, asked_for, cut = Shelf(tmp_path / "shelf", RUN), [], [True]
+    shelf.offer(CONTENT, [LARGE], "lille", MESSAGE, most=len(LARGE))
+
+    def ask(path: str, body: Sequence[bytes], into: Callable[[bytes], object] | None = None) -> bytes:
+        asked_for.append(json.loads(split(b"".join(body), 2)[0])["start"])
+        answer = serve(tmp_path / "shelf", "lille", "fetch", b"".join(body)) or b""
+        assert into is not None
+        into(answer[:first] if cut else answer)
+        if cut:
+            cut.clear()
+            raise UnreachableError("cut")
+        return b""
+
+    assert bytes(fetch(ask, UnreachableError, RUN, MESSAGE, len(LARGE), tmp_path)) == LARGE
+    assert asked_for[:2] == [0, first]
+    shelf.clear()
+
+
+@pytest.mark.parametrize("piece", [1, 3, 1000, BATCH - 1, BATCH, WINDOW + 1000])
+def test_a_window_is_written_as_it_comes_in_pieces_of_any_size(shelf: Shelf, tmp_path: Path, piece: int) -> None:
+    window = LARGE[: 5_000 if piece < 1000 else WINDOW]
+    storing, body, most = Storing(tmp_path, "lille"), join([asked(), window]), 0
+    for start in range(0, len(body), piece):
+        if storing.take(body[start : start + piece]):
+            storing.write()
+        most = max(most, sum(map(len, storing._batch)))
+    assert storing.end() == str(len(window)).encode()
+    assert most < BATCH + piece  # so much is held
+    assert bytes(shelf.taken("lille", MESSAGE)) == window
+
+
+@pytest.mark.parametrize("short", [1, 1000])
+@pytest.mark.parametrize("change", ["short", "long", "no head"])
+def test_a_window_that_is_not_as_long_as_it_says_is_no_request(
+    shelf: Shelf, tmp_path: Path, change: str, short: int
+) -> None:
+    body = join([asked(), LARGE[:10_000]])
+    changed = {"short": body[:-short], "long": body + b"x" * short, "no head": body[:short][:90]}[change]
+    for piece in (100, len(changed)):
+        storing = Storing(tmp_path, "lille")
+        for start in range(0, len(changed), piece):
+            storing.take(changed[start : start + piece])
+        with pytest.raises(WireError):
+            storing.end()
+    with pytest.raises(WireError, match="found none"):
+        shelf.taken("lille", MESSAGE)  # nothing was written
+
+
+def test_a_window_at_another_place_is_let_pass_and_changes_nothing(shelf: Shelf, tmp_path: Path) -> None:
+    assert append(tmp_path, "lille", RUN, MESSAGE, 0, b"begun") == 5
+    storing = Storing(tmp_path, "lille")
+    body = join([asked(start=6), LARGE[: 3 * BATCH]])
+    for start in range(0, len(body), BATCH):
+        if storing.take(body[start : start + BATCH]):
+            storing.write()
+    assert storing.end() == b"5"
+    assert bytes(shelf.taken("lille", MESSAGE)) == b"begun"
+
+
 @pytest.mark.parametrize("answer", [b"", b"-1", b"x", b"9" * 30, b"1e3"])
 def test_a_door_that_lies_about_what_it_has_does_not_hold_the_node(tmp_path: Path, answer: bytes) -> None:
     path = tmp_path / "reply"
     path.write_bytes(b"abc")
     with pytest.raises(WireError):
-        store(lambda path, body: answer, UnreachableError, RUN, MESSAGE, path)
+        store(lambda path, body, into=None: answer, UnreachableError, RUN, MESSAGE, path)
     with pytest.raises(WireError, match="did not"):
-        store(lambda path, body: b"1", UnreachableError, RUN, MESSAGE, path)
+        store(lambda path, body, into=None: b"1", UnreachableError, RUN, MESSAGE, path)
 
 
 def test_a_frame_is_read_from_its_file_or_refused(tmp_path: Path) -> None:

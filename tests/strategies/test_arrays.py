@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from configs.errors import WireError
-from strategies.arrays import from_record, payload_bytes, to_record
+from configs.frame import WINDOW_BYTES
+from strategies.arrays import from_record, payload_bytes, reads_as_text, to_record
 
 finite = hnp.arrays(
     np.float32,
@@ -200,3 +201,50 @@ def test_one_bad_array_among_good_ones_is_refused_by_name(data: bytes, more: int
     specs = {"a": ((3,), "float32"), "bad": ((2,), "float32"), "b": ((more, 1), "float32")}
     with pytest.raises(WireError, match="array 'bad'"):
         from_record(ArrayRecord(dict(named)), specs)
+
+
+def is_text(four: np.ndarray) -> bool:
+    """Value by value: twelve in a row of printable characters, each another than the one before."""
+    run, before = 0, None
+    for value in four.tolist():
+        printable = all(0x20 <= byte <= 0x7E for byte in value.to_bytes(4, "little"))
+        run = run + 1 if printable and value != before else 0
+        before = value
+        if run == 12:
+            return True
+    return False
+
+
+TEXT = np.frombuffer(b"Mme Dupont, 73 ans, code postal 59000 Lille, diabetique. Seule. ", "<u4")
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 16), st.integers(0, 40), st.sampled_from(["bytes", "other", "twice"])), max_size=12
+    ),
+    st.sampled_from([0, 1, 5]),
+)
+def test_text_is_found_wherever_it_stands_and_nothing_else(parts: list[tuple[int, int, str]], first: int) -> None:
+    generator, four = np.random.default_rng(len(parts)), [np.zeros(first, "<u4")]
+    for length, gap, kind in parts:
+        between = {"bytes": generator.integers(0, 2**32, gap), "other": np.full(gap, 7), "twice": np.full(gap, TEXT[0])}
+        four += [TEXT[:length], between[kind]]
+    values = np.concatenate(four).astype("<u4")
+    data = to_record({"w": values.view("<f4")})["w"].data
+    assert reads_as_text(data) == is_text(values)
+
+
+@pytest.mark.parametrize("length", [11, 12, 16])
+@pytest.mark.parametrize("at", [0, 1, 2, 3, 4, 1000, *range(WINDOW_BYTES // 4 - 50, WINDOW_BYTES // 4 - 28), 150_000])
+def test_text_is_found_across_windows(at: int, length: int) -> None:
+    values = np.random.default_rng(0).normal(0, 0.02, 200_000).astype(np.float32).view("<u4").copy()
+    values[max(0, at - 1)] = values[at + length] = 7
+    values[at : at + length] = TEXT[:length]
+    assert reads_as_text(to_record({"w": values.view("<f4")})["w"].data) == (length >= 12)
+
+
+def test_text_is_found_among_much_that_is_printable() -> None:
+    values = np.tile(np.concatenate([TEXT[:11], [7]]).astype("<u4"), 20_000)
+    assert not reads_as_text(to_record({"w": values.view("<f4")})["w"].data)
+    values[123_000:123_012] = TEXT[:12]
+    assert reads_as_text(to_record({"w": values.view("<f4")})["w"].data)
