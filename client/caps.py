@@ -6,6 +6,7 @@ whoever restarts the node looks once more at what spends more.
 
 import logging
 from dataclasses import replace
+from pathlib import Path
 
 from configs.deployment import SITE_FILE, Policy, SiteConfig, load_site
 from configs.errors import ArchipelError
@@ -35,11 +36,11 @@ class Caps:
     """The policy of a hospital whose site.yaml may change while a process runs."""
 
     def __init__(self, config: SiteConfig) -> None:
-        self.config, self._seen = config, self._stamp(config)
+        self.config, self._seen = config, stamp_of(config.folder / SITE_FILE)
 
     def look(self) -> SiteConfig:
         """Return the configuration with the cap that holds now: the lowest that site.yaml had since the start."""
-        stamp = self._stamp(self.config)
+        stamp = stamp_of(self.config.folder / SITE_FILE)
         if stamp == self._seen:
             return self.config
         self._seen = stamp
@@ -57,11 +58,11 @@ class Caps:
             log.warning("site.yaml: a higher max_epsilon or delta holds once the node is restarted")
         return self.config
 
-    @staticmethod
-    def _stamp(config: SiteConfig) -> tuple[int, int, int]:
-        """Return what changes when the file does, zeros where it is not there."""
-        try:
-            found = (config.folder / SITE_FILE).stat()
-        except OSError:
-            return 0, 0, 0
-        return found.st_ino, found.st_mtime_ns, found.st_size
+
+def stamp_of(path: Path) -> tuple[int, int, int]:
+    """Return what changes when a file does, zeros where it is not there."""
+    try:
+        found = path.stat()
+    except OSError:
+        return 0, 0, 0
+    return found.st_ino, found.st_mtime_ns, found.st_size

@@ -11,12 +11,11 @@ Of site.yaml only where the rows are is followed so. What else it says holds fro
 from collections.abc import Mapping
 from pathlib import Path
 
+from client.caps import stamp_of
 from client.fence import named_once
 from configs.deployment import SITE_FILE, SiteConfig, load_site
 from configs.errors import ArchipelError
 from configs.schema import DataSource
-
-Stamp = tuple[int, int, int] | None
 
 
 class Surroundings:
@@ -29,7 +28,7 @@ class Surroundings:
             environment: the worker's.
         """
         self._config, self._path = config, config.folder / SITE_FILE
-        self._site = _stamp(self._path)
+        self._site = stamp_of(self._path)
         self._wanted = self._sources = _sources(config)
         self._read()
         self._sources = self._wanted
@@ -40,7 +39,7 @@ class Surroundings:
         for path, inode in self._inodes.items():
             if _inode(path) not in (inode, None):
                 return str(path)
-        if (stamp := _stamp(self._path)) != self._site:
+        if (stamp := stamp_of(self._path)) != self._site:
             self._site = stamp
             self._read()
         return "where site.yaml says that the rows are" if self._wanted != self._sources else ""
@@ -65,12 +64,3 @@ def _inode(path: Path) -> tuple[int, int] | None:
     except OSError:
         return None
     return found.st_dev, found.st_ino
-
-
-def _stamp(path: Path) -> Stamp:
-    """Return what changes when a file does, None where it is not there."""
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_ino, found.st_mtime_ns, found.st_size

@@ -10,7 +10,6 @@ import json
 import logging
 import os
 import sys
-import threading
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,6 +21,7 @@ from configs.errors import ArchipelError, PrivacyError
 from configs.journal import Journal
 from configs.load import load_study
 from configs.memory import return_large_blocks
+from configs.parts import end_with_owner
 from configs.schema import Study
 from server.app import Conducted, Deployment, PostponedError, RoundRecord, conduct
 from server.bundle import build_bundle
@@ -220,18 +220,12 @@ def _reported(run: Path) -> dict[str, str]:
     }
 
 
-def _end_with_owner() -> None:
-    while os.read(0, 4096):  # not sys.stdin, whose lock this thread would hold while the interpreter ends
-        pass
-    os._exit(0)
-
-
 def main(arguments: list[str]) -> int:
     """Conduct one run. Exit codes: 0 it ended, COMPLETE or not; 2 an error that is explained."""
     os.umask(0o077)
     write_lines()
     return_large_blocks()
-    threading.Thread(target=_end_with_owner, daemon=True).start()
+    end_with_owner()
     try:
         outcome = carry_out(load_coordinator(Path(arguments[0])), arguments[1])
     except ArchipelError as error:

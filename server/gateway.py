@@ -29,7 +29,6 @@ import resource
 import sqlite3
 import ssl
 import sys
-import threading
 import time
 from base64 import b64decode, b64encode
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, MutableMapping
@@ -49,6 +48,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from configs.deployment import CoordinatorConfig, load_coordinator, split_address
 from configs.errors import ArchipelError, WireError
+from configs.parts import end_with_owner
 from configs.pieces import FETCH_PATH, HOLD_PATH, REPLY_PATH, STORE_PATH, WINDOW
 from configs.wire import PROTOCOL_HEADER, RELEASE_HEADER
 from server.bodies import GoneError, LargeBodyError, pieces
@@ -861,7 +861,7 @@ def main(arguments: list[str]) -> int:
         return 2
     try:
         config = load_coordinator(Path(folders[0]))
-        threading.Thread(target=_end_with_owner, daemon=True).start()
+        end_with_owner()
         serve(config, auth_only=auth_only)
     except (ArchipelError, OSError) as error:
         print(error, file=sys.stderr)
@@ -882,12 +882,6 @@ def _settle_imports() -> None:
     """httpcore looks for this package four times a request, and searching the disk in vain is half of its time."""
     if importlib.util.find_spec("sniffio") is None:
         sys.modules["sniffio"] = None  # type: ignore[assignment]
-
-
-def _end_with_owner() -> None:
-    while os.read(0, 4096):  # not sys.stdin, whose lock this thread would hold while the interpreter ends
-        pass
-    os._exit(0)
 
 
 if __name__ == "__main__":

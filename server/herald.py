@@ -27,6 +27,7 @@ from configs.deployment import CoordinatorConfig, load_coordinator
 from configs.errors import ArchipelError
 from configs.journal import Journal
 from configs.load import load_study
+from configs.parts import end_with_owner
 from configs.schema import Study
 from server import continuity
 from server.bundle import build_bundle
@@ -179,17 +180,11 @@ class Recent:
         return self._last
 
 
-def _end_with_owner() -> None:
-    while os.read(0, 4096):  # not sys.stdin, whose lock this thread would hold while the interpreter ends
-        pass
-    os._exit(0)
-
-
 def main(arguments: list[str]) -> int:
     """Propose until standard input is closed. Exit code 2: an error that is explained; it is started again."""
     os.umask(0o077)
     write_lines()
-    threading.Thread(target=_end_with_owner, daemon=True).start()
+    end_with_owner()
     try:
         Herald(load_coordinator(Path(arguments[0]))).run(threading.Event())
     except (ArchipelError, httpx.HTTPError, sqlite3.Error, OSError) as error:

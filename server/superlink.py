@@ -14,12 +14,12 @@ fails loudly should another release move them.
 import os
 import socket as sockets
 import sys
-import threading
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from configs.memory import return_large_blocks
+from configs.parts import end_with_owner
 from configs.wire import PROTOCOL_HEADER, PROTOCOL_MAX, RELEASE_HEADER
 
 if TYPE_CHECKING:
@@ -37,15 +37,9 @@ def main(arguments: list[str]) -> None:
     """Serve until standard input is closed."""
     os.environ.update(QUIET)
     os.umask(0o077)
-    threading.Thread(target=_end_with_owner, daemon=True).start()
+    end_with_owner()
     return_large_blocks()
     serve(Path(arguments[0]), Path(arguments[1]))
-
-
-def _end_with_owner() -> None:
-    while os.read(0, 4096):  # not sys.stdin, whose lock this thread would hold while the interpreter ends
-        pass
-    os._exit(0)
 
 
 def serve(socket: Path, parts: Path) -> None:

@@ -16,20 +16,19 @@ from server.reporting.quality import forest_rows
 from server.reporting.read import Estimate, Feature, Run, Site
 from server.reporting.words import (
     NONE,
+    PLAN,
     capital,
     count,
     covered,
-    epsilon,
     guarantee,
     guarantee_in_plain_words,
     interval,
     main_interval,
     metric,
     model_name,
+    plan_of,
     plural,
     series,
-    short,
-    small,
     undefined,
 )
 
@@ -133,21 +132,7 @@ def _privacy(run: Run) -> Iterable[str]:
     asked = "Asked for, and not kept: " if readings.overspent(run) else ""
     yield f"**{asked}{md(guarantee(run.privacy))}.**"
     yield md(guarantee_in_plain_words(run.privacy))
-    rows = [
-        [
-            md(site.name),
-            count(site.patients_train),
-            short(site.noise_multiplier),
-            short(site.sampling_rate),
-            count(site.steps),
-            epsilon(site.epsilon),
-            small(site.delta),
-        ]
-        for site in run.took_part
-    ]
-    yield grid(
-        ["Hospital", "Training patients", "Noise multiplier", "Sampling rate", "Steps", "Epsilon spent", "Delta"], rows
-    )
+    yield grid(list(PLAN), [[md(site.name), *plan_of(site)] for site in run.took_part])
     yield md(readings.privacy(run))
     if run.seeded:
         yield "This run's noise can be repeated from the seed: it rehearses the guarantee and does not give it."

@@ -16,20 +16,20 @@ from server.reporting.read import Run
 from server.reporting.svg import line, mark, rect
 from server.reporting.words import (
     NONE,
+    PLAN,
     capital,
     count,
     covered,
-    epsilon,
     guarantee,
     guarantee_in_plain_words,
     hospitals,
     interval,
     metric,
     model_name,
+    plan_of,
     plural,
     series,
     share,
-    short,
     size,
     small,
     undefined,
@@ -260,20 +260,8 @@ def _plan(run: Run) -> Html:
     if not run.private:
         rows = [[s.name, count(s.patients_train), count(s.steps)] for s in run.took_part]
         return table(["Hospital", "Training patients", "Steps"], rows, "The plan at each hospital", 2)
-    headings = ["Hospital", "Training patients", "Noise multiplier", "Sampling rate", "Steps", "Epsilon spent", "Delta"]
-    rows = [
-        [
-            site.name,
-            count(site.patients_train),
-            short(site.noise_multiplier),
-            short(site.sampling_rate),
-            count(site.steps),
-            epsilon(site.epsilon),
-            small(site.delta),
-        ]
-        for site in run.took_part
-    ]
-    return table(headings, rows, "The plan at each hospital", 6)
+    rows = [[site.name, *plan_of(site)] for site in run.took_part]
+    return table(list(PLAN), rows, "The plan at each hospital", 6)
 
 
 def _privacy_note(run: Run) -> str:

@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from server.reporting.read import Estimate, Privacy, Run
+from server.reporting.read import Estimate, Privacy, Run, Site
 
 SMALL = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
 UNDEFINED_RATE = "undefined: fewer than two test patients of one outcome"
@@ -276,3 +276,18 @@ def guarantee_in_plain_words(privacy: Privacy) -> str:
         f"Add or take away any one {privacy.unit}: the chance of whatever could be learned from what the hospital "
         f"sends changes at most by a factor of {factor}{rest}."
     )
+
+
+PLAN = ("Hospital", "Training patients", "Noise multiplier", "Sampling rate", "Steps", "Epsilon spent", "Delta")
+
+
+def plan_of(site: Site) -> list[str]:
+    """Return a hospital's cells below PLAN, but for its name."""
+    return [
+        count(site.patients_train),
+        short(site.noise_multiplier),
+        short(site.sampling_rate),
+        count(site.steps),
+        epsilon(site.epsilon),
+        small(site.delta),
+    ]

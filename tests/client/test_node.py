@@ -12,6 +12,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ from client.doctor import _awaited
 from client.findings import WARNING
 from client.fleet import Incoming
 from client.ledger import Ledger
-from client.node import STATE, Node
+from client.node import STATE, Node, WorkerProcess
 from client.releases import RELEASE
 from client.worker import STATUS
 from configs import journal, wire
@@ -195,6 +196,19 @@ class Lille:
         return sorted(self.config.outbox.glob("*")) if self.config.outbox.exists() else []
 
 
+@contextmanager
+def serving(consortium: Consortium, config: SiteConfig, worker: WorkerProcess | None = None) -> Iterator[Lille]:
+    """A node that runs until the end of the block."""
+    fleet, node = FakeFleet(), Node(config, worker)
+    node._fleet = lambda: fleet  # type: ignore[method-assign,assignment,return-value]
+    thread = threading.Thread(target=node.run)
+    thread.start()
+    yield Lille(config, node, fleet, consortium.pki.load_signing_key())
+    node.stop()
+    thread.join(60)
+    assert not thread.is_alive()
+
+
 @pytest.fixture(scope="module")
 def lille(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lille]:
     folder = tmp_path_factory.mktemp("consortium")
@@ -207,15 +221,8 @@ def lille(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lille]:
     config = consortium.hospital(
         "lille", datasets=datasets, policy={"require_approval": False, "max_epsilon": 4.0, "metrics": "noisy"}
     )
-    fleet = FakeFleet()
-    node = Node(config)
-    node._fleet = lambda: fleet  # type: ignore[method-assign,assignment,return-value]
-    thread = threading.Thread(target=node.run)
-    thread.start()
-    yield Lille(config, node, fleet, consortium.pki.load_signing_key())
-    node.stop()
-    thread.join(30)
-    assert not thread.is_alive()
+    with serving(consortium, config) as made:
+        yield made
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,6 @@
 What the node was asked is kept apart from how often it was asked: a reply that is in the outbox answers every attempt.
 """
 
-import threading
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -17,7 +16,6 @@ from hypothesis import strategies as st
 from client.admission import Admission
 from client.cli import page
 from client.ledger import EVALUATION, STATISTICS, Ledger, Release
-from client.node import Node
 from client.site import Site
 from client.worker import require_new
 from configs import wire
@@ -30,7 +28,7 @@ from strategies.privacy.accounting import epsilon
 from strategies.privacy.plan import Budget, plan_for
 from strategies.privacy.randomness import Randomness
 from strategies.tasks.shapes import study_parameters
-from tests.client.test_node import COHORT, FakeFleet, Lille
+from tests.client.test_node import COHORT, Lille, serving
 from tests.consortium import Consortium
 
 DELTA = 1e-5
@@ -193,14 +191,8 @@ def lille(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lille]:
     datasets = {name: {"connector": "csv", "path": str(data), "identity": name} for name in names}
     policy = {"require_approval": False, "max_epsilon": 4.0, "metrics": "noisy"}
     config = consortium.hospital("lille", datasets=datasets, policy=policy)
-    fleet, node = FakeFleet(), Node(config)
-    node._fleet = lambda: fleet  # type: ignore[method-assign,assignment,return-value]
-    thread = threading.Thread(target=node.run)
-    thread.start()
-    yield Lille(config, node, fleet, consortium.pki.load_signing_key())
-    node.stop()
-    thread.join(60)
-    assert not thread.is_alive()
+    with serving(consortium, config) as made:
+        yield made
 
 
 def let_in(lille: Lille, chosen: Study) -> Study:

@@ -1,7 +1,6 @@
 """A worker that ends in the middle of a private release: what leaves is the same as if it had not."""
 
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -9,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from client.node import Node, WorkerProcess
+from client.node import WorkerProcess
 from strategies.tasks.shapes import study_parameters
 from tests import builders
-from tests.client.test_node import FakeFleet, Lille
+from tests.client.test_node import Lille, serving
 from tests.consortium import Consortium
 
 WORKER = Path(__file__).with_name("dying_worker.py")
@@ -31,15 +30,9 @@ def node_with(folder: Path, when: str) -> Iterator[Lille]:
         datasets={"asked": {"connector": "csv", "path": str(data)}},
         policy={"require_approval": False, "max_epsilon": 4.0},
     )
-    fleet = FakeFleet()
-    node = Node(config, WorkerProcess(config, [sys.executable, "-P", "-E", str(WORKER), str(config.folder), when]))
-    node._fleet = lambda: fleet  # type: ignore[method-assign,assignment,return-value]
-    thread = threading.Thread(target=node.run)
-    thread.start()
-    yield Lille(config, node, fleet, consortium.pki.load_signing_key())
-    node.stop()
-    thread.join(60)
-    assert not thread.is_alive()
+    worker = WorkerProcess(config, [sys.executable, "-P", "-E", str(WORKER), str(config.folder), when])
+    with serving(consortium, config, worker) as lille:
+        yield lille
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import pytest
 from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.proto.message_pb2 import Message as ProtoMessage
 from flwr.supercore.task_identity import TaskIdentity
-from test_gateway import PRESET, Federation, Hospital, OldFleet, consortium, eventually, federation, lille, lyon
+from test_gateway import PRESET, Federation, Hospital, OldFleet, consortium, eventually, federation, fleet, lille, lyon
 
 from client.fleet import Fleet, Incoming, RefusedError
 from client.line import answered, asked, received
@@ -23,7 +23,7 @@ from server.bundle import build_bundle
 from server.link import LinkGrid
 from server.membership import Member
 
-__all__ = ["consortium", "federation", "lille", "lyon"]  # fixtures
+__all__ = ["consortium", "federation", "fleet", "lille", "lyon"]  # fixtures
 
 
 @pytest.fixture
@@ -33,14 +33,6 @@ def grid(federation: Federation) -> Iterator[LinkGrid]:
         bundle = build_bundle(load_study(PRESET))
     with federation.link.run(*bundle) as made:
         yield made
-
-
-@pytest.fixture
-def fleet(federation: Federation, lille: Hospital) -> Iterator[Fleet]:
-    made = federation.fleet(lille)
-    made.connect()
-    yield made
-    made.close()
 
 
 def send(grid: LinkGrid, node: int, number: int = 1, size: int = 10) -> str:

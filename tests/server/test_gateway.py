@@ -945,6 +945,14 @@ def federation(consortium: Consortium, tmp_path_factory: pytest.TempPathFactory)
         assert made.alive()
 
 
+@pytest.fixture
+def fleet(federation: Federation, lille: Hospital) -> Iterator[Fleet]:
+    made = federation.fleet(lille)
+    made.connect()
+    yield made
+    made.close()
+
+
 @pytest.fixture(scope="module")
 def recorded(federation: Federation, lille: Hospital) -> Iterator[list[tuple[str, bytes]]]:
     """Every request of a real exchange through the door: activation, a message with its objects, an answer.

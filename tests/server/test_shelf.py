@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
-from test_gateway import Federation, Hospital, consortium, eventually, federation, lille, lyon
+from test_gateway import Federation, Hospital, consortium, eventually, federation, fleet, lille, lyon
 
 from client.apart import fetch, store
 from client.fleet import EndedError, Fleet, UnreachableError
@@ -20,7 +20,7 @@ from configs.pieces import FETCH_PATH, STORE_PATH, WINDOW, join, split
 from server.gateway import MAX_WINDOWS_EACH
 from server.shelf import BATCH, FOLDER, Shelf, Storing, append, clear, read, serve
 
-__all__ = ["consortium", "federation", "lille", "lyon"]  # fixtures
+__all__ = ["consortium", "federation", "fleet", "lille", "lyon"]  # fixtures
 RUN, MESSAGE, CONTENT = "run-1", "0" * 31 + "a", "ab" * 32
 LARGE = os.urandom(2 * WINDOW + 12_345)
 
@@ -162,14 +162,6 @@ def test_nothing_is_left_of_a_run_or_of_all(tmp_path: Path) -> None:
 
 
 # Through a real door
-
-
-@pytest.fixture
-def fleet(federation: Federation, lille: Hospital) -> Iterator[Fleet]:
-    made = federation.fleet(lille)
-    made.connect()
-    yield made
-    made.close()
 
 
 @pytest.fixture
