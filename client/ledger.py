@@ -92,7 +92,7 @@ class Ledger:
         self._connection, self._cap, self._watched = connection, cap, watched
         self._filter = None if cap is None else Filter(cap.epsilon, cap.delta)
         ledger_file.prepare(connection)
-        self._seen = self._version()
+        self._seen, self._counts = ledger_file.version_of(connection), ledger_file.Counts(connection)
         self._flaw = ledger_file.flaw_of(connection) if watched else ""
         self._inode = self._file()
 
@@ -144,24 +144,19 @@ class Ledger:
 
     def events(self, dataset: str, study: str | None = None) -> tuple[Merged, ...]:
         """Every release about a data set, merged; reserved ones count."""
-        if study is None:
-            return self._merged("dataset = ?", dataset)
-        return self._merged("dataset = ? AND study = ?", dataset, study)
+        about = "dataset = :dataset AND (:study IS NULL OR study = :study)"
+        return self._merged(about, {"dataset": dataset, "study": study})
 
     def others(self, dataset: str, study: str) -> tuple[Merged, ...]:
         """Every release about a data set but those of one study, merged."""
-        return self._merged("dataset = ? AND study != ?", dataset, study)
+        return self._merged("dataset = :dataset AND study != :study", {"dataset": dataset, "study": study})
 
-    def _merged(self, which: str, *about: str) -> tuple[Merged, ...]:
-        """Events of the releases that a condition is true of, merged; equal ones are counted by SQLite."""
+    def _merged(self, which: str, about: dict[str, str | None]) -> tuple[Merged, ...]:
         rows = self._connection.execute(
-            "SELECT kind, noise_multiplier, sampling_rate, SUM(steps), MIN(steps) FROM releases"  # noqa: S608 - ours
-            f" WHERE {which} GROUP BY kind, noise_multiplier, sampling_rate",
+            f"SELECT kind, noise_multiplier, sampling_rate, steps FROM releases WHERE {which}",  # noqa: S608 - ours
             about,
-        ).fetchall()
-        for *event, _, least in rows:
-            event_of(*event, least)  # as every other one of its kind, or an error: none may count as less than nothing
-        return merged(event_of(*event, steps) for *event, steps, _ in rows)
+        )
+        return merged(event_of(*row) for row in rows)
 
     def foreseen(self, dataset: str, study: str, planned: Iterable[Event], cap: Budget) -> float:
         """Epsilon that will count against a cap once a study is over: its plan's, or the filter's if others were there.
@@ -269,14 +264,10 @@ class Ledger:
 
     def _require_whole(self) -> None:
         """Let nothing be booked on rows that were changed; looked at whole only where another process has written."""
-        if self._watched and (version := self._version()) != self._seen:
+        if self._watched and (version := ledger_file.version_of(self._connection)) != self._seen:
             self._seen, self._flaw = version, ledger_file.flaw_of(self._connection)
         if self._flaw:
             raise UnsettledError(f"ledger.sqlite: {self._flaw}; a person must run: archipel-site settle")
-
-    def _version(self) -> int:
-        """Return a number that changes when another connection writes."""
-        return int(self._connection.execute("PRAGMA data_version").fetchone()[0])
 
     def _file(self) -> tuple[int, int]:
         name = self._connection.execute("PRAGMA database_list").fetchone()[2]
@@ -305,7 +296,10 @@ class Ledger:
     def _require(self, release: Release, plan: PrivacyPlan, budget: Budget | None) -> None:
         if plan.spare or release.attempt:
             self.require_spare(release, plan.spare)
-        after = merged([*self.events(release.dataset, release.study), release.event])
+        counts = self._counts.of(release.dataset, release.study)
+        for kind, _, least in counts:
+            event_of(*kind, least)  # an error where a row counts as less than nothing
+        after = merged([*(event_of(*kind, steps) for kind, steps, _ in counts), release.event])
         # Only the plan's own steps, and no more of them than planned: within the plan's epsilon without computing it.
         of_plan = release.event in (plan.round_event, plan.evaluation) and _are_among(after, plan)
         if budget is not None or not of_plan:

@@ -25,6 +25,7 @@ from client.reconcile import Release
 from configs.errors import RunError
 from configs.schema import canonical_json
 
+Kind = tuple[Any, ...]  # kind, noise multiplier, sampling rate, as a row holds them
 GENESIS = "0" * 64
 VERSION = 2
 FIELDS = (  # of a row, in the order in which the digest covers them
@@ -67,9 +68,11 @@ CREATE TABLE IF NOT EXISTS releases (
 # Ledgers of earlier releases lack these; what they booked were steps of training, of plans that they did not keep.
 _MISSING = {"attempt": "0", "kind": "'sampled gaussian'", "plan_steps": "NULL", "plan_evaluation": "NULL"}
 _COLUMNS = ", ".join(FIELDS)
+_INSERT = f"INSERT INTO releases ({_COLUMNS}, state, digest) VALUES ({', '.join('?' * (len(FIELDS) + 2))})"  # noqa: S608
 _NUMBERS: dict[str, Callable[[Any], object]] = dict.fromkeys(
     ("id", "round", "attempt", "steps", "plan_steps", "seeded"), int
 ) | dict.fromkeys(("noise_multiplier", "sampling_rate", "plan_evaluation"), float)
+_TYPES = [_NUMBERS.get(column) for column in FIELDS]
 
 
 def prepare(connection: sqlite3.Connection) -> None:
@@ -115,6 +118,43 @@ def insert(connection: sqlite3.Connection, values: Sequence[object], state: str 
     row = _typed((last + 1, now, *values))
     _insert(connection, row, state, digest_of(previous, row))
     return last + 1
+
+
+class Counts:
+    """Steps that are booked of each kind, data set and study. Rows are only ever added: each is read once.
+
+    All are read again where another connection has written, which may have done more than add.
+    """
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        self._version, self._last = -1, 0
+        self._counts: dict[tuple[str, str], dict[Kind, tuple[int, int]]] = {}
+
+    def of(self, dataset: str, study: str) -> list[tuple[Kind, int, int]]:
+        """Return each kind of event with the sum of its rows' steps and the least of them. Within a transaction.
+
+        Raises:
+            sqlite3.Error: it cannot be read.
+        """
+        if (version := version_of(self._connection)) != self._version:
+            self._version, self._last, self._counts = version, 0, {}
+        rows = self._connection.execute(
+            "SELECT id, dataset, study, kind, noise_multiplier, sampling_rate, steps FROM releases WHERE id > ?"
+            " ORDER BY id",
+            (self._last,),
+        )
+        for last, about, by, *kind, steps in rows.fetchall():
+            counts = self._counts.setdefault((about, by), {})
+            total, least = counts.get(event := tuple(kind), (0, steps))
+            counts[event] = total + steps, min(least, steps)
+            self._last = last
+        return [(kind, *count) for kind, count in self._counts.get((dataset, study), {}).items()]
+
+
+def version_of(connection: sqlite3.Connection) -> int:
+    """Return a number that changes when another connection writes."""
+    return int(connection.execute("PRAGMA data_version").fetchone()[0])
 
 
 def digest_of(previous: str, row: Sequence[object]) -> str:
@@ -175,8 +215,7 @@ def rechain(connection: sqlite3.Connection) -> None:
 def _typed(row: Sequence[object]) -> tuple[object, ...]:
     """Give each number the type that the file returns it as: a digest must not depend on 8 or 8.0 or True."""
     return tuple(
-        value if value is None or column not in _NUMBERS else _NUMBERS[column](value)
-        for column, value in zip(FIELDS, row, strict=True)
+        [value if value is None or number is None else number(value) for number, value in zip(_TYPES, row, strict=True)]
     )
 
 
@@ -204,11 +243,7 @@ def _write(connection: sqlite3.Connection, rows: Sequence[Sequence[object]]) -> 
 
 
 def _insert(connection: sqlite3.Connection, row: Sequence[object], state: str, digest: str) -> None:
-    places = ", ".join("?" * (len(FIELDS) + 2))
-    connection.execute(
-        f"INSERT INTO releases ({_COLUMNS}, state, digest) VALUES ({places})",  # noqa: S608 - our own names
-        (*row, state, digest),
-    )
+    connection.execute(_INSERT, (*row, state, digest))
 
 
 def _keep_former(connection: sqlite3.Connection, version: int) -> None:

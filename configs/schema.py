@@ -397,7 +397,10 @@ class Study:
 
 def canonical_json(value: Any) -> str:
     """JSON with sorted keys, no white space, ASCII only, no NaN: the same value always gives the same text."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    return _CANONICAL.encode(value)
+
+
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 
 
 def _task_dict(task: Task) -> dict[str, Any]:

@@ -4,11 +4,13 @@
 (`pip install "archipel[ray]"`).
 """
 
+import gc
 import importlib.util
 import logging
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Literal, get_args
 
 from flwr.app import Context, RecordDict
@@ -21,6 +23,7 @@ from simulations.hospitals import Hospitals
 
 Engine = Literal["inprocess", "ray"]
 ENGINES: tuple[str, ...] = get_args(Engine)
+_OBJECTS = 20_000  # more of them than were let go, before the youngest are looked at
 Conduct = Callable[[Callable[[Conducted], None]], ServerApp]
 
 
@@ -40,11 +43,31 @@ def run_engine(engine: str, hospitals: Hospitals, make_server: Conduct, *, worke
         _run_ray(app, hospitals)
     else:
         count = len(hospitals.study.sites)
-        with InProcessGrid(hospitals.make_app, count, workers=workers, make_rounds=hospitals.make_rounds) as grid:
+        with (
+            _few_collections(),
+            InProcessGrid(hospitals.make_app, count, workers=workers, make_rounds=hospitals.make_rounds) as grid,
+        ):
             app(grid, Context(run_id=RUN_ID, node_id=0, node_config={}, state=RecordDict(), run_config={}))
     if not results:
         raise RunError(f"engine {engine}: it ended without a result; run again with --engine inprocess to see why")
     return results[0]
+
+
+@contextmanager
+def _few_collections() -> Iterator[None]:
+    """Look for garbage among this run's own objects alone, and less often.
+
+    Thousands of hospitals' objects live from a round's start to its end, and modules for ever: with Python's own
+    thresholds all of them are walked through again and again.
+    """
+    thresholds = gc.get_threshold()
+    gc.freeze()
+    gc.set_threshold(_OBJECTS, *thresholds[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*thresholds)
+        gc.unfreeze()
 
 
 def quiet_flower() -> None:

@@ -6,7 +6,6 @@ everybody where the batch itself fails: one hospital's failure stays its own.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any
 
 from flwr.app import Context, Message, RecordDict
@@ -72,7 +71,7 @@ class Rounds:
         """Read a message once for all hospitals that are sent the very same one."""
         if self._received is None or self._content is not content:
             self._content, self._received = content, read("train", content, site.parameters)
-        return replace(self._received, arrays=dict(self._received.arrays))
+        return Received(self._received.fields, dict(self._received.arrays))
 
     def _fitted(self, fits: Sequence[Fit]) -> list[Arrays | None]:
         try:

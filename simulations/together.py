@@ -16,6 +16,7 @@ others nor rows that are nobody's can change one, and everything else is element
 
 import itertools
 import math
+import operator
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -95,10 +96,7 @@ class Together:
             yield group
 
     def _fit(self, fits: Sequence[Fit]) -> list[Arrays]:
-        first = fits[0]
-        flat = np.empty((len(fits), self._size), np.float32)
-        for own, fit in zip(flat, fits, strict=True):
-            np.concatenate([fit.start[name].reshape(-1) for name, _, _ in self._names], out=own)
+        first, flat = fits[0], self._starts(fits)
         anchor = flat.copy() if first.proximal_mu else None
         optimizer, layers = optimizer_of(first.local), self._layers(len(fits))
         gradients = self._plain(fits, layers, flat) if first.plan is None else self._private(fits, layers, flat)
@@ -108,10 +106,24 @@ class Together:
             optimizer.step(flat.reshape(-1), gradient.reshape(-1))
         for fit in fits:
             fit.loaded()
-        return [self._named(own) for own in flat]
+        return self._named(flat)
 
-    def _named(self, flat: Floats) -> Arrays:
-        return {name: flat[span].reshape(shape) for name, span, shape in self._names}
+    def _starts(self, fits: Sequence[Fit]) -> Floats:
+        """Every hospital's first model, (hospitals, parameters): most often the very same arrays."""
+        flat, before = np.empty((len(fits), self._size), np.float32), None
+        for i, fit in enumerate(fits):
+            arrays = [fit.start[name] for name, _, _ in self._names]
+            if before is not None and all(map(operator.is_, arrays, before)):
+                flat[i] = flat[i - 1]
+            else:
+                np.concatenate([array.reshape(-1) for array in arrays], out=flat[i])
+            before = arrays
+        return flat
+
+    def _named(self, flat: Floats) -> list[Arrays]:
+        names = [name for name, _, _ in self._names]
+        columns = [flat[:, span].reshape(-1, *shape) for _, span, shape in self._names]
+        return [dict(zip(names, own, strict=True)) for own in zip(*columns, strict=True)]
 
     def _layers(self, hospitals: int) -> Layers:
         if hospitals not in self._kept:
@@ -145,7 +157,7 @@ class Together:
         people, chances = _Joined([fit.patients for fit in fits]), [fit.randomness for fit in fits]
         stack = Stack(layers, self._task.exact_residual, plan.clip_norm)
         gradient, noise = np.empty_like(flat), np.empty(flat.shape)
-        for _ in range(plan.steps_per_round):
+        for step in range(plan.steps_per_round):
             chosen = [
                 fit.randomness.poisson(fit.patients.count, one.sampling_rate)
                 for fit, one in zip(fits, plans, strict=True)
@@ -154,7 +166,7 @@ class Together:
             layers.load(flat)
             stack.add_rows(x, y, counts)
             sums = stack.take()
-            self._noise.draw(chances, noise)
+            self._noise.draw(chances, noise, last=step == plan.steps_per_round - 1)
             for i, deviation in enumerate(deviations):
                 noise[i] *= deviation
                 sums[i] += noise[i]

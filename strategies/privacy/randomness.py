@@ -192,16 +192,20 @@ class _Gaussians:
 
 
 class _Room:
-    """Memory for lots of several streams, each with the bits that it has alone: all is elementwise."""
+    """Memory for lots of several streams, each with the bits that it has alone: all is elementwise.
 
-    def __init__(self, streams: int, columns: int) -> None:
-        self.streams, self.columns, width = streams, columns, streams * columns
+    `made`: the first columns, where the others are not needed; their words are drawn all the same.
+    """
+
+    def __init__(self, streams: int, columns: int, made: int = 0) -> None:
+        self.streams, self.columns, self.made = streams, columns, made or columns
+        width = streams * self.made
         self._words = np.empty((streams, 2, _PAIRS, columns), np.int64)
         self._room = np.empty((6, _PAIRS, width))  # of radii, angles, and what is worked out of them
         self._sums, self._half_done = np.empty((2 * _PAIRS, width)), np.empty((2 * _PAIRS, width))
 
     def lots(self, streams: Sequence[CipherStream]) -> NDArray[np.float64]:
-        """The next lot of each stream, (13, streams, columns), valid until the next use.
+        """The next lot of each stream, (13, streams, made columns), valid until the next use.
 
         Column k of a stream's words makes column k of its sums. Cosine and sine of an angle follow from the sine of its
         fourth by doubling twice.
@@ -211,7 +215,8 @@ class _Room:
         for stream, words in zip(streams, self._words, strict=True):
             stream.fill(words.reshape(-1).view(np.uint64))
         for i, numbers in enumerate((radii, angles)):  # signed numbers: their conversion needs no branch
-            numbers.reshape(_PAIRS, self.streams, self.columns)[:] = np.moveaxis(self._words[:, i], 1, 0)
+            words = self._words[:, i, :, : self.made]
+            numbers.reshape(_PAIRS, self.streams, self.made)[:] = np.moveaxis(words, 1, 0)
         radii *= 2 / _WORD
         np.abs(radii, out=radii)
         radii += 1 / _WORD  # uniform on (0, 1]: no logarithm of zero, and a radius of up to 9.4 standard deviations
@@ -227,46 +232,52 @@ class _Room:
         cosines *= radii
         sines *= radii
         made = _added_with_signs(self._sums, self._half_done)[_GUESSED:]
-        return made.reshape(-1, self.streams, self.columns)
+        return made.reshape(-1, self.streams, self.made)
 
 
 class Noise:
     """Noise of many hospitals at once: each has the very bits that its own `Randomness.gaussian` would have given."""
 
     def __init__(self) -> None:
-        self._rooms: dict[tuple[int, int], _Room] = {}
+        self._rooms: dict[tuple[int, int, int], _Room] = {}
 
-    def draw(self, many: Sequence[Randomness], into: NDArray[np.float64]) -> None:
-        """Standard Gaussians, (hospitals, size), overwritten."""
+    def draw(self, many: Sequence[Randomness], into: NDArray[np.float64], *, last: bool = False) -> None:
+        """Standard Gaussians, (hospitals, size), overwritten.
+
+        Args:
+            last: no more will be asked of these, so that what would be left of a lot need not be made.
+        """
         streams, size = [one._noise for one in many], into.shape[1]
         given = [0] * len(streams)
         wanting = list(range(len(streams)))
         while wanting:
-            self._make([streams[i] for i in wanting if streams[i].is_empty])
+            self._make([(streams[i], size - given[i] if last else _MOST) for i in wanting if streams[i].is_empty])
             for i in wanting:
                 some = streams[i].take(size - given[i])
                 into[i, given[i] : given[i] + len(some)] = some
                 given[i] += len(some)
             wanting = [i for i in wanting if given[i] < size]
 
-    def _make(self, empty: list[_Gaussians]) -> None:
-        sizes: dict[int, list[_Gaussians]] = {}
-        for one in empty:
-            sizes.setdefault(one.next_columns, []).append(one)
-        for columns, alike in sizes.items():
+    def _make(self, empty: list[tuple[_Gaussians, int]]) -> None:
+        """The next lot of each; where no more than its first sum is asked for, so many of its columns."""
+        sizes: dict[tuple[int, int], list[_Gaussians]] = {}
+        for one, most in empty:
+            sizes.setdefault((one.next_columns, min(most, one.next_columns)), []).append(one)
+        for (columns, made), alike in sizes.items():
             at_once = max(1, _AT_ONCE // columns)
             for start in range(0, len(alike), at_once):
                 some = alike[start : start + at_once]
-                lots = self._room(len(some), columns).lots([one.stream for one in some])
+                lots = self._room(len(some), columns, made).lots([one.stream for one in some])
                 for i, one in enumerate(some):
-                    one.give(lots[:, i].reshape(-1) if len(some) > 1 else lots.reshape(-1).copy(), columns)
+                    one.give(lots[:, i].flatten() if made == columns else lots[0, i].copy(), columns)
 
-    def _room(self, streams: int, columns: int) -> _Room:
-        if (streams, columns) not in self._rooms:
+    def _room(self, streams: int, columns: int, made: int) -> _Room:
+        room = streams, columns, made
+        if room not in self._rooms:
             if len(self._rooms) >= _KEPT:
                 self._rooms.clear()
-            self._rooms[streams, columns] = _Room(streams, columns)
-        return self._rooms[streams, columns]
+            self._rooms[room] = _Room(*room)
+        return self._rooms[room]
 
 
 def _double(sine_of: NDArray[np.float64], cosine_of: NDArray[np.float64], sines: Any, cosines: Any) -> None:

@@ -181,6 +181,54 @@ def test_a_kind_that_is_not_known_is_an_error_and_does_not_count_as_nothing(path
         spent(Ledger.open(path))
 
 
+@pytest.mark.parametrize(
+    ("change", "rounds_left"),
+    [
+        ("DELETE FROM releases", 3),
+        ("DELETE FROM releases WHERE id = 2", 2),
+        ("UPDATE releases SET steps = 2 WHERE id = 1", 0),
+        ("UPDATE releases SET dataset = 'lung'", 3),
+        (
+            "INSERT INTO releases SELECT 3, time, dataset, study, 9, attempt, kind, noise_multiplier, sampling_rate,"
+            " steps, plan_steps, plan_evaluation, seeded, name, state, 'x' FROM releases WHERE id = 2",
+            0,
+        ),
+    ],
+    ids=["all cut out", "one cut out", "changed", "of another data set", "one more"],
+)
+def test_what_another_process_did_to_the_rows_counts_at_the_next_booking(
+    path: Path, change: str, rounds_left: int
+) -> None:
+    ledger = Ledger.open(path, durable=False)
+    book(ledger, release(1), release(2))
+    with sqlite3.connect(path) as connection:
+        connection.execute(change)
+    connection.close()
+    book(ledger, *(release(10 + i) for i in range(rounds_left)))
+    with pytest.raises(BudgetError, match="round 99"):
+        book(ledger, release(99))
+
+
+def test_a_release_that_was_rolled_back_does_not_count(path: Path) -> None:
+    ledger = Ledger.open(path, durable=False)
+    book(ledger, release(1))
+    for _ in range(5):
+        with pytest.raises(BudgetError):
+            ledger.reserve(release(2), PLAN, Budget(ONE, DELTA)).__enter__()
+    book(ledger, release(2), release(3))
+
+
+@pytest.mark.parametrize("steps", [0, -1])
+def test_no_row_is_booked_upon_that_counts_as_less_than_nothing(path: Path, steps: int) -> None:
+    ledger = Ledger.open(path, durable=False)
+    book(ledger, release(1), release(2))
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE releases SET steps = ? WHERE id = 2", (steps,))
+    connection.close()
+    with pytest.raises(PrivacyError, match="steps >= 1"):
+        book(ledger, release(3))
+
+
 @pytest.mark.parametrize("steps", [0, -1])
 def test_no_row_counts_as_less_than_nothing_beside_others_of_its_kind(path: Path, steps: int) -> None:
     book(Ledger.open(path), release(1), release(2), release(3))

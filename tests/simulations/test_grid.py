@@ -1,15 +1,19 @@
 """The in-process grid speaks Flower's interface; what it takes from Flower's inside is still there."""
 
+import gc
 from importlib import metadata
 
 import pytest
+from builders import patients, study
 from flwr.app import Message, RecordDict
 from flwr.clientapp import ClientApp
-from flwr.serverapp import Grid
+from flwr.serverapp import Grid, ServerApp
 from flwr.supercore.task_identity import TaskIdentity
 
 from configs.errors import RunError
+from simulations.engines import run_engine
 from simulations.grid import FIRST_NODE_ID, PARTITION, InProcessGrid
+from simulations.hospitals import Hospitals
 
 
 def make_echo() -> ClientApp:
@@ -68,3 +72,22 @@ def test_a_pulled_reply_is_handed_over_once() -> None:
 def test_a_worker_that_dies_is_told_and_not_waited_for() -> None:
     with InProcessGrid(make_dying, 2, workers=2) as grid, pytest.raises(RunError, match="a worker process ended"):
         grid.send_and_receive(messages(grid))
+
+
+def test_a_run_leaves_the_collection_of_garbage_as_it_found_it() -> None:
+    before, during = (gc.get_threshold(), gc.get_freeze_count()), []
+
+    def make_server(done: object) -> ServerApp:
+        app = ServerApp()
+
+        @app.main()
+        def main(grid: Grid, context: object) -> None:
+            during.append((gc.get_threshold(), gc.get_freeze_count()))
+
+        return app
+
+    with pytest.raises(RunError, match="ended without a result"):
+        run_engine("inprocess", Hospitals(study(), lambda site: patients(20)), make_server)
+    assert during[0][0] > before[0]
+    assert during[0][1] > before[1]
+    assert (gc.get_threshold(), gc.get_freeze_count()) == before

@@ -165,3 +165,22 @@ def test_noise_that_is_drawn_together_is_each_streams_own(before: list[list[int]
     for own, chance, drawn in zip(chances(), many, together, strict=True):
         assert own.gaussian(size, 1.0).numpy().tobytes() == drawn.tobytes()
         assert own.gaussian(5, 1.0).numpy().tobytes() == chance.gaussian(5, 1.0).numpy().tobytes()
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.lists(st.lists(st.integers(1, 4000), max_size=2), min_size=1, max_size=20), st.integers(1, 9000))
+def test_the_last_noise_has_the_same_bits_and_what_follows_is_new(before: list[list[int]], size: int) -> None:
+    def chances() -> list[Randomness]:
+        made = [Randomness.seeded(0, f"site-{i}", 1) for i in range(len(before))]
+        for chance, sizes in zip(made, before, strict=True):
+            for some in sizes:
+                chance.gaussian(some, 1.0)
+        return made
+
+    whole, last = np.empty((2, len(before), size))
+    many = chances()
+    Noise().draw(chances(), whole)
+    Noise().draw(many, last, last=True)
+    assert whole.tobytes() == last.tobytes()
+    for chance, drawn in zip(many, last, strict=True):
+        assert not np.isin(chance.gaussian(5, 1.0).numpy(), drawn).any()
