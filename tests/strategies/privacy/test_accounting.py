@@ -10,7 +10,7 @@ import dp_accounting
 import mpmath
 import numpy as np
 import pytest
-from accountants import by_google, by_opacus
+from accountants import by_google, by_googles_accountant, by_opacus
 from dp_accounting import pld
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
@@ -70,6 +70,11 @@ HARD = [
 def test_epsilon_is_never_below_googles_and_within_a_thousandth_above(events: list[SampledGaussian]) -> None:
     theirs = by_google(events, 1e-5)
     assert theirs <= epsilon(events, 1e-5) <= theirs + 1e-3
+
+
+def test_googles_distributions_cost_what_googles_accountant_says() -> None:
+    for events in (SAMPLED[0], FULL[1], [*MIXED[0], *MIXED[0]]):
+        assert by_google(events, 1e-5) == pytest.approx(by_googles_accountant(events, 1e-5), abs=1e-9)
 
 
 @pytest.mark.parametrize("delta", [1e-3, 1e-8, 1e-10])
