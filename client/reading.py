@@ -100,6 +100,11 @@ class Reading:
         if self._fresh() is None and not self._unreadable():
             self.probe()
 
+    @property
+    def serves(self) -> bool:
+        """Whether the last complete reading may be used by a round now."""
+        return self._fresh() is not None
+
     def patients(self) -> Patients:
         """Return the patients of the last complete reading, who are read now if it is too old.
 

@@ -66,6 +66,7 @@ class Worker:
         self._ledger = Ledger.open(config.ledger, cap=Budget(policy.max_epsilon, policy.delta))
         self._app = make_app(self._site_of, self._note)
         self._warm: tuple[str, Site, Reading] | None = None  # the newest study and its patients
+        self._readings: dict[str, Reading] = {}  # of each study that was asked for, while a round may use it
         self._request = Frame("", {})
         self._why, self._alone = "", False
         self._let_go: Callable[[], object] = lambda: None
@@ -146,10 +147,11 @@ class Worker:
         sha256 = _digest(self._request)
         study = self._admissions.approved(sha256)
         if self._request.form == "hello" or self._warm is None or self._warm[0] != sha256:
-            reading = self._warm[2] if self._warm is not None and self._warm[0] == sha256 else None
             self._warm = None  # a proposal is judged anew: header, policy and ledger may have changed since
-            site, reading = open_site(self._config, self._ledger, study, seeded=self._seeded, reading=reading)
+            known, anew = self._readings.get(sha256), self._request.form == "hello"
+            site, reading = open_site(self._config, self._ledger, study, seeded=self._seeded, reading=known, anew=anew)
             self._warm = sha256, site, reading
+            self._readings = {key: one for key, one in self._readings.items() if one.serves} | {sha256: reading}
         _, site, reading = self._warm
         site.loaded = self._let_go  # a large model is held once while it is trained
         releases = {"evaluate": EVALUATION, "statistics": STATISTICS}  # others say which round they are
@@ -162,12 +164,19 @@ class Worker:
 
 
 def open_site(
-    config: SiteConfig, ledger: "Ledger", study: "Study", *, seeded: bool, reading: "Reading | None" = None
+    config: SiteConfig,
+    ledger: "Ledger",
+    study: "Study",
+    *,
+    seeded: bool,
+    reading: "Reading | None" = None,
+    anew: bool = True,
 ) -> "tuple[Site, Reading]":
     """An approved study's hospital, once the policy allows it, and how its patients are read: not yet.
 
     Args:
         reading: the one of the same study before, whose patients may be kept.
+        anew: look at the header whatever was read before, as for a proposal; a round may use the last reading.
 
     Raises:
         PolicyError, PrivacyError: it may not train here, or cannot. DataError: the data's header does not fit.
@@ -187,7 +196,10 @@ def open_site(
     reading = reading or Reading(
         source_in(config, study.name), study, config.site, config.reread_s, asked=config.reread, key=id_key(config)
     )
-    reading.probe()
+    if anew:
+        reading.probe()
+    else:
+        reading.require()
     site = Site(
         config.site, study, reading.patients, ledger, seeded=seeded, dataset=dataset.identity, policy=config.policy
     )
