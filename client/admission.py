@@ -65,7 +65,7 @@ class Admission:
     @property
     def study(self) -> Study:
         """The study itself."""
-        return study_from(json.loads(self.canonical), source=f"study {self.sha256[:12]}")
+        return study_from(json.loads(self.canonical), source=f"study {self.sha256[:DIGITS]}")
 
 
 class Admissions:

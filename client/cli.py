@@ -166,7 +166,7 @@ def _review(arguments: argparse.Namespace) -> int:
             why = f" ({escaped(admission.why)})" if admission.why else ""
             state = "not proposed any more" if admission.state == "waiting" else admission.state
             name = escaped(admission.name)
-            print(f"{state}: {name} {admission.sha256[:12]}{why}{_fate(config, admission)}")
+            print(f"{state}: {name} {admission.sha256[:DIGITS]}{why}{_fate(config, admission)}")
     return 0
 
 
@@ -292,7 +292,7 @@ def _ledger(arguments: argparse.Namespace) -> int:
             note = f", {lost} of them begun and lost: they count" if lost else ""
             if repeatable := ledger.seeded(dataset, study):
                 note += f"; the noise of {repeatable} came from a seed: it protects nobody who knows the seed"
-            print(f"  {name} {study[:12]}: epsilon {own:.3f}, {what}{evaluated}{note}")
+            print(f"  {name} {study[:DIGITS]}: epsilon {own:.3f}, {what}{evaluated}{note}")
     if not studies:
         print("nothing is spent yet")
     _warn(config, arguments.folder)
@@ -438,7 +438,7 @@ def page(config: SiteConfig, admission: "Admission", folder: Path | None = None)
         lines += [" " * 14 + part for part in parts[1:]]
     decisions = [] if over else [f"{refuse} --why REASON"]
     if not over and not why and admission.state != "approved":
-        look = _typed(typed_folder, f"review --data {admission.sha256[:12]}")
+        look = _typed(typed_folder, f"review --data {admission.sha256[:DIGITS]}")
         decisions[:0] = [f"{look}    to see first what the rows hold, then", f"{approve}    or"]
     return "\n".join([*lines, "", *(f"    {decision}" for decision in decisions), ""])
 

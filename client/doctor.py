@@ -42,6 +42,7 @@ from configs.errors import ArchipelError
 from configs.papers import Welcome
 from configs.parts import run
 from configs.schema import PER_PATIENT
+from configs.shown import DIGITS
 
 EXPIRING_DAYS = 30
 AUTHORITY = "Archipel authority"  # in the name of every consortium's (server/pki.py)
@@ -250,14 +251,14 @@ def _waiting(config: SiteConfig, folder: Path) -> Iterator[Finding]:
     with closing(Admissions.open(config.admissions)) as admissions:
         for one in admissions.all():
             if one.waits:
-                look = typed("archipel-site", folder, f"review {one.sha256[:12]}")
-                yield Finding("study", NOTE, f"{one.name} {one.sha256[:12]} waits for a person here: {look}")
+                look = typed("archipel-site", folder, f"review {one.sha256[:DIGITS]}")
+                yield Finding("study", NOTE, f"{one.name} {one.sha256[:DIGITS]} waits for a person here: {look}")
 
 
 def _awaited(config: SiteConfig) -> Iterator[Finding]:
     if (waiting := awaited(config.folder)) is not None:
         study, release = waiting
-        text = f"study {study[:12]} waits: it is in a form that archipel {RELEASE} does not know"
+        text = f"study {study[:DIGITS]} waits: it is in a form that archipel {RELEASE} does not know"
         yield Finding("study", WARNING, text, IT, f"install archipel {release or 'as the consortium has it'}")
 
 

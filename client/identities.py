@@ -10,6 +10,7 @@ from client.admission import Admissions
 from client.ledger import Ledger
 from configs.deployment import SiteConfig
 from configs.schema import PER_PATIENT
+from configs.shown import DIGITS
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +55,7 @@ def forgotten(config: SiteConfig) -> list[Forgotten]:
             if identity not in declared:
                 by_identity.setdefault(identity, []).append(study)
         return [
-            _forgotten(config, ledger, identity, [names.get(study, f"study {study[:12]}") for study in studies])
+            _forgotten(config, ledger, identity, [names.get(study, f"study {study[:DIGITS]}") for study in studies])
             for identity, studies in by_identity.items()
         ]
     finally:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from configs import wire
 from configs.deployment import SiteConfig
 from configs.journal import Record, read
+from configs.shown import DIGITS
 
 if TYPE_CHECKING:
     from client.audit import Outgoing
@@ -35,7 +36,7 @@ def outbox_lines(config: SiteConfig, outgoing: "Iterable[Outgoing]") -> Iterator
         kind, answer = answers.get(first.sha256, (first.form, ""))
         again = f", and {more:,} time{'' if more == 1 else 's'} more until {group[-1].time[:19]}" if more else ""
         yield (
-            f"{first.time[:19]}  {first.message[:8]}  study {first.study[:12]}  round {first.round:4}  {kind:12} "
+            f"{first.time[:19]}  {first.message[:8]}  study {first.study[:DIGITS]}  round {first.round:4}  {kind:12} "
             f"{size:>10} bytes  sha256 {first.sha256[:16]}{f'  {answer}' if answer else ''}{again}"
         )
 
@@ -71,7 +72,7 @@ def _facts(record: Record, names: Mapping[str, str]) -> str:
     if (study := str(facts.pop("study", ""))) and study:
         name = names.get(study) or str(facts.get("name", ""))
         facts.pop("name", None)
-        facts = {"study": f"{name} {study[:12]}".strip(), **facts}
+        facts = {"study": f"{name} {study[:DIGITS]}".strip(), **facts}
     return ", ".join(f"{name} {_printable(value)}" for name, value in facts.items())
 
 

@@ -48,6 +48,7 @@ from configs.memory import Room, return_large_blocks
 from configs.pieces import MAX_INLINE
 from configs.schema import Study
 from configs.seal import COORDINATOR, Signed, Statement
+from configs.shown import DIGITS
 from strategies.arrays import reads_as_text
 from strategies.messages import content, from_frame, given_back, opened, seal, shelve, shelved, unseal
 from strategies.tasks.shapes import arrays_of, study_bytes, study_parameters
@@ -385,7 +386,7 @@ class Node:
             log.warning(
                 "study %s, round %d: other rows were read than for the answer before; if nobody here changed them, "
                 "look what the export holds: archipel-site review --data %s",
-                *(said.study[:12], said.round, said.study[:12]),
+                *(said.study[:DIGITS], said.round, said.study[:DIGITS]),
             )
 
     def _kept(self, reply: Frame, said: Statement, instruction: str, why: str, *, proposal: bool) -> str:
@@ -400,7 +401,7 @@ class Node:
             if self._audit.was_refused(reply, study, instruction, why):
                 return self._audit.count_refusal(said.message, study, instruction)
             asked = f"round {said.round}" if said.round else "asked whether it takes part"
-            log.info("study %s, %s: answered no: %s", study[:12], asked, why)
+            log.info("study %s, %s: answered no: %s", study[:DIGITS], asked, why)
             self._audit.note("refused", message=said.message, code=reply.fields["code"], why=why)
         self._audit.keep(
             reply,
@@ -535,7 +536,7 @@ class Node:
         if known is None:
             known = self._admissions.propose(study.sha256, study.name, study.canonical)
             self._audit.note("proposed", study=study.sha256, name=study.name)
-            log.info("a new study waits: archipel-site review %s", study.sha256[:12])
+            log.info("a new study waits: archipel-site review %s", study.sha256[:DIGITS])
         elif frame.form == "hello":
             self._admissions.proposed(study.sha256)
         dataset = self._config.dataset(study.name)
@@ -572,10 +573,10 @@ class Node:
             wait_until_public(started, quantum_s(study, self._config.site))
         why, self._reading = str(status.fields["why"]), str(status.fields.get("reading", ""))[:32]
         if reply.form == REFUSAL and reply.fields["code"] in OF_ROWS:  # may name a line: for the log alone
-            log.info("study %s, round %d: %s", said.study[:12], said.round, why)
+            log.info("study %s, round %d: %s", said.study[:DIGITS], said.round, why)
             return reply, ""
         if why and reply.form != REFUSAL:
-            log.error("study %s, round %d: noise alone leaves: %s", said.study[:12], said.round, why)
+            log.error("study %s, round %d: noise alone leaves: %s", said.study[:DIGITS], said.round, why)
             return reply, "noise alone; the node's log says why"
         return reply, why
 

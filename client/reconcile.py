@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from configs.seal import MAX_SPENT
+from configs.shown import DIGITS
 
 # Data set, study, round, attempt, kind, noise multiplier, sampling rate, steps; the plan's steps and evaluation noise
 Release = tuple[str, str, int, int, str, float, float, int, int | None, float | None]
@@ -77,7 +78,7 @@ def contradictions(facts: Facts) -> list[str]:
     elif rows and facts.digest != digest and not facts.flaw:
         reasons.append("ledger.sqlite is not the one that the journal lists; it was changed or replaced")
     elif unbooked := facts.left - facts.booked:
-        studies = ", ".join(sorted({study[:12] for study, _ in unbooked}))
+        studies = ", ".join(sorted({study[:DIGITS] for study, _ in unbooked}))
         reasons.append(f"{len(unbooked)} releases left that ledger.sqlite does not hold (study {studies})")
     if facts.orphans > 1:
         reasons.append(f"the outbox holds {facts.orphans} messages that the journal does not name; it was put back")

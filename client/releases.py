@@ -19,6 +19,7 @@ from configs.errors import ArchipelError, ReleaseError, WireError
 from configs.frame import Frame
 from configs.load import study_from
 from configs.schema import Study
+from configs.shown import DIGITS
 
 RELEASE = metadata.version("archipel")
 _AWAITED = "upgrade.json"
@@ -59,8 +60,8 @@ def proposed(text: str, digest: str, theirs: str) -> Study:
         raise WireError("hello: expected a study in its canonical form, found something else")
     newer = f"archipel {theirs}" if theirs else "the consortium's release"
     raise ReleaseError(
-        f"study {digest[:12]}: expected a study in a form that archipel {RELEASE} knows, found another; it waits until "
-        f"{newer} is installed here"
+        f"study {digest[:DIGITS]}: expected a study in a form that archipel {RELEASE} knows, found another; it waits "
+        f"until {newer} is installed here"
     )
 
 

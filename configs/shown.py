@@ -17,7 +17,7 @@ import unicodedata
 
 MAX_MARKS = 2  # on one letter: more overlay the lines above and below
 LIMIT = 200
-DIGITS = 20  # of a digest that a decision names: nobody can make two studies that share them
+DIGITS = 20  # of a study's digest, where it is shown and in what decides: no two studies share them
 KINDS = "LMNPS"  # letters, marks, numbers, punctuation, symbols
 # Letters, marks and symbols that are drawn as nothing, and marks that strike another letter out.
 BLANK = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u2800\u3164\uffa0")

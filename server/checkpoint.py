@@ -26,6 +26,7 @@ from safetensors.numpy import load_file
 
 from configs.errors import CheckpointError
 from configs.schema import canonical_json
+from configs.shown import DIGITS
 from configs.wire import ARITHMETIC
 from server.files import write_atomically
 from server.spool import FILED_BYTES, zeros
@@ -107,8 +108,8 @@ class Checkpoints:
             ) from None
         if study != self._study:
             raise CheckpointError(
-                f"{path}: expected study {self._study[:12]}, found {str(study)[:12]}; the study changed since the run "
-                "began: a changed study is a new run"
+                f"{path}: expected study {self._study[:DIGITS]}, found {str(study)[:DIGITS]}; the study changed since "
+                "the run began: a changed study is a new run"
             )
         if arithmetic != ARITHMETIC and not any_arithmetic:
             raise CheckpointError(of_another_arithmetic(path, arithmetic))

@@ -17,7 +17,7 @@ from configs.deployment import COORDINATOR_FILE, CoordinatorConfig, coordinator_
 from configs.errors import ConfigError, RunError
 from configs.parts import programs
 from configs.schema import PER_PATIENT
-from configs.shown import escaped, guarded
+from configs.shown import DIGITS, escaped, guarded
 
 if TYPE_CHECKING:
     from configs.journal import Record
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 WATCH_S = 0.5
 EXPIRING_DAYS = 30
-DIGITS = 20  # of a digest that people type
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -275,7 +275,8 @@ class Gathering:
     def _tell(self) -> None:
         """Say what each hospital does, where that has changed."""
         for word, standing in self._standings.items():
-            if (site := standing.site or word) and self._shown.get(site) != (text := self._text(standing)):
+            text, site = self._text(standing), standing.site or word
+            if site and text and self._shown.get(site) != text:
                 self._shown[site] = text
                 self._presence(site, text)
 
@@ -283,7 +284,7 @@ class Gathering:
         if standing.final or standing.sent is None:
             return standing.reason or standing.state
         if self._clock() - standing.sent < SLOW_LOOK_S:
-            return self._shown.get(standing.site, NO_ANSWER)  # it is about to answer
+            return self._shown.get(standing.site, "")  # about to answer: what was known of it stays
         return f"has not answered the proposal sent at {standing.said} yet"
 
     # Judging

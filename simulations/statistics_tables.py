@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -90,6 +90,18 @@ def _share(found: Mapping[str, float] | None) -> str:
     if found is None:
         return HIDDEN
     return f"{100 * found['value']:.0f} % ({100 * found['low']:.0f}-{100 * found['high']:.0f})"
+
+
+def _of_all(metrics: Mapping[str, Any]) -> str:
+    found = metrics["statistics"]
+    return f"{metrics['task']['target']} = {found['outcome']}: {_share(found['together']['outcome'])}"
+
+
+COUNTED: dict[str, Callable[[Mapping[str, Any]], str]] = {  # of all hospitals together, where runs stand side by side
+    "noise in each count": lambda m: f"{m['statistics']['noise']:.1f}",
+    "patients": lambda m: _count(m["statistics"]["together"]["patients"]),
+    "share with outcome": lambda m: _of_all(m) if m["statistics"]["outcome"] else "-",
+}
 
 
 def _console() -> Console:

@@ -13,8 +13,9 @@ from rich.table import Table
 
 from configs.errors import RunError
 from configs.schema import PER_PATIENT
+from configs.shown import DIGITS
 from simulations.planning import StudyPlan
-from simulations.statistics_tables import absent_of, print_statistics
+from simulations.statistics_tables import COUNTED, absent_of, print_statistics
 
 if TYPE_CHECKING:
     from simulations.search import Settings
@@ -284,14 +285,14 @@ def _settings(settings: "Settings") -> str:
 def print_comparison(runs: Sequence[Path]) -> None:
     """One column a run."""
     console, metrics = _console(), [read_metrics(run) for run in runs]
-    if odd := [run for run, found in zip(runs, metrics, strict=True) if not found["models"]]:
-        raise RunError(f"{odd[0]}: expected a run that trained a model, found one of statistics; see its report.html")
+    kinds = [kind for kind in ("models", "statistics") if any(metric.get(kind) for metric in metrics)]
     table = Table(title="runs side by side", title_justify="left", box=box.SIMPLE_HEAD)
     table.add_column("run", no_wrap=True)
     for run in runs:
         table.add_column(run.resolve().name, overflow="fold", justify="right")
-    for title, cell in COMPARED.items():
-        table.add_row(title, *(cell(m) for m in metrics))
+    for title, (kind, cell) in COMPARED.items():
+        if kind in ("", *kinds):
+            table.add_row(title, *(cell(m) if not kind or m.get(kind) else "-" for m in metrics))
     console.print(table)
     if any(m["privacy"]["mode"] != "none" for m in metrics):
         console.print(f"epsilon: {PER_PATIENT}, at each hospital, for the whole study", style="dim", highlight=False)
@@ -315,20 +316,22 @@ def _spent(metrics: dict[str, Any]) -> str:
     return f"{max(spent):.2f}" if spent else "-"
 
 
-COMPARED: dict[str, Callable[[dict[str, Any]], str]] = {
-    "study": lambda m: str(m["study"]),
-    "study digest": lambda m: str(m["study_sha256"])[:12],
-    "strategy": lambda m: f"{m['strategy']}, {m['rounds_completed']} rounds",
-    "hospitals": _contributors,
-    "seed": lambda m: str(m["seed"]),
-    "engine": lambda m: str(m["engine"]),
-    "outcome": lambda m: str(m["outcome"]),
-    "figure": lambda m: _figure(m).upper(),
-    **{title: partial(_whole, key=key) for key, title in COLUMNS},
-    "epsilon, at most": _spent,
-    "sent by all": lambda m: _size(sum(site["bytes_sent"] for site in m["sites"])),
-    "seconds": lambda m: f"{m['seconds']:.1f}",
-    "model digest": lambda m: str(m["model_sha256"])[:12],
+# Title -> what a run must have for it, a model or statistics, and the cell.
+COMPARED: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
+    "study": ("", lambda m: str(m["study"])),
+    "study digest": ("", lambda m: str(m["study_sha256"])[:DIGITS]),
+    "strategy": ("models", lambda m: f"{m['strategy']}, {m['rounds_completed']} rounds"),
+    "hospitals": ("", _contributors),
+    "seed": ("", lambda m: str(m["seed"])),
+    "engine": ("", lambda m: str(m["engine"])),
+    "outcome": ("", lambda m: str(m["outcome"])),
+    "figure": ("models", lambda m: _figure(m).upper()),
+    **{title: ("models", partial(_whole, key=key)) for key, title in COLUMNS},
+    **{title: ("statistics", cell) for title, cell in COUNTED.items()},
+    "epsilon, at most": ("", _spent),
+    "sent by all": ("", lambda m: _size(sum(site["bytes_sent"] for site in m["sites"]))),
+    "seconds": ("", lambda m: f"{m['seconds']:.1f}"),
+    "model digest": ("models", lambda m: str(m["model_sha256"])[:12]),
 }
 
 

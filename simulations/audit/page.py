@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from configs.shown import DIGITS
 from server.reporting.markup import Html, el
 from server.reporting.page import STOP, TICK, document
 from server.reporting.sections import folded, table
@@ -106,7 +107,7 @@ def _sentence(words: str) -> str:
 def _footer(audit: Audit) -> Html:
     chance = "from the operating system" if audit.seed is None else f"seeded with {audit.seed}"
     words = (
-        f"Study {audit.study_sha256[:16]}. Chance {chance}. A healthy run is accused in less than "
+        f"Study {audit.study_sha256[:DIGITS]}. Chance {chance}. A healthy run is accused in less than "
         f"{100 * FALSE_ALARMS:g} % of audits. An audit looks for mistakes; it does not prove that there are none."
     )
     return el("footer", el("p", words))

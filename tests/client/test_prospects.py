@@ -135,7 +135,7 @@ def test_what_can_run_is_offered_and_its_approval_says_what_comes_next(
     page = typed(lille, capsys, "review")
     assert "CANNOT RUN" not in page
     assert f"approve {one.sha256[:20]} or" in page
-    look = f"archipel-site -C {lille.folder} review --data {one.sha256[:12]} to see first"
+    look = f"archipel-site -C {lille.folder} review --data {one.sha256[:20]} to see first"
     assert page.index(look) < page.index(f"approve {one.sha256[:20]}")
     said = typed(lille, capsys, "approve", one.sha256[:20])
     assert f"({one.training.quorum} of 3)" in said
@@ -176,7 +176,7 @@ def test_a_study_that_is_over_says_so_and_offers_nothing_to_decide(lille: SiteCo
     for number in range(1, STUDY.training.rounds + 1):
         assert "OVER here" not in typed(lille, capsys, "review")
         left(lille, "train reply", number, f"{number:032x}")
-    assert f"approved: {STUDY.name} {STUDY.sha256[:12]}: 3 rounds sent" in typed(lille, capsys, "review")
+    assert f"approved: {STUDY.name} {STUDY.sha256[:20]}: 3 rounds sent" in typed(lille, capsys, "review")
     page = typed(lille, capsys, "review", STUDY.sha256)
     assert "approved, OVER here" in page
     assert "3 rounds sent" in page
@@ -254,7 +254,7 @@ def test_the_journal_can_be_read_and_tells_who_approved_when(
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 3
     assert re.match(
-        rf"\d{{4}}-\d\d-\d\dT\d\d:\d\d:\d\d +1  approved +study {STUDY.name} {STUDY.sha256[:12]}, by dpo.martin$",
+        rf"\d{{4}}-\d\d-\d\dT\d\d:\d\d:\d\d +1  approved +study {STUDY.name} {STUDY.sha256[:20]}, by dpo.martin$",
         lines[0],
     )
     assert "\x1b" not in "".join(lines)
@@ -299,7 +299,7 @@ def test_a_study_that_was_stopped_is_named_as_such_and_asks_nobody_to_decide(lil
     admissions.passed(2.0)
     page = typed(lille, capsys, "review")
     assert "purpose" not in page
-    assert f"not proposed any more: {STUDY.name} {STUDY.sha256[:12]}" in page
+    assert f"not proposed any more: {STUDY.name} {STUDY.sha256[:20]}" in page
     assert "purpose" in typed(lille, capsys, "review", STUDY.sha256[:20])  # it can still be looked at
     main(["-C", str(lille.folder), "check"])
     assert "waits for a person here" not in " ".join(capsys.readouterr().out.split())
@@ -330,5 +330,5 @@ def test_check_says_that_a_study_waits_and_how_to_look_at_it(lille: SiteConfig, 
     waiting(lille, STUDY)
     main(["-C", str(lille.folder), "check"])
     said = " ".join(capsys.readouterr().out.split())
-    assert f"note study: {STUDY.name} {STUDY.sha256[:12]} waits for a person here: archipel-site" in said
-    assert f"-C {lille.folder} review {STUDY.sha256[:12]}" in said
+    assert f"note study: {STUDY.name} {STUDY.sha256[:20]} waits for a person here: archipel-site" in said
+    assert f"-C {lille.folder} review {STUDY.sha256[:20]}" in said

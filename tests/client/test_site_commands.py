@@ -79,14 +79,14 @@ def test_an_approval_is_for_one_digest_and_a_changed_study_waits_anew(lille: Sit
     page = typed(lille, capsys, "review")
     assert f"digest {changed.sha256}" in page
     assert f"digest {STUDY.sha256}" not in page
-    assert f"approved: {STUDY.name} {STUDY.sha256[:12]}" in page
+    assert f"approved: {STUDY.name} {STUDY.sha256[:20]}" in page
 
 
 def test_a_refusal_keeps_its_reason_here(lille: SiteConfig, capsys: Output) -> None:
     typed(lille, capsys, "refuse", STUDY.sha256, "--why", "the DPO says no")
     (fact,) = [record.facts for record in journal.read(lille.journal) if record.kind == "refused study"]
     assert (fact["study"], fact["why"]) == (STUDY.sha256, "the DPO says no")
-    assert f"refused: {STUDY.name} {STUDY.sha256[:12]} (the DPO says no)" in typed(lille, capsys, "review")
+    assert f"refused: {STUDY.name} {STUDY.sha256[:20]} (the DPO says no)" in typed(lille, capsys, "review")
     with pytest.raises(SystemExit):
         main(["-C", str(lille.folder), "refuse", STUDY.sha256])
 
@@ -101,7 +101,7 @@ def test_the_outbox_says_when_for_which_study_and_round_what_how_large_and_its_h
     )
     line = typed(lille, capsys, "outbox")
     assert re.fullmatch(
-        rf"\d{{4}}-\d\d-\d\dT\d\d:\d\d:\d\d c0ffee00 study {STUDY.sha256[:12]} round 3 refusal "
+        rf"\d{{4}}-\d\d-\d\dT\d\d:\d\d:\d\d c0ffee00 study {STUDY.sha256[:20]} round 3 refusal "
         rf"{len(b''.join(frame.encode()))} bytes sha256 {frame.sha256[:16]} "
         "answered: the hospital could not train; its own log says why",
         line,
@@ -122,4 +122,4 @@ def test_a_study_of_before_that_announces_no_sizes_is_shown_as_one_that_cannot_r
     assert "of-before: waiting, and cannot run: cohort: expected each hospital's announced patients, found" in page
     assert f"refuse {'cd' * 10} --why REASON" in page
     assert f"digest {STUDY.sha256}" in page
-    assert "of-before cdcdcdcdcdcd: epsilon" in typed(lille, capsys, "ledger")
+    assert f"of-before {'cd' * 10}: epsilon" in typed(lille, capsys, "ledger")

@@ -11,7 +11,7 @@ from flwr.app import Error, Message
 from client.egress import DECISIONS, SENTENCES
 from configs.schema import Study
 from server.attendance import Connection
-from server.gathering import MOST_CHANGES, NOT_REACHED, Gathering, Patience
+from server.gathering import MOST_CHANGES, NOT_REACHED, SLOW_LOOK_S, Gathering, Patience
 from strategies.messages import content
 
 COHORT = ("brest", "lille", "lyon")
@@ -191,6 +191,21 @@ def test_a_proposal_under_way_is_not_repeated_and_its_late_answer_counts() -> No
     there.pass_by(3)
     assert there.gathering.over
     assert there.asked("brest") == 1
+
+
+@pytest.mark.parametrize("before", ["takes part", "not connected", SENTENCES[101], "no reply in time"])
+def test_what_is_known_of_a_hospital_stays_until_it_answers_or_is_slow(before: str) -> None:
+    """The study was proposed to it by the process before this one, which said what it answered."""
+    there = world(says={})
+    there.shown["brest"] = before
+    there.pass_by(SLOW_LOOK_S / 2)
+    assert there.proposals.count("brest") == 1
+    assert there.shown == {"brest": before}
+    there.pass_by(SLOW_LOOK_S)
+    assert there.shown["brest"].startswith("has not answered the proposal sent at ")
+    there.answer_late("brest", YES)
+    there.pass_by(1)
+    assert there.shown["brest"] == "takes part"
 
 
 def test_a_proposal_that_nobody_ever_answers_is_sent_again_and_the_answer_to_the_first_still_counts() -> None:

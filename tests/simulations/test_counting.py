@@ -27,11 +27,11 @@ PRESET = ROOT / "configs" / "presets" / "heart_statistics.yaml"
 QUICK = Effort(smallest_loss=0.05, least_steps=300)
 
 
-def written(folder: Path, **changes: Any) -> Path:
+def written(folder: Path, preset: Path = PRESET, **changes: Any) -> Path:
     """The preset with other sections, its data found from anywhere."""
-    document = read_yaml(PRESET)
+    document = read_yaml(preset)
     for source in document["simulation"]["sites"].values():
-        source["path"] = str((PRESET.parent / source["path"]).resolve())
+        source["path"] = str((preset.parent / source["path"]).resolve())
     path = folder / "study.yaml"
     path.write_text(dump_yaml(document | changes))
     return path
@@ -205,19 +205,35 @@ def test_a_plan_reads_no_data(monkeypatch: pytest.MonkeyPatch) -> None:
 # What needs a model is refused in plain words
 
 
-@pytest.mark.parametrize(
-    ("words", "said"),
-    [
-        (lambda run: ["plan", str(PRESET), "--worth"], "expected a study that trains a model, found one of statistics"),
-        (lambda run: ["compare", str(run), str(run)], "expected a run that trained a model, found one of statistics"),
-    ],
-    ids=["worth", "compare"],
-)
-def test_what_needs_a_model_is_refused(
-    words: Callable[[Path], list[str]], said: str, run: Path, capsys: pytest.CaptureFixture[str]
+def test_a_worth_needs_a_model(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["plan", str(PRESET), "--worth"]) == 2
+    assert "expected a study that trains a model, found one of statistics" in capsys.readouterr().err
+
+
+def test_runs_of_statistics_stand_side_by_side(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    simulated(tmp_path, PRESET, "--seed", "1")
+    capsys.readouterr()
+    assert cli.main(["compare", str(run), str(tmp_path / "latest")]) == 0
+    said = capsys.readouterr().out
+    rows = {line[:24].strip(): line[24:].split() for line in said.splitlines() if line.startswith("  ")}
+    assert rows["noise in each count"] == ["40.4", "40.4"]
+    for place, metrics in enumerate((metrics_of(run), metrics_of(tmp_path / "latest"))):
+        assert rows["patients"][2 * place] == f"{metrics['statistics']['together']['patients']['value']:.0f}"
+    assert "disease = 1:" in said
+    assert "model digest" not in said
+    assert "epsilon: per patient" in said
+
+
+def test_a_run_of_statistics_stands_beside_one_of_a_model(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert cli.main(words(run)) == 2
-    assert said in capsys.readouterr().err
+    study = written(tmp_path, ROOT / "configs/presets/heart_disease.yaml", seed=3)
+    assert cli.main(["simulate", str(study), "--no-baselines", "--out", str(tmp_path / "runs")]) == 0
+    capsys.readouterr()
+    assert cli.main(["compare", str(run), str(tmp_path / "runs" / "latest")]) == 0
+    rows = {line[:24].strip(): line[24:].split() for line in capsys.readouterr().out.splitlines()}
+    assert rows["strategy"][0] == rows["model digest"][0] == rows["together, private"][0] == "-"
+    assert rows["noise in each count"] == ["40.4", "-"]
 
 
 # Audited
