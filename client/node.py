@@ -44,7 +44,7 @@ from configs.deployment import SiteConfig
 from configs.errors import AdmissionError, ArchipelError, ReleaseError, RunError, SealError, WireError
 from configs.frame import Frame, MappedFile
 from configs.lock import only_one
-from configs.memory import Room, return_large_blocks
+from configs.memory import return_large_blocks
 from configs.pieces import MAX_INLINE
 from configs.schema import Study
 from configs.seal import COORDINATOR, Signed, Statement
@@ -80,7 +80,6 @@ class WorkerProcess:
         self._process: subprocess.Popen[bytes] | None = None
         self._surroundings: Surroundings | None = None
         self.alone, self.fence = False, ""  # the fence around it, in words
-        self._room = Room()
         self._environment = parts.environment(worker_variables(config))  # `start` lets go of secrets in this process
 
     def start(self) -> None:
@@ -153,7 +152,7 @@ class WorkerProcess:
     def _read(self, max_bytes: int = 0) -> Frame:
         assert self._process is not None
         assert self._process.stdout is not None
-        return Frame.read(exactly(self._process.stdout, self._room), max_bytes)  # type: ignore[arg-type]
+        return Frame.read(exactly(self._process.stdout), max_bytes)  # type: ignore[arg-type]
 
 
 def _widen(pipe: IO[bytes] | None) -> None:

@@ -31,7 +31,7 @@ from configs.commands import guard_lines
 from configs.deployment import SiteConfig, load_site
 from configs.errors import ArchipelError, RunError
 from configs.frame import Buffer, Frame
-from configs.memory import LARGE_BLOCK_BYTES, Room
+from configs.memory import LARGE_BLOCK_BYTES, ROOM
 
 if TYPE_CHECKING:  # PyTorch and Flower start threads, which a process must not have when it leaves the network
     from flwr.app import Context, Message
@@ -256,15 +256,15 @@ def _parameters(study: "Study") -> Mapping[str, tuple[tuple[int, ...], str]]:
     return study_parameters(study)
 
 
-def exactly(stream: BinaryIO, room: Room) -> Callable[[int], Buffer]:
-    """Reads as many bytes as asked for, into this room where they are many.
+def exactly(stream: BinaryIO) -> Callable[[int], Buffer]:
+    """Reads as many bytes as asked for, into memory that is used again where they are many.
 
     Raises (when called):
         EOFError: the other process has ended.
     """
 
     def take(count: int) -> Buffer:
-        data = room.of(count) if count >= LARGE_BLOCK_BYTES else bytearray(count)
+        data = ROOM.of(count) if count >= LARGE_BLOCK_BYTES else bytearray(count)
         view, done = memoryview(data), 0
         while done < count:
             read = stream.readinto(view[done:])  # type: ignore[attr-defined]
@@ -318,7 +318,7 @@ def main(arguments: list[str], *, seeded: bool = False) -> int:
     from client.reading import watch
 
     worker = Worker(config, seeded=seeded)
-    take = exactly(os.fdopen(0, "rb", buffering=0), Room())
+    take = exactly(os.fdopen(0, "rb", buffering=0))
     send(answers, Frame(READY, {"alone": int(alone), "fence": str(held)}))
     watch(worker.reading)
     with contextlib.suppress(EOFError, BrokenPipeError):

@@ -18,11 +18,12 @@ import contextlib
 import ctypes
 import gc
 import sys
+import threading
 from collections.abc import Mapping
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD of <malloc.h>
 LARGE_BLOCK_BYTES = 1 << 20
-KEPT_ROOM_BYTES = 1 << 26
+KEPT_ROOM_BYTES = 1 << 27
 SMALL_BYTES = 1 << 24  # of smaller blocks, which are not given back each time
 KEPT_BLOCK_BYTES, KEPT_BYTES = 1 << 25, 1 << 30  # larger blocks are never kept, nor more than this at the end
 TIDY_BYTES = 20_000_000
@@ -61,16 +62,18 @@ class Room:
 
     def __init__(self) -> None:
         self._kept: list[bytearray] = []
+        self._turn = threading.Lock()
 
     def of(self, count: int) -> memoryview:
         """So many bytes, whatever is in them."""
-        free = sorted((block for block in self._kept if count <= len(block) <= 2 * count and _is_free(block)), key=len)
-        block = free[0] if free else bytearray(count)
-        if not free and count <= KEPT_ROOM_BYTES:
-            while sum(map(len, self._kept)) > KEPT_ROOM_BYTES - count:
-                self._kept.pop(0)
-            self._kept.append(block)
-        return memoryview(block)[:count]
+        with self._turn:
+            fitting = [block for block in self._kept if count <= len(block) <= 2 * count and _is_free(block)]
+            block = min(fitting, key=len) if fitting else bytearray(count)
+            if not fitting and count <= KEPT_ROOM_BYTES:
+                while sum(map(len, self._kept)) > KEPT_ROOM_BYTES - count:
+                    self._kept.pop(0)
+                self._kept.append(block)
+            return memoryview(block)[:count]
 
 
 def _is_free(block: bytearray) -> bool:
@@ -80,6 +83,9 @@ def _is_free(block: bytearray) -> bool:
     except BufferError:
         return False
     return True
+
+
+ROOM = Room()  # of this process
 
 
 class Tidy:

@@ -13,6 +13,7 @@ from flwr.app import Array, ArrayRecord
 from numpy.typing import NDArray
 
 from configs.frame import windows
+from configs.memory import LARGE_BLOCK_BYTES, ROOM
 from configs.schema import Study
 from strategies.arrays import LARGE_BYTES, Arrays, array_of, pieces, record_of
 
@@ -60,7 +61,8 @@ def weighted_mean(records: Sequence[ArrayRecord], weights: Sequence[float]) -> A
 def _mean(arrays: Sequence[Array], factors: Sequence[float]) -> Array:
     first = arrays[0]
     header = len(first.data) - 4 * math.prod(first.shape)
-    data = bytearray(len(first.data))
+    large = len(first.data) >= LARGE_BLOCK_BYTES
+    data = ROOM.of(len(first.data)) if large else memoryview(bytearray(len(first.data)))
     data[:header] = first.data[:header]
     mean, start = np.frombuffer(data, "<f4", offset=header), 0
     if len(first.data) < LARGE_BYTES:  # one window each

@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 
 from configs.errors import WireError
 from configs.frame import WINDOW_BYTES, Buffer, MappedFile, windows
+from configs.memory import LARGE_BLOCK_BYTES, ROOM
 from configs.wire import ArraySpec
 
 Arrays = dict[str, NDArray[np.float32]]
@@ -202,9 +203,14 @@ def _small(dtype: str, shape: tuple[int, ...], data: bytes) -> Array:
     return array
 
 
-def _written(array: NDArray[np.float32]) -> bytes:
+def _written(array: NDArray[np.float32]) -> Buffer:
     array = np.asarray(array, dtype="<f4", order="C")
-    return b"".join((_header(array.shape, "<f4"), array.reshape(-1).view(np.uint8).data))
+    header, values = _header(array.shape, "<f4"), array.reshape(-1).view(np.uint8).data
+    if array.nbytes < LARGE_BLOCK_BYTES:
+        return b"".join((header, values))
+    written = ROOM.of(len(header) + len(values))
+    written[: len(header)], written[len(header) :] = header, values
+    return written.toreadonly()
 
 
 def _held(array: NDArray[np.float32]) -> Buffer | None:

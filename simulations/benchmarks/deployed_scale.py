@@ -7,7 +7,9 @@
 and pages of files among them. `peaks_mb` is each process's own peak (VmHWM).
 `nodes`: so many hospitals with the real node (keys, certificate, seals, journal, outbox, egress guard) around a worker
 that sends back what it got, forked from one process so that they fit on a laptop. `idle_percent` is the coordinator's
-share of one core, all its processes together, over a quarter of a minute in which nothing happens.
+share of one core, all its processes together, over a while in which nothing happens; `waiting_percent` the same while a
+study waits for a person's approval at every hospital. `cpu_seconds_per_round` are the coordinator's and, of one
+hospital, the node's: on a machine that does other things too, they say more than a clock.
 """
 
 import argparse
@@ -19,8 +21,8 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, redirect_stdout, suppress
 from io import StringIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -31,9 +33,10 @@ from configs.load import dump_yaml, load_study
 from simulations.benchmarks.deployed_round import ends, write_study
 from simulations.federation import Federation, federation_of, site_document
 
-IDLE_S = 15.0
+IDLE_S = 30.0
 SETTLED_S = 150.0  # the longer nothing happens, the more seldom a node looks; by now as seldom as it ever does
 POLICY: dict[str, Any] = {"allow_privacy_none": True, "require_approval": False, "max_message_mb": 2000}
+ASKED: dict[str, Any] = {"allow_privacy_none": True}  # a person approves
 COORDINATOR = ("server.cli", "server.superlink", "server.gateway", "server.conductor")
 HOSPITAL = ("client.cli", "client.worker")
 
@@ -76,35 +79,37 @@ def large_model(megabytes: int) -> dict[str, Any]:
 
 
 def many_nodes(count: int) -> dict[str, Any]:
-    """Rounds of many hospitals, and what the coordinator uses while nothing happens."""
+    """Rounds of many hospitals; what the coordinator uses while nothing happens, and while a study waits for them."""
     with TemporaryDirectory(prefix="archipel-") as name:
         folder = Path(name)
-        path = write_study(folder, (90,), nodes=count, rounds=3)
+        path = write_study(folder, (90,), nodes=count, rounds=6)
         study = load_study(path)
+        sites = [site for site, _ in study.simulation]
         with Federation(folder / "federation") as federation:
             federation.init()
             federation.start_coordinator()
             for site, source in study.simulation:
                 enrol_here(
-                    federation, site, site_document(site, federation.address, study.name, str(source.path), **POLICY)
+                    federation, site, site_document(site, federation.address, study.name, str(source.path), **ASKED)
                 )
-            pids = [fork_node(federation.site_folder(site)) for site, _ in study.simulation]
+            pids = [fork_node(federation.site_folder(site)) for site in sites]
             try:
-                began = time.monotonic()
-                while (online := federation.consortium("sites").count(" connected ")) < count:
-                    if time.monotonic() - began > 300:
-                        sys.exit(f"expected {count} hospitals to connect, {online} did")
-                    time.sleep(0.5)
-                connected = time.monotonic() - began
+                connected = _until(lambda: _count(federation, " connected "), count, "connect")
                 time.sleep(SETTLED_S)
                 idle = busy_percent(federation)
                 run = federation.submit(path)
+                _until(lambda: sum(_waits(federation, site) for site in sites), count, "be asked")
+                time.sleep(SETTLED_S)
+                waiting = busy_percent(federation)
+                for site in sites:
+                    _approve(federation, site, study.sha256)
+                used = _per_round(federation, run, pids, first=2, last=study.training.rounds - 1)
                 federation.await_state(run, "COMPLETE", timeout_s=1200)
                 times = list(ends(_journal(federation, run)))
                 contributed = {
                     len(r.facts["contributed"]) for r in journals.read(_journal(federation, run)) if r.kind == "round"
                 }
-                still = federation.consortium("sites").count(" connected ")
+                still = _count(federation, " connected ")
             finally:
                 for pid in pids:
                     os.kill(pid, signal.SIGKILL)
@@ -113,11 +118,57 @@ def many_nodes(count: int) -> dict[str, Any]:
         "case": "nodes",
         "nodes": count,
         "seconds_to_connect": round(connected, 1),
-        "idle_percent": round(idle, 1),
+        "idle_percent": round(idle, 2),
+        "waiting_percent": round(waiting, 2),
         "seconds_per_round": [round(b - a, 2) for a, b in itertools.pairwise(times)],
+        "cpu_seconds_per_round": used,
         "contributed_each_round": sorted(contributed),
         "connected_afterwards": still,
     }
+
+
+def _until(count: Callable[[], int], expected: int, what: str) -> float:
+    """Wait for so many hospitals; how long it took, in seconds."""
+    began = time.monotonic()
+    while (found := count()) < expected:
+        if time.monotonic() - began > 300:
+            sys.exit(f"expected {expected} hospitals to {what}, {found} did")
+        time.sleep(0.5)
+    return time.monotonic() - began
+
+
+def _count(federation: Federation, word: str) -> int:
+    return federation.consortium("sites").count(word)
+
+
+def _waits(federation: Federation, site: str) -> bool:
+    """Whether the node has a study that waits for a person."""
+    from client.admission import Admissions
+
+    with closing(Admissions.open(federation.site_folder(site) / "admissions.sqlite")) as admissions:
+        return any(admission.waits for admission in admissions.all())
+
+
+def _approve(federation: Federation, site: str, digest: str) -> None:
+    from client.cli import main as hospital
+
+    with redirect_stdout(StringIO()):
+        if hospital(["-C", str(federation.site_folder(site)), "approve", digest]):
+            sys.exit(f"{site} could not approve")
+
+
+def _per_round(federation: Federation, run: str, nodes: list[int], first: int, last: int) -> dict[str, float]:
+    """Processor time of the coordinator, and of one hospital's node, from the end of one round to another one's."""
+
+    def until(number: int) -> tuple[float, float]:
+        path = _journal(federation, run)
+        while not path.exists() or len(list(ends(path))) < number:
+            time.sleep(0.05)
+        return seconds_used(federation.processes["coordinator"].pid), sum(map(seconds_used, nodes)) / len(nodes)
+
+    before, after = until(first), until(last)
+    coordinator, node = ((b - a) / (last - first) for a, b in zip(before, after, strict=True))
+    return {"coordinator": round(coordinator, 2), "node": round(node, 3)}
 
 
 def _journal(federation: Federation, run: str) -> Path:
@@ -187,17 +238,20 @@ def _status(pid: int) -> tuple[str, int, int] | None:
 
 def busy_percent(federation: Federation) -> float:
     """Processor time of the coordinator's processes over a quiet while, in percent of one core."""
-
-    def ticks() -> int:
-        total = 0
-        for pid in family(federation.processes["coordinator"].pid):
-            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-            total += int(fields[11]) + int(fields[12])
-        return total
-
-    before = ticks()
+    pid = federation.processes["coordinator"].pid
+    before = seconds_used(pid)
     time.sleep(IDLE_S)
-    return 100 * (ticks() - before) / os.sysconf("SC_CLK_TCK") / IDLE_S
+    return 100 * (seconds_used(pid) - before) / IDLE_S
+
+
+def seconds_used(root: int) -> float:
+    """Processor time of a process and all below it so far."""
+    ticks = 0
+    for pid in family(root):
+        with suppress(OSError):  # it has ended
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 # Hospitals in processes that share their imports

@@ -112,7 +112,8 @@ class Layers:
 
     def load(self, flat: NDArray[np.float32]) -> None:
         """Take the parameters, (..., parameters), each layer's weight and then its bias."""
-        largest = np.maximum.reduceat(np.abs(flat), self._starts, axis=-1)  # (..., layers)
+        sizes = np.abs(flat) if self.size <= _SMALL else np.abs(flat, self._whole)  # a large model is held once
+        largest = np.maximum.reduceat(sizes, self._starts, axis=-1)  # (..., layers)
         if self.lead:
             with np.errstate(all="ignore"):
                 scales = self.top / power_below(largest.astype(np.float64))
