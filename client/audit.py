@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from client.broken import advised
 from client.traces import ANSWERS, Traces
 from configs.deployment import SiteConfig
 from configs.errors import JournalError, RunError, WireError
@@ -47,18 +48,24 @@ class Audit:
 
     def __init__(self, config: SiteConfig, key: SigningKey) -> None:
         self._config, self._key = config, key
-        self.journal = Journal(config.journal, sign=key.sign)
         self.traces = Traces()
         self._seen: set[str] = set()
         self._refused: dict[tuple[str, str], _Refused] = {}  # the newest refusal of each instruction, and how often
         self._kept: dict[tuple[str, str], str] = {}  # (study, content of the instruction) -> the message that answered
         self._readings: dict[str, tuple[str, str]] = {}  # study -> of which rows the answer before was, and the newest
-        for record in read(config.journal) if config.journal.exists() else ():
-            self._remember(record.kind, record.facts)
+        with advised(config):
+            self.journal = Journal(config.journal, sign=key.sign)
+            for record in read(config.journal) if config.journal.exists() else ():
+                self._remember(record.kind, record.facts)
 
     def note(self, kind: str, **facts: object) -> None:
-        """Write one record."""
-        self.journal.append(kind, **facts)
+        """Write one record.
+
+        Raises:
+            JournalError: another process left a record that does not fit. OSError: the disk is full.
+        """
+        with advised(self._config):
+            self.journal.append(kind, **facts)
         self._remember(kind, facts)
 
     def seen(self, message: str) -> bool:
@@ -143,7 +150,8 @@ class Audit:
 
     def outgoing(self) -> list[Outgoing]:
         """Every message that left, oldest first."""
-        return [_outgoing(record) for record in read(self._config.journal) if record.kind == "sent"]
+        with advised(self._config):
+            return [_outgoing(record) for record in read(self._config.journal) if record.kind == "sent"]
 
     def show(self, message: str) -> Frame:
         """One message that left, compared with the journal.
@@ -181,7 +189,10 @@ class Audit:
         return frame
 
     def _checked(self) -> Iterator[Record]:
-        return read(self._config.journal, check=lambda digest, signature: verify(self._key.public, digest, signature))
+        with advised(self._config):
+            yield from read(
+                self._config.journal, check=lambda digest, signature: verify(self._key.public, digest, signature)
+            )
 
     def _remember(self, kind: str, facts: "dict[str, object] | object") -> None:
         assert isinstance(facts, dict)

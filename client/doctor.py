@@ -38,7 +38,7 @@ from client.line import kept
 from client.records import reasons_in
 from client.releases import RELEASE, awaited
 from configs.deployment import SiteConfig, load_site, typed
-from configs.errors import ArchipelError
+from configs.errors import ArchipelError, JournalError
 from configs.papers import Welcome
 from configs.parts import run
 from configs.schema import PER_PATIENT
@@ -235,7 +235,15 @@ def _records(config: SiteConfig) -> Iterator[Finding]:
     if not config.journal.exists():
         yield Finding("journal", NOTE, "nothing happened yet")
         return
-    count = Audit(config, load_signing_key(config)).verify()
+    try:
+        count = Audit(config, load_signing_key(config)).verify()
+    except JournalError as error:
+        text, settle = str(error), typed("archipel-site", config.folder, "settle")
+        shown = (
+            "keep both files; the coordinator's journal holds the hash of what left"  # of a message that was changed
+        )
+        yield Finding("journal", WRONG, text, IT, settle if settle in text else shown)
+        return
     yield Finding("journal", OK, f"{count} records, none changed; the outbox is what left")
     for reason in reasons_in(config):
         yield Finding(

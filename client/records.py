@@ -19,7 +19,7 @@ from client.ledger import Ledger
 from client.reconcile import Facts, Spent, Standing
 from client.traces import Traces
 from configs.deployment import SiteConfig
-from configs.errors import ConfigError, SealError, UnsettledError
+from configs.errors import ConfigError, JournalError, SealError, UnsettledError
 from configs.journal import read
 from configs.seal import COORDINATOR, Signed, Statement
 from strategies.keys import SigningKey, verify
@@ -45,11 +45,14 @@ def reasons_in(config: SiteConfig) -> list[str]:
     """Say what does not fit together in a hospital's folder, for whoever looks at it; a node may run there.
 
     Raises:
-        JournalError, RunError: the journal does not hold, or the ledger or the list of studies cannot be opened.
+        RunError: the ledger or the list of studies cannot be opened.
     """
     if not config.journal.exists():
         return []
-    traces = traces_of(config)  # first: a node that runs books, then notes
+    try:
+        traces = traces_of(config)  # first: a node that runs books, then notes
+    except JournalError as error:
+        return [str(error)]
     with (
         closing(Ledger.open(config.ledger) if config.ledger.exists() else Ledger.in_memory()) as ledger,
         closing(Admissions.open(config.admissions)) as admissions,

@@ -16,6 +16,7 @@ from pathlib import Path
 from client import ledger_file, reconcile, records
 from client.admission import Admissions
 from client.audit import Audit
+from client.broken import put_aside, salvaged
 from client.ledger import EVALUATION, Ledger, event_of, row_of
 from client.reconcile import Kind, Release, Spent
 from client.traces import Traces, Unsettled
@@ -37,6 +38,8 @@ class Settlement:
 
     reasons: list[str]
     booked: list[Release]
+    broken: bool = False  # the journal: it is put aside, and a new one begins
+    settled: int = 0
     added: list[Release] = field(default_factory=list)
     lines: list[str] = field(default_factory=list)
 
@@ -52,12 +55,12 @@ def settlement(config: SiteConfig, key: SigningKey, *, everything: bool) -> Sett
         everything: fill the cap of every identity, whatever was found.
 
     Raises:
-        JournalError: the journal does not hold. RunError: the list of studies cannot be opened.
+        RunError: the list of studies cannot be opened.
     """
-    traces = records.traces_of(config)
+    traces, flaw = salvaged(config, key)
     with closing(Admissions.open(config.admissions)) as admissions:
         reasons, booked = _found(config, traces, admissions)
-        result = Settlement(reasons, booked)
+        result = Settlement([*filter(None, [flaw]), *reasons], booked, bool(flaw), _times(traces, config, key) + 1)
         listed = reconcile.missing(traces.listed, booked)
         result.added += listed
         unknown = _add_replies(result, config, traces, admissions)
@@ -95,11 +98,13 @@ def apply(config: SiteConfig, key: SigningKey, found: Settlement, by: str) -> No
             head, releases = ledger_file.head_of(connection), ledger_file.releases(connection)
     except sqlite3.Error as error:
         raise RunError(f"{config.ledger}: the privacy ledger cannot be written: {error}; nothing is settled") from None
+    former = put_aside(config, _kept_name(config.journal)) if found.broken else {}
     audit = Audit(config, key)
     audit.note(
         "settled",
-        settled=_times(audit.traces, config, key) + 1,
+        settled=found.settled,
         by=by,
+        **former,
         reasons=found.reasons,
         added=found.added,
         rows=head[0],
@@ -216,6 +221,11 @@ def _times(traces: Traces, config: SiteConfig, key: SigningKey) -> int:
 
 def _tell(result: Settlement, config: SiteConfig, key: SigningKey, traces: Traces, listed: list[Release]) -> None:
     """Say per identity what each of the records holds, and what is added."""
+    if result.broken:
+        result.lines.append(
+            f"{config.journal.name} is kept as {config.journal.name}.before-settle-..., and a new one begins; the next "
+            "proposal compares it with the coordinator's record, and may ask for `settle` once more"
+        )
     delta, name = config.policy.delta, records.keyed(key)
     recorded: Counter[str] = Counter()
     for unsettled in traces.open:
@@ -251,7 +261,11 @@ def _event(release: Release) -> Event:
 def _keep(path: Path) -> None:
     """Copy the ledger beside itself before it changes."""
     if path.exists():
-        now = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%f")
-        kept = path.with_name(f"{path.name}.before-settle-{now}")
+        kept = path.with_name(_kept_name(path))
         shutil.copyfile(path, kept)
         kept.chmod(0o600)
+
+
+def _kept_name(path: Path) -> str:
+    now = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%f")
+    return f"{path.name}.before-settle-{now}"

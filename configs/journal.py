@@ -161,7 +161,9 @@ def read(
                     f"{record.sequence} after {record.previous[:12]}; a record was cut out or moved here"
                 )
             if check is not None and not check(bytes.fromhex(record.hash), record.signature):
-                raise JournalError(f"{path}: record {number}: it is not signed by this journal's key; it was forged")
+                raise JournalError(
+                    f"{path}: record {number}: expected a signature by this journal's key, found another; it was forged"
+                )
             yield record
             previous = record.hash
 
@@ -188,7 +190,9 @@ def _parse(path: Path, number: int, line: bytes) -> Record:
     except (ValueError, TypeError, RecursionError):
         raise JournalError(f"{path}: record {number}: expected one JSON record, found something else") from None
     if not intact:
-        raise JournalError(f"{path}: record {number}: its hash does not fit its content; the record was changed")
+        raise JournalError(
+            f"{path}: record {number}: expected a hash that fits its content, found another; the record was changed"
+        )
     return record
 
 

@@ -310,7 +310,7 @@ def test_a_changed_record_is_named(lille: SiteConfig) -> None:
     lines = journal_with(lille)
     lines[2] = lines[2].replace(b'"round":2', b'"round":9')
     lille.journal.write_bytes(b"".join(lines))
-    with pytest.raises(JournalError, match="record 3: its hash does not fit"):
+    with pytest.raises(JournalError, match="record 3: expected a hash that fits its content, found another"):
         audit_of(lille)
 
 
@@ -326,7 +326,7 @@ def test_a_chain_written_anew_by_another_key_is_named(consortium: Consortium, li
     forger = consortium.hospital("lyon")
     journal_with(forger)
     lille.journal.write_bytes(forger.journal.read_bytes())
-    with pytest.raises(JournalError, match="record 1: it is not signed by this journal's key"):
+    with pytest.raises(JournalError, match="record 1: expected a signature by this journal's key, found another"):
         audit_of(lille).verify()
 
 

@@ -52,10 +52,10 @@ def test_a_changed_or_removed_salt_is_seen(tmp_path: Path) -> None:
     whole = json.loads(path.read_text())
     for change in ({"salt": "0" * 32}, {"salt": ""}):
         path.write_text(canonical_json(whole | change) + "\n")
-        with pytest.raises(JournalError, match="record 1: its hash does not fit"):
+        with pytest.raises(JournalError, match="record 1: expected a hash that fits its content, found another"):
             verify(path)
     path.write_text(canonical_json({key: value for key, value in whole.items() if key != "salt"}) + "\n")
-    with pytest.raises(JournalError, match="record 1: its hash does not fit"):
+    with pytest.raises(JournalError, match="record 1: expected a hash that fits its content, found another"):
         verify(path)
 
 
