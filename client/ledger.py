@@ -35,7 +35,7 @@ configs.errors.BudgetError: round 3: needs epsilon 3.78 in all, the study has 3.
 
 import math
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -285,7 +285,7 @@ class Ledger:
         return found[0] if found else None
 
     def _insert(self, release: Release, plan: PrivacyPlan) -> int:
-        planned = plan.events[0].steps if release.event == plan.round_event else None
+        planned = _planned_of(plan).training if release.event == plan.round_event else None
         # 1 + spare evaluations of noise s cost what one of noise s / sqrt(1 + spare) costs: everybody is in each.
         evaluation = plan.evaluation.noise_multiplier if planned and plan.evaluation else None
         evaluation = evaluation and evaluation / math.sqrt(1 + plan.spare)
@@ -371,15 +371,23 @@ def event_of(kind: str, noise_multiplier: float, sampling_rate: float, steps: in
 
 def _are_among(events: tuple[Merged, ...], plan: PrivacyPlan) -> bool:
     """Whether merged events are planned ones, and of no kind more than planned."""
-    steps = _planned_steps(plan)
+    steps = _planned_of(plan).steps
     return all(
         isinstance(e, SampledGaussian) and e.steps <= steps.get((e.noise_multiplier, e.sampling_rate), 0)
         for e in events
     )
 
 
+@dataclass(frozen=True, slots=True)
+class _Planned:
+    """Steps of a plan's training, and of everything by noise multiplier and sampling rate."""
+
+    training: int
+    steps: Mapping[tuple[float, float], int]
+
+
 @lru_cache(maxsize=256)
-def _planned_steps(plan: PrivacyPlan) -> dict[tuple[float, float], int]:
-    """Steps of each noise multiplier and sampling rate; the same for all hospitals of a size, in every round."""
-    planned = merged(plan.events)
-    return {(e.noise_multiplier, e.sampling_rate): e.steps for e in planned if isinstance(e, SampledGaussian)}
+def _planned_of(plan: PrivacyPlan) -> _Planned:
+    """The same for all hospitals of a size, in every round."""
+    planned = [e for e in merged(plan.events) if isinstance(e, SampledGaussian)]
+    return _Planned(plan.events[0].steps, {(e.noise_multiplier, e.sampling_rate): e.steps for e in planned})

@@ -4,8 +4,8 @@ The plan comes from the study and the announced size; nothing in a message can c
 """
 
 import logging
-from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property, partial
 from hashlib import sha256
@@ -230,20 +230,17 @@ class Site:
         with self._booked(release, self.plan):
             return driven(self._released(make, STATISTICS, attempt), self.work)
 
-    @contextmanager
-    def _booked(self, release: Release, plan: PrivacyPlan) -> Iterator[None]:
-        """Book a release around the block; one of noise alone must be booked before, and never is twice.
+    def _booked(self, release: Release, plan: PrivacyPlan) -> AbstractContextManager[None]:
+        """Book a release around a block; one of noise alone must be booked before, and never is twice.
 
         Raises:
             BudgetError: the ledger refuses. RunError: noise alone is asked for, and nothing is booked.
         """
         if not self.alone:
-            with self.ledger.reserve(release, plan):
-                yield
-        elif self.ledger.booked(self.dataset, self.study.sha256, release.round, release.attempt):
-            yield
-        else:
-            raise RunError("noise alone: expected a release that was booked before, found none")
+            return self.ledger.reserve(release, plan)
+        if self.ledger.booked(self.dataset, self.study.sha256, release.round, release.attempt):
+            return nullcontext()
+        raise RunError("noise alone: expected a release that was booked before, found none")
 
     def _released(self, make: Callable[[Patients, Randomness], Fitting], number: int, attempt: int) -> Fitting:
         """Make a booked release of the patients; should that fail, of nobody.

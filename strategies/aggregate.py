@@ -55,7 +55,28 @@ def weighted_mean(records: Sequence[ArrayRecord], weights: Sequence[float]) -> A
     """
     total = sum(weights)
     factors = [weight / total for weight in weights]
+    if sum(len(array.data) for array in records[0].values()) < LARGE_BYTES:
+        return _mean_of_small(records, factors)
     return record_of({name: _mean([record[name] for record in records], factors) for name in records[0]})
+
+
+def _mean_of_small(records: Sequence[ArrayRecord], factors: Sequence[float]) -> ArrayRecord:
+    """The same of all arrays at once, one after the other."""
+    first = dict(records[0].items())
+    sizes = [(name, 4 * math.prod(array.shape)) for name, array in first.items()]
+    mean: Any = None
+    for record, factor in zip(records, factors, strict=True):
+        held = dict(record.items())
+        values = b"".join([held[name].data[len(held[name].data) - size :] for name, size in sizes])
+        part = np.frombuffer(values, "<f4") * factor
+        mean = part if mean is None else np.add(mean, part, out=mean)
+    made, start = {}, 0
+    for name, size in sizes:
+        array = first[name]
+        header = bytes(array.data[: len(array.data) - size])
+        made[name] = array_of((array.shape, array.dtype), header + mean[start : start + size // 4].tobytes())
+        start += size // 4
+    return record_of(made)
 
 
 def _mean(arrays: Sequence[Array], factors: Sequence[float]) -> Array:
@@ -65,11 +86,7 @@ def _mean(arrays: Sequence[Array], factors: Sequence[float]) -> Array:
     data = ROOM.of(len(first.data)) if large else memoryview(bytearray(len(first.data)))
     data[:header] = first.data[:header]
     mean, start = np.frombuffer(data, "<f4", offset=header), 0
-    if len(first.data) < LARGE_BYTES:  # one window each
-        whole: Any = [[array.data[header:] for array in arrays]]
-    else:
-        whole = zip(*(windows(array.data, header) for array in arrays), strict=True)
-    for parts in whole:
+    for parts in zip(*(windows(array.data, header) for array in arrays), strict=True):
         values = [np.frombuffer(piece, "<f4") for piece in parts]
         into = mean[start : start + len(values[0])]
         np.multiply(values[0], factors[0], out=into)

@@ -67,10 +67,33 @@ def from_record(record: ArrayRecord, specs: Mapping[str, ArraySpec]) -> Arrays:
     if held.keys() != specs.keys():
         odd = sorted(held.keys() ^ specs.keys())
         raise WireError(f"arrays: expected {', '.join(specs)}; found a difference at {', '.join(odd)[:200]}")
-    joined = _joined(held, _layout(tuple(specs.items())))
+    joined = joined_of(held, specs)
     if joined is not None:
         return joined
     return {name: _from_array(name, held[name], expected) for name, expected in specs.items()}
+
+
+def joined_of(held: Mapping[str, Array], specs: Mapping[str, ArraySpec]) -> Arrays | None:
+    """What `from_record` returns of a small model that is as it must be in all; None of any other, for a closer look.
+
+    The arrays are views of one copy of all values, one after the other.
+    """
+    places = _layout(tuple(specs.items()))
+    if not places or len(held) != len(places):
+        return None
+    values = []
+    for place in places:
+        array = held.get(place.name)
+        if array is None or array.shape != place.shape or array.dtype != place.dtype or array.stype != _STYPE:
+            return None
+        data = array.data
+        if type(data) is not bytes or len(data) != place.size or not data.startswith(place.header):
+            return None
+        values.append(data[len(place.header) :])
+    flat = np.frombuffer(b"".join(values), _LITTLE)
+    if not np.logical_and.reduce(np.isfinite(flat)):
+        return None
+    return {place.name: flat[place.span].reshape(place.shape) for place in places}
 
 
 def copied(array: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -247,23 +270,6 @@ def _layout(specs: tuple[tuple[str, ArraySpec], ...]) -> tuple[_Place, ...]:
         header = _header(shape, "<f4")
         places.append(_Place(name, shape, dtype, header, len(header) + 4 * (end - start), slice(start, end)))
     return tuple(places)
-
-
-def _joined(held: Mapping[str, Array], places: tuple[_Place, ...]) -> Arrays | None:
-    """Views of a copy of all values, one array after the other; None where anything is not as it must be."""
-    values = []
-    for place in places:
-        array = held[place.name]
-        data = array.data
-        if array.shape != place.shape or array.dtype != place.dtype or array.stype != _STYPE:
-            return None
-        if type(data) is not bytes or len(data) != place.size or not data.startswith(place.header):
-            return None
-        values.append(data[len(place.header) :])
-    flat = np.frombuffer(b"".join(values), _LITTLE)
-    if not values or not np.logical_and.reduce(np.isfinite(flat)):
-        return None
-    return {place.name: flat[place.span].reshape(place.shape) for place in places}
 
 
 def _from_array(name: str, array: Array, expected: ArraySpec) -> NDArray[np.float32]:

@@ -22,7 +22,7 @@ from configs.errors import SealError, WireError
 from configs.frame import Frame, MappedFile
 from configs.seal import Signed, Statement
 from configs.wire import ArraySpec
-from strategies.arrays import Arrays, array_of, from_record, record_of, spec, to_record
+from strategies.arrays import Arrays, array_of, from_record, joined_of, record_of, spec, to_record
 from strategies.keys import SigningKey, verify
 
 _RECORDS = {wire.ARRAYS: ArrayRecord, wire.CONFIG: ConfigRecord}  # no other record, and none of another kind
@@ -73,10 +73,14 @@ def read(form: str, records: RecordDict, expected: Mapping[str, ArraySpec] | Non
     config, arrays = held.get(wire.CONFIG), held.get(wire.ARRAYS)
     fields: dict[str, Any] = {n: None for n, record in held.items() if not isinstance(record, _RECORDS.get(n, ()))}
     fields |= dict(config.items()) if isinstance(config, ConfigRecord) else {}
+    carries, expected = wire.FORMS[form].arrays, expected or {}
     record = arrays if isinstance(arrays, ArrayRecord) else ArrayRecord()
-    wire.check(form, fields, {name: spec(array) for name, array in record.items()}, expected or {})
-    carries = wire.FORMS[form].arrays
-    return Received(fields, from_record(record, expected or {}) if carries else {})
+    named = dict(record.items())
+    if carries and (joined := joined_of(named, expected)) is not None:
+        wire.check(form, fields, expected, expected)
+        return Received(fields, joined)
+    wire.check(form, fields, {name: spec(array) for name, array in named.items()}, expected)
+    return Received(fields, from_record(record, expected) if carries else {})
 
 
 def to_frame(form: str, records: RecordDict, expected: Mapping[str, ArraySpec] | None = None) -> Frame:

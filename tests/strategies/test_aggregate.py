@@ -1,9 +1,13 @@
 """Weights from public sizes, and the average of iterates."""
 
 import numpy as np
+import pytest
 from builders import plain, study
+from flwr.app import ArrayRecord, MetricRecord, RecordDict
+from flwr.serverapp.strategy.strategy_utils import aggregate_arrayrecords
 
-from strategies.aggregate import add, mean_of, site_weights
+from strategies.aggregate import add, mean_of, site_weights, weighted_mean
+from strategies.arrays import to_record
 
 
 def test_public_weights_are_the_announced_numbers_of_patients() -> None:
@@ -25,3 +29,25 @@ def test_the_average_of_iterates_is_summed_in_double_precision_and_ends_as_float
     mean = mean_of(sums, 1001)["w"]
     assert mean.dtype == np.float32
     assert mean[0] == np.float32((1e8 + 1000) / 1001)  # float32 sums would have lost every one of the thousand
+
+
+@pytest.mark.parametrize("shapes", [((3,),), ((64, 13), (64,), (1, 64), (1,)), ((), (2, 0), (5,)), ((300, 200), (7,))])
+@pytest.mark.parametrize("count", [1, 2, 9])
+def test_the_weighted_mean_is_flowers_byte_for_byte_in_any_order_of_names(
+    shapes: tuple[tuple[int, ...], ...], count: int
+) -> None:
+    rng = np.random.default_rng(count)
+    records, weights = [], [float(rng.integers(1, 500)) for _ in range(count)]
+    for i in range(count):
+        made = [(f"a{k}", rng.normal(size=shape).astype(np.float32)) for k, shape in enumerate(shapes)]
+        records.append(to_record(dict(made if i % 2 == 0 else made[::-1])))
+    ours = weighted_mean(records, weights)
+    sent = [
+        RecordDict({"arrays": ArrayRecord(dict(record)), "m": MetricRecord({"w": weight})})
+        for record, weight in zip(records, weights, strict=True)
+    ]
+    theirs = aggregate_arrayrecords(sent, "w")
+    assert list(ours) == list(theirs)
+    assert {name: (a.data, a.shape, a.dtype) for name, a in ours.items()} == {
+        name: (a.data, a.shape, a.dtype) for name, a in theirs.items()
+    }
