@@ -109,7 +109,7 @@ def fleet(liar: Liar, consortium: Consortium, lille: SiteConfig) -> Iterator[Fle
     yield made
     for thread in threading.enumerate():  # Flower leaves pulls that were given up to themselves, a connection each
         if thread.name.startswith("ThreadPoolExecutor"):
-            thread.join(timeout=5)
+            thread.join(timeout=60)
     made.close()
 
 

@@ -27,7 +27,7 @@ def said(attempt):
     except OSError as error:
         return type(error).__name__ + (f" {error.errno}" if error.errno else "")
 def asked(address, what=b"?"):
-    with socket.create_connection(address, 10) as connection:
+    with socket.create_connection(address, 60) as connection:
         connection.sendall(what)
         connection.shutdown(socket.SHUT_WR)
         return b"".join(iter(lambda: connection.recv(65536), b""))
@@ -36,7 +36,7 @@ LEFT = START + "assert forwarder.leave_network_but(sys.argv[1:])\n"
 Handler = Callable[[socket.socket], None]
 
 
-def inside(code: str, *addresses: str, start: str = LEFT, timeout: float = 30) -> list[str]:
+def inside(code: str, *addresses: str, start: str = LEFT, timeout: float = 120) -> list[str]:
     """What a process prints, a line each, once it has left the network but for these addresses."""
     command = [sys.executable, "-c", start + code, *addresses]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, timeout=timeout)
@@ -88,7 +88,7 @@ def named(name: bytes) -> Handler:
 
 
 def eventually(holds: Callable[[], bool]) -> bool:
-    end = time.monotonic() + 10
+    end = time.monotonic() + 60
     while time.monotonic() < end:
         if holds():
             return True
@@ -181,7 +181,7 @@ print(asked(way))
         assert process.stdout is not None
         error = process.stdout.readline().strip()
         with server(echo, port=port):
-            assert process.communicate("up\n", timeout=20)[0].strip() == "b'?END'"
+            assert process.communicate("up\n", timeout=120)[0].strip() == "b'?END'"
     assert error in ("ConnectionResetError 104", "BrokenPipeError 32")
 
 

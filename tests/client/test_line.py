@@ -76,7 +76,7 @@ def test_an_interruption_ends_a_held_request_and_all_that_follow() -> None:
     assert line.held(ask, Away) == b""
     assert line.held(ask, Away) == b""
     over.set()
-    line.ended(within_s=5)
+    line.ended(within_s=60)
 
 
 def talks_2(handler: Any, content: bytes = b"", code: int = 200) -> None:
@@ -105,7 +105,7 @@ def test_a_proxy_that_cuts_idle_connections_is_no_error_and_is_told(
     liar.answers |= {"pull-messages": talks_2, LOOK: cut}
     assert fleet.receive() is None  # the node hears that it may be held
     assert [fleet.receive() for _ in range(3)] == [None] * 3
-    assert 0.5 < fleet.line.cut_after_s < 5
+    assert 0.5 < fleet.line.cut_after_s < 30
     assert fleet.line.hold_s == SHORTEST_HOLD_S
     keep(lille.folder, fleet.line)
     (finding,) = _line(lille)

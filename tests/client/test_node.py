@@ -740,7 +740,7 @@ def test_what_cannot_be_written_down_is_not_answered_and_the_node_goes_on(
     with monkeypatch.context() as patch, caplog.at_level("ERROR", "archipel.node"):
         patch.setattr(lille.node._audit.journal, "append", full)
         lille.propose(trained)
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while f"make room in {lille.config.folder}" not in caplog.text:
             assert time.monotonic() < deadline
             time.sleep(0.02)

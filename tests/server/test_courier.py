@@ -361,7 +361,7 @@ def test_a_silent_hospital_is_waited_for_until_the_time_is_over_and_no_longer(of
     began = time.monotonic()
     replies = office.exchange(lying(lambda asked: None), timeout=1.5)
     assert sorted(replies) == ["brest", "lille"]
-    assert 1.4 < time.monotonic() - began < 10
+    assert 1.4 < time.monotonic() - began < 45
 
 
 def test_a_hospital_that_starts_anew_is_asked_again(office: Office) -> None:
@@ -371,7 +371,7 @@ def test_a_hospital_that_starts_anew_is_asked_again(office: Office) -> None:
         office.nodes[3] = replace(NODES[3], since="second")
         return None
 
-    replies = office.exchange(lying(starts_anew), timeout=10)
+    replies = office.exchange(lying(starts_anew), timeout=60)
     assert sorted(replies) == list(SITES)
     contents = [asked.said.content for asked in office.carrier.asked if asked.site == "lyon"]
     assert len(contents) == 2

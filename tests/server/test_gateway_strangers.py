@@ -28,7 +28,7 @@ STRANGERS = "127.0.0.2"  # another address of loopback
 
 def from_elsewhere(door: Door) -> ssl.SSLSocket:
     """A connection without a certificate from the strangers' address."""
-    raw = socket.create_connection(("127.0.0.1", door.port), timeout=10, source_address=(STRANGERS, 0))
+    raw = socket.create_connection(("127.0.0.1", door.port), timeout=60, source_address=(STRANGERS, 0))
     return door.consortium.trust(None).wrap_socket(raw, server_hostname="127.0.0.1")
 
 

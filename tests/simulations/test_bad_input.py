@@ -39,7 +39,7 @@ def in_a_process(*arguments: object, before: Callable[[], None] | None = None, p
     command = [sys.executable, *python, "-m", "simulations.cli", *map(str, arguments)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
     done = subprocess.run(
-        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120, preexec_fn=before, check=False
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, preexec_fn=before, check=False
     )
     return Done(done.returncode, done.stdout, done.stderr)
 
