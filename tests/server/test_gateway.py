@@ -968,9 +968,14 @@ def recorded(federation: Federation, lille: Hospital) -> Iterator[list[tuple[str
 @contextlib.contextmanager
 def exchanged(federation: Federation, hospital: Hospital, *, certificate: bool = True) -> Iterator[list[httpx.Request]]:
     requests: list[httpx.Request] = []
+
+    def note(request: httpx.Request) -> None:
+        request.read()  # what is streamed is gone once it was sent
+        requests.append(request)
+
     fleets = [federation.fleet(hospital, kind, certificate=certificate) for kind in (OldFleet, Fleet)]
     for fleet in fleets:
-        fleet._client._client.event_hooks["request"].append(requests.append)
+        fleet._client._client.event_hooks["request"].append(note)
         fleet.line.hold_s = 0.1
     node = fleet.connect()
     fleets[0]._node = fleet._node
