@@ -814,7 +814,7 @@ def serve(config: CoordinatorConfig, *, auth_only: bool = False) -> None:
     members = Membership.open(config.database)
     try:
         private_folder(config.sockets)
-        signed = SignedRequests(note=members.set_signs)
+        signed = SignedRequests(note=lambda site: _note_signs(members, site))
         if auth_only:
             auth = make_auth(members.lookup, config.folder / FOLDER, signed)
             return make_server(auth, config.sockets / AUTH_SOCKET).run()
@@ -835,6 +835,14 @@ def serve(config: CoordinatorConfig, *, auth_only: bool = False) -> None:
         make_server(gateway, split_address(config.listen), context, every_second).run()
     finally:
         members.close()
+
+
+def _note_signs(members: Membership, site: str) -> None:
+    """Keep that a hospital's node signs its requests; this process knows it by itself."""
+    try:
+        members.set_signs(site)
+    except sqlite3.Error as error:
+        log.error("that %s signs its requests cannot be written down: %s", site, error)
 
 
 def _follow(members: Membership, context: ssl.SSLContext) -> None:

@@ -248,8 +248,16 @@ def followed(here: Path, *, renamed: bool) -> None:
     edited(here, f"{here}/data-2/", f"{here}/data/", renamed=renamed)
 
 
-@pytest.mark.parametrize("renamed", [True, False])
-@pytest.mark.parametrize("how", [moved_within, moved_elsewhere, folder_replaced, followed])
+@pytest.mark.parametrize(
+    ("how", "renamed"),
+    [
+        (moved_within, True),
+        (moved_elsewhere, True),
+        (moved_elsewhere, False),
+        (folder_replaced, True),
+        (followed, True),
+    ],
+)
 def test_where_the_rows_are_is_followed_whatever_was_replaced(here: Path, how: Replacement, renamed: bool) -> None:
     config = load_site(here / "hospital")
     hello = approved(config)
