@@ -28,7 +28,7 @@ from configs.schema import Local
 from strategies.arrays import Arrays
 from strategies.exact.layers import one_thread
 from strategies.optimizers import optimizer_of
-from strategies.privacy.gradients import Engine, Gaussian, private_engine
+from strategies.privacy.gradients import ClosedForm, Engine, Gaussian, private_engine
 from strategies.privacy.layers import positions
 from strategies.privacy.plan import PrivacyPlan
 from strategies.privacy.randomness import Randomness
@@ -107,8 +107,9 @@ class Trainer:
             gradients = self._plain(patients, local, steps, randomness)
         else:
             gradients = self._private(patients, local, plan, randomness)
+        usual = model.gradient.numpy()
         for gradient in gradients:
-            values = gradient.numpy()
+            values = usual if gradient is model.gradient else gradient.numpy()
             if anchor is not None:  # no data in it: with a plan it is added after the noise
                 values += (flat - anchor) * np.float32(proximal_mu)
             optimizer.step(flat, values)
@@ -144,9 +145,14 @@ class Trainer:
 
     def _private(self, patients: Encoded, local: Local, plan: PrivacyPlan, randomness: Randomness) -> Iterator[Tensor]:
         engine = (self._engine or private_engine)(self._model, plan, randomness.gaussian, local.engine)
+        # The usual case without tensors, whose making costs as much as a tenth of such a step. The bits are the same.
+        of_rows = engine if isinstance(engine, ClosedForm) and self.is_plain and patients.one_row_each else None
         try:
             for _ in range(plan.steps_per_round):
                 chosen = randomness.poisson(patients.count, plan.sampling_rate)
+                if of_rows is not None:
+                    yield of_rows.noisy_gradient_of_rows(patients.x.take(chosen, axis=0), patients.y.take(chosen))
+                    continue
                 if patients.one_row_each:
                     rows, whose = chosen, positions(len(chosen))
                 else:

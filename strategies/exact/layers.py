@@ -55,13 +55,21 @@ class Work:
     `ones[l]`: (..., rows). `backs[l]`: (..., out, rows), the derivative that came back; over `scales[l]`.
     """
 
-    def __init__(self, shapes: Shapes, lead: tuple[int, ...], rows: int) -> None:
-        count, self.rows = len(shapes), rows
-        self.reads = [np.empty((*lead, into + 1, rows)) for _, into in shapes]
-        self.backs = [np.empty((*lead, out, rows)) for out, _ in shapes]
-        self.ones, self.scales, self.read_squares, self.back_squares, self.units = (
-            np.empty((count, *lead, rows)) for _ in range(5)
+    def __init__(self, shapes: Shapes, lead: tuple[int, ...], rows: int, memory: "Memory") -> None:
+        self.rows = rows
+        self.all_reads = memory.array("reads", *lead, sum(into + 1 for _, into in shapes), rows)
+        self.all_backs = memory.array("backs", *lead, sum(out for out, _ in shapes), rows)
+        self.reads = _stacked(self.all_reads, [into + 1 for _, into in shapes])
+        self.backs = _stacked(self.all_backs, [out for out, _ in shapes])
+        self.read_room, self.back_room = (
+            memory.array("room", *every.shape) for every in (self.all_reads, self.all_backs)
         )
+        self.squares_by_model = [memory.array(f"{of} squares", *lead, len(shapes), rows) for of in ("read", "back")]
+        self.units_by_model = memory.array("units", *lead, len(shapes), rows)
+        self.read_squares, self.back_squares, self.units = (
+            np.moveaxis(each, -2, 0) for each in (*self.squares_by_model, self.units_by_model)
+        )
+        self.ones, self.scales = (memory.array(name, len(shapes), *lead, rows) for name in ("ones", "scales"))
         self.inner = [read[..., :-1, :] for read in self.reads]
         self.bottoms = [read[..., -1:, :] for read in self.reads]
         self.columns = [np.swapaxes(read, -1, -2) for read in self.reads]
@@ -72,17 +80,82 @@ class Work:
         self.one_rows = [one[..., None, :] for one in self.ones]
         self.scale_rows = [scale[..., None, :] for scale in self.scales]
         self.unit_rows = [unit[..., None, :] for unit in self.units]
-        widest = max(into + 1 for _, into in shapes)
-        room, zeros = np.empty(math.prod(lead) * widest * rows), np.zeros(math.prod(lead) * widest * rows)
-        self.masks = [room[: inner.size].reshape(inner.shape) for inner in self.inner]
-        self.zeros = [zeros[: read.size].reshape(read.shape) for read in self.reads]  # quicker than the number
-        self.peaks, self.row = (np.empty((*lead, 1, rows)) for _ in range(2))
+        self.masks = [memory.array("mask", *read.shape) for read in self.reads]
+        self.inner_masks = [memory.array("mask", *inner.shape) for inner in self.inner]
+        self.zeros = [memory.array("zeros", *read.shape) for read in self.reads]  # quicker than the number
+        self.peaks, self.row = (memory.array(name, *lead, 1, rows) for name in ("peaks", "row"))
         self.peak_bits = self.peaks.view(np.int64)
+
+
+class Memory:
+    """Arrays by name that share their memory from one size to the next, so that it stays in the processor's cache.
+
+    Batches of a sample differ in size: with arrays of its own each size would find them in slower memory. An array is
+    zeros until somebody writes to it.
+    """
+
+    def __init__(self) -> None:
+        self._kept: dict[str, Doubles] = {}
+
+    def array(self, name: str, *shape: int) -> Doubles:
+        """Return an array of this shape at the start of what the name holds, which grows where it is too small."""
+        size = math.prod(shape)
+        if name not in self._kept or self._kept[name].size < size:
+            self._kept[name] = np.zeros(1 << (size - 1).bit_length())
+        return self._kept[name][:size].reshape(shape)
+
+
+def _stacked(values: Doubles, sizes: Sequence[int]) -> list[Doubles]:
+    """Return views of (..., features, rows) with so many features each."""
+    ends = list(itertools.accumulate(sizes))
+    return [values[..., end - size : end, :] for size, end in zip(sizes, ends, strict=True)]
 
 
 def _blocks(values: Doubles, count: int) -> Doubles:
     """Views of (..., features, rows) as whole blocks of rows: (blocks, ..., features, BLOCK)."""
     return np.moveaxis(values[..., : count * BLOCK].reshape(*values.shape[:-1], count, BLOCK), -2, 0)
+
+
+class Order:
+    """The order of parameters, each layer's weight and then its bias, beside that of layers, (out, in + 1) each."""
+
+    def __init__(self, shapes: Shapes, lead: tuple[int, ...]) -> None:
+        self._shapes, self._lead = shapes, lead
+        size = sum(out * (into + 1) for out, into in shapes)
+        self._is_same = all(out == 1 for out, _ in shapes)
+        self._to_layers = self._to_parameters = np.empty(0, np.int64)
+        if size <= _SMALL and not self._is_same:
+            self._to_layers, numbers = np.empty(size, np.int64), np.arange(size)
+            self._copy(numbers, self._to_layers, ())
+            self._to_parameters = np.argsort(self._to_layers)
+
+    def to_layers(self, flat: NDArray[Any], out: NDArray[Any]) -> None:
+        """Copy (..., parameters) in their order into the layers' order."""
+        if self._is_same:
+            np.copyto(out, flat)
+        elif self._to_layers.size:
+            flat.take(self._to_layers, axis=-1, out=out, mode="clip")
+        else:
+            self._copy(flat, out, self._lead)
+
+    def to_parameters(self, layers: NDArray[Any], out: NDArray[Any]) -> None:
+        """Copy (..., parameters) in the layers' order into their own."""
+        if self._is_same:
+            np.copyto(out, layers)
+        elif self._to_parameters.size:
+            layers.take(self._to_parameters, axis=-1, out=out, mode="clip")
+        else:
+            for layer, (weight, bias) in self._pairs(layers, out, self._lead):
+                np.copyto(weight, layer[..., :-1])
+                np.copyto(bias, layer[..., -1:])
+
+    def _copy(self, flat: NDArray[Any], out: NDArray[Any], lead: tuple[int, ...]) -> None:
+        for layer, (weight, bias) in self._pairs(out, flat, lead):
+            np.copyto(layer[..., :-1], weight)
+            np.copyto(layer[..., -1:], bias)
+
+    def _pairs(self, layers: NDArray[Any], flat: NDArray[Any], lead: tuple[int, ...]) -> Iterator[Any]:
+        return zip(as_layers(layers, self._shapes), _by_parameter(flat, self._shapes, lead), strict=True)
 
 
 class Layers:
@@ -99,21 +172,33 @@ class Layers:
         self.top = math.ldexp(1.0, self.bits - 1)
         self._top = np.array(self.top)
         self.size = sum(out * (into + 1) for out, into in shapes)
-        self.spans = list(spans(shapes))
-        self._starts = [weight.start for weight, _, _ in self.spans]
+        self._starts = [weight.start for weight, _, _ in spans(shapes)]
+        self.read_starts = np.cumsum([0, *(into + 1 for _, into in shapes)])[:-1]
+        self.back_starts = np.cumsum([0, *(out for out, _ in shapes)])[:-1]
+        self.back_layers = np.repeat(np.arange(len(shapes)), [out for out, _ in shapes])
+        self.widths = np.array([float(out) for out, _ in shapes]).reshape(-1, *(1 for _ in lead), 1)
+        self.order = Order(shapes, lead)
         self._whole = np.empty((*lead, self.size))
-        self._exact = np.empty((*lead, self.size)) if self.size <= _SMALL else self._whole
+        self._scaled, self._steps = (np.empty(self.size if self._is_quick else 0) for _ in range(2))
         self._weights = list(as_layers(self._whole, shapes))
-        self._given = list(in_order(self._exact, self)) if self.size <= _SMALL else []
-        self._places = [(weight[..., :-1], weight[..., -1:]) for weight in self._weights]
         self._transposed = [np.swapaxes(weight[..., :-1], -1, -2) for weight in self._weights]
         self._scales: Sequence[Any] = [self.top] * len(shapes)
+        self._loaded_scales: list[float] = []
         self._works: dict[int, Work] = {}
+        self._memory = Memory()
+
+    @property
+    def _is_quick(self) -> bool:
+        """Whether the parameters are held once more: one small model, whose step is a few dozen calls."""
+        return not self.lead and self.size <= _SMALL
 
     def load(self, flat: NDArray[np.float32]) -> None:
         """Take the parameters, (..., parameters), each layer's weight and then its bias."""
         sizes = np.abs(flat) if self.size <= _SMALL else np.abs(flat, self._whole)  # a large model is held once
         largest = np.maximum.reduceat(sizes, self._starts, axis=-1)  # (..., layers)
+        if self._is_quick:
+            self._load_quickly(flat, [self._scale(size) for size in largest.tolist()])
+            return
         if self.lead:
             with np.errstate(all="ignore"):
                 scales = self.top / power_below(largest.astype(np.float64))
@@ -122,13 +207,19 @@ class Layers:
             self._scales = [scales[..., i, None, None] for i in range(len(self.shapes))]
         else:
             self._scales = [np.array(self._scale(size)) for size in largest.tolist()]
-        if self.size <= _SMALL:
-            np.copyto(self._exact, flat)
-        given = self._given or in_order(flat, self)
-        for (into_weight, into_bias), scale, (weight, bias) in zip(self._places, self._scales, given, strict=True):
-            np.multiply(weight, scale, into_weight, dtype=np.float64)
-            np.multiply(bias, scale, into_bias, dtype=np.float64)
+        for layer, scale, (weight, bias) in zip(self._weights, self._scales, in_order(flat, self), strict=True):
+            np.multiply(weight, scale, layer[..., :-1], dtype=np.float64)
+            np.multiply(bias, scale, layer[..., -1:], dtype=np.float64)
         np.rint(self._whole, self._whole)
+
+    def _load_quickly(self, flat: NDArray[np.float32], scales: list[float]) -> None:
+        if scales != self._loaded_scales:  # seldom: they are powers of two
+            self._loaded_scales, self._scales = scales, [np.array(scale) for scale in scales]
+            for start, following, scale in zip(self._starts, [*self._starts[1:], None], scales, strict=True):
+                self._steps[start:following] = scale
+        np.multiply(flat, self._steps, self._scaled)
+        np.rint(self._scaled, self._scaled)
+        self.order.to_layers(self._scaled, self._whole)
 
     def top_of(self, rows: int) -> float:
         """Half of the largest factor with which so many rows' gradients are added up in one exact product."""
@@ -145,7 +236,7 @@ class Layers:
         if rows not in self._works:
             if len(self._works) >= _KEPT_SIZES:
                 self._works.clear()
-            self._works[rows] = Work(self.shapes, self.lead, rows)
+            self._works[rows] = Work(self.shapes, self.lead, rows, self._memory)
         return self._works[rows]
 
     def outputs(self, x: NDArray[Any]) -> Doubles:
@@ -159,27 +250,24 @@ class Layers:
 
     def forward(self, work: Work, x: NDArray[Any]) -> Doubles:
         """Fill `reads` from one portion's rows: (..., rows, inputs) -> (..., rows, outputs), in float64."""
-        one, inner, last = work.one_rows[0], work.inner[0], len(self.shapes) - 1
+        one, read, last = work.one_rows[0], work.reads[0], len(self.shapes) - 1
         peaks, bits, units, top = work.peaks, work.peak_bits, work.row, self._top
-        np.copyto(inner, np.swapaxes(x, -1, -2))
-        np.maximum.reduce(np.absolute(inner, work.masks[0]), axis=-2, keepdims=True, out=peaks)
-        np.maximum(peaks, ONE, out=peaks)
+        np.copyto(work.inner[0], np.swapaxes(x, -1, -2))
+        np.copyto(work.bottoms[0], ONE)
+        np.maximum.reduce(np.absolute(read, work.masks[0]), axis=-2, keepdims=True, out=peaks)
         np.bitwise_and(bits, EXPONENT, bits)
         np.divide(top, peaks, one)
-        np.multiply(inner, one, inner)
-        np.copyto(work.bottoms[0], one)
-        np.rint(work.reads[0], work.reads[0])
+        np.multiply(read, one, read)
+        np.rint(read, read)
         for i in range(last):
-            read, inner = work.reads[i + 1], work.inner[i + 1]
-            np.matmul(self._weights[i], work.reads[i], inner)
-            np.multiply(one, self._scales[i], units)
-            np.maximum.reduce(inner, axis=-2, keepdims=True, out=peaks)
-            np.maximum(peaks, units, out=peaks)
+            read, bottom = work.reads[i + 1], work.bottoms[i + 1]
+            np.matmul(self._weights[i], work.reads[i], work.inner[i + 1])
+            np.multiply(one, self._scales[i], bottom)
+            np.maximum.reduce(read, axis=-2, keepdims=True, out=peaks)
             np.bitwise_and(bits, EXPONENT, bits)
             np.divide(top, peaks, peaks)
-            one = np.multiply(units, peaks, work.one_rows[i + 1])
-            np.multiply(inner, peaks, inner)
-            np.copyto(work.bottoms[i + 1], one)
+            one = np.multiply(bottom, peaks, work.one_rows[i + 1])
+            np.multiply(read, peaks, read)
             np.maximum(read, work.zeros[i + 1], out=read)
             np.rint(read, read)
         outputs = np.matmul(self._weights[last], work.reads[last])
@@ -191,14 +279,17 @@ class Layers:
         last, peaks, bits, top = len(self.shapes) - 1, work.peaks, work.peak_bits, self._top
         back, scale = work.backs[last], work.scale_rows[last]
         np.copyto(back, np.swapaxes(residual, -1, -2))
-        np.maximum.reduce(np.absolute(back), axis=-2, keepdims=True, out=peaks)
+        if self.shapes[last][0] == 1:
+            np.absolute(back, peaks)
+        else:
+            np.maximum.reduce(np.absolute(back), axis=-2, keepdims=True, out=peaks)
         np.bitwise_and(bits, EXPONENT, bits)
         np.divide(top, peaks, scale)
         np.minimum(scale, _LARGEST, out=scale)
         np.multiply(back, scale, back)
         np.rint(back, back)
         for i in range(last, 0, -1):
-            before, mask = work.backs[i - 1], work.masks[i]
+            before, mask = work.backs[i - 1], work.inner_masks[i]
             if self.shapes[i][0] == 1:
                 np.multiply(self._transposed[i], back, before)
             else:
@@ -299,5 +390,11 @@ def spans(shapes: Shapes) -> Iterator[tuple[slice, slice, tuple[int, int]]]:
 
 def in_order(flat: NDArray[Any], layers: Layers) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
     """Views of (..., parameters) as each layer's weight, (..., out, in), and bias, (..., out, 1)."""
-    for weight, bias, (out, into) in layers.spans:
-        yield flat[..., weight].reshape(*layers.lead, out, into), flat[..., bias, None]
+    return _by_parameter(flat, layers.shapes, layers.lead)
+
+
+def _by_parameter(
+    flat: NDArray[Any], shapes: Shapes, lead: tuple[int, ...]
+) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
+    for weight, bias, (out, into) in spans(shapes):
+        yield flat[..., weight].reshape(*lead, out, into), flat[..., bias, None]

@@ -86,14 +86,15 @@ class NoisySum(ABC):
 
     def noisy_gradient(self, x: Tensor, y: Tensor, patients: Tensor, *, patients_in_batch: int) -> Tensor:
         """See `Engine`."""
+        return self._noised(self._sums(x, y, patients, patients_in_batch))
+
+    def _noised(self, sums: NDArray[Any]) -> Tensor:
         gradient = self._model.gradient
-        sums = self._sums(x, y, patients, patients_in_batch)
         noised = np.empty(len(sums), self._dtype) if self._host is None else self._host
         deviation = self._plan.noise_multiplier * self._plan.clip_norm
         for start in range(0, len(sums), _AT_ONCE):
             some = sums[start : start + _AT_ONCE]
-            exact = some.astype(np.float64)
-            exact += self._gaussian(len(some), deviation).numpy()
+            exact = np.add(some, self._gaussian(len(some), deviation).numpy(), dtype=np.float64)
             noised[start : start + _AT_ONCE] = on_grid(exact, deviation, self._plan.expected_patients)
         if self._host is None:
             gradient.copy_(torch.from_numpy(noised))
@@ -127,14 +128,24 @@ class ClosedForm(NoisySum):
         self._parameters, self._layers = model.flat.data.numpy(), model.layers
         self._stack = Stack(model.layers, model.task.exact_residual, plan.clip_norm)
 
+    def noisy_gradient_of_rows(self, x: NDArray[np.float32], y: NDArray[np.float32]) -> Tensor:
+        """Return `noisy_gradient` of patients with one row each, to the last bit: x (rows, inputs), y (rows,)."""
+        if not len(x):
+            return self._noised(self._sum_over_nobody(torch.from_numpy(x), torch.from_numpy(y)))
+        return self._noised(self._sums_of_rows(x, y))
+
+    def _sums_of_rows(self, x: NDArray[np.float32], y: NDArray[np.float32]) -> NDArray[Any]:
+        self._layers.load(self._parameters)
+        self._stack.add_rows(x, y)
+        return self._stack.take()
+
     def _sums(self, x: Tensor, y: Tensor, patients: Tensor, count: int) -> NDArray[Any]:
         if not len(x):
             return self._sum_over_nobody(x, y)
-        self._layers.load(self._parameters)
         if counts_up(patients, count):
-            self._stack.add_rows(x.numpy(), y.numpy())
-        else:
-            self._add_by_patient(x.numpy(), y.numpy(), patients.numpy(), count)
+            return self._sums_of_rows(x.numpy(), y.numpy())
+        self._layers.load(self._parameters)
+        self._add_by_patient(x.numpy(), y.numpy(), patients.numpy(), count)
         return self._stack.take()
 
     def _add_by_patient(self, x: NDArray[np.float32], y: NDArray[np.float32], patients: Any, count: int) -> None:

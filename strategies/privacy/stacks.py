@@ -32,7 +32,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from strategies.exact.functions import ONE, added, power_below
-from strategies.exact.layers import BLOCK, LARGEST, PORTION, Layers, Work, as_layers, in_order, portions
+from strategies.exact.layers import BLOCK, LARGEST, PORTION, Layers, Work, as_layers, portions
 from strategies.exact.sums import ExactSum
 
 _TINY = np.array(1e-6)  # Opacus's
@@ -61,9 +61,6 @@ class Stack:
         self._unit = np.array(clip_norm / _STEPS)
         self._sum = ExactSum((*layers.lead, layers.size))
         self._total = np.zeros((*layers.lead, layers.size))
-        self._ordered = list(in_order(self._total, layers))
-        self._squared = "ij,ij->j" if not layers.lead else "kij,kij->kj"
-        self._widths = np.array([float(out) for out, _ in layers.shapes]).reshape(-1, *(1 for _ in layers.lead), 1)
         self._rooms: dict[int, list[Doubles]] = {}
 
     @cached_property
@@ -76,9 +73,8 @@ class Stack:
         The next sum begins at zero.
         """
         values = self._sum.value()
-        for layer, (weight, bias) in zip(self._by_layer(values), self._ordered, strict=True):
-            np.multiply(layer[..., :-1], self._unit, weight)
-            np.multiply(layer[..., -1:], self._unit, bias)
+        np.multiply(values, self._unit, values)
+        self._layers.order.to_parameters(values, self._total)
         np.add(self._total, _ZERO, self._total)  # no zero keeps a sign, which could follow from an order
         self._sum.clear()
         return self._total
@@ -99,10 +95,7 @@ class Stack:
         for some in portions(x.shape[-2]):
             with np.errstate(all="ignore"):
                 work = self._worked(x[..., some, :], y[..., some])
-                shares = self._shares(work, None if counts is None else counts - some.start)
-                for back, share in zip(work.backs, shares, strict=True):
-                    np.multiply(back, share, back)
-                    np.rint(back, back)
+                self._scale_backs(work, None if counts is None else counts - some.start)
                 self._add_products(work)
 
     def _add_products(self, work: Work) -> None:
@@ -130,28 +123,24 @@ class Stack:
         self._layers.backward(work, self._residual(self._layers.forward(work, x), y))
         return work
 
-    def _shares(self, work: Work, counts: Any) -> list[Doubles]:
-        """What each row's derivatives are multiplied by, (..., 1, rows) of each layer, to be steps of the public grid.
+    def _scale_backs(self, work: Work, counts: Any) -> None:
+        """Multiply each row's derivatives, to be steps of the public grid.
 
         Rows that must not count become zeros.
         """
-        for i, (read, back) in enumerate(zip(work.reads, work.backs, strict=True)):
-            np.einsum(self._squared, read, read, out=work.read_squares[i])
-            np.einsum(self._squared, back, back, out=work.back_squares[i])
+        self._square(work)
         units = np.multiply(work.ones, work.scales, work.units)
         np.divide(ONE, units, units)  # (layers, ..., rows): of a whole number of the gradient
-        lost = np.add.reduce(work.read_squares * self._widths, 0)  # squared: of what half a step of all is
+        lost = added_in_order(work.read_squares * self._layers.widths)  # squared: of what half a step of all is
         products = np.multiply(work.read_squares, work.back_squares, work.read_squares)
         np.multiply(products, units, products)
         np.multiply(products, units, products)
-        norms: Doubles = products[0]
-        for product in products[1:]:
-            np.add(norms, product, norms)
+        norms = added_in_order(products)
         if not np.maximum.reduce(norms, None) < np.inf:
             bad = ~(norms < np.inf)
             norms[bad] = np.inf
             lost[bad] = 0.0
-            for part in (*work.reads, *work.backs):
+            for part in (work.all_reads, work.all_backs):
                 np.copyto(part, 0.0, where=bad[..., None, :])
             np.copyto(units, 0.0, where=bad)
         shares = _steps_of(norms, self._clip, np.sqrt(lost))
@@ -159,7 +148,16 @@ class Stack:
             shares *= np.arange(shares.shape[-1]) < counts[..., None]
         np.multiply(units, shares, units)
         np.minimum(units, self._most, out=units)  # more only where all is zero
-        return work.unit_rows
+        work.units_by_model.take(self._layers.back_layers, axis=-2, out=work.back_room, mode="clip")
+        np.multiply(work.all_backs, work.back_room, work.all_backs)
+        np.rint(work.all_backs, work.all_backs)
+
+    def _square(self, work: Work) -> None:
+        """Write each row's squared norms of what a layer read and of what came back: whole numbers, exact."""
+        np.multiply(work.all_reads, work.all_reads, work.read_room)
+        np.add.reduceat(work.read_room, self._layers.read_starts, -2, None, work.squares_by_model[0])
+        np.multiply(work.all_backs, work.all_backs, work.back_room)
+        np.add.reduceat(work.back_room, self._layers.back_starts, -2, None, work.squares_by_model[1])
 
     def _built(self, x: Floats, y: Floats, rows: NDArray[np.int64]) -> list[tuple[Doubles, Doubles]]:
         """Each patient's gradient of each layer, (patients, out, in + 1), with its unit, (patients, 1, 1)."""
@@ -230,6 +228,14 @@ def _steps_of(squares: Doubles, clip_norm: float, lost: Any) -> Doubles:
     np.add(norms, _TINY, norms)
     np.divide(np.maximum(_STEPS_TO_ONE - lost * _HALF_A_STEP, _ZERO), norms, norms)
     return np.minimum(norms, _STEPS / clip_norm, out=norms)
+
+
+def added_in_order(parts: Doubles) -> Doubles:
+    """Return the sum over the first axis, one part after the other, whatever the other axes are."""
+    total: Doubles = parts[0].copy()
+    for part in parts[1:]:
+        np.add(total, part, total)
+    return total
 
 
 def _joined(one: tuple[Doubles, Doubles], other: tuple[Doubles, Doubles]) -> tuple[Doubles, Doubles]:

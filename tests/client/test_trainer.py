@@ -235,3 +235,12 @@ def test_an_audit_may_bring_its_own_engine() -> None:
     silent = fit(Local(5, 0.2), plan=PLAN, trainer=Trainer(TASK, engine=watched))
     assert seen == ["auto"]
     assert not same_bits(silent, fit(Local(5, 0.2), plan=PLAN))
+
+
+@pytest.mark.parametrize("rate", [0.01, 0.3, 1.0], ids=["mostly nobody", "some", "everybody"])
+@pytest.mark.parametrize("people", [PEOPLE, MANY_ROWS], ids=["one row each", "several rows"])
+def test_an_engine_that_is_brought_trains_with_the_bits_of_the_usual_one(people: Encoded, rate: float) -> None:
+    """What an audit measures is what trains: the usual fit may skip a conversion, and nothing else."""
+    plan = replace(PLAN, sampling_rate=rate)
+    brought = fit(Local(5, 0.2), people, plan=plan, trainer=Trainer(TASK, engine=private_engine))
+    assert same_bits(brought, fit(Local(5, 0.2), people, plan=plan))
