@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from configs.schema import Model, Task
 from strategies.privacy.gradients import ClosedForm
 from strategies.privacy.plan import PrivacyPlan
+from strategies.privacy.stacks import Stack
 from strategies.tasks.gradients import FlatModel
 from strategies.tasks.tabular import TabularTask, tabular_task
 
@@ -274,3 +275,22 @@ def by_fractions(arrays: dict[str, np.ndarray], patient: Rows) -> list[Fraction]
         own = [b * v for b in back for v in x] + back + [residual * r for r in read] + [residual]
         total = [t + g for t, g in zip(total, own, strict=True)]
     return total
+
+
+@pytest.mark.parametrize("hidden", [3, 7, 8, 9, 16, 17], ids="{} hidden layers".format)
+def test_a_deep_stack_gives_a_patient_the_same_part_alone_and_among_others(hidden: int) -> None:
+    """NumPy adds up eight numbers that lie in a row in another order than eight rows of numbers."""
+    task = tabular_task(BINARY, Model("mlp", (6,) * hidden, "random"), inputs=4)
+    model, chance = FlatModel(task), np.random.default_rng(hidden)
+    # A start that keeps the signal alive through all layers, so that each layer's share of a norm counts.
+    model.load({name: array + np.float32(0.4) for name, array in task.initial(0).items()})
+    model.layers.load(model.flat.data.numpy())
+    stack = Stack(model.layers, task.exact_residual, 1.0)
+    x, y = chance.uniform(-1, 1, (200, 4)).astype(np.float32), chance.integers(0, 2, 200).astype(np.float32)
+    steps = np.zeros(model.layers.size)
+    for row in range(len(x)):
+        stack.add_rows(x[row : row + 1], y[row : row + 1])
+        alone = stack.take() * 2.0**47  # whole numbers, exact together
+        steps += alone
+    stack.add_rows(x, y)
+    assert (stack.take() * 2.0**47 == steps).all()
