@@ -337,8 +337,10 @@ def _outbox(arguments: argparse.Namespace) -> int:
         print(_opened(config, audit, arguments.show))
         return 0
     outgoing = _outgoing(config)
+    for former in sorted(config.folder.glob(f"{config.journal.name}.before-settle-*")):
+        print(f"what left before the journal was broken stands in {former.name}")
     if not outgoing:
-        print("nothing has left")
+        print("nothing has left since" if audit.traces.settled else "nothing has left")
     from client.listings import outbox_lines
 
     for line in outbox_lines(config, outgoing):

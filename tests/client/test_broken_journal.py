@@ -134,6 +134,9 @@ def test_settle_keeps_the_broken_file_and_gives_no_budget_back(
     assert main(["-C", str(lille.folder), "journal", "verify"]) == 0
     (record,) = read(lille.folder / "journal.jsonl")
     assert (record.kind, record.facts["former"]) == ("settled", kept.name)
+    capsys.readouterr()
+    assert main(["-C", str(lille.folder), "outbox"]) == 0
+    assert kept.name in capsys.readouterr().out
     assert reasons_in(lille.config) == []
     lille.start()
     assert lille.propose(SECOND) == wire.UNSETTLED  # the coordinator's record lists what this journal does not
