@@ -18,7 +18,7 @@ from scipy import stats
 from configs.errors import ArchipelError, PrivacyError, RunError
 from configs.schema import Local, Study
 from simulations.audit.recording import Recording, Roll, clip_each
-from simulations.audit.rehearsal import hospital_of, plan_of
+from simulations.audit.rehearsal import plan_of, watched_hospital
 from simulations.audit.subject import Floats, Subject, Watch, watched_trainer
 from simulations.audit.verdict import Check, exact, two_sided
 from strategies.arrays import Arrays
@@ -130,8 +130,7 @@ def moving_rounds(
     task = task_of(study)
     follower = _Follower(task, patients, study.privacy.clip_norm)
     watch = follower.watch
-    trainer = watched_trainer(subject, task, watch)
-    hospital = hospital_of(subject, study, site, patients, folder / "ledger.sqlite", trainer, seeded)
+    hospital = watched_hospital(subject, study, site, patients, folder / "ledger.sqlite", watch, seeded)
     plan, model, wrong, done = plan_of(hospital), start, list[int](), 0
     rounds = max(1, min(plan.rounds, -(-steps // plan.steps_per_round)))
     for number in range(1, rounds + 1):
@@ -194,8 +193,7 @@ def failed_round(
             raise ValueError
 
     watch = Watch(before=fail_once, look=lambda marks: rows.append(len(marks)))
-    trainer = watched_trainer(subject, task_of(study), watch)
-    hospital = hospital_of(subject, study, site, patients, folder / "ledger.sqlite", trainer, seeded)
+    hospital = watched_hospital(subject, study, site, patients, folder / "ledger.sqlite", watch, seeded)
     hospital.on_failure = lambda error: None
     plan = plan_of(hospital)
     try:

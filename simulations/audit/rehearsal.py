@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 
 from client.site import Site
-from client.trainer import Trainer
 from configs.deployment import Policy
 from configs.errors import BudgetError, WireError
 from configs.journal import Journal
@@ -61,7 +60,7 @@ def rehearse(
     journal = Journal(folder / "journal.jsonl", durable=False)
     task, roll, booked_first = task_of(study), Roll(patients), []
     watch = Watch(look=roll.call)
-    hospital = hospital_of(subject, still, site, patients, path, watched_trainer(subject, task, watch), seeded)
+    hospital = watched_hospital(subject, still, site, patients, path, watch, seeded)
     plan = plan_of(hospital)
     watch.kept = coordinates(task, max(patients.count, rounds * plan.steps_per_round), values)
     for number in range(1, rounds + 1):
@@ -90,10 +89,11 @@ def rehearse(
     return Rehearsal(recording, replace(found, checks=(*found.checks, *crash, allowed)), claimed)
 
 
-def hospital_of(
-    subject: Subject, study: Study, site: str, patients: Encoded, path: Path, trainer: Trainer, seeded: bool
+def watched_hospital(
+    subject: Subject, study: Study, site: str, patients: Encoded, path: Path, watch: Watch, seeded: bool
 ) -> Site:
-    """Return a hospital with a ledger on the disk at `path`, whose engine is watched by its trainer."""
+    """Return a hospital with a ledger on the disk at `path`, whose training is watched."""
+    trainer = watched_trainer(subject, task_of(study), watch)
     # The patients stand for those of the test too: what is looked at is the booking.
     policy = Policy(metrics="noisy")
     ledger = subject.ledger(path)
@@ -126,8 +126,7 @@ def _is_kept(
     def crash() -> None:
         raise _Crash
 
-    trainer = watched_trainer(subject, task_of(study), Watch(before=crash))
-    hospital = hospital_of(subject, study, site, patients, path, trainer, seeded)
+    hospital = watched_hospital(subject, study, site, patients, path, Watch(before=crash), seeded)
     _ends(_Crash, lambda: hospital.fit(1, start))
     hospital.ledger.close()
     plan = plan_of(hospital)
@@ -142,9 +141,7 @@ def _is_refused(
 ) -> bool:
     """Whether one more round than planned is refused before its first step."""
     watch = Watch()
-    hospital = hospital_of(
-        subject, study, site, patients, path, watched_trainer(subject, task_of(study), watch), seeded
-    )
+    hospital = watched_hospital(subject, study, site, patients, path, watch, seeded)
     refused = _ends(BudgetError, lambda: hospital.fit(1, _nudged(start, 0)))
     hospital.ledger.close()
     return refused and not watch.steps
