@@ -90,6 +90,7 @@ class WorkerProcess:
         """
         if self._process is not None and self._process.poll() is None:
             return
+        self.stop()  # it may have ended while nothing was asked, and its pipes are still open
         self._surroundings = Surroundings(self._config, self._environment)
         self._process = subprocess.Popen(  # noqa: S603 - our own module
             self._command,

@@ -230,8 +230,15 @@ def source_in(config: SiteConfig, study: str) -> Callable[[], DataSource]:
     return source
 
 
-def watch(current: Callable[[], Reading | None], every_s: float = 1.0) -> threading.Thread:
-    """Start a thread that renews the reading which `current` names, for as long as the process lives."""
+def watch(
+    current: Callable[[], Reading | None], every_s: float = 1.0, wake: threading.Event | None = None
+) -> threading.Thread:
+    """Start a thread that renews the reading which `current` names, for as long as the process lives.
+
+    Args:
+        wake: set by whoever wants it to look at once.
+    """
+    wake = wake or threading.Event()
 
     def renew_for_ever() -> None:
         while True:
@@ -240,7 +247,8 @@ def watch(current: Callable[[], Reading | None], every_s: float = 1.0) -> thread
                     reading.renew_if_due()
             except Exception as error:  # whatever it is, the next look may go well
                 log.error("not read again: unexpected %s", type(error).__name__)
-            time.sleep(every_s)
+            wake.wait(every_s)
+            wake.clear()
 
     thread = threading.Thread(target=renew_for_ever, name="reading", daemon=True)
     thread.start()

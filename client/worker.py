@@ -16,6 +16,7 @@ import importlib
 import logging
 import os
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -315,20 +316,23 @@ def main(arguments: list[str], *, seeded: bool = False) -> int:
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever prints must not print into the answers
     guard_lines()
-    from client.reading import watch
+    from client import reading
 
-    worker = Worker(config, seeded=seeded)
+    worker, wake = Worker(config, seeded=seeded), threading.Event()
     take = exactly(os.fdopen(0, "rb", buffering=0))
     send(answers, Frame(READY, {"alone": int(alone), "fence": str(held)}))
-    watch(worker.reading)
+    reading.watch(worker.reading, wake=wake)
     with contextlib.suppress(EOFError, BrokenPipeError):
         while True:
             request = Frame.read(take)
             status, reply = _answered(worker, request)
+            proposal = request.form == "hello"
             del request
             send(answers, status)
             send(answers, reply)
             del status, reply
+            if proposal:
+                wake.set()  # no round has to wait for the first reading, nor the answer to the proposal
     return 0
 
 

@@ -1,7 +1,8 @@
 """A worker that the kernel kills while it looks at patients: ours, ended at the first of them in a training.
 
 python -P tests/client/dying_worker.py FOLDER WHEN    # training, reading, always (of nobody too), never,
-                                                       # twice (before the booking, then while it reads)
+                                                       # twice (before the booking, then while it reads),
+                                                       # told (never: it says so once it reads)
 """
 
 import os
@@ -10,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from client import worker
+
+TOLD = "the worker reads its patients"
 
 
 def main(folder: str, when: str) -> int:
@@ -32,6 +35,8 @@ def main(folder: str, when: str) -> int:
         def dies_reading(*arguments: Any) -> Any:
             if when == "reading" or (when == "twice" and not first):
                 os._exit(137)
+            if when == "told":
+                print(TOLD, file=sys.stderr, flush=True)
             return load(*arguments)
 
         def dies_before(*arguments: Any) -> None:
@@ -41,6 +46,9 @@ def main(folder: str, when: str) -> int:
 
         site.Trainer.fit, reading.load_patients = dies, dies_reading  # type: ignore[method-assign]
         worker.require_new = dies_before
+        if when == "told":  # nor does it look by itself
+            watch = reading.watch
+            reading.watch = lambda current, every_s=1.0, wake=None: watch(current, 3600.0, wake)
 
     worker.Worker.__init__ = dying  # type: ignore[method-assign]
     return worker.main([folder])

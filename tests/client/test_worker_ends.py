@@ -1,6 +1,7 @@
 """A worker that ends in the middle of a private release: what leaves is the same as if it had not."""
 
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from client.node import WorkerProcess
 from strategies.tasks.shapes import study_parameters
 from tests import builders
+from tests.client.dying_worker import TOLD
 from tests.client.test_node import Lille, serving
 from tests.consortium import Consortium
 
@@ -82,3 +84,16 @@ def test_a_worker_that_dies_of_nobody_too_is_a_refusal(running: Running) -> None
     lille.train(STUDY)
     assert lille.code(STUDY) == 105
     assert lille.spent(STUDY) > 0
+
+
+def test_patients_are_read_once_the_proposal_is_answered_and_not_before(
+    running: Running, capfd: pytest.CaptureFixture[str]
+) -> None:
+    lille = running("told")
+    lille.propose(STUDY)
+    lille.answer(STUDY, "hello reply")
+    said, deadline = "", time.monotonic() + 120
+    while TOLD not in said and time.monotonic() < deadline:
+        time.sleep(0.02)
+        said += capfd.readouterr().err
+    assert TOLD in said
