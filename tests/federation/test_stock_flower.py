@@ -9,7 +9,7 @@ from tests.federation.deployed import SITES, records, simulated, site_document, 
 
 
 def test_the_same_apps_run_under_stock_flower(tmp_path: Path) -> None:
-    path = write_study(tmp_path, "stock", private=True, rounds=1, quorum=2, timeout_s=45)
+    path = write_study(tmp_path, "stock", private=True, rounds=1, quorum=2, timeout_s=75)
     environments = []
     for site in SITES:
         folder = tmp_path / site
