@@ -136,7 +136,7 @@ def look(folder: Path, name: str, sha256: str | None, *, everything: bool = Fals
         try_source(dataset.source)
         return
     from client.connectors.notes import Notes
-    from client.site import load_patients
+    from client.patients import load_patients
 
     admissions, notes = Admissions.open(config.admissions), Notes(thorough=True)
     study = admissions.require_known(sha256).study if everything else admissions.approved(sha256)

@@ -34,7 +34,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from client.connectors import probe, stamp_of
-from client.site import Patients, load_patients
+from client.patients import Patients, load_patients
 from configs.deployment import SITE_FILE, SiteConfig, load_site
 from configs.errors import ArchipelError, ConfigError, SourceError
 from configs.schema import DataSource, Study

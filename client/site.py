@@ -6,22 +6,18 @@ The plan comes from the study and the announced size; nothing in a message can c
 import logging
 from collections.abc import Callable, Generator, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from functools import cached_property, partial
 from hashlib import sha256
 from typing import TypeVar
 
-import numpy as np
-
-from client.connectors import read_table
-from client.connectors.notes import Notes
 from client.ledger import EVALUATION, STATISTICS, Ledger, Release
+from client.patients import Patients, nobody
 from client.policy import require_figures
 from client.timing import quantum_s
 from client.trainer import Fit, Trainer
 from configs.deployment import Policy
 from configs.errors import RunError, WireError
-from configs.schema import DataSource, Study
+from configs.schema import Study
 from configs.wire import ARITHMETIC, COUNTS, HISTOGRAM, ArraySpec
 from strategies.arrays import Arrays, all_finite
 from strategies.privacy.accounting import SampledGaussian
@@ -29,56 +25,12 @@ from strategies.privacy.plan import PrivacyPlan, plan_for
 from strategies.privacy.randomness import Randomness
 from strategies.tasks import statistics
 from strategies.tasks.histogram import counts, noised
-from strategies.tasks.split import in_test
-from strategies.tasks.table import Encoded, encode, in_order, standardise
+from strategies.tasks.table import Encoded
 from strategies.tasks.tabular import TabularTask, task_of
 
 Made = TypeVar("Made")
 Fitting = Generator[Fit, Arrays, Arrays]  # asks for fits, is sent each one's model, and returns what is released
 log = logging.getLogger("archipel.client")
-
-
-@dataclass(frozen=True)
-class Patients:
-    """One hospital's patients, encoded, on the two sides of the split. Those of the test never train.
-
-    `oddities` are for people in the hospital, and for a simulation's screen (client/connectors/notes.py).
-    """
-
-    train: Encoded
-    test: Encoded
-    clipped: Mapping[str, int]
-    oddities: tuple[str, ...] = ()
-
-
-def load_patients(source: DataSource, study: Study, site: str, notes: Notes | None = None) -> Patients:
-    """Read, encode and split a hospital's data; `notes` gets what was come upon. There may be nobody.
-
-    Raises:
-        SourceError: they cannot be read. DataError: the header does not have the study's columns.
-    """
-    notes = Notes() if notes is None else notes
-    table = read_table(source, study, notes)
-    oddities = tuple(notes.oddities())
-    if not study.trains:
-        everybody, _ = in_order(statistics.places(table, study), table.keys)
-        return Patients(everybody, everybody.subset(np.empty(0, np.int64)), {}, oddities)
-    aside = table.in_test
-    if aside is None:
-        aside = in_test(table.keys, site=site, seed=study.seed, fraction=study.evaluation.test_fraction)
-    everybody, order = in_order(encode(table, study.features, study.task), table.keys)
-    train, test = np.flatnonzero(~aside[order]), np.flatnonzero(aside[order])
-    if study.scaling == "site":
-        everybody = standardise(everybody, train)
-    return Patients(everybody.subset(train), everybody.subset(test), everybody.clipped, oddities)
-
-
-def nobody(study: Study) -> Patients:
-    """Return no patient at all, in the shapes of the study: what a release of noise alone is made of."""
-    columns = len(study.inputs) if study.trains else len(study.counted)
-    empty = np.empty(0, np.float32)
-    none = Encoded(empty.reshape(0, columns), empty, np.empty(0, np.int64), np.zeros(1, np.int64))
-    return Patients(none, none, {})
 
 
 class Site:

@@ -16,7 +16,8 @@ from client.app import make_app
 from client.connectors.ids import hashed
 from client.connectors.notes import Notes
 from client.ledger import Ledger
-from client.site import Patients, Site, load_patients
+from client.patients import Patients, load_patients
+from client.site import Site
 from client.trainer import EngineMaker, Trainer
 from configs.deployment import Policy
 from configs.errors import DataError

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from client.ledger import Ledger
-from client.site import Patients
+from client.patients import Patients
 from configs.errors import RunError
 from configs.journal import Journal
 from configs.load import dump_yaml, load_study

@@ -40,7 +40,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from client.connectors import read_table
-from client.site import Patients
+from client.patients import Patients
 from configs.errors import ArchipelError, RunError
 from configs.schema import CohortMember, Privacy, Study
 from simulations.benchmarks.heart import alone, preset, score, train

@@ -24,7 +24,8 @@ from flwr.app import ConfigRecord, Message, MetricRecord
 from client import egress
 from client.app import make_app
 from client.ledger import Ledger
-from client.site import Site, load_patients
+from client.patients import load_patients
+from client.site import Site
 from client.trainer import Trainer
 from configs import wire
 from configs.errors import BudgetError, CheckpointError, DataError, PrivacyError, RunError, SourceError, WireError

@@ -16,8 +16,8 @@ from client import reading
 from client.audit import Audit
 from client.cli import main
 from client.enrol import load_signing_key
+from client.patients import Patients, load_patients
 from client.reading import Reading, source_in
-from client.site import Patients, load_patients
 from client.worker import REFUSAL, _answered
 from configs import journal
 from configs.deployment import load_site

@@ -17,7 +17,8 @@ from client.app import make_app
 from client.cli import page
 from client.connectors import read_table
 from client.ledger import STATISTICS, Ledger
-from client.site import Site, load_patients
+from client.patients import load_patients
+from client.site import Site
 from client.worker import REFUSAL, Worker, _answered, require_new
 from configs import wire
 from configs.deployment import Dataset, Policy, SiteConfig, load_site

@@ -14,7 +14,7 @@ from client.cli import main
 from client.connectors.ids import hashed, normal
 from client.connectors.notes import Notes
 from client.id_hashes import id_key
-from client.site import load_patients
+from client.patients import load_patients
 from configs import journal
 from configs.deployment import SiteConfig
 from configs.schema import ID_STEPS, DataSource, Study

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from client.site import load_patients
+from client.patients import load_patients
 from configs.load import dump_yaml, load_study
 from configs.schema import DataSource
 from simulations import cli

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from client.connectors import checks, probe, read_table
 from client.connectors.csv_file import read_columns
 from client.connectors.notes import Notes
-from client.site import load_patients
+from client.patients import load_patients
 from configs.errors import DataError, SourceError
 from configs.load import load_study, study_from
 from configs.schema import DataSource, Study
