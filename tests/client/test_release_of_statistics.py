@@ -322,7 +322,7 @@ def test_nothing_is_read_of_a_study_that_nobody_approved(tmp_path: Path, monkeyp
     chosen = counting()
     done = worker(tmp_path, chosen)
     Admissions.open(tmp_path / "admissions.sqlite").decide(chosen.sha256, "refused")
-    monkeypatch.setattr("client.site.read_table", lambda *_: pytest.fail("patients were read"))
+    monkeypatch.setattr("client.patients.read_table", lambda *_: pytest.fail("patients were read"))
     status, reply = _answered(done, Frame("statistics", {"study_sha256": chosen.sha256}))
     assert (reply.form, status.fields["why"]) == (REFUSAL, "the hospital refused this study")
 
