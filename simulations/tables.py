@@ -368,6 +368,10 @@ def _worse(metrics: dict[str, Any]) -> list[str]:
             lines.append(f"{title}: WORSE THAN predicting {middle}; lower the learning rate, or see what diverges")
         if metrics["primary_metric"] == "auroc" and found["value"] < CHANCE:
             lines.append(f"{title}: WORSE THAN CHANCE; lower the learning rate, or see what diverges")
+        if metrics["primary_metric"] == "auroc" and found["low"] == found["high"] == CHANCE:
+            lines.append(
+                f"{title}: THE SAME PREDICTION FOR EVERY PATIENT; lower the learning rate, or see what diverges"
+            )
     return lines
 
 

@@ -73,6 +73,8 @@ def _worse(run: Run) -> str:
     if run.metric == "mae" and model.guess is not None and model.main.value > model.guess:
         guess = f"{figure(model.guess, bounded=False)} {main_unit(run)}".strip()
         return f" That is worse than predicting the middle of the range for every patient ({guess})."
+    if run.metric == "auroc" and model.main.low == model.main.high == CHANCE:
+        return " It predicts the same for every patient."
     return " That is worse than chance." if run.metric == "auroc" and model.main.value < CHANCE else ""
 
 

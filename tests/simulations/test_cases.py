@@ -125,6 +125,17 @@ def test_a_model_below_chance_is_called_so(tmp_path: Path, auroc: float, says: b
     assert ("That is worse than chance." in words(report(tmp_path, metrics))) == says
 
 
+@pytest.mark.parametrize(("low", "high", "says"), [(0.5, 0.5, True), (0.4, 0.6, False), (0.5, 0.6, False)])
+def test_a_model_that_predicts_the_same_for_every_patient_is_called_so(
+    tmp_path: Path, capsys: Output, low: float, high: float, says: bool
+) -> None:
+    metrics = heart()
+    metrics["models"]["federated"] |= {"auroc": None, "metrics": {"auroc": {"value": 0.5, "low": low, "high": high}}}
+    assert ("It predicts the same for every patient." in words(report(tmp_path, metrics))) == says
+    print_table(metrics | {"why": ""})
+    assert ("THE SAME PREDICTION FOR EVERY PATIENT" in capsys.readouterr().out) == says
+
+
 def test_figures_of_a_model_that_diverged_are_short_and_leave_room_for_names(capsys: Output) -> None:
     metrics = regression() | {"why": ""}
     huge = {"value": 3.7e36, "low": 1.2e36, "high": 9.9e37}
