@@ -28,7 +28,7 @@ from strategies.arrays import Arrays
 from strategies.exact.layers import PORTION, Layers, MeanGradient, as_layers, in_order, one_thread
 from strategies.optimizers import optimizer_of
 from strategies.privacy.gradients import on_grid
-from strategies.privacy.randomness import Noise
+from strategies.privacy.randomness import Noise, samples
 from strategies.privacy.stacks import Stack
 from strategies.tasks.table import Encoded
 from strategies.tasks.tabular import TabularTask
@@ -155,14 +155,11 @@ class Together:
         plans = [fit.plan for fit in fits if fit.plan is not None]
         deviations = [one.noise_multiplier * one.clip_norm for one in plans]
         people, chances = _Joined([fit.patients for fit in fits]), [fit.randomness for fit in fits]
+        sizes, rates = [fit.patients.count for fit in fits], [one.sampling_rate for one in plans]
         stack = Stack(layers, self._task.exact_residual, plan.clip_norm)
         gradient, noise = np.empty_like(flat), np.empty(flat.shape)
         for step in range(plan.steps_per_round):
-            chosen = [
-                fit.randomness.poisson(fit.patients.count, one.sampling_rate)
-                for fit, one in zip(fits, plans, strict=True)
-            ]
-            x, y, counts = people.batch(chosen, _ROUNDED)
+            x, y, counts = people.batch(samples(chances, sizes, rates), _ROUNDED)
             layers.load(flat)
             stack.add_rows(x, y, counts)
             sums = stack.take()

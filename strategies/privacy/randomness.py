@@ -84,9 +84,7 @@ class Randomness:
         Raises:
             PrivacyError: the rate is not in (0, 1].
         """
-        if not 0.0 < rate <= 1.0:
-            raise PrivacyError(f"expected 0 < sampling rate <= 1, got {rate}")
-        return np.arange(patients) if rate == 1.0 else self._who.take(patients, rate)
+        return samples([self], [patients], [rate])[0]
 
     def gaussian(self, size: int, standard_deviation: float) -> torch.Tensor:
         """Independent draws of N(0, standard_deviation^2): (size,) float64.
@@ -119,40 +117,76 @@ class _Samples:
     """Poisson samples from a stream's words, each given once. Those of several steps are drawn together."""
 
     def __init__(self, stream: CipherStream) -> None:
-        self._stream = stream
+        self.stream = stream
         self._asked: tuple[object, ...] = ()
         self._ready: list[NDArray[np.int64]] = []  # drawn and not yet given, the last first
-        self._steps = 0  # drawn together the last time
+        self.steps = 0  # drawn together the last time
 
-    def take(self, patients: int, rate: float) -> NDArray[np.int64]:
-        """The next sample: never one of another number of patients or rate, nor the same in two processes."""
-        asked = (patients, rate, self._stream.key_number)
-        if asked != self._asked or not self._ready:
-            self._steps = 1 if asked != self._asked else max(1, min(2 * self._steps, _MOST_HALVES // (patients or 1)))
-            self._ready, self._asked = self._lot(patients, rate), (patients, rate, self._stream.key_number)
+    def lacks(self, patients: int, rate: float) -> bool:
+        """Whether the next sample must be drawn: never one of another number of patients or rate, nor in two processes.
+
+        Then so many steps' samples are to be drawn together as `steps` says from now on.
+        """
+        asked = (patients, rate, self.stream.key_number)
+        if asked == self._asked and self._ready:
+            return False
+        self.steps = 1 if asked != self._asked else max(1, min(2 * self.steps, _MOST_HALVES // (patients or 1)))
+        return True
+
+    def give(self, lot: list[NDArray[np.int64]], patients: int, rate: float) -> None:
+        """Take several steps' samples, the last first."""
+        self._ready, self._asked = lot, (patients, rate, self.stream.key_number)
+
+    def take(self) -> NDArray[np.int64]:
+        """The next sample."""
         return self._ready.pop()
 
-    def _lot(self, patients: int, rate: float) -> list[NDArray[np.int64]]:
-        count = self._steps * patients
-        halves = self._stream.words(-(-count // 2)).view(np.uint32)[:count]
-        numerator, denominator = rate.as_integer_ratio()
-        whole, rest = divmod(numerator * _HALF_WORD, denominator)
-        chosen = halves < np.uint32(whole)
-        if rest:  # most rates have bits beyond a half word's: one that ties is decided by words that follow
-            for tie in (halves == np.uint32(whole)).nonzero()[0]:
-                chosen[tie] = self._is_below(rest, denominator)
-        places, firsts = chosen.nonzero()[0], patients * np.arange(self._steps)
-        ends = [*places.searchsorted(firsts), len(places)]
-        return [places[ends[step] : ends[step + 1]] - firsts[step] for step in reversed(range(self._steps))]
-
-    def _is_below(self, rest: int, denominator: int) -> bool:
+    def is_below(self, rest: int, denominator: int) -> bool:
         """Whether a uniform number of endlessly many bits is below rest / denominator."""
         while rest:
             whole, rest = divmod(rest * _WORD, denominator)
-            word = int(self._stream.words(1)[0])
+            word = int(self.stream.words(1)[0])
             if word != whole:
                 return word < whole
         return False
+
+
+def samples(many: Sequence[Randomness], patients: Sequence[int], rates: Sequence[float]) -> list[NDArray[np.int64]]:
+    """`Randomness.poisson` of many hospitals at once: each has the very bits that it has alone."""
+    lacking: dict[tuple[int, int, float], list[_Samples]] = {}
+    for one, count, rate in zip(many, patients, rates, strict=True):
+        if not 0.0 < rate <= 1.0:
+            raise PrivacyError(f"expected 0 < sampling rate <= 1, got {rate}")
+        if rate < 1.0 and one._who.lacks(count, rate):
+            lacking.setdefault((one._who.steps, count, rate), []).append(one._who)
+    for (steps, count, rate), alike in lacking.items():
+        for stream, lot in zip(alike, _drawn(alike, steps, count, rate), strict=True):
+            stream.give(lot, count, rate)
+    return [
+        np.arange(count) if rate == 1.0 else one._who.take()
+        for one, count, rate in zip(many, patients, rates, strict=True)
+    ]
+
+
+def _drawn(alike: Sequence[_Samples], steps: int, patients: int, rate: float) -> list[list[NDArray[np.int64]]]:
+    """The samples of so many steps of each, the last step first."""
+    count = steps * patients
+    words = np.empty((len(alike), -(-count // 2)), np.uint64)
+    for one, own in zip(alike, words, strict=True):
+        one.stream.fill(own)
+    halves = words.view(np.uint32)[:, :count]
+    numerator, denominator = rate.as_integer_ratio()
+    whole, rest = divmod(numerator * _HALF_WORD, denominator)
+    chosen = halves < np.uint32(whole)
+    if rest:  # most rates have bits beyond a half word's: one that ties is decided by words that follow
+        for i, tie in zip(*(halves == np.uint32(whole)).nonzero(), strict=True):
+            chosen[i, tie] = alike[i].is_below(rest, denominator)
+    rows, places = chosen.reshape(len(alike) * steps, patients).nonzero()
+    ends = [0, *rows.searchsorted(np.arange(1, len(alike) * steps + 1)).tolist()]
+    return [
+        [places[ends[step] : ends[step + 1]] for step in reversed(range(i * steps, (i + 1) * steps))]
+        for i in range(len(alike))
+    ]
 
 
 class _Gaussians:
@@ -164,7 +198,8 @@ class _Gaussians:
 
     def __init__(self, stream: CipherStream) -> None:
         self.stream, self._key = stream, stream.key_number
-        self._ready, self._columns, self._room = np.empty(0), 0, _Room(0, 0)  # made and not yet given; of the last lot
+        self._ready, self._columns = np.empty(0), 0  # made and not yet given; of the last lot
+        self._room: _Room | None = None
 
     @property
     def is_empty(self) -> bool:
@@ -184,7 +219,7 @@ class _Gaussians:
         """Up to `most` of them, at least one, valid until the next call."""
         if self.is_empty:
             columns = self.next_columns
-            if self._room.columns != columns:
+            if self._room is None or self._room.columns != columns:
                 self._room = _Room(1, columns)
             self.give(self._room.lots([self.stream]).reshape(-1), columns)
         taken, self._ready = self._ready[:most], self._ready[most:]

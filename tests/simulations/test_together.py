@@ -10,7 +10,7 @@ from client.trainer import Fit, Trainer
 from configs.schema import Local, Model, Task
 from simulations.together import LARGEST_MODEL, Together
 from strategies.privacy.plan import PrivacyPlan
-from strategies.privacy.randomness import Noise, Randomness
+from strategies.privacy.randomness import Noise, Randomness, samples
 from strategies.tasks.tabular import TabularTask, tabular_task
 
 TASKS = {
@@ -184,3 +184,32 @@ def test_the_last_noise_has_the_same_bits_and_what_follows_is_new(before: list[l
     assert whole.tobytes() == last.tobytes()
     for chance, drawn in zip(many, last, strict=True):
         assert not np.isin(chance.gaussian(5, 1.0).numpy(), drawn).any()
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(
+        st.lists(
+            st.tuples(st.sampled_from([0, 1, 7, 64, 5000]), st.sampled_from([1e-9, 0.1, 0.5, 0.999, 1.0])), max_size=6
+        ),
+        min_size=1,
+        max_size=12,
+    ),
+    st.lists(st.tuples(st.sampled_from([0, 1, 64, 65]), st.sampled_from([0.3, 0.5, 1.0])), min_size=1, max_size=4),
+    st.integers(1, 5),
+)
+def test_samples_that_are_drawn_together_are_each_hospitals_own(
+    before: list[list[tuple[int, float]]], asked: list[tuple[int, float]], steps: int
+) -> None:
+    def chances() -> list[Randomness]:
+        made = [Randomness.seeded(0, f"site-{i}", 1) for i in range(len(before))]
+        for chance, some in zip(made, before, strict=True):
+            for patients_there, rate in some:
+                chance.poisson(patients_there, rate)
+        return made
+
+    mine, alone = chances(), chances()
+    sizes, rates = zip(*(asked[i % len(asked)] for i in range(len(before))), strict=True)
+    for _ in range(steps):
+        for one, size, rate, drawn in zip(alone, sizes, rates, samples(mine, sizes, rates), strict=True):
+            assert one.poisson(size, rate).tolist() == drawn.tolist()

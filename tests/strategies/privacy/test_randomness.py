@@ -281,6 +281,9 @@ class Dealt:
         dealt, self.left = self.left[:count], self.left[count:]
         return np.array(dealt, np.uint64)
 
+    def fill(self, words: np.ndarray) -> None:
+        words[:] = self.words(len(words))
+
 
 @pytest.mark.parametrize(
     ("rate", "words", "expected"),
