@@ -30,6 +30,7 @@ _KEY_BYTES = 32
 _REKEY_BYTES = 2**36  # no block comes twice under a key: after 2^32 of them that tells chance with advantage 2^-65
 _ZEROS = np.zeros(2**13, np.uint64)  # what is encrypted, read only: the cipher's output is then its key stream
 _ZEROS.flags.writeable = False
+_FROM_ZERO = CTR(bytes(16))
 
 
 class CipherStream:
@@ -68,7 +69,7 @@ class CipherStream:
             words.byteswap(inplace=True)
 
     def _start(self, key: bytes) -> None:
-        self._cipher: CipherContext = Cipher(AES(key), CTR(bytes(16))).encryptor()
+        self._cipher: CipherContext = Cipher(AES(key), _FROM_ZERO).encryptor()
         self._given, self._thread, self._keys = 0, threading.get_native_id(), self._keys + 1
 
     def _renew(self, size: int) -> None:

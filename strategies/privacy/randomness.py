@@ -240,7 +240,9 @@ class _Room:
         self._sums, self._half_done = np.empty((2 * _PAIRS, width)), np.empty((2 * _PAIRS, width))
 
     def lots(self, streams: Sequence[CipherStream]) -> NDArray[np.float64]:
-        """The next lot of each stream, (13, streams, made columns), valid until the next use.
+        """The next lot of each stream, (13, streams, columns), or (1, streams, made columns) of its first sum.
+
+        Valid until the next use.
 
         Column k of a stream's words makes column k of its sums. Cosine and sine of an angle follow from the sine of its
         fourth by doubling twice.
@@ -266,7 +268,10 @@ class _Room:
         _double(angles, self._room[2], sines, cosines)
         cosines *= radii
         sines *= radii
-        made = _added_with_signs(self._sums, self._half_done)[_GUESSED:]
+        if self.made < self.columns:
+            made = _one_sum(self._sums, _GUESSED)
+        else:
+            made = _added_with_signs(self._sums, self._half_done)[_GUESSED:]
         return made.reshape(-1, self.streams, self.made)
 
 
@@ -336,3 +341,11 @@ def _added_with_signs(values: NDArray[np.float64], room: NDArray[np.float64]) ->
         np.subtract(before[:, 0], before[:, 1], out=after[:, 1])
         values, room, reach = room, values, 2 * reach
     return values
+
+
+def _one_sum(values: NDArray[np.float64], row: int) -> NDArray[np.float64]:
+    """One of these sums: (columns,), added in the same order."""
+    while len(values) > 1:
+        values = values[0::2] - values[1::2] if row & 1 else values[0::2] + values[1::2]
+        row >>= 1
+    return values.reshape(-1)
