@@ -653,7 +653,7 @@ def test_a_journal_that_was_changed(joined: Any) -> None:
         audit.note("worker", number=number)
     lines = config.journal.read_text().splitlines(keepends=True)
     config.journal.write_text("".join([lines[0], lines[2]]))
-    finding = found(config, "records")
+    finding = found(config, "journal")
     assert finding.verdict == WRONG
     assert "record 2" in finding.text
 
