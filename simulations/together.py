@@ -25,7 +25,8 @@ from numpy.typing import NDArray
 
 from client.trainer import Fit, batches
 from strategies.arrays import Arrays
-from strategies.exact.layers import PORTION, Layers, MeanGradient, as_layers, in_order, one_thread
+from strategies.exact.layers import PORTION, Layers, MeanGradient, in_order, one_thread
+from strategies.exact.weights import as_layers
 from strategies.optimizers import optimizer_of
 from strategies.privacy.gradients import on_grid
 from strategies.privacy.randomness import Noise, samples

@@ -20,7 +20,7 @@ features cheap. Leading axes are models of the same shapes, worked through toget
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -28,8 +28,9 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from strategies.exact.functions import EXPONENT, ONE, power_below
+from strategies.exact.weights import HeldWeights, Order, Shapes, WeightsInPieces, as_layers, by_parameter, pieces_of
 
-_SMALL = 1 << 16  # parameters of a model that is held once more to be quick
+IN_PIECES = 1 << 24  # parameters of a model whose whole numbers are made anew for each product, in pieces
 PORTION = 512  # rows that are worked through together: few enough for the cache
 BLOCK = 64  # rows whose gradients are added up in one product
 _MOST_BITS = 23  # of a factor: what a row read leaves room for what comes back to it
@@ -38,7 +39,7 @@ LARGEST = 2.0**1000  # scale
 _LARGEST = np.array(LARGEST)
 
 Doubles = NDArray[np.float64]
-Shapes = tuple[tuple[int, int], ...]
+Floats = NDArray[np.float32]
 Residual = Callable[[Doubles], Doubles]  # (..., rows, outputs) -> derivative of the loss, of the same shape
 
 
@@ -116,48 +117,6 @@ def _blocks(values: Doubles, count: int) -> Doubles:
     return np.moveaxis(values[..., : count * BLOCK].reshape(*values.shape[:-1], count, BLOCK), -2, 0)
 
 
-class Order:
-    """The order of parameters, each layer's weight and then its bias, beside that of layers, (out, in + 1) each."""
-
-    def __init__(self, shapes: Shapes, lead: tuple[int, ...]) -> None:
-        self._shapes, self._lead = shapes, lead
-        size = sum(out * (into + 1) for out, into in shapes)
-        self._is_same = all(out == 1 for out, _ in shapes)
-        self._to_layers = self._to_parameters = np.empty(0, np.int64)
-        if size <= _SMALL and not self._is_same:
-            self._to_layers, numbers = np.empty(size, np.int64), np.arange(size)
-            self._copy(numbers, self._to_layers, ())
-            self._to_parameters = np.argsort(self._to_layers)
-
-    def to_layers(self, flat: NDArray[Any], out: NDArray[Any]) -> None:
-        """Copy (..., parameters) in their order into the layers' order."""
-        if self._is_same:
-            np.copyto(out, flat)
-        elif self._to_layers.size:
-            flat.take(self._to_layers, axis=-1, out=out, mode="clip")
-        else:
-            self._copy(flat, out, self._lead)
-
-    def to_parameters(self, layers: NDArray[Any], out: NDArray[Any]) -> None:
-        """Copy (..., parameters) in the layers' order into their own."""
-        if self._is_same:
-            np.copyto(out, layers)
-        elif self._to_parameters.size:
-            layers.take(self._to_parameters, axis=-1, out=out, mode="clip")
-        else:
-            for layer, (weight, bias) in self._pairs(layers, out, self._lead):
-                np.copyto(weight, layer[..., :-1])
-                np.copyto(bias, layer[..., -1:])
-
-    def _copy(self, flat: NDArray[Any], out: NDArray[Any], lead: tuple[int, ...]) -> None:
-        for layer, (weight, bias) in self._pairs(out, flat, lead):
-            np.copyto(layer[..., :-1], weight)
-            np.copyto(layer[..., -1:], bias)
-
-    def _pairs(self, layers: NDArray[Any], flat: NDArray[Any], lead: tuple[int, ...]) -> Iterator[Any]:
-        return zip(as_layers(layers, self._shapes), _by_parameter(flat, self._shapes, lead), strict=True)
-
-
 class Layers:
     """The weights of one linear stack (or of several alike), ready for exact products.
 
@@ -172,64 +131,27 @@ class Layers:
         self.top = math.ldexp(1.0, self.bits - 1)
         self._top = np.array(self.top)
         self.size = sum(out * (into + 1) for out, into in shapes)
-        self._starts = [weight.start for weight, _, _ in spans(shapes)]
+        self.in_pieces = not lead and self.size >= IN_PIECES
+        self._weights: WeightsInPieces | HeldWeights
+        self._weights = WeightsInPieces(shapes, self.top) if self.in_pieces else HeldWeights(shapes, lead, self.top)
         self.read_starts = np.cumsum([0, *(into + 1 for _, into in shapes)])[:-1]
         self.back_starts = np.cumsum([0, *(out for out, _ in shapes)])[:-1]
         self.back_layers = np.repeat(np.arange(len(shapes)), [out for out, _ in shapes])
         self.widths = np.array([float(out) for out, _ in shapes]).reshape(-1, *(1 for _ in lead), 1)
         self.order = Order(shapes, lead)
-        self._whole = np.empty((*lead, self.size))
-        self._scaled, self._steps = (np.empty(self.size if self._is_quick else 0) for _ in range(2))
-        self._weights = list(as_layers(self._whole, shapes))
-        self._transposed = [np.swapaxes(weight[..., :-1], -1, -2) for weight in self._weights]
-        self._scales: Sequence[Any] = [self.top] * len(shapes)
-        self._loaded_scales: list[float] = []
         self._works: dict[int, Work] = {}
         self._memory = Memory()
 
-    @property
-    def _is_quick(self) -> bool:
-        """Whether the parameters are held once more: one small model, whose step is a few dozen calls."""
-        return not self.lead and self.size <= _SMALL
-
     def load(self, flat: NDArray[np.float32]) -> None:
-        """Take the parameters, (..., parameters), each layer's weight and then its bias."""
-        sizes = np.abs(flat) if self.size <= _SMALL else np.abs(flat, self._whole)  # a large model is held once
-        largest = np.maximum.reduceat(sizes, self._starts, axis=-1)  # (..., layers)
-        if self._is_quick:
-            self._load_quickly(flat, [self._scale(size) for size in largest.tolist()])
-            return
-        if self.lead:
-            with np.errstate(all="ignore"):
-                scales = self.top / power_below(largest.astype(np.float64))
-            scales[largest == 0.0] = self.top
-            scales[~(largest < math.inf)] = math.nan  # as `_scale`
-            self._scales = [scales[..., i, None, None] for i in range(len(self.shapes))]
-        else:
-            self._scales = [np.array(self._scale(size)) for size in largest.tolist()]
-        for layer, scale, (weight, bias) in zip(self._weights, self._scales, in_order(flat, self), strict=True):
-            np.multiply(weight, scale, layer[..., :-1], dtype=np.float64)
-            np.multiply(bias, scale, layer[..., -1:], dtype=np.float64)
-        np.rint(self._whole, self._whole)
+        """Take the parameters, (..., parameters), each layer's weight and then its bias.
 
-    def _load_quickly(self, flat: NDArray[np.float32], scales: list[float]) -> None:
-        if scales != self._loaded_scales:  # seldom: they are powers of two
-            self._loaded_scales, self._scales = scales, [np.array(scale) for scale in scales]
-            for start, following, scale in zip(self._starts, [*self._starts[1:], None], scales, strict=True):
-                self._steps[start:following] = scale
-        np.multiply(flat, self._steps, self._scaled)
-        np.rint(self._scaled, self._scaled)
-        self.order.to_layers(self._scaled, self._whole)
+        Of a large model they are read again in each product, and must stay as they are until then.
+        """
+        self._weights.load(flat)
 
     def top_of(self, rows: int) -> float:
         """Half of the largest factor with which so many rows' gradients are added up in one exact product."""
         return math.ldexp(1.0, 52 - self.bits - (rows - 1).bit_length())
-
-    def _scale(self, largest: float) -> float:
-        """As `top` over the power of two below the largest weight; no number where there is one that is not finite."""
-        if not largest < math.inf:
-            return math.nan
-        return math.ldexp(self.top, 1 - math.frexp(largest)[1]) if largest else self.top
 
     def work(self, rows: int) -> Work:
         """Arrays for so many rows, overwritten by the next use."""
@@ -251,7 +173,7 @@ class Layers:
     def forward(self, work: Work, x: NDArray[Any]) -> Doubles:
         """Fill `reads` from one portion's rows: (..., rows, inputs) -> (..., rows, outputs), in float64."""
         one, read, last = work.one_rows[0], work.reads[0], len(self.shapes) - 1
-        peaks, bits, units, top = work.peaks, work.peak_bits, work.row, self._top
+        peaks, bits, units, top, weights = work.peaks, work.peak_bits, work.row, self._top, self._weights
         np.copyto(work.inner[0], np.swapaxes(x, -1, -2))
         np.copyto(work.bottoms[0], ONE)
         np.maximum.reduce(np.absolute(read, work.masks[0]), axis=-2, keepdims=True, out=peaks)
@@ -261,8 +183,8 @@ class Layers:
         np.rint(read, read)
         for i in range(last):
             read, bottom = work.reads[i + 1], work.bottoms[i + 1]
-            np.matmul(self._weights[i], work.reads[i], work.inner[i + 1])
-            np.multiply(one, self._scales[i], bottom)
+            weights.multiply(i, work.reads[i], work.inner[i + 1])
+            np.multiply(one, weights.scales[i], bottom)
             np.maximum.reduce(read, axis=-2, keepdims=True, out=peaks)
             np.bitwise_and(bits, EXPONENT, bits)
             np.divide(top, peaks, peaks)
@@ -270,8 +192,9 @@ class Layers:
             np.multiply(read, peaks, read)
             np.maximum(read, work.zeros[i + 1], out=read)
             np.rint(read, read)
-        outputs = np.matmul(self._weights[last], work.reads[last])
-        np.divide(outputs, np.multiply(one, self._scales[last], units), outputs)
+        outputs = np.empty((*self.lead, self.shapes[last][0], work.rows))
+        weights.multiply(last, work.reads[last], outputs)
+        np.divide(outputs, np.multiply(one, weights.scales[last], units), outputs)
         return np.swapaxes(outputs, -1, -2)
 
     def backward(self, work: Work, residual: Doubles) -> None:
@@ -290,15 +213,12 @@ class Layers:
         np.rint(back, back)
         for i in range(last, 0, -1):
             before, mask = work.backs[i - 1], work.inner_masks[i]
-            if self.shapes[i][0] == 1:
-                np.multiply(self._transposed[i], back, before)
-            else:
-                np.matmul(self._transposed[i], back, before)
+            self._weights.multiply_back(i, back, before)
             np.maximum.reduce(np.absolute(before, mask), axis=-2, keepdims=True, out=peaks)
             np.bitwise_and(bits, EXPONENT, bits)
             np.divide(top, peaks, peaks)
             np.minimum(peaks, ONE, out=peaks)
-            following = np.multiply(scale, self._scales[i], work.scale_rows[i - 1])
+            following = np.multiply(scale, self._weights.scales[i], work.scale_rows[i - 1])
             scale = np.multiply(following, peaks, following)
             # The ReLU: what was read is whole, so what is above zero is at least 1, which is the most of a scale.
             np.multiply(before, np.minimum(work.inner[i], peaks, out=mask), before)
@@ -310,8 +230,14 @@ class MeanGradient:
 
     def __init__(self, layers: Layers) -> None:
         self._layers = layers
-        self._parts = np.empty((*layers.lead, layers.size))
-        self._by_layer = list(as_layers(self._parts, layers.shapes))
+
+    @cached_property
+    def _parts(self) -> Doubles:
+        return np.empty((*self._layers.lead, self._layers.size))
+
+    @cached_property
+    def _by_layer(self) -> list[Doubles]:
+        return list(as_layers(self._parts, self._layers.shapes))
 
     def of(
         self,
@@ -343,21 +269,62 @@ class MeanGradient:
                 self._fill(work, count, own)
             return self._parts if sums is None else np.add(sums, self._parts, out=sums)
 
+    def write(
+        self, x: NDArray[Any], residual: Callable[[slice], Residual], count: int, into: Sequence[tuple[Floats, Floats]]
+    ) -> None:
+        """Write `of` one model into each layer's weight, (out, in), and bias, (out, 1)."""
+        if self._layers.in_pieces and len(x) <= PORTION:
+            self._write_in_pieces(x, residual, count, into)
+            return
+        for layer, (weight, bias) in zip(
+            as_layers(self.of(x, residual, count), self._layers.shapes), into, strict=True
+        ):
+            _write(layer, weight, bias)
+
+    def _write_in_pieces(
+        self, x: NDArray[Any], residual: Callable[[slice], Residual], count: int, into: Sequence[tuple[Floats, Floats]]
+    ) -> None:
+        work = self._layers.work(len(x))
+        with np.errstate(all="ignore"):
+            self._layers.backward(work, residual(slice(0, len(x)))(self._layers.forward(work, x)))
+            top = self._layers.top_of(work.rows)
+            self._invert_units(work)
+            for i, (weight, bias) in enumerate(into):
+                scale = self._round_back(work, i, top)
+                for rows, room in pieces_of(*self._layers.shapes[i]):
+                    np.matmul(work.backs[i][rows], work.columns[i], out=room)
+                    room *= 1.0 / (scale * count)
+                    _write(room, weight[rows], bias[rows])
+
     def _fill(self, work: Work, count: Any, own: NDArray[np.int64] | None) -> None:
         top: Any = self._layers.top_of(work.rows)
         if own is not None:  # each model's as it has it alone
             top = np.array([self._layers.top_of(max(1, rows)) for rows in own.tolist()])[:, None, None]
-        np.divide(1.0, np.multiply(work.ones, work.scales, out=work.units), out=work.units)
+        self._invert_units(work)
         for i, part in enumerate(self._by_layer):
-            back = work.backs[i]
-            back *= work.unit_rows[i]  # in units of what the layer read
-            largest = np.maximum.reduce(back, (-2, -1), keepdims=True)
-            np.maximum(largest, -np.minimum.reduce(back, (-2, -1), keepdims=True), out=largest)
-            scale = np.minimum(top / power_below(largest), LARGEST)
-            back *= scale
-            np.rint(back, out=back)
-            np.matmul(back, work.columns[i], out=part)
+            scale = self._round_back(work, i, top)
+            np.matmul(work.backs[i], work.columns[i], out=part)
             part *= 1.0 / (scale * count)
+
+    def _invert_units(self, work: Work) -> None:
+        np.divide(1.0, np.multiply(work.ones, work.scales, out=work.units), out=work.units)
+
+    def _round_back(self, work: Work, i: int, top: Any) -> Doubles:
+        """Round a layer's derivatives to the largest whole numbers whose products are exact; returns their scale."""
+        back = work.backs[i]
+        back *= work.unit_rows[i]  # in units of what the layer read
+        largest = np.maximum.reduce(back, (-2, -1), keepdims=True)
+        np.maximum(largest, -np.minimum.reduce(back, (-2, -1), keepdims=True), out=largest)
+        scale: Doubles = np.minimum(top / power_below(largest), LARGEST)
+        back *= scale
+        np.rint(back, out=back)
+        return scale
+
+
+def _write(layer: Doubles, weight: Floats, bias: Floats) -> None:
+    with np.errstate(over="ignore"):  # a fit that diverges is told by whoever sends it
+        np.add(layer[..., :-1], 0.0, out=weight, casting="same_kind")  # a zero's sign could be an order's
+        np.add(layer[..., -1:], 0.0, out=bias, casting="same_kind")
 
 
 @lru_cache(maxsize=1)
@@ -371,30 +338,6 @@ def portions(rows: int) -> Iterator[slice]:
     return (slice(start, min(rows, start + PORTION)) for start in range(0, rows, PORTION))
 
 
-def as_layers(flat: Doubles, shapes: Shapes) -> Iterator[Doubles]:
-    """Views of (..., parameters) as each layer's (..., out, in + 1), the bias last."""
-    start = 0
-    for out, into in shapes:
-        end = start + out * (into + 1)
-        yield flat[..., start:end].reshape(*flat.shape[:-1], out, into + 1)
-        start = end
-
-
-def spans(shapes: Shapes) -> Iterator[tuple[slice, slice, tuple[int, int]]]:
-    """Where each layer's weight and bias lie among a model's parameters."""
-    ends = itertools.accumulate((out * (into + 1) for out, into in shapes), initial=0)
-    for start, (out, into) in zip(ends, shapes, strict=False):
-        middle = start + out * into
-        yield slice(start, middle), slice(middle, middle + out), (out, into)
-
-
 def in_order(flat: NDArray[Any], layers: Layers) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
     """Views of (..., parameters) as each layer's weight, (..., out, in), and bias, (..., out, 1)."""
-    return _by_parameter(flat, layers.shapes, layers.lead)
-
-
-def _by_parameter(
-    flat: NDArray[Any], shapes: Shapes, lead: tuple[int, ...]
-) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
-    for weight, bias, (out, into) in spans(shapes):
-        yield flat[..., weight].reshape(*lead, out, into), flat[..., bias, None]
+    return by_parameter(flat, layers.shapes, layers.lead)

@@ -32,8 +32,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from strategies.exact.functions import ONE, added, power_below
-from strategies.exact.layers import BLOCK, LARGEST, PORTION, Layers, Work, as_layers, portions
+from strategies.exact.layers import BLOCK, LARGEST, PORTION, Layers, Work, portions
 from strategies.exact.sums import ExactSum
+from strategies.exact.weights import as_layers
 
 _TINY = np.array(1e-6)  # Opacus's
 _ZERO, _HALF_A_STEP = np.array(0.0), np.array(0.5)

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from configs.wire import ArraySpec
 from strategies.arrays import Arrays, copied
-from strategies.exact.layers import Layers, MeanGradient, as_layers, in_order
+from strategies.exact.layers import Layers, MeanGradient, in_order
 
 RELEASED_BYTES = 1 << 26  # a model of this size is not kept warm between two fits
 
@@ -136,11 +136,9 @@ class FlatModel:
         assert self._on_host is not None
         flat, _ = self._on_host
         self.layers.load(flat)
-        found = self._mean.of(x, lambda some: lambda outputs: self.task.exact_residual(outputs, y[some]), len(x))
-        with np.errstate(over="ignore"):  # a fit that diverges is told by whoever sends it
-            for layer, (weight, bias) in zip(as_layers(found, self.layers.shapes), self._ordered, strict=True):
-                np.add(layer[:, :-1], 0.0, out=weight, casting="same_kind")  # a zero's sign could be an order's
-                np.add(layer[:, -1:], 0.0, out=bias, casting="same_kind")
+        self._mean.write(
+            x, lambda some: lambda outputs: self.task.exact_residual(outputs, y[some]), len(x), self._ordered
+        )
 
 
 def _memory(size: int) -> mmap.mmap:

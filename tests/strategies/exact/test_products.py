@@ -1,5 +1,7 @@
 """Every product of training and prediction is exact: any order, blocking and kernel gives the same bits."""
 
+import math
+import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -11,7 +13,8 @@ from hypothesis import strategies as st
 
 from configs.schema import Model, Task
 from strategies.exact import layers as exact_layers
-from strategies.exact.layers import Layers, MeanGradient
+from strategies.exact import weights as exact_weights
+from strategies.exact.layers import PORTION, Layers, MeanGradient
 from strategies.exact.sums import ExactSum
 from strategies.privacy import stacks
 from strategies.privacy.gradients import ClosedForm
@@ -82,6 +85,7 @@ def checked(seed: int) -> Iterator[Numpy]:
     spy = Numpy(seed)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(exact_layers, "np", spy)
+        patch.setattr(exact_weights, "np", spy)
         patch.setattr(stacks, "np", spy)
         yield spy
 
@@ -107,17 +111,19 @@ def plan_of(clip: float) -> PrivacyPlan:
 
 
 @settings(max_examples=60, deadline=None)
-@given(models(), st.sampled_from([1, 5, 64, 65, 200]), st.integers(0, 99))
+@given(models(), st.sampled_from([1, 5, 64, 65, 200]), st.integers(0, 99), st.booleans())
 def test_every_product_is_exact_in_any_order(
-    model: tuple[TabularTask, dict[str, np.ndarray]], count: int, seed: int
+    model: tuple[TabularTask, dict[str, np.ndarray]], count: int, seed: int, is_large: bool
 ) -> None:
     task, weights = model
     x, y = rows_of(task, count, seed)
-    flat = FlatModel(task)
-    flat.load(weights)
-    engine = ClosedForm(flat, plan_of(1.0), lambda size, _: torch.zeros(size, dtype=torch.float64))
-    owners = {"one row each": np.arange(count), "several rows": np.arange(count) // 3}
-    with checked(seed) as spy, np.errstate(all="ignore"):
+    with pytest.MonkeyPatch.context() as patched, checked(seed) as spy, np.errstate(all="ignore"):
+        if is_large:
+            large(patched, 1000)
+        flat = FlatModel(task)
+        flat.load(weights)
+        engine = ClosedForm(flat, plan_of(1.0), lambda size, _: torch.zeros(size, dtype=torch.float64))
+        owners = {"one row each": np.arange(count), "several rows": np.arange(count) // 3}
         task.predict(weights, x)
         flat.mean_gradient(torch.from_numpy(x), torch.from_numpy(y))
         for owner in owners.values():
@@ -199,3 +205,64 @@ def test_gradients_hardly_differ_from_float64s() -> None:
     expected = torch.cat([p.grad.flatten() for p in module.parameters()])  # type: ignore[union-attr]
     found = model.mean_gradient(torch.from_numpy(x), torch.from_numpy(y)).double()
     assert float((found - expected).norm() / expected.norm()) < 1e-6
+
+
+# Large models
+
+
+def large(monkeypatch: pytest.MonkeyPatch, piece: int) -> None:
+    """Every model is a large one, whose weights are made in pieces of so many numbers."""
+    monkeypatch.setattr(exact_layers, "IN_PIECES", 0)
+    monkeypatch.setattr(exact_weights, "_PIECE", piece)
+
+
+@pytest.mark.parametrize("piece", [1, 7, 40, 10**6])
+@pytest.mark.parametrize("scale", [1.0, 1e-45, 3e38, math.nan], ids=str)
+@pytest.mark.parametrize("hidden", [(), (6,), (9, 5)], ids=str)
+@pytest.mark.parametrize("rows", [1, 40, PORTION, PORTION + 3])
+def test_a_large_model_has_the_bits_of_one_that_is_held(
+    hidden: tuple[int, ...], rows: int, scale: float, piece: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Gradient, clipped sum and predictions, of a task with one output and of one with three."""
+    chance = np.random.default_rng(rows)
+    for made in (Task("binary", "y"), Task("multiclass", "y", ("a", "b", "c"))):
+        task = tabular_task(made, Model("mlp" if hidden else "logistic", hidden, "random"), inputs=4)
+        with np.errstate(all="ignore"):
+            start = {
+                name: (chance.uniform(-1, 1, shape) * scale).astype(np.float32)
+                for name, (shape, _) in task.parameters.items()
+            }
+        x = chance.uniform(-1, 1, (rows, 4)).astype(np.float32)
+        y = chance.integers(0, task.outputs + (task.outputs == 1), rows).astype(np.float32)
+        found = []
+        for is_large in (False, True):
+            with monkeypatch.context() as patched:
+                if is_large:
+                    large(patched, piece)
+                model = FlatModel(task)
+                model.load(start)
+                assert model.layers.in_pieces == is_large
+                bits = [model.mean_gradient(torch.from_numpy(x), torch.from_numpy(y)).numpy().tobytes()]
+                model.layers.load(model.flat.detach().numpy())
+                stack = stacks.Stack(model.layers, task.exact_residual, 1.0)
+                stack.add_rows(x, y)
+                bits += [stack.take().tobytes(), task.predict(start, x).tobytes()]
+                found.append(bits)
+        assert found[0] == found[1]
+
+
+def test_a_plain_step_of_a_large_model_holds_it_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside its parameters and their gradient, in float32: a few pieces."""
+    monkeypatch.setattr(exact_layers, "IN_PIECES", 0)
+    task = tabular_task(Task("binary", "y"), Model("mlp", (2000, 1000), "random"), inputs=50)
+    model = FlatModel(task)
+    model.load(task.initial(0))
+    x, y = torch.rand(16, 50), torch.zeros(16)
+    tracemalloc.start(1)
+    try:
+        model.mean_gradient(x, y)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    bytes_of_the_model = 4 * sum(math.prod(shape) for shape, _ in task.parameters.values())
+    assert peak < 1.1 * bytes_of_the_model  # 8.4 MB: two pieces of 2 MB, and rows
