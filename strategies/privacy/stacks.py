@@ -43,6 +43,7 @@ _ROWS = 1 << 13  # of several patients whose gradients are built together
 _STEPS = 2.0**47  # of the public grid to a norm of one: BLOCK patients of them stay below 2^53
 
 _STEPS_TO_ONE = np.array(_STEPS)
+_FEW_ROWS = 80  # up to which all layers' squares are quicker added up in one call
 
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
@@ -155,6 +156,11 @@ class Stack:
 
     def _square(self, work: Work) -> None:
         """Write each row's squared norms of what a layer read and of what came back: whole numbers, exact."""
+        if work.rows > _FEW_ROWS:
+            for squares, parts in zip(work.squares_by_model, (work.reads, work.backs), strict=True):
+                for i, part in enumerate(parts):
+                    np.einsum("...ij,...ij->...j", part, part, out=squares[..., i, :])
+            return
         np.multiply(work.all_reads, work.all_reads, work.read_room)
         np.add.reduceat(work.read_room, self._layers.read_starts, -2, None, work.squares_by_model[0])
         np.multiply(work.all_backs, work.all_backs, work.back_room)
