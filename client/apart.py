@@ -10,13 +10,15 @@ import os
 import struct
 import tempfile
 import time
+import weakref
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import IO, Protocol
 
 from configs.errors import WireError
 from configs.frame import MappedFile
+from configs.memory import KEPT_ROOM_BYTES
 from configs.pieces import FETCH_PATH, STORE_PATH, WINDOW, join
 
 ATTEMPTS, PAUSE_S = 5, 0.5  # for one window, and how much longer each pause is
@@ -31,14 +33,69 @@ class Ask(Protocol):
         """Send a body in pieces and return the answer, unless its pieces are handed to `into` as they come."""
 
 
-def fetch(ask: Ask, unreachable: type[Exception], run: str, message: str, size: int, folder: Path) -> MappedFile:
+class Scratch:
+    """A file without a name for one message after the other: one that is written over costs a third of a new one.
+
+    It is written over once nothing refers to the message before, and kept up to `KEPT_ROOM_BYTES`.
+    """
+
+    def __init__(self) -> None:
+        self._file: IO[bytes] | None = None
+        self._held: weakref.ref[MappedFile] | None = None  # the newest message in it
+
+    def take(self, folder: Path) -> IO[bytes]:
+        """Return an empty or used file, to be written from its beginning.
+
+        Raises:
+            OSError: the disk is full.
+        """
+        file, held, self._file, self._held = self._file, self._held, None, None
+        if file is None or held is None or held() is not None:
+            if file is not None:
+                file.close()
+            return tempfile.TemporaryFile(dir=folder, buffering=0)
+        file.seek(0)
+        return file
+
+    def hold(self, file: IO[bytes], size: int) -> MappedFile:
+        """Return the message in a file that `take` gave."""
+        if os.fstat(file.fileno()).st_size > size:
+            os.ftruncate(file.fileno(), size)
+        mapped = MappedFile(file.fileno(), 0, access=mmap.ACCESS_READ)
+        if size <= KEPT_ROOM_BYTES:
+            self._file, self._held = file, weakref.ref(mapped)
+        else:
+            file.close()
+        return mapped
+
+    def close(self) -> None:
+        """Let go of the file; a message in it stays as long as something refers to it."""
+        if self._file is not None:
+            self._file.close()
+        self._file = self._held = None
+
+
+def fetch(
+    ask: Ask,
+    unreachable: type[Exception],
+    run: str,
+    message: str,
+    size: int,
+    folder: Path,
+    scratch: Scratch | None = None,
+) -> MappedFile:
     """Return a message of so many bytes, in a file without a name.
+
+    Args:
+        scratch: has the file of the message before.
 
     Raises:
         WireError: it is shorter or longer than it says. Exception: `unreachable` again and again, or what `ask` raises.
         OSError: the disk is full.
     """
-    with tempfile.TemporaryFile(dir=folder, buffering=0) as file:
+    kept = scratch or Scratch()
+    file = kept.take(folder)
+    try:
         written = _Written(file.fileno())
         while (start := written.size) < size:
 
@@ -49,7 +106,13 @@ def fetch(ask: Ask, unreachable: type[Exception], run: str, message: str, size: 
             _again(one, unreachable)
             if written.size == start:
                 raise WireError("message: expected as many bytes as its seal says, found fewer or more")
-        return MappedFile(file.fileno(), 0, access=mmap.ACCESS_READ)
+        return kept.hold(file, size)
+    except BaseException:
+        file.close()
+        raise
+    finally:
+        if scratch is None:
+            kept.close()
 
 
 def store(ask: Ask, unreachable: type[Exception], run: str, message: str, path: Path) -> int:

@@ -59,7 +59,7 @@ from flwr.supercore.protobuf.client import ProtobufCall, ProtobufClientIntercept
 from flwr.supercore.task_identity import TaskIdentity
 from flwr.supernode.fleet_http_client import FleetHttpClient
 
-from client.apart import fetch, store
+from client.apart import Scratch, fetch, store
 from client.bulk import Bulk
 from client.carriage import REQUESTS, goes_on, heavy, is_whole
 from client.line import SLACK_S, Line, answered, asked, inline, received
@@ -154,7 +154,7 @@ class Fleet:
         self._max_message_bytes = max_message_bytes
         release = RuntimeVersionHttpInterceptor(component_name="SuperNode")
         self._client = _BoundedClient(address, (release, self._signer), trust, proxy_to(*split_address(address)))
-        self._tidy = Tidy()
+        self._tidy, self._scratch = Tidy(), Scratch()
         self._node: Node | None = None
         self._line, self._door_is_new = Line(), True
         self._beat: threading.Thread | None = None
@@ -329,7 +329,7 @@ class Fleet:
         """
         if size > self._max_message_bytes:
             raise WireError("message: expected fewer bytes than policy.max_message_mb, found more; it is not read")
-        return fetch(self._ask, UnreachableError, run, message, size, folder)
+        return fetch(self._ask, UnreachableError, run, message, size, folder, self._scratch)
 
     def store(self, run: str, message: str, path: Path) -> int:
         """Send a large reply's content, before its seal; its size.
@@ -348,6 +348,7 @@ class Fleet:
     def close(self) -> bool:
         """Sign off and let go; whether the coordinator heard it."""
         self._over.set()
+        self._scratch.close()
         self._line.interrupt()
         if self._beat is not None:
             self._beat.join(timeout=1)

@@ -28,6 +28,7 @@ from server.statistics import Counted, read_counts
 from strategies import aggregate
 from strategies.arrays import Arrays, from_record, payload_bytes, to_record
 from strategies.federated import Federated, strategy_of
+from strategies.halves import FROM_BYTES
 from strategies.messages import arrays_in, content, read
 from strategies.plausible import Plausibility, prepare
 from strategies.privacy.plan import evaluation_event
@@ -267,8 +268,11 @@ class _Conductor:
     def _round(self, strategy: Federated, roster: Roster) -> RoundRecord:
         started = time.monotonic()
         number, nodes = self.rounds.current, roster.asked
-        replies, attempts = self._ask(self._instructions(strategy, number), roster, number)
         plausibility = Plausibility(self.study, self.model)
+        instructions = self._instructions(strategy, number)
+        if sum(array.nbytes for array in self.model.values()) >= FROM_BYTES:
+            threading.Thread(target=plausibility.work_out, args=(list(nodes),), daemon=True).start()
+        replies, attempts = self._ask(instructions, roster, number)
         valid, missing = self._judge(replies, roster, lambda reply, site: self._read_model(reply, site, plausibility))
         sent = {site: payload_bytes(arrays_in(reply.content)) for site, reply in valid.items()}
         if self._stopped() and len(sent) < len(nodes):

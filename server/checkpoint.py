@@ -14,7 +14,7 @@ running sum of averaged iterates. The manifest names the study, the round, the t
 import hashlib
 import json
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from server.files import write_atomically
 from server.spool import FILED_BYTES, zeros
 from strategies.aggregate import Sums
 from strategies.arrays import Arrays, pieces
+from strategies.halves import both
 
 MANIFEST = "manifest.json"
 _TYPES = {"<f4": "F32", "<f8": "F64"}
@@ -156,16 +157,21 @@ def write_tensors(path: Path, tensors: Mapping[str, NDArray[Any]], *, durable: b
     Raises:
         OSError: the disk is full, or the folder cannot be written.
     """
-    digest = hashlib.sha256()
 
     def write(part: Path) -> None:
         with part.open("wb") as file:
             for piece in _safetensors(tensors):
                 file.write(piece)
-                digest.update(piece)
 
-    write_atomically(path, write, durable=durable)
-    return digest.hexdigest()
+    def digest() -> str:
+        found = hashlib.sha256()
+        for piece in _safetensors(tensors):
+            found.update(piece)
+        return found.hexdigest()
+
+    steps: list[Callable[[], str | None]] = [digest, lambda: write_atomically(path, write, durable=durable)]
+    sha256, _ = both(lambda step: step(), steps, sum(array.nbytes for array in tensors.values()))
+    return str(sha256)
 
 
 def _safetensors(tensors: Mapping[str, NDArray[Any]]) -> Iterator[Any]:

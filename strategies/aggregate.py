@@ -16,6 +16,7 @@ from configs.frame import windows
 from configs.memory import LARGE_BLOCK_BYTES, ROOM
 from configs.schema import Study
 from strategies.arrays import LARGE_BYTES, Arrays, array_of, pieces, record_of
+from strategies.halves import both, spans
 
 Sums = dict[str, NDArray[np.float64]]
 
@@ -85,14 +86,19 @@ def _mean(arrays: Sequence[Array], factors: Sequence[float]) -> Array:
     large = len(first.data) >= LARGE_BLOCK_BYTES
     data = ROOM.of(len(first.data)) if large else memoryview(bytearray(len(first.data)))
     data[:header] = first.data[:header]
-    mean, start = np.frombuffer(data, "<f4", offset=header), 0
-    for parts in zip(*(windows(array.data, header) for array in arrays), strict=True):
-        values = [np.frombuffer(piece, "<f4") for piece in parts]
-        into = mean[start : start + len(values[0])]
-        np.multiply(values[0], factors[0], out=into)
-        for value, factor in zip(values[1:], factors[1:], strict=True):
-            into += value * factor
-        start += len(into)
+    held = [memoryview(array.data)[header:] for array in arrays]
+
+    def write(span: slice) -> None:
+        mean, start = np.frombuffer(data[header:][span], "<f4"), 0
+        for parts in zip(*(windows(view[span]) for view in held), strict=True):
+            values = [np.frombuffer(piece, "<f4") for piece in parts]
+            into = mean[start : start + len(values[0])]
+            np.multiply(values[0], factors[0], out=into)
+            for value, factor in zip(values[1:], factors[1:], strict=True):
+                into += value * factor
+            start += len(into)
+
+    both(write, spans(len(data) - header), len(data))
     return array_of((first.shape, first.dtype), data)
 
 

@@ -23,7 +23,7 @@ robust strategies (median, trimmed_mean, krum) are for that.
 
 import contextlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
@@ -33,6 +33,7 @@ from numpy.typing import NDArray
 from configs.errors import ImplausibleError, PrivacyError
 from configs.schema import Local, Study
 from strategies.arrays import Arrays, flat_of, pieces
+from strategies.halves import both, spans
 from strategies.privacy.plan import PrivacyPlan, plan_for
 
 MOST_PATIENTS = 10_000_000  # at a hospital that announced none
@@ -61,6 +62,12 @@ class Plausibility:
         self._bounds: dict[int | None, float] = {}
         strategy = study.training.strategy
         self._pull = strategy.option("proximal_mu") if strategy.name == "fedprox" else 0.0
+
+    def work_out(self, sites: Iterable[str]) -> None:
+        """Find these hospitals' bounds now, while their replies are awaited; what goes wrong shows in `require`."""
+        for site in sites:
+            with contextlib.suppress(Exception):
+                self.bound(site)
 
     def require(self, site: str, update: Arrays) -> None:
         """Compare a hospital's model with the shared one that it was sent.
@@ -184,13 +191,30 @@ def prepare(study: Study) -> None:
 
 def distance(start: Arrays, update: Arrays) -> tuple[float, float]:
     """Return the L2 norm and the largest coordinate of the difference, in one pass over both."""
+    parts = [
+        (array.reshape(-1)[half], update[name].reshape(-1)[half])
+        for name, array in start.items()
+        for half in _halves(array)
+    ]
     square, largest = 0.0, 0.0
-    for name, array in start.items():
-        for before, after in zip(pieces(array), pieces(update[name]), strict=True):
-            moved = np.subtract(after, before, dtype=np.float64)
-            square += float(np.dot(moved, moved))
-            largest = max(largest, float(np.maximum.reduce(np.abs(moved, out=moved), initial=0.0)))
+    for found in both(_moved_in, parts, sum(array.nbytes for array in start.values())):
+        for one, most in found:
+            square, largest = square + one, max(largest, most)
     return math.sqrt(square), largest
+
+
+def _halves(array: NDArray[np.float32]) -> list[slice]:
+    return [slice(part.start // array.itemsize, part.stop // array.itemsize) for part in spans(array.nbytes)]
+
+
+def _moved_in(part: tuple[NDArray[np.float32], NDArray[np.float32]]) -> list[tuple[float, float]]:
+    """Of each piece of a part, before and after: the square of the difference, and its largest coordinate."""
+    found = []
+    for before, after in zip(pieces(part[0]), pieces(part[1]), strict=True):
+        moved = np.subtract(after, before, dtype=np.float64)
+        square = float(np.dot(moved, moved))
+        found.append((square, float(np.maximum.reduce(np.abs(moved, out=moved), initial=0.0))))
+    return found
 
 
 def private_bound(local: Local, plan: PrivacyPlan, pull: float, size: int, norm: float) -> float:

@@ -307,7 +307,7 @@ def test_tensors_are_written_as_the_library_writes_them(tmp_path: Path) -> None:
     generator = np.random.default_rng(0)
     tensors: dict[str, Any] = {
         "model:é": generator.normal(size=(3, 5)).astype(np.float32),
-        "sum": generator.normal(size=1_000_003),
+        "sum": generator.normal(size=1_200_003),
         "one": np.ones((), np.float32),
         "none": np.zeros((0, 3), np.float32),
     }

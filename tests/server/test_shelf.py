@@ -12,7 +12,7 @@ import httpx
 import pytest
 from test_gateway import Federation, Hospital, consortium, eventually, federation, fleet, lille, lyon
 
-from client.apart import fetch, store
+from client.apart import Scratch, fetch, store
 from client.fleet import EndedError, Fleet, UnreachableError
 from configs.errors import WireError
 from configs.frame import Frame, MappedFile
@@ -258,6 +258,54 @@ def test_a_cut_costs_one_window(tmp_path: Path) -> None:
     assert bytes(shelf.taken("lille", MESSAGE)) == LARGE
     assert len(asks) <= 11
     shelf.clear()
+
+
+def test_a_message_is_written_over_the_one_before_once_nothing_refers_to_that(tmp_path: Path) -> None:
+    other, short = os.urandom(len(LARGE)), os.urandom(WINDOW + 7)
+    content, scratch, opened = {"a": LARGE, "b": other, "c": short}, Scratch(), list[int]()
+
+    def fetched(name: str) -> MappedFile:
+        def ask(path: str, body: Sequence[bytes], into: Callable[[bytes], object] | None = None) -> bytes:
+            start = json.loads(split(b"".join(body), 2)[0])["start"]
+            assert into is not None
+            into(content[name][start : start + WINDOW])
+            return b""
+
+        mapped = fetch(ask, UnreachableError, RUN, MESSAGE, len(content[name]), tmp_path, scratch)
+        assert scratch._file is not None
+        opened.append(os.fstat(scratch._file.fileno()).st_ino)
+        return mapped
+
+    first = fetched("a")
+    part = memoryview(first)[5:100]
+    del first
+    second = fetched("b")
+    assert bytes(part) == LARGE[5:100], "what is still looked at was written over"
+    assert bytes(second) == other
+    assert opened[0] != opened[1]
+    del second
+    third = fetched("c")
+    assert bytes(third) == short
+    assert opened[1] == opened[2]
+    scratch.close()
+
+
+def test_a_message_that_broke_off_leaves_nothing_in_the_next_one(tmp_path: Path) -> None:
+    scratch = Scratch()
+
+    def nothing(path: str, body: Sequence[bytes], into: Callable[[bytes], object] | None = None) -> bytes:
+        return b""
+
+    def whole(path: str, body: Sequence[bytes], into: Callable[[bytes], object] | None = None) -> bytes:
+        assert into is not None
+        into(b"x" * 10)
+        return b""
+
+    fetch(whole, UnreachableError, RUN, MESSAGE, 10, tmp_path, scratch)
+    with pytest.raises(WireError):
+        fetch(nothing, UnreachableError, RUN, MESSAGE, 20, tmp_path, scratch)
+    assert bytes(fetch(whole, UnreachableError, RUN, MESSAGE, 10, tmp_path, scratch)) == b"x" * 10
+    scratch.close()
 
 
 @pytest.mark.parametrize("first", [1, 100_000, WINDOW - 1])

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from builders import plain, study
-from flwr.app import ArrayRecord, MetricRecord, RecordDict
+from flwr.app import Array, ArrayRecord, MetricRecord, RecordDict
 from flwr.serverapp.strategy.strategy_utils import aggregate_arrayrecords
 
 from strategies.aggregate import add, mean_of, site_weights, weighted_mean
@@ -31,7 +31,9 @@ def test_the_average_of_iterates_is_summed_in_double_precision_and_ends_as_float
     assert mean[0] == np.float32((1e8 + 1000) / 1001)  # float32 sums would have lost every one of the thousand
 
 
-@pytest.mark.parametrize("shapes", [((3,),), ((64, 13), (64,), (1, 64), (1,)), ((), (2, 0), (5,)), ((300, 200), (7,))])
+@pytest.mark.parametrize(
+    "shapes", [((3,),), ((64, 13), (64,), (1, 64), (1,)), ((), (2, 0), (5,)), ((300, 200), (7,)), ((1601, 1500), (7,))]
+)
 @pytest.mark.parametrize("count", [1, 2, 9])
 def test_the_weighted_mean_is_flowers_byte_for_byte_in_any_order_of_names(
     shapes: tuple[tuple[int, ...], ...], count: int
@@ -43,7 +45,7 @@ def test_the_weighted_mean_is_flowers_byte_for_byte_in_any_order_of_names(
         records.append(to_record(dict(made if i % 2 == 0 else made[::-1])))
     ours = weighted_mean(records, weights)
     sent = [
-        RecordDict({"arrays": ArrayRecord(dict(record)), "m": MetricRecord({"w": weight})})
+        RecordDict({"arrays": _of_bytes(record), "m": MetricRecord({"w": weight})})
         for record, weight in zip(records, weights, strict=True)
     ]
     theirs = aggregate_arrayrecords(sent, "w")
@@ -51,3 +53,7 @@ def test_the_weighted_mean_is_flowers_byte_for_byte_in_any_order_of_names(
     assert {name: (a.data, a.shape, a.dtype) for name, a in ours.items()} == {
         name: (a.data, a.shape, a.dtype) for name, a in theirs.items()
     }
+
+
+def _of_bytes(record: ArrayRecord) -> ArrayRecord:
+    return ArrayRecord({name: Array(a.dtype, a.shape, a.stype, bytes(a.data)) for name, a in record.items()})

@@ -77,6 +77,29 @@ def test_what_flower_writes_is_read(array: np.ndarray) -> None:
     assert from_record(record, {"w": spec_of(array)})["w"].tobytes() == array.tobytes()
 
 
+def test_a_large_array_is_looked_at_again_when_its_bytes_are_others() -> None:
+    specs = {"w": ((40_000,), "float32")}
+    record = to_record({"w": np.zeros(40_000, np.float32)})
+    from_record(record, specs)
+    from_record(record, specs)
+    spoilt = bytearray(record["w"].data)
+    spoilt[-4:] = np.float32(np.nan).tobytes()
+    for data in (bytes(spoilt), memoryview(spoilt).toreadonly(), memoryview(spoilt)):
+        record["w"].data = data  # type: ignore[assignment]
+        with pytest.raises(WireError, match="finite"):
+            from_record(record, specs)
+
+
+def test_what_can_be_written_to_is_looked_at_each_time() -> None:
+    specs, held = {"w": ((40_000,), "float32")}, bytearray(to_record({"w": np.zeros(40_000, np.float32)})["w"].data)
+    record = to_record({"w": np.zeros(40_000, np.float32)})
+    record["w"].data = memoryview(held)  # type: ignore[assignment]
+    from_record(record, specs)
+    held[-4:] = np.float32(np.inf).tobytes()
+    with pytest.raises(WireError, match="finite"):
+        from_record(record, specs)
+
+
 @pytest.mark.parametrize(
     "array",
     [

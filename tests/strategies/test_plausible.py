@@ -14,8 +14,10 @@ from hypothesis import strategies as st
 from client.ledger import Ledger
 from client.site import Site
 from configs.errors import ImplausibleError, RunError
+from configs.frame import WINDOW_BYTES
 from configs.schema import Local, Study
 from strategies.arrays import Arrays
+from strategies.halves import FROM_BYTES
 from strategies.plausible import MOST_STEPS, Plausibility, adam_steps, distance, gradient_weights
 from strategies.privacy.plan import plan_for
 from strategies.tasks.shapes import study_parameters
@@ -201,6 +203,28 @@ def test_a_model_that_may_honestly_diverge_has_no_bound_and_is_accepted() -> Non
     plausibility.require("lille", {name: np.full_like(array, 1e30) for name, array in start.items()})
     long = study_of("regression", "mlp", "sgd", private=False, rate=1e-6, steps=MOST_STEPS + 1)
     assert math.isinf(Plausibility(long, start).bound("lille"))
+
+
+@pytest.mark.parametrize("size", [7, WINDOW_BYTES // 4 + 1, FROM_BYTES // 4 - 1, FROM_BYTES // 4 + 3, FROM_BYTES])
+def test_a_large_distance_is_the_one_of_piece_after_piece_to_the_bit(size: int) -> None:
+    generator = np.random.default_rng(size)
+    start, update = ({"w": generator.normal(size=size).astype(np.float32)} for _ in range(2))
+    square = 0.0
+    for begin in range(0, size, WINDOW_BYTES // 4):
+        moved = np.subtract(
+            update["w"][begin : begin + WINDOW_BYTES // 4], start["w"][begin : begin + WINDOW_BYTES // 4], dtype=float
+        )
+        square += float(np.dot(moved, moved))
+    largest = float(np.abs(np.subtract(update["w"], start["w"], dtype=float)).max())
+    assert distance(start, update) == (math.sqrt(square), largest)
+
+
+def test_a_bound_that_was_worked_out_before_is_the_same() -> None:
+    study = study_of("binary", "mlp", "sgd", private=False)
+    start = start_of(study, 0.1, 1)
+    before = Plausibility(study, start)
+    before.work_out(["lille", "of no plan"])
+    assert before.bound("lille") == Plausibility(study, start).bound("lille")
 
 
 def test_the_bound_of_a_private_update_does_not_depend_on_the_model() -> None:
