@@ -4,6 +4,7 @@ Nothing here is believed: a file is read no further than its announced size, and
 in the seal by whoever reads it.
 """
 
+import contextlib
 import json
 import mmap
 import os
@@ -130,6 +131,7 @@ def store(ask: Ask, unreachable: type[Exception], run: str, message: str, path: 
                 raise WireError("reply: expected the coordinator to say how much it has, found something else")
             start = int(answer[:20])
             if start == size:
+                _give_back(file.fileno())
                 return size
     raise WireError("reply: expected the coordinator to keep it, it did not")
 
@@ -152,6 +154,13 @@ class _Written:
         while len(view):
             done = os.write(self._descriptor, view)
             self.size, view = self.size + done, view[done:]
+
+
+def _give_back(descriptor: int) -> None:
+    """Let the kernel drop the pages of a file that is on the disk: the next file takes them, not ever new ones."""
+    if hasattr(os, "posix_fadvise"):
+        with contextlib.suppress(OSError):
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def _window(descriptor: int, start: int) -> list[bytes]:
