@@ -78,8 +78,9 @@ def test_what_flower_writes_is_read(array: np.ndarray) -> None:
 
 
 def test_a_large_array_is_looked_at_again_when_its_bytes_are_others() -> None:
-    specs = {"w": ((40_000,), "float32")}
-    record = to_record({"w": np.zeros(40_000, np.float32)})
+    specs = {"w": ((300_000,), "float32")}
+    record = to_record({"w": np.zeros(300_000, np.float32)})
+    assert isinstance(record["w"].data, memoryview)
     from_record(record, specs)
     from_record(record, specs)
     spoilt = bytearray(record["w"].data)
