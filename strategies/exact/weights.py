@@ -37,16 +37,16 @@ class Order:
     def __init__(self, shapes: Shapes, lead: tuple[int, ...]) -> None:
         self._shapes, self._lead = shapes, lead
         size = sum(out * (into + 1) for out, into in shapes)
-        self._is_same = all(out == 1 for out, _ in shapes)
+        self.is_same = all(out == 1 for out, _ in shapes)
         self._to_layers = self._to_parameters = np.empty(0, np.int64)
-        if size <= _SMALL and not self._is_same:
+        if size <= _SMALL and not self.is_same:
             self._to_layers, numbers = np.empty(size, np.int64), np.arange(size)
             self._copy(numbers, self._to_layers, ())
             self._to_parameters = np.argsort(self._to_layers)
 
     def to_layers(self, flat: NDArray[Any], out: NDArray[Any]) -> None:
         """Copy (..., parameters) in their order into the layers' order."""
-        if self._is_same:
+        if self.is_same:
             np.copyto(out, flat)
         elif self._to_layers.size:
             flat.take(self._to_layers, axis=-1, out=out, mode="clip")
@@ -55,7 +55,7 @@ class Order:
 
     def to_parameters(self, layers: NDArray[Any], out: NDArray[Any]) -> None:
         """Copy (..., parameters) in the layers' order into their own."""
-        if self._is_same:
+        if self.is_same:
             np.copyto(out, layers)
         elif self._to_parameters.size:
             layers.take(self._to_parameters, axis=-1, out=out, mode="clip")

@@ -75,8 +75,11 @@ class Stack:
         The next sum begins at zero.
         """
         values = self._sum.value()
-        np.multiply(values, self._unit, values)
-        self._layers.order.to_parameters(values, self._total)
+        if self._layers.order.is_same:
+            np.multiply(values, self._unit, self._total)
+        else:
+            np.multiply(values, self._unit, values)
+            self._layers.order.to_parameters(values, self._total)
         np.add(self._total, _ZERO, self._total)  # no zero keeps a sign, which could follow from an order
         self._sum.clear()
         return self._total
@@ -94,11 +97,18 @@ class Stack:
             x: (..., patients, inputs); y: (..., patients).
             counts: patients of each model, (...); the rows after them are nobody's.
         """
-        for some in portions(x.shape[-2]):
-            with np.errstate(all="ignore"):
-                work = self._worked(x[..., some, :], y[..., some])
-                self._scale_backs(work, None if counts is None else counts - some.start)
-                self._add_products(work)
+        with np.errstate(all="ignore"):
+            if x.shape[-2] <= PORTION:
+                self._add_portion(x, y, counts)
+                return
+            for some in portions(x.shape[-2]):
+                rest = None if counts is None else counts - some.start
+                self._add_portion(x[..., some, :], y[..., some], rest)
+
+    def _add_portion(self, x: Floats, y: Floats, counts: NDArray[np.int64] | None) -> None:
+        work = self._worked(x, y)
+        self._scale_backs(work, counts)
+        self._add_products(work)
 
     def _add_products(self, work: Work) -> None:
         if work.blocks:
@@ -238,8 +248,8 @@ def _steps_of(squares: Doubles, clip_norm: float, lost: Any) -> Doubles:
 
 
 def added_in_order(parts: Doubles) -> Doubles:
-    """Return the sum over the first axis, one part after the other, whatever the other axes are."""
-    total: Doubles = parts[0].copy()
+    """Return the sum over the first axis, one part after the other, whatever the other axes are; in the first part."""
+    total: Doubles = parts[0]
     for part in parts[1:]:
         np.add(total, part, total)
     return total
