@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from client.trainer import Fit, batches
 from strategies.arrays import Arrays
-from strategies.exact.layers import PORTION, Layers, MeanGradient, in_order, one_thread
+from strategies.exact.layers import PORTION, Layers, MeanGradient, in_order, one_thread, write_layer
 from strategies.exact.weights import as_layers
 from strategies.optimizers import optimizer_of
 from strategies.privacy.gradients import on_grid
@@ -141,10 +141,8 @@ class Together:
             x, y, counts = people.batch(rows)
             layers.load(flat)
             found = mean.of(x, self._residual(y), counts[:, None, None].astype(np.float64), counts)
-            with np.errstate(over="ignore"):
-                for layer, (weight, bias) in zip(as_layers(found, self._shapes), places, strict=True):
-                    np.add(layer[..., :-1], 0.0, out=weight, casting="same_kind")
-                    np.add(layer[..., -1:], 0.0, out=bias, casting="same_kind")
+            for layer, (weight, bias) in zip(as_layers(found, self._shapes), places, strict=True):
+                write_layer(layer, weight, bias)
             yield gradient
 
     def _residual(self, y: Floats) -> Any:

@@ -131,14 +131,16 @@ class Layers:
         self.top = math.ldexp(1.0, self.bits - 1)
         self._top = np.array(self.top)
         self.size = sum(out * (into + 1) for out, into in shapes)
+        self.order = Order(shapes, lead)
         self.in_pieces = not lead and self.size >= IN_PIECES
         self._weights: WeightsInPieces | HeldWeights
-        self._weights = WeightsInPieces(shapes, self.top) if self.in_pieces else HeldWeights(shapes, lead, self.top)
+        self._weights = (
+            WeightsInPieces(shapes, self.top) if self.in_pieces else HeldWeights(shapes, lead, self.top, self.order)
+        )
         self.read_starts = np.cumsum([0, *(into + 1 for _, into in shapes)])[:-1]
         self.back_starts = np.cumsum([0, *(out for out, _ in shapes)])[:-1]
         self.back_layers = np.repeat(np.arange(len(shapes)), [out for out, _ in shapes])
         self.widths = np.array([float(out) for out, _ in shapes]).reshape(-1, *(1 for _ in lead), 1)
-        self.order = Order(shapes, lead)
         self._works: dict[int, Work] = {}
         self._memory = Memory()
 
@@ -279,7 +281,7 @@ class MeanGradient:
         for layer, (weight, bias) in zip(
             as_layers(self.of(x, residual, count), self._layers.shapes), into, strict=True
         ):
-            _write(layer, weight, bias)
+            write_layer(layer, weight, bias)
 
     def _write_in_pieces(
         self, x: NDArray[Any], residual: Callable[[slice], Residual], count: int, into: Sequence[tuple[Floats, Floats]]
@@ -294,7 +296,7 @@ class MeanGradient:
                 for rows, room in pieces_of(*self._layers.shapes[i]):
                     np.matmul(work.backs[i][rows], work.columns[i], out=room)
                     room *= 1.0 / (scale * count)
-                    _write(room, weight[rows], bias[rows])
+                    write_layer(room, weight[rows], bias[rows])
 
     def _fill(self, work: Work, count: Any, own: NDArray[np.int64] | None) -> None:
         top: Any = self._layers.top_of(work.rows)
@@ -321,7 +323,8 @@ class MeanGradient:
         return scale
 
 
-def _write(layer: Doubles, weight: Floats, bias: Floats) -> None:
+def write_layer(layer: Doubles, weight: Floats, bias: Floats) -> None:
+    """Write a layer's (..., out, in + 1) in float32 into its weight, (..., out, in), and bias, (..., out, 1)."""
     with np.errstate(over="ignore"):  # a fit that diverges is told by whoever sends it
         np.add(layer[..., :-1], 0.0, out=weight, casting="same_kind")  # a zero's sign could be an order's
         np.add(layer[..., -1:], 0.0, out=bias, casting="same_kind")

@@ -3,7 +3,8 @@
 Those of small models are held, in float64. A large model's would take four times the model's memory with its gradient:
 they are made anew for each product, in pieces, with the same bits, since sums of whole numbers are exact in any order.
 
->>> held, made = HeldWeights(((2, 1), (1, 2)), (), top=4.0), WeightsInPieces(((2, 1), (1, 2)), top=4.0)
+>>> shapes = ((2, 1), (1, 2))
+>>> held, made = HeldWeights(shapes, (), 4.0, Order(shapes, ())), WeightsInPieces(shapes, top=4.0)
 >>> for weights in (held, made):
 ...     weights.load(np.arange(7, dtype=np.float32))
 ...     out = np.empty((2, 1))
@@ -80,12 +81,11 @@ class HeldWeights:
         top: what a layer's largest weight is brought to, at least, and less than twice that.
     """
 
-    def __init__(self, shapes: Shapes, lead: tuple[int, ...], top: float) -> None:
-        self._shapes, self._lead, self._top = shapes, lead, top
+    def __init__(self, shapes: Shapes, lead: tuple[int, ...], top: float, order: Order) -> None:
+        self._shapes, self._lead, self._top, self._order = shapes, lead, top, order
         size = sum(out * (into + 1) for out, into in shapes)
         self._is_small, self._is_quick = size <= _SMALL, not lead and size <= _SMALL
         self._starts = [weight.start for weight, _, _ in spans(shapes)]
-        self._order = Order(shapes, lead)
         self._whole = np.empty((*lead, size))
         self._scaled, self._steps = (np.empty(size if self._is_quick else 0) for _ in range(2))
         self._weights = list(as_layers(self._whole, shapes))

@@ -149,20 +149,22 @@ def test_a_large_model_and_opacus_are_left_to_train_alone() -> None:
     assert Together(small).fit(fits_of(small, [20, 20], opacus, 1, rates=[0.5])) == [None, None]
 
 
+def chances_after(before: list[list[int]]) -> list[Randomness]:
+    """Each hospital's chance, after so many numbers were drawn from it at a time."""
+    made = [Randomness.seeded(0, f"site-{i}", 1) for i in range(len(before))]
+    for chance, sizes in zip(made, before, strict=True):
+        for some in sizes:
+            chance.gaussian(some, 1.0)
+    return made
+
+
 @settings(max_examples=20, deadline=None)
 @given(st.lists(st.lists(st.integers(1, 4000), max_size=2), min_size=1, max_size=20), st.integers(1, 9000))
 def test_noise_that_is_drawn_together_is_each_streams_own(before: list[list[int]], size: int) -> None:
-    def chances() -> list[Randomness]:
-        made = [Randomness.seeded(0, f"site-{i}", 1) for i in range(len(before))]
-        for chance, sizes in zip(made, before, strict=True):
-            for some in sizes:
-                chance.gaussian(some, 1.0)
-        return made
-
     together = np.empty((len(before), size))
-    many = chances()
+    many = chances_after(before)
     Noise().draw(many, together)
-    for own, chance, drawn in zip(chances(), many, together, strict=True):
+    for own, chance, drawn in zip(chances_after(before), many, together, strict=True):
         assert own.gaussian(size, 1.0).numpy().tobytes() == drawn.tobytes()
         assert own.gaussian(5, 1.0).numpy().tobytes() == chance.gaussian(5, 1.0).numpy().tobytes()
 
@@ -170,16 +172,9 @@ def test_noise_that_is_drawn_together_is_each_streams_own(before: list[list[int]
 @settings(max_examples=20, deadline=None)
 @given(st.lists(st.lists(st.integers(1, 4000), max_size=2), min_size=1, max_size=20), st.integers(1, 9000))
 def test_the_last_noise_has_the_same_bits_and_what_follows_is_new(before: list[list[int]], size: int) -> None:
-    def chances() -> list[Randomness]:
-        made = [Randomness.seeded(0, f"site-{i}", 1) for i in range(len(before))]
-        for chance, sizes in zip(made, before, strict=True):
-            for some in sizes:
-                chance.gaussian(some, 1.0)
-        return made
-
     whole, last = np.empty((2, len(before), size))
-    many = chances()
-    Noise().draw(chances(), whole)
+    many = chances_after(before)
+    Noise().draw(chances_after(before), whole)
     Noise().draw(many, last, last=True)
     assert whole.tobytes() == last.tobytes()
     for chance, drawn in zip(many, last, strict=True):
@@ -201,14 +196,14 @@ def test_the_last_noise_has_the_same_bits_and_what_follows_is_new(before: list[l
 def test_samples_that_are_drawn_together_are_each_hospitals_own(
     before: list[list[tuple[int, float]]], asked: list[tuple[int, float]], steps: int
 ) -> None:
-    def chances() -> list[Randomness]:
+    def chances_after(before) -> list[Randomness]:
         made = [Randomness.seeded(0, f"site-{i}", 1) for i in range(len(before))]
         for chance, some in zip(made, before, strict=True):
             for patients_there, rate in some:
                 chance.poisson(patients_there, rate)
         return made
 
-    mine, alone = chances(), chances()
+    mine, alone = chances_after(before), chances_after(before)
     sizes, rates = zip(*(asked[i % len(asked)] for i in range(len(before))), strict=True)
     for _ in range(steps):
         for one, size, rate, drawn in zip(alone, sizes, rates, samples(mine, sizes, rates), strict=True):
