@@ -16,13 +16,12 @@ from client.cli import main
 from client.doctor import _records
 from client.enrol import load_signing_key
 from client.findings import WRONG
-from client.ledger import Ledger
 from client.records import reasons_in
 from client.settle import settlement
 from configs import wire
 from configs.errors import JournalError
 from configs.journal import read
-from tests.client.ward import CAP, Ward, study_of, ward
+from tests.client.ward import CAP, Ward, spent, study_of, trained_ward
 
 FIRST, SECOND = study_of(1, epsilon_=2.5), study_of(2, epsilon_=2.5)
 Lines = list[bytes]
@@ -30,17 +29,9 @@ Lines = list[bytes]
 
 @pytest.fixture
 def lille(tmp_path: Path) -> Ward:
-    hospital = ward(tmp_path / "consortium")
-    assert hospital.start().propose(FIRST) == 0
-    for number in (1, 2):
-        assert hospital.train(FIRST, number) == 0
+    hospital = trained_ward(tmp_path / "consortium", FIRST, rounds=2)
     hospital.stop()
     return hospital
-
-
-def spent(hospital: Ward) -> float:
-    with closing(Ledger.open(hospital.folder / "ledger.sqlite")) as ledger:
-        return ledger.spent("heart", delta=CAP.delta)
 
 
 def changed(at: int) -> Callable[[Lines], Lines]:

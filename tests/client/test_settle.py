@@ -23,23 +23,14 @@ from configs.schema import canonical_json
 from configs.seal import Signed
 from strategies.privacy.accounting import epsilon
 from tests.builders import plain
-from tests.client.ward import CAP, Ward, copied, study_of, ward
+from tests.client.ward import CAP, Ward, copied, spent, study_of, trained_ward, ward
 
 FIRST, SECOND = study_of(1, epsilon_=2.5), study_of(2, epsilon_=2.5)
 
 
 @pytest.fixture
 def lille(tmp_path: Path) -> Ward:
-    hospital = ward(tmp_path / "consortium")
-    assert hospital.start().propose(FIRST) == 0
-    for number in (1, 2):
-        assert hospital.train(FIRST, number) == 0
-    return hospital
-
-
-def spent(hospital: Ward) -> float:
-    with closing(Ledger.open(hospital.folder / "ledger.sqlite")) as ledger:
-        return ledger.spent("heart", delta=CAP.delta)
+    return trained_ward(tmp_path / "consortium", FIRST, rounds=2)
 
 
 def refuses_everything(hospital: Ward) -> bool:

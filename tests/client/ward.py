@@ -9,6 +9,7 @@ import shutil
 import time
 import uuid
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -254,6 +255,21 @@ def ward(folder: Path) -> Ward:
         policy={"require_approval": False, "max_epsilon": CAP.epsilon, "delta": CAP.delta},
     )
     return Ward(config.folder, Coordinator(consortium.pki.load_signing_key(), "lille"), {})
+
+
+def trained_ward(folder: Path, study: Study, rounds: int) -> Ward:
+    """A hospital that has trained so many rounds of a study, its node still running."""
+    hospital = ward(folder)
+    assert hospital.start().propose(study) == 0
+    for number in range(1, rounds + 1):
+        assert hospital.train(study, number) == 0
+    return hospital
+
+
+def spent(hospital: Ward) -> float:
+    """What the ledger on the disk says."""
+    with closing(Ledger.open(hospital.folder / "ledger.sqlite")) as ledger:
+        return ledger.spent("heart", delta=CAP.delta)
 
 
 def copied(folder: Path, to: Path) -> Path:
