@@ -26,10 +26,13 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 from configs.errors import ConfigError
-from configs.load import MAX_EPSILON, SITE_NAME, Section, read_yaml, short
+from configs.load import MAX_EPSILON, SITE_NAME
 from configs.lock import holder
 from configs.schema import DataSource
+from configs.sections import Section
+from configs.shown import short
 from configs.source import data_source
+from configs.strict_yaml import read_yaml
 
 SITE_FILE, COORDINATOR_FILE, LEDGER_FILE = "site.yaml", "coordinator.yaml", "ledger.sqlite"
 FOLDERS = {"archipel-site": "ARCHIPEL_SITE", "archipel-coordinator": "ARCHIPEL_COORDINATOR"}  # variables that name one

@@ -114,3 +114,7 @@ class CheckpointError(ArchipelError):
 
 class RunError(ArchipelError):
     """A run's folder cannot be read or written, or a federation cannot go on."""
+
+
+class KindError(ArchipelError):
+    """A kind of task, model, connector, ... is unknown, is registered twice, or lacks a part."""

@@ -23,12 +23,9 @@ configs.errors.ConfigError: study.yaml: 10 problems
 import difflib
 import math
 import re
-import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar, cast
-
-import yaml
+from typing import Any, Literal, cast
 
 from configs.errors import ConfigError
 from configs.schema import (
@@ -51,24 +48,16 @@ from configs.schema import (
     TaskType,
     Training,
 )
-from configs.shown import flaw_of, guarded
+from configs.sections import COLUMN_NAME, Section, kind_of
+from configs.shown import flaw_of, short
 from configs.source import data_source
+from configs.strict_yaml import read_yaml
 
-MAX_FILE_BYTES = 1_000_000
 MAX_ROUNDS = 100_000
 MAX_EPSILON = 100.0
 MAX_SPARE = 1_000
 MIN_BINS, MAX_BINS, DEFAULT_BINS = 2, 100, 10  # of a noisy histogram: each more is fewer patients to as much noise
 SITE_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
-# Words of the field for what no study says, as it follows from what it says.
-_DERIVED = dict.fromkeys(
-    ("noise_multiplier", "sigma"),
-    "the noise follows from epsilon, delta and the steps: remove it, archipel plan shows it",
-) | {"sampling_rate": "the rate is batch_size over a hospital's training patients: say batch_size, at most all of them"}
-PATH = "a file's path"  # the one text of a file that is this machine's own
-COLUMN_NAME = re.compile(r"[^\x00-\x1f\x7f]{1,128}")
-_AFTER_SCHEME = re.compile(r"://.*", re.DOTALL)
-Choice = TypeVar("Choice", bound=str)
 
 
 def load_study(path: Path | str) -> Study:
@@ -89,7 +78,7 @@ def study_from(document: Any, source: str = "study", folder: Path = Path(".")) -
     """
     top = Section(document if isinstance(document, Mapping) else {}, "", [])
     if not isinstance(document, Mapping):
-        raise ConfigError(source, [f"expected a mapping of keys, found {_kind(document)}; see configs/presets"])
+        raise ConfigError(source, [f"expected a mapping of keys, found {kind_of(document)}; see configs/presets"])
     version = top.optional_text("version")
     study = _study(top, folder)
     if version not in (None, "archipel-study/1"):
@@ -98,241 +87,6 @@ def study_from(document: Any, source: str = "study", folder: Path = Path(".")) -
     if top.problems:
         raise ConfigError(source, top.problems)
     return study
-
-
-def read_yaml(path: Path) -> Any:
-    """The document in a YAML file, plain values only.
-
-    Raises:
-        ConfigError: unreadable, too large, not YAML, a duplicate key, an alias.
-    """
-    try:
-        if path.stat().st_size > MAX_FILE_BYTES:
-            raise ConfigError(str(path), [f"expected at most {MAX_FILE_BYTES} bytes; this is not a study file"])
-        text = path.read_text("utf-8")
-        return yaml.load(text, Loader=_StrictLoader)  # noqa: S506 - a SafeLoader: builds plain values only
-    except OSError as error:
-        raise ConfigError(str(path), [f"cannot be read: {error.strerror}; check the path"]) from None
-    except UnicodeDecodeError as error:
-        line = error.object[: error.start].count(b"\n") + 1
-        raise ConfigError(
-            str(path), [f"expected UTF-8 text, found other bytes on line {line}; save it as UTF-8"]
-        ) from None
-    except RecursionError:
-        raise ConfigError(str(path), ["nested too deeply to be a study"]) from None
-    except (yaml.YAMLError, ValueError) as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-        problem = short(" ".join(str(getattr(error, "problem", None) or error).split()), 200)
-        raise ConfigError(str(path), [f"{where}not valid YAML: {guarded(problem)}"]) from None
-
-
-_LISTS_OF_WORDS = ("classes", "values", "missing")
-_PLAIN = {f"tag:yaml.org,2002:{kind}" for kind in ("bool", "int", "float")}
-
-
-def dump_yaml(document: Any) -> str:
-    """A document as YAML that `read_yaml`, and any other reader, takes back unchanged."""
-    return yaml.dump(document, Dumper=_StrictDumper, sort_keys=False, allow_unicode=True, width=110)
-
-
-class _StrictLoader(yaml.SafeLoader):
-    """YAML 1.2 words and numbers, where lists of words keep what is written; no aliases; no key twice."""
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        event = cast(yaml.Event, self.peek_event())  # type: ignore[no-untyped-call]
-        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
-            problem = "anchors and aliases are not accepted; write it out"
-            raise yaml.MarkedYAMLError(problem=problem, problem_mark=event.start_mark)  # type: ignore[arg-type]
-        return super().compose_node(parent, index)
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
-        seen: set[str] = set()
-        for key, value in node.value if isinstance(node, yaml.MappingNode) else ():
-            if key.value in _LISTS_OF_WORDS and isinstance(value, yaml.SequenceNode):
-                _as_written(value)
-            text = str(key.value)
-            if text in seen:
-                problem = f"the key {short(text)!r} is given twice; keep one"
-                raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
-            seen.add(text)
-        return super().construct_mapping(node, deep)
-
-    def construct_object(self, node: Any, deep: bool = False) -> Any:
-        try:
-            return super().construct_object(node, deep)
-        except (AttributeError, LookupError, TypeError, ValueError, OverflowError):  # of `!!bool often`, 5,000 digits
-            said = short(_AFTER_SCHEME.sub("://...", repr(node.value)), 40)
-            problem = f"{said} cannot be read as {short(node.tag.rpartition(':')[2])}; correct it"
-            raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark) from None
-
-
-def _as_written(words: yaml.SequenceNode) -> None:
-    """Let numbers and truth values in a list of words be the text that stands in the file: 1.50 is a cell, so is True.
-
-    A CSV file's cells are compared as text: a value that was read as a number and written again may match none.
-    """
-    for item in words.value:
-        if isinstance(item, yaml.ScalarNode) and item.tag.endswith(":bool") and item.value in ("true", "false"):
-            problem = (
-                f"{item.value} without quotes: YAML libraries write it for `yes` and `no`, and cells are compared with "
-                'it as text; write what the cells say, in quotes: ["no", "yes"], or ["false", "true"]'
-            )
-            raise yaml.MarkedYAMLError(problem=problem, problem_mark=item.start_mark)
-        if isinstance(item, yaml.ScalarNode) and item.tag in _PLAIN:
-            item.tag = "tag:yaml.org,2002:str"
-
-
-_StrictLoader.yaml_implicit_resolvers = {
-    first: [(tag, regexp) for tag, regexp in resolvers if tag in ("tag:yaml.org,2002:null",)]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-_StrictLoader.add_implicit_resolver(
-    "tag:yaml.org,2002:bool", re.compile(r"(?:true|True|TRUE|false|False|FALSE)$"), None
-)
-_StrictLoader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"[-+]?(0|[1-9][0-9]*)$"), None)
-_StrictLoader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?$|[-+]?\.(inf|Inf|INF)$|\.(nan|NaN|NAN)$"),
-    None,
-)
-
-
-class _StrictDumper(yaml.SafeDumper):
-    """Quotes every word that YAML 1.1 or `_StrictLoader` would read as something else."""
-
-
-_STRICT, _LENIENT = _StrictLoader.yaml_implicit_resolvers[None], yaml.SafeDumper.yaml_implicit_resolvers
-_StrictDumper.yaml_implicit_resolvers = {
-    first: [*_LENIENT.get(first, []), *_STRICT] for first in {*_LENIENT, *"-+.0123456789tTfF"}
-}
-
-
-class Section:
-    """One mapping of the file: typed reads that note problems instead of raising, and a list of unused keys."""
-
-    def __init__(self, values: Mapping[Any, Any], path: str, problems: list[str]) -> None:
-        self.values, self.path, self.problems = {str(key): value for key, value in values.items()}, path, problems
-        self.known: set[str] = set()
-
-    def problem(self, key: str, expected: str, found: Any, advice: str) -> None:
-        """Note that a key's value is not what it should be."""
-        shown = "nothing" if found is None else repr(found) if is_scalar(found) or _is_brief(found) else _kind(found)
-        shown = _AFTER_SCHEME.sub("://...", shown)  # an address may hold a password
-        self.note(key, f"expected {expected}, found {short(shown)}; {advice}")
-
-    def note(self, key: str, text: str) -> None:
-        """Note a problem in words."""
-        line = f"{short(self._full(key))}: {text}"
-        self.problems.append(guarded(line).replace("\n", "\\n"))  # a terminal will show it
-
-    def _full(self, key: str) -> str:
-        return ".".join(part for part in (self.path, key) if part)
-
-    def take(self, key: str) -> Any:
-        """The value as it is, None where there is none; the key counts as known."""
-        self.known.add(key)
-        return self.values.get(key)
-
-    def section(self, key: str, expected: str, required: bool = True) -> "Section":
-        """The mapping under a key, an empty one where it is missing."""
-        found = self.take(key)
-        if not isinstance(found, Mapping) and (required or found is not None):
-            self.problem(key, expected, found, "add it" if found is None else "write it as key: value")
-        child = Section(found if isinstance(found, Mapping) else {}, self._full(key), self.problems)
-        if not isinstance(found, Mapping):
-            child.problems = []  # its missing keys would only repeat the one problem above
-        return child
-
-    def text(self, key: str, expected: str = "text", pattern: re.Pattern[str] | None = None, limit: int = 2000) -> str:
-        """A text that is there, not blank, and fits."""
-        found = self.take(key)
-        good = isinstance(found, str) and 0 < len(found.strip()) <= limit
-        if not good or (pattern and not pattern.fullmatch(found)):
-            self.problem(key, expected, found, "add it" if found is None else "correct it")
-            return ""
-        if pattern in (None, COLUMN_NAME) and expected != PATH and (flaw := flaw_of(found, lines=key == "purpose")):
-            self.note(key, f"{flaw}; correct it")
-            return ""
-        return cast(str, found)
-
-    def optional_text(self, key: str, expected: str = "text") -> str | None:
-        """A text, or None where there is none."""
-        return None if self.take(key) is None else self.text(key, expected, COLUMN_NAME)
-
-    def choice(self, key: str, choices: Iterable[Choice], default: Choice | None = None) -> Choice:
-        """One of some words."""
-        options = list(choices)
-        found = self.take(key)
-        if found is None and default is not None:
-            return default
-        if found in options and isinstance(found, str):
-            return cast(Choice, found)
-        near = difflib.get_close_matches(str(found), options, 1)
-        advice = f"did you mean {near[0]!r}?" if near else "choose one" if found is not None else "add it"
-        self.problem(key, f"one of {', '.join(options)}", found, advice)
-        return options[0]
-
-    def integer(self, key: str, low: int, high: int, default: int | None = None) -> int:
-        """A whole number in [low, high]."""
-        found = self.take(key)
-        if found is None and default is not None:
-            return default
-        if isinstance(found, int) and not isinstance(found, bool) and low <= found <= high:
-            return found
-        self.problem(key, f"an integer from {low} to {high}", found, "correct it" if found is not None else "add it")
-        return low
-
-    def number(
-        self, key: str, expected: str, low: float, high: float, *, above: bool = False, default: float | None = None
-    ) -> float:
-        """A finite number in [low, high], or in (low, high] with `above`."""
-        found = self.take(key)
-        if found is None and default is not None:
-            return default
-        if _is_number(found) and (low < found if above else low <= found) and found <= high:
-            return float(found)
-        self.problem(key, expected, found, "correct it" if found is not None else "add it")
-        return math.nan
-
-    def words(self, key: str, expected: str) -> tuple[str, ...]:
-        """A list of distinct words; numbers and booleans are taken as they are written."""
-        found = self.take(key)
-        if found is None:
-            return ()
-        if isinstance(found, list) and found and all(is_scalar(item) and item is not None for item in found):
-            words = tuple(_word(item) for item in found)
-            flaw = next(filter(None, map(flaw_of, words)), "")
-            if flaw:
-                self.note(key, f"{flaw}; correct it")
-                return ()
-            if len(set(words)) == len(words) and all(COLUMN_NAME.fullmatch(word) for word in words):
-                return words
-        self.problem(key, expected, found, "list them once each: [a, b]")
-        return ()
-
-    def range(self, key: str, required: bool) -> tuple[float | None, float | None]:
-        """[low, high], or two None."""
-        found = self.take(key)
-        if found is None and not required:
-            return None, None
-        if isinstance(found, list) and len(found) == 2 and all(map(_is_number, found)) and found[0] < found[1]:
-            return float(found[0]), float(found[1])
-        comma = isinstance(found, list) and len(found) in (3, 4) and all(map(_is_number, found))
-        todo = "write decimals with a point" if comma else "give the public range, agreed beforehand"
-        self.problem(key, "[low, high] with low < high", found, todo)
-        return None, None
-
-    def finish(self) -> None:
-        """Note every key that nobody asked for."""
-        for key in self.values:
-            if key not in self.known:
-                near = difflib.get_close_matches(str(key), sorted(self.known), 1)
-                advice = f"did you mean {near[0]!r}?" if near else f"valid: {', '.join(sorted(self.known))}"
-                advice = _DERIVED.get(str(key), advice)
-                if str(key).isdigit() and self.values[key] is None:
-                    advice = "is it the end of a number with a decimal comma? Write 3.0, with a point"
-                self.note(short(str(key)), f"unknown key; {advice}")
 
 
 def _study(top: Section, folder: Path) -> Study:
@@ -743,32 +497,3 @@ def _check_together(study: Study, top: Section) -> None:
                 batch,
                 "lower it, or write full",
             )
-
-
-def is_scalar(value: Any) -> bool:
-    """Whether it is one YAML value, no list and no mapping."""
-    return value is None or isinstance(value, str | int | float | bool)
-
-
-def _is_brief(value: Any) -> bool:
-    """Whether it is a list of a few plain values, which says more than that it is a list."""
-    return isinstance(value, list) and 0 < len(value) <= 8 and all(map(is_scalar, value)) and len(repr(value)) <= 60
-
-
-def _is_number(value: Any) -> bool:
-    # Compared, as an integer of 400 digits is no float. No comparison holds for NaN.
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
-
-
-def _word(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _kind(value: Any) -> str:
-    names = {list: "a list", dict: "a mapping", str: "text", bool: "a truth value", int: "a number", float: "a number"}
-    return "nothing" if value is None else names.get(type(value), f"a {type(value).__name__}")
-
-
-def short(text: str, limit: int = 80) -> str:
-    """The text, cut where a message would grow too long."""
-    return text if len(text) <= limit else text[: limit - 3] + "..."

@@ -126,3 +126,8 @@ def mixed_scripts(text: str) -> str:
         if len(found) > 1 or set(found) & {"FULLWIDTH", "MATHEMATICAL"}:
             return " and ".join(found)
     return ""
+
+
+def short(text: str, limit: int = 80) -> str:
+    """The text, cut where a message would grow too long."""
+    return text if len(text) <= limit else text[: limit - 3] + "..."

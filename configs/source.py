@@ -3,7 +3,7 @@
 A data base's address holds a password. So a file names the environment variable that holds it, and an address that
 stands in a file all the same is refused without being shown.
 
->>> from configs.load import Section
+>>> from configs.sections import Section
 >>> entry = Section({"connector": "sql", "url_env": "postgresql://me:secret@db/eds", "path": "a.csv"}, "", [])
 >>> _ = data_source(entry, Path("."))
 >>> print("\\n".join(entry.problems))
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from configs.schema import QUERY_TIMEOUT_S, DataSource
 
 if TYPE_CHECKING:
-    from configs.load import Section
+    from configs.sections import Section
 
 CONNECTORS = {"csv": ("path", "multiline"), "sql": ("url_env", "query", "query_timeout_s")}
 MAX_QUERY_CHARACTERS = 20_000

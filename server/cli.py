@@ -276,7 +276,8 @@ def _start(arguments: argparse.Namespace) -> int:
 
 
 def _submit(arguments: argparse.Namespace) -> int:
-    from configs.load import dump_yaml, load_study
+    from configs.load import load_study
+    from configs.strict_yaml import dump_yaml
     from server.files import write_atomically
     from server.recorded import new_folder
     from strategies.privacy.plan import fragility

@@ -13,7 +13,8 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from configs.journal import Journal
-from configs.load import dump_yaml, study_from
+from configs.load import study_from
+from configs.strict_yaml import dump_yaml
 from server.app import Deployment, conduct
 from server.checkpoint import Checkpoints
 from server.conductor import write_down

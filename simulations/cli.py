@@ -124,7 +124,7 @@ def _integer(text: str, low: int, high: int) -> int:
 
 
 def _simulate(arguments: argparse.Namespace) -> int:
-    from configs.load import load_study  # first the study: a typing mistake is told before a second of imports
+    from configs.load import load_study
 
     study = None if arguments.resume else load_study(arguments.study)
     if arguments.resume and arguments.seed is not None:

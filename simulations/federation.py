@@ -26,8 +26,9 @@ from typing import IO, Any
 from configs import parts
 from configs.deployment import load_coordinator
 from configs.errors import ArchipelError, RunError
-from configs.load import dump_yaml, load_study
+from configs.load import load_study
 from configs.schema import Study
+from configs.strict_yaml import dump_yaml
 from server.membership import ENDED
 from simulations.statistics_tables import print_statistics
 

@@ -20,9 +20,10 @@ from client.ledger import Ledger
 from client.patients import Patients
 from configs.errors import RunError
 from configs.journal import Journal
-from configs.load import dump_yaml, load_study
+from configs.load import load_study
 from configs.paths import require_short
 from configs.schema import CohortMember, Privacy, Study
+from configs.strict_yaml import dump_yaml
 from server.app import Conducted, Observer, RoundRecord, make_app
 from server.checkpoint import Checkpoint, Checkpoints, write_tensors
 from server.files import write_atomically

@@ -5,8 +5,8 @@ from typing import Any
 
 from client.enrol import enrol, join
 from configs.deployment import SiteConfig, load_site
-from configs.load import dump_yaml
 from configs.papers import Welcome, to_json
+from configs.strict_yaml import dump_yaml
 from server.membership import Member
 from server.pki import Pki, expiry
 from server.recorded import versions

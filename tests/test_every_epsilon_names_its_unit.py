@@ -13,7 +13,7 @@ from client.policy import Deny, Request, decide
 from configs.deployment import Policy, SiteConfig, load_coordinator
 from configs.errors import BudgetError, PrivacyError
 from configs.journal import Journal
-from configs.load import dump_yaml
+from configs.strict_yaml import dump_yaml
 from server import cli as consortium
 from server.membership import Membership
 from simulations import cli

@@ -16,7 +16,8 @@ import pytest
 
 from client import cli as site_cli
 from configs import parts
-from configs.load import dump_yaml, load_study, read_yaml
+from configs.load import load_study
+from configs.strict_yaml import dump_yaml, read_yaml
 from server import cli as coordinator_cli
 from simulations import cli as simulation_cli
 from simulations.federation import free_port

@@ -20,7 +20,8 @@ from typing import Any
 import numpy as np
 
 from configs import journal as journals
-from configs.load import dump_yaml, load_study
+from configs.load import load_study
+from configs.strict_yaml import dump_yaml
 from simulations.federation import federation_of
 from simulations.stock import StockFlower
 

@@ -29,7 +29,8 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from configs import journal as journals
-from configs.load import dump_yaml, load_study
+from configs.load import load_study
+from configs.strict_yaml import dump_yaml
 from simulations.benchmarks.deployed_round import ends, write_study
 from simulations.federation import Federation, federation_of, site_document
 

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from configs.load import dump_yaml
+from configs.strict_yaml import dump_yaml
 
 SITES = ("lille", "lyon")
 PIECE = 100_000  # patients that are written at once

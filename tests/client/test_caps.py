@@ -13,7 +13,7 @@ from client.worker import REFUSAL
 from configs.deployment import SiteConfig, load_site
 from configs.errors import BudgetError
 from configs.frame import Frame
-from configs.load import dump_yaml
+from configs.strict_yaml import dump_yaml
 from strategies.privacy.plan import Budget, PrivacyPlan
 from tests.builders import counting
 from tests.client.test_release_of_statistics import FORM, worker

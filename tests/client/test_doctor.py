@@ -31,9 +31,9 @@ from client.enrol import CERTIFICATE, load_signing_key
 from client.findings import NOTE, OK, WARNING, WRONG, Finding, exit_code, render
 from client.forwarder import probe
 from configs.deployment import SiteConfig, load_site
-from configs.load import dump_yaml
 from configs.lock import only_one
 from configs.papers import Request, from_json, to_json
+from configs.strict_yaml import dump_yaml
 from server import pki
 from server.gateway import HEALTHY, Peer, Refusal, health
 from tests import builders, consortium

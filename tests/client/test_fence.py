@@ -19,7 +19,7 @@ from client.surroundings import Surroundings
 from configs import wire
 from configs.deployment import SiteConfig, load_site
 from configs.frame import Frame
-from configs.load import dump_yaml
+from configs.strict_yaml import dump_yaml
 from tests.builders import study
 
 Replacement = Callable[..., None]

@@ -15,8 +15,8 @@ from client.worker import REFUSAL, Worker
 from configs.deployment import load_site, same_rows_twice
 from configs.errors import ConfigError, RunError
 from configs.frame import Frame
-from configs.load import dump_yaml
 from configs.schema import Study
+from configs.strict_yaml import dump_yaml
 
 FIRST, SECOND = counting(name="first"), counting(name="second")  # each costs epsilon 0.6 at the policy's delta
 BUDGET = 0.7

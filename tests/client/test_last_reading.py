@@ -10,8 +10,8 @@ from client.admission import Admissions
 from client.worker import REFUSAL, Worker, _answered
 from configs.deployment import load_site
 from configs.frame import Frame
-from configs.load import dump_yaml, read_yaml
 from configs.schema import Study
+from configs.strict_yaml import dump_yaml, read_yaml
 from tests.client.test_no_row_is_told import HEADER, Hospital, asked, requests
 
 ROWS = [f"p{n},{20 + n},male,{n % 2}" for n in range(10)]

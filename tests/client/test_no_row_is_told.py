@@ -24,8 +24,8 @@ from client.trainer import Trainer
 from client.worker import ALONE, REFUSAL, Worker, _answered
 from configs.deployment import load_site
 from configs.frame import Frame
-from configs.load import dump_yaml
 from configs.schema import Study
+from configs.strict_yaml import dump_yaml
 from strategies.messages import content, to_frame
 from strategies.tasks.shapes import study_parameters
 

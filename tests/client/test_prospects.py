@@ -17,10 +17,10 @@ from client.ledger import Ledger, Release
 from configs import wire
 from configs.deployment import SiteConfig, load_site
 from configs.frame import Frame
-from configs.load import dump_yaml, read_yaml
 from configs.lock import only_one
 from configs.papers import to_json
 from configs.schema import Study
+from configs.strict_yaml import dump_yaml, read_yaml
 from strategies.privacy.plan import plan_for
 from tests.builders import counting, plain, study
 from tests.consortium import Consortium

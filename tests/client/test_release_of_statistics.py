@@ -24,8 +24,8 @@ from configs import wire
 from configs.deployment import Dataset, Policy, SiteConfig, load_site
 from configs.errors import BudgetError, DataError, RunError
 from configs.frame import Frame
-from configs.load import dump_yaml
 from configs.schema import DataSource, Study
+from configs.strict_yaml import dump_yaml
 from strategies.arrays import Arrays
 from strategies.messages import content, from_frame, read
 from strategies.privacy.accounting import SampledGaussian, epsilon

@@ -7,8 +7,9 @@ import pytest
 
 from configs.deployment import SiteConfig, load_site
 from configs.errors import ConfigError
-from configs.load import dump_yaml, study_from
+from configs.load import study_from
 from configs.schema import DataSource
+from configs.strict_yaml import dump_yaml
 from tests import builders
 
 SECRET = "Pa55-of-the-test"

@@ -13,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from configs.errors import ConfigError
-from configs.load import dump_yaml, load_study, read_yaml, study_from
+from configs.load import load_study, study_from
 from configs.schema import MODELS, STRATEGIES
+from configs.strict_yaml import dump_yaml, read_yaml
 from strategies.federated import REGISTRY
 from strategies.tasks.tabular import tabular_task
 

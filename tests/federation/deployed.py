@@ -14,8 +14,8 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from configs.journal import read
-from configs.load import dump_yaml, read_yaml
 from configs.schema import Study
+from configs.strict_yaml import dump_yaml, read_yaml
 from simulations import cli
 from simulations.federation import Federation
 

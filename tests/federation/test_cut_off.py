@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from configs import parts
-from configs.load import dump_yaml, load_study
+from configs.load import load_study
 from configs.papers import Request, from_json
+from configs.strict_yaml import dump_yaml
 from server import pki
 from simulations.federation import Federation
 from tests.federation.deployed import (

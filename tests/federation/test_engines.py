@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from configs.journal import verify
-from configs.load import dump_yaml, load_study, read_yaml
+from configs.load import load_study
+from configs.strict_yaml import dump_yaml, read_yaml
 from simulations import cli
 from strategies.privacy.plan import plan_for
 

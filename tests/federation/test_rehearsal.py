@@ -9,8 +9,8 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from configs.load import dump_yaml
 from configs.seal import COORDINATOR
+from configs.strict_yaml import dump_yaml
 from server.pki import Pki
 from simulations.federation import Federation
 from tests.federation.deployed import ROOT, records, run_journal, site_document

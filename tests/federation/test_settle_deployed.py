@@ -10,7 +10,8 @@ import pytest
 from client.ledger import Ledger
 from configs import wire
 from configs.errors import RunError
-from configs.load import dump_yaml, load_study
+from configs.load import load_study
+from configs.strict_yaml import dump_yaml
 from simulations.federation import Federation
 from tests.federation.deployed import (
     SITES,

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from configs.load import dump_yaml, load_study
+from configs.load import load_study
+from configs.strict_yaml import dump_yaml
 from server.bundle import build_bundle
 from simulations.stock import StockFlower
 from tests.federation.deployed import SITES, records, simulated, site_document, write_study

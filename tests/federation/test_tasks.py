@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from configs.load import dump_yaml
+from configs.strict_yaml import dump_yaml
 from simulations.cli import main
 
 SITES = ("lille", "lyon")

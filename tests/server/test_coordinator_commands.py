@@ -15,9 +15,10 @@ from client.enrol import enrol
 from configs import journal as journals
 from configs.deployment import CoordinatorConfig, load_coordinator, load_site
 from configs.errors import ConfigError, RunError
-from configs.load import dump_yaml, load_study, read_yaml
+from configs.load import load_study
 from configs.lock import holder, only_one
 from configs.papers import Welcome, from_json
+from configs.strict_yaml import dump_yaml, read_yaml
 from server import cli, pki
 from server.cli import main
 from server.membership import Membership

@@ -11,8 +11,8 @@ from test_poison import POISON, Hospital
 from test_poison import study_of as learning
 
 from configs.journal import Journal
-from configs.load import dump_yaml
 from configs.schema import Study
+from configs.strict_yaml import dump_yaml
 from server.app import conduct
 from server.conductor import write_down
 

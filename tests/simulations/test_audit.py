@@ -16,7 +16,8 @@ from scipy import stats
 
 from client.ledger import EVALUATION, Ledger, Release
 from configs.journal import Journal, read
-from configs.load import dump_yaml, load_study, read_yaml
+from configs.load import load_study
+from configs.strict_yaml import dump_yaml, read_yaml
 from simulations import cli
 from simulations.audit import bookkeeping, show
 from simulations.audit.canaries import Design, design, lower_bound, p_value

@@ -14,7 +14,8 @@ from typing import NamedTuple
 
 import pytest
 
-from configs.load import dump_yaml, load_study, read_yaml
+from configs.load import load_study
+from configs.strict_yaml import dump_yaml, read_yaml
 from simulations import cli
 from simulations.hospitals import load_all
 

@@ -10,7 +10,7 @@ import pytest
 from client.admission import Admissions
 from client.ledger import Ledger
 from configs.errors import RunError
-from configs.load import dump_yaml
+from configs.strict_yaml import dump_yaml
 from server.membership import Membership
 from simulations import cli
 from simulations.tables import print_table

@@ -12,8 +12,9 @@ import pytest
 import client.site
 from client.ledger import Ledger, Release
 from client.site import Site
-from configs.load import dump_yaml, load_study, read_yaml
+from configs.load import load_study
 from configs.schema import Study
+from configs.strict_yaml import dump_yaml, read_yaml
 from configs.wire import COUNTS
 from simulations import cli
 from simulations.audit.counting import audit_statistics

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from configs.errors import ConfigError, PrivacyError
-from configs.load import dump_yaml, load_study, read_yaml
+from configs.load import load_study
 from configs.schema import CohortMember, DataSource, EvaluationRelease, Privacy, Study
+from configs.strict_yaml import dump_yaml, read_yaml
 from simulations.cli import main
 from simulations.planning import plan_study
 

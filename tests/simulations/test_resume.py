@@ -13,7 +13,8 @@ import pytest
 
 from configs.errors import RunError
 from configs.journal import Record
-from configs.load import dump_yaml, load_study, read_yaml
+from configs.load import load_study
+from configs.strict_yaml import dump_yaml, read_yaml
 from simulations import cli
 from simulations import run as under_test
 from simulations.earlier import Earlier

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from client.patients import load_patients
-from configs.load import dump_yaml, load_study
+from configs.load import load_study
 from configs.schema import DataSource
+from configs.strict_yaml import dump_yaml
 from simulations import cli
 from tests.builders import counting
 

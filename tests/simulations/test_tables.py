@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from configs.load import dump_yaml, read_yaml
+from configs.strict_yaml import dump_yaml, read_yaml
 from simulations import cli
 
 PRESET = Path(__file__).resolve().parents[2] / "configs" / "presets" / "heart_disease.yaml"

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from configs.load import dump_yaml
 from configs.schema import DataSource, Study
+from configs.strict_yaml import dump_yaml
 from simulations import synthetic
 from simulations.cli import main
 from simulations.search import Settings

@@ -20,8 +20,9 @@ from client.node import Node, WorkerProcess
 from configs import wire
 from configs.deployment import SiteConfig
 from configs.frame import Frame
-from configs.load import dump_yaml, load_study, read_yaml, study_from
+from configs.load import load_study, study_from
 from configs.schema import Study
+from configs.strict_yaml import dump_yaml, read_yaml
 from simulations import cli as researcher
 from simulations import federation
 from strategies.messages import content, to_frame

@@ -1,0 +1,101 @@
+"""Registries: what kinds of a thing there are (tasks, models, connectors, releases, ...), by the name a study uses.
+
+A kind is one object with a `name`. The product's own kinds are given when a registry is made; any other is added with
+`register`, before the first study is read. Mistakes of a kind are raised then, not in the middle of a study.
+
+>>> from types import SimpleNamespace
+>>> tasks = Registry("task type", ("encode", "loss"), [SimpleNamespace(name="binary", encode=None, loss=None)])
+>>> tasks["binary"].name, tasks.names
+('binary', ('binary',))
+>>> tasks["ordinal"]
+Traceback (most recent call last):
+    ...
+configs.errors.KindError: task type: expected one of binary, found 'ordinal'; correct it, or install what brings it
+>>> tasks.register(SimpleNamespace(name="ordinal", encode=None))
+Traceback (most recent call last):
+    ...
+configs.errors.KindError: task type 'ordinal' (types.SimpleNamespace): expected encode and loss, found no loss; add it
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import Generic, Protocol, TypeVar
+
+from configs.errors import KindError
+from configs.shown import guarded, short
+
+
+class Named(Protocol):
+    """Anything that a study can name."""
+
+    @property
+    def name(self) -> str:
+        """Return the name by which a file or message says it."""
+
+
+Kind = TypeVar("Kind", bound=Named)
+
+
+class Registry(Generic[Kind]):
+    """The kinds of one thing, by name, in the order in which they were registered."""
+
+    def __init__(self, thing: str, parts: Iterable[str] = (), kinds: Iterable[Kind] = ()) -> None:
+        """Hold the given kinds.
+
+        Args:
+            thing: what the kinds are kinds of, in the words of an error message.
+            parts: attributes that each kind must have.
+
+        Raises:
+            KindError: as `register`.
+        """
+        self.thing, self.parts = thing, tuple(parts)
+        self._kinds: dict[str, Kind] = {}
+        for kind in kinds:
+            self.register(kind)
+
+    def register(self, kind: Kind) -> Kind:
+        """Add a kind and return it; the very same one a second time changes nothing.
+
+        Raises:
+            KindError: another kind has its name, or one of its parts is missing.
+        """
+        missing = [part for part in self.parts if not hasattr(kind, part)]
+        if missing:
+            parts = " and ".join(self.parts)
+            raise KindError(f"{self._describe(kind)}: expected {parts}, found no {' and no '.join(missing)}; add it")
+        present = self._kinds.setdefault(kind.name, kind)
+        if present is not kind:
+            raise KindError(
+                f"{self._describe(kind)}: expected a name of its own, "
+                f"found {self._describe(present)} under the same one; rename one of the two"
+            )
+        return kind
+
+    def __getitem__(self, name: str) -> Kind:
+        """Return the kind of that name.
+
+        Raises:
+            KindError: there is none; the message names those there are.
+        """
+        try:
+            return self._kinds[name]
+        except KeyError:
+            known, word = ", ".join(self._kinds), guarded(short(str(name)))
+            text = f"{self.thing}: expected one of {known}, found {word!r}; correct it, or install what brings it"
+            raise KindError(text) from None
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._kinds
+
+    def __iter__(self) -> Iterator[Kind]:
+        return iter(self._kinds.values())
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Return the registered names, in order."""
+        return tuple(self._kinds)
+
+    def _describe(self, kind: Kind) -> str:
+        # The file's own class, so that whoever registered two of a name finds both.
+        maker = kind if isinstance(kind, type) else type(kind)
+        return f"{self.thing} {kind.name!r} ({maker.__module__}.{maker.__qualname__})"
