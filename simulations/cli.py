@@ -132,8 +132,9 @@ def _simulate(arguments: argparse.Namespace) -> int:
     display = _display()
     from dataclasses import replace
 
+    from simulations.display import Options
     from simulations.planning import warnings_of
-    from simulations.run import Options, resume, simulate
+    from simulations.run import resume, simulate
     from simulations.tables import print_run
 
     options = Options(arguments.engine, arguments.baselines, arguments.workers)

@@ -10,13 +10,36 @@ together: 20/20  AUROC 0.99
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from typing import TextIO
+from typing import Protocol, TextIO
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 PLAIN_LINES = 4  # of each phase
+
+
+class Phase(Protocol):
+    """One bar of the display."""
+
+    def advance(self, note: str = "") -> None:
+        """One more step is done."""
+
+
+class Display(Protocol):
+    """Where progress is shown; `simulations/cli.py` has one for terminals and one for plain lines."""
+
+    def phase(self, title: str, total: int) -> AbstractContextManager[Phase]:
+        """Open a bar of so many steps."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a simulation is run. None of it changes the federated model's bits."""
+
+    engine: str = "inprocess"
+    baselines: bool = True
+    workers: int = 1
 
 
 class TerminalDisplay:

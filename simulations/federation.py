@@ -307,8 +307,8 @@ def _print_table(study: Study, metrics: dict[str, Any], model: Path) -> None:
     """What a simulation prints. It takes every hospital's patients, which this machine has and a consortium has not."""
     from safetensors.numpy import load_file
 
-    from simulations.display import PlainDisplay
-    from simulations.run import Options, baselines, check, score
+    from simulations.display import Options, PlainDisplay
+    from simulations.run import baselines, check, score
     from simulations.tables import print_table
 
     patients, _ = check(study)

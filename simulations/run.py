@@ -9,12 +9,12 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, closing, contextmanager
-from dataclasses import dataclass, replace
+from contextlib import closing, contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from client.ledger import Ledger
 from client.patients import Patients
@@ -30,6 +30,7 @@ from server.files import write_atomically
 from server.recorded import Recorded, new_folder
 from server.report import write_papers
 from server.run import begin, epsilons, facts, require_arithmetic, sha256, site_facts
+from simulations.display import Display, Options, Phase
 from simulations.earlier import JUDGED, Earlier, require_booked
 from simulations.engines import run_engine
 from simulations.evaluate import curve_value, evaluate, evaluate_local, headline
@@ -49,29 +50,6 @@ PHASES = {
 }
 log = logging.getLogger("archipel.data")  # what is odd about the researcher's own copies
 CURVE_POINTS = 60  # of a long study: each is an evaluation on all test patients
-
-
-class Phase(Protocol):
-    """One bar of the display."""
-
-    def advance(self, note: str = "") -> None:
-        """One more step is done."""
-
-
-class Display(Protocol):
-    """Where progress is shown; `simulations/cli.py` has one for terminals and one for plain lines."""
-
-    def phase(self, title: str, total: int) -> AbstractContextManager[Phase]:
-        """Open a bar of so many steps."""
-
-
-@dataclass(frozen=True)
-class Options:
-    """How a simulation is run. None of it changes the federated model's bits."""
-
-    engine: str = "inprocess"
-    baselines: bool = True
-    workers: int = 1
 
 
 def simulate(study: Study, out: Path, options: Options, display: Display) -> Path:

@@ -39,7 +39,7 @@ from strategies.tasks import statistics
 from strategies.tasks.shapes import cells_of
 
 if TYPE_CHECKING:
-    from simulations.run import Display, Options
+    from simulations.display import Display, Options
 
 NOISE = "seeded: repeatable, for simulations only"
 ALL = "all together"

@@ -29,14 +29,14 @@ It is a planning aid and no promise: real patients are not these.
 
 import math
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from configs.errors import ConfigError, PrivacyError, RunError
 from configs.schema import Study
+from simulations.display import Display
 from simulations.search import GENERATIONS, Settings, best_settings, require_plans
 from simulations.synthetic import Assumed, require_announced
 from simulations.worlds import Bench, Interval, TimeIsOverError, at, in_one_place, largest, of, plain, rounded
@@ -182,20 +182,6 @@ class Worth:
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         return asdict(self)
-
-
-class Phase(Protocol):
-    """One bar of a display."""
-
-    def advance(self, note: str = "") -> None:
-        """One more step is done."""
-
-
-class Display(Protocol):
-    """Where progress is shown."""
-
-    def phase(self, title: str, total: int) -> AbstractContextManager[Phase]:
-        """Open a bar of so many steps."""
 
 
 def weigh(study: Study, question: Question, display: Display) -> Worth:

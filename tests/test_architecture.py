@@ -168,3 +168,66 @@ def test_no_two_test_files_have_the_same_name() -> None:
     """pytest imports the second under the first one's name, in a run of both alone."""
     names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
     assert sorted(set(names)) == sorted(names)
+
+
+def imported_files() -> dict[str, set[str]]:
+    """Each product file with the product files that it imports, inside functions and for types too."""
+    files = {path.relative_to(ROOT).as_posix(): path for room in ROOMS for path in sources(room)}
+    modules = {name.removesuffix(".py").removesuffix("/__init__").replace("/", "."): name for name in files}
+    graph: dict[str, set[str]] = {}
+    for name, path in files.items():
+        targets = set()
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Import):
+                targets |= {modules.get(alias.name) for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                inside = {modules.get(f"{node.module}.{alias.name}") for alias in node.names}
+                targets |= inside | ({modules.get(node.module or "")} if None in inside else set())
+        graph[name] = {target for target in targets if target} - {name}
+    return graph
+
+
+def circles(graph: dict[str, set[str]]) -> list[list[str]]:
+    """The groups of names that reach one another (strongly connected components of two or more)."""
+
+    def reach(start: str) -> set[str]:
+        seen: set[str] = set()
+        waiting = [start]
+        while waiting:
+            for target in graph[waiting.pop()] - seen:
+                seen.add(target)
+                waiting.append(target)
+        return seen
+
+    reached = {name: reach(name) for name in graph}
+    groups = {frozenset({name, *(other for other in reached[name] if name in reached[other])}) for name in graph}
+    return sorted(sorted(group) for group in groups if len(group) > 1)
+
+
+def test_no_files_import_one_another_in_a_circle() -> None:
+    engines = [f"strategies/privacy/{name}.py" for name in ("bookkeeping", "gradients", "reference")]
+    assert circles(imported_files()) == [engines]
+
+
+def test_no_folders_import_one_another_in_a_circle() -> None:
+    """A file beside folders counts as its own; a folder's `__init__.py` counts as the folder."""
+    graph = imported_files()
+    tied = []
+    for parent in sorted({Path(name).parent.as_posix() for name in graph} | {"."}):
+        depth = 0 if parent == "." else len(Path(parent).parts)
+        siblings: dict[str, set[str]] = {}
+        for name, targets in graph.items():
+            if parent != "." and not name.startswith(f"{parent}/"):
+                continue
+            own = "/".join(name.split("/")[: depth + 1])
+            near = {"/".join(t.split("/")[: depth + 1]) for t in targets if parent == "." or t.startswith(f"{parent}/")}
+            siblings.setdefault(own, set()).update(near - {own})
+        for targets in siblings.values():
+            targets &= siblings.keys()
+        tied += circles(siblings)
+    assert [group for group in tied if not group[0].endswith(".py")] == [["strategies/privacy", "strategies/tasks"]]
+
+
+def test_the_search_for_circles_finds_them() -> None:
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}}) == [["a", "b", "c"]]
+    assert circles({"a": {"b"}, "b": {"c"}, "c": set()}) == []

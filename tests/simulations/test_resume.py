@@ -17,8 +17,9 @@ from configs.load import load_study
 from configs.strict_yaml import dump_yaml, read_yaml
 from simulations import cli
 from simulations import run as under_test
+from simulations.display import Options
 from simulations.earlier import Earlier
-from simulations.run import Options, resume, simulate
+from simulations.run import resume, simulate
 
 ROOT = Path(__file__).resolve().parents[2]
 PRESET = ROOT / "configs" / "presets" / "heart_disease.yaml"
