@@ -20,8 +20,8 @@ from client.timing import wait_until_public
 from client.trainer import Fit
 from configs import wire
 from configs.errors import ArchipelError, WireError
-from strategies.arrays import Arrays
-from strategies.messages import Received, read
+from strategies.exchange.arrays import Arrays
+from strategies.exchange.messages import Received, read
 from strategies.tasks.shapes import arrays_of
 
 SiteOf = Callable[[Context], Site]

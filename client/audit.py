@@ -17,7 +17,7 @@ from configs.errors import JournalError, RunError, WireError
 from configs.frame import Frame
 from configs.journal import Journal, Record, read
 from configs.wire import without_optional
-from strategies.keys import SigningKey, verify
+from strategies.exchange.keys import SigningKey, verify
 
 
 @dataclass(frozen=True, slots=True)

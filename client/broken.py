@@ -17,7 +17,7 @@ from client.traces import Traces
 from configs.deployment import SiteConfig, typed
 from configs.errors import ArchipelError, JournalError
 from configs.journal import read
-from strategies.keys import SigningKey, verify
+from strategies.exchange.keys import SigningKey, verify
 
 MOST_STEPS = 10**9
 COUNTED = ("booked", "sent")  # records that can only add to what is spent, whoever wrote them

@@ -353,7 +353,7 @@ def _opened(config: SiteConfig, audit: "Audit", message: str) -> str:
     import numpy as np
 
     from configs import wire
-    from strategies.messages import from_frame, read
+    from strategies.exchange.messages import from_frame, read
     from strategies.tasks.shapes import arrays_of
 
     frame = audit.show(message)

@@ -29,8 +29,8 @@ from configs.errors import (
     WireError,
 )
 from configs.wire import ArraySpec
-from strategies.arrays import Arrays
-from strategies.messages import content
+from strategies.exchange.arrays import Arrays
+from strategies.exchange.messages import content
 
 REFUSALS: tuple[tuple[type[Exception], int, str], ...] = (  # the first that fits
     (

@@ -18,7 +18,7 @@ from cryptography.x509.oid import NameOID
 from configs.deployment import SiteConfig
 from configs.errors import ConfigError, RunError
 from configs.papers import Request, Welcome, from_json, to_json
-from strategies.keys import SigningKey, verify
+from strategies.exchange.keys import SigningKey, verify
 
 REQUEST = "request.json"
 NODE_KEY, SIGNING_KEY, CERTIFICATE = "node.key", "signing.key", "site.crt"

@@ -70,7 +70,7 @@ from configs.memory import Tidy
 from configs.pieces import HOLD_PATH, MEDIA_TYPE, REPLY_PATH
 from configs.requests import NONCE_BYTES, REQUEST_HEADER, Stamp, body_sha256, header_value, signed_text
 from configs.wire import PROTOCOL_HEADER, RELEASE_HEADER
-from strategies.objects import Parts
+from strategies.exchange.objects import Parts
 
 log = logging.getLogger("archipel.fleet")
 HEARTBEAT_S = 15.0  # how often: one that is lost does no harm

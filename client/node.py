@@ -49,8 +49,8 @@ from configs.pieces import MAX_INLINE
 from configs.schema import Study
 from configs.seal import COORDINATOR, Signed, Statement
 from configs.shown import DIGITS
-from strategies.arrays import reads_as_text
-from strategies.messages import content, from_frame, given_back, opened, seal, shelve, shelved, unseal
+from strategies.exchange.arrays import reads_as_text
+from strategies.exchange.messages import content, from_frame, given_back, opened, seal, shelve, shelved, unseal
 from strategies.tasks.shapes import arrays_of, study_bytes, study_parameters
 
 if TYPE_CHECKING:

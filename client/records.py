@@ -22,7 +22,7 @@ from configs.deployment import SiteConfig
 from configs.errors import ConfigError, JournalError, SealError, UnsettledError
 from configs.journal import read
 from configs.seal import COORDINATOR, Signed, Statement
-from strategies.keys import SigningKey, verify
+from strategies.exchange.keys import SigningKey, verify
 
 log = logging.getLogger("archipel.node")
 SETTLE = "archipel-site settle"

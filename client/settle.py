@@ -24,7 +24,7 @@ from configs import database
 from configs.deployment import SiteConfig
 from configs.errors import ArchipelError, RunError, SealError
 from configs.schema import PER_PATIENT
-from strategies.keys import SigningKey
+from strategies.exchange.keys import SigningKey
 from strategies.privacy.accounting import Event, GaussianRelease, epsilon
 from strategies.privacy.plan import Budget, plan_for
 

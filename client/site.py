@@ -19,7 +19,7 @@ from configs.deployment import Policy
 from configs.errors import RunError, WireError
 from configs.schema import Study
 from configs.wire import ARITHMETIC, COUNTS, HISTOGRAM, ArraySpec
-from strategies.arrays import Arrays, all_finite
+from strategies.exchange.arrays import Arrays, all_finite
 from strategies.privacy.accounting import SampledGaussian
 from strategies.privacy.plan import PrivacyPlan, plan_for
 from strategies.privacy.randomness import Randomness

@@ -25,8 +25,8 @@ from torch import Tensor
 
 from configs.memory import keep_freed_blocks
 from configs.schema import Local
-from strategies.arrays import Arrays
 from strategies.exact.layers import one_thread
+from strategies.exchange.arrays import Arrays
 from strategies.optimizers import optimizer_of
 from strategies.privacy.gradients import ClosedForm, Engine, Gaussian, private_engine
 from strategies.privacy.layers import positions

@@ -109,7 +109,7 @@ class Worker:
         from flwr.app import Message
 
         from configs import wire
-        from strategies.messages import from_frame
+        from strategies.exchange.messages import from_frame
 
         types = {form: message_type for message_type, form in wire.ASKS.items()}
         study = None if request.form == "hello" else self._admissions.approved(_digest(request))
@@ -119,7 +119,7 @@ class Worker:
         return message
 
     def _refusal(self, reply: "Message") -> Frame:
-        from strategies.messages import to_frame
+        from strategies.exchange.messages import to_frame
         from strategies.tasks.shapes import arrays_of
 
         if reply.has_error():

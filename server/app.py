@@ -26,10 +26,10 @@ from server.gathering import Gathering, Patience, Post, Roster, gather_once, pla
 from server.rounds import Rounds
 from server.statistics import Counted, read_counts
 from strategies import aggregate
-from strategies.arrays import Arrays, from_record, payload_bytes, to_record
+from strategies.exchange.arrays import Arrays, from_record, payload_bytes, to_record
+from strategies.exchange.halves import FROM_BYTES
+from strategies.exchange.messages import arrays_in, content, read
 from strategies.federated import Federated, strategy_of
-from strategies.halves import FROM_BYTES
-from strategies.messages import arrays_in, content, read
 from strategies.plausible import Plausibility, prepare
 from strategies.privacy.plan import evaluation_event
 from strategies.tasks.histogram import require_plausible

@@ -31,8 +31,8 @@ from configs.wire import ARITHMETIC
 from server.files import write_atomically
 from server.spool import FILED_BYTES, zeros
 from strategies.aggregate import Sums
-from strategies.arrays import Arrays, pieces
-from strategies.halves import both
+from strategies.exchange.arrays import Arrays, pieces
+from strategies.exchange.halves import both
 
 MANIFEST = "manifest.json"
 _TYPES = {"<f4": "F32", "<f8": "F64"}

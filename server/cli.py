@@ -511,7 +511,7 @@ def _report(arguments: argparse.Namespace) -> int:
 def _journal(arguments: argparse.Namespace) -> int:
     from configs.journal import read
     from server.pki import Pki
-    from strategies.keys import verify
+    from strategies.exchange.keys import verify
 
     config = load_coordinator(arguments.folder)
     path = config.runs / _name(config, arguments.run) / "journal.jsonl" if arguments.run else config.journal

@@ -46,7 +46,7 @@ from server.run import (
     statistics_facts,
 )
 from server.shelf import FOLDER, Shelf
-from strategies.arrays import Arrays
+from strategies.exchange.arrays import Arrays
 from strategies.privacy.plan import PrivacyPlan, plan_for
 
 log = logging.getLogger("archipel.conductor")

@@ -30,8 +30,8 @@ from server.attendance import Attendance, Connection
 from server.link import BROKEN_REPLY, Node
 from server.membership import Member, Talk
 from server.shelf import Shelf
-from strategies.keys import SigningKey
-from strategies.messages import opened, read, seal, shelve, shelved, signed_in, to_frame, unseal
+from strategies.exchange.keys import SigningKey
+from strategies.exchange.messages import opened, read, seal, shelve, shelved, signed_in, to_frame, unseal
 from strategies.tasks.shapes import arrays_of, study_parameters
 
 log = logging.getLogger("archipel.courier")

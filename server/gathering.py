@@ -24,7 +24,7 @@ from configs.errors import WireError
 from configs.load import SITE_NAME
 from configs.schema import Study
 from server.attendance import NEVER_CONNECTED, Connection
-from strategies.messages import content, read
+from strategies.exchange.messages import content, read
 
 REFUSED_BY_A_PERSON = 111  # the one refusal that is final
 NOT_REACHED = 153  # no answer of a hospital's: a proposal did not get there

@@ -54,7 +54,7 @@ from configs.memory import Tidy
 from configs.pieces import MEDIA_TYPE, join, split
 from server.exchange import AWAIT_PATH, SEND_PATH, WAKE_PATH
 from server.spool import SpooledParts
-from strategies.objects import Parts
+from strategies.exchange.objects import Parts
 
 BASE_URL = "http://superlink"
 SENT_AT_ONCE = 32  # messages in one request

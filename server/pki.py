@@ -20,7 +20,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from configs.errors import ConfigError
 from configs.papers import Request
 from server.files import write_atomically
-from strategies.keys import SigningKey, verify
+from strategies.exchange.keys import SigningKey, verify
 
 PASSPHRASE = "ARCHIPEL_CA_PASSPHRASE"  # noqa: S105 - the variable's name
 ROOT_DAYS, SERVER_DAYS, SITE_DAYS = 3650, 398, 398

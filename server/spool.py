@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from configs.frame import Buffer, MappedFile
-from strategies.objects import ARRAY, CHUNK, Parts, chunk_body
+from strategies.exchange.objects import ARRAY, CHUNK, Parts, chunk_body
 
 LARGE_BYTES = 1_000_000  # of a part that lies in a file
 FILED_BYTES = 200_000_000  # of an array that is worked on in a file

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from configs import wire
 from configs.schema import Study
-from strategies.messages import read
+from strategies.exchange.messages import read
 from strategies.privacy.plan import statistics_plan
 from strategies.tasks import statistics
 from strategies.tasks.shapes import arrays_of

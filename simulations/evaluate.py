@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from configs.schema import METRICS, Study
-from strategies.arrays import Arrays
+from strategies.exchange.arrays import Arrays
 from strategies.tasks.metrics import calibration, estimate, estimates
 from strategies.tasks.table import Encoded, concatenate
 from strategies.tasks.tabular import TabularTask

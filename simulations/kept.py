@@ -26,7 +26,7 @@ from server.checkpoint import write_tensors
 from server.files import write_atomically
 from server.recorded import versions
 from server.run import sha256
-from strategies.arrays import Arrays
+from strategies.exchange.arrays import Arrays
 
 Curve = Sequence[Mapping[str, float]]
 

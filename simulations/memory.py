@@ -18,7 +18,7 @@ from configs.schema import CohortMember, Study
 from server.app import make_app
 from simulations.engines import run_engine
 from simulations.hospitals import Hospitals
-from strategies.arrays import Arrays
+from strategies.exchange.arrays import Arrays
 from strategies.privacy.gradients import Engine, Gaussian, private_engine
 from strategies.privacy.plan import PrivacyPlan
 from strategies.tasks.gradients import FlatModel

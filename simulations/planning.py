@@ -17,7 +17,7 @@ from client.trainer import Trainer
 from configs.errors import ConfigError
 from configs.schema import PER_PATIENT, Study
 from strategies.aggregate import site_weights
-from strategies.arrays import payload_bytes, to_record
+from strategies.exchange.arrays import payload_bytes, to_record
 from strategies.privacy.plan import PrivacyPlan, evaluation_event, fragility, plan_for, plan_of_size, spare_cost
 from strategies.privacy.randomness import Randomness
 from strategies.tasks.table import Encoded

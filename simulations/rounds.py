@@ -15,8 +15,8 @@ from client.site import Site
 from client.trainer import Fit
 from configs import wire
 from simulations.together import Together
-from strategies.arrays import Arrays
-from strategies.messages import Received, read
+from strategies.exchange.arrays import Arrays
+from strategies.exchange.messages import Received, read
 
 _AT_ONCE = 256  # hospitals whose bookings are open at once
 Addressed = tuple[Message, Context]

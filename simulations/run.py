@@ -37,7 +37,7 @@ from simulations.evaluate import curve_value, evaluate, evaluate_local, headline
 from simulations.hospitals import FromSources, Hospitals, load_all
 from simulations.kept import Kept
 from simulations.statistics import count
-from strategies.arrays import Arrays
+from strategies.exchange.arrays import Arrays
 from strategies.privacy.plan import PrivacyPlan, plan_for
 from strategies.tasks.table import Encoded, concatenate
 from strategies.tasks.tabular import task_of

@@ -32,7 +32,7 @@ from simulations.earlier import Earlier
 from simulations.engines import run_engine
 from simulations.hospitals import FromSources, Hospitals
 from simulations.planning import spare_notes, warnings_of
-from strategies.arrays import Arrays
+from strategies.exchange.arrays import Arrays
 from strategies.privacy.accounting import SampledGaussian, epsilon
 from strategies.privacy.plan import PrivacyPlan, plan_for
 from strategies.tasks import statistics

@@ -36,7 +36,7 @@ from numpy.typing import NDArray
 
 from configs.errors import ConfigError
 from configs.schema import Feature, Study
-from strategies.arrays import Arrays
+from strategies.exchange.arrays import Arrays
 from strategies.tasks.metrics import auroc
 from strategies.tasks.table import Encoded, Table, concatenate, encode
 from strategies.tasks.tabular import TabularTask, task_of

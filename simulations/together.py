@@ -24,9 +24,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from client.trainer import Fit, batches
-from strategies.arrays import Arrays
 from strategies.exact.layers import PORTION, Layers, MeanGradient, in_order, one_thread, write_layer
 from strategies.exact.weights import as_layers
+from strategies.exchange.arrays import Arrays
 from strategies.optimizers import optimizer_of
 from strategies.privacy.gradients import on_grid
 from strategies.privacy.randomness import Noise, samples

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from configs.frame import windows
 from configs.memory import LARGE_BLOCK_BYTES, ROOM
 from configs.schema import Study
-from strategies.arrays import LARGE_BYTES, Arrays, array_of, pieces, record_of
-from strategies.halves import both, spans
+from strategies.exchange.arrays import LARGE_BYTES, Arrays, array_of, pieces, record_of
+from strategies.exchange.halves import both, spans
 
 Sums = dict[str, NDArray[np.float64]]
 
@@ -52,7 +52,7 @@ def _alike(array: NDArray[np.float32], other: NDArray[np.float64]) -> Iterator[N
 def weighted_mean(records: Sequence[ArrayRecord], weights: Sequence[float]) -> ArrayRecord:
     """The mean of records of the same arrays: Flower's arithmetic, in its order and to its bits, piece by piece.
 
-    Flower's own holds every record a second time. The records have been checked: `strategies.arrays.from_record`.
+    Flower's own holds every record a second time. The records have been checked (`from_record`).
     """
     total = sum(weights)
     factors = [weight / total for weight in weights]

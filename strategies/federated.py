@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from configs import wire
 from configs.schema import Study
 from strategies.aggregate import weighted_mean
-from strategies.arrays import Arrays, record_of, to_record
-from strategies.messages import arrays_in
+from strategies.exchange.arrays import Arrays, record_of, to_record
+from strategies.exchange.messages import arrays_in
 
 WEIGHT = "weight"
 _STATE = ("m_t", "v_t")  # Flower's names for the adaptive strategies' moments

@@ -32,8 +32,8 @@ from numpy.typing import NDArray
 
 from configs.errors import ImplausibleError, PrivacyError
 from configs.schema import Local, Study
-from strategies.arrays import Arrays, flat_of, pieces
-from strategies.halves import both, spans
+from strategies.exchange.arrays import Arrays, flat_of, pieces
+from strategies.exchange.halves import both, spans
 from strategies.privacy.plan import PrivacyPlan, plan_for
 
 MOST_PATIENTS = 10_000_000  # at a hospital that announced none

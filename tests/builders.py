@@ -14,7 +14,7 @@ from configs import wire
 from configs.load import study_from
 from configs.schema import Study
 from configs.wire import ArraySpec
-from strategies.messages import content
+from strategies.exchange.messages import content
 from strategies.tasks.table import Encoded
 
 SERVER_NODE = 1

@@ -30,7 +30,7 @@ from scipy import stats
 from simulations.audit.recording import clipped_gradients
 from simulations.audit.subject import Floats
 from simulations.audit.verdict import LEVEL, Part, exact
-from strategies.arrays import Arrays
+from strategies.exchange.arrays import Arrays
 from strategies.privacy.plan import PrivacyPlan
 from strategies.tasks.table import Encoded
 from strategies.tasks.tabular import TabularTask

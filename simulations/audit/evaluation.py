@@ -27,7 +27,7 @@ from simulations.audit.rehearsal import plan_of
 from simulations.audit.residuals import pairs_check
 from simulations.audit.subject import Floats, Subject
 from simulations.audit.verdict import Check, exact
-from strategies.arrays import Arrays
+from strategies.exchange.arrays import Arrays
 from strategies.tasks.table import Encoded, concatenate
 from strategies.tasks.tabular import TabularTask, task_of
 

@@ -21,7 +21,7 @@ from simulations.audit.recording import Recording, Roll, clip_each
 from simulations.audit.rehearsal import plan_of, watched_hospital
 from simulations.audit.subject import Floats, Subject, Watch, watched_trainer
 from simulations.audit.verdict import Check, exact, two_sided
-from strategies.arrays import Arrays
+from strategies.exchange.arrays import Arrays
 from strategies.privacy.plan import PrivacyPlan
 from strategies.tasks.table import Encoded
 from strategies.tasks.tabular import TabularTask, task_of

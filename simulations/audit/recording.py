@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from configs.schema import Local
 from simulations.audit.subject import Floats, Subject, Watch, watched_trainer
-from strategies.arrays import Arrays
+from strategies.exchange.arrays import Arrays
 from strategies.privacy.plan import PrivacyPlan
 from strategies.privacy.randomness import Randomness
 from strategies.tasks.table import Encoded

@@ -18,7 +18,7 @@ from simulations.audit import bookkeeping
 from simulations.audit.recording import STILL, Recording, Roll, coordinates, recorded
 from simulations.audit.subject import Subject, Watch, read_ledger, watched_trainer
 from simulations.audit.verdict import exact
-from strategies.arrays import Arrays
+from strategies.exchange.arrays import Arrays
 from strategies.privacy.plan import PrivacyPlan
 from strategies.tasks.table import Encoded
 from strategies.tasks.tabular import task_of

@@ -31,7 +31,7 @@ from simulations.audit.sensitivity import planted_patients, sensitivity_part
 from simulations.audit.subject import Subject
 from simulations.audit.verdict import FALSE_ALARMS, Check, Part, Verdict, exact, noise_values_needed
 from simulations.hospitals import load_all
-from strategies.arrays import Arrays
+from strategies.exchange.arrays import Arrays
 from strategies.privacy.plan import PrivacyPlan, plan_for
 from strategies.privacy.randomness import Randomness
 from strategies.tasks.table import Encoded

@@ -19,7 +19,7 @@ from simulations.audit.moving import QUIET
 from simulations.audit.recording import record_fit
 from simulations.audit.subject import Subject
 from simulations.audit.verdict import Check, Part, exact
-from strategies.arrays import Arrays
+from strategies.exchange.arrays import Arrays
 from strategies.privacy.plan import PrivacyPlan
 from strategies.tasks.table import Encoded, concatenate
 from strategies.tasks.tabular import TabularTask

@@ -44,7 +44,7 @@ from configs.errors import ArchipelError
 from configs.schema import CohortMember, Evaluation, Local, Strategy, Study
 from simulations.benchmarks.heart import Trained, alone, preset, score, train
 from simulations.hospitals import load_all
-from strategies.arrays import Arrays
+from strategies.exchange.arrays import Arrays
 from strategies.privacy.accounting import SampledGaussian, epsilon
 from strategies.tasks.table import Encoded, concatenate, standardise
 from strategies.tasks.tabular import task_of

@@ -10,7 +10,7 @@ from configs.errors import RunError
 from configs.load import load_study
 from configs.schema import Study
 from simulations.memory import Trained, alone, train
-from strategies.arrays import Arrays
+from strategies.exchange.arrays import Arrays
 from strategies.tasks.metrics import estimate
 from strategies.tasks.table import Encoded
 from strategies.tasks.tabular import task_of

@@ -45,7 +45,7 @@ from configs.errors import ArchipelError, RunError
 from configs.schema import CohortMember, Privacy, Study
 from simulations.benchmarks.heart import alone, preset, score, train
 from simulations.hospitals import load_all
-from strategies.arrays import Arrays
+from strategies.exchange.arrays import Arrays
 from strategies.tasks.split import in_test
 from strategies.tasks.table import Encoded, concatenate, encode
 

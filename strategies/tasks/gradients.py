@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from configs.wire import ArraySpec
-from strategies.arrays import Arrays, copied
 from strategies.exact.layers import Layers, MeanGradient, in_order
+from strategies.exchange.arrays import Arrays, copied
 
 RELEASED_BYTES = 1 << 26  # a model of this size is not kept warm between two fits
 

@@ -30,8 +30,8 @@ from client.trainer import Trainer
 from configs import wire
 from configs.errors import BudgetError, CheckpointError, DataError, PrivacyError, RunError, SourceError, WireError
 from configs.schema import DataSource, Study
-from strategies.arrays import from_record
-from strategies.messages import read
+from strategies.exchange.arrays import from_record
+from strategies.exchange.messages import read
 
 PLANTED = "Jeanne-Planted-4711"
 

@@ -24,8 +24,8 @@ from configs import wire
 from configs.deployment import Dataset, Policy, SiteConfig
 from configs.errors import BudgetError, PolicyError, RunError
 from configs.schema import DataSource, Study
-from strategies.arrays import Arrays
-from strategies.messages import content, read
+from strategies.exchange.arrays import Arrays
+from strategies.exchange.messages import content, read
 from strategies.privacy.accounting import SampledGaussian, epsilon
 from strategies.privacy.plan import Budget, plan_for
 from strategies.tasks.shapes import arrays_of

@@ -28,7 +28,7 @@ from client.fleet import Fleet, RefusedError, UnreachableError, trust
 from configs import wire
 from configs.deployment import SiteConfig
 from configs.errors import ArchipelError, RunError, WireError
-from strategies.arrays import to_record
+from strategies.exchange.arrays import to_record
 from tests import builders
 from tests.consortium import Consortium
 from tests.proxy import Proxy

@@ -26,7 +26,7 @@ from configs.deployment import load_site
 from configs.frame import Frame
 from configs.schema import Study
 from configs.strict_yaml import dump_yaml
-from strategies.messages import content, to_frame
+from strategies.exchange.messages import content, to_frame
 from strategies.tasks.shapes import study_parameters
 
 ASKS = {"test_fraction": 0.3, "release": {"epsilon": 0.5}}

@@ -41,8 +41,8 @@ from configs.lock import holder
 from configs.schema import Study, canonical_json
 from configs.seal import COORDINATOR, Statement
 from server.bundle import build_bundle, bundle_files
-from strategies.keys import SigningKey
-from strategies.messages import content, opened, seal, shelve, shelved, to_frame, unseal
+from strategies.exchange.keys import SigningKey
+from strategies.exchange.messages import content, opened, seal, shelve, shelved, to_frame, unseal
 from strategies.tasks.shapes import arrays_of, study_parameters
 from tests import builders
 from tests.consortium import Consortium

@@ -26,8 +26,8 @@ from configs.errors import BudgetError, DataError, RunError
 from configs.frame import Frame
 from configs.schema import DataSource, Study
 from configs.strict_yaml import dump_yaml
-from strategies.arrays import Arrays
-from strategies.messages import content, from_frame, read
+from strategies.exchange.arrays import Arrays
+from strategies.exchange.messages import content, from_frame, read
 from strategies.privacy.accounting import SampledGaussian, epsilon
 from strategies.privacy.plan import Budget, statistics_plan
 from strategies.tasks.shapes import arrays_of, cells_of

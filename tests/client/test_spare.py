@@ -23,7 +23,7 @@ from configs.deployment import Policy
 from configs.errors import BegunError, BudgetError, RunError, SpareError
 from configs.frame import Frame
 from configs.schema import Study
-from strategies.arrays import Arrays
+from strategies.exchange.arrays import Arrays
 from strategies.privacy.accounting import epsilon
 from strategies.privacy.plan import Budget, plan_for
 from strategies.privacy.randomness import Randomness

@@ -28,8 +28,8 @@ from configs.frame import Frame
 from configs.schema import Study
 from configs.seal import COORDINATOR, Signed, Statement
 from server.bundle import build_bundle
-from strategies.keys import SigningKey
-from strategies.messages import content, opened, seal, signed_in, to_frame, unseal
+from strategies.exchange.keys import SigningKey
+from strategies.exchange.messages import content, opened, seal, signed_in, to_frame, unseal
 from strategies.privacy.accounting import SampledGaussian, epsilon
 from strategies.privacy.plan import Budget, plan_for
 from strategies.tasks.shapes import arrays_of, study_parameters

@@ -27,7 +27,7 @@ def _hold() -> None:
     import client.site
     from client.site import Fitting, Site
     from client.trainer import Fit
-    from strategies.arrays import Arrays
+    from strategies.exchange.arrays import Arrays
 
     class Held(Site):
         due = False

@@ -12,7 +12,7 @@ from configs.errors import ConfigError
 from configs.papers import Request, Welcome, from_json, to_json
 from server.cli import main
 from server.membership import Membership
-from strategies.keys import SigningKey
+from strategies.exchange.keys import SigningKey
 from tests.consortium import Consortium
 
 Output = pytest.CaptureFixture[str]

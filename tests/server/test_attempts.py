@@ -35,8 +35,8 @@ from server import courier
 from server.app import Conducted, conduct
 from server.attempts import BAD_SEAL, LOST
 from server.checkpoint import Checkpoints
-from strategies.arrays import Arrays
-from strategies.messages import read, to_frame
+from strategies.exchange.arrays import Arrays
+from strategies.exchange.messages import read, to_frame
 from strategies.privacy.plan import plan_for
 from strategies.tasks.shapes import study_parameters
 

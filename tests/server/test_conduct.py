@@ -24,8 +24,8 @@ from server.app import Conducted, Deployment, PostponedError, RoundRecord, condu
 from server.attendance import Connection
 from server.checkpoint import Checkpoints
 from server.gathering import GridPost, Patience
-from strategies.arrays import Arrays, to_record
-from strategies.messages import content, read
+from strategies.exchange.arrays import Arrays, to_record
+from strategies.exchange.messages import content, read
 from strategies.tasks.tabular import task_of
 
 NODES = {"brest": 31, "lille": 12, "lyon": 23}  # not in the order of the names

@@ -25,8 +25,8 @@ from server.link import BROKEN_REPLY, Node
 from server.membership import Member, Talk
 from server.shelf import Shelf, append
 from server.shelf import read as fetched_from
-from strategies.keys import SigningKey
-from strategies.messages import content, opened, read, seal, shelve, shelved, to_frame, unseal
+from strategies.exchange.keys import SigningKey
+from strategies.exchange.messages import content, opened, read, seal, shelve, shelved, to_frame, unseal
 from strategies.tasks.shapes import arrays_of, study_parameters
 from tests import builders
 

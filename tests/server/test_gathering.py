@@ -12,7 +12,7 @@ from client.egress import DECISIONS, SENTENCES
 from configs.schema import Study
 from server.attendance import Connection
 from server.gathering import MOST_CHANGES, NOT_REACHED, SLOW_LOOK_S, Gathering, Patience
-from strategies.messages import content
+from strategies.exchange.messages import content
 
 COHORT = ("brest", "lille", "lyon")
 NODES = {"brest": 31, "lille": 12, "lyon": 23, "paris": 99, "metz": 98}

@@ -27,7 +27,7 @@ from configs.memory import Tidy
 from configs.pieces import join
 from server import link
 from server.store import SpooledStore
-from strategies.arrays import to_record
+from strategies.exchange.arrays import to_record
 
 READ_ANEW = "read server/link.py and server/superlink.py anew before raising Flower"
 

@@ -20,8 +20,8 @@ from configs.journal import Journal
 from configs.journal import read as read_journal
 from configs.schema import Study
 from server.app import conduct
-from strategies.arrays import Arrays, to_record
-from strategies.messages import read
+from strategies.exchange.arrays import Arrays, to_record
+from strategies.exchange.messages import read
 
 POISON: dict[str, Callable[[Arrays, Arrays], Arrays]] = {
     "1e30": lambda start, honest: {n: np.full_like(a, 1e30) for n, a in start.items()},

@@ -12,7 +12,7 @@ from configs.frame import MappedFile
 from server.spool import LARGE_BYTES, SpooledParts, zeros
 from server.store import SpooledStore
 from strategies.aggregate import add, mean_of
-from strategies.arrays import to_record
+from strategies.exchange.arrays import to_record
 
 RUN = 1
 

@@ -20,7 +20,7 @@ from simulations import cli
 from simulations.audit.counting import audit_statistics
 from simulations.audit.run import Audit, Effort
 from simulations.statistics import plan_statistics
-from strategies.arrays import Arrays
+from strategies.exchange.arrays import Arrays
 from strategies.privacy.plan import PrivacyPlan
 
 ROOT = Path(__file__).resolve().parents[2]

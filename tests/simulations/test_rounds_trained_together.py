@@ -15,8 +15,8 @@ from simulations.grid import InProcessGrid
 from simulations.hospitals import Hospitals
 from simulations.rounds import Rounds
 from simulations.together import Together
-from strategies.arrays import Arrays
-from strategies.messages import content, read
+from strategies.exchange.arrays import Arrays
+from strategies.exchange.messages import content, read
 from strategies.privacy.gradients import private_engine
 from strategies.tasks.table import Encoded
 from strategies.tasks.tabular import task_of

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from configs import wire
 from configs.schema import STRATEGIES, Study
 from strategies.aggregate import site_weights
-from strategies.arrays import Arrays, from_record, to_record
+from strategies.exchange.arrays import Arrays, from_record, to_record
 from strategies.federated import REGISTRY, Federated, strategy_of
 
 SPECS = {"0.weight": ((3, 4), "float32"), "0.bias": ((3,), "float32")}

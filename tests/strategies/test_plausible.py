@@ -16,8 +16,8 @@ from client.site import Site
 from configs.errors import ImplausibleError, RunError
 from configs.frame import WINDOW_BYTES
 from configs.schema import Local, Study
-from strategies.arrays import Arrays
-from strategies.halves import FROM_BYTES
+from strategies.exchange.arrays import Arrays
+from strategies.exchange.halves import FROM_BYTES
 from strategies.plausible import MOST_STEPS, Plausibility, adam_steps, distance, gradient_weights
 from strategies.privacy.plan import plan_for
 from strategies.tasks.shapes import study_parameters

@@ -25,7 +25,7 @@ from configs.schema import Study
 from configs.strict_yaml import dump_yaml, read_yaml
 from simulations import cli as researcher
 from simulations import federation
-from strategies.messages import content, to_frame
+from strategies.exchange.messages import content, to_frame
 from strategies.tasks.shapes import study_parameters
 from tests import builders
 from tests.consortium import Consortium

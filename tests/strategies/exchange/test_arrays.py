@@ -11,7 +11,7 @@ from hypothesis.extra import numpy as hnp
 
 from configs.errors import WireError
 from configs.frame import WINDOW_BYTES
-from strategies.arrays import from_record, payload_bytes, reads_as_text, to_record
+from strategies.exchange.arrays import from_record, payload_bytes, reads_as_text, to_record
 
 finite = hnp.arrays(
     np.float32,

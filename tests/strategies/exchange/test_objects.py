@@ -12,8 +12,8 @@ from flwr.supercore.task_identity import TaskIdentity
 
 from configs.errors import WireError
 from server.spool import SpooledParts
-from strategies.arrays import Arrays, from_record, to_record
-from strategies.objects import Parts
+from strategies.exchange.arrays import Arrays, from_record, to_record
+from strategies.exchange.objects import Parts
 
 CHUNK = 5 * 1024 * 1024  # Flower's
 MODELS: dict[str, Arrays] = {

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from configs import wire
 from configs.errors import WireError
-from strategies.arrays import to_record
-from strategies.messages import content, read, to_frame
+from strategies.exchange.arrays import to_record
+from strategies.exchange.messages import content, read, to_frame
 
 SPECS = {"bias": ((1,), "float32")}
 MODEL = {"bias": np.ones(1, np.float32)}

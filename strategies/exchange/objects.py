@@ -22,7 +22,7 @@ from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_conte
 
 from configs.errors import WireError
 from configs.frame import Buffer
-from strategies.arrays import array_of
+from strategies.exchange.arrays import array_of
 
 ARRAY, CHUNK = b"Array ", b"ArrayChunk "  # how such a part begins
 _DIVIDER = b"\x00"  # between a part's head and its body

@@ -1,0 +1,1 @@
+"""How arrays and messages travel: Flower's records, the seal, keys; and what Archipel takes from Flower's inside."""
