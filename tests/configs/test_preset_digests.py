@@ -1,0 +1,31 @@
+"""The identity of a study outlives every release: digests of the presets, as they were first approved."""
+
+from pathlib import Path
+
+import pytest
+
+from configs.load import load_study, study_from
+
+PRESETS = Path(__file__).resolve().parents[2] / "configs" / "presets"
+DIGESTS = {
+    "flamby_heart": "d1917936e0d3ce670e10533753c040c85d8dbd34bec8b4de557376981bb530d1",
+    "heart_disease": "0904527848be41eddb2bd54b4912b8bc5762494a8f24731d096aeed542870b0c",
+    "heart_disease_none": "822151ab3832e9e9608d5e0586f1994b8ea30f15b9540092a6aea15c4f602db9",
+    "heart_statistics": "59706ac9987e37faf0578648f47738d2b2ff62898b5be746b3e07a4de3af659c",
+    "rehearsal": "f3b301c530a6f2d77de67dcdc5e757c8010d884bba2b912dc05efe775914df0e",
+}
+
+
+@pytest.mark.parametrize("name", sorted(DIGESTS))
+def test_a_preset_has_the_digest_that_hospitals_approved(name: str) -> None:
+    assert load_study(PRESETS / f"{name}.yaml").sha256 == DIGESTS[name]
+
+
+@pytest.mark.parametrize("name", sorted(DIGESTS))
+def test_the_canonical_form_of_a_preset_is_read_back_with_the_same_digest(name: str) -> None:
+    study = load_study(PRESETS / f"{name}.yaml")
+    assert study_from(study.to_dict()).sha256 == DIGESTS[name]
+
+
+def test_every_preset_has_its_digest_here() -> None:
+    assert {path.stem for path in PRESETS.glob("*.yaml")} == set(DIGESTS)
