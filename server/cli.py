@@ -501,7 +501,7 @@ def _resume(arguments: argparse.Namespace) -> int:
 
 
 def _report(arguments: argparse.Namespace) -> int:
-    from server.report import write_papers
+    from server.papers import write_papers
 
     config = load_coordinator(arguments.folder)
     print(write_papers(config.runs / _name(config, arguments.run)))

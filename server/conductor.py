@@ -33,9 +33,9 @@ from server.gathering import Patience
 from server.link import Link
 from server.logs import write_lines
 from server.membership import Membership
+from server.papers import write_papers
 from server.pki import Pki
 from server.recorded import Recorded
-from server.report import write_papers
 from server.run import (
     begin,
     epsilons_reported,

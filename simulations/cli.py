@@ -182,8 +182,8 @@ def _plan_statistics(arguments: argparse.Namespace, study: "Study") -> int:
         raise ArchipelError(
             f"{study.name}: --worth: expected a study that trains a model, found one of statistics; leave it out"
         )
-    from simulations.statistics import plan_statistics
-    from simulations.statistics_tables import print_plan
+    from simulations.counting_run import plan_statistics
+    from simulations.counting_tables import print_plan
 
     print_plan(plan_statistics(study), as_json=arguments.json)
     return 0
@@ -213,7 +213,7 @@ def _compare(arguments: argparse.Namespace) -> int:
 
 
 def _report(arguments: argparse.Namespace) -> int:
-    from server.report import write_papers
+    from server.papers import write_papers
 
     print(write_papers(arguments.run))
     return 0

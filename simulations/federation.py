@@ -30,7 +30,7 @@ from configs.load import load_study
 from configs.schema import Study
 from configs.strict_yaml import dump_yaml
 from server.membership import ENDED
-from simulations.statistics_tables import print_statistics
+from simulations.counting_tables import print_statistics
 
 NAMES = ("localhost", "127.0.0.1")
 START_TIMEOUT_S = 120.0

@@ -27,16 +27,16 @@ from configs.strict_yaml import dump_yaml
 from server.app import Conducted, Observer, RoundRecord, make_app
 from server.checkpoint import Checkpoint, Checkpoints, write_tensors
 from server.files import write_atomically
+from server.papers import write_papers
 from server.recorded import Recorded, new_folder
-from server.report import write_papers
 from server.run import begin, epsilons, facts, require_arithmetic, sha256, site_facts
+from simulations.counting_run import count
 from simulations.display import Display, Options, Phase
-from simulations.earlier import JUDGED, Earlier, require_booked
 from simulations.engines import run_engine
 from simulations.evaluate import curve_value, evaluate, evaluate_local, headline
 from simulations.hospitals import FromSources, Hospitals, load_all
 from simulations.kept import Kept
-from simulations.statistics import count
+from simulations.resume import JUDGED, Earlier, require_booked
 from strategies.exchange.arrays import Arrays
 from strategies.privacy.plan import PrivacyPlan, plan_for
 from strategies.tasks.table import Encoded, concatenate

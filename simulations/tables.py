@@ -14,8 +14,8 @@ from rich.table import Table
 from configs.errors import RunError
 from configs.schema import PER_PATIENT
 from configs.shown import DIGITS
+from simulations.counting_tables import COUNTED, absent_of, print_statistics
 from simulations.planning import StudyPlan
-from simulations.statistics_tables import COUNTED, absent_of, print_statistics
 
 if TYPE_CHECKING:
     from simulations.search import Settings

@@ -14,7 +14,7 @@ from configs.deployment import Policy
 from configs.errors import BudgetError, WireError
 from configs.journal import Journal
 from configs.schema import Local, Study
-from simulations.audit import bookkeeping
+from simulations.audit import ledger_replay
 from simulations.audit.recording import STILL, Recording, Roll, coordinates, recorded
 from simulations.audit.subject import Subject, Watch, read_ledger, watched_trainer
 from simulations.audit.verdict import exact
@@ -33,7 +33,7 @@ class Rehearsal:
     """What the run showed. `claimed` is the epsilon that the ledger states after the last round, of training alone."""
 
     recording: Recording
-    replay: bookkeeping.Replay
+    replay: ledger_replay.Replay
     claimed: float
 
 
@@ -71,15 +71,15 @@ def rehearse(
         # The same model every round would be the same seeded release, which is booked once: move it by one bit.
         hospital.fit(number, _nudged(start, number))
         journal.append("round", round=number, contributed={site: 0}, steps=watch.steps - taken)
-    claimed = bookkeeping.stated(subject, path, site, plan.delta)
+    claimed = ledger_replay.stated(subject, path, site, plan.delta)
     judged = plan.evaluation is None or _is_judged(hospital, start)
     if plan.evaluation is not None and judged:
         journal.append("evaluated", contributed={site: 0})
     hospital.ledger.close()
     recording = recorded(watch, roll, site, task, plan, patients, start, rounds * plan.steps_per_round)
-    left = bookkeeping.rounds_left(folder / "journal.jsonl").get(site, [])
-    found = bookkeeping.replay(subject, folder, site, site, still, plan, left)
-    crash = bookkeeping.crash_and_order(
+    left = ledger_replay.rounds_left(folder / "journal.jsonl").get(site, [])
+    found = ledger_replay.replay(subject, folder, site, site, still, plan, left)
+    crash = ledger_replay.crash_and_order(
         site,
         booked_first=all(booked_first),
         kept=_is_kept(subject, still, site, patients, start, folder / "crash.sqlite", seeded),

@@ -14,9 +14,9 @@ from rich.table import Table
 from configs.schema import PER_PATIENT, Study
 from server.files import write_atomically
 from server.recorded import new_folder
+from simulations.audit.audit_page import render
+from simulations.audit.auditor import FULL, Audit, Effort, audit
 from simulations.audit.counting import audit_statistics
-from simulations.audit.page import render
-from simulations.audit.run import FULL, Audit, Effort, audit
 from simulations.audit.verdict import FALSE_ALARMS
 
 _WIDTH = 66  # of a part's words

@@ -24,7 +24,7 @@ from scipy import stats
 from configs.errors import ArchipelError
 from configs.load import load_study
 from configs.schema import CohortMember, EvaluationRelease, Study
-from simulations.audit.run import PARTS, Effort, audit_patients
+from simulations.audit.auditor import PARTS, Effort, audit_patients
 from simulations.audit.subject import Subject
 from simulations.hospitals import load_all
 from strategies.privacy.gradients import private_engine

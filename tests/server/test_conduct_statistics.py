@@ -18,7 +18,7 @@ from configs.journal import read as read_journal
 from configs.schema import Study
 from server.app import Conducted, conduct
 from server.conductor import write_down
-from server.report import write_model_card, write_papers
+from server.papers import write_model_card, write_papers
 from strategies.exchange.messages import read
 from tests.server.test_conduct import NODES, Behaviour, FakeGrid, Honest, Replies, with_arrays
 from tests.server.test_report import Page, words

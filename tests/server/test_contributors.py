@@ -17,8 +17,8 @@ from configs.journal import Journal
 from configs.schema import Study
 from server.app import Conducted, RoundRecord
 from server.conductor import write_down
-from server.report import write_model_card, write_report
-from server.reporting.read import load
+from server.papers import write_model_card, write_report
+from server.result.read import load
 from server.rounds import Rounds
 from server.statistics import Counted
 from simulations.tables import print_comparison, print_run

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from configs.errors import ArchipelError, RunError
-from server.report import write_model_card, write_report
-from server.reporting.markup import VOID
-from server.reporting.read import parse, read
+from server.charts.markup import VOID
+from server.papers import write_model_card, write_report
+from server.result.read import parse, read
 
 HOSTILE = (
     "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>\u202e\n"

@@ -15,7 +15,7 @@ from client.ledger import Ledger, Release
 from client.site import Site
 from client.trainer import Trainer
 from configs.schema import Model, Study
-from simulations.audit.run import PARTS, Audit, Effort, audit_patients
+from simulations.audit.auditor import PARTS, Audit, Effort, audit_patients
 from simulations.audit.subject import Subject, chance
 from strategies.privacy.accounting import epsilon
 from strategies.privacy.gradients import on_grid, private_engine

@@ -19,11 +19,11 @@ from configs.journal import Journal, read
 from configs.load import load_study
 from configs.strict_yaml import dump_yaml, read_yaml
 from simulations import cli
-from simulations.audit import bookkeeping, show
+from simulations.audit import ledger_replay, show
+from simulations.audit.auditor import Effort, audit
 from simulations.audit.canaries import Design, design, lower_bound, p_value
 from simulations.audit.recording import joined, marked, patient_gradients
 from simulations.audit.residuals import noise_checks
-from simulations.audit.run import Effort, audit
 from simulations.audit.subject import Subject
 from simulations.audit.verdict import LEVEL, noise_values_needed, smallest_loss
 from strategies.privacy.plan import Budget, calibrate, plan_for
@@ -161,7 +161,7 @@ def replayed(run: Path) -> set[str]:
     """The names of the checks that fail on a run's folder."""
     study = load_study(run / "study.yaml")
     plans = {site: plan_for(study, site, 1) for site in study.sites}
-    replays, journal = bookkeeping.replay_run(Subject(), run, study, plans)
+    replays, journal = ledger_replay.replay_run(Subject(), run, study, plans)
     return {check.name for check in [journal, *(c for r in replays for c in r.checks)] if not check.passed}
 
 

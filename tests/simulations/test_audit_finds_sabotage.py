@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from simulations.audit.run import PARTS
+from simulations.audit.auditor import PARTS
 from simulations.audit.subject import Subject
 from simulations.audit.verdict import FALSE_ALARMS, LEVEL, STATISTICAL_CHECKS
 from tests.simulations.sabotage import (

@@ -6,11 +6,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from simulations.audit.auditor import PARTS
 from simulations.audit.evaluation import Evaluations, evaluation_checks, exact_histogram, rounded_gaussian
 from simulations.audit.moving import RowGradients
 from simulations.audit.recording import clip_each, joined, patient_gradients
 from simulations.audit.residuals import pairs_check, public_step
-from simulations.audit.run import PARTS
 from simulations.audit.subject import Subject
 from simulations.audit.verdict import LEVEL, STATISTICAL_CHECKS
 from simulations.benchmarks.audit_power import FAULTS, accusations, at_most, patients_of, study_of

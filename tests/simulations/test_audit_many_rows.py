@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from client.site import Site
+from simulations.audit.auditor import PARTS, Audit, audit_patients
 from simulations.audit.recording import longest, shortened
-from simulations.audit.run import PARTS, Audit, audit_patients
 from simulations.audit.subject import Subject
 from simulations.audit.verdict import STATISTICAL_CHECKS
 from strategies.privacy.gradients import private_engine

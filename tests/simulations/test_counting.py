@@ -17,9 +17,9 @@ from configs.schema import Study
 from configs.strict_yaml import dump_yaml, read_yaml
 from configs.wire import COUNTS
 from simulations import cli
+from simulations.audit.auditor import Audit, Effort
 from simulations.audit.counting import audit_statistics
-from simulations.audit.run import Audit, Effort
-from simulations.statistics import plan_statistics
+from simulations.counting_run import plan_statistics
 from strategies.exchange.arrays import Arrays
 from strategies.privacy.plan import PrivacyPlan
 
@@ -199,7 +199,7 @@ def test_a_target_that_is_a_number_has_no_rate_but_a_plan_a_table_and_a_report(
 
 
 def test_a_plan_reads_no_data(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("simulations.statistics.read_table", lambda *_: pytest.fail("data were read"))
+    monkeypatch.setattr("simulations.counting_run.read_table", lambda *_: pytest.fail("data were read"))
     assert len(plan_statistics(load_study(PRESET)).sites) == 5
 
 

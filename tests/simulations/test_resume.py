@@ -18,7 +18,7 @@ from configs.strict_yaml import dump_yaml, read_yaml
 from simulations import cli
 from simulations import run as under_test
 from simulations.display import Options
-from simulations.earlier import Earlier
+from simulations.resume import Earlier
 from simulations.run import resume, simulate
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -288,7 +288,7 @@ def test_an_interrupted_run_says_how_it_goes_on_by_its_own_path(
     ("words", "stopped"),
     [
         (["plan", str(PRESET)], "simulations.planning.plan_study"),
-        (["audit", str(PRESET)], "simulations.audit.run.load_all"),
+        (["audit", str(PRESET)], "simulations.audit.auditor.load_all"),
         (["simulate", str(PRESET)], "simulations.run.load_all"),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from configs.errors import PrivacyError, RunError
 from configs.schema import CohortMember, Feature, Study
-from simulations.audit import bookkeeping
+from simulations.audit import ledger_replay
 from simulations.audit.canaries import canary_part, canary_scores, canary_start, design, with_canaries
 from simulations.audit.evaluation import Evaluator, evaluation_checks, largest_move, noise_of_evaluations
 from simulations.audit.moving import failed_round, moving_rounds, quiet_fit
@@ -381,7 +381,7 @@ class _Auditor:
         if asked := self.study.evaluation.release:
             words += f", with its evaluation (epsilon {asked.epsilon:g} by itself)"
         if run is not None:
-            old, journal = bookkeeping.replay_run(self.subject, run, self.study, self.plans)
+            old, journal = ledger_replay.replay_run(self.subject, run, self.study, self.plans)
             checks += [journal, *(check for found in old for check in found.checks)]
             replays, words = old or replays, f"{words}; and {len(old)} ledgers of {run.name}, drawn here"
         worst = max(replays, key=lambda found: (found.released - found.stated, found.released))
@@ -391,7 +391,7 @@ class _Auditor:
             f"epsilon {worst.released:.3f} released at {worst.site}, {worst.stated:.3f} stated",
             words,
             checks,
-            {"sites": bookkeeping.facts(replays), "budget": self.study.privacy.epsilon},
+            {"sites": ledger_replay.facts(replays), "budget": self.study.privacy.epsilon},
         )
 
     def _alone(self, site: str, canaries: int = 0) -> Study:

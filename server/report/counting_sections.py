@@ -9,11 +9,13 @@ Every figure is from counts with noise; whiskers are 95 % intervals, which the n
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 
-from server.reporting import readings, sections, svg
-from server.reporting.markup import Html, el, join
-from server.reporting.read import Column, Estimate, Figures, Run, Statistics
-from server.reporting.sections import Section, drawing, folded, table
-from server.reporting.words import (
+from server.charts import svg
+from server.charts.markup import Html, el, join
+from server.report import sections
+from server.report.sections import Section, drawing, folded, table
+from server.result import sentences
+from server.result.read import Column, Estimate, Figures, Run, Statistics
+from server.result.wording import (
     NONE,
     capital,
     count,
@@ -382,7 +384,7 @@ def _privacy_about(run: Run) -> str:
 
 
 def _privacy(run: Run) -> Iterable[Html | None]:
-    asked = "Asked for, and not kept: " if readings.overspent(run) else None
+    asked = "Asked for, and not kept: " if sentences.overspent(run) else None
     plain = el("small", guarantee_in_plain_words(run.privacy))
     headings = ["Hospital", "Noise multiplier", "Noise in each count", "Epsilon spent", "Delta"]
     noise = f"{run.statistics.noise:,.1f}" if run.statistics else NONE
@@ -430,7 +432,7 @@ SECTIONS: Sequence[Section] = (
     Section("patients", "Patients", "Who are the patients?", _patients_reading, _patients_about, _patients),
     Section("spread", "Columns", "How are they spread?", _spread_reading, _spread_about, _spread),
     Section("unknown", "Unknown", "How much is unknown?", _unknown_reading, _unknown_about, _unknown),
-    Section("privacy", "Privacy", "How are patients protected?", readings.privacy, _privacy_about, _privacy),
+    Section("privacy", "Privacy", "How are patients protected?", sentences.privacy, _privacy_about, _privacy),
     _LEFT,
     Section("check", "Checks", "How can this be checked?", _check_reading, _check_about, _check),
 )

@@ -1,6 +1,6 @@
 """What each chart says, in one plain sentence computed from the run.
 
->>> from server.reporting.read import parse, read
+>>> from server.result.read import parse, read
 >>> run = read(parse('{"study": "heart", "study_sha256": "", "outcome": "INCOMPLETE", "rounds_completed": 0}'))
 >>> verdict(run)
 'The study stopped before its first round ended; there is no model to judge.'
@@ -10,8 +10,8 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from server.reporting.read import Bin, Model, Points, Run
-from server.reporting.words import (
+from server.result.read import Bin, Model, Points, Run
+from server.result.wording import (
     capital,
     enumerated,
     epsilon,

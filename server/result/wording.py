@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from server.reporting.read import Estimate, Privacy, Run, Site
+from server.result.read import Estimate, Privacy, Run, Site
 
 SMALL = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
 UNDEFINED_RATE = "undefined: fewer than two test patients of one outcome"

@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from server.reporting import svg
-from server.reporting.markup import Html, el, join
-from server.reporting.read import Bin, Estimate, Run
-from server.reporting.words import (
+from server.charts import svg
+from server.charts.markup import Html, el, join
+from server.result.read import Bin, Estimate, Run
+from server.result.wording import (
     capital,
     cut,
     figure,

@@ -9,12 +9,13 @@ import statistics
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from server.reporting import conduct, quality, readings
-from server.reporting.markup import Html, el, join
-from server.reporting.quality import forest_rows
-from server.reporting.read import Run
-from server.reporting.svg import line, mark, rect
-from server.reporting.words import (
+from server.charts import quality, rounds_chart
+from server.charts.markup import Html, el, join
+from server.charts.quality import forest_rows
+from server.charts.svg import line, mark, rect
+from server.result import sentences
+from server.result.read import Run
+from server.result.wording import (
     NONE,
     PLAN,
     capital,
@@ -94,12 +95,12 @@ def _sample(key: str) -> Html:
 
 
 def _state_legend(states: Iterable[str]) -> Html:
-    shown = [(state, name) for state, name in conduct.STATES.items() if state in states]
+    shown = [(state, name) for state, name in rounds_chart.STATES.items() if state in states]
     return el("ul", *(el("li", _state_sample(state), name) for state, name in shown), class_="legend")
 
 
 def _state_sample(state: str) -> Html:
-    sign = conduct.cross(13, 8, 3.5) if state == "none" else None
+    sign = rounds_chart.cross(13, 8, 3.5) if state == "none" else None
     return el("svg", rect(4, 1, 18, 14, f"cell {state}"), sign, viewBox="0 0 26 16", aria_hidden="true")
 
 
@@ -186,7 +187,7 @@ def _calibration_about(run: Run) -> str:
 def _calibration_reading(run: Run) -> str:
     if run.task_type and run.task_type != "binary":
         return "This study predicts no single probability, so there is no calibration to draw."
-    return readings.calibration(run)
+    return sentences.calibration(run)
 
 
 def _calibration(run: Run) -> Iterable[Html | None]:
@@ -243,9 +244,9 @@ def _privacy_about(run: Run) -> str:
 def _privacy(run: Run) -> Iterable[Html | None]:
     if not run.private:
         return [_plan(run)]
-    asked = "Asked for, and not kept: " if readings.overspent(run) else None
+    asked = "Asked for, and not kept: " if sentences.overspent(run) else None
     plain = el("small", guarantee_in_plain_words(run.privacy))
-    drawn = conduct.spending(run)
+    drawn = rounds_chart.spending(run)
     about = "A line for each hospital; the dashed line is what the study allows."
     return [
         el("blockquote", asked, guarantee(run.privacy), ".", plain),
@@ -284,7 +285,7 @@ def _left_about(run: Run) -> str:
 
 
 def _left(run: Run) -> Iterable[Html | None]:
-    drawn = conduct.bytes_sent(run)
+    drawn = rounds_chart.bytes_sent(run)
     return [
         drawing("Bytes sent by each hospital", "In the whole study, with the number of messages.", drawn)
         if drawn
@@ -322,12 +323,12 @@ def _rounds_about(run: Run) -> str:
 
 
 def _rounds(run: Run) -> Iterable[Html | None]:
-    drawn = conduct.attendance(run)
+    drawn = rounds_chart.attendance(run)
     if drawn is None:
         return []
     contributed = {r.number: r.contributed for r in run.rounds}
     letters = {"A": "all", "S": "some", "N": "none", "F": "future"}
-    seen = {letters[c] for s in run.sites for c in conduct.states(s.name, contributed, run.rounds_planned, 1)}
+    seen = {letters[c] for s in run.sites for c in rounds_chart.states(s.name, contributed, run.rounds_planned, 1)}
     seen |= {"some"} if run.rounds_planned > 60 and "none" in seen else set()
     about = f"{run.rounds_completed:,} of {plural(run.rounds_planned, 'round')} completed."
     return [drawing("Contributions by round", about, _state_legend(seen), drawn), _reasons(run)]
@@ -394,13 +395,13 @@ def _check(run: Run) -> Iterable[Html | None]:
 
 def _model_facts(run: Run) -> str:
     parts = [run.model_name, plural(run.parameters, "parameter") if run.parameters is not None else ""]
-    parts += [f"combined by {run.strategy}" if run.strategy else "", f"from {readings.contributors(run)}"]
+    parts += [f"combined by {run.strategy}" if run.strategy else "", f"from {sentences.contributors(run)}"]
     return ", ".join(part for part in parts if part)
 
 
 SECTIONS = (
-    Section("quality", "Quality", "How good is it at each hospital?", readings.quality, _quality_about, _quality),
-    Section("learning", "Learning", "How fast did it learn?", readings.convergence, _learning_about, _learning),
+    Section("quality", "Quality", "How good is it at each hospital?", sentences.quality, _quality_about, _quality),
+    Section("learning", "Learning", "How fast did it learn?", sentences.convergence, _learning_about, _learning),
     Section(
         "calibration",
         "Calibration",
@@ -409,8 +410,8 @@ SECTIONS = (
         _calibration_about,
         _calibration,
     ),
-    Section("privacy", "Privacy", "How are patients protected?", readings.privacy, _privacy_about, _privacy),
-    Section("left", "What left", "What left each hospital?", readings.left, _left_about, _left),
-    Section("rounds", "Rounds", "Who took part in each round?", readings.rounds, _rounds_about, _rounds),
+    Section("privacy", "Privacy", "How are patients protected?", sentences.privacy, _privacy_about, _privacy),
+    Section("left", "What left", "What left each hospital?", sentences.left, _left_about, _left),
+    Section("rounds", "Rounds", "Who took part in each round?", sentences.rounds, _rounds_about, _rounds),
     Section("check", "Checks", "How can this be checked?", _check_reading, _check_about, _check),
 )

@@ -11,10 +11,10 @@ Every text of the run passes `md`, so that none of it can become a heading, a li
 import re
 from collections.abc import Iterable, Sequence
 
-from server.reporting import readings
-from server.reporting.quality import forest_rows
-from server.reporting.read import Estimate, Feature, Run, Site
-from server.reporting.words import (
+from server.charts.quality import forest_rows
+from server.result import sentences
+from server.result.read import Estimate, Feature, Run, Site
+from server.result.wording import (
     NONE,
     PLAN,
     capital,
@@ -60,11 +60,11 @@ def render(run: Run) -> str:
 
 def _summary(run: Run) -> Iterable[str]:
     yield md(capital(run.purpose)) + ("" if run.purpose.endswith(".") else ".") if run.purpose else ""
-    yield f"**{md(readings.verdict(run))}**"
+    yield f"**{md(sentences.verdict(run))}**"
     if not run.complete:
         yield f"Outcome: {md(run.outcome)}. {md(capital(run.why))}".strip()
     if run.rounds_completed:
-        yield md(" ".join(readings.away(run)))
+        yield md(" ".join(sentences.away(run)))
 
 
 def _predicts(run: Run) -> Iterable[str]:
@@ -94,7 +94,7 @@ def _data(run: Run) -> Iterable[str]:
         [md(site.name), count(site.patients_train), count(site.patients_test), _clipped(site)]
         for site in run.contributors
     ]
-    yield f"Patients of {readings.contributors(run)}. Values outside a public range were moved to its edge."
+    yield f"Patients of {sentences.contributors(run)}. Values outside a public range were moved to its edge."
     yield grid(["Hospital", "Training patients", "Test patients", "Values moved"], rows)
     if run.features:
         yield "Columns, with public ranges and values: agreed beforehand, never measured on patients."
@@ -118,7 +118,7 @@ def _training(run: Run) -> Iterable[str]:
         [
             f"Model: {md(run.model_name) or 'not recorded'}{size}",
             f"Combined by: {md(run.strategy) or 'not recorded'}",
-            f"Rounds: {run.rounds_completed:,} of {run.rounds_planned:,}. {md(readings.rounds(run))}",
+            f"Rounds: {run.rounds_completed:,} of {run.rounds_planned:,}. {md(sentences.rounds(run))}",
             f"Engine: {md(run.engine) or 'not recorded'}{' (a simulation on one machine)' if run.simulated else ''}",
             f"Seed: {'not recorded' if run.seed is None else run.seed}",
         ]
@@ -129,11 +129,11 @@ def _privacy(run: Run) -> Iterable[str]:
     if not run.private:
         yield "**None.** The hospitals' updates carry no noise, and the model may tell facts about single patients."
         return
-    asked = "Asked for, and not kept: " if readings.overspent(run) else ""
+    asked = "Asked for, and not kept: " if sentences.overspent(run) else ""
     yield f"**{asked}{md(guarantee(run.privacy))}.**"
     yield md(guarantee_in_plain_words(run.privacy))
     yield grid(list(PLAN), [[md(site.name), *plan_of(site)] for site in run.took_part])
-    yield md(readings.privacy(run))
+    yield md(sentences.privacy(run))
     if run.seeded:
         yield "This run's noise can be repeated from the seed: it rehearses the guarantee and does not give it."
 

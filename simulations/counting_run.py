@@ -25,13 +25,13 @@ from configs.journal import Journal
 from configs.schema import Study
 from server.app import Conducted, Observer, RoundRecord, make_app
 from server.files import write_atomically
+from server.papers import write_papers
 from server.recorded import Recorded
-from server.report import write_papers
 from server.run import begin, sha256, statistics_facts
-from simulations.earlier import Earlier
 from simulations.engines import run_engine
 from simulations.hospitals import FromSources, Hospitals
 from simulations.planning import spare_notes, warnings_of
+from simulations.resume import Earlier
 from strategies.exchange.arrays import Arrays
 from strategies.privacy.accounting import SampledGaussian, epsilon
 from strategies.privacy.plan import PrivacyPlan, plan_for

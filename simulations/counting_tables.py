@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from configs.schema import PER_PATIENT
-from simulations.statistics import ALL, StatisticsPlan
+from simulations.counting_run import ALL, StatisticsPlan
 
 HIDDEN = "hidden"
 

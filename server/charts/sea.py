@@ -10,10 +10,10 @@ import math
 from collections.abc import Sequence
 from zlib import crc32
 
-from server.reporting import svg
-from server.reporting.markup import Html, decimal, el, join
-from server.reporting.read import Run, Site
-from server.reporting.words import cut, hospitals, plural
+from server.charts import svg
+from server.charts.markup import Html, decimal, el, join
+from server.result.read import Run, Site
+from server.result.wording import cut, hospitals, plural
 
 WIDTH, HEIGHT = svg.MAP, 330
 NAMED = 8  # islands that have room for a name

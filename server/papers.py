@@ -1,7 +1,8 @@
 """A finished run, for people: report.html to look at, model_card.md to keep beside the model.
 
 Both are made of the run's metrics.json and of nothing else, so they can be written again at any time. They change
-nothing and compute no new result; what they are made of is in server/reporting/.
+nothing and compute no new result; what they are made of is in server/result/,
+server/charts/, server/report/ and server/card/.
 
 >>> import json
 >>> from tempfile import TemporaryDirectory
@@ -16,9 +17,10 @@ nothing and compute no new result; what they are made of is in server/reporting/
 from pathlib import Path
 
 from configs.errors import RunError
+from server.card import model_card
 from server.files import write_atomically
-from server.reporting import card, page
-from server.reporting.read import load
+from server.report import page
+from server.result.read import load
 
 
 def write_report(run: Path) -> Path:
@@ -39,7 +41,7 @@ def write_model_card(run: Path) -> Path:
     found = load(run)
     if not found.trains:
         raise RunError(f"{run}: expected a run that trained a model, found one of statistics: there is no model card")
-    return _write(run / "model_card.md", card.render(found))
+    return _write(run / "model_card.md", model_card.render(found))
 
 
 def write_papers(run: Path) -> Path:

@@ -13,7 +13,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from server.reporting.markup import Html, decimal, el, join
+from server.charts.markup import Html, decimal, el, join
 
 WIDE, NARROW = 780, 340
 SQUARE = 440  # the wide form of a drawing as high as it is wide

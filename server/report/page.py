@@ -1,6 +1,6 @@
 """report.html: one file that needs nothing else, holds no script, and forbids everything but its own style.
 
->>> from server.reporting.read import parse, read
+>>> from server.result.read import parse, read
 >>> run = read(parse('{"study": "<b>", "study_sha256": "", "outcome": "COMPLETE", "rounds_completed": 1}'))
 >>> "<h1>&lt;b&gt;</h1>" in render(run), "<script" in render(run)
 (True, False)
@@ -11,12 +11,13 @@ import hashlib
 from importlib import resources
 from string import Template
 
-from server.reporting import counts, readings
-from server.reporting.markup import Html, el
-from server.reporting.read import Run
-from server.reporting.sea import sea
-from server.reporting.sections import SECTIONS
-from server.reporting.words import (
+from server.charts.markup import Html, el
+from server.charts.sea import sea
+from server.report import counting_sections
+from server.report.sections import SECTIONS
+from server.result import sentences
+from server.result.read import Run
+from server.result.wording import (
     NONE,
     duration,
     epsilon,
@@ -47,12 +48,12 @@ def document(title: str, body: Html) -> str:
 
 
 def _read(name: str) -> str:
-    return resources.files("server.reporting").joinpath(name).read_text("utf-8")
+    return resources.files("server.report").joinpath(name).read_text("utf-8")
 
 
 def _body(run: Run) -> list[Html]:
     hidden = MEASURED if run.unmeasured else ("learning",) if run.noisy else ()  # one release, after the last round
-    shown = [section for section in SECTIONS if section.key not in hidden] if run.trains else counts.SECTIONS
+    shown = [section for section in SECTIONS if section.key not in hidden] if run.trains else counting_sections.SECTIONS
     links = [el("li", el("a", section.short, href=f"#{section.key}")) for section in shown]
     sections = [section.render(run, number) for number, section in enumerate(shown, 1)]
     return [
@@ -69,7 +70,7 @@ def _headline(run: Run) -> list[Html]:
     words = [
         el("h1", run.study or "Unnamed study"),
         el("p", run.purpose, class_="purpose") if run.purpose else None,
-        el("p", (readings if run.trains else counts).verdict(run), class_="verdict"),
+        el("p", (sentences if run.trains else counting_sections).verdict(run), class_="verdict"),
     ]
     picture = el("figure", sea(run)) if run.sites else None
     return [
@@ -97,10 +98,10 @@ def _alerts(run: Run) -> list[Html]:
         lines.append(
             ("This model was trained without differential privacy: use it to compare, never release it.", "alert")
         )
-    if readings.overspent(run):
-        lines.append((readings.privacy(run), "alert"))
+    if sentences.overspent(run):
+        lines.append((sentences.privacy(run), "alert"))
     if run.rounds_completed:
-        lines += [(line, "alert calm") for line in readings.away(run)]
+        lines += [(line, "alert calm") for line in sentences.away(run)]
     if run.seeded:
         lines.append(
             (
@@ -116,7 +117,7 @@ def _key(name: str, value: str, note: str) -> Html:
 
 
 def _key_figures(run: Run) -> list[tuple[str, str, str]]:
-    first = [_quality(run), _patients(run)] if run.trains else counts.key_figures(run)
+    first = [_quality(run), _patients(run)] if run.trains else counting_sections.key_figures(run)
     return [*first, _privacy(run), _sent(run)]
 
 
@@ -139,7 +140,7 @@ def _patients(run: Run) -> tuple[str, str, str]:
         of = f"of {len(run.sites):,} in the study" if run.away else ""
         return "Hospitals", f"{len(run.contributors):,}" if run.sites else NONE, of if run.sites else "not recorded"
     train = sum(site.patients_train or 0 for site in run.contributors)
-    note = f"{train:,} to learn from, at {readings.contributors(run)}; {test or 0:,} to test, at {_testing(run)}"
+    note = f"{train:,} to learn from, at {sentences.contributors(run)}; {test or 0:,} to test, at {_testing(run)}"
     return "Patients", f"{train + (test or 0):,}", note
 
 

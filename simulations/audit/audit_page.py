@@ -1,6 +1,6 @@
 """audit.html: the verdicts with their drawings, one file that loads nothing and holds no script.
 
->>> from simulations.audit.run import Audit
+>>> from simulations.audit.auditor import Audit
 >>> from simulations.audit.verdict import Part, exact
 >>> part = Part.of("ledger", "Booked?", "epsilon <3", "all of it", [exact("rounds", True)])
 >>> page = render(Audit("heart", "4f1c", None, (part,)))
@@ -13,12 +13,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from configs.shown import DIGITS
-from server.reporting.markup import Html, el
-from server.reporting.page import STOP, TICK, document
-from server.reporting.sections import folded, table
-from server.reporting.svg import Scale, axis_x, axis_y, both, canvas, line, number, rect, text, ticks
-from server.reporting.words import plural
-from simulations.audit.run import Audit
+from server.charts.markup import Html, el
+from server.charts.svg import Scale, axis_x, axis_y, both, canvas, line, number, rect, text, ticks
+from server.report.page import STOP, TICK, document
+from server.report.sections import folded, table
+from server.result.wording import plural
+from simulations.audit.auditor import Audit
 from simulations.audit.verdict import FALSE_ALARMS, Check, Part
 
 _HEIGHT, _TOP, _BOTTOM, _LEFT = 300, 34, 250, 56

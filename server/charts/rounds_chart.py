@@ -7,11 +7,11 @@
 from collections.abc import Sequence
 from itertools import groupby
 
-from server.reporting import svg
-from server.reporting.markup import Html, decimal, el, join
-from server.reporting.quality import round_ticks
-from server.reporting.read import Points, Run, Site
-from server.reporting.words import cut, epsilon, plural, size
+from server.charts import svg
+from server.charts.markup import Html, decimal, el, join
+from server.charts.quality import round_ticks
+from server.result.read import Points, Run, Site
+from server.result.wording import cut, epsilon, plural, size
 
 ALIKE = 0.02  # of the axis: curves so close are one line to the eye, and get one label
 LABELS = 6

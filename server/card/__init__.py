@@ -1,0 +1,1 @@
+"""model_card.md, after Mitchell et al. 2019."""
