@@ -131,3 +131,12 @@ def mixed_scripts(text: str) -> str:
 def short(text: str, limit: int = 80) -> str:
     """The text, cut where a message would grow too long."""
     return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+def printable(text: str, limit: int) -> str:
+    """Return the printable characters of a text of others, at most so many: for log lines and other programs' words.
+
+    >>> printable("lil\\x1ble\\n", 5)
+    'lille'
+    """
+    return "".join(c for c in text if c.isprintable())[:limit]

@@ -28,7 +28,6 @@ from server.bundle import build_bundle
 from server.checkpoint import Checkpoints, write_tensors
 from server.courier import Courier, Watch
 from server.files import write_atomically
-from server.gateway import SUPERLINK_SOCKET
 from server.gathering import Patience
 from server.link import Link
 from server.logs import write_lines
@@ -46,6 +45,7 @@ from server.run import (
     statistics_facts,
 )
 from server.shelf import FOLDER, Shelf
+from server.sockets import SUPERLINK_SOCKET
 from strategies.exchange.arrays import Arrays
 from strategies.privacy.plan import PrivacyPlan, plan_for
 

@@ -27,12 +27,12 @@ from configs.lock import only_one
 from configs.parts import start as start_part
 from server import continuity
 from server.files import private_folder
-from server.gateway import SUPERLINK_SOCKET
 from server.link import Link, Node
 from server.membership import ENDED, Membership
 from server.pki import Pki
 from server.shelf import FOLDER as SHELF
 from server.shelf import clear as clear_shelf
+from server.sockets import SUPERLINK_SOCKET
 
 log = logging.getLogger("archipel.coordinator")
 TICK_S, MEMBERS_S, NODES_S = 0.2, 1.0, 3.0

@@ -23,6 +23,7 @@ from configs import wire
 from configs.errors import WireError
 from configs.load import SITE_NAME
 from configs.schema import Study
+from configs.shown import printable
 from server.attendance import NEVER_CONNECTED, Connection
 from strategies.exchange.messages import content, read
 
@@ -433,4 +434,4 @@ def read_hello(reply: Message, study: Study, others: set[str]) -> str:
 
 def plain(reason: str | None) -> str:
     """Return a hospital's sentence as printable text of bounded length: it goes to journals and screens."""
-    return "".join(c for c in reason or "" if c.isprintable())[:200] or "no reason given"
+    return printable(reason or "", 200) or "no reason given"

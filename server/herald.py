@@ -32,12 +32,12 @@ from configs.schema import Study
 from server import continuity
 from server.bundle import build_bundle
 from server.courier import Courier, Watch
-from server.gateway import SUPERLINK_SOCKET
 from server.gathering import Gathering, Patience, shortage
 from server.link import Link, LinkGrid
 from server.logs import write_lines
 from server.membership import Membership
 from server.pki import Pki
+from server.sockets import SUPERLINK_SOCKET
 
 log = logging.getLogger("archipel.herald")
 LOOK_S = 1.0  # between two looks at the queue

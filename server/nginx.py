@@ -1,4 +1,4 @@
-"""The same door as server/gateway.py, kept by nginx: its configuration, for a consortium whose IT prefers nginx.
+"""The same door as server/gateway/, kept by nginx: its configuration, for a consortium whose IT prefers nginx.
 
 nginx checks TLS, certificate, path, size and rate; whether certificate, node key and admission agree it asks
 `python -m server.gateway FOLDER --auth-only`, for every request. It runs as the same unprivileged user as the rest,
@@ -20,23 +20,11 @@ from collections.abc import Iterable
 
 from configs.deployment import CoordinatorConfig
 from configs.errors import ConfigError
-from server.gateway import (
-    AUTH_SOCKET,
-    BURST_S,
-    CERTIFICATE_HEADER,
-    FORWARDED,
-    HEAD_TIMEOUT_S,
-    KEEP_ALIVE_S,
-    KEY_HEADER,
-    MAX_CONNECTIONS,
-    MAX_CONNECTIONS_EACH,
-    PATH_HEADER,
-    PATHS,
-    SHELF_PATHS,
-    SIGNATURE_HEADERS,
-    SUPERLINK_SOCKET,
-    VERIFIED_HEADER,
-)
+from server.gateway.auth_only import CERTIFICATE_HEADER, PATH_HEADER, VERIFIED_HEADER
+from server.gateway.limits import BURST_S
+from server.gateway.paths import FORWARDED, KEY_HEADER, PATHS, SHELF_PATHS, SIGNATURE_HEADERS
+from server.gateway.strict_http import HEAD_TIMEOUT_S, KEEP_ALIVE_S, MAX_CONNECTIONS, MAX_CONNECTIONS_EACH
+from server.sockets import AUTH_SOCKET, SUPERLINK_SOCKET
 
 _REQUEST_TIMEOUT_S = 60
 _PATH = re.compile(r"[A-Za-z0-9._/+@-]+")  # nothing that nginx reads as its own: no space, quote, brace, $ or ;
@@ -170,7 +158,7 @@ _HIDDEN = ("Server", "Set-Cookie", "Location", "Vary", "flwr-version-incompatibi
 
 
 def nginx_config(config: CoordinatorConfig, *, certificate_required: bool = True) -> str:
-    """The configuration.
+    """Return the configuration.
 
     Args:
         config: where to listen, where the keys and sockets lie, and the limits.

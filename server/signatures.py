@@ -119,7 +119,7 @@ class _Served:
 def with_signed_bodies(app: Application) -> Application:
     """Return the SuperLink's application, which never sees a body other than the one that its request's header signs.
 
-    Both doors (server/gateway.py and nginx) check the header and pass it on; the body goes by them in pieces.
+    Both doors (server/gateway/ and nginx) check the header and pass it on; the body goes by them in pieces.
     """
 
     async def serve(scope: Any, receive: Receive, send: Send) -> None:

@@ -12,7 +12,6 @@ fails loudly should another release move them.
 """
 
 import os
-import socket as sockets
 import sys
 from importlib import metadata
 from pathlib import Path
@@ -21,6 +20,7 @@ from typing import TYPE_CHECKING
 from configs.memory import return_large_blocks
 from configs.parts import end_with_owner
 from configs.wire import PROTOCOL_HEADER, PROTOCOL_MAX, RELEASE_HEADER
+from server.sockets import private_socket
 
 if TYPE_CHECKING:
     from starlette.middleware import Middleware
@@ -101,14 +101,6 @@ def serve(socket: Path, parts: Path) -> None:
         uvicorn.Server(
             uvicorn.Config(telling(with_signed_bodies(exchanges[0])), log_level="warning", access_log=False)
         ).run(sockets=[listener])
-
-
-def private_socket(path: Path) -> sockets.socket:
-    """Return a Unix socket that its owner alone can open; uvicorn would open its own to everybody."""
-    listener = sockets.socket(sockets.AF_UNIX, sockets.SOCK_STREAM)
-    listener.bind(str(path))
-    path.chmod(0o600)
-    return listener
 
 
 def telling(app: "ASGIApp") -> "ASGIApp":

@@ -35,7 +35,8 @@ from configs.lock import only_one
 from configs.papers import Request, from_json, to_json
 from configs.strict_yaml import dump_yaml
 from server import pki
-from server.gateway import HEALTHY, Peer, Refusal, health
+from server.gateway.authorise import HEALTHY, Peer, health
+from server.refusals import Refusal
 from tests import builders, consortium
 from tests.consortium import Consortium
 from tests.proxy import FaultyWire, Proxy

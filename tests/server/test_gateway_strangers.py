@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from server import gateway as module
+from server.gateway import strict_http
 from server.membership import Admitted
 from server.signatures import holds
 from tests.server.test_gateway import (  # noqa: F401 - the fixtures are used by name
@@ -37,7 +37,7 @@ def test_strangers_without_a_certificate_take_no_connection_of_a_hospital_withou
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(module, "MAX_CONNECTIONS_EACH", 3)
+    monkeypatch.setattr(strict_http, "MAX_CONNECTIONS_EACH", 3)
     brest = consortium.hospital("brest")
     request = head(f"POST {PULL} HTTP/1.1", *lines(brest), "Content-Length: 0")
     with opened(consortium, tmp_path, certificate_required=False) as door, contextlib.ExitStack() as stack:

@@ -39,10 +39,11 @@ from test_gateway import (
 from client.fleet import NOT_ADMITTED
 from configs.deployment import CoordinatorConfig, load_coordinator
 from configs.errors import ConfigError
-from server.gateway import AUTH_SOCKET, SUPERLINK_SOCKET, make_server
+from server.gateway.strict_http import make_server
 from server.membership import Member, Membership
 from server.nginx import nginx_config
 from server.signatures import with_signed_bodies
+from server.sockets import AUTH_SOCKET, SUPERLINK_SOCKET
 from tests.debian import install
 from tests.server.test_signed_requests import made
 

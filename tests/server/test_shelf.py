@@ -17,7 +17,7 @@ from client.fleet import EndedError, Fleet, UnreachableError
 from configs.errors import WireError
 from configs.frame import Frame, MappedFile
 from configs.pieces import FETCH_PATH, STORE_PATH, WINDOW, join, split
-from server.gateway import MAX_WINDOWS_EACH
+from server.gateway.forward import MAX_WINDOWS_EACH
 from server.shelf import BATCH, FOLDER, Shelf, Storing, append, clear, read, serve
 
 __all__ = ["consortium", "federation", "fleet", "lille", "lyon"]  # fixtures

@@ -16,7 +16,8 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from client.fleet import _Signer
 from configs.pieces import HOLD_PATH, REPLY_PATH
 from configs.requests import REQUEST_HEADER, SIGNED_FROM
-from server import gateway, signatures
+from server import signatures
+from server.gateway.__main__ import note_signs
 from server.membership import Admitted, Member, Membership, Talk
 from server.refusals import Refusal
 from server.signatures import HEADER, SignedRequests
@@ -328,7 +329,7 @@ def test_that_a_node_signs_outlives_every_process_until_its_hospital_is_admitted
 def test_a_database_that_cannot_be_written_refuses_nobody(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
     clock, node = Clock(), Node("brest")
     members = Membership.open(tmp_path / "coordinator.sqlite")
-    signed = SignedRequests(lambda site: gateway._note_signs(members, site), clock)
+    signed = SignedRequests(lambda site: note_signs(members, site), clock)
     clock.now += 30
     members._connection.execute("PRAGMA query_only = ON")
     header = node.header(clock.now)
