@@ -94,7 +94,7 @@ def hello(message: Message, site: Site) -> Message:
 
 def train(message: Message, site: Site) -> Message:
     """One round: the shared model in, this hospital's model out."""
-    return driven(training(message, site, read("train", message.content, site.parameters)), site.work)
+    return driven(training(message, site, read("train", message.content, site.instructed)), site.work)
 
 
 def training(message: Message, site: Site, request: Received) -> Training:

@@ -51,7 +51,7 @@ from configs.seal import COORDINATOR, Signed, Statement
 from configs.shown import DIGITS
 from strategies.exchange.arrays import reads_as_text
 from strategies.exchange.messages import content, from_frame, given_back, opened, seal, shelve, shelved, unseal
-from strategies.tasks.shapes import arrays_of, study_bytes, study_parameters
+from strategies.tasks.shapes import arrays_of, study_bytes
 
 if TYPE_CHECKING:
     from flwr.app import RecordDict
@@ -498,7 +498,7 @@ class Node:
         if known is None:
             raise AdmissionError("the study was not proposed to this hospital", waiting=True)
         study = known.study
-        frame, _ = opened(form, incoming.records, packed, study_parameters(study))
+        frame, _ = opened(form, incoming.records, packed, arrays_of(form, study))
         if frame.fields["study_sha256"] != said.study or frame.fields.get("round", 0) != said.round:
             raise SealError("seal: the message is about another study or round than its signature; it was changed")
         return frame, study

@@ -17,9 +17,11 @@ from client.timing import quantum_s
 from client.trainer import Fit, Trainer
 from configs.deployment import Policy
 from configs.errors import RunError, WireError
+from configs.federated import sent_arrays
 from configs.schema import Study
 from configs.wire import ARITHMETIC, COUNTS, HISTOGRAM, ArraySpec
 from strategies.exchange.arrays import Arrays, all_finite
+from strategies.federated.registry import local_rule
 from strategies.privacy.accounting import SampledGaussian
 from strategies.privacy.plan import PrivacyPlan, plan_for
 from strategies.privacy.randomness import Randomness
@@ -76,6 +78,11 @@ class Site:
     def parameters(self) -> Mapping[str, ArraySpec]:
         """What the model's arrays must be."""
         return self.task.parameters
+
+    @cached_property
+    def instructed(self) -> Mapping[str, ArraySpec]:
+        """Return what a round's instructions must hold: the model, and what the strategy sends beside it."""
+        return {**self.parameters, **sent_arrays(self.study.training.strategy, self.parameters)}
 
     @cached_property
     def plan(self) -> PrivacyPlan | None:
@@ -230,7 +237,7 @@ class Site:
                 self.loaded()
 
         training = self.study.training
-        mu = training.strategy.option("proximal_mu") if training.strategy.name == "fedprox" else 0.0
+        start, sent = self._told_apart(start)
         if plan is not None:
             steps = plan.steps_per_round
         elif not people.count:
@@ -239,13 +246,22 @@ class Site:
             return unchanged
         else:
             steps = training.local.steps_per_round(self.study.announced_train_patients(self.name) or people.count)
-        trained = yield Fit(start, people, training.local, steps, randomness, plan, mu, let_go)
+        trained = yield Fit(
+            start, people, training.local, steps, randomness, plan, local_rule(self.study, sent), let_go
+        )
         if not all_finite(trained.values()):
             raise RunError(
                 f"{self.name}: training diverged to values that are not finite, nothing is sent; "
                 "lower the study's learning_rate"
             )
         return trained
+
+    def _told_apart(self, received: Arrays) -> tuple[Arrays, Arrays]:
+        """Return the model that was received, and what the study's strategy sent beside it."""
+        if len(received) == len(self.parameters):
+            return received, {}
+        sent = {name: array for name, array in received.items() if name not in self.parameters}
+        return {name: received[name] for name in self.parameters}, sent
 
     def _randomness(self, round_number: int, attempt: int, use: str = "") -> Randomness:
         # Without privacy chance only orders the batches, so it is always seeded: a deployment repeats its simulation.

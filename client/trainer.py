@@ -27,6 +27,7 @@ from configs.memory import keep_freed_blocks
 from configs.schema import Local
 from strategies.exact.layers import one_thread
 from strategies.exchange.arrays import Arrays
+from strategies.federated.base import NO_RULE, LocalRule
 from strategies.optimizers import optimizer_of
 from strategies.privacy.gradients import ClosedForm, Engine, Gaussian, private_engine
 from strategies.privacy.layers import positions
@@ -56,7 +57,7 @@ class Fit:
     steps: int
     randomness: Randomness
     plan: PrivacyPlan | None = None
-    proximal_mu: float = 0.0
+    rule: LocalRule = NO_RULE
     loaded: Callable[[], object] = lambda: None
 
 
@@ -84,14 +85,14 @@ class Trainer:
         steps: int,
         randomness: Randomness,
         plan: PrivacyPlan | None = None,
-        proximal_mu: float = 0.0,
+        rule: LocalRule = NO_RULE,
         loaded: Callable[[], object] = lambda: None,
     ) -> Arrays:
         """Train from `start` on the hospital's training patients.
 
         Args:
             steps: optimizer steps; with a plan they are the plan's steps of one round.
-            proximal_mu: weight of the pull towards `start` (FedProx; Li et al. 2020, arXiv 1812.06127, section 3.2).
+            rule: what the study's strategy adds to each step's gradient.
             loaded: called once `start` was copied; whoever holds it may let it go.
 
         Raises:
@@ -101,7 +102,8 @@ class Trainer:
         model.load(start)
         loaded()
         flat = model.flat.detach().numpy()
-        anchor = flat.copy() if proximal_mu else None
+        anchor = flat.copy() if rule else None
+        drift = None if rule.drift is None else np.concatenate([rule.drift[name].reshape(-1) for name in model.names])
         optimizer = optimizer_of(local)
         if plan is None:
             gradients = self._plain(patients, local, steps, randomness)
@@ -111,7 +113,7 @@ class Trainer:
         for gradient in gradients:
             values = usual if gradient is model.gradient else gradient.numpy()
             if anchor is not None:  # no data in it: with a plan it is added after the noise
-                values += (flat - anchor) * np.float32(proximal_mu)
+                values += rule.added(flat, anchor, drift)
             optimizer.step(flat, values)
         del optimizer, anchor
         return model.take()
@@ -125,7 +127,7 @@ class Trainer:
             steps=fit.steps,
             randomness=fit.randomness,
             plan=fit.plan,
-            proximal_mu=fit.proximal_mu,
+            rule=fit.rule,
             loaded=fit.loaded,
         )
 

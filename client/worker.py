@@ -113,7 +113,7 @@ class Worker:
 
         types = {form: message_type for message_type, form in wire.ASKS.items()}
         study = None if request.form == "hello" else self._admissions.approved(_digest(request))
-        records = from_frame(request.form, request, _parameters(study) if study else None)
+        records = from_frame(request.form, request, _arrays(request.form, study) if study else None)
         message = Message(records, dst_node_id=1, message_type=types[request.form])
         message.metadata.__dict__["_message_id"] = "request"
         return message
@@ -251,10 +251,10 @@ def _digest(request: Frame) -> str:
     return str(request.fields.get("study_sha256", ""))
 
 
-def _parameters(study: "Study") -> Mapping[str, tuple[tuple[int, ...], str]]:
-    from strategies.tasks.shapes import study_parameters
+def _arrays(form: str, study: "Study") -> Mapping[str, tuple[tuple[int, ...], str]]:
+    from strategies.tasks.shapes import arrays_of
 
-    return study_parameters(study)
+    return arrays_of(form, study)
 
 
 def exactly(stream: BinaryIO) -> Callable[[int], Buffer]:

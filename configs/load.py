@@ -28,12 +28,12 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from configs.errors import ConfigError
+from configs.federated import FEDERATED
 from configs.schema import (
     ID_STEPS,
     METRICS,
     MODELS,
     PER_PATIENT,
-    STRATEGIES,
     CohortMember,
     DataSource,
     Evaluation,
@@ -303,26 +303,13 @@ def _hidden(section: Section) -> tuple[int, ...]:
 
 
 def _strategy(section: Section) -> Strategy:
-    name = section.choice("name", tuple(STRATEGIES))
-    options = []
-    for option, default in STRATEGIES[name].items():
-        low, high, above, expected = _OPTION_BOUNDS[option]
-        value = section.number(option, expected, low, high, above=above, default=default)
-        options.append((option, value))
+    name = section.choice("name", FEDERATED.names)
+    options = tuple(
+        (o.name, section.number(o.name, o.expected, o.low, o.high, above=o.above, default=o.default))
+        for o in FEDERATED[name].options
+    )
     section.finish()
-    return Strategy(name, tuple(options))
-
-
-_OPTION_BOUNDS: dict[str, tuple[float, float, bool, str]] = {
-    "proximal_mu": (0.0, 1e3, False, "a number from 0 to 1000"),
-    "server_learning_rate": (0.0, 1e3, True, "a number above 0, at most 1000"),
-    "server_momentum": (0.0, 0.999, False, "a number from 0 to 0.999"),
-    "beta_1": (0.0, 0.9999, False, "a number from 0 to 0.9999"),
-    "beta_2": (0.0, 0.9999, False, "a number from 0 to 0.9999"),
-    "tau": (0.0, 1.0, True, "a number above 0, at most 1"),
-    "trim_fraction": (0.0, 0.4999, False, "a share from 0 to 0.4999"),
-    "malicious_sites": (0, 10_000, False, "a number of hospitals from 0"),
-}
+    return Strategy(name, options)
 
 
 def _local(section: Section) -> Local:

@@ -27,17 +27,6 @@ TaskType = Literal["binary", "multiclass", "regression", "statistics"]
 
 # The names that a study may use. The registries in strategies/ hold exactly these (a test compares them).
 MODELS: dict[str, tuple[str, ...]] = {"logistic": ("init",), "linear": ("init",), "mlp": ("init", "hidden")}
-STRATEGIES: dict[str, dict[str, float]] = {  # name -> its options with their defaults
-    "fedavg": {},
-    "fedprox": {"proximal_mu": 0.1},
-    "fedavgm": {"server_learning_rate": 1.0, "server_momentum": 0.9},
-    "fedadam": {"server_learning_rate": 0.1, "beta_1": 0.9, "beta_2": 0.99, "tau": 0.001},
-    "fedyogi": {"server_learning_rate": 0.01, "beta_1": 0.9, "beta_2": 0.99, "tau": 0.001},
-    "fedadagrad": {"server_learning_rate": 0.1, "beta_1": 0.0, "tau": 0.001},
-    "median": {},
-    "trimmed_mean": {"trim_fraction": 0.25},
-    "krum": {"malicious_sites": 0},
-}
 METRICS: dict[str, tuple[str, ...]] = {  # task type -> what can be asked for, the first is the headline
     "binary": ("auroc", "accuracy", "balanced_accuracy", "brier", "log_loss"),
     "multiclass": ("auroc", "accuracy", "balanced_accuracy", "brier", "log_loss"),
@@ -106,7 +95,7 @@ class Model:
 
 @dataclass(frozen=True, slots=True)
 class Strategy:
-    """How the coordinator combines models: a name of STRATEGIES and that strategy's options."""
+    """How the coordinator combines models: a name (configs/federated.py) and that strategy's options."""
 
     name: str
     options: tuple[tuple[str, float], ...] = ()

@@ -29,7 +29,8 @@ from strategies import aggregate
 from strategies.exchange.arrays import Arrays, from_record, payload_bytes, to_record
 from strategies.exchange.halves import FROM_BYTES
 from strategies.exchange.messages import arrays_in, content, read
-from strategies.federated import Federated, strategy_of
+from strategies.federated.hospitals import Hospitals
+from strategies.federated.registry import strategy_of
 from strategies.plausible import Plausibility, prepare
 from strategies.privacy.plan import evaluation_event
 from strategies.tasks.histogram import require_plausible
@@ -265,10 +266,10 @@ class _Conductor:
         while (left := over - time.monotonic()) > 0 and not self._stopped():
             time.sleep(min(left, LONGEST_REST_S))
 
-    def _round(self, strategy: Federated, roster: Roster) -> RoundRecord:
+    def _round(self, strategy: Hospitals, roster: Roster) -> RoundRecord:
         started = time.monotonic()
         number, nodes = self.rounds.current, roster.asked
-        plausibility = Plausibility(self.study, self.model)
+        plausibility = Plausibility(self.study, self.model, strategy.sent)
         instructions = self._instructions(strategy, number)
         if sum(array.nbytes for array in self.model.values()) >= FROM_BYTES:
             threading.Thread(target=plausibility.work_out, args=(list(nodes),), daemon=True).start()
@@ -334,7 +335,7 @@ class _Conductor:
             replies = replies + newest
         return replies, attempts
 
-    def _instructions(self, strategy: Federated, number: int) -> list[Message]:
+    def _instructions(self, strategy: Hospitals, number: int) -> list[Message]:
         fields: dict[str, str | int] = {"study_sha256": self.study.sha256, "round": number}
         asked = content("train", fields, self.model, self.parameters)
         shared, config = arrays_in(asked), asked.config_records[wire.CONFIG]
@@ -431,7 +432,7 @@ class _Conductor:
         reasons = {site: self.gathering.absence(site) for site, why in missing.items() if why == LATE}
         return missing | {site: f"{LATE}; {absence}" for site, absence in reasons.items() if absence}
 
-    def _remember(self, strategy: Federated, number: int) -> None:
+    def _remember(self, strategy: Hospitals, number: int) -> None:
         """Average the last iterates, and keep a checkpoint."""
         if number > self.study.training.rounds - self.study.averaged_rounds:
             zeros = self.checkpoints.zeros if self.checkpoints else np.zeros
@@ -440,7 +441,7 @@ class _Conductor:
             state = strategy.optimizer_state()
             self.checkpoints.save(Checkpoint(number, self.model, state, self.sums, self.averaged))
 
-    def _restore(self, checkpoint: Checkpoint, strategy: Federated) -> None:
+    def _restore(self, checkpoint: Checkpoint, strategy: Hospitals) -> None:
         self.model = self._held(checkpoint.model)
         self.sums, self.averaged = dict(checkpoint.average), checkpoint.averaged
         strategy.restore(to_record(self.model), checkpoint.optimizer)

@@ -32,7 +32,7 @@ from server.membership import Member, Talk
 from server.shelf import Shelf
 from strategies.exchange.keys import SigningKey
 from strategies.exchange.messages import opened, read, seal, shelve, shelved, signed_in, to_frame, unseal
-from strategies.tasks.shapes import arrays_of, study_parameters
+from strategies.tasks.shapes import arrays_of
 
 log = logging.getLogger("archipel.courier")
 LOOK_S = 1.0  # how often to look who is connected while replies are awaited
@@ -116,7 +116,6 @@ class Courier(Grid):
         self._carrier, self._nodes, self._members = carrier, nodes, members
         self._run_name, self._study, self._key, self._journal = run, study, key, journal
         self._watch = watch or Watch()
-        self._parameters = study_parameters(study)
         self._talks, self._statements = dict(talks or {}), statements
         self._absent_after_s, self._attendance = absent_after_s, attendance or Attendance()
         self._proposals: dict[str, _Sent] = {}
@@ -285,7 +284,7 @@ class Courier(Grid):
         arrays, config = records.get(wire.ARRAYS), records.get(wire.CONFIG)
         equal = id(arrays), tuple(sorted(config.items())) if isinstance(config, ConfigRecord) else ()
         known = frames.get(equal) if arrays is not None else None
-        frame = known or to_frame(form, records, self._parameters)
+        frame = known or to_frame(form, records, arrays_of(form, self._study))
         if arrays is not None:
             frames[equal] = frame
         return frame

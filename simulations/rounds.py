@@ -70,7 +70,7 @@ class Rounds:
     def _read(self, content: RecordDict, site: Site) -> Received:
         """Read a message once for all hospitals that are sent the very same one."""
         if self._received is None or self._content is not content:
-            self._content, self._received = content, read("train", content, site.parameters)
+            self._content, self._received = content, read("train", content, site.instructed)
         return Received(self._received.fields, dict(self._received.arrays))
 
     def _fitted(self, fits: Sequence[Fit]) -> list[Arrays | None]:

@@ -98,12 +98,12 @@ class Together:
 
     def _fit(self, fits: Sequence[Fit]) -> list[Arrays]:
         first, flat = fits[0], self._starts(fits)
-        anchor = flat.copy() if first.proximal_mu else None
+        anchor = flat.copy() if first.rule else None
         optimizer, layers = optimizer_of(first.local), self._layers(len(fits))
         gradients = self._plain(fits, layers, flat) if first.plan is None else self._private(fits, layers, flat)
         for gradient in gradients:
             if anchor is not None:
-                gradient += (flat - anchor) * np.float32(first.proximal_mu)
+                gradient += first.rule.added(flat, anchor)
             optimizer.step(flat.reshape(-1), gradient.reshape(-1))
         for fit in fits:
             fit.loaded()
@@ -203,14 +203,14 @@ class _Joined:
 
 def _fits_in(fit: Fit) -> bool:
     """Whether a fit is one of a linear stack's usual ones."""
-    if fit.local.engine != "auto" or not fit.steps:
+    if fit.local.engine != "auto" or not fit.steps or fit.rule.drift is not None:
         return False
     return fit.patients.one_row_each if fit.plan else fit.patients.count > 0
 
 
 def _kind(fit: Fit) -> object:
     """What hospitals that are fitted together have in common."""
-    return fit.local, fit.steps, fit.proximal_mu, fit.plan and (fit.plan.steps_per_round, fit.plan.clip_norm)
+    return fit.local, fit.steps, fit.rule.pull, fit.plan and (fit.plan.steps_per_round, fit.plan.clip_norm)
 
 
 def _usual_rows(fit: Fit) -> float:

@@ -7,7 +7,7 @@ robust strategies (median, trimmed_mean, krum) are for that.
 
 - With privacy, SGD: a step's sum is at most clip_norm for each patient in it and its noise is Gaussian, so the update's
   norm is bounded whatever the model. A hospital is taken to have at most twice the patients that it announced, or 20
-  more. Momentum, weight decay and FedProx's pull are linear: each gradient's part of the update is computed exactly.
+  more. Momentum, weight decay and what a strategy adds are affine: each gradient's part is computed exactly.
 - Adam, with privacy or without: a step moves a coordinate by at most what Cauchy and Schwarz allow.
 - Without privacy, SGD: the mean gradient of a logistic model is bounded by the public ranges. A linear regression's
   residual and an MLP's layers grow with the weights, so their bound is followed step by step. Over many steps at a
@@ -34,6 +34,7 @@ from configs.errors import ImplausibleError, PrivacyError
 from configs.schema import Local, Study
 from strategies.exchange.arrays import Arrays, flat_of, pieces
 from strategies.exchange.halves import both, spans
+from strategies.federated.registry import local_rule
 from strategies.privacy.plan import PrivacyPlan, plan_for
 
 MOST_PATIENTS = 10_000_000  # at a hospital that announced none
@@ -57,11 +58,10 @@ class Layer:
 class Plausibility:
     """What honest updates of one shared model can be, hospital by hospital."""
 
-    def __init__(self, study: Study, start: Arrays) -> None:
-        self._study, self._start = study, start
-        self._bounds: dict[int | None, float] = {}
-        strategy = study.training.strategy
-        self._pull = strategy.option("proximal_mu") if strategy.name == "fedprox" else 0.0
+    def __init__(self, study: Study, start: Arrays, sent: Callable[[str], Arrays] = lambda site: {}) -> None:
+        """Hold what was sent: `start` to every hospital, and beside it what `sent` says of each."""
+        self._study, self._start, self._sent = study, start, sent
+        self._bounds: dict[tuple[int | None, float, float], float] = {}
 
     def work_out(self, sites: Iterable[str]) -> None:
         """Find these hospitals' bounds now, while their replies are awaited; what goes wrong shows in `require`."""
@@ -115,39 +115,44 @@ class Plausibility:
         """
         study = self._study
         announced = study.announced_train_patients(site)
-        if announced not in self._bounds:  # most hospitals of a large study have the plan and the bound of others
-            self._bounds[announced] = self._bound(plan_for(study, site) if study.private else None, announced)
-        return self._bounds[announced]
+        rule = local_rule(study, self._sent(site))
+        added = rule.pull, math.sqrt(sum(map(_square, (rule.drift or {}).values())))
+        if (announced, *added) not in self._bounds:  # most hospitals of a large study have the bound of others
+            plan = plan_for(study, site) if study.private else None
+            self._bounds[announced, *added] = self._bound(plan, announced, *added)
+        return self._bounds[announced, *added]
 
-    def _bound(self, plan: PrivacyPlan | None, announced: int | None) -> float:
+    def _bound(self, plan: PrivacyPlan | None, announced: int | None, pull: float, drift: float) -> float:
+        """Bound the move. `pull` and `drift` (its L2 norm) are what the strategy adds to each gradient."""
         study, local = self._study, self._study.training.local
         steps = plan.steps_per_round if plan else local.steps_per_round(announced or MOST_PATIENTS)
         if self._by_coordinate:
             weight, moved = self._largest_weight, local.learning_rate * adam_steps(steps)
         elif plan is not None:
-            weight, moved = self._norm, private_bound(local, plan, self._pull, self._size, self._norm)
+            weight, moved = self._norm, private_bound(local, plan, pull, self._size, self._norm)
+            moved += drift * sum(gradient_weights(local, pull, steps)) if drift else 0.0
         elif study.model.name == "mlp":
-            weight, moved = self._norm, self._stack_bound(steps, _row_norm(study, announced, of_each=True))
+            weight, moved = self._norm, self._stack_bound(steps, _row_norm(study, announced, of_each=True), pull, drift)
         else:
-            weight, moved = self._norm, self._linear_bound(steps, _row_norm(study, announced))
+            weight, moved = self._norm, self._linear_bound(steps, _row_norm(study, announced), pull, drift)
         bound = _SLACK * moved + steps * _ROUNDING * (weight + moved)
         return math.inf if math.isnan(bound) else bound  # of infinite parts, some of them times 0
 
-    def _linear_bound(self, steps: int, row: float) -> float:
+    def _linear_bound(self, steps: int, row: float, pull: float, drift: float) -> float:
         """Bound a logistic or linear model's plain update. `row`: the norm of what it reads, with the bias's 1."""
         study, local = self._study, self._study.training.local
         if study.task.type != "regression":  # the residual is at most 1 (of classes the root of 2) at any weights
             residual = 1.0 if study.task.type == "binary" else math.sqrt(2.0)
-            total = math.fsum(gradient_weights(local, self._pull, steps))
-            return total * (residual * row + local.weight_decay * self._norm)
-        first, slope = row * (1 + row * self._norm) + local.weight_decay * self._norm, local.weight_decay + self._pull
+            total = math.fsum(gradient_weights(local, pull, steps))
+            return total * (residual * row + local.weight_decay * self._norm + drift)
+        first, slope = row * (1 + row * self._norm) + local.weight_decay * self._norm + drift, local.weight_decay + pull
         if local.momentum:
             return _followed(local, steps, lambda moved: first + (row**2 + slope) * moved)
         # A step is linear in what was moved, with eigenvalues from 1 - rate * (slope + row^2) to 1 - rate * slope.
         factor = max(abs(1 - local.learning_rate * slope), abs(1 - local.learning_rate * (slope + row**2)))
         return local.learning_rate * first * _geometric(factor, steps)
 
-    def _stack_bound(self, steps: int, row: float) -> float:
+    def _stack_bound(self, steps: int, row: float, pull: float, drift: float) -> float:
         """Bound the plain update of linear layers with ReLU between them: the product of the layers' norms."""
         study, local, inputs = self._study, self._study.training.local, math.sqrt(row**2 - 1)
 
@@ -160,7 +165,7 @@ class Plausibility:
             for layer, before in zip(reversed(self._layers), reversed(read[:-1]), strict=True):
                 norm = math.hypot(norm, back * math.hypot(before, 1.0))
                 back *= layer.weight + moved
-            return norm + local.weight_decay * (self._norm + moved) + self._pull * moved
+            return norm + local.weight_decay * (self._norm + moved) + pull * moved + drift
 
         return _followed(local, steps, gradient)
 
@@ -221,7 +226,7 @@ def private_bound(local: Local, plan: PrivacyPlan, pull: float, size: int, norm:
     """Return the largest L2 norm of an honest private update by SGD, but with a chance of 2 exp(-_TAIL).
 
     Args:
-        pull: of FedProx, 0 without.
+        pull: of the strategy towards the start, 0 without.
         size, norm: of the shared model: parameters, and L2 norm.
     """
     weights = np.array(gradient_weights(local, pull, plan.steps_per_round))

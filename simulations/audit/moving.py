@@ -22,6 +22,7 @@ from simulations.audit.rehearsal import plan_of, watched_hospital
 from simulations.audit.subject import Floats, Subject, Watch, watched_trainer
 from simulations.audit.verdict import Check, exact, two_sided
 from strategies.exchange.arrays import Arrays
+from strategies.federated.registry import local_rule
 from strategies.privacy.plan import PrivacyPlan
 from strategies.tasks.table import Encoded
 from strategies.tasks.tabular import TabularTask, task_of
@@ -140,7 +141,7 @@ def moving_rounds(
         except RunError:  # the study diverges at this rate, without a fault in its privacy
             break
         done = number
-        expected = _retrained(model, watch.released[taken:], study.training.local, _pull(study))
+        expected = _retrained(model, watch.released[taken:], study.training.local, local_rule(study, {}).pull)
         if watch.steps - taken != plan.steps_per_round or not _as_expected(model, left, expected):
             wrong.append(number)
         model = left
@@ -202,7 +203,7 @@ def failed_round(
         return exact("noise alone", False, "a round that fails after it was booked is answered otherwise than others")
     finally:
         hospital.ledger.close()
-    expected = _retrained(start, watch.released, study.training.local, _pull(study))
+    expected = _retrained(start, watch.released, study.training.local, local_rule(study, {}).pull)
     whole = watch.steps == plan.steps_per_round and not any(rows[1:]) and _as_expected(start, left, expected)
     values = np.array(watch.released, np.float64).ravel() * (
         plan.expected_patients / (plan.noise_multiplier * plan.clip_norm)
@@ -212,11 +213,6 @@ def failed_round(
     total = float(np.sum(values**2))
     p = two_sided(float(stats.chi2.cdf(total, values.size)), float(stats.chi2.sf(total, values.size)))
     return Check("noise alone", p, f"{math.sqrt(total / values.size):.3f} of the booked standard deviation")
-
-
-def _pull(study: Study) -> float:
-    strategy = study.training.strategy
-    return strategy.option("proximal_mu") if strategy.name == "fedprox" else 0.0
 
 
 def _as_expected(start: Arrays, left: Arrays, expected: Arrays) -> bool:

@@ -12,6 +12,7 @@ import math
 from collections.abc import Mapping
 
 from configs import wire
+from configs.federated import sent_arrays
 from configs.schema import Model, Study
 from configs.wire import ArraySpec
 
@@ -43,7 +44,7 @@ def study_parameters(study: Study) -> Mapping[str, ArraySpec]:
 
 def study_bytes(study: Study) -> int:
     """Bytes of the model's parameters, or of the statistics: the most that a message of the study carries."""
-    arrays = study_parameters(study) if study.trains else arrays_of("statistics reply", study)
+    arrays = arrays_of("train" if study.trains else "statistics reply", study)
     return sum(4 * math.prod(shape) for shape, _ in arrays.values())
 
 
@@ -70,4 +71,6 @@ def arrays_of(form: str, study: Study) -> Mapping[str, ArraySpec]:
         return histogram_spec(release.bins) if release else {}
     if carried == "statistics":
         return {} if study.trains else {wire.COUNTS: ((cells_of(study),), "float32")}
+    if form == "train":
+        return {**(parameters := study_parameters(study)), **sent_arrays(study.training.strategy, parameters)}
     return study_parameters(study) if carried == "model" else {}

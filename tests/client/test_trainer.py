@@ -9,6 +9,7 @@ from builders import flat, patients, random_arrays, same_bits
 
 from client.trainer import Trainer
 from configs.schema import Local, Model, Task
+from strategies.federated.base import LocalRule
 from strategies.privacy.gradients import Engine, Gaussian, private_engine
 from strategies.privacy.plan import PrivacyPlan
 from strategies.privacy.randomness import Randomness
@@ -43,7 +44,13 @@ def fit(
     trainer: Trainer | None = None,
 ) -> dict[str, np.ndarray]:
     return (trainer or Trainer(TASK)).fit(
-        START, people, local, steps=steps, randomness=Randomness.seeded(seed, "lille", 1), plan=plan, proximal_mu=mu
+        START,
+        people,
+        local,
+        steps=steps,
+        randomness=Randomness.seeded(seed, "lille", 1),
+        plan=plan,
+        rule=LocalRule(pull=mu),
     )
 
 

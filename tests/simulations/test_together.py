@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from client.trainer import Fit, Trainer
 from configs.schema import Local, Model, Task
 from simulations.together import LARGEST_MODEL, Together
+from strategies.federated.base import LocalRule
 from strategies.privacy.plan import PrivacyPlan
 from strategies.privacy.randomness import Noise, Randomness, samples
 from strategies.tasks.tabular import TabularTask, tabular_task
@@ -57,7 +58,7 @@ def fits_of(
             steps,
             Randomness.seeded(3, f"site-{i}", 2),
             plan_of(count, rates[i % len(rates)], 0.5 + i, steps) if rates else None,
-            mu,
+            LocalRule(pull=mu),
         )
         for i, count in enumerate(counts)
     ]

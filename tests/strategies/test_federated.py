@@ -12,10 +12,12 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from numpy.typing import NDArray
 
 from configs import wire
-from configs.schema import STRATEGIES, Study
+from configs.federated import FEDERATED
+from configs.schema import Study
 from strategies.aggregate import site_weights
 from strategies.exchange.arrays import Arrays, from_record, to_record
-from strategies.federated import REGISTRY, Federated, strategy_of
+from strategies.federated.hospitals import Hospitals
+from strategies.federated.registry import STRATEGIES, strategy_of
 
 SPECS = {"0.weight": ((3, 4), "float32"), "0.bias": ((3,), "float32")}
 COHORT = {"brest": 60, "lille": 100, "lyon": 80, "metz": 30, "nice": 45}
@@ -32,7 +34,7 @@ def study_with(name: str, **options: float) -> Study:
     return study(cohort=COHORT, training={"strategy": {"name": name} | options, "quorum": 3})
 
 
-def strategy_for(chosen: Study) -> Federated:
+def strategy_for(chosen: Study) -> Hospitals:
     return strategy_of(chosen, NODES, site_weights(chosen, list(NODES)))
 
 
@@ -52,7 +54,7 @@ def trained_at(site: str, number: int) -> Vector:
 
 
 def one_round(
-    strategy: Federated, number: int, model: Arrays, order: Callable[[list[Message]], list[Message]] = list
+    strategy: Hospitals, number: int, model: Arrays, order: Callable[[list[Message]], list[Message]] = list
 ) -> Arrays:
     """The exchange that server/app.py conducts, with made-up replies."""
     config = ConfigRecord({"study_sha256": "ab", "round": number})
@@ -69,7 +71,7 @@ def one_round(
     return from_record(aggregated, SPECS)
 
 
-def rounds_of(strategy: Federated, model: Arrays, numbers: range, **options: Any) -> list[Arrays]:
+def rounds_of(strategy: Hospitals, model: Arrays, numbers: range, **options: Any) -> list[Arrays]:
     models = []
     for number in numbers:
         model = one_round(strategy, number, model, **options)
@@ -147,12 +149,12 @@ every_strategy = pytest.mark.parametrize("name", CASES)
 
 
 def test_every_strategy_that_a_study_may_name_exists_and_is_tested() -> None:
-    assert set(REGISTRY) == set(STRATEGIES) == set(CASES)
+    assert set(STRATEGIES.names) == set(FEDERATED.names) == set(CASES)
 
 
-@pytest.mark.parametrize("name", STRATEGIES)
+@pytest.mark.parametrize("name", STRATEGIES.names)
 def test_every_strategy_can_be_built_with_the_defaults_of_the_study(name: str) -> None:
-    assert isinstance(strategy_for(study_with(name)), REGISTRY[name])
+    assert isinstance(strategy_for(study_with(name)), STRATEGIES[name].coordinator)
 
 
 @every_strategy
