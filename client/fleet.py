@@ -21,7 +21,6 @@ import urllib.parse
 import urllib.request
 from base64 import b64encode
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -31,23 +30,13 @@ import httpx
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from flwr.app import Message, RecordDict
-from flwr.app.message import remove_content_from_message
 from flwr.common.constant import TIMESTAMP_HEADER
-from flwr.common.serde import message_from_proto, message_to_proto
 from flwr.proto.fab_pb2 import GetFabRequest
 from flwr.proto.fleet_pb2 import ActivateNodeRequest, DeactivateNodeRequest, PullMessagesRequest, PushMessagesRequest
 from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatRequest
-from flwr.proto.message_pb2 import ObjectTree, PushObjectRequest
-from flwr.proto.node_pb2 import Node
 from flwr.proto.run_pb2 import GetRunRequest
 from flwr.supercore.constant import FLEET_HTTP_PUBLIC_KEY_HEADER, FLEET_HTTP_SIGNATURE_HEADER
 from flwr.supercore.error import FlowerError
-from flwr.supercore.inflatable.inflatable_object import (
-    get_all_nested_objects,
-    get_object_tree,
-    iterate_object_tree,
-    no_object_id_recompute,
-)
 from flwr.supercore.inflatable.inflatable_protobuf_utils import (
     make_confirm_message_received_fn_protobuf,
     make_pull_object_fn_protobuf,
@@ -56,7 +45,6 @@ from flwr.supercore.inflatable.inflatable_utils import ObjectPullError, pull_obj
 from flwr.supercore.interceptors.http.runtime_version import RuntimeVersionHttpInterceptor
 from flwr.supercore.primitives.asymmetric import public_key_to_bytes, sign_message
 from flwr.supercore.protobuf.client import ProtobufCall, ProtobufClientInterceptor, ProtobufRequestContext
-from flwr.supercore.task_identity import TaskIdentity
 from flwr.supernode.fleet_http_client import FleetHttpClient
 
 from client.apart import Scratch, fetch, store
@@ -70,6 +58,18 @@ from configs.memory import Tidy
 from configs.pieces import HOLD_PATH, MEDIA_TYPE, REPLY_PATH
 from configs.requests import NONCE_BYTES, REQUEST_HEADER, Stamp, body_sha256, header_value, signed_text
 from configs.wire import PROTOCOL_HEADER, RELEASE_HEADER
+from strategies.exchange.flower import (
+    Node,
+    ObjectTree,
+    PushObjectRequest,
+    Session,
+    identify,
+    iterate_object_tree,
+    message_from_proto,
+    name_message,
+    push_objects,
+    taken_apart,
+)
 from strategies.exchange.objects import Parts
 
 log = logging.getLogger("archipel.fleet")
@@ -77,7 +77,6 @@ HEARTBEAT_S = 15.0  # how often: one that is lost does no harm
 HEARTBEAT_PROMISED_S = 20.0  # how often the SuperLink is told; it gives a node up after twice that
 MAX_RESPONSE_BYTES = 16_000_000  # one object travels in pieces of 5 MB
 MAX_OBJECTS = 100_000
-PUSHERS = 2  # requests at a time
 REQUEST_TIMEOUT_S, RESPONSE_TIMEOUT_S = 30.0, 120.0
 KEPT_S = 50.0  # an idle connection; the gateway keeps it for 75
 MAX_CLOCK_CORRECTION_S = 3600.0
@@ -190,7 +189,7 @@ class Fleet:
                 log.debug("the former process was signed off already: %s", error)
         request = ActivateNodeRequest(public_key=self._public, heartbeat_interval=HEARTBEAT_PROMISED_S)
         self._node = Node(node_id=self._call(self._client.ActivateNode, request).node_id)
-        TaskIdentity.node_id, TaskIdentity.run_id, TaskIdentity.task_id = self._node.node_id, 0, 0
+        identify(node_id=self._node.node_id)
         self._over.clear()
         self._beat = threading.Thread(target=self._keep_alive, daemon=True)
         self._beat.start()
@@ -249,15 +248,15 @@ class Fleet:
             return self.receive()
         if not answer:
             return None
-        header, tree, contents = received(answer)
-        run_id = header.metadata.run_id
-        self._line.taken = tree.object_id
+        head, contents = received(answer)
+        run_id = head.header.metadata.run_id
+        self._line.taken = head.tree.object_id
         if not contents:
-            return _incoming(run_id, tree, self._pull(run_id, tree))
+            return _incoming(run_id, head.tree, self._pull(run_id, head.tree))
         parts = Parts(self._max_message_bytes)
         for object_id, content in contents:
             parts.add(object_id, content)
-        return _incoming(run_id, tree, parts)
+        return _incoming(run_id, head.tree, parts)
 
     def bundle(self, run_id: int) -> tuple[bytes, bool]:
         """The run's bundle, and whether its settings are overridden beside it."""
@@ -272,37 +271,24 @@ class Fleet:
             EndedError. UnreachableError, RefusedError: it may not have arrived whole; the coordinator will ask again.
         """
         assert self._node is not None
-        reply = Message(records, reply_to=incoming.message)
-        with no_object_id_recompute():
-            reply.metadata.__dict__["_message_id"] = reply.object_id
-            tree, objects = get_object_tree(reply), get_all_nested_objects(reply)
-            header = message_to_proto(remove_content_from_message(reply))
-            del reply
-            if self.protocol >= 2 and (whole := inline(header, tree, objects)) is not None:
+        with taken_apart([Message(records, reply_to=incoming.message)]) as ((head,), objects):
+            if self.protocol >= 2 and (whole := inline(head, objects)) is not None:
                 return self._reply_whole(whole)
             pushed = self._call(
                 self._client.PushMessages,
                 PushMessagesRequest(
-                    node=self._node, messages_list=[header], message_object_trees=[tree], clientapp_runtime_list=[0.0]
+                    node=self._node,
+                    messages_list=[head.header],
+                    message_object_trees=[head.tree],
+                    clientapp_runtime_list=[0.0],
                 ),
             )
-            wanted = set(pushed.objects_to_push)
+            session = Session(self._node, incoming.run_id, pushed.session_id)
+            push_objects(self._push, session, objects, set(pushed.objects_to_push), self._tidy.passed)
 
-            def push(object_id: str) -> None:
-                content = objects.pop(object_id).deflate()
-                self._tidy.passed(len(content))
-                request = PushObjectRequest(
-                    node=self._node,
-                    run_id=incoming.run_id,
-                    object_id=object_id,
-                    object_content=content,
-                    session_id=pushed.session_id,
-                )
-                if not self._call(self._client.PushObject, request).stored:
-                    raise UnreachableError("the coordinator did not keep a part of the reply")
-
-            with ThreadPoolExecutor(PUSHERS) as pool:  # Flower's own would hold the whole message twice
-                list(pool.map(push, [object_id for object_id in list(objects) if object_id in wanted]))
+    def _push(self, request: PushObjectRequest) -> None:
+        if not self._call(self._client.PushObject, request).stored:
+            raise UnreachableError("the coordinator did not keep a part of the reply")
 
     def _reply_whole(self, pieces: list[bytes]) -> None:
         """Send a reply in one request; again where the way is cut, which does no harm."""
@@ -665,7 +651,7 @@ def _incoming(run_id: int, tree: ObjectTree, parts: Parts) -> Incoming:
         WireError: they make none.
     """
     message = parts.message(tree.object_id)
-    message.metadata.__dict__["_message_id"] = tree.object_id
+    name_message(message, tree.object_id)
     if not message.has_content():
         raise WireError("message: expected content, found none")
     return Incoming(run_id, message.metadata.message_type, message.content, message)

@@ -17,11 +17,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from flwr.proto.message_pb2 import Message, ObjectTree
-from flwr.supercore.protobuf.client import DecodeError  # type: ignore[attr-defined]
-
 from configs.errors import WireError
 from configs.pieces import MAX_HOLD_S, MAX_INLINE, join, split
+from strategies.exchange.flower import Head, parse_head
 
 SLACK_S = 15.0  # beyond the hold, until a silent connection counts as cut
 SHORTEST_CUT_S = 0.5  # what ends sooner was not waiting: the coordinator is away
@@ -132,8 +130,8 @@ def answered(node: int, taken: str, pieces: list[bytes]) -> bytes:
     return join([json.dumps({"node": node, "taken": taken}).encode(), *pieces])
 
 
-def received(answer: bytes) -> tuple[Message, ObjectTree, list[tuple[str, bytes]]]:
-    """Return a message's header, its tree, and its parts where they came with it.
+def received(answer: bytes) -> tuple[Head, list[tuple[str, bytes]]]:
+    """Return a message's head, and its parts where they came with it.
 
     Raises:
         WireError: the answer holds no message.
@@ -142,16 +140,16 @@ def received(answer: bytes) -> tuple[Message, ObjectTree, list[tuple[str, bytes]
         pieces = split(answer)
         if len(pieces) < 2 or len(pieces) % 2:
             raise ValueError
-        header, tree = Message.FromString(pieces[0]), ObjectTree.FromString(pieces[1])
+        head = parse_head(pieces[0], pieces[1])
         names = [piece.decode("ascii") for piece in pieces[2::2]]
-    except (DecodeError, ValueError, WireError):
+    except (ValueError, WireError):
         raise WireError("message: expected Flower's objects, found something else") from None
-    return header, tree, list(zip(names, pieces[3::2], strict=True))
+    return head, list(zip(names, pieces[3::2], strict=True))
 
 
-def inline(header: Message, tree: ObjectTree, objects: Mapping[str, Any]) -> list[bytes] | None:
+def inline(head: Head, objects: Mapping[str, Any]) -> list[bytes] | None:
     """Return a reply with its parts where they are small, None where they are not."""
-    total, pieces = 0, [header.SerializeToString(), tree.SerializeToString()]
+    total, pieces = 0, [head.header.SerializeToString(), head.tree.SerializeToString()]
     for object_id, item in objects.items():
         content = item.deflate()
         total += len(content)

@@ -52,14 +52,13 @@ class Worker:
     """One hospital's studies, ready to train."""
 
     def __init__(self, config: SiteConfig, *, seeded: bool = False) -> None:
-        from flwr.supercore.task_identity import TaskIdentity
-
         from client.admission import Admissions
         from client.app import make_app
         from client.ledger import Ledger
+        from strategies.exchange.flower import identify
         from strategies.privacy.plan import Budget
 
-        TaskIdentity.run_id, TaskIdentity.task_id, TaskIdentity.node_id = 0, 0, 0
+        identify(node_id=0)
         self._config, self._seeded = config, seeded
         prepare_hashes(config)
         self._admissions = Admissions.open(config.admissions)
@@ -109,13 +108,14 @@ class Worker:
         from flwr.app import Message
 
         from configs import wire
+        from strategies.exchange.flower import name_message
         from strategies.exchange.messages import from_frame
 
         types = {form: message_type for message_type, form in wire.ASKS.items()}
         study = None if request.form == "hello" else self._admissions.approved(_digest(request))
         records = from_frame(request.form, request, _arrays(request.form, study) if study else None)
         message = Message(records, dst_node_id=1, message_type=types[request.form])
-        message.metadata.__dict__["_message_id"] = "request"
+        name_message(message, "request")
         return message
 
     def _refusal(self, reply: "Message") -> Frame:

@@ -19,10 +19,10 @@ from flwr.clientapp import ClientApp
 from flwr.common.constant import SUPERLINK_NODE_ID
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
-from flwr.supercore.task_identity import TaskIdentity
 
 from configs.errors import RunError
 from simulations.rounds import Addressed, Rounds, are_of_one_round
+from strategies.exchange.flower import identify, name_message
 
 PARTITION = "partition-id"  # the key under which Flower's simulation tells a node which hospital it is
 RUN_ID = 1
@@ -41,7 +41,7 @@ class InProcessGrid(Grid):
     def __init__(
         self, make_app: MakeApp, hospitals: int, *, workers: int = 1, make_rounds: MakeRounds | None = None
     ) -> None:
-        TaskIdentity.run_id, TaskIdentity.task_id, TaskIdentity.node_id = RUN_ID, 1, SUPERLINK_NODE_ID
+        identify(node_id=SUPERLINK_NODE_ID, run_id=RUN_ID, task_id=1)
         self._run = Run.create_empty(RUN_ID)
         self._hospitals = hospitals
         self._workers = min(workers, hospitals)
@@ -100,7 +100,7 @@ class InProcessGrid(Grid):
         """Every message's reply. The time-out has no meaning here: a hospital in this process always answers."""
         outgoing = list(messages)
         for message in outgoing:
-            message.metadata.__dict__["_message_id"] = uuid.uuid4().hex
+            name_message(message, uuid.uuid4().hex)
         addressed = [(message, self._context(message)) for message in outgoing]
         if self._pool is None:
             return self._answerer.answer(addressed)
@@ -143,7 +143,7 @@ _answerers: list[_Answerer] = []
 
 
 def _start_worker(make_app: MakeApp, make_rounds: MakeRounds | None) -> None:
-    TaskIdentity.run_id, TaskIdentity.task_id, TaskIdentity.node_id = RUN_ID, 1, SUPERLINK_NODE_ID
+    identify(node_id=SUPERLINK_NODE_ID, run_id=RUN_ID, task_id=1)
     _answerers.append(_Answerer(make_app(), make_rounds() if make_rounds else None))
 
 

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from configs.frame import windows
 from configs.memory import LARGE_BLOCK_BYTES, ROOM
 from configs.schema import Study
-from strategies.exchange.arrays import LARGE_BYTES, Arrays, array_of, pieces, record_of
+from strategies.exchange.arrays import LARGE_BYTES, Arrays, array_of, pieces
+from strategies.exchange.flower import record_of
 from strategies.exchange.halves import both, spans
 
 Sums = dict[str, NDArray[np.float64]]

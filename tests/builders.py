@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 from flwr.app import Context, Message, RecordDict
-from flwr.supercore.task_identity import TaskIdentity
 from numpy.typing import NDArray
 
 from configs import wire
 from configs.load import study_from
 from configs.schema import Study
 from configs.wire import ArraySpec
+from strategies.exchange.flower import identify, name_message
 from strategies.exchange.messages import content
 from strategies.tasks.table import Encoded
 
@@ -111,14 +111,14 @@ def same_bits(a: Mapping[str, NDArray[Any]], b: Mapping[str, NDArray[Any]]) -> b
 
 def become_a_server() -> None:
     """Flower's messages ask who sends them; in a deployment the runtime sets this."""
-    TaskIdentity.run_id, TaskIdentity.task_id, TaskIdentity.node_id = 1, 1, SERVER_NODE
+    identify(node_id=SERVER_NODE, run_id=1, task_id=1)
 
 
 def message(records: RecordDict, message_type: str, node: int = 7) -> Message:
     """A message from the coordinator to a node."""
     become_a_server()
     made = Message(records, dst_node_id=node, message_type=message_type)
-    made.metadata.__dict__["_message_id"] = uuid.uuid4().hex
+    name_message(made, uuid.uuid4().hex)
     return made
 
 

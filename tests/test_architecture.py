@@ -43,6 +43,15 @@ FLEET = "client/fleet.py"  # the one file of client/ that talks to the coordinat
 FORWARDER = "client/forwarder.py"  # the one that carries the worker's connections to listed data bases; sees no patient
 
 
+PUBLIC_FLOWER = {"app", "clientapp", "serverapp", "serverapp.strategy", "simulation"}
+FLOWERS_INSIDE = (  # each with a contract test
+    "strategies/exchange/flower.py",
+    "client/fleet.py",
+    *(f"server/{name}.py" for name in ("link", "exchange", "superlink", "bundle", "store", "courier")),
+    *(f"simulations/{name}" for name in ("grid.py", "stock.py", "benchmarks/")),
+)
+
+
 def sources(room: str) -> list[Path]:
     return sorted((ROOT / room).rglob("*.py"))
 
@@ -104,6 +113,17 @@ def test_what_is_imported_or_asked_for_is_installed_without_the_extras_of_the_te
 
 def test_the_science_touches_no_disk_no_socket_and_no_clock() -> None:
     assert offences("strategies", NO_SIDE_EFFECTS) == []
+
+
+def test_only_few_modules_know_flowers_inside() -> None:
+    """What an upgrade of Flower may break; the others import what Flower promises to applications."""
+    found = []
+    for room in ROOMS:
+        for path in sources(room):
+            name = path.relative_to(ROOT).as_posix()
+            private = {m for _, m in imports(path) if m.startswith("flwr.") and m[5:] not in PUBLIC_FLOWER}
+            found += [f"{name} imports {module}" for module in sorted(private) if not name.startswith(FLOWERS_INSIDE)]
+    assert found == []
 
 
 def test_only_the_fleet_file_the_forwarder_and_the_connectors_of_a_hospital_may_use_a_network_library() -> None:

@@ -33,6 +33,7 @@ from configs.errors import WireError
 from configs.frame import WINDOW_BYTES, Buffer, MappedFile, windows
 from configs.memory import LARGE_BLOCK_BYTES, ROOM
 from configs.wire import ArraySpec
+from strategies.exchange.flower import bare_array, record_of
 
 Arrays = dict[str, NDArray[np.float32]]
 _STYPE = "numpy.ndarray"
@@ -50,13 +51,6 @@ def spec(array: Array) -> ArraySpec:
 def to_record(arrays: Mapping[str, NDArray[np.float32]]) -> ArrayRecord:
     """An ArrayRecord of the arrays as little-endian float32, in their order."""
     return record_of({name: _to_array(array) for name, array in arrays.items()})
-
-
-def record_of(arrays: Mapping[str, Array]) -> ArrayRecord:
-    """These arrays, and no copies of them: Flower's constructor makes some, and takes `bytes` alone."""
-    record = ArrayRecord()
-    record.__dict__["_data"].update(arrays)  # as `record[name] = array`, which looks again at what each of them is
-    return record
 
 
 def from_record(record: ArrayRecord, specs: Mapping[str, ArraySpec]) -> Arrays:
@@ -139,10 +133,8 @@ def array_of(expected: ArraySpec, data: Buffer) -> Array:
     """
     shape, dtype = expected
     if len(data) < LARGE_BYTES or isinstance(data, bytes):
-        return _small(dtype, tuple(shape), bytes(data))
-    array = Array(dtype, shape, _STYPE, b"")
-    array.data = memoryview(data).toreadonly()  # type: ignore[assignment]  # Flower slices it and no more
-    return array
+        return bare_array(dtype, tuple(shape), _STYPE, bytes(data))
+    return bare_array(dtype, tuple(shape), _STYPE, memoryview(data).toreadonly())  # Flower slices it and no more
 
 
 def payload_bytes(record: ArrayRecord) -> int:
@@ -218,14 +210,7 @@ def _to_array(array: NDArray[np.float32]) -> Array:
     if array.nbytes >= LARGE_BYTES:
         return array_of((array.shape, "float32"), _held(array) or _written(array))
     array = np.asarray(array, dtype=_LITTLE)
-    return _small("float32", array.shape, _header(array.shape, "<f4") + array.tobytes())
-
-
-def _small(dtype: str, shape: tuple[int, ...], data: bytes) -> Array:
-    """An array of these fields: as Flower's constructor, which takes ten times as long to find out what it is given."""
-    array = Array.__new__(Array)
-    array.__dict__.update(dtype=dtype, shape=shape, stype=_STYPE, data=data)
-    return array
+    return bare_array("float32", array.shape, _STYPE, _header(array.shape, "<f4") + array.tobytes())
 
 
 def _written(array: NDArray[np.float32]) -> Buffer:

@@ -22,7 +22,8 @@ from configs.errors import SealError, WireError
 from configs.frame import Frame, MappedFile
 from configs.seal import Signed, Statement
 from configs.wire import ArraySpec
-from strategies.exchange.arrays import Arrays, array_of, from_record, joined_of, record_of, spec, to_record
+from strategies.exchange.arrays import Arrays, array_of, from_record, joined_of, spec, to_record
+from strategies.exchange.flower import record_of
 from strategies.exchange.keys import SigningKey, verify
 
 _RECORDS = {wire.ARRAYS: ArrayRecord, wire.CONFIG: ConfigRecord}  # no other record, and none of another kind

@@ -17,12 +17,11 @@ from collections import Counter
 from collections.abc import Sequence
 
 from flwr.app import Array, ArrayRecord, Message
-from flwr.supercore.inflatable.inflatable_object import InflatableObject, get_object_head_values_from_object_content
-from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
 
 from configs.errors import WireError
 from configs.frame import Buffer
 from strategies.exchange.arrays import array_of
+from strategies.exchange.flower import InflatableObject, children_of, inflate_object_from_contents
 
 ARRAY, CHUNK = b"Array ", b"ArrayChunk "  # how such a part begins
 _DIVIDER = b"\x00"  # between a part's head and its body
@@ -124,7 +123,7 @@ class _Description:
     """
 
     def __init__(self, part: bytes) -> None:
-        _, children, _ = get_object_head_values_from_object_content(part)
+        children = children_of(part)
         said = json.loads(part[part.index(_DIVIDER) + 1 :])
         self.dtype, self.stype = str(said["dtype"]), str(said["stype"])
         self.shape = tuple(int(length) for length in said["shape"])

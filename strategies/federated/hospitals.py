@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from configs import wire
 from configs.schema import Study
 from strategies.aggregate import weighted_mean
-from strategies.exchange.arrays import Arrays, record_of, to_record
+from strategies.exchange.arrays import Arrays, to_record
+from strategies.exchange.flower import record_of
 from strategies.exchange.messages import arrays_in
 
 WEIGHT = "weight"
