@@ -2,7 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-INSTALL := $(BIN)/pip install --constraint requirements.lock --editable
+PIP := $(BIN)/pip install
+TORCH := torch==2.13.0# the one package without hashes in the locks: its CPU and CUDA builds are other files
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: help demo federation test lint setup lock clean
@@ -29,14 +30,16 @@ lint: $(VENV)/.ready-test ## format and fix what can be fixed
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-lock: ## write requirements.lock anew from pyproject.toml, in a fresh environment
+lock: ## write both lock files anew from pyproject.toml: every version, and the hashes of its files for every platform
+	test -x $(VENV)-lock/bin/uv || { $(PYTHON) -m venv $(VENV)-lock && $(VENV)-lock/bin/pip install uv; }
+	PATH="$(VENV)-lock/bin:$$PATH" .ci/lock
 	rm -rf $(VENV)-lock
-	$(PYTHON) -m venv $(VENV)-lock
-	$(VENV)-lock/bin/pip install --quiet 'torch==2.13.0' -e '.[test]'
-	{ sed -n '/^#/p' requirements.lock; \
-	  $(VENV)-lock/bin/pip freeze --exclude-editable | sed -E 's/\+cpu$$//'; } > requirements.lock.part
-	mv requirements.lock.part requirements.lock
-	rm -rf $(VENV)-lock
+
+wheel: $(VENV)/.ready ## build dist/*.whl from the last commit: the same bits on every machine, under any umask
+	.ci/wheel $(BIN)/python dist
+
+release: $(VENV)/.ready-test ## VERSION=X.Y.Z: changelog, version, commit, tag, wheel, list of components
+	.ci/release $(BIN)/python "$(VERSION)"
 
 clean: ## remove the environment, caches and runs
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info runs
@@ -46,9 +49,11 @@ $(VENV)/.ready: pyproject.toml requirements.lock
 	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "Archipel needs Python 3.11 or newer"'
 	@echo 'installing into $(VENV): 1.3 GB from the package index, two minutes or more; each package is named as it comes'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(INSTALL) .
+	$(PIP) --require-hashes --no-deps --requirement requirements.lock
+	$(PIP) $(TORCH)
+	$(PIP) --no-deps --no-build-isolation --editable .
 	touch $@
 
-$(VENV)/.ready-test: $(VENV)/.ready
-	$(INSTALL) '.[test]'
+$(VENV)/.ready-test: $(VENV)/.ready tests/requirements.lock
+	$(PIP) --require-hashes --no-deps --requirement tests/requirements.lock
 	touch $@
