@@ -22,7 +22,7 @@ MAY_IMPORT = {
 }
 TOP_LEVEL = {
     *("pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", "Makefile", "requirements.lock"),
-    *(".gitignore", ".ci", ".pre-commit-config.yaml", "tests", *ROOMS),
+    *(".gitignore", ".ci", ".github", ".pre-commit-config.yaml", "tests", *ROOMS),
 }
 NETWORK = {
     "socket",
