@@ -1,0 +1,150 @@
+"""A strategy with a hospital's half and arrays of its own is one file and its registration."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from builders import flat, patients, plain, random_arrays, same_bits, study, train_message
+from kits.drift_correction import DRIFT_CORRECTION, SENT
+
+from client.app import train
+from client.ledger import Ledger
+from client.site import Site
+from configs.errors import ConfigError, WireError
+from configs.federated import FEDERATED
+from configs.load import load_study
+from configs.schema import Study
+from configs.strict_yaml import dump_yaml, read_yaml
+from server.app import Conducted, make_app
+from server.checkpoint import Checkpoints
+from simulations import cli
+from simulations.engines import run_engine
+from simulations.hospitals import Hospitals
+from strategies.exchange.arrays import Arrays
+from strategies.exchange.messages import read
+from strategies.federated.registry import STRATEGIES, register
+from strategies.plausible import Plausibility
+from strategies.tasks.shapes import arrays_of, study_parameters
+from strategies.tasks.table import Encoded
+
+PRESET = Path(__file__).resolve().parents[2] / "configs" / "presets" / "heart_disease.yaml"
+STEPS, RATE = 4, 0.5
+TRAINING = {
+    "strategy": {"name": "drift_correction"},
+    "rounds": 4,
+    "weights": "uniform",
+    "local": {"steps": STEPS, "batch_size": "full", "learning_rate": RATE},
+}
+
+
+@pytest.fixture(autouse=True)
+def _registered(monkeypatch: pytest.MonkeyPatch) -> None:
+    for registry in (STRATEGIES, FEDERATED):
+        monkeypatch.setattr(registry, "_kinds", dict(registry._kinds))
+    register(DRIFT_CORRECTION)
+
+
+def people(study: Study) -> dict[str, Encoded]:
+    return {site: patients(20 + 10 * i, seed=i) for i, site in enumerate(study.sites)}
+
+
+def run_of(study: Study, checkpoints: Checkpoints | None = None, stop_after: int = 99) -> Conducted:
+    def observer(record: Any, model: Arrays) -> None:
+        if record.round == stop_after:
+            raise InterruptedError
+
+    hospitals = Hospitals(study, people(study).__getitem__)
+    made = lambda done: make_app(study, checkpoints=checkpoints, observer=observer, done=done)  # noqa: E731
+    return run_engine("inprocess", hospitals, made)
+
+
+def by_hand(study: Study, rounds: int, strength: float = 1.0) -> np.ndarray:
+    """Algorithm 1 of the paper on logistic regression, in double precision: inputs' weights, then the bias."""
+    data = {
+        site: (np.hstack([p.x, np.ones((len(p.x), 1))]).astype(np.float64), p.y) for site, p in people(study).items()
+    }
+    x, mean, own = np.zeros(3), np.zeros(3), {site: np.zeros(3) for site in data}
+    for _ in range(rounds):
+        models, renewed = [], {}
+        for site, (rows, y) in data.items():
+            model = x.copy()
+            for _ in range(STEPS):
+                gradient = rows.T @ (1 / (1 + np.exp(-rows @ model)) - y) / len(y)
+                model -= RATE * (gradient + strength * (mean - own[site]))
+            renewed[site] = own[site] - mean + (x - model) / (STEPS * RATE)
+            models.append(model)
+        mean = mean + sum(renewed[site] - own[site] for site in data) / len(data)
+        own, x = renewed, np.mean(models, axis=0)
+    return x
+
+
+@pytest.mark.parametrize("strength", [1.0, 0.5])
+def test_a_federation_follows_the_published_algorithm(strength: float) -> None:
+    chosen = plain(training=TRAINING | {"strategy": {"name": "drift_correction", "strength": strength}})
+    model = run_of(chosen).model
+    np.testing.assert_allclose(flat(model), by_hand(chosen, 4, strength), rtol=1e-4, atol=1e-5)
+    fedavg = run_of(plain(training=TRAINING | {"strategy": {"name": "fedavg"}})).model
+    assert np.abs(flat(model) - flat(fedavg)).max() > 1e-3
+
+
+def test_a_resumed_federation_has_its_arrays_again(tmp_path: Path) -> None:
+    chosen = plain(training=TRAINING)
+    checkpoints = Checkpoints(tmp_path, chosen.sha256, durable=False)
+    with pytest.raises(InterruptedError):
+        run_of(chosen, checkpoints, stop_after=2)
+    held = checkpoints.load()
+    assert held is not None
+    assert {key.partition("/")[0] for key in held.optimizer} == set(chosen.sites)
+    assert same_bits(run_of(chosen, checkpoints).model, run_of(chosen).model)
+
+
+def test_with_privacy_the_correction_comes_after_the_noise_and_an_honest_update_is_plausible() -> None:
+    chosen = study(training=TRAINING)
+    conducted = run_of(chosen)
+    assert conducted.rounds.outcome == "COMPLETE"
+    assert [record.missing for record in conducted.records] == [{}] * 4
+    start, sent = random_arrays(study_parameters(chosen)), random_arrays(arrays_of("train", chosen), 1)
+    corrections = {name: array for name, array in sent.items() if name.startswith(SENT)}
+    assert Plausibility(chosen, start, lambda site: corrections).bound("lille") > Plausibility(chosen, start).bound(
+        "lille"
+    )
+
+
+def test_the_hospital_expects_the_arrays_and_sends_the_model_alone() -> None:
+    chosen = plain(training=TRAINING)
+    site = Site("lille", chosen, people(chosen)["lille"], Ledger.in_memory(), seeded=True)
+    sent = random_arrays(arrays_of("train", chosen), scale=0.1)
+    reply = train(train_message(chosen, 1, sent, arrays_of("train", chosen)), site)
+    assert list(read("train reply", reply.content, site.parameters).arrays) == list(study_parameters(chosen))
+    lacking = {name: sent[name] for name in study_parameters(chosen)}
+    with pytest.raises(WireError, match=r"correction/0\.weight"):
+        train(train_message(chosen, 1, lacking, study_parameters(chosen)), site)
+
+
+def test_its_options_are_judged_as_any(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="strength: expected a share from 0 to 1, found 2"):
+        plain(training=TRAINING | {"strategy": {"name": "drift_correction", "strength": 2}})
+    assert plain(training=TRAINING).to_dict()["training"]["strategy"] == {"name": "drift_correction", "strength": 1.0}
+
+
+def preset_in(folder: Path) -> Path:
+    document = read_yaml(PRESET)
+    for source in document["simulation"]["sites"].values():
+        source["path"] = str((PRESET.parent / source["path"]).resolve())
+    document["training"] |= {"strategy": {"name": "drift_correction"}, "rounds": 3}
+    path = folder / "study.yaml"
+    path.write_text(dump_yaml(document))
+    return path
+
+
+def test_it_is_planned_simulated_and_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = preset_in(tmp_path)
+    assert cli.main(["plan", str(path)]) == 0
+    assert "epsilon" in capsys.readouterr().out
+    assert cli.main(["simulate", str(path), "--out", str(tmp_path / "runs")]) == 0
+    run = tmp_path / "runs" / "latest"
+    assert json.loads((run / "metrics.json").read_text())["strategy"] == "drift_correction"
+    assert "combined by drift_correction" in (run / "report.html").read_text()
+    assert load_study(run / "study.yaml").training.strategy.name == "drift_correction"
