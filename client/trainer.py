@@ -29,8 +29,10 @@ from strategies.exact.layers import one_thread
 from strategies.exchange.arrays import Arrays
 from strategies.federated.base import NO_RULE, LocalRule
 from strategies.optimizers import optimizer_of
-from strategies.privacy.gradients import ClosedForm, Engine, Gaussian, private_engine
-from strategies.privacy.layers import positions
+from strategies.privacy.engines.base import Engine, Gaussian
+from strategies.privacy.engines.closed_form import ClosedForm
+from strategies.privacy.engines.groups import positions
+from strategies.privacy.engines.select import private_engine
 from strategies.privacy.plan import PrivacyPlan
 from strategies.privacy.randomness import Randomness
 from strategies.tasks.gradients import FlatModel

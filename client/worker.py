@@ -205,7 +205,7 @@ def open_site(
         config.site, study, reading.patients, ledger, seeded=seeded, dataset=dataset.identity, policy=config.policy
     )
     if study.private and study.training.local.engine == "opacus":
-        importlib.import_module("strategies.privacy.reference")  # a second, better now than in the first round
+        importlib.import_module("strategies.privacy.engines.opacus")  # a second, better now than in the first round
     spent, after = _spending(site, Budget(config.policy.max_epsilon, config.policy.delta))
     require(Request(study.private, True, spent, after, size, announced), config.policy)
     return site, reading

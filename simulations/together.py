@@ -28,9 +28,9 @@ from strategies.exact.layers import PORTION, Layers, MeanGradient, in_order, one
 from strategies.exact.weights import as_layers
 from strategies.exchange.arrays import Arrays
 from strategies.optimizers import optimizer_of
-from strategies.privacy.gradients import on_grid
+from strategies.privacy.engines.base import on_grid
+from strategies.privacy.engines.stack import Stack
 from strategies.privacy.randomness import Noise, samples
-from strategies.privacy.stacks import Stack
 from strategies.tasks.table import Encoded
 from strategies.tasks.tabular import TabularTask
 

@@ -19,7 +19,8 @@ from client.ledger import Ledger
 from client.site import Site
 from client.trainer import EngineMaker, Trainer
 from strategies.privacy.accounting import SampledGaussian
-from strategies.privacy.gradients import Engine, Gaussian, private_engine
+from strategies.privacy.engines.base import Engine, Gaussian
+from strategies.privacy.engines.select import private_engine
 from strategies.privacy.plan import PrivacyPlan
 from strategies.privacy.randomness import Randomness
 from strategies.tasks.gradients import FlatModel

@@ -27,7 +27,7 @@ from configs.schema import CohortMember, EvaluationRelease, Study
 from simulations.audit.auditor import PARTS, Effort, audit_patients
 from simulations.audit.subject import Subject
 from simulations.hospitals import load_all
-from strategies.privacy.gradients import private_engine
+from strategies.privacy.engines.select import private_engine
 from strategies.privacy.plan import PrivacyPlan
 from strategies.tasks.table import Encoded
 

@@ -36,7 +36,7 @@ from client.trainer import Trainer
 from configs.memory import keep_freed_blocks
 from configs.schema import Local, Model, Task
 from simulations.benchmarks.models import CLASSES, Network, Transformer, cnn, resnet18
-from strategies.privacy.gradients import private_engine
+from strategies.privacy.engines.select import private_engine
 from strategies.privacy.plan import PrivacyPlan
 from strategies.privacy.randomness import Randomness
 from strategies.tasks.gradients import FlatModel

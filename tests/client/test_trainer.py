@@ -10,7 +10,8 @@ from builders import flat, patients, random_arrays, same_bits
 from client.trainer import Trainer
 from configs.schema import Local, Model, Task
 from strategies.federated.base import LocalRule
-from strategies.privacy.gradients import Engine, Gaussian, private_engine
+from strategies.privacy.engines.base import Engine, Gaussian
+from strategies.privacy.engines.select import private_engine
 from strategies.privacy.plan import PrivacyPlan
 from strategies.privacy.randomness import Randomness
 from strategies.tasks.gradients import FlatModel

@@ -18,7 +18,8 @@ from configs.schema import Model, Study
 from simulations.audit.auditor import PARTS, Audit, Effort, audit_patients
 from simulations.audit.subject import Subject, chance
 from strategies.privacy.accounting import epsilon
-from strategies.privacy.gradients import on_grid, private_engine
+from strategies.privacy.engines.base import on_grid
+from strategies.privacy.engines.select import private_engine
 from strategies.privacy.plan import Budget, PrivacyPlan
 from strategies.privacy.randomness import Randomness
 from tests import builders

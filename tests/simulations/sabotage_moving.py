@@ -18,7 +18,7 @@ from configs.schema import EvaluationRelease, Study
 from configs.wire import HISTOGRAM
 from simulations.audit.evaluation import exact_histogram
 from simulations.audit.subject import Subject
-from strategies.privacy.gradients import on_grid
+from strategies.privacy.engines.base import on_grid
 from strategies.privacy.plan import PrivacyPlan
 from tests.simulations.sabotage import (
     CHEAP,

@@ -14,7 +14,7 @@ from simulations.audit.residuals import pairs_check, public_step
 from simulations.audit.subject import Subject
 from simulations.audit.verdict import LEVEL, STATISTICAL_CHECKS
 from simulations.benchmarks.audit_power import FAULTS, accusations, at_most, patients_of, study_of
-from strategies.privacy.gradients import on_grid
+from strategies.privacy.engines.base import on_grid
 from strategies.tasks.histogram import counts
 from strategies.tasks.tabular import task_of
 from tests import builders

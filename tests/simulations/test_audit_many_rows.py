@@ -13,7 +13,7 @@ from simulations.audit.auditor import PARTS, Audit, audit_patients
 from simulations.audit.recording import longest, shortened
 from simulations.audit.subject import Subject
 from simulations.audit.verdict import STATISTICAL_CHECKS
-from strategies.privacy.gradients import private_engine
+from strategies.privacy.engines.select import private_engine
 from strategies.tasks.table import Encoded
 from tests import builders
 from tests.simulations.sabotage import (

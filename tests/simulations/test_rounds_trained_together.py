@@ -17,7 +17,7 @@ from simulations.rounds import Rounds
 from simulations.together import Together
 from strategies.exchange.arrays import Arrays
 from strategies.exchange.messages import content, read
-from strategies.privacy.gradients import private_engine
+from strategies.privacy.engines.select import private_engine
 from strategies.tasks.table import Encoded
 from strategies.tasks.tabular import task_of
 

@@ -22,12 +22,13 @@ from torch import Tensor, nn
 
 from configs.errors import PrivacyError
 from simulations.benchmarks.models import Block, Network, Transformer, resnet18
-from strategies.privacy import layers
-from strategies.privacy.bookkeeping import BookKeeping
-from strategies.privacy.compat import require_separable
-from strategies.privacy.gradients import NoisySum, private_engine
+from strategies.privacy.engines import terms
+from strategies.privacy.engines.base import NoisySum
+from strategies.privacy.engines.book_keeping import BookKeeping
+from strategies.privacy.engines.opacus import OpacusEngine
+from strategies.privacy.engines.select import private_engine
+from strategies.privacy.engines.separable import require_separable
 from strategies.privacy.plan import PrivacyPlan
-from strategies.privacy.reference import OpacusEngine
 
 
 @pytest.mark.parametrize("rows", [6, 40])  # few patches together, and many
@@ -48,7 +49,7 @@ def test_convolutions_and_group_norms_equal_opacus(
     make: Callable[[], nn.Module], patients: list[int], clip: float, move: float
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(layers, "_MOVE", move)
+        patch.setattr(terms, "_MOVE", move)
         in_place = any(isinstance(layer, nn.ReLU) and layer.inplace for layer in make().modules())
         if in_place:  # which Opacus cannot do
             plain = make_plain(make)
@@ -64,7 +65,7 @@ def test_embeddings_layer_norms_and_attention_equal_opacus(
     make: Callable[[], nn.Module], patients: list[int], clip: float, move: float
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(layers, "_MOVE", move)
+        patch.setattr(terms, "_MOVE", move)
         assert_equals_opacus(make, tokens(len(patients)), patients, clip)
 
 
@@ -165,7 +166,7 @@ def test_one_patient_never_weighs_more_than_the_clip() -> None:
 @pytest.mark.parametrize("move", [0.0, 1e9], ids=["built", "by Gram matrices"])
 def test_a_patient_of_two_million_parameters_weighs_the_clip(move: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """Added up one after the other in single precision, so many squares are 2e-3 less than they are."""
-    monkeypatch.setattr(layers, "_MOVE", move)
+    monkeypatch.setattr(terms, "_MOVE", move)
 
     def make() -> nn.Module:
         return nn.Sequential(nn.Linear(2048, 1024), nn.Tanh(), nn.Flatten(), nn.Linear(4096, 2))

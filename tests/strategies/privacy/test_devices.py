@@ -35,9 +35,13 @@ from torch import Tensor, nn
 
 from configs.schema import Model, Task
 from simulations.benchmarks.models import Network, Transformer, cnn
-from strategies.privacy.bookkeeping import BookKeeping
-from strategies.privacy.gradients import AllDigits, InPortions, NoisySum, private_engine
-from strategies.privacy.layers import Groups, Lookup, add_up, positions
+from strategies.privacy.engines.base import NoisySum
+from strategies.privacy.engines.book_keeping import BookKeeping
+from strategies.privacy.engines.groups import Groups, positions
+from strategies.privacy.engines.in_portions import AllDigits, InPortions
+from strategies.privacy.engines.layer_terms import add_up
+from strategies.privacy.engines.select import private_engine
+from strategies.privacy.engines.terms import Lookup
 from strategies.privacy.plan import PrivacyPlan
 from strategies.tasks.gradients import FlatModel
 from strategies.tasks.tabular import TabularTask, tabular_task

@@ -12,11 +12,13 @@ from hypothesis import strategies as st
 
 from client.trainer import Trainer
 from configs.schema import Local, Model, Task
-from strategies.privacy.bookkeeping import BookKeeping
-from strategies.privacy.gradients import ClosedForm, NoisySum, private_engine
+from strategies.privacy.engines.base import NoisySum
+from strategies.privacy.engines.book_keeping import BookKeeping
+from strategies.privacy.engines.closed_form import ClosedForm
+from strategies.privacy.engines.opacus import OpacusEngine
+from strategies.privacy.engines.select import private_engine
 from strategies.privacy.plan import PrivacyPlan
 from strategies.privacy.randomness import Randomness
-from strategies.privacy.reference import OpacusEngine
 from strategies.tasks.gradients import FlatModel
 from strategies.tasks.table import Encoded
 from strategies.tasks.tabular import TabularTask, tabular_task
@@ -321,5 +323,5 @@ def test_a_linear_stack_gets_the_closed_form_and_the_reference_where_it_is_asked
 
 
 def test_the_closed_form_does_not_import_opacus() -> None:
-    code = "import sys, client.trainer, strategies.privacy.gradients; sys.exit('opacus' in sys.modules)"
+    code = "import sys, client.trainer, strategies.privacy.engines.select; sys.exit('opacus' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

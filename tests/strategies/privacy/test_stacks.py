@@ -15,9 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from configs.schema import Model, Task
-from strategies.privacy.gradients import ClosedForm
+from strategies.privacy.engines.closed_form import ClosedForm
+from strategies.privacy.engines.stack import Stack
 from strategies.privacy.plan import PrivacyPlan
-from strategies.privacy.stacks import Stack
 from strategies.tasks.gradients import FlatModel
 from strategies.tasks.tabular import TabularTask, tabular_task
 
@@ -50,7 +50,7 @@ SUM = """
 import hashlib, sys, torch
 from configs.schema import Model, Task
 from strategies.exact.layers import Layers
-from strategies.privacy.stacks import Stack
+from strategies.privacy.engines.stack import Stack
 from strategies.tasks.gradients import FlatModel
 from strategies.tasks.tabular import tabular_task
 for hidden in ((), (64, 32), (300, 300)):

@@ -1,11 +1,11 @@
 """Opacus's per-sample gradients and clip (`GradSampleModule`, `DPOptimizer`): the reference that the others must equal.
 
 Much slower than the project's own engines; a study asks for it with `training.local.engine: opacus`. What Opacus lacks
-is added here: several rows of one patient become one gradient before the clip. The noise is that of gradients.py.
+is added here: several rows of one patient become one gradient before the clip. The noise is that of base.py.
 
 Opacus adds up squares in single precision one after the other: of a layer of two million numbers its norm is 1e-4 too
 small, and a patient weighs as much more than the clip. And a row's last bits depend on the others in the batch (see
-stacks.py). The closed form does neither; a hospital's `review` says where a study asks for this engine.
+stack.py). The closed form does neither; a hospital's `review` says where a study asks for this engine.
 """
 
 import warnings
@@ -15,8 +15,9 @@ from opacus.grad_sample import GradSampleModule
 from opacus.optimizers import DPOptimizer
 from torch import Tensor
 
-from strategies.privacy.gradients import Gaussian, InPortions
-from strategies.privacy.layers import Groups
+from strategies.privacy.engines.base import Gaussian
+from strategies.privacy.engines.groups import Groups
+from strategies.privacy.engines.in_portions import InPortions
 from strategies.privacy.plan import PrivacyPlan
 from strategies.tasks.gradients import FlatModel
 
@@ -55,7 +56,7 @@ class OpacusEngine(InPortions):
             parameter.grad_sample = parameter.summed_grad = None  # type: ignore[attr-defined]
 
     def _leave_out_what_is_not_finite(self) -> None:
-        """Opacus would make everybody's sum infinite, or no number."""
+        """Zero patients with a non-finite gradient; Opacus would make everybody's sum infinite, or no number."""
         gradients = [parameter.grad_sample.flatten(1) for parameter in self._parameters]  # type: ignore[attr-defined]
         finite = torch.stack([gradient.isfinite().all(1) for gradient in gradients]).all(0)
         if not bool(finite.all()):

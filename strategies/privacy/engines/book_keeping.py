@@ -1,14 +1,13 @@
 """Private gradients of any model in one backward pass.
 
-Every layer's inputs are noted on the way forward and what comes back at its outputs on the way backward; weights are
-left out of that pass. From both follow each patient's squared norm and then the clipped sum, layer by layer
-(strategies/privacy/layers.py; book-keeping: Bu et al. 2022, arXiv 2210.00038).
+Hooks note every layer's inputs in the forward pass and the gradients of its outputs in the backward pass; weights are
+left out of that pass. From both follow each patient's squared norm and then the clipped sum, layer by layer (terms.py
+and layer_terms.py; book-keeping: Bu et al. 2022, arXiv 2210.00038).
 
-Attention is private where its projections are linear layers (one's own, or those of Opacus's DPMultiheadAttention);
-nn.MultiheadAttention hides them in one function, so compat.py refuses it and names the replacement.
+Attention is private where its projections are linear layers (a model's own, or those of Opacus's DPMultiheadAttention);
+nn.MultiheadAttention hides them in one function, so separable.py refuses it and names the replacement.
 
-No study can name a model that needs this engine. Its rows are worked out together: what one adds may depend on others
-in the last bits (see stacks.py, which keeps them apart).
+Rows are worked out together: what one adds may depend on others in the last bits (stack.py keeps them apart).
 
 >>> from configs.schema import Model, Task
 >>> from strategies.privacy.plan import PrivacyPlan
@@ -28,8 +27,11 @@ import torch
 from torch import Tensor, nn
 
 from configs.errors import PrivacyError
-from strategies.privacy.gradients import Gaussian, InPortions
-from strategies.privacy.layers import Groups, Term, add_up, clipped_sums, is_known, terms_of
+from strategies.privacy.engines.base import Gaussian
+from strategies.privacy.engines.groups import Groups
+from strategies.privacy.engines.in_portions import InPortions
+from strategies.privacy.engines.layer_terms import add_up, is_known, terms_of
+from strategies.privacy.engines.terms import Term, clipped_sums
 from strategies.privacy.plan import PrivacyPlan
 from strategies.tasks.gradients import FlatModel
 
@@ -46,7 +48,7 @@ class _Call:
 
 
 class BookKeeping(InPortions):
-    """One forward and one backward pass for the clipped sum; layers that we do not know are built by Opacus."""
+    """Clipped sums from one forward and one backward pass; Opacus works out layers of unknown types."""
 
     def __init__(
         self, model: FlatModel, plan: PrivacyPlan, gaussian: Gaussian, *, rows_at_once: int | None = None
@@ -73,14 +75,14 @@ class BookKeeping(InPortions):
     def _sum_into_gradient(self, x: Tensor, y: Tensor, groups: Groups) -> None:
         if not self._is_checked:
             self._check_rows_come_first(x)
-        self._model.gradient.zero_()  # of parameters that nobody used
+        self._model.gradient.zero_()  # of unused parameters
         terms = add_up(self._terms(x, y))
         order: list[Term] = list(terms.values())
         sums, finite = clipped_sums(order, groups, self._plan.clip_norm)
         if bool(finite.all()):
-            for parameter, found in zip(terms, sums, strict=True):
-                self._views[parameter].copy_(found)
-        elif bool(finite.any()):  # once more, without those whose gradient is not
+            for parameter, clipped in zip(terms, sums, strict=True):
+                self._views[parameter].copy_(clipped)
+        elif bool(finite.any()):  # once more without the others
             rows = groups.of_rows(finite).nonzero()[:, 0]
             place = finite.cumsum(0) - 1
             self._sum_into_gradient(
@@ -95,11 +97,11 @@ class BookKeeping(InPortions):
                 calls, outputs = self._forward(x)
             loss = self._model.task.loss(outputs, y).sum()
             back = torch.autograd.grad(loss, [call.output for call in calls], allow_unused=True)
-        found: list[tuple[Tensor, Term]] = []
-        for call, own in zip(calls, back, strict=True):
-            if own is not None:
-                found += terms_of(call.layer, call.inputs, own)
-        return found
+        terms: list[tuple[Tensor, Term]] = []
+        for call, returned in zip(calls, back, strict=True):
+            if returned is not None:
+                terms += terms_of(call.layer, call.inputs, returned)
+        return terms
 
     def _forward(self, x: Tensor) -> tuple[list[_Call], Tensor]:
         self._calls, self._listening = [], True
@@ -111,7 +113,7 @@ class BookKeeping(InPortions):
         return calls, outputs
 
     def _check_rows_come_first(self, x: Tensor) -> None:
-        """A layer that reads no rows (a table of positions) or not first gives no gradient of a row: two sizes tell."""
+        """Check with two batch sizes that every layer has the rows first; a table of positions, say, has none."""
         for rows in (2, 3):
             with torch.no_grad():
                 calls, _ = self._forward(x[:1].expand(rows, *x.shape[1:]))
@@ -126,9 +128,9 @@ class BookKeeping(InPortions):
 
 
 def trainable_layers(module: nn.Module) -> list[nn.Module]:
-    """Layers with trainable parameters of their own; one of an unknown type stands for everything inside it."""
-    own = any(p.requires_grad for p in module.parameters(recurse=False))
-    if own and not is_known(module):
+    """Return layers with trainable parameters of their own; one of an unknown type stands for everything inside it."""
+    trains = any(p.requires_grad for p in module.parameters(recurse=False))
+    if trains and not is_known(module):
         return [module]
     inner = [layer for child in module.children() for layer in trainable_layers(child)]
-    return list(dict.fromkeys([module, *inner] if own else inner))
+    return list(dict.fromkeys([module, *inner] if trains else inner))

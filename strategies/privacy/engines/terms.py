@@ -1,4 +1,4 @@
-"""Per-patient gradients of one layer: their squared norms and their weighted sum, by the cheapest exact way.
+"""Per-patient gradients of one parameter: their squared norms and their weighted sum, by the cheapest exact way.
 
 For most layers a row's gradient is a sum of outer products over positions (pixels, tokens): what came back times
 what went in. Its norm needs no gradient: it follows from the Gram matrices of both factors (ghost norm: Li et al. 2021,
@@ -15,18 +15,15 @@ norm that is clipped is the norm of what is added up.
 ([25.0], [[1.5, 2.0]])
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
 from typing import Protocol
 
-import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.nn.grad import conv2d_weight
 
-from configs.errors import PrivacyError
+from strategies.privacy.engines.groups import Groups
 
 _MOVE = 16  # one number of a built gradient, written and read, costs about as much as so many multiplied and added
 _KEPT = 1 << 25  # numbers of built gradients that a layer may keep between norm and sum: 128 MB
@@ -36,83 +33,29 @@ _FEW_PATCHES = 256  # of a batch, up to which a plain product is quicker than th
 _CANCELLATION = 32.0  # squared norms of the terms over that of their sum, beyond which single precision is not trusted
 
 
-@lru_cache(maxsize=1024)
-def positions(count: int) -> Tensor:
-    """0 to count - 1, always the same tensor: an engine that is given it need not look whether a row is a patient."""
-    return torch.arange(count)
-
-
-@dataclass(frozen=True)
-class Groups:
-    """Which rows are whose: `patients` is (rows,), positions from 0 to `count` - 1."""
-
-    patients: Tensor
-    count: int
-    one_row_each: bool
-
-    @classmethod
-    def of(cls, patients: Tensor, count: int, device: torch.device | None = None) -> "Groups":
-        """From what an engine is given; `device` is where the rows are, if not where `patients` is."""
-        if patients is positions(count):
-            return _one_row_each(count, device)
-        return cls(patients.to(device), count, counts_up(patients, count))
-
-    def sum(self, rows: Tensor) -> Tensor:
-        """(rows, ...) -> (count, ...): each patient's rows added up."""
-        if self.one_row_each:
-            return rows
-        return rows.new_zeros((self.count, *rows.shape[1:])).index_add_(0, self.patients, rows)
-
-    def of_rows(self, values: Tensor) -> Tensor:
-        """(count,) -> (rows,): each row's patient's value."""
-        return values if self.one_row_each else values[self.patients]
-
-    @cached_property
-    def buckets(self) -> list[tuple[Tensor, Tensor, Tensor]]:
-        """Patients of about as many rows, padded to a power of two.
-
-        Each is patients (p,), their row numbers (p, rows), and which of those are real (p, rows).
-        """
-        who = self.patients.cpu().numpy()
-        counts = np.bincount(who, minlength=self.count)
-        order = np.argsort(who, kind="stable")
-        starts = np.cumsum(counts) - counts
-        sizes = np.where(counts > 0, 1 << np.ceil(np.log2(np.maximum(counts, 1))).astype(np.int64), 0)
-        found = []
-        for size in np.unique(sizes[sizes > 0]):
-            chosen = np.flatnonzero(sizes == size)
-            place = np.arange(size)[None, :]
-            real = place < counts[chosen, None]
-            rows = order[starts[chosen, None] + np.where(real, place, 0)]
-            who_, rows_, real_ = (torch.from_numpy(a).to(self.patients.device) for a in (chosen, rows, real))
-            found.append((who_, rows_, real_))
-        return found
-
-
-@lru_cache(maxsize=1024)
-def _one_row_each(count: int, device: torch.device | None) -> Groups:
-    return Groups(positions(count).to(device), count, one_row_each=True)
-
-
 @dataclass(frozen=True)
 class Squares:
-    """Of each patient, (count,): the squared norm, and the squares of its terms where rounding of their sum counts."""
+    """Each patient's squared norm, (count,). Where it may have lost digits: the squares of its terms, and a better way.
+
+    `terms` is (count,); `built` returns the norms of built gradients, whatever they cost.
+    """
 
     norms: Tensor
     terms: Tensor | None = None
+    built: Callable[[], Tensor] | None = None
 
 
 class Term(Protocol):
     """The gradients of one parameter. `squares` comes before `weighted_sum`, which may use what it kept."""
 
-    def squares(self, groups: Groups, *, build: bool = False) -> Squares:
-        """Squared norms of the patients' gradients; with `build`, from the built gradients, whatever they cost."""
+    def squares(self, groups: Groups, /) -> Squares:
+        """Return squared norms of the patients' gradients."""
 
-    def weighted_sum(self, groups: Groups, weights: Tensor) -> Tensor:
-        """Sum over patients of weight times gradient, in the parameter's shape."""
+    def weighted_sum(self, groups: Groups, weights: Tensor, /) -> Tensor:
+        """Return the sum over patients of weight times gradient, in the parameter's shape."""
 
     def rows(self) -> Tensor:
-        """Every row's gradient: (rows, *shape)."""
+        """Return every row's gradient: (rows, *shape)."""
 
 
 class Built:
@@ -121,17 +64,17 @@ class Built:
     def __init__(self, rows: Tensor) -> None:
         self._rows = rows
 
-    def squares(self, groups: Groups, *, build: bool = False) -> Squares:
-        """Squared norms of the patients' gradients."""
+    def squares(self, groups: Groups) -> Squares:
+        """See `Term`."""
         self._patients = groups.sum(self._rows.flatten(1))  # (count, numbers)
         return Squares(_squared_norms(self._patients))
 
-    def weighted_sum(self, groups: Groups, weights: Tensor) -> Tensor:
-        """Sum over patients of weight times gradient."""
+    def weighted_sum(self, _groups: Groups, weights: Tensor) -> Tensor:
+        """See `Term`."""
         return (weights @ self._patients).view(self._rows.shape[1:])
 
     def rows(self) -> Tensor:
-        """Every row's gradient."""
+        """See `Term`."""
         return self._rows
 
 
@@ -146,8 +89,11 @@ class Outer:
     def _inputs(self) -> Tensor:
         return self._given
 
-    def squares(self, groups: Groups, *, build: bool = False) -> Squares:
-        """Squared norms of the patients' gradients."""
+    def squares(self, groups: Groups) -> Squares:
+        """See `Term`."""
+        return self._squares(groups, build=False)
+
+    def _squares(self, groups: Groups, *, build: bool) -> Squares:
         self._kept, self._build = [], build
         inputs, back = self._inputs(), self._back
         if groups.one_row_each and inputs.shape[1] == 1:  # a single outer product: nothing can cancel
@@ -167,28 +113,30 @@ class Outer:
             else:
                 norms[place] = torch.cat([_squared_norms(b) for b in _built(a, g)])
                 terms[place] = (a.square().sum(2) * g.square().sum(2)).sum(1)
-        return Squares(norms, None if keep or build else terms)
+        if keep or build:
+            return Squares(norms)
+        return Squares(norms, terms, lambda: self._squares(groups, build=True).norms)
 
     def weighted_sum(self, groups: Groups, weights: Tensor) -> Tensor:
-        """Sum over patients of weight times gradient."""
+        """See `Term`."""
         if not self._kept and not self._build:
             return self._whole(self._back * groups.of_rows(weights)[:, None, None])
         total = weights.new_zeros(self._shape.numel())
         for who, gradients in self._kept:
             total += _chosen(weights, who) @ gradients.flatten(1)
         for who, a, g in () if self._kept else _pieces(groups, self._inputs(), self._back):
-            own, done = _chosen(weights, who), 0
+            members, done = _chosen(weights, who), 0
             for gradients in _built(a, g):
-                total += own[done : done + len(gradients)] @ gradients.flatten(1)
+                total += members[done : done + len(gradients)] @ gradients.flatten(1)
                 done += len(gradients)
         return self._in_shape(total)[0]
 
     def rows(self) -> Tensor:
-        """Every row's gradient."""
+        """See `Term`."""
         return self._in_shape(torch.bmm(self._back.transpose(1, 2), self._inputs()))
 
     def _in_shape(self, gradients: Tensor) -> Tensor:
-        """(count * out * in numbers) -> (count, *shape), which may be a view of them."""
+        """Reshape count * out * in numbers to (count, *shape), which may be a view of them."""
         return gradients.view(-1, *self._shape)
 
     def _whole(self, back: Tensor) -> Tensor:
@@ -207,7 +155,7 @@ class Convolution(Outer):
         super().__init__(images, back.flatten(2).transpose(1, 2), layer.weight.shape)
 
     def _inputs(self) -> Tensor:
-        """Patches: (rows, positions, kernel * channels).
+        """Return patches: (rows, positions, kernel * channels).
 
         With the channels last, a line of a patch is one piece of memory: that is copied in a third of unfold's time.
         """
@@ -246,8 +194,8 @@ class Lookup:
     def __init__(self, tokens: Tensor, back: Tensor, shape: torch.Size) -> None:
         self._tokens, self._back, self._shape = tokens, back, shape
 
-    def squares(self, groups: Groups, *, build: bool = False) -> Squares:
-        """Squared norms of the patients' gradients."""
+    def squares(self, groups: Groups) -> Squares:
+        """See `Term`."""
         keys = (groups.patients[:, None] * self._shape[0] + self._tokens).flatten()
         self._keys, place = torch.unique(keys, return_inverse=True)  # each patient's tokens, once
         self._sums = self._back.new_zeros((len(self._keys), self._shape[1]))
@@ -256,122 +204,38 @@ class Lookup:
         squares = self._sums.square().sum(1, dtype=torch.float64)
         return Squares(norms.index_add_(0, self._keys // self._shape[0], squares).to(self._back.dtype))
 
-    def weighted_sum(self, groups: Groups, weights: Tensor) -> Tensor:
-        """Sum over patients of weight times gradient."""
+    def weighted_sum(self, _groups: Groups, weights: Tensor) -> Tensor:
+        """See `Term`."""
         weighted = self._sums * weights[self._keys // self._shape[0]][:, None]
         return self._back.new_zeros(self._shape).index_add_(0, self._keys % self._shape[0], weighted)
 
     def rows(self) -> Tensor:
-        """Every row's gradient."""
+        """See `Term`."""
         place = self._tokens[:, :, None].expand_as(self._back)
         return self._back.new_zeros((len(self._back), *self._shape)).scatter_add_(1, place, self._back)
 
 
 def clipped_sums(terms: list[Term], groups: Groups, clip_norm: float) -> tuple[list[Tensor], Tensor]:
-    """Each parameter's sum over patients of gradients, a patient's norm over all terms being at most the clip.
+    """Return each parameter's sum over patients of gradients, a patient's norm over all terms being at most the clip.
 
-    The factor is Opacus's: clip / (norm + 1e-6), at most 1. Beside the sums: whose norm is finite, (patients,) bool; if
-    anybody's is not, the sums are not to be used.
+    The factor is Opacus's: clip / (norm + 1e-6), at most 1. Beside the sums: which patients' norms are finite,
+    (patients,) bool; if any is not, the sums are not to be used.
     """
     squares = [term.squares(groups) for term in terms]
-    total = torch.stack([square.norms for square in squares]).sum(0)
-    allowed = total.clamp(min=clip_norm**2) * _CANCELLATION
-    for i, term in enumerate(terms):
-        rough = squares[i].terms
-        if rough is not None and bool((rough > allowed).any()):
-            squares[i] = term.squares(groups, build=True)
-    total = torch.stack([square.norms for square in squares]).sum(0)
+    norms = torch.stack([square.norms for square in squares])  # (terms, patients)
+    allowed = norms.sum(0).clamp(min=clip_norm**2) * _CANCELLATION
+    for i, square in enumerate(squares):
+        if square.terms is not None and square.built is not None and bool((square.terms > allowed).any()):
+            norms[i] = square.built()
+    total = norms.sum(0)
     finite = total.isfinite()
     weights = clip_factors(total, clip_norm)
     return [term.weighted_sum(groups, weights) for term in terms], finite
 
 
 def clip_factors(squares: Tensor, clip_norm: float) -> Tensor:
-    """What each patient's gradient is multiplied with, from its squared norm, which is overwritten."""
+    """Return the clip factor of each patient from its squared norm, which is overwritten."""
     return squares.sqrt_().add_(1e-6).reciprocal_().mul_(clip_norm).clamp_(max=1.0)
-
-
-def terms_of(layer: nn.Module, inputs: tuple[Tensor, ...], back: Tensor) -> list[tuple[Tensor, Term]]:
-    """The gradients of a layer's own parameters in one call of it. `inputs` and `back` have a row first.
-
-    Raises:
-        PrivacyError: neither we nor Opacus can tell the layer's gradients apart.
-    """
-    read, rows = inputs[0], len(back)
-    found: list[tuple[Tensor | None, Term]]
-    if type(layer) is nn.Linear:
-        back = back.reshape(rows, -1 if rows else 1, layer.out_features)
-        read = read.reshape(*back.shape[:2], layer.in_features)
-        found = [
-            (layer.weight, Outer(read, back, layer.weight.shape)),
-            (layer.bias, Built(back[:, 0] if back.shape[1] == 1 else back.sum(1))),
-        ]
-    elif isinstance(layer, nn.Conv1d | nn.Conv2d) and _is_plain(layer):
-        found = [(layer.weight, Convolution(layer, read, back)), (layer.bias, Built(back.flatten(2).sum(2)))]
-    elif type(layer) is nn.GroupNorm:
-        scaled = functional.group_norm(read, layer.num_groups, eps=layer.eps).mul_(back)
-        found = [(p, Built(t.flatten(2).sum(2))) for p, t in ((layer.weight, scaled), (layer.bias, back))]
-    elif type(layer) is nn.LayerNorm:
-        scaled = functional.layer_norm(read, layer.normalized_shape, eps=layer.eps).mul_(back)
-        found = [(p, Built(_over_positions(t, layer.weight))) for p, t in ((layer.weight, scaled), (layer.bias, back))]
-    elif type(layer) is nn.Embedding and not layer.sparse:
-        back = back.reshape(rows, -1 if rows else 1, layer.embedding_dim)
-        tokens = read.reshape(back.shape[:2])
-        if layer.padding_idx is not None:  # never trained
-            back = back * (tokens != layer.padding_idx)[:, :, None]
-        found = [(layer.weight, Lookup(tokens, back, layer.weight.shape))]
-    else:
-        found = [(p, Built(t)) for p, t in _by_opacus(layer, inputs, back)]
-    return [(p, term) for p, term in found if p is not None and p.requires_grad]
-
-
-def is_known(layer: nn.Module) -> bool:
-    """Whether a layer's own parameters are all that `terms_of` finds; in other layers torch.func finds all inside."""
-    known = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.GroupNorm, nn.LayerNorm, nn.Embedding)
-    return type(layer) in known or not any(True for _ in layer.children())
-
-
-def add_up(terms: list[tuple[Tensor, Term]]) -> dict[Tensor, Term]:
-    """One term of each parameter: a parameter that was used twice (tied weights) has its rows' gradients added."""
-    found: dict[Tensor, Term] = {}
-    for parameter, term in terms:
-        found[parameter] = Built(found[parameter].rows() + term.rows()) if parameter in found else term
-    return found
-
-
-def _by_opacus(layer: nn.Module, inputs: tuple[Tensor, ...], back: Tensor) -> list[tuple[nn.Parameter, Tensor]]:
-    """Opacus's own per-sample gradients, or, where it has none, those of torch.func through Opacus."""
-    from opacus.grad_sample import GradSampleModule  # over a second to import, for unusual layers only
-    from opacus.grad_sample.functorch import ft_compute_per_sample_gradient
-
-    sampler = GradSampleModule.GRAD_SAMPLERS.get(type(layer))
-    if sampler is None or getattr(layer, "padding_mode", "zeros") != "zeros":
-        sampler = ft_compute_per_sample_gradient
-    try:
-        return [(p, gradient.detach()) for p, gradient in sampler(layer, list(inputs), back).items()]
-    except NotImplementedError as error:
-        raise PrivacyError(
-            f"model: expected a layer whose gradients can be told apart by patient, found {type(layer).__name__}: "
-            f"{error}; replace it, or build it from nn.Linear, nn.Conv2d, nn.GroupNorm, nn.LayerNorm and nn.Embedding"
-        ) from None
-    finally:
-        if hasattr(layer, "ft_compute_sample_grad"):
-            del layer.ft_compute_sample_grad
-
-
-def _is_plain(layer: nn.Conv1d | nn.Conv2d) -> bool:
-    exact = type(layer) in (nn.Conv1d, nn.Conv2d)
-    return exact and layer.groups == 1 and layer.padding_mode == "zeros" and not isinstance(layer.padding, str)
-
-
-def _two(value: object, before: int) -> tuple[int, int]:
-    assert isinstance(value, tuple)
-    return (before, value[0]) if len(value) == 1 else (value[0], value[1])
-
-
-def _over_positions(gradients: Tensor, parameter: Tensor) -> Tensor:
-    between = tuple(range(1, gradients.dim() - parameter.dim()))
-    return gradients.sum(between) if between else gradients
 
 
 def _ghost_is_cheaper(positions: int, wide: int, tall: int) -> bool:
@@ -379,12 +243,12 @@ def _ghost_is_cheaper(positions: int, wide: int, tall: int) -> bool:
 
 
 def _positions(groups: Groups, each: int) -> list[int]:
-    """Positions of a patient in each piece of `_pieces`."""
+    """Return the positions of a patient in each piece of `_pieces`."""
     return [each] if groups.one_row_each else [rows.shape[1] * each for _, rows, _ in groups.buckets]
 
 
 def _pieces(groups: Groups, inputs: Tensor, back: Tensor) -> Iterator[tuple[Tensor | None, Tensor, Tensor]]:
-    """Patients of about as many rows together: who they are (None for everybody), and both factors, (patients, ...)."""
+    """Yield patients of about as many rows together: who (None for all), and both factors, (patients, ...)."""
     if groups.one_row_each:
         yield None, inputs, back
         return
@@ -397,13 +261,13 @@ def _chosen(weights: Tensor, who: Tensor | None) -> Tensor:
 
 
 def _ghost(inputs: Tensor, back: Tensor) -> tuple[Tensor, Tensor]:
-    """Squared norms from Gram matrices, and the squares of the terms on their diagonal: (patients,) each."""
+    """Return squared norms from Gram matrices, and the squares of the terms on their diagonal: (patients,) each."""
     product = torch.bmm(inputs, inputs.transpose(1, 2)).mul_(torch.bmm(back, back.transpose(1, 2)))
     return product.sum((1, 2)).clamp_(min=0.0), product.diagonal(dim1=1, dim2=2).sum(1)
 
 
 def _squared_norms(gradients: Tensor) -> Tensor:
-    """(patients, ...) -> (patients,), read once, nothing of that size written.
+    """Square and add up: (patients, ...) -> (patients,), read once, nothing of that size written.
 
     Squares that are added one after the other in single precision are three thousandths off after two million, and a
     patient then weighs more than the clip: here each segment has its own sum, and those are added in pairs.
@@ -417,15 +281,13 @@ def _squared_norms(gradients: Tensor) -> Tensor:
     return norms
 
 
-def counts_up(patients: Tensor, count: int) -> bool:
-    """Whether every patient has one row, in order."""
-    if patients is positions(count):
-        return True
-    return len(patients) == count and torch.equal(patients, positions(count).to(patients.device))
-
-
 def _built(inputs: Tensor, back: Tensor) -> Iterator[Tensor]:
-    """(patients, out, in) in portions that fit into memory."""
+    """Yield gradients, (patients, out, in), in portions that fit into memory."""
     portion = max(1, _BUILT // (inputs.shape[2] * back.shape[2]))
     for a, g in zip(torch.split(inputs, portion), torch.split(back, portion), strict=True):
         yield torch.bmm(g.transpose(1, 2), a)
+
+
+def _two(value: object, before: int) -> tuple[int, int]:
+    assert isinstance(value, tuple)
+    return (before, value[0]) if len(value) == 1 else (value[0], value[1])

@@ -1,4 +1,4 @@
-"""Clipped sums of linear stacks: every model that a study can name, in exact arithmetic.
+"""Clipped sums of linear stacks in exact arithmetic.
 
 A row's gradient is an outer product at each layer, of what the layer read and what came back to it, so that the norm
 and the sum of patients with one row need no (patients, parameters) tensor (Goodfellow 2015, arXiv 1510.01799).
@@ -11,7 +11,7 @@ to sensitivities). Therefore:
 - each row is rounded by its own size, and every product after that is exact (strategies/exact/layers.py)
 - each patient's gradient is brought to a norm of at most one, rounded to whole multiples of one public step, 2^-47,
   with room left for the rounding, and added up without any loss (strategies/exact/sums.py); then comes the clip norm
-- a patient with one row and one with several go each their own way by their own number of rows, never by another's
+- how a patient is worked out follows from that patient's own number of rows, never from another's
 - no absolute size decides anything: norms are worked out from factors that were brought to the same size first
 - patients whose gradient is not finite contribute zero: an error would tell, without noise, that they are there
 
@@ -70,7 +70,7 @@ class Stack:
         return np.empty((PORTION // BLOCK, *self._layers.lead, self._layers.size))
 
     def take(self) -> Doubles:
-        """The sum, (..., parameters), in the parameters' order: rounded once; valid until the next call.
+        """Return the sum, (..., parameters), in the parameters' order: rounded once; valid until the next call.
 
         The next sum begins at zero.
         """
@@ -85,7 +85,7 @@ class Stack:
         return self._total
 
     def _by_layer(self, values: Doubles) -> list[Doubles]:
-        """Views of an array of the sum, (..., out, in + 1) of each layer."""
+        """Return views of an array of the sum, (..., out, in + 1) of each layer."""
         if id(values) not in self._rooms:
             self._rooms[id(values)] = list(as_layers(values, self._layers.shapes))
         return self._rooms[id(values)]
@@ -124,7 +124,7 @@ class Stack:
             self._sum.add()
 
     def add_patients(self, x: Floats, y: Floats, rows: NDArray[np.int64]) -> None:
-        """The same of patients with equally many rows: rows (patients, rows of each), row numbers. For one model."""
+        """Add patients with equally many rows: rows (patients, rows of each), row numbers. For one model."""
         at_once = max(1, min(BLOCK, _BUILT // self._layers.size, _ROWS // min(rows.shape[1], PORTION)))
         for start in range(0, len(rows), at_once):
             with np.errstate(all="ignore"):
@@ -177,7 +177,7 @@ class Stack:
         np.add.reduceat(work.back_room, self._layers.back_starts, -2, None, work.squares_by_model[1])
 
     def _built(self, x: Floats, y: Floats, rows: NDArray[np.int64]) -> list[tuple[Doubles, Doubles]]:
-        """Each patient's gradient of each layer, (patients, out, in + 1), with its unit, (patients, 1, 1)."""
+        """Return each patient's gradient of each layer, (patients, out, in + 1), with its unit, (patients, 1, 1)."""
         gradients: list[tuple[Doubles, Doubles]] = []
         for start in range(0, rows.shape[1], PORTION):
             part = self._built_portion(x, y, rows[:, start : start + PORTION])
@@ -186,7 +186,7 @@ class Stack:
 
     def _built_portion(self, x: Floats, y: Floats, rows: NDArray[np.int64]) -> list[tuple[Doubles, Doubles]]:
         reads, backs, units = self._all_rows(x, y, rows)
-        top, found = self._layers.top_of(rows.shape[1]), []
+        top, gradients = self._layers.top_of(rows.shape[1]), []
         for read, back, unit in zip(reads, backs, units, strict=True):
             sizes = unit * np.abs(back).max(axis=2)  # (patients, rows)
             most = power_below(sizes.max(axis=1))[:, None]  # of each patient's own rows
@@ -195,13 +195,13 @@ class Stack:
             np.copyto(back, 0.0, where=(sizes == 0.0)[:, :, None])
             np.rint(back, out=back)
             whole = np.matmul(back.transpose(0, 2, 1), read)  # (patients, out, in + 1): exact
-            found.append((whole, (most / top)[:, :, None]))
-        return found
+            gradients.append((whole, (most / top)[:, :, None]))
+        return gradients
 
     def _all_rows(
         self, x: Floats, y: Floats, rows: NDArray[np.int64]
     ) -> tuple[list[Doubles], list[Doubles], list[Doubles]]:
-        """Reads, (patients, rows of each, in + 1), and backs and their units: (patients, rows of each)."""
+        """Return reads, (patients, rows of each, in + 1), and backs and their units: (patients, rows of each)."""
         patients, each = rows.shape
         shapes = self._layers.shapes
         reads = [np.empty((patients * each, into + 1)) for _, into in shapes]
@@ -237,9 +237,9 @@ class Stack:
 
 
 def _steps_of(squares: Doubles, clip_norm: float, lost: Any) -> Doubles:
-    """Opacus's clip / (norm + 1e-6), at most 1, over the clip norm, in steps of the public grid: of squared norms.
+    """Return Opacus's clip / (norm + 1e-6), at most 1, over the clip norm, in steps of the grid, from squared norms.
 
-    Whoever is clipped leaves room for rounding, which moves a gradient by up to half of `lost` steps (L2 norm).
+    A clipped gradient leaves room for rounding, which moves it by up to half of `lost` steps (L2 norm).
     """
     norms = np.sqrt(squares)
     np.add(norms, _TINY, norms)
@@ -255,8 +255,8 @@ def added_in_order(parts: Doubles) -> Doubles:
     return total
 
 
-def _joined(one: tuple[Doubles, Doubles], other: tuple[Doubles, Doubles]) -> tuple[Doubles, Doubles]:
-    """The sum of two portions of the same patients' rows, in the larger unit."""
-    unit = np.maximum(one[1], other[1])
-    whole = one[0] * (one[1] / unit) + other[0] * (other[1] / unit)
+def _joined(first: tuple[Doubles, Doubles], other: tuple[Doubles, Doubles]) -> tuple[Doubles, Doubles]:
+    """Add two portions of the same patients' rows, in the larger unit."""
+    unit = np.maximum(first[1], other[1])
+    whole = first[0] * (first[1] / unit) + other[0] * (other[1] / unit)
     return whole, unit

@@ -1,4 +1,4 @@
-"""Layers that cannot be trained privately: which, why, and the way out. Asked before the first gradient.
+"""Layers that cannot be trained privately: which, why, and the replacement. Checked before the first gradient.
 
 A patient's gradient can be clipped only where it is that patient's alone. A layer that computes with the whole batch
 (BatchNorm), keeps statistics of it, or hides its weights in one function gives no such gradient. What Opacus's
@@ -17,9 +17,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 
 from configs.errors import PrivacyError
-
-# Layers whose gradient is known to be a row's alone; of others Opacus is asked, which takes over a second to import.
-_KNOWN = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.GroupNorm, nn.LayerNorm, nn.Embedding)
+from strategies.privacy.engines.layer_terms import LAYERS
 
 
 def require_separable(module: nn.Module) -> None:
@@ -32,7 +30,7 @@ def require_separable(module: nn.Module) -> None:
     unknown = {
         name: layer
         for name, layer in module.named_modules()
-        if name not in problems and type(layer) not in _KNOWN and any(True for _ in layer.parameters(recurse=False))
+        if name not in problems and type(layer) not in LAYERS and any(True for _ in layer.parameters(recurse=False))
     }
     if unknown:
         problems |= _what_opacus_says(unknown)
@@ -68,11 +66,11 @@ def _why_not(layer: nn.Module) -> str | None:
 
 
 def _what_opacus_says(layers: dict[str, nn.Module]) -> dict[str, str]:
-    from opacus.validators import ModuleValidator
+    from opacus.validators import ModuleValidator  # over a second to import, for unusual layers only
 
-    found = {}
+    reasons = {}
     for name, layer in layers.items():
-        judged = ModuleValidator.VALIDATORS.get(type(layer), lambda _: [])(layer)
-        if judged:
-            found[name] = " ".join(str(error) for error in judged)
-    return found
+        errors = ModuleValidator.VALIDATORS.get(type(layer), lambda _: [])(layer)
+        if errors:
+            reasons[name] = " ".join(str(error) for error in errors)
+    return reasons

@@ -1,0 +1,11 @@
+"""Private gradients: the clipped sum of the patients' gradients, its noise and its public divisor.
+
+base.py         what every engine shares: the noise, the grid, the divisor
+closed_form.py  linear stacks, without autograd; stack.py is its arithmetic
+book_keeping.py every other model, in one backward pass; terms.py and layer_terms.py are its calculus
+opacus.py       the reference that both must equal
+in_portions.py  batches that do not fit into memory, and a GPU's precision
+groups.py       which rows belong to which patient
+separable.py    layers that no engine can train privately
+select.py       which engine a model gets
+"""

@@ -1,0 +1,114 @@
+"""What every engine of private gradients shares: its interface, the noise, the public grid and the divisor.
+
+One private step is the sum of the patients' clipped gradients, noised, over the plan's public divisor. All engines
+follow Opacus's conventions: one clip over all layers by clip / (norm + 1e-6), noise of noise_multiplier times clip norm
+on the sum. Rows of one patient are added up before the clip, an empty Poisson batch is a step of noise alone, and the
+divisor never depends on the batch that was drawn. A patient with a non-finite gradient contributes zero, like one who
+was not drawn: an error would be an answer without noise.
+
+>>> on_grid(np.array([0.30001]), deviation=1.0, divisor=1.0).tolist()  # multiples of 2^-11
+[0.2998046875]
+"""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from strategies.privacy.engines.groups import positions
+from strategies.privacy.plan import PrivacyPlan
+from strategies.tasks.gradients import FlatModel
+
+Gaussian = Callable[[int, float], Tensor]  # (size, standard deviation) -> (size,) float64, on the processor
+_DIGITS = 12  # binary digits of the noise's standard deviation that a release keeps
+_AT_ONCE = 2**13  # numbers that are noised together: few enough for the cache
+
+
+class Engine(Protocol):
+    """One local fit's private gradients. x: (rows, ...); y: (rows,); patients: (rows,), 0 to patients_in_batch - 1."""
+
+    def clipped_sum(self, x: Tensor, y: Tensor, patients: Tensor, *, patients_in_batch: int) -> Tensor:
+        """Sum the patients' clipped gradients without noise, (parameters,): the very sum that training noises."""
+
+    def noisy_gradient(self, x: Tensor, y: Tensor, patients: Tensor, *, patients_in_batch: int) -> Tensor:
+        """Return the noisy mean gradient, (parameters,): `clipped_sum` plus noise, over the expected patients.
+
+        It is the model's `gradient`, overwritten.
+        """
+
+    def close(self) -> None:
+        """Leave the model as it was, so that it can train plainly again."""
+
+
+class NoisySum(ABC):
+    """Noise and divide the clipped sum that an engine works out.
+
+    Args:
+        rows_at_once: rows whose gradients are worked out together. Without it, as many as suit the engine.
+    """
+
+    rows_at_once = 128
+
+    def __init__(
+        self, model: FlatModel, plan: PrivacyPlan, gaussian: Gaussian, *, rows_at_once: int | None = None
+    ) -> None:
+        self._model, self._plan, self._gaussian = model, plan, gaussian
+        self._rows_at_once = rows_at_once or self.rows_at_once
+        self._host = model.gradient.numpy() if model.gradient.device.type == "cpu" else None
+        self._dtype = np.float64 if model.gradient.dtype == torch.float64 else np.float32
+
+    def clipped_sum(self, x: Tensor, y: Tensor, patients: Tensor, *, patients_in_batch: int) -> Tensor:
+        """See `Engine`."""
+        sums = self._sums(x, y, patients, patients_in_batch)
+        return torch.from_numpy(sums.astype(self._dtype)).to(x.device)
+
+    def noisy_gradient(self, x: Tensor, y: Tensor, patients: Tensor, *, patients_in_batch: int) -> Tensor:
+        """See `Engine`."""
+        return self._noised(self._sums(x, y, patients, patients_in_batch))
+
+    def _noised(self, sums: NDArray[Any]) -> Tensor:
+        gradient = self._model.gradient
+        noised = np.empty(len(sums), self._dtype) if self._host is None else self._host
+        deviation = self._plan.noise_multiplier * self._plan.clip_norm
+        for start in range(0, len(sums), _AT_ONCE):
+            some = sums[start : start + _AT_ONCE]
+            exact = np.add(some, self._gaussian(len(some), deviation).numpy(), dtype=np.float64)
+            noised[start : start + _AT_ONCE] = on_grid(exact, deviation, self._plan.expected_patients)
+        if self._host is None:
+            gradient.copy_(torch.from_numpy(noised))
+        return gradient
+
+    def close(self) -> None:  # noqa: B027 - an engine that changes nothing has nothing to undo
+        """See `Engine`."""
+
+    @abstractmethod
+    def _sums(self, x: Tensor, y: Tensor, patients: Tensor, count: int) -> NDArray[Any]:
+        """Return the clipped sum, (parameters,), on the processor; the next call may overwrite it."""
+
+    def _sum_over_nobody(self, x: Tensor, y: Tensor) -> NDArray[Any]:
+        """Return zeros after the work of a usual batch on made-up rows, so that the time does not tell an empty one."""
+        rows = max(1, min(round(self._plan.expected_patients), self._rows_at_once))
+        x, y = (like.new_zeros((rows, *like.shape[1:])) for like in (x, y))
+        sums = self._sums(x, y, positions(rows), rows)
+        sums.fill(0.0)
+        return sums
+
+
+def on_grid(noised: NDArray[np.float64], deviation: float, divisor: float) -> NDArray[np.float64]:
+    """Round a noised sum to multiples of 2^-11 to 2^-12 deviations, a power of two, and divide it; overwritten.
+
+    The last bits of a sum of floating-point numbers show how large its parts were: where the noise happens to cancel
+    most of the exact sum, what is left has fewer bits than noise alone would (Mironov 2012, "On significance of the
+    least significant bits for differential privacy"; Haney et al. 2022, arXiv 2207.13793). Rounded, every
+    sum is a whole number of the same steps, and each step has 2^40 values of the noise behind it.
+    """
+    grid = math.ldexp(1.0, math.frexp(deviation)[1] - _DIGITS)
+    noised *= 1.0 / grid
+    np.rint(noised, out=noised)
+    noised *= grid / divisor
+    return noised
