@@ -37,7 +37,7 @@ class Connection:
 
 
 class Registered(Protocol):
-    """What is needed of server/link.py's nodes."""
+    """What is needed of server/superlink/client.py's nodes."""
 
     @property
     def node_id(self) -> int:

@@ -29,7 +29,7 @@ from configs.schema import canonical_json
 from configs.shown import DIGITS
 from configs.wire import ARITHMETIC
 from server.files import write_atomically
-from server.spool import FILED_BYTES, zeros
+from server.superlink.spool import FILED_BYTES, zeros
 from strategies.aggregate import Sums
 from strategies.exchange.arrays import Arrays, pieces
 from strategies.exchange.halves import both

@@ -26,10 +26,8 @@ from configs.schema import Study
 from server.app import Conducted, Deployment, PostponedError, RoundRecord, conduct
 from server.bundle import build_bundle
 from server.checkpoint import Checkpoints, write_tensors
-from server.courier import Courier, Watch
 from server.files import write_atomically
 from server.gathering import Patience
-from server.link import Link
 from server.logs import write_lines
 from server.membership import Membership
 from server.papers import write_papers
@@ -46,6 +44,8 @@ from server.run import (
 )
 from server.shelf import FOLDER, Shelf
 from server.sockets import SUPERLINK_SOCKET
+from server.superlink.client import SuperLinkClient
+from server.superlink.sealed_grid import SealedGrid, Watch
 from strategies.exchange.arrays import Arrays
 from strategies.privacy.plan import PrivacyPlan, plan_for
 
@@ -65,11 +65,11 @@ def carry_out(config: CoordinatorConfig, name: str) -> str:
     clock = time.monotonic()
     journal = Journal(run / "journal.jsonl", sign=key.sign)
     begin(journal, study, ENGINE)
-    link = Link(config.sockets / SUPERLINK_SOCKET, spool=run)
+    link = SuperLinkClient(config.sockets / SUPERLINK_SOCKET, spool=run)
     shelf = Shelf(config.folder / FOLDER, name)
     try:
         with link.run(*build_bundle(study)) as grid:
-            courier = Courier(
+            sealed_grid = SealedGrid(
                 grid,
                 _Recent(link.nodes),
                 members.members,
@@ -88,7 +88,7 @@ def carry_out(config: CoordinatorConfig, name: str) -> str:
                 absent_after_s=config.absent_after_s,
                 shelf=shelf,
             )
-            conducted = _conduct(config, run, study, courier, journal, members)
+            conducted = _conduct(config, run, study, sealed_grid, journal, members)
     except PostponedError as error:
         journal.append("postponed", why=str(error))
         members.submit(name)
@@ -107,7 +107,7 @@ def carry_out(config: CoordinatorConfig, name: str) -> str:
 
 
 def _conduct(
-    config: CoordinatorConfig, run: Path, study: Study, courier: Courier, journal: Journal, members: Membership
+    config: CoordinatorConfig, run: Path, study: Study, sealed_grid: SealedGrid, journal: Journal, members: Membership
 ) -> Conducted:
     def observer(record: RoundRecord, model: Arrays) -> None:
         members.set_state(run.name, "RUNNING")
@@ -120,17 +120,17 @@ def _conduct(
         log.info("round %d: %s, %.2f s", record.round, hospitals, record.seconds)
 
     return conduct(
-        courier,
+        sealed_grid,
         study,
         checkpoints=Checkpoints(run / "checkpoints", study.sha256),
         journal=journal,
         observer=observer,
         deployment=Deployment(
-            post=courier,
+            post=sealed_grid,
             patience=Patience(HANDED_OVER_S + config.absent_after_s, config.absent_after_s, config.absent_after_s),
             ready=members.ready(run.name),
             presence=lambda site, state: members.set_presence(run.name, site, state),
-            stopped=courier.stopped,
+            stopped=sealed_grid.stopped,
         ),
     )
 

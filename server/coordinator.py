@@ -27,12 +27,12 @@ from configs.lock import only_one
 from configs.parts import start as start_part
 from server import continuity
 from server.files import private_folder
-from server.link import Link, Node
 from server.membership import ENDED, Membership
 from server.pki import Pki
 from server.shelf import FOLDER as SHELF
 from server.shelf import clear as clear_shelf
 from server.sockets import SUPERLINK_SOCKET
+from server.superlink.client import Node, SuperLinkClient
 
 log = logging.getLogger("archipel.coordinator")
 TICK_S, MEMBERS_S, NODES_S = 0.2, 1.0, 3.0
@@ -89,7 +89,7 @@ class Coordinator:
         self._gateway = self._part("server.gateway", *(["--auth-only"] if nginx else []))
         self._herald = self._part("server.herald")
         self._conductor: tuple[str, Part] | None = None
-        self._link: Link | None = None
+        self._link: SuperLinkClient | None = None
         self._online: dict[str, bool] = {}
         self._known: set[bytes] = set()  # keys of members that the SuperLink takes
         self._nodes_looked = 0.0
@@ -155,7 +155,7 @@ class Coordinator:
         self._superlink.start()
         if self._link is not None:
             self._link.close()
-        self._link = Link(self._socket)
+        self._link = SuperLinkClient(self._socket)
         self._link.await_ready()
 
     def _end(self) -> None:

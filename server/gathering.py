@@ -42,7 +42,7 @@ NO_ANSWER = "has not answered yet"
 
 
 class Post(Protocol):
-    """What carries proposals: the courier between machines, `GridPost` elsewhere."""
+    """What carries proposals: `SealedGrid` between machines, `GridPost` elsewhere."""
 
     def connections(self) -> Mapping[str, Connection]:
         """Return each hospital's node by the hospital's name (by another word where no name is known)."""

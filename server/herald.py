@@ -31,13 +31,14 @@ from configs.parts import end_with_owner
 from configs.schema import Study
 from server import continuity
 from server.bundle import build_bundle
-from server.courier import Courier, Watch
 from server.gathering import Gathering, Patience, shortage
-from server.link import Link, LinkGrid
 from server.logs import write_lines
 from server.membership import Membership
 from server.pki import Pki
 from server.sockets import SUPERLINK_SOCKET
+from server.superlink.client import SuperLinkClient
+from server.superlink.grid import SuperLinkGrid
+from server.superlink.sealed_grid import SealedGrid, Watch
 
 log = logging.getLogger("archipel.herald")
 LOOK_S = 1.0  # between two looks at the queue
@@ -50,7 +51,7 @@ class Proposed:
 
     study: Study
     journal: Journal
-    grid: LinkGrid
+    grid: SuperLinkGrid
     gathering: Gathering
     closing: ExitStack
     due: float = 0.0
@@ -64,7 +65,7 @@ class Herald:
         self._members = Membership.open(config.database)
         self._key = Pki(config.pki).load_signing_key()
         self._journal = Journal(config.journal, sign=self._key.sign)
-        self._link = Link(config.sockets / SUPERLINK_SOCKET)
+        self._link = SuperLinkClient(config.sockets / SUPERLINK_SOCKET)
         self._nodes, self._known = Recent(self._link.nodes), Recent(self._members.members)
         self._proposed: dict[str, Proposed] = {}
 
@@ -106,7 +107,7 @@ class Herald:
         journal = Journal(run / "journal.jsonl", sign=self._key.sign)
         closing = ExitStack()
         grid = closing.enter_context(self._link.run(*build_bundle(study)))
-        courier = Courier(
+        sealed_grid = SealedGrid(
             grid,
             self._nodes,
             self._known,
@@ -129,7 +130,7 @@ class Herald:
         more_s = min(config.absent_after_s, config.gather_quorum_after_s) if began else config.gather_quorum_after_s
         gathering = Gathering(
             study,
-            courier,
+            sealed_grid,
             Patience(config.gather_timeout_s, more_s, config.absent_after_s),
             presence=lambda site, state: members.set_presence(name, site, state),
             write=journal.append,

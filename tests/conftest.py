@@ -54,7 +54,7 @@ LONGEST = (  # the first ones wait for networks and processes, and others comput
     "simulations/test_counting.py",
     "simulations/test_rounds_trained_together.py",
     "client/test_no_row_is_told.py",
-    "server/test_courier.py",
+    "server/test_sealed_grid.py",
     "server/test_shelf.py",
     "client/test_fence.py",
     "server/test_exchange.py",

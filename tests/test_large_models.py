@@ -12,7 +12,7 @@ from flwr.supercore.task_identity import TaskIdentity
 
 from configs.frame import Frame
 from server.checkpoint import Checkpoint, Checkpoints, write_tensors
-from server.spool import SpooledParts, zeros
+from server.superlink.spool import SpooledParts, zeros
 from strategies.aggregate import add, mean_of, weighted_mean
 from strategies.exchange.arrays import Arrays, all_finite, copied, from_record, reads_as_text, to_record
 from strategies.exchange.messages import content, from_frame, read, to_frame

@@ -277,7 +277,7 @@ def enrol_here(federation: Federation, site: str, document: dict[str, Any]) -> N
 def fork_node(folder: Path) -> int:
     """The real node in a process of its own, around a worker that sends back what it got; its process id."""
     import client.node  # noqa: F401 - before the fork, so that its pages are shared
-    import server.courier  # noqa: F401
+    import server.superlink.sealed_grid  # noqa: F401
 
     if pid := os.fork():
         return pid

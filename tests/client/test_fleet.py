@@ -139,7 +139,7 @@ def small() -> RecordDict:
 
 def test_flower_is_the_release_that_this_file_was_written_against() -> None:
     """The names from Flower's inside are imported above; what they take is compared here."""
-    assert metadata.version("flwr") == "1.41.0", "read client/fleet.py and server/link.py anew before raising it"
+    assert metadata.version("flwr") == "1.41.0", "read client/fleet.py and server/superlink/ anew first"
     assert list(inspect.signature(module.pull_objects).parameters)[:2] == ["object_ids", "pull_object_fn"]
     assert list(inspect.signature(module.make_pull_object_fn_protobuf).parameters)[1:3] == ["node", "run_id"]
     for call in ("ActivateNode", "DeactivateNode", "PullMessages", "PushMessages", "PushObject", "PullObject"):

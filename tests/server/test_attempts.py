@@ -31,10 +31,10 @@ from configs.errors import RunError
 from configs.journal import Journal
 from configs.journal import read as read_journal
 from configs.schema import Study
-from server import courier
 from server.app import Conducted, conduct
 from server.attempts import BAD_SEAL, LOST
 from server.checkpoint import Checkpoints
+from server.superlink import sealed_grid
 from strategies.exchange.arrays import Arrays
 from strategies.exchange.messages import read, to_frame
 from strategies.privacy.plan import plan_for
@@ -72,7 +72,7 @@ def journaled(path: Path, kind: str) -> list[dict[str, Any]]:
 
 
 def test_the_code_of_a_broken_reply_is_the_couriers() -> None:
-    assert courier.BAD_SEAL == BAD_SEAL
+    assert sealed_grid.BAD_SEAL == BAD_SEAL
 
 
 @pytest.mark.parametrize("code", sorted(LOST))

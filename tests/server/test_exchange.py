@@ -20,14 +20,14 @@ from client.line import answered, asked, received
 from configs.load import load_study
 from configs.pieces import HOLD_PATH, MAX_HOLD_S, REPLY_PATH, join, split
 from server.bundle import build_bundle
-from server.link import LinkGrid
 from server.membership import Member
+from server.superlink.grid import SuperLinkGrid
 
 __all__ = ["consortium", "federation", "fleet", "lille", "lyon"]  # fixtures
 
 
 @pytest.fixture
-def grid(federation: Federation) -> Iterator[LinkGrid]:
+def grid(federation: Federation) -> Iterator[SuperLinkGrid]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # Flower's use of pathspec
         bundle = build_bundle(load_study(PRESET))
@@ -35,7 +35,7 @@ def grid(federation: Federation) -> Iterator[LinkGrid]:
         yield made
 
 
-def send(grid: LinkGrid, node: int, number: int = 1, size: int = 10) -> str:
+def send(grid: SuperLinkGrid, node: int, number: int = 1, size: int = 10) -> str:
     TaskIdentity.node_id, TaskIdentity.run_id = 1, grid.run.run_id  # one process is both sides here
     records = RecordDict({"config": ConfigRecord({"round": number, "blob": bytes(size)})})
     [sent] = grid.push_messages([Message(records, node, "train")])
@@ -79,7 +79,7 @@ def holding(fleet: Fleet) -> InBackground:
 
 
 def test_a_message_and_its_reply_come_while_both_sides_wait(
-    federation: Federation, fleet: Fleet, grid: LinkGrid
+    federation: Federation, fleet: Fleet, grid: SuperLinkGrid
 ) -> None:
     node = federation.nodes["lille"]
     for number in range(1, 4):
@@ -99,7 +99,7 @@ def test_a_message_and_its_reply_come_while_both_sides_wait(
 @pytest.mark.parametrize("size", [10, 3_000_000], ids=["small", "large"])
 @pytest.mark.parametrize("kind", [Fleet, OldFleet], ids=["this release", "the release before"])
 def test_nodes_of_both_releases_get_messages_of_any_size(
-    federation: Federation, lyon: Hospital, grid: LinkGrid, size: int, kind: type[Fleet]
+    federation: Federation, lyon: Hospital, grid: SuperLinkGrid, size: int, kind: type[Fleet]
 ) -> None:
     node, fleet = federation.nodes["lyon"], federation.fleet(lyon, kind)
     fleet.connect()
@@ -127,7 +127,7 @@ def raw(federation: Federation, hospital: Hospital, path: str, body: bytes, time
 
 
 def test_a_message_is_not_lost_to_looks_that_hung_up(
-    federation: Federation, fleet: Fleet, lille: Hospital, grid: LinkGrid
+    federation: Federation, fleet: Fleet, lille: Hospital, grid: SuperLinkGrid
 ) -> None:
     node = federation.nodes["lille"]
     for _ in range(3):
@@ -140,7 +140,7 @@ def test_a_message_is_not_lost_to_looks_that_hung_up(
 
 
 def test_a_message_is_given_again_until_its_node_says_that_it_is_there(
-    federation: Federation, fleet: Fleet, lille: Hospital, grid: LinkGrid
+    federation: Federation, fleet: Fleet, lille: Hospital, grid: SuperLinkGrid
 ) -> None:
     node = federation.nodes["lille"]
     send(grid, node, 5)
@@ -203,7 +203,7 @@ def test_a_look_that_is_none_is_refused_at_once(federation: Federation, lille: H
 
 
 def test_nobody_looks_or_answers_for_another_node(
-    federation: Federation, fleet: Fleet, lille: Hospital, lyon: Hospital, grid: LinkGrid
+    federation: Federation, fleet: Fleet, lille: Hospital, lyon: Hospital, grid: SuperLinkGrid
 ) -> None:
     node = federation.nodes["lille"]
     send(grid, node, 3)
@@ -236,7 +236,7 @@ def spoilt_replies(pieces: list[bytes]) -> dict[str, list[bytes]]:
 
 
 def test_a_reply_that_is_none_is_refused_and_its_node_can_still_answer(
-    federation: Federation, fleet: Fleet, lille: Hospital, grid: LinkGrid
+    federation: Federation, fleet: Fleet, lille: Hospital, grid: SuperLinkGrid
 ) -> None:
     node = federation.nodes["lille"]
     sent = send(grid, node, 4)

@@ -55,10 +55,10 @@ from server.gateway.answers import live
 from server.gateway.forward import make_gateway
 from server.gateway.paths import FORWARDED, KEY_HEADER, PATHS, PROTOBUF
 from server.gateway.strict_http import make_server, tls_context
-from server.link import Link
 from server.membership import Admitted, Member, Membership
 from server.pki import Pki, public_pem
 from server.signatures import AHEAD_S, with_signed_bodies
+from server.superlink.client import SuperLinkClient
 
 PULL, PUSH, ACTIVATE = "/v1/fleet/pull-messages", "/v1/fleet/push-object", "/v1/fleet/activate-node"
 ROOT = Path(__file__).resolve().parents[2]
@@ -860,7 +860,7 @@ class Federation:
     folder: Path
     port: int
     members: Membership
-    link: Link
+    link: SuperLinkClient
     superlink: "subprocess.Popen[bytes]"
     gateway: "subprocess.Popen[bytes]"
     nodes: dict[str, int] = field(default_factory=dict)
@@ -941,7 +941,7 @@ def federation(consortium: Consortium, tmp_path_factory: pytest.TempPathFactory)
         stack.callback(members.close)
         gateway = stack.enter_context(process("server.gateway", str(folder), log=folder / "gateway.log"))
         await_listener(sock, superlink, folder / "superlink.log")
-        link = Link(sock)
+        link = SuperLinkClient(sock)
         stack.callback(link.close)
         link.await_ready()
         await_listener(port, gateway, folder / "gateway.log")

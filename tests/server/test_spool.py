@@ -9,8 +9,8 @@ from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, 
 from flwr.supercore.task_identity import TaskIdentity
 
 from configs.frame import MappedFile
-from server.spool import LARGE_BYTES, SpooledParts, zeros
-from server.store import SpooledStore
+from server.superlink.spool import LARGE_BYTES, SpooledParts, zeros
+from server.superlink.store import SpooledStore
 from strategies.aggregate import add, mean_of
 from strategies.exchange.arrays import to_record
 

@@ -11,7 +11,7 @@ from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects
 from flwr.supercore.task_identity import TaskIdentity
 
 from configs.errors import WireError
-from server.spool import SpooledParts
+from server.superlink.spool import SpooledParts
 from strategies.exchange.arrays import Arrays, from_record, to_record
 from strategies.exchange.objects import Parts
 

@@ -1,4 +1,4 @@
-"""The coordinator's courier against hospitals that lie, over a double of the SuperLink's grid; real keys and seals."""
+"""The sealed grid against hospitals that lie, over a double of the SuperLink's grid; real keys and seals."""
 
 import math
 import struct
@@ -19,12 +19,13 @@ from configs import wire
 from configs.frame import Frame
 from configs.journal import Journal
 from configs.seal import COORDINATOR, Statement
-from server import courier as courier_module
-from server.courier import BAD_SEAL, FORMS, OWN_CODES, REVOKED, Courier, Watch
-from server.link import BROKEN_REPLY, Node
 from server.membership import Member, Talk
 from server.shelf import Shelf, append
 from server.shelf import read as fetched_from
+from server.superlink import sealed_grid
+from server.superlink.arriving import BROKEN_REPLY
+from server.superlink.client import Node
+from server.superlink.sealed_grid import BAD_SEAL, FORMS, OWN_CODES, REVOKED, SealedGrid, Watch
 from strategies.exchange.keys import SigningKey
 from strategies.exchange.messages import content, opened, read, seal, shelve, shelved, to_frame, unseal
 from strategies.tasks.shapes import arrays_of, study_parameters
@@ -117,7 +118,7 @@ def answer_of(asked: Asked, frame: Frame | None = None, *, key: SigningKey | Non
 
 @dataclass
 class Office:
-    """A courier with its journal and members."""
+    """A sealed grid with its journal and members."""
 
     folder: Path
     members: dict[str, Member] = field(default_factory=lambda: dict(MEMBERS))
@@ -138,7 +139,7 @@ class Office:
         """Send one instruction to every hospital; what the ServerApp gets, by hospital."""
         builders.become_a_server()
         self.carrier = FakeCarrier(self.key, behave, shelf=self.folder / "shelf")
-        courier = Courier(
+        sealed_grid = SealedGrid(
             self.carrier,
             lambda: self.nodes,
             lambda: self.members,
@@ -165,7 +166,7 @@ class Office:
         for message in messages:
             message.metadata.__dict__["_message_id"] = uuid.uuid4().hex
         origin = {message.metadata.message_id: SITES[message.metadata.dst_node_id - 1] for message in messages}
-        replies = courier.send_and_receive(messages, timeout=timeout)
+        replies = sealed_grid.send_and_receive(messages, timeout=timeout)
         return {origin[reply.metadata.reply_to_message_id]: reply for reply in replies}
 
     def attempted(self, records: RecordDict, node: int) -> RecordDict:
@@ -512,7 +513,7 @@ LOOSE: dict[str, tuple[bytes | None, str]] = {
 def test_a_large_message_goes_as_a_file_to_whoever_can_fetch_it_and_its_reply_is_no_more_believed(
     office: Office, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
-    monkeypatch.setattr(courier_module, "MAX_INLINE", 0)
+    monkeypatch.setattr(sealed_grid, "MAX_INLINE", 0)
     folder = tmp_path / "shelf"
     office.shelf = Shelf(folder, "run-1")
     office.talks = {"brest": Talk(2, "0.2.0", 2), "lyon": Talk(2, "0.2.0", 2)}

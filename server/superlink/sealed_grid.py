@@ -27,14 +27,15 @@ from configs.pieces import MAX_INLINE
 from configs.schema import Study
 from configs.seal import COORDINATOR, Signed, Statement
 from server.attendance import Attendance, Connection
-from server.link import BROKEN_REPLY, Node
 from server.membership import Member, Talk
 from server.shelf import Shelf
+from server.superlink.arriving import BROKEN_REPLY
+from server.superlink.client import Node
 from strategies.exchange.keys import SigningKey
 from strategies.exchange.messages import opened, read, seal, shelve, shelved, signed_in, to_frame, unseal
 from strategies.tasks.shapes import arrays_of
 
-log = logging.getLogger("archipel.courier")
+log = logging.getLogger("archipel.sealed_grid")
 LOOK_S = 1.0  # how often to look who is connected while replies are awaited
 PROPOSAL_S = 43_000  # for how long a proposal holds; Flower keeps a message for 43,200 s
 OVERHEAD_BYTES = 1_000_000  # of a large reply, beyond what was sent
@@ -50,7 +51,7 @@ FORMS = {kind: (form, f"{form} reply") for kind, form in wire.ASKS.items()}
 
 
 class Carrier(Protocol):
-    """What is needed of a grid: server/link.py's."""
+    """What is needed of a grid: server/superlink/grid.py's."""
 
     @property
     def run(self) -> Run:
@@ -78,7 +79,7 @@ class _Sent:
 
 @dataclass(frozen=True)
 class Watch:
-    """What the courier tells whoever watches: a hospital's epsilon; and whether it was asked to stop."""
+    """What a sealed grid reports: a hospital's epsilon; and whether it was asked to stop."""
 
     epsilon: Callable[[str, str], None] = lambda site, epsilon: None
     stopped: Callable[[], bool] = lambda: False
@@ -86,7 +87,7 @@ class Watch:
     statement: Callable[[str, Signed], None] = lambda site, signed: None
 
 
-class Courier(Grid):
+class SealedGrid(Grid):
     """A Grid for one run."""
 
     def __init__(

@@ -19,7 +19,7 @@ from typing import Any
 from configs.errors import WireError
 from configs.pieces import HOLD_PATH, MAX_HOLD_S, MAX_INLINE, MEDIA_TYPE, REPLY_PATH, fields_of, join, split
 from server.bodies import GoneError, LargeBodyError, Receive, whole
-from server.holds import Waiting
+from server.superlink.holds import Waiting
 
 log = logging.getLogger("archipel.exchange")
 SEND_PATH, AWAIT_PATH, WAKE_PATH = (f"/v1/runtime/archipel-{name}" for name in ("send", "await", "wake"))

@@ -25,11 +25,12 @@ from flwr.superlink.main import create_app
 
 from configs.memory import Tidy
 from configs.pieces import join
-from server import link
-from server.store import SpooledStore
+from server.superlink import client
+from server.superlink import grid as link
+from server.superlink.store import SpooledStore
 from strategies.exchange.arrays import to_record
 
-READ_ANEW = "read server/link.py and server/superlink.py anew before raising Flower"
+READ_ANEW = "read server/superlink/ anew before raising Flower"
 
 
 def test_flower_is_the_release_that_the_link_was_written_against() -> None:
@@ -49,11 +50,11 @@ def test_the_superlinks_settings_are_those_that_are_given() -> None:
 
 
 def test_the_grid_that_is_built_upon_is_flowers() -> None:
-    assert issubclass(link.LinkGrid, HttpGrid)
+    assert issubclass(link.SuperLinkGrid, HttpGrid)
     for call in ("AcquireTask", "PullTaskInput", "PushMessages", "PullMessages", "PushObject", "PullObject"):
         assert callable(getattr(link.RuntimeHttpClient, call)), READ_ANEW
     for call in ("ListNodes", "RegisterNode", "StartRun", "StopRun"):
-        assert callable(getattr(link.ControlHttpClient, call)), READ_ANEW
+        assert callable(getattr(client.ControlHttpClient, call)), READ_ANEW
 
 
 def test_the_store_that_is_replaced_is_the_one_that_flower_makes(
@@ -95,8 +96,8 @@ def asked() -> Message:
     return message
 
 
-def grid_of(superlink: FakeSuperLink, spool: Path) -> link.LinkGrid:
-    grid = object.__new__(link.LinkGrid)
+def grid_of(superlink: FakeSuperLink, spool: Path) -> link.SuperLinkGrid:
+    grid = object.__new__(link.SuperLinkGrid)
     grid._client, grid._arriving, grid._spool = superlink, {}, spool  # type: ignore[assignment]
     grid._own, grid._seen = superlink, -1  # type: ignore[assignment]
     grid._tidy, grid.held_bytes = Tidy(), 0

@@ -1,4 +1,4 @@
-"""The SuperLink's store of message parts: the large ones lie in files once they are many (the others: server/spool.py).
+"""The SuperLink's store of message parts: the large ones lie in files once they are many (the others: spool.py).
 
 Nothing is left behind: the files go with the messages, and those of a process that was killed when the next one starts.
 """
@@ -11,7 +11,7 @@ from typing import Any
 from flwr.supercore.object_store.in_memory_object_store import InMemoryObjectStore
 
 from configs.memory import Tidy
-from server.spool import LARGE_BYTES
+from server.superlink.spool import LARGE_BYTES
 
 KEPT_BYTES = 128_000_000  # of parts that stay in memory: for models that are not large, a file is slower
 

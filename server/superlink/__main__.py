@@ -7,8 +7,7 @@ is Archipel's own.
 
     python -m server.superlink SOCKET FOLDER    # ends when its standard input is closed, as its owner ends
 
-The few names that are taken from Flower's inside are used here and in server/link.py alone; tests/server/test_link.py
-fails loudly should another release move them.
+Names from Flower's inside are used in this folder alone; a test fails loudly should another release move them.
 """
 
 import os
@@ -57,9 +56,9 @@ def serve(socket: Path, parts: Path) -> None:
     from flwr.superlink.config_loader import SuperLinkLifespanConfig
     from flwr.superlink.main import create_app
 
-    from server.exchange import Exchange
     from server.signatures import with_signed_bodies
-    from server.store import SpooledStore
+    from server.superlink.exchange import Exchange
+    from server.superlink.store import SpooledStore
 
     exchanges: list[Exchange] = []
 

@@ -1,18 +1,15 @@
-"""The coordinator's end of the SuperLink: who may connect, runs, and a Flower `Grid` that does not sleep.
+"""A Flower `Grid` over the SuperLink's socket that does not sleep.
 
 Flower's own `HttpGrid` waits three seconds between two looks for replies, and one more for a reply that is not whole
 yet; a reply that is never completed holds up all others, one that is no message ends the run, and one of any size is
 kept. This one looks quickly while replies come and more slowly while they do not, waits for nobody, and bounds what it
-takes. The only file, with server/superlink.py, that knows Flower's control and runtime APIs.
+takes.
 """
 
-import fcntl
 import json
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,22 +18,13 @@ from flwr.app import Error, Message, Metadata
 from flwr.app.message import make_message, remove_content_from_message
 from flwr.app.message.arraychunk import ArrayChunk
 from flwr.common.serde import message_from_proto, message_to_proto, run_from_proto
-from flwr.proto.control_pb2 import (
-    ListNodesRequest,
-    RegisterNodeRequest,
-    StartRunRequest,
-    StopRunRequest,
-)
-from flwr.proto.fab_pb2 import Fab
 from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest, ObjectTree, PullObjectRequest, PushObjectRequest
 from flwr.proto.message_pb2 import Message as ProtoMessage
 from flwr.proto.runtime_pb2 import (
-    AcquireTaskRequest,
     PullTaskInputRequest,
     PushTaskOutputRequest,
 )
-from flwr.supercore.constant import TASK_TOKEN_HEADER, TaskType
-from flwr.supercore.control import ControlHttpClient
+from flwr.supercore.constant import TASK_TOKEN_HEADER
 from flwr.supercore.heartbeat import HeartbeatSender, make_task_heartbeat_fn_http
 from flwr.supercore.inflatable.inflatable_object import (
     get_all_nested_objects,
@@ -52,8 +40,9 @@ from flwr.superlink.grid import HttpGrid
 from configs.errors import RunError, WireError
 from configs.memory import Tidy
 from configs.pieces import MEDIA_TYPE, join, split
-from server.exchange import AWAIT_PATH, SEND_PATH, WAKE_PATH
-from server.spool import SpooledParts
+from server.superlink.arriving import BROKEN_REPLY, Arriving, BrokenError
+from server.superlink.exchange import AWAIT_PATH, SEND_PATH, WAKE_PATH
+from server.superlink.spool import SpooledParts
 from strategies.exchange.objects import Parts
 
 BASE_URL = "http://superlink"
@@ -61,24 +50,12 @@ SENT_AT_ONCE = 32  # messages in one request
 MAX_REPLIES = 1_000_000
 OWN_TIMEOUT_S = 120.0
 LARGE = ArrayChunk  # what does not travel with its message
-MAX_OBJECTS = 100_000  # of one reply
 MAX_REPLY_BYTES = 8_000_000_000  # of one reply, where nobody says less
 STALLED_S = 120.0  # a reply of which nothing more arrives for so long is given up
 LARGEST_PART = 5_242_880  # Flower's
 HELD_BYTES = 500_000_000  # of replies on their way, at most; beyond, they lie in files
 BROKEN = "query.broken"  # the type of a message that stands for a reply that cannot be read
-BROKEN_REPLY = 151  # a code of the coordinator's own
 PUSHERS = 2  # requests at a time
-
-
-@dataclass(frozen=True, slots=True)
-class Node:
-    """A registered node. `public_key` is in PEM, as Flower keeps it; `since` is when its process last connected."""
-
-    node_id: int
-    public_key: bytes
-    online: bool
-    since: str
 
 
 def over_socket(client: Any, socket: Path, *, timeout_s: float = 30.0) -> Any:
@@ -88,87 +65,7 @@ def over_socket(client: Any, socket: Path, *, timeout_s: float = 30.0) -> Any:
     return client
 
 
-class Link:
-    """The SuperLink behind a socket.
-
-    Args:
-        spool: a folder for large replies on their way; without one they are held in memory.
-    """
-
-    def __init__(self, socket: Path, spool: Path | None = None) -> None:
-        self._socket, self._spool = socket, spool
-        self._control = over_socket(
-            ControlHttpClient(BASE_URL, interceptors=[RuntimeVersionHttpInterceptor(component_name="coordinator")]),
-            socket,
-        )
-
-    def close(self) -> None:
-        """Let go of the connection."""
-        self._control.close()
-
-    def await_ready(self, timeout_s: float = 60.0) -> None:
-        """Wait until the SuperLink answers.
-
-        Raises:
-            RunError: it does not in time.
-        """
-        deadline = time.monotonic() + timeout_s
-        while True:
-            try:
-                self.nodes()
-                return
-            except httpx.TransportError:
-                if time.monotonic() > deadline:
-                    raise RunError(
-                        "expected Flower's SuperLink to start, it did not; its lines above say why"
-                    ) from None
-                time.sleep(0.1)
-
-    def nodes(self) -> dict[int, Node]:
-        """Every registered node by id."""
-        listed = self._control.ListNodes(ListNodesRequest()).nodes_info
-        return {
-            n.node_id: Node(n.node_id, bytes(n.public_key), n.status == "online", n.last_activated_at) for n in listed
-        }
-
-    def admit(self, public_key: bytes) -> int:
-        """Register a node's public key and return its id."""
-        return int(self._control.RegisterNode(RegisterNodeRequest(public_key=public_key)).node_id)
-
-    @contextmanager
-    def run(self, bundle: bytes, bundle_sha256: str, override: Mapping[str, str] | None = None) -> Iterator["LinkGrid"]:
-        """A run of a bundle, and its grid; the run is stopped when the block ends with an error."""
-        request = StartRunRequest(fab=Fab(hash_str=bundle_sha256, content=bundle))
-        for name, value in (override or {}).items():
-            request.override_config[name].string = value
-        with self._socket.with_suffix(".starting").open("a") as turn:
-            fcntl.flock(turn, fcntl.LOCK_EX)  # whoever asks for a task is given the oldest, be it another process's
-            run_id = self._control.StartRun(request).run_id
-            if not run_id:
-                raise RunError("expected the SuperLink to start a run, it refused the bundle")
-            grid = self._acquire(run_id)
-        try:
-            yield grid
-            grid.finish("completed")
-        except BaseException:
-            grid.finish("failed")
-            with suppress(httpx.HTTPStatusError):  # it has ended by that
-                self._control.StopRun(StopRunRequest(run_id=run_id))
-            raise
-        finally:
-            grid.close()
-
-    def _acquire(self, run_id: int) -> "LinkGrid":
-        """Claim the run's task, as Flower's SuperExec would; its token never leaves this process."""
-        version = RuntimeVersionHttpInterceptor(component_name="coordinator")
-        with over_socket(RuntimeHttpClient(BASE_URL, interceptors=[version]), self._socket) as client:
-            claimed = client.AcquireTask(AcquireTaskRequest(supported_task_types=[TaskType.SERVER_APP]))
-        if claimed.task.run_id != run_id:
-            raise RunError("expected the SuperLink's task to be the run just started, it is another's")
-        return LinkGrid(self._socket, claimed.token, self._spool)
-
-
-class LinkGrid(HttpGrid):
+class SuperLinkGrid(HttpGrid):
     """A Flower Grid over the SuperLink's socket, with an interval that adapts."""
 
     def __init__(self, socket: Path, token: str, spool: Path | None = None) -> None:
@@ -191,7 +88,7 @@ class LinkGrid(HttpGrid):
         self.set_run(run_from_proto(given.run))
         self.max_reply_bytes, self.held_bytes, self._spool = MAX_REPLY_BYTES, HELD_BYTES, spool
         self._tidy = Tidy()
-        self._arriving: dict[str, _Arriving] = {}  # by the id of the message that is answered
+        self._arriving: dict[str, Arriving] = {}  # by the id of the message that is answered
         self._heartbeat = HeartbeatSender(make_task_heartbeat_fn_http(self._client))
         self._heartbeat.start()
 
@@ -268,7 +165,7 @@ class LinkGrid(HttpGrid):
         for incoming in replies:
             pieces = split(incoming)
             header, tree = ProtoMessage.FromString(pieces[0]), ObjectTree.FromString(pieces[1])
-            arriving = _Arriving(header, tree, self._parts(tree))
+            arriving = Arriving(header, tree, self._parts(tree))
             self._arriving[header.metadata.reply_to_message_id] = arriving
             for name, content in zip(pieces[2::2], pieces[3::2], strict=True):
                 arriving.early[name.decode("ascii")] = content
@@ -277,7 +174,7 @@ class LinkGrid(HttpGrid):
             arriving = self._arriving[message_id]
             try:
                 reply = self._take(arriving)
-            except _BrokenError as error:
+            except BrokenError as error:
                 arriving.parts.forget()
                 reply = self._error(message_id, str(error))
             if reply is not None:
@@ -286,11 +183,11 @@ class LinkGrid(HttpGrid):
                 whole.append(reply)
         return whole
 
-    def _take(self, arriving: "_Arriving") -> Message | None:
+    def _take(self, arriving: Arriving) -> Message | None:
         """Take what has arrived of a reply; the reply once that is all of it.
 
         Raises:
-            _BrokenError: it is too large, stalled, or no message.
+            BrokenError: it is too large, stalled, or no message.
         """
         assert self._client is not None
         absent = 0
@@ -301,7 +198,7 @@ class LinkGrid(HttpGrid):
             request = PullObjectRequest(node=self.node, run_id=self.run.run_id, object_id=object_id)
             response = self._client.PullObject(request)
             if not response.object_found:
-                raise _BrokenError("a part of it is not there")
+                raise BrokenError("a part of it is not there")
             if not response.object_available:
                 absent += 1
                 if absent > PUSHERS or arriving.parts.in_order:
@@ -311,16 +208,16 @@ class LinkGrid(HttpGrid):
             self._tidy.passed(len(response.object_content))
         if arriving.missing:
             if time.monotonic() - arriving.moved > STALLED_S:
-                raise _BrokenError("it did not arrive whole")
+                raise BrokenError("it did not arrive whole")
             return None
         message_id = arriving.header.metadata.message_id
         try:
             message = arriving.parts.message(message_id)
         except WireError:
-            raise _BrokenError("it is none of Flower's objects") from None
+            raise BrokenError("it is none of Flower's objects") from None
         sent = message_from_proto(arriving.header).metadata
         if message.metadata.reply_to_message_id != sent.reply_to_message_id:
-            raise _BrokenError("it is no reply, or one to another message")
+            raise BrokenError("it is no reply, or one to another message")
         message.metadata.__dict__["_message_id"] = message_id
         return message
 
@@ -331,7 +228,7 @@ class LinkGrid(HttpGrid):
             return SpooledParts(self.max_reply_bytes, self._spool)
         return Parts(self.max_reply_bytes)
 
-    def _confirm(self, arriving: "_Arriving") -> None:
+    def _confirm(self, arriving: Arriving) -> None:
         """Let the SuperLink forget a reply."""
         assert self._client is not None
         request = ConfirmMessageReceivedRequest(
@@ -355,7 +252,7 @@ class LinkGrid(HttpGrid):
 
 
 class OwnPaths:
-    """The paths of server/exchange.py over the SuperLink's socket."""
+    """The paths of server/superlink/exchange.py over the SuperLink's socket."""
 
     def __init__(self, socket: Path, token: str) -> None:
         self._client = httpx.Client(
@@ -381,37 +278,3 @@ class OwnPaths:
     def close(self) -> None:
         """Let go of the connection."""
         self._client.close()
-
-
-class _BrokenError(Exception):
-    """A reply that never will be one."""
-
-
-class _Arriving:
-    """A reply on its way: which of its parts are here. Whoever sends it may be hostile."""
-
-    def __init__(self, header: Any, tree: ObjectTree, parts: Parts) -> None:
-        self.header, self.parts = header, parts
-        self.missing: dict[str, None] = {}
-        self.early: dict[str, bytes] = {}  # parts that came with it
-        self.moved, self.count = time.monotonic(), 0
-        for node in iterate_object_tree(tree):
-            self.count += 1
-            if self.count > MAX_OBJECTS:
-                break
-            self.missing[node.object_id] = None
-
-    def add(self, object_id: str, content: bytes) -> None:
-        """One part is here.
-
-        Raises:
-            _BrokenError: the parts are too many or too large.
-        """
-        self.moved = time.monotonic()
-        try:
-            if self.count > MAX_OBJECTS:
-                raise WireError("message: too many parts")
-            self.parts.add(object_id, content)
-        except WireError:
-            raise _BrokenError("it is larger than a reply can be") from None
-        del self.missing[object_id]
