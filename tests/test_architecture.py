@@ -47,7 +47,7 @@ PUBLIC_FLOWER = {"app", "clientapp", "serverapp", "serverapp.strategy", "simulat
 FLOWERS_INSIDE = (  # each with a contract test
     "strategies/exchange/flower.py",
     "client/fleet.py",
-    *(f"server/{name}.py" for name in ("link", "exchange", "superlink", "bundle", "store", "courier")),
+    *("server/superlink/", "server/bundle.py"),
     *(f"simulations/{name}" for name in ("grid.py", "stock.py", "benchmarks/")),
 )
 
