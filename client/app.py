@@ -17,12 +17,12 @@ from flwr.clientapp import ClientApp
 from client import egress
 from client.site import Site, driven
 from client.timing import wait_until_public
-from client.trainer import Fit
 from configs import wire
 from configs.errors import ArchipelError, WireError
 from strategies.exchange.arrays import Arrays
 from strategies.exchange.messages import Received, read
-from strategies.tasks.shapes import arrays_of
+from strategies.releases.base import Fit
+from strategies.releases.registry import arrays_of
 
 SiteOf = Callable[[Context], Site]
 OnError = Callable[[Site | None, Exception], None]

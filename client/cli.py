@@ -354,7 +354,7 @@ def _opened(config: SiteConfig, audit: "Audit", message: str) -> str:
 
     from configs import wire
     from strategies.exchange.messages import from_frame, read
-    from strategies.tasks.shapes import arrays_of
+    from strategies.releases.registry import arrays_of
 
     frame = audit.show(message)
     outgoing = next(o for o in audit.outgoing() if o.message.startswith(message))
@@ -374,7 +374,7 @@ def _opened(config: SiteConfig, audit: "Audit", message: str) -> str:
 
 def _counts(study: "Study", counts: "list[float]") -> list[str]:
     """The noisy counts that left, column by column."""
-    from strategies.tasks.statistics import layout_of
+    from strategies.releases.columns import layout_of
 
     lines, left = ["  counts of patients, noise included:"], iter(counts)
     for histogram in layout_of(study):
@@ -457,8 +457,8 @@ def _training(config: SiteConfig, study: "Study") -> list[tuple[str, str]]:
 def _statistics(study: "Study") -> list[tuple[str, str]]:
     """What a study that trains nothing asks, and what would leave."""
     from strategies.privacy.plan import statistics_plan
-    from strategies.tasks.shapes import cells_of
-    from strategies.tasks.statistics import standard_deviation
+    from strategies.releases.columns import cells_of
+    from strategies.releases.statistics import standard_deviation
 
     columns, cells = len(study.counted), cells_of(study)
     noise = standard_deviation(statistics_plan(study))

@@ -51,7 +51,7 @@ from configs.seal import COORDINATOR, Signed, Statement
 from configs.shown import DIGITS
 from strategies.exchange.arrays import reads_as_text
 from strategies.exchange.messages import content, from_frame, given_back, opened, seal, shelve, shelved, unseal
-from strategies.tasks.shapes import arrays_of, study_bytes
+from strategies.releases.registry import arrays_of, study_bytes
 
 if TYPE_CHECKING:
     from flwr.app import RecordDict

@@ -8,7 +8,7 @@ import numpy as np
 from client.connectors import read_table
 from client.connectors.notes import Notes
 from configs.schema import DataSource, Study
-from strategies.tasks import statistics
+from strategies.releases.statistics import places
 from strategies.tasks.split import in_test
 from strategies.tasks.table import Encoded, encode, in_order, standardise
 
@@ -36,7 +36,7 @@ def load_patients(source: DataSource, study: Study, site: str, notes: Notes | No
     table = read_table(source, study, notes)
     oddities = tuple(notes.oddities())
     if not study.trains:
-        everybody, _ = in_order(statistics.places(table, study), table.keys)
+        everybody, _ = in_order(places(table, study), table.keys)
         return Patients(everybody, everybody.subset(np.empty(0, np.int64)), {}, oddities)
     aside = table.in_test
     if aside is None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 def obstacle(config: SiteConfig, study: Study) -> str:
     """Return why a study cannot run here whoever approves it, empty where nothing is in its way."""
-    from strategies.tasks.shapes import study_bytes
+    from strategies.releases.registry import study_bytes
 
     dataset = config.dataset(study.name)
     spent = after = 0.0

@@ -14,7 +14,7 @@ from client.ledger import EVALUATION, STATISTICS, Ledger, Release
 from client.patients import Patients, nobody
 from client.policy import require_figures
 from client.timing import quantum_s
-from client.trainer import Fit, Trainer
+from client.trainer import Trainer
 from configs.deployment import Policy
 from configs.errors import RunError, WireError
 from configs.federated import sent_arrays
@@ -25,13 +25,15 @@ from strategies.federated.registry import local_rule
 from strategies.privacy.accounting import SampledGaussian
 from strategies.privacy.plan import PrivacyPlan, plan_for
 from strategies.privacy.randomness import Randomness
-from strategies.tasks import statistics
-from strategies.tasks.histogram import counts, noised
+from strategies.releases import statistics
+from strategies.releases.base import Fit, Making
+from strategies.releases.columns import layout_of
+from strategies.releases.noisy_counts import noised
+from strategies.releases.score_histogram import counts
 from strategies.tasks.table import Encoded
 from strategies.tasks.tabular import TabularTask, task_of
 
 Made = TypeVar("Made")
-Fitting = Generator[Fit, Arrays, Arrays]  # asks for fits, is sent each one's model, and returns what is released
 log = logging.getLogger("archipel.client")
 
 
@@ -118,7 +120,7 @@ class Site:
 
     def fitting(
         self, round_number: int, start: Arrays, loaded: Callable[[], object] = lambda: None, attempt: int = 0
-    ) -> Fitting:
+    ) -> Making:
         """`fit` for whoever fits several hospitals at once: ask for each fit, once it is booked, and take its model."""
         if not self.study.trains:
             raise WireError("train: expected a study that trains a model, found one of statistics")
@@ -131,7 +133,7 @@ class Site:
         name = self._release_name(round_number, start) if self.seeded else None
         release = Release(self.dataset, self.study.sha256, round_number, plan.round_event, name, attempt)
 
-        def make(people: Patients, randomness: Randomness) -> Fitting:
+        def make(people: Patients, randomness: Randomness) -> Making:
             return self._train(people.train, start, randomness, plan, loaded)
 
         with self._booked(release, plan):
@@ -160,7 +162,7 @@ class Site:
         event, bins = self.plan.evaluation, asked.bins
         name = self._release_name(EVALUATION, model, event) if self.seeded else None
 
-        def make(people: Patients, randomness: Randomness) -> Fitting:
+        def make(people: Patients, randomness: Randomness) -> Making:
             yield from ()  # nothing is fitted
             scores = self.task.predict(model, people.test.x)[:, 1]
             exact = counts(scores, people.test.y, starts=people.test.starts, bins=bins)
@@ -181,10 +183,10 @@ class Site:
         release = Release(self.dataset, self.study.sha256, STATISTICS, self.plan.round_event, name, attempt)
         deviation = statistics.standard_deviation(self.plan)
 
-        def make(people: Patients, randomness: Randomness) -> Fitting:
+        def make(people: Patients, randomness: Randomness) -> Making:
             yield from ()  # nothing is fitted
-            exact = statistics.counts(people.train.x, statistics.layout_of(self.study))
-            return {COUNTS: statistics.noised(exact, deviation, randomness)}
+            exact = statistics.counts(people.train.x, layout_of(self.study))
+            return {COUNTS: noised(exact, deviation, randomness)}
 
         with self._booked(release, self.plan):
             return driven(self._released(make, STATISTICS, attempt), self.work)
@@ -201,7 +203,7 @@ class Site:
             return nullcontext()
         raise RunError("noise alone: expected a release that was booked before, found none")
 
-    def _released(self, make: Callable[[Patients, Randomness], Fitting], number: int, attempt: int) -> Fitting:
+    def _released(self, make: Callable[[Patients, Randomness], Making], number: int, attempt: int) -> Making:
         """Make a booked release of the patients; should that fail, of nobody.
 
         Reading, memory and numbers may fail because of a row, and an answer that is missing would tell that it is
@@ -230,7 +232,7 @@ class Site:
         randomness: Randomness,
         plan: PrivacyPlan | None,
         loaded: Callable[[], object],
-    ) -> Fitting:
+    ) -> Making:
         def let_go() -> None:
             if plan is None:  # else noise alone may have to begin from it
                 loaded()

@@ -11,7 +11,7 @@ often q was doubled, which one patient more or less does not change but where th
 import time
 
 from configs.schema import Study
-from strategies.tasks.shapes import study_bytes
+from strategies.releases.registry import study_bytes
 
 LEAST_S = 0.02  # what booking, two processes and the journal take
 OPERATIONS_PER_S = 2e9  # of a training, of one core

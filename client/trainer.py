@@ -15,7 +15,6 @@ in a shuffled order. Only the batches and the noise are random, and both come fr
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Literal, Protocol
 
 import numpy as np
@@ -27,7 +26,7 @@ from configs.memory import keep_freed_blocks
 from configs.schema import Local
 from strategies.exact.layers import one_thread
 from strategies.exchange.arrays import Arrays
-from strategies.federated.base import NO_RULE, LocalRule
+from strategies.federated.local_rule import NO_RULE, LocalRule
 from strategies.optimizers import optimizer_of
 from strategies.privacy.engines.base import Engine, Gaussian
 from strategies.privacy.engines.closed_form import ClosedForm
@@ -35,6 +34,7 @@ from strategies.privacy.engines.groups import positions
 from strategies.privacy.engines.select import private_engine
 from strategies.privacy.plan import PrivacyPlan
 from strategies.privacy.randomness import Randomness
+from strategies.releases.base import Fit
 from strategies.tasks.gradients import FlatModel
 from strategies.tasks.table import Encoded
 from strategies.tasks.tabular import TabularTask
@@ -47,20 +47,6 @@ class EngineMaker(Protocol):
         self, model: FlatModel, plan: PrivacyPlan, gaussian: Gaussian, name: Literal["auto", "opacus"]
     ) -> Engine:
         """An engine for one fit."""
-
-
-@dataclass(frozen=True)
-class Fit:
-    """One local fit that is asked for: what `Trainer.fit` takes."""
-
-    start: Arrays
-    patients: Encoded
-    local: Local
-    steps: int
-    randomness: Randomness
-    plan: PrivacyPlan | None = None
-    rule: LocalRule = NO_RULE
-    loaded: Callable[[], object] = lambda: None
 
 
 class Trainer:

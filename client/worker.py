@@ -120,7 +120,7 @@ class Worker:
 
     def _refusal(self, reply: "Message") -> Frame:
         from strategies.exchange.messages import to_frame
-        from strategies.tasks.shapes import arrays_of
+        from strategies.releases.registry import arrays_of
 
         if reply.has_error():
             return Frame(REFUSAL, {"code": reply.error.code, "reason": str(reply.error.reason)})
@@ -186,7 +186,7 @@ def open_site(
     from client.reading import Reading, source_in
     from client.site import Site
     from strategies.privacy.plan import Budget, public_train_patients
-    from strategies.tasks.shapes import study_bytes
+    from strategies.releases.registry import study_bytes
 
     dataset = config.dataset(study.name)
     size, announced = study_bytes(study), study.announced_patients(config.site)
@@ -252,7 +252,7 @@ def _digest(request: Frame) -> str:
 
 
 def _arrays(form: str, study: "Study") -> Mapping[str, tuple[tuple[int, ...], str]]:
-    from strategies.tasks.shapes import arrays_of
+    from strategies.releases.registry import arrays_of
 
     return arrays_of(form, study)
 

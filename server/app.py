@@ -31,10 +31,10 @@ from strategies.exchange.halves import FROM_BYTES
 from strategies.exchange.messages import arrays_in, content, read
 from strategies.federated.hospitals import Hospitals
 from strategies.federated.registry import strategy_of
-from strategies.plausible import Plausibility, prepare
 from strategies.privacy.plan import evaluation_event
-from strategies.tasks.histogram import require_plausible
-from strategies.tasks.shapes import arrays_of
+from strategies.releases.plausible import Plausibility, prepare
+from strategies.releases.registry import arrays_of
+from strategies.releases.score_histogram import require_plausible
 from strategies.tasks.tabular import task_of
 
 log = logging.getLogger("archipel.server")

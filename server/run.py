@@ -21,8 +21,9 @@ from server.rounds import Rounds
 from server.statistics import report as statistics_report
 from strategies.aggregate import site_weights
 from strategies.privacy.plan import PrivacyPlan, statistics_plan
-from strategies.tasks import figures
-from strategies.tasks.shapes import arrays_of, study_parameters
+from strategies.releases.registry import arrays_of
+from strategies.releases.score_histogram import report as figures_report
+from strategies.tasks.shapes import study_parameters
 
 EPSILON_POINTS = 10
 
@@ -151,7 +152,7 @@ def released_model(study: Study, released: Released | None, sites: Sequence[str]
     """The shared model's figures as hospitals released them: with noise, and null where one released none."""
     if released is None or not released.histograms:
         return None
-    found = figures.report(released.histograms, released.noise_multiplier, study.evaluation.metrics)
+    found = figures_report(released.histograms, released.noise_multiplier, study.evaluation.metrics)
     release = study.evaluation.release
     return found | {
         "per_site": {site: found["per_site"].get(site) for site in sites},

@@ -1,7 +1,4 @@
-"""The coordinator's part of a study of statistics: which counts are accepted, and what metrics.json says of them.
-
-What follows from noisy counts is in strategies/tasks/statistics.py; asking for them, in server/app.py.
-"""
+"""What hospitals released of a study of statistics, as the coordinator read it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,9 +11,7 @@ from numpy.typing import NDArray
 from configs import wire
 from configs.schema import Study
 from strategies.exchange.messages import read
-from strategies.privacy.plan import statistics_plan
-from strategies.tasks import statistics
-from strategies.tasks.shapes import arrays_of
+from strategies.releases.registry import STATISTICS
 
 Counts = NDArray[np.float32]
 
@@ -30,48 +25,17 @@ class Counted:
 
 
 def read_counts(reply: Message, site: str, study: Study) -> Counts:
-    """One hospital's counts.
+    """Read one hospital's counts.
 
     Raises:
         WireError: the reply is not of its form, or cannot come from an honest hospital.
     """
-    form = "statistics reply"
-    vector = read(form, reply.content, arrays_of(form, study)).arrays[wire.COUNTS]
-    layout, announced = statistics.layout_of(study), study.announced_patients(site)
-    statistics.require_plausible(vector, layout, statistics.standard_deviation(statistics_plan(study)), announced)
-    return vector
+    arrays = read(STATISTICS.reply, reply.content, STATISTICS.arrays(study)).arrays
+    STATISTICS.judge(study, {}, lambda _: {}).require(site, arrays)
+    return arrays[wire.COUNTS]
 
 
 def report(study: Study, counted: Counted) -> dict[str, Any]:
-    """The `statistics` of metrics.json: each hospital's figures and those of all that released theirs."""
-    layout, plan = statistics.layout_of(study), statistics_plan(study)
-    noise = statistics.standard_deviation(plan)
-    variance = statistics.cell_variance(noise)
-    found = {
-        site: statistics.statistics(vector, layout, variance=variance)
-        for site, vector in sorted(counted.vectors.items())
-    }
-    summed = np.sum([vector.astype(np.float64) for _, vector in sorted(counted.vectors.items())], axis=0)
-    together = statistics.statistics(summed, layout, variance=len(found) * variance)
-    return {
-        "noise": noise,
-        "noise_multiplier": plan.noise_multiplier,
-        "columns": [_column(histogram) for histogram in layout],
-        "outcome": study.task.classes[1] if len(study.task.classes) == 2 else None,
-        "sites": {site: one.to_dict() for site, one in found.items()},
-        "together": together.to_dict(),
-        "differing": statistics.differing([v for _, v in sorted(counted.vectors.items())], layout, variance=variance),
-        "missing": dict(counted.missing),
-        "released": {site: vector.tolist() for site, vector in sorted(counted.vectors.items())},
-    }
-
-
-def _column(histogram: statistics.Histogram) -> dict[str, Any]:
-    column = histogram.column
-    return {
-        "name": column.name,
-        "type": column.type,
-        "unit": column.unit,
-        "labels": list(histogram.labels),
-        "edges": list(histogram.edges),
-    }
+    """Return the `statistics` of metrics.json: each hospital's figures and those of all that released theirs."""
+    released = {site: {wire.COUNTS: vector} for site, vector in counted.vectors.items()}
+    return STATISTICS.combine(study, released) | {"missing": dict(counted.missing)}

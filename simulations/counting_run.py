@@ -35,8 +35,10 @@ from simulations.resume import Earlier
 from strategies.exchange.arrays import Arrays
 from strategies.privacy.accounting import SampledGaussian, epsilon
 from strategies.privacy.plan import PrivacyPlan, plan_for
-from strategies.tasks import statistics
-from strategies.tasks.shapes import cells_of
+from strategies.releases.column_figures import Floats, hidden_below, seen_with, statistics
+from strategies.releases.columns import Histogram, cells_of, layout_of
+from strategies.releases.noisy_counts import cell_variance
+from strategies.releases.statistics import standard_deviation
 
 if TYPE_CHECKING:
     from simulations.display import Display, Options
@@ -117,7 +119,7 @@ def plan_statistics(study: Study) -> StatisticsPlan:
     """
     sizes, counted = _sizes(study)
     plan = next(plan_for(study, site, patients) for site, patients in sizes.items())
-    noise = statistics.standard_deviation(plan)
+    noise = standard_deviation(plan)
     views = [_view(study, site, patients, plan, 1) for site, patients in sizes.items()]
     if len(views) > 1:
         views.append(_view(study, ALL, sum(sizes.values()), plan, len(views)))
@@ -136,26 +138,26 @@ def _sizes(study: Study) -> tuple[dict[str, int], bool]:
 
 
 def _view(study: Study, site: str, patients: int, plan: PrivacyPlan, hospitals: int) -> SiteView:
-    layout = statistics.layout_of(study)
-    variance = hospitals * statistics.cell_variance(statistics.standard_deviation(plan))
-    found = statistics.statistics(_expected(layout, patients), layout, variance=variance)
-    hidden = statistics.hidden_below(statistics.standard_deviation(plan), hospitals)
+    layout = layout_of(study)
+    variance = hospitals * cell_variance(standard_deviation(plan))
+    found = statistics(_expected(layout, patients), layout, variance=variance)
+    hidden = hidden_below(standard_deviation(plan), hospitals)
     share = None if found.outcome is None else (found.outcome.high - found.outcome.low) / 2
     total = found.patients.high - found.patients.value
     return SiteView(site, patients, hidden, total, share, _verdict(study, plan, patients, hidden, hospitals))
 
 
-def _expected(layout: tuple[statistics.Histogram, ...], patients: int) -> "statistics.Floats":
+def _expected(layout: tuple[Histogram, ...], patients: int) -> Floats:
     """Counts without noise, of patients who are spread evenly and all known."""
     parts = [np.append(np.full(h.cells - 1, patients / (h.cells - 1)), 0.0) for h in layout]
     return np.concatenate(parts)
 
 
 def _verdict(study: Study, plan: PrivacyPlan, patients: int, hidden: float, hospitals: int) -> str:
-    bins = max(histogram.cells - 1 for histogram in statistics.layout_of(study))
+    bins = max(histogram.cells - 1 for histogram in layout_of(study))
     if hidden >= patients:
         # The noise with which a count of all patients is just told from none, and what such a release costs.
-        wanted = statistics.seen_with(patients, hospitals)
+        wanted = seen_with(patients, hospitals)
         cost = math.ceil(100 * epsilon([SampledGaussian(wanted / plan.clip_norm, 1.0, 1)], plan.delta)) / 100
         return f"too small to be seen: the noise hides more than all its patients; seen from epsilon {cost:g} on"
     if hidden >= patients / bins:
@@ -169,7 +171,7 @@ def _notes(study: Study, plan: PrivacyPlan, counted: bool) -> list[str]:
         f"each hospital: {cells} counts of {columns} columns, {4 * cells:,} bytes, once; a patient is in one count of "
         f"each column,",
         f"so one more or less moves them by {plan.clip_norm:.2f} (L2, the root of {columns}); noise multiplier "
-        f"{plan.noise_multiplier:g}, so noise of {statistics.standard_deviation(plan):.1f} patients in each count",
+        f"{plan.noise_multiplier:g}, so noise of {standard_deviation(plan):.1f} patients in each count",
         f"guarantee: epsilon {study.privacy.epsilon:g} at delta {study.privacy.delta:g} per patient, add or remove "
         "one, at each hospital, for everything that is released",
     ]

@@ -12,11 +12,11 @@ from flwr.app import Context, Message, RecordDict
 
 from client.app import Training, guarded_training
 from client.site import Site
-from client.trainer import Fit
 from configs import wire
 from simulations.together import Together
 from strategies.exchange.arrays import Arrays
 from strategies.exchange.messages import Received, read
+from strategies.releases.base import Fit
 
 _AT_ONCE = 256  # hospitals whose bookings are open at once
 Addressed = tuple[Message, Context]

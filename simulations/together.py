@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from client.trainer import Fit, batches
+from client.trainer import batches
 from strategies.exact.layers import PORTION, Layers, MeanGradient, in_order, one_thread, write_layer
 from strategies.exact.weights import as_layers
 from strategies.exchange.arrays import Arrays
@@ -31,6 +31,7 @@ from strategies.optimizers import optimizer_of
 from strategies.privacy.engines.base import on_grid
 from strategies.privacy.engines.stack import Stack
 from strategies.privacy.randomness import Noise, samples
+from strategies.releases.base import Fit
 from strategies.tasks.table import Encoded
 from strategies.tasks.tabular import TabularTask
 

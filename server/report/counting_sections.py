@@ -31,7 +31,7 @@ from server.result.wording import (
     short,
     small,
 )
-from strategies.tasks.statistics import hidden_below
+from strategies.releases.column_figures import hidden_below
 
 ALL = "all together"
 HIDDEN = "hidden by the noise"

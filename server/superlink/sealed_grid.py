@@ -33,7 +33,7 @@ from server.superlink.arriving import BROKEN_REPLY
 from server.superlink.client import Node
 from strategies.exchange.keys import SigningKey
 from strategies.exchange.messages import opened, read, seal, shelve, shelved, signed_in, to_frame, unseal
-from strategies.tasks.shapes import arrays_of
+from strategies.releases.registry import arrays_of
 
 log = logging.getLogger("archipel.sealed_grid")
 LOOK_S = 1.0  # how often to look who is connected while replies are awaited

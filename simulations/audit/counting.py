@@ -30,7 +30,8 @@ from simulations.audit.subject import Floats, read_ledger
 from simulations.audit.verdict import Check, Part, exact, noise_values_needed, smallest_loss
 from simulations.hospitals import load_all
 from strategies.privacy.plan import PrivacyPlan, plan_for
-from strategies.tasks.statistics import counts, layout_of, places, standard_deviation
+from strategies.releases.columns import layout_of
+from strategies.releases.statistics import counts, places, standard_deviation
 from strategies.tasks.table import Encoded, Table
 
 _QUIET = 5.0  # standard deviations in patients below which whole numbers say little of a noise's shape

@@ -1,54 +1,22 @@
 """What a strategy is: a coordinator's half that combines models, and a hospital's half that changes local steps.
 
-The hospital's half is affine on purpose: so the coordinator can bound what an honest hospital sends
-(strategies/plausible.py), an audit can retrace a round, and a simulation can fit many hospitals at once. It sees no
-patient, so under differential privacy it is added after the noise.
-
->>> LocalRule(pull=0.5).added(np.ones(2, np.float32), np.zeros(2, np.float32)).tolist()
-[0.5, 0.5]
+The hospital's half is strategies/federated/local_rule.py.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
 from configs import schema
 from configs.federated import FederatedKeys
 from strategies.exchange.arrays import Arrays
 from strategies.federated.hospitals import Hospitals
-
-Floats = NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class LocalRule:
-    """What a hospital adds to each step's gradient: pull * (model - start) + drift.
-
-    `drift` has the model's parameters by name, or is None where nothing is added.
-    """
-
-    pull: float = 0.0
-    drift: Arrays | None = None
-
-    def __bool__(self) -> bool:
-        """Return whether anything is added at all."""
-        return bool(self.pull) or self.drift is not None
-
-    def added(self, flat: Floats, start: Floats, drift: Floats | None = None) -> Floats:
-        """Return what is added to the gradient of the model `flat`, all (..., parameters)."""
-        added = (flat - start) * np.float32(self.pull)
-        return added if drift is None else added + drift
+from strategies.federated.local_rule import NO_RULE, LocalRule
 
 
 def no_rule(chosen: schema.Strategy, sent: Arrays) -> LocalRule:
     """Change nothing at the hospital."""
     del chosen, sent
     return NO_RULE
-
-
-NO_RULE = LocalRule()
 
 
 @dataclass(frozen=True)

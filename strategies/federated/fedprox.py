@@ -5,8 +5,9 @@ from flwr.serverapp import strategy as flower
 from configs import schema
 from configs.federated import FEDERATED
 from strategies.exchange.arrays import Arrays
-from strategies.federated.base import LocalRule, Strategy
+from strategies.federated.base import Strategy
 from strategies.federated.hospitals import Mean
+from strategies.federated.local_rule import LocalRule
 
 
 class FedProx(Mean, flower.FedProx):

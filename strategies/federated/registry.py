@@ -10,7 +10,7 @@ from configs.federated import FEDERATED
 from configs.kinds import Registry
 from configs.schema import Study
 from strategies.exchange.arrays import Arrays
-from strategies.federated.base import NO_RULE, LocalRule, Strategy
+from strategies.federated.base import Strategy
 from strategies.federated.fedadagrad import FEDADAGRAD
 from strategies.federated.fedadam import FEDADAM
 from strategies.federated.fedavg import FEDAVG
@@ -19,6 +19,7 @@ from strategies.federated.fedprox import FEDPROX
 from strategies.federated.fedyogi import FEDYOGI
 from strategies.federated.hospitals import Hospitals
 from strategies.federated.krum import KRUM
+from strategies.federated.local_rule import NO_RULE, LocalRule
 from strategies.federated.median import MEDIAN
 from strategies.federated.trimmed_mean import TRIMMED_MEAN
 

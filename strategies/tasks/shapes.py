@@ -8,11 +8,8 @@ The process of a hospital that talks to the network checks every message against
 """
 
 import itertools
-import math
 from collections.abc import Mapping
 
-from configs import wire
-from configs.federated import sent_arrays
 from configs.schema import Model, Study
 from configs.wire import ArraySpec
 
@@ -40,37 +37,3 @@ def outputs_of(study: Study) -> int:
 def study_parameters(study: Study) -> Mapping[str, ArraySpec]:
     """What the study's model sends."""
     return parameters_of(study.model, len(study.inputs), outputs_of(study))
-
-
-def study_bytes(study: Study) -> int:
-    """Bytes of the model's parameters, or of the statistics: the most that a message of the study carries."""
-    arrays = arrays_of("train" if study.trains else "statistics reply", study)
-    return sum(4 * math.prod(shape) for shape, _ in arrays.values())
-
-
-def histogram_spec(bins: int) -> Mapping[str, ArraySpec]:
-    """What a hospital says of its test patients: the row is the outcome (without, with), the column the score's bin."""
-    return {wire.HISTOGRAM: ((2, bins), "float32")}
-
-
-def cells_of(study: Study) -> int:
-    """How many counts a hospital's statistics are: of each column its values or bins, and the unknown."""
-    return sum((len(column.values) or study.task.bins) + 1 for column in study.counted)
-
-
-def arrays_of(form: str, study: Study) -> Mapping[str, ArraySpec]:
-    """The arrays of one form of configs/wire.py in this study.
-
-    >>> from configs.schema import Model
-    >>> histogram_spec(20)
-    {'histogram': ((2, 20), 'float32')}
-    """
-    carried = wire.FORMS[form].arrays
-    if carried == "histogram":
-        release = study.evaluation.release
-        return histogram_spec(release.bins) if release else {}
-    if carried == "statistics":
-        return {} if study.trains else {wire.COUNTS: ((cells_of(study),), "float32")}
-    if form == "train":
-        return {**(parameters := study_parameters(study)), **sent_arrays(study.training.strategy, parameters)}
-    return study_parameters(study) if carried == "model" else {}

@@ -28,7 +28,7 @@ from strategies.exchange.arrays import Arrays
 from strategies.exchange.messages import content, read
 from strategies.privacy.accounting import SampledGaussian, epsilon
 from strategies.privacy.plan import Budget, plan_for
-from strategies.tasks.shapes import arrays_of
+from strategies.releases.registry import arrays_of
 
 BINS = 12
 ASKS: dict[str, Any] = {"test_fraction": 0.3, "release": {"epsilon": 0.5, "bins": BINS}}

@@ -30,8 +30,9 @@ from strategies.exchange.arrays import Arrays
 from strategies.exchange.messages import content, from_frame, read
 from strategies.privacy.accounting import SampledGaussian, epsilon
 from strategies.privacy.plan import Budget, statistics_plan
-from strategies.tasks.shapes import arrays_of, cells_of
-from strategies.tasks.statistics import counts, layout_of, standard_deviation
+from strategies.releases.columns import cells_of, layout_of
+from strategies.releases.registry import arrays_of
+from strategies.releases.statistics import counts, standard_deviation
 
 DELTA = 1e-5
 FORM = "statistics reply"

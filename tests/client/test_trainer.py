@@ -9,7 +9,7 @@ from builders import flat, patients, random_arrays, same_bits
 
 from client.trainer import Trainer
 from configs.schema import Local, Model, Task
-from strategies.federated.base import LocalRule
+from strategies.federated.local_rule import LocalRule
 from strategies.privacy.engines.base import Engine, Gaussian
 from strategies.privacy.engines.select import private_engine
 from strategies.privacy.plan import PrivacyPlan

@@ -32,7 +32,8 @@ from strategies.exchange.keys import SigningKey
 from strategies.exchange.messages import content, opened, seal, signed_in, to_frame, unseal
 from strategies.privacy.accounting import SampledGaussian, epsilon
 from strategies.privacy.plan import Budget, plan_for
-from strategies.tasks.shapes import arrays_of, study_parameters
+from strategies.releases.registry import arrays_of
+from strategies.tasks.shapes import study_parameters
 from tests import builders
 from tests.consortium import Consortium
 

@@ -26,8 +26,8 @@ class Staged(worker.Worker):
 def _hold() -> None:
     import client.site
     from client.site import Fitting, Site
-    from client.trainer import Fit
     from strategies.exchange.arrays import Arrays
+    from strategies.releases.base import Fit
 
     class Held(Site):
         due = False

@@ -18,8 +18,9 @@ from configs import schema
 from configs.federated import FederatedKeys, Option, Specs
 from strategies.exchange.arrays import Arrays
 from strategies.exchange.messages import arrays_in
-from strategies.federated.base import LocalRule, Strategy
+from strategies.federated.base import Strategy
 from strategies.federated.hospitals import Mean
+from strategies.federated.local_rule import LocalRule
 
 SENT = "correction/"
 

@@ -22,7 +22,7 @@ from server.result.read import load
 from server.rounds import Rounds
 from server.statistics import Counted
 from simulations.tables import print_comparison, print_run
-from strategies.tasks.shapes import cells_of
+from strategies.releases.columns import cells_of
 from strategies.tasks.tabular import task_of
 
 REFUSAL = "the hospital refused this study"

@@ -6,12 +6,13 @@ from builders import patients, random_arrays, same_bits
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from client.trainer import Fit, Trainer
+from client.trainer import Trainer
 from configs.schema import Local, Model, Task
 from simulations.together import LARGEST_MODEL, Together
-from strategies.federated.base import LocalRule
+from strategies.federated.local_rule import LocalRule
 from strategies.privacy.plan import PrivacyPlan
 from strategies.privacy.randomness import Noise, Randomness, samples
+from strategies.releases.base import Fit
 from strategies.tasks.tabular import TabularTask, tabular_task
 
 TASKS = {

@@ -30,7 +30,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from strategies.tasks.histogram import cell_variance as cell_variance_of
 from strategies.tasks.metrics import MIN_PER_CLASS, Estimate, Floats
 
 _Z = 1.959964  # 97.5 % of the normal distribution
@@ -48,7 +47,7 @@ class Figures:
 
 
 def figures(histogram: NDArray[Any], *, cell_variance: float) -> Figures:
-    """Figures of a noisy histogram: of one hospital, or the sum of several.
+    """Return the figures of a noisy histogram: of one hospital, or the sum of several.
 
     Args:
         histogram: (2, bins), row 1 with the outcome.
@@ -64,26 +63,6 @@ def figures(histogram: NDArray[Any], *, cell_variance: float) -> Figures:
         _brier(having, without, cell_variance),
         _calibration(having, without, cell_variance),
     )
-
-
-def report(histograms: Mapping[str, NDArray[Any]], noise_multiplier: float, metrics: tuple[str, ...]) -> dict[str, Any]:
-    """A model's entry in metrics.json, from the histograms that hospitals released.
-
-    Metrics that the histogram does not give are null, like those that are undefined.
-    """
-    variance = cell_variance_of(noise_multiplier)
-    together = figures(
-        np.sum([np.asarray(h, np.float64) for h in histograms.values()], axis=0),
-        cell_variance=len(histograms) * variance,
-    )
-    known = {"auroc": together.auroc, "brier": together.brier}
-    each = {site: figures(h, cell_variance=variance).auroc for site, h in sorted(histograms.items())}
-    return {
-        "auroc": _dict(together.auroc),
-        "per_site": {site: _dict(found) for site, found in each.items()},
-        "metrics": {name: _dict(known.get(name)) for name in dict.fromkeys(("auroc", *metrics))},
-        "calibration": [dict(entry) for entry in together.calibration],
-    }
 
 
 def _auroc(having: Floats, without: Floats, variance: float) -> Estimate:
@@ -137,7 +116,7 @@ def _calibration(having: Floats, without: Floats, variance: float) -> tuple[Mapp
 
 
 def _mean(counts: Floats, values: Floats, variance: float) -> Estimate:
-    """The mean of values over patients, of whom each cell holds a noisy count."""
+    """Return the mean of values over patients, of whom each cell holds a noisy count."""
 
     def equation(mean: Floats) -> tuple[Floats, Floats]:
         gaps = values - mean  # (values, cells)
@@ -156,11 +135,7 @@ def _interval(root: float, equation: Callable[[Floats], tuple[Floats, Floats]]) 
 
 
 def _positive(counts: Floats) -> Floats:
-    """Counts as a variance needs them: none below zero, of the same total."""
+    """Return counts as a variance needs them: none below zero, of the same total."""
     kept = np.maximum(counts, 0.0)
     total = kept.sum()
     return kept * (max(float(counts.sum()), 0.0) / total) if total > 0 else kept
-
-
-def _dict(found: Estimate | None) -> dict[str, float] | None:
-    return found.to_dict() if found else None

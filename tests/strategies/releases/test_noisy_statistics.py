@@ -15,21 +15,10 @@ from configs.errors import WireError
 from configs.schema import Study
 from strategies.privacy.plan import statistics_plan
 from strategies.privacy.randomness import Randomness
-from strategies.tasks.shapes import cells_of
-from strategies.tasks.statistics import (
-    Histogram,
-    cell_variance,
-    consistent,
-    counts,
-    differing,
-    layout_of,
-    noised,
-    not_negative,
-    places,
-    require_plausible,
-    standard_deviation,
-    statistics,
-)
+from strategies.releases.column_figures import consistent, differing, not_negative, statistics
+from strategies.releases.columns import Histogram, cells_of, layout_of
+from strategies.releases.noisy_counts import cell_variance, noised
+from strategies.releases.statistics import counts, places, require_plausible, standard_deviation
 from strategies.tasks.table import Table
 
 STUDY = counting()  # age in 5 bins, sex, disease; each with its unknown

@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 from configs.errors import WireError
 from configs.schema import Model, Task
 from strategies.privacy.randomness import Randomness
-from strategies.tasks.figures import Figures, figures, report
-from strategies.tasks.histogram import cell_variance, counts, noised, require_plausible
+from strategies.releases.figures import Figures, figures
+from strategies.releases.noisy_counts import cell_variance, noised
+from strategies.releases.score_histogram import counts, report, require_plausible
 from strategies.tasks.metrics import METRICS, Floats
 from strategies.tasks.tabular import tabular_task
 

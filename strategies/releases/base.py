@@ -1,0 +1,209 @@
+"""One kind of release: a thing that may leave a hospital. Both halves of a kind stand in one file.
+
+The hospital's half is `make`; `Site.release` (client/site.py) is the one place that calls it, after it has booked the
+release in the ledger. The coordinator's half is `judge`, which refuses what no honest hospital can have sent, and
+`combine`. What a message of the kind may hold stands in configs/wire.py; it is checked there, on both sides.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Generator, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from configs import wire
+from configs.errors import WireError
+from configs.schema import Local, Study
+from configs.wire import ArraySpec
+from strategies.federated.local_rule import NO_RULE, LocalRule
+from strategies.tasks.shapes import study_parameters
+
+if TYPE_CHECKING:  # PyTorch, which the coordinator's half does not need
+    from strategies.privacy.accounting import SampledGaussian
+    from strategies.privacy.plan import PrivacyPlan
+    from strategies.privacy.randomness import Randomness
+    from strategies.tasks.table import Encoded
+    from strategies.tasks.tabular import TabularTask
+
+Arrays = dict[str, NDArray[np.float32]]
+Sent = Callable[[str], Arrays]  # hospital -> what it is sent beside the shared model
+
+
+@dataclass(frozen=True)
+class Fit:
+    """One local fit that a release asks for: what `Trainer.fit` (client/trainer.py) takes."""
+
+    start: Arrays
+    patients: "Encoded"
+    local: Local
+    steps: int
+    randomness: "Randomness"
+    plan: "PrivacyPlan | None" = None
+    rule: LocalRule = NO_RULE
+    loaded: Callable[[], object] = lambda: None
+
+
+Making = Generator[Fit, Arrays, Arrays]  # asks for fits, is sent each one's model, and returns what is released
+
+
+@dataclass(frozen=True)
+class Request:
+    """What an instruction asks for, beside the kind of release.
+
+    `arrays` is the shared model, where the instruction carries one, with what is sent beside it. `round` is 0 of what
+    is asked for once. `attempt` is above 0 of a release that was lost: a booking of its own, with other noise. `loaded`
+    is called once `arrays` was copied: the caller may let them go.
+    """
+
+    arrays: Arrays = field(default_factory=dict)
+    round: int = 0
+    attempt: int = 0
+    loaded: Callable[[], object] = lambda: None
+
+
+class Hospital(Protocol):
+    """What a release may know of the hospital that makes it."""
+
+    @property
+    def name(self) -> str:
+        """Return the hospital's name."""
+
+    @property
+    def study(self) -> Study:
+        """Return the approved study."""
+
+    @property
+    def plan(self) -> "PrivacyPlan | None":
+        """Return the hospital's plan, None without privacy."""
+
+    @property
+    def task(self) -> "TabularTask":
+        """Return the study's task and model."""
+
+
+class People(Protocol):
+    """A hospital's patients on the two sides of the split."""
+
+    @property
+    def train(self) -> "Encoded":
+        """Return the patients who train, or are counted."""
+
+    @property
+    def test(self) -> "Encoded":
+        """Return the patients who were kept aside."""
+
+
+class Judge(Protocol):
+    """Decide which replies to one instruction an honest hospital can have sent."""
+
+    def require(self, site: str, arrays: Arrays) -> None:
+        """Refuse what cannot be honest; the arrays' names, shapes and types are known to be right.
+
+        Raises:
+            WireError: they cannot come from an honest hospital. The text holds no value.
+        """
+
+    def work_out(self, sites: Iterable[str]) -> None:
+        """Compute beforehand what `require` needs, while replies are awaited."""
+
+
+class Release(ABC):
+    """One kind of thing that may leave a hospital.
+
+    `name` is the kind's name in the ledger and the report; `message_type` what the coordinator's instruction is called
+    (configs/wire.py: ASKS). `number` and `label` decide the chance of a seeded release: a number in the place of a
+    round's, where it is asked for once, and what is added to the hospital's name. `of_test` says that it tells of the
+    patients who were kept aside, and `after_training` that a hospital makes it only where it has trained before.
+    """
+
+    name: ClassVar[str]
+    message_type: ClassVar[str]
+    number: ClassVar[int] = 0
+    label: ClassVar[str] = ""
+    of_test: ClassVar[bool] = False
+    after_training: ClassVar[bool] = False
+
+    @property
+    def form(self) -> str:
+        """Return the form of the instruction that asks for it."""
+        return wire.ASKS[self.message_type]
+
+    @property
+    def reply(self) -> str:
+        """Return the form of the reply that carries it."""
+        return f"{self.form} reply"
+
+    def instructed(self, study: Study) -> Mapping[str, ArraySpec]:
+        """Return the shape and type of each array of the instruction: the model's, where it carries one."""
+        return study_parameters(study) if wire.FORMS[self.form].arrays else {}
+
+    @abstractmethod
+    def arrays(self, study: Study) -> Mapping[str, ArraySpec]:
+        """Return the shape and type of each array of the reply; none where the study asks for no such release."""
+
+    @abstractmethod
+    def event(self, plan: "PrivacyPlan") -> "SampledGaussian | None":
+        """Return what one release costs by a hospital's plan; None where the plan has none."""
+
+    @abstractmethod
+    def require_asked(self, study: Study) -> None:
+        """Check that a study asks for such a release.
+
+        Raises:
+            WireError: it does not.
+        """
+
+    def require(self, study: Study, request: Request) -> None:
+        """Check that a study asks for this very release.
+
+        Raises:
+            WireError: it does not.
+        """
+        self.require_asked(study)
+        if request.round:
+            raise WireError(f"{self.form}: expected a release that is asked for once, found a round's number")
+
+    @abstractmethod
+    def make(self, hospital: Hospital, people: People, request: Request, randomness: "Randomness") -> Making:
+        """Make the release at the hospital, once it is booked; there may be no patient."""
+
+    @abstractmethod
+    def judge(self, study: Study, shared: Arrays, sent: Sent) -> Judge:
+        """Return what decides, at the coordinator, which replies are plausible.
+
+        Args:
+            shared: the model that was sent to every hospital; empty where the instruction carries none.
+            sent: what each hospital was sent beside it.
+        """
+
+    @abstractmethod
+    def sentence(self, study: Study) -> str:
+        """Return what leaves, in one sentence."""
+
+    @abstractmethod
+    def combine(self, study: Study, released: Mapping[str, Arrays]) -> dict[str, Any]:
+        """Return what follows from the hospitals' releases, in plain values for metrics.json; hospital -> arrays."""
+
+    def number_of(self, request: Request) -> int:
+        """Return the number that stands for a request where rounds are counted: a round, or the kind's own."""
+        return request.round or self.number
+
+
+@dataclass(frozen=True)
+class Each:
+    """A judge of each reply by itself: `check` gets the hospital's name and arrays."""
+
+    check: Callable[[str, Arrays], None]
+
+    def require(self, site: str, arrays: Arrays) -> None:
+        """Refuse what cannot be honest.
+
+        Raises:
+            WireError: as `check`.
+        """
+        self.check(site, arrays)
+
+    def work_out(self, sites: Iterable[str]) -> None:
+        """Compute nothing beforehand."""

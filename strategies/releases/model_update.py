@@ -1,0 +1,111 @@
+"""The model update: the shared model in, the model that a hospital trained on it out. Both halves.
+
+With privacy each step's gradients are clipped and noised (client/trainer.py, strategies/privacy/); without, the model
+leaves as it was trained. Combining updates is the strategy's part (strategies/federated.py).
+"""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from configs import wire
+from configs.errors import RunError, WireError
+from configs.federated import sent_arrays
+from configs.schema import Study
+from configs.wire import ArraySpec
+from strategies.releases.base import Arrays, Fit, Hospital, Judge, Making, People, Release, Request, Sent
+from strategies.tasks.shapes import study_parameters
+
+if TYPE_CHECKING:  # PyTorch, which the coordinator's half does not need
+    from strategies.privacy.accounting import SampledGaussian
+    from strategies.privacy.plan import PrivacyPlan
+    from strategies.privacy.randomness import Randomness
+
+
+class ModelUpdate(Release):
+    """The model that a hospital trained in one round."""
+
+    name: ClassVar[str] = "model update"
+    message_type: ClassVar[str] = wire.TRAIN
+
+    def instructed(self, study: Study) -> Mapping[str, ArraySpec]:
+        """Return the model's parameters, and what the study's strategy sends beside them."""
+        parameters = study_parameters(study)
+        return {**parameters, **sent_arrays(study.training.strategy, parameters)}
+
+    def arrays(self, study: Study) -> Mapping[str, ArraySpec]:
+        """Return the model's parameters."""
+        return study_parameters(study)
+
+    def event(self, plan: "PrivacyPlan") -> "SampledGaussian | None":
+        """Return the cost of one round."""
+        return plan.round_event
+
+    def require_asked(self, study: Study) -> None:
+        """Check that the study trains.
+
+        Raises:
+            WireError: it does not.
+        """
+        if not study.trains:
+            raise WireError("train: expected a study that trains a model, found one of statistics")
+
+    def require(self, study: Study, request: Request) -> None:
+        """Check that the study has such a round.
+
+        Raises:
+            WireError: it has none.
+        """
+        self.require_asked(study)
+        if not 1 <= request.round <= study.training.rounds:
+            raise WireError(f"train: expected a round from 1 to {study.training.rounds}, found another")
+
+    def make(self, hospital: Hospital, people: People, request: Request, randomness: "Randomness") -> Making:
+        """Train on the hospital's training patients; without privacy and patients the model stays as it is.
+
+        Raises:
+            RunError: training diverged.
+        """
+        from strategies.exchange.arrays import all_finite  # Flower, which the plan and the commands start without
+        from strategies.federated.registry import local_rule
+
+        start, sent = _split(request.arrays, study_parameters(hospital.study))
+        training, plan, patients = hospital.study.training, hospital.plan, people.train
+        if plan is not None:
+            steps = plan.steps_per_round
+        elif not patients.count:
+            unchanged = {name: array.copy() for name, array in start.items()}
+            request.loaded()
+            return unchanged
+        else:
+            announced = hospital.study.announced_train_patients(hospital.name)
+            steps = training.local.steps_per_round(announced or patients.count)
+        rule = local_rule(hospital.study, sent)
+        trained = yield Fit(start, patients, training.local, steps, randomness, plan, rule, request.loaded)
+        if not all_finite(trained.values()):
+            raise RunError(
+                f"{hospital.name}: training diverged to values that are not finite, nothing is sent; "
+                "lower the study's learning_rate"
+            )
+        return trained
+
+    def judge(self, study: Study, shared: Arrays, sent: Sent) -> Judge:
+        """Return the bounds on how far an honest update can be from the shared model."""
+        from strategies.releases.plausible import Plausibility  # Flower, as above
+
+        return Plausibility(study, shared, sent)
+
+    def combine(self, _study: Study, _released: Mapping[str, Arrays]) -> dict[str, Any]:
+        """Return nothing: what follows from the updates is the next shared model."""
+        return {}
+
+    def sentence(self, study: Study) -> str:
+        """Return what leaves in each round."""
+        return "in each round the model's numbers after training here" + (", with noise" if study.private else "")
+
+
+def _split(received: Arrays, parameters: Mapping[str, ArraySpec]) -> tuple[Arrays, Arrays]:
+    """Return the model that was received, and what the study's strategy sent beside it."""
+    if len(received) == len(parameters):
+        return received, {}
+    sent = {name: array for name, array in received.items() if name not in parameters}
+    return {name: received[name] for name in parameters}, sent

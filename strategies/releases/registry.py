@@ -1,0 +1,39 @@
+"""The kinds of release, and what each message of a study carries.
+
+>>> RELEASES.names
+('model update', 'score histogram', 'statistics')
+"""
+
+import math
+from collections.abc import Mapping
+
+from configs.kinds import Registry
+from configs.schema import Study
+from configs.wire import ArraySpec
+from strategies.releases.base import Release
+from strategies.releases.model_update import ModelUpdate
+from strategies.releases.score_histogram import ScoreHistogram
+from strategies.releases.statistics import Statistics
+
+_PARTS = ("message_type", "arrays", "event", "require", "make", "judge", "combine", "sentence")
+MODEL_UPDATE, SCORE_HISTOGRAM, STATISTICS = ModelUpdate(), ScoreHistogram(), Statistics()
+RELEASES: Registry[Release] = Registry("release", _PARTS, (MODEL_UPDATE, SCORE_HISTOGRAM, STATISTICS))
+
+
+def release_of(form: str) -> Release | None:
+    """Return the kind of release that an instruction or a reply of this form is about, if it is about one."""
+    return next((kind for kind in RELEASES if form in (kind.form, kind.reply)), None)
+
+
+def arrays_of(form: str, study: Study) -> Mapping[str, ArraySpec]:
+    """Return the arrays of one form of configs/wire.py in this study."""
+    kind = release_of(form)
+    if kind is None:
+        return {}
+    return kind.arrays(study) if form == kind.reply else kind.instructed(study)
+
+
+def study_bytes(study: Study) -> int:
+    """Return the most bytes of arrays in a message of the study: the model's parameters, or the statistics."""
+    arrays = MODEL_UPDATE.instructed(study) or STATISTICS.arrays(study)
+    return sum(4 * math.prod(shape) for shape, _ in arrays.values())

@@ -1,0 +1,155 @@
+"""What a hospital tells of its test patients: a histogram of scores by outcome, with noise. Both halves.
+
+A patient adds 1 to one cell whatever the model, so that adding or removing one changes the counts by 1 (L2 norm), which
+the Gaussian noise is scaled by (strategies/releases/noisy_counts.py). Not here: what it costs
+(strategies/privacy/plan.py), and the figures that follow from it (strategies/releases/figures.py).
+
+>>> exact = counts(np.array([0.9, 0.7, 0.2]), np.array([1.0, 1.0, 0.0]), starts=np.array([0, 2, 3]), bins=5)
+>>> exact.tolist()
+[[0.0, 1.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0, 1.0]]
+"""
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from configs import wire
+from configs.errors import WireError
+from configs.schema import Study
+from configs.wire import ArraySpec
+from strategies.privacy.plan import evaluation_event
+from strategies.releases.base import Arrays, Each, Hospital, Judge, Making, People, Release, Request, Sent
+from strategies.releases.figures import figures
+from strategies.releases.noisy_counts import FAR, cell_variance, noised
+from strategies.tasks.metrics import Estimate
+
+if TYPE_CHECKING:  # PyTorch, which the coordinator's half does not need
+    from strategies.privacy.accounting import SampledGaussian
+    from strategies.privacy.plan import PrivacyPlan
+    from strategies.privacy.randomness import Randomness
+
+MOST_PATIENTS = 10_000_000  # in one cell, where the study announces no number
+
+
+class ScoreHistogram(Release):
+    """The final model's scores of the test patients, counted by outcome; asked for once, after the last round."""
+
+    name: ClassVar[str] = "score histogram"
+    message_type: ClassVar[str] = wire.EVALUATE
+    of_test: ClassVar[bool] = True
+    after_training: ClassVar[bool] = True
+
+    def arrays(self, study: Study) -> Mapping[str, ArraySpec]:
+        """Return the histogram: the row is the outcome (without, with), the column the score's bin."""
+        asked = study.evaluation.release
+        return {wire.HISTOGRAM: ((2, asked.bins), "float32")} if asked else {}
+
+    def event(self, plan: "PrivacyPlan") -> "SampledGaussian | None":
+        """Return the cost of the one histogram."""
+        return plan.evaluation
+
+    def require_asked(self, study: Study) -> None:
+        """Check that the study asks for figures.
+
+        Raises:
+            WireError: it does not.
+        """
+        if study.evaluation.release is None:
+            raise WireError("evaluate: expected a study that asks for figures (evaluation.release), found another")
+
+    def make(self, hospital: Hospital, people: People, request: Request, randomness: "Randomness") -> Making:
+        """Score the test patients with the model, count them and add the noise."""
+        yield from ()  # nothing is fitted
+        asked, plan, test = hospital.study.evaluation.release, hospital.plan, people.test
+        assert asked is not None
+        assert plan is not None
+        assert plan.evaluation is not None
+        scores = hospital.task.predict(request.arrays, test.x)[:, 1]
+        exact = counts(scores, test.y, starts=test.starts, bins=asked.bins)
+        return {wire.HISTOGRAM: noised(exact, plan.evaluation.noise_multiplier, randomness)}
+
+    def judge(self, study: Study, _shared: Arrays, _sent: Sent) -> Judge:
+        """Return what refuses counts that noise and announced patients cannot explain."""
+        event = evaluation_event(study)
+        assert event is not None
+
+        def check(site: str, arrays: Arrays) -> None:
+            require_plausible(arrays[wire.HISTOGRAM], event.noise_multiplier, study.announced_patients(site))
+
+        return Each(check)
+
+    def combine(self, study: Study, released: Mapping[str, Arrays]) -> dict[str, Any]:
+        """Return the shared model's entry in metrics.json; nothing where no hospital released anything."""
+        event = evaluation_event(study)
+        if event is None or not released:
+            return {}
+        histograms = {site: arrays[wire.HISTOGRAM] for site, arrays in released.items()}
+        return report(histograms, event.noise_multiplier, study.evaluation.metrics)
+
+    def sentence(self, _study: Study) -> str:
+        """Return what leaves after the last round."""
+        return "once, after the last round, how many test patients have which score by outcome, with noise"
+
+
+def counts(
+    scores: NDArray[np.float64], outcomes: NDArray[np.floating], *, starts: NDArray[np.int64], bins: int
+) -> NDArray[np.float64]:
+    """Count (2, bins) patients: row 0 without the outcome, row 1 with it; column k has scores from k / bins.
+
+    Args:
+        scores: (rows,) from 0 to 1; a score that is no number counts as 0, so that the patient is in one cell.
+        outcomes: (rows,) 0 or 1.
+        starts: (patients + 1,) row offsets. Several rows are one patient, of their mean score and first row's outcome.
+    """
+    first, lengths = starts[:-1], np.diff(starts)
+    rows = np.clip(np.nan_to_num(scores, nan=0.0), 0.0, 1.0)
+    means = np.add.reduceat(rows, first) / lengths if len(first) else np.empty(0)
+    column = np.minimum((means * bins).astype(np.int64), bins - 1)
+    row = (outcomes[first] >= 0.5).astype(np.int64)
+    return np.bincount(row * bins + column, minlength=2 * bins).reshape(2, bins).astype(np.float64)
+
+
+def require_plausible(
+    histogram: NDArray[np.float32], noise_multiplier: float, announced_patients: int | None = None
+) -> None:
+    """Check that such a histogram can come from an honest hospital; its shape is known to be right.
+
+    Raises:
+        WireError: it cannot. The text holds no value.
+    """
+    slack = FAR * math.sqrt(cell_variance(noise_multiplier))
+    most = MOST_PATIENTS if announced_patients is None else announced_patients
+    if not np.isfinite(histogram).all() or (histogram != np.rint(histogram)).any():
+        raise WireError("evaluate reply: expected whole numbers of patients, found others")
+    if histogram.min() < -slack - 1:
+        raise WireError("evaluate reply: expected counts that the noise can explain, found one far below zero")
+    total = histogram.astype(np.float64).sum()
+    if histogram.max() > most + slack or total > most + slack * math.sqrt(histogram.size):
+        raise WireError("evaluate reply: expected no more patients than the hospital announced, found many more")
+
+
+def report(histograms: Mapping[str, NDArray[Any]], noise_multiplier: float, metrics: tuple[str, ...]) -> dict[str, Any]:
+    """Return a model's entry in metrics.json, from the histograms that hospitals released.
+
+    Metrics that the histogram does not give are null, like those that are undefined.
+    """
+    variance = cell_variance(noise_multiplier)
+    together = figures(
+        np.sum([np.asarray(h, np.float64) for h in histograms.values()], axis=0),
+        cell_variance=len(histograms) * variance,
+    )
+    estimates = {"auroc": together.auroc, "brier": together.brier}
+    each = {site: figures(h, cell_variance=variance).auroc for site, h in sorted(histograms.items())}
+    return {
+        "auroc": _dict(together.auroc),
+        "per_site": {site: _dict(auroc) for site, auroc in each.items()},
+        "metrics": {name: _dict(estimates.get(name)) for name in dict.fromkeys(("auroc", *metrics))},
+        "calibration": [dict(entry) for entry in together.calibration],
+    }
+
+
+def _dict(estimate: Estimate | None) -> dict[str, float] | None:
+    return estimate.to_dict() if estimate else None

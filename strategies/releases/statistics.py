@@ -1,0 +1,197 @@
+"""What patients are like: how many have each value of each column, with noise. Both halves.
+
+Every column of the study is a histogram: a category's values, or equal bins of a number's public range (values beyond
+it lie in the first or last bin), then the patients of whom it is unknown. A patient is in exactly one cell of each: by
+the mean of the known values of a number, by the most frequent known value of a category. So the exact counts are whole,
+however many rows a patient has, and adding or removing a patient moves each of H histograms by 1 in one cell: sqrt(H)
+in all (L2), which is the norm that the noise is scaled by (strategies/privacy/plan.py).
+
+The noise is Gaussian. Laplace noise of the same epsilon would have scale H / epsilon, which is less only below six
+columns or so; and beside the training that follows, a Gaussian release adds to the epsilon by the root of the sum of
+squares, Laplace noise by the sum. What follows from the noisy counts is in strategies/releases/column_figures.py.
+
+>>> from configs.schema import Feature
+>>> age, sex = Feature("age", "number", 20.0, 90.0), Feature("sex", "category", values=("f", "m"))
+>>> layout = (Histogram(age, bins=7), Histogram(sex))
+>>> exact = counts(np.array([[0, 1], [6, 1], [7, 2]]), layout)  # the third patient's age and sex are unknown
+>>> exact.tolist()
+[1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 1.0, 0.0, 2.0, 1.0]
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from configs import wire
+from configs.errors import WireError
+from configs.schema import Study
+from configs.wire import ArraySpec
+from strategies.privacy.plan import PrivacyPlan, statistics_plan
+from strategies.releases.base import Arrays, Each, Hospital, Judge, Making, People, Release, Request, Sent
+from strategies.releases.column_figures import Floats, consistent, differing, statistics
+from strategies.releases.columns import Histogram, cells_of, layout_of
+from strategies.releases.noisy_counts import FAR, cell_variance, noised
+from strategies.tasks.table import Encoded, Table
+
+if TYPE_CHECKING:  # PyTorch, which the coordinator's half does not need
+    from strategies.privacy.accounting import SampledGaussian
+    from strategies.privacy.randomness import Randomness
+
+_ANNOUNCED = 10.0  # times an announced number, which is round and may be old: what is beyond is no honest mistake
+MOST_PATIENTS = 1e9  # where the study announces no number
+
+
+class Statistics(Release):
+    """Noisy counts of all patients by each column's values; the one release of a study that trains nothing."""
+
+    name: ClassVar[str] = "statistics"
+    message_type: ClassVar[str] = wire.STATISTICS
+    number: ClassVar[int] = 1
+
+    def arrays(self, study: Study) -> Mapping[str, ArraySpec]:
+        """Return the counts: (cells,)."""
+        return {} if study.trains else {wire.COUNTS: ((cells_of(study),), "float32")}
+
+    def event(self, plan: PrivacyPlan) -> "SampledGaussian | None":
+        """Return the cost of the one release."""
+        return plan.round_event
+
+    def require_asked(self, study: Study) -> None:
+        """Check that this is a private study of statistics.
+
+        Raises:
+            WireError: it is none.
+        """
+        if study.trains or not study.private:
+            raise WireError("statistics: expected a private study of statistics, found another")
+
+    def make(self, hospital: Hospital, people: People, _request: Request, randomness: "Randomness") -> Making:
+        """Count the patients and add the noise."""
+        yield from ()  # nothing is fitted
+        assert hospital.plan is not None
+        exact = counts(people.train.x, layout_of(hospital.study))
+        return {wire.COUNTS: noised(exact, standard_deviation(hospital.plan), randomness)}
+
+    def judge(self, study: Study, _shared: Arrays, _sent: Sent) -> Judge:
+        """Return what refuses counts that noise and announced patients cannot explain."""
+        layout, deviation = layout_of(study), standard_deviation(statistics_plan(study))
+
+        def check(site: str, arrays: Arrays) -> None:
+            require_plausible(arrays[wire.COUNTS], layout, deviation, study.announced_patients(site))
+
+        return Each(check)
+
+    def combine(self, study: Study, released: Mapping[str, Arrays]) -> dict[str, Any]:
+        """Return each hospital's figures and those of all that released theirs."""
+        layout, plan = layout_of(study), statistics_plan(study)
+        noise = standard_deviation(plan)
+        variance = cell_variance(noise)
+        vectors = {site: arrays[wire.COUNTS] for site, arrays in sorted(released.items())}
+        summed = np.sum([vector.astype(np.float64) for vector in vectors.values()], axis=0)
+        together = statistics(summed, layout, variance=len(vectors) * variance)
+        return {
+            "noise": noise,
+            "noise_multiplier": plan.noise_multiplier,
+            "columns": [_column(histogram) for histogram in layout],
+            "outcome": study.task.classes[1] if len(study.task.classes) == 2 else None,
+            "sites": {s: statistics(vector, layout, variance=variance).to_dict() for s, vector in vectors.items()},
+            "together": together.to_dict(),
+            "differing": differing(list(vectors.values()), layout, variance=variance),
+            "released": {site: vector.tolist() for site, vector in vectors.items()},
+        }
+
+    def sentence(self, _study: Study) -> str:
+        """Return what leaves."""
+        return "once, how many patients have each value of each column, with noise; nothing is trained"
+
+
+def _column(histogram: Histogram) -> dict[str, Any]:
+    column = histogram.column
+    return {
+        "name": column.name,
+        "type": column.type,
+        "unit": column.unit,
+        "labels": list(histogram.labels),
+        "edges": list(histogram.edges),
+    }
+
+
+def places(table: Table, study: Study) -> Encoded:
+    """Find in which cell of each histogram every patient is.
+
+    Returns:
+        x: (patients, histograms) cell numbers from 0, one row a patient; y: (patients,) zeros, which nothing reads.
+    """
+    people = len(table.keys)
+    columns = []
+    values = {**table.numbers, **table.categories, study.task.target: table.target}
+    for histogram in layout_of(study):
+        column = histogram.column
+        cells = values[column.name].astype(np.float64)
+        known = cells >= 0 if column.values else ~np.isnan(cells)
+        of = _most_frequent if column.values else _binned_mean
+        columns.append(of(cells[known], table.patients[known], people, histogram))
+    x = np.stack(columns, axis=1).astype(np.float32)  # (patients, histograms)
+    return Encoded(x, np.zeros(people, np.float32), np.arange(people), np.arange(people + 1), {})
+
+
+def _most_frequent(codes: Floats, patients: NDArray[np.int64], people: int, histogram: Histogram) -> NDArray[np.int64]:
+    """Return (patients,) the value that most of a patient's known rows have, of equals the first; for none the last."""
+    values = histogram.cells - 1
+    votes = np.bincount(patients * values + codes.astype(np.int64), minlength=people * values).reshape(people, values)
+    return np.where(votes.any(axis=1), votes.argmax(axis=1), values)
+
+
+def _binned_mean(values: Floats, patients: NDArray[np.int64], people: int, histogram: Histogram) -> NDArray[np.int64]:
+    """Return (patients,) the bin of the mean of a patient's known values; the last cell for none."""
+    low, high = histogram.column.minimum, histogram.column.maximum
+    assert low is not None
+    assert high is not None
+    rows = np.bincount(patients, minlength=people)
+    parts = (np.clip(values, low, high) - low) / (high - low)
+    order = np.lexsort((parts, patients))  # a sum of floats depends on the order, which must say nothing
+    sums = np.bincount(patients[order], parts[order], minlength=people)
+    bins = np.floor(sums / np.maximum(rows, 1) * histogram.bins).astype(np.int64)
+    return np.where(rows > 0, np.clip(bins, 0, histogram.bins - 1), histogram.bins)
+
+
+def counts(cells: NDArray[Any], layout: Sequence[Histogram]) -> Floats:
+    """Count (cells,) patients, each once in each histogram, from (patients, histograms) cell numbers."""
+    each = [
+        np.bincount(cells[:, n].astype(np.int64), minlength=histogram.cells)[: histogram.cells]
+        for n, histogram in enumerate(layout)
+    ]
+    return np.concatenate(each).astype(np.float64)
+
+
+def standard_deviation(plan: "PrivacyPlan") -> float:
+    """Return the standard deviation of the Gaussian noise in each cell, in patients."""
+    return plan.noise_multiplier * plan.clip_norm
+
+
+def require_plausible(
+    vector: NDArray[np.float32],
+    layout: Sequence[Histogram],
+    standard_deviation: float,
+    announced_patients: int | None = None,
+) -> None:
+    """Check that such counts can come from an honest hospital; their shape is known to be right.
+
+    Raises:
+        WireError: they cannot. The text holds no value.
+    """
+    form, slack = "statistics reply", FAR * math.sqrt(cell_variance(standard_deviation))
+    most = MOST_PATIENTS if announced_patients is None else _ANNOUNCED * announced_patients
+    if not np.isfinite(vector).all() or (vector != np.rint(vector)).any():
+        raise WireError(f"{form}: expected whole numbers of patients, found others")
+    if vector.min() < -slack - 1:
+        raise WireError(f"{form}: expected counts that the noise can explain, found one far below zero")
+    known = consistent(vector, layout, variance=cell_variance(standard_deviation))
+    if vector.max() > most + slack or known.patients > most + FAR * math.sqrt(known.patients_variance):
+        raise WireError(f"{form}: expected no more patients than the hospital announced, found many more")
+    parts = np.split(vector.astype(np.float64), np.cumsum([histogram.cells for histogram in layout])[:-1])
+    if any(abs(part.sum() - known.patients) > slack * math.sqrt(len(part)) + 1 for part in parts):
+        raise WireError(f"{form}: expected columns of the same patients, found totals that the noise cannot explain")
