@@ -15,6 +15,7 @@
     ├── PolicyError          the hospital's policy does not allow a study, whoever approves it
     ├── UnsettledError       a hospital's ledger, journal, outbox and the coordinator's record contradict each other
     ├── JournalError         a journal was changed, cut or reordered
+    ├── RecordError          a file that was written down is not of its form; holds every problem of the file
     ├── CheckpointError      a checkpoint is unreadable, truncated or of another study
     └── RunError             a run's folder or a federation cannot go on
 
@@ -106,6 +107,15 @@ class UnsettledError(ArchipelError):
 
 class JournalError(ArchipelError):
     """A journal's hash chain does not hold."""
+
+
+class RecordError(ArchipelError):
+    """Every problem of what was written down, each with its place."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        """Hold the problems, a line each."""
+        self.problems = tuple(problems)
+        super().__init__("\n".join(self.problems))
 
 
 class CheckpointError(ArchipelError):

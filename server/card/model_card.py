@@ -11,9 +11,10 @@ Every text of the run passes `md`, so that none of it can become a heading, a li
 import re
 from collections.abc import Iterable, Sequence
 
+from configs.records.result import Estimate, FeatureInWords
 from server.charts.quality import forest_rows
 from server.result import sentences
-from server.result.read import Estimate, Feature, Run, Site
+from server.result.finished import Run, Site
 from server.result.wording import (
     NONE,
     PLAN,
@@ -98,7 +99,9 @@ def _data(run: Run) -> Iterable[str]:
     yield grid(["Hospital", "Training patients", "Test patients", "Values moved"], rows)
     if run.features:
         yield "Columns, with public ranges and values: agreed beforehand, never measured on patients."
-        yield grid(["Column", "Kind", "Range or values", "Unit"], [_feature(feature) for feature in run.features])
+        yield grid(
+            ["Column", "Kind", "Range or values", "Unit"], [_feature(*column) for column in run.features.items()]
+        )
 
 
 def _clipped(site: Site) -> str:
@@ -107,9 +110,9 @@ def _clipped(site: Site) -> str:
     return ", ".join(f"{md(name)} {count:,}" for name, count in site.values_clipped.items() if count) or "none"
 
 
-def _feature(feature: Feature) -> list[str]:
+def _feature(name: str, feature: FeatureInWords) -> list[str]:
     values = " to ".join(f"{bound:g}" for bound in feature.range) or ", ".join(md(value) for value in feature.values)
-    return [md(feature.name), md(feature.type), values, md(feature.unit)]
+    return [md(name), md(feature.type), values, md(feature.unit)]
 
 
 def _training(run: Run) -> Iterable[str]:

@@ -9,9 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+from configs.records.result import Bin, Estimate
 from server.charts import svg
 from server.charts.markup import Html, el, join
-from server.result.read import Bin, Estimate, Run
+from server.result.finished import Run
 from server.result.wording import (
     capital,
     cut,

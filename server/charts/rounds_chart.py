@@ -4,13 +4,13 @@
 [('A', 0, 2), ('B', 2, 1)]
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence, Set
 from itertools import groupby
 
 from server.charts import svg
 from server.charts.markup import Html, decimal, el, join
 from server.charts.quality import round_ticks
-from server.result.read import Points, Run, Site
+from server.result.finished import Points, Run, Site
 from server.result.wording import cut, epsilon, plural, size
 
 ALIKE = 0.02  # of the axis: curves so close are one line to the eye, and get one label
@@ -139,7 +139,7 @@ def _attendance(run: Run, width: int) -> Html:
     cell = (right - left) / columns
     dense = len(run.sites) > 12
     step, bar = ((17.0, 13.0) if dense else (26.0, 18.0)) if wide else (30.0, 10.0) if dense else (40.0, 16.0)
-    contributed = {r.number: r.contributed for r in run.rounds}
+    contributed = {r.round: r.contributed.keys() for r in run.rounds}
     rows = [
         _strip(site.name, states(site.name, contributed, run.rounds_planned, each), left, n * step, bar, cell, wide)
         for n, site in enumerate(run.sites)
@@ -166,7 +166,7 @@ def _columns(rounds: int, most: int) -> tuple[int, int]:
     return max(1, -(-rounds // each)), each
 
 
-def states(site: str, contributed: dict[int, frozenset[str]], planned: int, each: int) -> str:
+def states(site: str, contributed: Mapping[int, Set[str]], planned: int, each: int) -> str:
     """A letter a cell: All of its rounds, Some, None, or Future: never reached.
 
     >>> states("lille", {1: frozenset({"lille"}), 2: frozenset()}, 4, 1)

@@ -12,7 +12,7 @@ from zlib import crc32
 
 from server.charts import svg
 from server.charts.markup import Html, decimal, el, join
-from server.result.read import Run, Site
+from server.result.finished import Run, Site
 from server.result.wording import cut, hospitals, plural
 
 WIDTH, HEIGHT = svg.MAP, 330

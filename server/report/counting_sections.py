@@ -9,12 +9,13 @@ Every figure is from counts with noise; whiskers are 95 % intervals, which the n
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 
+from configs.records.result import CountedColumn, Estimate, PatientCounts, Statistics
 from server.charts import svg
 from server.charts.markup import Html, el, join
 from server.report import sections
 from server.report.sections import Section, drawing, folded, table
 from server.result import sentences
-from server.result.read import Column, Estimate, Figures, Run, Statistics
+from server.result.finished import Run
 from server.result.wording import (
     NONE,
     capital,
@@ -33,6 +34,7 @@ from server.result.wording import (
 )
 from strategies.releases.column_figures import hidden_below
 
+Rows = dict[str, PatientCounts]  # hospital, or all together
 ALL = "all together"
 HIDDEN = "hidden by the noise"
 DRAWN, COLUMNS = 9, 60  # hospitals, and columns, that have room in drawings; all are in the table
@@ -102,7 +104,7 @@ def _cell(found: Estimate | None) -> str:
     return "hidden" if found is None else _share(found)
 
 
-def _rows(run: Run) -> dict[str, Figures]:
+def _rows(run: Run) -> Rows:
     """All together, then the hospitals from the most patients to the fewest."""
     found = run.statistics
     if found is None:
@@ -128,7 +130,7 @@ def _patients_reading(run: Run) -> str:
     return f"Too small to be seen through so much noise: {listed(hidden, of=len(found.sites))}."
 
 
-def _is_hidden(figures: Figures) -> bool:
+def _is_hidden(figures: PatientCounts) -> bool:
     """Whether there is no share to draw."""
     return all(share is None for counts in figures.columns.values() for share in counts.shares)
 
@@ -201,7 +203,7 @@ def _outcomes(run: Run, name: str, width: int) -> Html:
     )
 
 
-def _outcome(x: svg.Scale, top: float, step: float, width: int, site: str, figures: Figures) -> Html:
+def _outcome(x: svg.Scale, top: float, step: float, width: int, site: str, figures: PatientCounts) -> Html:
     wide, found = width == svg.WIDE, figures.outcome
     y = top + (step / 2 if wide else 29.0)
     name = el("text", el("title", site), cut(site, 24), x=8, y=top + (step / 2 + 5 if wide else 15), class_="t strong")
@@ -249,7 +251,7 @@ def _spread(run: Run) -> Iterable[Html | None]:
     ]
 
 
-def _left_out(found: Statistics, rows: dict[str, Figures], seen: dict[str, Figures], shown: dict[str, Figures]) -> str:
+def _left_out(found: Statistics, rows: Rows, seen: Rows, shown: Rows) -> str:
     """What is not drawn, and why."""
     hidden, further = [name for name in rows if name not in seen], len(seen) - len(shown)
     parts = [f"{listed(hidden)}, {HIDDEN}"] if hidden else []
@@ -258,12 +260,12 @@ def _left_out(found: Statistics, rows: dict[str, Figures], seen: dict[str, Figur
     return f"Not drawn: {'; '.join(parts)}. The table has every count." if parts else ""
 
 
-def _column(number: int, column: Column, rows: dict[str, Figures]) -> Html:
+def _column(number: int, column: CountedColumn, rows: Rows) -> Html:
     about = f"in {column.unit}" if column.unit else ""
     return drawing(column.name, about, svg.both(partial(_panels, f"column-{number}", column, rows)))
 
 
-def _panels(key: str, column: Column, rows: dict[str, Figures], width: int) -> Html:
+def _panels(key: str, column: CountedColumn, rows: Rows, width: int) -> Html:
     """Panels side by side, a line of them after the other; the values stand at the left of each line."""
     wide = width == svg.WIDE
     across, left = (WIDE_PANELS, 150.0) if wide else (NARROW_PANELS, 124.0)
@@ -280,18 +282,18 @@ def _panels(key: str, column: Column, rows: dict[str, Figures], width: int) -> H
     return svg.canvas(key, width, lines * tall, f"{column.name} by hospital", described, *parts)
 
 
-def _top(column: Column, rows: dict[str, Figures]) -> float:
+def _top(column: CountedColumn, rows: Rows) -> float:
     """Where the axis ends: beyond every bar, and beyond most whiskers."""
     known = [s for figures in rows.values() for s in figures.columns[column.name].shares if s is not None]
     return min(1.0, max([s.value for s in known] + [0.5]) * 1.25)
 
 
-def _described(column: Column, figures: Figures) -> str:
+def _described(column: CountedColumn, figures: PatientCounts) -> str:
     shares = figures.columns[column.name].shares
     return ", ".join(f"{label} {_share(s)}" for label, s in zip(column.labels, shares, strict=True))
 
 
-def _labels(column: Column, top: float, left: float, room: int) -> Html:
+def _labels(column: CountedColumn, top: float, left: float, room: int) -> Html:
     return join(
         [
             el(
@@ -308,7 +310,7 @@ def _labels(column: Column, top: float, left: float, room: int) -> Html:
     )
 
 
-def _panel(column: Column, name: str, figures: Figures, x: svg.Scale, top: float) -> Html:
+def _panel(column: CountedColumn, name: str, figures: PatientCounts, x: svg.Scale, top: float) -> Html:
     first, counts = top + HEAD, figures.columns[column.name]
     bottom = first + ROW * len(column.labels)
     room = int((x.pixels[1] - x.pixels[0]) / 7.2)
@@ -333,7 +335,7 @@ def _bar(found: Estimate, x: svg.Scale, top: float, hint: str, *, last: bool) ->
     return join([bar, svg.line(x(found.low), middle, x(found.high), middle, "whisker count")])
 
 
-def _table(found: Statistics, rows: dict[str, Figures]) -> Html:
+def _table(found: Statistics, rows: Rows) -> Html:
     lines = [
         [column.name, label, *(_count(figures.columns[column.name].counts[n]) for figures in rows.values())]
         for column in found.columns

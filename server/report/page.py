@@ -1,7 +1,7 @@
 """report.html: one file that needs nothing else, holds no script, and forbids everything but its own style.
 
->>> from server.result.read import parse, read
->>> run = read(parse('{"study": "<b>", "study_sha256": "", "outcome": "COMPLETE", "rounds_completed": 1}'))
+>>> from server.result.read import read
+>>> run = read('{"study": "<b>", "study_sha256": "", "outcome": "COMPLETE", "rounds_completed": 1}')
 >>> "<h1>&lt;b&gt;</h1>" in render(run), "<script" in render(run)
 (True, False)
 """
@@ -16,7 +16,7 @@ from server.charts.sea import sea
 from server.report import counting_sections
 from server.report.sections import SECTIONS
 from server.result import sentences
-from server.result.read import Run
+from server.result.finished import Run
 from server.result.wording import (
     NONE,
     duration,

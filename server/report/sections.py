@@ -14,7 +14,7 @@ from server.charts.markup import Html, el, join
 from server.charts.quality import forest_rows
 from server.charts.svg import line, mark, rect
 from server.result import sentences
-from server.result.read import Run
+from server.result.finished import Run
 from server.result.wording import (
     NONE,
     PLAN,
@@ -112,7 +112,7 @@ def _quality_about(run: Run) -> str:
     about = f"{meant.label} says {meant.about}." if meant.about else ""
     if run.noisy:
         return (
-            f"{about} Computed from noisy histograms of scores, which {hospitals(run.noisy.hospitals)} of "
+            f"{about} Computed from noisy histograms of scores, which {hospitals(len(run.noisy.sites))} of "
             f"{len(run.sites):,} released. Whiskers are 95 % intervals, the noise included: where they are long, there "
             "were few test patients for so much noise."
         )
@@ -326,7 +326,7 @@ def _rounds(run: Run) -> Iterable[Html | None]:
     drawn = rounds_chart.attendance(run)
     if drawn is None:
         return []
-    contributed = {r.number: r.contributed for r in run.rounds}
+    contributed = {r.round: r.contributed.keys() for r in run.rounds}
     letters = {"A": "all", "S": "some", "N": "none", "F": "future"}
     seen = {letters[c] for s in run.sites for c in rounds_chart.states(s.name, contributed, run.rounds_planned, 1)}
     seen |= {"some"} if run.rounds_planned > 60 and "none" in seen else set()
@@ -338,9 +338,9 @@ def _reasons(run: Run) -> Html | None:
     """Why hospitals were missing, as the coordinator wrote it down."""
     missed: dict[tuple[str, str], list[int]] = {}
     for r in run.rounds:
-        for site in sorted({s.name for s in run.sites} - r.contributed):
+        for site in sorted({s.name for s in run.sites} - r.contributed.keys()):
             why = r.missing.get(site) or run.absent.get(site) or "not recorded"
-            missed.setdefault((site, why), []).append(r.number)
+            missed.setdefault((site, why), []).append(r.round)
     rows = [[site, spans(numbers), why] for (site, why), numbers in missed.items()]
     if not rows:
         return None

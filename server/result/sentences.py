@@ -1,7 +1,7 @@
 """What each chart says, in one plain sentence computed from the run.
 
->>> from server.result.read import parse, read
->>> run = read(parse('{"study": "heart", "study_sha256": "", "outcome": "INCOMPLETE", "rounds_completed": 0}'))
+>>> from server.result.read import read
+>>> run = read('{"study": "heart", "study_sha256": "", "outcome": "INCOMPLETE", "rounds_completed": 0}')
 >>> verdict(run)
 'The study stopped before its first round ended; there is no model to judge.'
 >>> rounds(run)
@@ -10,7 +10,8 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from server.result.read import Bin, Model, Points, Run
+from configs.records.result import Bin
+from server.result.finished import Model, Points, Run
 from server.result.wording import (
     capital,
     enumerated,
@@ -285,7 +286,7 @@ def rounds(run: Run) -> str:
 def _fewest(run: Run) -> str:
     """Which round had the fewest hospitals, where rounds differ."""
     names = {site.name for site in run.sites}
-    sizes = {r.number: len(r.contributed & names) for r in run.rounds}
+    sizes = {r.round: len(r.contributed.keys() & names) for r in run.rounds}
     fewest = min(sizes.values())
     if fewest == max(sizes.values()):
         return ""

@@ -10,7 +10,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from server.result.read import Estimate, Privacy, Run, Site
+from configs.records.models import ComparedModel
+from configs.records.result import Estimate, Guarantee
+from server.result.finished import Run, Site
 
 SMALL = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
 UNDEFINED_RATE = "undefined: fewer than two test patients of one outcome"
@@ -41,12 +43,6 @@ METRICS = {
     "mae": Metric("Mean absolute error", "how far a prediction is off on average", bounded=False, lower_is_better=True),
     "r2": Metric("R²", "share of the target's variance explained; 1 is perfect"),
 }
-MODEL_NAMES = {
-    "local_only": "each hospital alone",
-    "federated_without_privacy": "together, without privacy",
-    "federated": "together, with privacy",
-    "pooled": "all data in one place",
-}
 
 
 def metric(name: str) -> Metric:
@@ -56,12 +52,12 @@ def metric(name: str) -> Metric:
 
 def model_name(run: Run, key: str) -> str:
     """The model as the legend calls it; a study without privacy has one shared model, and it is simply `together`."""
-    return "together" if not run.private and key == run.shared else MODEL_NAMES[key]
+    return "together" if not run.private and key == run.shared else ComparedModel(key).words
 
 
 def series(run: Run) -> list[str]:
     """The models that a chart shows, the comparison with the hospitals alone first."""
-    keys = [key for key in MODEL_NAMES if run.model(key) is not None]
+    keys = [key for key in ComparedModel if run.model(key) is not None]
     return [key for key in keys if run.private or key == run.shared or key in ("local_only", "pooled")]
 
 
@@ -255,13 +251,13 @@ def one_in(value: float) -> str:
     return f"1 in {1 / value:,.0f}" if value > 1e-15 else "nil"
 
 
-def guarantee(privacy: Privacy) -> str:
+def guarantee(privacy: Guarantee) -> str:
     """The guarantee, precisely."""
     pair = f"(epsilon = {small(privacy.epsilon)}, delta = {small(privacy.delta)})"
     return f"{pair} per {privacy.unit}, {privacy.adjacency}, at each hospital, for the whole study"
 
 
-def guarantee_in_plain_words(privacy: Privacy) -> str:
+def guarantee_in_plain_words(privacy: Guarantee) -> str:
     """What the two numbers bound (Dwork and Roth 2014, definition 2.4)."""
     if privacy.epsilon is None:
         return "The study states no epsilon."

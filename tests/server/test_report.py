@@ -15,7 +15,7 @@ import pytest
 from configs.errors import ArchipelError, RunError
 from server.charts.markup import VOID
 from server.papers import write_model_card, write_report
-from server.result.read import parse, read
+from server.result.read import read
 
 HOSTILE = (
     "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>\u202e\n"
@@ -561,7 +561,7 @@ def test_a_noisy_figure_that_is_undefined_is_called_so(tmp_path: Path) -> None:
 
 
 def test_the_line_of_a_noisy_calibration_bin_is_its_own_interval(tmp_path: Path) -> None:
-    found = read(parse(json.dumps(noisy(estimate(0.83))))).model("federated")
+    found = read(json.dumps(noisy(estimate(0.83)))).model("federated")
     assert found is not None
     assert found.calibration[0].interval == (0.125, 0.9)
     wider = noisy(estimate(0.83))

@@ -1,0 +1,265 @@
+"""A finished run as its report sees it: what metrics.json says, cleaned, and what follows from it.
+
+>>> from configs.records.result import read_result
+>>> run = Run.of(read_result({"study": "heart", "study_sha256": "ab", "outcome": "COMPLETE", "rounds_completed": 2}))
+>>> run.study, run.private, run.model("federated")
+('heart', False, None)
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from configs.records.fields import read
+from configs.records.models import ComparedModel
+from configs.records.result import (
+    Bin,
+    CountedSite,
+    Estimate,
+    FeatureInWords,
+    Guarantee,
+    Left,
+    ModelResult,
+    ModelSize,
+    Noisy,
+    Statistics,
+    StatisticsResult,
+    TaskInWords,
+    TrainedSite,
+    TrainingResult,
+)
+from configs.records.run_journal import Round
+
+Points = tuple[tuple[int, float], ...]  # (round, value)
+
+
+@dataclass(frozen=True)
+class Model(ModelResult):
+    """How good a model is, with its figure of the study's main metric; None where that is undefined or not there."""
+
+    calibration: tuple[Bin, ...] = ()
+    main: Estimate | None = None
+
+
+@dataclass(frozen=True)
+class Site:
+    """One hospital's part, whatever the study did."""
+
+    name: str
+    patients_train: int | None = None
+    patients_test: int | None = None
+    epsilon: float | None = None
+    delta: float | None = None
+    noise_multiplier: float | None = None
+    sampling_rate: float | None = None
+    steps: int | None = None
+    bytes_sent: int | None = None
+    messages_sent: int | None = None
+    patients_announced: int | None = None
+    values_clipped: Mapping[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, part: TrainedSite | CountedSite) -> "Site":
+        """Return the part that a record says."""
+        entries = {entry.name: getattr(part, entry.name) for entry in fields(cls) if hasattr(part, entry.name)}
+        return cls(part.site, **entries)
+
+    @property
+    def patients(self) -> int:
+        """Return its patients as far as they are recorded, else those announced; 0 where nobody says."""
+        return (self.patients_train or 0) + (self.patients_test or 0) or self.patients_announced or 0
+
+
+@dataclass(frozen=True)
+class Run:
+    """Everything a report may say."""
+
+    study: str
+    study_sha256: str
+    engine: str
+    seed: int | None
+    outcome: str
+    why: str
+    rounds_completed: int
+    rounds_planned: int
+    seconds: float | None
+    started: str
+    model_sha256: str
+    purpose: str
+    task_type: str
+    target: str
+    target_unit: str
+    metric: str
+    versions: Mapping[str, str]
+    privacy: Guarantee
+    features: Mapping[str, FeatureInWords]
+    model_name: str
+    parameters: int | None
+    strategy: str
+    sites: tuple[Site, ...]
+    models: Mapping[str, Model | None]
+    convergence: Mapping[str, Points]
+    epsilon_by_round: Mapping[str, Points]
+    rounds: tuple[Round, ...]
+    left: tuple[Left, ...]
+    statistics: Statistics | None
+    absent: Mapping[str, str]  # hospital of the study that contributed nothing -> why
+
+    @classmethod
+    def of(cls, result: TrainingResult | StatisticsResult, clean: Callable[[str], str] = str) -> "Run":
+        """Return the run that metrics.json says.
+
+        Raises:
+            RecordError: the study's own sections are not of their form.
+        """
+        task = read(TaskInWords, result.task, "task", clean=clean)
+        trained = result if isinstance(result, TrainingResult) else None
+        size = (trained and trained.model) or ModelSize("", None)
+        metric = (trained and trained.primary_metric) or "auroc"
+        models: dict[str, Model | None] = {key: _model(result.models.get(key), metric) for key in ComparedModel}
+        return cls(
+            study=result.study,
+            study_sha256=result.study_sha256,
+            engine=result.engine,
+            seed=result.seed,
+            outcome=result.outcome,
+            why=result.why,
+            rounds_completed=result.rounds_completed,
+            rounds_planned=max(result.rounds_completed, result.rounds_planned, *(r.round for r in result.rounds), 0),
+            seconds=result.seconds,
+            started=result.started,
+            model_sha256=trained.model_sha256 if trained else "",
+            purpose=result.purpose,
+            task_type=task.type,
+            target=task.target,
+            target_unit=task.unit,
+            metric=metric,
+            versions=result.versions,
+            privacy=read(Guarantee, result.privacy, "privacy", clean=clean),
+            features={name: _feature(name, section, clean) for name, section in result.features.items()},
+            model_name=size.name,
+            parameters=size.parameters,
+            strategy=trained.strategy if trained else "",
+            sites=tuple(map(Site.of, result.sites)) or _sites_of(models),
+            models=models,
+            convergence=_curves(trained.convergence if trained else {}, "value"),
+            epsilon_by_round=_curves(trained.epsilon_by_round if trained else {}, "epsilon"),
+            rounds=result.rounds,
+            left=result.left,
+            statistics=result.statistics if isinstance(result, StatisticsResult) else None,
+            absent=result.absent,
+        )
+
+    @property
+    def contributors(self) -> tuple[Site, ...]:
+        """Hospitals whose updates or counts are part of the result; all of them where the run recorded no rounds."""
+        if self.statistics is not None:
+            names = set(self.statistics.sites)
+        elif self.rounds:
+            names = {name for r in self.rounds if r.round <= self.rounds_completed for name in r.contributed}
+        else:
+            return self.sites
+        return tuple(site for site in self.sites if site.name in names)
+
+    @property
+    def took_part(self) -> tuple[Site, ...]:
+        """Contributors, and hospitals that spent privacy although nothing of theirs counts."""
+        contributors = {site.name for site in self.contributors}
+        return tuple(site for site in self.sites if site.name in contributors or site.epsilon)
+
+    @property
+    def away(self) -> dict[str, str]:
+        """Hospitals of the study that are no contributors, and why as far as the coordinator wrote it down."""
+        contributors = {site.name for site in self.contributors}
+        return {site.name: self.reason(site.name) for site in self.sites if site.name not in contributors}
+
+    def reason(self, site: str) -> str:
+        """Why a hospital contributed nothing; the newest of what was written down, empty where nothing was."""
+        if any(site in r.contributed for r in self.rounds):
+            return "it contributed only to a round that did not count"
+        reasons = [r.missing[site] for r in self.rounds if r.missing.get(site)]
+        return self.absent.get(site) or (reasons[-1] if reasons else "")
+
+    @property
+    def trains(self) -> bool:
+        """Whether the study is about a model; if not, about statistics."""
+        return self.task_type != "statistics"
+
+    @property
+    def private(self) -> bool:
+        """Whether hospitals trained under differential privacy."""
+        return self.privacy.mode != "none"
+
+    @property
+    def complete(self) -> bool:
+        """Whether every planned round had its quorum."""
+        return self.outcome == "COMPLETE"
+
+    @property
+    def simulated(self) -> bool:
+        """Whether one machine played every hospital."""
+        return self.engine in ("inprocess", "ray")
+
+    @property
+    def unmeasured(self) -> bool:
+        """Whether hospitals trained a model that nobody measured: between machines no figure of patients leaves."""
+        return self.engine == "deployed" and self.model(self.shared) is None
+
+    @property
+    def untested(self) -> bool:
+        """Whether the study keeps no patients aside to judge the model by, so that no figure exists."""
+        return self.total("patients_test") == 0
+
+    @property
+    def noisy(self) -> Noisy | None:
+        """Whether the shared model's figures came with noise, from hospitals that let such figures leave."""
+        shared = self.model(self.shared)
+        return shared.noisy if shared else None
+
+    @property
+    def seeded(self) -> bool:
+        """Whether the noise can be drawn again by who knows the seed: then nobody is protected by it."""
+        return self.private and (self.simulated or "seeded" in self.privacy.noise)
+
+    @property
+    def shared(self) -> str:
+        """Key of the model that the study is about."""
+        return (
+            "federated" if self.private or not self.model("federated_without_privacy") else "federated_without_privacy"
+        )
+
+    def model(self, key: str) -> Model | None:
+        """One of MODELS, None where the run has none."""
+        return self.models.get(key)
+
+    def total(self, name: str) -> int | None:
+        """Sum of a count over hospitals; None where no hospital has it."""
+        counts = [getattr(site, name) for site in self.sites]
+        known = [count for count in counts if count is not None]
+        return sum(known) if known else None
+
+
+def _model(result: ModelResult | None, metric: str) -> Model | None:
+    if result is None:
+        return None
+    main = result.metrics.get(metric) or (result.auroc if metric == "auroc" else None)
+    return Model(**vars(result) | {"calibration": result.calibration or ()}, main=main)
+
+
+def _sites_of(models: Mapping[Any, Model | None]) -> tuple[Site, ...]:
+    """Return hospitals that only the figures name."""
+    names = {site for model in models.values() if model for site in model.per_site}
+    return tuple(Site(name) for name in sorted(names))
+
+
+def _feature(name: str, section: object, clean: Callable[[str], str]) -> FeatureInWords:
+    feature = read(FeatureInWords, section, f"features.{name}", clean=clean)
+    words = (value if isinstance(value, str) else json.dumps(value) for value in feature.values)
+    return FeatureInWords(feature.type, feature.unit, feature.range, tuple(map(clean, words)))
+
+
+def _curves(curves: Mapping[str, Any], name: str) -> dict[str, Points]:
+    """Return each curve without its gaps, in the order of its rounds."""
+    values = {key: [(point.round, getattr(point, name)) for point in curve] for key, curve in curves.items()}
+    return {key: tuple(sorted(point for point in curve if point[1] is not None)) for key, curve in values.items()}
