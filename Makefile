@@ -6,7 +6,7 @@ PIP := $(BIN)/pip install
 TORCH := torch==2.13.0# the one package without hashes in the locks: its CPU and CUDA builds are other files
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo federation test lint setup lock clean
+.PHONY: help demo federation test lint setup docs lock wheel release clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -29,6 +29,9 @@ setup: $(VENV)/.ready-test ## install what the lock file says into .venv, with w
 lint: $(VENV)/.ready-test ## format and fix what can be fixed
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+docs: $(VENV)/.ready ## write the generated pages anew: the rooms' trees, the picture
+	$(BIN)/python -m tests.trees
 
 lock: ## write both lock files anew from pyproject.toml: every version, and the hashes of its files for every platform
 	test -x $(VENV)-lock/bin/uv || { $(PYTHON) -m venv $(VENV)-lock && $(VENV)-lock/bin/pip install uv; }
