@@ -1,4 +1,4 @@
-"""The READMEs are true: commands parse, every one is there, the trees are the files, the table is what the demo prints."""
+"""The READMEs are true: commands parse, all are there, trees are the files, the table is what the demo prints."""
 
 import argparse
 import json
@@ -103,7 +103,9 @@ def test_every_link_leads_to_a_file_or_a_heading(page: str) -> None:
             dead.append(link)
         elif anchor:
             text = target.read_text("utf-8")
-            slugs = {re.sub(r"[^a-z0-9 -]", "", h.lower()).replace(" ", "-") for h in re.findall(r"^#+ (.+)$", text, re.M)}
+            slugs = {
+                re.sub(r"[^a-z0-9 -]", "", h.lower()).replace(" ", "-") for h in re.findall(r"^#+ (.+)$", text, re.M)
+            }
             dead += [] if anchor in slugs else [f"{link}#{anchor}"]
     assert dead == []
 
