@@ -129,7 +129,7 @@ class Admissions:
         return self.require_known(meant.sha256)
 
     def meant(self, digest: str) -> Admission:
-        """The one study that a decision is about.
+        """Return the one study that a decision is about.
 
         Raises:
             RunError: fewer digits than a decision takes, no study's digest begins so, or several do.
@@ -179,7 +179,7 @@ class Admissions:
         return found
 
     def approved(self, sha256: str) -> Study:
-        """The study, if this hospital approved it.
+        """Return the study, if this hospital approved it.
 
         Raises:
             AdmissionError: it has not, or it refused.

@@ -40,7 +40,7 @@ class Stream:
         self._stream, self._room = stream, bytearray()
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        """What has come, nothing at the end. It may be more than `max_bytes`; httpcore takes what it gets."""
+        """Return what has come, nothing at the end. It may be more than `max_bytes`; httpcore takes what it gets."""
         first: bytes = self._stream.read(max_bytes, timeout)
         tls = self._stream.get_extra_info("socket")
         if len(first) < RECORD_BYTES or tls is None or self._stream.get_extra_info("ssl_object") is None:
@@ -68,5 +68,5 @@ class Stream:
         return Stream(self._stream.start_tls(ssl_context, server_hostname, timeout))
 
     def get_extra_info(self, info: str) -> Any:
-        """What the stream knows."""
+        """Return what the stream knows."""
         return self._stream.get_extra_info(info)

@@ -31,7 +31,7 @@ START_TIMEOUT_S = 300  # of the process that looks, beside what a query may take
 
 
 def look_at_data(config: SiteConfig) -> Iterator[Finding]:
-    """A finding for each data set of site.yaml."""
+    """Yield a finding for each data set of site.yaml."""
     admissions = Admissions.open(config.admissions)
     try:
         approved = {a.name: a.sha256 for a in admissions.all() if a.state == "approved"}
@@ -50,7 +50,7 @@ def look_at_data(config: SiteConfig) -> Iterator[Finding]:
 
 
 def _absent(dataset: Dataset) -> Finding | None:
-    """What needs no look inside: the file, or the variable with the data base's address."""
+    """Return what needs no look inside: the file, or the variable with the data base's address."""
     path, variable = dataset.source.path, dataset.source.url_env
     if path is not None and (not path.is_file() or not os.access(path, os.R_OK)):
         text = f"{dataset.study}: {path} is not a file that this user can read"
@@ -62,7 +62,7 @@ def _absent(dataset: Dataset) -> Finding | None:
 
 
 def _looked_at(config: SiteConfig, dataset: Dataset, sha256: str | None) -> Finding:
-    """What a process without network says of it."""
+    """Return what a process without network says of it."""
     in_file = dataset.source.path is not None
     if in_file and sha256 is None:
         return Finding("data", NOTE, f"{dataset.study}: readable; not opened, no study of it is approved")

@@ -79,7 +79,7 @@ def join(config: SiteConfig, paper: Path, *, replace: bool = False) -> Welcome:
 
 
 def _changed_hands(config: SiteConfig, welcome: Welcome) -> list[str]:
-    """What a new welcome has of another consortium than the one that this hospital joined."""
+    """Return what a new welcome has of another consortium than the one that this hospital joined."""
     if not config.welcome.is_file():
         return []
     try:
@@ -100,7 +100,7 @@ def _changed_hands(config: SiteConfig, welcome: Welcome) -> list[str]:
 
 
 def load_certificate(config: SiteConfig) -> x509.Certificate:
-    """The certificate that `join` kept.
+    """Return the certificate that `join` kept.
 
     Raises:
         RunError: there is none that can be read.
@@ -119,7 +119,7 @@ def load_certificate(config: SiteConfig) -> x509.Certificate:
 
 
 def load_welcome(config: SiteConfig) -> Welcome:
-    """The welcome that `join` kept.
+    """Return the welcome that `join` kept.
 
     Raises:
         RunError: this hospital has not joined.
@@ -130,7 +130,7 @@ def load_welcome(config: SiteConfig) -> Welcome:
 
 
 def load_node_key(config: SiteConfig) -> ec.EllipticCurvePrivateKey:
-    """The key that opens connections.
+    """Return the key that opens connections.
 
     Raises:
         RunError: there is none.
@@ -149,7 +149,7 @@ def load_node_key(config: SiteConfig) -> ec.EllipticCurvePrivateKey:
 
 
 def load_signing_key(config: SiteConfig) -> SigningKey:
-    """The key that signs messages and journal records.
+    """Return the key that signs messages and journal records.
 
     Raises:
         RunError: there is none that can be read.
@@ -170,7 +170,7 @@ def _signing_request(config: SiteConfig) -> str:
 
 
 def _written(path: Path, config: SiteConfig, signer: SigningKey) -> Request | None:
-    """The request that lies here, if it is this hospital's and fits its keys."""
+    """Return the request that lies here, if it is this hospital's and fits its keys."""
     try:
         request = from_json(Request, path.read_bytes(), str(path))
         asked = x509.load_pem_x509_csr(request.signing_request.encode("ascii"))
@@ -184,7 +184,7 @@ def _written(path: Path, config: SiteConfig, signer: SigningKey) -> Request | No
 
 
 def _flaws(welcome: Welcome) -> list[str]:
-    """What is wrong with a welcome's authority, or with the time of the certificate."""
+    """Return what is wrong with a welcome's authority, or with the time of the certificate."""
     certificate = x509.load_pem_x509_certificate(welcome.certificate.encode("ascii"))
     found = []
     try:

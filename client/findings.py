@@ -28,7 +28,7 @@ class Finding:
 
 
 def render(findings: list[Finding]) -> str:
-    """The findings for people: what is wrong has who must do what below it."""
+    """Return the findings for people: what is wrong has who must do what below it."""
     lines = []
     for finding in findings:
         text = guarded(finding.text).replace("\n", f"\n{'':12} ")  # no line of others' words begins as one of ours

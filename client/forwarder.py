@@ -104,7 +104,10 @@ def reach(address: str) -> Address:
 
 
 def loopback(addresses: Sequence[str]) -> list[Address]:
-    """A loopback address for each, with its own port: its own too where it is one, else the first that is free."""
+    """Return a loopback address for each, with its own port.
+
+    Its own too where it is one, else the first that is free.
+    """
     listed = [split_address(address) for address in addresses]
     taken = {way for way in listed if _LOOPBACK.fullmatch(way[0])}
     ways = []

@@ -77,6 +77,6 @@ def _facts(record: Record, names: Mapping[str, str]) -> str:
 
 
 def _printable(value: object) -> str:
-    """A fact on one line; what no terminal should be shown is escaped."""
+    """Return a fact on one line; what no terminal should be shown is escaped."""
     text = str(value)
     return text if text.isprintable() else ascii(text)

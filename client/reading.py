@@ -149,7 +149,7 @@ class Reading:
         return hmac.digest(self.key, people.train.digest + people.test.digest, hashlib.sha256).hex()[:32]
 
     def _fresh(self) -> _Complete | None:
-        """The last reading, unless it is too old or a person has asked for another since."""
+        """Return the last reading, unless it is too old or a person has asked for another since."""
         last = self._last
         fresh = last is not None and self.clock() - last.since <= self.reread_s and last.stamps[1] == self._wish()
         return last if fresh else None
@@ -183,7 +183,7 @@ class Reading:
         return True
 
     def _stamps(self) -> tuple[object, object]:
-        """What changes with the source, and with a person's wish; both are cheap to look at."""
+        """Return what changes with the source, and with a person's wish; both are cheap to look at."""
         source = self.source()
         return (source, stamp_of(source)), self._wish()
 

@@ -16,7 +16,7 @@ _CONTENT = ".info/CONTENT"  # Flower's own list of the files, with their hashes
 
 
 def project_file(study: Study) -> str:
-    """The project file that Flower asks for, as Flower lays it out. Its apps are the installed ones."""
+    """Return the project file that Flower asks for, as Flower lays it out. Its apps are the installed ones."""
     return f"""[project]
 name = "archipel-study"
 version = "1.0.0"

@@ -39,7 +39,7 @@ class MappedFile(mmap.mmap):
 
 
 def windows(data: Buffer, skip: int = 0) -> Iterator[memoryview]:
-    """A buffer from its byte `skip` on, in small pieces, so that a pass over a large model needs no second one.
+    """Yield a buffer from its byte `skip` on, in small pieces, so that a pass over a large model needs no second one.
 
     Where the buffer is a mapped file's, the pages read are given back behind each piece: the file still has them.
     """
@@ -77,7 +77,7 @@ class Frame:
         object.__setattr__(self, "arrays", {})
 
     def encode(self) -> Iterator[Buffer]:
-        """The frame's bytes, part by part, so that a large model is never copied."""
+        """Yield the frame's bytes, part by part, so that a large model is never copied."""
         sizes = [[name, len(self.arrays[name])] for name in sorted(self.arrays)]
         header = canonical_json({"form": self.form, "fields": dict(self.fields), "arrays": sizes}).encode("ascii")
         yield _LENGTH.pack(len(header))
@@ -87,7 +87,7 @@ class Frame:
 
     @classmethod
     def decode(cls, data: Buffer, max_bytes: int | None = None) -> "Frame":
-        """The frame in these bytes, all of them.
+        """Return the frame in these bytes, all of them.
 
         Raises:
             WireError: it is not a frame, it is longer than it says, or larger than `max_bytes`.
@@ -109,7 +109,7 @@ class Frame:
 
     @classmethod
     def mapped(cls, data: MappedFile) -> "Frame":
-        """The frame in a file, all of it; its arrays stay there.
+        """Return the frame in a file, all of it; its arrays stay there.
 
         Raises:
             WireError: it is not a frame.
@@ -130,7 +130,7 @@ class Frame:
 
     @classmethod
     def read(cls, take: Callable[[int], Buffer], max_bytes: int | None = None) -> "Frame":
-        """The next frame of a stream. `take` returns exactly as many bytes as it is asked for.
+        """Return the next frame of a stream. `take` returns exactly as many bytes as it is asked for.
 
         Raises:
             WireError: it is not a frame, or announces more than `max_bytes`, of which nothing is then read.

@@ -72,7 +72,7 @@ def _own(path: Path) -> int:
 
 
 def holder(path: Path) -> str | None:
-    """The note of the process that holds the lock; None where no process does, or this user cannot ask."""
+    """Return the note of the process that holds the lock; None where no process does, or this user cannot ask."""
     try:
         with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
             try:

@@ -35,7 +35,7 @@ def return_large_blocks() -> None:
 
 
 def keep_freed_blocks() -> None:
-    """The opposite, for a process that trains: its peak is no higher, it only lasts."""
+    """Keep freed memory, for a process that trains: its peak is no higher, it only lasts."""
     _set({_MMAP_THRESHOLD: KEPT_BLOCK_BYTES, _TRIM_THRESHOLD: KEPT_BYTES})
 
 

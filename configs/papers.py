@@ -80,12 +80,12 @@ class Welcome:
 
 
 def to_json(paper: Request | Welcome) -> bytes:
-    """The paper as a file."""
+    """Return the paper as a file."""
     return (json.dumps(asdict(paper), indent=1) + "\n").encode("ascii")
 
 
 def from_json(kind: type[Paper], data: bytes, source: str) -> Paper:
-    """The paper in a file's bytes; whoever wrote them may be hostile.
+    """Return the paper in a file's bytes; whoever wrote them may be hostile.
 
     Raises:
         ConfigError: it is not such a paper.

@@ -94,7 +94,7 @@ class Statement:
 
     @classmethod
     def parse(cls, text: str) -> "Statement":
-        """The statement in a canonical form.
+        """Return the statement in a canonical form.
 
         Raises:
             SealError: it is not one.

@@ -95,7 +95,7 @@ _CHECK = """\
 
 
 def unit(description: str, name: str, programs: Path, folder: Path, *, worker: bool = True) -> str:
-    """The unit of a command (`name`, in the folder `programs`) that serves `folder`.
+    """Return the unit of a command (`name`, in the folder `programs`) that serves `folder`.
 
     Args:
         worker: whether a process of it must be able to leave the network.

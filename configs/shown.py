@@ -129,7 +129,7 @@ def mixed_scripts(text: str) -> str:
 
 
 def short(text: str, limit: int = 80) -> str:
-    """The text, cut where a message would grow too long."""
+    """Return the text, cut where a message would grow too long."""
     return text if len(text) <= limit else text[: limit - 3] + "..."
 
 

@@ -84,7 +84,7 @@ class Checkpoints:
             other.unlink()
 
     def load(self, *, any_arithmetic: bool = False) -> Checkpoint | None:
-        """The newest whole checkpoint, None where no round was completed yet.
+        """Return the newest whole checkpoint, None where no round was completed yet.
 
         Args:
             any_arithmetic: read it whatever trained it, where nothing will go on from it.
@@ -175,7 +175,10 @@ def write_tensors(path: Path, tensors: Mapping[str, NDArray[Any]], *, durable: b
 
 
 def _safetensors(tensors: Mapping[str, NDArray[Any]]) -> Iterator[Any]:
-    """The file as buffers. The format: a length, a header in JSON, the tensors; wide types first, then by name."""
+    """Yield the file as buffers.
+
+    The format: a length, a header in JSON, the tensors, wide types first, then by name.
+    """
     order = sorted(tensors, key=lambda name: (-tensors[name].itemsize, name))
     header, end = {}, 0
     for name in order:

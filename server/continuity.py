@@ -72,7 +72,10 @@ def difference(config: CoordinatorConfig, members: Membership) -> str:
 
 
 def _recorded(path: Path) -> tuple[int, str, float | None]:
-    """The newest number and the last start's word in the journal, and the time of its last record (Unix time)."""
+    """Return the newest number and the last start's word in the journal, and the time of its last record.
+
+    The time is Unix time.
+    """
     number, word, last = 0, "", None
     for record in journals.read(path) if path.exists() else ():
         number = max(number, int(record.facts.get("number") or 0))

@@ -69,11 +69,11 @@ class Pki:
         write_atomically(self.ca_certificate, certificate.public_bytes(serialization.Encoding.PEM))
 
     def renew_server(self, names: Sequence[str], passphrase: bytes | None) -> None:
-        """A new certificate for the door, for other names or after the old one's year."""
+        """Write a new certificate for the door, for other names or after the old one's year."""
         self._issue_server(self._root_key(passphrase), self._root_certificate(), names)
 
     def sign(self, request: Request, source: str, passphrase: bytes | None) -> tuple[str, bytes]:
-        """A hospital's certificate in PEM, and its public key in PEM.
+        """Return a hospital's certificate in PEM, and its public key in PEM.
 
         Raises:
             ConfigError: the request is not signed by its own keys, or its key is of another kind.
@@ -89,7 +89,7 @@ class Pki:
         return certificate.public_bytes(serialization.Encoding.PEM).decode("ascii"), public_pem(public)
 
     def load_signing_key(self) -> SigningKey:
-        """The coordinator's own key."""
+        """Return the coordinator's own key."""
         return SigningKey.from_pem(self.signing_key.read_bytes(), str(self.signing_key))
 
     def _root_certificate(self) -> x509.Certificate:
@@ -120,7 +120,7 @@ class Pki:
 
 
 def check_request(request: Request, source: str) -> ec.EllipticCurvePublicKey:
-    """The public key of a request whose two signatures hold.
+    """Return the public key of a request whose two signatures hold.
 
     Raises:
         ConfigError: one does not.
@@ -146,7 +146,7 @@ def expiry(certificate: str) -> str:
 
 
 def public_pem(public: ec.EllipticCurvePublicKey) -> bytes:
-    """The public key as Flower writes it."""
+    """Return the public key as Flower writes it."""
     return public.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
 
 

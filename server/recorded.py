@@ -20,7 +20,7 @@ _RELEASES = ("archipel", "flwr", "opacus", "torch", "numpy", "scipy")
 
 
 def new_folder(out: Path, study: str, stamp: str | None = None) -> Path:
-    """A folder for a run, named by the time (UTC) and the study.
+    """Return a folder for a run, named by the time (UTC) and the study.
 
     Raises:
         RunError: there is no such folder and none can be made, or no name is free.
@@ -80,7 +80,7 @@ class Recorded:
         return cls([rounds[number] for number in sorted(rounds)], hello, evaluated, reasons, made_anew)
 
     def rounds_of(self, site: str, done: int) -> list[int]:
-        """Rounds that count, up to number `done`, to which a hospital contributed."""
+        """Return the rounds that count, up to number `done`, to which a hospital contributed."""
         return [round["round"] for round in self.rounds if round["round"] <= done and site in round["contributed"]]
 
     def absences(self, sites: Sequence[str], done: int) -> dict[str, str]:
@@ -105,7 +105,7 @@ class Recorded:
 
 
 def _reasons(record: journals.Record) -> dict[str, str]:
-    """What a record says of hospitals that did not take part: hospital -> reason."""
+    """Return what a record says of hospitals that did not take part: hospital -> reason."""
     if record.kind == "refused" and record.facts.get("site"):
         return {record.facts["site"]: str(record.facts.get("reason") or record.facts.get("why") or "")}
     return dict(record.facts.get("missing") or {}) if record.kind in ("gathered", "round") else {}

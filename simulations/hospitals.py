@@ -67,7 +67,7 @@ class Hospitals:
         return self._sites[name]
 
     def site_of(self, context: Context) -> Site:
-        """The hospital that a node stands for."""
+        """Return the hospital that a node stands for."""
         return self.site(self.study.sites[int(context.node_config[PARTITION])])
 
     def close(self) -> None:
@@ -76,11 +76,14 @@ class Hospitals:
             self._sites.popitem()[1].ledger.close()
 
     def make_app(self) -> ClientApp:
-        """The ClientApp around these hospitals."""
+        """Return the ClientApp around these hospitals."""
         return make_app(self.site_of)
 
     def make_rounds(self) -> Rounds | None:
-        """What trains these hospitals together; None where each is better off alone, or has an engine of its own."""
+        """Return what trains these hospitals together.
+
+        None where each is better off alone, or has an engine of its own.
+        """
         if self.engine is not None or not self.study.trains:
             return None
         together = Together(task_of(self.study))
@@ -102,7 +105,7 @@ class FromSources:
     part: Literal["train", "test"] = "train"
 
     def __call__(self, name: str) -> Encoded:
-        """These patients of one hospital."""
+        """Return these patients of one hospital."""
         patients = load_all(self.study)[name]
         return patients.train if self.part == "train" else patients.test
 

@@ -62,6 +62,6 @@ def _noiseless(model: FlatModel, plan: PrivacyPlan, gaussian: Gaussian, name: Li
 
 
 def alone(study: Study, site: str, patients: int) -> Study:
-    """The study with one hospital, which announces so many patients."""
+    """Return the study with one hospital, which announces so many patients."""
     training = replace(study.training, quorum=1)
     return replace(study, cohort=(CohortMember(site, patients),), simulation=(), training=training)

@@ -100,7 +100,7 @@ class StockFlower:
         return f"{status.sub_status}"
 
     def logs(self) -> str:
-        """What every process has printed."""
+        """Return what every process has printed."""
         return "\n".join(f"== {p.name}\n{p.read_text('utf-8', 'replace')}" for p in sorted(self.folder.glob("*.log")))
 
     def _connect(self) -> None:

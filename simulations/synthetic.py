@@ -101,11 +101,11 @@ class World:
     best: Floats
 
     def auroc(self, model: Arrays) -> float:
-        """A model's expected AUROC on the test patients."""
+        """Return a model's expected AUROC on the test patients."""
         return self.auroc_of(self.task.predict(model, self.test.x))
 
     def auroc_of(self, scores: Floats) -> float:
-        """The same of any scores, (test rows, classes)."""
+        """Return the same of any scores, (test rows, classes)."""
         return expected_auroc(scores, self.chances)
 
 
@@ -235,7 +235,7 @@ class _Truth:
     shifts: Floats  # (hospitals, classes)
 
     def best(self, x: NDArray[np.float32]) -> Floats:
-        """The perfect model's probabilities, which knows everything but the hospital: (rows, classes)."""
+        """Return the perfect model's probabilities, which knows everything but the hospital: (rows, classes)."""
         return _softmax(self.strength * (x @ self.weights) + self.intercepts)
 
     def chances(self, x: NDArray[np.float32], hospitals: NDArray[np.int64]) -> Floats:
@@ -251,7 +251,7 @@ def _truth(
     assumed: Assumed,
     rng: np.random.Generator,
 ) -> _Truth:
-    """The truth whose perfect model has the assumed AUROC over these rows, and the assumed share of outcomes."""
+    """Return the truth whose perfect model has the assumed AUROC over these rows, and the assumed share of outcomes."""
     scale = x.std(axis=0).astype(np.float64)
     weights = np.abs(signs)[:, None] * rng.normal(size=(x.shape[1], classes))
     weights /= np.where(scale > 0, scale, 1.0)[:, None]

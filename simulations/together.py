@@ -210,7 +210,7 @@ def _fits_in(fit: Fit) -> bool:
 
 
 def _kind(fit: Fit) -> object:
-    """What hospitals that are fitted together have in common."""
+    """Return what hospitals that are fitted together have in common."""
     return fit.local, fit.steps, fit.rule.pull, fit.plan and (fit.plan.steps_per_round, fit.plan.clip_norm)
 
 

@@ -30,7 +30,7 @@ def site_weights(study: Study, sites: Sequence[str]) -> dict[str, float]:
 
 
 def add(sums: Sums, arrays: Arrays, zeros: Callable[[tuple[int, ...]], NDArray[np.float64]] = np.zeros) -> Sums:
-    """Running sums in float64, for the average of iterates (Polyak and Juditsky 1992); those given are added to.
+    """Return running sums in float64, for the average of iterates (Polyak and Juditsky 1992); those given are added to.
 
     Args:
         zeros: makes the first sums, of a shape.
@@ -43,7 +43,7 @@ def add(sums: Sums, arrays: Arrays, zeros: Callable[[tuple[int, ...]], NDArray[n
 
 
 def _alike(array: NDArray[np.float32], other: NDArray[np.float64]) -> Iterator[NDArray[np.float32]]:
-    """An array in pieces of as many values as another one's."""
+    """Yield an array in pieces of as many values as another one's."""
     flat, start = array.reshape(-1), 0
     for piece in pieces(other):
         yield flat[start : start + len(piece)]
@@ -51,7 +51,7 @@ def _alike(array: NDArray[np.float32], other: NDArray[np.float64]) -> Iterator[N
 
 
 def weighted_mean(records: Sequence[ArrayRecord], weights: Sequence[float]) -> ArrayRecord:
-    """The mean of records of the same arrays: Flower's arithmetic, in its order and to its bits, piece by piece.
+    """Return the mean of records of the same arrays: Flower's arithmetic, in its order and to its bits, piece by piece.
 
     Flower's own holds every record a second time. The records have been checked (`from_record`).
     """
@@ -63,7 +63,7 @@ def weighted_mean(records: Sequence[ArrayRecord], weights: Sequence[float]) -> A
 
 
 def _mean_of_small(records: Sequence[ArrayRecord], factors: Sequence[float]) -> ArrayRecord:
-    """The same of all arrays at once, one after the other."""
+    """Return the same of all arrays at once, one after the other."""
     first = dict(records[0].items())
     sizes = [(name, 4 * math.prod(array.shape)) for name, array in first.items()]
     mean: Any = None
@@ -104,7 +104,7 @@ def _mean(arrays: Sequence[Array], factors: Sequence[float]) -> Array:
 
 
 def mean_of(sums: Mapping[str, NDArray[np.float64]], count: int) -> Arrays:
-    """The average as float32."""
+    """Return the average as float32."""
     means: Arrays = {}
     for name, total in sums.items():
         means[name], start = np.empty(total.shape, np.float32), 0

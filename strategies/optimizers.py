@@ -30,7 +30,7 @@ class Optimizer(Protocol):
 
 
 def optimizer_of(local: Local) -> Optimizer:
-    """The optimizer of one fit; what it remembers ends with it."""
+    """Return the optimizer of one fit; what it remembers ends with it."""
     if local.optimizer == "adam":
         return Adam(local.learning_rate, local.weight_decay)
     if local.momentum or local.weight_decay:

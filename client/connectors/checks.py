@@ -74,7 +74,7 @@ class Misfits:
 
 
 def columns_of(study: Study) -> list[str]:
-    """The columns that a study reads: all that a connector keeps."""
+    """Return the columns that a study reads: all that a connector keeps."""
     named = [study.patient_id, study.evaluation.split_column]
     return [feature.name for feature in study.features] + [study.task.target] + [name for name in named if name]
 
@@ -198,7 +198,10 @@ def _by_number(words: Mapping[str, int]) -> dict[float, int]:
 
 
 def _number(cell: str) -> float:
-    """The finite number that a cell holds, else NaN. Python's underscores and non-ASCII digits are not numbers here."""
+    """Return the finite number that a cell holds, else NaN.
+
+    Python's underscores and non-ASCII digits are not numbers here.
+    """
     try:
         value = float(cell) if cell.isascii() and "_" not in cell else UNKNOWN
     except ValueError:
@@ -267,7 +270,7 @@ def _spelled(cells: set[str], words: Mapping[str, int]) -> dict[str, str]:
 
 
 def plain(cell: str) -> str:
-    """A number in its shortest decimal form; any other cell as it is."""
+    """Return a number in its shortest decimal form; any other cell as it is."""
     value = _number(cell)
     return cell if math.isnan(value) else repr(value).removesuffix(".0")
 

@@ -35,7 +35,7 @@ MAX_HEADER = 1_000_000  # characters: what is longer is no header, whatever it h
 
 
 def read_csv(source: DataSource, study: Study, notes: Notes) -> Table:
-    """The study's columns of one file.
+    """Return the study's columns of one file.
 
     Raises:
         SourceError: it cannot be opened. DataError: it has no header, or one without a column of the study.
@@ -83,7 +83,7 @@ def read_columns(
     head: bytes = b"",
     multiline: bool = False,
 ) -> dict[str, list[str]]:
-    """The wanted columns' cells as text, stripped of white space.
+    """Return the wanted columns' cells as text, stripped of white space.
 
     Args:
         notes: gets the counts of lines that are no patient's.
@@ -127,7 +127,7 @@ class _Cells:
         self._notes, self._words, self._foreign = notes, dict[str, str](), bytearray()
 
     def of(self, cell: str, number: int) -> str:
-        """A cell of the record that begins on line `number`."""
+        """Return a cell of the record that begins on line `number`."""
         if not cell.isascii():
             cell = self._in_utf8(cell, number)
         if (known := self._words.get(cell)) is not None:
@@ -152,7 +152,7 @@ class _Cells:
 
 
 def _header(text: str, wanted: Sequence[str], name: str, head: bytes = b"", multiline: bool = False) -> list[str]:
-    """The names in the header, which must have each wanted one once; it ends on its line unless `multiline`.
+    """Return the names in the header, which must have each wanted one once; it ends on its line unless `multiline`.
 
     Raises:
         DataError: it has not, or there is no header.
@@ -190,7 +190,7 @@ def _unreadable(path: Path, error: OSError) -> SourceError:
 
 
 def _head(path: Path) -> bytes:
-    """A file's first bytes.
+    """Return a file's first bytes.
 
     Raises:
         SourceError: it cannot be opened. DataError: it is no text in UTF-8, by its first bytes.

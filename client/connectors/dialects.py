@@ -94,7 +94,7 @@ def _cells(line: str, separator: str) -> list[str]:
 
 
 def _separated(line: str, wanted: Sequence[str]) -> str | None:
-    """The other separator by which a line is the header, None where there is none."""
+    """Return the other separator by which a line is the header, None where there is none."""
     for separator, name in SEPARATORS.items():
         cells = _cells(line, separator)
         if len(cells) > 1 and set(wanted) & set(cells) and len(cells) > len(_cells(line, ",")):
@@ -141,6 +141,6 @@ def twice_encoded(text: str) -> str:
 
 
 def _folded(name: str) -> str:
-    """A name without capitals, accents, and spaces of any kind."""
+    """Return a name without capitals, accents, and spaces of any kind."""
     plain = "".join(c for c in unicodedata.normalize("NFKD", name) if not unicodedata.combining(c))
     return "".join(plain.casefold().split())

@@ -84,11 +84,11 @@ class Notes:
     foreign_where: list[int] = field(default_factory=list)
 
     def column(self, name: str, kind: str) -> ColumnNotes:
-        """The counts of one column."""
+        """Return the counts of one column."""
         return self.columns.setdefault(name, ColumnNotes(name, kind))
 
     def like(self, name: str) -> set[str]:
-        """The different values of a column with the name of an id; they are counted and never shown."""
+        """Return the different values of a column with the name of an id; they are counted and never shown."""
         return self.like_ids.setdefault(name, set())
 
     def note_torn(self, number: int) -> None:
@@ -214,7 +214,7 @@ def _rows(count: int) -> str:
 
 
 def _share(count: int, rows: int) -> str:
-    """A share of the rows in percent; 0 % and 100 % say none and all."""
+    """Return a share of the rows in percent; 0 % and 100 % say none and all."""
     percent = 100 * count / max(1, rows)
     if 0 < percent < 1:
         return "under 1 %"

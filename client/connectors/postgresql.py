@@ -58,7 +58,7 @@ _driver_log.propagate = False
 
 
 def read_sql(source: DataSource, study: Study, notes: Notes) -> Table:
-    """The study's columns of one query's rows, in the order of the query.
+    """Return the study's columns of one query's rows, in the order of the query.
 
     Raises:
         SourceError: no address, no session, or the data base refuses the query.
@@ -99,7 +99,7 @@ def _columns(
     notes: Notes,
     numbers: "array[int]",
 ) -> dict[str, list[str]]:
-    """The wanted columns' cells; others are dropped as they arrive."""
+    """Return the wanted columns' cells; others are dropped as they arrive."""
     wanted, first = columns_of(study), next(rows, None)
     if first is None:
         _check_names(source, _names(source), study)  # a result without rows comes without names
@@ -148,7 +148,7 @@ def _writer(type_code: int, column: str, study: Study) -> Callable[[str], str]:
 
 
 def _short(cell: str) -> str:
-    """A numeric without closing zeros, every digit kept.
+    """Return a numeric without closing zeros, every digit kept.
 
     >>> _short("120.50"), _short("100"), _short("3.00"), _short("12345678901234567890.10")
     ('120.5', '100', '3', '12345678901234567890.1')
@@ -162,7 +162,9 @@ def _short(cell: str) -> str:
 def _ask(
     source: DataSource, statement: str, take: Callable[[Rows, Callable[[], Sequence[psycopg.Column]]], Result]
 ) -> Result:
-    """What `take` makes of a statement's rows. The extended protocol takes one statement alone; rows arrive in pieces.
+    """Return what `take` makes of a statement's rows, which arrive in pieces.
+
+    The extended protocol takes one statement alone.
 
     Raises:
         SourceError: as `_in_session`.
@@ -197,7 +199,7 @@ def _names(source: DataSource) -> list[str]:
 
 
 def _in_session(source: DataSource, use: Callable[[psycopg.Connection[Any]], Result], before: int = 0) -> Result:
-    """What `use` makes of a session that can only read; `before`: characters of its statement before the query.
+    """Return what `use` makes of a session that can only read; `before`: characters of its statement before the query.
 
     Raises:
         SourceError: in words of our own; the driver's error is not chained, as it may hold a value.
@@ -255,7 +257,7 @@ def _parts(url: str) -> dict[str, Any]:
 
 
 def address_of(variable: str, environment: Mapping[str, str]) -> dict[str, Any]:
-    """The parts of the address in a variable, as libpq names them.
+    """Return the parts of the address in a variable, as libpq names them.
 
     Raises:
         SourceError: there is none, or it is not one; nothing of it is shown.

@@ -70,7 +70,10 @@ def records(text: str, width: int, notes: Notes, *, multiline: bool = False) -> 
 
 
 def _by_lines(stream: io.StringIO, width: int, number: int, notes: Notes) -> tuple[list[str], int]:
-    """The record that begins where the stream stands, and how many lines it has; nothing, and 0, where none does."""
+    """Return the record that begins where the stream stands, and how many lines it has.
+
+    Nothing, and 0, where none does.
+    """
 
     def lines() -> Iterator[str]:
         if not _begins(line := stream.readline(), width):

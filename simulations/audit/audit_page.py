@@ -33,7 +33,7 @@ _ABOUT = {
 
 
 def render(audit: Audit) -> str:
-    """The whole page."""
+    """Return the whole page."""
     parts = [_section(part, number) for number, part in enumerate(audit.parts, 1)]
     body = el("div", el("header", *_headline(audit)), el("main", *parts), _footer(audit), class_="page")
     return document(f"{audit.study}: privacy audit", body)
@@ -117,7 +117,7 @@ def _footer(audit: Audit) -> Html:
 
 
 def _noise(facts: Mapping[str, Any]) -> Html:
-    """The histogram of the noise over the Gaussian that was booked."""
+    """Return the histogram of the noise over the Gaussian that was booked."""
     shares = facts["histogram"]
     width = 8.2 / len(shares)
     top = max(*shares, width / math.sqrt(2 * math.pi)) * 1.08
@@ -141,7 +141,7 @@ def _noise(facts: Mapping[str, Any]) -> Html:
 
 
 def _moves(facts: Mapping[str, Any]) -> Html:
-    """The largest move of each kind of patient, the clip norm as a line."""
+    """Return the largest move of each kind of patient, the clip norm as a line."""
     moves = facts["moves"][:12]
     if not moves:
         return Html("")
@@ -207,7 +207,7 @@ def _spent(facts: Mapping[str, Any]) -> Html:
 
 
 def _bound(facts: Mapping[str, Any]) -> Html:
-    """The bound on a line from 0, with the claim and the most that could be shown."""
+    """Return the bound on a line from 0, with the claim and the most that could be shown."""
     most = 1.1 * max(facts["claimed"], facts["ceiling"], facts["shown"])
 
     def draw(wide: int) -> Html:

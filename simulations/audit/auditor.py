@@ -149,7 +149,7 @@ def audit_patients(
     only: Collection[str] = PARTS,
     progress: Progress = lambda text: None,
 ) -> Audit:
-    """The same, given each hospital's training patients; `only` some parts of it."""
+    """Return the same, given each hospital's training patients; `only` some parts of it."""
     clock = time.monotonic()
     auditor = _Auditor(study, train, subject, seed, effort)
     with tempfile.TemporaryDirectory(prefix="archipel-audit-") as folder:
@@ -278,7 +278,10 @@ class _Auditor:
         return sum(math.prod(shape) for shape, _ in self.task.parameters.values())
 
     def _crowded(self) -> list[Recording]:
-        """A short fit in which everybody is in every step, many more than are expected: the noise must be the same."""
+        """Return a short fit in which everybody is in every step, many more than are expected.
+
+        The noise must be the same.
+        """
 
         def everybody(*key: Any) -> Any:
             return _Everybody(self.subject.randomness(*key))
@@ -288,14 +291,14 @@ class _Auditor:
         return [self._sample(self.largest, people, self._starts()[1], self.effort.few_steps // 4 + 2, subject)]
 
     def _few(self) -> list[Recording]:
-        """A short fit of few patients: with sampling, many of its batches are empty."""
+        """Return a short fit of few patients: with sampling, many of its batches are empty."""
         people, rate = self.cohorts[self.largest], self.plans[self.largest].sampling_rate
         count = 3 if rate >= 1 else max(1, round(math.log(_EMPTY) / math.log1p(-rate)))
         few = people.subset(np.arange(min(count, people.count)))
         return [self._sample(self.largest, few, self._starts()[0], self.effort.few_steps)]
 
     def _starts(self) -> tuple[Arrays, Arrays]:
-        """The study's own beginning, and random weights at which gradients are of many lengths."""
+        """Return the study's own beginning, and random weights at which gradients are of many lengths."""
         rng = np.random.default_rng(self.study.seed)
         begin = self.task.initial(self.study.seed)
         return begin, {name: rng.normal(size=array.shape).astype(np.float32) for name, array in begin.items()}
@@ -356,7 +359,7 @@ class _Auditor:
         return [done], [done.recording, *samples]
 
     def _canaries(self, folder: Path, canaries: int) -> tuple[Rehearsal, Part]:
-        """The largest hospital's study is the one with canaries."""
+        """Return the largest hospital's study is the one with canaries."""
         site, plan, rounds = self.largest, self.plans[self.largest], self._rounds(self.largest)
         claimed = plan.epsilon(rounds=rounds)
         fixed = design(plan, claimed, rounds * plan.steps_per_round, canaries)
@@ -395,7 +398,10 @@ class _Auditor:
         )
 
     def _alone(self, site: str, canaries: int = 0) -> Study:
-        """The study at one hospital, all trained on, with its size announced so that its plan is the study's own."""
+        """Return the study at one hospital, all trained on.
+
+        With its size announced so that its plan is the study's own.
+        """
         announced = self.study.announced_train_patients(site) or self.train[site].count
         more = tuple(Feature(f"canary_{i}", "number", minimum=-1.0, maximum=1.0) for i in range(canaries))
         return replace(

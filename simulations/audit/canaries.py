@@ -51,7 +51,7 @@ def p_value(canaries: int, guesses: int, right: int, *, epsilon: float, delta: f
 
 @lru_cache(maxsize=4096)
 def lower_bound(canaries: int, guesses: int, right: int, *, delta: float, confidence: float = 0.95) -> float:
-    """The largest epsilon that is refuted with this confidence; 0 if none is."""
+    """Return the largest epsilon that is refuted with this confidence; 0 if none is."""
     low, high = 0.0, HIGHEST
     if p_value(canaries, guesses, right, epsilon=0.0, delta=delta) > 1 - confidence:
         return 0.0
@@ -123,7 +123,7 @@ def _share_right(gap: float, guessed: float) -> float:
 
 
 def with_canaries(patients: Encoded, chosen: NDArray[np.bool_], scale: float, outcome: float) -> Encoded:
-    """The patients, with an input more for every canary, and those canaries that the coins put in.
+    """Return the patients, with an input more for every canary, and those canaries that the coins put in.
 
     A canary is one row, 0 everywhere but in its own input: its gradient lies, almost, along weights of its own, so that
     canaries do not disturb each other.
@@ -139,7 +139,7 @@ def with_canaries(patients: Encoded, chosen: NDArray[np.bool_], scale: float, ou
 
 
 def canary_start(task: TabularTask) -> Arrays:
-    """A model at which a canary's gradient is its own: first weights of 0, every hidden unit awake."""
+    """Return a model at which a canary's gradient is its own: first weights of 0, every hidden unit awake."""
     rng = np.random.default_rng(0)
     start = {}
     names = list(task.parameters)

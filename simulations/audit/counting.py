@@ -134,7 +134,7 @@ class _Auditor:
         return noise, clean
 
     def _hospital(self, site: str, ledger: Ledger, name: str | None = None, people: Encoded | None = None) -> Site:
-        """A hospital as it would be; a name of its own where seeded noise must not repeat."""
+        """Return a hospital as it would be; a name of its own where seeded noise must not repeat."""
         seeded = self.seed is not None
         study = replace(self.study, seed=self.seed) if self.seed is not None else self.study
         return self.make(name if name and seeded else site, study, people or self.people[site], ledger, seeded=seeded)
@@ -226,12 +226,12 @@ class _Dead:
 
 
 def _first(table: Table, patients: int) -> Table:
-    """The first patients of a hospital."""
+    """Return the first patients of a hospital."""
     return _kept(table, np.arange(min(patients, len(table.keys))))
 
 
 def _without(table: Table, number: int) -> Table:
-    """The hospital without one patient."""
+    """Return the hospital without one patient."""
     return _kept(table, np.delete(np.arange(len(table.keys)), number))
 
 
@@ -264,7 +264,7 @@ def _planted(table: Table, study: Study) -> Iterator[tuple[str, Table]]:
 
 
 def _with(table: Table, number: Floats, code: NDArray[np.int64], outcome: float) -> Table:
-    """The hospital with one patient more, of these rows."""
+    """Return the hospital with one patient more, of these rows."""
     rows = len(number)
     return Table(
         {name: np.append(values, number) for name, values in table.numbers.items()},

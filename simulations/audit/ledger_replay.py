@@ -108,7 +108,7 @@ def _checks(
 
 
 def crash_and_order(site: str, *, booked_first: bool, kept: bool, refused: bool) -> list[Check]:
-    """What only a run that is watched can show."""
+    """Return what only a run that is watched can show."""
     return [
         exact("booked first", booked_first, f"{site}: a gradient was computed before its round was on the disk"),
         exact("kept after a crash", kept, f"{site}: a round that failed half-way is no longer booked"),
@@ -117,7 +117,7 @@ def crash_and_order(site: str, *, booked_first: bool, kept: bool, refused: bool)
 
 
 def replay_run(subject: Subject, run: Path, study: Study, plans: dict[str, PrivacyPlan]) -> tuple[list[Replay], Check]:
-    """A simulated run's folder: every hospital's ledger against the coordinator's journal."""
+    """Return a simulated run's folder: every hospital's ledger against the coordinator's journal."""
     try:
         left = rounds_left(run / "journal.jsonl")
     except JournalError as error:
@@ -147,7 +147,7 @@ def _events(left: Sequence[Left], plan: PrivacyPlan) -> list[SampledGaussian]:
 
 
 def stated(subject: Subject, path: Path, dataset: str, delta: float) -> float:
-    """What the ledger itself says was spent; less than anything if it cannot say."""
+    """Return what the ledger itself says was spent; less than anything if it cannot say."""
     try:
         ledger = subject.ledger(path)
         try:
@@ -159,7 +159,7 @@ def stated(subject: Subject, path: Path, dataset: str, delta: float) -> float:
 
 
 def _some(numbers: Sequence[int]) -> str:
-    """Rounds in words; the evaluation is none.
+    """Return round numbers in words; the evaluation has none.
 
     >>> _some([2, 3]), _some([0]), _some([0, 1, 2, 3, 4])
     ('round 2, 3', 'the evaluation', 'the evaluation and round 1, 2, 3 and 1 more')

@@ -28,7 +28,7 @@ _AT_ONCE = 4096  # rows of a patient whose gradients are in memory together
 
 
 def marked(patients: Encoded) -> Encoded:
-    """The same patients with marks: x[:, 0] becomes the row's rank, from -1 to 1."""
+    """Return the same patients with marks: x[:, 0] becomes the row's rank, from -1 to 1."""
     x = patients.x.copy()
     rank = np.empty(len(x), np.int64)
     rank[np.argsort(x[:, 0], kind="stable")] = np.arange(len(x))
@@ -37,7 +37,7 @@ def marked(patients: Encoded) -> Encoded:
 
 
 def joined(patients: Encoded, sizes: Sequence[int] = (1, 2, 1, 3, 1, 8)) -> Encoded:
-    """The same rows as fewer patients of several rows each, so that a row is no patient.
+    """Return the same rows as fewer patients of several rows each, so that a row is no patient.
 
     >>> rows = Encoded(np.zeros((6, 1), np.float32), np.zeros(6, np.float32), np.arange(6), np.arange(7))
     >>> joined(rows, (1, 2)).starts.tolist()
@@ -51,7 +51,9 @@ def joined(patients: Encoded, sizes: Sequence[int] = (1, 2, 1, 3, 1, 8)) -> Enco
 
 
 def shortened(patients: Encoded, rows: int) -> Encoded:
-    """The same patients with `rows` rows or fewer in all (one each at least): those with most rows lose their last.
+    """Return the same patients with `rows` rows or fewer in all (one each at least).
+
+    Those with most rows lose their last.
 
     >>> owners, starts = np.repeat([0, 1], [1, 8]), np.array([0, 1, 9])
     >>> shortened(Encoded(np.zeros((9, 1), np.float32), np.zeros(9, np.float32), owners, starts), 5).starts.tolist()
@@ -72,7 +74,7 @@ def shortened(patients: Encoded, rows: int) -> Encoded:
 
 
 def longest(patients: Encoded, rows: int) -> Encoded:
-    """The patients with most rows, as many as have `rows` rows together; one at least, cut to that many."""
+    """Return the patients with most rows, as many as have `rows` rows together; one at least, cut to that many."""
     lengths = np.diff(patients.starts)
     order = np.argsort(-lengths, kind="stable")
     count = max(1, int(np.searchsorted(np.cumsum(lengths[order]), rows, side="right")))
@@ -159,7 +161,7 @@ def recorded(
     start: Arrays,
     steps: int,
 ) -> Recording:
-    """What a watch saw of marked patients, all steps from the same start; so many `steps` are booked."""
+    """Return what a watch saw of marked patients, all steps from the same start; so many `steps` are booked."""
     unit = plan.noise_multiplier * plan.clip_norm
     size = _size(task)
     each = np.empty((patients.count, np.arange(size)[watch.kept].size))  # (patients, coordinates)

@@ -156,7 +156,7 @@ def _ends(kind: type[BaseException], call: Callable[[], object]) -> bool:
 
 
 def _nudged(start: Arrays, number: int) -> Arrays:
-    """The start with one weight moved by less than any test sees."""
+    """Return the start with one weight moved by less than any test sees."""
     name = next(iter(start))
     array = start[name].copy()
     array.flat[-1] += np.float32(1e-6 * (number + 1))
@@ -164,5 +164,5 @@ def _nudged(start: Arrays, number: int) -> Arrays:
 
 
 def _still(local: Local) -> Local:
-    """The same steps at learning rate 0."""
+    """Return the same steps at learning rate 0."""
     return replace(local, learning_rate=STILL.learning_rate, optimizer="sgd", momentum=0.0, weight_decay=0.0)

@@ -74,7 +74,7 @@ def residual_part(
 
 
 def noise_drawing(values: Floats, size: float, error: float) -> dict[str, object]:
-    """What audit.html draws of standardised noise."""
+    """Return what audit.html draws of standardised noise."""
     return {"size": size, "error": error, "values": len(values), "histogram": _histogram(values)}
 
 
@@ -186,7 +186,7 @@ def public_step_check(sample: Sequence[Recording]) -> Check:
 
 
 def many_rows_checks(recording: Recording, name: str) -> list[Check]:
-    """What few steps can show of noise and sum: their size, and whether anything of the sum is left over."""
+    """Return what few steps can show of noise and sum: their size, and whether anything of the sum is left over."""
     if not recording.steps or not np.isfinite(recording.noise).all():
         return [exact(name, False, "steps with finite values were expected")]
     squares = recording.noise**2
@@ -217,7 +217,10 @@ def _each(name: str, sums: Floats, count: int) -> Check:
 
 
 def _left_over(noise: Floats, clean: Floats) -> Check:
-    """The part of the clean sum that is in the noise: 0, unless the sum is clipped or scaled otherwise than booked."""
+    """Return the part of the clean sum that is in the noise.
+
+    0, unless the sum is clipped or scaled otherwise than booked.
+    """
     weight = float(np.sum(clean**2))
     if weight == 0.0:
         return exact("clean sum", True)

@@ -103,7 +103,10 @@ class _Prober:
         return [(concatenate([cohort, planted]), True), (concatenate([planted, cohort]), True), (planted, False)]
 
     def _sum(self, start: Arrays, patients: Encoded) -> Arrays | None:
-        """The noisy sum, parameter by parameter; its noise is the same each time. None if nothing was released."""
+        """Return the noisy sum, parameter by parameter.
+
+        Its noise is the same each time. None if nothing was released.
+        """
         randomness = self._subject.randomness(0, "sensitivity", 1)
         try:
             watch = record_fit(self._subject, self._task, self._plan, patients, start, randomness)
@@ -159,7 +162,7 @@ def _patient(x: ArrayLike, y: ArrayLike) -> Encoded:
 
 
 def _largest(moves: Sequence[Move]) -> list[dict[str, object]]:
-    """The largest move of each kind of patient, in falling order."""
+    """Return the largest move of each kind of patient, in falling order."""
     found: dict[str, float] = {}
     for move in moves:
         found[move.who] = max(found.get(move.who, 0.0), move.size)

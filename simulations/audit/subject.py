@@ -31,12 +31,15 @@ TRAINING = "sampled gaussian"  # as a ledger calls it; one of an earlier release
 
 
 def open_ledger(path: Path) -> Ledger:
-    """A hospital's ledger in a temporary folder: a killed process loses nothing of it."""
+    """Return a hospital's ledger in a temporary folder: a killed process loses nothing of it."""
     return Ledger.open(path, durable=False)
 
 
 def chance(seed: int | None, site: str, round_number: int) -> Randomness:
-    """A round's randomness: the operating system's, as at a hospital, or seeded where an audit must be repeatable."""
+    """Return a round's randomness.
+
+    The operating system's, as at a hospital, or seeded where an audit must be repeatable.
+    """
     return Randomness.system() if seed is None else Randomness.seeded(seed, site, round_number)
 
 
@@ -101,7 +104,7 @@ class _WatchedEngine:
 
 
 def watched_trainer(subject: Subject, task: TabularTask, watch: Watch) -> Trainer:
-    """The subject's trainer, whose engine is watched."""
+    """Return the subject's trainer, whose engine is watched."""
 
     def engine(
         model: FlatModel, plan: PrivacyPlan, gaussian: Gaussian, name: Literal["auto", "opacus"] = "auto"

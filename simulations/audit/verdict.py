@@ -38,7 +38,7 @@ class Check:
 
 
 def exact(name: str, holds: bool, words: str = "") -> Check:
-    """A question without chance."""
+    """Return a question without chance."""
     return Check(name, 1.0 if holds else 0.0, words)
 
 
@@ -65,7 +65,10 @@ class Part:
         drawing: Mapping[str, Any] | None = None,
         cannot_say: str = "",
     ) -> "Part":
-        """A part whose verdict follows from its checks; `cannot_say` is the reason why a pass would mean nothing."""
+        """Return a part whose verdict follows from its checks.
+
+        `cannot_say` is the reason why a pass would mean nothing.
+        """
         failed = [check for check in checks if not check.passed]
         verdict: Verdict = "FAILED" if failed else "cannot say" if cannot_say else "passed"
         found = "; ".join(f"{check.name}: {check.words or 'not as booked'}" for check in failed)
@@ -103,7 +106,7 @@ def noise_values_needed(smallest_loss: float) -> int:
 
 
 def smallest_loss(noise_values: int) -> float:
-    """The other way round: the smallest loss of noise that so many values show.
+    """Return the other way round: the smallest loss of noise that so many values show.
 
     >>> round(smallest_loss(noise_values_needed(0.01)), 4)
     0.01
@@ -113,10 +116,10 @@ def smallest_loss(noise_values: int) -> float:
 
 
 def _reach() -> float:
-    """Standard deviations between a healthy run's mean and the mean that is nearly always noticed."""
+    """Return the standard deviations between a healthy run's mean and the mean that is nearly always noticed."""
     return float(stats.norm.isf(LEVEL / 2) + stats.norm.isf(MISSED))
 
 
 def two_sided(below: float, above: float) -> float:
-    """The p-value of a figure that may be off to either side."""
+    """Return the p-value of a figure that may be off to either side."""
     return min(1.0, 2.0 * min(below, above))

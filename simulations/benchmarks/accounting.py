@@ -53,7 +53,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _compared(target: float, rate: float, steps: int) -> dict[str, Any]:
-    """The four accountants on the plan that we would make for an epsilon."""
+    """Return the four accountants on the plan that we would make for an epsilon."""
     plan = calibrate(
         Budget(target, DELTA), clip_norm=1.0, sampling_rate=rate, steps_per_round=steps, rounds=1, patients=1000
     )
@@ -159,7 +159,7 @@ def _child(side: str, rounds: int) -> None:
 
 
 def _peak_mb() -> float:
-    """This process's own peak: what getrusage says is at least that of the process that started it."""
+    """Return this process's own peak: what getrusage says is at least that of the process that started it."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1000
 

@@ -150,7 +150,7 @@ def ends(journal: Path) -> Iterator[float]:
 
 
 def write_study(folder: Path, hidden: tuple[int, ...], nodes: int, rounds: int) -> Path:
-    """A study of an MLP with these hidden layers, and its made-up patients at each node."""
+    """Return a study of an MLP with these hidden layers, and its made-up patients at each node."""
     generator, sites = np.random.default_rng(0), {}
     names = [f"x{i}" for i in range(INPUTS)]
     for number in range(nodes):

@@ -80,7 +80,10 @@ def large_model(megabytes: int) -> dict[str, Any]:
 
 
 def many_nodes(count: int) -> dict[str, Any]:
-    """Rounds of many hospitals; what the coordinator uses while nothing happens, and while a study waits for them."""
+    """Measure rounds of many hospitals.
+
+    What the coordinator uses while nothing happens, and while a study waits for them.
+    """
     with TemporaryDirectory(prefix="archipel-") as name:
         folder = Path(name)
         path = write_study(folder, (90,), nodes=count, rounds=6)
@@ -187,7 +190,7 @@ class Peaks:
         self.together: dict[str, int] = {}
 
     def note(self, owner: str, seen: list[tuple[str, int, int]]) -> None:
-        """What an owner's processes hold now: module, peak, and now."""
+        """Print what an owner's processes hold now: module, peak, and now."""
         for module, peak, _ in seen:
             key = f"{owner} {module}"
             self.bytes[key] = max(self.bytes.get(key, 0), peak)
@@ -215,7 +218,7 @@ def peaks(federation: Federation) -> Iterator[Peaks]:
 
 
 def family(pid: int) -> list[int]:
-    """A process and all below it."""
+    """Return a process and all below it."""
     pids = [pid]
     for parent in pids:
         try:
@@ -259,7 +262,7 @@ def seconds_used(root: int) -> float:
 
 
 def enrol_here(federation: Federation, site: str, document: dict[str, Any]) -> None:
-    """What `enrol`, `admit` and `join` do, without a process for each."""
+    """Do what `enrol`, `admit` and `join` do, without a process for each."""
     from client.cli import main as hospital
     from server.cli import main as consortium
 
@@ -275,7 +278,7 @@ def enrol_here(federation: Federation, site: str, document: dict[str, Any]) -> N
 
 
 def fork_node(folder: Path) -> int:
-    """The real node in a process of its own, around a worker that sends back what it got; its process id."""
+    """Return the real node in a process of its own, around a worker that sends back what it got; its process id."""
     import client.node  # noqa: F401 - before the fork, so that its pages are shared
     import server.superlink.sealed_grid  # noqa: F401
 

@@ -159,7 +159,7 @@ def flamby_start(study: Study, seed: int) -> Arrays:
 
 
 def flamby_epsilons() -> Row:
-    """What FLamby's nominal epsilon is worth at each hospital."""
+    """Return what FLamby's nominal epsilon is worth at each hospital."""
     study = preset("flamby_heart")
     local, passes = study.training.local, study.training.rounds  # their call takes a round for a pass
     steps = passes * local.steps_per_round(0)
@@ -180,7 +180,7 @@ def _epsilon(event: SampledGaussian) -> float:
 
 
 def _opacus_noise(sampling_rate: float, passes: int) -> float:
-    """The noise multiplier that Opacus's `make_private_with_epsilon` chose when FLamby was published (RDP)."""
+    """Return the noise multiplier that Opacus's `make_private_with_epsilon` chose when FLamby was published (RDP)."""
     from opacus.accountants.utils import get_noise_multiplier
 
     with warnings.catch_warnings():

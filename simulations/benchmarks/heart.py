@@ -21,12 +21,12 @@ PRESETS = Path(__file__).resolve().parents[2] / "configs" / "presets"
 
 
 def preset(name: str) -> Study:
-    """A study of configs/presets."""
+    """Return a study of configs/presets."""
     return load_study(PRESETS / f"{name}.yaml")
 
 
 def score(study: Study, model: Arrays, patients: Encoded, metric: str) -> float:
-    """A metric over patients, without an interval.
+    """Return a metric over patients, without an interval.
 
     Raises:
         RunError: it is undefined for these patients.

@@ -82,7 +82,7 @@ class Scores:
             self.spent[system] = max(spent, self.spent.get(system, 0.0))
 
     def row(self, system: System, reference: System | None = None, allowed: float | None = None) -> Row:
-        """The system's mean, and how far it lies from the reference, `allowed` below it at most."""
+        """Return the system's mean, and how far it lies from the reference, `allowed` below it at most."""
         values = np.array(self.auroc[system])
         row: Row = {"system": system[0], "epsilon": system[1], "splits": len(values)}
         row |= {"auroc": _round(values.mean()), "standard_error": _round(_standard_error(values))}
@@ -96,7 +96,7 @@ class Scores:
         return row
 
     def best_local(self) -> System:
-        """The hospital whose own model is best on average over these splits' test patients."""
+        """Return the hospital whose own model is best on average over these splits' test patients."""
         local = [system for system in self.auroc if system[0].startswith(_LOCAL)]
         return max(local, key=lambda system: float(np.mean(self.auroc[system])))
 
@@ -197,7 +197,7 @@ def ridge_logistic(patients: Encoded, ridge: float) -> Arrays:
 
 
 def best_ridge(seeds: Sequence[int]) -> float:
-    """The ridge strength whose mean AUROC on the splits' validation patients is best."""
+    """Return the ridge strength whose mean AUROC on the splits' validation patients is best."""
     study = preset("heart_disease")
     aurocs = []
     for seed in seeds:
@@ -222,7 +222,7 @@ def _validation_split(study: Study, site: str) -> Patients:
 
 
 def selection(seeds: Sequence[int], grid: Sequence[Point] = ()) -> Iterator[Row]:
-    """The grid's table at the preset's epsilon, the choice, and what choosing inside each split is worth."""
+    """Yield the grid's table at the preset's epsilon, the choice, and what choosing inside each split is worth."""
     study = preset("heart_disease")
     points = list(grid or [(clip, rate) for clip in CLIP_NORMS for rate in LEARNING_RATES])
     table = np.array([_validate(replace(study, seed=seed), points) for seed in seeds])  # (splits, points, 2)
@@ -249,7 +249,7 @@ def _validate(study: Study, points: Sequence[Point]) -> list[tuple[float, float]
 
 
 def choose(table: NDArray[np.float64]) -> int:
-    """The rule: (points, 2) of AUROC and log loss -> position of the choice.
+    """Return the rule: (points, 2) of AUROC and log loss -> position of the choice.
 
     >>> choose(np.array([[0.8852, 0.56], [0.8844, 0.46], [0.8837, 0.44]]))
     1
@@ -280,7 +280,7 @@ def _named(point: Point) -> dict[str, float]:
 
 
 def _tuned(study: Study, point: Point) -> Study:
-    """The study with the point's clip norm and learning rate."""
+    """Return the study with the point's clip norm and learning rate."""
     local = replace(study.training.local, learning_rate=point[1])
     training = replace(study.training, local=local)
     return replace(study, training=training, privacy=replace(study.privacy, clip_norm=point[0]))
@@ -295,7 +295,7 @@ def _round(value: Any) -> float:
 
 
 def add_splits(parser: argparse.ArgumentParser) -> None:
-    """The options that say which splits, and how often the noise is drawn on each."""
+    """Add the options that say which splits, and how often the noise is drawn on each."""
     parser.add_argument(
         "--splits", type=from_number(2), default=20, metavar="N", help="how many study seeds (default 20)"
     )
@@ -331,7 +331,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def from_number(low: int) -> Callable[[str], int]:
-    """A command line's whole number, from `low`."""
+    """Return a command line's whole number, from `low`."""
 
     def number(text: str) -> int:
         if not low <= (value := int(text)) < NOISE_SEED // 2:

@@ -59,7 +59,7 @@ def _rows(kernel: str, *, quick: bool) -> Iterator[dict[str, Any]]:
 
 
 def _measured(threads: int, seconds: float) -> Iterator[dict[str, Any]]:
-    """What a process with the kernel finds: which it runs, the digest and, on one thread, the ratios."""
+    """Yield what a process with the kernel finds: which it runs, the digest and, on one thread, the ratios."""
     import time
     import warnings
 

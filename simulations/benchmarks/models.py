@@ -27,7 +27,7 @@ class Network:
     make: Callable[[], nn.Module]
 
     def build(self) -> nn.Module:
-        """The model with its default initialisation."""
+        """Return the model with its default initialisation."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             return self.make()
@@ -46,12 +46,12 @@ class Network:
         return outputs.softmax(1) - functional.one_hot(y, outputs.shape[1])
 
     def exact_residual(self, outputs: NDArray[np.float64], y: NDArray[np.float32]) -> NDArray[np.float64]:
-        """The same in NumPy."""
+        """Return the same in NumPy."""
         found: NDArray[np.float64] = self.residual(torch.from_numpy(outputs), torch.from_numpy(y).long()).numpy()
         return found
 
     def flat_model(self, device: str = "cpu") -> FlatModel:
-        """The model with its parameters in one vector."""
+        """Return the model with its parameters in one vector."""
         model = FlatModel(self, device)
         model.load({name: p.detach().numpy() for name, p in self.build().named_parameters()})
         return model

@@ -194,7 +194,7 @@ def _child(system: str, clients: str, private: str, seconds: str) -> None:
 
 
 def _rounds_for(system: str, clients: int, private: bool, seconds: float) -> int:
-    """A number of rounds fixed beforehand: about so many seconds at a speed that the system surely has."""
+    """Return a number of rounds fixed beforehand: about so many seconds at a speed that the system surely has."""
     speed = 100 if "ray" in system or (system == "plain" and private) else 1000  # clients per second
     return max(2 if "ray" in system else 3, round(seconds * speed / clients))  # Ray takes minutes with 1,000
 

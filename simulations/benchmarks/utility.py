@@ -31,7 +31,7 @@ from simulations.benchmarks.heart_utility import (
 
 
 def rows(seeds: Sequence[int], noise_seeds: int = 1, epsilons: Sequence[float] = EPSILONS) -> Iterator[Row]:
-    """The references, then each epsilon with its differences. `seeds` are the splits."""
+    """Yield the references, then each epsilon with its differences. `seeds` are the splits."""
     scores, ridge = scored(seeds, noise_seeds, epsilons)
     best = scores.best_local()
     references: dict[str, System] = {

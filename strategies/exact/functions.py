@@ -87,7 +87,7 @@ def _bounded_exponential(x: Doubles) -> Doubles:
 
 
 def logarithm(values: Doubles) -> Doubles:
-    """The natural logarithm of each number, in a new array; minus infinity of zero, no number of a negative one.
+    """Return the natural logarithm of each number, in a new array; minus infinity of zero, no number of a negative one.
 
     By the series of log((1 + s) / (1 - s)) with minimax coefficients for |s| < .172 (as in FreeBSD's e_log.c).
     """
@@ -150,7 +150,7 @@ _SINE = tuple(
 
 
 def _horner(z: Doubles, coefficients: Sequence[NDArray[np.float64]], out: Doubles | None = None) -> Doubles:
-    """A polynomial in z, the highest power first, times z."""
+    """Return a polynomial in z, the highest power first, times z."""
     found = np.multiply(z, coefficients[0], out)
     for coefficient in coefficients[1:]:
         np.add(found, coefficient, found)
@@ -159,7 +159,7 @@ def _horner(z: Doubles, coefficients: Sequence[NDArray[np.float64]], out: Double
 
 
 def sine(quarter: Doubles, room: Doubles | None = None) -> Doubles:
-    """The sine of each angle from -pi/4 to pi/4.
+    """Return the sine of each angle from -pi/4 to pi/4.
 
     Args:
         room: (2, *shape), overwritten; the sines are the first of the two.
@@ -192,7 +192,7 @@ def softmax(values: Doubles) -> Doubles:
 
 
 def added(values: Doubles) -> Doubles:
-    """Sums over the last axis in one fixed order, halves onto halves: (..., n) -> (...)."""
+    """Return sums over the last axis in one fixed order, halves onto halves: (..., n) -> (...)."""
     size = values.shape[-1]
     if size == 0:
         return np.zeros(values.shape[:-1])
@@ -206,7 +206,7 @@ def added(values: Doubles) -> Doubles:
 
 
 def power_below(values: Any, out: Doubles | None = None) -> Doubles:
-    """The largest power of two that is at most each positive, normal number; zero of what is smaller."""
+    """Return the largest power of two that is at most each positive, normal number; zero of what is smaller."""
     found = np.empty(np.shape(values)) if out is None else out
     np.bitwise_and(np.asarray(values, np.float64).view(np.int64), EXPONENT, found.view(np.int64))
     return found

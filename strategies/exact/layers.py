@@ -113,7 +113,7 @@ def _stacked(values: Doubles, sizes: Sequence[int]) -> list[Doubles]:
 
 
 def _blocks(values: Doubles, count: int) -> Doubles:
-    """Views of (..., features, rows) as whole blocks of rows: (blocks, ..., features, BLOCK)."""
+    """Return views of (..., features, rows) as whole blocks of rows: (blocks, ..., features, BLOCK)."""
     return np.moveaxis(values[..., : count * BLOCK].reshape(*values.shape[:-1], count, BLOCK), -2, 0)
 
 
@@ -248,7 +248,9 @@ class MeanGradient:
         count: Any,
         counts: NDArray[np.int64] | None = None,
     ) -> Doubles:
-        """The sum of the rows' gradients over `count`, (..., parameters) in the layers' order, valid until the next.
+        """Return the sum of the rows' gradients over `count`, (..., parameters) in the layers' order.
+
+        They are valid until the next call.
 
         Args:
             x: (..., rows, inputs).
@@ -342,5 +344,5 @@ def portions(rows: int) -> Iterator[slice]:
 
 
 def in_order(flat: NDArray[Any], layers: Layers) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
-    """Views of (..., parameters) as each layer's weight, (..., out, in), and bias, (..., out, 1)."""
+    """Yield views of (..., parameters) as each layer's weight, (..., out, in), and bias, (..., out, 1)."""
     return by_parameter(flat, layers.shapes, layers.lead)

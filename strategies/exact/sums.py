@@ -29,7 +29,7 @@ class ExactSum:
         self._count = 0
 
     def room(self) -> Doubles:
-        """An array for the next part: fill it and call `add`."""
+        """Return an array for the next part: fill it and call `add`."""
         if self._count and not self._part.size:
             self._low, self._part = np.zeros(self._shape), np.zeros(self._shape)
         return self._part if self._count else self._high
@@ -61,7 +61,7 @@ class ExactSum:
             self._add_split(first)
 
     def value(self) -> Doubles:
-        """The sum, rounded once, in an array that stays valid until the next use; zeros after no part."""
+        """Return the sum, rounded once, in an array that stays valid until the next use; zeros after no part."""
         if self._count == 0:
             self._high.fill(0.0)
         elif self._count > 1:

@@ -193,7 +193,7 @@ def _scale(top: float, largest: float) -> float:
 
 
 def as_layers(flat: Doubles, shapes: Shapes) -> Iterator[Doubles]:
-    """Views of (..., parameters) as each layer's (..., out, in + 1), the bias last."""
+    """Yield views of (..., parameters) as each layer's (..., out, in + 1), the bias last."""
     start = 0
     for out, into in shapes:
         end = start + out * (into + 1)
@@ -212,6 +212,6 @@ def spans(shapes: Shapes) -> Iterator[tuple[slice, slice, tuple[int, int]]]:
 def by_parameter(
     flat: NDArray[Any], shapes: Shapes, lead: tuple[int, ...]
 ) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
-    """Views of (..., parameters) as each layer's weight, (..., out, in), and bias, (..., out, 1)."""
+    """Yield views of (..., parameters) as each layer's weight, (..., out, in), and bias, (..., out, 1)."""
     for weight, bias, (out, into) in spans(shapes):
         yield flat[..., weight].reshape(*lead, out, into), flat[..., bias, None]

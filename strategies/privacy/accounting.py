@@ -91,7 +91,7 @@ def epsilon(events: Iterable[Event], delta: float) -> float:
 
 
 def merged(events: Iterable[Event]) -> tuple[Merged, ...]:
-    """The same events, sorted, with one entry for each kind, noise multiplier and sampling rate.
+    """Return the same events, sorted, with one entry for each kind, noise multiplier and sampling rate.
 
     A Gaussian release is a step at which everybody is present, and becomes one.
     """

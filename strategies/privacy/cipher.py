@@ -48,13 +48,13 @@ class CipherStream:
 
     @classmethod
     def system(cls) -> "CipherStream":
-        """A stream that nobody can repeat: its key comes from the operating system and is kept nowhere else."""
+        """Return a stream that nobody can repeat: its key comes from the operating system and is kept nowhere else."""
         stream = cls(secrets.token_bytes(_KEY_BYTES))
         stream._is_system = True
         return stream
 
     def words(self, count: int) -> NDArray[np.uint64]:
-        """The next `count` words: (count,), each of the 2^64 values equally likely."""
+        """Return the next `count` words: (count,), each of the 2^64 values equally likely."""
         words = np.empty(count, np.uint64)
         self.fill(words)
         return words

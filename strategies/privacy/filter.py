@@ -72,7 +72,10 @@ class Filter:
         return self.needs(events) <= self.epsilon + _ROUNDING
 
     def needs(self, events: Iterable[Event]) -> float:
-        """The epsilon, at this rule's delta and order, that would just allow these events: of the two, the smaller."""
+        """Return the epsilon, at this rule's delta and order, that would just allow these events.
+
+        The smaller of the two bounds.
+        """
         events = merged(events)
         if not events:
             return 0.0
@@ -90,7 +93,7 @@ class Filter:
         return self._converted(self.order) + sum(divergence(event, self.order) for event in events)
 
     def _converted(self, order: int) -> float:
-        """What a divergence of this order lacks to an epsilon."""
+        """Return what a divergence of this order lacks to an epsilon."""
         return math.log1p(-1 / order) - math.log(self.delta / 2 * order) / (order - 1)
 
 

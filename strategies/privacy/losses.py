@@ -162,7 +162,10 @@ def _two_points(event: Pure) -> tuple[Floats, Floats]:
 
 
 def _interval(moments: _Moments, steps: int, delta: float) -> float:
-    """Rounding to a grid adds at most steps * (theta + 1) * interval^2 / 8 to epsilon, to first order."""
+    """Return a bound of what rounding to a grid adds.
+
+    At most steps * (theta + 1) * interval^2 / 8 to epsilon, to first order.
+    """
     bound, theta = moments.chernoff(delta)
     loose = max(_LOOSE, 1e-3 * (bound - 45)) if bound >= _SMALL else 0.01 * bound
     wanted = math.sqrt(8 * loose / (steps * (theta + 1)))
@@ -243,7 +246,7 @@ def _pure_losses(event: Pure, interval: float) -> _Losses:
 def _epsilon(
     losses: Sequence[_Losses], moments: Callable[[float], float], interval: float, theta: float, delta: float
 ) -> float:
-    """The smallest epsilon of the composed discrete losses at delta."""
+    """Return the smallest epsilon of the composed discrete losses at delta."""
     if any(part.infinite >= delta for part in losses):
         return math.inf
     infinite = -math.expm1(sum(part.steps * math.log1p(-part.infinite) for part in losses))
@@ -266,7 +269,7 @@ def _lost(losses: Sequence[_Losses], tilt: float, interval: float, last: int) ->
 
 
 def _window(moments: Callable[[float], float], theta: float, interval: float, delta: float) -> tuple[int, int, float]:
-    """The first point's index, the number of points, and the tilt of the bound on what lies above the last."""
+    """Return the first point's index, the number of points, and the tilt of the bound on what lies above the last."""
     step = theta * 1e-2
     here, up, down = (moments(t) for t in (theta, theta + step, theta - step))
     mean, variance = (up - down) / (2 * step), max((up - 2 * here + down) / step**2, interval**2)
@@ -290,7 +293,7 @@ def _log_moment(losses: Sequence[_Losses], theta: float, interval: float) -> flo
 
 
 def _tilted(part: _Losses, theta: float, interval: float) -> tuple[Floats, float]:
-    """The mass times exp(theta * loss), normalised, and the logarithm of what it was divided by."""
+    """Return the mass times exp(theta * loss), normalised, and the logarithm of what it was divided by."""
     exponent = theta * interval * np.arange(part.first, part.first + len(part.mass))
     logs = np.log(part.mass, out=np.full(len(exponent), -math.inf), where=part.mass > 0)
     top = float(exponent[np.argmax(exponent + logs)])
@@ -300,7 +303,7 @@ def _tilted(part: _Losses, theta: float, interval: float) -> tuple[Floats, float
 
 
 def _compose(losses: Sequence[_Losses], theta: float, interval: float, low: int, size: int) -> tuple[Floats, float]:
-    """The tilted, normalised sum's mass (size,), what lies outside folded into it; the logarithm of its divisor.
+    """Return the tilted, normalised sum's mass (size,), what lies outside folded into it; the logarithm of its divisor.
 
     No factor's transform exceeds 1, so a frequency at which the product of some is next to nothing stays so: those that
     come after are evaluated at the others alone. The widest comes first, as it leaves the fewest.
@@ -354,7 +357,7 @@ def _folded(mass: Floats, peak: int, size: int) -> Floats:
 
 
 def _root(tilted: Floats, log_moment: float, theta: float, low: int, interval: float, delta: float) -> float:
-    """The smallest epsilon >= 0 with sum over losses above it of mass * (1 - exp(epsilon - loss)) <= delta."""
+    """Return the smallest epsilon >= 0 with sum over losses above it of mass * (1 - exp(epsilon - loss)) <= delta."""
     if delta <= 0:
         return math.inf
     loss = interval * (low + np.arange(len(tilted)))

@@ -61,7 +61,7 @@ class Randomness:
 
     @classmethod
     def seeded(cls, seed: int, site: str, round_number: int, attempt: int = 0) -> "Randomness":
-        """The same streams for the same study seed, site, round and attempt, on every engine."""
+        """Return the same streams for the same study seed, site, round and attempt, on every engine."""
         name = _name(seed, site, round_number, attempt)
         who, noise = (CipherStream(hashlib.sha256(use + name).digest()) for use in (b"patients/", b"noise/"))
         return cls(who, noise, _order_of(name), is_seeded=True)
@@ -138,7 +138,7 @@ class _Samples:
         self._ready, self._asked = lot, (patients, rate, self.stream.key_number)
 
     def take(self) -> NDArray[np.int64]:
-        """The next sample."""
+        """Return the next sample."""
         return self._ready.pop()
 
     def is_below(self, rest: int, denominator: int) -> bool:
@@ -169,7 +169,7 @@ def samples(many: Sequence[Randomness], patients: Sequence[int], rates: Sequence
 
 
 def _drawn(alike: Sequence[_Samples], steps: int, patients: int, rate: float) -> list[list[NDArray[np.int64]]]:
-    """The samples of so many steps of each, the last step first."""
+    """Return the samples of so many steps of each, the last step first."""
     count = steps * patients
     words = np.empty((len(alike), -(-count // 2)), np.uint64)
     for one, own in zip(alike, words, strict=True):
@@ -240,7 +240,7 @@ class _Room:
         self._sums, self._half_done = np.empty((2 * _PAIRS, width)), np.empty((2 * _PAIRS, width))
 
     def lots(self, streams: Sequence[CipherStream]) -> NDArray[np.float64]:
-        """The next lot of each stream, (13, streams, columns), or (1, streams, made columns) of its first sum.
+        """Return the next lot of each stream, (13, streams, columns), or (1, streams, made columns) of its first sum.
 
         Valid until the next use.
 
@@ -282,7 +282,7 @@ class Noise:
         self._rooms: dict[tuple[int, int, int], _Room] = {}
 
     def draw(self, many: Sequence[Randomness], into: NDArray[np.float64], *, last: bool = False) -> None:
-        """Standard Gaussians, (hospitals, size), overwritten.
+        """Fill an array with standard Gaussians, (hospitals, size).
 
         Args:
             last: no more will be asked of these, so that what would be left of a lot need not be made.
@@ -299,7 +299,7 @@ class Noise:
             wanting = [i for i in wanting if given[i] < size]
 
     def _make(self, empty: list[tuple[_Gaussians, int]]) -> None:
-        """The next lot of each; where no more than its first sum is asked for, so many of its columns."""
+        """Draw the next lot of each; where no more than its first sum is asked for, so many of its columns."""
         sizes: dict[tuple[int, int], list[_Gaussians]] = {}
         for one, most in empty:
             sizes.setdefault((one.next_columns, min(most, one.next_columns)), []).append(one)
