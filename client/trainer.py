@@ -27,6 +27,7 @@ from configs.schema import Local
 from strategies.exact.layers import one_thread
 from strategies.exchange.arrays import Arrays
 from strategies.federated.local_rule import NO_RULE, LocalRule
+from strategies.models.flat_model import FlatModel
 from strategies.optimizers import optimizer_of
 from strategies.privacy.engines.base import Engine, Gaussian
 from strategies.privacy.engines.closed_form import ClosedForm
@@ -35,7 +36,6 @@ from strategies.privacy.engines.select import private_engine
 from strategies.privacy.plan import PrivacyPlan
 from strategies.privacy.randomness import Randomness
 from strategies.releases.base import Fit
-from strategies.tasks.gradients import FlatModel
 from strategies.tasks.table import Encoded
 from strategies.tasks.tabular import TabularTask
 

@@ -19,10 +19,10 @@ from server.app import make_app
 from simulations.engines import run_engine
 from simulations.hospitals import Hospitals
 from strategies.exchange.arrays import Arrays
+from strategies.models.flat_model import FlatModel
 from strategies.privacy.engines.base import Engine, Gaussian
 from strategies.privacy.engines.select import private_engine
 from strategies.privacy.plan import PrivacyPlan
-from strategies.tasks.gradients import FlatModel
 from strategies.tasks.table import Encoded
 
 

@@ -18,12 +18,12 @@ from torch import Tensor
 from client.ledger import Ledger
 from client.site import Site
 from client.trainer import EngineMaker, Trainer
+from strategies.models.flat_model import FlatModel
 from strategies.privacy.accounting import SampledGaussian
 from strategies.privacy.engines.base import Engine, Gaussian
 from strategies.privacy.engines.select import private_engine
 from strategies.privacy.plan import PrivacyPlan
 from strategies.privacy.randomness import Randomness
-from strategies.tasks.gradients import FlatModel
 from strategies.tasks.tabular import TabularTask
 
 Floats = NDArray[np.float64]

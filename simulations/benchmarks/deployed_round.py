@@ -185,9 +185,9 @@ def write_study(folder: Path, hidden: tuple[int, ...], nodes: int, rounds: int) 
 
 def _shapes(size: int) -> list[tuple[str, tuple[int, ...]]]:
     from configs.schema import Model
-    from strategies.tasks.shapes import parameters_of
+    from strategies.models.registry import architecture
 
-    parameters = parameters_of(Model("mlp", hidden=HIDDEN[size]), inputs=INPUTS, outputs=1)
+    parameters = architecture(Model("mlp", hidden=HIDDEN[size]), inputs=INPUTS, outputs=1).parameters
     return [(name, shape) for name, (shape, _) in parameters.items()]
 
 

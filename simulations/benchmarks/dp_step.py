@@ -36,10 +36,10 @@ from client.trainer import Trainer
 from configs.memory import keep_freed_blocks
 from configs.schema import Local, Model, Task
 from simulations.benchmarks.models import CLASSES, Network, Transformer, cnn, resnet18
+from strategies.models.flat_model import FlatModel
 from strategies.privacy.engines.select import private_engine
 from strategies.privacy.plan import PrivacyPlan
 from strategies.privacy.randomness import Randomness
-from strategies.tasks.gradients import FlatModel
 from strategies.tasks.table import Encoded
 from strategies.tasks.tabular import TabularTask, tabular_task
 

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from configs.wire import ArraySpec
-from strategies.tasks.gradients import FlatModel
+from strategies.models.base import LinearLayers
+from strategies.models.flat_model import FlatModel
 
 CLASSES = 10
 
@@ -25,6 +26,8 @@ class Network:
     """A classifier as FlatModel trains one; `make` builds it under the same seed each time."""
 
     make: Callable[[], nn.Module]
+    engine: str = "book-keeping"
+    linear_layers: LinearLayers | None = None
 
     def build(self) -> nn.Module:
         """Return the model with its default initialisation."""
@@ -41,14 +44,9 @@ class Network:
         """Cross-entropy of each row."""
         return functional.cross_entropy(outputs, y, reduction="none")
 
-    def residual(self, outputs: Tensor, y: Tensor) -> Tensor:
-        """Its derivative with respect to the outputs."""
-        return outputs.softmax(1) - functional.one_hot(y, outputs.shape[1])
-
     def exact_residual(self, outputs: NDArray[np.float64], y: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Return the same in NumPy."""
-        found: NDArray[np.float64] = self.residual(torch.from_numpy(outputs), torch.from_numpy(y).long()).numpy()
-        return found
+        """Raise, as only linear stacks are asked for it."""
+        raise NotImplementedError
 
     def flat_model(self, device: str = "cpu") -> FlatModel:
         """Return the model with its parameters in one vector."""

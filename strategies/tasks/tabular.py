@@ -9,9 +9,9 @@ starts from `residual`, the loss's derivative with respect to the model's output
 [('0.weight', ((1, 3), 'float32')), ('0.bias', ((1,), 'float32'))]
 """
 
-import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,13 +21,12 @@ from configs import schema
 from configs.schema import Model, Study
 from configs.wire import ArraySpec
 from strategies.exact.functions import sigmoid, softmax
-from strategies.exact.layers import Layers
-from strategies.tasks.shapes import outputs_of, parameters_of
+from strategies.models.base import Architecture, Arrays, LinearLayers, require_as_declared
+from strategies.models.registry import architecture
+from strategies.tasks.shapes import outputs_of
 
 if TYPE_CHECKING:  # whoever fits has PyTorch; a coordinator knows tasks too, and begins every run without it
     from torch import Tensor, nn
-
-Arrays = dict[str, NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
@@ -39,30 +38,35 @@ class TabularTask:
     inputs: int
     outputs: int
 
-    def build(self) -> "nn.Sequential":
-        """A model with arbitrary parameters: whoever builds one copies its parameters in."""
-        from torch import nn
-
-        sizes = [self.inputs, *self.model.hidden, self.outputs]
-        layers: list[nn.Module] = []
-        for i, (before, after) in enumerate(itertools.pairwise(sizes)):
-            layers += ([nn.ReLU()] if i else []) + [nn.Linear(before, after)]
-        return nn.Sequential(*layers)
+    @cached_property
+    def architecture(self) -> Architecture:
+        """Return the model."""
+        return architecture(self.model, self.inputs, self.outputs)
 
     @property
     def parameters(self) -> Mapping[str, ArraySpec]:
-        """Name -> (shape, dtype) of what crosses the wire, in the model's order."""
-        return parameters_of(self.model, self.inputs, self.outputs)
+        """Return name -> (shape, dtype) of what crosses the wire, in the model's order."""
+        return {} if self.model.name == "none" else self.architecture.parameters
+
+    @property
+    def engine(self) -> str:
+        """Return the name of the model's engine of private gradients."""
+        return self.architecture.engine
+
+    @property
+    def linear_layers(self) -> LinearLayers | None:
+        """Return each layer's (out, in) of a linear stack; None of any other model."""
+        return self.architecture.linear_layers
+
+    def build(self) -> "nn.Module":
+        """Return a module with arbitrary parameters: the caller copies its parameters in."""
+        module = self.architecture.build()
+        require_as_declared(self.parameters, module)
+        return module
 
     def initial(self, seed: int) -> Arrays:
-        """The shared starting point: zeros, or PyTorch's default initialisation under `seed`."""
-        if self.model.init == "zeros":
-            return {name: np.zeros(shape, np.float32) for name, (shape, _) in self.parameters.items()}
-        import torch
-
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            return {name: p.detach().numpy().copy() for name, p in self.build().named_parameters()}
+        """Return the shared starting point."""
+        return self.architecture.initial(seed)
 
     def loss(self, outputs: "Tensor", y: "Tensor") -> "Tensor":
         """Loss of each row: (rows, outputs), (rows,) -> (rows,)."""
@@ -98,10 +102,7 @@ class TabularTask:
 
     def predict(self, arrays: Mapping[str, NDArray[np.float32]], x: NDArray[np.float32]) -> NDArray[np.float64]:
         """Probabilities (rows, classes), or the target in its own unit (rows, 1); the same bits on every processor."""
-        shapes = tuple((spec[0][0], spec[0][1]) for spec in list(self.parameters.values())[0::2])
-        layers = Layers(shapes)
-        layers.load(np.concatenate([arrays[name].reshape(-1) for name in self.parameters]))
-        outputs = layers.outputs(x)
+        outputs = self.architecture.evaluate(arrays, x)
         if self.task.type == "binary":
             positive = np.where(outputs < -709.0, 0.0, sigmoid(outputs))  # e^709 is the last power that float64 holds
             return np.concatenate([1.0 - positive, positive], axis=1)

@@ -10,11 +10,11 @@ from builders import flat, patients, random_arrays, same_bits
 from client.trainer import Trainer
 from configs.schema import Local, Model, Task
 from strategies.federated.local_rule import LocalRule
+from strategies.models.flat_model import FlatModel
 from strategies.privacy.engines.base import Engine, Gaussian
 from strategies.privacy.engines.select import private_engine
 from strategies.privacy.plan import PrivacyPlan
 from strategies.privacy.randomness import Randomness
-from strategies.tasks.gradients import FlatModel
 from strategies.tasks.table import Encoded
 from strategies.tasks.tabular import tabular_task
 

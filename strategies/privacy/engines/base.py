@@ -20,9 +20,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from strategies.models.flat_model import FlatModel
 from strategies.privacy.engines.groups import positions
 from strategies.privacy.plan import PrivacyPlan
-from strategies.tasks.gradients import FlatModel
 
 Gaussian = Callable[[int, float], Tensor]  # (size, standard deviation) -> (size,) float64, on the processor
 _DIGITS = 12  # binary digits of the noise's standard deviation that a release keeps

@@ -27,13 +27,13 @@ import torch
 from torch import Tensor, nn
 
 from configs.errors import PrivacyError
+from strategies.models.flat_model import FlatModel
 from strategies.privacy.engines.base import Gaussian
 from strategies.privacy.engines.groups import Groups
 from strategies.privacy.engines.in_portions import InPortions
 from strategies.privacy.engines.layer_terms import add_up, is_known, terms_of
 from strategies.privacy.engines.terms import Term, clipped_sums
 from strategies.privacy.plan import PrivacyPlan
-from strategies.tasks.gradients import FlatModel
 
 
 @dataclass(frozen=True, slots=True)

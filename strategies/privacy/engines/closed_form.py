@@ -22,11 +22,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from strategies.models.flat_model import FlatModel
 from strategies.privacy.engines.base import Gaussian, NoisySum
 from strategies.privacy.engines.groups import counts_up
 from strategies.privacy.engines.stack import Stack
 from strategies.privacy.plan import PrivacyPlan
-from strategies.tasks.gradients import FlatModel
 
 
 class ClosedForm(NoisySum):

@@ -13,11 +13,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from strategies.models.flat_model import FlatModel
 from strategies.privacy.engines.base import Gaussian, NoisySum
 from strategies.privacy.engines.groups import Groups
 from strategies.privacy.engines.terms import clip_factors
 from strategies.privacy.plan import PrivacyPlan
-from strategies.tasks.gradients import FlatModel
 
 _CUDNN: Any = torch.backends.cudnn
 

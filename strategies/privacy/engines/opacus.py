@@ -15,11 +15,11 @@ from opacus.grad_sample import GradSampleModule
 from opacus.optimizers import DPOptimizer
 from torch import Tensor
 
+from strategies.models.flat_model import FlatModel
 from strategies.privacy.engines.base import Gaussian
 from strategies.privacy.engines.groups import Groups
 from strategies.privacy.engines.in_portions import InPortions
 from strategies.privacy.plan import PrivacyPlan
-from strategies.tasks.gradients import FlatModel
 
 # Opacus hooks every layer; the first one has inputs without a gradient, which PyTorch mentions once a process.
 warnings.filterwarnings("ignore", message="Full backward hook is firing")

@@ -10,31 +10,62 @@
 'ClosedForm'
 """
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Literal
 
+from configs.kinds import Registry
+from strategies.models.flat_model import FlatModel
 from strategies.privacy.engines.base import Engine, Gaussian
 from strategies.privacy.engines.closed_form import ClosedForm
+from strategies.privacy.engines.separable import require_separable
 from strategies.privacy.plan import PrivacyPlan
-from strategies.tasks.gradients import FlatModel
 
 
 def private_engine(
     model: FlatModel, plan: PrivacyPlan, gaussian: Gaussian, name: Literal["auto", "opacus"] = "auto"
 ) -> Engine:
-    """Return the cheapest exact engine for a model, or Opacus's.
+    """Return the engine that the model's architecture names, or Opacus's.
 
     Raises:
-        PrivacyError: a layer's gradient mixes patients; see separable.py.
+        KindError: the architecture names no engine. PrivacyError: a layer's gradient mixes patients; see separable.py.
     """
-    if name == "auto" and model.is_linear_stack and model.flat.device.type == "cpu":
-        return ClosedForm(model, plan, gaussian)
-    from strategies.privacy.engines.separable import require_separable  # with what only other models need
+    return ENGINES[model.task.engine if name == "auto" else name].make(model, plan, gaussian)
+
+
+def _closed_form(model: FlatModel, plan: PrivacyPlan, gaussian: Gaussian) -> Engine:
+    make = ClosedForm if model.flat.device.type == "cpu" else _book_keeping
+    return make(model, plan, gaussian)
+
+
+def _book_keeping(model: FlatModel, plan: PrivacyPlan, gaussian: Gaussian) -> Engine:
+    from strategies.privacy.engines.book_keeping import BookKeeping  # with what linear stacks do not need
 
     require_separable(model.module)
-    if name == "opacus":
-        from strategies.privacy.engines.opacus import OpacusEngine  # over a second to import
-
-        return OpacusEngine(model, plan, gaussian)
-    from strategies.privacy.engines.book_keeping import BookKeeping
-
     return BookKeeping(model, plan, gaussian)
+
+
+def _opacus(model: FlatModel, plan: PrivacyPlan, gaussian: Gaussian) -> Engine:
+    from strategies.privacy.engines.opacus import OpacusEngine  # over a second to import
+
+    require_separable(model.module)
+    return OpacusEngine(model, plan, gaussian)
+
+
+@dataclass(frozen=True)
+class EngineKind:
+    """An engine's name, and how one is made for a fit."""
+
+    name: str
+    make: Callable[[FlatModel, PrivacyPlan, Gaussian], Engine]
+
+
+ENGINES = Registry(
+    "engine",
+    ("make",),
+    [
+        EngineKind("closed form", _closed_form),  # of linear stacks; a GPU's are kept by book-keeping
+        EngineKind("book-keeping", _book_keeping),
+        EngineKind("opacus", _opacus),
+    ],
+)

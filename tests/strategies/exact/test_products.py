@@ -16,10 +16,10 @@ from strategies.exact import layers as exact_layers
 from strategies.exact import weights as exact_weights
 from strategies.exact.layers import PORTION, Layers, MeanGradient
 from strategies.exact.sums import ExactSum
+from strategies.models.flat_model import FlatModel
 from strategies.privacy.engines import stack as stacks
 from strategies.privacy.engines.closed_form import ClosedForm
 from strategies.privacy.plan import PrivacyPlan
-from strategies.tasks.gradients import FlatModel
 from strategies.tasks.tabular import TabularTask, tabular_task
 
 LIMIT = 2**53

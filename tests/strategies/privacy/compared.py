@@ -13,12 +13,12 @@ from configs.errors import ConfigError
 from configs.load import study_from
 from configs.schema import MODELS, Model, Task
 from simulations.benchmarks.models import Network, Residual, Transformer
+from strategies.models.flat_model import FlatModel
 from strategies.privacy.engines.base import NoisySum
 from strategies.privacy.engines.book_keeping import BookKeeping
 from strategies.privacy.engines.opacus import OpacusEngine
 from strategies.privacy.engines.select import private_engine
 from strategies.privacy.plan import PrivacyPlan
-from strategies.tasks.gradients import FlatModel
 from strategies.tasks.tabular import TabularTask, tabular_task
 from tests import builders
 

@@ -35,6 +35,7 @@ from torch import Tensor, nn
 
 from configs.schema import Model, Task
 from simulations.benchmarks.models import Network, Transformer, cnn
+from strategies.models.flat_model import FlatModel
 from strategies.privacy.engines.base import NoisySum
 from strategies.privacy.engines.book_keeping import BookKeeping
 from strategies.privacy.engines.groups import Groups, positions
@@ -43,7 +44,6 @@ from strategies.privacy.engines.layer_terms import add_up
 from strategies.privacy.engines.select import private_engine
 from strategies.privacy.engines.terms import Lookup
 from strategies.privacy.plan import PrivacyPlan
-from strategies.tasks.gradients import FlatModel
 from strategies.tasks.tabular import TabularTask, tabular_task
 
 PLAN = PrivacyPlan(0.5, 1.0, sampling_rate=1.0, steps_per_round=1, rounds=1, delta=1e-5, expected_patients=4.0)

@@ -15,11 +15,11 @@ from torch import Tensor
 
 from configs.schema import MODELS, Model, Task
 from simulations.benchmarks.models import Network, Transformer, cnn, resnet18
+from strategies.models.flat_model import FlatModel
 from strategies.privacy.engines.base import NoisySum
 from strategies.privacy.engines.closed_form import ClosedForm
 from strategies.privacy.engines.groups import Groups
 from strategies.privacy.engines.select import private_engine
-from strategies.tasks.gradients import FlatModel
 from strategies.tasks.tabular import TabularTask, tabular_task
 
 BINARY = Task("binary", "y")

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from client.trainer import Trainer
 from configs.schema import Local, Model, Task
+from strategies.models.flat_model import FlatModel
 from strategies.privacy.engines.base import NoisySum
 from strategies.privacy.engines.book_keeping import BookKeeping
 from strategies.privacy.engines.closed_form import ClosedForm
@@ -19,7 +20,6 @@ from strategies.privacy.engines.opacus import OpacusEngine
 from strategies.privacy.engines.select import private_engine
 from strategies.privacy.plan import PrivacyPlan
 from strategies.privacy.randomness import Randomness
-from strategies.tasks.gradients import FlatModel
 from strategies.tasks.table import Encoded
 from strategies.tasks.tabular import TabularTask, tabular_task
 

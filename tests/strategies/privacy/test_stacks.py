@@ -15,10 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from configs.schema import Model, Task
+from strategies.models.flat_model import FlatModel
 from strategies.privacy.engines.closed_form import ClosedForm
 from strategies.privacy.engines.stack import Stack
 from strategies.privacy.plan import PrivacyPlan
-from strategies.tasks.gradients import FlatModel
 from strategies.tasks.tabular import TabularTask, tabular_task
 
 BINARY = Task("binary", "y")
@@ -51,7 +51,7 @@ import hashlib, sys, torch
 from configs.schema import Model, Task
 from strategies.exact.layers import Layers
 from strategies.privacy.engines.stack import Stack
-from strategies.tasks.gradients import FlatModel
+from strategies.models.flat_model import FlatModel
 from strategies.tasks.tabular import tabular_task
 for hidden in ((), (64, 32), (300, 300)):
     task = tabular_task(Task("binary", "y"), Model("mlp" if hidden else "logistic", hidden, "random"), inputs=13)

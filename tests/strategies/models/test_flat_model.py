@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from configs.schema import MODELS, Model, Task
-from strategies.tasks.gradients import FlatModel
+from strategies.models.flat_model import FlatModel
 from strategies.tasks.tabular import TabularTask, tabular_task
 
 KINDS = {

@@ -1,4 +1,4 @@
-"""A model whose parameters are views of one flat vector, and the mean gradient of a batch, without autograd.
+"""A model whose parameters are views of one flat vector, and the mean gradient of a batch.
 
 For a linear stack on the processor the gradient is a product of what came in and what came back at each layer, in exact
 arithmetic (strategies/exact/layers.py): the same bits on every processor. Models of other layers use autograd.
@@ -24,28 +24,37 @@ from torch import Tensor, nn
 from configs.wire import ArraySpec
 from strategies.exact.layers import Layers, MeanGradient, in_order
 from strategies.exchange.arrays import Arrays, copied
+from strategies.models.base import LinearLayers
 
 RELEASED_BYTES = 1 << 26  # a model of this size is not kept warm between two fits
 
 
 class Trainable(Protocol):
-    """What a model needs to be trained: TabularTask is one. Losses are of each row, never of the batch."""
+    """What a model needs to be trained: `Learning` is one. Losses are of each row, never of the batch."""
 
     @property
     def parameters(self) -> Mapping[str, ArraySpec]:
-        """Name -> (shape, dtype) of the model's parameters, in its order."""
+        """Return name -> (shape, dtype) of the model's parameters, in its order."""
+
+    @property
+    def engine(self) -> str:
+        """Return the name of the model's engine of private gradients."""
+
+    @property
+    def linear_layers(self) -> LinearLayers | None:
+        """Return each layer's (out, in) of a linear stack; None of any other model."""
 
     def build(self) -> nn.Module:
-        """A model with arbitrary parameters."""
+        """Return a module with arbitrary parameters."""
 
     def loss(self, outputs: Tensor, y: Tensor) -> Tensor:
-        """Loss of each row: (rows, outputs), (rows,) -> (rows,)."""
-
-    def residual(self, outputs: Tensor, y: Tensor) -> Tensor:
-        """Derivative of each row's loss with respect to its outputs; asked of linear stacks alone."""
+        """Return the loss of each row: (rows, outputs), (rows,) -> (rows,)."""
 
     def exact_residual(self, outputs: NDArray[np.float64], y: NDArray[np.float32]) -> NDArray[np.float64]:
-        """The same with the same bits on every processor, for any leading axes; y: (..., rows)."""
+        """Return the derivative of each row's loss with respect to its outputs, the same bits on every processor.
+
+        Asked of linear stacks alone, for any leading axes; y: (..., rows).
+        """
 
 
 class FlatModel:
@@ -83,12 +92,12 @@ class FlatModel:
         self._on_host = None
         if self.flat.device.type == "cpu":
             self._on_host = self.flat.data.numpy(), self.gradient.numpy()
-        self.is_linear_stack = _is_linear_stack(self.module)
 
     @cached_property
     def layers(self) -> Layers:
-        """The model's layers for exact products: of a linear stack on the processor alone; `load` them at each step."""
-        return Layers(tuple((view.shape[0], view.shape[1]) for view in self.views[0::2]))
+        """Return a linear stack's layers for exact products on the processor; `load` them at each step."""
+        assert self.task.linear_layers is not None
+        return Layers(self.task.linear_layers)
 
     @cached_property
     def _mean(self) -> MeanGradient:
@@ -113,19 +122,19 @@ class FlatModel:
             np.concatenate(given, out=self.flat.data.numpy())
 
     def arrays(self) -> Arrays:
-        """Copies of the parameters by name."""
+        """Return copies of the parameters by name."""
         return {name: copied(view.cpu().numpy()) for name, view in zip(self.names, self.views, strict=True)}
 
     def take(self) -> Arrays:
-        """`arrays`, after which a large model gives its memory back: whoever sends it away needs it no more."""
+        """Return `arrays` and give a large model's memory back, as the caller sends them away."""
         _give_back(self._memory[1:])
         arrays = self.arrays()
         _give_back(self._memory[:1])
         return arrays
 
     def mean_gradient(self, x: Tensor, y: Tensor) -> Tensor:
-        """Gradient of the mean loss over rows: x (rows, inputs), y (rows,) -> `gradient`, overwritten."""
-        if self.is_linear_stack and self._on_host is not None:
+        """Write the gradient of the mean loss over rows to `gradient`: x (rows, inputs), y (rows,)."""
+        if self.task.linear_layers is not None and self._on_host is not None:
             self._write_exact(x.numpy(), y.numpy())
         else:
             self.gradient.zero_()
@@ -149,16 +158,3 @@ def _give_back(memory: Sequence[mmap.mmap]) -> None:
     """Let the kernel take these pages; on Linux they are zeros when they are touched again."""
     for pages in memory:
         pages.madvise(mmap.MADV_DONTNEED)
-
-
-def _is_linear_stack(module: nn.Module) -> bool:
-    """Linear layers with biases, one ReLU between two, nothing else, all trained."""
-    if type(module) is not nn.Sequential or not all(p.requires_grad for p in module.parameters()):
-        return False
-    layers = list(module)
-    linear, between = layers[0::2], layers[1::2]
-    return (
-        len(linear) == len(between) + 1
-        and all(type(layer) is nn.Linear and layer.bias is not None for layer in linear)
-        and all(type(layer) is nn.ReLU for layer in between)
-    )

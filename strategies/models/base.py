@@ -1,0 +1,98 @@
+"""What a study's model is: its parameters without PyTorch, how it is built, where it begins. One class a kind.
+
+An architecture is a subclass of `Architecture` in one file; `strategies/models/registry.py` holds those that there are.
+Each method that needs PyTorch imports it: planning, review, the coordinator and the process of a hospital that talks to
+the network read the parameters' names and shapes alone.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from configs.errors import KindError
+from configs.wire import ArraySpec
+
+if TYPE_CHECKING:
+    from torch import nn
+
+Arrays = dict[str, NDArray[np.float32]]
+LinearLayers = tuple[tuple[int, int], ...]  # (out, in) of each layer
+
+# What a kind of model must have, beside its name.
+PARTS = ("engine", "exact", "parameters", "build")
+_AT_ONCE = 1024  # rows that are predicted together
+
+
+@dataclass(frozen=True)
+class Architecture(ABC):
+    """The model of one study.
+
+    Args:
+        section: the study's section `model`, as its kind declares it.
+        inputs: numbers that the model reads of a row.
+        outputs: numbers that it puts out for a row, as the study's outcome asks.
+
+    `exact` promises the same bits on every processor, whatever else is in a batch. Without it a simulation and a
+    deployment agree to the bit on one machine and with one PyTorch, and elsewhere within rounding.
+    """
+
+    name: ClassVar[str]  # what `model.name` calls it
+    engine: ClassVar[str] = "book-keeping"  # of private gradients: strategies/privacy/engines/select.py
+    exact: ClassVar[bool] = False
+
+    section: Any
+    inputs: int
+    outputs: int
+
+    @property
+    @abstractmethod
+    def parameters(self) -> Mapping[str, ArraySpec]:
+        """Return name -> (shape, dtype) of every trained array, in the model's order."""
+
+    @property
+    def linear_layers(self) -> LinearLayers | None:
+        """Return each layer's (out, in) of linear layers with a ReLU between two; None of any other model."""
+        return None
+
+    @abstractmethod
+    def build(self) -> "nn.Module":
+        """Return a module with the named parameters in their order, and arbitrary values."""
+
+    def initial(self, seed: int) -> Arrays:
+        """Return the shared starting point: what `build` draws under `seed`."""
+        import torch
+
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return {name: p.detach().numpy().copy() for name, p in self.build().named_parameters()}
+
+    def evaluate(self, arrays: Mapping[str, NDArray[np.float32]], x: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Return the outputs of rows, (rows, outputs), of the model with these parameters."""
+        import torch
+
+        module = self.build().eval()
+        module.load_state_dict({name: torch.from_numpy(arrays[name]) for name in self.parameters})
+        with torch.no_grad():
+            parts = [module(part).double().numpy() for part in torch.split(torch.from_numpy(x), _AT_ONCE)]
+        return np.concatenate(parts) if parts else np.empty((0, self.outputs))
+
+
+def require_as_declared(parameters: Mapping[str, ArraySpec], module: "nn.Module") -> None:
+    """Check that a built module has the declared parameters, and nothing else that training changes.
+
+    Raises:
+        KindError: names the first difference.
+    """
+    built = {name: (tuple(p.shape), "float32") for name, p in module.named_parameters()}
+    buffers = [name for name, _ in module.named_buffers()]
+    if list(built.items()) != [(name, (tuple(shape), kind)) for name, (shape, kind) in parameters.items()]:
+        raise KindError(f"model: expected the parameters {dict(parameters)}, built {built}; declare what is built")
+    if buffers:
+        raise KindError(
+            f"model: expected parameters alone, built the buffers {buffers}, which would stay at one hospital; "
+            "use layers without them, such as GroupNorm"
+        )
