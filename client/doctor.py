@@ -5,14 +5,13 @@ import stat
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 
 from client.admission import Admissions
 from client.audit import Audit
+from client.connection_check import look_at_connection
 from client.data_check import look_at_data
 from client.enrol import (
-    CERTIFICATE,
     NODE_KEY,
     SIGNING_KEY,
     load_certificate,
@@ -32,21 +31,17 @@ from client.findings import (
     WRONG,
     Finding,
 )
-from client.fleet import Reach, cut_after, reach, trust
 from client.forwarder import probe
-from client.line import kept
 from client.records import reasons_in
 from client.releases import RELEASE, awaited
+from client.uplink.line import kept
 from configs.deployment import SiteConfig, load_site, typed
 from configs.errors import ArchipelError, JournalError
-from configs.papers import Welcome
 from configs.parts import run
 from configs.schema import PER_PATIENT
 from configs.shown import DIGITS
 
 EXPIRING_DAYS = 30
-AUTHORITY = "Archipel authority"  # in the name of every consortium's (server/pki.py)
-HOST_MISMATCH, IP_MISMATCH, EXPIRED, NOT_YET = 62, 64, 10, 9  # OpenSSL's codes
 MB = 1_000_000
 NVIDIA = Path("/proc/driver/nvidia/version")
 
@@ -75,7 +70,7 @@ def examine(folder: Path) -> list[Finding]:
     findings += _safely("study", lambda: _awaited(config))
     findings += _safely("idle", lambda: _line(config))
     findings += _safely("certificate", lambda: _certificate(config))
-    findings += _safely("connection", lambda: _connection(config, welcome))
+    findings += _safely("connection", lambda: look_at_connection(config, welcome))
     return findings
 
 
@@ -88,7 +83,7 @@ def _safely(check: str, look: Callable[[], Iterator[Finding]]) -> list[Finding]:
 
 
 def _plainly(error: Exception) -> str:
-    """The file and the system's own words, where there are any: any other text may hold what must not be shown."""
+    """Return the file and the system's own words, where there are any: other texts may hold what must not be shown."""
     if isinstance(error, OSError) and error.filename and error.strerror:
         return f"{error.filename}: {error.strerror}"
     return type(error).__name__
@@ -166,7 +161,7 @@ def _isolation(config: SiteConfig) -> Iterator[Finding]:
 
 
 def _fenced(held: str) -> Finding:
-    """What the process that sees patients may open, as a process that did the same said."""
+    """Tell what the process that sees patients may open, as a process with the same fence reported it."""
     if LANDLOCK in held and SECCOMP in held:
         text = f"it reads the installation, the data and its own records, no key; it starts no program ({held})"
         return Finding("fence", OK, text)
@@ -278,20 +273,6 @@ def _line(config: SiteConfig) -> Iterator[Finding]:
         yield Finding("idle", NOTE, text, NETWORK, todo)
 
 
-def _release(welcome: Welcome, running: tuple[str, str] | None) -> Iterator[Finding]:
-    """What is installed here against what runs there; where that is not known, against what the welcome says."""
-    found = {"archipel": metadata.version("archipel"), "flwr": metadata.version("flwr")}
-    wanted = dict(zip(found, running or (welcome.version, welcome.flwr), strict=True))
-    if found == wanted:
-        yield Finding("release", OK, f"archipel {found['archipel']} with flwr {found['flwr']}, as the consortium")
-        return
-    who, verb, mend = (f"{IT}, with {CONSORTIUM}", "runs", "") if running else (IT, "had", ", or ask for a new welcome")
-    for name in wanted:
-        if found[name] != wanted[name]:
-            text = f"{name} {found[name][:20]} is installed, the consortium {verb} {wanted[name][:20]}"
-            yield Finding("release", WARNING, text, who, f"install {name} {wanted[name][:20]}{mend}")
-
-
 def _certificate(config: SiteConfig) -> Iterator[Finding]:
     certificate = load_certificate(config)
     now, renew = datetime.now(UTC), "send request.json again; the consortium admits it again; join the new welcome"
@@ -304,121 +285,3 @@ def _certificate(config: SiteConfig) -> Iterator[Finding]:
         yield Finding("certificate", WARNING, f"expires on {ends:%Y-%m-%d}", f"{IT}, then {CONSORTIUM}", renew)
     else:
         yield Finding("certificate", OK, f"valid until {ends:%Y-%m-%d}")
-
-
-def _connection(config: SiteConfig, welcome: Welcome) -> Iterator[Finding]:
-    own = None if welcome.without_certificate else config.keys
-    context = trust(
-        welcome.ca_certificate,
-        certificate=str(own / CERTIFICATE) if own else None,
-        key=str(own / NODE_KEY) if own else None,
-        extra_ca=str(config.extra_ca) if config.extra_ca else None,
-    )
-    found = reach(welcome.coordinator, context)
-    yield from _release(welcome, found.release)
-    via = f" through the proxy {found.proxy}" if found.proxy else ""
-    if found.step == "arrived":
-        yield _carries(cut_after(welcome.coordinator, context), welcome.coordinator, via)
-        yield _clock(found)
-    else:
-        yield _unreached(found, welcome.coordinator, via)
-
-
-def _carries(cut: tuple[int, str] | None, coordinator: str, via: str) -> Finding:
-    """The coordinator answers a short question; does the way there carry what is as large as a message?"""
-    if cut is None:
-        return Finding("connection", OK, f"{coordinator} answers{via}")
-    count, how = cut
-    said = f"{coordinator} answers{via}, but then the connection"
-    who = f"{NETWORK} and the security officer"
-    if how == "silent":
-        text = f"{said} falls silent after about {count:,} bytes: larger packets are lost on the way"
-        return Finding(
-            "connection", WRONG, text, who, "lower this machine's MTU to that of the VPN or tunnel on the way"
-        )
-    text = f"{said} is cut after about {count:,} bytes by something on the way: messages are larger than that"
-    todo = f"exempt {coordinator} from the inspection of antivirus, firewall or proxy"
-    return Finding("connection", WRONG, text, who, todo)
-
-
-def _unreached(found: Reach, coordinator: str, via: str) -> Finding:
-    """Where the connection stopped, and whose it is to go on."""
-    allow = f"allow this machine to connect to {coordinator}, TCP, outwards"
-    if found.step == "resolve":
-        todo = "correct HTTPS_PROXY, or the name server" if found.proxy else "correct the name server, or coordinator"
-        return Finding("connection", WRONG, f"the name {found.where} is not known here", NETWORK, todo)
-    if found.step == "refused":
-        if found.proxy:
-            return Finding(
-                "connection", WRONG, f"the proxy {found.proxy} does not listen", NETWORK, "correct HTTPS_PROXY"
-            )
-        text = f"{found.where} refuses the connection: nothing listens there, or a firewall says no"
-        return Finding("connection", WRONG, text, f"{CONSORTIUM}, then {NETWORK}", f"start the coordinator; {allow}")
-    if found.step == "silent":
-        text = f"{found.where} does not answer: the port is blocked, or the network is down"
-        return Finding("connection", WRONG, text, NETWORK, allow)
-    if found.step == "proxy":
-        return _proxied(found, coordinator)
-    if found.step == "certificate":
-        return _distrusted(found, coordinator, via)
-    if found.step == "client":
-        text = f"the coordinator does not accept this hospital's certificate ({found.detail.lower()})"
-        return Finding(
-            "connection", WRONG, text, CONSORTIUM, "look whether this hospital is revoked, or admit it again"
-        )
-    if found.step == "tls":
-        text = f"no TLS 1.3 with {coordinator}{via} ({found.detail.lower()}): something between does not let it pass"
-        return Finding("connection", WRONG, text, NETWORK, f"exempt {coordinator} from TLS inspection")
-    text = f"{coordinator} answers{via}, but not as a coordinator (HTTP {found.code})"
-    return Finding("connection", WRONG, text, f"{NETWORK}, then {CONSORTIUM}", "look who answers at that address")
-
-
-def _proxied(found: Reach, coordinator: str) -> Finding:
-    """A proxy that does not let us through."""
-    if found.code == 407:
-        text = f"the proxy {found.proxy} asks for a name and password, or does not accept those of HTTPS_PROXY"
-        return Finding(
-            "connection", WRONG, text, NETWORK, "give this machine an account: HTTPS_PROXY=http://NAME:PASSWORD@…"
-        )
-    if found.code in (403, 405):
-        text = f"the proxy {found.proxy} forbids {coordinator} (HTTP {found.code})"
-        return Finding("connection", WRONG, text, NETWORK, f"allow CONNECT to {coordinator} at the proxy")
-    text = f"the proxy {found.proxy} does not reach {coordinator} (HTTP {found.code or 'none'})"
-    return Finding("connection", WRONG, text, NETWORK, f"look at the proxy's own log for {coordinator}")
-
-
-def _distrusted(found: Reach, coordinator: str, via: str) -> Finding:
-    """A certificate that is not the coordinator's, or no longer."""
-    if found.code in (HOST_MISMATCH, IP_MISMATCH):
-        text = f"the coordinator's certificate is for other names ({found.detail})"
-        return Finding("connection", WRONG, text, CONSORTIUM, "add the name to coordinator.yaml: init --renew")
-    if found.code in (EXPIRED, NOT_YET) and AUTHORITY in found.issuer:
-        text = f"the coordinator's certificate does not hold today ({found.detail}), or this clock is wrong"
-        return Finding("connection", WRONG, text, CONSORTIUM, "archipel-coordinator init --renew")
-    if AUTHORITY in found.issuer:
-        text = f"{coordinator} shows a certificate by {found.issuer}, which is not the authority of this welcome"
-        todo = (
-            "telephone the consortium: ask whether it has a new authority, for its fingerprint, and for a new welcome"
-        )
-        return Finding("connection", WRONG, text, f"{IT}, then {CONSORTIUM}", todo)
-    return Finding(
-        "connection",
-        WRONG,
-        f"TLS to {coordinator}{via} is opened on the way: it shows a certificate by {found.issuer or 'others'}",
-        f"{NETWORK} and the security officer",
-        f"exempt {coordinator} from TLS inspection, so that this hospital's certificate can arrive; or ask the "
-        "consortium to admit this hospital by its message signatures alone, and name the proxy's authority in "
-        "site.yaml: extra_ca",
-    )
-
-
-def _clock(found: Reach) -> Finding:
-    """Flower refuses times that are off; the node corrects its own up to an hour."""
-    if found.clock_s is None:
-        return Finding("clock", NOTE, "the coordinator told no time")
-    off = round(found.clock_s)
-    text = f"{abs(off)} s {'ahead of' if off > 0 else 'behind'} the coordinator's"
-    if abs(off) <= 5:
-        return Finding("clock", OK, "agrees with the coordinator's")
-    verdict = WRONG if abs(off) > 3600 else WARNING
-    return Finding("clock", verdict, text, IT, "set the clock (NTP); the node corrects itself up to an hour")

@@ -27,16 +27,18 @@ from client.caps import CAP, Caps, told
 from client.egress import OF_ROWS, SENTENCES, code_of
 from client.enrol import CERTIFICATE, NODE_KEY, load_node_key, load_signing_key, load_welcome
 from client.fence import no_dumps
-from client.fleet import EndedError, Fleet, Incoming, OccupiedError, RefusedError, UnreachableError, trust
 from client.identities import forgotten
 from client.isolation import worker_variables
 from client.ledger import EVALUATION, STATISTICS, Ledger
-from client.line import keep
 from client.policy import Request, require, require_figures
 from client.records import Records
 from client.releases import forget_awaited, note_awaited, proposed, spoken
 from client.surroundings import Surroundings
 from client.timing import quantum_s, wait_until_public
+from client.uplink.base import EndedError, Incoming, OccupiedError, RefusedError, UnreachableError, Uplink
+from client.uplink.fleet import Fleet
+from client.uplink.line import keep
+from client.uplink.tls import trust
 from client.worker import ALONE, REFUSAL, STATUS, exactly, send
 from configs import parts, wire
 from configs.bundle import check_bundle
@@ -211,7 +213,7 @@ class Node:
         self._touched, self._touch_s = time.monotonic(), 0.0
         self._over = threading.Event()
         self._reading = ""  # the keyed digest of the rows that the worker's newest answer is made of
-        self._connection: Fleet | None = None
+        self._connection: Uplink | None = None
         self._max_bytes = config.policy.max_message_mb * 1_000_000
 
     def stop(self) -> None:
@@ -286,12 +288,12 @@ class Node:
             sign_requests=not by_certificate,
         )
 
-    def _connect(self, fleet: Fleet) -> None:
+    def _connect(self, fleet: Uplink) -> None:
         state = _State(self._config)
         state.write(fleet.connect(state.previous()))
         log.info("connected to %s as %s", self._welcome.coordinator, self._config.site)
 
-    def _serve(self, fleet: Fleet) -> None:
+    def _serve(self, fleet: Uplink) -> None:
         """Look for messages: at once after one, more seldom the longer there was none."""
         pace = Pace(time.monotonic())
         while not self._over.is_set():
@@ -301,7 +303,7 @@ class Node:
                 log.error("nothing is answered, because it cannot be written down: %s; %s", error, self._room)
                 self._over.wait(FULL_DISK_S)
 
-    def _look(self, fleet: Fleet, pace: Pace) -> None:
+    def _look(self, fleet: Uplink, pace: Pace) -> None:
         """Look for one message, and answer it or wait."""
         began = time.monotonic()
         try:
@@ -340,7 +342,7 @@ class Node:
 
     # One message
 
-    def _answer(self, fleet: Fleet, incoming: Incoming) -> None:
+    def _answer(self, fleet: Uplink, incoming: Incoming) -> None:
         try:
             size = shelved(incoming.records)
             said, packed = self._opened(fleet, incoming, size)
@@ -418,7 +420,7 @@ class Node:
         return message
 
     def _opened(
-        self, fleet: Fleet, incoming: Incoming, size: int | None
+        self, fleet: Uplink, incoming: Incoming, size: int | None
     ) -> tuple[Statement, bytes | MappedFile | None]:
         """What the coordinator signed, about a message for this hospital that was not used before, and its content.
 
@@ -439,7 +441,7 @@ class Node:
         return said, fleet.fetch(said.run, said.message, size, self._config.folder)
 
     def _judged(
-        self, fleet: Fleet, incoming: Incoming, said: Statement, packed: bytes | MappedFile | None
+        self, fleet: Uplink, incoming: Incoming, said: Statement, packed: bytes | MappedFile | None
     ) -> tuple[Frame, str, str]:
         """The reply, why it is a refusal if it is one, and what names the instruction in the outbox."""
         instruction, frame, self._reading = said.content, None, ""
@@ -481,7 +483,7 @@ class Node:
         )
 
     def _read(
-        self, fleet: Fleet, incoming: Incoming, said: Statement, packed: bytes | MappedFile | None
+        self, fleet: Uplink, incoming: Incoming, said: Statement, packed: bytes | MappedFile | None
     ) -> tuple[Frame, Study]:
         """The message as a frame of its form, and the study that it is about.
 
@@ -517,7 +519,7 @@ class Node:
         forget_awaited(self._config.folder)
         return study
 
-    def _check_bundle(self, fleet: Fleet, run_id: int, study: Study) -> None:
+    def _check_bundle(self, fleet: Uplink, run_id: int, study: Study) -> None:
         if self._bundles.get(run_id) == study.sha256:
             return
         bundle, overridden = fleet.bundle(run_id)

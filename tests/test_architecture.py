@@ -39,14 +39,14 @@ NETWORK = {
     "psycopg",
 }
 NO_SIDE_EFFECTS = NETWORK | {"os", "shutil", "subprocess", "pathlib", "tempfile", "sqlite3", "time", "datetime"}
-FLEET = "client/fleet.py"  # the one file of client/ that talks to the coordinator
+UPLINK = "client/uplink/"  # the one folder of client/ that talks to the coordinator
 FORWARDER = "client/forwarder.py"  # the one that carries the worker's connections to listed data bases; sees no patient
 
 
 PUBLIC_FLOWER = {"app", "clientapp", "serverapp", "serverapp.strategy", "simulation"}
 FLOWERS_INSIDE = (  # each with a contract test
     "strategies/exchange/flower.py",
-    "client/fleet.py",
+    "client/uplink/flower.py",
     *("server/superlink/", "server/bundle.py"),
     *(f"simulations/{name}" for name in ("grid.py", "stock.py", "benchmarks/")),
 )
@@ -126,8 +126,8 @@ def test_only_few_modules_know_flowers_inside() -> None:
     assert found == []
 
 
-def test_only_the_fleet_file_the_forwarder_and_the_connectors_of_a_hospital_may_use_a_network_library() -> None:
-    assert offences("client", NETWORK, (FLEET, FORWARDER, "client/connectors/")) == []
+def test_only_the_uplink_the_forwarder_and_the_connectors_of_a_hospital_may_use_a_network_library() -> None:
+    assert offences("client", NETWORK, (UPLINK, FORWARDER, "client/connectors/")) == []
 
 
 def test_the_forwarder_which_has_a_network_imports_nothing_that_reads_patients_or_talks_to_the_coordinator() -> None:

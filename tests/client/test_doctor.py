@@ -22,7 +22,7 @@ from typing import Any
 
 import pytest
 
-from client import doctor
+from client import connection_check, doctor
 from client.admission import Admissions
 from client.audit import Audit
 from client.cli import main
@@ -32,7 +32,7 @@ from client.findings import NOTE, OK, WARNING, WRONG, Finding, exit_code, render
 from client.forwarder import probe
 from configs.deployment import SiteConfig, load_site
 from configs.lock import only_one
-from configs.papers import Request, from_json, to_json
+from configs.papers import Request, Welcome, from_json, to_json
 from configs.strict_yaml import dump_yaml
 from server import pki
 from server.gateway.authorise import HEALTHY, Peer, health
@@ -196,8 +196,8 @@ def test_a_port_that_is_blocked(joined: Any, monkeypatch: pytest.MonkeyPatch) ->
             probe = stack.enter_context(socket.socket())
             probe.setblocking(False)
             probe.connect_ex(full.getsockname())
-        reach = doctor.reach
-        monkeypatch.setattr(doctor, "reach", lambda address, context: reach(address, context, timeout_s=1.0))
+        reach = connection_check.reach
+        monkeypatch.setattr(connection_check, "reach", lambda address, context: reach(address, context, timeout_s=1.0))
         finding = found(joined(full.getsockname()[1]), "connection")
     assert "the port is blocked, or the network is down" in finding.text
     assert finding.who == "the hospital's network team"
@@ -283,7 +283,7 @@ def test_a_proxy_that_opens_tls_for_a_hospital_admitted_by_signatures_alone(
     inspecting.create("Hospital proxy", ["127.0.0.1"], None)
     with door(inspecting) as port:
         config = joined(port, extra_ca=str(inspecting.ca_certificate))
-        welcome = from_json(doctor.Welcome, config.welcome.read_bytes(), "welcome")
+        welcome = from_json(Welcome, config.welcome.read_bytes(), "welcome")
         config.welcome.write_bytes(to_json(replace(welcome, without_certificate=True)))
         assert found(config, "connection").verdict == OK
 
@@ -418,7 +418,7 @@ def test_a_clock_that_is_off(own: Consortium, joined: Any, clock_s: float, verdi
 
 def test_a_release_other_than_the_consortiums(joined: Any) -> None:
     config = joined(8443)
-    welcome = from_json(doctor.Welcome, config.welcome.read_bytes(), "welcome")
+    welcome = from_json(Welcome, config.welcome.read_bytes(), "welcome")
     config.welcome.write_bytes(to_json(replace(welcome, version="9.9.9")))
     finding = found(config, "release")
     assert finding.verdict == WARNING
@@ -437,7 +437,7 @@ def test_a_release_other_than_the_one_that_the_coordinator_runs_now(own: Consort
 def test_where_the_coordinator_tells_its_release_the_welcomes_is_not_asked(own: Consortium, joined: Any) -> None:
     with door(own.pki, body=HEALTHY) as port:
         config = joined(port)
-        welcome = from_json(doctor.Welcome, config.welcome.read_bytes(), "welcome")
+        welcome = from_json(Welcome, config.welcome.read_bytes(), "welcome")
         config.welcome.write_bytes(to_json(replace(welcome, version="0.0.1")))
         assert found(config, "release").verdict == OK
 

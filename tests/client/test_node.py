@@ -28,10 +28,10 @@ from client.audit import Audit
 from client.cli import _opened
 from client.doctor import _awaited
 from client.findings import WARNING
-from client.fleet import Incoming
 from client.ledger import Ledger
 from client.node import STATE, Node, WorkerProcess
 from client.releases import RELEASE
+from client.uplink.base import Incoming
 from client.worker import STATUS
 from configs import journal, wire
 from configs.deployment import SiteConfig, load_site
@@ -59,7 +59,7 @@ def study_of(name: str, **changes: Any) -> Study:
 
 @dataclass
 class FakeFleet:
-    """The coordinator's end, as client/fleet.py shows it: what is put in arrives, what is answered comes out."""
+    """The coordinator's end, as client/uplink/fleet.py shows it: what is put in arrives, what is answered comes out."""
 
     arriving: "queue.Queue[Incoming | Exception]" = field(default_factory=queue.Queue)
     answers: "queue.Queue[RecordDict]" = field(default_factory=queue.Queue)

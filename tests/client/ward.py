@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 from flwr.app import RecordDict
 
-from client.fleet import Incoming
 from client.ledger import Ledger, Release
 from client.node import Node
+from client.uplink.base import Incoming
 from client.worker import STATUS
 from configs import wire
 from configs.deployment import SiteConfig, load_site

@@ -15,8 +15,9 @@ from flwr.proto.message_pb2 import Message as ProtoMessage
 from flwr.supercore.task_identity import TaskIdentity
 from test_gateway import PRESET, Federation, Hospital, OldFleet, consortium, eventually, federation, fleet, lille, lyon
 
-from client.fleet import Fleet, Incoming, RefusedError
-from client.line import answered, asked, received
+from client.uplink.base import Incoming, RefusedError
+from client.uplink.fleet import Fleet
+from client.uplink.line import answered, asked, received
 from configs.load import load_study
 from configs.pieces import HOLD_PATH, MAX_HOLD_S, REPLY_PATH, join, split
 from server.bundle import build_bundle
@@ -147,7 +148,7 @@ def test_a_message_is_given_again_until_its_node_says_that_it_is_there(
     first = raw(federation, lille, HOLD_PATH, asked(node, 1.0, "")).content
     again = raw(federation, lille, HOLD_PATH, asked(node, 1.0, "another")).content
     assert first == again != b""
-    taken = received(first)[1].object_id
+    taken = received(first)[0].tree.object_id
     assert raw(federation, lille, HOLD_PATH, asked(node, 0.1, taken)).content == b""
     assert raw(federation, lille, HOLD_PATH, asked(node, 0.1, "")).content == b""
 

@@ -43,7 +43,10 @@ from flwr.supercore.protobuf.translation import PROTOBUF_REQUEST_TYPES
 from flwr.supercore.task_identity import TaskIdentity
 
 from client.enrol import CERTIFICATE, NODE_KEY, enrol, load_node_key
-from client.fleet import NOT_ADMITTED, Fleet, RefusedError, trust
+from client.uplink.base import RefusedError
+from client.uplink.fleet import Fleet
+from client.uplink.reach import NOT_ADMITTED
+from client.uplink.tls import trust
 from configs import wire
 from configs.deployment import SiteConfig
 from configs.load import load_study

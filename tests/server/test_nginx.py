@@ -36,7 +36,7 @@ from test_gateway import (
     talk,
 )
 
-from client.fleet import NOT_ADMITTED
+from client.uplink.reach import NOT_ADMITTED
 from configs.deployment import CoordinatorConfig, load_coordinator
 from configs.errors import ConfigError
 from server.gateway.strict_http import make_server

@@ -12,8 +12,9 @@ import httpx
 import pytest
 from test_gateway import Federation, Hospital, consortium, eventually, federation, fleet, lille, lyon
 
-from client.apart import Scratch, fetch, store
-from client.fleet import EndedError, Fleet, UnreachableError
+from client.uplink.apart import Scratch, fetch, store
+from client.uplink.base import EndedError, UnreachableError
+from client.uplink.fleet import Fleet
 from configs.errors import WireError
 from configs.frame import Frame, MappedFile
 from configs.pieces import FETCH_PATH, STORE_PATH, WINDOW, join, split

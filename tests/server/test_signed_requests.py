@@ -13,7 +13,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
 
-from client.fleet import _Signer
+from client.uplink.signer import Signer
 from configs.pieces import HOLD_PATH, REPLY_PATH
 from configs.requests import REQUEST_HEADER, SIGNED_FROM
 from server import signatures
@@ -65,7 +65,7 @@ class Captured:
 
 def made(hospital: Hospital, path: str = PULL, body: bytes = b"body", *, off_s: float = 0.0) -> Captured:
     """What a hospital's node sends, its clock so far off."""
-    signer, request = _Signer(hospital.key, whole=True), httpx.Request("POST", f"https://door{path}", content=body)
+    signer, request = Signer(hospital.key, whole=True), httpx.Request("POST", f"https://door{path}", content=body)
     headers = hospital.headers() | {REQUEST_HEADER: signer._signed(request, time.time() + off_s)}
     return Captured(path, headers, body)
 
@@ -223,7 +223,7 @@ class Node:
 
     def __init__(self, name: str) -> None:
         self.site, self._key = name, ec.generate_private_key(ec.SECP256R1())
-        self._signer = _Signer(self._key, whole=True)
+        self._signer = Signer(self._key, whole=True)
         self.public = self._signer._public.encode()
 
     def header(self, at_s: float) -> bytes:

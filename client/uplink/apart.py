@@ -137,7 +137,7 @@ def store(ask: Ask, unreachable: type[Exception], run: str, message: str, path: 
 
 
 class _Written:
-    """A file that is written as a message comes, up to so many bytes; where it was cut off, it goes on."""
+    """A file that grows as a message comes, up to `most` bytes; after a cut it continues where it stopped."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor, self.size, self.most = descriptor, 0, 0
@@ -164,7 +164,7 @@ def _give_back(descriptor: int) -> None:
 
 
 def _window(descriptor: int, start: int) -> list[bytes]:
-    """A window of a file, its length first, in pieces: small ones lie in memory that is used again and again."""
+    """Return a window of a file in pieces, its length first; small pieces lie in memory that is used again."""
     places = range(start, start + WINDOW, PIECE)
     pieces = [os.pread(descriptor, min(PIECE, start + WINDOW - place), place) for place in places]
     return [_LENGTH.pack(sum(map(len, pieces))), *filter(None, pieces)]

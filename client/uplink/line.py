@@ -48,7 +48,7 @@ class Line:
         self._answers.put(_INTERRUPTED)
 
     def held(self, ask: Callable[[], bytes], unreachable: type[Exception]) -> bytes:
-        """The answer to a request that is held, nothing where there was none, where it was cut or interrupted.
+        """Return the answer to a request that is held; nothing where there was none, where it was cut or interrupted.
 
         The request runs in a thread of its own, which is left alone when it is interrupted: nothing else ends a read.
 

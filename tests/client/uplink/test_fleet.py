@@ -1,4 +1,4 @@
-"""The connection to a coordinator that lies: a TLS server that answers what a test tells it to, and Flower's names."""
+"""The connection to a coordinator that lies: a TLS server that answers what a test tells it to."""
 
 import contextlib
 import http.server
@@ -9,7 +9,6 @@ import time
 import tracemalloc
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +21,13 @@ from flwr.proto.fleet_pb2 import ActivateNodeResponse, PullMessagesResponse
 from flwr.proto.message_pb2 import ConfirmMessageReceivedResponse, PullObjectRequest, PullObjectResponse
 from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, get_object_tree
 
-from client import fleet as module
 from client.enrol import CERTIFICATE, NODE_KEY, load_node_key
-from client.fleet import Fleet, RefusedError, UnreachableError, trust
+from client.uplink import flower
+from client.uplink.base import RefusedError, UnreachableError
+from client.uplink.fleet import Fleet
+from client.uplink.proxy import Proxy as NamedProxy
+from client.uplink.proxy import proxy_to
+from client.uplink.tls import trust
 from configs import wire
 from configs.deployment import SiteConfig
 from configs.errors import ArchipelError, RunError, WireError
@@ -137,21 +140,6 @@ def small() -> RecordDict:
     return RecordDict({"config": ConfigRecord({"round": 1})})
 
 
-def test_flower_is_the_release_that_this_file_was_written_against() -> None:
-    """The names from Flower's inside are imported above; what they take is compared here."""
-    assert metadata.version("flwr") == "1.41.0", "read client/fleet.py and server/superlink/ anew first"
-    assert list(inspect.signature(module.pull_objects).parameters)[:2] == ["object_ids", "pull_object_fn"]
-    assert list(inspect.signature(module.make_pull_object_fn_protobuf).parameters)[1:3] == ["node", "run_id"]
-    for call in ("ActivateNode", "DeactivateNode", "PullMessages", "PushMessages", "PushObject", "PullObject"):
-        assert callable(getattr(module.FleetHttpClient, call))
-    made = module.FleetHttpClient(
-        "https://127.0.0.1:1"
-    )  # ours makes its connection itself, and sets what this one does
-    assert set(vars(made)) == {"_base_url", "_interceptors", "_retry_invoker", "_client"}
-    made.close()
-    assert list(inspect.signature(module.FleetHttpClient._send).parameters) == ["self", "context", "stream"]
-
-
 @pytest.fixture
 def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"):
@@ -198,12 +186,12 @@ def test_the_node_takes_the_way_that_check_looks_at(
             with contextlib.closing(fleet_to(liar.port, consortium, lille)) as through:
                 through.connect()
                 assert proxy.asked.count(f"127.0.0.1:{liar.port}") == 1
-            assert str(module.proxy_to("127.0.0.1", liar.port)) == f"127.0.0.1:{proxy.port}"
+            assert str(proxy_to("127.0.0.1", liar.port)) == f"127.0.0.1:{proxy.port}"
             proxy.asked.clear()
             monkeypatch.setenv("NO_PROXY", "127.0.0.1")
             with contextlib.closing(fleet_to(liar.port, consortium, lille)) as direct:
                 direct.connect()
-            assert (proxy.asked, module.proxy_to("127.0.0.1", liar.port)) == ([], None)
+            assert (proxy.asked, proxy_to("127.0.0.1", liar.port)) == ([], None)
             monkeypatch.delenv("NO_PROXY")
             monkeypatch.delenv(variable)
 
@@ -211,8 +199,8 @@ def test_the_node_takes_the_way_that_check_looks_at(
 @pytest.mark.usefixtures("no_proxy")
 def test_a_proxys_account_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTPS_PROXY", "node:Geheim@[::1]:3128/")
-    found = module.proxy_to("127.0.0.1", 1)
-    assert found == module.Proxy("http", "::1", 3128, ("node", "Geheim"))
+    found = proxy_to("127.0.0.1", 1)
+    assert found == NamedProxy("http", "::1", 3128, ("node", "Geheim"))
     assert "Geheim" not in f"{found} {found!r}"
 
 
@@ -286,7 +274,7 @@ def test_an_answer_that_drips_is_given_up(fleet: Fleet, liar: Liar, monkeypatch:
             handler.wfile.flush()
             time.sleep(0.05)
 
-    monkeypatch.setattr(module, "RESPONSE_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(flower, "RESPONSE_TIMEOUT_S", 0.3)
     liar.answers["pull-messages"] = drip
     began = time.monotonic()
     with pytest.raises(UnreachableError):
@@ -351,7 +339,7 @@ def test_parts_that_make_no_message_are_refused(fleet: Fleet, liar: Liar, spoil:
 def test_a_message_whose_parts_never_come_is_given_up(
     fleet: Fleet, liar: Liar, state: dict[str, bool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "PULL_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(flower, "PULL_TIMEOUT_S", 0.5)
     offer(liar, small())
     liar.answers["pull-object"] = (200, PullObjectResponse(**state).SerializeToString())
     with pytest.raises(WireError, match="did not arrive whole"):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from client.fleet import cut_after, reach
+from client.uplink.reach import cut_after, reach
 from tests.proxy import FaultyWire, Proxy
 from tests.server.test_gateway import Door, make_consortium, opened
 

@@ -10,8 +10,8 @@ import httpcore
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from client.bulk import AT_ONCE, Bulk
-from client.fleet import Fleet
+from client.uplink.bulk import AT_ONCE, Bulk
+from client.uplink.fleet import Fleet
 from server.pki import Pki
 
 SIZES = [0, 1, 16_383, 16_384, 16_385, AT_ONCE, AT_ONCE + 1, 3_000_000]

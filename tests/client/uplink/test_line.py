@@ -11,8 +11,9 @@ from test_fleet import Liar, consortium, fleet, liar, lille
 
 from client.doctor import _line
 from client.findings import NOTE
-from client.fleet import Fleet, UnreachableError
-from client.line import SHORTEST_HOLD_S, Line, keep, kept, received
+from client.uplink.base import UnreachableError
+from client.uplink.fleet import Fleet
+from client.uplink.line import SHORTEST_HOLD_S, Line, keep, kept, received
 from configs.deployment import SiteConfig
 from configs.errors import WireError
 from configs.pieces import HOLD_PATH, MAX_HOLD_S, join

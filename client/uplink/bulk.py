@@ -1,6 +1,6 @@
 """Connections that read all that has come, not a TLS record (16 KB) at a time: a tenth of the steps.
 
-It wraps what client/fleet.py connects with (httpcore's network backend and streams), and connects nothing itself.
+It wraps what flower.py connects with (httpcore's network backend and streams), and connects nothing itself.
 """
 
 import contextlib
@@ -40,7 +40,7 @@ class Stream:
         self._stream, self._room = stream, bytearray()
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        """Return what has come, nothing at the end. It may be more than `max_bytes`; httpcore takes what it gets."""
+        """Return what has come, nothing at the end; it may be more than `max_bytes`, which httpcore accepts."""
         first: bytes = self._stream.read(max_bytes, timeout)
         tls = self._stream.get_extra_info("socket")
         if len(first) < RECORD_BYTES or tls is None or self._stream.get_extra_info("ssl_object") is None:
