@@ -12,10 +12,10 @@ from typing import BinaryIO
 
 from client.broken import advised
 from client.traces import ANSWERS, Traces
-from configs.deployment import SiteConfig
 from configs.errors import JournalError, RunError, WireError
 from configs.frame import Frame
 from configs.journal import Journal, Record, read
+from configs.site import SiteConfig
 from configs.wire import without_optional
 from strategies.exchange.keys import SigningKey, verify
 

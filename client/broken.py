@@ -14,9 +14,10 @@ from typing import Any
 
 from client.ledger import event_of
 from client.traces import Traces
-from configs.deployment import SiteConfig, typed
 from configs.errors import ArchipelError, JournalError
+from configs.folder import typed
 from configs.journal import read
+from configs.site import SiteConfig
 from strategies.exchange.keys import SigningKey, verify
 
 MOST_STEPS = 10**9

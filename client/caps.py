@@ -8,8 +8,9 @@ import logging
 from dataclasses import replace
 from pathlib import Path
 
-from configs.deployment import SITE_FILE, Policy, SiteConfig, load_site
+from client.site_file import load_site
 from configs.errors import ArchipelError
+from configs.site import SITE_FILE, Policy, SiteConfig
 
 CAP = "cap"  # a field of the node's in a request to the worker, which cannot read a file that took site.yaml's place
 log = logging.getLogger("archipel.node")

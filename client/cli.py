@@ -14,12 +14,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from client.site_file import load_site
 from configs.commands import INTERRUPTED, carry_out, guard_lines, prepare
-from configs.deployment import SiteConfig, load_site, typed
 from configs.errors import ConfigError, RunError
+from configs.folder import typed
 from configs.parts import programs
 from configs.schema import PER_PATIENT
 from configs.shown import DIGITS, escaped, mixed_scripts, quoted_lines, shown
+from configs.site import SiteConfig
 
 if TYPE_CHECKING:
     from client.admission import Admission, Admissions

@@ -7,8 +7,8 @@ from client.enrol import CERTIFICATE, NODE_KEY
 from client.findings import CONSORTIUM, IT, NETWORK, NOTE, OK, WARNING, WRONG, Finding
 from client.uplink.reach import Reach, cut_after, reach
 from client.uplink.tls import trust
-from configs.deployment import SiteConfig
 from configs.papers import Welcome
+from configs.site import SiteConfig
 
 AUTHORITY = "Archipel authority"  # in the name of every consortium's (server/pki.py)
 HOST_MISMATCH, IP_MISMATCH, EXPIRED, NOT_YET = 62, 64, 10, 9  # OpenSSL's codes

@@ -21,10 +21,11 @@ from client.findings import DATA, DATABASE, IT, NOTE, OK, WARNING, WRONG, Findin
 from client.id_hashes import id_key, keep, kept, prepare_hashes
 from client.identities import forgotten
 from client.isolation import worker_variables
+from client.site_file import load_site
 from configs.commands import prepare
-from configs.deployment import Dataset, SiteConfig, load_site, same_rows_twice
 from configs.errors import AdmissionError, DataError, RunError
 from configs.parts import run
+from configs.site import Dataset, SiteConfig, same_rows_twice
 
 EVERYTHING = "all"
 START_TIMEOUT_S = 300  # of the process that looks, beside what a query may take

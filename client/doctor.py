@@ -34,12 +34,14 @@ from client.findings import (
 from client.forwarder import probe
 from client.records import reasons_in
 from client.releases import RELEASE, awaited
+from client.site_file import load_site
 from client.uplink.line import kept
-from configs.deployment import SiteConfig, load_site, typed
 from configs.errors import ArchipelError, JournalError
+from configs.folder import typed
 from configs.parts import run
 from configs.schema import PER_PATIENT
 from configs.shown import DIGITS
+from configs.site import SiteConfig
 
 EXPIRING_DAYS = 30
 MB = 1_000_000

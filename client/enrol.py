@@ -15,9 +15,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from configs.deployment import SiteConfig
 from configs.errors import ConfigError, RunError
 from configs.papers import Request, Welcome, from_json, to_json
+from configs.site import SiteConfig
 from strategies.exchange.keys import SigningKey, verify
 
 REQUEST = "request.json"

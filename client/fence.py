@@ -30,7 +30,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from configs.deployment import SiteConfig, split_address
+from configs.folder import split_address
+from configs.site import SiteConfig
 
 PR_SET_DUMPABLE, PR_SET_NO_NEW_PRIVS = 4, 38
 # Landlock (include/uapi/linux/landlock.h)

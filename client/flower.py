@@ -19,8 +19,8 @@ from client.app import make_app
 from client.id_hashes import prepare_hashes
 from client.ledger import Ledger
 from client.site import Site
+from client.site_file import load_site
 from client.worker import open_site
-from configs.deployment import load_site
 from configs.errors import ConfigError, WireError
 from configs.load import study_from
 from strategies.privacy.plan import Budget

@@ -32,8 +32,8 @@ from typing import Any, Literal
 
 from client.isolation import die_with_parent, leave_network
 from configs.commands import guard_lines
-from configs.deployment import split_address
 from configs.errors import RunError, SourceError
+from configs.folder import split_address
 from configs.parts import start
 
 Address = tuple[str, int]

@@ -8,7 +8,7 @@ import os
 import secrets
 from pathlib import Path
 
-from configs.deployment import SiteConfig
+from configs.site import SiteConfig
 
 HASH_BYTES = 16
 KEY_BYTES = 32

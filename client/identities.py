@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 from client.admission import Admissions
 from client.ledger import Ledger
-from configs.deployment import SiteConfig
 from configs.schema import PER_PATIENT
 from configs.shown import DIGITS
+from configs.site import SiteConfig
 
 
 @dataclass(frozen=True, slots=True)

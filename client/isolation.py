@@ -11,7 +11,7 @@ import signal
 import threading
 from pathlib import Path
 
-from configs.deployment import SiteConfig
+from configs.site import SiteConfig
 
 CLONE_NEWUSER, CLONE_NEWNET = 0x10000000, 0x40000000
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from client.fence import fence
 from client.forwarder import leave_network_but
-from configs.deployment import load_site
 from configs.errors import RunError
+from configs.site import load_site
 
 STAYS, FAILS = 3, 4
 

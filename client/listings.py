@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from configs import wire
-from configs.deployment import SiteConfig
 from configs.journal import Record, read
 from configs.shown import DIGITS
+from configs.site import SiteConfig
 
 if TYPE_CHECKING:
     from client.audit import Outgoing

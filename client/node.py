@@ -42,7 +42,6 @@ from client.uplink.tls import trust
 from client.worker import ALONE, REFUSAL, STATUS, exactly, send
 from configs import parts, wire
 from configs.bundle import check_bundle
-from configs.deployment import SiteConfig
 from configs.errors import AdmissionError, ArchipelError, ReleaseError, RunError, SealError, WireError
 from configs.frame import Frame, MappedFile
 from configs.lock import only_one
@@ -51,6 +50,7 @@ from configs.pieces import MAX_INLINE
 from configs.schema import Study
 from configs.seal import COORDINATOR, Signed, Statement
 from configs.shown import DIGITS
+from configs.site import SiteConfig
 from strategies.exchange.arrays import reads_as_text
 from strategies.exchange.messages import content, from_frame, given_back, opened, seal, shelve, shelved, unseal
 from strategies.releases.registry import arrays_of, study_bytes

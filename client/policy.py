@@ -1,6 +1,6 @@
 """What the hospital's policy says of a study: allow, or deny with a reason. Pure: no disk, no clock, no network.
 
->>> from configs.deployment import Policy
+>>> from configs.site import Policy
 >>> decide(Request(private=False, has_dataset=True, spent=0.0, after=0.0), Policy())
 Deny(code=113, reason='it trains without differential privacy; the policy does not allow that (allow_privacy_none)')
 """
@@ -8,9 +8,9 @@ Deny(code=113, reason='it trains without differential privacy; the policy does n
 import math
 from dataclasses import dataclass
 
-from configs.deployment import Policy
 from configs.errors import PolicyError
 from configs.schema import PER_PATIENT
+from configs.site import Policy
 
 _ROUNDING = 1e-9
 NO_FIGURES = 117

@@ -9,9 +9,9 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 from client.policy import Deny, Request, decide
-from configs.deployment import SiteConfig
 from configs.errors import DataError, PrivacyError, SourceError
 from configs.schema import Study
+from configs.site import SiteConfig
 
 if TYPE_CHECKING:
     from client.audit import Outgoing

@@ -35,9 +35,9 @@ from typing import Any, cast
 
 from client.connectors import probe, stamp_of
 from client.patients import Patients, load_patients
-from configs.deployment import SITE_FILE, SiteConfig, load_site
 from configs.errors import ArchipelError, ConfigError, SourceError
 from configs.schema import DataSource, Study
+from configs.site import SITE_FILE, SiteConfig, load_site
 
 REREAD_S = 3600
 RETRY_S = 60.0  # after a reading that failed, unless something changes before

@@ -18,10 +18,10 @@ from client.audit import Audit
 from client.ledger import Ledger
 from client.reconcile import Facts, Spent, Standing
 from client.traces import Traces
-from configs.deployment import SiteConfig
 from configs.errors import ConfigError, JournalError, SealError, UnsettledError
 from configs.journal import read
 from configs.seal import COORDINATOR, Signed, Statement
+from configs.site import SiteConfig
 from strategies.exchange.keys import SigningKey, verify
 
 log = logging.getLogger("archipel.node")

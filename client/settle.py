@@ -21,9 +21,9 @@ from client.ledger import EVALUATION, Ledger, event_of, row_of
 from client.reconcile import Kind, Release, Spent
 from client.traces import Traces, Unsettled
 from configs import database
-from configs.deployment import SiteConfig
 from configs.errors import ArchipelError, RunError, SealError
 from configs.schema import PER_PATIENT
+from configs.site import SiteConfig
 from strategies.exchange.keys import SigningKey
 from strategies.privacy.accounting import Event, GaussianRelease, epsilon
 from strategies.privacy.plan import Budget, plan_for

@@ -15,10 +15,10 @@ from client.patients import Patients, nobody
 from client.policy import require_figures
 from client.timing import quantum_s
 from client.trainer import Trainer
-from configs.deployment import Policy
 from configs.errors import RunError, WireError
 from configs.federated import sent_arrays
 from configs.schema import Study
+from configs.site import Policy
 from configs.wire import ARITHMETIC, COUNTS, HISTOGRAM, ArraySpec
 from strategies.exchange.arrays import Arrays, all_finite
 from strategies.federated.registry import local_rule

@@ -13,9 +13,9 @@ from pathlib import Path
 
 from client.caps import stamp_of
 from client.fence import named_once
-from configs.deployment import SITE_FILE, SiteConfig, load_site
 from configs.errors import ArchipelError
 from configs.schema import DataSource
+from configs.site import SITE_FILE, SiteConfig, load_site
 
 
 class Surroundings:

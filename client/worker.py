@@ -28,11 +28,12 @@ from client.fence import fence
 from client.forwarder import leave_network_but
 from client.id_hashes import id_key, prepare_hashes
 from client.isolation import die_with_parent
+from client.site_file import load_site
 from configs.commands import guard_lines
-from configs.deployment import SiteConfig, load_site
 from configs.errors import ArchipelError, RunError
 from configs.frame import Buffer, Frame
 from configs.memory import LARGE_BLOCK_BYTES, ROOM
+from configs.site import SiteConfig
 
 if TYPE_CHECKING:  # PyTorch and Flower start threads, which a process must not have when it leaves the network
     from flwr.app import Context, Message

@@ -13,9 +13,9 @@ import re
 from dataclasses import asdict, dataclass, fields
 from typing import Any, TypeVar
 
-from configs.deployment import ADDRESS
 from configs.errors import ConfigError
-from configs.load import SITE_NAME
+from configs.folder import ADDRESS
+from configs.keys.values import SITE_NAME
 from configs.schema import canonical_json
 from configs.shown import shown
 

@@ -7,8 +7,9 @@ that is taken, or one that was revoked, are an act of a person who compared fing
 from pathlib import Path
 
 from configs import journal as journals
-from configs.deployment import CoordinatorConfig, typed
+from configs.coordinator import CoordinatorConfig
 from configs.errors import RunError
+from configs.folder import typed
 from configs.papers import Request
 from server.membership import Member
 

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from configs.commands import INTERRUPTED, carry_out, prepare
-from configs.deployment import COORDINATOR_FILE, CoordinatorConfig, coordinator_yaml, load_coordinator, typed
+from configs.coordinator import COORDINATOR_FILE, CoordinatorConfig, coordinator_yaml, load_coordinator
 from configs.errors import ConfigError, RunError
+from configs.folder import typed
 from configs.parts import programs
 from configs.schema import PER_PATIENT
 from configs.shown import DIGITS, escaped, guarded

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from configs import journal as journals
-from configs.deployment import CoordinatorConfig, load_coordinator
+from configs.coordinator import CoordinatorConfig, load_coordinator
 from configs.errors import ArchipelError, PrivacyError
 from configs.journal import Journal
 from configs.load import load_study

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from configs import journal as journals
-from configs.deployment import CoordinatorConfig
+from configs.coordinator import CoordinatorConfig
 from configs.journal import Journal
 from server.files import write_atomically
 from server.membership import Membership

@@ -20,7 +20,7 @@ import grpc
 import httpx
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
-from configs.deployment import CoordinatorConfig
+from configs.coordinator import CoordinatorConfig
 from configs.errors import RunError
 from configs.journal import Journal
 from configs.lock import only_one

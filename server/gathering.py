@@ -21,7 +21,7 @@ from flwr.serverapp import Grid
 
 from configs import wire
 from configs.errors import WireError
-from configs.load import SITE_NAME
+from configs.keys.values import SITE_NAME
 from configs.schema import Study
 from configs.shown import printable
 from server.attendance import NEVER_CONNECTED, Connection

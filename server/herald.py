@@ -23,7 +23,7 @@ from typing import Any
 import httpx
 
 from configs import journal as journals
-from configs.deployment import CoordinatorConfig, load_coordinator
+from configs.coordinator import CoordinatorConfig, load_coordinator
 from configs.errors import ArchipelError
 from configs.journal import Journal
 from configs.load import load_study

@@ -18,7 +18,7 @@ daemon off;
 import re
 from collections.abc import Iterable
 
-from configs.deployment import CoordinatorConfig
+from configs.coordinator import CoordinatorConfig
 from configs.errors import ConfigError
 from server.gateway.auth_only import CERTIFICATE_HEADER, PATH_HEADER, VERIFIED_HEADER
 from server.gateway.limits import BURST_S

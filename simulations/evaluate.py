@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from configs.schema import METRICS, Study
+from configs.schema import Study
+from configs.schema.task import TASKS
 from strategies.exchange.arrays import Arrays
 from strategies.tasks.metrics import calibration, estimate, estimates
 from strategies.tasks.table import Encoded, concatenate
@@ -22,7 +23,7 @@ TestOf = Mapping[str, Encoded]
 
 def headline(study: Study) -> str:
     """The metric that tables and curves show: AUROC, or the mean absolute error of a regression."""
-    return METRICS[study.task.type][0]
+    return TASKS[study.task.type].metrics[0]
 
 
 def evaluate(study: Study, task: TabularTask, model: Arrays, test: TestOf) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from tempfile import TemporaryDirectory
 from typing import IO, Any
 
 from configs import parts
-from configs.deployment import load_coordinator
+from configs.coordinator import load_coordinator
 from configs.errors import ArchipelError, RunError
 from configs.load import load_study
 from configs.schema import Study

@@ -19,9 +19,9 @@ from client.ledger import Ledger
 from client.patients import Patients, load_patients
 from client.site import Site
 from client.trainer import EngineMaker, Trainer
-from configs.deployment import Policy
 from configs.errors import DataError
 from configs.schema import Study
+from configs.site import Policy
 from simulations.grid import PARTITION
 from simulations.rounds import Rounds
 from simulations.together import Together

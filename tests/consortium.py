@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from client.enrol import enrol, join
-from configs.deployment import SiteConfig, load_site
 from configs.papers import Welcome, to_json
+from configs.site import SiteConfig, load_site
 from configs.strict_yaml import dump_yaml
 from server.membership import Member
 from server.pki import Pki, expiry

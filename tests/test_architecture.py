@@ -132,7 +132,7 @@ def test_only_the_uplink_the_forwarder_and_the_connectors_of_a_hospital_may_use_
 
 def test_the_forwarder_which_has_a_network_imports_nothing_that_reads_patients_or_talks_to_the_coordinator() -> None:
     ours = {module for _, module in imports(ROOT / FORWARDER) if module.partition(".")[0] in ROOMS}
-    assert ours == {"client.isolation", "configs.commands", "configs.deployment", "configs.errors", "configs.parts"}
+    assert ours == {"client.isolation", "configs.commands", "configs.errors", "configs.folder", "configs.parts"}
 
 
 def test_our_own_modules_are_started_in_one_place_which_takes_code_from_the_installation_alone() -> None:

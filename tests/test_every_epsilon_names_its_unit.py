@@ -10,9 +10,10 @@ from client import cli as hospital
 from client.admission import Admissions
 from client.ledger import Ledger, Release
 from client.policy import Deny, Request, decide
-from configs.deployment import Policy, SiteConfig, load_coordinator
+from configs.coordinator import load_coordinator
 from configs.errors import BudgetError, PrivacyError
 from configs.journal import Journal
+from configs.site import Policy, SiteConfig
 from configs.strict_yaml import dump_yaml
 from server import cli as consortium
 from server.membership import Membership

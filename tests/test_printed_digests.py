@@ -11,11 +11,11 @@ from client.cli import main
 from client.doctor import examine
 from client.findings import render
 from client.releases import note_awaited
-from configs.deployment import load_site
 from configs.errors import RunError
 from configs.load import load_study
 from configs.schema import Study
 from configs.shown import DIGITS
+from configs.site import load_site
 from configs.strict_yaml import dump_yaml, read_yaml
 from server import cli
 from tests.client.ward import Ward, study_of, ward

@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from client import cli
 from client.admission import MAX_WAITING_BYTES, Admissions
 from client.findings import WRONG, Finding, render
-from configs.deployment import SiteConfig
 from configs.errors import ConfigError, RunError
 from configs.load import study_from
 from configs.schema import canonical_json
 from configs.shown import escaped, flaw_of, guarded, mixed_scripts, quoted_lines, shown
+from configs.site import SiteConfig
 from server.membership import Member, Membership
 from tests.builders import study
 from tests.consortium import Consortium

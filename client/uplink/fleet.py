@@ -31,8 +31,8 @@ from client.uplink.flower import (
 from client.uplink.line import SLACK_S, Line, answered, asked, inline, received
 from client.uplink.proxy import proxy_to
 from client.uplink.signer import Signer
-from configs.deployment import split_address
 from configs.errors import ArchipelError, WireError
+from configs.folder import split_address
 from configs.frame import MappedFile
 from configs.memory import Tidy
 from configs.pieces import HOLD_PATH, REPLY_PATH

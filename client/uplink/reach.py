@@ -15,7 +15,7 @@ from cryptography import x509
 
 from client.uplink.carriage import REQUESTS, goes_on, heavy, is_whole
 from client.uplink.proxy import Proxy, proxy_to, tunnel
-from configs.deployment import split_address
+from configs.folder import split_address
 
 _RELEASE = re.compile(
     rb"\r\n\r\nok, archipel ([0-9a-z.+]{1,20}) with flwr ([0-9a-z.+]{1,20})$"

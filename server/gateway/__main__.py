@@ -15,8 +15,9 @@ import ssl
 import sys
 from pathlib import Path
 
-from configs.deployment import CoordinatorConfig, load_coordinator, split_address
+from configs.coordinator import CoordinatorConfig, load_coordinator
 from configs.errors import ArchipelError
+from configs.folder import split_address
 from configs.parts import end_with_owner
 from server.files import private_folder
 from server.gateway.auth_only import make_auth

@@ -19,9 +19,9 @@ from scipy import stats
 from client.ledger import Release
 from client.site import Site
 from client.trainer import Trainer
-from configs.deployment import Policy
 from configs.errors import ArchipelError
 from configs.schema import Study
+from configs.site import Policy
 from configs.wire import HISTOGRAM
 from simulations.audit.rehearsal import plan_of
 from simulations.audit.residuals import pairs_check

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from client.site import Site
-from configs.deployment import Policy
 from configs.errors import BudgetError, WireError
 from configs.journal import Journal
 from configs.schema import Local, Study
+from configs.site import Policy
 from simulations.audit import ledger_replay
 from simulations.audit.recording import STILL, Recording, Roll, coordinates, recorded
 from simulations.audit.subject import Subject, Watch, read_ledger, watched_trainer

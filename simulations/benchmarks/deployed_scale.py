@@ -295,8 +295,8 @@ def _node(folder: Path) -> None:
     from client.node import Node, WorkerProcess
     from client.worker import STATUS
     from configs import wire
-    from configs.deployment import load_site
     from configs.frame import Frame
+    from configs.site import load_site
 
     die_with_parent()
     log = os.open(folder / "node.log", os.O_WRONLY | os.O_CREAT, 0o600)

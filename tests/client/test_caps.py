@@ -10,9 +10,9 @@ import pytest
 from client.caps import CAP, Caps
 from client.ledger import Ledger, Release
 from client.worker import REFUSAL
-from configs.deployment import SiteConfig, load_site
 from configs.errors import BudgetError
 from configs.frame import Frame
+from configs.site import SiteConfig, load_site
 from configs.strict_yaml import dump_yaml
 from strategies.privacy.plan import Budget, PrivacyPlan
 from tests.builders import counting

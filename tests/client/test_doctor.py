@@ -30,9 +30,9 @@ from client.doctor import examine
 from client.enrol import CERTIFICATE, load_signing_key
 from client.findings import NOTE, OK, WARNING, WRONG, Finding, exit_code, render
 from client.forwarder import probe
-from configs.deployment import SiteConfig, load_site
 from configs.lock import only_one
 from configs.papers import Request, Welcome, from_json, to_json
+from configs.site import SiteConfig, load_site
 from configs.strict_yaml import dump_yaml
 from server import pki
 from server.gateway.authorise import HEALTHY, Peer, health

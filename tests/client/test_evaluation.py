@@ -21,9 +21,9 @@ from client.policy import NO_FIGURES
 from client.site import Site
 from client.worker import require_new
 from configs import wire
-from configs.deployment import Dataset, Policy, SiteConfig
 from configs.errors import BudgetError, PolicyError, RunError
 from configs.schema import DataSource, Study
+from configs.site import Dataset, Policy, SiteConfig
 from strategies.exchange.arrays import Arrays
 from strategies.exchange.messages import content, read
 from strategies.privacy.accounting import SampledGaussian, epsilon

@@ -17,8 +17,8 @@ from client.ledger import Ledger
 from client.node import WorkerProcess
 from client.surroundings import Surroundings
 from configs import wire
-from configs.deployment import SiteConfig, load_site
 from configs.frame import Frame
+from configs.site import SiteConfig, load_site
 from configs.strict_yaml import dump_yaml
 from tests.builders import study
 
@@ -28,7 +28,7 @@ import os, sys
 from pathlib import Path
 from client.fence import fence
 from client.isolation import die_with_parent
-from configs.deployment import load_site
+from configs.site import load_site
 die_with_parent()
 here = Path({here!r})
 config = load_site(here / "hospital")

@@ -11,11 +11,12 @@ from client.data_check import look_at_data
 from client.findings import WARNING, WRONG, Finding
 from client.ledger import Ledger
 from client.node import start
+from client.site_file import load_site
 from client.worker import REFUSAL, Worker
-from configs.deployment import load_site, same_rows_twice
 from configs.errors import ConfigError, RunError
 from configs.frame import Frame
 from configs.schema import Study
+from configs.site import same_rows_twice
 from configs.strict_yaml import dump_yaml
 
 FIRST, SECOND = counting(name="first"), counting(name="second")  # each costs epsilon 0.6 at the policy's delta

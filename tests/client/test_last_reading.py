@@ -8,9 +8,9 @@ from builders import study
 
 from client.admission import Admissions
 from client.worker import REFUSAL, Worker, _answered
-from configs.deployment import load_site
 from configs.frame import Frame
 from configs.schema import Study
+from configs.site import load_site
 from configs.strict_yaml import dump_yaml, read_yaml
 from tests.client.test_no_row_is_told import HEADER, Hospital, asked, requests
 

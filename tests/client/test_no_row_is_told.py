@@ -22,9 +22,9 @@ from client.site import Site
 from client.timing import leaves_after_s, quantum_s
 from client.trainer import Trainer
 from client.worker import ALONE, REFUSAL, Worker, _answered
-from configs.deployment import load_site
 from configs.frame import Frame
 from configs.schema import Study
+from configs.site import load_site
 from configs.strict_yaml import dump_yaml
 from strategies.exchange.messages import content, to_frame
 from strategies.tasks.shapes import study_parameters

@@ -34,12 +34,12 @@ from client.releases import RELEASE
 from client.uplink.base import Incoming
 from client.worker import STATUS
 from configs import journal, wire
-from configs.deployment import SiteConfig, load_site
 from configs.errors import WireError
 from configs.frame import Frame, MappedFile
 from configs.lock import holder
 from configs.schema import Study, canonical_json
 from configs.seal import COORDINATOR, Statement
+from configs.site import SiteConfig, load_site
 from server.bundle import build_bundle, bundle_files
 from strategies.exchange.keys import SigningKey
 from strategies.exchange.messages import content, opened, seal, shelve, shelved, to_frame, unseal

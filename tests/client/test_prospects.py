@@ -15,11 +15,11 @@ from client.cli import main
 from client.enrol import load_signing_key, load_welcome
 from client.ledger import Ledger, Release
 from configs import wire
-from configs.deployment import SiteConfig, load_site
 from configs.frame import Frame
 from configs.lock import only_one
 from configs.papers import to_json
 from configs.schema import Study
+from configs.site import SiteConfig, load_site
 from configs.strict_yaml import dump_yaml, read_yaml
 from strategies.privacy.plan import plan_for
 from tests.builders import counting, plain, study

@@ -20,11 +20,11 @@ from client.patients import Patients, load_patients
 from client.reading import Reading, source_in
 from client.worker import REFUSAL, _answered
 from configs import journal
-from configs.deployment import load_site
 from configs.errors import ConfigError, SourceError
 from configs.frame import Frame
 from configs.lock import only_one
 from configs.schema import DataSource
+from configs.site import load_site
 from tests.client.test_no_row_is_told import HEADER, Hospital, asked, requests
 from tests.client.test_review_of_data import hospital, shown
 

@@ -24,10 +24,10 @@ from client.enrol import (
     load_welcome,
 )
 from client.policy import Allow, Deny, Request, decide, require
-from configs.deployment import Policy, SiteConfig, load_site
 from configs.errors import AdmissionError, ConfigError, JournalError, PolicyError, RunError
 from configs.frame import Frame
 from configs.papers import to_json
+from configs.site import Policy, SiteConfig, load_site
 from server import pki
 from server.pki import check_request
 from tests.builders import study

@@ -21,10 +21,10 @@ from client.patients import load_patients
 from client.site import Site
 from client.worker import REFUSAL, Worker, _answered, require_new
 from configs import wire
-from configs.deployment import Dataset, Policy, SiteConfig, load_site
 from configs.errors import BudgetError, DataError, RunError
 from configs.frame import Frame
 from configs.schema import DataSource, Study
+from configs.site import Dataset, Policy, SiteConfig, load_site
 from configs.strict_yaml import dump_yaml
 from strategies.exchange.arrays import Arrays
 from strategies.exchange.messages import content, from_frame, read

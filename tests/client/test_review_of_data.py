@@ -16,8 +16,8 @@ from client.connectors.notes import Notes
 from client.id_hashes import id_key
 from client.patients import load_patients
 from configs import journal
-from configs.deployment import SiteConfig
 from configs.schema import ID_STEPS, DataSource, Study
+from configs.site import SiteConfig
 from tests.consortium import Consortium
 
 Output = pytest.CaptureFixture[str]

@@ -12,8 +12,8 @@ from client.cli import main
 from client.enrol import load_signing_key
 from client.ledger import Ledger, Release
 from configs import journal
-from configs.deployment import SiteConfig
 from configs.frame import Frame
+from configs.site import SiteConfig
 from strategies.privacy.plan import plan_for
 from strategies.tasks.shapes import study_parameters
 from tests.builders import study

@@ -19,10 +19,10 @@ from client.ledger import EVALUATION, STATISTICS, Ledger, Release
 from client.site import Site
 from client.worker import require_new
 from configs import wire
-from configs.deployment import Policy
 from configs.errors import BegunError, BudgetError, RunError, SpareError
 from configs.frame import Frame
 from configs.schema import Study
+from configs.site import Policy
 from strategies.exchange.arrays import Arrays
 from strategies.privacy.accounting import epsilon
 from strategies.privacy.plan import Budget, plan_for

@@ -22,11 +22,11 @@ from client.node import Node
 from client.uplink.base import Incoming
 from client.worker import STATUS
 from configs import wire
-from configs.deployment import SiteConfig, load_site
 from configs.errors import BegunError, BudgetError, UnsettledError
 from configs.frame import Frame
 from configs.schema import Study
 from configs.seal import COORDINATOR, Signed, Statement
+from configs.site import SiteConfig, load_site
 from server.bundle import build_bundle
 from strategies.exchange.keys import SigningKey
 from strategies.exchange.messages import content, opened, seal, signed_in, to_frame, unseal

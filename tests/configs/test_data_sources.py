@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from configs.deployment import SiteConfig, load_site
 from configs.errors import ConfigError
 from configs.load import study_from
 from configs.schema import DataSource
+from configs.site import SiteConfig, load_site
 from configs.strict_yaml import dump_yaml
 from tests import builders
 

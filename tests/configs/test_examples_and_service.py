@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from configs.deployment import Policy, SiteConfig, load_coordinator, load_site
+from configs.coordinator import load_coordinator
 from configs.errors import ConfigError
 from configs.service import unit
+from configs.site import Policy, SiteConfig, load_site
 
 ROOT = Path(__file__).resolve().parents[2]
 MODULES = {"archipel-site": ("client.cli", "site"), "archipel-coordinator": ("server.cli", "coordinator")}

@@ -426,7 +426,7 @@ def test_dumped_words_read_back_as_they_were(tmp_path_factory: pytest.TempPathFa
 def test_the_contract_names_exactly_what_the_registries_hold() -> None:
     assert FEDERATED.names == STRATEGIES.names
     study = study_from(document())
-    for name in MODELS:
+    for name in MODELS.names:
         hidden = {"hidden": [4]} if name == "mlp" else {}
         task = (
             {"type": "regression", "target": "y", "range": [0, 1]}

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from client.node import WorkerProcess, start
 from configs.commands import prepare
-from configs.deployment import load_site
+from configs.site import load_site
 
 WORKER = Path(__file__).with_name("staged_worker.py")
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import ClassVar
 
 from client import worker
-from configs.deployment import SiteConfig
+from configs.site import SiteConfig
 
 
 class Staged(worker.Worker):

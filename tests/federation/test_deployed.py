@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from configs.deployment import load_coordinator
+from configs.coordinator import load_coordinator
 from configs.journal import GENESIS, read
 from configs.load import load_study
 from simulations import cli

@@ -7,9 +7,10 @@ import pytest
 
 from client.enrol import enrol
 from configs import journal as journals
-from configs.deployment import load_coordinator, load_site
+from configs.coordinator import load_coordinator
 from configs.errors import ConfigError
 from configs.papers import Request, Welcome, from_json, to_json
+from configs.site import load_site
 from server.cli import main
 from server.membership import Membership
 from strategies.exchange.keys import SigningKey

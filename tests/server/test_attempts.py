@@ -26,11 +26,11 @@ from client.ledger import EVALUATION, STATISTICS, Ledger
 from client.site import Site
 from client.worker import require_new
 from configs import wire
-from configs.deployment import Policy
 from configs.errors import RunError
 from configs.journal import Journal
 from configs.journal import read as read_journal
 from configs.schema import Study
+from configs.site import Policy
 from server.app import Conducted, conduct
 from server.attempts import BAD_SEAL, LOST
 from server.checkpoint import Checkpoints

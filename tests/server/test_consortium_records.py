@@ -11,9 +11,9 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from cryptography.x509.verification import PolicyBuilder, Store
 
 from client.enrol import enrol
-from configs.deployment import load_site
 from configs.errors import ConfigError, RunError
 from configs.papers import Request, Welcome, from_json, to_json
+from configs.site import load_site
 from server.membership import Member, Membership
 from server.pki import Pki, check_request
 from tests.consortium import Consortium

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from configs.deployment import CoordinatorConfig
+from configs.coordinator import CoordinatorConfig
 from configs.journal import Journal
 from server import continuity
 from server.membership import Member, Membership

@@ -13,11 +13,12 @@ from cryptography import x509
 
 from client.enrol import enrol
 from configs import journal as journals
-from configs.deployment import CoordinatorConfig, load_coordinator, load_site
+from configs.coordinator import CoordinatorConfig, load_coordinator
 from configs.errors import ConfigError, RunError
 from configs.load import load_study
 from configs.lock import holder, only_one
 from configs.papers import Welcome, from_json
+from configs.site import load_site
 from configs.strict_yaml import dump_yaml, read_yaml
 from server import cli, pki
 from server.cli import main

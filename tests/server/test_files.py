@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from configs.deployment import CoordinatorConfig
+from configs.coordinator import CoordinatorConfig
 from configs.errors import RunError
 from server.files import private_folder
 

@@ -48,9 +48,9 @@ from client.uplink.fleet import Fleet
 from client.uplink.reach import NOT_ADMITTED
 from client.uplink.tls import trust
 from configs import wire
-from configs.deployment import SiteConfig
 from configs.load import load_study
 from configs.pieces import HOLD_PATH, REPLY_PATH
+from configs.site import SiteConfig
 from server.bundle import build_bundle
 from server.gateway import answers, limits, strict_http
 from server.gateway import authorise as authorising

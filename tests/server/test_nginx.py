@@ -37,7 +37,7 @@ from test_gateway import (
 )
 
 from client.uplink.reach import NOT_ADMITTED
-from configs.deployment import CoordinatorConfig, load_coordinator
+from configs.coordinator import CoordinatorConfig, load_coordinator
 from configs.errors import ConfigError
 from server.gateway.strict_http import make_server
 from server.membership import Member, Membership

@@ -18,10 +18,10 @@ from client.doctor import examine
 from client.findings import NOTE, OK, WARNING, WRONG, Finding, render
 from client.node import Node, WorkerProcess
 from configs import wire
-from configs.deployment import SiteConfig
 from configs.frame import Frame
 from configs.load import load_study, study_from
 from configs.schema import Study
+from configs.site import SiteConfig
 from configs.strict_yaml import dump_yaml, read_yaml
 from simulations import cli as researcher
 from simulations import federation

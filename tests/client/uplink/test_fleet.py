@@ -29,8 +29,8 @@ from client.uplink.proxy import Proxy as NamedProxy
 from client.uplink.proxy import proxy_to
 from client.uplink.tls import trust
 from configs import wire
-from configs.deployment import SiteConfig
 from configs.errors import ArchipelError, RunError, WireError
+from configs.site import SiteConfig
 from strategies.exchange.arrays import to_record
 from tests import builders
 from tests.consortium import Consortium

@@ -14,9 +14,9 @@ from client.findings import NOTE
 from client.uplink.base import UnreachableError
 from client.uplink.fleet import Fleet
 from client.uplink.line import SHORTEST_HOLD_S, Line, keep, kept, received
-from configs.deployment import SiteConfig
 from configs.errors import WireError
 from configs.pieces import HOLD_PATH, MAX_HOLD_S, join
+from configs.site import SiteConfig
 
 __all__ = ["consortium", "fleet", "liar", "lille"]  # fixtures
 LOOK = HOLD_PATH.rpartition("/")[2]

@@ -132,7 +132,7 @@ def test_extreme_outputs_still_make_probabilities() -> None:
     assert task.predict(arrays, np.array([[1.0], [-1.0]], np.float32)).tolist() == [[0.0, 1.0], [1.0, 0.0]]
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", MODELS.names)
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_model_that_a_study_may_name_can_be_built_and_trained(name: str, kind: str) -> None:
     task = tabular_task(KINDS[kind][0], Model(name, (3,) if name == "mlp" else (), "random"), 4)

@@ -145,7 +145,7 @@ def accepted(model: str, task: str) -> TabularTask | None:
 
 REGISTERED = {
     f"{model} {task}": found
-    for model, task in itertools.product(MODELS, TASK_TYPES)
+    for model, task in itertools.product(MODELS.names, TASK_TYPES)
     if (found := accepted(model, task)) is not None
 }
 

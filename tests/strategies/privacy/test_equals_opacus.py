@@ -26,7 +26,7 @@ BINARY = Task("binary", "y")
 
 
 def test_every_model_of_the_registry_is_among_those_that_are_compared() -> None:
-    assert {name.split()[0] for name in REGISTERED} == set(MODELS)
+    assert {name.split()[0] for name in REGISTERED} == set(MODELS.names)
     assert len(REGISTERED) == 6  # logistic and mlp classify two and more; linear and mlp have a regression
 
 

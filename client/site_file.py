@@ -1,0 +1,29 @@
+"""Read `site.yaml` beside the ledger: its errors never name an identity whose budget would begin anew."""
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+from configs import site
+from configs.site import SiteConfig
+
+
+def load_site(folder: Path) -> SiteConfig:
+    """Read `site.yaml` in a node's folder.
+
+    Raises:
+        ConfigError: the file cannot be read or holds mistakes; all of them are listed.
+    """
+    return site.load_site(folder, booked_identities)
+
+
+def booked_identities(ledger: Path) -> tuple[str, ...]:
+    """Return the identities under which a ledger holds releases, oldest first; none where it cannot be read."""
+    if not ledger.is_file():
+        return ()
+    try:
+        with closing(sqlite3.connect(ledger, timeout=5.0)) as connection:
+            rows = connection.execute("SELECT dataset FROM releases GROUP BY dataset ORDER BY MIN(id)")
+            return tuple(str(name) for (name,) in rows)
+    except sqlite3.Error:
+        return ()

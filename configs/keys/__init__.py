@@ -1,0 +1,1 @@
+"""Declared keys: what may stand in a configuration file, said once; reader, writer and schema follow from it."""

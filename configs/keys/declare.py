@@ -1,0 +1,358 @@
+r"""Sections of a file as frozen dataclasses whose fields say what may stand there: read, written and described by that.
+
+>>> from configs.keys.values import Integer, Number
+>>> @dataclass(frozen=True)
+... class Local:
+...     rounds: int = key(Integer(1, 9), about="how often")
+...     rate: float = key(Number("a rate from 0 to 1", 0.0, 1.0), default=0.5)
+>>> section = Section({"rounds": 3, "rat": 0.1}, "local", [])
+>>> local = read_keys(declaration_of(Local), section, {})
+>>> local, section.problems
+(Local(rounds=3, rate=0.5), ["local.rat: unknown key; did you mean 'rate'?"])
+>>> write_keys(declaration_of(Local), local)
+{'rounds': 3, 'rate': 0.5}
+
+A section with `type`, `name`, `mode` or `connector` is one of several declarations, by that name: `OneOf` a registry.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from configs.keys.values import Around, Value, nearest
+from configs.kinds import Registry
+from configs.sections import Section, in_words
+from configs.shown import short
+
+REQUIRED: Any = type("Required", (), {"__repr__": lambda _: "REQUIRED"})()  # in the place of a default
+Check = Callable[[Any, Section, Around], None]
+
+
+@dataclass(frozen=True)
+class Key:
+    """One key of a section.
+
+    Args:
+        fills: the fields of the dataclass that it fills.
+        default: what holds where the key is absent, or a function of the section and of what the file said before.
+        unsaid: the default in words, where it is no plain value.
+        about: what the key is, in a sentence without its full stop.
+        written: of the dataclass, whether the key is in the canonical form; where None, if it holds anything.
+        refused: why the key may not stand here, with `{found}` for its value; its fields keep the class's own defaults.
+    """
+
+    name: str
+    value: Value
+    fills: tuple[str, ...]
+    default: Any = REQUIRED
+    unsaid: str = ""
+    about: str = ""
+    written: Callable[[Any], object] | None = None
+    refused: str = ""
+
+    def read(self, section: Section, around: Around) -> dict[str, Any]:
+        """Return the fields that the key fills; what is wrong with it is noted in `section`."""
+        found = section.take(self.name)
+        if self.refused:
+            if found is not None:
+                section.note(self.name, self.refused.replace("{found}", short(in_words(found))))
+            return {}
+        if found is None and self.default is not REQUIRED:
+            value = self.default(section, around) if callable(self.default) else self.default
+        else:
+            value = self.value.read(section, self.name, found, around)
+        return {self.fills[0]: value} if len(self.fills) == 1 else dict(zip(self.fills, value, strict=True))
+
+    def write(self, made: Any, get: Callable[[Any, str], Any] = getattr) -> dict[str, Any]:
+        """Return the key with its plain value, or nothing where it is not in the canonical form."""
+        if self.refused:
+            return {}
+        values = tuple(get(made, name) for name in self.fills)
+        value = values[0] if len(values) == 1 else values
+        said = value not in (None, (), (None, None)) if self.written is None else self.written(made)
+        return {self.name: self.value.write(value)} if said else {}
+
+
+def key(
+    value: Value,
+    *,
+    default: Any = REQUIRED,
+    init: Any = REQUIRED,
+    name: str = "",
+    fills: tuple[str, ...] = (),
+    unsaid: str = "",
+    about: str = "",
+    written: Callable[[Any], object] | None = None,
+) -> Any:
+    """Declare a dataclass's field as a key of its section; see `Key`.
+
+    Args:
+        init: the field's default where the dataclass is made by hand, if it is another one than the key's.
+        name: the key's name, if it is not the field's.
+        fills: further fields that the key fills.
+    """
+    declared = Key(name, value, fills, default, unsaid, about, written)
+    given = default if init is REQUIRED else init
+    metadata = {"key": declared}
+    return field(metadata=metadata) if given is REQUIRED else field(default=given, metadata=metadata)
+
+
+@dataclass(frozen=True)
+class Declaration:
+    """The keys of one section, in the order in which they are read and written, and what is made of them.
+
+    Args:
+        check: notes what no key can see alone; it gets what was made, its section, and what the file said before.
+        get: returns a field of what was made.
+    """
+
+    makes: Callable[..., Any]
+    keys: tuple[Key, ...]
+    check: Check | None = None
+    get: Callable[[Any, str], Any] = getattr
+
+    def but(
+        self, *, refused: Mapping[str, str] | None = None, check: Check | None = None, **changes: Mapping[str, Any]
+    ) -> "Declaration":
+        """Return the same declaration with changed keys, keys that are refused, or another check."""
+        keys = tuple(
+            replace(key, **{"refused": (refused or {}).get(key.name, key.refused), **changes.get(key.name, {})})
+            for key in self.keys
+        )
+        return replace(self, keys=keys, check=check or self.check)
+
+    def without(self, *names: str) -> "Declaration":
+        """Return the same declaration without some keys, which are unknown then."""
+        return replace(self, keys=tuple(key for key in self.keys if key.name not in names))
+
+    @property
+    def schema(self) -> dict[str, Any]:
+        """Return the JSON Schema of such a section."""
+        keys = [key for key in self.keys if not key.refused]
+        return {
+            "type": "object",
+            "properties": {key.name: described(key) for key in keys},
+            "required": [key.name for key in keys if key.default is REQUIRED],
+            "additionalProperties": False,
+        }
+
+
+def described(key: Key) -> dict[str, Any]:
+    """Return a key's JSON Schema: null says what an absent key says."""
+    schema = key.value.schema
+    if key.default is not REQUIRED:
+        schema = {"anyOf": [schema, {"type": "null"}]}
+    return schema | ({"description": key.about} if key.about else {})
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind that is no more than the declaration of its section."""
+
+    name: str
+    section: type | Declaration
+
+
+@functools.cache
+def _of_class(section: type) -> Declaration:
+    keys = []
+    for each in dataclasses.fields(section):
+        if "key" in each.metadata:
+            declared = each.metadata["key"]
+            keys.append(replace(declared, name=declared.name or each.name, fills=(each.name, *declared.fills)))
+    check = getattr(section, "check", None)
+    return Declaration(section, tuple(keys), check)
+
+
+def declaration_of(section: "type | Declaration") -> Declaration:
+    """Return what a section's dataclass declares; its method `check(section, around)`, if any, is the check."""
+    return section if isinstance(section, Declaration) else _of_class(section)
+
+
+def read_keys(
+    declaration: Declaration, section: Section, around: Around, given: Mapping[str, Any] | None = None
+) -> Any:
+    """Return what a declaration makes of a section; whatever is wrong with it is noted there.
+
+    Args:
+        given: fields that no key fills.
+    """
+    values: dict[str, Any] = dict(given or {})
+    for key in declaration.keys:
+        values |= key.read(section, {**around, **values})
+    made = declaration.makes(**values)
+    if declaration.check is not None:
+        declaration.check(made, section, around)
+    section.finish()
+    return made
+
+
+def write_keys(declaration: Declaration, made: Any) -> dict[str, Any]:
+    """Return a section as YAML and JSON have it, defaults written out."""
+    return {name: plain for key in declaration.keys for name, plain in key.write(made, declaration.get).items()}
+
+
+@dataclass(frozen=True)
+class Part(Value):
+    """A section within a section.
+
+    Args:
+        label: the field that holds the name of the key it stands under.
+    """
+
+    section: type | Declaration
+    expected: str = "a mapping"
+    required: bool = True
+    label: str = ""
+
+    def read(self, section: Section, key: str, found: Any, around: Around) -> Any:
+        """Return what the section's declaration makes of it."""
+        child = section.section(key, self.expected, required=self.required)
+        given = {self.label: key} if self.label else {}
+        return read_keys(declaration_of(self.section), child, around, given)
+
+    def write(self, value: Any) -> dict[str, Any]:
+        """Return the section as a mapping."""
+        return write_keys(declaration_of(self.section), value)
+
+    @property
+    def schema(self) -> dict[str, Any]:
+        """Return the section's JSON Schema."""
+        return declaration_of(self.section).schema
+
+
+@dataclass(frozen=True)
+class Entries(Value):
+    """A mapping of names that the file chooses: hospitals, columns, studies.
+
+    Args:
+        of: what stands under each name.
+        names: what a name must be, and what to note of one that is not.
+        build: makes one member of a name and its value; `split` takes it apart again.
+        least: what to note where there is none.
+    """
+
+    of: Value
+    names: Callable[[str], str]
+    expected: str = "a mapping"
+    required: bool = True
+    build: Callable[[str, Any], Any] = lambda _, value: value
+    split: Callable[[Any], tuple[str, Any]] = lambda member: (member.name, member)
+    least: str = ""
+    ordered: bool = True
+
+    def read(self, section: Section, key: str, found: Any, around: Around) -> tuple[Any, ...]:
+        """Return the members, sorted by name where they are `ordered`."""
+        child = section.section(key, self.expected, required=self.required)
+        members = []
+        for name in child.values:
+            if flaw := self.names(name):
+                child.note(short(name), flaw)
+            members.append((name, self.build(name, self.of.read(child, name, child.take(name), around))))
+        if self.least and not members and isinstance(found, Mapping):
+            child.note("", self.least)
+        return tuple(member for _, member in (sorted(members, key=lambda pair: pair[0]) if self.ordered else members))
+
+    def write(self, value: Any) -> dict[str, Any]:
+        """Return the mapping of names to what stands under them."""
+        return {name: self.of.write(member) for name, member in map(self.split, value)}
+
+    @property
+    def schema(self) -> dict[str, Any]:
+        """Return an object whose every property is alike."""
+        least = {"minProperties": 1} if self.least else {}
+        return {"type": "object", "additionalProperties": self.of.schema} | least
+
+
+@dataclass(frozen=True)
+class OneOf(Value):
+    """A section that is one of a registry's kinds, named by its key `tag`. A kind has a `name` and a `section`.
+
+    Args:
+        default: the kind where none is named.
+        label: the field that holds the name of the key it stands under.
+        strays: whether a key of another kind is answered with that kind's name, and not as an unknown key.
+        changes: declarations that hold here in the place of a kind's own.
+    """
+
+    kinds: Registry[Any]
+    tag: str
+    expected: str = "a mapping"
+    required: bool = True
+    default: str | None = None
+    label: str = ""
+    strays: bool = False
+    changes: Mapping[str, Declaration] = field(default_factory=dict)
+
+    def declaration(self, name: str) -> Declaration:
+        """Return the declaration of the kind of that name."""
+        return self.changes.get(name) or declaration_of(self.kinds[name].section)
+
+    @property
+    def declarations(self) -> Iterator[tuple[str, Declaration]]:
+        """Yield each kind's name and declaration."""
+        return ((name, self.declaration(name)) for name in self.kinds.names)
+
+    @property
+    def keys(self) -> tuple[Key, ...]:
+        """Return the keys of all kinds, each name once."""
+        keys = {key.name: key for _, kind in self.declarations for key in kind.keys if not key.refused}
+        return tuple(keys.values())
+
+    def read(self, section: Section, key: str, found: Any, around: Around) -> Any:
+        """Return what the kind's declaration makes of the section."""
+        given = {self.label: key} if self.label else {}
+        return self.read_mapping(section.section(key, self.expected, required=self.required), around, given)
+
+    def read_mapping(self, section: Section, around: Around, given: Mapping[str, Any] | None = None) -> Any:
+        """Return what the kind makes of the section; of an unknown kind no key is judged.
+
+        Args:
+            given: fields that no key fills.
+        """
+        found = section.take(self.tag) or self.default
+        name = found if isinstance(found, str) else ""
+        if name not in self.kinds:
+            advice = "choose one" if found is not None else "add it"
+            question = nearest(found, self.kinds.names, advice)
+            section.problem(self.tag, f"one of {', '.join(self.kinds.names)}", found, question)
+            name = next((kind for kind in self.kinds.names if question == f"did you mean {kind!r}?"), "")
+        if not name:
+            section.known.update(key.name for _, kind in self.declarations for key in kind.keys)
+            section.finish()
+            section, name = section.silent(), self.kinds.names[0]
+        elif self.strays:
+            self._note_strays(section, name)
+        declaration = self.declaration(name)
+        tag = {self.tag: name} if self._holds_tag(declaration) else {}
+        return read_keys(declaration, section, around, {**tag, **(given or {})})
+
+    def _note_strays(self, section: Section, name: str) -> None:
+        own = {key.name for key in self.declaration(name).keys}
+        for other, declaration in self.declarations:
+            for key in declaration.keys:
+                if key.name not in own | section.known and section.take(key.name) is not None:
+                    advice = f"remove it, or write {self.tag}: {other}"
+                    section.note(key.name, f"expected nothing with {self.tag}: {name}, found a value; {advice}")
+
+    def _holds_tag(self, declaration: Declaration) -> bool:
+        made = declaration.makes
+        return dataclasses.is_dataclass(made) and self.tag in {f.name for f in dataclasses.fields(made) if f.init}
+
+    def write(self, value: Any) -> dict[str, Any]:
+        """Return the section as a mapping, its kind's name first."""
+        name = getattr(value, self.tag)
+        return {self.tag: name} | write_keys(self.declaration(name), value)
+
+    @property
+    def schema(self) -> dict[str, Any]:
+        """Return one alternative a kind, told apart by the tag."""
+        return {"oneOf": [self._schema(name, declaration) for name, declaration in self.declarations]}
+
+    def _schema(self, name: str, declaration: Declaration) -> dict[str, Any]:
+        schema = declaration.schema
+        tag = {"const": name} if name != self.default else {"enum": [name, None]}
+        required = schema["required"] if name == self.default else [self.tag, *schema["required"]]
+        return schema | {"properties": {self.tag: tag, **schema["properties"]}, "required": required}

@@ -1,0 +1,29 @@
+"""What a study is: frozen dataclasses whose fields say what may stand in its file, a file a section."""
+
+from configs.federated import Strategy
+from configs.schema.evaluation import Evaluation, EvaluationRelease
+from configs.schema.model import MODELS, Model
+from configs.schema.privacy import PER_PATIENT, Privacy
+from configs.schema.source import DataSource
+from configs.schema.study import ID_STEPS, CohortMember, Study, canonical_json
+from configs.schema.task import Feature, Task
+from configs.schema.training import Local, Training
+
+__all__ = [
+    "ID_STEPS",
+    "MODELS",
+    "PER_PATIENT",
+    "CohortMember",
+    "DataSource",
+    "Evaluation",
+    "EvaluationRelease",
+    "Feature",
+    "Local",
+    "Model",
+    "Privacy",
+    "Strategy",
+    "Study",
+    "Task",
+    "Training",
+    "canonical_json",
+]

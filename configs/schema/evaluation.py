@@ -1,0 +1,94 @@
+"""The section `evaluation`: who is kept aside, what is measured, and what of it may leave a hospital."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from configs.keys.declare import Part, key
+from configs.keys.values import COLUMN, Around, Integer, Number, Words, nearest
+from configs.schema.privacy import MAX_EPSILON, MIN_EPSILON, PER_PATIENT
+from configs.schema.task import DEFAULT_BINS, MAX_BINS, MIN_BINS, TASKS
+from configs.sections import Section
+
+_FRACTION = Number("a share of the patients from 0 to 0.9", 0.0, 0.9)
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationRelease:
+    """What is asked of each hospital about its test patients, once: a noisy histogram of scores by outcome.
+
+    `epsilon` is what this costs per patient at the study's delta, beside the training's; `bins` divide [0, 1] equally.
+    """
+
+    epsilon: float = key(
+        Number(f"0.01 to {MAX_EPSILON:g}, {PER_PATIENT}, beside the training's", MIN_EPSILON, MAX_EPSILON),
+        about=f"what it costs {PER_PATIENT}, beside the training's",
+    )
+    bins: int = key(Integer(MIN_BINS, MAX_BINS), default=DEFAULT_BINS, about="equal parts of the scores from 0 to 1")
+
+
+class _Metrics(Words):
+    """Metrics of the study's task."""
+
+    def read(self, section: Section, key: str, found: Any, around: Around) -> tuple[str, ...]:
+        """Return the metrics; those that the task does not have are noted."""
+        task = around["task"].type
+        metrics = _all_metrics(section, around)
+        expected = ", ".join(metrics)
+        words = Words(f"a list from {expected}").read(section, key, found, around)
+        for word in words:
+            if word not in metrics:
+                advice = nearest(word, metrics, "remove it")
+                section.problem(key, f"one of {expected} for a {task} task", word, advice)
+        return words
+
+
+def _all_metrics(_section: Section, around: Around) -> tuple[str, ...]:
+    return TASKS[around["task"].type].metrics
+
+
+def _whole_fraction(section: Section, around: Around) -> float:
+    if section.values.get("split_column") is not None:
+        return 0.0
+    return _FRACTION.read(section, "test_fraction", None, around)
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """Who is kept aside and what is measured. `split_column` names a column of train/test instead of a fraction.
+
+    Without a `release` no figure about test patients leaves a hospital.
+    """
+
+    test_fraction: float = key(
+        _FRACTION,
+        default=_whole_fraction,
+        init=0.0,
+        unsaid="none where split_column is given",
+        written=lambda evaluation: not evaluation.split_column,
+        about="the share of each hospital's patients that is kept aside",
+    )
+    metrics: tuple[str, ...] = key(
+        _Metrics("a list of the task's metrics"),
+        default=_all_metrics,
+        init=(),
+        unsaid="all of the task's metrics",
+        written=lambda _: True,
+        about="what is measured on test patients, where patients of all hospitals are at hand",
+    )
+    split_column: str | None = key(
+        COLUMN, default=None, about="a column that says train or test, in the place of test_fraction"
+    )
+    release: EvaluationRelease | None = key(
+        Part(EvaluationRelease, "a mapping with epsilon and bins"),
+        default=None,
+        about="a noisy histogram of scores by outcome, released once by each hospital",
+    )
+
+    def check(self, section: Section, around: Around) -> None:
+        """Note what no key can see alone."""
+        if self.split_column is not None and section.values.get("test_fraction") is not None:
+            section.note("split_column", "expected either test_fraction or split_column, found both; keep one")
+        if self.release and len(around["task"].classes) != 2:
+            section.problem("release", "none for a task that is not binary", around["task"].type, "leave it out")
+        if self.release and self.split_column is None and self.test_fraction == 0.0:
+            section.note("release", "expected test patients, found test_fraction 0; raise it, or remove release")

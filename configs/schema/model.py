@@ -1,0 +1,75 @@
+"""The section `model`: a name in a registry, never a path to code."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from configs.keys.declare import Kind, OneOf, declaration_of, key
+from configs.keys.values import Around, Choice, Value
+from configs.kinds import Registry
+from configs.sections import Section
+
+DEFAULT_LAYERS, MAX_LAYERS, MAX_WIDTH = (64, 32), 16, 65_536
+
+
+class _Layers(Value):
+    """The sizes of hidden layers."""
+
+    expected = f"a list of layer sizes from 1 to {MAX_WIDTH}"
+
+    def read(self, section: Section, key: str, found: Any, around: Around) -> tuple[int, ...]:
+        """Return the sizes, the default ones in place of a mistake."""
+        sizes = found if isinstance(found, list) else []
+        whole = all(isinstance(n, int) and not isinstance(n, bool) and 1 <= n <= MAX_WIDTH for n in sizes)
+        if 1 <= len(sizes) <= MAX_LAYERS and whole:
+            return tuple(sizes)
+        section.problem(key, self.expected, found, "for example [64, 32]")
+        return DEFAULT_LAYERS
+
+    def write(self, value: Any) -> list[int]:
+        """Return the sizes as a list."""
+        return list(value)
+
+    @property
+    def schema(self) -> dict[str, Any]:
+        """Return a list of integers."""
+        size = {"type": "integer", "minimum": 1, "maximum": MAX_WIDTH}
+        return {"type": "array", "items": size, "minItems": 1, "maxItems": MAX_LAYERS}
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A name in the registry, never a path to code."""
+
+    name: str
+    hidden: tuple[int, ...] = key(_Layers(), default=DEFAULT_LAYERS, init=(), about="sizes of the hidden layers")
+    init: Literal["zeros", "random"] = key(
+        Choice(("zeros", "random")), default="zeros", about="what every hospital begins from; random follows the seed"
+    )
+
+
+def _check_logistic(model: Model, section: Section, around: Around) -> None:
+    if around["task"].minimum is not None:
+        section.problem("name", "linear or mlp for a regression", model.name, "change the model or the task")
+
+
+def _check_linear(model: Model, section: Section, around: Around) -> None:
+    if around["task"].classes:
+        section.problem("name", "logistic or mlp for a classification", model.name, "change the model or the task")
+
+
+def _check_mlp(model: Model, section: Section, _around: Around) -> None:
+    if model.init == "zeros":
+        section.problem("init", "random for an mlp", model.init, "an mlp of zeros has no gradient to start from")
+
+
+_MODEL = declaration_of(Model)
+MODELS = Registry(
+    "model",
+    ("section",),
+    [
+        Kind("logistic", _MODEL.without("hidden").but(check=_check_logistic)),
+        Kind("linear", _MODEL.without("hidden").but(check=_check_linear)),
+        Kind("mlp", _MODEL.but(check=_check_mlp, init={"default": "random"})),
+    ],
+)
+MODEL = OneOf(MODELS, "name", "a mapping with a name")

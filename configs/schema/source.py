@@ -1,0 +1,147 @@
+"""Where rows come from, as `site.yaml` and a study's `simulation` write it: a connector, and the keys it has.
+
+A data base's address holds a password. So a file names the environment variable that holds it, and an address that
+stands in a file all the same is refused without being shown.
+
+>>> entry = Section({"connector": "sql", "url_env": "postgresql://me:secret@db/eds", "path": "a.csv"}, "", [])
+>>> _ = SOURCE.read_mapping(entry, {"folder": Path(".")})
+>>> print("\\n".join(entry.problems))
+path: expected nothing with connector: sql, found a value; remove it, or write connector: csv
+url_env: expected the NAME of an environment variable, found something else (not shown: it may hold a password); \
+set that variable where the node starts, and write its name here
+query: expected one SELECT statement, found nothing; add it
+"""
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from configs.keys.declare import Kind, OneOf, declaration_of, key
+from configs.keys.values import Around, Integer, Text, Truth, Value
+from configs.kinds import Registry
+from configs.sections import Section
+
+QUERY_TIMEOUT_S, MAX_QUERY_TIMEOUT_S = 300, 86_400
+MAX_QUERY_CHARACTERS = 20_000
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
+
+
+class FilePath(Text):
+    """A file's path, relative to the folder of the file that names it."""
+
+    def __init__(self) -> None:
+        super().__init__("a file's path", shown=False)  # the one text of a file that is this machine's own
+
+    def read(self, section: Section, key: str, found: Any, around: Around) -> Any:
+        """Return the path; an address is refused unseen."""
+        path = super().read(section, key, found, around)
+        if "://" in path:
+            advice = "give a path, or connector: sql with the address in the variable that url_env names"
+            section.note(key, f"expected a file's path, found an address (not shown: it may hold a password); {advice}")
+        return around["folder"] / path
+
+    def write(self, value: Any) -> str:
+        """Return the path as text."""
+        return str(value)
+
+
+class VariableName(Value):
+    """The name of an environment variable, never what it holds."""
+
+    expected = "the NAME of an environment variable"
+
+    def read(self, section: Section, key: str, found: Any, around: Around) -> str:
+        """Return the name; what is none is not shown."""
+        if isinstance(found, str) and _VARIABLE.fullmatch(found):
+            return found
+        shown = "nothing" if found is None else "something else (not shown: it may hold a password)"
+        advice = "set that variable where the node starts, and write its name here"
+        section.note(key, f"expected {self.expected}, found {shown}; {advice}")
+        return ""
+
+    @property
+    def schema(self) -> dict[str, Any]:
+        """Return a string of letters, digits and underlines."""
+        return {"type": "string", "pattern": f"^(?:{_VARIABLE.pattern})$"}
+
+
+class Query(Value):
+    """One SELECT statement."""
+
+    expected = "one SELECT statement"
+
+    def read(self, section: Section, key: str, found: Any, around: Around) -> str:
+        """Return the statement without white space around it."""
+        if isinstance(found, str) and 0 < len(found.strip()) <= MAX_QUERY_CHARACTERS and "\0" not in found:
+            return found.strip()
+        shown = "nothing" if found is None else "something else"
+        limit = f" of at most {MAX_QUERY_CHARACTERS} characters" if isinstance(found, str) and found.strip() else ""
+        section.note(key, f"expected {self.expected}{limit}, found {shown}; {'correct' if found else 'add'} it")
+        return ""
+
+    @property
+    def schema(self) -> dict[str, Any]:
+        """Return a string that is not too long."""
+        return {"type": "string", "minLength": 1, "maxLength": MAX_QUERY_CHARACTERS}
+
+
+@dataclass(frozen=True, slots=True)
+class DataSource:
+    """Where a connector finds one site's rows: a file, or a query and the NAME of a variable that holds its address.
+
+    `path` is absolute after loading. CONNECTORS says which keys a connector has.
+    """
+
+    connector: str
+    path: Path | None = key(FilePath(), init=None, about="the file, relative to the folder of the one that names it")
+    url_env: str = key(
+        VariableName(), init="", about="the NAME of an environment variable that holds the data base's address"
+    )
+    query: str = key(Query(), init="", about="one SELECT, its columns by the study's names")
+    query_timeout_s: int = key(
+        Integer(1, MAX_QUERY_TIMEOUT_S), default=QUERY_TIMEOUT_S, about="how long the query may take"
+    )
+    multiline: bool = key(
+        Truth("true where quoted text has lines that look like rows, else false"),
+        default=False,
+        written=lambda source: source.multiline,
+        about="whether all that stands between two quotation marks is one cell, of however many lines",
+    )
+
+    @property
+    def store(self) -> str:
+        """Return what kind of thing it reads, in a word or two."""
+        return "data base" if self.path is None else "file"
+
+    def shares_store(self, other: "DataSource") -> bool:
+        """Return whether both read one file, by whatever name, or one data base."""
+        if self.path is None or other.path is None:
+            return self.path is other.path and self.url_env == other.url_env
+        return os.path.realpath(self.path) == os.path.realpath(other.path)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the source as YAML has it; it holds no secret.
+
+        >>> DataSource("sql", url_env="EDS_URL", query="select 1").to_dict()
+        {'connector': 'sql', 'url_env': 'EDS_URL', 'query': 'select 1', 'query_timeout_s': 300}
+        """
+        return SOURCE.write(self)
+
+    def __str__(self) -> str:
+        if self.path is not None:
+            return f"{self.connector} {self.path}"
+        return f"{self.connector}, the data base whose address the variable {self.url_env} holds: {self.query}"
+
+
+_SOURCE = declaration_of(DataSource)
+CONNECTORS = Registry(
+    "connector",
+    ("section",),
+    [
+        Kind("csv", _SOURCE.without("url_env", "query", "query_timeout_s")),
+        Kind("sql", _SOURCE.without("path", "multiline")),
+    ],
+)
+SOURCE = OneOf(CONNECTORS, "connector", "a mapping with connector and path", strays=True)

@@ -1,0 +1,280 @@
+"""What a study is: its sections, its hospitals, and the canonical form that is its identity.
+
+`configs/load.py` makes these from YAML. A study's identity is the SHA-256 of its canonical form: JSON with sorted keys
+and every default written out. `simulation` is left out of it, because where a researcher's copies of the data lie
+changes nothing that a hospital approves.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+from configs.keys.declare import Declaration, Entries, Part, declaration_of, key, read_keys, write_keys
+from configs.keys.values import COLUMN, SITE_NAME, Around, Choice, Integer, Text, Value, Words
+from configs.schema.evaluation import Evaluation
+from configs.schema.model import MODEL, Model
+from configs.schema.privacy import COUNTING_PRIVACY, PRIVACY, Privacy
+from configs.schema.source import SOURCE, DataSource
+from configs.schema.task import FEATURES, TASK, TASKS, Feature, Task
+from configs.schema.training import Training
+from configs.sections import Section
+
+CANONICAL_VERSION = "archipel-study/1"
+ID_STEPS = ("nfkc", "case", "zeros")  # in which ids may be written alike (client/connectors/ids.py)
+
+
+@dataclass(frozen=True, slots=True)
+class CohortMember:
+    """A hospital that takes part, with the number of patients it announced in public: a round number will do."""
+
+    site: str
+    patients: int
+
+
+def _hospital_flaw(name: str) -> str:
+    return "" if SITE_NAME.fullmatch(name) else "expected a hospital's name of a-z, 0-9, - and _; rename it"
+
+
+_COHORT = Entries(
+    Integer(1, 1_000_000_000),
+    _hospital_flaw,
+    "a mapping of hospital: announced patients",
+    build=CohortMember,
+    split=lambda member: (member.site, member.patients),
+)
+_SITES = Entries(
+    SOURCE,
+    _hospital_flaw,
+    "a mapping of hospital: {connector, path}",
+    build=lambda site, source: (site, source),
+    split=lambda pair: pair,
+)
+
+
+def _sites(section: Section, around: Around) -> Any:
+    return _SITES.read(section, "sites", None, around) if section.values else ()
+
+
+@dataclass(frozen=True)
+class _Simulation:
+    sites: tuple[tuple[str, DataSource], ...] = key(
+        _SITES, default=_sites, init=(), unsaid="none", about="where the researcher's copy of each hospital's rows lies"
+    )
+
+
+class _Sources(Part):
+    """The section `simulation`, of which a study holds the sources alone."""
+
+    def read(self, section: Section, key: str, found: Any, around: Around) -> Any:
+        """Return pairs of a hospital and its source."""
+        return Part.read(self, section, key, found, around).sites
+
+
+class _Steps(Words):
+    """Steps of ID_STEPS."""
+
+    def read(self, section: Section, key: str, found: Any, around: Around) -> tuple[str, ...]:
+        """Return the steps in their order; other words are noted."""
+        words = Words.read(self, section, key, found, around)
+        for word in words:
+            if word not in ID_STEPS:
+                section.problem(key, self.expected, word, "remove it")
+        return tuple(step for step in ID_STEPS if step in words)
+
+
+_STEPS = f"some of {', '.join(ID_STEPS)}"
+
+
+@dataclass(frozen=True)
+class _Ids:
+    column: str = key(COLUMN, about="the column that says whose a row is")
+    normalise: tuple[str, ...] = key(
+        _Steps(_STEPS, count=_STEPS, todo="list them, or write patient_id: COLUMN"),
+        about="steps in which the ids of a hospital's files are written alike before they are compared",
+    )
+
+
+class _PatientId(Value):
+    """The column that says whose a row is, null where a row is a patient, and how its ids are written alike."""
+
+    expected = "the column that says whose a row is, or null"
+
+    def read(self, section: Section, key: str, found: Any, around: Around) -> tuple[str | None, tuple[str, ...]]:
+        """Return the column, and the steps in which its ids are written alike."""
+        if key not in section.values:
+            section.problem(key, self.expected, None, "write null if a row is a patient")
+        if isinstance(found, Mapping):
+            ids = Part(_Ids).read(section, key, found, around)
+            return ids.column, ids.normalise
+        column = Text(self.expected, COLUMN.pattern)
+        return None if found is None else column.read(section, key, found, around), ()
+
+    def write(self, value: Any) -> Any:
+        """Return the column, or a mapping where its ids are written alike."""
+        column, steps = value
+        return {"column": column, "normalise": list(steps)} if steps else column
+
+    @property
+    def schema(self) -> dict[str, Any]:
+        """Return a column, null, or a mapping."""
+        return {"anyOf": [COLUMN.schema, {"type": "null"}, Part(_Ids).schema]}
+
+
+@dataclass(frozen=True, kw_only=True)  # no slots: the canonical form is computed once
+class Study:
+    """One study, everywhere: simulated, planned, reviewed, deployed and reported from this object."""
+
+    name: str = key(Text("a name of a-z, 0-9, - and _", SITE_NAME), about="the study's name, in every hospital's files")
+    purpose: str = key(Text("text", lines=True), about="what the study is for; every hospital that reviews it reads it")
+    task: Task = key(TASK, about="what is predicted or counted")
+    patient_id: str | None = key(
+        _PatientId(),
+        init=None,
+        fills=("normalise",),
+        written=lambda _: True,
+        about="the column that says whose a row is; null: a row is a patient",
+    )
+    normalise: tuple[str, ...] = ()  # steps of ID_STEPS, in their order, in which the ids are written alike
+    features: tuple[Feature, ...] = key(FEATURES, about="the columns that are read, with their public ranges")
+    cohort: tuple[CohortMember, ...] = key(
+        _COHORT,
+        default=(),
+        written=lambda _: True,
+        about="the hospitals that take part, each with the round number of patients that it announced",
+    )
+    scaling: Literal["public", "site"] = key(
+        Choice(("public", "site")),
+        default="public",
+        about="whether numbers are scaled by their public range, or by each hospital's own mean and deviation",
+    )
+    model: Model = key(MODEL, init=Model("none"), about="the model that is trained")
+    training: Training = key(
+        Part(Training, "a mapping with strategy, rounds, local"), about="rounds, and what makes a round valid"
+    )
+    privacy: Privacy = key(PRIVACY, about="the guarantee asked for")
+    evaluation: Evaluation = key(
+        Part(Evaluation, "a mapping with test_fraction or split_column"),
+        init=Evaluation(),
+        about="who is kept aside, and what is measured",
+    )
+    seed: int = key(Integer(0, 2**32 - 1), default=0, about="of initial values and batches where chance is repeatable")
+    simulation: tuple[tuple[str, DataSource], ...] = key(
+        _Sources(_Simulation, "a mapping with sites"),
+        default=(),
+        written=lambda _: False,
+        about="where the researcher's copies of the data lie; it is no part of the study's identity",
+    )
+
+    @property
+    def private(self) -> bool:
+        """Return whether what hospitals send is under differential privacy."""
+        return self.privacy.mode != "none"
+
+    @property
+    def trains(self) -> bool:
+        """Return whether a model is trained; if not, hospitals release statistics, once."""
+        return self.task.type != "statistics"
+
+    @property
+    def counted(self) -> tuple[Feature, ...]:
+        """Return the columns that statistics are about: the features, and the target last."""
+        return (*self.features, *self.task.columns)
+
+    @cached_property
+    def sites(self) -> tuple[str, ...]:
+        """Return the names of the hospitals, sorted: those of the cohort, or else those of the simulation."""
+        return tuple(sorted([m.site for m in self.cohort] or [site for site, _ in self.simulation]))
+
+    def announced_patients(self, site: str) -> int | None:
+        """Return the hospital's public number of patients, None where the study announces none."""
+        return self._announced.get(site)
+
+    @cached_property
+    def _announced(self) -> dict[str, int | None]:
+        return {member.site: member.patients for member in reversed(self.cohort)}
+
+    def announced_train_patients(self, site: str) -> int | None:
+        """Return the public number of training patients: what is left of the announced ones after the test fraction."""
+        patients = self.announced_patients(site)
+        return None if patients is None else max(1, round(patients * (1.0 - self.evaluation.test_fraction)))
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Return the names of the model's inputs, in the order of the features."""
+        return tuple(name for feature in self.features for name in feature.inputs)
+
+    @property
+    def averaged_rounds(self) -> int:
+        """Return how many of the last rounds are averaged into the final model; at least 1."""
+        return max(1, round(self.training.rounds * self.training.average_last))
+
+    @cached_property
+    def canonical(self) -> str:
+        """Return the form that is hashed, sent and approved."""
+        return canonical_json({"version": CANONICAL_VERSION, **self.to_dict()})
+
+    @cached_property
+    def sha256(self) -> str:
+        """Return the study's identity: SHA-256 of its canonical form, in hexadecimal."""
+        return hashlib.sha256(self.canonical.encode("ascii")).hexdigest()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the study as its YAML has it, defaults written out, without `simulation`."""
+        return write_keys(study_declaration(self.task.type), self)
+
+
+def canonical_json(value: Any) -> str:
+    """Return JSON with sorted keys, no white space, ASCII only, no NaN: the same value always gives the same text."""
+    return _CANONICAL.encode(value)
+
+
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+
+
+_NO_MODEL = "expected nothing with task.type: statistics, as no model is trained; remove it"
+_COUNTING_ROUNDS = declaration_of(Training).but(
+    refused=dict.fromkeys(("strategy", "rounds", "local", "weights", "average_last"), _NO_MODEL)
+)
+_COUNTING = Part(_COUNTING_ROUNDS, "a mapping with quorum", required=False)
+
+
+def _counting_rounds(section: Section, around: Around) -> Training:
+    return _COUNTING.read(section, "training", None, around)  # type: ignore[no-any-return]
+
+
+# What a study of statistics has no use for, and why a reader of its file might have thought otherwise.
+_OF_TRAINING = {
+    "model": "no model is trained",
+    "evaluation": "there is no model to judge, and everybody is counted",
+    "scaling": "values are counted in the bins of their public range",
+}
+_DECLARATIONS = {
+    "training": declaration_of(Study),
+    "statistics": declaration_of(Study).but(
+        refused={
+            name: f"expected nothing with task.type: statistics, as {why}; remove it"
+            for name, why in _OF_TRAINING.items()
+        },
+        training={
+            "value": _COUNTING,
+            "default": lambda section, around: _COUNTING.read(section, "training", None, around),
+        },
+        privacy={"value": COUNTING_PRIVACY},
+    ),
+}
+
+
+def study_declaration(task_type: str) -> Declaration:
+    """Return the keys of a study whose task is of this type: those of what the coordinator does with it."""
+    return _DECLARATIONS[getattr(TASKS[task_type], "procedure", "training")]
+
+
+def read_study(top: Section, around: Around) -> Study:
+    """Return the study of a file's top mapping; whatever is wrong with it is noted there."""
+    task = top.values.get("task")
+    chosen = task.get("type") if isinstance(task, Mapping) else None
+    name = chosen if isinstance(chosen, str) and chosen in TASKS else TASKS.names[0]
+    return read_keys(study_declaration(name), top, around)  # type: ignore[no-any-return]

@@ -1,0 +1,188 @@
+"""What a study is about: the task, its outcome, and the columns that are read.
+
+>>> Feature("age", "number", minimum=20.0, maximum=90.0, unit="years").inputs
+('age',)
+>>> Feature("chol", "number", minimum=100.0, maximum=400.0, missing=("0",)).inputs
+('chol', 'chol unknown')
+>>> Feature("cp", "category", values=("typical", "atypical", "none")).inputs
+('cp = atypical', 'cp = none')
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from configs.keys.declare import REQUIRED, Declaration, Entries, OneOf, declaration_of, key
+from configs.keys.values import COLUMN, COLUMN_NAME, LINE, Around, Integer, Span, Words
+from configs.kinds import Registry
+from configs.sections import Section
+from configs.shown import flaw_of
+
+MIN_BINS, MAX_BINS, DEFAULT_BINS = 2, 100, 10  # of a noisy histogram: each more is fewer patients to as much noise
+NO_RANGE = (None, None)
+
+
+@dataclass(frozen=True, slots=True)
+class Feature:
+    """One column, with its public range or values: agreed beforehand, never measured on patients.
+
+    A number is scaled so that its range becomes [-1, 1]. A category of k values becomes k - 1 inputs of 0 or 1,
+    the first value being the reference. Where `missing` lists codes, such a value (or an empty cell) is placed at
+    the range's middle (or at no category) and an extra input says that it is unknown.
+    """
+
+    name: str
+    type: Literal["number", "category"]
+    minimum: float | None = key(
+        Span(),
+        default=REQUIRED,
+        init=None,
+        name="range",
+        fills=("maximum",),
+        about="the public range, agreed beforehand; it becomes [-1, 1]",
+    )
+    maximum: float | None = None
+    values: tuple[str, ...] = key(
+        Words("a list of distinct words", 2, None, "at least two values", "list the public values"),
+        init=(),
+        about="the public values; the first is the reference",
+    )
+    unit: str | None = key(LINE, default=None, about="the unit, for the report")
+    missing: tuple[str, ...] = key(
+        Words("a list of codes that stand for unknown"),
+        default=(),
+        about="codes that stand for unknown; with them an empty cell is unknown too",
+    )
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Return the names of the model inputs that this column becomes, in order."""
+        names = (self.name,) if self.type == "number" else tuple(f"{self.name} = {v}" for v in self.values[1:])
+        return names + ((f"{self.name} unknown",) if self.missing else ())
+
+    def check(self, section: Section, _around: Around) -> None:
+        """Note codes that are values too."""
+        if set(self.missing) & set(self.values):
+            section.problem("missing", "codes that are not values", list(self.missing), "keep a word in one of the two")
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What is predicted. `classes` are the target column's words in order; of two, the second is the outcome.
+
+    `statistics` predicts nothing: each hospital counts its patients by every column, in `bins` equal parts of the range
+    of a number, and releases the counts once, with noise.
+    """
+
+    type: str
+    target: str = key(COLUMN, about="the column that is predicted, or counted beside the features")
+    classes: tuple[str, ...] = key(
+        Words("a list of the target's values"),
+        default=(),
+        about="the target's values in order; of two, the second is the outcome",
+    )
+    minimum: float | None = key(
+        Span(),
+        default=NO_RANGE,
+        init=None,
+        name="range",
+        fills=("maximum",),
+        about="the target's public range, agreed beforehand, never measured on patients",
+    )
+    maximum: float | None = None
+    unit: str | None = key(LINE, default=None, about="the target's unit, for the report")
+    bins: int = key(
+        Integer(MIN_BINS, MAX_BINS), default=DEFAULT_BINS, init=0, about="equal parts of a number's range to count in"
+    )
+
+    @property
+    def columns(self) -> tuple[Feature, ...]:
+        """Return the columns that the outcome is read from, with their public range or values."""
+        kind: Literal["number", "category"] = "category" if self.classes else "number"
+        return (Feature(self.target, kind, self.minimum, self.maximum, self.classes, self.unit),)
+
+
+@dataclass(frozen=True)
+class TaskKeys:
+    """A type of task: its section, the metrics to ask for (the first is the headline), and the procedure to run."""
+
+    name: str
+    section: Declaration
+    metrics: tuple[str, ...] = ()
+    procedure: str = "training"
+
+
+def _counted_classes(section: Section, _around: Around) -> tuple[str, ...]:
+    return () if section.values.get("range") is not None else ("0", "1")
+
+
+def _check_counted(task: Task, section: Section, _around: Around) -> None:
+    if task.classes and task.minimum is not None:
+        section.problem("range", "either classes or range", "[low, high]", "keep one")
+
+
+_LIST, _OUTCOME = "a list of the target's values", declaration_of(Task).without("bins")
+_NO_RANGE = "expected none for a classification, found '[low, high]'; leave it out"
+_BINARY = Words(_LIST, 2, 2, "two values, the outcome second", "or leave it out for 0 and 1")
+_MULTICLASS = Words(_LIST, 3, None, "three values or more", "list every value of the target")
+_COUNTED = Words(_LIST, 2, None, "two values or more", "or leave it out for 0 and 1")
+_SCORES = ("auroc", "accuracy", "balanced_accuracy", "brier", "log_loss")
+TASKS: Registry[TaskKeys] = Registry(
+    "task type",
+    ("section", "metrics"),
+    [
+        TaskKeys(
+            "binary",
+            _OUTCOME.but(refused={"range": _NO_RANGE}, classes={"value": _BINARY, "default": ("0", "1")}),
+            _SCORES,
+        ),
+        TaskKeys(
+            "multiclass",
+            _OUTCOME.but(refused={"range": _NO_RANGE}, classes={"value": _MULTICLASS, "default": REQUIRED}),
+            _SCORES,
+        ),
+        TaskKeys(
+            "regression",
+            _OUTCOME.but(
+                refused={"classes": "expected none for a regression, found {found}; leave it out"},
+                range={"default": REQUIRED},
+            ),
+            ("mae", "r2"),
+        ),
+        TaskKeys(
+            "statistics",
+            declaration_of(Task).but(
+                check=_check_counted,
+                classes={"value": _COUNTED, "default": _counted_classes, "unsaid": "0 and 1, where there is no range"},
+            ),
+            procedure="statistics",
+        ),
+    ],
+)
+TASK = OneOf(TASKS, "type", "a mapping with type and target")
+
+
+_FEATURE = declaration_of(Feature)
+_NO_VALUES = "expected none for a number, found {found}; leave it out, or say type: category"
+FEATURE_TYPES = Registry(
+    "column type",
+    ("section",),
+    [
+        TaskKeys("number", _FEATURE.but(refused={"values": _NO_VALUES})),
+        TaskKeys("category", _FEATURE.but(refused={"range": _NO_RANGE.replace("classification", "category")})),
+    ],
+)
+
+
+def _column_flaw(name: str) -> str:
+    if not COLUMN_NAME.fullmatch(name):
+        return "expected a column's name of 1 to 128 printable characters; rename it"
+    flaw = flaw_of(name)
+    return f"{flaw}; rename it" if flaw else ""
+
+
+FEATURES = Entries(
+    OneOf(FEATURE_TYPES, "type", "a mapping with type and range or values", label="name"),
+    _column_flaw,
+    "a mapping of columns",
+    least="expected at least one column, found none; list the columns that the model reads",
+)

@@ -1,0 +1,146 @@
+"""The section `training`: the strategy, the rounds, and what a hospital does in one of them."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from configs.federated import STRATEGY, Strategy
+from configs.keys.declare import Part, key
+from configs.keys.values import Around, Choice, Integer, Number
+from configs.sections import Section
+
+MAX_ROUNDS = 100_000
+_SHARE_OF_ROUNDS = Number("a share of the rounds from 0 to 1", 0.0, 1.0)
+_RATE = Number("a number above 0, at most 1000", 0.0, 1e3, above=True)
+
+
+class _BatchSize(Integer):
+    """A number of patients, or `full` for all of them."""
+
+    def read(self, section: Section, key: str, found: Any, around: Around) -> Any:
+        """Return the number, None for all patients and in place of a mistake."""
+        if found == "full":
+            return None
+        if isinstance(found, int):
+            return Integer.read(self, section, key, found, around)
+        section.problem(key, "an integer from 1, or full", found, "full means every patient")
+        return None
+
+    def write(self, value: Any) -> Any:
+        """Return the number, or `full`."""
+        return value or "full"
+
+    @property
+    def schema(self) -> dict[str, Any]:
+        """Return an integer, or `full`."""
+        return {"anyOf": [super().schema, {"const": "full"}]}
+
+
+def _one_epoch(section: Section, _around: Around) -> int | None:
+    return 1 if section.values.get("steps") is None else None
+
+
+@dataclass(frozen=True, slots=True)
+class Local:
+    """What a hospital does in one round: `steps` optimizer steps, or `epochs` passes' worth of them.
+
+    `batch_size` is the number of patients expected in a step; None means all of them. `engine` says how private
+    gradients are computed, never what they are: `opacus` forces the reference.
+    """
+
+    batch_size: int | None = key(
+        _BatchSize(1, 1_000_000_000),
+        written=lambda _: True,
+        about="the number of patients expected in a step; full: all of them",
+    )
+    learning_rate: float = key(_RATE, about="the hospital's step size")
+    epochs: int | None = key(
+        Integer(1, 10_000), default=_one_epoch, init=1, unsaid="1, without steps", about="passes over the patients"
+    )
+    steps: int | None = key(Integer(1, 1_000_000), default=None, about="steps in a round, in the place of epochs")
+    optimizer: Literal["sgd", "adam"] = key(
+        Choice(("sgd", "adam")), default="sgd", about="the hospital's optimizer, made anew in each round"
+    )
+    momentum: float = key(Number("a number from 0 to 0.999", 0.0, 0.999), default=0.0, about="of sgd")
+    weight_decay: float = key(Number("a number from 0 to 10", 0.0, 10.0), default=0.0, about="pull towards 0")
+    engine: Literal["auto", "opacus"] = key(
+        Choice(("auto", "opacus")),
+        default="auto",
+        written=lambda local: local.engine != "auto",  # studies keep the digest that they had before it was
+        about="how private gradients are computed, never what they are; opacus forces the reference",
+    )
+
+    def check(self, section: Section, _around: Around) -> None:
+        """Note steps beside epochs."""
+        if self.steps is not None and self.epochs is not None:
+            section.note("steps", "expected either steps or epochs, found both; keep one")
+
+    def steps_per_round(self, patients: int) -> int:
+        """Return the optimizer steps in one round at a hospital with `patients` training patients.
+
+        >>> Local(batch_size=32, learning_rate=0.1, epochs=2).steps_per_round(199)
+        14
+        """
+        if self.steps is not None:
+            return self.steps
+        assert self.epochs is not None
+        return self.epochs * (1 if self.batch_size is None else max(1, -(-patients // self.batch_size)))
+
+    def sampling_rate(self, patients: int) -> float:
+        """Return the probability that a patient is in a step; 1 where the batch is everybody."""
+        return 1.0 if self.batch_size is None else min(1.0, self.batch_size / patients)
+
+
+class _Quorum(Integer):
+    """A number of hospitals, at most those of the cohort."""
+
+    def read(self, section: Section, key: str, found: Any, around: Around) -> int:
+        """Return the number, 1 in place of a mistake."""
+        return Integer(self.low, len(around["cohort"]) or self.high).read(section, key, found, around)
+
+
+def _whole_cohort(section: Section, around: Around) -> int:
+    if not around["cohort"]:
+        section.note("quorum", "expected a number of hospitals, found nothing; add it, or announce the cohort")
+    return len(around["cohort"]) or 1
+
+
+def _weighted(_section: Section, around: Around) -> str:
+    return "public" if around["cohort"] else "uniform"
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """Rounds, and what makes a round valid. `average_last` is the share of last rounds averaged into the result."""
+
+    strategy: Strategy = key(STRATEGY, init=Strategy("none"), about="how the coordinator combines models")
+    rounds: int = key(Integer(1, MAX_ROUNDS), init=1, about="how often every hospital trains and sends its model")
+    local: Local = key(
+        Part(Local, "a mapping with batch_size and learning_rate"),
+        init=Local(None, 0.0),
+        about="what a hospital does in one round",
+    )
+    quorum: int = key(
+        _Quorum(1, 100_000),
+        default=_whole_cohort,
+        init=1,
+        unsaid="every hospital of the cohort",
+        about="hospitals that must contribute to every round",
+    )
+    round_timeout_s: float = key(
+        Number("seconds above 0, at most a week", 0.0, 604_800.0, above=True),
+        default=600.0,
+        about="how long a round waits for its hospitals",
+    )
+    weights: Literal["public", "uniform"] = key(
+        Choice(("public", "uniform")),
+        default=_weighted,
+        init="uniform",
+        unsaid="public where a cohort is announced, else uniform",
+        about="whether a hospital counts by its announced patients, or as any other",
+    )
+    average_last: float = key(_SHARE_OF_ROUNDS, default=0.0, about="the share of last rounds averaged into the result")
+
+    def check(self, section: Section, around: Around) -> None:
+        """Note weights by sizes that nobody announced."""
+        if self.weights == "public" and not around["cohort"]:
+            section.problem("weights", "uniform, as no cohort is announced", "public", "announce the cohort's sizes")

@@ -1,0 +1,296 @@
+"""What a hospital writes down about itself: `site.yaml`. It belongs to whoever runs the machine, never to a study.
+
+Secrets are named, never written: a key lies in a file that only its owner can read, a passphrase or a database address
+in an environment variable.
+
+>>> from tempfile import TemporaryDirectory
+>>> with TemporaryDirectory() as folder:
+...     _ = (Path(folder) / "site.yaml").write_text("site: chu-lille\\ncoordinator: coord.example.org:8443\\n")
+...     load_site(Path(folder)).policy.max_epsilon
+8.0
+"""
+
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from configs.folder import Address, load_folder, split_address
+from configs.keys.declare import Entries, Key, OneOf, Part, described, key
+from configs.keys.values import LINE, SITE_NAME, Around, Choice, Integer, Number, Text, Truth, Value
+from configs.lock import holder
+from configs.schema.privacy import MAX_EPSILON
+from configs.schema.source import CONNECTORS, DataSource, FilePath
+from configs.sections import Section
+from configs.shown import short
+
+SITE_FILE, LEDGER_FILE = "site.yaml", "ledger.sqlite"
+MAX_ADDRESSES = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What a hospital allows, whoever asks. `max_epsilon` at `delta` is for the life of a data set, all studies."""
+
+    max_epsilon: float = key(
+        Number(f"0 < epsilon <= {MAX_EPSILON:g}", 0.0, MAX_EPSILON, above=True),
+        default=8.0,
+        about="the budget of a patient for the life of a data set, all studies together",
+    )
+    delta: float = key(
+        Number("0 < delta <= 0.01", 0.0, 0.01, above=True), default=1e-6, about="the delta at which max_epsilon holds"
+    )
+    min_patients: int = key(
+        Integer(1, 10**9), default=50, about="smaller data sets, as the study announces them, join no study"
+    )
+    allow_privacy_none: bool = key(
+        Truth(), default=False, about="whether a study without differential privacy may be trained"
+    )
+    require_approval: bool = key(Truth(), default=True, about="whether a person approves each study")
+    max_message_mb: int = key(Integer(1, 100_000), default=200, about="larger messages are refused")
+    metrics: Literal["none", "noisy"] = key(
+        Choice(("none", "noisy")),
+        default="none",
+        about="how good a model is on test patients: it does not leave, or with noise, out of max_epsilon",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """Where one study's rows lie. `identity` names the patients: their budget follows it, not the file's name."""
+
+    study: str
+    source: DataSource
+    identity: str
+
+
+_SOURCE = OneOf(CONNECTORS, "connector", "a mapping with connector and path", default="csv", strays=True)
+_IDENTITY = Key(
+    "identity",
+    LINE,
+    ("identity",),
+    default=None,
+    unsaid="the study's name",
+    about="names the patients: their budget follows it, whatever the file is called",
+)
+
+
+class _Dataset(Value):
+    """A source, and the identity of its patients."""
+
+    expected = _SOURCE.expected
+
+    def read(self, section: Section, key: str, found: Any, around: Around) -> Dataset:
+        """Return the data set of the study that the key names."""
+        entry = section.section(key, self.expected)
+        identity = _IDENTITY.read(entry, around)["identity"]
+        return Dataset(key, _SOURCE.read_mapping(entry, around), identity or key)
+
+    @property
+    def schema(self) -> dict[str, Any]:
+        """Return the connectors' alternatives, each with an identity."""
+        kinds = _SOURCE.schema["oneOf"]
+        return {
+            "oneOf": [kind | {"properties": kind["properties"] | {"identity": described(_IDENTITY)}} for kind in kinds]
+        }
+
+    @property
+    def keys(self) -> tuple[Key, ...]:
+        """Return the keys of every connector, and the identity."""
+        return (*_SOURCE.keys, _IDENTITY)
+
+
+class _Addresses(Value):
+    """A list of distinct `host:port`; none and false are the empty one."""
+
+    expected = f"a list of at most {MAX_ADDRESSES} addresses host:port"
+
+    def read(self, section: Section, key: str, found: Any, around: Around) -> tuple[str, ...]:
+        """Return the addresses; those that are none, or are given twice, are noted by their place in the list."""
+        if found is False:
+            return ()
+        if not isinstance(found, list) or len(found) > MAX_ADDRESSES:
+            shown = f"{len(found)} of them" if isinstance(found, list) else found
+            advice = "list the data bases that the worker may reach: [db.example.org:5432]"
+            section.problem(key, self.expected, shown, advice)
+            return ()
+        entries = Section({str(index): entry for index, entry in enumerate(found)}, key, section.problems)
+        addresses = [Address().read(entries, str(index), entry, around) for index, entry in enumerate(found)]
+        seen: set[tuple[str, int]] = set()
+        for index, text in enumerate(addresses):
+            where = split_address(text.lower()) if text else ("", index)
+            if where in seen:
+                entries.problem(str(index), "each address once", text, "take it out")
+            seen.add(where)
+        return tuple(addresses)
+
+    @property
+    def schema(self) -> dict[str, Any]:
+        """Return a list of addresses, or false."""
+        addresses = {"type": "array", "items": Address().schema, "maxItems": MAX_ADDRESSES}
+        return {"anyOf": [addresses, {"const": False}]}
+
+
+def _study_flaw(name: str) -> str:
+    return "" if SITE_NAME.fullmatch(name) else "expected a study's name of a-z, 0-9, - and _; rename it"
+
+
+@dataclass(frozen=True)
+class SiteConfig:
+    """One hospital's `site.yaml`. `folder` is where it lies; everything the node keeps is there."""
+
+    folder: Path
+    site: str = key(
+        Text("a hospital's name of a-z, 0-9, - and _", SITE_NAME), about="the hospital's name, the same in every study"
+    )
+    coordinator: str = key(Address(), about="the one address that the node connects to, outwards")
+    datasets: tuple[Dataset, ...] = key(
+        Entries(_Dataset(), _study_flaw, "a mapping of study: {connector, path}", ordered=False),
+        default=(),
+        about="where the rows of each study lie that this hospital may join",
+    )
+    policy: Policy = key(Part(Policy), default=Policy(), unsaid="", about="what the hospital allows, whoever asks")
+    extra_ca: Path | None = key(
+        FilePath(), default=None, about="certificates of a hospital's proxy that opens TLS, which has its own authority"
+    )
+    worker_network: tuple[str, ...] = key(
+        _Addresses(),
+        default=(),
+        unsaid="none",
+        about="host:port of data bases: all that the process that sees patients can reach",
+    )
+    reread_s: int = key(
+        Integer(60, 30 * 86_400),
+        default=3600,
+        about="a round is trained on rows that were read at most so many seconds before",
+    )
+    sha256: str = ""  # of site.yaml as it was read
+
+    def check(self, section: Section, around: Around) -> None:
+        """Note a name that is the other side's, and data sets whose patients would have two budgets."""
+        if self.site == "coordinator":
+            advice = "take another: this one is the other side's in every message"
+            section.problem("site", "a hospital's name", self.site, advice)
+        entries = section.values.get("datasets")
+        if isinstance(entries, Mapping):
+            _check_identities(self, entries, section, around["booked"])
+
+    def dataset(self, study: str) -> Dataset | None:
+        """Return the data set of the study of this name."""
+        return next((dataset for dataset in self.datasets if dataset.study == study), None)
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """Return the names of the environment variables that hold data bases' addresses, with their passwords."""
+        return tuple(sorted({dataset.source.url_env for dataset in self.datasets if dataset.source.url_env}))
+
+    @property
+    def keys(self) -> Path:
+        """Return the folder of the keys, readable by its owner alone."""
+        return self.folder / "keys"
+
+    @property
+    def reread(self) -> Path:
+        """Return the file whose change asks the worker to read the data again at once."""
+        return self.folder / "reread"
+
+    @property
+    def id_key(self) -> Path:
+        """Return the key of these hashes, and of the digests of what was read; it signs nothing."""
+        return self.ids / "key"
+
+    @property
+    def ids(self) -> Path:
+        """Return the folder of keyed hashes that tell whether two data sets have patients in common."""
+        return self.folder / "ids"
+
+    @property
+    def welcome(self) -> Path:
+        """Return what `join` keeps of the coordinator's welcome."""
+        return self.folder / "welcome.json"
+
+    @property
+    def outbox(self) -> Path:
+        """Return the folder of every message that left."""
+        return self.folder / "outbox"
+
+    @property
+    def journal(self) -> Path:
+        """Return the journal of what came, was decided, left."""
+        return self.folder / "journal.jsonl"
+
+    @property
+    def ledger(self) -> Path:
+        """Return the file of the privacy budget."""
+        return self.folder / LEDGER_FILE
+
+    @property
+    def lock(self) -> Path:
+        """Return the file that is held while a node runs; it says with which site.yaml."""
+        return self.folder / "node.lock"
+
+    @property
+    def outdated(self) -> bool:
+        """Return whether a node runs here that was started with another site.yaml than this one."""
+        return (holder(self.lock) or self.sha256) != self.sha256
+
+    @property
+    def admissions(self) -> Path:
+        """Return the file of which studies this hospital approved."""
+        return self.folder / "admissions.sqlite"
+
+
+def no_ledger(_path: Path) -> tuple[str, ...]:
+    """Return no identities."""
+    return ()
+
+
+def load_site(folder: Path, booked: Callable[[Path], Sequence[str]] = no_ledger) -> SiteConfig:
+    """Read `site.yaml` in a folder.
+
+    Args:
+        booked: returns the identities under which a ledger holds releases, oldest first; an error of site.yaml must
+            not name an identity whose budget would begin anew.
+
+    Raises:
+        ConfigError: the file cannot be read or holds mistakes; all of them are listed.
+    """
+    return load_folder(SiteConfig, folder, SITE_FILE, booked=booked)
+
+
+def _check_identities(
+    config: SiteConfig, entries: Mapping[Any, Any], section: Section, booked: Callable[[Path], Sequence[str]]
+) -> None:
+    unnamed = {
+        str(study) for study, entry in entries.items() if isinstance(entry, Mapping) and entry.get("identity") is None
+    }
+    known = [dataset for dataset in config.datasets if _says_what_it_reads(dataset.source, config.folder)]
+    spent = booked(config.ledger) if unnamed else ()
+    for dataset, other in itertools.combinations(known, 2):
+        if dataset.identity == other.identity or not dataset.source.shares_store(other.source):
+            continue
+        kin = {each.identity for each in known if each.source.shares_store(dataset.source)}
+        former = next((identity for identity in spent if identity in kin), None)
+        for nameless in sorted({dataset.study, other.study} & unnamed):
+            why = f"as another study reads the same {other.source.store} and a patient of both has one budget"
+            what = f"give {short(dataset.study)} and {short(other.study)} the same identity"
+            if former is not None:
+                what += f", {short(former)}: under this name the ledger holds what their patients have spent"
+            if dataset.source.path is None:
+                what += ", or each its own where no patient is in both"
+            section.note(f"datasets.{nameless}", f"expected an identity, {why}, found none; {what}")
+
+
+def _says_what_it_reads(source: DataSource, folder: Path) -> bool:
+    """Return whether a file or a variable is named; where not, that is a mistake of its own, and nothing to compare."""
+    return bool(source.url_env) if source.path is None else source.path != folder
+
+
+def same_rows_twice(datasets: Sequence[Dataset]) -> list[tuple[Dataset, Dataset]]:
+    """Return pairs that read the same rows under two identities: to the ledger two groups of patients, two budgets."""
+    return [
+        (b, a)
+        for a, b in itertools.combinations(datasets, 2)
+        if a.identity != b.identity and a.source.shares_store(b.source) and a.source.query == b.source.query
+    ]
