@@ -8,12 +8,11 @@ import hashlib
 import sys
 from pathlib import Path
 
-from flwr.cli.build import build_fab_from_files
-
 from configs.bundle import LICENSE, STUDY_FILE, project_file
 from configs.errors import ArchipelError
 from configs.load import load_study
 from configs.schema import Study
+from server.superlink.flower_inside import build_fab_from_files
 
 
 def build_bundle(study: Study) -> tuple[bytes, str]:

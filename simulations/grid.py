@@ -2,9 +2,6 @@
 
 No sockets, no serialisation, no start-up: what is left of a round is the hospitals' own work. The ServerApp and the
 ClientApp cannot tell it from a SuperLink. Replies come back in the order of their messages; nothing may depend on it.
-
-The one thing taken from Flower's inside is `TaskIdentity`, which its `Message` reads; tests/simulations/test_grid.py
-fails loudly should another release move it.
 """
 
 import uuid
@@ -16,13 +13,11 @@ from types import TracebackType
 
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
-from flwr.common.constant import SUPERLINK_NODE_ID
 from flwr.serverapp import Grid
-from flwr.supercore.run import Run
 
 from configs.errors import RunError
 from simulations.rounds import Addressed, Rounds, are_of_one_round
-from strategies.exchange.flower import identify, name_message
+from strategies.exchange.flower import SUPERLINK_NODE_ID, Run, identify, name_message
 
 PARTITION = "partition-id"  # the key under which Flower's simulation tells a node which hospital it is
 RUN_ID = 1

@@ -83,16 +83,12 @@ class StockFlower:
         Raises:
             RunError: it does not end in time.
         """
-        from flwr.proto.control_pb2 import ListRunsRequest, StartRunRequest
-        from flwr.proto.fab_pb2 import Fab
-
-        digest = hashlib.sha256(bundle).hexdigest()
-        run_id = self._control.StartRun(StartRunRequest(fab=Fab(hash_str=digest, content=bundle))).run_id
+        run_id = self._control.start_run(bundle, hashlib.sha256(bundle).hexdigest(), {})
         status = None
 
         def ended() -> bool:
             nonlocal status
-            status = self._control.ListRuns(ListRunsRequest(run_id=run_id)).run_dict[run_id].status
+            status = self._control.status(run_id)
             return bool(status.status == "finished")
 
         self._wait(ended, "the run to end", timeout_s)
@@ -104,22 +100,14 @@ class StockFlower:
         return "\n".join(f"== {p.name}\n{p.read_text('utf-8', 'replace')}" for p in sorted(self.folder.glob("*.log")))
 
     def _connect(self) -> None:
-        from flwr.supercore.control import ControlHttpClient
-        from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
+        from server.superlink.flower_inside import Control
 
-        self._control = ControlHttpClient.from_server_address(
-            f"localhost:{self._port}",
-            insecure=False,
-            root_certificates=self._pki.ca_certificate.read_bytes(),
-            interceptors=[RuntimeVersionHttpInterceptor(component_name="coordinator")],
-        )
+        self._control = Control.at(f"localhost:{self._port}", self._pki.ca_certificate.read_bytes())
         self._wait(lambda: self._online() >= 0, "the SuperLink to start")
 
     def _online(self) -> int:
-        from flwr.proto.control_pb2 import ListNodesRequest
-
         try:
-            nodes = self._control.ListNodes(ListNodesRequest()).nodes_info
+            nodes = self._control.nodes()
         except httpx.TransportError:
             return -1
         return sum(node.status == "online" for node in nodes)

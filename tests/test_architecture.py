@@ -47,8 +47,7 @@ PUBLIC_FLOWER = {"app", "clientapp", "serverapp", "serverapp.strategy", "simulat
 FLOWERS_INSIDE = (  # each with a contract test
     "strategies/exchange/flower.py",
     "client/uplink/flower.py",
-    *("server/superlink/", "server/bundle.py"),
-    *(f"simulations/{name}" for name in ("grid.py", "stock.py", "benchmarks/")),
+    "server/superlink/flower_inside.py",
 )
 
 

@@ -1,13 +1,13 @@
 """Flower's SuperLink, served on a socket that only its owner can open.
 
 The SuperLink's control and runtime APIs have no guard of their own, and a TCP port on loopback is open to every local
-user. So the stock application (flwr.superlink.main.create_app) is served on a Unix socket in a folder of mode 0700.
+user. So the stock application is served on a Unix socket in a folder of mode 0700.
 State is kept in memory, large parts of messages in files: what must outlive a crash (membership, checkpoints, journal)
 is Archipel's own.
 
     python -m server.superlink SOCKET FOLDER    # ends when its standard input is closed, as its owner ends
 
-Names from Flower's inside are used in this folder alone; a test fails loudly should another release move them.
+What it takes of Flower's inside is imported in flower_inside.py, once the environment is set.
 """
 
 import os
@@ -24,6 +24,7 @@ from server.sockets import private_socket
 if TYPE_CHECKING:
     from starlette.middleware import Middleware
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
 
 QUIET = {
     "FLWR_TELEMETRY_ENABLED": "0",
@@ -50,14 +51,10 @@ def serve(socket: Path, parts: Path) -> None:
     import logging
 
     import uvicorn
-    from flwr.supercore.object_store import object_store_factory
-    from flwr.superlink.auth_plugin import NoOpControlAuthnPlugin
-    from flwr.superlink.cli.flower_superlink import SuperLinkLifespan
-    from flwr.superlink.config_loader import SuperLinkLifespanConfig
-    from flwr.superlink.main import create_app
 
     from server.signatures import with_signed_bodies
     from server.superlink.exchange import Exchange
+    from server.superlink.flower_inside import superlink_app
     from server.superlink.store import SpooledStore
 
     exchanges: list[Exchange] = []
@@ -67,33 +64,8 @@ def serve(socket: Path, parts: Path) -> None:
             exchange.noted()
 
     store = SpooledStore(parts, noted=noted)
-    object_store_factory.InMemoryObjectStore = lambda: store  # type: ignore[attr-defined, misc, assignment]
     logging.getLogger("flwr").setLevel(logging.WARNING)  # else a line for each request
-    config = SuperLinkLifespanConfig(
-        control_address="",
-        health_server_address=None,
-        host="",
-        port=0,
-        insecure=True,  # a Unix socket: the gateway speaks TLS to the world
-        certificates=None,
-        superexec_auth_secret=None,
-        authn_plugin=NoOpControlAuthnPlugin(),
-        event_log_plugin=None,
-        fleet_event_log_plugin=None,
-        enable_event_log=False,
-        artifact_provider=None,
-        enable_supernode_auth=True,
-        fleet_api_type="grpc-rere",
-        fleet_api_address=None,
-        simulation=False,
-        ssl_ca_certfile=None,
-        ssl_certfile=None,
-        ssl_keyfile=None,
-        database=":flwr-in-memory:",
-        isolation="process",  # no SuperExec: the coordinator runs its ServerApp itself
-        runtime_dependency_install=False,
-    )
-    app = create_app(config, SuperLinkLifespan)
+    app = superlink_app(lambda: store)
     app.user_middleware = [sparing(middleware) for middleware in app.user_middleware]
     exchanges.append(Exchange(app))
     with private_socket(socket) as listener:

@@ -1,12 +1,9 @@
 """A reply on its way from the SuperLink: which of its parts are here. Its sender may be hostile."""
 
 import time
-from typing import Any
-
-from flwr.proto.message_pb2 import ObjectTree
-from flwr.supercore.inflatable.inflatable_object import iterate_object_tree
 
 from configs.errors import WireError
+from strategies.exchange.flower import Head, iterate_object_tree
 from strategies.exchange.objects import Parts
 
 MAX_OBJECTS = 100_000  # of one reply
@@ -20,12 +17,12 @@ class BrokenError(Exception):
 class Arriving:
     """A reply on its way: which of its parts are here."""
 
-    def __init__(self, header: Any, tree: ObjectTree, parts: Parts) -> None:
-        self.header, self.parts = header, parts
+    def __init__(self, head: Head, parts: Parts) -> None:
+        self.head, self.parts = head, parts
         self.missing: dict[str, None] = {}
         self.early: dict[str, bytes] = {}  # parts that came with it
         self.moved, self.count = time.monotonic(), 0
-        for node in iterate_object_tree(tree):
+        for node in iterate_object_tree(head.tree):
             self.count += 1
             if self.count > MAX_OBJECTS:
                 break

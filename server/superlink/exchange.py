@@ -13,13 +13,15 @@ import contextlib
 import json
 import logging
 import threading
-from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping, Sequence
 from typing import Any
 
 from configs.errors import WireError
 from configs.pieces import HOLD_PATH, MAX_HOLD_S, MAX_INLINE, MEDIA_TYPE, REPLY_PATH, fields_of, join, split
 from server.bodies import GoneError, LargeBodyError, Receive, whole
+from server.superlink.flower_inside import Handlers, answer_to
 from server.superlink.holds import Waiting
+from strategies.exchange.flower import Head, iterate_object_tree, parse_head
 
 log = logging.getLogger("archipel.exchange")
 SEND_PATH, AWAIT_PATH, WAKE_PATH = (f"/v1/runtime/archipel-{name}" for name in ("send", "await", "wake"))
@@ -39,10 +41,10 @@ class Exchange:
     """An ASGI application before Flower's (`app`), with five paths of its own."""
 
     def __init__(self, app: Any) -> None:
-        self._app = app
+        self._app, self._flower = app, Handlers(app)
         self._nodes = Waiting()
         self._replies = Waiting()
-        self._given: dict[int, Any] = {}  # node -> Flower's answer with the message that it has not confirmed
+        self._given: dict[int, Head] = {}  # node -> the message that it has not confirmed
         self._giving = threading.Lock()  # nobody sees a message between its header and its parts
         self._own = threading.local()
         self._events = 0  # parts and replies that came in so far
@@ -87,8 +89,7 @@ class Exchange:
     async def _release_signed_off(self) -> None:
         """Answer what is held for nodes that are not there any more."""
         for node in self._nodes.held():
-            info = await asyncio.to_thread(self._state.get_node_info, node_ids=[node])
-            if not any(item.status == "online" for item in info):
+            if not await asyncio.to_thread(self._flower.is_online, node):
                 self._nodes.wake(node, release=True)
 
     # A hospital's node
@@ -109,46 +110,33 @@ class Exchange:
                 raise
 
     def _greeted(self, scope: Scope, node: int, taken: str, hold_s: float) -> None:
-        self._authenticate(scope, node)
+        self._flower.authenticate(scope, node)
         self._confirm(node, taken)
-        self._state.acknowledge_node_heartbeat(node, (hold_s + PATIENCE_S) / 2 + GRACE_S)
+        self._flower.expect(node, (hold_s + PATIENCE_S) / 2 + GRACE_S)
 
     def _left(self, node: int) -> None:
         """Whoever hung up has so long to come back; a node that signed off stays so."""
-        if any(info.status == "online" for info in self._state.get_node_info(node_ids=[node])):
-            self._state.acknowledge_node_heartbeat(node, GRACE_S)
+        if self._flower.is_online(node):
+            self._flower.expect(node, GRACE_S)
 
     def _next(self, node: int) -> list[bytes] | None:
-        """The message that the node has not confirmed, or its next one; those of ended runs are dropped."""
-        from flwr.proto.fleet_pb2 import PullMessagesRequest
-        from flwr.proto.node_pb2 import Node
-        from flwr.superlink.servicer.fleet import fleet_handlers
-
-        state, request = self._state, PullMessagesRequest(node=Node(node_id=node))
+        """Return the message that the node has not confirmed, or its next one; drop those of ended runs."""
         with self._giving:
-            while True:
-                given = self._given.pop(node, None) or fleet_handlers.pull_messages(request, state, state.object_store)
-                if not given.messages_list:
-                    return None
-                header, tree = given.messages_list[0], given.message_object_trees[0]
-                if self._runs(header.metadata.run_id) and (pieces := self._inline(header, tree)) is not None:
-                    self._given[node] = given
+            while (head := self._given.pop(node, None) or self._flower.next_message(node)) is not None:
+                running = self._flower.is_running(head.header.metadata.run_id)
+                if running and (pieces := self._inline(head)) is not None:
+                    self._given[node] = head
                     return pieces
-                state.object_store.delete(header.metadata.message_id)
-
-    def _runs(self, run_id: int) -> bool:
-        from flwr.common.constant import Status
-        from flwr.server.superlink.utils import check_abort
-
-        return not check_abort(run_id, [Status.PENDING, Status.STARTING, Status.FINISHED], self._state)
+                self._flower.forget(head.header.metadata.message_id)
+        return None
 
     def _confirm(self, node: int, taken: str) -> None:
         """Forget what has arrived: its parts go."""
         with self._giving:
             given = self._given.get(node)
-            if given is not None and given.messages_list[0].metadata.message_id == taken:
+            if given is not None and given.header.metadata.message_id == taken:
                 del self._given[node]
-                self._state.object_store.delete(taken)
+                self._flower.forget(taken)
 
     async def _reply(self, scope: Scope, body: bytes, receive: Receive) -> bytes:
         """A whole reply."""
@@ -160,33 +148,12 @@ class Exchange:
         return b""
 
     def _take(self, scope: Scope, node: int, taken: str, pieces: Sequence[bytes]) -> None:
-        from flwr.proto.fleet_pb2 import PushMessagesRequest
-        from flwr.proto.message_pb2 import PushObjectRequest
-        from flwr.proto.node_pb2 import Node
-        from flwr.superlink.servicer.fleet import fleet_handlers
-
-        self._authenticate(scope, node)
-        header, tree, parts = _message(pieces)
-        if header.metadata.src_node_id != node:
+        self._flower.authenticate(scope, node)
+        head, parts = _message(pieces)
+        if head.header.metadata.src_node_id != node:
             raise WireError("reply: expected the node's own, found another's")
-        who, state = Node(node_id=node), self._state
-        request = PushMessagesRequest(
-            node=who, messages_list=[header], message_object_trees=[tree], clientapp_runtime_list=[0.0]
-        )
         with self._whole():
-            pushed = fleet_handlers.push_messages(request, state)
-            for object_id in pushed.objects_to_push:
-                if object_id not in parts:
-                    raise WireError("reply: expected all of its parts, found some missing")
-                part = PushObjectRequest(
-                    node=who,
-                    run_id=header.metadata.run_id,
-                    object_id=object_id,
-                    object_content=parts[object_id],
-                    session_id=pushed.session_id,
-                )
-                if not fleet_handlers.push_object(part, state).stored:
-                    raise WireError("reply: expected the parts that were announced, found others")
+            self._flower.take_reply(node, head, parts)
         self._confirm(node, taken)
 
     @contextlib.contextmanager
@@ -199,55 +166,34 @@ class Exchange:
             finally:
                 self._own.busy = False
 
-    def _authenticate(self, scope: Scope, node: int) -> None:
-        """Check the node's signature, as Flower does.
-
-        Raises:
-            HTTPException: 401.
-        """
-        from flwr.proto.fleet_pb2 import PullMessagesRequest
-        from flwr.proto.node_pb2 import Node
-        from flwr.superlink.routers.fleet.node_auth import Request, authenticate_node  # type: ignore[attr-defined]
-
-        request = Request({**scope, "app": self._app, "state": {}})
-        request.state.protobuf_request = PullMessagesRequest(node=Node(node_id=node))
-        authenticate_node(request)
-
     # The conductor
 
     async def _send(self, scope: Scope, body: bytes, receive: Receive) -> bytes:
         """Messages for several nodes with their small parts; what is missing of them comes by Flower's own way."""
         first, *pieces = split(body, 1_000_000)
         count = _int(fields_of(first, {"messages": int})["messages"])
-        answer, whole = await asyncio.to_thread(self._stored, scope, pieces[: 2 * count], pieces[2 * count :])
-        for node in whole:
+        answer, nodes = await asyncio.to_thread(self._stored, scope, pieces[: 2 * count], pieces[2 * count :])
+        for node in nodes:
             self._nodes.wake(node)
         return answer
 
     def _stored(self, scope: Scope, pairs: Sequence[bytes], parts: Sequence[bytes]) -> tuple[bytes, list[int]]:
-        from flwr.proto.message_pb2 import Message, ObjectTree
-        from flwr.proto.runtime_pb2 import PushAppMessagesRequest
-        from flwr.superlink.servicer.runtime import runtime_handlers
-
-        state, task = self._state, self._task(scope)
-        messages = [Message.FromString(piece) for piece in pairs[::2]]
-        trees = [ObjectTree.FromString(piece) for piece in pairs[1::2]]
+        task = self._flower.task(scope)
+        heads = [parse_head(*both) for both in zip(pairs[::2], pairs[1::2], strict=True)]
         with self._whole():
-            pushed = runtime_handlers.push_messages(
-                PushAppMessagesRequest(messages_list=messages, message_object_trees=trees), state, task
-            )
-            missing = dict.fromkeys(pushed.objects_to_push)
+            stored = self._flower.store(task, heads)
+            missing = dict.fromkeys(stored.missing)
             for name, content in zip(parts[::2], parts[1::2], strict=True):
                 object_id = name.decode("ascii")
-                if object_id in missing and state.store_object(task.run_id, pushed.session_id, object_id, content):
+                if object_id in missing and self._flower.store_object(task, stored.session, object_id, content):
                     del missing[object_id]
-        whole = [m.metadata.dst_node_id for m in messages] if not missing else []
-        answer = {"ids": list(pushed.message_ids), "missing": list(missing), "session": pushed.session_id}
-        return json.dumps(answer).encode(), whole
+        nodes = [head.header.metadata.dst_node_id for head in heads] if not missing else []
+        answer = {"ids": list(stored.ids), "missing": list(missing), "session": stored.session}
+        return json.dumps(answer).encode(), nodes
 
     async def _wake(self, scope: Scope, body: bytes, receive: Receive) -> bytes:
         """The parts of large messages are here."""
-        await asyncio.to_thread(self._task, scope)
+        await asyncio.to_thread(self._flower.task, scope)
         for node in json.loads(body)["nodes"]:
             self._nodes.wake(_int(node))
         return b""
@@ -263,49 +209,25 @@ class Exchange:
                     return join([json.dumps({"seen": events}).encode(), *replies])
 
     def _there(self, scope: Scope, ids: Any) -> list[bytes]:
-        from flwr.proto.runtime_pb2 import PullAppMessagesRequest
-        from flwr.superlink.servicer.runtime import runtime_handlers
-
-        state, task = self._state, self._task(scope)
+        task = self._flower.task(scope)
         if not ids:
             return []
         with self._giving:
-            pulled = runtime_handlers.pull_messages(PullAppMessagesRequest(message_ids=ids), state, task)
+            heads = self._flower.replies(task, ids)
         replies = []
-        for header, tree in zip(pulled.messages_list, pulled.message_object_trees, strict=True):
-            pieces = self._inline(header, tree)
+        for head in heads:
+            pieces = self._inline(head)
             if pieces is not None:
                 replies.append(join(pieces))
             if pieces is None or len(pieces) > 2:
-                state.object_store.delete(header.metadata.message_id)
+                self._flower.forget(head.header.metadata.message_id)
         return replies
 
-    def _task(self, scope: Scope) -> Any:
-        """The run whose token the conductor holds.
-
-        Raises:
-            FlowerError: it holds none.
-        """
-        from flwr.supercore.constant import TASK_TOKEN_HEADER
-        from flwr.supercore.dependencies.task import authenticate_task
-        from flwr.superlink.routers.fleet.node_auth import Request  # type: ignore[attr-defined]
-
-        request = Request(scope)
-        return authenticate_task(request, request.headers.get(TASK_TOKEN_HEADER), self._state)
-
-    # What Flower keeps
-
-    @property
-    def _state(self) -> Any:
-        return self._app.state.linkstate_factory.state()
-
-    def _inline(self, header: Any, tree: Any) -> list[bytes] | None:
-        """A message with its parts where they are here and small, without them where not; None where it is gone."""
-        from flwr.supercore.inflatable.inflatable_object import iterate_object_tree
-
-        total, pieces = 0, [header.SerializeToString(), tree.SerializeToString()]
-        for object_id in dict.fromkeys(item.object_id for item in iterate_object_tree(tree)):
-            content = self._state.get_object(header.metadata.run_id, object_id)
+    def _inline(self, head: Head) -> list[bytes] | None:
+        """Return a message with its parts where they are here and small, without them where not; None if it is gone."""
+        total, pieces = 0, [head.header.SerializeToString(), head.tree.SerializeToString()]
+        for object_id in dict.fromkeys(item.object_id for item in iterate_object_tree(head.tree)):
+            content = self._flower.content(head.header.metadata.run_id, object_id)
             if content is None:
                 return None
             total += len(content)
@@ -315,18 +237,16 @@ class Exchange:
         return pieces
 
 
-def _message(pieces: Sequence[bytes]) -> tuple[Any, Any, dict[str, bytes]]:
-    """A message's header, its tree and its parts.
+def _message(pieces: Sequence[bytes]) -> tuple[Head, dict[str, bytes]]:
+    """Return a message's head and its parts.
 
     Raises:
-        WireError, ValueError, DecodeError: it is none.
+        WireError, ValueError: it is no message.
     """
-    from flwr.proto.message_pb2 import Message, ObjectTree
-
     if len(pieces) < 2 or len(pieces) % 2:
         raise WireError("exchange: expected a message and its parts, found something else")
     names = [piece.decode("ascii") for piece in pieces[2::2]]
-    return Message.FromString(pieces[0]), ObjectTree.FromString(pieces[1]), dict(zip(names, pieces[3::2], strict=True))
+    return parse_head(pieces[0], pieces[1]), dict(zip(names, pieces[3::2], strict=True))
 
 
 def _int(value: object) -> int:
@@ -342,21 +262,12 @@ def _hold(value: object) -> float:
 
 
 def _explained(error: Exception, path: str) -> tuple[int, bytes, str]:
-    """The answer that stands for an error, as Flower's own answers; its text does not leave."""
-    from flwr.supercore.error import FlowerError
-    from flwr.supercore.error.catalog import API_ERROR_MAP
-    from flwr.supercore.protobuf.client import DecodeError  # type: ignore[attr-defined]
-    from flwr.superlink.routers.fleet.node_auth import HTTPException  # type: ignore[attr-defined]
-
-    status = 500
-    content: Mapping[str, int | str] = {"detail": "Internal server error."}
-    if isinstance(error, FlowerError) and error.code in API_ERROR_MAP:
-        spec = API_ERROR_MAP[error.code]
-        status, content = spec.http_status_code, error.to_json(spec.public_message)
-    elif isinstance(error, HTTPException):
-        status, content = error.status_code, {"detail": str(error.detail)}
-    elif isinstance(error, WireError | DecodeError | ValueError | LargeBodyError):
-        status, content = 400, {"detail": "This is no request of Archipel's."}
+    """Return the answer that stands for an error, as Flower's own answers; its text does not leave."""
+    status, content = 500, '{"detail": "Internal server error."}'
+    if (answer := answer_to(error)) is not None:
+        status, content = answer
+    elif isinstance(error, WireError | ValueError | LargeBodyError):
+        status, content = 400, '{"detail": "This is no request of Archipel\'s."}'
     else:
         log.error("%s: unexpected %s: %s", path, type(error).__name__, error)
-    return status, json.dumps(content).encode(), "application/json"
+    return status, content.encode(), "application/json"

@@ -1,110 +1,82 @@
-"""A Flower `Grid` over the SuperLink's socket that does not sleep.
+"""Messages of a run over the SuperLink's socket, sent and awaited without a sleep.
 
 Flower's own `HttpGrid` waits three seconds between two looks for replies, and one more for a reply that is not whole
 yet; a reply that is never completed holds up all others, one that is no message ends the run, and one of any size is
-kept. This one looks quickly while replies come and more slowly while they do not, waits for nobody, and bounds what it
-takes.
+kept. Here a request is held until something comes in, no reply waits for another one, and what is taken is bounded.
 """
 
 import json
 import time
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import httpx
-from flwr.app import Error, Message, Metadata
-from flwr.app.message import make_message, remove_content_from_message
-from flwr.app.message.arraychunk import ArrayChunk
-from flwr.common.serde import message_from_proto, message_to_proto, run_from_proto
-from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest, ObjectTree, PullObjectRequest, PushObjectRequest
-from flwr.proto.message_pb2 import Message as ProtoMessage
-from flwr.proto.runtime_pb2 import (
-    PullTaskInputRequest,
-    PushTaskOutputRequest,
-)
-from flwr.supercore.constant import TASK_TOKEN_HEADER
-from flwr.supercore.heartbeat import HeartbeatSender, make_task_heartbeat_fn_http
-from flwr.supercore.inflatable.inflatable_object import (
-    get_all_nested_objects,
-    get_object_tree,
-    iterate_object_tree,
-    no_object_id_recompute,
-)
-from flwr.supercore.interceptors import RuntimeTokenHttpInterceptor, RuntimeVersionHttpInterceptor
-from flwr.supercore.runtime import RuntimeHttpClient
-from flwr.supercore.task_identity import TaskIdentity
-from flwr.superlink.grid import HttpGrid
+from flwr.app import Message
 
 from configs.errors import RunError, WireError
 from configs.memory import Tidy
 from configs.pieces import MEDIA_TYPE, join, split
 from server.superlink.arriving import BROKEN_REPLY, Arriving, BrokenError
 from server.superlink.exchange import AWAIT_PATH, SEND_PATH, WAKE_PATH
+from server.superlink.flower_inside import BASE_URL, LARGEST_PART, TASK_TOKEN_HEADER, Task, is_chunk
 from server.superlink.spool import SpooledParts
+from strategies.exchange.flower import (
+    PUSHERS,
+    ObjectTree,
+    Run,
+    Session,
+    iterate_object_tree,
+    message_from_proto,
+    name_message,
+    parse_head,
+    push_objects,
+    taken_apart,
+)
 from strategies.exchange.objects import Parts
 
-BASE_URL = "http://superlink"
 SENT_AT_ONCE = 32  # messages in one request
 MAX_REPLIES = 1_000_000
 OWN_TIMEOUT_S = 120.0
-LARGE = ArrayChunk  # what does not travel with its message
 MAX_REPLY_BYTES = 8_000_000_000  # of one reply, where nobody says less
 STALLED_S = 120.0  # a reply of which nothing more arrives for so long is given up
-LARGEST_PART = 5_242_880  # Flower's
 HELD_BYTES = 500_000_000  # of replies on their way, at most; beyond, they lie in files
-BROKEN = "query.broken"  # the type of a message that stands for a reply that cannot be read
-PUSHERS = 2  # requests at a time
 
 
-def over_socket(client: Any, socket: Path, *, timeout_s: float = 30.0) -> Any:
-    """Let one of Flower's HTTP clients speak over a Unix socket; it offers no parameter for that."""
-    client._client.close()
-    client._client = httpx.Client(transport=httpx.HTTPTransport(uds=str(socket)), timeout=timeout_s)
-    return client
+class SuperLinkGrid:
+    """The messages of one run at the SuperLink.
 
-
-class SuperLinkGrid(HttpGrid):
-    """A Flower Grid over the SuperLink's socket, with an interval that adapts."""
+    Args:
+        token: of the run's task.
+        spool: a folder for large replies on their way; without one they are held in memory.
+    """
 
     def __init__(self, socket: Path, token: str, spool: Path | None = None) -> None:
-        super().__init__("superlink", insecure=True, token=token)
-        self._client = over_socket(
-            RuntimeHttpClient(
-                BASE_URL,
-                interceptors=[
-                    RuntimeVersionHttpInterceptor(component_name="flwr-serverapp"),
-                    RuntimeTokenHttpInterceptor(token=token),
-                ],
-                retry_invoker=self._retry_invoker,
-            ),
-            socket,
-        )
         self._own, self._seen = OwnPaths(socket, token), -1
-        given = self._client.PullTaskInput(PullTaskInputRequest())
-        self._identity = given.task_id, given.run.run_id, given.context.node_id
-        self.identify()
-        self.set_run(run_from_proto(given.run))
+        self._task = Task(socket, token)
         self.max_reply_bytes, self.held_bytes, self._spool = MAX_REPLY_BYTES, HELD_BYTES, spool
         self._tidy = Tidy()
         self._arriving: dict[str, Arriving] = {}  # by the id of the message that is answered
-        self._heartbeat = HeartbeatSender(make_task_heartbeat_fn_http(self._client))
-        self._heartbeat.start()
+
+    @property
+    def run(self) -> Run:
+        """The run that messages belong to."""
+        return self._task.run
 
     def identify(self) -> None:
         """Let messages made from now on be this run's; Flower keeps that once for the whole process."""
-        TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = self._identity
+        self._task.identify()
 
     def finish(self, sub_status: str) -> None:
         """Tell the SuperLink how the run ended."""
-        self._heartbeat.stop()
-        assert self._client is not None
-        self._client.PushTaskOutput(PushTaskOutputRequest(sub_status=sub_status, details=""))
+        self._task.finish(sub_status)
         self._own.close()
 
-    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        """Send; the messages' ids. Contents that are equal travel once, and none is copied as a whole."""
+    def close(self) -> None:
+        """Close the connection."""
+        self._task.close()
+
+    def push_messages(self, messages: Iterable[Message]) -> list[str]:
+        """Send messages and return their ids. Equal contents travel once, and none is copied as a whole."""
         outgoing = list(messages)
         ids: list[str] = []
         for start in range(0, len(outgoing), SENT_AT_ONCE):
@@ -112,51 +84,27 @@ class SuperLinkGrid(HttpGrid):
         return ids
 
     def _push(self, outgoing: list[Message]) -> list[str]:
-        with no_object_id_recompute():
-            for message in outgoing:
-                message.metadata.__dict__["_message_id"] = message.object_id
-            objects: dict[str, Any] = {}
-            for message in outgoing:
-                objects |= get_all_nested_objects(message)
-            assert self._client is not None
+        with taken_apart(outgoing) as (heads, objects):
             pieces = [json.dumps({"messages": len(outgoing)}).encode()]
-            for message in outgoing:
-                header = message_to_proto(remove_content_from_message(message))
-                pieces += [header.SerializeToString(), get_object_tree(message).SerializeToString()]
+            for head in heads:
+                pieces += [head.header.SerializeToString(), head.tree.SerializeToString()]
             for object_id in list(objects):
-                if not isinstance(objects[object_id], LARGE):
+                if not is_chunk(objects[object_id]):
                     pieces += [object_id.encode("ascii"), objects.pop(object_id).deflate()]
             pushed = json.loads(self._own.post(SEND_PATH, join(pieces)))
-            wanted, session = set(pushed["missing"]), str(pushed["session"])
-
-            def push(object_id: str) -> None:
-                content = objects.pop(object_id).deflate()
-                self._tidy.passed(len(content))
-                request = PushObjectRequest(
-                    node=self.node,
-                    run_id=self.run.run_id,
-                    object_id=object_id,
-                    object_content=content,
-                    session_id=session,
-                )
-                assert self._client is not None
-                if not self._client.PushObject(request).stored:
-                    raise RunError("expected the SuperLink to keep a message, it did not")
-
-            with ThreadPoolExecutor(PUSHERS) as pool:
-                list(pool.map(push, [object_id for object_id in list(objects) if object_id in wanted]))
-        if wanted:
+            session = Session(self._task.node, self.run.run_id, str(pushed["session"]))
+            push_objects(self._task.push, session, objects, set(pushed["missing"]), self._tidy.passed)
+        if pushed["missing"]:
             nodes = [message.metadata.dst_node_id for message in outgoing]
             self._own.post(WAKE_PATH, json.dumps({"nodes": nodes}).encode())
         return [str(message_id) for message_id in pushed["ids"]]
 
-    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        """The replies that are there whole, and an error for each that never will be; others are for another time."""
+    def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
+        """Return the replies that are there whole, and an error for each that never will be."""
         return self.await_messages(message_ids, 0.0)
 
-    def await_messages(self, message_ids: Iterable[str], wait_s: float) -> Iterable[Message]:
-        """As `pull_messages`, held until something has come in since the last time, or so long."""
-        assert self._client is not None
+    def await_messages(self, message_ids: Iterable[str], wait_s: float) -> list[Message]:
+        """Return as `pull_messages` does, held until something has come in since the last call, or so long."""
         asked = set(message_ids)
         new = sorted(asked - set(self._arriving))
         request = {"ids": new, "hold_s": float(wait_s), "seen": self._seen}
@@ -164,9 +112,9 @@ class SuperLinkGrid(HttpGrid):
         self._seen = int(json.loads(first)["seen"])
         for incoming in replies:
             pieces = split(incoming)
-            header, tree = ProtoMessage.FromString(pieces[0]), ObjectTree.FromString(pieces[1])
-            arriving = Arriving(header, tree, self._parts(tree))
-            self._arriving[header.metadata.reply_to_message_id] = arriving
+            head = parse_head(pieces[0], pieces[1])
+            arriving = Arriving(head, self._parts(head.tree))
+            self._arriving[head.header.metadata.reply_to_message_id] = arriving
             for name, content in zip(pieces[2::2], pieces[3::2], strict=True):
                 arriving.early[name.decode("ascii")] = content
         whole = []
@@ -176,79 +124,59 @@ class SuperLinkGrid(HttpGrid):
                 reply = self._take(arriving)
             except BrokenError as error:
                 arriving.parts.forget()
-                reply = self._error(message_id, str(error))
+                reply = self._task.error(message_id, BROKEN_REPLY, f"its reply was refused: {error}")
             if reply is not None:
                 del self._arriving[message_id]
-                self._confirm(arriving)
+                self._task.confirm(arriving.head.header.metadata.message_id)
                 whole.append(reply)
         return whole
 
     def _take(self, arriving: Arriving) -> Message | None:
-        """Take what has arrived of a reply; the reply once that is all of it.
+        """Take what has arrived of a reply; return the reply once that is all of it.
 
         Raises:
             BrokenError: it is too large, stalled, or no message.
         """
-        assert self._client is not None
+        self._take_parts(arriving)
+        if arriving.missing:
+            if time.monotonic() - arriving.moved > STALLED_S:
+                raise BrokenError("it did not arrive whole")
+            return None
+        message_id = arriving.head.header.metadata.message_id
+        try:
+            message = arriving.parts.message(message_id)
+        except WireError:
+            raise BrokenError("it is none of Flower's objects") from None
+        sent = message_from_proto(arriving.head.header).metadata
+        if message.metadata.reply_to_message_id != sent.reply_to_message_id:
+            raise BrokenError("it is no reply, or one to another message")
+        name_message(message, message_id)
+        return message
+
+    def _take_parts(self, arriving: Arriving) -> None:
         absent = 0
         for object_id in list(arriving.missing):
             if object_id in arriving.early:
                 arriving.add(object_id, arriving.early.pop(object_id))
                 continue
-            request = PullObjectRequest(node=self.node, run_id=self.run.run_id, object_id=object_id)
-            response = self._client.PullObject(request)
-            if not response.object_found:
-                raise BrokenError("a part of it is not there")
-            if not response.object_available:
+            try:
+                content = self._task.pull(object_id)
+            except KeyError:
+                raise BrokenError("a part of it is not there") from None
+            if content is None:
                 absent += 1
                 if absent > PUSHERS or arriving.parts.in_order:
                     break  # they come about in it: the rest is not there either
                 continue
-            arriving.add(object_id, response.object_content)
-            self._tidy.passed(len(response.object_content))
-        if arriving.missing:
-            if time.monotonic() - arriving.moved > STALLED_S:
-                raise BrokenError("it did not arrive whole")
-            return None
-        message_id = arriving.header.metadata.message_id
-        try:
-            message = arriving.parts.message(message_id)
-        except WireError:
-            raise BrokenError("it is none of Flower's objects") from None
-        sent = message_from_proto(arriving.header).metadata
-        if message.metadata.reply_to_message_id != sent.reply_to_message_id:
-            raise BrokenError("it is no reply, or one to another message")
-        message.metadata.__dict__["_message_id"] = message_id
-        return message
+            arriving.add(object_id, content)
+            self._tidy.passed(len(content))
 
     def _parts(self, tree: ObjectTree) -> Parts:
-        """Room for a reply: in a file where what is on its way may be too much for memory, which is quicker."""
+        """Return room for a reply: in a file where what is on its way may be too much for memory, which is quicker."""
         count = sum(1 for _ in iterate_object_tree(tree)) + sum(a.count for a in self._arriving.values())
         if self._spool is not None and count * LARGEST_PART > self.held_bytes:
             return SpooledParts(self.max_reply_bytes, self._spool)
         return Parts(self.max_reply_bytes)
-
-    def _confirm(self, arriving: Arriving) -> None:
-        """Let the SuperLink forget a reply."""
-        assert self._client is not None
-        request = ConfirmMessageReceivedRequest(
-            node=self.node, run_id=self.run.run_id, message_object_id=arriving.header.metadata.message_id
-        )
-        self._client.ConfirmMessageReceived(request)
-
-    def _error(self, message_id: str, why: str) -> Message:
-        metadata = Metadata(
-            run_id=self.run.run_id,
-            message_id="",
-            src_node_id=self.node.node_id,
-            dst_node_id=self.node.node_id,
-            message_type=BROKEN,
-            group_id="",
-            ttl=0,
-            reply_to_message_id=message_id,
-            created_at=time.time(),
-        )
-        return make_message(metadata=metadata, error=Error(code=BROKEN_REPLY, reason=f"its reply was refused: {why}"))
 
 
 class OwnPaths:
@@ -262,7 +190,7 @@ class OwnPaths:
         )
 
     def post(self, path: str, body: bytes) -> bytes:
-        """Ask; the answer's body.
+        """Send a request and return the answer's body.
 
         Raises:
             RunError: the SuperLink refuses, or is away.
@@ -276,5 +204,5 @@ class OwnPaths:
         return response.content
 
     def close(self) -> None:
-        """Let go of the connection."""
+        """Close the connection."""
         self._client.close()

@@ -17,7 +17,6 @@ from typing import Any, Protocol
 
 from flwr.app import ConfigRecord, Error, Message, RecordDict
 from flwr.serverapp import Grid
-from flwr.supercore.run import Run
 
 from configs import wire
 from configs.errors import WireError
@@ -31,6 +30,7 @@ from server.membership import Member, Talk
 from server.shelf import Shelf
 from server.superlink.arriving import BROKEN_REPLY
 from server.superlink.client import Node
+from strategies.exchange.flower import Run
 from strategies.exchange.keys import SigningKey
 from strategies.exchange.messages import opened, read, seal, shelve, shelved, signed_in, to_frame, unseal
 from strategies.releases.registry import arrays_of

@@ -8,9 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from flwr.supercore.object_store.in_memory_object_store import InMemoryObjectStore
-
 from configs.memory import Tidy
+from server.superlink.flower_inside import InMemoryObjectStore
 from server.superlink.spool import LARGE_BYTES
 
 KEPT_BYTES = 128_000_000  # of parts that stay in memory: for models that are not large, a file is slower

@@ -110,7 +110,7 @@ def _periods(times: list[float]) -> float:
 
 
 def _stock(size: int, nodes: int, rounds: int) -> float:
-    from flwr.cli.build import build_fab_from_files
+    from server.superlink.flower_inside import build_fab_from_files
 
     shapes = [shape for _, shape in _shapes(size)]
     with TemporaryDirectory(prefix="archipel-") as folder:

@@ -20,6 +20,7 @@ from typing import Any
 
 from flwr.app import Array, ArrayRecord, Message
 from flwr.app.message import remove_content_from_message
+from flwr.common.constant import SUPERLINK_NODE_ID
 from flwr.common.serde import message_from_proto, message_to_proto
 from flwr.proto.message_pb2 import Message as ProtoMessage
 from flwr.proto.message_pb2 import ObjectTree, PullObjectRequest, PushObjectRequest
@@ -33,15 +34,18 @@ from flwr.supercore.inflatable.inflatable_object import (
     no_object_id_recompute,
 )
 from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
+from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
 __all__ = [
+    "SUPERLINK_NODE_ID",
     "InflatableObject",
     "Node",
     "ObjectTree",
     "ProtoMessage",
     "PullObjectRequest",
     "PushObjectRequest",
+    "Run",
     "inflate_object_from_contents",
     "iterate_object_tree",
     "message_from_proto",

@@ -1,67 +1,22 @@
-"""Flower's inside, as far as the coordinator relies on it: another release must fail here first, and say so."""
+"""Replies over the SuperLink's socket: late, broken or hostile, none holds up another or ends the run."""
 
-import inspect
 import json
 from collections.abc import Callable
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from flwr.app import Message, RecordDict
-from flwr.app.message import remove_content_from_message
-from flwr.common.serde import message_to_proto
-from flwr.proto.message_pb2 import PullObjectResponse
-from flwr.proto.node_pb2 import Node
-from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, get_object_tree
-from flwr.supercore.object_store import object_store_factory
-from flwr.supercore.run import Run
-from flwr.supercore.task_identity import TaskIdentity
-from flwr.superlink.cli.flower_superlink import SuperLinkLifespan
-from flwr.superlink.config_loader import SuperLinkLifespanConfig
-from flwr.superlink.grid import HttpGrid
-from flwr.superlink.main import create_app
 
 from configs.memory import Tidy
 from configs.pieces import join
-from server.superlink import client
-from server.superlink import grid as link
-from server.superlink.store import SpooledStore
+from server.superlink import grid as module
+from server.superlink.arriving import BROKEN_REPLY
+from server.superlink.flower_inside import Task
+from server.superlink.grid import SuperLinkGrid
 from strategies.exchange.arrays import to_record
-
-READ_ANEW = "read server/superlink/ anew before raising Flower"
-
-
-def test_flower_is_the_release_that_the_link_was_written_against() -> None:
-    assert metadata.version("flwr") == "1.41.0", READ_ANEW
-
-
-def test_the_superlinks_settings_are_those_that_are_given() -> None:
-    ours = {
-        *("control_address", "health_server_address", "host", "port", "insecure", "certificates"),
-        *("superexec_auth_secret", "authn_plugin", "event_log_plugin", "fleet_event_log_plugin", "enable_event_log"),
-        *("artifact_provider", "enable_supernode_auth", "fleet_api_type", "fleet_api_address", "simulation"),
-        *("ssl_ca_certfile", "ssl_certfile", "ssl_keyfile", "database", "isolation", "runtime_dependency_install"),
-    }
-    assert set(inspect.signature(SuperLinkLifespanConfig).parameters) == ours, READ_ANEW
-    assert len(inspect.signature(create_app).parameters) >= 2, READ_ANEW
-    assert inspect.isclass(SuperLinkLifespan)
-
-
-def test_the_grid_that_is_built_upon_is_flowers() -> None:
-    assert issubclass(link.SuperLinkGrid, HttpGrid)
-    for call in ("AcquireTask", "PullTaskInput", "PushMessages", "PullMessages", "PushObject", "PullObject"):
-        assert callable(getattr(link.RuntimeHttpClient, call)), READ_ANEW
-    for call in ("ListNodes", "RegisterNode", "StartRun", "StopRun"):
-        assert callable(getattr(client.ControlHttpClient, call)), READ_ANEW
-
-
-def test_the_store_that_is_replaced_is_the_one_that_flower_makes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(object_store_factory, "InMemoryObjectStore", lambda: SpooledStore(tmp_path / "parts"))
-    assert isinstance(object_store_factory.ObjectStoreFactory().store(), SpooledStore), READ_ANEW
+from strategies.exchange.flower import Node, Run, identify, name_message, taken_apart
 
 
 class FakeSuperLink:
@@ -72,44 +27,43 @@ class FakeSuperLink:
 
     def post(self, path: str, body: bytes) -> bytes:
         asked = json.loads(body)["ids"]
-        header = message_to_proto(remove_content_from_message(self.reply))
-        reply = [header.SerializeToString(), get_object_tree(self.reply).SerializeToString()]
+        with taken_apart([self.reply]) as ((head,), _):
+            reply = [head.header.SerializeToString(), head.tree.SerializeToString()]
         return join([b'{"seen": 1}', *([join(reply)] if asked else [])])
 
-    def PullObject(self, request: Any) -> Any:  # noqa: N802 - Flower's names
-        content = self.parts.get(request.object_id, b"absent")
-        if content == b"absent":
-            return PullObjectResponse(object_found=False)
-        return PullObjectResponse(
-            object_found=True, object_available=content is not None, object_content=content or b""
-        )
+    def pull(self, object_id: str) -> bytes | None:
+        return self.parts[object_id]
 
-    def ConfirmMessageReceived(self, request: Any) -> None:  # noqa: N802
-        self.confirmed.append(request.message_object_id)
+    def confirm(self, message_id: str) -> None:
+        self.confirmed.append(message_id)
+
+    def error(self, message_id: str, code: int, reason: str) -> Message:
+        task: Any = object.__new__(Task)
+        task.run, task.node = Run.create_empty(1), Node(node_id=1)
+        return Task.error(task, message_id, code, reason)
 
 
 @pytest.fixture
 def asked() -> Message:
-    TaskIdentity.run_id, TaskIdentity.task_id, TaskIdentity.node_id = 1, 1, 1
+    identify(node_id=1, run_id=1, task_id=1)
     message = Message(RecordDict(), dst_node_id=7, message_type="train")
-    message.metadata.__dict__["_message_id"] = "asked"
+    name_message(message, "asked")
     return message
 
 
-def grid_of(superlink: FakeSuperLink, spool: Path) -> link.SuperLinkGrid:
-    grid = object.__new__(link.SuperLinkGrid)
-    grid._client, grid._arriving, grid._spool = superlink, {}, spool  # type: ignore[assignment]
+def grid_of(superlink: FakeSuperLink, spool: Path) -> SuperLinkGrid:
+    grid = object.__new__(SuperLinkGrid)
+    grid._task, grid._arriving, grid._spool = superlink, {}, spool  # type: ignore[assignment]
     grid._own, grid._seen = superlink, -1  # type: ignore[assignment]
-    grid._tidy, grid.held_bytes = Tidy(), 0
-    grid.max_reply_bytes, grid.node, grid._run = 30_000_000, Node(node_id=1), Run.create_empty(1)
+    grid._tidy, grid.held_bytes, grid.max_reply_bytes = Tidy(), 0, 30_000_000
     return grid
 
 
 def reply_to(asked: Message) -> tuple[Message, dict[str, bytes | None]]:
     values = np.random.default_rng(0).normal(size=3_000_000).astype(np.float32)
     reply = Message(RecordDict({"arrays": to_record({"w": values})}), reply_to=asked)
-    reply.metadata.__dict__["_message_id"] = reply.object_id
-    return reply, {name: part.deflate() for name, part in get_all_nested_objects(reply).items()}
+    with taken_apart([reply]) as (_, objects):
+        return reply, {name: part.deflate() for name, part in objects.items()}
 
 
 def test_a_reply_comes_whole_although_its_parts_come_late(asked: Message, tmp_path: Path) -> None:
@@ -139,7 +93,7 @@ def test_a_reply_that_is_none_is_an_error_of_its_hospital_and_does_not_end_the_r
     reply, parts = reply_to(asked)
     superlink = FakeSuperLink(reply, HOSTILE[what](parts))
     (found,) = grid_of(superlink, tmp_path).pull_messages({"asked"})
-    assert (found.error.code, found.metadata.reply_to_message_id) == (link.BROKEN_REPLY, "asked")
+    assert (found.error.code, found.metadata.reply_to_message_id) == (BROKEN_REPLY, "asked")
     assert superlink.confirmed == [reply.object_id]  # it is not kept
 
 
@@ -149,6 +103,6 @@ def test_a_reply_that_never_goes_on_is_given_up(
     reply, parts = reply_to(asked)
     grid = grid_of(FakeSuperLink(reply, dict.fromkeys(parts)), tmp_path)
     assert grid.pull_messages({"asked"}) == []
-    monkeypatch.setattr(link, "STALLED_S", -1.0)
+    monkeypatch.setattr(module, "STALLED_S", -1.0)
     (found,) = grid.pull_messages({"asked"})
     assert "did not arrive whole" in str(found.error.reason)
