@@ -11,13 +11,17 @@ from pathlib import Path
 from typing import BinaryIO
 
 from client.broken import advised
-from client.traces import ANSWERS, Traces
+from client.traces import ANSWERS, TRACED, Traces
 from configs.errors import JournalError, RunError, WireError
 from configs.frame import Frame
 from configs.journal import Journal, Record, read
+from configs.records.kinds import Kind
+from configs.records.site_journal import Received, RefusedAgain, Sent
 from configs.site import SiteConfig
 from configs.wire import without_optional
 from strategies.exchange.keys import SigningKey, verify
+
+REMEMBERED = (*TRACED, Received)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,17 +60,17 @@ class Audit:
         with advised(config):
             self.journal = Journal(config.journal, sign=key.sign)
             for record in read(config.journal) if config.journal.exists() else ():
-                self._remember(record.kind, record.facts)
+                self._remember(record.of(*REMEMBERED))
 
-    def note(self, kind: str, **facts: object) -> None:
+    def note(self, record: Kind) -> None:
         """Write one record.
 
         Raises:
             JournalError: another process left a record that does not fit. OSError: the disk is full.
         """
         with advised(self._config):
-            self.journal.append(kind, **facts)
-        self._remember(kind, facts)
+            self.journal.write(record)
+        self._remember(record)
 
     def seen(self, message: str) -> bool:
         """Whether an instruction was used before, in this process or an earlier one."""
@@ -92,7 +96,7 @@ class Audit:
         self._seen.add(asked)
         known.times += 1
         if known.times & (known.times - 1) == 0:
-            self.note("refused again", message=known.message, study=study, times=known.times)
+            self.note(RefusedAgain(message=known.message, study=study, times=known.times))
         return known.message
 
     def remember_refusal(self, frame: Frame, message: str, study: str, instruction: str, why: str) -> None:
@@ -132,17 +136,18 @@ class Audit:
         _write(path, frame)
         try:
             self.note(
-                "sent",
-                message=message,
-                study=study,
-                round=round,
-                form=frame.form,
-                bytes=frame.size,
-                content=frame.sha256,
-                answers=answers,
-                instruction=content,
-                **({"why": why} if why else {}),
-                **({"reading": reading} if reading else {}),
+                Sent(
+                    message=message,
+                    study=study,
+                    round=round,
+                    form=frame.form,
+                    bytes=frame.size,
+                    content=frame.sha256,
+                    answers=answers,
+                    instruction=content,
+                    why=why,
+                    reading=reading,
+                )
             )
         except OSError:
             path.unlink(missing_ok=True)  # it does not leave
@@ -151,7 +156,8 @@ class Audit:
     def outgoing(self) -> list[Outgoing]:
         """Every message that left, oldest first."""
         with advised(self._config):
-            return [_outgoing(record) for record in read(self._config.journal) if record.kind == "sent"]
+            entries = [(record.time, record.of(Sent)) for record in read(self._config.journal)]
+        return [_outgoing(time, sent) for time, sent in entries if sent is not None]
 
     def show(self, message: str) -> Frame:
         """One message that left, compared with the journal.
@@ -173,12 +179,11 @@ class Audit:
         count, left = 0, set[str]()
         for record in self._checked():
             count += 1
-            if record.kind == "sent":
-                message = str(record.facts["message"])
-                if message in left:
-                    raise JournalError(f"{self._config.journal}: record {count}: {message} had left before")
-                left.add(message)
-                self._open(message, str(record.facts["content"]))
+            if (sent := record.of(Sent)) is not None:
+                if sent.message in left:
+                    raise JournalError(f"{self._config.journal}: record {count}: {sent.message} had left before")
+                left.add(sent.message)
+                self._open(sent.message, sent.content)
         return count
 
     def _open(self, message: str, sha256: str) -> Frame:
@@ -194,16 +199,16 @@ class Audit:
                 self._config.journal, check=lambda digest, signature: verify(self._key.public, digest, signature)
             )
 
-    def _remember(self, kind: str, facts: "dict[str, object] | object") -> None:
-        assert isinstance(facts, dict)
-        self.traces.take(kind, facts)
-        if kind == "received":
-            self._seen.add(str(facts["message"]))
-        elif kind == "sent" and facts["form"] in ANSWERS:  # sent again if asked again; refusals are not
-            self._kept[str(facts["study"]), str(facts["instruction"])] = str(facts["message"])
-        if kind == "sent" and (reading := str(facts.get("reading", ""))):
-            study = str(facts["study"])
-            self._readings[study] = (self._readings.get(study, ("", reading))[1], reading)
+    def _remember(self, record: Kind | None) -> None:
+        self.traces.take(record)
+        if isinstance(record, Received):
+            self._seen.add(record.message)
+        elif isinstance(record, Sent):
+            if record.form in ANSWERS:  # sent again if asked again; refusals are not
+                self._kept[record.study, record.instruction] = record.message
+            if record.reading:
+                before = self._readings.get(record.study, ("", record.reading))[1]
+                self._readings[record.study] = (before, record.reading)
 
 
 def instruction_of(frame: Frame, content: str) -> str:
@@ -218,11 +223,8 @@ def instruction_of(frame: Frame, content: str) -> str:
     return content if fields == dict(frame.fields) else Frame(frame.form, fields, frame.arrays).sha256
 
 
-def _outgoing(record: Record) -> Outgoing:
-    facts = record.facts
-    return Outgoing(
-        facts["message"], record.time, facts["study"], facts["round"], facts["form"], facts["bytes"], facts["content"]
-    )
+def _outgoing(time: str, sent: Sent) -> Outgoing:
+    return Outgoing(sent.message, time, sent.study, sent.round, sent.form, sent.bytes, sent.content)
 
 
 def _read(path: Path) -> Frame:

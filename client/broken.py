@@ -13,15 +13,16 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from client.ledger import event_of
-from client.traces import Traces
+from client.traces import TRACED, Traces
 from configs.errors import ArchipelError, JournalError
 from configs.folder import typed
 from configs.journal import read
+from configs.records.site_journal import Booked, Sent
 from configs.site import SiteConfig
 from strategies.exchange.keys import SigningKey, verify
 
 MOST_STEPS = 10**9
-COUNTED = ("booked", "sent")  # records that can only add to what is spent, whoever wrote them
+COUNTED = {kind.kind: kind for kind in (Booked, Sent)}  # records that can only add to what is spent, whoever wrote them
 
 
 @contextmanager
@@ -46,7 +47,7 @@ def salvaged(config: SiteConfig, key: SigningKey) -> tuple[Traces, str]:
         return traces, ""
     try:
         for record in read(config.journal, check=lambda digest, signature: verify(key.public, digest, signature)):
-            traces.take(record.kind, record.facts)
+            traces.take(record.of(*TRACED))
             count += 1
     except JournalError as error:
         for line in config.journal.read_bytes().split(b"\n")[count:]:
@@ -67,9 +68,9 @@ def _take(traces: Traces, record: Any) -> None:
     kind, facts = record["kind"], record["facts"]
     if kind not in COUNTED:
         return
-    if kind == "booked":
+    if kind == Booked.kind:
         facts = {**facts, "releases": [row for row in facts["releases"] if _is_release(row)]}
-    traces.take(kind, facts)
+    traces.take(COUNTED[kind].from_facts(facts))
 
 
 def _is_release(row: Any) -> bool:

@@ -19,6 +19,7 @@ from configs.commands import INTERRUPTED, carry_out, guard_lines, prepare
 from configs.errors import ConfigError, RunError
 from configs.folder import typed
 from configs.parts import programs
+from configs.records.site_journal import Approved, DataReviewed, Joined, RefusedStudy, RereadAsked
 from configs.schema import PER_PATIENT
 from configs.shown import DIGITS, escaped, mixed_scripts, quoted_lines, shown
 from configs.site import SiteConfig
@@ -115,7 +116,7 @@ def _join(arguments: argparse.Namespace) -> int:
     config = load_site(arguments.folder)
     joined_before = config.welcome.is_file()
     welcome = join(config, arguments.welcome, replace=arguments.replace)
-    _audit(config).note("joined", coordinator=welcome.coordinator, coordinator_key=welcome.coordinator_key)
+    _audit(config).note(Joined(coordinator=welcome.coordinator, coordinator_key=welcome.coordinator_key))
     print(f"joined {welcome.coordinator}; the welcome's fingerprint is {welcome.fingerprint}: compare it by telephone")
     if welcome.without_certificate:
         print("the consortium admits this hospital without a client certificate: its message signatures alone")
@@ -218,7 +219,7 @@ def _reread(arguments: argparse.Namespace) -> int:
     config = load_site(arguments.folder)
     config.reread.write_text("")
     os.utime(config.reread)
-    _audit(config).note("reread asked", by=_person())
+    _audit(config).note(RereadAsked(by=_person()))
     if holder(config.lock) is None:
         print("no node runs in this folder: it reads its data when it starts")
         return 0
@@ -234,7 +235,7 @@ def _review_data(config: SiteConfig, admissions: "Admissions", digest: str | Non
     if not digest:
         raise RunError("review --data: expected the digest of one study, found none; see: archipel-site review")
     admission = _find(admissions, digest)
-    _audit(config).note("data reviewed", study=admission.sha256, name=admission.name, by=_person())
+    _audit(config).note(DataReviewed(study=admission.sha256, name=admission.name, by=_person()))
     print(f"what {admission.name} would read here (for this hospital alone: nothing of it leaves):")
     print(textwrap.indent(reviewed(config, admission.name, admission.sha256), "  "))
     return 0
@@ -249,7 +250,7 @@ def _approve(arguments: argparse.Namespace) -> int:
     if why := obstacle(config, study) or misfit_of_header(config, study):
         raise RunError(f"{study.name} cannot run here, so it is not approved: {why}")
     found = admissions.decide(arguments.digest, "approved")
-    _audit(config).note("approved", study=found.sha256, name=found.name, by=_person())
+    _audit(config).note(Approved(study=found.sha256, name=found.name, by=_person()))
     print(f"approved: {found.name} {found.sha256}")
     print(
         f"it begins when hospitals enough have approved it ({study.training.quorum} of {len(study.sites) or 'all'}); "
@@ -264,7 +265,7 @@ def _approve(arguments: argparse.Namespace) -> int:
 def _refuse(arguments: argparse.Namespace) -> int:
     config = load_site(arguments.folder)
     found = _admissions(config).decide(arguments.digest, "refused", arguments.why)
-    _audit(config).note("refused study", study=found.sha256, name=found.name, by=_person(), why=arguments.why)
+    _audit(config).note(RefusedStudy(study=found.sha256, name=found.name, by=_person(), why=arguments.why))
     print(f"refused: {found.name} {found.sha256}; nothing of it trains here from now on")
     return 0
 

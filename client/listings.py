@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from configs import wire
 from configs.journal import Record, read
+from configs.records.site_journal import Approved, Joined, Proposed, RefusedStudy, Settled, Started, Stopped
 from configs.shown import DIGITS
 from configs.site import SiteConfig
 
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
     from client.audit import Outgoing
 
 Entry = TypeVar("Entry")
-PEOPLE = ("proposed", "approved", "refused study", "joined", "started", "stopped", "settled")
+DECISIONS = (Proposed, Approved, RefusedStudy, Joined, Started, Stopped, Settled)
+PEOPLE = tuple(kind.kind for kind in DECISIONS)
 HIDDEN = ("message", "instruction", "answers", "content", "their_journal", "bytes", "site_yaml", "coordinator_key")
 
 

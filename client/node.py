@@ -47,6 +47,17 @@ from configs.frame import Frame, MappedFile
 from configs.lock import only_one
 from configs.memory import return_large_blocks
 from configs.pieces import MAX_INLINE
+from configs.records.site_journal import (
+    Approved,
+    Egress,
+    Proposed,
+    Received,
+    Refused,
+    Repeated,
+    Started,
+    Stopped,
+    Worker,
+)
 from configs.schema import Study
 from configs.seal import COORDINATOR, Signed, Statement
 from configs.shown import DIGITS
@@ -235,19 +246,18 @@ class Node:
         """
         config = self._config
         with only_one(config.lock, "another node runs in this folder; stop it first", config.sha256):
-            self._audit.note("started", version=self._welcome.version, site=config.site, site_yaml=config.sha256)
+            self._audit.note(Started(version=self._welcome.version, site=config.site, site_yaml=config.sha256))
             self._records.start()
             self._worker.start()
             if not self._worker.alone:
                 log.warning("the kernel does not let the worker leave the network; see: archipel-site check")
-            self._audit.note(
-                "worker", alone=self._worker.alone, reaches=list(self._config.worker_network), fence=self._worker.fence
-            )
+            reaches = tuple(self._config.worker_network)
+            self._audit.note(Worker(alone=self._worker.alone, reaches=reaches, fence=self._worker.fence))
             try:
                 self._serve_for_ever()
             finally:
                 self._worker.stop()
-                self._audit.note("stopped")
+                self._audit.note(Stopped())
 
     def _serve_for_ever(self) -> None:
         pause = FIRST_RETRY_S
@@ -311,7 +321,7 @@ class Node:
         except EndedError:
             return
         except WireError as error:
-            self._audit.note("refused", message="", why=str(error))
+            self._audit.note(Refused(message="", why=str(error)))
             log.warning("%s", error)
             return
         self._stay_in_touch()
@@ -347,7 +357,7 @@ class Node:
             size = shelved(incoming.records)
             said, packed = self._opened(fleet, incoming, size)
         except WireError as error:  # whoever wrote it is not the coordinator, or it was heard before: no answer
-            self._audit.note("refused", message="", why=str(error))
+            self._audit.note(Refused(message="", why=str(error)))
             log.warning("%s", error)
             return
         reply, why, instruction = self._judged(fleet, incoming, said, packed)
@@ -404,7 +414,7 @@ class Node:
                 return self._audit.count_refusal(said.message, study, instruction)
             asked = f"round {said.round}" if said.round else "asked whether it takes part"
             log.info("study %s, %s: answered no: %s", study[:DIGITS], asked, why)
-            self._audit.note("refused", message=said.message, code=reply.fields["code"], why=why)
+            self._audit.note(Refused(message=said.message, code=int(reply.fields["code"]), why=why))
         self._audit.keep(
             reply,
             message,
@@ -466,20 +476,21 @@ class Node:
                 if frame is not None:
                     self._note_received(said, frame)
                 else:
-                    self._audit.note("received", message=said.message, run=said.run, study=said.study, round=said.round)
+                    self._audit.note(Received(message=said.message, run=said.run, study=said.study, round=said.round))
             return reply, why, instruction
 
     def _note_received(self, said: Statement, frame: Frame) -> None:
         self._audit.note(
-            "received",
-            message=said.message,
-            run=said.run,
-            study=said.study,
-            round=said.round,
-            form=frame.form,
-            bytes=frame.size,
-            content=frame.sha256,
-            their_journal=said.journal,
+            Received(
+                message=said.message,
+                run=said.run,
+                study=said.study,
+                round=said.round,
+                form=frame.form,
+                bytes=frame.size,
+                content=frame.sha256,
+                their_journal=said.journal,
+            )
         )
 
     def _read(
@@ -537,7 +548,7 @@ class Node:
         known = self._admissions.find(study.sha256)
         if known is None:
             known = self._admissions.propose(study.sha256, study.name, study.canonical)
-            self._audit.note("proposed", study=study.sha256, name=study.name)
+            self._audit.note(Proposed(study=study.sha256, name=study.name))
             log.info("a new study waits: archipel-site review %s", study.sha256[:DIGITS])
         elif frame.form == "hello":
             self._admissions.proposed(study.sha256)
@@ -547,7 +558,7 @@ class Node:
         require(request, self._config.policy)
         if known.state == "waiting" and not self._config.policy.require_approval:
             self._admissions.decide(study.sha256, "approved", "site.yaml: require_approval: false")
-            self._audit.note("approved", study=study.sha256, by="policy")
+            self._audit.note(Approved(study=study.sha256, by="policy"))
         self._admissions.approved(study.sha256)
         if frame.form != "hello" and study.trains == (frame.form == "statistics"):
             raise WireError(f"{frame.form}: expected what the approved study asks for, found another kind of message")
@@ -559,7 +570,7 @@ class Node:
     def _worked(self, said: Statement, frame: Frame, instruction: str) -> tuple[Frame, str]:
         """The worker's reply, or the one that the same instruction had before, at whatever attempt."""
         if (kept := self._audit.answer_to(said.study, instruction)) is not None:
-            self._audit.note("repeated", message=said.message)
+            self._audit.note(Repeated(message=said.message))
             return kept, ""
         started = time.monotonic()
         study = self._admissions.approved(said.study)
@@ -642,7 +653,7 @@ class Node:
             return records
         except (WireError, ValueError) as error:
             log.error("the worker's answer does not leave: %s", error)
-            self._audit.note("egress", message=said.message, why=str(error)[:500])
+            self._audit.note(Egress(message=said.message, why=str(error)[:500]))
             return None
 
 

@@ -17,9 +17,10 @@ from client.admission import Admissions
 from client.audit import Audit
 from client.ledger import Ledger
 from client.reconcile import Facts, Spent, Standing
-from client.traces import Traces
+from client.traces import TRACED, Traces
 from configs.errors import ConfigError, JournalError, SealError, UnsettledError
 from configs.journal import read
+from configs.records.site_journal import Booked, Compared, Ignored, Unsettled
 from configs.seal import COORDINATOR, Signed, Statement
 from configs.site import SiteConfig
 from strategies.exchange.keys import SigningKey, verify
@@ -37,7 +38,7 @@ def traces_of(config: SiteConfig) -> Traces:
     """
     traces = Traces()
     for record in read(config.journal) if config.journal.exists() else ():
-        traces.take(record.kind, record.facts)
+        traces.take(record.of(*TRACED))
     return traces
 
 
@@ -153,7 +154,8 @@ class Records:
             log.error("nothing trains here: %s; a person must run: %s", reason, SETTLE)
         if not self._reasons:
             rows, digest = self._ledger.head
-            self._audit.note("compared", rows=rows, ledger=digest, orphans=orphans(self._config, self._traces))
+            left_over = tuple(orphans(self._config, self._traces))
+            self._audit.note(Compared(rows=rows, ledger=digest, orphans=left_over))
             self.note_bookings()
 
     def require(self) -> None:
@@ -184,7 +186,8 @@ class Records:
         rows, digest = self._ledger.head
         noted = self._traces.noted[0]
         if rows > noted:
-            self._audit.note("booked", rows=rows, ledger=digest, releases=self._ledger.releases(after=noted))
+            releases = tuple(self._ledger.releases(after=noted))
+            self._audit.note(Booked(rows=rows, ledger=digest, releases=releases))
 
     def hear(self, signed: Signed | None) -> None:
         """Compare the coordinator's record of this hospital with the journal here. What is not its own is ignored."""
@@ -195,7 +198,7 @@ class Records:
             statement = own_statement(signed, self._config, self._key)
         except (SealError, ValueError) as error:
             log.warning("what the coordinator gives back as this hospital's record is ignored: %s", error)
-            self._audit.note("ignored", what="record", why=str(error)[:200])
+            self._audit.note(Ignored(what="record", why=str(error)[:200]))
             return
         journal = self._audit.journal
         here = Standing(self._traces.settled, journal.sequence, journal.head)
@@ -205,8 +208,10 @@ class Records:
             self._confirmed = self._ledger.head[0]
         elif all(one.signed != signed for one in self._traces.open):
             log.error("nothing trains here: %s %s; a person must run: %s", _RECORD, why, SETTLE)
-            facts = {"statement": signed.statement, "signature": signed.signature}
-            self._audit.note("unsettled", **facts, why=why, confirmed=self._confirmed)
+            confirmed = self._confirmed
+            self._audit.note(
+                Unsettled(statement=signed.statement, signature=signed.signature, why=why, confirmed=confirmed)
+            )
 
     def stated(self, protocol: int) -> dict[str, Any]:
         """Return what a statement says of these records, to a coordinator that reads it.

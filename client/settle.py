@@ -22,6 +22,7 @@ from client.reconcile import Kind, Release, Spent
 from client.traces import Traces, Unsettled
 from configs import database
 from configs.errors import ArchipelError, RunError, SealError
+from configs.records.site_journal import Settled
 from configs.schema import PER_PATIENT
 from configs.site import SiteConfig
 from strategies.exchange.keys import SigningKey
@@ -101,16 +102,17 @@ def apply(config: SiteConfig, key: SigningKey, found: Settlement, by: str) -> No
     former = put_aside(config, _kept_name(config.journal)) if found.broken else {}
     audit = Audit(config, key)
     audit.note(
-        "settled",
-        settled=found.settled,
-        by=by,
-        **former,
-        reasons=found.reasons,
-        added=found.added,
-        rows=head[0],
-        ledger=head[1],
-        releases=releases,
-        orphans=records.orphans(config, audit.traces),
+        Settled(
+            settled=found.settled,
+            by=by,
+            **former,
+            reasons=tuple(found.reasons),
+            added=tuple(found.added),
+            rows=head[0],
+            ledger=head[1],
+            releases=tuple(releases),
+            orphans=tuple(records.orphans(config, audit.traces)),
+        )
     )
 
 

@@ -1,21 +1,25 @@
 """What a hospital's journal says of its releases, gathered record by record.
 
 >>> traces = Traces()
->>> traces.take("sent", {"message": "m1", "study": "ab", "round": 3, "form": "train reply"})
+>>> traces.take(Sent.from_facts({"message": "m1", "study": "ab", "round": 3, "form": "train reply"}))
 >>> traces.left
 {('ab', 3)}
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 from client.ledger import EVALUATION, STATISTICS
 from client.reconcile import Release
 from configs.journal import GENESIS
+from configs.records import site_journal
+from configs.records.kinds import Kind
+from configs.records.site_journal import Booked, Compared, Sent, Settled
 from configs.seal import Signed
 
 ANSWERS = ("train reply", "evaluate reply", "statistics reply")  # forms that carry a release
+TRACED = (Sent, Booked, Compared, site_journal.Unsettled, Settled)  # records that Traces takes in
 _FIXED = {"evaluate reply": EVALUATION, "statistics reply": STATISTICS}  # the round under which these are booked
 
 
@@ -49,26 +53,27 @@ class Traces:
     open: list[Unsettled] = field(default_factory=list)
     counted: list[Unsettled] = field(default_factory=list)
 
-    def take(self, kind: str, facts: Mapping[str, Any]) -> None:
-        """Take in one record of the journal."""
-        if kind == "sent":
-            self.messages.add(str(facts["message"]))
-            if facts["form"] in ANSWERS:
-                self.left.add((str(facts["study"]), _FIXED.get(str(facts["form"]), int(facts["round"]))))
-        elif kind == "booked":
-            self.noted = int(facts["rows"]), str(facts["ledger"])
-            self.listed += _releases(facts["releases"])
-        elif kind == "compared":
-            self.compared = True
-            self.messages |= set(facts["orphans"])
-        elif kind == "unsettled":
-            signed = Signed(str(facts["statement"]), str(facts["signature"]))
-            self.open.append(Unsettled(signed, str(facts["why"]), int(facts["confirmed"])))
-        elif kind == "settled":
-            self.settled, self.noted = int(facts["settled"]), (int(facts["rows"]), str(facts["ledger"]))
-            self.listed, self.left = _releases(facts["releases"]), set()
-            self.counted, self.open = [*self.counted, *self.open], []
-            self.messages |= set(facts["orphans"])
+    def take(self, record: Kind | None) -> None:
+        """Take in one record of the journal; records that say nothing of releases change nothing."""
+        match record:
+            case Sent():
+                self.messages.add(record.message)
+                if record.form in ANSWERS:
+                    self.left.add((record.study, _FIXED.get(record.form, record.round)))
+            case Booked():
+                self.noted = record.rows, record.ledger
+                self.listed += _releases(record.releases)
+            case Compared():
+                self.compared = True
+                self.messages |= set(record.orphans)
+            case site_journal.Unsettled():
+                signed = Signed(record.statement, record.signature)
+                self.open.append(Unsettled(signed, record.why, record.confirmed))
+            case Settled():
+                self.settled, self.noted = record.settled, (record.rows, record.ledger)
+                self.listed, self.left = _releases(record.releases), set()
+                self.counted, self.open = [*self.counted, *self.open], []
+                self.messages |= set(record.orphans)
 
 
 def _releases(rows: Iterable[Iterable[Any]]) -> list[Release]:

@@ -7,12 +7,13 @@ can write a new chain. Cutting the end off is seen by whoever kept a later hash:
 Several processes may append: a file lock keeps their records in one chain.
 
 >>> from tempfile import TemporaryDirectory
+>>> from configs.records.run_journal import Judged
 >>> with TemporaryDirectory() as folder:
 ...     journal = Journal(Path(folder) / "journal.jsonl")
-...     first = journal.append("round", round=1, contributed=["lille"])
-...     second = journal.append("round", round=2, contributed=["lille"])
-...     [record.facts["round"] for record in read(journal.path)], verify(journal.path) == second
-([1, 2], True)
+...     first = journal.write(Judged(round=1, value=0.5))
+...     second = journal.write(Judged(round=2, value=0.6))
+...     [record.of(Judged).value for record in read(journal.path)], verify(journal.path) == second
+([0.5, 0.6], True)
 """
 
 import fcntl
@@ -26,13 +27,15 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from io import FileIO
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from configs.errors import JournalError
+from configs.errors import JournalError, RecordError
+from configs.records.kinds import Kind
 from configs.schema import canonical_json
 
 GENESIS = "0" * 64
 SALT_BYTES = 16
+Asked = TypeVar("Asked", bound=Kind)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +50,20 @@ class Record:
     hash: str
     signature: str = ""
     salt: str = ""  # records of earlier releases have none
+
+    def of(self, *kinds: type[Asked]) -> Asked | None:
+        """Return the record as the one of these kinds that it is, None where it is none of them.
+
+        Raises:
+            JournalError: a fact is missing or is of another type.
+        """
+        kind = next((kind for kind in kinds if kind.kind == self.kind), None)
+        try:
+            return None if kind is None else kind.from_facts(self.facts)
+        except RecordError as error:
+            flaws = "; ".join(error.problems)
+            text = f"record {self.sequence} ({self.kind}): {flaws}; keep the journal, and open it with the release"
+            raise JournalError(f"{text} that wrote it") from None
 
 
 Sign = Callable[[bytes], str]  # the hash's bytes -> a signature as text
@@ -79,8 +96,16 @@ class Journal:
         start = 32 * (sequence - 1)
         return self._hashes[start : start + 32].hex() if sequence else GENESIS
 
-    def append(self, kind: str, **facts: Any) -> str:
+    def write(self, record: Kind) -> str:
         """Write one record and return its hash.
+
+        Raises:
+            JournalError, OSError: as `append`.
+        """
+        return self.append(record.kind, **record.to_facts())
+
+    def append(self, kind: str, **facts: Any) -> str:
+        """Write one record, given its kind's name and its facts, and return its hash.
 
         Raises:
             JournalError: another process left a record that does not fit.

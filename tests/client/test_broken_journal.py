@@ -21,6 +21,7 @@ from client.settle import settlement
 from configs import wire
 from configs.errors import JournalError
 from configs.journal import read
+from configs.records.site_journal import Compared
 from tests.client.ward import CAP, Ward, spent, study_of, trained_ward
 
 FIRST, SECOND = study_of(1, epsilon_=2.5), study_of(2, epsilon_=2.5)
@@ -205,4 +206,4 @@ def test_a_journal_that_breaks_while_the_node_runs_stops_it_with_the_same_words(
     with (lille.folder / "journal.jsonl").open("ab") as file:
         file.write(b"oops\n")
     with pytest.raises(JournalError, match=r"expected one JSON record, found something else.* settle$"):
-        audit.note("compared", rows=0, ledger="", orphans=[])
+        audit.note(Compared(rows=0, ledger="", orphans=()))

@@ -32,6 +32,7 @@ from client.findings import NOTE, OK, WARNING, WRONG, Finding, exit_code, render
 from client.forwarder import probe
 from configs.lock import only_one
 from configs.papers import Request, Welcome, from_json, to_json
+from configs.records.site_journal import Stopped
 from configs.site import SiteConfig, load_site
 from configs.strict_yaml import dump_yaml
 from server import pki
@@ -650,8 +651,8 @@ def test_a_listed_data_base_that_does_not_answer(joined: Any, monkeypatch: pytes
 def test_a_journal_that_was_changed(joined: Any) -> None:
     config = joined(8443)
     audit = Audit(config, load_signing_key(config))
-    for number in range(3):
-        audit.note("worker", number=number)
+    for _ in range(3):
+        audit.note(Stopped())
     lines = config.journal.read_text().splitlines(keepends=True)
     config.journal.write_text("".join([lines[0], lines[2]]))
     finding = found(config, "journal")

@@ -27,6 +27,7 @@ from client.policy import Allow, Deny, Request, decide, require
 from configs.errors import AdmissionError, ConfigError, JournalError, PolicyError, RunError
 from configs.frame import Frame
 from configs.papers import to_json
+from configs.records.site_journal import Received, Repeated
 from configs.site import Policy, SiteConfig, load_site
 from server import pki
 from server.pki import check_request
@@ -264,7 +265,7 @@ def test_the_outbox_says_how_long_each_message_is(lille: SiteConfig, capsys: pyt
 
 
 def test_an_instruction_is_seen_after_a_restart(lille: SiteConfig) -> None:
-    audit_of(lille).note("received", message="m1")
+    audit_of(lille).note(Received(message="m1", run="", study="", round=1))
     assert audit_of(lille).seen("m1")
     assert not audit_of(lille).seen("m2")
 
@@ -302,13 +303,13 @@ def test_a_message_that_the_journal_names_twice_is_named(lille: SiteConfig) -> N
 def journal_with(lille: SiteConfig, records: int = 5) -> list[bytes]:
     audit = audit_of(lille)
     for number in range(records):
-        audit.note("round", round=number)
+        audit.note(Repeated(message=f"m{number}"))
     return lille.journal.read_bytes().splitlines(keepends=True)
 
 
 def test_a_changed_record_is_named(lille: SiteConfig) -> None:
     lines = journal_with(lille)
-    lines[2] = lines[2].replace(b'"round":2', b'"round":9')
+    lines[2] = lines[2].replace(b'"m2"', b'"m9"')
     lille.journal.write_bytes(b"".join(lines))
     with pytest.raises(JournalError, match="record 3: expected a hash that fits its content, found another"):
         audit_of(lille)

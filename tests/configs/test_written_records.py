@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
-from configs.errors import RecordError
+from configs.errors import JournalError, RecordError
+from configs.journal import Journal, Record, read, verify
+from configs.records import coordinator_journal, run_journal, site_journal
 from configs.records.fields import plain
 from configs.records.result import read_result
 
@@ -53,3 +55,42 @@ def test_what_is_no_finite_number_is_no_epsilon(value: object) -> None:
     broken["sites"][0]["epsilon"] = value
     with pytest.raises(RecordError, match=re.escape("sites[0].epsilon: expected a finite number, found ")):
         read_result(broken)
+
+
+JOURNALS = [
+    pytest.param(WRITTEN / "site_journal.jsonl", site_journal, id="hospital"),
+    pytest.param(WRITTEN / "coordinator_journal.jsonl", coordinator_journal, id="coordinator"),
+    *(pytest.param(WRITTEN / run / "journal.jsonl", run_journal, id=run) for run in RUNS),
+]
+
+
+@pytest.mark.parametrize(("path", "module"), JOURNALS)
+def test_every_record_of_a_former_journal_is_read_and_says_the_same_facts_again(path: Path, module: Any) -> None:
+    assert verify(path)
+    for record in read(path):
+        facts = {key: value for key, value in record.facts.items() if module is run_journal or key != "number"}
+        typed = record.of(module.KINDS[record.kind])
+        assert typed is not None
+        assert typed.to_facts() == facts, record.kind
+
+
+@pytest.mark.parametrize("module", [coordinator_journal, run_journal, site_journal])
+def test_each_kind_of_record_has_one_class_that_says_who_it_is(module: Any) -> None:
+    classes = [kind for kind in vars(module).values() if isinstance(kind, type) and "kind" in vars(kind)]
+    written = {kind for kind in classes if kind is not module.Kind and kind.__name__ != "Exchanged"}
+    assert set(module.KINDS.values()) == written
+    assert all(kind.__doc__ for kind in written)
+
+
+def test_a_record_that_lacks_a_fact_is_named_with_what_to_do() -> None:
+    record = Record(7, "2026-01-01T00:00:00", "booked", {"rows": "many", "ledger": "ab"}, "", "")
+    with pytest.raises(JournalError, match=r"record 7 \(booked\): rows: expected a finite number") as caught:
+        record.of(site_journal.Booked)
+    assert "releases: expected a value, found nothing; keep the journal" in str(caught.value)
+
+
+def test_an_optional_fact_that_is_absent_is_not_written(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "journal.jsonl")
+    journal.write(site_journal.Approved(study="ab", by="policy"))
+    (record,) = read(journal.path)
+    assert record.facts == {"study": "ab", "by": "policy"}
