@@ -9,6 +9,7 @@ from client.connectors import read_table
 from client.connectors.notes import Notes
 from configs.schema import DataSource, Study
 from strategies.releases.statistics import places
+from strategies.tasks.registry import objective_of
 from strategies.tasks.split import in_test
 from strategies.tasks.table import Encoded, encode, in_order, standardise
 
@@ -41,7 +42,7 @@ def load_patients(source: DataSource, study: Study, site: str, notes: Notes | No
     aside = table.in_test
     if aside is None:
         aside = in_test(table.keys, site=site, seed=study.seed, fraction=study.evaluation.test_fraction)
-    everybody, order = in_order(encode(table, study.features, study.task), table.keys)
+    everybody, order = in_order(encode(table, study.features, objective_of(study)), table.keys)
     train, test = np.flatnonzero(~aside[order]), np.flatnonzero(aside[order])
     if study.scaling == "site":
         everybody = standardise(everybody, train)

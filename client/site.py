@@ -30,6 +30,7 @@ from strategies.releases.base import Fit, Making
 from strategies.releases.columns import layout_of
 from strategies.releases.noisy_counts import noised
 from strategies.releases.score_histogram import counts
+from strategies.tasks.shapes import study_parameters
 from strategies.tasks.table import Encoded
 from strategies.tasks.tabular import TabularTask, task_of
 
@@ -67,7 +68,6 @@ class Site:
         self._read = train if callable(train) else partial(Patients, train, test or nobody(study).test, {})
         self.alone = False
         self.on_failure: Callable[[Exception], object] = lambda error: log.error("%s: noise alone: %s", name, error)
-        self.task: TabularTask = task_of(study)
         self._trainer = trainer or (Trainer(self.task) if study.trains else None)
         self.loaded: Callable[[], object] = lambda: None  # called when a round's first model was copied
 
@@ -77,9 +77,14 @@ class Site:
         return self._read().train
 
     @cached_property
+    def task(self) -> TabularTask:
+        """Return the study's outcome and model."""
+        return task_of(self.study)
+
+    @cached_property
     def parameters(self) -> Mapping[str, ArraySpec]:
         """What the model's arrays must be."""
-        return self.task.parameters
+        return study_parameters(self.study)
 
     @cached_property
     def instructed(self) -> Mapping[str, ArraySpec]:
@@ -164,7 +169,7 @@ class Site:
 
         def make(people: Patients, randomness: Randomness) -> Making:
             yield from ()  # nothing is fitted
-            scores = self.task.predict(model, people.test.x)[:, 1]
+            scores = self.task.predict(model, people.test.x)[:, self.task.objective.outcome]
             exact = counts(scores, people.test.y, starts=people.test.starts, bins=bins)
             return {HISTOGRAM: noised(exact, event.noise_multiplier, randomness)}
 

@@ -35,6 +35,7 @@ from strategies.privacy.plan import evaluation_event
 from strategies.releases.plausible import Plausibility, prepare
 from strategies.releases.registry import arrays_of
 from strategies.releases.score_histogram import require_plausible
+from strategies.tasks.shapes import study_parameters
 from strategies.tasks.tabular import task_of
 
 log = logging.getLogger("archipel.server")
@@ -171,10 +172,9 @@ class _Conductor:
         self.grid, self.study, self.observer, self.deployment = grid, study, observer, deployment
         self.checkpoints, self.journal = checkpoints, journal
         self.gathering: Gathering | None = None
-        task = task_of(study)
-        self.parameters = task.parameters
+        self.parameters = study_parameters(study)
         self.rounds = Rounds(study.training.rounds, study.training.quorum)
-        self.model = self._held(initial or task.initial(study.seed))
+        self.model = self._held(initial or (task_of(study).initial(study.seed) if study.trains else {}))
         self.sums: aggregate.Sums = {}
         self.averaged = 0
         self.implausible: set[str] = set()  # hospitals whose last update was refused

@@ -193,9 +193,10 @@ def _question(arguments: argparse.Namespace, study: "Study") -> "Question":
     """What `--worth` asks, judged before anything is printed."""
     from simulations.synthetic import Assumed
     from simulations.worth import Question, require_weighable
+    from strategies.tasks.registry import objective_of
 
     require_weighable(study)
-    if arguments.outcomes is not None and study.task.type != "binary":
+    if arguments.outcomes is not None and objective_of(study).outcome is None:
         raise ArchipelError(
             f"--outcomes: expected only for a binary task; the classes of a {study.task.type} one are "
             "made up equally frequent"

@@ -12,18 +12,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from configs.schema import Study
-from configs.schema.task import TASKS
 from strategies.exchange.arrays import Arrays
-from strategies.tasks.metrics import calibration, estimate, estimates
+from strategies.tasks.classification import calibration
+from strategies.tasks.metrics import Metric, estimate, estimates
+from strategies.tasks.registry import objective_of
 from strategies.tasks.table import Encoded, concatenate
 from strategies.tasks.tabular import TabularTask
 
 TestOf = Mapping[str, Encoded]
 
 
-def headline(study: Study) -> str:
-    """The metric that tables and curves show: AUROC, or the mean absolute error of a regression."""
-    return TASKS[study.task.type].metrics[0]
+def headline(study: Study) -> Metric:
+    """Return the metric that tables and curves show."""
+    return objective_of(study).metrics[0]
 
 
 def evaluate(study: Study, task: TabularTask, model: Arrays, test: TestOf) -> dict[str, Any]:
@@ -40,7 +41,7 @@ def curve_value(study: Study, task: TabularTask, model: Arrays, pooled: Encoded)
     """The headline metric on all test patients, without an interval: one point of the convergence curve."""
     if not len(pooled.y):
         return None
-    y, predicted = task.in_unit(pooled.y), task.predict(model, pooled.x)
+    y, predicted = task.objective.in_unit(pooled.y), task.predict(model, pooled.x)
     found = estimate(headline(study), y, predicted, pooled.patients, resamples=0)
     return found.value if found else None
 
@@ -50,34 +51,31 @@ def _scores(
 ) -> dict[str, Any]:
     pooled, main = concatenate(list(test.values())), headline(study)
     predictions = [task.predict(model, pooled.x) for model in models]
-    metrics = _estimates(study, task, list(dict.fromkeys((main, *study.evaluation.metrics))), predictions, pooled)
+    reported = task.objective.metrics_of([main.name, *study.evaluation.metrics])
+    metrics = _estimates(study, task, reported, predictions, pooled)
     scores: dict[str, Any] = {
         "auroc": metrics.get("auroc"),
         "per_site": {site: _at_home(study, task, main, at_home[site], test[site]) for site in test},
         "metrics": metrics,
     }
-    if study.task.type == "regression" and len(pooled.y):
-        scores["guess"] = _guess(study, task, pooled)
-    if study.task.type == "binary" and len(models) == 1 and len(pooled.y):
-        scores["calibration"] = calibration(np.asarray(pooled.y, np.float64), predictions[0])
+    if not len(pooled.y):
+        return scores
+    if (guess := task.objective.guess(task.objective.in_unit(pooled.y))) is not None:
+        scores["guess"] = guess
+    if (outcome := task.objective.outcome) is not None and len(models) == 1:
+        scores["calibration"] = calibration(np.asarray(pooled.y, np.float64), predictions[0][:, outcome])
     return scores
 
 
-def _guess(study: Study, task: TabularTask, patients: Encoded) -> float:
-    """Mean absolute error of predicting the middle of the target's public range for everybody."""
-    assert study.task.minimum is not None
-    assert study.task.maximum is not None
-    middle = (study.task.minimum + study.task.maximum) / 2
-    return float(np.abs(task.in_unit(patients.y) - middle).mean())
-
-
-def _at_home(study: Study, task: TabularTask, metric: str, model: Arrays, patients: Encoded) -> dict[str, float] | None:
-    return _estimates(study, task, [metric], [task.predict(model, patients.x)], patients)[metric]
+def _at_home(
+    study: Study, task: TabularTask, metric: Metric, model: Arrays, patients: Encoded
+) -> dict[str, float] | None:
+    return _estimates(study, task, [metric], [task.predict(model, patients.x)], patients)[metric.name]
 
 
 def _estimates(
-    study: Study, task: TabularTask, metrics: Sequence[str], predictions: Sequence[NDArray[np.float64]], of: Encoded
+    study: Study, task: TabularTask, metrics: Sequence[Metric], predictions: Sequence[NDArray[np.float64]], of: Encoded
 ) -> dict[str, dict[str, float] | None]:
     """Each metric with its interval, None where it is undefined."""
-    found = estimates(metrics, task.in_unit(of.y), predictions, of.patients, seed=study.seed)
+    found = estimates(metrics, task.objective.in_unit(of.y), predictions, of.patients, seed=study.seed)
     return {metric: one.to_dict() if one else None for metric, one in found.items()}

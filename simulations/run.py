@@ -203,7 +203,7 @@ class _Curve:
         self.points.append({"round": number, "value": value})
         if self.journal:
             self.journal.append(JUDGED, round=number, value=value)
-        return f"{headline(self.study).upper()} {value:.3f}"
+        return f"{headline(self.study).name.upper()} {value:.3f}"
 
 
 def _checkpoints(study: Study, run: Path) -> Checkpoints:
@@ -356,7 +356,7 @@ def _metrics(
     recorded = Recorded.of(run)
     noise = "seeded: repeatable, for simulations only"
     return facts(study, run, recorded, conducted.rounds, engine=options.engine, noise=noise, plans=plans) | {
-        "primary_metric": headline(study),
+        "primary_metric": headline(study).name,
         "sites": [
             _site(study, run, site, patients[site], plans.get(site)) | recorded.traffic(site)
             for site in sorted(patients)

@@ -37,7 +37,8 @@ from numpy.typing import NDArray
 from configs.errors import ConfigError
 from configs.schema import Feature, Study
 from strategies.exchange.arrays import Arrays
-from strategies.tasks.metrics import auroc
+from strategies.tasks.classification import AUROC, auroc
+from strategies.tasks.registry import OBJECTIVES, objective_of
 from strategies.tasks.table import Encoded, Table, concatenate, encode
 from strategies.tasks.tabular import TabularTask, task_of
 
@@ -151,9 +152,10 @@ def require_announced(study: Study) -> None:
     problems = []
     if not study.cohort:
         problems.append("cohort: expected each hospital's announced patients, found nothing; add it")
-    if study.task.type == "regression":
+    if objective_of(study).metrics[0] != AUROC:
+        types = " or ".join(kind.name for kind in OBJECTIVES if kind.metrics[0] == AUROC)
         problems.append(
-            "task.type: expected binary or multiclass, as the loss is counted in AUROC, found regression; "
+            f"task.type: expected {types}, as the loss is counted in AUROC, found {study.task.type}; "
             "simulate the study on data that you have instead"
         )
     if problems:
@@ -222,7 +224,9 @@ def _patients(study: Study, columns: list[_Number | _Category], count: int, rng:
     numbers = {c.feature.name: c.values(severity, rng) for c in columns if isinstance(c, _Number)}
     categories = {c.feature.name: c.values(severity, rng) for c in columns if isinstance(c, _Category)}
     keys = tuple(map(str, range(count)))
-    return encode(Table(numbers, categories, np.zeros(count), np.arange(count), keys), study.features, study.task)
+    targets = {column.name: np.zeros(count) for column in study.task.columns}
+    table = Table(numbers, categories, targets, np.arange(count), keys)
+    return encode(table, study.features, objective_of(study))
 
 
 @dataclass(frozen=True)

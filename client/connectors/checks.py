@@ -76,7 +76,7 @@ class Misfits:
 def columns_of(study: Study) -> list[str]:
     """Return the columns that a study reads: all that a connector keeps."""
     named = [study.patient_id, study.evaluation.split_column]
-    return [feature.name for feature in study.features] + [study.task.target] + [name for name in named if name]
+    return [column.name for column in study.counted] + [name for name in named if name]
 
 
 def table_of(
@@ -89,14 +89,15 @@ def table_of(
         notes: gets the counts of what was come upon.
         numbers: (rows,) line numbers for people; the rows from 1 on unless given.
     """
-    rows = len(columns[study.task.target])
+    rows = len(columns[study.task.columns[0].name])
     where = np.arange(1, rows + 1) if numbers is None else np.asarray(numbers, np.int64)
     notes.rows += rows
     if study.patient_id is not None:
         columns = {**columns, study.patient_id: _alike(columns[study.patient_id], study.normalise, notes)}
     reader = _Reader(columns, notes, where)
     in_order = [(f, reader.numbers(f) if f.type == "number" else reader.categories(f)) for f in study.features]
-    target, kept = reader.target(study)
+    targets = {column.name: reader.target(column, may_be_unknown=not study.trains) for column in study.task.columns}
+    kept = np.logical_and.reduce([has_value for _, has_value in targets.values()])
     kept &= reader.identified(study.patient_id)
     in_test, has_side = reader.sides(study.evaluation.split_column)
     kept &= has_side
@@ -111,7 +112,7 @@ def table_of(
     return Table(
         {f.name: values[chosen].astype(np.float64) for f, values in in_order if f.type == "number"},
         {f.name: values[chosen].astype(np.int64) for f, values in in_order if f.type == "category"},
-        target[chosen],
+        {name: values[chosen] for name, (values, _) in targets.items()},
         patients,
         keys,
         None if in_test is None else _side_of_each(in_test[chosen], patients, len(keys), notes),
@@ -144,16 +145,16 @@ class _Reader:
         codes = self._codes(feature.name, words | {value: i for i, value in enumerate(feature.values)}, kind)
         return np.maximum(codes, _UNKNOWN_CODE)
 
-    def target(self, study: Study) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-        """(rows,) numbers or class numbers, and which rows have an outcome; those of statistics may be unknown."""
-        task, column = study.task, study.counted[-1]
-        if column.type == "number" and not task.classes:
-            values = self.numbers(column, "number" if not study.trains else "outcome")
-            return values, np.full(len(values), True) if not study.trains else ~np.isnan(values)
-        kind = "category" if not study.trains else "outcome"
-        words = {"": _UNKNOWN_CODE} | {value: i for i, value in enumerate(task.classes)}
-        codes = np.maximum(self._codes(column.name, words, kind), _UNKNOWN_CODE)
-        return codes.astype(np.float64), np.full(len(codes), True) if not study.trains else codes >= 0
+    def target(self, column: Feature, *, may_be_unknown: bool) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        """Return (rows,) numbers or class numbers, and which rows count: those with a value, unless it may be unknown.
+
+        Values that may be unknown are counted like a feature's; else they are an outcome's.
+        """
+        kind = column.type if may_be_unknown else "outcome"
+        read = self.numbers if column.type == "number" else self.categories
+        values = read(column, kind).astype(np.float64)
+        has_value = ~np.isnan(values) if column.type == "number" else values >= 0
+        return values, has_value | may_be_unknown
 
     def identified(self, name: str | None) -> NDArray[np.bool_]:
         """(rows,) whether a row says whose it is; all do where a row is a patient."""
@@ -249,7 +250,8 @@ def _rows_before(patients: NDArray[np.int64]) -> NDArray[np.int64]:
 
 def _told_apart(columns: Mapping[str, Sequence[str]], study: Study, rows: NDArray[np.int64]) -> list[list[str]]:
     """Every column's cells in these rows, a number always written in the same way."""
-    numbers = {feature.name for feature in study.features if feature.type == "number"} | {study.task.target}
+    numbers = {column.name for column in study.counted if column.type == "number"}
+    numbers |= {column.name for column in study.task.columns}
     words = {f.name: dict.fromkeys(f.values + f.missing, 0) for f in study.features if f.type == "category"}
     apart = []
     for name, column in columns.items():

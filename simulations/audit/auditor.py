@@ -366,7 +366,7 @@ class _Auditor:
         chosen = self.coins.random(fixed.canaries) < 0.5
         study = self._alone(site, fixed.canaries)
         task, start = task_of(study), canary_start(task_of(study))
-        scale, outcome = 1000.0 * max(1.0, plan.clip_norm), -1.0 if self.study.task.type == "regression" else 0.0
+        scale, outcome = 1000.0 * max(1.0, plan.clip_norm), task.objective.lowest
         people = marked(with_canaries(self.cohorts[site], chosen, scale, outcome))
         seeded, kept = self.seed is not None, self.effort.values
         done = rehearse(self.subject, study, site, people, start, folder, seeded=seeded, rounds=rounds, values=kept)

@@ -242,7 +242,7 @@ def _kept(table: Table, patients: Any) -> Table:
     return Table(
         {name: values[rows] for name, values in table.numbers.items()},
         {name: codes[rows] for name, codes in table.categories.items()},
-        table.target[rows],
+        {name: values[rows] for name, values in table.targets.items()},
         position[table.patients[rows]],
         tuple(table.keys[n] for n in patients),
     )
@@ -269,7 +269,7 @@ def _with(table: Table, number: Floats, code: NDArray[np.int64], outcome: float)
     return Table(
         {name: np.append(values, number) for name, values in table.numbers.items()},
         {name: np.append(values, code) for name, values in table.categories.items()},
-        np.append(table.target, np.full(rows, outcome)),
+        {name: np.append(values, np.full(rows, outcome)) for name, values in table.targets.items()},
         np.append(table.patients, np.full(rows, len(table.keys))),
         (*table.keys, "planted"),
     )

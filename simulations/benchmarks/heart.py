@@ -33,7 +33,8 @@ def score(study: Study, model: Arrays, patients: Encoded, metric: str) -> float:
     """
     task = task_of(study)
     predicted = task.predict(model, patients.x)
-    found = estimate(metric, task.in_unit(patients.y), predicted, patients.patients, resamples=0)
+    y, (measure,) = task.objective.in_unit(patients.y), task.objective.metrics_of([metric])
+    found = estimate(measure, y, predicted, patients.patients, resamples=0)
     if found is None:
         raise RunError(f"{metric}: expected test patients with and without the outcome, found one kind")
     return found.value

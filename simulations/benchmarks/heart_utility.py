@@ -46,6 +46,7 @@ from configs.schema import CohortMember, Privacy, Study
 from simulations.benchmarks.heart import alone, preset, score, train
 from simulations.hospitals import load_all
 from strategies.exchange.arrays import Arrays
+from strategies.tasks.registry import objective_of
 from strategies.tasks.split import in_test
 from strategies.tasks.table import Encoded, concatenate, encode
 
@@ -214,7 +215,7 @@ def validation_split(study: Study) -> dict[str, Patients]:
 
 def _validation_split(study: Study, site: str) -> Patients:
     table = read_table(dict(study.simulation)[site], study)
-    encoded = encode(table, study.features, study.task)
+    encoded = encode(table, study.features, objective_of(study))
     test = in_test(table.keys, site=site, seed=study.seed, fraction=study.evaluation.test_fraction)
     aside = in_test(table.keys, site=f"{site}/validation", seed=study.seed, fraction=VALIDATION)
     kept, validation = np.flatnonzero(~test & ~aside), np.flatnonzero(~test & aside)

@@ -36,6 +36,7 @@ from strategies.exchange.arrays import Arrays, flat_of, pieces
 from strategies.exchange.halves import both, spans
 from strategies.federated.registry import local_rule
 from strategies.privacy.plan import PrivacyPlan, plan_for
+from strategies.tasks.registry import objective_of
 
 MOST_PATIENTS = 10_000_000  # at a hospital that announced none
 MOST_STEPS = 10_000  # that are followed one by one: beyond, a model without a closed form has no bound
@@ -141,26 +142,28 @@ class Plausibility:
     def _linear_bound(self, steps: int, row: float, pull: float, drift: float) -> float:
         """Bound a logistic or linear model's plain update. `row`: the norm of what it reads, with the bias's 1."""
         study, local = self._study, self._study.training.local
-        if study.task.type != "regression":  # the residual is at most 1 (of classes the root of 2) at any weights
-            residual = 1.0 if study.task.type == "binary" else math.sqrt(2.0)
+        base, growth = objective_of(study).residual_bound
+        if not growth:  # the residual is bounded at any weights
             total = math.fsum(gradient_weights(local, pull, steps))
-            return total * (residual * row + local.weight_decay * self._norm + drift)
-        first, slope = row * (1 + row * self._norm) + local.weight_decay * self._norm + drift, local.weight_decay + pull
+            return total * (base * row + local.weight_decay * self._norm + drift)
+        first = row * (base + growth * row * self._norm) + local.weight_decay * self._norm + drift
+        slope, steep = local.weight_decay + pull, growth * row**2
         if local.momentum:
-            return _followed(local, steps, lambda moved: first + (row**2 + slope) * moved)
-        # A step is linear in what was moved, with eigenvalues from 1 - rate * (slope + row^2) to 1 - rate * slope.
-        factor = max(abs(1 - local.learning_rate * slope), abs(1 - local.learning_rate * (slope + row**2)))
+            return _followed(local, steps, lambda moved: first + (steep + slope) * moved)
+        # A step's eigenvalues lie between 1 - rate * (slope + steep) and 1 - rate * slope.
+        factor = max(abs(1 - local.learning_rate * slope), abs(1 - local.learning_rate * (slope + steep)))
         return local.learning_rate * first * _geometric(factor, steps)
 
     def _stack_bound(self, steps: int, row: float, pull: float, drift: float) -> float:
         """Bound the plain update of linear layers with ReLU between them: the product of the layers' norms."""
-        study, local, inputs = self._study, self._study.training.local, math.sqrt(row**2 - 1)
+        local, inputs = self._study.training.local, math.sqrt(row**2 - 1)
+        base, growth = objective_of(self._study).residual_bound
 
         def gradient(moved: float) -> float:
             read = [inputs]  # the norm of what each layer reads, and at last of the outputs
             for layer in self._layers:
                 read.append((layer.weight + moved) * read[-1] + layer.bias + moved)
-            back = {"binary": 1.0, "multiclass": math.sqrt(2.0)}.get(study.task.type, read[-1] + 1.0)
+            back = base + growth * read[-1]
             norm = 0.0
             for layer, before in zip(reversed(self._layers), reversed(read[:-1]), strict=True):
                 norm = math.hypot(norm, back * math.hypot(before, 1.0))

@@ -127,7 +127,7 @@ def places(table: Table, study: Study) -> Encoded:
     """
     people = len(table.keys)
     columns = []
-    values = {**table.numbers, **table.categories, study.task.target: table.target}
+    values = {**table.numbers, **table.categories, **table.targets}
     for histogram in layout_of(study):
         column = histogram.column
         cells = values[column.name].astype(np.float64)

@@ -1,4 +1,4 @@
-"""Metrics over patients, each with a 95 % bootstrap interval.
+"""Metrics over patients, each with a 95 % bootstrap interval. What each one is stands in its task type's file.
 
 A resample draws patients with replacement (all rows of a patient together), which is the same as giving each patient
 a count; so every metric takes row weights, and one call computes it for several resamples at once: as many as a piece
@@ -6,28 +6,48 @@ of PIECE weights holds, so that memory does not grow with patients times resampl
 in whatever piece it lies. Intervals are the 2.5 and 97.5 percentiles over resamples where the metric is defined (Efron
 and Tibshirani 1993, chapter 13).
 
-AUROC is the probability that a patient with the outcome scores above one without, ties counting half. It is
-undefined, never a number, where a group has fewer than two patients of either outcome: one patient's rank is no rate.
-
->>> y, p = np.array([0.0, 0.0, 1.0, 1.0]), np.array([0.1, 0.4, 0.35, 0.8])
->>> float(auroc(y, np.stack([1 - p, p], 1), np.ones((1, 4)))[0])
-0.75
+>>> mean = Metric("mean", lambda y, predicted, weights: weighted_mean(y, weights), "Mean", "the mean of the outcomes")
+>>> y = np.array([0.0, 1.0, 1.0, 0.0])
+>>> estimate(mean, y, np.zeros((4, 1)), np.arange(4), resamples=0)
+Estimate(value=0.5, low=0.5, high=0.5)
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from strategies.exact.functions import added, logarithm
+from strategies.exact.functions import added
 
 Floats = NDArray[np.float64]
-# (rows,) target, (rows, outputs) prediction, (resamples, rows) weights -> (resamples,)
-Metric = Callable[[Floats, Floats, Floats], Floats]
 RESAMPLES = 1000
 PIECE = 4_000_000  # weights in one piece, 32 MB: a metric makes a few arrays of this size
 MIN_PER_CLASS = 2
+
+
+def _has_rows(y: Floats, _predicted: Floats, _patients: NDArray[np.int64]) -> bool:
+    return bool(len(y))
+
+
+@dataclass(frozen=True)
+class Metric:
+    """How well predictions fit, as a number, and how a report speaks of it.
+
+    `compute` takes y: (rows,) or (rows, targets), predictions: (rows, columns), and weights: (resamples, rows); it
+    returns (resamples,). `is_defined` takes y, predictions and the rows' patients, of one row or more.
+    """
+
+    name: str
+    compute: Callable[[Floats, Floats, Floats], Floats]
+    label: str
+    about: str
+    is_bounded: bool = True  # between 0 and 1, so two decimals say enough
+    lower_is_better: bool = False
+    in_unit: bool = False  # it is in the target's unit
+    chance: float | None = None  # what a guess reaches
+    is_defined: Callable[[Floats, Floats, NDArray[np.int64]], bool] = _has_rows
+    needs: str = "no test patients"  # why a hospital may have no such figure
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +59,12 @@ class Estimate:
     high: float
 
     def to_dict(self) -> dict[str, float]:
-        """Plain numbers for metrics.json."""
+        """Return plain numbers for metrics.json."""
         return asdict(self)
 
 
 def estimate(
-    metric: str,
+    metric: Metric,
     y: Floats,
     predicted: Floats,
     patients: NDArray[np.int64],
@@ -52,17 +72,18 @@ def estimate(
     seed: int = 0,
     resamples: int = RESAMPLES,
 ) -> Estimate | None:
-    """The metric with its interval, or None where it is undefined.
+    """Return the metric with its interval, or None where it is undefined.
 
     Args:
-        y: (rows,) class numbers or values; predicted: (rows, classes or 1); patients: (rows,) from 0.
+        y: (rows,) class numbers or values, or (rows, targets); predicted: (rows, classes or 1).
+        patients: (rows,) from 0.
         resamples: 0 leaves the interval at the value.
     """
     return estimate_mean(metric, y, [predicted], patients, seed=seed, resamples=resamples)
 
 
 def estimate_mean(
-    metric: str,
+    metric: Metric,
     y: Floats,
     predictions: Sequence[Floats],
     patients: NDArray[np.int64],
@@ -70,12 +91,12 @@ def estimate_mean(
     seed: int = 0,
     resamples: int = RESAMPLES,
 ) -> Estimate | None:
-    """The mean of a metric over several models' predictions for the same patients, with its interval."""
-    return estimates([metric], y, predictions, patients, seed=seed, resamples=resamples)[metric]
+    """Return the mean of a metric over several models' predictions for the same patients, with its interval."""
+    return estimates([metric], y, predictions, patients, seed=seed, resamples=resamples)[metric.name]
 
 
 def estimates(
-    metrics: Sequence[str],
+    metrics: Sequence[Metric],
     y: Floats,
     predictions: Sequence[Floats],
     patients: NDArray[np.int64],
@@ -84,18 +105,18 @@ def estimates(
     resamples: int = RESAMPLES,
 ) -> dict[str, Estimate | None]:
     """Return several metrics' means over models, of the same resamples, as `estimate_mean` has each."""
-    defined = [m for m in metrics if len(y) and _defined(m, y, patients, predictions[0].shape[1])]
-    values: dict[str, list[Floats]] = {metric: [] for metric in defined}
+    defined = [m for m in metrics if len(y) and m.is_defined(y, predictions[0], patients)]
+    values: dict[str, list[Floats]] = {metric.name: [] for metric in defined}
     for weights in _resampled(patients, seed, resamples) if defined else ():
         with np.errstate(all="ignore"):  # of a model that diverged, figures are what they are, or undefined
             for metric in defined:
-                found = [METRICS[metric](y, predicted, weights) for predicted in predictions]
-                values[metric].append(np.mean(found, axis=0))
-    return {m: _interval(np.concatenate(values[m])) if m in values else None for m in metrics}
+                each = [metric.compute(y, predicted, weights) for predicted in predictions]
+                values[metric.name].append(np.mean(each, axis=0))
+    return {m.name: _interval(np.concatenate(values[m.name])) if m in defined else None for m in metrics}
 
 
 def _interval(values: Floats) -> Estimate | None:
-    """A metric's value and the middle 95 % of its resamples; values: (1 + resamples,), the value itself first."""
+    """Return a value and the middle 95 % of its resamples; values: (1 + resamples,), the value itself first."""
     if not np.isfinite(values[0]):
         return None
     defined = values[1:][np.isfinite(values[1:])]
@@ -103,100 +124,9 @@ def _interval(values: Floats) -> Estimate | None:
     return Estimate(float(values[0]), float(low), float(high))
 
 
-def auroc(y: Floats, predicted: Floats, weights: Floats) -> Floats:
-    """Area under the ROC curve; for several classes the mean over classes of one against the rest."""
-    if predicted.shape[1] == 2:
-        return _auroc_binary(y == 1, predicted[:, 1], weights)
-    per_class = [_auroc_binary(y == c, predicted[:, c], weights) for c in range(predicted.shape[1])]
-    return np.asarray(np.mean(per_class, axis=0))
-
-
-def _auroc_binary(positive: NDArray[np.bool_], score: Floats, weights: Floats) -> Floats:
-    order = np.argsort(score, kind="stable")
-    ties = np.flatnonzero(np.concatenate([[True], np.diff(score[order]) > 0]))  # where each group of equals starts
-    sorted_weights = weights[:, order]
-    up = np.add.reduceat(sorted_weights * positive[order], ties, axis=1)  # (resamples, groups)
-    down = np.add.reduceat(sorted_weights * ~positive[order], ties, axis=1)
-    below = np.cumsum(down, axis=1) - down
-    return np.asarray((up * (below + down / 2)).sum(axis=1) / (up.sum(axis=1) * down.sum(axis=1)))
-
-
-def accuracy(y: Floats, predicted: Floats, weights: Floats) -> Floats:
-    """Share of rows whose most probable class is right (for two classes: probability above one half)."""
-    return _mean((predicted.argmax(axis=1) == y).astype(np.float64), weights)
-
-
-def balanced_accuracy(y: Floats, predicted: Floats, weights: Floats) -> Floats:
-    """Mean over classes of the share found."""
-    right = (predicted.argmax(axis=1) == y).astype(np.float64)
-    classes = [c for c in range(predicted.shape[1]) if (y == c).any()]
-    return np.asarray(np.mean([_mean(right[y == c], weights[:, y == c]) for c in classes], axis=0))
-
-
-def brier(y: Floats, predicted: Floats, weights: Floats) -> Floats:
-    """Mean squared error of the probabilities: of the outcome for two classes, summed over classes for more."""
-    truth = np.eye(predicted.shape[1])[y.astype(int)]
-    errors = ((predicted - truth) ** 2).sum(axis=1)
-    return _mean(errors / 2 if predicted.shape[1] == 2 else errors, weights)
-
-
-def log_loss(y: Floats, predicted: Floats, weights: Floats) -> Floats:
-    """Mean of minus the log of the probability given to the truth, in nats; probabilities from 1e-15."""
-    given = np.clip(predicted[np.arange(len(y)), y.astype(int)], 1e-15, 1.0)
-    return _mean(-logarithm(given), weights)
-
-
-def mae(y: Floats, predicted: Floats, weights: Floats) -> Floats:
-    """Mean absolute error, in the target's unit."""
-    return _mean(np.abs(predicted[:, 0] - y), weights)
-
-
-def r2(y: Floats, predicted: Floats, weights: Floats) -> Floats:
-    """Share of the target's variance that is explained."""
-    mean = _mean(y, weights)
-    gaps, errors = y[None, :] - mean[:, None], predicted[:, 0] - y
-    return np.asarray(1 - added(weights * (errors * errors)) / added(weights * (gaps * gaps)))
-
-
-METRICS: Mapping[str, Metric] = {
-    "auroc": auroc,
-    "accuracy": accuracy,
-    "balanced_accuracy": balanced_accuracy,
-    "brier": brier,
-    "log_loss": log_loss,
-    "mae": mae,
-    "r2": r2,
-}
-
-
-def calibration(y: Floats, predicted: Floats, bins: int = 10) -> list[dict[str, float]]:
-    """For two classes: per tenth of predicted probability the mean prediction, the observed share, the count."""
-    probability = predicted[:, 1]
-    bin_of = np.minimum((probability * bins).astype(int), bins - 1)
-    return [
-        {
-            "low": b / bins,
-            "high": (b + 1) / bins,
-            "predicted": float(probability[bin_of == b].mean()),
-            "observed": float(y[bin_of == b].mean()),
-            "count": int((bin_of == b).sum()),
-        }
-        for b in range(bins)
-        if (bin_of == b).any()
-    ]
-
-
-def _mean(values: Floats, weights: Floats) -> Floats:
-    """Weighted means, each summed by itself: a product of matrices would round a row by how many there are."""
+def weighted_mean(values: Floats, weights: Floats) -> Floats:
+    """Return weighted means, each summed by itself: a product of matrices would round a row by how many there are."""
     return np.asarray(added(weights * values) / weights.sum(axis=1))
-
-
-def _defined(metric: str, y: Floats, patients: NDArray[np.int64], classes: int) -> bool:
-    if not len(y):
-        return False
-    if metric == "auroc":
-        return all(len(np.unique(patients[y == c])) >= MIN_PER_CLASS for c in range(classes))
-    return metric != "r2" or len(np.unique(y)) > 1
 
 
 def _resampled(patients: NDArray[np.int64], seed: int, resamples: int) -> Iterator[Floats]:

@@ -8,15 +8,11 @@ from collections.abc import Mapping
 from configs.schema import Study
 from configs.wire import ArraySpec
 from strategies.models.registry import architecture
-
-
-def outputs_of(study: Study) -> int:
-    """Return how many numbers the model puts out: 1, or the number of classes."""
-    return len(study.task.classes) if study.task.type == "multiclass" else 1
+from strategies.tasks.registry import objective_of
 
 
 def study_parameters(study: Study) -> Mapping[str, ArraySpec]:
     """Return what the study's model sends: name -> (shape, dtype); nothing where no model is trained."""
     if not study.trains:
         return {}
-    return architecture(study.model, len(study.inputs), outputs_of(study)).parameters
+    return architecture(study.model, len(study.inputs), objective_of(study).outputs).parameters

@@ -4,9 +4,11 @@
 only, so nothing about the patients enters the scaling. Values outside their range are clipped, and counted.
 
 >>> from configs.schema import Feature, Task
->>> table = Table(numbers={"age": np.array([20.0, 90.0, 120.0])}, categories={}, target=np.array([0.0, 1.0, 1.0]),
-...               patients=np.arange(3), keys=("0", "1", "2"))
->>> encoded = encode(table, (Feature("age", "number", minimum=20.0, maximum=90.0),), Task("binary", "disease"))
+>>> from strategies.tasks.registry import objective
+>>> table = Table(numbers={"age": np.array([20.0, 90.0, 120.0])}, categories={},
+...               targets={"disease": np.array([0.0, 1.0, 1.0])}, patients=np.arange(3), keys=("0", "1", "2"))
+>>> disease = objective(Task("binary", "disease"))
+>>> encoded = encode(table, (Feature("age", "number", minimum=20.0, maximum=90.0),), disease)
 >>> encoded.x.ravel().tolist(), encoded.clipped
 ([-1.0, 1.0, 1.0], {'age': 1})
 """
@@ -20,20 +22,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from configs.errors import DataError
-from configs.schema import Feature, Task
+from configs.schema import Feature
+from strategies.tasks.base import Objective
+from strategies.tasks.ranges import scaled
 
 
 @dataclass(frozen=True)
 class Table:
     """Columns of one hospital. A number that is unknown is NaN, a category that is unknown is -1.
 
+    `targets` are the columns that the outcome is read from: (rows,) numbers, or positions in the column's values.
     `patients` maps each row to a position in `keys`: (rows,) integers, every patient having one row or more.
     `in_test` is given where a column of the data decides the split: (patients,) booleans.
     """
 
     numbers: Mapping[str, NDArray[np.float64]]
     categories: Mapping[str, NDArray[np.int64]]
-    target: NDArray[np.float64]
+    targets: Mapping[str, NDArray[np.float64]]
     patients: NDArray[np.int64]
     keys: tuple[str, ...]
     in_test: NDArray[np.bool_] | None = None
@@ -43,7 +48,7 @@ class Table:
 class Encoded:
     """Rows as a model reads them, sorted by patient.
 
-    x: (rows, inputs) float32; y: (rows,) float32, a class number or the target scaled to [-1, 1];
+    x: (rows, inputs) float32; y: (rows,) float32, or (rows, targets), as the study's objective encodes it;
     patients: (rows,) int64 from 0; starts: (patients + 1,) row offsets of each patient.
     """
 
@@ -83,15 +88,15 @@ class Encoded:
         return self.rows_of(chosen), owners
 
     def subset(self, chosen: NDArray[np.int64]) -> "Encoded":
-        """The same for some patients, renumbered from 0 in the order given."""
+        """Return the same for some patients, renumbered from 0 in the order given."""
         rows, patients = self.rows_and_patients(chosen)
         lengths = (self.starts[1:] - self.starts[:-1])[chosen]
         starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
         return replace(self, x=self.x[rows], y=self.y[rows], patients=patients, starts=starts)
 
 
-def encode(table: Table, features: tuple[Feature, ...], task: Task) -> Encoded:
-    """Model inputs of every row, from public ranges and values only.
+def encode(table: Table, features: tuple[Feature, ...], objective: Objective) -> Encoded:
+    """Return model inputs and the outcome of every row, from public ranges and values only.
 
     Raises:
         DataError: the table names a patient that has no row.
@@ -105,12 +110,8 @@ def encode(table: Table, features: tuple[Feature, ...], task: Task) -> Encoded:
             columns += values
         else:
             columns += _category(table.categories[feature.name], feature)
-    y = table.target
-    if task.type == "regression":
-        assert task.minimum is not None
-        assert task.maximum is not None
-        y, count = _scale(y, task.minimum, task.maximum)
-        clipped |= {task.target: count} if count else {}
+    y, beyond = objective.encode(table.targets)
+    clipped |= beyond
     order = np.argsort(table.patients, kind="stable")
     starts = np.searchsorted(table.patients[order], np.arange(len(table.keys) + 1))
     if (np.diff(starts) < 1).any():  # rows would be taken for patients
@@ -168,14 +169,9 @@ def _number(values: NDArray[np.float64], feature: Feature) -> tuple[list[NDArray
     assert feature.minimum is not None
     assert feature.maximum is not None
     unknown = np.isnan(values)
-    scaled, count = _scale(np.where(unknown, feature.minimum, values), feature.minimum, feature.maximum)
-    scaled[unknown] = 0.0  # the middle of the range
-    return [scaled, unknown.astype(np.float64)] if feature.missing else [scaled], count
-
-
-def _scale(values: NDArray[np.float64], low: float, high: float) -> tuple[NDArray[np.float64], int]:
-    inside = np.clip(values, low, high)
-    return (inside - low) / (high - low) * 2.0 - 1.0, int((inside != values).sum())
+    inputs, count = scaled(np.where(unknown, feature.minimum, values), feature.minimum, feature.maximum)
+    inputs[unknown] = 0.0  # the middle of the range
+    return [inputs, unknown.astype(np.float64)] if feature.missing else [inputs], count
 
 
 def _category(codes: NDArray[np.int64], feature: Feature) -> list[NDArray[np.float64]]:

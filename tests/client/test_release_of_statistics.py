@@ -224,7 +224,7 @@ def test_an_empty_cell_is_unknown_although_the_study_lists_no_code_for_it(tmp_pa
     table = read_table(written(tmp_path), chosen)
     assert np.isnan(table.numbers["age"]).sum() == 6
     assert (table.categories["sex"] == -1).sum() == 5
-    assert (table.target == -1).sum() == 9
+    assert (table.targets["disease"] == -1).sum() == 9
     found = counts(load_patients(written(tmp_path), chosen, "lille").train.x, layout_of(chosen))
     assert [found[5], found[8], found[11]] == [6, 5, 9]
 

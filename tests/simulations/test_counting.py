@@ -356,9 +356,9 @@ def test_an_audit_finds_rows_that_count_as_patients(monkeypatch: pytest.MonkeyPa
             type(table)(
                 table.numbers,
                 table.categories,
-                table.target,
-                np.arange(len(table.target)),
-                tuple(map(str, range(len(table.target)))),
+                table.targets,
+                np.arange(len(table.patients)),
+                tuple(map(str, range(len(table.patients)))),
             ),
             study,
         )

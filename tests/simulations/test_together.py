@@ -50,7 +50,7 @@ def fits_of(
     rows_each: int = 1,
 ) -> list[Fit]:
     """Hospitals of these many patients; those with a rate are private. Every one has its own model to begin with."""
-    classes = None if task.task.type == "regression" else max(2, task.outputs)
+    classes = None if task.objective.name == "regression" else max(2, task.outputs)
     return [
         Fit(
             random_arrays(task.parameters, i, scale),

@@ -69,7 +69,7 @@ def test_columns_are_typed_and_unknown_values_are_marked(tmp_path: Path) -> None
     assert table.numbers["age"].tolist() == [50, 61, 70]
     assert np.isnan(table.numbers["chol"]).tolist() == [False, True, True]
     assert table.categories["stage"].tolist() == [0, -1, 1]
-    assert table.target.tolist() == [0, 1, 1]
+    assert table.targets["ill"].tolist() == [0, 1, 1]
 
 
 def test_columns_that_the_study_does_not_name_are_not_kept(tmp_path: Path) -> None:
@@ -118,7 +118,7 @@ evaluation: {test_fraction: 0}
     text = "dose,smokes,ill\n1.50,False,False\n2.0,True,True\n-9.0,unk,True\n,,False\n"
     table = read(tmp_path, text, load_study(tmp_path / "study.yaml"))
     assert table.categories["dose"].tolist() == table.categories["smokes"].tolist() == [0, 1, -1, -1]
-    assert table.target.tolist() == [0, 1, 1, 0]
+    assert table.targets["ill"].tolist() == [0, 1, 1, 0]
 
 
 MISFITS: dict[str, tuple[str | bytes, str]] = {  # what the header decides
@@ -292,7 +292,7 @@ def test_a_number_is_one_code_however_it_is_written(cell: str, tmp_path: Path) -
     of = study(features=features)
     table = read(tmp_path, f"stage,ill\n{cell},{cell}\n2.0,0.0\n9.0,1\n", of)
     assert table.categories["stage"].tolist() == [1, 2, -1]
-    assert table.target.tolist() == [1, 0, 1]
+    assert table.targets["ill"].tolist() == [1, 0, 1]
     assert table.keys == read(tmp_path, "stage,ill\n1,1\n2,0\n9,1\n", of).keys
 
 

@@ -62,7 +62,7 @@ def told(query: str = GOOD, of: Study | None = None, **options: Any) -> str:
 
 def bits(table: Table) -> tuple[Any, ...]:
     columns = [*sorted(table.numbers.items()), *sorted(table.categories.items())]
-    arrays = [array for _, array in columns] + [table.target, table.patients, np.array(table.in_test)]
+    arrays = [array for _, array in columns] + [*table.targets.values(), table.patients, np.array(table.in_test)]
     return [name for name, _ in columns], [(a.dtype, a.tobytes()) for a in arrays], table.keys
 
 
@@ -116,7 +116,7 @@ def test_a_boolean_is_written_as_the_study_writes_it(values: list[str], codes: l
     features = {"smokes": {"type": "category", "values": values}}
     query = "select true as smokes, false as ill union all select false, true"
     found = read(query, study(features=features))
-    assert (found.categories["smokes"].tolist(), found.target.tolist()) == (codes, [0, 1])
+    assert (found.categories["smokes"].tolist(), found.targets["ill"].tolist()) == (codes, [0, 1])
 
 
 def test_a_category_in_a_numeric_column_is_a_whole_number() -> None:

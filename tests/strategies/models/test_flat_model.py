@@ -27,7 +27,7 @@ tasks = st.builds(
 
 
 def rows_for(task: TabularTask, count: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
-    made = patients(count, inputs=task.inputs, classes=KINDS[task.task.type][1], seed=seed)
+    made = patients(count, inputs=task.inputs, classes=KINDS[task.objective.name][1], seed=seed)
     return torch.from_numpy(made.x), torch.from_numpy(made.y)
 
 
@@ -36,9 +36,9 @@ def by_autograd(task: TabularTask, arrays: dict[str, np.ndarray], x: torch.Tenso
     model = task.build().double()
     model.load_state_dict({name: torch.from_numpy(array).double() for name, array in arrays.items()})
     outputs = model(x.double())
-    if task.task.type == "binary":
+    if task.objective.name == "binary":
         loss = torch.nn.BCEWithLogitsLoss()(outputs[:, 0], y.double())
-    elif task.task.type == "multiclass":
+    elif task.objective.name == "multiclass":
         loss = torch.nn.CrossEntropyLoss()(outputs, y.long())
     else:
         loss = ((outputs[:, 0] - y.double()) ** 2).mean() / 2

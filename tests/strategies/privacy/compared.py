@@ -173,7 +173,7 @@ def assert_task_equals_opacus(
 ) -> None:
     chance = torch.Generator().manual_seed(seed)
     x = scale * torch.randn(len(owners), task.inputs, generator=chance)
-    y = torch.randint(0, max(2, len(task.task.classes)), (len(owners),), generator=chance).float()
+    y = torch.randint(0, max(2, len(task.objective.task.classes)), (len(owners),), generator=chance).float()
 
     def clipped_sum(engine: str, kind: torch.dtype) -> Tensor:
         before = torch.get_default_dtype()

@@ -74,7 +74,7 @@ def tensors(batch: Encoded) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 
 
 def cohort_for(task: TabularTask, count: int, rows_each: int | list[int] = 1, *, scale: float = 1.0) -> Encoded:
-    classes = None if task.task.type == "regression" else max(2, len(task.task.classes))
+    classes = None if task.objective.name == "regression" else max(2, len(task.objective.task.classes))
     return patients(count, inputs=task.inputs, rows_each=rows_each, classes=classes, scale=scale)
 
 

@@ -36,7 +36,7 @@ def table(people: Sequence[Sequence[Row]], order: Sequence[int] | None = None) -
     age, sex, disease = (np.array([row[n] for row, _ in rows], float) for n in range(3))
     owners = np.array([owner for _, owner in rows], np.int64)
     keys = tuple(map(str, range(len(people))))
-    return Table({"age": age}, {"sex": sex.astype(np.int64)}, disease, owners, keys)
+    return Table({"age": age}, {"sex": sex.astype(np.int64)}, {"disease": disease}, owners, keys)
 
 
 def counted(people: Sequence[Sequence[Row]], study: Study = STUDY) -> Floats:
@@ -70,7 +70,7 @@ def test_a_target_that_is_a_number_is_counted_in_bins_of_its_range() -> None:
     study = counting(task={"type": "statistics", "target": "weight", "range": [40, 120], "bins": 4})
     weights = np.array([39.0, 60.0, 119.0, math.nan])
     ages, sexes = np.full(4, 50.0), np.zeros(4, np.int64)
-    read = Table({"age": ages}, {"sex": sexes}, weights, np.arange(4), tuple("abcd"))
+    read = Table({"age": ages}, {"sex": sexes}, {"weight": weights}, np.arange(4), tuple("abcd"))
     found = counts(places(read, study).x, layout_of(study))
     assert found[-5:].tolist() == [1, 1, 0, 1, 1]
 

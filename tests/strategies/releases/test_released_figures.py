@@ -12,7 +12,8 @@ from strategies.privacy.randomness import Randomness
 from strategies.releases.figures import Figures, figures
 from strategies.releases.noisy_counts import cell_variance, noised
 from strategies.releases.score_histogram import counts, report, require_plausible
-from strategies.tasks.metrics import METRICS, Floats
+from strategies.tasks.binary import Binary
+from strategies.tasks.metrics import Floats
 from strategies.tasks.tabular import tabular_task
 
 SIGMA = 3.7307  # epsilon 1 at delta 1e-5
@@ -26,7 +27,8 @@ def population(rng: np.random.Generator, patients: int) -> tuple[Floats, Floats]
 
 def metric(name: str, y: Floats, score: Floats) -> float:
     """By the product's exact metrics, from every patient's own score."""
-    return float(METRICS[name](y, np.stack([1 - score, score], 1), np.ones((1, len(y))))[0])
+    (measure,) = Binary.metrics_of([name])
+    return float(measure.compute(y, np.stack([1 - score, score], 1), np.ones((1, len(y))))[0])
 
 
 def exact(y: Floats, score: Floats, bins: int = 20) -> Floats:

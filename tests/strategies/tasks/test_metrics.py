@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,8 +12,12 @@ from numpy.typing import NDArray
 
 from configs.schema.task import TASKS
 from strategies.tasks import metrics
-from strategies.tasks.metrics import METRICS, calibration, estimate, estimate_mean, estimates
+from strategies.tasks.classification import calibration
+from strategies.tasks.metrics import estimate, estimate_mean, estimates
+from strategies.tasks.registry import OBJECTIVES
+from strategies.tasks.regression import MAE
 
+METRICS = {metric.name: metric for kind in OBJECTIVES for metric in kind.metrics}
 Floats = NDArray[np.float64]
 
 
@@ -81,7 +86,9 @@ def cases(metric: str, seed: int, rows: int) -> tuple[Floats, Floats]:
 
 
 def test_every_metric_that_a_study_may_ask_for_exists() -> None:
-    assert {name for kind in TASKS for name in kind.metrics} == set(METRICS) == set(PLAIN)
+    declared = {kind.name: kind.metrics for kind in TASKS if kind.metrics}
+    assert {kind.name: tuple(metric.name for metric in kind.metrics) for kind in OBJECTIVES} == declared
+    assert set(METRICS) == set(PLAIN)
 
 
 @given(st.sampled_from(sorted(METRICS)), st.integers(0, 10**6), st.integers(2, 25))
@@ -89,7 +96,7 @@ def test_a_metric_is_what_the_plain_one_says(metric: str, seed: int, rows: int) 
     y, p = cases(metric, seed, rows)
     if metric == "r2" and len(set(y)) < 2:
         return
-    found = METRICS[metric](y, p, np.ones((1, len(y))))
+    found = METRICS[metric].compute(y, p, np.ones((1, len(y))))
     assert float(found[0]) == pytest.approx(PLAIN[metric](y, p), abs=1e-9)
 
 
@@ -98,7 +105,7 @@ def test_a_weighted_metric_is_that_of_rows_repeated(metric: str, seed: int, rows
     y, p = cases(metric, seed, rows)
     weights = np.random.default_rng(seed).integers(0, 4, (3, len(y)))
     with np.errstate(divide="ignore", invalid="ignore"):
-        found = METRICS[metric](y, p, weights.astype(float))
+        found = METRICS[metric].compute(y, p, weights.astype(float))
     for value, counts in zip(found, weights, strict=True):
         again_y, again_p = y.repeat(counts), p.repeat(counts, axis=0)
         if (p.shape[1] > 1 and set(again_y) != set(y)) or (p.shape[1] == 1 and len(set(again_y)) < 2):
@@ -107,7 +114,7 @@ def test_a_weighted_metric_is_that_of_rows_repeated(metric: str, seed: int, rows
 
 
 def test_the_log_loss_of_a_truth_held_impossible_is_large_and_finite() -> None:
-    found = METRICS["log_loss"](np.array([1.0]), np.array([[1.0, 0.0]]), np.ones((1, 1)))
+    found = METRICS["log_loss"].compute(np.array([1.0]), np.array([[1.0, 0.0]]), np.ones((1, 1)))
     assert float(found[0]) == pytest.approx(-math.log(1e-15))
 
 
@@ -116,7 +123,7 @@ def test_the_log_loss_of_a_truth_held_impossible_is_large_and_finite() -> None:
 )
 def test_auroc_of_ties_of_perfection_and_of_its_opposite(scores: list[float], expected: float) -> None:
     p = np.array(scores)
-    found = estimate("auroc", np.array([0.0, 0, 1, 1]), np.stack([1 - p, p], 1), np.arange(4), resamples=0)
+    found = estimate(METRICS["auroc"], np.array([0.0, 0, 1, 1]), np.stack([1 - p, p], 1), np.arange(4), resamples=0)
     assert found is not None
     assert found.value == expected
 
@@ -128,49 +135,49 @@ def two_classes(y: list[float]) -> tuple[Floats, Floats, NDArray[np.int64]]:
 
 @pytest.mark.parametrize("y", [[0, 0, 0, 0], [1, 1, 1, 1], [0, 1, 1, 1], [1, 0, 0, 0]])
 def test_auroc_with_fewer_than_two_patients_of_a_class_is_no_number(y: list[float]) -> None:
-    assert estimate("auroc", *two_classes(y)) is None
+    assert estimate(METRICS["auroc"], *two_classes(y)) is None
 
 
 def test_auroc_with_two_rows_of_one_patient_in_a_class_is_no_number() -> None:
     y, p, _ = two_classes([0, 0, 1, 1])
-    assert estimate("auroc", y, p, np.array([0, 0, 1, 2])) is None
+    assert estimate(METRICS["auroc"], y, p, np.array([0, 0, 1, 2])) is None
 
 
 def test_auroc_with_two_patients_of_each_class_is_a_number() -> None:
-    assert estimate("auroc", *two_classes([0, 0, 1, 1])) is not None
+    assert estimate(METRICS["auroc"], *two_classes([0, 0, 1, 1])) is not None
 
 
 def test_auroc_of_several_classes_needs_two_patients_of_each() -> None:
     p = np.full((5, 3), 1 / 3)
-    assert estimate("auroc", np.array([0.0, 0, 1, 1, 2]), p, np.arange(5)) is None
+    assert estimate(METRICS["auroc"], np.array([0.0, 0, 1, 1, 2]), p, np.arange(5)) is None
 
 
 @pytest.mark.parametrize("metric", sorted(METRICS))
 def test_no_metric_of_nobody_is_a_number(metric: str) -> None:
-    assert estimate(metric, np.empty(0), np.empty((0, 2)), np.empty(0, np.int64)) is None
+    assert estimate(METRICS[metric], np.empty(0), np.empty((0, 2)), np.empty(0, np.int64)) is None
 
 
 def test_r2_of_a_target_that_never_varies_is_no_number() -> None:
-    assert estimate("r2", np.ones(5), np.zeros((5, 1)), np.arange(5)) is None
+    assert estimate(METRICS["r2"], np.ones(5), np.zeros((5, 1)), np.arange(5)) is None
 
 
 def test_accuracy_with_one_class_is_still_a_number() -> None:
-    assert estimate("accuracy", *two_classes([1, 1, 1])) is not None
+    assert estimate(METRICS["accuracy"], *two_classes([1, 1, 1])) is not None
 
 
 @pytest.mark.parametrize("metric", sorted(METRICS))
 def test_an_interval_holds_its_value_and_is_the_same_again(metric: str) -> None:
     y, p = cases(metric, 5, 40)
-    found = estimate(metric, y, p, np.arange(len(y)), seed=3)
+    found = estimate(METRICS[metric], y, p, np.arange(len(y)), seed=3)
     assert found is not None
     assert found.low <= found.value <= found.high
     assert found.low < found.high
-    assert estimate(metric, y, p, np.arange(len(y)), seed=3) == found
+    assert estimate(METRICS[metric], y, p, np.arange(len(y)), seed=3) == found
 
 
 def test_another_seed_draws_another_interval_around_the_same_value() -> None:
     y, p = cases("brier", 5, 40)
-    a, b = (estimate("brier", y, p, np.arange(len(y)), seed=seed) for seed in (0, 1))
+    a, b = (estimate(METRICS["brier"], y, p, np.arange(len(y)), seed=seed) for seed in (0, 1))
     assert a is not None
     assert b is not None
     assert a.value == b.value
@@ -179,7 +186,7 @@ def test_another_seed_draws_another_interval_around_the_same_value() -> None:
 
 def test_without_resamples_the_interval_is_the_value() -> None:
     y, p = cases("brier", 5, 40)
-    found = estimate("brier", y, p, np.arange(len(y)), resamples=0)
+    found = estimate(METRICS["brier"], y, p, np.arange(len(y)), resamples=0)
     assert found is not None
     assert found.low == found.value == found.high
 
@@ -189,7 +196,7 @@ def test_an_interval_covers_the_truth_about_nineteen_times_in_twenty() -> None:
     for _ in range(times):
         right = rng.random(80) < 0.7  # an accuracy of 0.7
         p = np.where(right[:, None], [[0.2, 0.8]], [[0.8, 0.2]])
-        found = estimate("accuracy", np.ones(80), p, np.arange(80), resamples=200)
+        found = estimate(METRICS["accuracy"], np.ones(80), p, np.arange(80), resamples=200)
         assert found is not None
         covered += found.low <= 0.7 <= found.high
     assert 0.90 < covered / times < 0.98
@@ -198,15 +205,15 @@ def test_an_interval_covers_the_truth_about_nineteen_times_in_twenty() -> None:
 def test_an_interval_is_as_wide_as_the_standard_error_makes_it() -> None:
     y = np.zeros(400)
     p = np.where(np.arange(400)[:, None] < 300, [[0.9, 0.1]], [[0.1, 0.9]])  # 300 of 400 right
-    found = estimate("accuracy", y, p, np.arange(400))
+    found = estimate(METRICS["accuracy"], y, p, np.arange(400))
     assert found is not None
     assert found.high - found.low == pytest.approx(2 * 1.96 * (0.75 * 0.25 / 400) ** 0.5, rel=0.1)
 
 
 def test_rows_of_one_patient_are_drawn_together() -> None:
     y, p = cases("accuracy", 7, 30)
-    once = estimate("accuracy", y, p, np.arange(len(y)))
-    often = estimate("accuracy", y.repeat(9), p.repeat(9, axis=0), np.arange(len(y)).repeat(9))
+    once = estimate(METRICS["accuracy"], y, p, np.arange(len(y)))
+    often = estimate(METRICS["accuracy"], y.repeat(9), p.repeat(9, axis=0), np.arange(len(y)).repeat(9))
     assert once is not None
     assert often is not None
     assert (often.value, often.low, often.high) == pytest.approx((once.value, once.low, once.high))
@@ -215,8 +222,8 @@ def test_rows_of_one_patient_are_drawn_together() -> None:
 def test_the_mean_over_models_is_the_mean_of_their_values() -> None:
     y, p = cases("brier", 11, 30)
     q = p[:, ::-1].copy()
-    values = [estimate("brier", y, x, np.arange(len(y))) for x in (p, q)]
-    both = estimate_mean("brier", y, [p, q], np.arange(len(y)))
+    values = [estimate(METRICS["brier"], y, x, np.arange(len(y))) for x in (p, q)]
+    both = estimate_mean(METRICS["brier"], y, [p, q], np.arange(len(y)))
     assert both is not None
     assert both.value == pytest.approx(sum(v.value for v in values if v) / 2)
 
@@ -224,7 +231,7 @@ def test_the_mean_over_models_is_the_mean_of_their_values() -> None:
 def test_calibration_counts_every_row_once_and_in_its_tenth() -> None:
     p = np.array([0.0, 0.05, 0.1, 0.95, 1.0, 1.0])
     y = np.array([0.0, 1, 0, 1, 1, 0])
-    bins = calibration(y, np.stack([1 - p, p], 1))
+    bins = calibration(y, p)
     assert [(b["low"], b["count"]) for b in bins] == [(0.0, 2), (0.1, 1), (0.9, 3)]
     assert bins[2]["observed"] == pytest.approx(2 / 3)
     assert bins[2]["predicted"] == pytest.approx(2.95 / 3)
@@ -243,7 +250,7 @@ def test_an_interval_is_the_same_bits_in_whatever_pieces_it_is_drawn(
     found = set()
     for piece in (1, 1_000, 7_777, 10**9):
         monkeypatch.setattr(metrics, "PIECE", piece)
-        found.add(estimate(metric, y, p, patients, seed=3))
+        found.add(estimate(METRICS[metric], y, p, patients, seed=3))
     assert len(found) == 1
     assert None not in found
 
@@ -260,10 +267,11 @@ def test_no_metric_is_ever_given_more_weights_than_a_piece_holds(
         return np.asarray(weights.mean(axis=1))
 
     monkeypatch.setattr(metrics, "PIECE", 2_000)
-    monkeypatch.setitem(METRICS, "mae", recorded)  # type: ignore[misc]
     rows = patients * rows_each
     y, p = np.zeros(rows), np.zeros((rows, 1))
-    assert estimate("mae", y, p, np.arange(patients).repeat(rows_each), resamples=100) is not None
+    assert (
+        estimate(replace(MAE, compute=recorded), y, p, np.arange(patients).repeat(rows_each), resamples=100) is not None
+    )
     assert sum(count for count, _ in sizes) == 101
     assert all(count * width <= max(2_000, rows) for count, width in sizes)
 
@@ -271,12 +279,12 @@ def test_no_metric_is_ever_given_more_weights_than_a_piece_holds(
 def test_several_metrics_of_one_drawing_are_those_of_each_by_itself() -> None:
     y, p = cases("brier", 5, 40)
     names = ["brier", "auroc", "accuracy", "log_loss", "balanced_accuracy"]
-    together = estimates(names, y, [p], np.arange(len(y)), seed=4)
-    assert together == {name: estimate(name, y, p, np.arange(len(y)), seed=4) for name in names}
+    together = estimates([METRICS[name] for name in names], y, [p], np.arange(len(y)), seed=4)
+    assert together == {name: estimate(METRICS[name], y, p, np.arange(len(y)), seed=4) for name in names}
 
 
 @pytest.mark.parametrize("metric", ["mae", "r2"])
 def test_figures_of_a_model_that_diverged_warn_nobody(metric: str) -> None:
     """Warnings are errors in these tests; the figure is none, or what it is."""
     y, p = np.arange(20.0), np.full((20, 1), 1e300)
-    estimate(metric, y, p, np.arange(20))
+    estimate(METRICS[metric], y, p, np.arange(20))

@@ -8,16 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from configs.errors import DataError
-from configs.schema import Feature, Model, Task
+from configs.schema import Feature, Task
+from strategies.tasks.registry import objective
 from strategies.tasks.table import Encoded, Table, concatenate, encode, standardise
-from strategies.tasks.tabular import tabular_task
 
 AGE = Feature("age", "number", minimum=20.0, maximum=90.0)
 CHOL = Feature("chol", "number", minimum=100.0, maximum=400.0, missing=("0",))
 PAIN = Feature("pain", "category", values=("none", "mild", "severe"))
 SMOKES = Feature("smokes", "category", values=("no", "yes"), missing=("unknown",))
-BINARY = Task("binary", "disease")
-PRESSURE = Task("regression", "pressure", minimum=80.0, maximum=200.0)
+BINARY = objective(Task("binary", "disease"))
+PRESSURE = objective(Task("regression", "pressure", minimum=80.0, maximum=200.0))
 
 
 def table(
@@ -31,7 +31,8 @@ def table(
     rows = len(next(iter([*columns.values(), *codes.values()])))
     who = np.array(patients if patients is not None else range(rows), np.int64)
     keys = tuple(str(i) for i in range(int(who.max()) + 1))
-    return Table(columns, codes, np.array(target if target is not None else [0.0] * rows), who, keys)
+    outcome = np.array(target if target is not None else [0.0] * rows)
+    return Table(columns, codes, {"disease": outcome, "pressure": outcome}, who, keys)
 
 
 def test_the_ends_and_the_middle_of_a_range_become_minus_one_zero_and_one() -> None:
@@ -73,7 +74,7 @@ def test_inputs_are_in_the_order_of_the_features_and_as_many_as_the_schema_names
 def test_a_regressions_target_is_scaled_and_comes_back_in_its_unit(values: list[float]) -> None:
     encoded = encode(table({"age": [50.0] * len(values)}, target=values), (AGE,), PRESSURE)
     assert np.abs(encoded.y).max() <= 1.0
-    back = tabular_task(PRESSURE, Model("linear"), inputs=1).in_unit(encoded.y)
+    back = PRESSURE.in_unit(encoded.y)
     np.testing.assert_allclose(back, values, rtol=1e-5)
 
 

@@ -1,0 +1,107 @@
+"""What a study's outcome is: its columns, its model's outputs, its loss and its metrics. One class a task type.
+
+A task type is a subclass of `Objective` in one file; `strategies/tasks/registry.py` holds those that there are. PyTorch
+is imported within the methods that train: planning, review and report read the rest without it.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from configs.schema import Feature, Task
+from strategies.tasks.metrics import Floats, Metric
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# What a task type must have, beside its name.
+PARTS = (
+    "metrics",
+    "prediction",
+    "residual_bound",
+    "encode",
+    "loss",
+    "residual",
+    "exact_residual",
+    "predict",
+    "made_up",
+)
+
+
+@dataclass(frozen=True)
+class Objective(ABC):
+    """The outcome of one study's task.
+
+    `y` is what `encode` makes of the target's columns: (rows,), or (rows, targets) where several make an outcome. A
+    patient may have several rows. `outputs`, where it is an argument, is a model's (rows, outputs).
+    """
+
+    name: ClassVar[str]  # what `task.type` calls it
+    metrics: ClassVar[tuple[Metric, ...]]  # what a study may ask for; the first is the headline
+    prediction: ClassVar[str]  # what is predicted for one patient, before the target's name: "the value of"
+    residual_bound: ClassVar[tuple[float, float]]  # a, b: a row's residual has norm <= a + b * norm of its outputs
+    outcome: ClassVar[int | None] = None  # the column of a prediction that is the probability of one outcome
+    lowest: ClassVar[float] = 0.0  # the least value of y
+
+    task: Task
+
+    @property
+    def columns(self) -> tuple[Feature, ...]:
+        """Return the columns that the outcome is read from, with their public ranges or values."""
+        return self.task.columns
+
+    @property
+    def outputs(self) -> int:
+        """Return how many numbers a model puts out for a row."""
+        return 1
+
+    @classmethod
+    def metrics_of(cls, names: Iterable[str]) -> list[Metric]:
+        """Return the metrics of these names, each once."""
+        metrics = {metric.name: metric for metric in cls.metrics}
+        return [metrics[name] for name in dict.fromkeys(names)]
+
+    @abstractmethod
+    def encode(self, targets: Mapping[str, Floats]) -> tuple[Floats, Mapping[str, int]]:
+        """Return `y`, and how many values of each column were clipped to its range (a column without any is left out).
+
+        Args:
+            targets: column name -> (rows,) numbers, or positions in the column's values.
+        """
+
+    @abstractmethod
+    def loss(self, outputs: "Tensor", y: "Tensor") -> "Tensor":
+        """Return the loss of each row: (rows,)."""
+
+    @abstractmethod
+    def residual(self, outputs: "Tensor", y: "Tensor") -> "Tensor":
+        """Return the derivative of each row's loss with respect to its outputs: (rows, outputs)."""
+
+    @abstractmethod
+    def exact_residual(self, outputs: Floats, y: NDArray[np.float32]) -> Floats:
+        """Return `residual` with the same bits on every processor, for any leading axes before rows."""
+
+    @abstractmethod
+    def predict(self, outputs: Floats) -> Floats:
+        """Return what people read: probabilities (rows, classes), or a value in the target's own unit (rows, 1)."""
+
+    @abstractmethod
+    def made_up(self, rows: int) -> NDArray[np.float32]:
+        """Return the `y` of rows of no patient, to time a training with."""
+
+    def in_unit(self, y: NDArray[Any]) -> Floats:
+        """Return `y` as metrics read it: class numbers, or values in the target's own unit."""
+        return np.asarray(y, np.float64)
+
+    def guess(self, y: Floats) -> float | None:
+        """Return the headline metric of a prediction that reads no patient, where the metric says nothing of chance.
+
+        Args:
+            y: as `in_unit` returns it.
+        """
+        del y  # the report compares with `Metric.chance`
+        return None

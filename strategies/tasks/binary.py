@@ -1,0 +1,43 @@
+"""Binary outcomes: one of two words, the second being the outcome. A model puts out the outcome's log odds."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from strategies.exact.functions import sigmoid
+from strategies.tasks.classification import Classification
+from strategies.tasks.metrics import Floats
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class Binary(Classification):
+    """Logistic loss: y is 1 with the outcome, else 0."""
+
+    name = "binary"
+    prediction = "the probability of"
+    residual_bound = (1.0, 0.0)
+    outcome = 1
+
+    def loss(self, outputs: "Tensor", y: "Tensor") -> "Tensor":
+        """Return each row's cross entropy in nats."""
+        from torch.nn import functional
+
+        return functional.binary_cross_entropy_with_logits(outputs[:, 0], y, reduction="none")
+
+    def residual(self, outputs: "Tensor", y: "Tensor") -> "Tensor":
+        """Return the probability of the outcome less y."""
+        return outputs.sigmoid().sub_(y[:, None])
+
+    def exact_residual(self, outputs: Floats, y: NDArray[np.float32]) -> Floats:
+        """Return `residual`, the same bits on every processor."""
+        residual = sigmoid(outputs)
+        residual -= y[..., None]
+        return residual
+
+    def predict(self, outputs: Floats) -> Floats:
+        """Return the probabilities of both words."""
+        positive = np.where(outputs < -709.0, 0.0, sigmoid(outputs))  # e^709 is the last power that float64 holds
+        return np.concatenate([1.0 - positive, positive], axis=1)

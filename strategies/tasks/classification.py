@@ -1,0 +1,123 @@
+"""What binary and multiclass outcomes share: one column of words, probabilities, and the metrics of both.
+
+AUROC is the probability that a patient with the outcome scores above one without, ties counting half. It is
+undefined, never a number, where a group has fewer than two patients of either outcome: one patient's rank is no rate.
+
+>>> y, p = np.array([0.0, 0.0, 1.0, 1.0]), np.array([0.1, 0.4, 0.35, 0.8])
+>>> float(auroc(y, np.stack([1 - p, p], 1), np.ones((1, 4)))[0])
+0.75
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from strategies.exact.functions import logarithm
+from strategies.tasks.base import Objective
+from strategies.tasks.metrics import MIN_PER_CLASS, Floats, Metric, weighted_mean
+
+
+def auroc(y: Floats, predicted: Floats, weights: Floats) -> Floats:
+    """Return the area under the ROC curve; for several classes the mean over classes of one against the rest."""
+    if predicted.shape[1] == 2:
+        return _auroc_binary(y == 1, predicted[:, 1], weights)
+    per_class = [_auroc_binary(y == c, predicted[:, c], weights) for c in range(predicted.shape[1])]
+    return np.asarray(np.mean(per_class, axis=0))
+
+
+def _auroc_binary(positive: NDArray[np.bool_], score: Floats, weights: Floats) -> Floats:
+    order = np.argsort(score, kind="stable")
+    ties = np.flatnonzero(np.concatenate([[True], np.diff(score[order]) > 0]))  # where each group of equals starts
+    sorted_weights = weights[:, order]
+    up = np.add.reduceat(sorted_weights * positive[order], ties, axis=1)  # (resamples, groups)
+    down = np.add.reduceat(sorted_weights * ~positive[order], ties, axis=1)
+    below = np.cumsum(down, axis=1) - down
+    return np.asarray((up * (below + down / 2)).sum(axis=1) / (up.sum(axis=1) * down.sum(axis=1)))
+
+
+def _has_patients_of_each_class(y: Floats, predicted: Floats, patients: NDArray[np.int64]) -> bool:
+    return all(len(np.unique(patients[y == c])) >= MIN_PER_CLASS for c in range(predicted.shape[1]))
+
+
+def accuracy(y: Floats, predicted: Floats, weights: Floats) -> Floats:
+    """Return the share of rows whose most probable class is right (of two classes: probability above one half)."""
+    return weighted_mean((predicted.argmax(axis=1) == y).astype(np.float64), weights)
+
+
+def balanced_accuracy(y: Floats, predicted: Floats, weights: Floats) -> Floats:
+    """Return the mean over classes of the share of their rows that are classified rightly."""
+    right = (predicted.argmax(axis=1) == y).astype(np.float64)
+    classes = [c for c in range(predicted.shape[1]) if (y == c).any()]
+    return np.asarray(np.mean([weighted_mean(right[y == c], weights[:, y == c]) for c in classes], axis=0))
+
+
+def brier(y: Floats, predicted: Floats, weights: Floats) -> Floats:
+    """Return the mean squared error of the probabilities: of the outcome for two classes, summed over more."""
+    truth = np.eye(predicted.shape[1])[y.astype(int)]
+    errors = ((predicted - truth) ** 2).sum(axis=1)
+    return weighted_mean(errors / 2 if predicted.shape[1] == 2 else errors, weights)
+
+
+def log_loss(y: Floats, predicted: Floats, weights: Floats) -> Floats:
+    """Return the mean of minus the log of the truth's probability, in nats; probabilities from 1e-15."""
+    given = np.clip(predicted[np.arange(len(y)), y.astype(int)], 1e-15, 1.0)
+    return weighted_mean(-logarithm(given), weights)
+
+
+AUROC = Metric(
+    "auroc",
+    auroc,
+    "AUROC",
+    "how often a patient with the outcome gets the higher score; 0.5 is chance, 1 is perfect",
+    chance=0.5,
+    is_defined=_has_patients_of_each_class,
+    needs="fewer than two test patients of one outcome",
+)
+ACCURACY = Metric("accuracy", accuracy, "Accuracy", "share of patients classified rightly")
+BALANCED_ACCURACY = Metric(
+    "balanced_accuracy", balanced_accuracy, "Balanced accuracy", "the same, each outcome counting half"
+)
+BRIER = Metric("brier", brier, "Brier score", "squared error of the probabilities; 0 is perfect", lower_is_better=True)
+LOG_LOSS = Metric(
+    "log_loss", log_loss, "Log loss", "penalty for confident mistakes, in nats; 0 is perfect", lower_is_better=True
+)
+
+
+class Classification(Objective):
+    """An outcome that is one of several words. `y` is a word's position in the task's classes."""
+
+    metrics = (AUROC, ACCURACY, BALANCED_ACCURACY, BRIER, LOG_LOSS)
+
+    @property
+    def classes(self) -> int:
+        """Return the number of classes."""
+        return max(2, len(self.task.classes))
+
+    def encode(self, targets: Mapping[str, Floats]) -> tuple[Floats, Mapping[str, int]]:
+        """Return the positions as they are."""
+        return targets[self.task.target], {}
+
+    def made_up(self, rows: int) -> NDArray[np.float32]:
+        """Return every class in turn."""
+        return (np.arange(rows) % self.classes).astype(np.float32)
+
+
+def calibration(y: Floats, probability: Floats, bins: int = 10) -> list[dict[str, float]]:
+    """Return, for each tenth of predicted probability, the mean prediction, the observed share, and the count.
+
+    Args:
+        y: (rows,) 1 with the outcome, else 0. probability: (rows,) of the outcome.
+    """
+    bin_of = np.minimum((probability * bins).astype(int), bins - 1)
+    return [
+        {
+            "low": b / bins,
+            "high": (b + 1) / bins,
+            "predicted": float(probability[bin_of == b].mean()),
+            "observed": float(y[bin_of == b].mean()),
+            "count": int((bin_of == b).sum()),
+        }
+        for b in range(bins)
+        if (bin_of == b).any()
+    ]

@@ -1,0 +1,49 @@
+"""Multiclass outcomes: one of three words or more. A model puts out a score for each."""
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from strategies.exact.functions import softmax
+from strategies.tasks.classification import Classification
+from strategies.tasks.metrics import Floats
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class Multiclass(Classification):
+    """Softmax and cross entropy: y is the position of the row's class."""
+
+    name = "multiclass"
+    prediction = "the probability of each class of"
+    residual_bound = (math.sqrt(2.0), 0.0)
+
+    @property
+    def outputs(self) -> int:
+        """Return the number of classes."""
+        return len(self.task.classes)
+
+    def loss(self, outputs: "Tensor", y: "Tensor") -> "Tensor":
+        """Return each row's cross entropy in nats."""
+        from torch.nn import functional
+
+        return functional.cross_entropy(outputs, y.long(), reduction="none")
+
+    def residual(self, outputs: "Tensor", y: "Tensor") -> "Tensor":
+        """Return each class's probability, less 1 for the row's own."""
+        from torch.nn import functional
+
+        return outputs.softmax(1).sub_(functional.one_hot(y.long(), self.outputs))
+
+    def exact_residual(self, outputs: Floats, y: NDArray[np.float32]) -> Floats:
+        """Return `residual`, the same bits on every processor."""
+        residual = softmax(outputs)
+        residual -= y[..., None] == np.arange(self.outputs, dtype=np.float32)
+        return residual
+
+    def predict(self, outputs: Floats) -> Floats:
+        """Return the probability of each class."""
+        return softmax(outputs)
