@@ -52,15 +52,13 @@ class Hospitals:
     def site(self, name: str) -> Site:
         """One hospital, made at first use."""
         if name not in self._sites:
-            task = task_of(self.study)
-            trainer = Trainer(task, self.engine) if self.engine else _trainer(task)
             self._sites[name] = Site(
                 name,
                 self.study,
                 self.train_of(name),
                 self._ledger(name),
                 seeded=True,
-                trainer=trainer,
+                trainer=self._trainer() if self.study.trains else None,
                 test=self.test_of(name) if self.test_of else None,
                 policy=Policy(metrics="noisy"),
             )
@@ -88,6 +86,10 @@ class Hospitals:
             return None
         together = Together(task_of(self.study))
         return Rounds(self.site_of, together) if together.pays else None
+
+    def _trainer(self) -> Trainer:
+        task = task_of(self.study)
+        return Trainer(task, self.engine) if self.engine else _trainer_of(task)
 
     def _ledger(self, name: str) -> Ledger:
         if self.ledgers is None:
@@ -143,6 +145,5 @@ def _elsewhere(site: str, ids: dict[str, set[bytes]]) -> tuple[str, ...]:
 
 
 @lru_cache(maxsize=4)
-def _trainer(task: TabularTask) -> Trainer | None:
-    """None where nothing is trained."""
-    return Trainer(task) if task.parameters else None
+def _trainer_of(task: TabularTask) -> Trainer:
+    return Trainer(task)

@@ -26,6 +26,7 @@ from server.checkpoint import Checkpoints
 from server.gathering import GridPost, Patience
 from strategies.exchange.arrays import Arrays, to_record
 from strategies.exchange.messages import content, read
+from strategies.tasks.shapes import study_parameters
 from strategies.tasks.tabular import task_of
 
 NODES = {"brest": 31, "lille": 12, "lyon": 23}  # not in the order of the names
@@ -92,7 +93,7 @@ class Honest:
 
     def __init__(self, study: Study, name: str, shift: float) -> None:
         self.study, self.name, self.shift = study, name, shift
-        self.parameters = task_of(study).parameters
+        self.parameters = study_parameters(study)
 
     def __call__(self, message: Message) -> Iterator[Message]:
         if message.metadata.message_type == wire.HELLO:
