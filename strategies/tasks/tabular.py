@@ -50,7 +50,7 @@ class TabularTask:
     @property
     def parameters(self) -> Mapping[str, ArraySpec]:
         """Return name -> (shape, dtype) of what crosses the wire, in the model's order."""
-        return {} if self.model.name == "none" else self.architecture.parameters
+        return self.architecture.parameters
 
     @property
     def engine(self) -> str:
