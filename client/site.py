@@ -121,7 +121,7 @@ class Site:
     def work(self, fit: Fit) -> Arrays:
         """Fit what is asked for."""
         assert self._trainer is not None
-        return self._trainer.work(fit)
+        return self._trainer.fit(fit)
 
     def fitting(
         self, round_number: int, start: Arrays, loaded: Callable[[], object] = lambda: None, attempt: int = 0

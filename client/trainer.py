@@ -1,4 +1,4 @@
-"""One local fit: the shared model in, this hospital's model out.
+"""Fit one hospital's model: the shared model in, the trained one out.
 
 With a plan, every step is a private one: a Poisson sample of patients, a clipped and noised sum. Without, plain batches
 in a shuffled order. Only the batches and the noise are random, and both come from `Randomness`.
@@ -10,11 +10,11 @@ in a shuffled order. Only the batches and the noise are random, and both come fr
 >>> trainer = Trainer(tabular_task(Task("binary", "disease"), Model("logistic"), inputs=1))
 >>> start = {"0.weight": np.zeros((1, 1), np.float32), "0.bias": np.zeros(1, np.float32)}
 >>> local = Local(batch_size=None, learning_rate=2.0)
->>> trainer.fit(start, patients, local, steps=1, randomness=Randomness.seeded(0, "lille", 1))["0.weight"].tolist()
+>>> trainer.fit(Fit(start, patients, local, 1, Randomness.seeded(0, "lille", 1)))["0.weight"].tolist()
 [[1.0]]
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Literal, Protocol
 
 import numpy as np
@@ -23,10 +23,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from configs.memory import keep_freed_blocks
-from configs.schema import Local
 from strategies.exact.layers import one_thread
 from strategies.exchange.arrays import Arrays
-from strategies.federated.local_rule import NO_RULE, LocalRule
 from strategies.models.flat_model import FlatModel
 from strategies.optimizers import optimizer_of
 from strategies.privacy.engines.base import Engine, Gaussian
@@ -46,7 +44,7 @@ class EngineMaker(Protocol):
     def __call__(
         self, model: FlatModel, plan: PrivacyPlan, gaussian: Gaussian, name: Literal["auto", "opacus"]
     ) -> Engine:
-        """An engine for one fit."""
+        """Return an engine for one fit."""
 
 
 class Trainer:
@@ -64,41 +62,21 @@ class Trainer:
         self._model = FlatModel(task)
         self._engine = engine
 
-    def fit(
-        self,
-        start: Arrays,
-        patients: Encoded,
-        local: Local,
-        *,
-        steps: int,
-        randomness: Randomness,
-        plan: PrivacyPlan | None = None,
-        rule: LocalRule = NO_RULE,
-        loaded: Callable[[], object] = lambda: None,
-    ) -> Arrays:
-        """Train from `start` on the hospital's training patients.
-
-        Args:
-            steps: optimizer steps; with a plan they are the plan's steps of one round.
-            rule: what the study's strategy adds to each step's gradient.
-            loaded: called once `start` was copied; whoever holds it may let it go.
+    def fit(self, fit: Fit) -> Arrays:
+        """Train from `fit.start` on the hospital's training patients and return the model.
 
         Raises:
             PrivacyError: with a plan, a layer's gradient mixes patients.
         """
-        model = self._model
-        model.load(start)
-        loaded()
+        model, rule = self._model, fit.rule
+        model.load(fit.start)
+        fit.loaded()
         flat = model.flat.detach().numpy()
         anchor = flat.copy() if rule else None
         drift = None if rule.drift is None else np.concatenate([rule.drift[name].reshape(-1) for name in model.names])
-        optimizer = optimizer_of(local)
-        if plan is None:
-            gradients = self._plain(patients, local, steps, randomness)
-        else:
-            gradients = self._private(patients, local, plan, randomness)
+        optimizer = optimizer_of(fit.local)
         usual = model.gradient.numpy()
-        for gradient in gradients:
+        for gradient in self._plain(fit) if fit.plan is None else self._private(fit, fit.plan):
             values = usual if gradient is model.gradient else gradient.numpy()
             if anchor is not None:  # no data in it: with a plan it is added after the noise
                 values += rule.added(flat, anchor, drift)
@@ -106,40 +84,28 @@ class Trainer:
         del optimizer, anchor
         return model.take()
 
-    def work(self, fit: Fit) -> Arrays:
-        """`fit` of what is asked for."""
-        return self.fit(
-            fit.start,
-            fit.patients,
-            fit.local,
-            steps=fit.steps,
-            randomness=fit.randomness,
-            plan=fit.plan,
-            rule=fit.rule,
-            loaded=fit.loaded,
-        )
-
     @property
     def is_plain(self) -> bool:
-        """Whether private gradients are those of `private_engine`."""
+        """Return whether private gradients are those of `private_engine`."""
         return self._engine is None
 
-    def _plain(self, patients: Encoded, local: Local, steps: int, randomness: Randomness) -> Iterator[Tensor]:
-        x, y = torch.from_numpy(patients.x), torch.from_numpy(patients.y)
-        for rows in batches(patients, local.batch_size, steps, randomness):
+    def _plain(self, fit: Fit) -> Iterator[Tensor]:
+        x, y = torch.from_numpy(fit.patients.x), torch.from_numpy(fit.patients.y)
+        for rows in batches(fit.patients, fit.local.batch_size, fit.steps, fit.randomness):
             if rows is None:
                 yield self._model.mean_gradient(x, y)
             else:
                 some = torch.from_numpy(rows)
                 yield self._model.mean_gradient(x[some], y[some])
 
-    def _private(self, patients: Encoded, local: Local, plan: PrivacyPlan, randomness: Randomness) -> Iterator[Tensor]:
-        engine = (self._engine or private_engine)(self._model, plan, randomness.gaussian, local.engine)
+    def _private(self, fit: Fit, plan: PrivacyPlan) -> Iterator[Tensor]:
+        patients = fit.patients
+        engine = (self._engine or private_engine)(self._model, plan, fit.randomness.gaussian, fit.local.engine)
         # The usual case without tensors, whose making costs as much as a tenth of such a step. The bits are the same.
         of_rows = engine if isinstance(engine, ClosedForm) and self.is_plain and patients.one_row_each else None
         try:
             for _ in range(plan.steps_per_round):
-                chosen = randomness.poisson(patients.count, plan.sampling_rate)
+                chosen = fit.randomness.poisson(patients.count, plan.sampling_rate)
                 if of_rows is not None:
                     yield of_rows.noisy_gradient_of_rows(patients.x.take(chosen, axis=0), patients.y.take(chosen))
                     continue
@@ -157,7 +123,7 @@ class Trainer:
 def batches(
     patients: Encoded, batch_size: int | None, steps: int, randomness: Randomness
 ) -> Iterator[NDArray[np.int64] | None]:
-    """Row numbers of `steps` batches, pass after pass in a new order; None means every row."""
+    """Yield row numbers of `steps` batches, pass after pass in a new order; None means every row."""
     if batch_size is None or batch_size >= patients.count:
         for _ in range(steps):
             yield None

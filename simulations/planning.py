@@ -20,6 +20,7 @@ from strategies.aggregate import site_weights
 from strategies.exchange.arrays import payload_bytes, to_record
 from strategies.privacy.plan import PrivacyPlan, evaluation_event, fragility, plan_for, plan_of_size, spare_cost
 from strategies.privacy.randomness import Randomness
+from strategies.releases.base import Fit
 from strategies.tasks.table import Encoded
 from strategies.tasks.tabular import task_of
 
@@ -179,6 +180,6 @@ def _seconds_a_round(study: Study, patients: int) -> float:
     for number in range(3):
         chance = Randomness.seeded(0, "plan", number)
         started = time.perf_counter()
-        trainer.fit(task.initial(0), made_up, local, steps=steps, randomness=chance, plan=plan)
+        trainer.fit(Fit(task.initial(0), made_up, local, steps, chance, plan))
         taken.append(time.perf_counter() - started)
     return sorted(taken)[1]

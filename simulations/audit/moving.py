@@ -24,6 +24,7 @@ from simulations.audit.verdict import Check, exact, two_sided
 from strategies.exchange.arrays import Arrays
 from strategies.federated.registry import local_rule
 from strategies.privacy.plan import PrivacyPlan
+from strategies.releases.base import Fit
 from strategies.tasks.table import Encoded
 from strategies.tasks.tabular import TabularTask, task_of
 
@@ -172,7 +173,7 @@ def quiet_fit(
     follower = _Follower(task, patients, plan.clip_norm)
     trainer = watched_trainer(subject, task, follower.watch)
     randomness = subject.randomness(0, "quiet", 1)
-    trainer.fit(start, patients, study.training.local, steps=steps, randomness=randomness, plan=quiet)
+    trainer.fit(Fit(start, patients, study.training.local, steps, randomness, quiet))
     released = np.array(follower.watch.released, np.float64).reshape(follower.watch.steps, -1)
     gaps = released * plan.expected_patients - np.array(follower.clean).reshape(released.shape)
     distances = np.linalg.norm(gaps, axis=1) / plan.clip_norm

@@ -20,6 +20,7 @@ from simulations.audit.subject import Floats, Subject, Watch, watched_trainer
 from strategies.exchange.arrays import Arrays
 from strategies.privacy.plan import PrivacyPlan
 from strategies.privacy.randomness import Randomness
+from strategies.releases.base import Fit
 from strategies.tasks.table import Encoded
 from strategies.tasks.tabular import TabularTask
 
@@ -187,7 +188,7 @@ def record_fit(
     """One fit of the plan's steps, watched, at learning rate 0."""
     watch = Watch(look=look)
     trainer = watched_trainer(subject, task, watch)
-    trainer.fit(start, patients, STILL, steps=plan.steps_per_round, randomness=randomness, plan=plan)
+    trainer.fit(Fit(start, patients, STILL, plan.steps_per_round, randomness, plan))
     return watch
 
 

@@ -40,6 +40,7 @@ from strategies.models.flat_model import FlatModel
 from strategies.privacy.engines.select import private_engine
 from strategies.privacy.plan import PrivacyPlan
 from strategies.privacy.randomness import Randomness
+from strategies.releases.base import Fit
 from strategies.tasks.table import Encoded
 from strategies.tasks.tabular import TabularTask, tabular_task
 
@@ -207,7 +208,7 @@ def _our_epoch(task: TabularTask, x: Tensor, y: Tensor, batch: int) -> Run:
 
     def epoch() -> None:
         plan.epsilon()
-        trainer.fit(start, people, local, steps=steps, randomness=Randomness.seeded(0, "here", 1), plan=plan)
+        trainer.fit(Fit(start, people, local, steps, Randomness.seeded(0, "here", 1), plan))
 
     return epoch
 

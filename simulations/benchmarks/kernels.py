@@ -93,6 +93,7 @@ def _digest() -> str:
     from configs.schema import Local, Model, Task
     from strategies.privacy.plan import PrivacyPlan
     from strategies.privacy.randomness import Randomness
+    from strategies.releases.base import Fit
     from strategies.tasks.table import Encoded
     from strategies.tasks.tabular import tabular_task
 
@@ -107,14 +108,8 @@ def _digest() -> str:
         people = Encoded(x, y, np.arange(count) // rows_each, starts)
         plan = PrivacyPlan(1.0, 1.0, 0.3, steps_per_round=3, rounds=1, delta=1e-5, expected_patients=90.0)
         for local, private in ((Local(32, 0.1), False), (Local(None, 0.05, optimizer="adam"), True)):
-            weights = Trainer(made).fit(
-                made.initial(0),
-                people,
-                local,
-                steps=3,
-                randomness=Randomness.seeded(0, "here", 1),
-                plan=plan if private else None,
-            )
+            draws = Randomness.seeded(0, "here", 1)
+            weights = Trainer(made).fit(Fit(made.initial(0), people, local, 3, draws, plan if private else None))
             for name in sorted(weights):
                 digest.update(weights[name].tobytes())
             digest.update(made.predict(weights, x).tobytes())

@@ -15,6 +15,7 @@ from strategies.privacy.engines.base import Engine, Gaussian
 from strategies.privacy.engines.select import private_engine
 from strategies.privacy.plan import PrivacyPlan
 from strategies.privacy.randomness import Randomness
+from strategies.releases.base import Fit
 from strategies.tasks.table import Encoded
 from strategies.tasks.tabular import tabular_task
 
@@ -44,15 +45,8 @@ def fit(
     seed: int = 0,
     trainer: Trainer | None = None,
 ) -> dict[str, np.ndarray]:
-    return (trainer or Trainer(TASK)).fit(
-        START,
-        people,
-        local,
-        steps=steps,
-        randomness=Randomness.seeded(seed, "lille", 1),
-        plan=plan,
-        rule=LocalRule(pull=mu),
-    )
+    chance = Randomness.seeded(seed, "lille", 1)
+    return (trainer or Trainer(TASK)).fit(Fit(START, people, local, steps, chance, plan, LocalRule(pull=mu)))
 
 
 def by_torch(
@@ -163,7 +157,7 @@ def test_threads_that_were_set_before_do_not_change_a_bit() -> None:
         for threads in (1, 4):
             torch.set_num_threads(threads)
             trainer, chance = Trainer(big), Randomness.seeded(0, "lille", 1)
-            models.append(trainer.fit(start, people, Local(None, 0.2), steps=3, randomness=chance))
+            models.append(trainer.fit(Fit(start, people, Local(None, 0.2), 3, chance)))
             assert torch.get_num_threads() == 1
     finally:
         torch.set_num_threads(before)

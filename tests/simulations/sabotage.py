@@ -22,6 +22,7 @@ from strategies.privacy.engines.base import on_grid
 from strategies.privacy.engines.select import private_engine
 from strategies.privacy.plan import Budget, PrivacyPlan
 from strategies.privacy.randomness import Randomness
+from strategies.releases.base import Fit
 from tests import builders
 
 SITE, PATIENTS = "lille", 60
@@ -298,38 +299,34 @@ def sticky(own: Any, patients: int, rate: float) -> Any:
 class SkipsEmptyBatches(Trainer):
     """Takes no step where nobody was drawn."""
 
-    def _private(self, patients: Any, local: Any, plan: PrivacyPlan, randomness: Any) -> Iterator[Tensor]:
+    def _private(self, fit: Fit, plan: PrivacyPlan) -> Iterator[Tensor]:
         for _ in range(plan.steps_per_round):
-            chosen = randomness.poisson(patients.count, plan.sampling_rate)
+            chosen = fit.randomness.poisson(fit.patients.count, plan.sampling_rate)
             if len(chosen):
-                certain = Chance(randomness, lambda own, count, rate, chosen=chosen: chosen)
-                yield from super()._private(patients, local, replace(plan, steps_per_round=1), certain)  # type: ignore[arg-type]
+                certain: Any = Chance(fit.randomness, lambda own, count, rate, chosen=chosen: chosen)
+                yield from super()._private(replace(fit, randomness=certain), replace(plan, steps_per_round=1))
 
 
 class DropsTheLastStep(Trainer):
     """Takes a step less than is booked."""
 
-    def _private(self, patients: Any, local: Any, plan: PrivacyPlan, randomness: Any) -> Iterator[Tensor]:
-        yield from super()._private(
-            patients, local, replace(plan, steps_per_round=plan.steps_per_round - 1), randomness
-        )
+    def _private(self, fit: Fit, plan: PrivacyPlan) -> Iterator[Tensor]:
+        yield from super()._private(fit, replace(plan, steps_per_round=plan.steps_per_round - 1))
 
 
 class TakesAnotherStep(Trainer):
     """Takes a step more than is booked."""
 
-    def _private(self, patients: Any, local: Any, plan: PrivacyPlan, randomness: Any) -> Iterator[Tensor]:
-        yield from super()._private(
-            patients, local, replace(plan, steps_per_round=plan.steps_per_round + 1), randomness
-        )
+    def _private(self, fit: Fit, plan: PrivacyPlan) -> Iterator[Tensor]:
+        yield from super()._private(fit, replace(plan, steps_per_round=plan.steps_per_round + 1))
 
 
 class SendsWithoutNoise(Trainer):
     """Trains privately, and sends another model."""
 
-    def fit(self, start: Any, patients: Any, local: Any, **more: Any) -> Any:
-        super().fit(start, patients, local, **more)
-        return super().fit(start, patients, local, **{**more, "plan": None})
+    def fit(self, fit: Fit) -> Any:
+        super().fit(fit)
+        return super().fit(replace(fit, plan=None))
 
 
 # Hospitals and ledgers

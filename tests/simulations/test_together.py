@@ -68,7 +68,7 @@ def fits_of(
 def require_bits(task: TabularTask, make: object) -> int:
     """Compare every hospital's model with the one that it has alone; how many were fitted with others."""
     fits = make()  # type: ignore[operator]
-    together, alone = Together(task).fit(fits), [Trainer(task).work(fit) for fit in make()]  # type: ignore[operator]
+    together, alone = Together(task).fit(fits), [Trainer(task).fit(fit) for fit in make()]  # type: ignore[operator]
     assert len(together) == len(alone)
     for i, (one, other) in enumerate(zip(together, alone, strict=True)):
         assert one is None or same_bits(one, other), i
@@ -135,7 +135,7 @@ def test_a_hospital_whose_training_diverges_changes_nobody_elses_bits() -> None:
         ]
 
     with np.errstate(all="ignore"):
-        together, alone = Together(task).fit(make()), [Trainer(task).work(fit) for fit in make()]
+        together, alone = Together(task).fit(make()), [Trainer(task).fit(fit) for fit in make()]
     for i in (0, 2, 3):
         assert together[i] is not None
         assert same_bits(together[i], alone[i])

@@ -20,6 +20,7 @@ from strategies.privacy.engines.opacus import OpacusEngine
 from strategies.privacy.engines.select import private_engine
 from strategies.privacy.plan import PrivacyPlan
 from strategies.privacy.randomness import Randomness
+from strategies.releases.base import Fit
 from strategies.tasks.table import Encoded
 from strategies.tasks.tabular import TabularTask, tabular_task
 
@@ -203,14 +204,8 @@ def test_the_same_noise_seed_gives_the_same_bits() -> None:
 def fit(trainer: Trainer, plan: PrivacyPlan | None) -> dict[str, np.ndarray]:
     task = TASKS["mlp"]
     local = Local(batch_size=4, learning_rate=0.3, epochs=2, optimizer="adam")
-    return trainer.fit(
-        random_arrays(task.parameters),
-        cohort_for(task, 10, 2),
-        local,
-        steps=6,
-        randomness=Randomness.seeded(0, "lille", 1),
-        plan=plan,
-    )
+    start, people = random_arrays(task.parameters), cohort_for(task, 10, 2)
+    return trainer.fit(Fit(start, people, local, 6, Randomness.seeded(0, "lille", 1), plan))
 
 
 def test_after_a_private_fit_plain_training_gives_the_bits_of_a_model_that_was_never_private() -> None:
