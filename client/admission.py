@@ -100,8 +100,8 @@ class Admissions:
         Raises:
             RunError: too many wait already.
         """
-        if (known := self.find(sha256)) is not None:
-            return known
+        if (admission := self.find(sha256)) is not None:
+            return admission
         count, size = self._connection.execute(
             "SELECT count(*), COALESCE(sum(length(CAST(canonical AS BLOB))), 0) FROM studies"
             " WHERE state = 'waiting' AND quiet_s < ?",
@@ -134,13 +134,13 @@ class Admissions:
         Raises:
             RunError: fewer digits than a decision takes, no study's digest begins so, or several do.
         """
-        found = self.named(digest)
-        if len(found) != 1 or len(digest) < DIGITS:
+        admissions = self.named(digest)
+        if len(admissions) != 1 or len(digest) < DIGITS:
             raise RunError(
                 f"{shown(digest, 64)}: expected at least {DIGITS} digits of the digest of one study, found "
-                f"{len(found)} with these {len(digest)} digits; compare with the page: archipel-site review"
+                f"{len(admissions)} with these {len(digest)} digits; compare with the page: archipel-site review"
             )
-        return found[0]
+        return admissions[0]
 
     def named(self, digest: str) -> list[Admission]:
         """Every study whose digest begins like this; none where fewer than eight digits are given."""
@@ -174,9 +174,9 @@ class Admissions:
 
     def require_known(self, sha256: str) -> Admission:
         """One study by its whole digest, which must be there."""
-        found = self.find(sha256)
-        assert found is not None
-        return found
+        admission = self.find(sha256)
+        assert admission is not None
+        return admission
 
     def approved(self, sha256: str) -> Study:
         """Return the study, if this hospital approved it.
@@ -184,9 +184,9 @@ class Admissions:
         Raises:
             AdmissionError: it has not, or it refused.
         """
-        found = self.find(sha256)
-        if found is None or found.state == "waiting":
+        admission = self.find(sha256)
+        if admission is None or admission.state == "waiting":
             raise AdmissionError("the hospital has not approved this study yet", waiting=True)
-        if found.state == "refused":
+        if admission.state == "refused":
             raise AdmissionError("the hospital refused this study", waiting=False)
-        return found.study
+        return admission.study

@@ -46,16 +46,16 @@ class Caps:
             return self.config
         self._seen = stamp
         try:
-            wanted = load_site(self.config.folder).policy
+            current = load_site(self.config.folder).policy
         except (ArchipelError, OSError):
             log.warning("site.yaml changed and holds mistakes: the former one is followed; see: archipel-site check")
             return self.config
         policy = self.config.policy
-        lower = lowered(policy, told(wanted))
+        lower = lowered(policy, told(current))
         if lower != policy:
             log.info("site.yaml: max_epsilon is %g at delta %g from now on", lower.max_epsilon, lower.delta)
             self.config = replace(self.config, policy=lower)
-        if lower != replace(lower, max_epsilon=wanted.max_epsilon, delta=wanted.delta):
+        if lower != replace(lower, max_epsilon=current.max_epsilon, delta=current.delta):
             log.warning("site.yaml: a higher max_epsilon or delta holds once the node is restarted")
         return self.config
 
@@ -63,7 +63,7 @@ class Caps:
 def stamp_of(path: Path) -> tuple[int, int, int]:
     """Return what changes when a file does, zeros where it is not there."""
     try:
-        found = path.stat()
+        status = path.stat()
     except OSError:
         return 0, 0, 0
-    return found.st_ino, found.st_mtime_ns, found.st_size
+    return status.st_ino, status.st_mtime_ns, status.st_size

@@ -73,13 +73,13 @@ def _looked_at(config: SiteConfig, dataset: Dataset, sha256: str | None) -> Find
         done = run(
             "client.data_check", *arguments, folder=config.folder, also=worker_variables(config), timeout_s=timeout_s
         )
-        said = done.stdout.strip() if done.returncode == 3 else "could not be read"
+        answer = done.stdout.strip() if done.returncode == 3 else "could not be read"
     except TimeoutExpired:
-        done, said = None, f"could not be read in {timeout_s} s"
+        done, answer = None, f"could not be read in {timeout_s} s"
     if done is None or done.returncode:
         who = DATA if in_file else f"{DATABASE}, or whoever wrote site.yaml"
         todo = "correct the data, or tell the consortium" if in_file else "see the text; or tell the consortium"
-        return Finding("data", WRONG, f"{dataset.study}: {said}", who, todo)
+        return Finding("data", WRONG, f"{dataset.study}: {answer}", who, todo)
     if sha256 is None:
         text = f"{dataset.study}: the data base takes the query; no row was read, no study of it is approved"
         return Finding("data", OK, text)

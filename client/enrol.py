@@ -109,11 +109,11 @@ def load_certificate(config: SiteConfig) -> x509.Certificate:
     try:
         return x509.load_pem_x509_certificate(path.read_bytes())
     except OSError as error:
-        found = str(error.strerror or type(error).__name__).lower()
+        reason = str(error.strerror or type(error).__name__).lower()
     except ValueError:
-        found = "something else"
+        reason = "something else"
     raise RunError(
-        f"{path}: expected this hospital's certificate in PEM, found {found}; archipel-site join WELCOME writes it "
+        f"{path}: expected this hospital's certificate in PEM, found {reason}; archipel-site join WELCOME writes it "
         "again"
     )
 
@@ -173,9 +173,9 @@ def _written(path: Path, config: SiteConfig, signer: SigningKey) -> Request | No
     """Return the request that lies here, if it is this hospital's and fits its keys."""
     try:
         request = from_json(Request, path.read_bytes(), str(path))
-        asked = x509.load_pem_x509_csr(request.signing_request.encode("ascii"))
-        intact = asked.is_signature_valid and verify(request.signing_key, request.statement, request.proof)
-        public = asked.public_key()
+        signing_request = x509.load_pem_x509_csr(request.signing_request.encode("ascii"))
+        intact = signing_request.is_signature_valid and verify(request.signing_key, request.statement, request.proof)
+        public = signing_request.public_key()
     except (OSError, ValueError, TypeError, ConfigError):
         return None
     if not intact or (request.site, request.signing_key) != (config.site, signer.public):
@@ -186,31 +186,34 @@ def _written(path: Path, config: SiteConfig, signer: SigningKey) -> Request | No
 def _flaws(welcome: Welcome) -> list[str]:
     """Return what is wrong with a welcome's authority, or with the time of the certificate."""
     certificate = x509.load_pem_x509_certificate(welcome.certificate.encode("ascii"))
-    found = []
+    flaws = []
     try:
         authority = x509.load_pem_x509_certificate(welcome.ca_certificate.encode("ascii"))
         certificate.verify_directly_issued_by(authority)
     except (ValueError, TypeError, InvalidSignature):
-        found.append(
+        flaws.append(
             "ca_certificate: expected the authority that signed the certificate, found something else; ask for the "
             "file again"
         )
     now, begins, ends = datetime.now(UTC), certificate.not_valid_before_utc, certificate.not_valid_after_utc
     if now > ends:
-        found.append(
+        flaws.append(
             f"certificate: it expired on {ends:%Y-%m-%d}; send request.json again, the consortium admits it again"
         )
     elif now < begins:
-        found.append(f"certificate: it is valid from {begins:%Y-%m-%d %H:%M} UTC on; set this machine's clock (NTP)")
-    return found
+        flaws.append(f"certificate: it is valid from {begins:%Y-%m-%d %H:%M} UTC on; set this machine's clock (NTP)")
+    return flaws
 
 
 def _same_key(certificate: str, key: ec.EllipticCurvePrivateKey) -> bool:
     try:
-        found = x509.load_pem_x509_certificate(certificate.encode("ascii")).public_key()
+        public_key = x509.load_pem_x509_certificate(certificate.encode("ascii")).public_key()
     except ValueError:
         return False
-    return isinstance(found, ec.EllipticCurvePublicKey) and found.public_numbers() == key.public_key().public_numbers()
+    return (
+        isinstance(public_key, ec.EllipticCurvePublicKey)
+        and public_key.public_numbers() == key.public_key().public_numbers()
+    )
 
 
 def _pem(key: ec.EllipticCurvePrivateKey) -> bytes:

@@ -68,14 +68,14 @@ def leave_network_but(addresses: Sequence[str]) -> bool:
     control = _start(addresses)
     alone = leave_network()
     ways = loopback(addresses) if alone else list(map(split_address, addresses))
-    _ways.update({_key(*split_address(address)): way for address, way in zip(addresses, ways, strict=True)})
+    _ways.update({_key(*split_address(address)): door for address, door in zip(addresses, ways, strict=True)})
     if not alone:
         control.close()  # the forwarder sees it and ends
         _forwarder.pop().wait()
         return False
     try:
         _bring_up_loopback()
-        listeners = [socket.create_server(way) for way in ways]
+        listeners = [socket.create_server(door) for door in ways]
     except OSError as error:
         raise RunError(
             f"worker_network: the kernel lets this process leave the network but use no loopback of its own "
@@ -109,12 +109,12 @@ def loopback(addresses: Sequence[str]) -> list[Address]:
     Its own too where it is one, else the first that is free.
     """
     listed = [split_address(address) for address in addresses]
-    taken = {way for way in listed if _LOOPBACK.fullmatch(way[0])}
+    listed_loopback = {way for way in listed if _LOOPBACK.fullmatch(way[0])}
     ways = []
     for way in listed:
-        if way not in taken:
-            way = next(free for n in range(1, 255) if (free := (f"127.0.0.{n}", way[1])) not in taken)
-            taken.add(way)
+        if way not in listed_loopback:
+            way = next(free for n in range(1, 255) if (free := (f"127.0.0.{n}", way[1])) not in listed_loopback)
+            listed_loopback.add(way)
         ways.append(way)
     return ways
 
@@ -160,8 +160,10 @@ def _hand_over(listener: socket.socket, control: socket.socket, number: int) -> 
 
 def _listed_first(ask: Callable[..., Any]) -> Callable[..., Any]:
     def getaddrinfo(host: Any, port: Any, family: int = 0, *rest: int, **named: int) -> Any:
-        way = _ways.get(_key(host, port))
-        return ask(host, port, family, *rest, **named) if way is None else ask(*way, socket.AF_INET, *rest, **named)
+        target = _ways.get(_key(host, port))
+        return (
+            ask(host, port, family, *rest, **named) if target is None else ask(*target, socket.AF_INET, *rest, **named)
+        )
 
     return getaddrinfo
 

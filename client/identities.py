@@ -24,13 +24,13 @@ class Forgotten:
     more_than_its_successor: bool  # has the identity that replaced it spent less?
 
     def __str__(self) -> str:
-        said = (
+        places = (
             f"the ledger holds epsilon {self.epsilon:.3f} ({PER_PATIENT}) spent under the identity {self.identity!r} "
             f"by {', '.join(self.studies)}, and no data set of site.yaml has this identity any more"
         )
         if self.replaced_by:
-            return f"{said}: their data set has {self.replaced_by!r} now; the same patients would have two budgets"
-        return f"{said}: patients of theirs who are in another data set would have two budgets"
+            return f"{places}: their data set has {self.replaced_by!r} now; the same patients would have two budgets"
+        return f"{places}: patients of theirs who are in another data set would have two budgets"
 
     @property
     def todo(self) -> str:

@@ -45,11 +45,11 @@ def leave_network() -> bool:
         return True
     if not _unshare(CLONE_NEWUSER | CLONE_NEWNET):
         return False
-    own = Path("/proc/self")
+    process = Path("/proc/self")
     try:  # files keep the owner that they have
-        (own / "setgroups").write_text("deny")
-        (own / "uid_map").write_text(f"{uid} {uid} 1")
-        (own / "gid_map").write_text(f"{gid} {gid} 1")
+        (process / "setgroups").write_text("deny")
+        (process / "uid_map").write_text(f"{uid} {uid} 1")
+        (process / "gid_map").write_text(f"{gid} {gid} 1")
     except OSError:
         pass  # the owner is then shown as nobody; permissions are the same
     return True

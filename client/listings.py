@@ -33,8 +33,8 @@ def outbox_lines(config: SiteConfig, outgoing: "Iterable[Outgoing]") -> Iterator
     answers = _answers()
     for group in folded(outgoing, key=lambda o: (o.study, o.round, o.form, o.sha256, "" if o.sha256 in answers else o)):
         first, more = group[0], len(group) - 1
-        kept = config.outbox / f"{first.message}.frame"
-        size = kept.stat().st_size if kept.exists() else first.bytes
+        frame_path = config.outbox / f"{first.message}.frame"
+        size = frame_path.stat().st_size if frame_path.exists() else first.bytes
         kind, answer = answers.get(first.sha256, (first.form, ""))
         again = f", and {more:,} time{'' if more == 1 else 's'} more until {group[-1].time[:19]}" if more else ""
         yield (

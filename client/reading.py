@@ -197,14 +197,14 @@ class Reading:
         """Read; what changed meanwhile is kept where somebody waits for it, and else left for the next time."""
         since, stamps = self.clock(), self._stamps()
         try:
-            made = _Complete(load_patients(self.source(), self.study, self.site), since, stamps)
+            reading = _Complete(load_patients(self.source(), self.study, self.site), since, stamps)
         except Exception:
             self._failed = _Failed(stamps, self.clock(), self._opens())
             raise
         self._failed = None
         if not complete or stamps == self._stamps():
-            self._last = made
-        return made
+            self._last = reading
+        return reading
 
 
 def source_in(config: SiteConfig, study: str) -> Callable[[], DataSource]:
@@ -215,17 +215,17 @@ def source_in(config: SiteConfig, study: str) -> Callable[[], DataSource]:
     dataset = config.dataset(study)
     assert dataset is not None
     path = config.folder / SITE_FILE
-    known: list[Any] = [None, dataset.source]
+    sources: list[Any] = [None, dataset.source]
 
     def source() -> DataSource:
         with contextlib.suppress(OSError, ConfigError):
             stamp = path.stat().st_mtime_ns
-            if stamp != known[0]:
-                known[0] = stamp
+            if stamp != sources[0]:
+                sources[0] = stamp
                 now = load_site(config.folder).dataset(study)
                 if now is not None and now.identity == dataset.identity:
-                    known[1] = now.source
-        return cast(DataSource, known[1])
+                    sources[1] = now.source
+        return cast(DataSource, sources[1])
 
     return source
 

@@ -93,8 +93,8 @@ def judged(record: Standing, here: Standing, hash_at: Callable[[int], str], coun
         counted: records that a person has settled: what they list is booked here.
     """
     if record.settled < here.settled:
-        known = hash_at(record.sequence) == record.head
-        if known or any((record.settled, record.sequence) <= (one.settled, one.sequence) for one in counted):
+        matches = hash_at(record.sequence) == record.head
+        if matches or any((record.settled, record.sequence) <= (one.settled, one.sequence) for one in counted):
             return ""  # behind
         return "it was made by a folder that went on elsewhere; what it released was not known when a person settled"
     if record.settled > here.settled:
@@ -109,7 +109,9 @@ def judged(record: Standing, here: Standing, hash_at: Callable[[int], str], coun
 def written(spent: Mapping[str, Spent]) -> str:
     """Write what was spent for a signed statement, by keyed hash of the identity; as much of it as has room."""
     for detailed in (True, False):
-        text = ";".join(f"{key}:{one.count}{_kinds(one) if detailed else ''}" for key, one in sorted(spent.items()))
+        text = ";".join(
+            f"{key}:{spending.count}{_kinds(spending) if detailed else ''}" for key, spending in sorted(spent.items())
+        )
         if len(text) <= MAX_SPENT:
             return text
     return ""
@@ -148,9 +150,9 @@ def spent_by(releases: Iterable[Release], key: Callable[[str], str]) -> dict[str
 def together(spent: Mapping[str, Spent], more: Mapping[str, Spent]) -> dict[str, Spent]:
     """Add what was released later to what was released before."""
     total = dict(spent)
-    for name, one in more.items():
+    for name, spending in more.items():
         before = total.get(name, Spent(0, {}))
-        total[name] = Spent(before.count + one.count, Counter(before.steps or {}) + Counter(one.steps or {}))
+        total[name] = Spent(before.count + spending.count, Counter(before.steps or {}) + Counter(spending.steps or {}))
     return total
 
 
@@ -163,8 +165,10 @@ def beyond(record: Spent, here: Spent) -> dict[Kind, int] | None:
     """Return the steps that a record has and that are not here, by kind; None where the record says only how many."""
     if record.steps is None:
         return {} if record.count <= here.count else None
-    own = here.steps or {}
-    return {kind: steps - own.get(kind, 0) for kind, steps in record.steps.items() if steps > own.get(kind, 0)}
+    own_steps = here.steps or {}
+    return {
+        kind: steps - own_steps.get(kind, 0) for kind, steps in record.steps.items() if steps > own_steps.get(kind, 0)
+    }
 
 
 def _kinds(spent: Spent) -> str:

@@ -88,8 +88,8 @@ def contradictions(config: SiteConfig, traces: Traces, ledger: Ledger, admission
 
 def orphans(config: SiteConfig, traces: Traces) -> list[str]:
     """Return messages in the outbox that the journal does not name: a crash leaves one, which did not leave."""
-    kept = sorted(path.stem for path in config.outbox.glob("*.frame")) if config.outbox.exists() else []
-    return [message for message in kept if message not in traces.messages]
+    frames = sorted(path.stem for path in config.outbox.glob("*.frame")) if config.outbox.exists() else []
+    return [message for message in frames if message not in traces.messages]
 
 
 def private(sha256: str, config: SiteConfig, admissions: Admissions) -> bool:
@@ -201,9 +201,9 @@ class Records:
             self._audit.note(Ignored(what="record", why=str(error)[:200]))
             return
         journal = self._audit.journal
-        here = Standing(self._traces.settled, journal.sequence, journal.head)
+        standing = Standing(self._traces.settled, journal.sequence, journal.head)
         counted = [_standing(Statement.parse(one.signed.statement)) for one in self._traces.counted]
-        why = reconcile.judged(_standing(statement), here, journal.hash_at, counted)
+        why = reconcile.judged(_standing(statement), standing, journal.hash_at, counted)
         if not why:
             self._confirmed = self._ledger.head[0]
         elif all(one.signed != signed for one in self._traces.open):

@@ -60,7 +60,7 @@ def _sources(config: SiteConfig) -> dict[tuple[str, str], DataSource]:
 
 def _inode(path: Path) -> tuple[int, int] | None:
     try:
-        found = path.stat()
+        status = path.stat()
     except OSError:
         return None
-    return found.st_dev, found.st_ino
+    return status.st_dev, status.st_ino

@@ -67,9 +67,9 @@ def check_bundle(content: bytes, study: Study) -> None:
             for entry in bundle.infolist():
                 if entry.file_size > MAX_BUNDLE_BYTES:
                     raise WireError("bundle: expected small files, found one that unpacks to more")
-            found = {name: bundle.read(name) for name in expected}
+            contents = {name: bundle.read(name) for name in expected}
     except (zipfile.BadZipFile, OSError, EOFError, RuntimeError, NotImplementedError, ValueError):
         raise WireError("bundle: expected Flower's format, found something that cannot be read") from None
-    for name, wanted in expected.items():
-        if found[name] != wanted:
+    for name, expected_bytes in expected.items():
+        if contents[name] != expected_bytes:
             raise WireError(f"bundle: {name} is not the approved study's; nothing of it was executed")

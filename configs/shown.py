@@ -72,10 +72,10 @@ def escaped(text: str) -> str:
 
 
 def _code(character: str) -> str:
-    known = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
+    escapes = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
     point = ord(character)
     wide = f"\\x{point:02x}" if point < 256 else f"\\u{point:04x}" if point < 65_536 else f"\\U{point:08x}"
-    return known.get(character, wide)
+    return escapes.get(character, wide)
 
 
 def shown(text: object, limit: int = LIMIT) -> str:
@@ -122,9 +122,9 @@ def mixed_scripts(text: str) -> str:
     """
     for word in text.split():
         names = {unicodedata.name(c, "").split(" ")[0] for c in word if c.isalpha() and c not in "µμΩΩ°ªº"}
-        found = sorted(names & {"LATIN", "CYRILLIC", "GREEK", "ARMENIAN", "CHEROKEE", "FULLWIDTH", "MATHEMATICAL"})
-        if len(found) > 1 or set(found) & {"FULLWIDTH", "MATHEMATICAL"}:
-            return " and ".join(found)
+        scripts = sorted(names & {"LATIN", "CYRILLIC", "GREEK", "ARMENIAN", "CHEROKEE", "FULLWIDTH", "MATHEMATICAL"})
+        if len(scripts) > 1 or set(scripts) & {"FULLWIDTH", "MATHEMATICAL"}:
+            return " and ".join(scripts)
     return ""
 
 

@@ -101,7 +101,7 @@ class Checkpoints:
             arithmetic = int(manifest.get("arithmetic", 1))
             file, digest = self.folder / Path(manifest["file"]).name, manifest["sha256"]
             with file.open("rb") as stream:
-                found = hashlib.file_digest(stream, "sha256").hexdigest()
+                present = hashlib.file_digest(stream, "sha256").hexdigest()
         except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             raise CheckpointError(
                 f"{path}: expected a checkpoint's manifest and its file, found them unreadable "
@@ -114,7 +114,7 @@ class Checkpoints:
             )
         if arithmetic != ARITHMETIC and not any_arithmetic:
             raise CheckpointError(of_another_arithmetic(path, arithmetic))
-        if found != digest:
+        if present != digest:
             raise CheckpointError(
                 f"{file}: expected SHA-256 {str(digest)[:12]}, found other content (truncated or changed); "
                 "restore it from a backup, or start a new run"
@@ -164,10 +164,10 @@ def write_tensors(path: Path, tensors: Mapping[str, NDArray[Any]], *, durable: b
                 file.write(piece)
 
     def digest() -> str:
-        found = hashlib.sha256()
+        hasher = hashlib.sha256()
         for piece in _safetensors(tensors):
-            found.update(piece)
-        return found.hexdigest()
+            hasher.update(piece)
+        return hasher.hexdigest()
 
     steps: list[Callable[[], str | None]] = [digest, lambda: write_atomically(path, write, durable=durable)]
     sha256, _ = both(lambda step: step(), steps, sum(array.nbytes for array in tensors.values()))

@@ -23,8 +23,8 @@ def private_folder(path: Path) -> Path:
         RunError: it is somebody else's, a link, or open to others: what would lie in it could be replaced.
     """
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    found = path.lstat()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o077:
+    status = path.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o077:
         raise RunError(f"{path}: expected a folder of this user alone (mode 0700), found another; remove it")
     return path
 

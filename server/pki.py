@@ -126,9 +126,9 @@ def check_request(request: Request, source: str) -> ec.EllipticCurvePublicKey:
         ConfigError: one does not.
     """
     try:
-        asked = x509.load_pem_x509_csr(request.signing_request.encode("ascii"))
-        signed = asked.is_signature_valid
-        public = asked.public_key()
+        signing_request = x509.load_pem_x509_csr(request.signing_request.encode("ascii"))
+        signed = signing_request.is_signature_valid
+        public = signing_request.public_key()
     except (ValueError, TypeError):
         signed, public = False, None
     if not signed or not verify(request.signing_key, request.statement, request.proof):

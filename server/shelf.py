@@ -51,15 +51,15 @@ class Shelf:
         Raises:
             OSError: the disk is full.
         """
-        shared, own = _run_folder(self._folder, self._run) / content, _path(self._folder, site, self._run, message)
-        own.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        shared, for_site = _run_folder(self._folder, self._run) / content, _path(self._folder, site, self._run, message)
+        for_site.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not shared.exists():
             with shared.with_suffix(".part").open("wb", buffering=0) as file:
                 for part in parts:
                     _write(file.fileno(), memoryview(part))
             shared.with_suffix(".part").replace(shared)
-        os.link(shared, own.with_suffix(_OUT))
-        own.with_suffix(_MOST).write_text(str(most))
+        os.link(shared, for_site.with_suffix(_OUT))
+        for_site.with_suffix(_MOST).write_text(str(most))
 
     def taken(self, site: str, message: str) -> MappedFile:
         """Return what a hospital sent in answer to a message; its file goes when nothing refers to it any more.
@@ -183,8 +183,8 @@ def _place(piece: bytes) -> tuple[str, str, int]:
     Raises:
         WireError: it names none.
     """
-    asked = fields_of(piece, _FETCH)
-    run, message, start = str(asked["run"]), str(asked["message"]), asked["start"]
+    fields = fields_of(piece, _FETCH)
+    run, message, start = str(fields["run"]), str(fields["message"]), fields["start"]
     if not _MESSAGE.fullmatch(message) or not isinstance(start, int) or not 0 <= start < 2**40:
         raise WireError("shelf: expected a message and a place in it, found something else")
     return run, message, start
@@ -209,13 +209,13 @@ def append(folder: Path, site: str, run: str, message: str, start: int, *data: b
         WireError: it would be larger than was announced.
     """
     path = _path(folder, site, run, message)
-    offer, own = path.with_suffix(_MOST), path.with_suffix(_IN)
+    offer, upload = path.with_suffix(_MOST), path.with_suffix(_IN)
     try:
         most = int(offer.read_text())
-        descriptor = os.open(own, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+        descriptor = os.open(upload, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o600)
         with os.fdopen(descriptor, "wb", buffering=0), _alone(descriptor):
             if not offer.exists():  # it ended meanwhile, and the file may be a new one
-                own.unlink(missing_ok=True)
+                upload.unlink(missing_ok=True)
                 return None
             if not start:
                 os.ftruncate(descriptor, 0)

@@ -43,18 +43,18 @@ class Rounds:
     def _answer(self, addressed: Sequence[Addressed]) -> list[Message]:
         replies: dict[int, Message] = {}
         trainings = [self._training(message, context) for message, context in addressed]
-        asked: dict[int, Fit] = {}
+        requests: dict[int, Fit] = {}
 
         def go_on(i: int, step: Callable[..., Fit], value: Any) -> None:
             try:
-                asked[i] = step(value)
+                requests[i] = step(value)
             except StopIteration as end:
                 replies[i] = end.value
 
         for i, training in enumerate(trainings):
             go_on(i, training.send, None)
-        while asked:
-            fits, asked = asked, {}
+        while requests:
+            fits, requests = requests, {}
             for (i, fit), model in zip(fits.items(), self._fitted(list(fits.values())), strict=True):
                 try:
                     trained = self._site_of(addressed[i][1]).work(fit) if model is None else model

@@ -74,15 +74,15 @@ class Move:
 
     def applied(self, study: Study) -> Settings:
         """The settings after the move."""
-        own = Settings.of(study)
+        current = Settings.of(study)
         moved = Settings(
-            self.batch if self.what == "batch" else own.batch,
-            max(1, round(own.rounds * self.rounds)),
-            own.clip_norm * self.clip_norm,
-            own.learning_rate,
+            self.batch if self.what == "batch" else current.batch,
+            max(1, round(current.rounds * self.rounds)),
+            current.clip_norm * self.clip_norm,
+            current.learning_rate,
         )
         as_far = _way(study) / _way(moved.put_into(study))
-        return replace(moved, learning_rate=float(f"{own.learning_rate * as_far * self.learning_rate:.3g}"))
+        return replace(moved, learning_rate=float(f"{current.learning_rate * as_far * self.learning_rate:.3g}"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,28 +95,30 @@ class Sought:
 
 def moves(study: Study) -> list[Move]:
     """The single moves: half and double of each setting; everybody, and a smaller and a larger batch."""
-    own, smallest = study.training.local.batch_size, min(_sizes(study))
-    wanted: list[int | None] = [None, max(1, smallest // 2)] if own is None else [None, max(1, own // 2), own * 2]
+    batch, smallest = study.training.local.batch_size, min(_sizes(study))
+    batches: list[int | None] = (
+        [None, max(1, smallest // 2)] if batch is None else [None, max(1, batch // 2), batch * 2]
+    )
     return [
         *(Move("rounds", rounds=by) for by in (0.5, 2.0)),
         *(Move("clip norm", clip_norm=by) for by in (0.5, 2.0)),
         *(Move("learning rate", learning_rate=by) for by in (0.5, 2.0)),
-        *(Move("batch", batch=b) for b in dict.fromkeys(wanted) if b != own and (b is None or b <= smallest)),
+        *(Move("batch", batch=b) for b in dict.fromkeys(batches) if b != batch and (b is None or b <= smallest)),
     ]
 
 
 def best_settings(study: Study, judge: Judge) -> Sought | None:
     """Search; None where the time does not last for the first single moves."""
-    seen: set[Settings] = {Settings.of(study)}
-    here = _better(study, judge, seen)
-    if here is None:
+    tried: set[Settings] = {Settings.of(study)}
+    current = _better(study, judge, tried)
+    if current is None:
         return None
     for _ in range(GENERATIONS - 1):
-        further = _better(here, judge, seen) if here != study else None
-        if further is None or further == here:
+        further = _better(current, judge, tried) if current != study else None
+        if further is None or further == current:
             break
-        here = further
-    return Sought(Settings.of(here), len(seen))
+        current = further
+    return Sought(Settings.of(current), len(tried))
 
 
 def _better(study: Study, judge: Judge, seen: set[Settings]) -> Study | None:

@@ -285,10 +285,10 @@ def _with_strength(
     """With intercepts that give the shares: a fixed point."""
     truth = _Truth(weights, strength, np.log(shares), shifts)
     for _ in range(_STEPS):
-        found = truth.chances(x, hospitals).mean(axis=0)
-        if np.abs(found - shares).max() < 1e-4:
+        chances = truth.chances(x, hospitals).mean(axis=0)
+        if np.abs(chances - shares).max() < 1e-4:
             break
-        truth = _Truth(weights, strength, truth.intercepts + np.log(shares / found), shifts)
+        truth = _Truth(weights, strength, truth.intercepts + np.log(shares / chances), shifts)
     return truth
 
 

@@ -71,7 +71,7 @@ class Together:
 
     def fit(self, fits: Sequence[Fit]) -> list[Arrays | None]:
         """Every hospital's model; None of a hospital that must be fitted alone."""
-        found: list[Arrays | None] = [None] * len(fits)
+        models: list[Arrays | None] = [None] * len(fits)
         alike: dict[object, list[int]] = {}
         for i, fit in enumerate(fits):
             if self.pays and _fits_in(fit):
@@ -79,8 +79,8 @@ class Together:
         for places in alike.values():
             for group in self._groups(fits, places):
                 for i, fitted in zip(group, self._fit([fits[i] for i in group]), strict=True):
-                    found[i] = fitted
-        return found
+                    models[i] = fitted
+        return models
 
     def _groups(self, fits: Sequence[Fit], places: Sequence[int]) -> Iterator[list[int]]:
         """Hospitals with batches of about the same size, two or more, few enough for the cache."""
@@ -141,8 +141,8 @@ class Together:
         for rows in zip(*drawn, strict=True):
             x, y, counts = people.batch(rows)
             layers.load(flat)
-            found = mean.of(x, self._residual(y), counts[:, None, None].astype(np.float64), counts)
-            for layer, (weight, bias) in zip(as_layers(found, self._shapes), places, strict=True):
+            result = mean.of(x, self._residual(y), counts[:, None, None].astype(np.float64), counts)
+            for layer, (weight, bias) in zip(as_layers(result, self._shapes), places, strict=True):
                 write_layer(layer, weight, bias)
             yield gradient
 

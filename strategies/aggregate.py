@@ -68,17 +68,19 @@ def _mean_of_small(records: Sequence[ArrayRecord], factors: Sequence[float]) -> 
     sizes = [(name, 4 * math.prod(array.shape)) for name, array in first.items()]
     mean: Any = None
     for record, factor in zip(records, factors, strict=True):
-        held = dict(record.items())
-        values = b"".join([held[name].data[len(held[name].data) - size :] for name, size in sizes])
+        arrays_of_record = dict(record.items())
+        values = b"".join(
+            [arrays_of_record[name].data[len(arrays_of_record[name].data) - size :] for name, size in sizes]
+        )
         part = np.frombuffer(values, "<f4") * factor
         mean = part if mean is None else np.add(mean, part, out=mean)
-    made, start = {}, 0
+    means, start = {}, 0
     for name, size in sizes:
         array = first[name]
         header = bytes(array.data[: len(array.data) - size])
-        made[name] = array_of((array.shape, array.dtype), header + mean[start : start + size // 4].tobytes())
+        means[name] = array_of((array.shape, array.dtype), header + mean[start : start + size // 4].tobytes())
         start += size // 4
-    return record_of(made)
+    return record_of(means)
 
 
 def _mean(arrays: Sequence[Array], factors: Sequence[float]) -> Array:
@@ -87,11 +89,11 @@ def _mean(arrays: Sequence[Array], factors: Sequence[float]) -> Array:
     large = len(first.data) >= LARGE_BLOCK_BYTES
     data = ROOM.of(len(first.data)) if large else memoryview(bytearray(len(first.data)))
     data[:header] = first.data[:header]
-    held = [memoryview(array.data)[header:] for array in arrays]
+    bodies = [memoryview(array.data)[header:] for array in arrays]
 
     def write(span: slice) -> None:
         mean, start = np.frombuffer(data[header:][span], "<f4"), 0
-        for parts in zip(*(windows(view[span]) for view in held), strict=True):
+        for parts in zip(*(windows(view[span]) for view in bodies), strict=True):
             values = [np.frombuffer(piece, "<f4") for piece in parts]
             into = mean[start : start + len(values[0])]
             np.multiply(values[0], factors[0], out=into)

@@ -130,8 +130,8 @@ class _Cells:
         """Return a cell of the record that begins on line `number`."""
         if not cell.isascii():
             cell = self._in_utf8(cell, number)
-        if (known := self._words.get(cell)) is not None:
-            return known
+        if (word := self._words.get(cell)) is not None:
+            return word
         if len(self._words) < MOST_WORDS:
             self._words[cell] = cell
         return cell

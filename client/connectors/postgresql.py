@@ -215,8 +215,8 @@ def _in_session(source: DataSource, use: Callable[[psycopg.Connection[Any]], Res
             )
             return use(connection)
     except psycopg.Error as error:
-        said = _refused(error, source.query_timeout_s, before, late=late.is_set())
-    raise SourceError(f"{source.url_env}: {said}")
+        reason = _refused(error, source.query_timeout_s, before, late=late.is_set())
+    raise SourceError(f"{source.url_env}: {reason}")
 
 
 def _connect(variable: str) -> psycopg.Connection[Any]:
@@ -227,8 +227,8 @@ def _connect(variable: str) -> psycopg.Connection[Any]:
     try:
         return psycopg.connect(**info, context=as_text, prepare_threshold=None)
     except psycopg.Error as error:
-        said = _not_connected(str(error), bool(error.pgconn and error.pgconn.used_password)).format(where=where)
-    raise SourceError(f"{variable}: {said}")
+        reason = _not_connected(str(error), bool(error.pgconn and error.pgconn.used_password)).format(where=where)
+    raise SourceError(f"{variable}: {reason}")
 
 
 def files_named(url: str) -> set[str]:
@@ -390,9 +390,9 @@ _BEFORE: tuple[tuple[str, str], ...] = (  # what libpq's text holds -> what to s
 
 
 def _not_connected(text: str, used_password: bool) -> str:
-    for words, said in _BEFORE:
+    for words, reason in _BEFORE:
         if re.search(words, text):
-            return said
+            return reason
     if used_password:  # a server's own words are in its own language
         return "the data base does not accept this user, password or data base's name; correct the variable"
     return "{where} opens no session; look at the data base's own log"
@@ -425,7 +425,9 @@ def _refused(error: psycopg.Error, timeout_s: int, before: int, *, late: bool) -
         if isinstance(error, psycopg.OperationalError):
             return _REFUSED["08"]
         return "the query gives no rows at all; write one SELECT statement"
-    said = _REFUSED.get(state) or _REFUSED.get(state[:2]) or "the data base does not answer the query; try it with psql"
+    reason = (
+        _REFUSED.get(state) or _REFUSED.get(state[:2]) or "the data base does not answer the query; try it with psql"
+    )
     position = error.diag.statement_position
     near = f" (character {int(position) - before} of it)" if position and int(position) > before else ""
-    return f"{said.format(near=near, timeout=timeout_s)} [SQLSTATE {state}]"
+    return f"{reason.format(near=near, timeout=timeout_s)} [SQLSTATE {state}]"

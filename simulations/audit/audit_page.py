@@ -89,11 +89,11 @@ def _checks(part: Part) -> Html:
 
 def _worst(part: Part) -> list[Check]:
     """One line a name: the worst of its checks."""
-    found: dict[str, Check] = {}
+    worst: dict[str, Check] = {}
     for check in part.checks:
-        if check.name not in found or check.p < found[check.name].p:
-            found[check.name] = check
-    return list(found.values())
+        if check.name not in worst or check.p < worst[check.name].p:
+            worst[check.name] = check
+    return list(worst.values())
 
 
 def _chance(check: Check) -> str:
@@ -148,15 +148,15 @@ def _moves(facts: Mapping[str, Any]) -> Html:
     most = max(1.1, min(4.0, max(m["move"] for m in moves) * 1.05))
 
     def draw(wide: int) -> Html:
-        row, left = 38, 8
+        row, margin = 38, 8
         bottom = _TOP + row * len(moves)
-        x = Scale((0, most), (left, wide - 48))
+        x = Scale((0, most), (margin, wide - 48))
         parts = [axis_x(x, _TOP, bottom, "largest move of the sum, in clip norms", ticks(0, most, 4), _plain)]
         for i, move in enumerate(moves):
             y = _TOP + row * i
             parts += [
-                text(left, y + 14, move["who"], "t"),
-                rect(left, y + 20, x(move["move"]) - left, 9, "bar"),
+                text(margin, y + 14, move["who"], "t"),
+                rect(margin, y + 20, x(move["move"]) - margin, 9, "bar"),
                 text(x(move["move"]) + 6, y + 29, f"{move['move']:.3g}", "t strong"),
             ]
         parts.append(line(x(1), _TOP - 6, x(1), bottom, "budget"))

@@ -250,16 +250,16 @@ class _Auditor:
 
     def _samples(self) -> list[Recording]:
         """Long fits at each hospital's plan: of patients as they are, and, at another model, of several rows each."""
-        wanted = math.ceil(noise_values_needed(self.effort.smallest_loss) / self._size)
-        total = min(self.effort.most_steps, max(self.effort.least_steps, wanted))
+        values = math.ceil(noise_values_needed(self.effort.smallest_loss) / self._size)
+        total = min(self.effort.most_steps, max(self.effort.least_steps, values))
         each = -(-total // len(self.sites))
-        found = []
+        samples = []
         for site, people in self.cohorts.items():
             begin, random = self._starts()
             some = each // 5 + 1  # steps of several rows a patient take longer
-            found.append(self._sample(site, people, begin, each - some))
-            found.append(self._sample(site, joined(people), random, some))
-        return found
+            samples.append(self._sample(site, people, begin, each - some))
+            samples.append(self._sample(site, joined(people), random, some))
+        return samples
 
     def _sample(
         self, site: str, patients: Encoded, start: Arrays, steps: int, subject: Subject | None = None
@@ -335,8 +335,8 @@ class _Auditor:
             return []
         with closing(self._evaluator(folder, self._starts()[1])) as evaluator:
             size, who = largest_move(evaluator, cohort, planted_patients(cohort), self.effort.neighbours)
-        found = f"{who} moves the evaluation's histogram by {size:.3g} (L2 norm), 1 is booked"
-        return [exact("evaluation", size <= 1.0 + 1e-6, found)]
+        text = f"{who} moves the evaluation's histogram by {size:.3g} (L2 norm), 1 is booked"
+        return [exact("evaluation", size <= 1.0 + 1e-6, text)]
 
     def _rehearse(self, site: str, folder: Path, people: Encoded, rounds: int) -> Rehearsal:
         study, start, seeded = self._alone(site), self._starts()[1], self.seed is not None
@@ -351,10 +351,10 @@ class _Auditor:
         plan, most = self.plans[site], self.effort.all_rows
         steps = max(plan.steps_per_round, min(plan.steps, _WIDE_STEPS))
         people = marked(longest(self.train[site], int(most / max(_WIDE_PASSES, steps * plan.sampling_rate))))
-        taken = len(people.x) * plan.sampling_rate  # rows of a step
-        rounds = max(1, min(self._rounds(site), int(most / (taken * plan.steps_per_round))))
+        rows = len(people.x) * plan.sampling_rate  # rows of a step
+        rounds = max(1, min(self._rounds(site), int(most / (rows * plan.steps_per_round))))
         done = self._rehearse(site, folder, people, rounds)
-        steps = max(_WIDE_STEPS, min(self.effort.few_steps, int(most / taken)))
+        steps = max(_WIDE_STEPS, min(self.effort.few_steps, int(most / rows)))
         samples = [self._sample(site, people, self._starts()[0], steps)] if noisy else []
         return [done], [done.recording, *samples]
 
@@ -381,8 +381,8 @@ class _Auditor:
         checks = [check for done in all_of_them for check in done.replay.checks]
         checks.append(exact("plan", not odd, f"{', '.join(odd)}: the plan that trained is not the study's"))
         words = f"a whole study at {len(replays)} hospitals, through the real path"
-        if asked := self.study.evaluation.release:
-            words += f", with its evaluation (epsilon {asked.epsilon:g} by itself)"
+        if release := self.study.evaluation.release:
+            words += f", with its evaluation (epsilon {release.epsilon:g} by itself)"
         if run is not None:
             old, journal = ledger_replay.replay_run(self.subject, run, self.study, self.plans)
             checks += [journal, *(check for found in old for check in found.checks)]

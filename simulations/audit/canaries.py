@@ -85,8 +85,8 @@ def design(plan: PrivacyPlan, claimed: float, steps: int, canaries: int) -> Desi
     """
     rate, sigma = plan.sampling_rate, plan.noise_multiplier
     gap = steps * rate / math.sqrt(steps * (sigma**2 + rate * (1 - rate)))
-    found = [_planned(gap, claimed, canaries, n, plan.delta) for n in GUESSES if n <= canaries]
-    able = [one for one in found if one.ceiling > 1.2 * claimed] or [max(found, key=lambda one: one.ceiling)]
+    designs = [_planned(gap, claimed, canaries, n, plan.delta) for n in GUESSES if n <= canaries]
+    able = [one for one in designs if one.ceiling > 1.2 * claimed] or [max(designs, key=lambda one: one.ceiling)]
     return max(able, key=lambda one: (one.expected, one.guesses))
 
 
@@ -128,9 +128,9 @@ def with_canaries(patients: Encoded, chosen: NDArray[np.bool_], scale: float, ou
     A canary is one row, 0 everywhere but in its own input: its gradient lies, almost, along weights of its own, so that
     canaries do not disturb each other.
     """
-    own, rows = len(chosen), np.flatnonzero(chosen)
+    chosen_count, rows = len(chosen), np.flatnonzero(chosen)
     before, inputs = patients.x.shape
-    x = np.zeros((before + len(rows), inputs + own), np.float32)
+    x = np.zeros((before + len(rows), inputs + chosen_count), np.float32)
     x[:before, :inputs] = patients.x
     x[np.arange(before, len(x)), inputs + rows] = scale
     starts = np.concatenate([patients.starts, before + 1 + np.arange(len(rows))]).astype(np.int64)

@@ -119,8 +119,8 @@ class _Auditor:
         Noise rounded to whole numbers and spread again over a unit has two twelfths more variance (Sheppard 1898).
         """
         cells = sum(histogram.cells for histogram in self.layout)
-        wanted = math.ceil(noise_values_needed(self.effort.smallest_loss) / cells)
-        total = min(self.effort.most_steps, max(self.effort.least_steps, wanted))
+        releases = math.ceil(noise_values_needed(self.effort.smallest_loss) / cells)
+        total = min(self.effort.most_steps, max(self.effort.least_steps, releases))
         scale = math.sqrt(standard_deviation(self.plan) ** 2 + 2 / 12)
         true = {site: self._recount(people) for site, people in self.people.items()}
         sites = sorted(self.people)
@@ -140,8 +140,8 @@ class _Auditor:
         return self.make(name if name and seeded else site, study, people or self.people[site], ledger, seeded=seeded)
 
     def _recount(self, people: Encoded) -> Floats:
-        found = [(people.x[:, n] == cell).sum() for n, h in enumerate(self.layout) for cell in range(h.cells)]
-        return np.array(found, np.float64)
+        recounted = [(people.x[:, n] == cell).sum() for n, h in enumerate(self.layout) for cell in range(h.cells)]
+        return np.array(recounted, np.float64)
 
     # What one patient moves
 
@@ -153,13 +153,13 @@ class _Auditor:
             moves[who] = self._moved(planted, _without(planted, len(planted.keys) - 1))
         who, worst = max(moves.items(), key=lambda move: move[1] if math.isfinite(move[1]) else math.inf)
         largest = worst / self.plan.clip_norm
-        found = "a patient of the hospital" if who.startswith("patient ") else who
+        patient = "a patient of the hospital" if who.startswith("patient ") else who
         return Part.of(
             "counts",
             "Can one patient move the counts by more than the noise is scaled by?",
             f"{largest:.4f} of the norm at most",
-            f"{len(moves)} neighbours; the largest move was by {found}",
-            [exact("norm", largest <= 1 + 1e-9, f"{found} moves the counts by {largest:.3g} of the norm")],
+            f"{len(moves)} neighbours; the largest move was by {patient}",
+            [exact("norm", largest <= 1 + 1e-9, f"{patient} moves the counts by {largest:.3g} of the norm")],
         )
 
     def _moved(self, table: Table, without: Table) -> float:
@@ -204,8 +204,10 @@ class _Auditor:
 
     def _of_run(self, run: Path, site: str) -> Check:
         path = run / "sites" / site / "ledger.sqlite"
-        held = path.is_file() and self._is_planned(path, site)
-        return exact("ledger of the run", held, f"{site}: expected one release as planned, found something else")
+        kept_as_planned = path.is_file() and self._is_planned(path, site)
+        return exact(
+            "ledger of the run", kept_as_planned, f"{site}: expected one release as planned, found something else"
+        )
 
 
 class _Crash(BaseException):

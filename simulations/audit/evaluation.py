@@ -154,8 +154,8 @@ def _each_cell(noise: Floats, variance: float, fourth: float) -> Check:
     worst = int(np.abs(z).argmax())
     # A sum of squares is skewed where there are few: a chi-squared law of the same mean and variance.
     freedom = 2 * n / (fourth / variance**2 - 1)
-    found = float(np.sum(noise[:, worst] ** 2)) / variance / n * freedom
-    p = 2 * min(float(stats.chi2.cdf(found, freedom)), float(stats.chi2.sf(found, freedom))) * len(z)
+    share = float(np.sum(noise[:, worst] ** 2)) / variance / n * freedom
+    p = 2 * min(float(stats.chi2.cdf(share, freedom)), float(stats.chi2.sf(share, freedom))) * len(z)
     return Check("evaluation: each cell", min(1.0, p), f"cell {worst + 1} is off by {z[worst]:+.1f} standard errors")
 
 

@@ -47,13 +47,13 @@ def rounds_left(journal: Path) -> dict[str, list[Left]]:
     Raises:
         JournalError: a record was changed, cut out or moved.
     """
-    found: dict[str, dict[int, Left]] = {}
+    by_site: dict[str, dict[int, Left]] = {}
     for record in read(journal):
         if record.kind in ("round", "evaluated"):
             for site in record.facts["contributed"]:
-                left = Left(record.facts.get("round", EVALUATION), record.facts.get("steps"))
-                found.setdefault(site, {})[left.round] = left
-    return {site: [rounds[number] for number in sorted(rounds)] for site, rounds in found.items()}
+                departure = Left(record.facts.get("round", EVALUATION), record.facts.get("steps"))
+                by_site.setdefault(site, {})[departure.round] = departure
+    return {site: [rounds[number] for number in sorted(rounds)] for site, rounds in by_site.items()}
 
 
 def replay(
@@ -72,9 +72,9 @@ def replay(
     if booked is None:
         return Replay(site, (exact("ledger", False, f"{site}: no ledger lies on the disk"),), 0.0, 0.0)
     released = epsilon(_events(left, plan), plan.delta)
-    said = stated(subject, path, dataset, plan.delta)
+    statement = stated(subject, path, dataset, plan.delta)
     of_study = [row for row in booked if row.study == study.sha256 and row.event is not None]
-    return Replay(site, tuple(_checks(site, booked, of_study, left, plan, released, said)), released, said)
+    return Replay(site, tuple(_checks(site, booked, of_study, left, plan, released, statement)), released, statement)
 
 
 def _checks(
@@ -119,14 +119,14 @@ def crash_and_order(site: str, *, booked_first: bool, kept: bool, refused: bool)
 def replay_run(subject: Subject, run: Path, study: Study, plans: dict[str, PrivacyPlan]) -> tuple[list[Replay], Check]:
     """Return a simulated run's folder: every hospital's ledger against the coordinator's journal."""
     try:
-        left = rounds_left(run / "journal.jsonl")
+        departures = rounds_left(run / "journal.jsonl")
     except JournalError as error:
         return [], exact("journal", False, str(error))
     except OSError:
         return [], exact("journal", False, f"{run / 'journal.jsonl'}: it is not there")
     replays = [
         replay(subject, run / "sites" / site, site, site, study, plans[site], rounds)
-        for site, rounds in sorted(left.items())
+        for site, rounds in sorted(departures.items())
     ]
     return replays, exact("journal", True)
 

@@ -67,8 +67,8 @@ class RowGradients:
                 outputs = layer(outputs)
         self._task.loss(outputs, outcomes).sum().backward()  # type: ignore[no-untyped-call]
         assert each.grad is not None
-        found: Floats = each.grad.numpy()
-        return found
+        gradient: Floats = each.grad.numpy()
+        return gradient
 
     def of_patients(
         self, weights: NDArray[np.floating], patients: Encoded, chosen: NDArray[np.int64]
@@ -138,14 +138,14 @@ def moving_rounds(
     for number in range(1, rounds + 1):
         taken = watch.steps
         try:
-            left = hospital.fit(number, {name: array.copy() for name, array in model.items()})
+            outcome = hospital.fit(number, {name: array.copy() for name, array in model.items()})
         except RunError:  # the study diverges at this rate, without a fault in its privacy
             break
         done = number
         expected = _retrained(model, watch.released[taken:], study.training.local, local_rule(study, {}).pull)
-        if watch.steps - taken != plan.steps_per_round or not _as_expected(model, left, expected):
+        if watch.steps - taken != plan.steps_per_round or not _as_expected(model, outcome, expected):
             wrong.append(number)
-        model = left
+        model = outcome
     hospital.ledger.close()
     unit = plan.noise_multiplier * plan.clip_norm
     clean = np.array(follower.clean).reshape(watch.steps, -1) / unit
@@ -199,13 +199,13 @@ def failed_round(
     hospital.on_failure = lambda error: None
     plan = plan_of(hospital)
     try:
-        left = hospital.fit(1, {name: array.copy() for name, array in start.items()})
+        released = hospital.fit(1, {name: array.copy() for name, array in start.items()})
     except ArchipelError:
         return exact("noise alone", False, "a round that fails after it was booked is answered otherwise than others")
     finally:
         hospital.ledger.close()
     expected = _retrained(start, watch.released, study.training.local, local_rule(study, {}).pull)
-    whole = watch.steps == plan.steps_per_round and not any(rows[1:]) and _as_expected(start, left, expected)
+    whole = watch.steps == plan.steps_per_round and not any(rows[1:]) and _as_expected(start, released, expected)
     values = np.array(watch.released, np.float64).ravel() * (
         plan.expected_patients / (plan.noise_multiplier * plan.clip_norm)
     )

@@ -67,10 +67,10 @@ def shortened(patients: Encoded, rows: int) -> Encoded:
     while few < many:  # the most rows that one may have, by bisection
         middle = (few + many + 1) // 2
         few, many = (middle, many) if np.minimum(lengths, middle).sum() <= rows else (few, middle - 1)
-    own = np.minimum(lengths, few)
-    starts = np.concatenate([[0], np.cumsum(own)]).astype(np.int64)
-    owners = np.repeat(np.arange(len(own)), own)
-    chosen = np.arange(starts[-1]) + np.repeat(patients.starts[:-1] - starts[:-1], own)
+    kept_rows = np.minimum(lengths, few)
+    starts = np.concatenate([[0], np.cumsum(kept_rows)]).astype(np.int64)
+    owners = np.repeat(np.arange(len(kept_rows)), kept_rows)
+    chosen = np.arange(starts[-1]) + np.repeat(patients.starts[:-1] - starts[:-1], kept_rows)
     return replace(patients, x=patients.x[chosen], y=patients.y[chosen], patients=owners, starts=starts)
 
 
@@ -99,8 +99,8 @@ class Roll:
         counts = np.bincount(self._owners[rows], minlength=len(self._lengths))
         self._member.append(counts > 0)
         once = not len(seen) or int(np.bincount(place).max()) == 1
-        known = once and bool((self._marks[place] == seen).all())
-        self.torn += not known or bool(((counts > 0) & (counts != self._lengths)).any())
+        unchanged = once and bool((self._marks[place] == seen).all())
+        self.torn += not unchanged or bool(((counts > 0) & (counts != self._lengths)).any())
 
     @property
     def last(self) -> NDArray[np.bool_]:

@@ -64,21 +64,21 @@ def rehearse(
     plan = plan_of(hospital)
     watch.kept = coordinates(task, max(patients.count, rounds * plan.steps_per_round), values)
     for number in range(1, rounds + 1):
-        taken = watch.steps
-        watch.before = lambda number=number, taken=taken: (  # type: ignore[misc]
-            booked_first.append(_is_booked(path, number)) if watch.steps == taken else None
+        steps = watch.steps
+        watch.before = lambda number=number, steps=steps: (  # type: ignore[misc]
+            booked_first.append(_is_booked(path, number)) if watch.steps == steps else None
         )
         # The same model every round would be the same seeded release, which is booked once: move it by one bit.
         hospital.fit(number, _nudged(start, number))
-        journal.append("round", round=number, contributed={site: 0}, steps=watch.steps - taken)
+        journal.append("round", round=number, contributed={site: 0}, steps=watch.steps - steps)
     claimed = ledger_replay.stated(subject, path, site, plan.delta)
     judged = plan.evaluation is None or _is_judged(hospital, start)
     if plan.evaluation is not None and judged:
         journal.append("evaluated", contributed={site: 0})
     hospital.ledger.close()
     recording = recorded(watch, roll, site, task, plan, patients, start, rounds * plan.steps_per_round)
-    left = ledger_replay.rounds_left(folder / "journal.jsonl").get(site, [])
-    found = ledger_replay.replay(subject, folder, site, site, still, plan, left)
+    departures = ledger_replay.rounds_left(folder / "journal.jsonl").get(site, [])
+    replayed = ledger_replay.replay(subject, folder, site, site, still, plan, departures)
     crash = ledger_replay.crash_and_order(
         site,
         booked_first=all(booked_first),
@@ -86,7 +86,7 @@ def rehearse(
         refused=_is_refused(subject, still, site, patients, start, path, seeded) if rounds == plan.rounds else True,
     )
     allowed = exact("evaluation", judged, f"{site}: the figures that the study asks for were refused")
-    return Rehearsal(recording, replace(found, checks=(*found.checks, *crash, allowed)), claimed)
+    return Rehearsal(recording, replace(replayed, checks=(*replayed.checks, *crash, allowed)), claimed)
 
 
 def watched_hospital(

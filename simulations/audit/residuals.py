@@ -51,8 +51,8 @@ def residual_part(
         noise = np.concatenate([recording.noise for recording in sample])
         clean = np.concatenate([recording.clean for recording in sample])
         batches = np.concatenate([recording.member.sum(axis=1) for recording in sample])
-        found = [*noise_checks(noise, clean), *_course(noise, clean, batches, sample)]
-        checks += [Check(f"{check.name}{name}", check.p, check.words) for check in found]
+        results = [*noise_checks(noise, clean), *_course(noise, clean, batches, sample)]
+        checks += [Check(f"{check.name}{name}", check.p, check.words) for check in results]
     for number, recording in enumerate(many, 1):
         checks += many_rows_checks(recording, f"all rows, {number}")
     largest = max(samples.values(), key=lambda sample: sum(r.noise.size for r in sample))
@@ -191,16 +191,16 @@ def many_rows_checks(recording: Recording, name: str) -> list[Check]:
         return [exact(name, False, "steps with finite values were expected")]
     squares = recording.noise**2
     each = _each("size of each step", squares.sum(axis=1), squares.shape[1])
-    found = [_size(squares), each, _left_over(recording.noise, recording.clean)]
-    return [Check(f"{check.name} ({name})", check.p, check.words) for check in found]
+    checks = [_size(squares), each, _left_over(recording.noise, recording.clean)]
+    return [Check(f"{check.name} ({name})", check.p, check.words) for check in checks]
 
 
 def _many_words(many: Sequence[Recording]) -> str:
     if not many:
         return ""
-    seen = max(many, key=lambda recording: recording.noise.size)
-    loss = 100 * smallest_loss(max(1, seen.noise.size))
-    return f"; {loss:.0f} % in {seen.steps:,} steps with all rows, {seen.most_rows:,} of a patient at most"
+    largest = max(many, key=lambda recording: recording.noise.size)
+    loss = 100 * smallest_loss(max(1, largest.noise.size))
+    return f"; {loss:.0f} % in {largest.steps:,} steps with all rows, {largest.most_rows:,} of a patient at most"
 
 
 def _size(squares: Floats) -> Check:
@@ -212,8 +212,8 @@ def _size(squares: Floats) -> Check:
 def _each(name: str, sums: Floats, count: int) -> Check:
     p = 2 * np.minimum(stats.chi2.cdf(sums, count), stats.chi2.sf(sums, count))
     worst = int(p.argmin())
-    found = f"number {worst + 1} has {math.sqrt(sums[worst] / count):.3f} of the booked standard deviation"
-    return Check(name, min(1.0, float(p[worst]) * len(p)), found)
+    text = f"number {worst + 1} has {math.sqrt(sums[worst] / count):.3f} of the booked standard deviation"
+    return Check(name, min(1.0, float(p[worst]) * len(p)), text)
 
 
 def _left_over(noise: Floats, clean: Floats) -> Check:
@@ -229,10 +229,10 @@ def _left_over(noise: Floats, clean: Floats) -> Check:
 
 
 def _shape(values: Floats) -> list[Check]:
-    found = stats.kstest(values, "norm", mode="asymp" if len(values) > 1000 else "auto")
+    test = stats.kstest(values, "norm", mode="asymp" if len(values) > 1000 else "auto")
     fourth = (float(np.mean(values**4)) - 3.0) / math.sqrt(96.0 / len(values))
     return [
-        Check("shape", float(found.pvalue), f"{found.statistic:.3f} from a Gaussian (Kolmogorov-Smirnov)"),
+        Check("shape", float(test.pvalue), f"{test.statistic:.3f} from a Gaussian (Kolmogorov-Smirnov)"),
         Check("tails", float(2 * stats.norm.sf(abs(fourth))), "the fourth moment is not a Gaussian's"),
     ]
 
@@ -251,8 +251,8 @@ def _independence(noise: Floats) -> Check:
     z[0, across + 1 :] = 0.0  # shifts to the left are those to the right
     worst = np.unravel_index(np.abs(z).argmax(), z.shape)
     p = float(2 * stats.norm.sf(abs(z[worst])) * z.size)
-    found = f"noise values {int(rows[worst[0]])} steps and {int(columns[worst[1]])} coordinates apart are related"
-    return Check("independence", min(1.0, p), found)
+    text = f"noise values {int(rows[worst[0]])} steps and {int(columns[worst[1]])} coordinates apart are related"
+    return Check("independence", min(1.0, p), text)
 
 
 def _repeats(noise: Floats) -> Check:

@@ -34,26 +34,26 @@ _WINDOWS = 8  # of consecutive steps
 def sampler_part(samples: Sequence[Recording], rehearsal: Sequence[Recording]) -> Part:
     """Judge recordings at the study's own plans, and short ones of few patients, where batches are often empty."""
     everything = [*samples, *rehearsal]
-    taken, booked = (sum(getattr(r, name) for r in everything) for name in ("steps", "expected_steps"))
+    steps, booked = (sum(getattr(r, name) for r in everything) for name in ("steps", "expected_steps"))
     as_booked = all(r.steps == r.expected_steps for r in everything)
     torn = any(r.torn for r in everything)
     checks = [
-        exact("number of steps", as_booked, f"{taken:,} were taken, {booked:,} booked"),
+        exact("number of steps", as_booked, f"{steps:,} were taken, {booked:,} booked"),
         exact("whole patients", not torn, "a step held a row twice, rows of nobody, or a part of a patient's rows"),
     ]
     for r in samples:
         checks += membership_checks(r.member, r.plan.sampling_rate) if r.steps else []
     checks += [_empty(r) for r in rehearsal if r.plan.sampling_rate < 1.0 and r.steps]
     shown = max(samples, key=lambda r: r.member.size)
-    rate, found = shown.plan.sampling_rate, float(shown.member.mean()) if shown.member.size else 0.0
+    rate, frequency = shown.plan.sampling_rate, float(shown.member.mean()) if shown.member.size else 0.0
     empty = sum(int((~r.member.any(axis=1)).sum()) for r in everything)
     return Part.of(
         "sampler",
         "Is every patient in a step as often as booked?",
-        f"in {found:.4f} of the steps at {shown.site}, {rate:.4f} booked",
+        f"in {frequency:.4f} of the steps at {shown.site}, {rate:.4f} booked",
         _words(samples, empty),
         _worst_of_each(checks),
-        {"rate": rate, "found": found, "sizes": _sizes(shown), "patients": shown.member.shape[1]},
+        {"rate": rate, "found": frequency, "sizes": _sizes(shown), "patients": shown.member.shape[1]},
     )
 
 
@@ -81,28 +81,28 @@ def membership_checks(member: NDArray[np.bool_], rate: float) -> list[Check]:
 def _windows(member: NDArray[np.bool_], rate: float) -> Check:
     """Check the rate in windows of consecutive steps, and its trend over the steps."""
     counts, patients = member.sum(axis=1), member.shape[1]
-    found = []
+    checks = []
     for number, window in enumerate(np.array_split(counts, min(_WINDOWS, len(counts))), 1):
         law, total = stats.binom(len(window) * patients, rate), int(window.sum())
         words = f"{total / max(1, len(window) * patients):.4f} in window {number}, booked {rate:.4f}"
-        found.append((two_sided(float(law.cdf(total)), float(law.sf(total - 1))), words))
+        checks.append((two_sided(float(law.cdf(total)), float(law.sf(total - 1))), words))
     place = np.arange(len(counts)) - (len(counts) - 1) / 2
     spread = rate * (1 - rate) * patients * float(place @ place)
     if spread * rate * (1 - rate) > _FEW:
         z = float(place @ (counts - rate * patients)) / math.sqrt(spread)
-        found.append((float(2 * stats.norm.sf(abs(z))), "the rate rises or falls from step to step"))
-    p, words = min(found)
-    return Check("rate in windows", min(1.0, p * len(found)), words)
+        checks.append((float(2 * stats.norm.sf(abs(z))), "the rate rises or falls from step to step"))
+    p, words = min(checks)
+    return Check("rate in windows", min(1.0, p * len(checks)), words)
 
 
 def _dispersion(name: str, counts: NDArray[np.int64], trials: int, rate: float) -> Check:
     """Sum of squared, standardised deviations of binomial counts: a gamma of the same mean and variance."""
     spread = trials * rate * (1 - rate)
-    found = float(np.sum((counts - trials * rate) ** 2)) / spread
+    dispersion = float(np.sum((counts - trials * rate) ** 2)) / spread
     mean, variance = len(counts), len(counts) * (2 + (1 - 6 * rate * (1 - rate)) / spread)
     law = stats.gamma(mean**2 / variance, scale=variance / mean)
-    words = f"they vary {found / mean:.2f} times as much as independent patients' would"
-    return Check(name, two_sided(float(law.cdf(found)), float(law.sf(found))), words)
+    words = f"they vary {dispersion / mean:.2f} times as much as independent patients' would"
+    return Check(name, two_sided(float(law.cdf(dispersion)), float(law.sf(dispersion))), words)
 
 
 def _between_steps(centred: Floats, spread: float) -> Check:
@@ -147,12 +147,12 @@ def _empty(recording: Recording) -> Check:
 
 def _worst_of_each(checks: Sequence[Check]) -> list[Check]:
     """Of the same check on several recordings the worst, its p-value multiplied by their number (Bonferroni)."""
-    found = []
+    worst_checks = []
     for name in dict.fromkeys(check.name for check in checks):
         same = [check for check in checks if check.name == name]
         worst = min(same, key=lambda check: check.p)
-        found.append(Check(name, min(1.0, worst.p * len(same)), worst.words))
-    return found
+        worst_checks.append(Check(name, min(1.0, worst.p * len(same)), worst.words))
+    return worst_checks
 
 
 def _words(samples: Sequence[Recording], empty: int) -> str:

@@ -66,8 +66,8 @@ def sensitivity_part(
     worst = max(moves, key=lambda move: move.size if math.isfinite(move.size) else math.inf)
     parameters = sum(array.size for array in next(iter(starts.values())).values())
     lost = 4 * _FLOAT32 * (cohort.count + 2) * math.sqrt(parameters)
-    held = worst.size <= 1 + _ROUNDING + lost  # not so if it is no number
-    found = (
+    within_clip = worst.size <= 1 + _ROUNDING + lost  # not so if it is no number
+    text = (
         f"{worst.who} moves the sum by {worst.size:.3g} clip norms, most in {worst.layer}, at the model {worst.start}"
     )
     return Part.of(
@@ -75,7 +75,7 @@ def sensitivity_part(
         _TITLE,
         f"{worst.size:.4f} clip norms at most",
         f"{len(moves):,} neighbours at {len(starts)} starting models; the largest move was by {worst.who}",
-        [exact("clip norm", held, found), *others],
+        [exact("clip norm", within_clip, text), *others],
         {"moves": _largest(moves)},
     )
 
@@ -114,9 +114,9 @@ class _Prober:
             return None
         if not watch.released:
             return {name: np.full_like(array, math.nan) for name, array in start.items()}
-        found = watch.released[0] * np.float64(self._plan.expected_patients)
+        released = watch.released[0] * np.float64(self._plan.expected_patients)
         ends = np.cumsum([array.size for array in start.values()])[:-1]
-        return dict(zip(start, np.split(found, ends), strict=True))
+        return dict(zip(start, np.split(released, ends), strict=True))
 
     def _move(self, who: str, name: str, with_patient: Arrays | None, without: Arrays | None) -> Iterator[Move]:
         if with_patient is None or without is None:
@@ -163,7 +163,7 @@ def _patient(x: ArrayLike, y: ArrayLike) -> Encoded:
 
 def _largest(moves: Sequence[Move]) -> list[dict[str, object]]:
     """Return the largest move of each kind of patient, in falling order."""
-    found: dict[str, float] = {}
+    sizes: dict[str, float] = {}
     for move in moves:
-        found[move.who] = max(found.get(move.who, 0.0), move.size)
-    return [{"who": who, "move": size} for who, size in sorted(found.items(), key=lambda item: -item[1])]
+        sizes[move.who] = max(sizes.get(move.who, 0.0), move.size)
+    return [{"who": who, "move": size} for who, size in sorted(sizes.items(), key=lambda item: -item[1])]

@@ -69,8 +69,8 @@ def _folder(study: Study, run: Path | None, out: Path | None) -> Iterator[Path]:
         yield folder
     except BaseException:
         with suppress(OSError):
-            for made in (folder, *missing):
-                made.rmdir()
+            for created in (folder, *missing):
+                created.rmdir()
         raise
 
 

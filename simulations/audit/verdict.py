@@ -71,8 +71,8 @@ class Part:
         """
         failed = [check for check in checks if not check.passed]
         verdict: Verdict = "FAILED" if failed else "cannot say" if cannot_say else "passed"
-        found = "; ".join(f"{check.name}: {check.words or 'not as booked'}" for check in failed)
-        return cls(key, title, verdict, figure, found or cannot_say or words, tuple(checks), drawing or {})
+        reasons = "; ".join(f"{check.name}: {check.words or 'not as booked'}" for check in failed)
+        return cls(key, title, verdict, figure, reasons or cannot_say or words, tuple(checks), drawing or {})
 
     @property
     def failed(self) -> list[Check]:

@@ -111,13 +111,13 @@ def opacus_prv(events: list[SampledGaussian]) -> float:
 
 
 def _distinct(repeats: int, *, quick: bool) -> None:
-    found: dict[str, list[dict[str, float]]] = {"ours": [], "dp-accounting": []}
+    rows: dict[str, list[dict[str, float]]] = {"ours": [], "dp-accounting": []}
     for turn in range(repeats):
-        found["ours"].append(_run("ours", quick=quick))
+        rows["ours"].append(_run("ours", quick=quick))
         if turn == 0:
-            found["dp-accounting"].append(_run("dp-accounting", quick=quick))
-    seconds = {side: statistics.median(run["seconds"] for run in runs) for side, runs in found.items()}
-    for side, runs in found.items():
+            rows["dp-accounting"].append(_run("dp-accounting", quick=quick))
+    seconds = {side: statistics.median(run["seconds"] for run in runs) for side, runs in rows.items()}
+    for side, runs in rows.items():
         _print(
             {
                 "case": "distinct",
@@ -153,9 +153,9 @@ def _child(side: str, rounds: int) -> None:
     account = google_pld if side == "dp-accounting" else lambda those: epsilon(those, DELTA)
     account([SampledGaussian(3.0, 0.5, 1)])  # imports
     start = time.perf_counter()
-    found = account(events)
+    epsilons = account(events)
     seconds = time.perf_counter() - start
-    _print({"epsilon": found, "seconds": seconds, "memory_mb": _peak_mb()})
+    _print({"epsilon": epsilons, "seconds": seconds, "memory_mb": _peak_mb()})
 
 
 def _peak_mb() -> float:

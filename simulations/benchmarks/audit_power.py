@@ -87,11 +87,11 @@ def patients_of() -> Encoded:
 
 def accusations(study: Study, patients: Encoded, subject: Subject, seeds: Sequence[int]) -> int:
     """Return how many audits, one a seed, find a fault."""
-    found = 0
+    accused = 0
     for seed in seeds:
         done = audit_patients(study, {SITE: patients}, subject, seed=seed, effort=EFFORT, only=PARTS)
-        found += done.verdict == "FAILED"
-    return found
+        accused += done.verdict == "FAILED"
+    return accused
 
 
 def at_most(accused: int, audits: int) -> float:

@@ -134,9 +134,9 @@ def many_nodes(count: int) -> dict[str, Any]:
 def _until(count: Callable[[], int], expected: int, what: str) -> float:
     """Wait for so many hospitals; how long it took, in seconds."""
     began = time.monotonic()
-    while (found := count()) < expected:
+    while (present := count()) < expected:
         if time.monotonic() - began > 300:
-            sys.exit(f"expected {expected} hospitals to {what}, {found} did")
+            sys.exit(f"expected {expected} hospitals to {what}, {present} did")
         time.sleep(0.5)
     return time.monotonic() - began
 
@@ -236,8 +236,8 @@ def _status(pid: int) -> tuple[str, int, int] | None:
     except OSError:
         return None
     module = next((w.decode() for w in words if w.decode("utf-8", "replace") in (*COORDINATOR, *HOSPITAL)), "")
-    found = {line.split()[0]: int(line.split()[1]) * 1024 for line in lines if line.startswith(("VmHWM:", "VmRSS:"))}
-    return (module, found["VmHWM:"], found["VmRSS:"]) if module and len(found) == 2 else None
+    fields = {line.split()[0]: int(line.split()[1]) * 1024 for line in lines if line.startswith(("VmHWM:", "VmRSS:"))}
+    return (module, fields["VmHWM:"], fields["VmRSS:"]) if module and len(fields) == 2 else None
 
 
 def busy_percent(federation: Federation) -> float:

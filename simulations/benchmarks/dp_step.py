@@ -84,7 +84,7 @@ def main(arguments: list[str] | None = None) -> None:
             sides = (
                 _epochs(case.partition("_")[0], batch) if case in END_TO_END else _steps(case, batch, options.device)
             )
-            ratios = {f"ratio_{name}": round(found, 3) for name, found in _ratios(sides, seconds, clock).items()}
+            ratios = {f"ratio_{name}": round(ratio, 3) for name, ratio in _ratios(sides, seconds, clock).items()}
             print(json.dumps({"case": case, "batch": batch} | ratios), flush=True)
 
 
@@ -103,12 +103,12 @@ def _ratios(sides: Sides, seconds: float, clock: Clock) -> dict[str, float]:
     for run in runs:
         run()
         repeats.append(max(1, min(50, round(0.02 / max(_timed(run, 1, clock), 1e-6)))))
-    found: list[list[float]] = [[] for _ in runs]
+    samples: list[list[float]] = [[] for _ in runs]
     end = time.perf_counter() + seconds
-    while len(found[0]) < 2 or time.perf_counter() < end:
-        for times, run, often in zip(found, runs, repeats, strict=True):
+    while len(samples[0]) < 2 or time.perf_counter() < end:
+        for times, run, often in zip(samples, runs, repeats, strict=True):
             times.append(_timed(run, often, clock))
-    ours, *others = found
+    ours, *others = samples
     over = ([a / b for a, b in zip(ours, other, strict=True)] for other in others)
     return {name: statistics.median(ratios) for name, ratios in zip(sides.others, over, strict=True)}
 
@@ -123,11 +123,11 @@ def _timed(run: Run, often: int, clock: Clock) -> float:
 def _steps(case: str, batch: int, device: str) -> Sides:
     """One step on a batch that is given: gradient, clip, noise, update."""
     task: Any = _task(case) if case in ("logistic", "mlp") else Network(_network(case))
-    here = _batch(case, batch)
-    there = tuple(part.to(device) for part in here)
+    inputs = _batch(case, batch)
+    there = tuple(part.to(device) for part in inputs)
     others = {name: _torch_step(task, *there, private=name == "opacus") for name in ("plain", "opacus")}
     if device != "cpu":
-        others["processor"] = _our_step(task, *here)
+        others["processor"] = _our_step(task, *inputs)
     return Sides(_our_step(task, *there), others)
 
 

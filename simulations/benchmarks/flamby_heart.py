@@ -134,8 +134,8 @@ def our_rows(noise_seeds: int = NOISE_SEEDS) -> Iterator[Row]:
     by_site, test = {site: p.train for site, p in patients.items()}, {site: p.test for site, p in patients.items()}
 
     def row(name: str, runs: Sequence[Trained], **facts: Any) -> Row:
-        found = _row(f"ours: {name}", [_accuracies(none, run.model, test) for run in runs])
-        return found | facts
+        accuracies = _row(f"ours: {name}", [_accuracies(none, run.model, test) for run in runs])
+        return accuracies | facts
 
     for member in none.cohort:
         yield row(f"local {member.site}", [train(alone(none, member.site, member.patients), by_site)])
@@ -143,11 +143,11 @@ def our_rows(noise_seeds: int = NOISE_SEEDS) -> Iterator[Row]:
     everybody = {"pooled": concatenate(list(by_site.values()))}
     yield row("pooled", [train(alone(none, "pooled", announced), everybody)])
     yield row("federated without privacy", [train(none, by_site)])
-    for asked in EPSILONS:
-        study = replace(private, privacy=replace(private.privacy, epsilon=asked, spare=0))  # all of it is spent
+    for target in EPSILONS:
+        study = replace(private, privacy=replace(private.privacy, epsilon=target, spare=0))  # all of it is spent
         runs = [train(replace(study, seed=seed), by_site) for seed in range(noise_seeds)]
         spent = max(run.epsilon or 0.0 for run in runs)
-        yield row(f"federated at epsilon {asked:g}", runs, epsilon=_round(spent), delta=study.privacy.delta)
+        yield row(f"federated at epsilon {target:g}", runs, epsilon=_round(spent), delta=study.privacy.delta)
 
 
 def flamby_start(study: Study, seed: int) -> Arrays:
@@ -253,7 +253,7 @@ def _row(
 def _summary(reproduced: Sequence[Row], ours: Sequence[Row]) -> Row:
     accuracy = {row["strategy"]: row["accuracy"] for row in ours}
     federated = accuracy["ours: federated without privacy"]
-    private = {f"{asked:g}": accuracy[f"ours: federated at epsilon {asked:g}"] for asked in EPSILONS}
+    private = {f"{epsilon:g}": accuracy[f"ours: federated at epsilon {epsilon:g}"] for epsilon in EPSILONS}
     best = max((name for name in accuracy if name.startswith("ours: local ")), key=accuracy.__getitem__)
     within = {row["strategy"]: row["within_one_std"] for row in reproduced if row["within_one_std"] is not None}
     return {
@@ -266,11 +266,11 @@ def _summary(reproduced: Sequence[Row], ours: Sequence[Row]) -> Row:
         "best_local": {"site": best.removeprefix("ours: local "), "accuracy": accuracy[best]},
         "beats_best_local": federated > accuracy[best],
         "with_privacy": {
-            asked: {
+            epsilon: {
                 **{"accuracy": value, "beats_fedavg": value > FEDAVG, "reaches_pooled": value >= POOLED},
                 "beats_best_local": value > accuracy[best],
             }
-            for asked, value in private.items()
+            for epsilon, value in private.items()
         },
     }
 

@@ -155,9 +155,9 @@ def _score_split(scores: Scores, seed: int, ridge: float, noise_seeds: int, epsi
     scores.add(POOLED, auroc(ridge_logistic(everybody["pooled"], ridge)))
     announced = sum(member.patients for member in none.cohort)
     scores.add(("pooled_same_settings", None), auroc(train(alone(none, "pooled", announced), everybody).model))
-    own = {m.site: auroc(train(alone(none, m.site, m.patients), by_site).model) for m in none.cohort}
-    scores.add(LOCAL_ONLY, float(np.mean(list(own.values()))))
-    for site, value in own.items():
+    alone_auroc = {m.site: auroc(train(alone(none, m.site, m.patients), by_site).model) for m in none.cohort}
+    scores.add(LOCAL_ONLY, float(np.mean(list(alone_auroc.values()))))
+    for site, value in alone_auroc.items():
         scores.add((_LOCAL + site, None), value)
     scores.add(NO_PRIVACY, auroc(train(none, by_site).model))
     unprotected = train(replace(private, privacy=Privacy("none")), by_site).model
@@ -263,14 +263,14 @@ def _nested(study: Study, seeds: Sequence[int], points: list[Point], table: NDAr
     """Each split's own choice, on that split's test patients, beside the preset's settings."""
     scores, times = Scores(), dict.fromkeys(points, 0)
     fixed, nested = ("preset", study.privacy.epsilon), ("nested", study.privacy.epsilon)
-    for seed, found in zip(seeds, table, strict=True):
-        here = replace(study, seed=seed)
-        by_site, test = _sides(load_all(here))
-        point = points[choose(found)]
+    for seed, row in zip(seeds, table, strict=True):
+        seeded = replace(study, seed=seed)
+        by_site, test = _sides(load_all(seeded))
+        point = points[choose(row)]
         times[point] += 1
-        for system, variant in ((fixed, here), (nested, _tuned(here, point))):
+        for system, variant in ((fixed, seeded), (nested, _tuned(seeded, point))):
             run = train(variant, by_site)
-            scores.add(system, score(here, run.model, test, "auroc"), run.epsilon)
+            scores.add(system, score(seeded, run.model, test, "auroc"), run.epsilon)
     yield scores.row(fixed)
     chosen = [_named(point) | {"splits": count} for point, count in times.items() if count]
     yield scores.row(nested, fixed) | {"chosen": chosen}

@@ -109,8 +109,8 @@ class Attention(nn.Module):
             f(x).unflatten(2, (self.heads, -1)).transpose(1, 2) for f in (self.query, self.key, self.value)
         )  # (rows, heads, tokens, width / heads)
         weights = (q @ k.transpose(2, 3) / q.shape[3] ** 0.5).softmax(3)
-        found: Tensor = self.out((weights @ v).transpose(1, 2).flatten(2))
-        return found
+        outputs: Tensor = self.out((weights @ v).transpose(1, 2).flatten(2))
+        return outputs
 
 
 class Block(nn.Module):
@@ -125,8 +125,8 @@ class Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(rows, tokens, width) -> the same shape."""
         x = x + self.attention(self.first(x))
-        found: Tensor = x + self.network(self.second(x))
-        return found
+        outputs: Tensor = x + self.network(self.second(x))
+        return outputs
 
 
 class Transformer(nn.Module):
@@ -140,5 +140,5 @@ class Transformer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(rows, tokens) -> (rows, classes)."""
-        found: Tensor = self.out(self.norm(self.blocks(self.words(x))).mean(1))
-        return found
+        outputs: Tensor = self.out(self.norm(self.blocks(self.words(x))).mean(1))
+        return outputs

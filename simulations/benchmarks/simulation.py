@@ -61,7 +61,7 @@ def _measure_all(clients: int, options: argparse.Namespace) -> dict[tuple[str, i
             if repeat and slow and clients >= 100:
                 continue  # minutes each, and far from any other: once is enough
             measured[system, clients, private].append(_measure(system, clients, private, quick=options.quick))
-    return {case: _row(case, found) for case, found in measured.items()}
+    return {case: _row(case, seconds) for case, seconds in measured.items()}
 
 
 def _options(arguments: list[str] | None) -> argparse.Namespace:
@@ -108,9 +108,11 @@ def _measure(system: str, clients: int, private: bool, quick: bool) -> dict[str,
         peak = _watch_memory(process)
         output.seek(0)
         complaints.seek(0)
-        lines, said = output.read().strip().splitlines(), complaints.read()[-2000:]
+        lines, errors = output.read().strip().splitlines(), complaints.read()[-2000:]
     if process.returncode or not lines:
-        raise SystemExit(f"{system} with {clients} clients ended with code {process.returncode} and no figure\n{said}")
+        raise SystemExit(
+            f"{system} with {clients} clients ended with code {process.returncode} and no figure\n{errors}"
+        )
     figures: dict[str, float] = json.loads(lines[-1])
     return figures | {"memory_mb": peak}
 
@@ -180,16 +182,16 @@ def _ratios(rates: dict[tuple[str, int, bool], float]) -> None:
 def _child(system: str, clients: str, private: str, seconds: str) -> None:
     """Run rounds and print their median. The first round may hold a part of the start-up (Ray's): it counts as that."""
     ended: list[float] = []
-    taken: list[float] = []
+    durations: list[float] = []
 
     def finished(round_seconds: float) -> None:
         ended.append(time.time())
-        taken.append(round_seconds)
+        durations.append(round_seconds)
 
     run = {"plain": _plain, "inprocess": _inprocess, "ray": _ray, "flower_ray": _flower_ray, "pfl": _pfl}[system]
     run(int(clients), private == "1", _rounds_for(system, int(clients), private == "1", float(seconds)), finished)
-    usual = statistics.median(taken[1:])
-    startup = ended[0] - min(usual, taken[0]) - float(os.environ[STARTED])
+    usual = statistics.median(durations[1:])
+    startup = ended[0] - min(usual, durations[0]) - float(os.environ[STARTED])
     print(json.dumps({"seconds": usual, "startup": startup}), flush=True)
 
 

@@ -54,11 +54,11 @@ ONE, _TWO, _HALF = np.array(1.0), np.array(2.0), np.array(0.5)
 def exponential(values: Doubles) -> Doubles:
     """e to each power, in a new array; infinite above e^709, zero below e^-708."""
     with np.errstate(invalid="ignore"):
-        found = _bounded_exponential(np.array(values))
+        powers = _bounded_exponential(np.array(values))
         if not (values.min(initial=0.0) >= _LEAST and values.max(initial=0.0) <= _MOST):
-            found[values > _MOST] = np.inf
-            found[values < _LEAST] = 0.0
-    return found
+            powers[values > _MOST] = np.inf
+            powers[values < _LEAST] = 0.0
+    return powers
 
 
 def _bounded_exponential(x: Doubles) -> Doubles:
@@ -67,23 +67,23 @@ def _bounded_exponential(x: Doubles) -> Doubles:
     np.minimum(x, _MOST, out=x)
     k = np.multiply(x, _PARTS_OF_E)
     np.rint(k, k)
-    found: Doubles = np.multiply(k, _PART_HIGH)  # exact: the constant has 33 digits and k at most 19
-    np.subtract(x, found, x)
-    np.multiply(k, _PART_LOW, found)
-    np.subtract(x, found, x)
-    np.multiply(x, _TAYLOR[0], found)
+    result: Doubles = np.multiply(k, _PART_HIGH)  # exact: the constant has 33 digits and k at most 19
+    np.subtract(x, result, x)
+    np.multiply(k, _PART_LOW, result)
+    np.subtract(x, result, x)
+    np.multiply(x, _TAYLOR[0], result)
     for coefficient in _TAYLOR[1:]:
-        np.add(found, coefficient, found)
-        np.multiply(found, x, found)
+        np.add(result, coefficient, result)
+        np.multiply(result, x, result)
     whole = k.astype(np.int64)
     table = _TABLE.take(np.bitwise_and(whole, _PART_BITS))
-    np.multiply(found, table, found)
-    np.add(found, table, found)
+    np.multiply(result, table, result)
+    np.add(result, table, result)
     np.right_shift(whole, _PART_SHIFT, whole)
     np.add(whole, _BIAS, whole)
     np.left_shift(whole, _FRACTION_SHIFT, whole)  # the bits of a power of two
-    np.multiply(found, whole.view(np.float64), found)
-    return found
+    np.multiply(result, whole.view(np.float64), result)
+    return result
 
 
 def logarithm(values: Doubles) -> Doubles:
@@ -91,15 +91,15 @@ def logarithm(values: Doubles) -> Doubles:
 
     By the series of log((1 + s) / (1 - s)) with minimax coefficients for |s| < .172 (as in FreeBSD's e_log.c).
     """
-    found = logarithm_of_normal(np.maximum(values, _LEAST_NORMAL))
+    logarithms = logarithm_of_normal(np.maximum(values, _LEAST_NORMAL))
     if not (values.min(initial=1.0) >= _LEAST_NORMAL and values.max(initial=1.0) < np.inf):
         with np.errstate(invalid="ignore"):
             small = values < _LEAST_NORMAL
-            found[small] = logarithm_of_normal(np.maximum(values[small] * 2.0**54, _LEAST_NORMAL)) - 54 * _LN2
-            found[values == np.inf] = np.inf
-            found[values == 0.0] = -np.inf
-            found[~(values >= 0.0)] = np.nan
-    return found
+            logarithms[small] = logarithm_of_normal(np.maximum(values[small] * 2.0**54, _LEAST_NORMAL)) - 54 * _LN2
+            logarithms[values == np.inf] = np.inf
+            logarithms[values == 0.0] = -np.inf
+            logarithms[~(values >= 0.0)] = np.nan
+    return logarithms
 
 
 def logarithm_of_normal(values: Doubles, room: Doubles | None = None) -> Doubles:
@@ -151,11 +151,11 @@ _SINE = tuple(
 
 def _horner(z: Doubles, coefficients: Sequence[NDArray[np.float64]], out: Doubles | None = None) -> Doubles:
     """Return a polynomial in z, the highest power first, times z."""
-    found = np.multiply(z, coefficients[0], out)
+    sums = np.multiply(z, coefficients[0], out)
     for coefficient in coefficients[1:]:
-        np.add(found, coefficient, found)
-        np.multiply(found, z, found)
-    return found
+        np.add(sums, coefficient, sums)
+        np.multiply(sums, z, sums)
+    return sums
 
 
 def sine(quarter: Doubles, room: Doubles | None = None) -> Doubles:
@@ -164,23 +164,23 @@ def sine(quarter: Doubles, room: Doubles | None = None) -> Doubles:
     Args:
         room: (2, *shape), overwritten; the sines are the first of the two.
     """
-    found: Doubles
-    found, z = np.empty((2, *quarter.shape)) if room is None else room
+    sines: Doubles
+    sines, z = np.empty((2, *quarter.shape)) if room is None else room
     np.multiply(quarter, quarter, z)
-    _horner(z, _SINE, found)
-    np.multiply(found, quarter, found)
-    np.add(found, quarter, found)
-    return found
+    _horner(z, _SINE, sines)
+    np.multiply(sines, quarter, sines)
+    np.add(sines, quarter, sines)
+    return sines
 
 
 def sigmoid(values: Doubles) -> Doubles:
     """1 / (1 + e^-v) of each value, in a new array; of values below -709 as of that."""
-    found = np.negative(values)
+    chances = np.negative(values)
     with np.errstate(invalid="ignore"):
-        found = _bounded_exponential(found)
-    np.add(found, ONE, found)
-    np.divide(ONE, found, found)
-    return found
+        chances = _bounded_exponential(chances)
+    np.add(chances, ONE, chances)
+    np.divide(ONE, chances, chances)
+    return chances
 
 
 def softmax(values: Doubles) -> Doubles:
@@ -207,6 +207,6 @@ def added(values: Doubles) -> Doubles:
 
 def power_below(values: Any, out: Doubles | None = None) -> Doubles:
     """Return the largest power of two that is at most each positive, normal number; zero of what is smaller."""
-    found = np.empty(np.shape(values)) if out is None else out
-    np.bitwise_and(np.asarray(values, np.float64).view(np.int64), EXPONENT, found.view(np.int64))
-    return found
+    powers = np.empty(np.shape(values)) if out is None else out
+    np.bitwise_and(np.asarray(values, np.float64).view(np.int64), EXPONENT, powers.view(np.int64))
+    return powers

@@ -165,12 +165,12 @@ class Layers:
 
     def outputs(self, x: NDArray[Any]) -> Doubles:
         """(..., rows, inputs) -> (..., rows, outputs)."""
-        found = np.empty((*x.shape[:-1], self.shapes[-1][0]))
+        result = np.empty((*x.shape[:-1], self.shapes[-1][0]))
         with np.errstate(all="ignore"):
             for some in portions(x.shape[-2]):
                 part = x[..., some, :]
-                found[..., some, :] = self.forward(self.work(part.shape[-2]), part)
-        return found
+                result[..., some, :] = self.forward(self.work(part.shape[-2]), part)
+        return result
 
     def forward(self, work: Work, x: NDArray[Any]) -> Doubles:
         """Fill `reads` from one portion's rows: (..., rows, inputs) -> (..., rows, outputs), in float64."""

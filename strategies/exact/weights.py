@@ -108,8 +108,8 @@ class HeldWeights:
             self.scales = [scales[..., i, None, None] for i in range(len(self._shapes))]
         else:
             self.scales = [np.array(_scale(self._top, size)) for size in largest.tolist()]
-        given = by_parameter(flat, self._shapes, self._lead)
-        for layer, scale, (weight, bias) in zip(self._weights, self.scales, given, strict=True):
+        parameters = by_parameter(flat, self._shapes, self._lead)
+        for layer, scale, (weight, bias) in zip(self._weights, self.scales, parameters, strict=True):
             np.multiply(weight, scale, layer[..., :-1], dtype=np.float64)
             np.multiply(bias, scale, layer[..., -1:], dtype=np.float64)
         np.rint(self._whole, self._whole)

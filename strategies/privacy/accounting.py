@@ -124,10 +124,10 @@ def _epsilon(events: tuple[Merged, ...], delta: float) -> float:
     gaussians = [losses.Gaussian(e.noise_multiplier, e.sampling_rate, e.steps) for e in sampled]
     if mu:
         gaussians.append(losses.Gaussian(1.0 / mu, 1.0, 1))
-    found = losses.pld_epsilon(gaussians, [losses.Pure(e.epsilon, e.count) for e in laplace], delta)
+    bound = losses.pld_epsilon(gaussians, [losses.Pure(e.epsilon, e.count) for e in laplace], delta)
     # Two upper bounds that need no grid: where noise is next to none, they are the smaller ones.
     everybody = gaussian_epsilon(math.sqrt(sum(e.steps / e.noise_multiplier**2 for e in sampled) + mu**2), delta)
-    return min(found, everybody + sum(e.count * e.epsilon for e in laplace))
+    return min(bound, everybody + sum(e.count * e.epsilon for e in laplace))
 
 
 def gaussian_mu(events: Iterable[Merged]) -> float:

@@ -88,10 +88,10 @@ def pld_epsilon(gaussians: Sequence[Gaussian], pures: Sequence[Pure], delta: flo
         removed.append(remove)
         added.append(add)
     both = [_pure_losses(event, interval) for event in pures]
-    found = _epsilon(removed + both, moments.removing, interval, theta, delta)
+    bound = _epsilon(removed + both, moments.removing, interval, theta, delta)
     if any(event.sampling_rate < 1.0 for event in gaussians):  # otherwise the two are the same
-        found = max(found, _epsilon(added + both, moments.adding, interval, theta, delta))
-    return found + _ARITHMETIC
+        bound = max(bound, _epsilon(added + both, moments.adding, interval, theta, delta))
+    return bound + _ARITHMETIC
 
 
 class _Moments:
@@ -168,11 +168,11 @@ def _interval(moments: _Moments, steps: int, delta: float) -> float:
     """
     bound, theta = moments.chernoff(delta)
     loose = max(_LOOSE, 1e-3 * (bound - 45)) if bound >= _SMALL else 0.01 * bound
-    wanted = math.sqrt(8 * loose / (steps * (theta + 1)))
-    if bound < _SMALL and wanted < _FINEST:
-        interval = wanted
+    interval_wanted = math.sqrt(8 * loose / (steps * (theta + 1)))
+    if bound < _SMALL and interval_wanted < _FINEST:
+        interval = interval_wanted
     else:
-        interval = _FINEST * min(_COARSEST, max(1, math.floor(wanted / _FINEST)))
+        interval = _FINEST * min(_COARSEST, max(1, math.floor(interval_wanted / _FINEST)))
     least = max(moments.width, 2 * abs(bound)) / _MOST_POINTS
     return interval if interval >= least else _FINEST * math.ceil(least / _FINEST)
 
@@ -271,8 +271,8 @@ def _lost(losses: Sequence[_Losses], tilt: float, interval: float, last: int) ->
 def _window(moments: Callable[[float], float], theta: float, interval: float, delta: float) -> tuple[int, int, float]:
     """Return the first point's index, the number of points, and the tilt of the bound on what lies above the last."""
     step = theta * 1e-2
-    here, up, down = (moments(t) for t in (theta, theta + step, theta - step))
-    mean, variance = (up - down) / (2 * step), max((up - 2 * here + down) / step**2, interval**2)
+    middle, up, down = (moments(t) for t in (theta, theta + step, theta - step))
+    mean, variance = (up - down) / (2 * step), max((up - 2 * middle + down) / step**2, interval**2)
     deviation = math.sqrt(variance)
     half = 6 * deviation + 8 * interval
     while True:
@@ -280,7 +280,7 @@ def _window(moments: Callable[[float], float], theta: float, interval: float, de
         tilt = min((theta + k / deviation for k in (0, 2, 4, 6, 8)), key=lambda t: moments(t) - t * top)
         lost = moments(tilt) - tilt * top
         rise = min(theta / 2, 6 / deviation)  # what folds in from below, as a share of the tilted mass: it only adds
-        folded = moments(theta - rise) - here + rise * (mean - half)
+        folded = moments(theta - rise) - middle + rise * (mean - half)
         size = fft.next_fast_len(2 * math.ceil(half / interval) + 1, real=True)
         if (lost <= math.log(1e-7 * delta) and folded <= math.log(1e-7)) or size > _MOST_POINTS:
             return math.floor(mean / interval) - size // 2, size, tilt
@@ -309,16 +309,16 @@ def _compose(losses: Sequence[_Losses], theta: float, interval: float, low: int,
     come after are evaluated at the others alone. The widest comes first, as it leaves the fewest.
     """
     spectrum = np.ones(size // 2 + 1, np.complex128)
-    shift, log_moment, kept = 0, 0.0, len(spectrum)
+    shift, log_moment, length = 0, 0.0, len(spectrum)
     for part in sorted(losses, key=lambda part: -part.steps * _spread(part.mass)):
         mass, log_total = _tilted(part, theta, interval)
         log_moment += part.steps * log_total
         peak = int(np.argmax(mass))  # near zero, so that the phase of a high power stays exact
-        transform = _transform(mass, peak, size, kept)
-        spectrum[:kept] *= transform if part.steps == 1 else transform**part.steps
-        above = np.flatnonzero(np.abs(spectrum[:kept]) > _NOTHING)
-        spectrum[above[-1] + 1 : kept] = 0.0
-        kept = int(above[-1]) + 1
+        transform = _transform(mass, peak, size, length)
+        spectrum[:length] *= transform if part.steps == 1 else transform**part.steps
+        above = np.flatnonzero(np.abs(spectrum[:length]) > _NOTHING)
+        spectrum[above[-1] + 1 : length] = 0.0
+        length = int(above[-1]) + 1
         shift += part.steps * (part.first + peak)
     mass = fft.irfft(spectrum, size)
     return np.maximum(np.roll(mass, (shift - low) % size), 0.0), log_moment

@@ -55,9 +55,9 @@ class Randomness:
     @classmethod
     def ordering(cls, seed: int, site: str, round_number: int) -> "Randomness":
         """`seeded` for a fit without privacy, which needs an order and nothing else: no cipher is started."""
-        made = cls.__new__(cls)
-        made.is_seeded, made._order = True, _order_of(_name(seed, site, round_number, 0))
-        return made
+        randomness = cls.__new__(cls)
+        randomness.is_seeded, randomness._order = True, _order_of(_name(seed, site, round_number, 0))
+        return randomness
 
     @classmethod
     def seeded(cls, seed: int, site: str, round_number: int, attempt: int = 0) -> "Randomness":
@@ -127,10 +127,10 @@ class _Samples:
 
         Then so many steps' samples are to be drawn together as `steps` says from now on.
         """
-        asked = (patients, rate, self.stream.key_number)
-        if asked == self._asked and self._ready:
+        request = (patients, rate, self.stream.key_number)
+        if request == self._asked and self._ready:
             return False
-        self.steps = 1 if asked != self._asked else max(1, min(2 * self.steps, _MOST_HALVES // (patients or 1)))
+        self.steps = 1 if request != self._asked else max(1, min(2 * self.steps, _MOST_HALVES // (patients or 1)))
         return True
 
     def give(self, lot: list[NDArray[np.int64]], patients: int, rate: float) -> None:
@@ -172,8 +172,8 @@ def _drawn(alike: Sequence[_Samples], steps: int, patients: int, rate: float) ->
     """Return the samples of so many steps of each, the last step first."""
     count = steps * patients
     words = np.empty((len(alike), -(-count // 2)), np.uint64)
-    for one, own in zip(alike, words, strict=True):
-        one.stream.fill(own)
+    for one, drawn in zip(alike, words, strict=True):
+        one.stream.fill(drawn)
     halves = words.view(np.uint32)[:, :count]
     numerator, denominator = rate.as_integer_ratio()
     whole, rest = divmod(numerator * _HALF_WORD, denominator)
@@ -222,8 +222,8 @@ class _Gaussians:
             if self._room is None or self._room.columns != columns:
                 self._room = _Room(1, columns)
             self.give(self._room.lots([self.stream]).reshape(-1), columns)
-        taken, self._ready = self._ready[:most], self._ready[most:]
-        return taken
+        values, self._ready = self._ready[:most], self._ready[most:]
+        return values
 
 
 class _Room:
@@ -269,10 +269,10 @@ class _Room:
         cosines *= radii
         sines *= radii
         if self.made < self.columns:
-            made = _one_sum(self._sums, _GUESSED)
+            lot = _one_sum(self._sums, _GUESSED)
         else:
-            made = _added_with_signs(self._sums, self._half_done)[_GUESSED:]
-        return made.reshape(-1, self.streams, self.made)
+            lot = _added_with_signs(self._sums, self._half_done)[_GUESSED:]
+        return lot.reshape(-1, self.streams, self.made)
 
 
 class Noise:
@@ -288,15 +288,15 @@ class Noise:
             last: no more will be asked of these, so that what would be left of a lot need not be made.
         """
         streams, size = [one._noise for one in many], into.shape[1]
-        given = [0] * len(streams)
+        counts = [0] * len(streams)
         wanting = list(range(len(streams)))
         while wanting:
-            self._make([(streams[i], size - given[i] if last else _MOST) for i in wanting if streams[i].is_empty])
+            self._make([(streams[i], size - counts[i] if last else _MOST) for i in wanting if streams[i].is_empty])
             for i in wanting:
-                some = streams[i].take(size - given[i])
-                into[i, given[i] : given[i] + len(some)] = some
-                given[i] += len(some)
-            wanting = [i for i in wanting if given[i] < size]
+                some = streams[i].take(size - counts[i])
+                into[i, counts[i] : counts[i] + len(some)] = some
+                counts[i] += len(some)
+            wanting = [i for i in wanting if counts[i] < size]
 
     def _make(self, empty: list[tuple[_Gaussians, int]]) -> None:
         """Draw the next lot of each; where no more than its first sum is asked for, so many of its columns."""
