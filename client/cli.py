@@ -551,7 +551,7 @@ def _source(config: SiteConfig, study: "Study") -> str:
 
 
 def _leaving(config: SiteConfig, study: "Study") -> str:
-    from strategies.tasks.shapes import study_parameters
+    from strategies.models.registry import study_parameters
 
     numbers = sum(math.prod(shape) for shape, _ in study_parameters(study).values())
     size = 4 * numbers

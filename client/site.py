@@ -22,6 +22,8 @@ from configs.site import Policy
 from configs.wire import ARITHMETIC, COUNTS, HISTOGRAM, ArraySpec
 from strategies.exchange.arrays import Arrays, all_finite
 from strategies.federated.registry import local_rule
+from strategies.learning import Learning, learning_of
+from strategies.models.registry import study_parameters
 from strategies.privacy.accounting import SampledGaussian
 from strategies.privacy.plan import PrivacyPlan, plan_for
 from strategies.privacy.randomness import Randomness
@@ -30,9 +32,7 @@ from strategies.releases.base import Fit, Making
 from strategies.releases.columns import layout_of
 from strategies.releases.noisy_counts import noised
 from strategies.releases.score_histogram import counts
-from strategies.tasks.shapes import study_parameters
 from strategies.tasks.table import Encoded
-from strategies.tasks.tabular import TabularTask, task_of
 
 Made = TypeVar("Made")
 log = logging.getLogger("archipel.client")
@@ -77,9 +77,9 @@ class Site:
         return self._read().train
 
     @cached_property
-    def task(self) -> TabularTask:
+    def task(self) -> Learning:
         """Return the study's outcome and model."""
-        return task_of(self.study)
+        return learning_of(self.study)
 
     @cached_property
     def parameters(self) -> Mapping[str, ArraySpec]:

@@ -4,10 +4,10 @@ With a plan, every step is a private one: a Poisson sample of patients, a clippe
 in a shuffled order. Only the batches and the noise are random, and both come from `Randomness`.
 
 >>> from configs.schema import Local, Model, Task
->>> from strategies.tasks.tabular import tabular_task
+>>> from strategies.learning import learning
 >>> x = np.array([[-1.0], [1.0]], np.float32)
 >>> patients = Encoded(x, np.array([0, 1], np.float32), np.arange(2), np.arange(3))
->>> trainer = Trainer(tabular_task(Task("binary", "disease"), Model("logistic"), inputs=1))
+>>> trainer = Trainer(learning(Task("binary", "disease"), Model("logistic"), inputs=1))
 >>> start = {"0.weight": np.zeros((1, 1), np.float32), "0.bias": np.zeros(1, np.float32)}
 >>> local = Local(batch_size=None, learning_rate=2.0)
 >>> trainer.fit(Fit(start, patients, local, 1, Randomness.seeded(0, "lille", 1)))["0.weight"].tolist()
@@ -25,6 +25,7 @@ from torch import Tensor
 from configs.memory import keep_freed_blocks
 from strategies.exact.layers import one_thread
 from strategies.exchange.arrays import Arrays
+from strategies.learning import Learning
 from strategies.models.flat_model import FlatModel
 from strategies.optimizers import optimizer_of
 from strategies.privacy.engines.base import Engine, Gaussian
@@ -35,7 +36,6 @@ from strategies.privacy.plan import PrivacyPlan
 from strategies.privacy.randomness import Randomness
 from strategies.releases.base import Fit
 from strategies.tasks.table import Encoded
-from strategies.tasks.tabular import TabularTask
 
 
 class EngineMaker(Protocol):
@@ -55,7 +55,7 @@ class Trainer:
     the very path that trains.
     """
 
-    def __init__(self, task: TabularTask, engine: EngineMaker | None = None) -> None:
+    def __init__(self, task: Learning, engine: EngineMaker | None = None) -> None:
         torch.set_num_threads(1)  # at these sizes a second thread only costs
         one_thread()
         keep_freed_blocks()

@@ -31,12 +31,12 @@ from strategies.exchange.halves import FROM_BYTES
 from strategies.exchange.messages import arrays_in, content, read
 from strategies.federated.hospitals import Hospitals
 from strategies.federated.registry import strategy_of
+from strategies.learning import learning_of
+from strategies.models.registry import study_parameters
 from strategies.privacy.plan import evaluation_event
 from strategies.releases.plausible import Plausibility, prepare
 from strategies.releases.registry import arrays_of
 from strategies.releases.score_histogram import require_plausible
-from strategies.tasks.shapes import study_parameters
-from strategies.tasks.tabular import task_of
 
 log = logging.getLogger("archipel.server")
 LONGEST_REST_S = 1.0  # between two looks whether somebody asked to stop
@@ -174,7 +174,7 @@ class _Conductor:
         self.gathering: Gathering | None = None
         self.parameters = study_parameters(study)
         self.rounds = Rounds(study.training.rounds, study.training.quorum)
-        self.model = self._held(initial or (task_of(study).initial(study.seed) if study.trains else {}))
+        self.model = self._held(initial or (learning_of(study).initial(study.seed) if study.trains else {}))
         self.sums: aggregate.Sums = {}
         self.averaged = 0
         self.implausible: set[str] = set()  # hospitals whose last update was refused

@@ -20,10 +20,10 @@ from server.recorded import Recorded, versions
 from server.rounds import Rounds
 from server.statistics import report as statistics_report
 from strategies.aggregate import site_weights
+from strategies.models.registry import study_parameters
 from strategies.privacy.plan import PrivacyPlan, statistics_plan
 from strategies.releases.registry import arrays_of
 from strategies.releases.score_histogram import report as figures_report
-from strategies.tasks.shapes import study_parameters
 
 EPSILON_POINTS = 10
 

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 from configs.schema import Study
 from strategies.exchange.arrays import Arrays
+from strategies.learning import Learning
 from strategies.tasks.classification import calibration
 from strategies.tasks.metrics import Metric, estimate, estimates
 from strategies.tasks.registry import objective_of
 from strategies.tasks.table import Encoded, concatenate
-from strategies.tasks.tabular import TabularTask
 
 TestOf = Mapping[str, Encoded]
 
@@ -27,17 +27,17 @@ def headline(study: Study) -> Metric:
     return objective_of(study).metrics[0]
 
 
-def evaluate(study: Study, task: TabularTask, model: Arrays, test: TestOf) -> dict[str, Any]:
+def evaluate(study: Study, task: Learning, model: Arrays, test: TestOf) -> dict[str, Any]:
     """One shared model: on all test patients together, and at each hospital."""
     return _scores(study, task, [model], test, dict.fromkeys(test, model))
 
 
-def evaluate_local(study: Study, task: TabularTask, models: Mapping[str, Arrays], test: TestOf) -> dict[str, Any]:
+def evaluate_local(study: Study, task: Learning, models: Mapping[str, Arrays], test: TestOf) -> dict[str, Any]:
     """Each hospital's own model: the mean over models on all test patients, and each at home."""
     return _scores(study, task, list(models.values()), test, models)
 
 
-def curve_value(study: Study, task: TabularTask, model: Arrays, pooled: Encoded) -> float | None:
+def curve_value(study: Study, task: Learning, model: Arrays, pooled: Encoded) -> float | None:
     """The headline metric on all test patients, without an interval: one point of the convergence curve."""
     if not len(pooled.y):
         return None
@@ -47,7 +47,7 @@ def curve_value(study: Study, task: TabularTask, model: Arrays, pooled: Encoded)
 
 
 def _scores(
-    study: Study, task: TabularTask, models: Sequence[Arrays], test: TestOf, at_home: Mapping[str, Arrays]
+    study: Study, task: Learning, models: Sequence[Arrays], test: TestOf, at_home: Mapping[str, Arrays]
 ) -> dict[str, Any]:
     pooled, main = concatenate(list(test.values())), headline(study)
     predictions = [task.predict(model, pooled.x) for model in models]
@@ -67,14 +67,12 @@ def _scores(
     return scores
 
 
-def _at_home(
-    study: Study, task: TabularTask, metric: Metric, model: Arrays, patients: Encoded
-) -> dict[str, float] | None:
+def _at_home(study: Study, task: Learning, metric: Metric, model: Arrays, patients: Encoded) -> dict[str, float] | None:
     return _estimates(study, task, [metric], [task.predict(model, patients.x)], patients)[metric.name]
 
 
 def _estimates(
-    study: Study, task: TabularTask, metrics: Sequence[Metric], predictions: Sequence[NDArray[np.float64]], of: Encoded
+    study: Study, task: Learning, metrics: Sequence[Metric], predictions: Sequence[NDArray[np.float64]], of: Encoded
 ) -> dict[str, dict[str, float] | None]:
     """Each metric with its interval, None where it is undefined."""
     found = estimates(metrics, task.objective.in_unit(of.y), predictions, of.patients, seed=study.seed)

@@ -25,8 +25,8 @@ from configs.site import Policy
 from simulations.grid import PARTITION
 from simulations.rounds import Rounds
 from simulations.together import Together
+from strategies.learning import Learning, learning_of
 from strategies.tasks.table import Encoded
-from strategies.tasks.tabular import TabularTask, task_of
 
 PatientsOf = Callable[[str], Encoded]  # a hospital's name -> its training or test patients
 
@@ -84,11 +84,11 @@ class Hospitals:
         """
         if self.engine is not None or not self.study.trains:
             return None
-        together = Together(task_of(self.study))
+        together = Together(learning_of(self.study))
         return Rounds(self.site_of, together) if together.pays else None
 
     def _trainer(self) -> Trainer:
-        task = task_of(self.study)
+        task = learning_of(self.study)
         return Trainer(task, self.engine) if self.engine else _trainer_of(task)
 
     def _ledger(self, name: str) -> Ledger:
@@ -145,5 +145,5 @@ def _elsewhere(site: str, ids: dict[str, set[bytes]]) -> tuple[str, ...]:
 
 
 @lru_cache(maxsize=4)
-def _trainer_of(task: TabularTask) -> Trainer:
+def _trainer_of(task: Learning) -> Trainer:
     return Trainer(task)

@@ -18,11 +18,11 @@ from configs.errors import ConfigError
 from configs.schema import PER_PATIENT, Study
 from strategies.aggregate import site_weights
 from strategies.exchange.arrays import payload_bytes, to_record
+from strategies.learning import learning_of
 from strategies.privacy.plan import PrivacyPlan, evaluation_event, fragility, plan_for, plan_of_size, spare_cost
 from strategies.privacy.randomness import Randomness
 from strategies.releases.base import Fit
 from strategies.tasks.table import Encoded
-from strategies.tasks.tabular import task_of
 
 CURVE_ROWS = 6
 
@@ -144,7 +144,7 @@ def _curve(study: Study, plans: dict[str, PrivacyPlan]) -> tuple[tuple[int, tupl
 
 
 def _notes(study: Study, sizes: dict[str, int], counted: bool) -> list[str]:
-    task = task_of(study)
+    task = learning_of(study)
     model = to_record(task.initial(study.seed))
     sent, seconds = payload_bytes(model), _seconds_a_round(study, max(sizes.values()))
     notes = [
@@ -169,7 +169,7 @@ def _notes(study: Study, sizes: dict[str, int], counted: bool) -> list[str]:
 
 def _seconds_a_round(study: Study, patients: int) -> float:
     """Training time of one round on made-up patients of the same number: no data is read."""
-    task = task_of(study)
+    task = learning_of(study)
     rng = np.random.default_rng(0)
     x = rng.uniform(-1, 1, (patients, len(study.inputs))).astype(np.float32)
     made_up = Encoded(x, task.objective.made_up(patients), np.arange(patients), np.arange(patients + 1))

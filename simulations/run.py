@@ -38,9 +38,9 @@ from simulations.hospitals import FromSources, Hospitals, load_all
 from simulations.kept import Kept
 from simulations.resume import JUDGED, Earlier, require_booked
 from strategies.exchange.arrays import Arrays
+from strategies.learning import learning_of
 from strategies.privacy.plan import PrivacyPlan, plan_for
 from strategies.tasks.table import Encoded, concatenate
-from strategies.tasks.tabular import task_of
 
 PHASES = {
     "federated": "together, with privacy",
@@ -179,7 +179,7 @@ class _Curve:
         journal: Journal | None = None,
         earlier: Mapping[int, float] | None = None,
     ) -> None:
-        self.study, self.task = study, task_of(study)
+        self.study, self.task = study, learning_of(study)
         self.test = concatenate([p.test for p in patients.values()])
         self.points = curves.setdefault(key, [])
         self.every = max(1, study.training.rounds // CURVE_POINTS)
@@ -332,7 +332,7 @@ def score(
     study: Study, federated: Arrays, models: dict[str, Any], patients: dict[str, Patients]
 ) -> dict[str, dict[str, Any] | None]:
     """How good each model is on the test patients, all together and at each hospital; the `models` of metrics.json."""
-    task, test = task_of(study), {site: p.test for site, p in patients.items()}
+    task, test = learning_of(study), {site: p.test for site, p in patients.items()}
     scores: dict[str, dict[str, Any] | None] = {"federated": evaluate(study, task, federated, test)}
     for key in ("federated_without_privacy", "pooled"):
         scores[key] = evaluate(study, task, models[key], test) if key in models else None

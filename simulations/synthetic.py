@@ -37,10 +37,10 @@ from numpy.typing import NDArray
 from configs.errors import ConfigError
 from configs.schema import Feature, Study
 from strategies.exchange.arrays import Arrays
+from strategies.learning import Learning, learning_of
 from strategies.tasks.classification import AUROC, auroc
 from strategies.tasks.registry import OBJECTIVES, objective_of
 from strategies.tasks.table import Encoded, Table, concatenate, encode
-from strategies.tasks.tabular import TabularTask, task_of
 
 TEST_PATIENTS = 4000
 RANGE_DEVIATIONS = 5.0  # standard deviations that a public range spans
@@ -95,7 +95,7 @@ class Assumed:
 class World:
     """Patients of one made-up draw. chances: (test rows, classes), the outcome's probabilities; best: log odds."""
 
-    task: TabularTask
+    task: Learning
     train: Mapping[str, Encoded]
     test: Encoded
     chances: Floats
@@ -140,7 +140,7 @@ def draw(study: Study, assumed: Assumed, seed: int) -> World:
         site: _with_outcomes(part, truth.chances(part.x, np.full(part.count, i)), rng)
         for i, (site, part) in enumerate(zip(study.sites, train_parts, strict=True))
     }
-    return World(task_of(study), trained, test, truth.chances(test.x, where), truth.best(test.x))
+    return World(learning_of(study), trained, test, truth.chances(test.x, where), truth.best(test.x))
 
 
 def require_announced(study: Study) -> None:

@@ -5,8 +5,8 @@ others nor rows that are nobody's can change one, and everything else is element
 
 >>> from configs.schema import Local, Model, Task
 >>> from strategies.privacy.randomness import Randomness
->>> from strategies.tasks.tabular import tabular_task
->>> task = tabular_task(Task("binary", "disease"), Model("logistic"), inputs=1)
+>>> from strategies.learning import learning
+>>> task = learning(Task("binary", "disease"), Model("logistic"), inputs=1)
 >>> people = Encoded(np.array([[-1.0], [1.0]], np.float32), np.array([0, 1], np.float32), np.arange(2), np.arange(3))
 >>> start = {"0.weight": np.zeros((1, 1), np.float32), "0.bias": np.zeros(1, np.float32)}
 >>> fits = [Fit(start, people, Local(None, rate), 1, Randomness.seeded(0, "lille", 1)) for rate in (2.0, 2.0, 4.0)]
@@ -27,13 +27,13 @@ from client.trainer import batches
 from strategies.exact.layers import PORTION, Layers, MeanGradient, in_order, one_thread, write_layer
 from strategies.exact.weights import as_layers
 from strategies.exchange.arrays import Arrays
+from strategies.learning import Learning
 from strategies.optimizers import optimizer_of
 from strategies.privacy.engines.base import on_grid
 from strategies.privacy.engines.stack import Stack
 from strategies.privacy.randomness import Noise, samples
 from strategies.releases.base import Fit
 from strategies.tasks.table import Encoded
-from strategies.tasks.tabular import TabularTask
 
 LARGEST_MODEL = 1 << 14  # parameters: with more, a product has no more to gain from others
 _NUMBERS = 1 << 18
@@ -49,7 +49,7 @@ Rows = NDArray[np.int64]
 class Together:
     """Fits several hospitals at once; it remembers nothing from one call to the next."""
 
-    def __init__(self, task: TabularTask) -> None:
+    def __init__(self, task: Learning) -> None:
         one_thread()
         self._task = task
         specs = list(task.parameters.items())

@@ -32,10 +32,10 @@ from simulations.audit.subject import Subject
 from simulations.audit.verdict import FALSE_ALARMS, Check, Part, Verdict, exact, noise_values_needed
 from simulations.hospitals import load_all
 from strategies.exchange.arrays import Arrays
+from strategies.learning import Learning, learning_of
 from strategies.privacy.plan import PrivacyPlan, plan_for
 from strategies.privacy.randomness import Randomness
 from strategies.tasks.table import Encoded
-from strategies.tasks.tabular import TabularTask, task_of
 
 PARTS = ("residual", "sensitivity", "sampler", "ledger", "canaries")
 MIN_CANARIES = 20
@@ -165,7 +165,7 @@ class _Auditor:
     ) -> None:
         self.study, self.train, self.subject, self.seed, self.effort = study, train, subject, seed, effort
         self.plans = {site: plan_for(study, site, patients.count) for site, patients in train.items()}
-        self.task: TabularTask = task_of(study)
+        self.task: Learning = learning_of(study)
         self.sites = sorted(train, key=lambda site: (-train[site].count, site))[: effort.sites]
         self.largest = self.sites[0]
         self.cohorts = {
@@ -365,7 +365,7 @@ class _Auditor:
         fixed = design(plan, claimed, rounds * plan.steps_per_round, canaries)
         chosen = self.coins.random(fixed.canaries) < 0.5
         study = self._alone(site, fixed.canaries)
-        task, start = task_of(study), canary_start(task_of(study))
+        task, start = learning_of(study), canary_start(learning_of(study))
         scale, outcome = 1000.0 * max(1.0, plan.clip_norm), task.objective.lowest
         people = marked(with_canaries(self.cohorts[site], chosen, scale, outcome))
         seeded, kept = self.seed is not None, self.effort.values

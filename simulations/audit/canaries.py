@@ -31,9 +31,9 @@ from simulations.audit.recording import clipped_gradients
 from simulations.audit.subject import Floats
 from simulations.audit.verdict import LEVEL, Part, exact
 from strategies.exchange.arrays import Arrays
+from strategies.learning import Learning
 from strategies.privacy.plan import PrivacyPlan
 from strategies.tasks.table import Encoded
-from strategies.tasks.tabular import TabularTask
 
 CONFIDENCES = (0.95, 0.99, 0.999, 0.9999, 0.99999, 1 - LEVEL)
 HIGHEST = 30.0  # epsilon where the search ends
@@ -138,7 +138,7 @@ def with_canaries(patients: Encoded, chosen: NDArray[np.bool_], scale: float, ou
     return replace(patients, x=x, y=y, patients=np.repeat(np.arange(len(starts) - 1), np.diff(starts)), starts=starts)
 
 
-def canary_start(task: TabularTask) -> Arrays:
+def canary_start(task: Learning) -> Arrays:
     """Return a model at which a canary's gradient is its own: first weights of 0, every hidden unit awake."""
     rng = np.random.default_rng(0)
     start = {}
@@ -155,7 +155,7 @@ def _positive(rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.fl
     return rng.uniform(0.5, 1.0, shape).astype(np.float32)
 
 
-def canary_scores(task: TabularTask, start: Arrays, canaries: Encoded, plan: PrivacyPlan, total: Floats) -> Floats:
+def canary_scores(task: Learning, start: Arrays, canaries: Encoded, plan: PrivacyPlan, total: Floats) -> Floats:
     """(canaries,): how far the sum of everything released points along each canary's own clipped gradient.
 
     Args:

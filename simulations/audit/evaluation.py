@@ -28,8 +28,8 @@ from simulations.audit.residuals import pairs_check
 from simulations.audit.subject import Floats, Subject
 from simulations.audit.verdict import Check, exact
 from strategies.exchange.arrays import Arrays
+from strategies.learning import Learning, learning_of
 from strategies.tasks.table import Encoded, concatenate
-from strategies.tasks.tabular import TabularTask, task_of
 
 _NEAR = 1e-4  # of a bin's width: a score so near to an edge may lie on either side of it
 _FEW = 50  # evaluations
@@ -53,7 +53,7 @@ class Evaluator:
         self._seeded, self._count = seeded, 0
         folder.mkdir(parents=True)
         self._ledger = subject.ledger(folder / "ledger.sqlite")
-        self.task: TabularTask = task_of(study)
+        self.task: Learning = learning_of(study)
         self._trainer = Trainer(self.task)
 
     def close(self) -> None:
@@ -195,7 +195,7 @@ def rounded_gaussian(deviation: float) -> tuple[Floats, Floats]:
     return values, np.asarray(near, np.float64)
 
 
-def exact_histogram(task: TabularTask, model: Arrays, patients: Encoded, bins: int) -> tuple[Floats, NDArray[np.bool_]]:
+def exact_histogram(task: Learning, model: Arrays, patients: Encoded, bins: int) -> tuple[Floats, NDArray[np.bool_]]:
     """Return the exact histogram by outcome and mean score, (cells,), and which cells no rounding can change."""
     module = task.build().double()
     module.load_state_dict({name: torch.from_numpy(array.astype(np.float64)) for name, array in model.items()})

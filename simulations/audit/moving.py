@@ -23,10 +23,10 @@ from simulations.audit.subject import Floats, Subject, Watch, watched_trainer
 from simulations.audit.verdict import Check, exact, two_sided
 from strategies.exchange.arrays import Arrays
 from strategies.federated.registry import local_rule
+from strategies.learning import Learning, learning_of
 from strategies.privacy.plan import PrivacyPlan
 from strategies.releases.base import Fit
 from strategies.tasks.table import Encoded
-from strategies.tasks.tabular import TabularTask, task_of
 
 QUIET = 2.0**-20  # noise multiplier of a fit whose sums are to be seen: the public step follows from it
 _BUILT = 1 << 22  # numbers of several rows' gradients that are in memory together
@@ -36,13 +36,13 @@ class RowGradients:
     """Gradients of single rows at any weights, by autograd in float64: each row has a copy of the weights of its own.
 
     >>> from configs.schema import Model, Task
-    >>> from strategies.tasks.tabular import tabular_task
-    >>> rows = RowGradients(tabular_task(Task("binary", "disease"), Model("logistic"), inputs=1))
+    >>> from strategies.learning import learning
+    >>> rows = RowGradients(learning(Task("binary", "disease"), Model("logistic"), inputs=1))
     >>> rows.at(np.zeros(2), np.array([[2.0]]), np.array([1.0])).tolist()
     [[-1.0, -0.5]]
     """
 
-    def __init__(self, task: TabularTask) -> None:
+    def __init__(self, task: Learning) -> None:
         module = task.build()
         self._task, self._layers = task, list(module.children()) or [module]
         self._shapes = [tuple(p.shape) for p in module.parameters()]
@@ -93,7 +93,7 @@ class RowGradients:
 class _Follower:
     """What was released in each step, less the noiseless sum at the weights where that step began."""
 
-    def __init__(self, task: TabularTask, patients: Encoded, clip_norm: float) -> None:
+    def __init__(self, task: Learning, patients: Encoded, clip_norm: float) -> None:
         self.roll, self.clean = Roll(patients), list[Floats]()
         self._rows, self._patients, self._clip = RowGradients(task), patients, clip_norm
         self._weights: NDArray[np.float32] | None = None
@@ -129,7 +129,7 @@ def moving_rounds(
         is the round's start moved by the noisy steps alone.
     """
     folder.mkdir(parents=True)
-    task = task_of(study)
+    task = learning_of(study)
     follower = _Follower(task, patients, study.privacy.clip_norm)
     watch = follower.watch
     hospital = watched_hospital(subject, study, site, patients, folder / "ledger.sqlite", watch, seeded)
@@ -168,7 +168,7 @@ def quiet_fit(
     Returns:
         the largest distance of a step's sum from the noiseless sum at its own weights, in clip norms, and its step.
     """
-    task = task_of(study)
+    task = learning_of(study)
     quiet = replace(plan, noise_multiplier=QUIET, steps_per_round=steps, rounds=1)
     follower = _Follower(task, patients, plan.clip_norm)
     trainer = watched_trainer(subject, task, follower.watch)

@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 from configs.schema import Local
 from simulations.audit.subject import Floats, Subject, Watch, watched_trainer
 from strategies.exchange.arrays import Arrays
+from strategies.learning import Learning
 from strategies.privacy.plan import PrivacyPlan
 from strategies.privacy.randomness import Randomness
 from strategies.releases.base import Fit
 from strategies.tasks.table import Encoded
-from strategies.tasks.tabular import TabularTask
 
 STILL = Local(batch_size=None, learning_rate=0.0)  # a fit that leaves the model where it starts
 _AT_ONCE = 4096  # rows of a patient whose gradients are in memory together
@@ -139,7 +139,7 @@ class Recording:
         return len(self.member)
 
 
-def coordinates(task: TabularTask, rows: int, values: int) -> NDArray[np.int64] | slice:
+def coordinates(task: Learning, rows: int, values: int) -> NDArray[np.int64] | slice:
     """Which coordinates are kept where `rows` rows of them may hold `values` numbers: all, or some at equal distances.
 
     That is fixed before the fit, by numbers of the plan.
@@ -148,7 +148,7 @@ def coordinates(task: TabularTask, rows: int, values: int) -> NDArray[np.int64] 
     return slice(None) if size <= most else np.linspace(0, size - 1, most).astype(np.int64)
 
 
-def _size(task: TabularTask) -> int:
+def _size(task: Learning) -> int:
     return sum(math.prod(shape) for shape, _ in task.parameters.values())
 
 
@@ -156,7 +156,7 @@ def recorded(
     watch: Watch,
     roll: Roll,
     site: str,
-    task: TabularTask,
+    task: Learning,
     plan: PrivacyPlan,
     patients: Encoded,
     start: Arrays,
@@ -178,7 +178,7 @@ def recorded(
 
 def record_fit(
     subject: Subject,
-    task: TabularTask,
+    task: Learning,
     plan: PrivacyPlan,
     patients: Encoded,
     start: Arrays,
@@ -192,7 +192,7 @@ def record_fit(
     return watch
 
 
-def clipped_gradients(task: TabularTask, start: Arrays, patients: Encoded, clip_norm: float) -> Iterator[Floats]:
+def clipped_gradients(task: Learning, start: Arrays, patients: Encoded, clip_norm: float) -> Iterator[Floats]:
     """Each patient's gradient, (parameters,), summed over their rows, shortened to the clip norm."""
     yield from clip_each(patient_gradients(task, start, patients), clip_norm)
 
@@ -204,7 +204,7 @@ def clip_each(gradients: Iterable[Floats], clip_norm: float) -> Iterator[Floats]
         yield raw * min(1.0, clip_norm / max(length, 1e-300)) if math.isfinite(length) else np.zeros_like(raw)
 
 
-def patient_gradients(task: TabularTask, start: Arrays, patients: Encoded) -> Iterator[Floats]:
+def patient_gradients(task: Learning, start: Arrays, patients: Encoded) -> Iterator[Floats]:
     """Of each patient: the gradient of the sum of the losses of their rows, (parameters,)."""
     model = task.build().double()
     model.load_state_dict({name: torch.from_numpy(array.astype(np.float64)) for name, array in start.items()})

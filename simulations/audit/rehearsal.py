@@ -19,9 +19,9 @@ from simulations.audit.recording import STILL, Recording, Roll, coordinates, rec
 from simulations.audit.subject import Subject, Watch, read_ledger, watched_trainer
 from simulations.audit.verdict import exact
 from strategies.exchange.arrays import Arrays
+from strategies.learning import learning_of
 from strategies.privacy.plan import PrivacyPlan
 from strategies.tasks.table import Encoded
-from strategies.tasks.tabular import task_of
 
 
 class _Crash(BaseException):
@@ -58,7 +58,7 @@ def rehearse(
     folder.mkdir(parents=True)
     path = folder / "ledger.sqlite"
     journal = Journal(folder / "journal.jsonl", durable=False)
-    task, roll, booked_first = task_of(study), Roll(patients), []
+    task, roll, booked_first = learning_of(study), Roll(patients), []
     watch = Watch(look=roll.call)
     hospital = watched_hospital(subject, still, site, patients, path, watch, seeded)
     plan = plan_of(hospital)
@@ -93,7 +93,7 @@ def watched_hospital(
     subject: Subject, study: Study, site: str, patients: Encoded, path: Path, watch: Watch, seeded: bool
 ) -> Site:
     """Return a hospital with a ledger on the disk at `path`, whose training is watched."""
-    trainer = watched_trainer(subject, task_of(study), watch)
+    trainer = watched_trainer(subject, learning_of(study), watch)
     # The patients stand for those of the test too: what is looked at is the booking.
     policy = Policy(metrics="noisy")
     ledger = subject.ledger(path)

@@ -20,9 +20,9 @@ from simulations.audit.recording import record_fit
 from simulations.audit.subject import Subject
 from simulations.audit.verdict import Check, Part, exact
 from strategies.exchange.arrays import Arrays
+from strategies.learning import Learning
 from strategies.privacy.plan import PrivacyPlan
 from strategies.tasks.table import Encoded, concatenate
-from strategies.tasks.tabular import TabularTask
 
 _ROUNDING = 1e-3  # of the clip norm, beside what float32 loses on sums of this size
 _FLOAT32 = 6e-8
@@ -41,7 +41,7 @@ class Move:
 
 def sensitivity_part(
     subject: Subject,
-    task: TabularTask,
+    task: Learning,
     plan: PrivacyPlan,
     cohort: Encoded,
     starts: dict[str, Arrays],
@@ -83,7 +83,7 @@ def sensitivity_part(
 class _Prober:
     """Fits of one step with everybody in it, all with one seed."""
 
-    def __init__(self, subject: Subject, task: TabularTask, plan: PrivacyPlan) -> None:
+    def __init__(self, subject: Subject, task: Learning, plan: PrivacyPlan) -> None:
         self._subject, self._task, self._plan = subject, task, plan
 
     def moves(

@@ -18,13 +18,13 @@ from torch import Tensor
 from client.ledger import Ledger
 from client.site import Site
 from client.trainer import EngineMaker, Trainer
+from strategies.learning import Learning
 from strategies.models.flat_model import FlatModel
 from strategies.privacy.accounting import SampledGaussian
 from strategies.privacy.engines.base import Engine, Gaussian
 from strategies.privacy.engines.select import private_engine
 from strategies.privacy.plan import PrivacyPlan
 from strategies.privacy.randomness import Randomness
-from strategies.tasks.tabular import TabularTask
 
 Floats = NDArray[np.float64]
 TRAINING = "sampled gaussian"  # as a ledger calls it; one of an earlier release has nothing else
@@ -103,7 +103,7 @@ class _WatchedEngine:
         self._engine.close()
 
 
-def watched_trainer(subject: Subject, task: TabularTask, watch: Watch) -> Trainer:
+def watched_trainer(subject: Subject, task: Learning, watch: Watch) -> Trainer:
     """Return the subject's trainer, whose engine is watched."""
 
     def engine(

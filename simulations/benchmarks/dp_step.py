@@ -36,13 +36,13 @@ from client.trainer import Trainer
 from configs.memory import keep_freed_blocks
 from configs.schema import Local, Model, Task
 from simulations.benchmarks.models import CLASSES, Network, Transformer, cnn, resnet18
+from strategies.learning import Learning, learning
 from strategies.models.flat_model import FlatModel
 from strategies.privacy.engines.select import private_engine
 from strategies.privacy.plan import PrivacyPlan
 from strategies.privacy.randomness import Randomness
 from strategies.releases.base import Fit
 from strategies.tasks.table import Encoded
-from strategies.tasks.tabular import TabularTask, tabular_task
 
 FEATURES = 13
 PATIENTS = 2_000
@@ -131,8 +131,8 @@ def _steps(case: str, batch: int, device: str) -> Sides:
     return Sides(_our_step(task, *there), others)
 
 
-def _task(case: str) -> TabularTask:
-    return tabular_task(Task("binary", "y"), Model(case, (64, 32) if case == "mlp" else (), "random"), FEATURES)
+def _task(case: str) -> Learning:
+    return learning(Task("binary", "y"), Model(case, (64, 32) if case == "mlp" else (), "random"), FEATURES)
 
 
 def _network(case: str) -> Callable[[], nn.Module]:
@@ -200,7 +200,7 @@ def _epochs(case: str, batch: int) -> Sides:
     return Sides(_our_epoch(task, x, y, batch), others)
 
 
-def _our_epoch(task: TabularTask, x: Tensor, y: Tensor, batch: int) -> Run:
+def _our_epoch(task: Learning, x: Tensor, y: Tensor, batch: int) -> Run:
     trainer, start = Trainer(task), task.initial(0)
     people = Encoded(x.numpy(), y.numpy(), np.arange(PATIENTS), np.arange(PATIENTS + 1))
     local, steps = Local(batch, LEARNING_RATE), -(-PATIENTS // batch)
@@ -213,7 +213,7 @@ def _our_epoch(task: TabularTask, x: Tensor, y: Tensor, batch: int) -> Run:
     return epoch
 
 
-def _loader_epoch(task: TabularTask, x: Tensor, y: Tensor, batch: int, *, private: bool) -> Run:
+def _loader_epoch(task: Learning, x: Tensor, y: Tensor, batch: int, *, private: bool) -> Run:
     from torch.utils.data import DataLoader, TensorDataset
 
     module: nn.Module = task.build()

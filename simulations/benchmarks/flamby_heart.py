@@ -45,9 +45,9 @@ from configs.schema import CohortMember, Evaluation, Local, Strategy, Study
 from simulations.benchmarks.heart import Trained, alone, preset, score, train
 from simulations.hospitals import load_all
 from strategies.exchange.arrays import Arrays
+from strategies.models.registry import architecture_of
 from strategies.privacy.accounting import SampledGaussian, epsilon
 from strategies.tasks.table import Encoded, concatenate, standardise
-from strategies.tasks.tabular import task_of
 
 SEEDS = range(42, 47)
 NOISE_SEEDS = 20
@@ -152,8 +152,7 @@ def our_rows(noise_seeds: int = NOISE_SEEDS) -> Iterator[Row]:
 
 def flamby_start(study: Study, seed: int) -> Arrays:
     """FLamby's random start: PyTorch's for a linear layer under this seed, its columns put in our order."""
-    task = task_of(study)
-    start = replace(task, model=replace(task.model, init="random")).initial(seed)
+    start = architecture_of(replace(study, model=replace(study.model, init="random"))).initial(seed)
     order = [FLAMBY_INPUTS.index(name) for name in study.inputs]
     return start | {"0.weight": start["0.weight"][:, order]}
 

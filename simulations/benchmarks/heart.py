@@ -11,9 +11,9 @@ from configs.load import load_study
 from configs.schema import Study
 from simulations.memory import Trained, alone, train
 from strategies.exchange.arrays import Arrays
+from strategies.learning import learning_of
 from strategies.tasks.metrics import estimate
 from strategies.tasks.table import Encoded
-from strategies.tasks.tabular import task_of
 
 __all__ = ["PRESETS", "Trained", "alone", "preset", "score", "train"]
 
@@ -31,7 +31,7 @@ def score(study: Study, model: Arrays, patients: Encoded, metric: str) -> float:
     Raises:
         RunError: it is undefined for these patients.
     """
-    task = task_of(study)
+    task = learning_of(study)
     predicted = task.predict(model, patients.x)
     y, (measure,) = task.objective.in_unit(patients.y), task.objective.metrics_of([metric])
     found = estimate(measure, y, predicted, patients.patients, resamples=0)

@@ -91,19 +91,19 @@ def _digest() -> str:
 
     from client.trainer import Trainer
     from configs.schema import Local, Model, Task
+    from strategies.learning import learning
     from strategies.privacy.plan import PrivacyPlan
     from strategies.privacy.randomness import Randomness
     from strategies.releases.base import Fit
     from strategies.tasks.table import Encoded
-    from strategies.tasks.tabular import tabular_task
 
     digest, chance = hashlib.sha256(), np.random.default_rng(0)
     classes = ("a", "b", "c")
     for task, rows_each in ((Task("binary", "y"), 1), (Task("multiclass", "y", classes), 2)):
-        made = tabular_task(task, Model("mlp", (64, 300), "random"), 13)
+        made = learning(task, Model("mlp", (64, 300), "random"), 13)
         count = 600
         x = chance.uniform(-1, 1, (count, 13)).astype(np.float32)
-        y = chance.integers(0, max(2, made.outputs), count).astype(np.float32)
+        y = chance.integers(0, max(2, made.architecture.outputs), count).astype(np.float32)
         starts = np.arange(0, count + 1, rows_each)
         people = Encoded(x, y, np.arange(count) // rows_each, starts)
         plan = PrivacyPlan(1.0, 1.0, 0.3, steps_per_round=3, rounds=1, delta=1e-5, expected_patients=90.0)

@@ -4,8 +4,8 @@ For a linear stack on the processor the gradient is a product of what came in an
 arithmetic (strategies/exact/layers.py): the same bits on every processor. Models of other layers use autograd.
 
 >>> from configs.schema import Model, Task
->>> from strategies.tasks.tabular import tabular_task
->>> model = FlatModel(tabular_task(Task("binary", "disease"), Model("logistic"), inputs=2))
+>>> from strategies.learning import learning
+>>> model = FlatModel(learning(Task("binary", "disease"), Model("logistic"), inputs=2))
 >>> model.load({"0.weight": np.zeros((1, 2), np.float32), "0.bias": np.zeros(1, np.float32)})
 >>> model.mean_gradient(torch.tensor([[2.0, 0.0]]), torch.tensor([1.0])).tolist()
 [-1.0, 0.0, -0.5]

@@ -4,11 +4,15 @@
 ('logistic', 'linear', 'mlp')
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 from configs.kinds import Registry
+from configs.schema import Study
+from configs.wire import ArraySpec
 from strategies.models.base import PARTS, Architecture
 from strategies.models.linear_stack import MLP, Linear, Logistic
+from strategies.tasks.registry import objective_of
 
 ARCHITECTURES: Registry[type[Architecture]] = Registry("model", PARTS, [Logistic, Linear, MLP])
 
@@ -20,3 +24,20 @@ def architecture(section: Any, inputs: int, outputs: int) -> Architecture:
         KindError: nothing of that name is registered.
     """
     return ARCHITECTURES[section.name](section, inputs, outputs)
+
+
+def architecture_of(study: Study) -> Architecture:
+    """Return a study's model.
+
+    Raises:
+        KindError: the study trains none, or nothing of its name is registered.
+    """
+    return architecture(study.model, len(study.inputs), objective_of(study).outputs)
+
+
+def study_parameters(study: Study) -> Mapping[str, ArraySpec]:
+    """Return what a study's model sends: name -> (shape, dtype); nothing where no model is trained.
+
+    The process of a hospital that talks to the network checks every message against this, without PyTorch.
+    """
+    return architecture_of(study).parameters if study.trains else {}

@@ -18,14 +18,14 @@ from configs.errors import WireError
 from configs.schema import Local, Study
 from configs.wire import ArraySpec
 from strategies.federated.local_rule import NO_RULE, LocalRule
-from strategies.tasks.shapes import study_parameters
+from strategies.models.registry import study_parameters
 
 if TYPE_CHECKING:  # PyTorch, which the coordinator's half does not need
+    from strategies.learning import Learning
     from strategies.privacy.accounting import SampledGaussian
     from strategies.privacy.plan import PrivacyPlan
     from strategies.privacy.randomness import Randomness
     from strategies.tasks.table import Encoded
-    from strategies.tasks.tabular import TabularTask
 
 Arrays = dict[str, NDArray[np.float32]]
 Sent = Callable[[str], Arrays]  # hospital -> what it is sent beside the shared model
@@ -79,7 +79,7 @@ class Hospital(Protocol):
         """Return the hospital's plan, None without privacy."""
 
     @property
-    def task(self) -> "TabularTask":
+    def task(self) -> "Learning":
         """Return the study's task and model."""
 
 

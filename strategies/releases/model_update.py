@@ -12,8 +12,8 @@ from configs.errors import RunError, WireError
 from configs.federated import sent_arrays
 from configs.schema import Study
 from configs.wire import ArraySpec
+from strategies.models.registry import study_parameters
 from strategies.releases.base import Arrays, Fit, Hospital, Judge, Making, People, Release, Request, Sent
-from strategies.tasks.shapes import study_parameters
 
 if TYPE_CHECKING:  # PyTorch, which the coordinator's half does not need
     from strategies.privacy.accounting import SampledGaussian

@@ -27,7 +27,7 @@ from configs.schema import Study
 from configs.site import load_site
 from configs.strict_yaml import dump_yaml
 from strategies.exchange.messages import content, to_frame
-from strategies.tasks.shapes import study_parameters
+from strategies.models.registry import study_parameters
 
 ASKS = {"test_fraction": 0.3, "release": {"epsilon": 0.5}}
 PLANTED = "Durand"

@@ -43,8 +43,8 @@ from configs.site import SiteConfig, load_site
 from server.bundle import build_bundle, bundle_files
 from strategies.exchange.keys import SigningKey
 from strategies.exchange.messages import content, opened, seal, shelve, shelved, to_frame, unseal
+from strategies.models.registry import study_parameters
 from strategies.releases.registry import arrays_of
-from strategies.tasks.shapes import study_parameters
 from tests import builders
 from tests.consortium import Consortium
 

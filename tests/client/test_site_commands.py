@@ -14,8 +14,8 @@ from client.ledger import Ledger, Release
 from configs import journal
 from configs.frame import Frame
 from configs.site import SiteConfig
+from strategies.models.registry import study_parameters
 from strategies.privacy.plan import plan_for
-from strategies.tasks.shapes import study_parameters
 from tests.builders import study
 from tests.consortium import Consortium
 

@@ -24,10 +24,10 @@ from configs.frame import Frame
 from configs.schema import Study
 from configs.site import Policy
 from strategies.exchange.arrays import Arrays
+from strategies.models.registry import study_parameters
 from strategies.privacy.accounting import epsilon
 from strategies.privacy.plan import Budget, plan_for
 from strategies.privacy.randomness import Randomness
-from strategies.tasks.shapes import study_parameters
 from tests.client.test_node import COHORT, Lille, serving
 from tests.consortium import Consortium
 

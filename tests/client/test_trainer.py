@@ -10,6 +10,7 @@ from builders import flat, patients, random_arrays, same_bits
 from client.trainer import Trainer
 from configs.schema import Local, Model, Task
 from strategies.federated.local_rule import LocalRule
+from strategies.learning import learning
 from strategies.models.flat_model import FlatModel
 from strategies.privacy.engines.base import Engine, Gaussian
 from strategies.privacy.engines.select import private_engine
@@ -17,9 +18,8 @@ from strategies.privacy.plan import PrivacyPlan
 from strategies.privacy.randomness import Randomness
 from strategies.releases.base import Fit
 from strategies.tasks.table import Encoded
-from strategies.tasks.tabular import tabular_task
 
-TASK = tabular_task(Task("binary", "y"), Model("mlp", (6,)), inputs=3)
+TASK = learning(Task("binary", "y"), Model("mlp", (6,)), inputs=3)
 START = random_arrays(TASK.parameters, 4)
 PEOPLE = patients(21, inputs=3)
 MANY_ROWS = patients(12, inputs=3, rows_each=[1, 3, 2] * 4)
@@ -149,7 +149,7 @@ def test_the_shared_model_is_not_changed_in_place(plan: PrivacyPlan | None) -> N
 
 
 def test_threads_that_were_set_before_do_not_change_a_bit() -> None:
-    big = tabular_task(Task("binary", "y"), Model("mlp", (64, 32)), inputs=200)
+    big = learning(Task("binary", "y"), Model("mlp", (64, 32)), inputs=200)
     people, start = patients(700, inputs=200), random_arrays(big.parameters)
     models = []
     before = torch.get_num_threads()

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from client.node import WorkerProcess
-from strategies.tasks.shapes import study_parameters
+from strategies.models.registry import study_parameters
 from tests import builders
 from tests.client.dying_worker import TOLD
 from tests.client.test_node import Lille, serving

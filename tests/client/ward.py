@@ -30,10 +30,10 @@ from configs.site import SiteConfig, load_site
 from server.bundle import build_bundle
 from strategies.exchange.keys import SigningKey
 from strategies.exchange.messages import content, opened, seal, signed_in, to_frame, unseal
+from strategies.models.registry import study_parameters
 from strategies.privacy.accounting import SampledGaussian, epsilon
 from strategies.privacy.plan import Budget, plan_for
 from strategies.releases.registry import arrays_of
-from strategies.tasks.shapes import study_parameters
 from tests import builders
 from tests.consortium import Consortium
 

@@ -18,7 +18,7 @@ from configs.load import load_study, study_from
 from configs.schema import MODELS
 from configs.strict_yaml import dump_yaml, read_yaml
 from strategies.federated.registry import STRATEGIES
-from strategies.tasks.tabular import tabular_task
+from strategies.learning import learning
 
 PRESET = Path(__file__).resolve().parents[2] / "configs" / "presets" / "heart_disease.yaml"
 BY_HAND = """
@@ -436,7 +436,7 @@ def test_the_contract_names_exactly_what_the_registries_hold() -> None:
         made = study_from(
             changed(put("model", {"name": name, **hidden}), put("task", task), put("evaluation.metrics", None))
         )
-        assert tabular_task(made.task, made.model, len(study.inputs)).parameters
+        assert learning(made.task, made.model, len(study.inputs)).parameters
 
 
 # Asking how good the model is

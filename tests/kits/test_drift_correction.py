@@ -25,9 +25,9 @@ from simulations.hospitals import Hospitals
 from strategies.exchange.arrays import Arrays
 from strategies.exchange.messages import read
 from strategies.federated.registry import STRATEGIES, register
+from strategies.models.registry import study_parameters
 from strategies.releases.plausible import Plausibility
 from strategies.releases.registry import arrays_of
-from strategies.tasks.shapes import study_parameters
 from strategies.tasks.table import Encoded
 
 PRESET = Path(__file__).resolve().parents[2] / "configs" / "presets" / "heart_disease.yaml"

@@ -37,8 +37,8 @@ from server.checkpoint import Checkpoints
 from server.superlink import sealed_grid
 from strategies.exchange.arrays import Arrays
 from strategies.exchange.messages import read, to_frame
+from strategies.models.registry import study_parameters
 from strategies.privacy.plan import plan_for
-from strategies.tasks.shapes import study_parameters
 
 DELTA = 1e-5
 Replies = list[Message]

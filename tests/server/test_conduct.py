@@ -26,8 +26,8 @@ from server.checkpoint import Checkpoints
 from server.gathering import GridPost, Patience
 from strategies.exchange.arrays import Arrays, to_record
 from strategies.exchange.messages import content, read
-from strategies.tasks.shapes import study_parameters
-from strategies.tasks.tabular import task_of
+from strategies.learning import learning_of
+from strategies.models.registry import study_parameters
 
 NODES = {"brest": 31, "lille": 12, "lyon": 23}  # not in the order of the names
 SHIFTS = {"brest": 1.0, "lille": 2.0, "lyon": 4.0}  # what each adds to the shared model
@@ -337,7 +337,7 @@ def test_a_reply_of_a_stranger_does_not_count() -> None:
 
     def with_a_stranger(message: Message, honest: Message) -> Replies:
         wild = to_record(
-            {name: np.full(shape, 1e6, np.float32) for name, (shape, _) in task_of(study).parameters.items()}
+            {name: np.full(shape, 1e6, np.float32) for name, (shape, _) in learning_of(study).parameters.items()}
         )
         return [from_node(Message(RecordDict({"arrays": wild}), reply_to=message), 666), honest]
 
@@ -363,7 +363,7 @@ def test_the_first_of_two_answers_counts_and_the_second_changes_nothing() -> Non
     study = study_of(quorum=3)
 
     def twice(message: Message, honest: Message) -> Replies:
-        wild = {name: np.full(shape, 1e6, np.float32) for name, (shape, _) in task_of(study).parameters.items()}
+        wild = {name: np.full(shape, 1e6, np.float32) for name, (shape, _) in learning_of(study).parameters.items()}
         return [honest, Message(RecordDict({"arrays": to_record(wild)}), reply_to=message)]
 
     conducted = conduct(FakeGrid(hospitals(study, brest=Spoilt(study, "brest", 1.0, twice))), study)
@@ -655,7 +655,7 @@ def test_each_hospital_is_asked_once_about_the_final_model_after_the_last_round(
     assert asked_to_evaluate(grid) == last
     assert {m.metadata.dst_node_id for m in last} == set(NODES.values())
     for message in last:
-        assert same_bits(read("evaluate", message.content, task_of(study).parameters).arrays, conducted.model)
+        assert same_bits(read("evaluate", message.content, learning_of(study).parameters).arrays, conducted.model)
     assert conducted.released is not None
     assert set(conducted.released.histograms) == set(NODES)
 
@@ -701,7 +701,7 @@ LIES: dict[str, tuple[Callable[[Message, Histogram], Replies], str]] = {
     "far below zero": (cell(-1000.0), "far below zero"),
     "no whole number": (cell(10.5), "whole numbers"),
     "a model": (
-        lambda m, h: with_arrays(m, to_record(random_arrays(task_of(asking()).parameters))),
+        lambda m, h: with_arrays(m, to_record(random_arrays(learning_of(asking()).parameters))),
         "no array '0.bias'",
     ),
     "nothing": (lambda m, h: [Message(RecordDict(), reply_to=m)], "expected array 'histogram'"),

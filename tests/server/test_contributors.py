@@ -22,8 +22,8 @@ from server.result.read import load
 from server.rounds import Rounds
 from server.statistics import Counted
 from simulations.tables import print_comparison, print_run
+from strategies.learning import learning_of
 from strategies.releases.columns import cells_of
-from strategies.tasks.tabular import task_of
 
 REFUSAL = "the hospital refused this study"
 
@@ -77,7 +77,7 @@ def deployed(run: Path, case: Case) -> None:
         missing = {site: "no reply in time" for site in there if site not in contributed}
         journal.append("round", round=number, contributed=dict.fromkeys(contributed, 400), missing=missing, seconds=0.5)
         rounds = rounds.close(set(contributed))
-    write_down(run, study, Conducted(rounds, task_of(study).initial(0)), 1.0)
+    write_down(run, study, Conducted(rounds, learning_of(study).initial(0)), 1.0)
 
 
 def papers(run: Path) -> tuple[str, str]:

@@ -28,8 +28,8 @@ from server.superlink.client import Node
 from server.superlink.sealed_grid import BAD_SEAL, FORMS, OWN_CODES, REVOKED, SealedGrid, Watch
 from strategies.exchange.keys import SigningKey
 from strategies.exchange.messages import content, opened, read, seal, shelve, shelved, to_frame, unseal
+from strategies.models.registry import study_parameters
 from strategies.releases.registry import arrays_of
-from strategies.tasks.shapes import study_parameters
 from tests import builders
 
 SITES = ("brest", "lille", "lyon")

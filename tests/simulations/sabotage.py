@@ -87,7 +87,7 @@ class Engine:
         with torch.no_grad():
             before = x @ w1.T + b1
             hidden = before.relu()
-            last = self.model.task.residual(hidden @ w2.T + b2, y)
+            last = self.model.task.objective.residual(hidden @ w2.T + b2, y)
             first = (last @ w2) * (before > 0)
             parts = [first[:, :, None] * x[:, None, :], first, last[:, :, None] * hidden[:, None, :], last]
             return torch.cat([part.flatten(1) for part in parts], 1)

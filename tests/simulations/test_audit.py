@@ -26,8 +26,8 @@ from simulations.audit.recording import joined, marked, patient_gradients
 from simulations.audit.residuals import noise_checks
 from simulations.audit.subject import Subject
 from simulations.audit.verdict import LEVEL, noise_values_needed, smallest_loss
+from strategies.learning import learning_of
 from strategies.privacy.plan import Budget, calibrate, plan_for
-from strategies.tasks.tabular import task_of
 from tests import builders
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -286,7 +286,7 @@ def test_too_little_noise_is_noticed_as_often_as_planned_for() -> None:
 
 def test_the_reference_gradient_of_a_patient_is_the_sum_over_their_rows() -> None:
     study = builders.study(model={"name": "mlp", "hidden": [4], "init": "random"})
-    task, rows = task_of(study), builders.patients(12)
+    task, rows = learning_of(study), builders.patients(12)
     several = joined(rows)
     each, together = (np.stack([*patient_gradients(task, task.initial(0), people)]) for people in (rows, several))
     sums = np.add.reduceat(each, several.starts[:-1], axis=0)

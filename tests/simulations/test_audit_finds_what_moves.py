@@ -14,9 +14,9 @@ from simulations.audit.residuals import pairs_check, public_step
 from simulations.audit.subject import Subject
 from simulations.audit.verdict import LEVEL, STATISTICAL_CHECKS
 from simulations.benchmarks.audit_power import FAULTS, accusations, at_most, patients_of, study_of
+from strategies.learning import learning_of
 from strategies.privacy.engines.base import on_grid
 from strategies.releases.score_histogram import counts
-from strategies.tasks.tabular import task_of
 from tests import builders
 from tests.simulations.sabotage import BRIEF, HEALTHY, Sabotage, audited, audited_study, failed, study
 from tests.simulations.sabotage_moving import EVALUATION_NOISE, EVALUATIONS, MORE, asking, evaluating, healthy_histogram
@@ -76,7 +76,7 @@ def test_whatever_the_settings_what_is_whole_passes(local: dict[str, object], na
 @pytest.mark.parametrize("model", ["mlp", "logistic"])
 def test_gradients_of_single_rows_are_those_of_plain_autograd(model: str) -> None:
     more = {"hidden": [5], "init": "random"} if model == "mlp" else {}
-    task = task_of(builders.study(model={"name": model, **more}))
+    task = learning_of(builders.study(model={"name": model, **more}))
     people = joined(builders.patients(23))
     start = {name: np.random.default_rng(1).normal(size=array.shape) for name, array in task.initial(0).items()}
     flat = np.concatenate([array.astype(np.float32).ravel() for array in start.values()])
@@ -122,7 +122,7 @@ def test_a_rounded_gaussians_chances_add_up_to_one(deviation: float) -> None:
 
 def test_the_exact_histogram_is_the_products_where_no_score_is_near_an_edge() -> None:
     whole = asking(1.0)
-    task, people = task_of(whole), joined(builders.patients(50, inputs=20, seed=1))
+    task, people = learning_of(whole), joined(builders.patients(50, inputs=20, seed=1))
     model = {n: np.random.default_rng(2).normal(size=a.shape).astype(np.float32) for n, a in task.initial(0).items()}
     expected, clear = exact_histogram(task, model, people, 6)
     scores = task.predict(model, people.x)[:, 1]

@@ -17,9 +17,9 @@ from simulations.rounds import Rounds
 from simulations.together import Together
 from strategies.exchange.arrays import Arrays
 from strategies.exchange.messages import content, read
+from strategies.learning import learning_of
 from strategies.privacy.engines.select import private_engine
 from strategies.tasks.table import Encoded
-from strategies.tasks.tabular import task_of
 
 COHORT = {"brest": 60, "lille": 100, "lyon": 80}
 STUDIES: Mapping[str, Callable[..., Study]] = {"plain": plain, "private": study}
@@ -31,7 +31,7 @@ def people(name: str) -> Encoded:
 
 
 def instructions(about: Study, arrays: Arrays | None = None, round_number: int = 1) -> Any:
-    specs = task_of(about).parameters
+    specs = learning_of(about).parameters
     model = random_arrays(specs, 5) if arrays is None else arrays
     return content("train", {"study_sha256": about.sha256, "round": round_number}, model, specs)
 
@@ -46,7 +46,7 @@ def replies(
     hospitals: Hospitals | None = None,
 ) -> tuple[Replies, Hospitals]:
     """What the hospitals answer to these rounds' instructions."""
-    specs = task_of(about).parameters
+    specs = learning_of(about).parameters
     asked = hospitals or Hospitals(about, train_of)
     found: Replies = []
     make_rounds = {"make_rounds": asked.make_rounds} if together else {}

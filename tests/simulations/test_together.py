@@ -10,10 +10,10 @@ from client.trainer import Trainer
 from configs.schema import Local, Model, Task
 from simulations.together import LARGEST_MODEL, Together
 from strategies.federated.local_rule import LocalRule
+from strategies.learning import Learning, learning
 from strategies.privacy.plan import PrivacyPlan
 from strategies.privacy.randomness import Noise, Randomness, samples
 from strategies.releases.base import Fit
-from strategies.tasks.tabular import TabularTask, tabular_task
 
 TASKS = {
     "binary": Task("binary", "y"),
@@ -29,9 +29,9 @@ OPTIMIZERS: dict[str, dict[str, object]] = {
 }
 
 
-def task_of(kind: str, hidden: tuple[int, ...], inputs: int) -> TabularTask:
+def learning_of(kind: str, hidden: tuple[int, ...], inputs: int) -> Learning:
     name = "mlp" if hidden else "linear" if kind == "regression" else "logistic"
-    return tabular_task(TASKS[kind], Model(name, hidden), inputs)
+    return learning(TASKS[kind], Model(name, hidden), inputs)
 
 
 def plan_of(count: int, rate: float, noise: float, steps: int) -> PrivacyPlan:
@@ -39,7 +39,7 @@ def plan_of(count: int, rate: float, noise: float, steps: int) -> PrivacyPlan:
 
 
 def fits_of(
-    task: TabularTask,
+    task: Learning,
     counts: list[int],
     local: Local,
     steps: int,
@@ -50,11 +50,11 @@ def fits_of(
     rows_each: int = 1,
 ) -> list[Fit]:
     """Hospitals of these many patients; those with a rate are private. Every one has its own model to begin with."""
-    classes = None if task.objective.name == "regression" else max(2, task.outputs)
+    classes = None if task.objective.name == "regression" else max(2, task.architecture.outputs)
     return [
         Fit(
             random_arrays(task.parameters, i, scale),
-            patients(count, inputs=task.inputs, seed=i, classes=classes, rows_each=rows_each),
+            patients(count, inputs=task.architecture.inputs, seed=i, classes=classes, rows_each=rows_each),
             local,
             steps,
             Randomness.seeded(3, f"site-{i}", 2),
@@ -65,7 +65,7 @@ def fits_of(
     ]
 
 
-def require_bits(task: TabularTask, make: object) -> int:
+def require_bits(task: Learning, make: object) -> int:
     """Compare every hospital's model with the one that it has alone; how many were fitted with others."""
     fits = make()  # type: ignore[operator]
     together, alone = Together(task).fit(fits), [Trainer(task).fit(fit) for fit in make()]  # type: ignore[operator]
@@ -82,7 +82,7 @@ def require_bits(task: TabularTask, make: object) -> int:
 def test_every_hospital_has_the_bits_that_it_has_alone(
     kind: str, hidden: tuple[int, ...], rates: list[float] | None, optimizer: str
 ) -> None:
-    task, local = task_of(kind, hidden, 5), Local(8, 0.1, **OPTIMIZERS[optimizer])  # type: ignore[arg-type]
+    task, local = learning_of(kind, hidden, 5), Local(8, 0.1, **OPTIMIZERS[optimizer])  # type: ignore[arg-type]
     counts = [21, 24, 19, 40, 8, 3, 21, 1]
     for mu in (0.0, 1.5):
         assert require_bits(task, lambda mu=mu: fits_of(task, counts, local, 4, rates=rates, mu=mu)) >= 6
@@ -105,25 +105,25 @@ def test_sizes_and_magnitudes_change_no_bit(
     rates: list[float] | None,
     scale: float,
 ) -> None:
-    task = task_of(kind, tuple(hidden), 9)
+    task = learning_of(kind, tuple(hidden), 9)
     require_bits(task, lambda: fits_of(task, counts, Local(batch_size, 0.05), 3, rates=rates, scale=scale))
 
 
 @pytest.mark.parametrize("counts", [[600, 620, 640, 1100], [513, 512, 520, 514]], ids=str)
 @pytest.mark.parametrize("rates", [None, [1.0, 0.95]], ids=["plain", "private"])
 def test_batches_of_several_portions_have_the_same_bits(counts: list[int], rates: list[float] | None) -> None:
-    task = task_of("binary", (6,), 4)
+    task = learning_of("binary", (6,), 4)
     assert require_bits(task, lambda: fits_of(task, counts, Local(None, 0.1), 2, rates=rates)) >= 2
 
 
 def test_patients_with_several_rows_train_together_without_privacy_and_alone_with_it() -> None:
-    task = task_of("binary", (6,), 4)
+    task = learning_of("binary", (6,), 4)
     assert require_bits(task, lambda: fits_of(task, [20, 21], Local(8, 0.1), 4, rows_each=3)) == 2
     assert require_bits(task, lambda: fits_of(task, [20, 21], Local(8, 0.1), 4, rows_each=3, rates=[0.5])) == 0
 
 
 def test_a_hospital_whose_training_diverges_changes_nobody_elses_bits() -> None:
-    task = task_of("regression", (6,), 4)
+    task = learning_of("regression", (6,), 4)
 
     def make() -> list[Fit]:
         fits = fits_of(task, [20, 21, 22, 20], Local(None, 0.1), 4)
@@ -144,9 +144,9 @@ def test_a_hospital_whose_training_diverges_changes_nobody_elses_bits() -> None:
 
 
 def test_a_large_model_and_opacus_are_left_to_train_alone() -> None:
-    large = task_of("binary", (LARGEST_MODEL // 10,), 12)
+    large = learning_of("binary", (LARGEST_MODEL // 10,), 12)
     assert Together(large).fit(fits_of(large, [20, 20], Local(8, 0.1), 1)) == [None, None]
-    small = task_of("binary", (), 4)
+    small = learning_of("binary", (), 4)
     opacus = Local(8, 0.1, engine="opacus")
     assert Together(small).fit(fits_of(small, [20, 20], opacus, 1, rates=[0.5])) == [None, None]
 

@@ -5,10 +5,10 @@ The same bits on every processor; what a patient adds is a function of that pati
 
 >>> from configs.schema import Model, Task
 >>> from strategies.privacy.plan import PrivacyPlan
->>> from strategies.tasks.tabular import tabular_task
+>>> from strategies.learning import learning
 >>> plan = PrivacyPlan(clip_norm=1.0, noise_multiplier=1.0, sampling_rate=1.0, steps_per_round=1, rounds=1,
 ...                    delta=1e-5, expected_patients=1)
->>> model = FlatModel(tabular_task(Task("binary", "disease"), Model("logistic"), inputs=1))
+>>> model = FlatModel(learning(Task("binary", "disease"), Model("logistic"), inputs=1))
 >>> engine = ClosedForm(model, plan, lambda size, deviation: torch.zeros(size))
 >>> x, y, patients = torch.tensor([[30.0], [40.0]]), torch.tensor([1.0, 1.0]), torch.tensor([0, 0])
 >>> round(float(engine.clipped_sum(x, y, patients, patients_in_batch=1).norm()), 4)  # one patient: 1 at most

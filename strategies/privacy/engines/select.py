@@ -2,10 +2,10 @@
 
 >>> from configs.schema import Model, Task
 >>> from strategies.privacy.plan import PrivacyPlan
->>> from strategies.tasks.tabular import tabular_task
+>>> from strategies.learning import learning
 >>> plan = PrivacyPlan(clip_norm=1.0, noise_multiplier=1.0, sampling_rate=1.0, steps_per_round=1, rounds=1,
 ...                    delta=1e-5, expected_patients=1)
->>> model = FlatModel(tabular_task(Task("binary", "disease"), Model("logistic"), inputs=1))
+>>> model = FlatModel(learning(Task("binary", "disease"), Model("logistic"), inputs=1))
 >>> type(private_engine(model, plan, gaussian=lambda size, deviation: ...)).__name__
 'ClosedForm'
 """

@@ -26,7 +26,7 @@ from configs.strict_yaml import dump_yaml, read_yaml
 from simulations import cli as researcher
 from simulations import federation
 from strategies.exchange.messages import content, to_frame
-from strategies.tasks.shapes import study_parameters
+from strategies.models.registry import study_parameters
 from tests import builders
 from tests.consortium import Consortium
 from tests.postgresql import DATA, HEART, PASSWORD, PostgreSql, heart

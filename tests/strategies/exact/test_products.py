@@ -16,11 +16,11 @@ from strategies.exact import layers as exact_layers
 from strategies.exact import weights as exact_weights
 from strategies.exact.layers import PORTION, Layers, MeanGradient
 from strategies.exact.sums import ExactSum
+from strategies.learning import Learning, learning
 from strategies.models.flat_model import FlatModel
 from strategies.privacy.engines import stack as stacks
 from strategies.privacy.engines.closed_form import ClosedForm
 from strategies.privacy.plan import PrivacyPlan
-from strategies.tasks.tabular import TabularTask, tabular_task
 
 LIMIT = 2**53
 TASKS = {
@@ -32,7 +32,7 @@ magnitudes = st.sampled_from([1e-45, 1e-38, 1e-20, 1e-3, 0.3, 1.0, 40.0, 1e7, 1e
 widths = st.one_of(st.integers(1, 9), st.sampled_from([64, 130, 520]))
 
 
-def weights_of(task: TabularTask, sizes: list[float], seed: int) -> dict[str, np.ndarray]:
+def weights_of(task: Learning, sizes: list[float], seed: int) -> dict[str, np.ndarray]:
     chance = np.random.default_rng(seed)
     made = {}
     for i, (name, (shape, _)) in enumerate(task.parameters.items()):
@@ -91,19 +91,19 @@ def checked(seed: int) -> Iterator[Numpy]:
 
 
 @st.composite
-def models(draw: st.DrawFn) -> tuple[TabularTask, dict[str, np.ndarray]]:
+def models(draw: st.DrawFn) -> tuple[Learning, dict[str, np.ndarray]]:
     hidden = tuple(draw(st.lists(widths, max_size=3)))
     kind = draw(st.sampled_from(sorted(TASKS)))
     name = "mlp" if hidden else "linear" if kind == "regression" else "logistic"
-    task = tabular_task(TASKS[kind], Model(name, hidden), draw(widths))
+    task = learning(TASKS[kind], Model(name, hidden), draw(widths))
     return task, weights_of(task, draw(st.lists(magnitudes, min_size=1, max_size=4)), draw(st.integers(0, 99)))
 
 
-def rows_of(task: TabularTask, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def rows_of(task: Learning, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     chance = np.random.default_rng(seed)
-    x = chance.uniform(-1, 1, (count, task.inputs)).astype(np.float32)
+    x = chance.uniform(-1, 1, (count, task.architecture.inputs)).astype(np.float32)
     x[chance.random(x.shape) < 0.2] = 1.0
-    return x, chance.integers(0, max(2, task.outputs), count).astype(np.float32)
+    return x, chance.integers(0, max(2, task.architecture.outputs), count).astype(np.float32)
 
 
 def plan_of(clip: float) -> PrivacyPlan:
@@ -113,7 +113,7 @@ def plan_of(clip: float) -> PrivacyPlan:
 @settings(max_examples=60, deadline=None)
 @given(models(), st.sampled_from([1, 5, 64, 65, 200]), st.integers(0, 99), st.booleans())
 def test_every_product_is_exact_in_any_order(
-    model: tuple[TabularTask, dict[str, np.ndarray]], count: int, seed: int, is_large: bool
+    model: tuple[Learning, dict[str, np.ndarray]], count: int, seed: int, is_large: bool
 ) -> None:
     task, weights = model
     x, y = rows_of(task, count, seed)
@@ -134,7 +134,7 @@ def test_every_product_is_exact_in_any_order(
 @settings(max_examples=40, deadline=None)
 @given(models(), st.integers(2, 90), st.integers(0, 99))
 def test_a_row_is_worked_out_alike_alone_and_among_others(
-    model: tuple[TabularTask, dict[str, np.ndarray]], count: int, seed: int
+    model: tuple[Learning, dict[str, np.ndarray]], count: int, seed: int
 ) -> None:
     task, weights = model
     x, _ = rows_of(task, count, seed)
@@ -148,7 +148,7 @@ def test_a_row_is_worked_out_alike_alone_and_among_others(
 @settings(max_examples=40, deadline=None)
 @given(models(), st.integers(1, 5), st.integers(1, 80), st.integers(0, 99))
 def test_several_models_at_once_have_the_bits_of_each_alone(
-    model: tuple[TabularTask, dict[str, np.ndarray]], models_at_once: int, count: int, seed: int
+    model: tuple[Learning, dict[str, np.ndarray]], models_at_once: int, count: int, seed: int
 ) -> None:
     task, _ = model
     chance = np.random.default_rng(seed)
@@ -195,7 +195,7 @@ def test_a_sum_of_many_parts_loses_nothing(numbers: list[int], chance: object) -
 
 def test_gradients_hardly_differ_from_float64s() -> None:
     """What the rounding of factors costs: some 1e-7 of the norm, as float32 does."""
-    task = tabular_task(TASKS["binary"], Model("mlp", (64, 32), "random"), 13)
+    task = learning(TASKS["binary"], Model("mlp", (64, 32), "random"), 13)
     model, x, y = FlatModel(task), *rows_of(task, 64, 0)
     model.load(task.initial(0))
     module = task.build().double()
@@ -226,14 +226,14 @@ def test_a_large_model_has_the_bits_of_one_that_is_held(
     """Gradient, clipped sum and predictions, of a task with one output and of one with three."""
     chance = np.random.default_rng(rows)
     for made in (Task("binary", "y"), Task("multiclass", "y", ("a", "b", "c"))):
-        task = tabular_task(made, Model("mlp" if hidden else "logistic", hidden, "random"), inputs=4)
+        task = learning(made, Model("mlp" if hidden else "logistic", hidden, "random"), inputs=4)
         with np.errstate(all="ignore"):
             start = {
                 name: (chance.uniform(-1, 1, shape) * scale).astype(np.float32)
                 for name, (shape, _) in task.parameters.items()
             }
         x = chance.uniform(-1, 1, (rows, 4)).astype(np.float32)
-        y = chance.integers(0, task.outputs + (task.outputs == 1), rows).astype(np.float32)
+        y = chance.integers(0, task.architecture.outputs + (task.architecture.outputs == 1), rows).astype(np.float32)
         found = []
         for is_large in (False, True):
             with monkeypatch.context() as patched:
@@ -254,7 +254,7 @@ def test_a_large_model_has_the_bits_of_one_that_is_held(
 def test_a_plain_step_of_a_large_model_holds_it_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Beside its parameters and their gradient, in float32: a few pieces."""
     monkeypatch.setattr(exact_layers, "IN_PIECES", 0)
-    task = tabular_task(Task("binary", "y"), Model("mlp", (2000, 1000), "random"), inputs=50)
+    task = learning(Task("binary", "y"), Model("mlp", (2000, 1000), "random"), inputs=50)
     model = FlatModel(task)
     model.load(task.initial(0))
     x, y = torch.rand(16, 50), torch.zeros(16)

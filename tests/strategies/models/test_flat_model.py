@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from configs.schema import MODELS, Model, Task
+from strategies.learning import Learning, learning
 from strategies.models.flat_model import FlatModel
-from strategies.tasks.tabular import TabularTask, tabular_task
 
 KINDS = {
     "binary": (Task("binary", "y"), 2),
@@ -17,21 +17,19 @@ KINDS = {
     "regression": (Task("regression", "y", minimum=-5.0, maximum=15.0), None),
 }
 tasks = st.builds(
-    lambda kind, hidden, inputs: tabular_task(
-        KINDS[kind][0], Model("mlp" if hidden else "linear", tuple(hidden)), inputs
-    ),
+    lambda kind, hidden, inputs: learning(KINDS[kind][0], Model("mlp" if hidden else "linear", tuple(hidden)), inputs),
     st.sampled_from(sorted(KINDS)),
     st.lists(st.integers(1, 9), max_size=3),
     st.integers(1, 8),
 )
 
 
-def rows_for(task: TabularTask, count: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
-    made = patients(count, inputs=task.inputs, classes=KINDS[task.objective.name][1], seed=seed)
+def rows_for(task: Learning, count: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    made = patients(count, inputs=task.architecture.inputs, classes=KINDS[task.objective.name][1], seed=seed)
     return torch.from_numpy(made.x), torch.from_numpy(made.y)
 
 
-def by_autograd(task: TabularTask, arrays: dict[str, np.ndarray], x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+def by_autograd(task: Learning, arrays: dict[str, np.ndarray], x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     """In double precision, from PyTorch's own model and loss functions."""
     model = task.build().double()
     model.load_state_dict({name: torch.from_numpy(array).double() for name, array in arrays.items()})
@@ -46,7 +44,7 @@ def by_autograd(task: TabularTask, arrays: dict[str, np.ndarray], x: torch.Tenso
 
 
 @given(tasks, st.integers(1, 12), st.integers(0, 1000))
-def test_the_closed_form_is_what_autograd_finds(task: TabularTask, rows: int, seed: int) -> None:
+def test_the_closed_form_is_what_autograd_finds(task: Learning, rows: int, seed: int) -> None:
     arrays = random_arrays(task.parameters, seed)
     x, y = rows_for(task, rows, seed)
     model = FlatModel(task)
@@ -56,20 +54,20 @@ def test_the_closed_form_is_what_autograd_finds(task: TabularTask, rows: int, se
 
 
 @given(tasks, st.integers(0, 1000))
-def test_what_is_loaded_is_what_is_read_out(task: TabularTask, seed: int) -> None:
+def test_what_is_loaded_is_what_is_read_out(task: Learning, seed: int) -> None:
     arrays, model = random_arrays(task.parameters, seed), FlatModel(task)
     model.load(arrays)
     assert same_bits(model.arrays(), arrays)
 
 
 @given(tasks)
-def test_what_is_read_out_has_the_announced_names_shapes_and_types(task: TabularTask) -> None:
+def test_what_is_read_out_has_the_announced_names_shapes_and_types(task: Learning) -> None:
     found = {name: (array.shape, str(array.dtype)) for name, array in FlatModel(task).arrays().items()}
     assert found == dict(task.parameters)
 
 
 def test_what_is_read_out_does_not_change_with_the_next_load() -> None:
-    task = tabular_task(KINDS["binary"][0], Model("logistic"), 2)
+    task = learning(KINDS["binary"][0], Model("logistic"), 2)
     model = FlatModel(task)
     model.load(random_arrays(task.parameters, 1))
     before = model.arrays()
@@ -78,7 +76,7 @@ def test_what_is_read_out_does_not_change_with_the_next_load() -> None:
 
 
 def test_a_gradient_does_not_depend_on_the_one_before() -> None:
-    task = tabular_task(KINDS["multiclass"][0], Model("mlp", (4,)), 3)
+    task = learning(KINDS["multiclass"][0], Model("mlp", (4,)), 3)
     model = FlatModel(task)
     model.load(random_arrays(task.parameters))
     x, y = rows_for(task, 6)
@@ -89,9 +87,9 @@ def test_a_gradient_does_not_depend_on_the_one_before() -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_loss_of_each_row_follows_its_formula(kind: str) -> None:
-    task = tabular_task(KINDS[kind][0], Model("linear"), 3)
+    task = learning(KINDS[kind][0], Model("linear"), 3)
     _, y = rows_for(task, 8)
-    outputs = np.random.default_rng(1).normal(size=(8, task.outputs))
+    outputs = np.random.default_rng(1).normal(size=(8, task.architecture.outputs))
     truth = y.numpy().astype(int)
     if kind == "binary":
         p = 1 / (1 + np.exp(-outputs[:, 0]))
@@ -107,7 +105,7 @@ def test_the_loss_of_each_row_follows_its_formula(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["binary", "multiclass"])
 def test_predictions_are_the_probabilities_of_the_linear_model(kind: str) -> None:
-    task = tabular_task(KINDS[kind][0], Model("logistic"), 3)
+    task = learning(KINDS[kind][0], Model("logistic"), 3)
     arrays = random_arrays(task.parameters)
     x = rows_for(task, 8)[0].numpy()
     outputs = x.astype(float) @ arrays["0.weight"].T.astype(float) + arrays["0.bias"]
@@ -120,14 +118,14 @@ def test_predictions_are_the_probabilities_of_the_linear_model(kind: str) -> Non
 
 
 def test_a_regression_predicts_in_the_targets_own_unit() -> None:
-    task = tabular_task(KINDS["regression"][0], Model("linear"), 1)
+    task = learning(KINDS["regression"][0], Model("linear"), 1)
     arrays = {"0.weight": np.ones((1, 1), np.float32), "0.bias": np.zeros(1, np.float32)}
     x = np.array([[-1.0], [0.0], [1.0]], np.float32)
     assert task.predict(arrays, x).ravel().tolist() == [-5.0, 5.0, 15.0]
 
 
 def test_extreme_outputs_still_make_probabilities() -> None:
-    task = tabular_task(KINDS["binary"][0], Model("logistic"), 1)
+    task = learning(KINDS["binary"][0], Model("logistic"), 1)
     arrays = {"0.weight": np.full((1, 1), 1e20, np.float32), "0.bias": np.zeros(1, np.float32)}
     assert task.predict(arrays, np.array([[1.0], [-1.0]], np.float32)).tolist() == [[0.0, 1.0], [1.0, 0.0]]
 
@@ -135,7 +133,7 @@ def test_extreme_outputs_still_make_probabilities() -> None:
 @pytest.mark.parametrize("name", MODELS.names)
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_model_that_a_study_may_name_can_be_built_and_trained(name: str, kind: str) -> None:
-    task = tabular_task(KINDS[kind][0], Model(name, (3,) if name == "mlp" else (), "random"), 4)
+    task = learning(KINDS[kind][0], Model(name, (3,) if name == "mlp" else (), "random"), 4)
     x, y = rows_for(task, 5)
     model = FlatModel(task)
     model.load(task.initial(0))
@@ -143,7 +141,7 @@ def test_every_model_that_a_study_may_name_can_be_built_and_trained(name: str, k
 
 
 def test_random_parameters_follow_the_seed_and_leave_other_chance_alone() -> None:
-    task = tabular_task(KINDS["binary"][0], Model("mlp", (5,), "random"), 4)
+    task = learning(KINDS["binary"][0], Model("mlp", (5,), "random"), 4)
     torch.manual_seed(9)
     undisturbed = torch.rand(1)
     torch.manual_seed(9)
@@ -153,5 +151,5 @@ def test_random_parameters_follow_the_seed_and_leave_other_chance_alone() -> Non
 
 
 def test_zero_parameters_are_zero() -> None:
-    task = tabular_task(KINDS["multiclass"][0], Model("logistic"), 4)
+    task = learning(KINDS["multiclass"][0], Model("logistic"), 4)
     assert all(not array.any() for array in task.initial(3).values())

@@ -13,13 +13,13 @@ from configs.errors import ConfigError
 from configs.load import study_from
 from configs.schema import MODELS, Model, Task
 from simulations.benchmarks.models import Network, Residual, Transformer
+from strategies.learning import Learning, learning
 from strategies.models.flat_model import FlatModel
 from strategies.privacy.engines.base import NoisySum
 from strategies.privacy.engines.book_keeping import BookKeeping
 from strategies.privacy.engines.opacus import OpacusEngine
 from strategies.privacy.engines.select import private_engine
 from strategies.privacy.plan import PrivacyPlan
-from strategies.tasks.tabular import TabularTask, tabular_task
 from tests import builders
 
 CLOSE = 1e-5  # of the clip norm or of the sum's norm, whichever is larger
@@ -132,7 +132,7 @@ OWNERS = [[], [0], [0, 1, 2, 3, 4], [0, 0, 0], [2, 0, 1, 0, 2], [0, 1, 1, 2, 2, 
 CLIPS = [0.01, 0.5, 1000.0]
 
 
-def accepted(model: str, task: str) -> TabularTask | None:
+def accepted(model: str, task: str) -> Learning | None:
     """The task that a study file with this model gets; None where the file is refused."""
     document = builders.study().to_dict() | {"model": {"name": model}, "task": TASK_TYPES[task]}
     metric = "mae" if task == "regression" else "accuracy"
@@ -140,7 +140,7 @@ def accepted(model: str, task: str) -> TabularTask | None:
         study = study_from(document | {"evaluation": {"test_fraction": 0.0, "metrics": [metric]}})
     except ConfigError:
         return None
-    return tabular_task(study.task, study.model, inputs=len(study.inputs))
+    return learning(study.task, study.model, inputs=len(study.inputs))
 
 
 REGISTERED = {
@@ -151,7 +151,7 @@ REGISTERED = {
 
 
 @st.composite
-def stacks(draw: st.DrawFn) -> TabularTask:
+def stacks(draw: st.DrawFn) -> Learning:
     hidden = draw(st.lists(st.one_of(st.integers(1, 9), st.sampled_from([64, 300])), max_size=3))
     inputs, kind = draw(st.integers(1, 20)), draw(st.sampled_from(sorted(TASK_TYPES)))
     task = Task(
@@ -161,7 +161,7 @@ def stacks(draw: st.DrawFn) -> TabularTask:
         *((0.0, 9.0) if kind == "regression" else (None, None)),
     )
     model = Model("mlp", tuple(hidden)) if hidden else Model("linear" if kind == "regression" else "logistic")
-    return tabular_task(task, model, inputs)
+    return learning(task, model, inputs)
 
 
 some_owners = st.lists(st.integers(0, 6), max_size=12)
@@ -169,10 +169,10 @@ scales = st.sampled_from([0.1, 1.0, 30.0])
 
 
 def assert_task_equals_opacus(
-    task: TabularTask, clip: float, owners: list[int], scale: float = 1.0, seed: int = 0, device: str = "cpu"
+    task: Learning, clip: float, owners: list[int], scale: float = 1.0, seed: int = 0, device: str = "cpu"
 ) -> None:
     chance = torch.Generator().manual_seed(seed)
-    x = scale * torch.randn(len(owners), task.inputs, generator=chance)
+    x = scale * torch.randn(len(owners), task.architecture.inputs, generator=chance)
     y = torch.randint(0, max(2, len(task.objective.task.classes)), (len(owners),), generator=chance).float()
 
     def clipped_sum(engine: str, kind: torch.dtype) -> Tensor:

@@ -35,6 +35,7 @@ from torch import Tensor, nn
 
 from configs.schema import Model, Task
 from simulations.benchmarks.models import Network, Transformer, cnn
+from strategies.learning import Learning, learning
 from strategies.models.flat_model import FlatModel
 from strategies.privacy.engines.base import NoisySum
 from strategies.privacy.engines.book_keeping import BookKeeping
@@ -44,13 +45,12 @@ from strategies.privacy.engines.layer_terms import add_up
 from strategies.privacy.engines.select import private_engine
 from strategies.privacy.engines.terms import Lookup
 from strategies.privacy.plan import PrivacyPlan
-from strategies.tasks.tabular import TabularTask, tabular_task
 
 PLAN = PrivacyPlan(0.5, 1.0, sampling_rate=1.0, steps_per_round=1, rounds=1, delta=1e-5, expected_patients=4.0)
 ROWS = 6
 TASKS = {
-    "logistic": tabular_task(Task("binary", "y"), Model("logistic"), 13),
-    "mlp": tabular_task(Task("binary", "y"), Model("mlp", (8, 4), "random"), 13),
+    "logistic": learning(Task("binary", "y"), Model("logistic"), 13),
+    "mlp": learning(Task("binary", "y"), Model("mlp", (8, 4), "random"), 13),
     "cnn": Network(cnn),
     "transformer": Network(lambda: Transformer(words=7, width=8, heads=2, layers=1)),
 }
@@ -155,7 +155,7 @@ def test_a_gpu_adds_the_noise_that_it_is_given() -> None:
 
 @needs_gpu
 @pytest.mark.parametrize("task", REGISTERED.values(), ids=REGISTERED)
-def test_a_registered_model_on_a_gpu_equals_opacus_there(task: TabularTask) -> None:
+def test_a_registered_model_on_a_gpu_equals_opacus_there(task: Learning) -> None:
     for clip, patients in itertools.product(CLIPS, OWNERS):
         assert_task_equals_opacus(task, clip, patients, device="cuda")
 
@@ -164,7 +164,7 @@ def test_a_registered_model_on_a_gpu_equals_opacus_there(task: TabularTask) -> N
 @settings(max_examples=60, deadline=None)
 @given(stacks(), some_owners, st.sampled_from(CLIPS), scales, st.integers(0, 99))
 def test_a_random_stack_on_a_gpu_equals_opacus_there(
-    task: TabularTask, patients: list[int], clip: float, scale: float, seed: int
+    task: Learning, patients: list[int], clip: float, scale: float, seed: int
 ) -> None:
     assert_task_equals_opacus(task, clip, patients, scale, seed, device="cuda")
 

@@ -15,12 +15,12 @@ from torch import Tensor
 
 from configs.schema import MODELS, Model, Task
 from simulations.benchmarks.models import Network, Transformer, cnn, resnet18
+from strategies.learning import Learning, learning
 from strategies.models.flat_model import FlatModel
 from strategies.privacy.engines.base import NoisySum
 from strategies.privacy.engines.closed_form import ClosedForm
 from strategies.privacy.engines.groups import Groups
 from strategies.privacy.engines.select import private_engine
-from strategies.tasks.tabular import TabularTask, tabular_task
 
 BINARY = Task("binary", "y")
 
@@ -33,15 +33,13 @@ def test_every_model_of_the_registry_is_among_those_that_are_compared() -> None:
 @pytest.mark.parametrize("task", REGISTERED.values(), ids=REGISTERED)
 @pytest.mark.parametrize("clip", CLIPS)
 @pytest.mark.parametrize("owners", OWNERS, ids=lambda owners: f"{len(owners)} rows of {len(set(owners))}")
-def test_a_registered_model_equals_opacus(task: TabularTask, clip: float, owners: list[int]) -> None:
+def test_a_registered_model_equals_opacus(task: Learning, clip: float, owners: list[int]) -> None:
     assert_task_equals_opacus(task, clip, owners)
 
 
 @settings(max_examples=60, deadline=None)
 @given(stacks(), some_owners, st.sampled_from(CLIPS), scales, st.integers(0, 99))
-def test_a_random_stack_equals_opacus(
-    task: TabularTask, owners: list[int], clip: float, scale: float, seed: int
-) -> None:
+def test_a_random_stack_equals_opacus(task: Learning, owners: list[int], clip: float, scale: float, seed: int) -> None:
     assert_task_equals_opacus(task, clip, owners, scale, seed)
 
 
@@ -68,7 +66,7 @@ def test_any_network_takes_one_backward_pass(name: str, monkeypatch: pytest.Monk
 
 def test_a_linear_stack_takes_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.autograd, "grad", lambda *_, **__: pytest.fail("autograd was asked"))
-    task = tabular_task(BINARY, Model("mlp", (64, 32)), 13)
+    task = learning(BINARY, Model("mlp", (64, 32)), 13)
     engine = private_engine(FlatModel(task), plan_of(1.0), lambda size, _: torch.zeros(size))
     engine.noisy_gradient(torch.ones(2, 13), torch.ones(2), torch.tensor([0, 1]), patients_in_batch=2)
     assert isinstance(engine, ClosedForm)
@@ -82,7 +80,7 @@ def test_an_empty_batch_is_the_work_of_a_usual_one_and_nothing_of_it_is_left(
 ) -> None:
     """Time would tell it from others if it took another path; what is worked on is made up, and the sum is zero."""
     if kind == "closed form":
-        flat = FlatModel(tabular_task(BINARY, Model("mlp", (8,), "random"), 13))
+        flat = FlatModel(learning(BINARY, Model("mlp", (8,), "random"), 13))
         x, y = torch.ones(0, 13), torch.ones(0)
     else:
         flat = Network(lambda: Transformer(words=7, width=8, heads=2, layers=1)).flat_model()

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from client.trainer import Trainer
 from configs.schema import Local, Model, Task
+from strategies.learning import Learning, learning
 from strategies.models.flat_model import FlatModel
 from strategies.privacy.engines.base import NoisySum
 from strategies.privacy.engines.book_keeping import BookKeeping
@@ -22,15 +23,14 @@ from strategies.privacy.plan import PrivacyPlan
 from strategies.privacy.randomness import Randomness
 from strategies.releases.base import Fit
 from strategies.tasks.table import Encoded
-from strategies.tasks.tabular import TabularTask, tabular_task
 
 SILENT = 1e-9  # a noise multiplier too small to be seen
 ENGINES: dict[str, type[NoisySum]] = {"closed form": ClosedForm, "book-keeping": BookKeeping, "opacus": OpacusEngine}
 TASKS = {
-    "logistic": tabular_task(Task("binary", "y"), Model("logistic"), inputs=3),
-    "mlp": tabular_task(Task("binary", "y"), Model("mlp", (5, 4)), inputs=3),
-    "multiclass": tabular_task(Task("multiclass", "y", ("a", "b", "c")), Model("logistic"), inputs=3),
-    "regression": tabular_task(Task("regression", "y", minimum=0.0, maximum=1.0), Model("linear"), inputs=3),
+    "logistic": learning(Task("binary", "y"), Model("logistic"), inputs=3),
+    "mlp": learning(Task("binary", "y"), Model("mlp", (5, 4)), inputs=3),
+    "multiclass": learning(Task("multiclass", "y", ("a", "b", "c")), Model("logistic"), inputs=3),
+    "regression": learning(Task("regression", "y", minimum=0.0, maximum=1.0), Model("linear"), inputs=3),
 }
 
 
@@ -45,7 +45,7 @@ class Steps:
 
     def __init__(
         self,
-        task: TabularTask,
+        task: Learning,
         plan: PrivacyPlan,
         engine: type[NoisySum] = ClosedForm,
         *,
@@ -74,12 +74,12 @@ def tensors(batch: Encoded) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     return torch.from_numpy(batch.x), torch.from_numpy(batch.y), torch.from_numpy(batch.patients)
 
 
-def cohort_for(task: TabularTask, count: int, rows_each: int | list[int] = 1, *, scale: float = 1.0) -> Encoded:
+def cohort_for(task: Learning, count: int, rows_each: int | list[int] = 1, *, scale: float = 1.0) -> Encoded:
     classes = None if task.objective.name == "regression" else max(2, len(task.objective.task.classes))
-    return patients(count, inputs=task.inputs, rows_each=rows_each, classes=classes, scale=scale)
+    return patients(count, inputs=task.architecture.inputs, rows_each=rows_each, classes=classes, scale=scale)
 
 
-def by_hand(task: TabularTask, batch: Encoded, clip: float, model_seed: int = 0) -> torch.Tensor:
+def by_hand(task: Learning, batch: Encoded, clip: float, model_seed: int = 0) -> torch.Tensor:
     """Each patient alone: gradient of the summed loss of the patient's rows by plain autograd, clipped, added up."""
     model = task.build()
     model.load_state_dict({n: torch.from_numpy(a) for n, a in random_arrays(task.parameters, model_seed).items()})
@@ -97,7 +97,7 @@ def by_hand(task: TabularTask, batch: Encoded, clip: float, model_seed: int = 0)
 @pytest.mark.parametrize("clip", [0.05, 1.0, 1000.0])
 @pytest.mark.parametrize("rows_each", [1, [2, 1, 4, 1, 3, 1, 2]], ids=["one row each", "several rows"])
 def test_the_sum_is_that_of_each_patients_clipped_gradient(
-    engine: type[NoisySum], task: TabularTask, clip: float, rows_each: int | list[int]
+    engine: type[NoisySum], task: Learning, clip: float, rows_each: int | list[int]
 ) -> None:
     batch = cohort_for(task, 7, rows_each, scale=3.0)
     torch.testing.assert_close(
@@ -152,7 +152,7 @@ def test_the_divisor_is_the_plans_public_number_whatever_the_batch() -> None:
     torch.testing.assert_close(found, by_hand(task, batch, 1.0) / 40.0, rtol=1e-4, atol=1e-7)
 
 
-WIDE = tabular_task(Task("binary", "y"), Model("logistic"), inputs=20_000)
+WIDE = learning(Task("binary", "y"), Model("logistic"), inputs=20_000)
 
 
 def noise_of(batch: Encoded, *, noise: float, clip: float, expected: float, seed: int = 0) -> torch.Tensor:
@@ -261,7 +261,7 @@ def test_a_patient_without_rows_between_others_is_no_one() -> None:
 @pytest.mark.parametrize("engine", [ClosedForm, BookKeeping])
 def test_rows_that_cancel_are_clipped_by_what_is_left_of_them(engine: type[NoisySum]) -> None:
     """Two rows of opposite gradients of about 1e4 leave a small sum, which Gram matrices in float32 cannot see."""
-    task = tabular_task(Task("regression", "y", minimum=0.0, maximum=1.0), Model("mlp", (64, 64)), inputs=64)
+    task = learning(Task("regression", "y", minimum=0.0, maximum=1.0), Model("mlp", (64, 64)), inputs=64)
     x = np.random.default_rng(0).uniform(-1, 1, (1, 64)).astype(np.float32).repeat(2, 0) * 30
     steps = Steps(task, plan_of(1.0), engine)
     outputs = float(steps.model.module(torch.from_numpy(x)).detach()[0, 0])

@@ -15,26 +15,26 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from configs.schema import Model, Task
+from strategies.learning import Learning, learning
 from strategies.models.flat_model import FlatModel
 from strategies.privacy.engines.closed_form import ClosedForm
 from strategies.privacy.engines.stack import Stack
 from strategies.privacy.plan import PrivacyPlan
-from strategies.tasks.tabular import TabularTask, tabular_task
 
 BINARY = Task("binary", "y")
 TASKS = {
-    "binary": tabular_task(BINARY, Model("logistic"), inputs=3),
-    "multiclass": tabular_task(Task("multiclass", "y", ("a", "b", "c")), Model("logistic"), inputs=3),
-    "regression": tabular_task(Task("regression", "y", minimum=0.0, maximum=1.0), Model("linear"), inputs=3),
+    "binary": learning(BINARY, Model("logistic"), inputs=3),
+    "multiclass": learning(Task("multiclass", "y", ("a", "b", "c")), Model("logistic"), inputs=3),
+    "regression": learning(Task("regression", "y", minimum=0.0, maximum=1.0), Model("linear"), inputs=3),
 }
 
 
 @pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)
 @pytest.mark.parametrize("rows", [0, 1, 9])
-def test_a_residual_in_numpy_is_autograds(task: TabularTask, rows: int) -> None:
+def test_a_residual_in_numpy_is_autograds(task: Learning, rows: int) -> None:
     chance = torch.Generator().manual_seed(rows)
-    outputs = (4 * torch.randn(rows, task.outputs, generator=chance)).requires_grad_()
-    y = torch.randint(0, max(2, task.outputs), (rows,), generator=chance).float()
+    outputs = (4 * torch.randn(rows, task.architecture.outputs, generator=chance)).requires_grad_()
+    y = torch.randint(0, max(2, task.architecture.outputs), (rows,), generator=chance).float()
     (expected,) = torch.autograd.grad(task.loss(outputs, y).sum(), outputs)
     found = task.exact_residual(outputs.detach().double().numpy(), y.numpy())
     np.testing.assert_allclose(found, expected.numpy(), rtol=1e-5, atol=1e-6)
@@ -52,9 +52,9 @@ from configs.schema import Model, Task
 from strategies.exact.layers import Layers
 from strategies.privacy.engines.stack import Stack
 from strategies.models.flat_model import FlatModel
-from strategies.tasks.tabular import tabular_task
+from strategies.learning import learning
 for hidden in ((), (64, 32), (300, 300)):
-    task = tabular_task(Task("binary", "y"), Model("mlp" if hidden else "logistic", hidden, "random"), inputs=13)
+    task = learning(Task("binary", "y"), Model("mlp" if hidden else "logistic", hidden, "random"), inputs=13)
     model, chance = FlatModel(task), torch.Generator().manual_seed(0)
     model.load(task.initial(0))
     x = torch.randn(2000, 13, generator=chance)
@@ -93,10 +93,10 @@ def summed(model: FlatModel, x: np.ndarray, y: np.ndarray, owners: np.ndarray, p
     return found.double().numpy()
 
 
-def near_zero(task: TabularTask, row: np.ndarray, seed: int) -> FlatModel:
+def near_zero(task: Learning, row: np.ndarray, seed: int) -> FlatModel:
     """A model whose output for this row is between what two orders of addition give."""
     chance = np.random.default_rng(seed)
-    weight = (chance.standard_normal((1, task.inputs)) * BIG).astype(np.float32)
+    weight = (chance.standard_normal((1, task.architecture.inputs)) * BIG).astype(np.float32)
     orders = {float(np.add.reduce((row * weight[0])[order])) for order in (slice(None), slice(None, None, -1))}
     orders |= {float(np.dot(np.repeat(row[None], many, 0), weight.T)[-1, 0]) for many in (1, 2, 3, 21)}
     model = FlatModel(task)
@@ -114,7 +114,7 @@ def test_whoever_joins_changes_nobody_elses_part(task: Task, inputs: int, expect
     each = 2 if joins == "among patients of two rows" else 1
     for seed in range(20):
         row = np.random.default_rng(seed).uniform(-1, 1, inputs).astype(np.float32)
-        model, many = near_zero(tabular_task(task, model_of, inputs), row, seed), 40 + seed
+        model, many = near_zero(learning(task, model_of, inputs), row, seed), 40 + seed
         owners = np.arange(many).repeat(each)
         joined = np.concatenate([np.zeros(1 if joins == "one row" else 2, np.int64), owners + 1])
         sums = [
@@ -127,7 +127,7 @@ def test_whoever_joins_changes_nobody_elses_part(task: Task, inputs: int, expect
 @pytest.mark.parametrize(("many", "expected"), [(40, 32.0), (1_000, 1_000.0), (50_000, 50_000.0)])
 def test_among_many_patients_one_moves_the_sum_by_the_clip(many: int, expected: float) -> None:
     """Added up in single precision, fifty thousand equal gradients are so rough that one more counts for 1.002."""
-    task = tabular_task(REGRESSION, Model("linear"), 1)
+    task = learning(REGRESSION, Model("linear"), 1)
     model, chance = FlatModel(task), np.random.default_rng(0)
     model.load({"0.weight": np.full((1, 1), 0.3, np.float32), "0.bias": np.full(1, 9.0, np.float32)})
     x, owners = chance.uniform(0.5, 1, (many, 1)).astype(np.float32), np.arange(many)
@@ -142,7 +142,7 @@ def test_among_many_patients_one_moves_the_sum_by_the_clip(many: int, expected: 
 @pytest.mark.parametrize("clip", [1e-6, 1e-3, 1.0])
 def test_what_a_square_loses_weighs_nothing(clip: float) -> None:
     """A huge activation times a tiny derivative: in single precision the square of the latter is none."""
-    task = tabular_task(BINARY, Model("mlp", (1,)), 1)
+    task = learning(BINARY, Model("mlp", (1,)), 1)
     model = FlatModel(task)
     for activation in (1e3, 1e6, 1e12, 1.8e19):
         for logit in np.linspace(-100, -10, 46):
@@ -172,10 +172,10 @@ PATIENT = st.tuples(st.integers(1, 3), st.integers(0, 10**6))  # rows and seed
 
 
 @st.composite
-def hostile(draw: st.DrawFn) -> tuple[TabularTask, dict[str, np.ndarray]]:
+def hostile(draw: st.DrawFn) -> tuple[Learning, dict[str, np.ndarray]]:
     """A model of any size, each layer of its own; some bring a row's output to the edge of turning."""
     hidden = tuple(draw(st.lists(st.integers(1, 8), max_size=3)))
-    task = tabular_task(draw(st.sampled_from([BINARY, REGRESSION])), Model("mlp", hidden), 5)
+    task = learning(draw(st.sampled_from([BINARY, REGRESSION])), Model("mlp", hidden), 5)
     chance, arrays = np.random.default_rng(draw(st.integers(0, 99))), {}
     for name, (shape, _) in task.parameters.items():
         arrays[name] = (chance.uniform(-1, 1, shape) * draw(SIZES)).astype(np.float32)
@@ -202,7 +202,7 @@ def summed_exactly(model: FlatModel, clip: float, patients: Sequence[Rows]) -> n
 @settings(max_examples=300, deadline=None)
 @given(hostile(), st.lists(PATIENT, min_size=1, max_size=12), PATIENT, st.floats(-6, 6), st.integers(0, 99))
 def test_one_patient_more_adds_that_patients_own_part_and_moves_nobody_elses(
-    model: tuple[TabularTask, dict[str, np.ndarray]],
+    model: tuple[Learning, dict[str, np.ndarray]],
     others: list[tuple[int, int]],
     joins: tuple[int, int],
     power: float,
@@ -229,7 +229,7 @@ def test_one_patient_more_adds_that_patients_own_part_and_moves_nobody_elses(
 @settings(max_examples=60, deadline=None)
 @given(hostile(), st.lists(PATIENT, min_size=2, max_size=100), st.floats(-6, 6), st.integers(0, 99))
 def test_the_order_of_patients_changes_no_bit(
-    model: tuple[TabularTask, dict[str, np.ndarray]], patients: list[tuple[int, int]], power: float, seed: int
+    model: tuple[Learning, dict[str, np.ndarray]], patients: list[tuple[int, int]], power: float, seed: int
 ) -> None:
     flat = FlatModel(model[0])
     flat.load(model[1])
@@ -243,7 +243,7 @@ def test_the_order_of_patients_changes_no_bit(
 @pytest.mark.parametrize("size", [1e-45, 1e-38, 1e-20, 1e-3, 1.0, 1e12, 1e19, 3e38])
 def test_the_sum_is_that_of_clipped_gradients_at_any_size(size: float, clip: float) -> None:
     """Against each patient's gradient in whole numbers of Python: exact forward and back, one clip, fractions."""
-    task = tabular_task(REGRESSION, Model("mlp", (3,)), 5)
+    task = learning(REGRESSION, Model("mlp", (3,)), 5)
     flat, chance = FlatModel(task), np.random.default_rng(1)
     arrays = {
         name: (chance.uniform(0.2, 1, shape) * (size if name == "0.weight" else 1.0)).astype(np.float32)
@@ -280,7 +280,7 @@ def by_fractions(arrays: dict[str, np.ndarray], patient: Rows) -> list[Fraction]
 @pytest.mark.parametrize("hidden", [3, 7, 8, 9, 16, 17], ids="{} hidden layers".format)
 def test_a_deep_stack_gives_a_patient_the_same_part_alone_and_among_others(hidden: int) -> None:
     """NumPy adds up eight numbers that lie in a row in another order than eight rows of numbers."""
-    task = tabular_task(BINARY, Model("mlp", (6,) * hidden, "random"), inputs=4)
+    task = learning(BINARY, Model("mlp", (6,) * hidden, "random"), inputs=4)
     model, chance = FlatModel(task), np.random.default_rng(hidden)
     # A start that keeps the signal alive through all layers, so that each layer's share of a norm counts.
     model.load({name: array + np.float32(0.4) for name, array in task.initial(0).items()})

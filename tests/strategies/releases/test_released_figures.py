@@ -8,13 +8,13 @@ from numpy.typing import NDArray
 
 from configs.errors import WireError
 from configs.schema import Model, Task
+from strategies.learning import learning
 from strategies.privacy.randomness import Randomness
 from strategies.releases.figures import Figures, figures
 from strategies.releases.noisy_counts import cell_variance, noised
 from strategies.releases.score_histogram import counts, report, require_plausible
 from strategies.tasks.binary import Binary
 from strategies.tasks.metrics import Floats
-from strategies.tasks.tabular import tabular_task
 
 SIGMA = 3.7307  # epsilon 1 at delta 1e-5
 
@@ -62,7 +62,7 @@ def test_one_patient_more_changes_one_cell_by_one(rows_each: int) -> None:
 @pytest.mark.parametrize("inputs", [5, 13, 30])
 def test_whoever_leaves_moves_nobody_elses_score(hidden: tuple[int, ...], inputs: int) -> None:
     """Equal patients on the border of two cells, under weights that make a last bit decide: all would move at once."""
-    task = tabular_task(Task("binary", "y"), Model("mlp", hidden) if hidden else Model("logistic"), inputs)
+    task = learning(Task("binary", "y"), Model("mlp", hidden) if hidden else Model("logistic"), inputs)
     for seed in range(30):
         rng = np.random.default_rng(seed)
         row = rng.uniform(-1, 1, inputs).astype(np.float32)

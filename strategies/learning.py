@@ -1,51 +1,35 @@
-"""A study's outcome and its model together: what is trained.
-
-A linear stack (linear layers with ReLU between them) covers every tabular model; its gradient has a closed form that
-starts from `residual`, the loss's derivative with respect to the model's outputs.
+"""What a study trains: its outcome and its model together.
 
 >>> from configs.schema import Model, Task
->>> task = tabular_task(Task("binary", "disease"), Model("logistic"), inputs=3)
+>>> task = learning(Task("binary", "disease"), Model("logistic"), inputs=3)
 >>> [(name, spec) for name, spec in task.parameters.items()]
 [('0.weight', ((1, 3), 'float32')), ('0.bias', ((1,), 'float32'))]
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from configs import schema
-from configs.schema import Model, Study
+from configs.schema import Model, Study, Task
 from configs.wire import ArraySpec
 from strategies.models.base import Architecture, Arrays, LinearLayers, require_as_declared
-from strategies.models.registry import architecture
+from strategies.models.registry import architecture, architecture_of
 from strategies.tasks.base import Objective
-from strategies.tasks.registry import objective
+from strategies.tasks.registry import objective, objective_of
 
 if TYPE_CHECKING:  # whoever fits has PyTorch; a coordinator knows tasks too, and begins every run without it
     from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
-class TabularTask:
-    """One outcome and one model for it."""
+class Learning:
+    """One outcome and one model for it, with the model's outputs as the outcome asks."""
 
     objective: Objective
-    model: Model
-    inputs: int
-
-    @property
-    def outputs(self) -> int:
-        """Return how many numbers the model puts out for a row."""
-        return self.objective.outputs
-
-    @cached_property
-    def architecture(self) -> Architecture:
-        """Return the model."""
-        return architecture(self.model, self.inputs, self.outputs)
+    architecture: Architecture
 
     @property
     def parameters(self) -> Mapping[str, ArraySpec]:
@@ -63,7 +47,11 @@ class TabularTask:
         return self.architecture.linear_layers
 
     def build(self) -> "nn.Module":
-        """Return a module with arbitrary parameters: the caller copies its parameters in."""
+        """Return a module with arbitrary parameters: the caller copies its parameters in.
+
+        Raises:
+            KindError: the module does not have the parameters that its architecture declares.
+        """
         module = self.architecture.build()
         require_as_declared(self.parameters, module)
         return module
@@ -76,24 +64,29 @@ class TabularTask:
         """Return the loss of each row: (rows, outputs), (rows,) -> (rows,)."""
         return self.objective.loss(outputs, y)
 
-    def residual(self, outputs: "Tensor", y: "Tensor") -> "Tensor":
-        """Return the derivative of each row's loss with respect to its outputs: (rows, outputs)."""
-        return self.objective.residual(outputs, y)
-
     def exact_residual(self, outputs: NDArray[np.float64], y: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Return `residual` with the same bits on every processor, for any leading axes; y: (..., rows)."""
+        """Return each row's derivative of the loss by its outputs, for any leading axes; y: (..., rows)."""
         return self.objective.exact_residual(outputs, y)
 
     def predict(self, arrays: Mapping[str, NDArray[np.float32]], x: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Return what the model predicts, as the objective has it, with the same bits on every processor."""
+        """Return what the model predicts of rows, as the objective has it."""
         return self.objective.predict(self.architecture.evaluate(arrays, x))
 
 
-def tabular_task(task: schema.Task, model: Model, inputs: int) -> TabularTask:
-    """Return the task for a model of the registry's names."""
-    return TabularTask(objective(task), model, inputs)
+def learning(task: Task, model: Model, inputs: int) -> Learning:
+    """Return what is trained for a task by a model of the registry's names.
+
+    Raises:
+        KindError: nothing of such a name is registered.
+    """
+    outcome = objective(task)
+    return Learning(outcome, architecture(model, inputs, outcome.outputs))
 
 
-def task_of(study: Study) -> TabularTask:
-    """Return the task that a study describes."""
-    return tabular_task(study.task, study.model, len(study.inputs))
+def learning_of(study: Study) -> Learning:
+    """Return what a study trains.
+
+    Raises:
+        KindError: it trains nothing, or nothing of such a name is registered.
+    """
+    return Learning(objective_of(study), architecture_of(study))
