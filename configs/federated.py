@@ -92,7 +92,9 @@ _PULL = Option("proximal_mu", 0.1, 0.0, 1e3, "a number from 0 to 1000", about="t
 _MOMENTUM = Option("server_momentum", 0.9, 0.0, 0.999, "a number from 0 to 0.999", about="the coordinator's momentum")
 _TAU = Option("tau", 0.001, 0.0, 1.0, "a number above 0, at most 1", above=True, about="floor of the adaptive step")
 _TRIM = Option("trim_fraction", 0.25, 0.0, 0.4999, "a share from 0 to 0.4999", about="the share cut off at each end")
-_MALICIOUS = Option("malicious_sites", 0, 0, 10_000, "a number of hospitals from 0", about="how many may send anything")
+_MALICIOUS = Option(
+    "malicious_sites", 0.0, 0.0, 10_000, "a number of hospitals from 0", about="how many may send anything"
+)
 
 FEDERATED: Registry[FederatedKeys] = Registry(
     "strategy",

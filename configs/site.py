@@ -96,9 +96,9 @@ class _Dataset(Value):
         }
 
     @property
-    def keys(self) -> tuple[Key, ...]:
+    def children(self) -> tuple[tuple[str, Key], ...]:
         """Return the keys of every connector, and the identity."""
-        return (*_SOURCE.keys, _IDENTITY)
+        return (*_SOURCE.children, ("", _IDENTITY))
 
 
 class _Addresses(Value):
@@ -146,11 +146,13 @@ class SiteConfig:
     )
     coordinator: str = key(Address(), about="the one address that the node connects to, outwards")
     datasets: tuple[Dataset, ...] = key(
-        Entries(_Dataset(), _study_flaw, "a mapping of study: {connector, path}", ordered=False),
+        Entries(_Dataset(), _study_flaw, "a mapping of study: {connector, path}", member="STUDY", ordered=False),
         default=(),
         about="where the rows of each study lie that this hospital may join",
     )
-    policy: Policy = key(Part(Policy), default=Policy(), unsaid="", about="what the hospital allows, whoever asks")
+    policy: Policy = key(
+        Part(Policy), default=Policy(), unsaid="each key's own", about="what the hospital allows, whoever asks"
+    )
     extra_ca: Path | None = key(
         FilePath(), default=None, about="certificates of a hospital's proxy that opens TLS, which has its own authority"
     )

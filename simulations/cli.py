@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from simulations.display import PlainDisplay, TerminalDisplay
     from simulations.worth import Question
 
+FILES = ("study", "site", "coordinator")
 ASSUMED = ("signal", "outcomes", "differences")  # options of `plan --worth`, None where not given
 WORTH = ("within", "auroc", *ASSUMED, "repetitions", "seconds")
 
@@ -55,7 +56,18 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("run", type=Path, metavar="RUN", help="folder of a finished run")
     report.set_defaults(command=_report)
     _audit_parser(commands)
+    _reference_parsers(commands)
     return parser
+
+
+def _reference_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    schema = commands.add_parser("schema", help="print the JSON Schema of a file, for editors")
+    schema.add_argument("file", choices=FILES, nargs="?", default="study", help="default: study")
+    schema.set_defaults(command=_schema)
+    explain = commands.add_parser("explain", help="say what a key of a study, site or coordinator file is")
+    explain.add_argument("key", nargs="?", metavar="KEY", help="its path; left out: all paths")
+    explain.add_argument("--markdown", action="store_true", help="the reference page of all keys")
+    explain.set_defaults(command=_explain)
 
 
 def _audit_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -210,6 +222,23 @@ def _compare(arguments: argparse.Namespace) -> int:
     from simulations.tables import print_comparison
 
     print_comparison(arguments.runs)
+    return 0
+
+
+def _schema(arguments: argparse.Namespace) -> int:
+    import json
+
+    from configs.reference import json_schema
+
+    print(json.dumps(json_schema(arguments.file), indent=1, ensure_ascii=False))
+    return 0
+
+
+def _explain(arguments: argparse.Namespace) -> int:
+    from configs import reference
+
+    page = reference.page() if arguments.markdown else ""
+    print(page or (reference.explain(arguments.key) if arguments.key else reference.listed()), end="" if page else "\n")
     return 0
 
 

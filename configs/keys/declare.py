@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from configs.keys.values import Around, Value, nearest
+from configs.keys.values import Around, Choice, Value, nearest
 from configs.kinds import Registry
 from configs.sections import Section, in_words
 from configs.shown import short
@@ -138,6 +138,11 @@ class Declaration:
             "additionalProperties": False,
         }
 
+    @property
+    def children(self) -> tuple[tuple[str, Key], ...]:
+        """Return the keys that may stand there."""
+        return tuple(("", key) for key in self.keys if not key.refused)
+
 
 def described(key: Key) -> dict[str, Any]:
     """Return a key's JSON Schema: null says what an absent key says."""
@@ -222,6 +227,11 @@ class Part(Value):
         """Return the section's JSON Schema."""
         return declaration_of(self.section).schema
 
+    @property
+    def children(self) -> tuple[tuple[str, Key], ...]:
+        """Return the section's keys."""
+        return declaration_of(self.section).children
+
 
 @dataclass(frozen=True)
 class Entries(Value):
@@ -231,6 +241,7 @@ class Entries(Value):
         of: what stands under each name.
         names: what a name must be, and what to note of one that is not.
         build: makes one member of a name and its value; `split` takes it apart again.
+        member: what is named, in capitals: HOSPITAL.
         least: what to note where there is none.
     """
 
@@ -240,6 +251,7 @@ class Entries(Value):
     required: bool = True
     build: Callable[[str, Any], Any] = lambda _, value: value
     split: Callable[[Any], tuple[str, Any]] = lambda member: (member.name, member)
+    member: str = "NAME"
     least: str = ""
     ordered: bool = True
 
@@ -264,6 +276,11 @@ class Entries(Value):
         """Return an object whose every property is alike."""
         least = {"minProperties": 1} if self.least else {}
         return {"type": "object", "additionalProperties": self.of.schema} | least
+
+    @property
+    def children(self) -> tuple[tuple[str, Key], ...]:
+        """Return one key, whose name the file chooses."""
+        return (("", Key(self.member, self.of, (), about="each of them")),)
 
 
 @dataclass(frozen=True)
@@ -296,10 +313,14 @@ class OneOf(Value):
         return ((name, self.declaration(name)) for name in self.kinds.names)
 
     @property
-    def keys(self) -> tuple[Key, ...]:
-        """Return the keys of all kinds, each name once."""
-        keys = {key.name: key for _, kind in self.declarations for key in kind.keys if not key.refused}
-        return tuple(keys.values())
+    def children(self) -> tuple[tuple[str, Key], ...]:
+        """Return the tag, and the keys of each kind."""
+        default = REQUIRED if self.default is None else self.default
+        tag = Key(self.tag, Choice(self.kinds.names), (), default, about="which kind it is")
+        rows = [(name, key) for name, kind in self.declarations for _, key in kind.children]
+        shared = [key for _, key in rows if [other for _, other in rows].count(key) == len(self.kinds.names)]
+        kinds = (("" if key in shared else f"{self.tag}: {name}", key) for name, key in rows)
+        return (("", tag), *kinds)
 
     def read(self, section: Section, key: str, found: Any, around: Around) -> Any:
         """Return what the kind's declaration makes of the section."""

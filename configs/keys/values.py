@@ -48,6 +48,11 @@ class Value:
         """Return the JSON Schema of what may stand there."""
         raise NotImplementedError
 
+    @property
+    def children(self) -> tuple[tuple[str, Any], ...]:
+        """Return the keys below, each with the kind of section that has it, in the words of the file: `name: mlp`."""
+        return ()
+
 
 @dataclass(frozen=True)
 class Text(Value):

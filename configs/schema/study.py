@@ -8,12 +8,13 @@ changes nothing that a hospital approves.
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
 
-from configs.keys.declare import Declaration, Entries, Part, declaration_of, key, read_keys, write_keys
+from configs.keys.declare import Declaration, Entries, Key, Part, declaration_of, key, read_keys, write_keys
 from configs.keys.values import COLUMN, SITE_NAME, Around, Choice, Integer, Text, Value, Words
+from configs.kinds import Registry
 from configs.schema.evaluation import Evaluation
 from configs.schema.model import MODEL, Model
 from configs.schema.privacy import COUNTING_PRIVACY, PRIVACY, Privacy
@@ -43,6 +44,7 @@ _COHORT = Entries(
     _hospital_flaw,
     "a mapping of hospital: announced patients",
     build=CohortMember,
+    member="HOSPITAL",
     split=lambda member: (member.site, member.patients),
 )
 _SITES = Entries(
@@ -50,6 +52,7 @@ _SITES = Entries(
     _hospital_flaw,
     "a mapping of hospital: {connector, path}",
     build=lambda site, source: (site, source),
+    member="HOSPITAL",
     split=lambda pair: pair,
 )
 
@@ -121,6 +124,11 @@ class _PatientId(Value):
     def schema(self) -> dict[str, Any]:
         """Return a column, null, or a mapping."""
         return {"anyOf": [COLUMN.schema, {"type": "null"}, Part(_Ids).schema]}
+
+    @property
+    def children(self) -> tuple[tuple[str, Key], ...]:
+        """Return the keys of the mapping."""
+        return Part(_Ids).children
 
 
 @dataclass(frozen=True, kw_only=True)  # no slots: the canonical form is computed once
@@ -270,6 +278,18 @@ _DECLARATIONS = {
 def study_declaration(task_type: str) -> Declaration:
     """Return the keys of a study whose task is of this type: those of what the coordinator does with it."""
     return _DECLARATIONS[getattr(TASKS[task_type], "procedure", "training")]
+
+
+def study_schema() -> dict[str, Any]:
+    """Return the JSON Schema of a study: one alternative for each thing that a coordinator can do with one."""
+    return {"anyOf": [_schema_of(procedure) for procedure in _DECLARATIONS]}
+
+
+def _schema_of(procedure: str) -> dict[str, Any]:
+    tasks = [kind for kind in TASKS if getattr(kind, "procedure", "training") == procedure]
+    task = replace(TASK, kinds=Registry(TASKS.thing, (), tasks))
+    schema = _DECLARATIONS[procedure].but(task={"value": task}).schema
+    return schema | {"properties": {"version": {"enum": [CANONICAL_VERSION, None]}, **schema["properties"]}}
 
 
 def read_study(top: Section, around: Around) -> Study:

@@ -184,5 +184,6 @@ FEATURES = Entries(
     OneOf(FEATURE_TYPES, "type", "a mapping with type and range or values", label="name"),
     _column_flaw,
     "a mapping of columns",
+    member="COLUMN",
     least="expected at least one column, found none; list the columns that the model reads",
 )

@@ -16,13 +16,15 @@ _RATE = Number("a number above 0, at most 1000", 0.0, 1e3, above=True)
 class _BatchSize(Integer):
     """A number of patients, or `full` for all of them."""
 
+    expected = "an integer from 1, or full"
+
     def read(self, section: Section, key: str, found: Any, around: Around) -> Any:
         """Return the number, None for all patients and in place of a mistake."""
         if found == "full":
             return None
         if isinstance(found, int):
             return Integer.read(self, section, key, found, around)
-        section.problem(key, "an integer from 1, or full", found, "full means every patient")
+        section.problem(key, self.expected, found, "full means every patient")
         return None
 
     def write(self, value: Any) -> Any:
