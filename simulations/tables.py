@@ -1,7 +1,7 @@
 """What the researcher reads in the terminal after a run, a plan or a comparison."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -16,6 +16,8 @@ from configs.schema import PER_PATIENT
 from configs.shown import DIGITS
 from simulations.counting_tables import COUNTED, absent_of, print_statistics
 from simulations.planning import StudyPlan
+from strategies.tasks.base import Objective
+from strategies.tasks.registry import OBJECTIVES
 
 if TYPE_CHECKING:
     from simulations.search import Settings
@@ -29,7 +31,6 @@ COLUMNS = (  # key in metrics.json, column title
 )
 UNDEFINED = "undefined"
 LARGE = 1e5  # figures beyond are in short form
-CHANCE = 0.5  # AUROC of a guess
 WIDE = 118  # columns of a terminal that holds the run's table with a line a hospital
 
 
@@ -357,22 +358,26 @@ def _any_large(metrics: dict[str, Any]) -> bool:
 
 def _worse(metrics: dict[str, Any]) -> list[str]:
     """Shared models that are no better than what needs no model."""
-    lines = []
+    lines, kind = [], OBJECTIVES[metrics["task"]["type"]]
     for key, title in COLUMNS:
         model = metrics["models"].get(key)
-        found = model and model["metrics"].get(metrics["primary_metric"])
-        if not found or not _is_own(metrics, key):
+        estimate = model and model["metrics"].get(metrics["primary_metric"])
+        if not estimate or not _is_own(metrics, key):
             continue
-        if metrics["primary_metric"] == "mae" and found["value"] > model.get("guess", found["value"]):
-            middle = f"the middle of the range for every patient (error {_figure_of(model['guess'], 3)})"
-            lines.append(f"{title}: WORSE THAN predicting {middle}; lower the learning rate, or see what diverges")
-        if metrics["primary_metric"] == "auroc" and found["value"] < CHANCE:
-            lines.append(f"{title}: WORSE THAN CHANCE; lower the learning rate, or see what diverges")
-        if metrics["primary_metric"] == "auroc" and found["low"] == found["high"] == CHANCE:
-            lines.append(
-                f"{title}: THE SAME PREDICTION FOR EVERY PATIENT; lower the learning rate, or see what diverges"
-            )
+        flaws = _flaws(kind, model.get("guess"), **estimate)
+        lines += [f"{title}: {flaw}; lower the learning rate, or see what diverges" for flaw in flaws]
     return lines
+
+
+def _flaws(kind: type[Objective], guess: float | None, value: float, low: float, high: float) -> Iterator[str]:
+    """Yield how the headline metric, with its interval, is no better than that of a guess."""
+    headline = kind.metrics[0]
+    if guess is not None and headline.is_worse(guess, value):
+        yield f"WORSE THAN predicting {kind.guess_in_words} (error {_figure_of(guess, 3)})"
+    if headline.chance is not None and headline.is_worse(headline.chance, value):
+        yield "WORSE THAN CHANCE"
+    if low == high == headline.chance:
+        yield "THE SAME PREDICTION FOR EVERY PATIENT"
 
 
 def _size(count: float) -> str:

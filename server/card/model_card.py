@@ -23,10 +23,12 @@ from server.result.wording import (
     covered,
     guarantee,
     guarantee_in_plain_words,
+    headline_of,
     interval,
     main_interval,
-    metric,
+    metric_of,
     model_name,
+    objective_of_run,
     plan_of,
     plural,
     series,
@@ -69,14 +71,10 @@ def _summary(run: Run) -> Iterable[str]:
 
 
 def _predicts(run: Run) -> Iterable[str]:
-    kinds = {
-        "binary": "the probability of",
-        "multiclass": "the probability of each class of",
-        "regression": "the value of",
-    }
+    kind = objective_of_run(run)
     target = f"`{md(run.target)}`" if re.fullmatch(r"[\w.-]+", run.target) else md(run.target)
     unit = f" ({md(run.target_unit)})" if run.target_unit else ""
-    what = f"For one patient, {kinds.get(run.task_type, 'a prediction of')} {target or 'the target'}{unit}"
+    what = f"For one patient, {kind.prediction if kind else 'a prediction of'} {target or 'the target'}{unit}"
     yield f"{what}, from the {plural(len(run.features), 'column')} below." if run.features else f"{what}."
 
 
@@ -146,7 +144,7 @@ def _performance(run: Run) -> Iterable[str]:
     if not keys:
         yield "Not recorded."
         return
-    meant = metric(run.metric)
+    meant = headline_of(run)
     how = (
         "95 % intervals that include the noise of what hospitals released" if run.noisy else "95 % bootstrap intervals"
     )
@@ -163,7 +161,7 @@ def _performance(run: Run) -> Iterable[str]:
 
 
 def _direction(run: Run) -> str:
-    return "lower is better" if metric(run.metric).lower_is_better else "higher is better"
+    return "lower is better" if headline_of(run).lower_is_better else "higher is better"
 
 
 def _cell(run: Run, found: Estimate | None) -> str:
@@ -174,7 +172,10 @@ def _measures(run: Run, keys: Sequence[str]) -> list[list[str]]:
     models = [model for key in keys if (model := run.model(key)) is not None]
     names = dict.fromkeys(name for model in models for name in model.metrics)
     return [
-        [md(metric(name).label), *(interval(model.metrics.get(name), metric(name).bounded) for model in models)]
+        [
+            md(metric_of(run, name).label),
+            *(interval(model.metrics.get(name), metric_of(run, name).is_bounded) for model in models),
+        ]
         for name in names
     ]
 

@@ -17,9 +17,9 @@ from server.result.wording import (
     capital,
     cut,
     figure,
+    headline_of,
     interval,
     main_unit,
-    metric,
     model_name,
     plural,
     series,
@@ -67,8 +67,8 @@ def forest_rows(run: Run) -> list[Row]:
 def _forest_bounds(run: Run, rows: Sequence[Row]) -> tuple[float, float]:
     known = [found for row in rows for found in row.estimates if found]
     low, high = min((f.low for f in known), default=0.0), max((f.high for f in known), default=1.0)
-    if run.metric == "auroc":  # chance and perfection are always in sight
-        return max(0.0, math.floor(min(low, 0.5) * 10) / 10), 1.0
+    if (chance := headline_of(run).chance) is not None:  # chance and perfection are always in sight
+        return max(0.0, math.floor(min(low, chance) * 10) / 10), 1.0
     return svg.widened(min(low, 0.0), high, 1e-6)
 
 
@@ -82,7 +82,7 @@ def _panel(run: Run, key: str, rows: Sequence[Row], bounds: tuple[float, float],
         parts.append(drawn)
         y += height
     values = svg.ticks(*bounds, 8 if wide else 5)
-    label = capital(metric(run.metric).label) + (f" ({main_unit(run)})" if main_unit(run) else "") + _direction(run)
+    label = capital(headline_of(run).label) + (f" ({main_unit(run)})" if main_unit(run) else "") + _direction(run)
     described = (
         f"Rows: {', '.join(r.name for r in rows)}. Models: {', '.join(model_name(run, k) for k in series(run))}."
     )
@@ -94,18 +94,19 @@ def _panel(run: Run, key: str, rows: Sequence[Row], bounds: tuple[float, float],
         described,
         *edges,
         svg.axis_x(x, 20, y - 4, label, values, svg.number(values)),
-        _chance(x, y - 4) if run.metric == "auroc" else None,
+        _chance(x, y - 4, chance) if (chance := headline_of(run).chance) is not None else None,
         *parts,
     )
 
 
-def _chance(x: svg.Scale, bottom: float) -> Html:
-    """Where a coin would be."""
-    return join([svg.line(x(0.5), 16, x(0.5), bottom, "chance"), svg.text(x(0.5), 11, "0.5 is chance", "t", "middle")])
+def _chance(x: svg.Scale, bottom: float, chance: float) -> Html:
+    """Draw where a guess would be."""
+    word = svg.text(x(chance), 11, f"{chance:g} is chance", "t", "middle")
+    return join([svg.line(x(chance), 16, x(chance), bottom, "chance"), word])
 
 
 def _direction(run: Run) -> str:
-    return ", lower is better" if metric(run.metric).lower_is_better else ", higher is better"
+    return ", lower is better" if headline_of(run).lower_is_better else ", higher is better"
 
 
 def _row(run: Run, x: svg.Scale, top: float, width: int, row: Row) -> tuple[Html, Html, float]:
@@ -138,7 +139,7 @@ def _undefined(run: Run, y: float, width: int) -> list[Html]:
 
 
 def _whisker(run: Run, x: svg.Scale, y: float, width: int, number: int, row: Row) -> Html:
-    key, bounded, found = series(run)[number], metric(run.metric).bounded, row.estimates[number]
+    key, bounded, found = series(run)[number], headline_of(run).is_bounded, row.estimates[number]
     end = width - 8
     if found is None:
         return svg.text(end, y + 4, "undefined", "t quiet halo", "end")
@@ -161,19 +162,19 @@ def convergence(run: Run) -> Html | None:
 
 
 def _convergence(run: Run, keys: Sequence[str], width: int) -> Html:
-    wide, bounded = width == svg.WIDE, metric(run.metric).bounded
+    wide, bounded = width == svg.WIDE, headline_of(run).is_bounded
     ends = _ends(run, keys)
     model = run.model(run.shared)
     final = model.main if model else None
     values = [value for key in keys for _, value in run.convergence[key]] + [value for _, value in ends.values()]
     values += [final.low, final.high] if final else []
-    limits = (0.0, 1.0) if run.metric == "auroc" else (-math.inf, math.inf)
+    limits = (-math.inf, math.inf) if headline_of(run).chance is None else (0.0, 1.0)
     bounds = svg.widened(min(values), max(values), 0.1 if bounded else 1e-6, *limits)
     height, left, right = (300.0, 44.0, width - 50.0) if wide else (260.0, 40.0, width - 42.0)
     last = max(run.rounds_planned, *(run.convergence[key][-1][0] for key in keys))
     x, y = svg.Scale((1.0, float(max(2, last))), (left, right)), svg.Scale(bounds, (height, 34.0))
     numbers, rounds = svg.ticks(*bounds, svg.STEPS), round_ticks(last, 8 if wide else 5)
-    label = f"{capital(metric(run.metric).label)}{f' ({main_unit(run)})' if main_unit(run) else ''}, all test patients"
+    label = f"{capital(headline_of(run).label)}{f' ({main_unit(run)})' if main_unit(run) else ''}, all test patients"
     return svg.canvas(
         "convergence",
         width,
@@ -200,7 +201,7 @@ def _ends(run: Run, keys: Sequence[str]) -> dict[str, tuple[int, float]]:
 
 def _end_labels(run: Run, ends: Mapping[str, tuple[int, float]], x: svg.Scale, y: svg.Scale) -> list[Html]:
     """The last figure at each curve's end; those that end at one round keep clear of each other."""
-    bounded, labels = metric(run.metric).bounded, []
+    bounded, labels = headline_of(run).is_bounded, []
     for last in {number for number, _ in ends.values()}:
         here = {key: value for key, (number, value) in ends.items() if number == last}
         places = svg.spread([y(value) for value in here.values()], 15.0, y.pixels[1], y.pixels[0])
@@ -220,7 +221,7 @@ def round_ticks(last: int, most: int) -> list[float]:
 def _curve(run: Run, key: str, x: svg.Scale, y: svg.Scale) -> Html:
     points = svg.thinned(run.convergence[key])
     places = [(x(number), y(value)) for number, value in points]
-    name, bounded = model_name(run, key), metric(run.metric).bounded
+    name, bounded = model_name(run, key), headline_of(run).is_bounded
     marks = points if len(points) <= 40 else points[-1:]
     return join(
         [

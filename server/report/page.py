@@ -22,8 +22,8 @@ from server.result.wording import (
     duration,
     epsilon,
     figure,
+    headline_of,
     main_unit,
-    metric,
     one_in,
     plural,
     size,
@@ -122,7 +122,7 @@ def _key_figures(run: Run) -> list[tuple[str, str, str]]:
 
 
 def _quality(run: Run) -> tuple[str, str, str]:
-    model, meant = run.model(run.shared), metric(run.metric)
+    model, meant = run.model(run.shared), headline_of(run)
     name = f"{meant.label}{', with privacy' if run.private else ''}"
     if run.unmeasured:
         return "Rounds", f"{run.rounds_completed:,}", "each with its quorum" if run.complete else ""
@@ -130,8 +130,8 @@ def _quality(run: Run) -> tuple[str, str, str]:
         why = "the study keeps no test patients" if run.untested else "undefined on these test patients"
         return name, NONE, why if model else "not measured yet"
     found, unit = model.main, main_unit(run)
-    spread = f"{figure(found.low, meant.bounded)} to {figure(found.high, meant.bounded)}, 95 % interval"
-    return name, f"{figure(found.value, meant.bounded)}{f' {unit}' if unit else ''}", spread
+    spread = f"{figure(found.low, meant.is_bounded)} to {figure(found.high, meant.is_bounded)}, 95 % interval"
+    return name, f"{figure(found.value, meant.is_bounded)}{f' {unit}' if unit else ''}", spread
 
 
 def _patients(run: Run) -> tuple[str, str, str]:

@@ -23,9 +23,11 @@ from server.result.wording import (
     covered,
     guarantee,
     guarantee_in_plain_words,
+    has_calibration,
+    headline_of,
     hospitals,
     interval,
-    metric,
+    metric_of,
     model_name,
     plan_of,
     plural,
@@ -108,7 +110,7 @@ def _state_sample(state: str) -> Html:
 
 
 def _quality_about(run: Run) -> str:
-    meant = metric(run.metric)
+    meant = headline_of(run)
     about = f"{meant.label} says {meant.about}." if meant.about else ""
     if run.noisy:
         return (
@@ -123,7 +125,7 @@ def _quality(run: Run) -> Iterable[Html | None]:
     drawings, keys = quality.forest(run), series(run)
     if not drawings:
         return []
-    name = capital(metric(run.metric).label)
+    name = capital(headline_of(run).label)
     noise = ", the noise included" if run.noisy else ""
     about = f"A dot is the figure on test patients, its whisker the 95 % interval{noise}."
     return [
@@ -141,12 +143,12 @@ def _alone_note(run: Run) -> str:
 
 
 def _quality_table(run: Run) -> Html:
-    bounded, keys = metric(run.metric).bounded, series(run)
+    bounded, keys = headline_of(run).is_bounded, series(run)
     rows = [
         [row.name, count(row.patients), *(interval(found, bounded) for found in row.estimates)]
         for row in forest_rows(run)
     ]
-    title = f"{capital(metric(run.metric).label)} with 95 % intervals; {undefined(run)}"
+    title = f"{capital(headline_of(run).label)} with 95 % intervals; {undefined(run)}"
     return table(
         ["Hospital", "Test patients", *(model_name(run, key) for key in keys)], rows, title, len(keys) + 1, whole=True
     )
@@ -172,20 +174,20 @@ def _learning(run: Run) -> Iterable[Html | None]:
     level = "local_only" if run.model("local_only") and len(run.sites) > 1 else ""
     keys = [key for key in series(run) if run.convergence.get(key) or key == level]
     about = "The shaded band is the final model's 95 % interval: movement well within it may be chance."
-    return [drawing(f"{capital(metric(run.metric).label)} by round", about, legend(run, keys), drawn)]
+    return [drawing(f"{capital(headline_of(run).label)} by round", about, legend(run, keys), drawn)]
 
 
 # Can its probabilities be trusted?
 
 
 def _calibration_about(run: Run) -> str:
-    if run.task_type and run.task_type != "binary":
+    if not has_calibration(run):
         return "Calibration is drawn for yes-or-no outcomes; the figures of this study are in the table."
     return "If the model says 70 %, about 70 of 100 such patients should have the outcome: on the dotted line, they do."
 
 
 def _calibration_reading(run: Run) -> str:
-    if run.task_type and run.task_type != "binary":
+    if not has_calibration(run):
         return "This study predicts no single probability, so there is no calibration to draw."
     return sentences.calibration(run)
 
@@ -220,8 +222,8 @@ def _measures(run: Run) -> Html | None:
         return None
     rows = [
         [
-            metric(name).label + (f" {DOWN}" if metric(name).lower_is_better else ""),
-            *(interval(model.metrics.get(name), metric(name).bounded) for _, model in models),
+            metric_of(run, name).label + (f" {DOWN}" if metric_of(run, name).lower_is_better else ""),
+            *(interval(model.metrics.get(name), metric_of(run, name).is_bounded) for _, model in models),
         ]
         for name in names
     ]

@@ -18,12 +18,13 @@ from server.result.wording import (
     epsilon,
     every,
     figure,
+    headline_of,
     hospitals,
     listed,
     main_interval,
     main_unit,
-    metric,
     number_word,
+    objective_of_run,
     plural,
     share,
     signed,
@@ -33,7 +34,6 @@ from server.result.wording import (
 
 ABOUT_EQUAL = 0.015  # of a rate, so a hundredth when rounded; of an error, its share
 SETTLED = 0.01
-CHANCE = 0.5  # AUROC of a guess
 FEW = 3  # hospitals that a sentence can name
 ENOUGH = 10  # patients in a bin that is worth a sentence
 
@@ -59,7 +59,7 @@ def _result(run: Run) -> str:
     if together.main is None:
         where = "so few test patients for so much noise" if run.noisy else "these test patients"
         return f"{_trained(run)}; its quality is undefined on {where}."
-    label = metric(run.metric).label
+    label = headline_of(run).label
     label = label if label.isupper() else f"a {label.lower()} of"
     one = len(run.contributors) == 1
     who = f"{capital(contributors(run))} reaches" if one else f"Together, {contributors(run)} reach"
@@ -71,12 +71,15 @@ def _worse(run: Run) -> str:
     model = run.model(run.shared)
     if model is None or model.main is None:
         return ""
-    if run.metric == "mae" and model.guess is not None and model.main.value > model.guess:
+    kind, measure = objective_of_run(run), headline_of(run)
+    if kind is not None and model.guess is not None and measure.is_worse(model.guess, model.main.value):
         guess = f"{figure(model.guess, bounded=False)} {main_unit(run)}".strip()
-        return f" That is worse than predicting the middle of the range for every patient ({guess})."
-    if run.metric == "auroc" and model.main.low == model.main.high == CHANCE:
+        return f" That is worse than predicting {kind.guess_in_words} ({guess})."
+    if measure.chance is None:
+        return ""
+    if model.main.low == model.main.high == measure.chance:
         return " It predicts the same for every patient."
-    return " That is worse than chance." if run.metric == "auroc" and model.main.value < CHANCE else ""
+    return " That is worse than chance." if measure.is_worse(measure.chance, model.main.value) else ""
 
 
 def contributors(run: Run) -> str:
@@ -104,7 +107,7 @@ def away(run: Run) -> list[str]:
 
 
 def _comparisons(run: Run) -> Iterator[str]:
-    bounded = metric(run.metric).bounded
+    bounded = headline_of(run).is_bounded
     alone, pooled = run.model("local_only"), run.model("pooled")
     if alone and alone.main and len(run.sites) > 1:
         yield f"alone, they average {figure(alone.main.value, bounded)} on the same patients"
@@ -121,13 +124,13 @@ def privacy_cost(run: Run) -> float | None:
     if not (run.private and plain and plain.main and protected and protected.main):
         return None
     loss = plain.main.value - protected.main.value
-    return -loss if metric(run.metric).lower_is_better else loss
+    return -loss if headline_of(run).lower_is_better else loss
 
 
 def _amount(run: Run, cost: float) -> str:
     if cost <= 0:
         return "nothing that can be measured here"
-    if not metric(run.metric).bounded:
+    if not headline_of(run).is_bounded:
         return f"{cost:.2g} {main_unit(run)}".strip()
     return "less than 0.01" if cost < 0.005 else figure(cost)
 
@@ -158,11 +161,11 @@ def _against_alone(run: Run, shared: Model, alone: Model) -> dict[str, list[str]
         if own is None or common is None:
             kinds["undefined"].append(site.name)
             continue
-        gain, bounded = common.value - own.value, metric(run.metric).bounded
+        gain, bounded = common.value - own.value, headline_of(run).is_bounded
         if abs(gain) <= (ABOUT_EQUAL if bounded else ABOUT_EQUAL * abs(own.value)):
             kinds["about the same"].append(site.name)
         else:
-            better = (gain > 0) != metric(run.metric).lower_is_better
+            better = (gain > 0) != headline_of(run).lower_is_better
             kinds["better" if better else "worse"].append(f"{site.name} ({signed(gain, bounded)})")
     return kinds
 
@@ -181,7 +184,7 @@ def convergence(run: Run) -> str:
     if not points:
         return "The run recorded no curve."
     first, last = points[0], points[-1]
-    bounded = metric(run.metric).bounded
+    bounded = headline_of(run).is_bounded
     tolerance = SETTLED if bounded else SETTLED * abs(last[1])
     settled = _settled(points, tolerance)
     end = figure(last[1], bounded)

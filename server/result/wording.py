@@ -8,15 +8,15 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from configs.records.models import ComparedModel
 from configs.records.result import Estimate, Guarantee
 from server.result.finished import Run, Site
+from strategies.tasks.base import Objective
+from strategies.tasks.metrics import Metric
+from strategies.tasks.registry import OBJECTIVES
 
 SMALL = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
-UNDEFINED_RATE = "undefined: fewer than two test patients of one outcome"
-UNDEFINED = "undefined: no test patients"
 UNTESTED = "undefined: the study keeps no test patients"
 UNDEFINED_NOISY = "not released, or undefined: too few test patients for so much noise"
 MINUS = "\N{MINUS SIGN}"
@@ -24,30 +24,28 @@ NONE = "\N{EN DASH}"  # in a table, where nothing is known
 CERTAIN = 13.8  # exp of it is a million: beyond, a factor says nothing to anybody
 
 
-@dataclass(frozen=True)
-class Metric:
-    """How a metric is called, read and bounded."""
-
-    label: str
-    about: str
-    bounded: bool = True  # between 0 and 1, so two decimals say enough
-    lower_is_better: bool = False
+def objective_of_run(run: Run) -> type[Objective] | None:
+    """Return what the run's model was trained for; None where its task type is not registered here."""
+    return next((kind for kind in OBJECTIVES if kind.name == run.task_type), None)
 
 
-METRICS = {
-    "auroc": Metric("AUROC", "how often a patient with the outcome gets the higher score; 0.5 is chance, 1 is perfect"),
-    "accuracy": Metric("Accuracy", "share of patients classified rightly"),
-    "balanced_accuracy": Metric("Balanced accuracy", "the same, each outcome counting half"),
-    "brier": Metric("Brier score", "squared error of the probabilities; 0 is perfect", lower_is_better=True),
-    "log_loss": Metric("Log loss", "penalty for confident mistakes, in nats; 0 is perfect", lower_is_better=True),
-    "mae": Metric("Mean absolute error", "how far a prediction is off on average", bounded=False, lower_is_better=True),
-    "r2": Metric("R²", "share of the target's variance explained; 1 is perfect"),
-}
+def metric_of(run: Run, name: str) -> Metric:
+    """Return a metric of the run's task type, or of any other type; of an unknown name a plain one."""
+    kind = objective_of_run(run)
+    metrics = [m for k in ([kind] if kind else []) + list(OBJECTIVES) for m in k.metrics if m.name == name]
+    label = capital(name.replace("_", " ")) or "Score"
+    return metrics[0] if metrics else Metric(name, label, "", is_bounded=False)
 
 
-def metric(name: str) -> Metric:
-    """A known metric, or a plain one made of an unknown name."""
-    return METRICS.get(name) or Metric(capital(name.replace("_", " ")) or "Score", "", bounded=False)
+def headline_of(run: Run) -> Metric:
+    """Return the run's main metric."""
+    return metric_of(run, run.metric)
+
+
+def has_calibration(run: Run) -> bool:
+    """Return whether the run's model gives one probability; it may where the run names no task type."""
+    kind = objective_of_run(run)
+    return not run.task_type or (kind is not None and kind.outcome is not None)
 
 
 def model_name(run: Run, key: str) -> str:
@@ -92,12 +90,12 @@ def interval(found: Estimate | None, bounded: bool = True, unit: str = "") -> st
 
 def main_interval(run: Run, found: Estimate | None) -> str:
     """The study's main metric with its interval and unit."""
-    return interval(found, metric(run.metric).bounded, main_unit(run))
+    return interval(found, headline_of(run).is_bounded, main_unit(run))
 
 
 def main_unit(run: Run) -> str:
     """The unit of the main metric: the target's for an error, none for a rate."""
-    return run.target_unit if run.metric == "mae" else ""
+    return run.target_unit if headline_of(run).in_unit else ""
 
 
 def undefined(run: Run) -> str:
@@ -106,7 +104,7 @@ def undefined(run: Run) -> str:
         return UNDEFINED_NOISY
     if run.untested:
         return UNTESTED
-    return UNDEFINED_RATE if run.metric == "auroc" else UNDEFINED
+    return f"undefined: {headline_of(run).needs}"
 
 
 def covered(run: Run) -> str:

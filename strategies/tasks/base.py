@@ -46,6 +46,7 @@ class Objective(ABC):
     residual_bound: ClassVar[tuple[float, float]]  # a, b: a row's residual has norm <= a + b * norm of its outputs
     outcome: ClassVar[int | None] = None  # the column of a prediction that is the probability of one outcome
     lowest: ClassVar[float] = 0.0  # the least value of y
+    guess_in_words: ClassVar[str] = "the same for every patient"  # of `guess`, after "worse than predicting"
 
     task: Task
 

@@ -67,20 +67,20 @@ def log_loss(y: Floats, predicted: Floats, weights: Floats) -> Floats:
 
 AUROC = Metric(
     "auroc",
-    auroc,
     "AUROC",
     "how often a patient with the outcome gets the higher score; 0.5 is chance, 1 is perfect",
+    auroc,
     chance=0.5,
     is_defined=_has_patients_of_each_class,
     needs="fewer than two test patients of one outcome",
 )
-ACCURACY = Metric("accuracy", accuracy, "Accuracy", "share of patients classified rightly")
+ACCURACY = Metric("accuracy", "Accuracy", "share of patients classified rightly", accuracy)
 BALANCED_ACCURACY = Metric(
-    "balanced_accuracy", balanced_accuracy, "Balanced accuracy", "the same, each outcome counting half"
+    "balanced_accuracy", "Balanced accuracy", "the same, each outcome counting half", balanced_accuracy
 )
-BRIER = Metric("brier", brier, "Brier score", "squared error of the probabilities; 0 is perfect", lower_is_better=True)
+BRIER = Metric("brier", "Brier score", "squared error of the probabilities; 0 is perfect", brier, lower_is_better=True)
 LOG_LOSS = Metric(
-    "log_loss", log_loss, "Log loss", "penalty for confident mistakes, in nats; 0 is perfect", lower_is_better=True
+    "log_loss", "Log loss", "penalty for confident mistakes, in nats; 0 is perfect", log_loss, lower_is_better=True
 )
 
 

@@ -6,7 +6,7 @@ of PIECE weights holds, so that memory does not grow with patients times resampl
 in whatever piece it lies. Intervals are the 2.5 and 97.5 percentiles over resamples where the metric is defined (Efron
 and Tibshirani 1993, chapter 13).
 
->>> mean = Metric("mean", lambda y, predicted, weights: weighted_mean(y, weights), "Mean", "the mean of the outcomes")
+>>> mean = Metric("mean", "Mean", "the mean outcome", lambda y, predicted, weights: weighted_mean(y, weights))
 >>> y = np.array([0.0, 1.0, 1.0, 0.0])
 >>> estimate(mean, y, np.zeros((4, 1)), np.arange(4), resamples=0)
 Estimate(value=0.5, low=0.5, high=0.5)
@@ -26,6 +26,10 @@ PIECE = 4_000_000  # weights in one piece, 32 MB: a metric makes a few arrays of
 MIN_PER_CLASS = 2
 
 
+def _not_known(_y: Floats, _predicted: Floats, _weights: Floats) -> Floats:
+    raise NotImplementedError("a metric that a report only reads the name of")
+
+
 def _has_rows(y: Floats, _predicted: Floats, _patients: NDArray[np.int64]) -> bool:
     return bool(len(y))
 
@@ -39,15 +43,19 @@ class Metric:
     """
 
     name: str
-    compute: Callable[[Floats, Floats, Floats], Floats]
     label: str
     about: str
+    compute: Callable[[Floats, Floats, Floats], Floats] = _not_known
     is_bounded: bool = True  # between 0 and 1, so two decimals say enough
     lower_is_better: bool = False
     in_unit: bool = False  # it is in the target's unit
     chance: float | None = None  # what a guess reaches
     is_defined: Callable[[Floats, Floats, NDArray[np.int64]], bool] = _has_rows
     needs: str = "no test patients"  # why a hospital may have no such figure
+
+    def is_worse(self, than: float, value: float) -> bool:
+        """Return whether a value is worse than another."""
+        return value > than if self.lower_is_better else value < than
 
 
 @dataclass(frozen=True, slots=True)

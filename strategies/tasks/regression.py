@@ -33,14 +33,14 @@ def _varies(y: Floats, _predicted: Floats, _patients: NDArray[np.int64]) -> bool
 
 MAE = Metric(
     "mae",
-    mae,
     "Mean absolute error",
     "how far a prediction is off on average",
+    mae,
     is_bounded=False,
     lower_is_better=True,
     in_unit=True,
 )
-R2 = Metric("r2", r2, "R²", "share of the target's variance explained; 1 is perfect", is_defined=_varies)
+R2 = Metric("r2", "R²", "share of the target's variance explained; 1 is perfect", r2, is_defined=_varies)
 
 
 class Regression(Objective):
@@ -51,6 +51,7 @@ class Regression(Objective):
     prediction = "the value of"
     residual_bound = (1.0, 1.0)
     lowest = -1.0
+    guess_in_words = "the middle of the range for every patient"
 
     def encode(self, targets: Mapping[str, Floats]) -> tuple[Floats, Mapping[str, int]]:
         """Return the number scaled to [-1, 1]; values outside the range are clipped, and counted."""
