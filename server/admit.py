@@ -11,6 +11,7 @@ from configs.coordinator import CoordinatorConfig
 from configs.errors import RunError
 from configs.folder import typed
 from configs.papers import Request
+from configs.records.coordinator_journal import Admitted
 from server.membership import Member
 
 
@@ -58,9 +59,6 @@ def _former_fingerprint(config: CoordinatorConfig, former: Member) -> str:
     """The fingerprint of the request that was admitted before, as the journal has it."""
     if not config.journal.exists():
         return f"not written down (signing key {former.signing_key[:16]}...)"
-    admitted = [
-        str(record.facts.get("request", ""))
-        for record in journals.read(config.journal)
-        if record.kind == "admitted" and record.facts.get("signing_key") == former.signing_key
-    ]
-    return admitted[-1] if admitted else f"not written down (signing key {former.signing_key[:16]}...)"
+    records = (record.of(Admitted) for record in journals.read(config.journal))
+    requests = [entry.request for entry in records if entry and entry.signing_key == former.signing_key]
+    return requests[-1] if requests else f"not written down (signing key {former.signing_key[:16]}...)"

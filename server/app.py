@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 from configs import wire
 from configs.errors import ImplausibleError, RunError, WireError
 from configs.journal import Journal
+from configs.records.kinds import Kind
+from configs.records.run_journal import Again, End, Evaluated, Gathered, Joined, Refused, Resumed, Round
 from configs.schema import Study
 from server.attempts import Attempts
 from server.checkpoint import Checkpoint, Checkpoints
@@ -211,13 +213,13 @@ class _Conductor:
         result.rounds, result.model = self.rounds, self._final_model()
         if self.rounds.outcome == "COMPLETE":
             result.released = self._evaluate(result.model, self._roster(roster))
-        self._write("end", outcome=self.rounds.outcome, why=self.rounds.why)
+        self._write(End(outcome=self.rounds.outcome, why=self.rounds.why))
         return result
 
     def _end(self, result: Conducted, why: str) -> Conducted:
         """The end of a run before its first round."""
         result.model, result.rounds = self.model, self.rounds.abandon(why)
-        self._write("end", outcome=result.rounds.outcome, why=result.rounds.why)
+        self._write(End(outcome=result.rounds.outcome, why=result.rounds.why))
         return result
 
     def _gather(self) -> tuple[Roster, dict[str, int]]:
@@ -241,9 +243,9 @@ class _Conductor:
             roster, sent = gathering.roster(), dict(gathering.bytes)
             for site, why in roster.missing.items():
                 deployment.presence(site, why)
-        sites = sorted({*roster.asked, *roster.away})
+        sites = tuple(sorted({*roster.asked, *roster.away}))
         missing = dict(roster.missing)
-        self._write("gathered", study_sha256=self.study.sha256, sites=sites, bytes=sent, missing=missing)
+        self._write(Gathered(study_sha256=self.study.sha256, sites=sites, bytes=sent, missing=missing))
         return roster, sent
 
     def _roster(self, last: Roster) -> Roster:
@@ -254,7 +256,7 @@ class _Conductor:
         new = sorted({*roster.asked, *roster.away} - {*last.asked, *last.away})
         if new:
             sent = {site: self.gathering.bytes[site] for site in new}
-            self._write("joined", sites=new, bytes=sent, before_round=self.rounds.current)
+            self._write(Joined(sites=tuple(new), bytes=sent, before_round=self.rounds.current))
         return roster
 
     def _stopped(self) -> bool:
@@ -304,10 +306,15 @@ class _Conductor:
             self.rounds = self.rounds.abandon(attempts.explained(self.rounds.why) + refused)
 
     def _note_round(self, record: RoundRecord) -> None:
-        facts: dict[str, object] = {"contributed": dict(record.contributed), "missing": dict(record.missing)}
-        if record.attempts:
-            facts["attempts"] = dict(record.attempts)
-        self._write("round", round=record.round, **facts, seconds=round(record.seconds, 4))
+        self._write(
+            Round(
+                attempts=record.attempts,
+                contributed=record.contributed,
+                missing=record.missing,
+                round=record.round,
+                seconds=round(record.seconds, 4),
+            )
+        )
 
     def _ask(self, asked: list[Message], roster: Roster, number: int) -> tuple[list[Message], Attempts]:
         """Send one release's instructions; hospitals whose release was lost are asked anew, as long as there is spare.
@@ -327,7 +334,7 @@ class _Conductor:
                 break
             for one in again:
                 why = plain(one.why)
-                self._write("again", site=one.site, round=number, attempt=one.attempt, why=why)
+                self._write(Again(site=one.site, round=number, attempt=one.attempt, why=why))
                 log.warning("%s: its release was lost (%s); it is asked anew, attempt %d", one.site, why, one.attempt)
                 if self.deployment:
                     self.deployment.presence(one.site, f"its release was lost; it makes it anew ({one.attempt})")
@@ -357,8 +364,7 @@ class _Conductor:
             replies, roster, lambda reply, site: self._read_histogram(reply, site, event.noise_multiplier)
         )
         sent = {site: len(wire.HISTOGRAM) + histogram.nbytes for site, histogram in histograms.items()}
-        made_anew = {"attempts": dict(attempts.made)} if attempts.made else {}
-        self._write("evaluated", contributed=sent, missing=missing, **made_anew)
+        self._write(Evaluated(contributed=sent, missing=missing, attempts=dict(attempts.made)))
         return Released(histograms, missing, event.noise_multiplier)
 
     def _read_histogram(self, reply: Message, site: str, noise_multiplier: float) -> NDArray[np.float32]:
@@ -386,7 +392,7 @@ class _Conductor:
         result.records.append(record)
         if self.rounds.outcome == "COMPLETE":
             result.statistics = Counted(vectors, missing)
-        self._write("end", outcome=self.rounds.outcome, why=self.rounds.why)
+        self._write(End(outcome=self.rounds.outcome, why=self.rounds.why))
         return result
 
     def _read_model(self, reply: Message, site: str, plausibility: Plausibility) -> Message:
@@ -396,7 +402,7 @@ class _Conductor:
             plausibility.require(site, update)
         except ImplausibleError as error:
             self.implausible.add(site)
-            self._write("refused", site=site, round=self.rounds.current, code=0, reason=str(error))
+            self._write(Refused(site=site, round=self.rounds.current, code=0, reason=str(error)))
             log.warning("%s: %s", site, error)
             raise
         self.implausible.discard(site)
@@ -446,7 +452,7 @@ class _Conductor:
         self.sums, self.averaged = dict(checkpoint.average), checkpoint.averaged
         strategy.restore(to_record(self.model), checkpoint.optimizer)
         self.rounds = self.rounds.resume(checkpoint.round)
-        self._write("resumed", after_round=checkpoint.round)
+        self._write(Resumed(after_round=checkpoint.round))
 
     def _final_model(self) -> Arrays:
         return aggregate.mean_of(self.sums, self.averaged) if self.averaged else self.model
@@ -457,6 +463,6 @@ class _Conductor:
         timeout_s = self.study.training.round_timeout_s if timeout_s is None else timeout_s
         return list(self.grid.send_and_receive(messages, timeout=timeout_s))
 
-    def _write(self, kind: str, **facts: object) -> None:
+    def _write(self, record: Kind) -> None:
         if self.journal:
-            self.journal.append(kind, **facts)
+            self.journal.write(record)

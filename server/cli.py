@@ -17,11 +17,15 @@ from configs.coordinator import COORDINATOR_FILE, CoordinatorConfig, coordinator
 from configs.errors import ConfigError, RunError
 from configs.folder import typed
 from configs.parts import programs
+from configs.records.coordinator_journal import Admitted, Initialised, Renewed, Resume, Revoked, Stop, Submitted
+from configs.records.run_journal import Begin, Gathered, Joined, Postponed, Received, Refused, Resumed, Round
 from configs.schema import PER_PATIENT
 from configs.shown import DIGITS, escaped, guarded
 
 if TYPE_CHECKING:
-    from configs.journal import Record
+    from collections.abc import Mapping
+
+    from configs.records.kinds import Kind
     from configs.schema import Study
     from server.membership import Membership, RunState
 
@@ -155,14 +159,14 @@ def _init(arguments: argparse.Namespace) -> int:
     config = load_coordinator(folder)
     if arguments.renew:
         Pki(config.pki).renew_server(config.names, _passphrase())
-        _note(config, "renewed", names=list(config.names))
+        _note(config, Renewed(names=tuple(config.names)))
         print(f"the server has a new certificate; restart: {_typed(arguments, 'start')}")
         return 0
     Pki(config.pki).require_none()
     passphrase = _new_passphrase()
     Pki(config.pki).create(config.name, config.names, passphrase)
     Membership.open(config.database).close()
-    _note(config, "initialised", name=config.name, names=list(config.names))
+    _note(config, Initialised(name=config.name, names=tuple(config.names)))
     print(f"{config.folder}: made the authority of {config.name!r} and the certificate of {', '.join(config.names)}")
     print(f"every setting stands in {folder / COORDINATOR_FILE}, with what it means")
     if passphrase is None:
@@ -206,12 +210,13 @@ def _admit(arguments: argparse.Namespace) -> int:
     write_atomically(path, to_json(welcome))
     _note(
         config,
-        "admitted",
-        site=request.site,
-        request=request.fingerprint,
-        signing_key=request.signing_key,
-        without_certificate=arguments.signatures_alone,
-        replaced=replaced,
+        Admitted(
+            site=request.site,
+            request=request.fingerprint,
+            signing_key=request.signing_key,
+            without_certificate=arguments.signatures_alone,
+            replaced=replaced,
+        ),
     )
     members.admit(  # last: whoever is a member has a welcome, and stands in the journal
         Member(request.site, public_key, request.signing_key, expiry(certificate), arguments.signatures_alone)
@@ -228,7 +233,7 @@ def _admit(arguments: argparse.Namespace) -> int:
 def _revoke(arguments: argparse.Namespace) -> int:
     config = load_coordinator(arguments.folder)
     _open_members(config).revoke(arguments.site)
-    _note(config, "revoked", site=arguments.site)
+    _note(config, Revoked(site=arguments.site))
     print(f"{arguments.site}: revoked; its next request is refused, on open connections too")
     return 0
 
@@ -293,7 +298,7 @@ def _submit(arguments: argparse.Namespace) -> int:
     run = new_folder(config.runs, study.name)
     write_atomically(run / "study.yaml", dump_yaml(study.to_dict()).encode())
     members.submit(run.name)
-    _note(config, "submitted", run=run.name, study=study.sha256)
+    _note(config, Submitted(run=run.name, study=study.sha256))
     print(f"{run.name}: queued; digest {study.sha256}")
     if missing := [site for site in study.sites if site not in members.members()]:
         print(f"not admitted yet: {', '.join(missing)}")
@@ -400,8 +405,8 @@ def _part(config: CoordinatorConfig, name: str) -> list[tuple[str, str]]:
     if not path.exists():
         return []
     recorded, study = Recorded.of(path.parent), load_study(path.parent / "study.yaml")
-    done = max((facts["round"] for facts in recorded.rounds), default=0)
-    sites = study.sites or sorted({site for facts in recorded.rounds for site in facts["contributed"]})
+    done = max((entry.round for entry in recorded.rounds), default=0)
+    sites = study.sites or sorted({site for entry in recorded.rounds for site in entry.contributed})
     counts = {site: len(recorded.rounds_of(site, done)) for site in sites}
     reasons = {
         site: recorded.reasons[site] for site in sites if counts[site] < max(done, 1) and site in recorded.reasons
@@ -428,10 +433,11 @@ def _watch(arguments: argparse.Namespace) -> int:
         assert run is not None
         for record in list(read(path))[seen:] if path.exists() else []:
             seen += 1
-            gathered = record.kind in ("gathered", "round", "resumed") or (gathered and record.kind != "begin")
-            if record.kind == "received" and record.facts.get("epsilon"):
-                epsilons[record.facts["site"]] = record.facts["epsilon"]
-            if line := _line(record, study.training.rounds, study.privacy.epsilon, epsilons):
+            entry = record.of(Begin, Received, Gathered, Joined, Postponed, Refused, Resumed, Round)
+            gathered = isinstance(entry, Gathered | Round | Resumed) or (gathered and not isinstance(entry, Begin))
+            if isinstance(entry, Received) and entry.epsilon:
+                epsilons[entry.site] = entry.epsilon
+            if line := _line(entry, study.training.rounds, study.privacy.epsilon, epsilons):
                 print(guarded(line), flush=True)
         if run.state in ("COMPLETE", "INCOMPLETE"):
             print(f"{run.state}{f': {escaped(run.why)}' if run.why else ''}")
@@ -449,29 +455,29 @@ def _watch(arguments: argparse.Namespace) -> int:
         time.sleep(WATCH_S)
 
 
-def _line(record: "Record", rounds: int, asked: float, epsilons: dict[str, str]) -> str:
-    """One journal record for who watches; empty where there is nothing to see."""
-    facts = record.facts
-    if record.kind == "gathered":
-        away = "".join(f"; {site}: {why}" for site, why in (facts.get("missing") or {}).items())
-        return f"gathered: {', '.join(facts['sites']) or 'nobody'}{away}"
-    if record.kind == "joined":
-        return f"{', '.join(facts['sites'])}: takes part from round {facts['before_round']} on"
-    if record.kind == "postponed":
-        return f"postponed: {facts['why']}"
-    if record.kind == "refused" and facts.get("site"):
-        return f"{facts['site']}: {facts.get('reason') or facts.get('why')}"
-    if record.kind == "resumed":
-        return f"goes on after round {facts['after_round']}"
-    if record.kind != "round":
-        return ""
-    left = ", ".join(f"{site} {max(0.0, asked - float(e)):.2f}" for site, e in sorted(epsilons.items()))
-    missing = "".join(f"; {site}: {why}" for site, why in facts["missing"].items())
-    who = ", ".join(sorted(facts["contributed"]))
-    return (
-        f"round {facts['round']}/{rounds}  {facts['seconds']:.2f} s  {who}{missing}"
-        f"{f'; epsilon left: {left}' if left else ''}"
-    )
+def _line(entry: "Kind | None", rounds: int, asked: float, epsilons: dict[str, str]) -> str:
+    """Return one journal record for who watches; empty where there is nothing to see."""
+    match entry:
+        case Gathered():
+            return f"gathered: {', '.join(entry.sites) or 'nobody'}{_reasons(entry.missing)}"
+        case Joined():
+            return f"{', '.join(entry.sites)}: takes part from round {entry.before_round} on"
+        case Postponed():
+            return f"postponed: {entry.why}"
+        case Refused() if entry.site:
+            return f"{entry.site}: {entry.reason or entry.why}"
+        case Resumed():
+            return f"goes on after round {entry.after_round}"
+        case Round():
+            left = ", ".join(f"{site} {max(0.0, asked - float(e)):.2f}" for site, e in sorted(epsilons.items()))
+            spare = f"; epsilon left: {left}" if left else ""
+            who, seconds = ", ".join(sorted(entry.contributed)), entry.seconds or 0.0
+            return f"round {entry.round}/{rounds}  {seconds:.2f} s  {who}{_reasons(entry.missing)}{spare}"
+    return ""
+
+
+def _reasons(missing: "Mapping[str, str]") -> str:
+    return "".join(f"; {site}: {why}" for site, why in missing.items())
 
 
 def _stop(arguments: argparse.Namespace) -> int:
@@ -479,7 +485,7 @@ def _stop(arguments: argparse.Namespace) -> int:
     name = _name(config, arguments.run)
     if not _open_members(config).ask_to_stop(name):
         raise RunError(f"{name}: expected a run that is queued or under way, it has ended")
-    _note(config, "stop", run=name)
+    _note(config, Stop(run=name))
     print(f"{name}: asked to stop; go on later with: {_typed(arguments, f'resume {name}')}")
     return 0
 
@@ -494,7 +500,7 @@ def _resume(arguments: argparse.Namespace) -> int:
         left = f"; {absent}: it goes on by itself" if absent and run and run.state != "COMPLETE" else ""
         raise RunError(f"{name}: expected a run that ended INCOMPLETE, found {state}{left}")
     members.submit(name)
-    _note(config, "resume", run=name)
+    _note(config, Resume(run=name))
     print(f"{name}: queued again, from its newest checkpoint")
     if absent:
         print(absent)
@@ -545,14 +551,14 @@ def _open_members(config: CoordinatorConfig) -> "Membership":
     return Membership.open(config.database)
 
 
-def _note(config: CoordinatorConfig, kind: str, **facts: object) -> None:
+def _note(config: CoordinatorConfig, record: "Kind") -> None:
     """Write a decision into the coordinator's journal."""
     from configs.journal import Journal
     from server.continuity import note
     from server.pki import Pki
 
     members = _open_members(config)
-    note(members, Journal(config.journal, sign=Pki(config.pki).load_signing_key().sign), kind, **facts)
+    note(members, Journal(config.journal, sign=Pki(config.pki).load_signing_key().sign), record)
     members.close()
 
 

@@ -22,6 +22,7 @@ from configs.journal import Journal
 from configs.load import load_study
 from configs.memory import return_large_blocks
 from configs.parts import end_with_owner
+from configs.records.run_journal import Begin, Measured, Postponed, Received
 from configs.schema import Study
 from server.app import Conducted, Deployment, PostponedError, RoundRecord, conduct
 from server.bundle import build_bundle
@@ -90,7 +91,7 @@ def carry_out(config: CoordinatorConfig, name: str) -> str:
             )
             conducted = _conduct(config, run, study, sealed_grid, journal, members)
     except PostponedError as error:
-        journal.append("postponed", why=str(error))
+        journal.write(Postponed(why=str(error)))
         members.submit(name)
         return "QUEUED"
     finally:
@@ -101,7 +102,7 @@ def carry_out(config: CoordinatorConfig, name: str) -> str:
         metrics = run / "metrics.json"
         result = json.loads(metrics.read_bytes())
         digest = {"model_sha256": result["model_sha256"]} if study.trains else {"metrics_sha256": sha256(metrics)}
-        journal.append("measured", **digest)
+        journal.write(Measured(**digest))
     members.set_state(name, conducted.rounds.outcome, conducted.rounds.why)
     return conducted.rounds.outcome
 
@@ -160,7 +161,7 @@ def write_down(run: Path, study: Study, conducted: Conducted, seconds: float, en
     recorded = Recorded.of(run)
     reported = _reported(run)
     plans = {site: plan for site in study.sites if (plan := _plan(study, site))}
-    sites = study.sites or sorted({site for round in recorded.rounds for site in round["contributed"]})
+    sites = study.sites or sorted({site for entry in recorded.rounds for site in entry.contributed})
     result = facts(study, run, recorded, conducted.rounds, engine=engine, noise=NOISE, plans=plans) | {
         "primary_metric": study.evaluation.metrics[0] if study.evaluation.metrics else None,
         "sites": [_site(study, site, plans.get(site), reported.get(site)) | recorded.traffic(site) for site in sites],
@@ -188,7 +189,7 @@ def _write_metrics(run: Path, result: dict[str, Any]) -> None:
 
 def _started(run: Path) -> str:
     records = list(journals.read(run / "journal.jsonl"))
-    started = next((record.time for record in records if record.kind == "begin"), records[0].time)
+    started = next((record.time for record in records if record.of(Begin)), records[0].time)
     return datetime.fromisoformat(started).astimezone(UTC).isoformat(timespec="seconds")
 
 
@@ -213,11 +214,8 @@ def _plan(study: Study, site: str) -> PrivacyPlan | None:
 
 def _reported(run: Path) -> dict[str, str]:
     """The epsilon that each hospital last reported, as it signed it."""
-    return {
-        record.facts["site"]: record.facts["epsilon"]
-        for record in journals.read(run / "journal.jsonl")
-        if record.kind == "received" and record.facts.get("epsilon")
-    }
+    entries = (record.of(Received) for record in journals.read(run / "journal.jsonl"))
+    return {entry.site: entry.epsilon for entry in entries if entry and entry.epsilon}
 
 
 def main(arguments: list[str]) -> int:

@@ -25,6 +25,8 @@ from typing import Any
 from configs import journal as journals
 from configs.coordinator import CoordinatorConfig
 from configs.journal import Journal
+from configs.records.coordinator_journal import Started
+from configs.records.kinds import Kind
 from server.files import write_atomically
 from server.membership import Membership
 
@@ -33,9 +35,9 @@ TOUCHED_S = 10.0  # between a record's time and its writing
 NUMBER, WORD = "number", "word"
 
 
-def note(members: Membership, journal: Journal, kind: str, **facts: Any) -> None:
+def note(members: Membership, journal: Journal, record: Kind) -> None:
     """Write a record into the coordinator's journal, with the next number of the database."""
-    journal.append(kind, **facts, number=members.count())
+    journal.append(record.kind, **record.to_facts(), number=members.count())
 
 
 def begin(config: CoordinatorConfig, members: Membership, journal: Journal) -> None:
@@ -43,7 +45,7 @@ def begin(config: CoordinatorConfig, members: Membership, journal: Journal) -> N
     word = secrets.token_hex(16)
     members.mark(WORD, word)
     members.mark(NUMBER, str(max(int(members.marked(NUMBER) or 0), _recorded(config.journal)[0])))
-    note(members, journal, "started", listen=config.listen, word=word)
+    note(members, journal, Started(listen=config.listen, word=word))
     marks = {"word": word, "inodes": _inodes(config)}
     write_atomically(config.folder / MARK_FILE, (json.dumps(marks) + "\n").encode("ascii"))
 
@@ -79,7 +81,7 @@ def _recorded(path: Path) -> tuple[int, str, float | None]:
     number, word, last = 0, "", None
     for record in journals.read(path) if path.exists() else ():
         number = max(number, int(record.facts.get("number") or 0))
-        word = str(record.facts.get("word") or "") if record.kind == "started" else word
+        word = started.word if (started := record.of(Started)) else word
         last = datetime.fromisoformat(record.time).timestamp()
     return number, word, last
 

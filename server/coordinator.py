@@ -25,6 +25,18 @@ from configs.errors import RunError
 from configs.journal import Journal
 from configs.lock import only_one
 from configs.parts import start as start_part
+from configs.records.coordinator_journal import (
+    Conducting,
+    Connected,
+    Disconnected,
+    Ended,
+    Held,
+    Interrupted,
+    Restarted,
+    Resumed,
+    Stopped,
+)
+from configs.records.kinds import Kind
 from server import continuity
 from server.files import private_folder
 from server.membership import ENDED, Membership
@@ -133,8 +145,8 @@ class Coordinator:
         continuity.begin(self._config, self._members, self._journal)
         log.info("listening on %s", self._config.listen)
 
-    def _note(self, kind: str, **facts: object) -> None:
-        continuity.note(self._members, self._journal, kind, **facts)
+    def _note(self, record: Kind) -> None:
+        continuity.note(self._members, self._journal, record)
 
     def _take_up(self) -> None:
         """Go on with the runs that were under way; after a restore, or where a person wants it, let them wait."""
@@ -142,12 +154,12 @@ class Coordinator:
         restored = continuity.difference(self._config, self._members)
         if not (restored or self._hold):
             for run in self._members.take_up():
-                self._note("resumed", run=run, why="the coordinator was started again")
+                self._note(Resumed(run=run, why="the coordinator was started again"))
                 log.info("%s goes on from its newest checkpoint", run)
             return
         why = f"this folder seems restored or copied: {restored}" if restored else "the coordinator was started to hold"
         held = self._members.hold(why)
-        self._note("held", runs=held, why=why)
+        self._note(Held(runs=tuple(held), why=why))
         log.warning("%s; runs that wait for a person: %s", why, ", ".join(held) or "none")
 
     def _start_superlink(self) -> None:
@@ -164,19 +176,19 @@ class Coordinator:
             name, part = self._conductor
             part.stop()
             self._members.stopped()
-            self._note("interrupted", run=name)
+            self._note(Interrupted(run=name))
         self._herald.stop()
         self._gateway.stop()
         self._superlink.stop()
         shutil.rmtree(self._config.sockets, ignore_errors=True)  # it may lie among temporary files
-        self._note("stopped")
+        self._note(Stopped())
         self._members.set_connected({})
 
     def _mind_parts(self) -> None:
         """Start again what has ended."""
         if (code := self._superlink.ended) is not None:
             log.error("the SuperLink ended (exit code %d); it is started again", code)
-            self._note("restarted", part="superlink", code=code)
+            self._note(Restarted(part="superlink", code=code))
             self._set_health(False)
             self._take_up_again()
             self._herald.stop()
@@ -186,12 +198,12 @@ class Coordinator:
             self._set_health(True)
         if (code := self._herald.ended) is not None:
             log.error("the herald ended (exit code %d); it is started again", code)
-            self._note("restarted", part="herald", code=code)
+            self._note(Restarted(part="herald", code=code))
             self._over.wait(1.0)
             self._herald.start()
         if (code := self._gateway.ended) is not None:
             log.error("the gateway ended (exit code %d); it is started again", code)
-            self._note("restarted", part="gateway", code=code)
+            self._note(Restarted(part="gateway", code=code))
             self._over.wait(1.0)  # a port that is taken stays taken for a while: no tight loop
             self._gateway.start()
 
@@ -222,7 +234,7 @@ class Coordinator:
         online = {site: key in nodes and nodes[key].online for key, site in members.items()}
         for site, is_online in online.items():
             if is_online != self._online.get(site, False):
-                self._note("connected" if is_online else "disconnected", site=site)
+                self._note(Connected(site=site) if is_online else Disconnected(site=site))
         if online != self._online:
             self._online = online
             self._members.set_connected(online)
@@ -230,7 +242,7 @@ class Coordinator:
     def _mind_runs(self) -> None:
         """Conduct one run at a time, whichever was ready first; end those that were stopped while they waited."""
         for name in self._members.stopped(self._conductor[0] if self._conductor else ""):
-            self._note("ended", run=name, outcome="INCOMPLETE", why="stopped by the consortium")
+            self._note(Ended(run=name, outcome="INCOMPLETE", why="stopped by the consortium"))
         if self._conductor is not None:
             name, part = self._conductor
             if (code := part.ended) is None:
@@ -240,7 +252,7 @@ class Coordinator:
             self._close(name, code)
         elif (name_or_none := self._members.next_run()) is not None:
             self._conductor = name_or_none, self._part("server.conductor", name_or_none)
-            self._note("conducting", run=name_or_none)
+            self._note(Conducting(run=name_or_none))
             self._conductor[1].start()
 
     def _take_up_again(self) -> None:
@@ -253,7 +265,7 @@ class Coordinator:
         found = self._members.run(name)
         if found is not None and found.state in ("WAITING", "RUNNING") and found.attempt < MAX_ATTEMPTS:
             self._members.submit(name)
-            self._note("resumed", run=name, why="the SuperLink had ended")
+            self._note(Resumed(run=name, why="the SuperLink had ended"))
         else:
             self._close(name, -1)
 
@@ -262,11 +274,12 @@ class Coordinator:
         found = self._members.run(name)
         resumed = code == 0 or name in self._members.unready()  # by somebody, before we looked
         if found is None or found.state in ENDED or resumed:
-            self._note("ended", run=name, outcome=found.state if found else "", why=found.why if found else "")
+            outcome, why = (found.state, found.why) if found else ("", "")
+            self._note(Ended(run=name, outcome=outcome, why=why))
             return
         why = f"its process ended with exit code {code}; its lines above say why"
         self._members.set_state(name, "INCOMPLETE", why)
-        self._note("ended", run=name, outcome="INCOMPLETE", why=why)
+        self._note(Ended(run=name, outcome="INCOMPLETE", why=why))
 
     def _part(self, module: str, *arguments: str) -> Part:
         folder = self._config.folder

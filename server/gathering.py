@@ -22,6 +22,8 @@ from flwr.serverapp import Grid
 from configs import wire
 from configs.errors import WireError
 from configs.keys.values import SITE_NAME
+from configs.records.kinds import Kind
+from configs.records.run_journal import Refused
 from configs.schema import Study
 from configs.shown import printable
 from server.attendance import NEVER_CONNECTED, Connection
@@ -131,7 +133,7 @@ class Gathering:
         patience: Patience,
         *,
         presence: Callable[[str, str], None] = lambda site, state: None,
-        write: Callable[..., object] = lambda kind, **facts: None,
+        write: Callable[[Kind], object] = lambda record: None,
         clock: Callable[[], float] = time.monotonic,
         expected: Iterable[str] = (),
     ) -> None:
@@ -265,7 +267,7 @@ class Gathering:
             standing.changes += 1
             standing.repeat_s = 0.0 if standing.changes <= MOST_CHANGES else standing.repeat_s
             if not approval:
-                self._write("refused", site=standing.site, code=code, reason=reason, final=final)
+                self._write(Refused(site=standing.site, code=code, reason=reason, final=final))
         standing.state, standing.code, standing.reason = "refused" if final else "not yet", code, reason
         first, slowest = (FIRST_REPEAT_S, SLOWEST_REPEAT_S) if approval else (UNREADY_REPEAT_S, SLOWEST_UNREADY_S)
         standing.repeat_s = _slower(standing.repeat_s, first, slowest)
@@ -377,7 +379,7 @@ def _is_final(standing: Standing | None) -> bool:
 
 
 def gather_once(
-    grid: Grid, study: Study, timeout_s: float, write: Callable[..., object]
+    grid: Grid, study: Study, timeout_s: float, write: Callable[[Kind], object]
 ) -> tuple[Roster, dict[str, int]]:
     """Ask every node once, when all are there or the time is over: in one machine who does not answer never will.
 
@@ -400,7 +402,7 @@ def gather_once(
         except WireError as error:
             reason = str(error)[:200]
         reasons.append(reason)
-        write("refused", code=code, reason=reason)
+        write(Refused(code=code, reason=reason))
     why = "; or ".join(sorted(set(reasons)))[:200] or NO_ANSWER
     missing = {site: why for site in study.sites if site not in sites}
     return Roster(dict(sorted(sites.items())), {}, missing), {site: len(site) + 64 for site in sites}

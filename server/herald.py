@@ -28,6 +28,8 @@ from configs.errors import ArchipelError
 from configs.journal import Journal
 from configs.load import load_study
 from configs.parts import end_with_owner
+from configs.records.coordinator_journal import Ended
+from configs.records.run_journal import End, Gathered
 from configs.schema import Study
 from server import continuity
 from server.bundle import build_bundle
@@ -126,14 +128,14 @@ class Herald:
         )
         # A study that had begun does not wait for more than its quorum again as long as at its first start.
         records = journals.read(journal.path) if journal.path.exists() else ()
-        began = any(record.kind == "gathered" and record.facts["sites"] for record in records)
+        began = any(gathered.sites for record in records if (gathered := record.of(Gathered)))
         more_s = min(config.absent_after_s, config.gather_quorum_after_s) if began else config.gather_quorum_after_s
         gathering = Gathering(
             study,
             sealed_grid,
             Patience(config.gather_timeout_s, more_s, config.absent_after_s),
             presence=lambda site, state: members.set_presence(name, site, state),
-            write=journal.append,
+            write=journal.write,
         )
         members.set_state(name, "WAITING")
         log.info("%s is proposed to its hospitals", name)
@@ -151,19 +153,21 @@ class Herald:
             self._members.set_ready(name, sites)
             log.info("%s is ready: %s", name, ", ".join(sites))
         else:
-            facts = {"sites": sites, "bytes": gathering.bytes, "missing": gathering.missing()}
-            proposed.journal.append("gathered", study_sha256=proposed.study.sha256, **facts)
+            sha256, missing = proposed.study.sha256, gathering.missing()
+            proposed.journal.write(
+                Gathered(study_sha256=sha256, sites=tuple(sites), bytes=dict(gathering.bytes), missing=missing)
+            )
             for site, reason in gathering.missing().items():
                 self._members.set_presence(name, site, reason)
             why = shortage(sites, proposed.study.training.quorum, gathering.missing())
-            proposed.journal.append("end", outcome="INCOMPLETE", why=why)
+            proposed.journal.write(End(outcome="INCOMPLETE", why=why))
             self._finish(name, why)
         self._proposed.pop(name).closing.close()
 
     def _finish(self, name: str, why: str) -> None:
         """End a study that nobody conducts."""
         self._members.set_state(name, "INCOMPLETE", why)
-        continuity.note(self._members, self._journal, "ended", run=name, outcome="INCOMPLETE", why=why)
+        continuity.note(self._members, self._journal, Ended(run=name, outcome="INCOMPLETE", why=why))
         log.info("%s: INCOMPLETE: %s", name, why)
 
 

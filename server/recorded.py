@@ -11,10 +11,11 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 from configs import journal as journals
 from configs.errors import RunError
+from configs.records.kinds import Kind
+from configs.records.run_journal import Again, Evaluated, Gathered, Joined, Refused, Round
 
 _RELEASES = ("archipel", "flwr", "opacus", "torch", "numpy", "scipy")
 
@@ -49,16 +50,16 @@ def versions() -> dict[str, str]:
 class Recorded:
     """What a run's journal says, the time before an interruption included.
 
-    `rounds` are the facts of each round, `hello` the bytes of each time that hospitals were gathered, `evaluated` the
-    bytes of what they said of the final model, `reasons` the newest one of each hospital that was away, `made_anew` the
-    attempts at lost releases: `site`, `round` (0: the evaluation), `attempt`, and `why` the one before was lost.
+    `rounds` are in order, `hello` the bytes of each time that hospitals were gathered, `evaluated` the bytes of what
+    they said of the final model, `reasons` the newest one of each hospital that was away, `made_anew` the attempts at
+    lost releases.
     """
 
-    rounds: Sequence[Mapping[str, Any]]
+    rounds: Sequence[Round]
     hello: Sequence[Mapping[str, int]]
     evaluated: Mapping[str, int] = field(default_factory=dict)
     reasons: Mapping[str, str] = field(default_factory=dict)
-    made_anew: Sequence[Mapping[str, Any]] = ()
+    made_anew: Sequence[Again] = ()
 
     @classmethod
     def of(cls, run: Path) -> "Recorded":
@@ -67,21 +68,28 @@ class Recorded:
         Raises:
             JournalError: the journal was changed.
         """
-        records = list(journals.read(run / "journal.jsonl"))
-        rounds = {record.facts["round"]: record.facts for record in records if record.kind == "round"}
-        hello = [record.facts["bytes"] for record in records if record.kind in ("gathered", "joined")]
+        rounds: dict[int, Round] = {}
+        hello: list[Mapping[str, int]] = []
         evaluated: dict[str, int] = {}
-        for record in records:
-            evaluated |= record.facts["contributed"] if record.kind == "evaluated" else {}
         reasons: dict[str, str] = {}
-        for record in records:
-            reasons |= _reasons(record)
-        made_anew = [record.facts for record in records if record.kind == "again"]
+        made_anew: list[Again] = []
+        for record in journals.read(run / "journal.jsonl"):
+            entry = record.of(Round, Gathered, Joined, Evaluated, Refused, Again)
+            reasons |= _reasons(entry)
+            match entry:
+                case Round():
+                    rounds[entry.round] = entry
+                case Gathered() | Joined():
+                    hello.append(entry.bytes)
+                case Evaluated():
+                    evaluated |= entry.contributed
+                case Again():
+                    made_anew.append(entry)
         return cls([rounds[number] for number in sorted(rounds)], hello, evaluated, reasons, made_anew)
 
     def rounds_of(self, site: str, done: int) -> list[int]:
         """Return the rounds that count, up to number `done`, to which a hospital contributed."""
-        return [round["round"] for round in self.rounds if round["round"] <= done and site in round["contributed"]]
+        return [entry.round for entry in self.rounds if entry.round <= done and site in entry.contributed]
 
     def absences(self, sites: Sequence[str], done: int) -> dict[str, str]:
         """Hospitals of the study that contributed to no round that counts, and the newest reason that is on record."""
@@ -90,7 +98,7 @@ class Recorded:
 
     def bytes_of(self, site: str) -> int:
         """Bytes of models that a hospital sent."""
-        return sum(round["contributed"].get(site, 0) for round in self.rounds)
+        return sum(entry.contributed.get(site, 0) for entry in self.rounds)
 
     def traffic(self, site: str) -> dict[str, int]:
         """Everything that a hospital sent."""
@@ -98,14 +106,14 @@ class Recorded:
             "bytes_sent": self.bytes_of(site)
             + sum(hello.get(site, 0) for hello in self.hello)
             + self.evaluated.get(site, 0),
-            "messages_sent": sum(site in round["contributed"] for round in self.rounds)
+            "messages_sent": sum(site in entry.contributed for entry in self.rounds)
             + sum(site in hello for hello in self.hello)
             + (site in self.evaluated),
         }
 
 
-def _reasons(record: journals.Record) -> dict[str, str]:
+def _reasons(entry: Kind | None) -> Mapping[str, str]:
     """Return what a record says of hospitals that did not take part: hospital -> reason."""
-    if record.kind == "refused" and record.facts.get("site"):
-        return {record.facts["site"]: str(record.facts.get("reason") or record.facts.get("why") or "")}
-    return dict(record.facts.get("missing") or {}) if record.kind in ("gathered", "round") else {}
+    if isinstance(entry, Refused) and entry.site:
+        return {entry.site: entry.reason or entry.why}
+    return entry.missing if isinstance(entry, Gathered | Round) else {}

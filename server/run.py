@@ -12,6 +12,8 @@ from typing import Any
 
 from configs import journal as journals
 from configs.errors import RunError
+from configs.records.fields import plain
+from configs.records.run_journal import Begin, Received, Round
 from configs.schema import Study
 from configs.wire import ARITHMETIC
 from server.app import Conducted, Released
@@ -28,16 +30,17 @@ from strategies.releases.score_histogram import report as figures_report
 EPSILON_POINTS = 10
 
 
-def begin(journal: journals.Journal, study: Study, engine: str, **facts: Any) -> None:
+def begin(journal: journals.Journal, study: Study, engine: str, noise: str = "") -> None:
     """Write the record with which each leg of a run begins."""
-    journal.append(
-        "begin",
-        study_sha256=study.sha256,
-        engine=engine,
-        seed=study.seed,
-        versions=versions(),
-        arithmetic=ARITHMETIC,
-        **facts,
+    journal.write(
+        Begin(
+            study_sha256=study.sha256,
+            engine=engine,
+            seed=study.seed,
+            versions=versions(),
+            arithmetic=ARITHMETIC,
+            noise=noise,
+        )
     )
 
 
@@ -49,9 +52,8 @@ def require_arithmetic(run: Path) -> None:
     """
     path = run / "journal.jsonl"
     for record in journals.read(path) if path.exists() else ():
-        arithmetic = record.facts.get("arithmetic", 1)
-        if record.kind == "begin" and arithmetic != ARITHMETIC:
-            raise RunError(of_another_arithmetic(run, arithmetic))
+        if (leg := record.of(Begin)) and leg.arithmetic != ARITHMETIC:
+            raise RunError(of_another_arithmetic(run, leg.arithmetic))
 
 
 def facts(
@@ -82,7 +84,7 @@ def statistics_facts(
         spent: epsilon of each hospital, as its ledger has it or as it said.
     """
     counted, plan = conducted.statistics, statistics_plan(study)
-    sites = study.sites or sorted({site for facts in recorded.rounds for site in facts["contributed"]})
+    sites = study.sites or sorted({site for entry in recorded.rounds for site in entry.contributed})
     return _facts_of_any(study, recorded, conducted.rounds, engine=engine, noise=noise, plans={}) | {
         "sites": [
             {
@@ -129,8 +131,8 @@ def _facts_of_any(
         "arithmetic": ARITHMETIC,
         "privacy": _privacy(study, noise, plans),
         "features": document["features"],
-        "rounds": [dict(facts) for facts in recorded.rounds],
-        "made_anew": [dict(facts) for facts in recorded.made_anew],
+        "rounds": [plain(entry) for entry in recorded.rounds],
+        "made_anew": [plain(entry) for entry in recorded.made_anew],
         "absent": recorded.absences(study.sites, rounds.done),
         "left": _left(study, recorded),
     }
@@ -183,11 +185,12 @@ def epsilons_reported(run: Path) -> dict[str, list[dict[str, float]]]:
     newest: dict[str, float] = {}
     curves: dict[str, dict[int, float]] = {}
     for record in journals.read(run / "journal.jsonl"):
-        if record.kind == "received" and record.facts.get("epsilon"):
-            newest[record.facts["site"]] = float(record.facts["epsilon"])
-        elif record.kind == "round":
+        entry = record.of(Received, Round)
+        if isinstance(entry, Received) and entry.epsilon:
+            newest[entry.site] = float(entry.epsilon)
+        elif isinstance(entry, Round):
             for site, epsilon in newest.items():
-                curves.setdefault(site, {})[record.facts["round"]] = epsilon
+                curves.setdefault(site, {})[entry.round] = epsilon
     return {
         site: [{"round": number, "epsilon": curve[number]} for number in _some(sorted(curve))]
         for site, curve in sorted(curves.items())
@@ -225,8 +228,8 @@ def _left(study: Study, recorded: Recorded) -> list[dict[str, Any]]:
         {
             "what": "model update" if study.trains else "noisy counts of patients, by each column's values",
             "fields": [f"{n} {list(shape)} {dtype}" for n, (shape, dtype) in arrays.items()],
-            "messages": sum(len(round["contributed"]) for round in recorded.rounds),
-            "bytes": sum(sum(round["contributed"].values()) for round in recorded.rounds),
+            "messages": sum(len(entry.contributed) for entry in recorded.rounds),
+            "bytes": sum(sum(entry.contributed.values()) for entry in recorded.rounds),
         },
         {
             "what": "hello",

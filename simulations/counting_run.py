@@ -22,6 +22,7 @@ from client.connectors import read_table
 from client.ledger import Ledger
 from configs.errors import ConfigError
 from configs.journal import Journal
+from configs.records.run_journal import Measured
 from configs.schema import Study
 from server.app import Conducted, Observer, RoundRecord, make_app
 from server.files import write_atomically
@@ -64,7 +65,7 @@ def count(study: Study, run: Path, options: "Options", display: "Display", earli
     result = statistics_facts(study, Recorded.of(run), conducted, engine=options.engine, noise=NOISE, spent=spent)
     result |= earlier.times(started, time.monotonic() - clock)
     write_atomically(run / "metrics.json", (json.dumps(result, indent=1, allow_nan=False) + "\n").encode())
-    journal.append("measured", metrics_sha256=sha256(run / "metrics.json"))
+    journal.write(Measured(metrics_sha256=sha256(run / "metrics.json")))
     write_papers(run)
     return run
 

@@ -19,12 +19,12 @@ from typing import Any
 from client.ledger import EVALUATION, Ledger
 from configs.errors import RunError
 from configs.journal import Record, read
+from configs.records.run_journal import Begin, Evaluated, Judged, Measured, Round
 from configs.schema import PER_PATIENT, Study
 from server.run import sha256
 from strategies.privacy.accounting import SampledGaussian, epsilon
 from strategies.privacy.plan import PrivacyPlan
 
-JUDGED = "judged"  # the journal's record of one point of the curve
 MOST_LINES = 10  # of hospitals whose ledgers do not hold
 _ROUNDING = 1e-6  # of epsilon
 
@@ -56,14 +56,14 @@ class Earlier:
         legs: list[tuple[datetime, datetime]] = []
         for record in self.records:
             time = datetime.fromisoformat(record.time)
-            begins = record.kind == "begin" or not legs
+            begins = record.kind == Begin.kind or not legs
             legs = [*legs, (time, time)] if begins else [*legs[:-1], (legs[-1][0], time)]
         return math.fsum(max(0.0, (end - start).total_seconds()) for start, end in legs)
 
     @property
     def curve(self) -> dict[int, float]:
         """Round -> the main metric after it, where it was judged."""
-        return {r.facts["round"]: r.facts["value"] for r in self.records if r.kind == JUDGED}
+        return {judged.round: judged.value for record in self.records if (judged := record.of(Judged))}
 
     def released(self, site: str, done: int) -> list[int]:
         """Rounds in which a hospital's model left, and EVALUATION if its figures did.
@@ -71,14 +71,15 @@ class Earlier:
         Args:
             done: rounds that a checkpoint shows; of those that the journal does not know, everybody was part.
         """
-        rounds = {r.facts["round"]: r.facts["contributed"] for r in self.records if r.kind == "round"}
+        rounds = {entry.round: entry.contributed for record in self.records if (entry := record.of(Round))}
         left = {number for number, sites in rounds.items() if site in sites} | ({*range(1, done + 1)} - {*rounds})
-        evaluated = any(r.kind == "evaluated" and site in r.facts["contributed"] for r in self.records)
+        releases = (record.of(Evaluated) for record in self.records)
+        evaluated = any(release and site in release.contributed for release in releases)
         return sorted(left | ({EVALUATION} if evaluated else set()))
 
     def is_complete(self, run: Path, study: Study) -> bool:
         """Whether the study is COMPLETE and its figures and its model are those that the journal closes with."""
-        digests = [r.facts.get("metrics_sha256") for r in self.records if r.kind == "measured"]
+        digests = [measured.metrics_sha256 for record in self.records if (measured := record.of(Measured))]
         path, model = run / "metrics.json", run / "model.safetensors"
         if not digests or not path.is_file() or sha256(path) != digests[-1]:
             return False

@@ -22,6 +22,7 @@ from configs.errors import RunError
 from configs.journal import Journal
 from configs.load import load_study
 from configs.paths import require_short
+from configs.records.run_journal import Judged, Measured
 from configs.schema import CohortMember, Privacy, Study
 from configs.strict_yaml import dump_yaml
 from server.app import Conducted, Observer, RoundRecord, make_app
@@ -36,7 +37,7 @@ from simulations.engines import run_engine
 from simulations.evaluate import curve_value, evaluate, evaluate_local, headline
 from simulations.hospitals import FromSources, Hospitals, load_all
 from simulations.kept import Kept
-from simulations.resume import JUDGED, Earlier, require_booked
+from simulations.resume import Earlier, require_booked
 from strategies.exchange.arrays import Arrays
 from strategies.learning import learning_of
 from strategies.privacy.plan import PrivacyPlan, plan_for
@@ -158,7 +159,7 @@ def _carry_out(study: Study, run: Path, options: Options, display: Display, earl
     kept = Kept(run / "baselines", study.sha256)
     models = baselines(study, patients, options, display, curves, kept) if options.baselines else {}
     model_sha256 = write_down(score(study, conducted.model, models, patients))
-    journal.append("measured", metrics_sha256=sha256(run / "metrics.json"), model_sha256=model_sha256)
+    journal.write(Measured(metrics_sha256=sha256(run / "metrics.json"), model_sha256=model_sha256))
     write_papers(run)
     kept.drop()
     return run
@@ -202,7 +203,7 @@ class _Curve:
             return ""
         self.points.append({"round": number, "value": value})
         if self.journal:
-            self.journal.append(JUDGED, round=number, value=value)
+            self.journal.write(Judged(round=number, value=value))
         return f"{headline(self.study).name.upper()} {value:.3f}"
 
 

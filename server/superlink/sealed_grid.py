@@ -23,6 +23,7 @@ from configs.errors import WireError
 from configs.frame import Frame, MappedFile
 from configs.journal import Journal
 from configs.pieces import MAX_INLINE
+from configs.records.run_journal import Received, Refused, Repeated, Sent
 from configs.schema import Study
 from configs.seal import COORDINATOR, Signed, Statement
 from server.attendance import Attendance, Connection
@@ -257,7 +258,7 @@ class SealedGrid(Grid):
             records = self._shelved(seal(sent_content, frame, statement, self._key, beside), frame, member, statement)
             sealed.append(_message(records, message))
             sent.append(_Sent(message, member, statement, node.since, expires))
-            self._journal.append("sent", **_facts(statement), form=frame.form, bytes=frame.size)
+            self._journal.write(Sent(**_facts(statement, frame.form, frame.size), journal=statement.journal))
         ids = self._carrier.push_messages(sealed) if sealed else []
         return {message_id: s for message_id, s in zip(ids, sent, strict=True) if message_id} | held
 
@@ -328,7 +329,7 @@ class SealedGrid(Grid):
             if flower_id.startswith(AWAY):
                 del waiting[flower_id]
             if sent.pushed:
-                self._journal.append("repeated", site=sent.member.site, message=sent.statement.message)
+                self._journal.write(Repeated(site=sent.member.site, message=sent.statement.message))
             waiting.update(self._send([sent.original], sent.expires))
 
     # Receiving
@@ -361,7 +362,8 @@ class SealedGrid(Grid):
                 raise WireError("it was revoked while it worked")
             return self._unsealed(reply.content, sent)
         except WireError as error:
-            self._journal.append("refused", site=sent.member.site, answers=sent.statement.message, why=str(error)[:200])
+            site, message = sent.member.site, sent.statement.message
+            self._journal.write(Refused(site=site, answers=message, why=str(error)[:200]))
             log.warning("%s: its reply is refused: %s", sent.member.site, error)
             return Message(Error(code=BAD_SEAL, reason=f"its reply was refused: {error}"[:300]), reply_to=sent.original)
 
@@ -387,7 +389,7 @@ class SealedGrid(Grid):
         )
         if form == "hello reply":
             self._listen(asked.to, frame)
-        self._journal.append("received", **_facts(said), form=form, bytes=frame.size)
+        self._journal.write(Received(**_facts(said, form, frame.size), their_journal=said.journal))
         if said.sequence:
             self._watch.statement(asked.to, signed)
         if said.epsilon:
@@ -446,7 +448,7 @@ def _message(records: RecordDict, original: Message) -> Message:
     return Message(records, dst_node_id=meta.dst_node_id, message_type=meta.message_type)
 
 
-def _facts(said: Statement) -> dict[str, object]:
+def _facts(said: Statement, form: str, size: int) -> dict[str, Any]:
     """What the journal keeps of a message: enough to prove what was sent, and what the other side's journal said."""
     return {
         "site": said.to if said.sender == COORDINATOR else said.sender,
@@ -456,6 +458,7 @@ def _facts(said: Statement) -> dict[str, object]:
         "message": said.message,
         "content": said.content,
         "answers": said.answers,
-        "their_journal" if said.sender != COORDINATOR else "journal": said.journal,
-        **({"epsilon": said.epsilon} if said.epsilon else {}),
+        "epsilon": said.epsilon,
+        "form": form,
+        "bytes": size,
     }

@@ -14,6 +14,7 @@ from typing import Any
 from client.ledger import EVALUATION
 from configs.errors import ArchipelError, JournalError
 from configs.journal import read
+from configs.records.run_journal import Evaluated, Round
 from configs.schema import Study
 from simulations.audit.subject import Booked, Subject, read_ledger
 from simulations.audit.verdict import Check, exact
@@ -49,10 +50,15 @@ def rounds_left(journal: Path) -> dict[str, list[Left]]:
     """
     by_site: dict[str, dict[int, Left]] = {}
     for record in read(journal):
-        if record.kind in ("round", "evaluated"):
-            for site in record.facts["contributed"]:
-                departure = Left(record.facts.get("round", EVALUATION), record.facts.get("steps"))
-                by_site.setdefault(site, {})[departure.round] = departure
+        entry = record.of(Round, Evaluated)
+        if isinstance(entry, Round):
+            departure = Left(entry.round, entry.steps)
+        elif isinstance(entry, Evaluated):
+            departure = Left(EVALUATION, None)
+        else:
+            continue
+        for site in entry.contributed:
+            by_site.setdefault(site, {})[departure.round] = departure
     return {site: [rounds[number] for number in sorted(rounds)] for site, rounds in by_site.items()}
 
 

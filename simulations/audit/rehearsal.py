@@ -12,6 +12,7 @@ import numpy as np
 from client.site import Site
 from configs.errors import BudgetError, WireError
 from configs.journal import Journal
+from configs.records.run_journal import Evaluated, Round
 from configs.schema import Local, Study
 from configs.site import Policy
 from simulations.audit import ledger_replay
@@ -70,11 +71,11 @@ def rehearse(
         )
         # The same model every round would be the same seeded release, which is booked once: move it by one bit.
         hospital.fit(number, _nudged(start, number))
-        journal.append("round", round=number, contributed={site: 0}, steps=watch.steps - steps)
+        journal.write(Round(round=number, contributed={site: 0}, missing={}, steps=watch.steps - steps))
     claimed = ledger_replay.stated(subject, path, site, plan.delta)
     judged = plan.evaluation is None or _is_judged(hospital, start)
     if plan.evaluation is not None and judged:
-        journal.append("evaluated", contributed={site: 0})
+        journal.write(Evaluated(contributed={site: 0}, missing={}))
     hospital.ledger.close()
     recording = recorded(watch, roll, site, task, plan, patients, start, rounds * plan.steps_per_round)
     departures = ledger_replay.rounds_left(folder / "journal.jsonl").get(site, [])

@@ -21,6 +21,7 @@ import numpy as np
 
 from configs import journal as journals
 from configs.load import load_study
+from configs.records.run_journal import Round
 from configs.strict_yaml import dump_yaml
 from simulations.federation import federation_of
 from simulations.stock import StockFlower
@@ -145,7 +146,7 @@ def ends(journal: Path) -> Iterator[float]:
     from datetime import datetime
 
     for record in journals.read(journal):
-        if record.kind == "round":
+        if record.of(Round):
             yield datetime.fromisoformat(record.time).timestamp()
 
 

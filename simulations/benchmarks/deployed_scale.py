@@ -30,6 +30,7 @@ from typing import Any
 
 from configs import journal as journals
 from configs.load import load_study
+from configs.records.run_journal import Round
 from configs.strict_yaml import dump_yaml
 from simulations.benchmarks.deployed_round import ends, write_study
 from simulations.federation import Federation, federation_of, site_document
@@ -64,7 +65,7 @@ def large_model(megabytes: int) -> dict[str, Any]:
         with federation_of(load_study(path), folder / "federation", **POLICY) as federation, peaks(federation) as found:
             run = federation.submit(path)
             federation.await_state(run, "COMPLETE", timeout_s=3600)
-            rounds = [r.facts["seconds"] for r in journals.read(_journal(federation, run)) if r.kind == "round"]
+            rounds = [entry.seconds for entry in _rounds(federation, run)]
             size = (federation.coordinator / "runs" / run / "model.safetensors").stat().st_size
     return {
         "case": "model",
@@ -110,9 +111,7 @@ def many_nodes(count: int) -> dict[str, Any]:
                 used = _per_round(federation, run, pids, first=2, last=study.training.rounds - 1)
                 federation.await_state(run, "COMPLETE", timeout_s=1200)
                 times = list(ends(_journal(federation, run)))
-                contributed = {
-                    len(r.facts["contributed"]) for r in journals.read(_journal(federation, run)) if r.kind == "round"
-                }
+                contributed = {len(entry.contributed) for entry in _rounds(federation, run)}
                 still = _count(federation, " connected ")
             finally:
                 for pid in pids:
@@ -173,6 +172,10 @@ def _per_round(federation: Federation, run: str, nodes: list[int], first: int, l
     before, after = until(first), until(last)
     coordinator, node = ((b - a) / (last - first) for a, b in zip(before, after, strict=True))
     return {"coordinator": round(coordinator, 2), "node": round(node, 3)}
+
+
+def _rounds(federation: Federation, run: str) -> list[Round]:
+    return [entry for record in journals.read(_journal(federation, run)) if (entry := record.of(Round))]
 
 
 def _journal(federation: Federation, run: str) -> Path:

@@ -12,6 +12,8 @@ import pytest
 
 from configs.coordinator import CoordinatorConfig
 from configs.journal import Journal
+from configs.records.coordinator_journal import Admitted, Connected, Initialised, Revoked
+from configs.records.kinds import Kind
 from server import continuity
 from server.membership import Member, Membership
 
@@ -28,10 +30,10 @@ class Centre:
     def config(self) -> CoordinatorConfig:
         return CoordinatorConfig(self.folder, "Heart", ("localhost",))
 
-    def note(self, kind: str) -> None:
-        """One decision of a person, as the command line writes it."""
+    def note(self, record: Kind) -> None:
+        """Write one decision of a person, as the command line does."""
         with closing(Membership.open(self.config.database)) as members:
-            continuity.note(members, Journal(self.config.journal), kind)
+            continuity.note(members, Journal(self.config.journal), record)
 
     def start(self) -> str:
         """A start; what shows that the folder is not as it was left."""
@@ -39,7 +41,7 @@ class Centre:
             journal = Journal(self.config.journal)
             difference = continuity.difference(self.config, members)
             continuity.begin(self.config, members, journal)
-            continuity.note(members, journal, "connected", site="lille")
+            continuity.note(members, journal, Connected(site="lille"))
         return difference
 
     def backup(self, to: Path) -> Path:
@@ -52,14 +54,14 @@ def centre(tmp_path: Path) -> Centre:
     folder = tmp_path / "consortium"
     folder.mkdir()
     centre = Centre(folder)
-    centre.note("initialised")
+    centre.note(Initialised(name="Heart", names=("localhost",)))
     return centre
 
 
 def test_a_folder_that_was_stopped_or_killed_goes_on(centre: Centre) -> None:
     for _ in range(3):
         assert centre.start() == ""
-        centre.note("revoked")
+        centre.note(Revoked(site="lille"))
 
 
 def test_a_crash_between_the_database_and_the_journal_is_no_restore(centre: Centre) -> None:
@@ -78,7 +80,7 @@ def test_a_folder_of_an_earlier_release_goes_on(tmp_path: Path) -> None:
     Journal(centre.config.journal).append("started", listen="0.0.0.0:8443")
     with closing(Membership.open(centre.config.database)) as members:
         members.admit(Member("lille", b"PEM", "ab" * 32, "2027-01-01T00:00:00+00:00"))
-    centre.note("admitted")
+    centre.note(Admitted(site="lille", request="", signing_key="", without_certificate=False, replaced=""))
     assert centre.start() == ""
     assert centre.start() == ""
 
@@ -128,7 +130,7 @@ def test_whatever_is_restored_in_whatever_way_is_seen_once(
     if since == "another start":
         centre.start()
     for _ in range(1 + (since == "two decisions")):
-        centre.note("revoked")
+        centre.note(Revoked(site="lille"))
     for name in FILES:  # the write-ahead log is merged when the last connection closes
         assert not (centre.folder / f"{name}-wal").exists()
     monkeypatch.setattr(

@@ -45,7 +45,7 @@ class World:
             self,
             self.patience,
             presence=self.shown.__setitem__,
-            write=lambda kind, **facts: self.written.append({"kind": kind} | facts),
+            write=lambda record: self.written.append({"kind": record.kind} | record.to_facts()),
             clock=lambda: self.now,
         )
 
