@@ -3,10 +3,9 @@
 from collections.abc import Iterator
 from importlib import metadata
 
-from client.enrol import CERTIFICATE, NODE_KEY
 from client.findings import CONSORTIUM, IT, NETWORK, NOTE, OK, WARNING, WRONG, Finding
+from client.uplink.hospital import tls_of
 from client.uplink.reach import Reach, cut_after, reach
-from client.uplink.tls import trust
 from configs.papers import Welcome
 from configs.site import SiteConfig
 
@@ -16,13 +15,7 @@ HOST_MISMATCH, IP_MISMATCH, EXPIRED, NOT_YET = 62, 64, 10, 9  # OpenSSL's codes
 
 def look_at_connection(config: SiteConfig, welcome: Welcome) -> Iterator[Finding]:
     """Connect as the node does, and yield what became of each step."""
-    own = None if welcome.without_certificate else config.keys
-    context = trust(
-        welcome.ca_certificate,
-        certificate=str(own / CERTIFICATE) if own else None,
-        key=str(own / NODE_KEY) if own else None,
-        extra_ca=str(config.extra_ca) if config.extra_ca else None,
-    )
+    context = tls_of(config, welcome)
     found = reach(welcome.coordinator, context)
     yield from _release(welcome, found.release)
     via = f" through the proxy {found.proxy}" if found.proxy else ""

@@ -295,8 +295,9 @@ def fork_node(folder: Path) -> int:
 
 def _node(folder: Path) -> None:
     from client.isolation import die_with_parent
-    from client.node import Node, WorkerProcess
+    from client.node import Node
     from client.worker import STATUS
+    from client.worker_process import WorkerProcess
     from configs import wire
     from configs.frame import Frame
     from configs.site import load_site
@@ -317,9 +318,7 @@ def _node(folder: Path) -> None:
                 return Frame(STATUS, {"why": ""}), Frame("hello reply", {**fields, "study_sha256": _digest(request)})
             return Frame(STATUS, {"why": ""}), Frame("train reply", {}, request.arrays)
 
-    node = Node(config)
-    node._worker = Echo(config)
-    node.run()
+    Node(config, Echo(config)).run()
 
 
 def _digest(request: Any) -> str:

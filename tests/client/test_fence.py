@@ -14,8 +14,8 @@ import pytest
 from client.admission import Admissions
 from client.fence import folders_of
 from client.ledger import Ledger
-from client.node import WorkerProcess
 from client.surroundings import Surroundings
+from client.worker_process import WorkerProcess
 from configs import wire
 from configs.frame import Frame
 from configs.site import SiteConfig, load_site

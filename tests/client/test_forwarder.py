@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from client.node import WorkerProcess
+from client.worker_process import WorkerProcess
 from tests.consortium import Consortium
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -4,7 +4,6 @@ import hashlib
 import json
 import math
 import mmap
-import queue
 import sqlite3
 import struct
 import sys
@@ -22,17 +21,19 @@ import pytest
 from flwr.app import Message, RecordDict
 from flwr.cli.build import build_fab_from_files
 
-from client import node as node_module
+from client import answering
 from client.admission import Admissions
 from client.audit import Audit
 from client.cli import _opened
 from client.doctor import _awaited
 from client.findings import WARNING
 from client.ledger import Ledger
-from client.node import STATE, Node, WorkerProcess
+from client.node import Node
+from client.node_state import STATE
 from client.releases import RELEASE
 from client.uplink.base import Incoming
 from client.worker import STATUS
+from client.worker_process import WorkerPort, WorkerProcess
 from configs import journal, wire
 from configs.errors import WireError
 from configs.frame import Frame, MappedFile
@@ -46,6 +47,7 @@ from strategies.exchange.messages import content, opened, seal, shelve, shelved,
 from strategies.models.registry import study_parameters
 from strategies.releases.registry import arrays_of
 from tests import builders
+from tests.client.ports import FakeUplink, StandIn
 from tests.consortium import Consortium
 
 STUDIES = ("asked", "greedy", "open", "trained", "other-rows", "spoilt", "judged", "counted")
@@ -58,49 +60,13 @@ def study_of(name: str, **changes: Any) -> Study:
 
 
 @dataclass
-class FakeFleet:
-    """The coordinator's end, as client/uplink/fleet.py shows it: what is put in arrives, what is answered comes out."""
-
-    arriving: "queue.Queue[Incoming | Exception]" = field(default_factory=queue.Queue)
-    answers: "queue.Queue[RecordDict]" = field(default_factory=queue.Queue)
-    bundles: dict[int, tuple[bytes, bool]] = field(default_factory=dict)
-
-    def connect(self, previous: int | None = None) -> int:
-        return 7
-
-    def receive(self) -> Incoming | None:
-        try:
-            arrived = self.arriving.get(timeout=0.05)
-        except queue.Empty:
-            return None
-        if isinstance(arrived, Exception):
-            raise arrived
-        return arrived
-
-    def bundle(self, run_id: int) -> tuple[bytes, bool]:
-        return self.bundles[run_id]
-
-    def reply(self, incoming: Incoming, records: RecordDict) -> None:
-        self.answers.put(records)
-
-    heard: bool = True
-    protocol: int = wire.PROTOCOL_MAX
-    release: str = RELEASE
-
-    def interrupt(self) -> None:
-        pass
-
-    def close(self) -> bool:
-        return self.heard
-
-
-@dataclass
 class Lille:
     """A running node, and the coordinator that its hospital trusts."""
 
     config: SiteConfig
     node: Node
-    fleet: FakeFleet
+    fleet: FakeUplink
+    worker: StandIn
     coordinator: SigningKey
     runs: dict[str, int] = field(default_factory=dict)
 
@@ -162,7 +128,7 @@ class Lille:
     def answer(self, study: Study, form: str = "refusal") -> Frame:
         """The next answer, whose seal must hold."""
         records = self.fleet.answers.get(timeout=60)
-        said, packed = unseal(records, self.node._key.public)
+        said, packed = unseal(records, self.node.books.key.public)
         frame, _ = opened(form, records, packed, arrays_of(form, study))
         said.require(sender="lille", to=COORDINATOR, study=study.sha256, content=frame.sha256)
         return frame
@@ -198,13 +164,13 @@ class Lille:
 
 
 @contextmanager
-def serving(consortium: Consortium, config: SiteConfig, worker: WorkerProcess | None = None) -> Iterator[Lille]:
+def serving(consortium: Consortium, config: SiteConfig, worker: WorkerPort | None = None) -> Iterator[Lille]:
     """A node that runs until the end of the block."""
-    fleet, node = FakeFleet(), Node(config, worker)
-    node._fleet = lambda: fleet  # type: ignore[method-assign,assignment,return-value]
+    fleet, given = FakeUplink(), StandIn(worker or WorkerProcess(config))
+    node = Node(config, given, lambda: fleet)
     thread = threading.Thread(target=node.run)
     thread.start()
-    yield Lille(config, node, fleet, consortium.pki.load_signing_key())
+    yield Lille(config, node, fleet, given, consortium.pki.load_signing_key())
     node.stop()
     thread.join(60)
     assert not thread.is_alive()
@@ -266,7 +232,7 @@ def test_a_study_of_another_release_waits_and_says_who_must_upgrade(
     fields: dict[str, str | int] = {"protocol": wire.PROTOCOL, "study": text}
     lille.send(trained, "hello", fields, study=digest)
     records = lille.fleet.answers.get(timeout=60)
-    said, packed = unseal(records, lille.node._key.public)
+    said, packed = unseal(records, lille.node.books.key.public)
     frame, _ = opened("refusal", records, packed)
     assert (said.study, frame.fields["code"]) == (digest, wire.UPGRADE)
     assert f"a form that archipel {RELEASE} knows, found another; it waits until archipel 9.9.9" in lille.whys()[-1]
@@ -281,7 +247,7 @@ def test_a_study_of_another_release_waits_and_says_who_must_upgrade(
 def test_the_epsilon_that_is_told_is_the_ledgers(lille: Lille, trained: Study) -> None:
     lille.train(trained, 2)
     records = lille.fleet.answers.get(timeout=60)
-    said, _ = unseal(records, lille.node._key.public)
+    said, _ = unseal(records, lille.node.books.key.public)
     assert float(said.epsilon) == pytest.approx(lille.spent(trained), abs=1e-4)
 
 
@@ -307,7 +273,7 @@ def test_the_log_says_when_an_answer_is_of_other_rows_than_the_one_before(
     lille.propose(study)
     lille.answer(study, "hello reply")  # what was logged after the answer before is there
     assert "other rows were read" not in caplog.text
-    readings = lille.node._audit._readings
+    readings = lille.node.books.audit._readings
     monkeypatch.setitem(readings, study.sha256, ("ab" * 16, "ab" * 16))
     lille.train(study, 3)
     lille.answer(study, "train reply")
@@ -409,7 +375,7 @@ def test_a_changed_study_is_another_one(lille: Lille, trained: Study) -> None:
     assert "not proposed" in lille.whys()[-1]
     lille.propose(changed, study=trained.sha256)
     frame = lille.fleet.answers.get(timeout=60)
-    assert unseal(frame, lille.node._key.public)[0].study == trained.sha256
+    assert unseal(frame, lille.node.books.key.public)[0].study == trained.sha256
     assert "found another" in lille.whys()[-1]
 
 
@@ -444,7 +410,7 @@ def test_a_private_study_that_announces_no_sizes_is_refused_as_it_arrives(lille:
     digest = hashlib.sha256(canonical.encode()).hexdigest()
     lille.send(whole, "hello", {"protocol": wire.PROTOCOL, "study": canonical}, study=digest)
     frame = lille.fleet.answers.get(timeout=60)
-    assert unseal(frame, lille.node._key.public)[0].study == digest
+    assert unseal(frame, lille.node.books.key.public)[0].study == digest
     assert "hello: expected a study in its canonical form" in lille.whys()[-1]
 
 
@@ -500,7 +466,7 @@ def test_a_model_of_other_shapes_is_refused_and_costs_nothing(lille: Lille, trai
     fields: dict[str, str | int] = {"study_sha256": trained.sha256, "round": 3}
     lille.send(other, "train", fields, start, study=trained.sha256)
     records = lille.fleet.answers.get(timeout=60)
-    assert unseal(records, lille.node._key.public)[0].study == trained.sha256
+    assert unseal(records, lille.node.books.key.public)[0].study == trained.sha256
     assert "expected" in lille.whys()[-1]
     assert lille.spent(trained) == before
 
@@ -540,8 +506,8 @@ def test_a_hospital_whose_policy_says_none_refuses_in_its_own_words(
     lille: Lille, judged: Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     closed = replace(lille.config, policy=replace(lille.config.policy, metrics="none"))
-    monkeypatch.setattr(lille.node, "_config", closed)
-    monkeypatch.setattr(lille.node._worker, "ask", lambda *_: pytest.fail("the worker was asked"))
+    monkeypatch.setattr(lille.node.answering, "config", closed)
+    monkeypatch.setattr(lille.worker, "instead", lambda *_: pytest.fail("the worker was asked"))
     before = lille.spent(judged)
     lille.evaluate(judged)
     refused = lille.answer(judged)
@@ -569,7 +535,7 @@ def test_text_in_a_histogram_or_another_form_does_not_leave(
     ]
     for frame in frames:
         with monkeypatch.context() as patch:
-            patch.setattr(lille.node._worker, "ask", lambda *_, f=frame: (Frame(STATUS, {"why": ""}), f))
+            patch.setattr(lille.worker, "instead", lambda *_, f=frame: (Frame(STATUS, {"why": ""}), f))
             lille.evaluate(judged)
             assert lille.code(judged) == 105
     assert not [path for path in lille.left() if b"Dupont" in path.read_bytes()]
@@ -605,7 +571,7 @@ def counted(lille: Lille) -> Study:
 def test_a_study_of_statistics_neither_trains_nor_evaluates_and_one_that_trains_is_not_counted(
     lille: Lille, counted: Study, trained: Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lille.node._worker, "ask", lambda *_: pytest.fail("the worker was asked"))
+    monkeypatch.setattr(lille.worker, "instead", lambda *_: pytest.fail("the worker was asked"))
     for ask, study in ((lille.train, counted), (lille.evaluate, counted), (lille.count, trained)):
         ask(study)
         assert lille.code(study) == 104
@@ -617,7 +583,7 @@ def test_text_among_the_counts_does_not_leave(lille: Lille, counted: Study, monk
     text = np.frombuffer(b"Mme Dupont, 73 ans, 59000 Lille, diabete de type", "<f4")
     frame = to_frame("statistics reply", content("statistics reply", {}, {"counts": text}, expected), expected)
     with monkeypatch.context() as patch:
-        patch.setattr(lille.node._worker, "ask", lambda *_: (Frame(STATUS, {"why": ""}), frame))
+        patch.setattr(lille.worker, "instead", lambda *_: (Frame(STATUS, {"why": ""}), frame))
         lille.count(counted)
         assert lille.code(counted) == 105
     assert not [path for path in lille.left() if b"Dupont" in path.read_bytes()]
@@ -630,8 +596,8 @@ def test_statistics_leave_once_and_the_same_question_has_the_same_answer(lille: 
     assert after == pytest.approx(0.5, abs=1e-3)
     lille.count(counted)
     assert lille.answer(counted, "statistics reply") == first
-    (sent,) = [o for o in lille.node._audit.outgoing() if o.form == "statistics reply"][:1]
-    shown = _opened(lille.config, lille.node._audit, sent.message).splitlines()
+    (sent,) = [o for o in lille.node.books.audit.outgoing() if o.form == "statistics reply"][:1]
+    shown = _opened(lille.config, lille.node.books.audit, sent.message).splitlines()
     assert [line.split(":")[0].strip() for line in shown[-3:]] == ["age", "sex", "disease"]
     assert all(label in shown[-1] for label in ("0 ", "1 ", "unknown "))
     aside = [(path, path.read_bytes()) for path in lille.left() if Frame.decode(path.read_bytes()) == first]
@@ -694,7 +660,7 @@ def test_what_a_trainer_adds_does_not_leave(
     lille: Lille, trained: Study, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
     frame = spoilt(trained, how)
-    monkeypatch.setattr(lille.node._worker, "ask", lambda request, limit: (Frame(STATUS, {"why": ""}), frame))
+    monkeypatch.setattr(lille.worker, "instead", lambda request, limit: (Frame(STATUS, {"why": ""}), frame))
     before = set(lille.left())
     lille.train(trained, 3)
     answered = lille.answer(trained)
@@ -710,7 +676,7 @@ def test_text_written_as_numbers_does_not_leave(lille: Lille, monkeypatch: pytes
     frame = text_as_numbers(study)
     lille.propose(study)
     lille.answer(study, "hello reply")
-    monkeypatch.setattr(lille.node._worker, "ask", lambda request, limit: (Frame(STATUS, {"why": ""}), frame))
+    monkeypatch.setattr(lille.worker, "instead", lambda request, limit: (Frame(STATUS, {"why": ""}), frame))
     lille.train(study)
     assert lille.code(study) == 105
     (said,) = [r.facts["why"] for r in lille.records() if r.kind == "egress"][-1:]
@@ -723,7 +689,7 @@ def test_no_text_of_the_worker_leaves_beside_its_reply(
     """The worker's own explanation stays; a status with more in it stops the answer."""
     frame = a_reply(trained)
     status = Frame(STATUS, {"why": "patient Dupont", "epsilon": "Dupont"})
-    monkeypatch.setattr(lille.node._worker, "ask", lambda request, limit: (status, frame))
+    monkeypatch.setattr(lille.worker, "instead", lambda request, limit: (status, frame))
     lille.train(trained, 3)
     assert lille.code(trained) == 105
     assert not [path for path in lille.left() if b"Dupont" in path.read_bytes()]
@@ -739,7 +705,7 @@ def test_what_cannot_be_written_down_is_not_answered_and_the_node_goes_on(
         raise error
 
     with monkeypatch.context() as patch, caplog.at_level("ERROR", "archipel.node"):
-        patch.setattr(lille.node._audit.journal, "append", full)
+        patch.setattr(lille.node.books.audit.journal, "append", full)
         lille.propose(trained)
         deadline = time.monotonic() + 60
         while f"make room in {lille.config.folder}" not in caplog.text:
@@ -754,8 +720,9 @@ def test_what_cannot_be_written_down_is_not_answered_and_the_node_goes_on(
 def test_a_large_model_comes_and_goes_as_a_file(
     lille: Lille, trained: Study, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, how: str
 ) -> None:
-    monkeypatch.setattr(node_module, "MAX_INLINE", 0)
-    path, stored = tmp_path / "content", list[bytes]()
+    monkeypatch.setattr(answering, "MAX_INLINE", 0)
+    path, stored = tmp_path / "content", lille.fleet.stored
+    stored.clear()
 
     def apart(records: RecordDict) -> None:
         data = bytes(records[wire.SEAL]["frame"])  # type: ignore[index]
@@ -767,12 +734,7 @@ def test_a_large_model_comes_and_goes_as_a_file(
         with path.open("rb") as file:
             return MappedFile(file.fileno(), 0, prot=mmap.PROT_READ)
 
-    def store(run: str, message: str, path: Path) -> int:
-        stored.append(path.read_bytes())
-        return len(stored[-1])
-
-    monkeypatch.setattr(lille.fleet, "fetch", fetch, raising=False)
-    monkeypatch.setattr(lille.fleet, "store", store, raising=False)
+    monkeypatch.setattr(lille.fleet, "fetch", fetch)
     lille.train(trained, change=apart)  # as in the first round: nothing is trained again
     if how != "whole":
         assert lille.code(trained) in (104, 106)
@@ -780,13 +742,13 @@ def test_a_large_model_comes_and_goes_as_a_file(
         return
     records = lille.fleet.answers.get(timeout=60)
     assert shelved(records) == len(stored[0])
-    said, packed = unseal(records, lille.node._key.public)
+    said, packed = unseal(records, lille.node.books.key.public)
     assert packed is None
     assert Frame.decode(stored[0]).sha256 == said.content
 
 
 def test_the_journal_of_all_this_holds(lille: Lille) -> None:
-    assert lille.node._audit.verify() > 50
+    assert lille.node.books.audit.verify() > 50
 
 
 # The end
@@ -794,19 +756,17 @@ def test_the_journal_of_all_this_holds(lille: Lille) -> None:
 
 @pytest.mark.parametrize("heard", [True, False])
 def test_the_next_process_signs_off_only_one_that_could_not_do_it_itself(tmp_path: Path, heard: bool) -> None:
-    node = Node(Consortium(tmp_path).hospital("lille"))
-    fleet = FakeFleet(heard=heard)
-    node._fleet = lambda: fleet  # type: ignore[method-assign,assignment,return-value]
     connected = threading.Event()
-    fleet.receive = lambda: connected.set() or time.sleep(0.02)  # type: ignore[method-assign,func-returns-value]
+    fleet = FakeUplink(heard=heard, receiving=connected.set)
+    node = Node(Consortium(tmp_path).hospital("lille"), uplink=lambda: fleet)
     thread = threading.Thread(target=node.run)
     thread.start()
     assert connected.wait(60)
-    (started,) = [r for r in journal.read(node._config.journal) if r.kind == "started"]
-    assert started.facts["site_yaml"] == holder(node._config.lock) == load_site(node._config.folder).sha256
+    (started,) = [r for r in journal.read(node.config.journal) if r.kind == "started"]
+    assert started.facts["site_yaml"] == holder(node.config.lock) == load_site(node.config.folder).sha256
     node.stop()
     thread.join(30)
-    assert (node._config.folder / STATE).exists() is not heard
+    assert (node.config.folder / STATE).exists() is not heard
 
 
 # Waiting
@@ -816,7 +776,7 @@ def test_the_next_process_signs_off_only_one_that_could_not_do_it_itself(tmp_pat
 def careful(lille: Lille, monkeypatch: pytest.MonkeyPatch) -> Lille:
     """The same hospital, where a person approves each study."""
     config = replace(lille.config, policy=replace(lille.config.policy, require_approval=True))
-    monkeypatch.setattr(lille.node, "_config", config)
+    monkeypatch.setattr(lille.node.answering, "config", config)
     return lille
 
 
@@ -864,7 +824,7 @@ def test_a_proposal_that_waits_costs_no_file_and_no_record_each_time_it_is_asked
     assert len(careful.records()) - records == len(again)
     left = {r.facts["message"] for r in careful.records() if r.kind == "sent" and r.facts["study"] == waiting.sha256}
     assert len(left) == 1
-    assert Audit(careful.config, careful.node._key).verify() == len(careful.records())
+    assert Audit(careful.config, careful.node.books.key).verify() == len(careful.records())
 
 
 def test_a_repeated_proposal_is_used_up_too(careful: Lille) -> None:

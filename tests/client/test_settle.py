@@ -315,7 +315,9 @@ def test_a_study_without_privacy_needs_no_booking(lille: Ward) -> None:
     with closing(Admissions.open(lille.config.admissions)) as admissions:
         study = plain(name="heart", cohort={"lille": 100})
         admissions.propose(study.sha256, study.name, study.canonical)
-    lille.node._audit.keep(Frame("train reply", {}, {}), "ab" * 16, study=study.sha256, round=1, answers="", content="")
+    lille.node.books.audit.keep(
+        Frame("train reply", {}, {}), "ab" * 16, study=study.sha256, round=1, answers="", content=""
+    )
     lille.stop()
     assert reasons_in(lille.config) == []
 
@@ -406,6 +408,6 @@ def test_what_the_coordinator_is_told_follows_from_bookings_alone_and_names_no_i
     assert "heart" not in lille.coordinator.statement.statement
     assert lille.node is not None
     with closing(Ledger.open(lille.folder / "ledger.sqlite")) as ledger:
-        (only,) = spent_by(ledger.releases(), lille.node._records._name).values()
+        (only,) = spent_by(ledger.releases(), lille.node.books.records._name).values()
     assert only.count == 2
     assert epsilon(list(lille.coordinator.left.values()), CAP.delta) == pytest.approx(spent(lille))

@@ -255,15 +255,15 @@ def test_a_reply_that_is_gone_is_made_anew_and_then_kept(lille: Lille) -> None:
 
 def test_a_release_whose_worker_is_killed_is_made_anew(lille: Lille, monkeypatch: pytest.MonkeyPatch) -> None:
     chosen = let_in(lille, spared(1, name="killed"))
-    answer = lille.node._worker.ask
+    answer = lille.worker.worker.ask
 
     def killed(*arguments: Any) -> tuple[Frame, Frame]:
         answer(*arguments)
-        lille.node._worker.stop()
+        lille.worker.stop()
         raise RunError("the worker ended while it worked")
 
     with monkeypatch.context() as patch:
-        patch.setattr(lille.node._worker, "ask", killed)
+        patch.setattr(lille.worker, "instead", killed)
         ask(lille, chosen, 0)
         assert lille.code(chosen) == 105
     ask(lille, chosen, 0)

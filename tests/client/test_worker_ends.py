@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from client.node import WorkerProcess
+from client.worker_process import WorkerProcess
 from strategies.models.registry import study_parameters
 from tests import builders
 from tests.client.dying_worker import TOLD

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from flwr.app import RecordDict
 
+from client.answering import refusal
 from client.ledger import Ledger, Release
 from client.node import Node
 from client.uplink.base import Incoming
@@ -95,6 +96,7 @@ class BookingWorker:
     fuse: Fuse
     study: Callable[[str], Study]
     alone: bool = True
+    fence: str = ""
 
     def __post_init__(self) -> None:
         self.ledger = Ledger.open(self.config.ledger, cap=CAP)
@@ -113,9 +115,7 @@ class BookingWorker:
                 return Frame(STATUS, {"why": ""}), Frame("hello reply", fields)
             return Frame(STATUS, {"why": ""}), self.train(study, int(request.fields["round"]))
         except (BudgetError, UnsettledError) as error:
-            from client.node import _refusal
-
-            return Frame(STATUS, {"why": str(error)}), _refusal(error)
+            return Frame(STATUS, {"why": str(error)}), refusal(error)
 
     def train(self, study: Study, number: int) -> Frame:
         plan, identity = plan_for(study, "lille"), self.config.datasets[0].identity
@@ -182,23 +182,22 @@ class Ward:
     def start(self) -> "Ward":
         self.stop()
         self.worker = BookingWorker(self.config, self.coordinator, self.fuse, lambda sha256: self.studies[sha256])
-        self.node = Node(self.config, self.worker)  # type: ignore[arg-type]
-        note = self.node._audit.note
+        self.node = Node(self.config, self.worker)
+        note = self.node.books.audit.note
 
         def noted(kind: str, **facts: Any) -> None:
             self.fuse.step()
             note(kind, **facts)
             self.fuse.step()
 
-        self.node._audit.note = noted  # type: ignore[method-assign]
-        self.node._records.start()
+        self.node.books.audit.note = noted  # type: ignore[method-assign]
+        self.node.books.records.start()
         return self
 
     def stop(self) -> None:
         """End without a word, as a killed process does."""
         if self.node is not None:
-            self.node._ledger.close()
-            self.node._admissions.close()
+            self.node.books.close()
         if self.worker is not None:
             self.worker.close()
         self.node = self.worker = None
@@ -238,9 +237,9 @@ class Ward:
         records = seal(records, frame, statement, self.coordinator.key, None if form == "hello" else record)
         types = {form: kind for kind, form in wire.ASKS.items()}
         message = builders.message(records, types[form])
-        fleet = Wire(self.coordinator, self.fuse, self.node._key.public, study)
+        fleet = Wire(self.coordinator, self.fuse, self.node.books.key.public, study)
         before = len(self.coordinator.codes)
-        self.node._answer(fleet, Incoming(1, types[form], message.content, message))  # type: ignore[arg-type]
+        self.node.answering.answer(fleet, Incoming(1, types[form], message.content, message))  # type: ignore[arg-type]
         assert len(self.coordinator.codes) == before + 1
         return self.coordinator.codes[-1]
 

@@ -11,7 +11,8 @@ import os
 import sys
 from pathlib import Path
 
-from client.node import WorkerProcess, start
+from client.node import start
+from client.worker_process import WorkerProcess
 from configs.commands import prepare
 from configs.site import load_site
 

@@ -16,7 +16,8 @@ from client.admission import Admission, Admissions
 from client.data_check import look_at_data
 from client.doctor import examine
 from client.findings import NOTE, OK, WARNING, WRONG, Finding, render
-from client.node import Node, WorkerProcess
+from client.node import Node
+from client.worker_process import WorkerProcess
 from configs import wire
 from configs.frame import Frame
 from configs.load import load_study, study_from
@@ -160,7 +161,7 @@ def test_the_process_that_talks_to_the_coordinator_lets_go_of_the_address(
     seen: list[tuple[bool, bool]] = []
 
     def run(self: Node) -> None:
-        seen.append(("EDS_URL" in os.environ, "EDS_URL" in self._worker._environment))
+        seen.append(("EDS_URL" in os.environ, "EDS_URL" in self.worker._environment))
 
     monkeypatch.setattr(Node, "run", run)
     monkeypatch.setattr(node.signal, "signal", lambda *_: None)

@@ -1,0 +1,382 @@
+"""What becomes of one message at a hospital's node: heard, read, admitted, worked on, checked, kept, sealed, answered.
+
+Nothing that arrives is executed, nothing leaves that was not written to the journal and the outbox first. A message
+that is not signed by the coordinator, for this hospital, once, is not answered.
+"""
+
+import logging
+import time
+import uuid
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from client.audit import instruction_of
+from client.books import Books
+from client.egress import OF_ROWS, SENTENCES, code_of
+from client.ledger import EVALUATION, STATISTICS
+from client.policy import Request, require, require_figures
+from client.releases import forget_awaited, note_awaited, proposed, spoken
+from client.timing import quantum_s, wait_until_public
+from client.uplink.base import EndedError, Incoming, RefusedError, UnreachableError, Uplink
+from client.uplink.hospital import max_message_bytes
+from client.worker import ALONE, REFUSAL, STATUS
+from client.worker_process import WorkerPort
+from configs import wire
+from configs.bundle import check_bundle
+from configs.errors import AdmissionError, ArchipelError, ReleaseError, RunError, SealError, WireError
+from configs.frame import Frame, MappedFile
+from configs.pieces import MAX_INLINE
+from configs.records.site_journal import Approved, Egress, Proposed, Received, Refused, Repeated
+from configs.schema import Study
+from configs.seal import COORDINATOR, Signed, Statement
+from configs.shown import DIGITS
+from configs.site import SiteConfig
+from strategies.exchange.arrays import reads_as_text
+from strategies.exchange.messages import content, from_frame, given_back, opened, seal, shelve, shelved, unseal
+from strategies.releases.registry import arrays_of, study_bytes
+
+if TYPE_CHECKING:
+    from flwr.app import RecordDict
+
+log = logging.getLogger("archipel.node")
+FORMS = wire.ASKS
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A reply before it is checked.
+
+    Attributes:
+        why: why it is a refusal, if it is one; for the hospital's own journal.
+        instruction: what names the instruction in the outbox.
+        reading: the keyed digest of the rows that the answer is made of.
+    """
+
+    reply: Frame
+    why: str = ""
+    instruction: str = ""
+    reading: str = ""
+
+
+class Answering:
+    """Answers messages, one after the other."""
+
+    def __init__(self, config: SiteConfig, coordinator_key: str, books: Books, worker: WorkerPort) -> None:
+        self.config, self._coordinator_key = config, coordinator_key
+        self._books, self._audit, self._admissions = books, books.audit, books.admissions
+        self._worker, self._limit = worker, max_message_bytes(config)
+        self._bundles: dict[int, str] = {}  # run -> digest of the study in its bundle
+
+    def answer(self, uplink: Uplink, incoming: Incoming) -> None:
+        """Answer one message, unless it is not the coordinator's.
+
+        Raises:
+            UnreachableError, RefusedError, EndedError: as the uplink does. OSError, sqlite3.Error: the disk is full.
+        """
+        try:
+            size = shelved(incoming.records)
+            said, packed = self._opened(uplink, incoming, size)
+        except WireError as error:  # whoever wrote it is not the coordinator, or it was heard before: no answer
+            self._audit.note(Refused(message="", why=str(error)))
+            log.warning("%s", error)
+            return
+        outcome = self._judged(uplink, incoming, said, packed)
+        reply, reading = spoken(outcome.reply, uplink.protocol), outcome.reading
+        del packed
+        records = self._checked(reply, said, FORMS.get(incoming.type, ""))
+        if records is None:
+            reply = refusal(RunError("egress"))
+            records = content(REFUSAL, dict(reply.fields))
+        incoming.message.content.clear()
+        try:
+            outcome = replace(outcome, reply=reply)
+            message = self._kept(outcome, said, proposal=incoming.type == wire.HELLO)
+        except OSError as error:
+            log.error("nothing leaves, because it cannot be kept: %s; make room in %s", error, self.config.folder)
+            return
+        del outcome
+        records = seal(records, reply, self._statement(reply, said, message, uplink.protocol), self._books.key)
+        if size is not None and reply.size > MAX_INLINE:  # it is in the outbox: from there it goes as a file
+            path = self.config.outbox / f"{message}.frame"
+            records = shelve(records, uplink.store(said.run, said.message, path))
+        del reply
+        uplink.reply(incoming, records)
+        if reading and self._audit.rows_changed(said.study):  # once it has left: no time follows from it
+            log.warning(
+                "study %s, round %d: other rows were read than for the answer before; if nobody here changed them, "
+                "look what the export holds: archipel-site review --data %s",
+                *(said.study[:DIGITS], said.round, said.study[:DIGITS]),
+            )
+
+    def _statement(self, reply: Frame, said: Statement, message: str, protocol: int) -> Statement:
+        """Return what is signed of a reply."""
+        return Statement(
+            sender=self.config.site,
+            to=COORDINATOR,
+            run=said.run,
+            round=said.round,
+            study=said.study,
+            message=message,
+            content=reply.sha256,
+            answers=said.message,
+            expires=0,
+            journal=self._audit.journal.head,
+            epsilon=self._spent(said.study),
+            **self._books.records.stated(protocol),
+        )
+
+    def _kept(self, outcome: Outcome, said: Statement, *, proposal: bool) -> str:
+        """Keep a reply before it leaves, and return its id; an equal refusal of the same proposal is counted only.
+
+        Raises:
+            OSError: the disk is full.
+        """
+        message, study, reply, why = uuid.uuid4().hex, said.study, outcome.reply, outcome.why
+        if refuses := reply.form == REFUSAL:
+            why = why or str(reply.fields["reason"])
+            if self._audit.was_refused(reply, study, outcome.instruction, why):
+                return self._audit.count_refusal(said.message, study, outcome.instruction)
+            question = f"round {said.round}" if said.round else "asked whether it takes part"
+            log.info("study %s, %s: answered no: %s", study[:DIGITS], question, why)
+            self._audit.note(Refused(message=said.message, code=int(reply.fields["code"]), why=why))
+        self._audit.keep(
+            reply,
+            message,
+            study=study,
+            round=said.round,
+            answers=said.message,
+            content=outcome.instruction,
+            why=why,
+            reading=outcome.reading,
+        )
+        if refuses and proposal:
+            self._audit.remember_refusal(reply, message, study, outcome.instruction, why)
+        return message
+
+    def _opened(
+        self, uplink: Uplink, incoming: Incoming, size: int | None
+    ) -> tuple[Statement, bytes | MappedFile | None]:
+        """Return what the coordinator signed of a new message for this hospital, and its content.
+
+        Args:
+            size: of a content that is sent apart; it is fetched once all else is as it should be.
+
+        Raises:
+            SealError: anything else. WireError: its content did not come whole.
+        """
+        given = given_back(incoming.records)
+        said, packed = unseal(incoming.records, self._coordinator_key)
+        said.require(sender=COORDINATOR, to=self.config.site, answers="")
+        if self._audit.seen(said.message):
+            raise SealError("seal: expected a new message, found one that was used before; it was repeated")
+        self._books.records.hear(given)
+        if size is None:
+            return said, packed
+        return said, uplink.fetch(said.run, said.message, size, self.config.folder)
+
+    def _judged(
+        self, uplink: Uplink, incoming: Incoming, said: Statement, packed: bytes | MappedFile | None
+    ) -> Outcome:
+        """Return the reply to a message that the coordinator sent: the worker's, or a refusal."""
+        instruction, frame = said.content, None
+        try:
+            frame, study = self._read(uplink, incoming, said, packed)
+            instruction = instruction_of(frame, said.content)
+            incoming.records.clear()
+            if frame.form != "hello":
+                self._note_received(said, frame)
+            said.require(sender=COORDINATOR, to=self.config.site, content=frame.sha256, now=time.time())
+            self._check_bundle(uplink, incoming.run_id, study)
+            self._admit(study, frame)
+            if frame.form == "hello":  # one that waits is asked again and again: it is noted once
+                self._note_received(said, frame)
+            return replace(self._worked(said, frame, instruction), instruction=instruction)
+        except (UnreachableError, RefusedError, EndedError):
+            raise
+        except ArchipelError as error:
+            reply, why = refusal(error), str(error)
+            again = self._audit.was_refused(spoken(reply, uplink.protocol), said.study, instruction, why)
+            if not again and not self._audit.seen(said.message):
+                if frame is not None:
+                    self._note_received(said, frame)
+                else:
+                    self._audit.note(Received(message=said.message, run=said.run, study=said.study, round=said.round))
+            return Outcome(reply, why, instruction)
+
+    def _note_received(self, said: Statement, frame: Frame) -> None:
+        self._audit.note(
+            Received(
+                message=said.message,
+                run=said.run,
+                study=said.study,
+                round=said.round,
+                form=frame.form,
+                bytes=frame.size,
+                content=frame.sha256,
+                their_journal=said.journal,
+            )
+        )
+
+    def _read(
+        self, uplink: Uplink, incoming: Incoming, said: Statement, packed: bytes | MappedFile | None
+    ) -> tuple[Frame, Study]:
+        """Return the message as a frame of its form, and the study that it is about.
+
+        Raises:
+            WireError: it is of no form that a hospital receives. AdmissionError: its study never arrived here.
+        """
+        if (form := FORMS.get(incoming.type)) is None:
+            raise WireError("message: expected a proposal or a model, found another kind")
+        if form == "hello":
+            frame, _ = opened(form, incoming.records, packed)
+            self._books.records.hear(Signed.parse(str(frame.fields.get("record", ""))))
+            return frame, self._proposed(str(frame.fields["study"]), said.study, uplink.release)
+        known = self._admissions.find(said.study)
+        if known is None:
+            raise AdmissionError("the study was not proposed to this hospital", waiting=True)
+        study = known.study
+        frame, _ = opened(form, incoming.records, packed, arrays_of(form, study))
+        if frame.fields["study_sha256"] != said.study or frame.fields.get("round", 0) != said.round:
+            raise SealError("seal: the message is about another study or round than its signature; it was changed")
+        return frame, study
+
+    def _proposed(self, text: str, digest: str, theirs: str) -> Study:
+        """Return the study in a proposal; one that only another release knows is kept for `check`.
+
+        Raises:
+            WireError, ReleaseError: see client/releases.py.
+        """
+        try:
+            study = proposed(text, digest, theirs)
+        except ReleaseError:
+            note_awaited(self.config.folder, digest, theirs)
+            raise
+        forget_awaited(self.config.folder)
+        return study
+
+    def _check_bundle(self, uplink: Uplink, run_id: int, study: Study) -> None:
+        if self._bundles.get(run_id) == study.sha256:
+            return
+        bundle, overridden = uplink.bundle(run_id)
+        check_bundle(bundle, study)
+        if overridden:
+            raise WireError("bundle: expected no settings beside the study, found some; nothing of it was executed")
+        self._bundles = {run_id: study.sha256}
+
+    def _admit(self, study: Study, frame: Frame) -> None:
+        """Let approved studies in; others wait for a person.
+
+        Raises:
+            AdmissionError, PolicyError: it may not run, or not yet.
+        """
+        known = self._admissions.find(study.sha256)
+        if known is None:
+            known = self._admissions.propose(study.sha256, study.name, study.canonical)
+            self._audit.note(Proposed(study=study.sha256, name=study.name))
+            log.info("a new study waits: archipel-site review %s", study.sha256[:DIGITS])
+        elif frame.form == "hello":
+            self._admissions.proposed(study.sha256)
+        dataset = self.config.dataset(study.name)
+        announced = study.announced_patients(self.config.site)
+        request = Request(study.private, dataset is not None, 0.0, 0.0, study_bytes(study), announced)
+        require(request, self.config.policy)
+        if known.state == "waiting" and not self.config.policy.require_approval:
+            self._admissions.decide(study.sha256, "approved", "site.yaml: require_approval: false")
+            self._audit.note(Approved(study=study.sha256, by="policy"))
+        self._admissions.approved(study.sha256)
+        if frame.form != "hello" and study.trains == (frame.form == "statistics"):
+            raise WireError(f"{frame.form}: expected what the approved study asks for, found another kind of message")
+        if frame.form == "evaluate":
+            if study.evaluation.release is None:
+                raise WireError("evaluate: expected a study that asks for figures (evaluation.release), found another")
+            require_figures(self.config.policy)
+
+    def _worked(self, said: Statement, frame: Frame, instruction: str) -> Outcome:
+        """Return the worker's reply, or the one that the same instruction had before, at whatever attempt."""
+        if (kept := self._audit.answer_to(said.study, instruction)) is not None:
+            self._audit.note(Repeated(message=said.message))
+            return Outcome(kept)
+        started = time.monotonic()
+        study = self._admissions.approved(said.study)
+        private = study.private and frame.form != "hello"
+        self._books.records.require()
+        try:
+            status, reply = self._asked(frame, study) if private else self._worker.ask(frame, self._limit)
+        finally:
+            self._books.records.note_bookings()
+        if status.form != STATUS or not {"why"} <= set(status.fields) <= {"why", "reading"}:
+            raise RunError("the worker's answer is not of its form; this is a bug")
+        if private and reply.form != REFUSAL:
+            wait_until_public(started, quantum_s(study, self.config.site))
+        why, reading = str(status.fields["why"]), str(status.fields.get("reading", ""))[:32]
+        if reply.form == REFUSAL and reply.fields["code"] in OF_ROWS:  # may name a line: for the log alone
+            log.info("study %s, round %d: %s", said.study[:DIGITS], said.round, why)
+            why = ""
+        elif why and reply.form != REFUSAL:
+            log.error("study %s, round %d: noise alone leaves: %s", said.study[:DIGITS], said.round, why)
+            why = "noise alone; the node's log says why"
+        return Outcome(reply, why, reading=reading)
+
+    def _asked(self, frame: Frame, study: Study) -> tuple[Frame, Frame]:
+        """Ask for a private release. A worker that ends may do so because of a row, so its end is told to nobody.
+
+        One that had booked is asked for noise alone, which makes no second release: no patient is read. One that had
+        not, or that was to say only that the release was begun before, is asked once more.
+
+        Raises:
+            RunError: the worker ends of noise alone too, or twice before it has booked.
+        """
+        before = self._is_booked(frame, study)
+        for tries_left in (1, 0):
+            try:
+                return self._worker.ask(Frame(frame.form, frame.fields, frame.arrays), self._limit)
+            except (RunError, WireError) as error:
+                log.error("%s; it is started again", error)
+                if not before and self._is_booked(frame, study):
+                    break
+                if not tries_left:
+                    raise
+        alone = Frame(frame.form, {**frame.fields, ALONE: 1}, frame.arrays)
+        _, reply = self._worker.ask(alone, self._limit)
+        return Frame(STATUS, {"why": "the worker ended after it had booked"}), reply
+
+    def _is_booked(self, frame: Frame, study: Study) -> bool:
+        dataset = self.config.dataset(study.name)
+        number = {"evaluate": EVALUATION, "statistics": STATISTICS}.get(frame.form, frame.fields.get("round"))
+        if dataset is None or not isinstance(number, int):
+            return False
+        return self._books.ledger.booked(dataset.identity, study.sha256, number, int(frame.fields.get("attempt", 0)))
+
+    def _spent(self, sha256: str) -> str:
+        """Return what the study has spent by the ledger, as this process reads it: no text of the worker's leaves."""
+        known = self._admissions.find(sha256)
+        if known is None or not (study := known.study).private or (data := self.config.dataset(study.name)) is None:
+            return ""
+        spent = self._books.ledger.spent(data.identity, delta=study.privacy.delta, study=sha256)
+        return f"{spent:.4f}" if 0 < spent < 1e6 else ""
+
+    def _checked(self, reply: Frame, said: Statement, asked: str) -> "RecordDict | None":
+        """Return the reply as it will leave, None if it is not what a reply to `asked` may be: the one way out."""
+        try:
+            if reply.form == REFUSAL:
+                if SENTENCES.get(int(reply.fields.get("code", 0))) != reply.fields.get("reason"):
+                    raise WireError("refusal: expected one of the fixed sentences, found another")
+                return from_frame(REFUSAL, reply)
+            known = self._admissions.find(said.study)
+            if known is None or reply.form != f"{asked} reply":
+                raise WireError("reply: expected an answer to an approved study, found something else")
+            records = from_frame(reply.form, reply, arrays_of(reply.form, known.study))
+            for name, data in reply.arrays.items():
+                if reads_as_text(data):
+                    raise WireError(f"reply: expected numbers in {name}, found text written as numbers")
+            return records
+        except (WireError, ValueError) as error:
+            log.error("the worker's answer does not leave: %s", error)
+            self._audit.note(Egress(message=said.message, why=str(error)[:500]))
+            return None
+
+
+def refusal(error: Exception) -> Frame:
+    """Return a failure as the coordinator may see it."""
+    code, reason = code_of(error)
+    return Frame(REFUSAL, {"code": code, "reason": reason})
