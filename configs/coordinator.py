@@ -9,12 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
 from configs.folder import Address, load_folder
 from configs.keys import declare
-from configs.keys.values import Around, Integer, Text, Words
-from configs.sections import Section
+from configs.keys.values import Integer, Place, Text, Words
 
 COORDINATOR_FILE = "coordinator.yaml"
 MAX_SOCKETS_PATH = 85  # Linux allows 107 bytes for a socket's path, the socket's own name among them
@@ -25,12 +23,12 @@ _DAY = 86_400
 class _Names(Words):
     """Host names and addresses."""
 
-    def read(self, section: Section, key: str, found: Any, around: Around) -> tuple[str, ...]:
+    def read(self, at: Place) -> tuple[str, ...]:
         """Return the names, whatever is wrong with them noted."""
-        names = () if found is None else Words.read(self, section, key, found, around)
+        names = () if at.found is None else Words.read(self, at)
         if not names or not all(_NAME.fullmatch(name) for name in names):
             expected = "the host names and addresses that hospitals use"
-            section.problem(key, expected, list(names) or None, "list them")
+            at.problem(expected, "list them", found=list(names) or None)
         return names
 
 

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from configs.errors import ConfigError
 from configs.keys.declare import declaration_of, read_keys
-from configs.keys.values import Around, Text
+from configs.keys.values import Place, Text
 from configs.sections import Section
 from configs.strict_yaml import read_yaml
 
@@ -28,11 +28,11 @@ class Address(Text):
     pattern: re.Pattern[str] | None = ADDRESS
     shown: bool = False
 
-    def read(self, section: Section, key: str, found: Any, around: Around) -> str:
+    def read(self, at: Place) -> str:
         """Return the address, an empty text in place of a mistake."""
-        text = Text.read(self, section, key, found, around)
+        text = Text.read(self, at)
         if text and not 0 < split_address(text)[1] < 65_536:
-            section.problem(key, "a port from 1 to 65535", text, "correct it")
+            at.problem("a port from 1 to 65535", "correct it", found=text)
         return text
 
 

@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from configs.folder import Address, load_folder, split_address
 from configs.keys.declare import Entries, Key, OneOf, Part, described, key
-from configs.keys.values import LINE, SITE_NAME, Around, Choice, Integer, Number, Text, Truth, Value
+from configs.keys.values import LINE, SITE_NAME, Around, Choice, Integer, Number, Place, Text, Truth, Value
 from configs.lock import holder
 from configs.schema.privacy import MAX_EPSILON
 from configs.schema.source import CONNECTORS, DataSource, FilePath
@@ -81,11 +81,11 @@ class _Dataset(Value):
 
     expected = _SOURCE.expected
 
-    def read(self, section: Section, key: str, found: Any, around: Around) -> Dataset:
+    def read(self, at: Place) -> Dataset:
         """Return the data set of the study that the key names."""
-        entry = section.section(key, self.expected)
-        identity = _IDENTITY.read(entry, around)["identity"]
-        return Dataset(key, _SOURCE.read_mapping(entry, around), identity or key)
+        entry = at.section.section(at.key, self.expected)
+        identity = _IDENTITY.read(entry, at.around)["identity"]
+        return Dataset(at.key, _SOURCE.read_mapping(entry, at.around), identity or at.key)
 
     @property
     def schema(self) -> dict[str, Any]:
@@ -106,17 +106,18 @@ class _Addresses(Value):
 
     expected = f"a list of at most {MAX_ADDRESSES} addresses host:port"
 
-    def read(self, section: Section, key: str, found: Any, around: Around) -> tuple[str, ...]:
+    def read(self, at: Place) -> tuple[str, ...]:
         """Return the addresses; those that are none, or are given twice, are noted by their place in the list."""
-        if found is False:
+        if at.found is False:
             return ()
-        if not isinstance(found, list) or len(found) > MAX_ADDRESSES:
-            shown = f"{len(found)} of them" if isinstance(found, list) else found
+        if not isinstance(at.found, list) or len(at.found) > MAX_ADDRESSES:
+            shown = f"{len(at.found)} of them" if isinstance(at.found, list) else at.found
             advice = "list the data bases that the worker may reach: [db.example.org:5432]"
-            section.problem(key, self.expected, shown, advice)
+            at.problem(self.expected, advice, found=shown)
             return ()
-        entries = Section({str(index): entry for index, entry in enumerate(found)}, key, section.problems)
-        addresses = [Address().read(entries, str(index), entry, around) for index, entry in enumerate(found)]
+        entries = Section({str(index): entry for index, entry in enumerate(at.found)}, at.key, at.section.problems)
+        places = (Place(entries, str(index), entry, at.around) for index, entry in enumerate(at.found))
+        addresses = [Address().read(place) for place in places]
         seen: set[tuple[str, int]] = set()
         for index, text in enumerate(addresses):
             where = split_address(text.lower()) if text else ("", index)

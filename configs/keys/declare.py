@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from configs.keys.values import Around, Choice, Value, nearest
+from configs.keys.values import Around, Choice, Place, Value, nearest
 from configs.kinds import Registry
 from configs.sections import Section, in_words
 from configs.shown import short
@@ -62,7 +62,7 @@ class Key:
         if found is None and self.default is not REQUIRED:
             value = self.default(section, around) if callable(self.default) else self.default
         else:
-            value = self.value.read(section, self.name, found, around)
+            value = self.value.read(Place(section, self.name, found, around))
         return {self.fills[0]: value} if len(self.fills) == 1 else dict(zip(self.fills, value, strict=True))
 
     def write(self, made: Any, get: Callable[[Any, str], Any] = getattr) -> dict[str, Any]:
@@ -212,11 +212,11 @@ class Part(Value):
     required: bool = True
     label: str = ""
 
-    def read(self, section: Section, key: str, found: Any, around: Around) -> Any:
+    def read(self, at: Place) -> Any:
         """Return what the section's declaration makes of it."""
-        child = section.section(key, self.expected, required=self.required)
-        given = {self.label: key} if self.label else {}
-        return read_keys(declaration_of(self.section), child, around, given)
+        child = at.section.section(at.key, self.expected, required=self.required)
+        given = {self.label: at.key} if self.label else {}
+        return read_keys(declaration_of(self.section), child, at.around, given)
 
     def write(self, value: Any) -> dict[str, Any]:
         """Return the section as a mapping."""
@@ -255,15 +255,15 @@ class Entries(Value):
     least: str = ""
     ordered: bool = True
 
-    def read(self, section: Section, key: str, found: Any, around: Around) -> tuple[Any, ...]:
+    def read(self, at: Place) -> tuple[Any, ...]:
         """Return the members, sorted by name where they are `ordered`."""
-        child = section.section(key, self.expected, required=self.required)
+        child = at.section.section(at.key, self.expected, required=self.required)
         members = []
         for name in child.values:
             if flaw := self.names(name):
                 child.note(short(name), flaw)
-            members.append((name, self.build(name, self.of.read(child, name, child.take(name), around))))
-        if self.least and not members and isinstance(found, Mapping):
+            members.append((name, self.build(name, self.of.read(Place(child, name, child.take(name), at.around)))))
+        if self.least and not members and isinstance(at.found, Mapping):
             child.note("", self.least)
         return tuple(member for _, member in (sorted(members, key=lambda pair: pair[0]) if self.ordered else members))
 
@@ -322,10 +322,10 @@ class OneOf(Value):
         kinds = (("" if key in shared else f"{self.tag}: {name}", key) for name, key in rows)
         return (("", tag), *kinds)
 
-    def read(self, section: Section, key: str, found: Any, around: Around) -> Any:
+    def read(self, at: Place) -> Any:
         """Return what the kind's declaration makes of the section."""
-        given = {self.label: key} if self.label else {}
-        return self.read_mapping(section.section(key, self.expected, required=self.required), around, given)
+        given = {self.label: at.key} if self.label else {}
+        return self.read_mapping(at.section.section(at.key, self.expected, required=self.required), at.around, given)
 
     def read_mapping(self, section: Section, around: Around, given: Mapping[str, Any] | None = None) -> Any:
         """Return what the kind makes of the section; of an unknown kind no key is judged.

@@ -4,7 +4,7 @@ A value that is not as expected is noted in its section, never raised; a stand-i
 the file is read too.
 
 >>> section = Section({"rounds": "often"}, "training", [])
->>> Integer(1, 9).read(section, "rounds", section.take("rounds"), {}), section.problems
+>>> Integer(1, 9).read(Place(section, "rounds", section.take("rounds"), {})), section.problems
 (1, ["training.rounds: expected an integer from 1 to 9, found 'often'; correct it"])
 >>> Integer(1, 9).schema
 {'type': 'integer', 'minimum': 1, 'maximum': 9}
@@ -26,17 +26,31 @@ SITE_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 Around = Mapping[str, Any]  # what the file said before, by field: `cohort`, `task`, ...; and `folder`, where it lies
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A key of a section, as a file has it: `found` is its plain value, None where there is none."""
+
+    section: Section
+    key: str
+    found: Any
+    around: Around
+
+    def problem(self, expected: str, todo: str, **instead: Any) -> None:
+        """Note that the value is not what it should be; `found=` shows something in the value's place."""
+        self.section.problem(self.key, expected, instead.get("found", self.found), todo)
+
+    def note(self, text: str) -> None:
+        """Note a problem in words."""
+        self.section.note(self.key, text)
+
+
 class Value:
     """What may stand under a key."""
 
     expected: str  # in the words of an error: "expected ..., found ..."
 
-    def read(self, section: Section, key: str, found: Any, around: Around) -> Any:
-        """Return the value that was found, or note in `section` what was expected and return a stand-in.
-
-        Args:
-            found: the plain value, None where there is none.
-        """
+    def read(self, at: Place) -> Any:
+        """Return the value that was found, or note what was expected and return a stand-in."""
         raise NotImplementedError
 
     def write(self, value: Any) -> Any:
@@ -67,15 +81,15 @@ class Text(Value):
     shown: bool = True
     lines: bool = False
 
-    def read(self, section: Section, key: str, found: Any, around: Around) -> str:
+    def read(self, at: Place) -> str:
         """Return the text, an empty one in place of a mistake."""
-        good = isinstance(found, str) and 0 < len(found.strip()) <= self.limit
-        if not good or (self.pattern and not self.pattern.fullmatch(found)):
-            section.problem(key, self.expected, found, _todo(found))
-        elif self.shown and (flaw := flaw_of(found, lines=self.lines)):
-            section.note(key, f"{flaw}; correct it")
+        good = isinstance(at.found, str) and 0 < len(at.found.strip()) <= self.limit
+        if not good or (self.pattern and not self.pattern.fullmatch(at.found)):
+            at.problem(self.expected, _todo(at.found))
+        elif self.shown and (flaw := flaw_of(at.found, lines=self.lines)):
+            at.note(f"{flaw}; correct it")
         else:
-            return str(found)
+            return str(at.found)
         return ""
 
     @property
@@ -100,11 +114,11 @@ class Choice(Value):
         """Return the words."""
         return f"one of {', '.join(self.words)}"
 
-    def read(self, section: Section, key: str, found: Any, around: Around) -> str:
+    def read(self, at: Place) -> str:
         """Return the word, the first one in place of a mistake; the nearest one is named."""
-        if isinstance(found, str) and found in self.words:
-            return found
-        section.problem(key, self.expected, found, nearest(found, self.words, _todo(found, "choose one")))
+        if isinstance(at.found, str) and at.found in self.words:
+            return at.found
+        at.problem(self.expected, nearest(at.found, self.words, _todo(at.found, "choose one")))
         return self.words[0]
 
     @property
@@ -125,11 +139,11 @@ class Integer(Value):
         """Return the bounds in words."""
         return f"an integer from {self.low} to {self.high}"
 
-    def read(self, section: Section, key: str, found: Any, around: Around) -> int:
+    def read(self, at: Place) -> int:
         """Return the number, the lowest one in place of a mistake."""
-        if isinstance(found, int) and not isinstance(found, bool) and self.low <= found <= self.high:
-            return found
-        section.problem(key, self.expected, found, _todo(found))
+        if isinstance(at.found, int) and not isinstance(at.found, bool) and self.low <= at.found <= self.high:
+            return at.found
+        at.problem(self.expected, _todo(at.found))
         return self.low
 
     @property
@@ -147,11 +161,12 @@ class Number(Value):
     high: float
     above: bool = False
 
-    def read(self, section: Section, key: str, found: Any, around: Around) -> float:
+    def read(self, at: Place) -> float:
         """Return the number, NaN in place of a mistake."""
+        found = at.found
         if is_number(found) and (self.low < found if self.above else self.low <= found) and found <= self.high:
             return float(found)
-        section.problem(key, self.expected, found, _todo(found))
+        at.problem(self.expected, _todo(at.found))
         return math.nan
 
     @property
@@ -166,11 +181,11 @@ class Truth(Value):
 
     expected: str = "true or false"
 
-    def read(self, section: Section, key: str, found: Any, around: Around) -> bool:
+    def read(self, at: Place) -> bool:
         """Return the truth value, false in place of a mistake."""
-        if not isinstance(found, bool):
-            section.problem(key, self.expected, found, _todo(found))
-        return found is True
+        if not isinstance(at.found, bool):
+            at.problem(self.expected, _todo(at.found))
+        return at.found is True
 
     @property
     def schema(self) -> dict[str, Any]:
@@ -193,22 +208,22 @@ class Words(Value):
     count: str = ""
     todo: str = ""
 
-    def read(self, section: Section, key: str, found: Any, around: Around) -> tuple[str, ...]:
+    def read(self, at: Place) -> tuple[str, ...]:
         """Return the words, none of them in place of a mistake."""
-        if found is None and self.count:
-            section.problem(key, self.count, None, self.todo)
+        if at.found is None and self.count:
+            at.problem(self.count, self.todo)
             return ()
-        if isinstance(found, list) and found and all(is_scalar(item) and item is not None for item in found):
-            words = tuple(str(item).lower() if isinstance(item, bool) else str(item) for item in found)
+        if isinstance(at.found, list) and at.found and all(is_scalar(item) and item is not None for item in at.found):
+            words = tuple(str(item).lower() if isinstance(item, bool) else str(item) for item in at.found)
             flaw = next(filter(None, map(flaw_of, words)), "")
             if flaw:
-                section.note(key, f"{flaw}; correct it")
+                at.note(f"{flaw}; correct it")
                 return ()
             if len(set(words)) == len(words) and all(COLUMN_NAME.fullmatch(word) for word in words):
                 if not self.least <= len(words) <= (self.most or len(words)):
-                    section.problem(key, self.count, list(words), self.todo)
+                    at.problem(self.count, self.todo, found=list(words))
                 return words
-        section.problem(key, self.expected, found, "list them once each: [a, b]")
+        at.problem(self.expected, "list them once each: [a, b]")
         return ()
 
     def write(self, value: Any) -> list[str]:
@@ -229,14 +244,14 @@ class Span(Value):
 
     expected: str = "[low, high] with low < high"
 
-    def read(self, section: Section, key: str, found: Any, around: Around) -> tuple[float | None, float | None]:
+    def read(self, at: Place) -> tuple[float | None, float | None]:
         """Return the two ends, two None in place of a mistake."""
-        numbers = isinstance(found, list) and all(map(is_number, found))
-        if numbers and len(found) == 2 and found[0] < found[1]:
-            return float(found[0]), float(found[1])
-        comma = numbers and len(found) in (3, 4)
+        numbers = isinstance(at.found, list) and all(map(is_number, at.found))
+        if numbers and len(at.found) == 2 and at.found[0] < at.found[1]:
+            return float(at.found[0]), float(at.found[1])
+        comma = numbers and len(at.found) in (3, 4)
         todo = "write decimals with a point" if comma else "give the public range, agreed beforehand"
-        section.problem(key, self.expected, found, todo)
+        at.problem(self.expected, todo)
         return None, None
 
     def write(self, value: Any) -> list[float]:

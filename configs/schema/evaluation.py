@@ -1,10 +1,9 @@
 """The section `evaluation`: who is kept aside, what is measured, and what of it may leave a hospital."""
 
 from dataclasses import dataclass
-from typing import Any
 
 from configs.keys.declare import Part, key
-from configs.keys.values import COLUMN, Around, Integer, Number, Words, nearest
+from configs.keys.values import COLUMN, Around, Integer, Number, Place, Words, nearest
 from configs.schema.privacy import MAX_EPSILON, MIN_EPSILON, PER_PATIENT
 from configs.schema.task import DEFAULT_BINS, MAX_BINS, MIN_BINS, TASKS
 from configs.sections import Section
@@ -29,16 +28,16 @@ class EvaluationRelease:
 class _Metrics(Words):
     """Metrics of the study's task."""
 
-    def read(self, section: Section, key: str, found: Any, around: Around) -> tuple[str, ...]:
+    def read(self, at: Place) -> tuple[str, ...]:
         """Return the metrics; those that the task does not have are noted."""
-        task = around["task"].type
-        metrics = _all_metrics(section, around)
+        task = at.around["task"].type
+        metrics = _all_metrics(at.section, at.around)
         expected = ", ".join(metrics)
-        words = Words(f"a list from {expected}").read(section, key, found, around)
+        words = Words(f"a list from {expected}").read(at)
         for word in words:
             if word not in metrics:
                 advice = nearest(word, metrics, "remove it")
-                section.problem(key, f"one of {expected} for a {task} task", word, advice)
+                at.problem(f"one of {expected} for a {task} task", advice, found=word)
         return words
 
 
@@ -49,7 +48,7 @@ def _all_metrics(_section: Section, around: Around) -> tuple[str, ...]:
 def _whole_fraction(section: Section, around: Around) -> float:
     if section.values.get("split_column") is not None:
         return 0.0
-    return _FRACTION.read(section, "test_fraction", None, around)
+    return _FRACTION.read(Place(section, "test_fraction", None, around))
 
 
 @dataclass(frozen=True, slots=True)

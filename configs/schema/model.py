@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from configs.keys.declare import Kind, OneOf, declaration_of, key
-from configs.keys.values import Around, Choice, Value
+from configs.keys.values import Around, Choice, Place, Value
 from configs.kinds import Registry
 from configs.sections import Section
 
@@ -16,13 +16,13 @@ class _Layers(Value):
 
     expected = f"a list of layer sizes from 1 to {MAX_WIDTH}"
 
-    def read(self, section: Section, key: str, found: Any, around: Around) -> tuple[int, ...]:
+    def read(self, at: Place) -> tuple[int, ...]:
         """Return the sizes, the default ones in place of a mistake."""
-        sizes = found if isinstance(found, list) else []
+        sizes = at.found if isinstance(at.found, list) else []
         whole = all(isinstance(n, int) and not isinstance(n, bool) and 1 <= n <= MAX_WIDTH for n in sizes)
         if 1 <= len(sizes) <= MAX_LAYERS and whole:
             return tuple(sizes)
-        section.problem(key, self.expected, found, "for example [64, 32]")
+        at.problem(self.expected, "for example [64, 32]")
         return DEFAULT_LAYERS
 
     def write(self, value: Any) -> list[int]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from configs.keys.declare import Declaration, OneOf, declaration_of, key
-from configs.keys.values import Around, Integer, Number
+from configs.keys.values import Around, Integer, Number, Place
 from configs.kinds import Registry
 from configs.sections import Section
 
@@ -19,12 +19,12 @@ _EPSILON = f"0.01 to {MAX_EPSILON:g}, {PER_PATIENT}"
 class _Delta(Number):
     """A delta below one over the largest hospital's announced patients."""
 
-    def read(self, section: Section, key: str, found: Any, around: Around) -> float:
+    def read(self, at: Place) -> float:
         """Return the number, NaN in place of a mistake."""
-        largest = max((member.patients for member in _members(around)), default=0)
+        largest = max((member.patients for member in _members(at.around)), default=0)
         bound = 1.0 / largest if largest else self.high
         expected = f"1e-12 <= delta < {f'1/patients (= {bound:.1e})' if largest else f'{self.high:g}'}"
-        return Number(expected, self.low, math.nextafter(bound, 0.0)).read(section, key, found, around)
+        return Number(expected, self.low, math.nextafter(bound, 0.0)).read(at)
 
 
 def _members(around: Around) -> Iterable[Any]:

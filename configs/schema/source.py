@@ -3,6 +3,7 @@
 A data base's address holds a password. So a file names the environment variable that holds it, and an address that
 stands in a file all the same is refused without being shown.
 
+>>> from configs.sections import Section
 >>> entry = Section({"connector": "sql", "url_env": "postgresql://me:secret@db/eds", "path": "a.csv"}, "", [])
 >>> _ = SOURCE.read_mapping(entry, {"folder": Path(".")})
 >>> print("\\n".join(entry.problems))
@@ -19,9 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from configs.keys.declare import Kind, OneOf, declaration_of, key
-from configs.keys.values import Around, Integer, Text, Truth, Value
+from configs.keys.values import Integer, Place, Text, Truth, Value
 from configs.kinds import Registry
-from configs.sections import Section
 
 QUERY_TIMEOUT_S, MAX_QUERY_TIMEOUT_S = 300, 86_400
 MAX_QUERY_CHARACTERS = 20_000
@@ -34,13 +34,13 @@ class FilePath(Text):
     def __init__(self) -> None:
         super().__init__("a file's path", shown=False)  # the one text of a file that is this machine's own
 
-    def read(self, section: Section, key: str, found: Any, around: Around) -> Any:
+    def read(self, at: Place) -> Any:
         """Return the path; an address is refused unseen."""
-        path = super().read(section, key, found, around)
+        path = super().read(at)
         if "://" in path:
             advice = "give a path, or connector: sql with the address in the variable that url_env names"
-            section.note(key, f"expected a file's path, found an address (not shown: it may hold a password); {advice}")
-        return around["folder"] / path
+            at.note(f"expected a file's path, found an address (not shown: it may hold a password); {advice}")
+        return at.around["folder"] / path
 
     def write(self, value: Any) -> str:
         """Return the path as text."""
@@ -52,13 +52,13 @@ class VariableName(Value):
 
     expected = "the NAME of an environment variable"
 
-    def read(self, section: Section, key: str, found: Any, around: Around) -> str:
+    def read(self, at: Place) -> str:
         """Return the name; what is none is not shown."""
-        if isinstance(found, str) and _VARIABLE.fullmatch(found):
-            return found
-        shown = "nothing" if found is None else "something else (not shown: it may hold a password)"
+        if isinstance(at.found, str) and _VARIABLE.fullmatch(at.found):
+            return at.found
+        shown = "nothing" if at.found is None else "something else (not shown: it may hold a password)"
         advice = "set that variable where the node starts, and write its name here"
-        section.note(key, f"expected {self.expected}, found {shown}; {advice}")
+        at.note(f"expected {self.expected}, found {shown}; {advice}")
         return ""
 
     @property
@@ -72,13 +72,14 @@ class Query(Value):
 
     expected = "one SELECT statement"
 
-    def read(self, section: Section, key: str, found: Any, around: Around) -> str:
+    def read(self, at: Place) -> str:
         """Return the statement without white space around it."""
-        if isinstance(found, str) and 0 < len(found.strip()) <= MAX_QUERY_CHARACTERS and "\0" not in found:
-            return found.strip()
-        shown = "nothing" if found is None else "something else"
-        limit = f" of at most {MAX_QUERY_CHARACTERS} characters" if isinstance(found, str) and found.strip() else ""
-        section.note(key, f"expected {self.expected}{limit}, found {shown}; {'correct' if found else 'add'} it")
+        if isinstance(at.found, str) and 0 < len(at.found.strip()) <= MAX_QUERY_CHARACTERS and "\0" not in at.found:
+            return at.found.strip()
+        shown = "nothing" if at.found is None else "something else"
+        too_long = isinstance(at.found, str) and at.found.strip()
+        limit = f" of at most {MAX_QUERY_CHARACTERS} characters" if too_long else ""
+        at.note(f"expected {self.expected}{limit}, found {shown}; {'correct' if at.found else 'add'} it")
         return ""
 
     @property

@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import Any, Literal
 
 from configs.keys.declare import Declaration, Entries, Key, Part, declaration_of, key, read_keys, write_keys
-from configs.keys.values import COLUMN, SITE_NAME, Around, Choice, Integer, Text, Value, Words
+from configs.keys.values import COLUMN, SITE_NAME, Around, Choice, Integer, Place, Text, Value, Words
 from configs.kinds import Registry
 from configs.schema.evaluation import Evaluation
 from configs.schema.model import MODEL, Model
@@ -58,7 +58,7 @@ _SITES = Entries(
 
 
 def _sites(section: Section, around: Around) -> Any:
-    return _SITES.read(section, "sites", None, around) if section.values else ()
+    return _SITES.read(Place(section, "sites", None, around)) if section.values else ()
 
 
 @dataclass(frozen=True)
@@ -71,20 +71,20 @@ class _Simulation:
 class _Sources(Part):
     """The section `simulation`, of which a study holds the sources alone."""
 
-    def read(self, section: Section, key: str, found: Any, around: Around) -> Any:
+    def read(self, at: Place) -> Any:
         """Return pairs of a hospital and its source."""
-        return Part.read(self, section, key, found, around).sites
+        return Part.read(self, at).sites
 
 
 class _Steps(Words):
     """Steps of ID_STEPS."""
 
-    def read(self, section: Section, key: str, found: Any, around: Around) -> tuple[str, ...]:
+    def read(self, at: Place) -> tuple[str, ...]:
         """Return the steps in their order; other words are noted."""
-        words = Words.read(self, section, key, found, around)
+        words = Words.read(self, at)
         for word in words:
             if word not in ID_STEPS:
-                section.problem(key, self.expected, word, "remove it")
+                at.problem(self.expected, "remove it", found=word)
         return tuple(step for step in ID_STEPS if step in words)
 
 
@@ -105,15 +105,15 @@ class _PatientId(Value):
 
     expected = "the column that says whose a row is, or null"
 
-    def read(self, section: Section, key: str, found: Any, around: Around) -> tuple[str | None, tuple[str, ...]]:
+    def read(self, at: Place) -> tuple[str | None, tuple[str, ...]]:
         """Return the column, and the steps in which its ids are written alike."""
-        if key not in section.values:
-            section.problem(key, self.expected, None, "write null if a row is a patient")
-        if isinstance(found, Mapping):
-            ids = Part(_Ids).read(section, key, found, around)
+        if at.key not in at.section.values:
+            at.problem(self.expected, "write null if a row is a patient")
+        if isinstance(at.found, Mapping):
+            ids = Part(_Ids).read(at)
             return ids.column, ids.normalise
         column = Text(self.expected, COLUMN.pattern)
-        return None if found is None else column.read(section, key, found, around), ()
+        return None if at.found is None else column.read(at), ()
 
     def write(self, value: Any) -> Any:
         """Return the column, or a mapping where its ids are written alike."""
@@ -250,7 +250,7 @@ _COUNTING = Part(_COUNTING_ROUNDS, "a mapping with quorum", required=False)
 
 
 def _counting_rounds(section: Section, around: Around) -> Training:
-    return _COUNTING.read(section, "training", None, around)  # type: ignore[no-any-return]
+    return _COUNTING.read(Place(section, "training", None, around))  # type: ignore[no-any-return]
 
 
 # What a study of statistics has no use for, and why a reader of its file might have thought otherwise.
@@ -268,7 +268,7 @@ _DECLARATIONS = {
         },
         training={
             "value": _COUNTING,
-            "default": lambda section, around: _COUNTING.read(section, "training", None, around),
+            "default": _counting_rounds,
         },
         privacy={"value": COUNTING_PRIVACY},
     ),

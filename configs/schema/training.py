@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from configs.federated import STRATEGY, Strategy
 from configs.keys.declare import Part, key
-from configs.keys.values import Around, Choice, Integer, Number
+from configs.keys.values import Around, Choice, Integer, Number, Place
 from configs.sections import Section
 
 MAX_ROUNDS = 100_000
@@ -18,13 +18,13 @@ class _BatchSize(Integer):
 
     expected = "an integer from 1, or full"
 
-    def read(self, section: Section, key: str, found: Any, around: Around) -> Any:
+    def read(self, at: Place) -> Any:
         """Return the number, None for all patients and in place of a mistake."""
-        if found == "full":
+        if at.found == "full":
             return None
-        if isinstance(found, int):
-            return Integer.read(self, section, key, found, around)
-        section.problem(key, self.expected, found, "full means every patient")
+        if isinstance(at.found, int):
+            return Integer.read(self, at)
+        at.problem(self.expected, "full means every patient")
         return None
 
     def write(self, value: Any) -> Any:
@@ -95,9 +95,9 @@ class Local:
 class _Quorum(Integer):
     """A number of hospitals, at most those of the cohort."""
 
-    def read(self, section: Section, key: str, found: Any, around: Around) -> int:
+    def read(self, at: Place) -> int:
         """Return the number, 1 in place of a mistake."""
-        return Integer(self.low, len(around["cohort"]) or self.high).read(section, key, found, around)
+        return Integer(self.low, len(at.around["cohort"]) or self.high).read(at)
 
 
 def _whole_cohort(section: Section, around: Around) -> int:

@@ -44,7 +44,7 @@ TASK_SECTIONS: dict[str, st.SearchStrategy[dict[str, Any]]] = {
 
 @st.composite
 def documents(draw: st.DrawFn) -> dict[str, Any]:
-    """A valid study of any built-in kind, with any keys that it may have."""
+    """Draw a valid study of any built-in kind, with any keys that it may have."""
     kind = draw(st.sampled_from(sorted(TASK_SECTIONS)))
     document = builders.study().to_dict() if kind != "statistics" else builders.counting().to_dict()
     document["task"] = {"type": kind, "target": "y"} | draw(TASK_SECTIONS[kind])
