@@ -15,7 +15,6 @@ from flwr.app import Message
 import client.site
 from client import egress
 from client.app import make_app
-from client.cli import page
 from client.ledger import EVALUATION, Ledger, Release
 from client.policy import NO_FIGURES
 from client.site import Site
@@ -29,6 +28,7 @@ from strategies.exchange.messages import content, read
 from strategies.privacy.accounting import SampledGaussian, epsilon
 from strategies.privacy.plan import Budget, plan_for
 from strategies.releases.registry import arrays_of
+from tests.client.pages import page
 
 BINS = 12
 ASKS: dict[str, Any] = {"test_fraction": 0.3, "release": {"epsilon": 0.5, "bins": BINS}}

@@ -24,14 +24,15 @@ from flwr.cli.build import build_fab_from_files
 from client import answering
 from client.admission import Admissions
 from client.audit import Audit
-from client.cli import _opened
 from client.doctor import _awaited
 from client.findings import WARNING
+from client.folder import SiteFolder
 from client.ledger import Ledger
 from client.node import Node
 from client.node_state import STATE
 from client.releases import RELEASE
 from client.uplink.base import Incoming
+from client.views import outbox, text
 from client.worker import STATUS
 from client.worker_process import WorkerPort, WorkerProcess
 from configs import journal, wire
@@ -597,7 +598,7 @@ def test_statistics_leave_once_and_the_same_question_has_the_same_answer(lille: 
     lille.count(counted)
     assert lille.answer(counted, "statistics reply") == first
     (sent,) = [o for o in lille.node.books.audit.outgoing() if o.form == "statistics reply"][:1]
-    shown = _opened(lille.config, lille.node.books.audit, sent.message).splitlines()
+    shown = text.opened(outbox.opened(SiteFolder(lille.config, lille.config.folder), sent.message)).splitlines()
     assert [line.split(":")[0].strip() for line in shown[-3:]] == ["age", "sex", "disease"]
     assert all(label in shown[-1] for label in ("0 ", "1 ", "unknown "))
     aside = [(path, path.read_bytes()) for path in lille.left() if Frame.decode(path.read_bytes()) == first]

@@ -14,7 +14,6 @@ import client.site
 from client import egress
 from client.admission import Admission, Admissions
 from client.app import make_app
-from client.cli import page
 from client.connectors import read_table
 from client.ledger import STATISTICS, Ledger
 from client.patients import load_patients
@@ -33,6 +32,7 @@ from strategies.privacy.plan import Budget, statistics_plan
 from strategies.releases.columns import cells_of, layout_of
 from strategies.releases.registry import arrays_of
 from strategies.releases.statistics import counts, standard_deviation
+from tests.client.pages import page
 
 DELTA = 1e-5
 FORM = "statistics reply"

@@ -123,3 +123,9 @@ def test_a_study_of_before_that_announces_no_sizes_is_shown_as_one_that_cannot_r
     assert f"refuse {'cd' * 10} --why REASON" in page
     assert f"digest {STUDY.sha256}" in page
     assert f"of-before {'cd' * 10}: epsilon" in typed(lille, capsys, "ledger")
+
+
+@pytest.mark.parametrize("command", ["review", "ledger", "outbox", "check"])
+def test_what_is_data_is_printed_as_json_for_monitoring(lille: SiteConfig, capsys: Output, command: str) -> None:
+    main(["-C", str(lille.folder), command, "--json"])
+    assert isinstance(json.loads(capsys.readouterr().out), list)

@@ -14,7 +14,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from client.admission import Admission
-from client.cli import page
 from client.ledger import EVALUATION, STATISTICS, Ledger, Release
 from client.site import Site
 from client.worker import require_new
@@ -28,6 +27,7 @@ from strategies.models.registry import study_parameters
 from strategies.privacy.accounting import epsilon
 from strategies.privacy.plan import Budget, plan_for
 from strategies.privacy.randomness import Randomness
+from tests.client.pages import page
 from tests.client.test_node import COHORT, Lille, serving
 from tests.consortium import Consortium
 

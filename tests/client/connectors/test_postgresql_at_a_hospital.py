@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from client import cli, node
+from client import node
 from client.admission import Admission, Admissions
 from client.data_check import look_at_data
 from client.doctor import examine
@@ -29,6 +29,7 @@ from simulations import federation
 from strategies.exchange.messages import content, to_frame
 from strategies.models.registry import study_parameters
 from tests import builders
+from tests.client.pages import page
 from tests.consortium import Consortium
 from tests.postgresql import DATA, HEART, PASSWORD, PostgreSql, heart
 
@@ -215,8 +216,8 @@ def test_a_file_is_still_not_opened_before_a_study_is_approved(hospital: Any) ->
 def test_review_shows_the_query_and_the_name_of_the_variable_alone(hospital: Any) -> None:
     study = plain()
     config = hospital({"heart-disease": sql(identity="cardiology")})
-    page = cli.page(config, Admission(study.sha256, "waiting", study.canonical, "", "now", ""))
-    words = " ".join(page.split())
+    text = page(config, Admission(study.sha256, "waiting", study.canonical, "", "now", ""))
+    words = " ".join(text.split())
     assert f"sql, the data base whose address the variable EDS_URL holds: {QUERY} (budget of the data set" in words
     assert "any other column: one that the query gives is dropped as it arrives" in words
     assert "localhost" not in words

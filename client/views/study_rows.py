@@ -1,0 +1,245 @@
+"""What a person reads about a study before deciding: each row of its page as a title and a text.
+
+Texts of others stand in them quoted and on lines of their own, so that none can be taken for one of ours.
+"""
+
+import math
+from dataclasses import dataclass
+
+from client.ledger import Ledger
+from configs.errors import PrivacyError
+from configs.schema import PER_PATIENT, Feature, Study
+from configs.shown import mixed_scripts, quoted_lines, shown
+from configs.site import SiteConfig
+from strategies.models.registry import study_parameters
+from strategies.privacy.accounting import epsilon
+from strategies.privacy.plan import Budget, evaluation_event, plan_for, statistics_plan
+from strategies.releases.columns import cells_of
+from strategies.releases.statistics import standard_deviation
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One thing that is said about a study."""
+
+    title: str
+    text: str
+
+
+def rows_of(config: SiteConfig, study: Study) -> list[Row]:
+    """Return what a study is and does, for people who decide about it."""
+    alike = _alike(study)
+    rows = [
+        ("purpose", "\n".join(quoted_lines(study.purpose))),
+        ("reads", _columns(study)),
+        *([("look alike", alike)] if alike else []),
+        ("announced", _announced(config, study)),
+        ("patient", _patient(study)),
+        ("never reads", _unread(config, study)),
+        ("from", _source(config, study)),
+        *(_training(config, study) if study.trains else _statistics(study)),
+        ("privacy", _privacy(config, study)),
+        ("budget", _budget(config, study)),
+    ]
+    return [Row(*row) for row in rows]
+
+
+def _training(config: SiteConfig, study: Study) -> list[tuple[str, str]]:
+    hospitals = "hospital" if study.training.quorum == 1 else "hospitals"
+    return [
+        ("learns", f"{study.task.type} {shown(study.task.target)}{_outcome(study)} with a {study.model.name} model"),
+        ("rounds", f"{study.training.rounds}, with at least {study.training.quorum} {hospitals} in each"),
+        ("leaves", _leaving(config, study)),
+    ]
+
+
+def _statistics(study: Study) -> list[tuple[str, str]]:
+    """Return what a study that trains nothing asks, and what would leave."""
+    columns, cells = len(study.counted), cells_of(study)
+    noise = standard_deviation(statistics_plan(study))
+    return [
+        ("learns", "nothing: no model is trained; patients are counted, so that a study can be planned"),
+        (
+            "counts",
+            f"how many patients have each value of each column above ({study.task.bins} equal parts of a "
+            "number's range), and of how many it is unknown",
+        ),
+        (
+            "leaves",
+            f"once, {cells} noisy counts of {columns} columns ({4 * cells:,} bytes): one patient changes one "
+            f"count of each column by 1, noise of standard deviation {noise:.1f} patients is added to each; "
+            "once, this hospital's name and the study's digest. No row, no exact count.",
+        ),
+    ]
+
+
+def _columns(study: Study) -> str:
+    """Return a line for each column that is read: name, unit, range or values, and codes, as the study says them."""
+    columns = [_column(feature) for feature in study.features]
+    extra = [f"{shown(study.task.target)}: the outcome{_outcome(study)}"]
+    extra += [f"{shown(study.patient_id)}: who the patient is"] if study.patient_id else []
+    if study.evaluation.split_column:
+        extra.append(f"{shown(study.evaluation.split_column)}: who is a test patient")
+    return "\n".join([*columns, *extra])
+
+
+def _outcome(study: Study) -> str:
+    task = study.task
+    of = f" ({', '.join(map(shown, task.classes))})" if task.classes else ""
+    if task.minimum is not None and task.maximum is not None:
+        of = f" ({task.minimum:g} to {task.maximum:g})"
+    return f"{of}{f' in {shown(task.unit)}' if task.unit else ''}"
+
+
+def _alike(study: Study) -> str:
+    """Name the names and values whose letters are of several alphabets: they may look like others."""
+    words = [study.task.target, study.patient_id or "", *study.task.classes]
+    for feature in study.features:
+        words += [feature.name, feature.unit or "", *feature.values, *feature.missing]
+    found = [f"{shown(word)} mixes {scripts} letters" for word in words if (scripts := mixed_scripts(word))]
+    more = f" and {len(found) - 5} more" if len(found) > 5 else ""
+    return f"WARNING {', '.join(found[:5])}{more}: compare with your file, letter by letter" if found else ""
+
+
+def _announced(config: SiteConfig, study: Study) -> str:
+    sizes = {member.site: member.patients for member in study.cohort}
+    if not sizes:
+        return "no size of any hospital"
+    own = sizes.get(config.site)
+    here = f"{own:,} patients here" if own is not None else "THIS HOSPITAL IS NOT IN THE STUDY"
+    return f"{here}; {sum(sizes.values()):,} in {len(sizes)} hospital{'' if len(sizes) == 1 else 's'}"
+
+
+def _patient(study: Study) -> str:
+    """Say what counts as one patient, the unit of every epsilon."""
+    if study.patient_id is None:
+        return "ONE ROW COUNTS AS ONE PATIENT (patient_id: null): who has several rows spends several times the epsilon"
+    alike = f", written alike by {', '.join(study.normalise)}" if study.normalise else ""
+    return f"all rows of one {shown(study.patient_id)}{alike}"
+
+
+def _unread(config: SiteConfig, study: Study) -> str:
+    dataset = config.dataset(study.name)
+    if dataset is not None and dataset.source.path is None:
+        return "any other column: one that the query gives is dropped as it arrives"
+    return "any other column of the file"
+
+
+def _column(feature: Feature) -> str:
+    unit = f" in {shown(feature.unit)}" if feature.unit else ""
+    if feature.type == "number":
+        what = f"a number from {feature.minimum:g} to {feature.maximum:g}{unit}"
+    else:
+        what = f"one of {', '.join(map(shown, feature.values))}{unit}"
+    codes = f"; unknown where {', '.join(map(shown, feature.missing))}" if feature.missing else ""
+    return f"{shown(feature.name)}: {what}{codes}"
+
+
+def _source(config: SiteConfig, study: Study) -> str:
+    dataset = config.dataset(study.name)
+    if dataset is None:
+        return f"NO DATA SET: site.yaml names none for {study.name}; without one the study cannot run here"
+    return f"{dataset.source} (budget of the data set {dataset.identity!r})"
+
+
+def _leaving(config: SiteConfig, study: Study) -> str:
+    numbers = sum(math.prod(shape) for shape, _ in study_parameters(study).values())
+    size = 4 * numbers
+    return (
+        f"in each round {numbers} numbers of the trained model ({size:,} bytes, and some hundreds of packing), in all "
+        f"at most {numbers * study.training.rounds:,} numbers; once, this hospital's name and the study's digest. "
+        f"{_figures(config, study)}"
+    )
+
+
+def _figures(config: SiteConfig, study: Study) -> str:
+    """Say what leaves about test patients, and what it costs."""
+    asked = study.evaluation.release
+    if asked is None:
+        return "No row, no count, no metric."
+    if config.policy.metrics != "noisy":
+        return (
+            "No row, no count, no metric: the study asks for a noisy histogram of test patients, which site.yaml does "
+            "NOT allow (policy.metrics: none)."
+        )
+    event = evaluation_event(study)
+    assert event is not None
+    return (
+        f"Once, after the last round, {2 * asked.bins} noisy counts of this hospital's test patients, by outcome and "
+        f"by the model's score in {asked.bins} bins, which site.yaml allows (policy.metrics: noisy): one patient "
+        f"changes one count by 1, noise of standard deviation {event.noise_multiplier:.1f} patients is added to each. "
+        f"This costs epsilon {asked.epsilon:g} at delta {study.privacy.delta:g} {PER_PATIENT}, beside the training's. "
+        "No row, no exact count."
+    )
+
+
+def _privacy(config: SiteConfig, study: Study) -> str:
+    if not study.private:
+        allowed = "which site.yaml allows" if config.policy.allow_privacy_none else "which site.yaml does NOT allow"
+        return f"NONE: the model's numbers leave without noise, {allowed} (policy.allow_privacy_none)"
+    privacy = study.privacy
+    if not study.trains:
+        return (
+            f"differential privacy in this hospital: epsilon {privacy.epsilon:g} at delta {privacy.delta:g} per "
+            "patient, add or remove one, for everything that leaves; asked again, this hospital sends the same "
+            f"counts{_spare(study)}"
+        )
+    return (
+        f"differential privacy in this hospital: epsilon {privacy.epsilon:g} at delta {privacy.delta:g} {PER_PATIENT}, "
+        f"for the whole {'training' if study.evaluation.release else 'study'}; what one patient adds to a step of the "
+        f"training (its gradient) is cut to a length of at most {privacy.clip_norm:g} (clip norm), then noise is added"
+        f"{_spare(study)}{_by_the_reference(study)}"
+    )
+
+
+def _spare(study: Study) -> str:
+    """Say what happens to a release that is lost on its way: part of what a hospital agrees to."""
+    if not (spare := study.privacy.spare):
+        return ""
+    times = "once" if spare == 1 else f"{spare} times"
+    return f"; a release that is lost can be made anew with other noise, {times} at most, within this epsilon"
+
+
+def _by_the_reference(study: Study) -> str:
+    if study.training.local.engine != "opacus":
+        return ""
+    return (
+        ". BUT by Opacus's engine (training.local.engine), which is for comparison: under parameters that a dishonest "
+        "coordinator chose, its rounding lets one patient weigh more than that. Ask for a study without this line"
+    )
+
+
+def _budget(config: SiteConfig, study: Study) -> str:
+    dataset, policy = config.dataset(study.name), config.policy
+    if dataset is None or not study.private:
+        return "none is spent"
+    ledger = Ledger.open(config.ledger) if config.ledger.exists() else None
+    spent = ledger.spent(dataset.identity, delta=policy.delta) if ledger else 0.0
+    return (
+        f"epsilon {spent:.2f} of {policy.max_epsilon:g} is spent on this data set ({PER_PATIENT}, all "
+        f"studies, delta {policy.delta:g}), {max(0.0, policy.max_epsilon - spent):.2f} is left"
+        f"{_foreseen(config, study, dataset.identity, ledger)}; the node refuses what would pass it"
+        f"{_two(config, study)}"
+    )
+
+
+def _two(config: SiteConfig, study: Study) -> str:
+    """Say why the study's epsilon and the budget's are two numbers for one release."""
+    if study.privacy.delta == config.policy.delta:
+        return ""
+    return (
+        f". The study states its epsilon at its own delta, {study.privacy.delta:g}; this budget is counted at "
+        f"site.yaml's, {config.policy.delta:g}: a release has an epsilon for each delta, larger at smaller ones"
+    )
+
+
+def _foreseen(config: SiteConfig, study: Study, dataset: str, ledger: Ledger | None) -> str:
+    """Say what the study will have cost, at this hospital's own delta."""
+    policy = config.policy
+    try:
+        plan = plan_for(study, config.site, figures=policy.metrics == "noisy")
+    except PrivacyError as error:
+        return f", and the study cannot train here ({error})"
+    cap = Budget(policy.max_epsilon, policy.delta)
+    after = ledger.foreseen(dataset, study.sha256, plan.events, cap) if ledger else epsilon(plan.events, cap.delta)
+    return f", this study would bring it to {after:.2f} spent" if math.isfinite(after) else ", this study does not fit"
