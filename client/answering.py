@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 from client.audit import instruction_of
 from client.books import Books
 from client.egress import OF_ROWS, SENTENCES, code_of
-from client.ledger import EVALUATION, STATISTICS
 from client.policy import Request, require, require_figures
 from client.releases import forget_awaited, note_awaited, proposed, spoken
 from client.timing import quantum_s, wait_until_public
@@ -33,7 +32,7 @@ from configs.shown import DIGITS
 from configs.site import SiteConfig
 from strategies.exchange.arrays import reads_as_text
 from strategies.exchange.messages import content, from_frame, given_back, opened, seal, shelve, shelved, unseal
-from strategies.releases.registry import arrays_of, study_bytes
+from strategies.releases.registry import arrays_of, release_of, study_bytes
 
 if TYPE_CHECKING:
     from flwr.app import RecordDict
@@ -284,12 +283,10 @@ class Answering:
             self._admissions.decide(study.sha256, "approved", "site.yaml: require_approval: false")
             self._audit.note(Approved(study=study.sha256, by="policy"))
         self._admissions.approved(study.sha256)
-        if frame.form != "hello" and study.trains == (frame.form == "statistics"):
-            raise WireError(f"{frame.form}: expected what the approved study asks for, found another kind of message")
-        if frame.form == "evaluate":
-            if study.evaluation.release is None:
-                raise WireError("evaluate: expected a study that asks for figures (evaluation.release), found another")
-            require_figures(self.config.policy)
+        if (kind := release_of(frame.form)) is not None:
+            kind.require_asked(study)
+            if kind.of_test:
+                require_figures(self.config.policy)
 
     def _worked(self, said: Statement, frame: Frame, instruction: str) -> Outcome:
         """Return the worker's reply, or the one that the same instruction had before, at whatever attempt."""
@@ -342,10 +339,11 @@ class Answering:
 
     def _is_booked(self, frame: Frame, study: Study) -> bool:
         dataset = self.config.dataset(study.name)
-        number = {"evaluate": EVALUATION, "statistics": STATISTICS}.get(frame.form, frame.fields.get("round"))
-        if dataset is None or not isinstance(number, int):
+        kind, fields = release_of(frame.form), frame.fields
+        if dataset is None or kind is None:
             return False
-        return self._books.ledger.booked(dataset.identity, study.sha256, number, int(frame.fields.get("attempt", 0)))
+        number = kind.number_of(int(fields.get("round", 0)))
+        return self._books.ledger.booked(dataset.identity, study.sha256, number, int(fields.get("attempt", 0)))
 
     def _spent(self, sha256: str) -> str:
         """Return what the study has spent by the ledger, as this process reads it: no text of the worker's leaves."""

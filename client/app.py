@@ -1,4 +1,4 @@
-"""The hospital's Flower ClientApp: four handlers that read like the protocol.
+"""The hospital's Flower ClientApp: one handler for proposals, one for every kind of release.
 
 `make_app` is given a way to find the hospital that a message is for: the simulator has many in one process, a node has
 one. Nothing else differs between a simulation and a deployment.
@@ -21,17 +21,17 @@ from configs import wire
 from configs.errors import ArchipelError, WireError
 from strategies.exchange.arrays import Arrays
 from strategies.exchange.messages import Received, read
-from strategies.releases.base import Fit
-from strategies.releases.registry import arrays_of
+from strategies.releases.base import Fit, Release, Request
+from strategies.releases.registry import RELEASES
 
 SiteOf = Callable[[Context], Site]
 OnError = Callable[[Site | None, Exception], None]
-Training = Generator[Fit, Arrays, Message]
+Answering = Generator[Fit, Arrays, Message]
 log = logging.getLogger("archipel.client")
 
 
 def log_error(site: Site | None, error: Exception) -> None:
-    """What must not leave, for the hospital's own log; an unexpected error may say anything, its text stays out."""
+    """Log what must not leave, at the hospital; an unexpected error may say anything, its text stays out."""
     name = site.name if site else "a hospital"
     if isinstance(error, ArchipelError):
         log.error("%s: %s", name, error)
@@ -43,7 +43,7 @@ def log_error(site: Site | None, error: Exception) -> None:
 
 
 def make_app(site_of: SiteOf, on_error: OnError = log_error, *, paced: bool = False) -> ClientApp:
-    """A ClientApp for the hospitals that `site_of` knows; `on_error` keeps what must not leave.
+    """Make a ClientApp for the hospitals that `site_of` knows; `on_error` keeps what must not leave.
 
     Args:
         paced: let private answers leave at a public time; where a node stands before the app, it does (client/node.py).
@@ -66,9 +66,10 @@ def make_app(site_of: SiteOf, on_error: OnError = log_error, *, paced: bool = Fa
         return handle
 
     app.query("hello")(guarded(hello))
-    app.train()(guarded(train))
-    app.evaluate()(guarded(evaluate))
-    app.query("statistics")(guarded(statistics))
+    for kind in RELEASES:
+        category, _, action = kind.message_type.partition(".")
+        register = getattr(app, category)
+        (register(action) if action else register())(guarded(partial(release, kind)))
     return app
 
 
@@ -79,7 +80,7 @@ def _refused(message: Message, site: Site | None, error: Exception, on_error: On
 
 
 def hello(message: Message, site: Site) -> Message:
-    """The coordinator proposes a study; the hospital takes part if it is the very one that it approved."""
+    """Answer a proposal: the hospital takes part if the study is the very one that it approved."""
     proposal = read("hello", message.content).fields
     if proposal["protocol"] != wire.PROTOCOL:
         raise WireError(f"hello: expected protocol {wire.PROTOCOL}, found {proposal['protocol']}; install one release")
@@ -92,50 +93,37 @@ def hello(message: Message, site: Site) -> Message:
     )
 
 
-def train(message: Message, site: Site) -> Message:
-    """One round: the shared model in, this hospital's model out."""
-    return driven(training(message, site, read("train", message.content, site.instructed)), site.work)
+def release(kind: Release, message: Message, site: Site) -> Message:
+    """Answer an instruction with the release that it asks for."""
+    return driven(releasing(kind, message, site, read(kind.form, message.content, site.forms[kind.form])), site.work)
 
 
-def training(message: Message, site: Site, request: Received) -> Training:
-    """`train` for whoever fits several hospitals at once: ask for each fit, take its model, and return the reply."""
-    if request.fields["study_sha256"] != site.study.sha256:
-        raise WireError("train: expected the study that this hospital approved, found another one")
-    trained = yield from site.fitting(
-        request.fields["round"],
-        request.arrays,
-        loaded=request.arrays.clear,
-        attempt=request.fields.get("attempt", 0),
+def releasing(kind: Release, message: Message, site: Site, received: Received) -> Answering:
+    """`release` for a caller that fits several hospitals at once: yield each fit, and return the reply."""
+    if received.fields["study_sha256"] != site.study.sha256:
+        raise WireError(f"{kind.form}: expected the study that this hospital approved, found another one")
+    request = Request(
+        received.arrays,
+        round=received.fields.get("round", 0),
+        attempt=received.fields.get("attempt", 0),
+        loaded=received.arrays.clear,
     )
-    return egress.reply(message, "train reply", {}, trained, site.parameters)
+    released = yield from site.releasing(kind.name, request)
+    return egress.reply(message, kind.reply, {}, released, site.forms[kind.reply])
 
 
-def guarded_training(
-    message: Message, site_of: Callable[[], Site], received: Callable[[Site], Received], on_error: OnError = log_error
-) -> Training:
-    """`training` as the ClientApp guards it: a failure is a refusal, and what must not leave goes to `on_error`."""
+def guarded_releasing(
+    kind: Release,
+    message: Message,
+    site_of: Callable[[], Site],
+    received: Callable[[Site], Received],
+    on_error: OnError = log_error,
+) -> Answering:
+    """`releasing` as the ClientApp guards it: a failure is a refusal, and what must not leave goes to `on_error`."""
     site = None
     try:
         site = site_of()
         site.on_failure = partial(on_error, site)
-        return (yield from training(message, site, received(site)))
+        return (yield from releasing(kind, message, site, received(site)))
     except Exception as error:
         return _refused(message, site, error, on_error)
-
-
-def evaluate(message: Message, site: Site) -> Message:
-    """Once, after the last round: the final model in, a noisy histogram of its scores on the test patients out."""
-    request = read("evaluate", message.content, site.parameters)
-    if request.fields["study_sha256"] != site.study.sha256:
-        raise WireError("evaluate: expected the study that this hospital approved, found another one")
-    histogram = site.evaluate(request.arrays, request.fields.get("attempt", 0))
-    return egress.reply(message, "evaluate reply", {}, histogram, arrays_of("evaluate reply", site.study))
-
-
-def statistics(message: Message, site: Site) -> Message:
-    """Once, in a study that trains nothing: how many patients have each value of each column, with noise."""
-    request = read("statistics", message.content)
-    if request.fields["study_sha256"] != site.study.sha256:
-        raise WireError("statistics: expected the study that this hospital approved, found another one")
-    counts = site.statistics(request.fields.get("attempt", 0))
-    return egress.reply(message, "statistics reply", {}, counts, arrays_of("statistics reply", site.study))

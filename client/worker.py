@@ -43,6 +43,7 @@ if TYPE_CHECKING:  # PyTorch and Flower start threads, which a process must not 
     from client.site import Site
     from configs.schema import Study
     from strategies.privacy.plan import Budget
+    from strategies.releases.base import Release as Kind
 
 READY, STATUS, REFUSAL = "ready", "status", "refusal"
 ALONE = "noise alone"  # a field of the node's: this release is booked, the worker that booked it has ended
@@ -144,7 +145,7 @@ class Worker:
         Raises:
             AdmissionError, PolicyError, DataError, PrivacyError, BudgetError.
         """
-        from client.ledger import EVALUATION, STATISTICS
+        from strategies.releases.registry import release_of
 
         sha256 = _digest(self._request)
         study = self._admissions.approved(sha256)
@@ -156,12 +157,10 @@ class Worker:
             self._readings = {key: one for key, one in self._readings.items() if one.serves} | {sha256: reading}
         _, site, reading = self._warm
         site.loaded = self._let_go  # a large model is held once while it is trained
-        releases = {"evaluate": EVALUATION, "statistics": STATISTICS}  # others say which round they are
-        number = releases.get(self._request.form, self._request.fields.get("round"))
-        site.alone = self._alone
-        if isinstance(number, int) and not self._alone:
+        site.alone, kind, fields = self._alone, release_of(self._request.form), self._request.fields
+        if kind is not None and not self._alone:
             reading.require()
-            require_new(site, number, int(self._request.fields.get("attempt", 0)))
+            require_new(site, kind, int(fields.get("round", 0)), int(fields.get("attempt", 0)))
         return site
 
 
@@ -212,7 +211,7 @@ def open_site(
     return site, reading
 
 
-def require_new(site: "Site", round_number: int, attempt: int = 0) -> None:
+def require_new(site: "Site", kind: "Kind", round_number: int = 0, attempt: int = 0) -> None:
     """Let each attempt at a release be made once: what was begun is spent, whatever became of it.
 
     Of lost releases as many are made anew, over the whole study, as it has spare.
@@ -224,7 +223,8 @@ def require_new(site: "Site", round_number: int, attempt: int = 0) -> None:
 
     if site.study.private and not site.seeded and site.plan is not None:
         event = site.plan.round_event
-        release = Release(site.dataset, site.study.sha256, round_number, event, attempt=attempt)
+        number = kind.number_of(round_number)
+        release = Release(site.dataset, site.study.sha256, number, event, attempt=attempt)
         what = "" if site.study.trains else "the release of statistics"
         site.ledger.require_spare(release, site.study.privacy.spare, what)
 

@@ -10,13 +10,14 @@ from typing import Any
 
 from flwr.app import Context, Message, RecordDict
 
-from client.app import Training, guarded_training
+from client.app import Answering, guarded_releasing
 from client.site import Site
 from configs import wire
 from simulations.together import Together
 from strategies.exchange.arrays import Arrays
 from strategies.exchange.messages import Received, read
 from strategies.releases.base import Fit
+from strategies.releases.registry import MODEL_UPDATE
 
 _AT_ONCE = 256  # hospitals whose bookings are open at once
 Addressed = tuple[Message, Context]
@@ -64,13 +65,16 @@ class Rounds:
                     go_on(i, trainings[i].send, trained)
         return [replies[i] for i in range(len(addressed))]
 
-    def _training(self, message: Message, context: Context) -> Training:
-        return guarded_training(message, lambda: self._site_of(context), lambda site: self._read(message.content, site))
+    def _training(self, message: Message, context: Context) -> Answering:
+        def received(site: Site) -> Received:
+            return self._read(message.content, site)
+
+        return guarded_releasing(MODEL_UPDATE, message, lambda: self._site_of(context), received)
 
     def _read(self, content: RecordDict, site: Site) -> Received:
         """Read a message once for all hospitals that are sent the very same one."""
         if self._received is None or self._content is not content:
-            self._content, self._received = content, read("train", content, site.instructed)
+            self._content, self._received = content, read(MODEL_UPDATE.form, content, site.forms[MODEL_UPDATE.form])
         return Received(self._received.fields, dict(self._received.arrays))
 
     def _fitted(self, fits: Sequence[Fit]) -> list[Arrays | None]:

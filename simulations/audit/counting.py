@@ -30,10 +30,13 @@ from simulations.audit.subject import Floats, read_ledger
 from simulations.audit.verdict import Check, Part, exact, noise_values_needed, smallest_loss
 from simulations.hospitals import load_all
 from strategies.privacy.plan import PrivacyPlan, plan_for
+from strategies.releases.base import Request
 from strategies.releases.columns import layout_of
+from strategies.releases.registry import STATISTICS
 from strategies.releases.statistics import counts, places, standard_deviation
 from strategies.tasks.table import Encoded, Table
 
+Counts = NDArray[np.float32]
 _QUIET = 5.0  # standard deviations in patients below which whole numbers say little of a noise's shape
 _MANY = 1_000  # rows of a planted patient
 MakeSite = Callable[..., Site]
@@ -64,6 +67,11 @@ def audit_statistics(
     with tempfile.TemporaryDirectory(prefix="archipel-audit-") as folder:
         parts = tuple(auditor.parts(Path(folder), run, progress))
     return Audit(study.name, study.sha256, seed, parts, auditor.plans, time.monotonic() - clock)
+
+
+def _released(hospital: Site) -> Counts:
+    """Return a hospital's noisy counts, (cells,)."""
+    return hospital.release(STATISTICS.name, Request())[COUNTS]
 
 
 @dataclass
@@ -127,7 +135,7 @@ class _Auditor:
         noise, clean = np.empty((total, cells)), np.empty((total, cells))
         for number in range(total):
             site = sites[number % len(sites)]
-            released = self._hospital(site, Ledger.in_memory(), f"{site}/{number}").statistics()[COUNTS]
+            released = _released(self._hospital(site, Ledger.in_memory(), f"{site}/{number}"))
             spread = self.coins.uniform(-0.5, 0.5, cells)
             noise[number] = (released - true[site] + spread) / scale
             clean[number] = true[site] / scale
@@ -182,10 +190,10 @@ class _Auditor:
         path = folder / "ledger.sqlite"
         with closing(Ledger.open(path, durable=False)) as ledger:
             hospital = self._hospital(site, ledger)
-            first = hospital.statistics()[COUNTS]
+            first = _released(hospital)
             yield exact("booked", self._is_planned(path, site), f"{site}: the ledger holds another release, or none")
             try:
-                again = hospital.statistics()[COUNTS].tolist() == first.tolist()  # seeded: the same release
+                again = _released(hospital).tolist() == first.tolist()  # seeded: the same release
             except BudgetError:
                 again = True
             yield exact("once", again and self._is_planned(path, site), f"{site}: a second draw was to be had")
@@ -193,7 +201,7 @@ class _Auditor:
         with closing(Ledger.open(crashed, durable=False)) as ledger:
             dead: Any = _Dead()
             with suppress(_Crash):
-                self._hospital(site, ledger, people=replace(self.people[site], x=dead)).statistics()
+                _released(self._hospital(site, ledger, people=replace(self.people[site], x=dead)))
             yield exact(
                 "booked first", self._is_planned(crashed, site), f"{site}: patients were counted before it was booked"
             )

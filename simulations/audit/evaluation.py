@@ -29,6 +29,8 @@ from simulations.audit.subject import Floats, Subject
 from simulations.audit.verdict import Check, exact
 from strategies.exchange.arrays import Arrays
 from strategies.learning import Learning, learning_of
+from strategies.releases.base import Request
+from strategies.releases.registry import SCORE_HISTOGRAM
 from strategies.tasks.table import Encoded, concatenate
 
 _NEAR = 1e-4  # of a bin's width: a score so near to an edge may lie on either side of it
@@ -67,7 +69,7 @@ class Evaluator:
         hospital = self._hospital(study, patients, seeded)
         if not seeded:
             _train_once(hospital, study)
-        return hospital.evaluate(self._model)[HISTOGRAM].astype(np.float64).ravel()
+        return hospital.release(SCORE_HISTOGRAM.name, Request(self._model))[HISTOGRAM].astype(np.float64).ravel()
 
     def deviation(self, patients: Encoded) -> float:
         """Return the booked standard deviation of a cell's noise."""

@@ -113,17 +113,18 @@ class Release(ABC):
     """One kind of thing that may leave a hospital.
 
     `name` is the kind's name in the ledger and the report; `message_type` what the coordinator's instruction is called
-    (configs/wire.py: ASKS). `number` and `label` decide the chance of a seeded release: a number in the place of a
-    round's, where it is asked for once, and what is added to the hospital's name. `of_test` says that it tells of the
-    patients who were kept aside, and `after_training` that a hospital makes it only where it has trained before.
+    (configs/wire.py: ASKS). `of_test` says that it tells of the patients who were kept aside, and `after_training` that
+    a hospital makes it only where it has trained before; `unprotected`, that it may leave without noise in a study
+    without privacy. `number` is given to the kinds that were there before kinds
+    had names: it stood in the place of a round's number where one was asked for once.
     """
 
     name: ClassVar[str]
     message_type: ClassVar[str]
-    number: ClassVar[int] = 0
-    label: ClassVar[str] = ""
+    number: ClassVar[int | None] = None
     of_test: ClassVar[bool] = False
     after_training: ClassVar[bool] = False
+    unprotected: ClassVar[bool] = False
 
     @property
     def form(self) -> str:
@@ -186,9 +187,13 @@ class Release(ABC):
     def combine(self, study: Study, released: Mapping[str, Arrays]) -> dict[str, Any]:
         """Return what follows from the hospitals' releases, in plain values for metrics.json; hospital -> arrays."""
 
-    def number_of(self, request: Request) -> int:
-        """Return the number that stands for a request where rounds are counted: a round, or the kind's own."""
-        return request.round or self.number
+    def chance(self, request: Request) -> tuple[str, int]:
+        """Return what decides a seeded release's chance: what is added to the hospital's name, and a number."""
+        return f"/{self.name}" if self.number is None else "", self.number_of(request.round)
+
+    def number_of(self, round_number: int) -> int:
+        """Return what stands in the place of a round's number: that of the round, or the kind's own."""
+        return round_number or self.number or 0
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,8 @@ class ModelUpdate(Release):
 
     name: ClassVar[str] = "model update"
     message_type: ClassVar[str] = wire.TRAIN
+    number: ClassVar[int | None] = 0
+    unprotected: ClassVar[bool] = True
 
     def instructed(self, study: Study) -> Mapping[str, ArraySpec]:
         """Return the model's parameters, and what the study's strategy sends beside them."""

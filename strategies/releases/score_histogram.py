@@ -39,6 +39,7 @@ class ScoreHistogram(Release):
 
     name: ClassVar[str] = "score histogram"
     message_type: ClassVar[str] = wire.EVALUATE
+    number: ClassVar[int | None] = 0
     of_test: ClassVar[bool] = True
     after_training: ClassVar[bool] = True
 
@@ -67,7 +68,7 @@ class ScoreHistogram(Release):
         assert asked is not None
         assert plan is not None
         assert plan.evaluation is not None
-        scores = hospital.task.predict(request.arrays, test.x)[:, 1]
+        scores = hospital.task.predict(request.arrays, test.x)[:, hospital.task.objective.outcome]
         exact = counts(scores, test.y, starts=test.starts, bins=asked.bins)
         return {wire.HISTOGRAM: noised(exact, plan.evaluation.noise_multiplier, randomness)}
 

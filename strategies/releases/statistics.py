@@ -49,7 +49,7 @@ class Statistics(Release):
 
     name: ClassVar[str] = "statistics"
     message_type: ClassVar[str] = wire.STATISTICS
-    number: ClassVar[int] = 1
+    number: ClassVar[int | None] = 1
 
     def arrays(self, study: Study) -> Mapping[str, ArraySpec]:
         """Return the counts: (cells,)."""

@@ -12,7 +12,6 @@ import pytest
 from builders import context, message, patients, random_arrays, same_bits, study
 from flwr.app import Message
 
-import client.site
 from client import egress
 from client.app import make_app
 from client.ledger import EVALUATION, Ledger, Release
@@ -27,7 +26,9 @@ from strategies.exchange.arrays import Arrays
 from strategies.exchange.messages import content, read
 from strategies.privacy.accounting import SampledGaussian, epsilon
 from strategies.privacy.plan import Budget, plan_for
-from strategies.releases.registry import arrays_of
+from strategies.releases import score_histogram
+from strategies.releases.base import Request
+from strategies.releases.registry import SCORE_HISTOGRAM, arrays_of
 from tests.client.pages import page
 
 BINS = 12
@@ -70,7 +71,7 @@ class Hospital:
         return self
 
     def evaluates(self) -> Arrays:
-        return self.site.evaluate(self.model)
+        return self.site.release("score histogram", Request(self.model))
 
     def answers(self, asked: Message) -> Message:
         app = make_app(lambda _: self.site, lambda _, error: self.log.append(error))
@@ -147,7 +148,7 @@ def test_it_is_booked_before_a_patient_is_scored(monkeypatch: pytest.MonkeyPatch
         seen.append(hospital.booked)
         raise MemoryError
 
-    monkeypatch.setattr(client.site, "counts", score)
+    monkeypatch.setattr(score_histogram, "counts", score)
     with pytest.raises(RunError):
         hospital.evaluates()
     assert seen == [True, True]  # of the patients, and of nobody
@@ -192,7 +193,7 @@ def unseen(monkeypatch: pytest.MonkeyPatch) -> None:
     def never(*arguments: Any, **named: Any) -> Any:
         raise AssertionError("patients were scored")
 
-    monkeypatch.setattr(client.site, "counts", never)
+    monkeypatch.setattr(score_histogram, "counts", never)
 
 
 @pytest.mark.usefixtures("unseen")
@@ -224,7 +225,7 @@ def test_a_second_evaluation_is_refused() -> None:
     hospital.model = random_arrays(hospital.site.parameters, seed=10)
     assert refused(hospital) == 101
     with pytest.raises(BudgetError, match="the evaluation: it was begun before"):
-        require_new(hospital.site, EVALUATION)
+        require_new(hospital.site, SCORE_HISTOGRAM)
 
 
 def test_the_same_seeded_evaluation_is_the_same_bits_and_booked_once() -> None:

@@ -573,10 +573,11 @@ def test_a_study_of_statistics_neither_trains_nor_evaluates_and_one_that_trains_
     lille: Lille, counted: Study, trained: Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lille.worker, "instead", lambda *_: pytest.fail("the worker was asked"))
-    for ask, study in ((lille.train, counted), (lille.evaluate, counted), (lille.count, trained)):
+    cases = ((lille.train, counted, "trains"), (lille.evaluate, counted, "asks for figures"))
+    for ask, study, expected in (*cases, (lille.count, trained, "of statistics")):
         ask(study)
         assert lille.code(study) == 104
-        assert "expected what the approved study asks for" in lille.whys()[-1]
+        assert expected in lille.whys()[-1]
 
 
 def test_text_among_the_counts_does_not_leave(lille: Lille, counted: Study, monkeypatch: pytest.MonkeyPatch) -> None:

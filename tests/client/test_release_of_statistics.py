@@ -10,7 +10,6 @@ import pytest
 from builders import context, counting, message, patients, random_arrays, same_bits, study
 from flwr.app import Message
 
-import client.site
 from client import egress
 from client.admission import Admission, Admissions
 from client.app import make_app
@@ -29,6 +28,9 @@ from strategies.exchange.arrays import Arrays
 from strategies.exchange.messages import content, from_frame, read
 from strategies.privacy.accounting import SampledGaussian, epsilon
 from strategies.privacy.plan import Budget, statistics_plan
+from strategies.releases import registry
+from strategies.releases import statistics as counting_release
+from strategies.releases.base import Request
 from strategies.releases.columns import cells_of, layout_of
 from strategies.releases.registry import arrays_of
 from strategies.releases.statistics import counts, standard_deviation
@@ -93,7 +95,7 @@ def test_the_reply_is_one_vector_of_whole_finite_numbers(tmp_path: Path) -> None
 
 def test_the_release_is_booked_as_one_step_with_everybody_that_costs_the_epsilon_asked(tmp_path: Path) -> None:
     hospital = Hospital(tmp_path)
-    hospital.site.statistics()
+    hospital.site.release("statistics", Request())
     (event,) = hospital.ledger.events("lille")
     assert isinstance(event, SampledGaussian)
     assert (event.sampling_rate, event.steps) == (1.0, 1)
@@ -105,7 +107,7 @@ def test_the_noise_that_leaves_is_the_noise_that_is_booked_times_the_root_of_the
     replies, true = [], None
     for seed in range(200):
         hospital = Hospital(tmp_path, counting(seed=seed), seeded=True)
-        replies.append(hospital.site.statistics()["counts"])
+        replies.append(hospital.site.release("statistics", Request())["counts"])
         true = counts(hospital.site.train.x, layout_of(hospital.chosen))
     (event,) = hospital.ledger.events("lille")
     assert isinstance(event, SampledGaussian)
@@ -124,15 +126,15 @@ def test_it_is_booked_before_a_patient_is_counted(tmp_path: Path, monkeypatch: p
         seen.append(hospital.booked)
         raise MemoryError
 
-    monkeypatch.setattr(client.site.statistics, "counts", count)
+    monkeypatch.setattr(counting_release, "counts", count)
     with pytest.raises(RunError):
-        hospital.site.statistics()
+        hospital.site.release("statistics", Request())
     assert seen == [True, True]  # of the patients, and of nobody
     assert hospital.booked  # whoever cannot prove that nothing left has spent it
 
 
 def test_a_hospital_of_three_patients_sends_noise_of_the_same_form(tmp_path: Path) -> None:
-    found = Hospital(tmp_path, rows=3).site.statistics()["counts"]
+    found = Hospital(tmp_path, rows=3).site.release("statistics", Request())["counts"]
     assert found.shape == (12,)
     assert found.std() > 2
 
@@ -140,14 +142,14 @@ def test_a_hospital_of_three_patients_sends_noise_of_the_same_form(tmp_path: Pat
 def test_a_tiny_epsilon_gives_much_noise_and_none_that_is_not_finite(tmp_path: Path) -> None:
     chosen = counting(privacy={"mode": "local", "epsilon": 0.01, "delta": DELTA})
     assert 300 < standard_deviation(statistics_plan(chosen)) < 600
-    found = Hospital(tmp_path, chosen).site.statistics()["counts"]
+    found = Hospital(tmp_path, chosen).site.release("statistics", Request())["counts"]
     assert np.isfinite(found).all()
     assert 100 < found.std() < 1500
 
 
 def test_the_training_that_follows_on_the_same_patients_is_let_in_and_costs_less_than_the_sum(tmp_path: Path) -> None:
     hospital = Hospital(tmp_path, cap=Budget(8.0, 1e-6))
-    hospital.site.statistics()
+    hospital.site.release("statistics", Request())
     trained = Site("lille", study(), patients(70), hospital.ledger, seeded=False)
     for number in (1, 2, 3):
         trained.fit(number, random_arrays(trained.parameters))
@@ -170,23 +172,23 @@ def refused(hospital: Hospital, asked: Message | None = None) -> int:
 
 def test_a_second_release_is_refused_and_draws_no_noise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hospital = Hospital(tmp_path)
-    hospital.site.statistics()
-    monkeypatch.setattr(client.site.statistics, "noised", lambda *_: pytest.fail("noise was drawn"))
+    hospital.site.release("statistics", Request())
+    monkeypatch.setattr(counting_release, "noised", lambda *_: pytest.fail("noise was drawn"))
     assert refused(hospital) == 101
     with pytest.raises(BudgetError, match="the release of statistics: it was begun before"):
-        require_new(hospital.site, STATISTICS)
+        require_new(hospital.site, registry.STATISTICS)
 
 
 def test_the_same_seeded_release_is_the_same_bits_and_booked_once(tmp_path: Path) -> None:
     hospital = Hospital(tmp_path, seeded=True)
-    first = hospital.site.statistics()
+    first = hospital.site.release("statistics", Request())
     spent = hospital.ledger.spent("lille", delta=DELTA)
-    assert same_bits(first, hospital.site.statistics())
+    assert same_bits(first, hospital.site.release("statistics", Request()))
     assert hospital.ledger.spent("lille", delta=DELTA) == spent
 
 
 def test_a_data_set_without_enough_budget_counts_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client.site.statistics, "counts", lambda *_: pytest.fail("patients were counted"))
+    monkeypatch.setattr(counting_release, "counts", lambda *_: pytest.fail("patients were counted"))
     hospital = Hospital(tmp_path, cap=Budget(0.4, DELTA))
     assert refused(hospital) == 101
     assert "the data set has 0.40" in str(hospital.log[-1])
@@ -294,7 +296,7 @@ def test_the_worker_releases_the_bits_of_a_simulation(tmp_path: Path) -> None:
     chosen = counting()
     asked = Frame("statistics", {"study_sha256": chosen.sha256})
     _, reply = worker(tmp_path, chosen, seeded=True).answer(asked)
-    assert same_bits(released(reply, chosen), Hospital(tmp_path, seeded=True).site.statistics())
+    assert same_bits(released(reply, chosen), Hospital(tmp_path, seeded=True).site.release("statistics", Request()))
 
 
 def test_the_worker_releases_once_even_after_a_restart(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from configs.errors import BudgetError, PrivacyError, RunError, WireError
 from configs.schema import CohortMember, Study
 from strategies.privacy.accounting import epsilon
 from strategies.privacy.plan import plan_for
+from strategies.releases.base import Fit
 
 SAMPLED = {"local": {"batch_size": 20, "learning_rate": 0.5}}
 
@@ -135,10 +136,10 @@ def test_a_round_that_fails_on_patients_alone_is_the_start_and_noise_and_no_pati
     """Of two hospitals with other patients the same bits: their noise is seeded, and of nobody but the noise."""
     fit, sent = Trainer.fit, []
 
-    def fails_on_patients(self: Trainer, start: Any, people: Any, *rest: Any, **options: Any) -> Any:
-        if people.count:
+    def fails_on_patients(self: Trainer, wanted: Fit) -> Any:
+        if wanted.patients.count:
             raise MemoryError
-        return fit(self, start, people, *rest, **options)
+        return fit(self, wanted)
 
     monkeypatch.setattr(Trainer, "fit", fails_on_patients)
     for seed in (1, 2):
@@ -173,9 +174,9 @@ def test_a_private_round_has_the_steps_of_the_announced_size_whatever_was_counte
 ) -> None:
     taken: list[int] = []
 
-    def fit(self: Trainer, start: Any, *_: object, steps: int, **__: object) -> Any:
-        taken.append(steps)
-        return start
+    def fit(self: Trainer, wanted: Fit) -> Any:
+        taken.append(wanted.steps)
+        return wanted.start
 
     monkeypatch.setattr(Trainer, "fit", fit)
     one = site(study(training=SAMPLED), count=count)

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from client.admission import Admission
-from client.ledger import EVALUATION, STATISTICS, Ledger, Release
+from client.ledger import EVALUATION, Ledger, Release
 from client.site import Site
 from client.worker import require_new
 from configs import wire
@@ -27,12 +27,20 @@ from strategies.models.registry import study_parameters
 from strategies.privacy.accounting import epsilon
 from strategies.privacy.plan import Budget, plan_for
 from strategies.privacy.randomness import Randomness
+from strategies.releases.base import Release as Kind
+from strategies.releases.base import Request
+from strategies.releases.registry import MODEL_UPDATE, SCORE_HISTOGRAM, STATISTICS
 from tests.client.pages import page
 from tests.client.test_node import COHORT, Lille, serving
 from tests.consortium import Consortium
 
 DELTA = 1e-5
 EVALUATING: dict[str, Any] = {"test_fraction": 0.3, "release": {"epsilon": 0.5, "bins": 6}}
+
+
+def kind_of(number: int) -> tuple[Kind, int]:
+    """The kind of a release and its round, 0 of the evaluation."""
+    return (SCORE_HISTOGRAM, 0) if number == EVALUATION else (MODEL_UPDATE, number)
 
 
 def spared(spare: int, **changes: Any) -> Study:
@@ -50,9 +58,11 @@ def start(chosen: Study, number: int = 1) -> Arrays:
 
 def release(site: Site, number: int, attempt: int) -> Arrays:
     """What the worker does for one instruction."""
-    require_new(site, number, attempt)
+    require_new(site, *kind_of(number), attempt)
     model = start(site.study, number)
-    return site.evaluate(model, attempt) if number == EVALUATION else site.fit(number, model, attempt=attempt)
+    if number == EVALUATION:
+        return site.release("score histogram", Request(model, attempt=attempt))
+    return site.fit(number, model, attempt=attempt)
 
 
 # Chance
@@ -112,12 +122,12 @@ def test_statistics_are_made_anew_within_their_epsilon() -> None:
     site = Site("lille", chosen, builders.patients(70, inputs=len(chosen.counted)), ledger, seeded=False)
     counts = []
     for attempt in (0, 1):
-        require_new(site, STATISTICS, attempt)
-        counts.append(site.statistics(attempt)["counts"])
+        require_new(site, STATISTICS, attempt=attempt)
+        counts.append(site.release("statistics", Request(attempt=attempt))["counts"])
     assert (counts[0] != counts[1]).any()
     assert 0.499 < ledger.spent("lille", delta=DELTA) <= 0.5
     with pytest.raises(SpareError, match="the release of statistics"):
-        require_new(site, STATISTICS, 2)
+        require_new(site, STATISTICS, attempt=2)
 
 
 instructions = st.lists(
@@ -143,7 +153,7 @@ def test_whatever_is_asked_and_lost_never_more_is_booked_than_planned(
         event = plan.evaluation if number == EVALUATION else plan.round_event
         assert event is not None
         try:
-            require_new(site, number, attempt)
+            require_new(site, *kind_of(number), attempt)
             with ledger.reserve(Release("lille", chosen.sha256, number, event, attempt=attempt), plan):
                 booked[number] += 1
                 if fate == "lost":

@@ -8,7 +8,6 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Callable
 from typing import ClassVar
 
 from client import worker
@@ -25,20 +24,18 @@ class Staged(worker.Worker):
 
 def _hold() -> None:
     import client.site
-    from client.site import Fitting, Site
+    from client.site import Site
     from strategies.exchange.arrays import Arrays
-    from strategies.releases.base import Fit
+    from strategies.releases.base import Fit, Making, Request
 
     class Held(Site):
         due = False
         held: ClassVar[set[str]] = set()  # of this process
 
-        def fitting(
-            self, round_number: int, start: Arrays, loaded: Callable[[], object] = lambda: None, attempt: int = 0
-        ) -> Fitting:
-            asked = re.findall(r"Held at (\w+) in round (\d+)\.", self.study.purpose)
-            self.due = (self.name, str(round_number)) in asked and not (attempt or self.alone)
-            return super().fitting(round_number, start, loaded, attempt)
+        def releasing(self, name: str, request: Request) -> Making:
+            held = re.findall(r"Held at (\w+) in round (\d+)\.", self.study.purpose)
+            self.due = (self.name, str(request.round)) in held and not (request.attempt or self.alone)
+            return super().releasing(name, request)
 
         def work(self, fit: Fit) -> Arrays:
             if self.due and self.study.sha256 not in Held.held:

@@ -22,7 +22,7 @@ from test_conduct import FAST, NODES, SHIFTS, Behaviour, FakeGrid, Honest, hospi
 from client.app import make_app
 from client.audit import instruction_of
 from client.egress import code_of
-from client.ledger import EVALUATION, STATISTICS, Ledger
+from client.ledger import Ledger
 from client.site import Site
 from client.worker import require_new
 from configs import wire
@@ -39,6 +39,7 @@ from strategies.exchange.arrays import Arrays
 from strategies.exchange.messages import read, to_frame
 from strategies.models.registry import study_parameters
 from strategies.privacy.plan import plan_for
+from strategies.releases.registry import release_of
 
 DELTA = 1e-5
 Replies = list[Message]
@@ -297,9 +298,10 @@ class Hospital:
         site = self.site()
         try:
             fields = dict(message.content.config_records["config"])
-            numbers = {"evaluate": EVALUATION, "statistics": STATISTICS}
+            kind = release_of(form)
+            assert kind is not None
             try:
-                require_new(site, int(numbers.get(form, fields.get("round", 0))), int(fields.get("attempt", 0)))
+                require_new(site, kind, int(fields.get("round", 0)), int(fields.get("attempt", 0)))
             except Exception as error:
                 code, reason = code_of(error)
                 return Message(Error(code, reason), reply_to=message)

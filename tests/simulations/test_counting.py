@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-import client.site
 from client.ledger import Ledger, Release
 from client.site import Site
 from configs.load import load_study
@@ -22,6 +21,10 @@ from simulations.audit.counting import audit_statistics
 from simulations.counting_run import plan_statistics
 from strategies.exchange.arrays import Arrays
 from strategies.privacy.plan import PrivacyPlan
+from strategies.privacy.randomness import Randomness
+from strategies.releases.base import Request
+from strategies.releases.columns import layout_of
+from strategies.releases.statistics import counts
 
 ROOT = Path(__file__).resolve().parents[2]
 PRESET = ROOT / "configs" / "presets" / "heart_statistics.yaml"
@@ -267,35 +270,35 @@ def test_an_audit_leaves_a_page_and_knows_a_runs_ledgers(run: Path, monkeypatch:
 class Quiet(Site):
     """Half the noise."""
 
-    def statistics(self) -> Arrays:
-        released = super().statistics()[COUNTS]
-        exact = client.site.statistics.counts(self.train.x, client.site.statistics.layout_of(self.study))
+    def release(self, name: str, request: Request) -> Arrays:
+        released = super().release(name, request)[COUNTS]
+        exact = counts(self.train.x, layout_of(self.study))
         return {COUNTS: np.asarray(np.rint((released + exact) / 2), np.float32)}
 
 
 class Exact(Site):
     """No noise at all."""
 
-    def statistics(self) -> Arrays:
-        super().statistics()
-        exact = client.site.statistics.counts(self.train.x, client.site.statistics.layout_of(self.study))
+    def release(self, name: str, request: Request) -> Arrays:
+        super().release(name, request)
+        exact = counts(self.train.x, layout_of(self.study))
         return {COUNTS: np.asarray(exact, np.float32)}
 
 
 class Repeating(Site):
     """The same noise every time."""
 
-    def _randomness(self, round_number: int, *_: object) -> Any:
-        return client.site.Randomness.seeded(7, "always", round_number)
+    def _randomness(self, label: str, number: int, attempt: int) -> Any:
+        return Randomness.seeded(7, "always", number)
 
 
 class OneNorm(Site):
     """Noise of one column's sensitivity, for all columns."""
 
-    def statistics(self) -> Arrays:
-        released, plan = super().statistics()[COUNTS], self.plan
+    def release(self, name: str, request: Request) -> Arrays:
+        released, plan = super().release(name, request)[COUNTS], self.plan
         assert plan is not None
-        exact = client.site.statistics.counts(self.train.x, client.site.statistics.layout_of(self.study))
+        exact = counts(self.train.x, layout_of(self.study))
         return {COUNTS: np.asarray(exact + np.rint((released - exact) / plan.clip_norm), np.float32)}
 
 
