@@ -277,7 +277,7 @@ class Answering:
             self._admissions.proposed(study.sha256)
         dataset = self.config.dataset(study.name)
         announced = study.announced_patients(self.config.site)
-        request = Request(study.private, dataset is not None, 0.0, 0.0, study_bytes(study), announced)
+        request = Request(study.privacy.keys, dataset is not None, 0.0, 0.0, study_bytes(study), announced)
         require(request, self.config.policy)
         if known.state == "waiting" and not self.config.policy.require_approval:
             self._admissions.decide(study.sha256, "approved", "site.yaml: require_approval: false")
@@ -295,7 +295,7 @@ class Answering:
             return Outcome(kept)
         started = time.monotonic()
         study = self._admissions.approved(said.study)
-        private = study.private and frame.form != "hello"
+        private = study.privacy.keys.budgeted and frame.form != "hello"
         self._books.records.require()
         try:
             status, reply = self._asked(frame, study) if private else self._worker.ask(frame, self._limit)
@@ -348,7 +348,9 @@ class Answering:
     def _spent(self, sha256: str) -> str:
         """Return what the study has spent by the ledger, as this process reads it: no text of the worker's leaves."""
         known = self._admissions.find(sha256)
-        if known is None or not (study := known.study).private or (data := self.config.dataset(study.name)) is None:
+        if known is None or not (study := known.study).privacy.keys.budgeted:
+            return ""
+        if (data := self.config.dataset(study.name)) is None:
             return ""
         spent = self._books.ledger.spent(data.identity, delta=study.privacy.delta, study=sha256)
         return f"{spent:.4f}" if 0 < spent < 1e6 else ""

@@ -57,7 +57,7 @@ def make_app(site_of: SiteOf, on_error: OnError = log_error, *, paced: bool = Fa
                 site = site_of(context)
                 site.on_failure = partial(on_error, site)
                 reply = handler(message, site)
-                if paced and site.study.private and handler is not hello:
+                if paced and site.mode.keys.budgeted and handler is not hello:
                     wait_until_public(started, site.quantum_s)
                 return reply
             except Exception as error:

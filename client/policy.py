@@ -1,7 +1,8 @@
 """What the hospital's policy says of a study: allow, or deny with a reason. Pure: no disk, no clock, no network.
 
+>>> from configs.schema.privacy import NONE_KEYS
 >>> from configs.site import Policy
->>> decide(Request(private=False, has_dataset=True, spent=0.0, after=0.0), Policy())
+>>> decide(Request(NONE_KEYS, has_dataset=True, spent=0.0, after=0.0), Policy())
 Deny(code=113, reason='it trains without differential privacy; the policy does not allow that (allow_privacy_none)')
 """
 
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 
 from configs.errors import PolicyError
 from configs.schema import PER_PATIENT
+from configs.schema.privacy import ModeKeys
 from configs.site import Policy
 
 _ROUNDING = 1e-9
@@ -25,7 +27,7 @@ class Request:
     whoever asks, so nothing of it is counted in the data.
     """
 
-    private: bool
+    mode: ModeKeys
     has_dataset: bool
     spent: float
     after: float
@@ -50,11 +52,11 @@ def decide(request: Request, policy: Policy) -> Allow | Deny:
     """Judge one study."""
     if not request.has_dataset:
         return Deny(112, "site.yaml names no data set for it (datasets)")
-    if not request.private and not policy.allow_privacy_none:
-        return Deny(113, "it trains without differential privacy; the policy does not allow that (allow_privacy_none)")
-    if request.private and request.after == math.inf:
+    if why := request.mode.refusal(allow_privacy_none=policy.allow_privacy_none):
+        return Deny(113, why)
+    if request.mode.budgeted and request.after == math.inf:
         return Deny(114, "the data set's first study needs so much of its budget that no study chosen later can follow")
-    if request.private and request.after > policy.max_epsilon + _ROUNDING:
+    if request.mode.budgeted and request.after > policy.max_epsilon + _ROUNDING:
         left = max(0.0, policy.max_epsilon - request.spent)
         return Deny(
             114,

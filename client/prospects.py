@@ -24,13 +24,13 @@ def obstacle(config: SiteConfig, study: Study) -> str:
 
     dataset = config.dataset(study.name)
     spent = after = 0.0
-    if dataset is not None and study.private:
+    if dataset is not None and study.privacy.keys.budgeted:
         try:
             spent, after = spending(config, study)
         except PrivacyError as error:
             return str(error)
     announced = study.announced_patients(config.site)
-    request = Request(study.private, dataset is not None, spent, after, study_bytes(study), announced)
+    request = Request(study.privacy.keys, dataset is not None, spent, after, study_bytes(study), announced)
     verdict = decide(request, config.policy)
     return verdict.reason if isinstance(verdict, Deny) else ""
 
@@ -59,11 +59,13 @@ def spending(config: SiteConfig, study: Study) -> tuple[float, float]:
     """
     from client.ledger import Ledger
     from strategies.privacy.accounting import epsilon
-    from strategies.privacy.plan import Budget, plan_for
+    from strategies.privacy.modes.registry import mode_of
+    from strategies.privacy.plan import Budget
 
     dataset, cap = config.dataset(study.name), Budget(config.policy.max_epsilon, config.policy.delta)
     assert dataset is not None
-    events = plan_for(study, config.site, figures=config.policy.metrics == "noisy").events
+    plan = mode_of(study).plan(study, config.site, figures=config.policy.metrics == "noisy")
+    events = plan.events if plan else ()
     if not config.ledger.exists():
         return 0.0, epsilon(events, cap.delta)
     with closing(Ledger.open(config.ledger)) as ledger:
@@ -88,7 +90,7 @@ def contribution(config: SiteConfig, study: Study, ledger: "Ledger | None", outg
     parts += ["its noisy counts"] if any(o.form == "statistics reply" for o in answers) else []
     parts += ["the evaluation"] if any(o.form == "evaluate reply" for o in answers) else []
     spent, dataset = 0.0, config.dataset(study.name)
-    if ledger is not None and dataset is not None and study.private:
+    if ledger is not None and dataset is not None and study.privacy.keys.budgeted:
         spent = ledger.spent(dataset.identity, delta=study.privacy.delta, study=study.sha256)
     cost = (
         f", epsilon {spent:.2f} per patient at delta {study.privacy.delta:g}" if spent and math.isfinite(spent) else ""

@@ -98,7 +98,7 @@ def private(sha256: str, config: SiteConfig, admissions: Admissions) -> bool:
     if admission is None:
         return not config.policy.allow_privacy_none
     try:
-        return admission.study.private
+        return admission.study.privacy.keys.budgeted
     except ConfigError:
         return not config.policy.allow_privacy_none
 

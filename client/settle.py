@@ -27,7 +27,8 @@ from configs.schema import PER_PATIENT
 from configs.site import SiteConfig
 from strategies.exchange.keys import SigningKey
 from strategies.privacy.accounting import Event, GaussianRelease, epsilon
-from strategies.privacy.plan import Budget, plan_for
+from strategies.privacy.modes.registry import mode_of
+from strategies.privacy.plan import Budget
 
 SETTLED = "settled"  # in the place of a study, where it is known what was released and not by which
 _QUIETEST, _LOUDEST = 1e6, 0.05  # noise multipliers between which a cap is filled
@@ -158,7 +159,9 @@ def _planned(
         identity = min(identities) if identities else dataset.identity if dataset else None
         if study is None or identity is None:
             return None
-        plan = plan_for(study, config.site, figures=True)
+        plan = mode_of(study).plan(study, config.site, figures=True)
+        if plan is None:
+            return None
         event = plan.evaluation if number == EVALUATION and study.trains else plan.round_event
     except ArchipelError:
         return None

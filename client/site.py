@@ -24,7 +24,8 @@ from strategies.exchange.arrays import Arrays
 from strategies.learning import Learning, learning_of
 from strategies.models.registry import study_parameters
 from strategies.privacy.accounting import SampledGaussian
-from strategies.privacy.plan import PrivacyPlan, plan_for
+from strategies.privacy.modes.registry import mode_of
+from strategies.privacy.plan import PrivacyPlan
 from strategies.privacy.randomness import Randomness
 from strategies.releases.base import Fit, Making, Request
 from strategies.releases.base import Release as Kind
@@ -61,7 +62,7 @@ class Site:
         policy: Policy = Policy(),  # noqa: B008 - frozen
     ) -> None:
         self.name, self.study, self.ledger, self.seeded = name, study, ledger, seeded
-        self.dataset, self.policy = dataset or name, policy
+        self.dataset, self.policy, self.mode = dataset or name, policy, mode_of(study)
         self._tests = callable(train) or test is not None
         self._read = train if callable(train) else partial(Patients, train, test or nobody(study).test, {})
         self.alone = False
@@ -92,9 +93,7 @@ class Site:
     @cached_property
     def plan(self) -> PrivacyPlan | None:
         """The guarantee at this hospital by public numbers, None without privacy."""
-        if not self.study.private:
-            return None
-        return plan_for(self.study, self.name, figures=self.policy.metrics == "noisy")
+        return self.mode.plan(self.study, self.name, figures=self.policy.metrics == "noisy")
 
     @cached_property
     def quantum_s(self) -> float:
@@ -212,8 +211,8 @@ class Site:
             raise RunError(text) from None
 
     def _randomness(self, label: str, number: int, attempt: int) -> Randomness:
-        # Without privacy chance only orders the batches, so it is always seeded: a deployment repeats its simulation.
-        if self.plan is None:
+        # Without noise chance only orders the batches, so it is always seeded: a deployment repeats its simulation.
+        if not self.mode.keys.noised_here:
             return Randomness.ordering(self.study.seed, f"{self.name}{label}", number)
         if self.seeded:
             return Randomness.seeded(self.study.seed, f"{self.name}{label}", number, attempt)

@@ -185,15 +185,16 @@ def open_site(
     from client.policy import Request, require
     from client.reading import Reading, source_in
     from client.site import Site
-    from strategies.privacy.plan import Budget, public_train_patients
+    from strategies.privacy.modes.registry import mode_of
+    from strategies.privacy.plan import Budget
     from strategies.releases.registry import study_bytes
 
     dataset = config.dataset(study.name)
     size, announced = study_bytes(study), study.announced_patients(config.site)
-    require(Request(study.private, dataset is not None, 0.0, 0.0, size, announced), config.policy)
+    mode = mode_of(study)
+    require(Request(mode.keys, dataset is not None, 0.0, 0.0, size, announced), config.policy)
     assert dataset is not None
-    if study.private and study.trains:
-        public_train_patients(study, config.site)  # who is not in the cohort has no plan
+    mode.require_plannable(study, config.site)
     reading = reading or Reading(
         source_in(config, study.name), study, config.site, config.reread_s, asked=config.reread, key=id_key(config)
     )
@@ -204,10 +205,10 @@ def open_site(
     site = Site(
         config.site, study, reading.patients, ledger, seeded=seeded, dataset=dataset.identity, policy=config.policy
     )
-    if study.private and study.training.local.engine == "opacus":
+    if study.training.local.engine == "opacus":
         importlib.import_module("strategies.privacy.engines.opacus")  # a second, better now than in the first round
     spent, after = _spending(site, Budget(config.policy.max_epsilon, config.policy.delta))
-    require(Request(study.private, True, spent, after, size, announced), config.policy)
+    require(Request(mode.keys, True, spent, after, size, announced), config.policy)
     return site, reading
 
 
@@ -221,7 +222,7 @@ def require_new(site: "Site", kind: "Kind", round_number: int = 0, attempt: int 
     """
     from client.ledger import Release
 
-    if site.study.private and not site.seeded and site.plan is not None:
+    if not site.seeded and site.plan is not None:
         event = site.plan.round_event
         number = kind.number_of(round_number)
         release = Release(site.dataset, site.study.sha256, number, event, attempt=attempt)

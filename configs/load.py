@@ -25,7 +25,6 @@ from pathlib import Path
 from typing import Any
 
 from configs.errors import ConfigError
-from configs.schema.privacy import protects
 from configs.schema.study import CANONICAL_VERSION, Study, read_study
 from configs.sections import Section, kind_of
 from configs.strict_yaml import read_yaml
@@ -79,14 +78,15 @@ def _check_columns(study: Study, top: Section) -> None:
 
 def _check_protection(study: Study, top: Section) -> None:
     """Note what makes no sense with, or without, privacy."""
-    if protects(study.privacy):
-        if study.scaling == "site":
-            text = "expected public with privacy, found 'site'; statistics measured on patients would leak"
-            top.note("scaling", text)
+    mode = study.privacy.keys
+    if mode.budgeted and study.scaling == "site":
+        text = "expected public with privacy, found 'site'; statistics measured on patients would leak"
+        top.note("scaling", text)
+    if mode.noised_here:
         return
     if study.evaluation.release:
         advice = "remove it; without privacy there is no delta to give it at"
-        top.note("evaluation.release", f"expected none where privacy.mode is none, found one; {advice}")
+        top.note("evaluation.release", f"expected none where privacy.mode is {mode.name}, found one; {advice}")
     if study.training.local.engine != "auto":
         top.note("training.local.engine", "expected nothing without privacy, found 'opacus'; remove it")
 

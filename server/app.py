@@ -7,7 +7,7 @@ The study comes in, models go out; what a hospital replies is checked against co
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -35,7 +35,7 @@ from strategies.federated.hospitals import Hospitals
 from strategies.federated.registry import strategy_of
 from strategies.learning import learning_of
 from strategies.models.registry import study_parameters
-from strategies.privacy.plan import evaluation_event
+from strategies.privacy.modes.registry import mode_of
 from strategies.releases.plausible import Plausibility, prepare
 from strategies.releases.registry import arrays_of
 from strategies.releases.score_histogram import require_plausible
@@ -288,7 +288,7 @@ class _Conductor:
             if aggregated is None:
                 raise RunError(f"round {number}: the strategy made no model of {len(valid)} replies; this is a bug")
             try:
-                self.model = from_record(aggregated, self.parameters)
+                self.model = self._combined(from_record(aggregated, self.parameters), number, sent)
             except WireError:
                 self.rounds = self.rounds.abandon(f"round {number}: the hospitals' models add up to no finite model")
         # The journal first: what was received is on record even if the checkpoint never comes to be.
@@ -297,6 +297,12 @@ class _Conductor:
             self._remember(strategy, number)
         self.observer(record, self.model)
         return record
+
+    def _combined(self, model: Arrays, number: int, contributed: Iterable[str]) -> Arrays:
+        """Return the round's model as the study's privacy mode makes it of what the strategy made."""
+        weights = aggregate.site_weights(self.study, list(contributed))
+        seeded = self.deployment is None
+        return mode_of(self.study).combine(self.study, model, weights, number, seeded=seeded)
 
     def _close(self, contributed: Mapping[str, int], attempts: Attempts, missing: Mapping[str, str]) -> None:
         """Judge the open round by who contributed; say which releases no resume can have, and what was refused."""
@@ -354,7 +360,7 @@ class _Conductor:
 
     def _evaluate(self, model: Arrays, roster: Roster) -> Released | None:
         """Ask each hospital once how good the final model is, if the study does; nobody's answer is needed."""
-        event = evaluation_event(self.study)
+        event = mode_of(self.study).evaluation(self.study)
         if event is None:
             return None
         asked = content("evaluate", {"study_sha256": self.study.sha256}, model, self.parameters)

@@ -49,7 +49,7 @@ class Attempts:
             asked: the instructions as they were sent, one a hospital.
             nodes: hospital -> node.
         """
-        self._spare = study.privacy.spare if study.private else 0
+        self._spare = study.privacy.spare
         instructions = {message.metadata.dst_node_id: message for message in asked}
         self._sites = {node: site for site, node in nodes.items() if node in instructions}
         self._asked = {site: instructions[node] for node, site in self._sites.items()}

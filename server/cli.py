@@ -286,7 +286,7 @@ def _submit(arguments: argparse.Namespace) -> int:
     from configs.strict_yaml import dump_yaml
     from server.files import write_atomically
     from server.recorded import new_folder
-    from strategies.privacy.plan import fragility
+    from strategies.privacy.modes.registry import mode_of
 
     config, study = load_coordinator(arguments.folder), load_study(arguments.study)
     members = _open_members(config)
@@ -310,7 +310,7 @@ def _submit(arguments: argparse.Namespace) -> int:
     print(f"next, here: {_typed(arguments, f'watch {run.name}')}")
     if absent := _absent(arguments, config):
         print(absent)
-    if warning := fragility(study):
+    if warning := mode_of(study).fragility(study):
         print(f"warning: {warning}", file=sys.stderr)
     return 0
 
@@ -420,14 +420,15 @@ def _part(config: CoordinatorConfig, name: str) -> list[tuple[str, str]]:
 def _watch(arguments: argparse.Namespace) -> int:
     from configs.journal import read
     from configs.load import load_study
+    from strategies.privacy.modes.registry import mode_of
 
     config = load_coordinator(arguments.folder)
     members, name = _open_members(config), _name(config, arguments.run)
     path, seen, waiting, absent, gathered = config.runs / name / "journal.jsonl", 0, "", "", False
     study = load_study(config.runs / name / "study.yaml")
     epsilons: dict[str, str] = {}
-    if study.private:
-        print(f"epsilon: {PER_PATIENT}, at each hospital, {study.privacy.epsilon:g} for the whole study", flush=True)
+    if guarantee := mode_of(study).guarantee(study):
+        print(f"epsilon: {guarantee.words}, {study.privacy.epsilon:g} for the whole study", flush=True)
     while True:
         run = members.run(name)
         assert run is not None

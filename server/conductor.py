@@ -48,7 +48,8 @@ from server.sockets import SUPERLINK_SOCKET
 from server.superlink.client import SuperLinkClient
 from server.superlink.sealed_grid import SealedGrid, Watch
 from strategies.exchange.arrays import Arrays
-from strategies.privacy.plan import PrivacyPlan, plan_for
+from strategies.privacy.modes.registry import mode_of
+from strategies.privacy.plan import PrivacyPlan
 
 log = logging.getLogger("archipel.conductor")
 ENGINE = "deployed"
@@ -207,7 +208,7 @@ def _site(study: Study, site: str, plan: PrivacyPlan | None, epsilon: str | None
 def _plan(study: Study, site: str) -> PrivacyPlan | None:
     """What anybody can compute of a hospital's plan."""
     try:
-        return plan_for(study, site) if study.private else None
+        return mode_of(study).plan(study, site)
     except PrivacyError:
         return None  # the hospital has said so itself
 

@@ -23,7 +23,8 @@ from server.rounds import Rounds
 from server.statistics import report as statistics_report
 from strategies.aggregate import site_weights
 from strategies.models.registry import study_parameters
-from strategies.privacy.plan import PrivacyPlan, statistics_plan
+from strategies.privacy.modes.registry import mode_of, statistics_plan
+from strategies.privacy.plan import PrivacyPlan
 from strategies.releases.registry import arrays_of
 from strategies.releases.score_histogram import report as figures_report
 
@@ -211,10 +212,13 @@ def sha256(path: Path) -> str:
 
 def _privacy(study: Study, noise: str, plans: Mapping[str, PrivacyPlan]) -> dict[str, Any]:
     """What is guaranteed for the whole study: its training, and its evaluation if it asks for one."""
-    if not study.private:
-        return {"mode": "none"}
+    guarantee = mode_of(study).guarantee(study)
+    if guarantee is None:
+        return {"mode": study.privacy.mode}
     asked: dict[str, Any] = study.to_dict()["privacy"]
-    said = asked | {"unit": "patient", "adjacency": "add or remove one", "noise": noise}
+    said = asked | {"unit": guarantee.unit, "adjacency": guarantee.adjacency, "noise": noise}
+    if guarantee.limits:
+        said |= {"where": guarantee.where, "limits": guarantee.limits}
     if release := study.evaluation.release:
         whole = max((plan.whole_epsilon() for plan in plans.values()), default=asked["epsilon"] + release.epsilon)
         said |= {"epsilon": whole, "training_epsilon": asked["epsilon"], "evaluation_epsilon": release.epsilon}

@@ -35,7 +35,8 @@ from simulations.planning import spare_notes, warnings_of
 from simulations.resume import Earlier
 from strategies.exchange.arrays import Arrays
 from strategies.privacy.accounting import SampledGaussian, epsilon
-from strategies.privacy.plan import PrivacyPlan, plan_for
+from strategies.privacy.modes.registry import plans_of
+from strategies.privacy.plan import PrivacyPlan
 from strategies.releases.column_figures import Floats, hidden_below, seen_with, statistics
 from strategies.releases.columns import Histogram, cells_of, layout_of
 from strategies.releases.noisy_counts import cell_variance
@@ -119,7 +120,7 @@ def plan_statistics(study: Study) -> StatisticsPlan:
         PrivacyError: no noise reaches the budget. ConfigError: no public size and no simulation to count.
     """
     sizes, counted = _sizes(study)
-    plan = next(plan_for(study, site, patients) for site, patients in sizes.items())
+    plan = next(iter(plans_of(study, sizes).values()))
     noise = standard_deviation(plan)
     views = [_view(study, site, patients, plan, 1) for site, patients in sizes.items()]
     if len(views) > 1:

@@ -264,7 +264,7 @@ def run(path: Path) -> int:
     sites = [site for site, _ in study.simulation]
     with TemporaryDirectory(prefix="archipel-") as folder:
         _say(f"coordinator and {len(sites)} hospitals: {', '.join(sites)}")
-        allow = {} if study.private else {"allow_privacy_none": True}
+        allow = {"allow_privacy_none": True} if study.privacy.keys.refusal(allow_privacy_none=False) else {}
         with federation_of(study, Path(folder), **allow) as federation:
             name = federation.submit(path)
             _say(f"submitted {name}; each hospital reviews it and approves")

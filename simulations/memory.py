@@ -51,7 +51,7 @@ def train(
     conducted = run_engine("inprocess", hospitals, lambda done: make_app(study, initial=initial, done=done))
     if conducted.rounds.outcome != "COMPLETE":
         raise RunError(f"{study.name}: {conducted.rounds.why}; every hospital is needed here")
-    if not study.private or not noise:
+    if not study.privacy.keys.budgeted or not noise:
         return Trained(conducted.model, None)
     spent = [hospitals.site(site).ledger.spent(site, delta=study.privacy.delta) for site in study.sites]
     return Trained(conducted.model, max(spent))

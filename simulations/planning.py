@@ -19,7 +19,8 @@ from configs.schema import PER_PATIENT, Study
 from strategies.aggregate import site_weights
 from strategies.exchange.arrays import payload_bytes, to_record
 from strategies.learning import learning_of
-from strategies.privacy.plan import PrivacyPlan, evaluation_event, fragility, plan_for, plan_of_size, spare_cost
+from strategies.privacy.modes.registry import mode_of, plans_of
+from strategies.privacy.plan import PrivacyPlan, spare_cost
 from strategies.privacy.randomness import Randomness
 from strategies.releases.base import Fit
 from strategies.tasks.table import Encoded
@@ -59,8 +60,9 @@ def plan_study(study: Study) -> StudyPlan:
         PrivacyError: no plan reaches the budget. ConfigError: no public size and no simulation to count.
     """
     sizes, counted = _sizes(study)
-    plans = {site: plan_for(study, site) for site in sizes} if study.private else {}
-    noise = {site: _noise_of_round(plan) for site, plan in plans.items()}
+    plans = plans_of(study, sizes)
+    mode = mode_of(study)
+    noise = {site: _noise_of_round(plan) for site, plan in plans.items() if mode.training_plan(plan)}
     sites = tuple(_site_plan(study, site, n, plans.get(site), noise) for site, n in sizes.items())
     notes = (*_notes(study, sizes, counted), *spare_notes(study, plans))
     return StudyPlan(study.name, sites, _curve(study, plans), notes, warnings_of(study))
@@ -80,7 +82,7 @@ def spare_notes(study: Study, plans: Mapping[str, PrivacyPlan]) -> tuple[str, ..
 
 def warnings_of(study: Study) -> tuple[str, ...]:
     """Return what a researcher should change before deploying a study."""
-    return (f"warning: {text}",) if (text := fragility(study)) else ()
+    return (f"warning: {text}",) if (text := mode_of(study).fragility(study)) else ()
 
 
 def _noise_of_round(plan: PrivacyPlan) -> float:
@@ -151,13 +153,14 @@ def _notes(study: Study, sizes: dict[str, int], counted: bool) -> list[str]:
         f"each round: {sent:,} bytes to and from each hospital; {seconds * 1000:.0f} ms of training at the largest",
         f"whole study: {study.training.rounds} rounds, {sent * study.training.rounds:,} bytes from each hospital",
     ]
-    if study.private:
+    if guarantee := mode_of(study).guarantee(study):
         privacy = study.privacy
         notes.append(
-            f"guarantee: epsilon {privacy.epsilon:g} at delta {privacy.delta:g} {PER_PATIENT}, "
-            f"at each hospital, for the whole {'training' if study.evaluation.release else 'study'}"
+            f"guarantee: epsilon {privacy.epsilon:g} at delta {privacy.delta:g} {guarantee.words}, "
+            f"for the whole {'training' if study.evaluation.release else 'study'}"
         )
-    if (release := study.evaluation.release) and (event := evaluation_event(study)):
+        notes += [f"limits: {guarantee.limits}"] if guarantee.limits else []
+    if (release := study.evaluation.release) and (event := mode_of(study).evaluation(study)):
         notes.append(
             f"evaluation: {2 * release.bins} noisy counts of test patients from each hospital that allows it, noise of "
             f"{event.noise_multiplier:.1f} patients each; epsilon {release.epsilon:g} beside the training's"
@@ -174,7 +177,8 @@ def _seconds_a_round(study: Study, patients: int) -> float:
     x = rng.uniform(-1, 1, (patients, len(study.inputs))).astype(np.float32)
     made_up = Encoded(x, task.objective.made_up(patients), np.arange(patients), np.arange(patients + 1))
     trainer, local = Trainer(task), study.training.local
-    plan = plan_of_size(study, patients, "the largest hospital") if study.private else None
+    mode = mode_of(study)
+    plan = mode.training_plan(mode.plan_of_size(study, patients, "the largest hospital"))
     steps = local.steps_per_round(patients)
     taken = []
     for number in range(3):

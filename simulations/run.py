@@ -23,7 +23,7 @@ from configs.journal import Journal
 from configs.load import load_study
 from configs.paths import require_short
 from configs.records.run_journal import Judged, Measured
-from configs.schema import CohortMember, Privacy, Study
+from configs.schema import CohortMember, Study
 from configs.strict_yaml import dump_yaml
 from server.app import Conducted, Observer, RoundRecord, make_app
 from server.checkpoint import Checkpoint, Checkpoints, write_tensors
@@ -40,7 +40,9 @@ from simulations.kept import Kept
 from simulations.resume import Earlier, require_booked
 from strategies.exchange.arrays import Arrays
 from strategies.learning import learning_of
-from strategies.privacy.plan import PrivacyPlan, plan_for
+from strategies.privacy.modes.none import without_privacy
+from strategies.privacy.modes.registry import plans_of
+from strategies.privacy.plan import PrivacyPlan
 from strategies.tasks.table import Encoded, concatenate
 
 PHASES = {
@@ -133,8 +135,7 @@ def check(study: Study) -> tuple[dict[str, Patients], dict[str, PrivacyPlan]]:
         DataError, PrivacyError: with every hospital's problems.
     """
     patients = load_all(study)
-    plans = {site: plan_for(study, site, patients[site].train.count) for site in patients if study.private}
-    return patients, plans
+    return patients, plans_of(study, {site: people.train.count for site, people in patients.items()})
 
 
 def _carry_out(study: Study, run: Path, options: Options, display: Display, earlier: Earlier) -> Path:
@@ -222,7 +223,7 @@ def _federate(
         curve.go_on(checkpoint)
         done = checkpoint.round
     del checkpoint  # a large model is held once
-    title = PHASES["federated" if study.private else "federated_without_privacy"]
+    title = PHASES["federated" if study.privacy.keys.budgeted else "federated_without_privacy"]
     with closing(hospitals), display.phase(title, study.training.rounds) as phase:
         for _ in range(done):
             phase.advance("from the checkpoint")
@@ -257,7 +258,7 @@ def baselines(
     Args:
         kept: where those that are done are found again after an interruption.
     """
-    plain = replace(study, privacy=Privacy("none"), evaluation=replace(study.evaluation, release=None))
+    plain = without_privacy(study)
     train = {site: p.train for site, p in patients.items()}
 
     def together() -> dict[str, Arrays]:
@@ -274,7 +275,7 @@ def baselines(
             everybody = {"pooled": concatenate(list(train.values()))}
             return {"": _train_plainly(_pooled(plain), everybody, _advance(phase))}
 
-    makers = {"federated_without_privacy": together} if study.private else {}
+    makers = {"federated_without_privacy": together} if study.privacy.keys.budgeted else {}
     makers |= {"local_only": alone, "pooled": pooled}
     models = {key: _kept_or_made(key, make, curves, kept) for key, make in makers.items()}
     return {key: found if key == "local_only" else found[""] for key, found in models.items()}
@@ -337,7 +338,7 @@ def score(
     scores: dict[str, dict[str, Any] | None] = {"federated": evaluate(study, task, federated, test)}
     for key in ("federated_without_privacy", "pooled"):
         scores[key] = evaluate(study, task, models[key], test) if key in models else None
-    if not study.private:
+    if not study.privacy.keys.budgeted:
         scores["federated_without_privacy"] = scores["federated"]
     local = models.get("local_only")
     scores["local_only"] = evaluate_local(study, task, local, test) if local else None

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 
 from configs.errors import PrivacyError
 from configs.schema import CohortMember, Evaluation, Local, Model, Privacy, Strategy, Study, Task, Training
-from strategies.privacy.plan import plan_for
+from strategies.privacy.modes.registry import mode_of
 
 KEPT = 3  # single moves that are judged again, with their pairs
 TOLERANCE = 0.001  # AUROC by which a move must beat where it starts
@@ -158,7 +158,7 @@ def require_plans(study: Study) -> None:
         PrivacyError: one has none.
     """
     for site in study.sites:
-        plan_for(study, site)
+        mode_of(study).plan(study, site)
 
 
 def _sizes(study: Study) -> list[int]:

@@ -18,9 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from configs.errors import RunError
-from configs.schema import CohortMember, Privacy, Study
+from configs.schema import CohortMember, Study
 from simulations.memory import train
 from simulations.synthetic import Assumed, World, draw
+from strategies.privacy.modes.none import without_privacy
 from strategies.tasks.table import concatenate
 
 NOISE_OF_NOTHING = 0.5  # the AUROC of a model that diverged
@@ -67,8 +68,8 @@ def at(study: Study, epsilon: float) -> Study:
 
 
 def plain(study: Study) -> Study:
-    """The same settings with nothing protected: neither clipped nor noised."""
-    return replace(study, privacy=Privacy("none"))
+    """Return the same settings with nothing protected: neither clipped nor noised."""
+    return without_privacy(study)
 
 
 def in_one_place(study: Study, rounds: int) -> Study:
@@ -130,7 +131,8 @@ class Bench:
         try:
             return world.auroc(train(seeded, patients, noise=noise).model)
         except RunError as error:
-            if not study.private:  # a loss against a model that learnt nothing would call anything worth it
+            # A loss against a model that learnt nothing would call anything worth it.
+            if not study.privacy.keys.budgeted:
                 raise RunError(
                     f"{study.name}: without privacy, on made-up patients: expected training to end, found: {error}; "
                     "lower the study's learning_rate"

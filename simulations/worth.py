@@ -202,8 +202,8 @@ def require_weighable(study: Study) -> None:
         ConfigError, PrivacyError: as `weigh`.
     """
     require_announced(study)
-    if not study.private:
-        problem = "privacy.mode: expected local, found none; without privacy there is no loss to weigh"
+    if not study.privacy.keys.noised_here:
+        problem = f"privacy.mode: expected local, found {study.privacy.mode}; without privacy there is no loss to weigh"
         raise ConfigError(study.name, [problem])
     require_plans(study)
 

@@ -13,13 +13,15 @@ from client.policy import Deny, Request, decide
 from configs.coordinator import load_coordinator
 from configs.errors import BudgetError, PrivacyError
 from configs.journal import Journal
+from configs.schema.privacy import LOCAL_KEYS
 from configs.site import Policy, SiteConfig
 from configs.strict_yaml import dump_yaml
 from server import cli as consortium
 from server.membership import Membership
 from simulations import cli
 from simulations.audit import show
-from strategies.privacy.plan import Budget, calibrate, plan_for
+from strategies.privacy.modes.local import plan_for
+from strategies.privacy.plan import Budget, calibrate
 from tests.builders import study
 from tests.consortium import Consortium
 from tests.simulations.test_audit import QUICK
@@ -134,7 +136,7 @@ def test_check(lille: SiteConfig, capsys: Output) -> None:
 
 
 def test_a_refusal_for_want_of_budget() -> None:
-    verdict = decide(Request(True, True, 6.0, 8.01), Policy())
+    verdict = decide(Request(LOCAL_KEYS, True, 6.0, 8.01), Policy())
     assert isinstance(verdict, Deny)
     require(verdict.reason)
     ledger = Ledger.in_memory(Budget(0.5, 1e-5))

@@ -8,7 +8,7 @@ import pytest
 
 from configs.load import load_study
 from simulations.cli import main
-from strategies.privacy.plan import plan_for
+from strategies.privacy.modes.local import plan_for
 
 ALL = sorted((Path(__file__).resolve().parent.parent / "configs" / "presets").glob("*.yaml"))
 PRESETS = [path for path in ALL if load_study(path).trains]
@@ -51,7 +51,7 @@ def test_switzerland_has_no_auroc_in_any_preset(finished: tuple[Path, dict[str, 
 def test_a_private_preset_spends_its_epsilon_and_no_more(finished: tuple[Path, dict[str, Any]]) -> None:
     study = load_study(finished[0])
     for site in finished[1]["sites"]:
-        if study.private:
+        if study.privacy.keys.budgeted:
             plan = plan_for(study, site["site"])
             assert 0.99 * study.privacy.epsilon < plan.epsilon() <= study.privacy.epsilon
             assert site["epsilon"] == pytest.approx(plan.epsilon(rounds=study.training.rounds))

@@ -13,7 +13,8 @@ from configs.shown import mixed_scripts, quoted_lines, shown
 from configs.site import SiteConfig
 from strategies.models.registry import study_parameters
 from strategies.privacy.accounting import epsilon
-from strategies.privacy.plan import Budget, evaluation_event, plan_for, statistics_plan
+from strategies.privacy.modes.registry import mode_of, statistics_plan
+from strategies.privacy.plan import Budget
 from strategies.releases.columns import cells_of
 from strategies.releases.statistics import standard_deviation
 
@@ -162,7 +163,7 @@ def _figures(config: SiteConfig, study: Study) -> str:
             "No row, no count, no metric: the study asks for a noisy histogram of test patients, which site.yaml does "
             "NOT allow (policy.metrics: none)."
         )
-    event = evaluation_event(study)
+    event = mode_of(study).evaluation(study)
     assert event is not None
     return (
         f"Once, after the last round, {2 * asked.bins} noisy counts of this hospital's test patients, by outcome and "
@@ -174,44 +175,16 @@ def _figures(config: SiteConfig, study: Study) -> str:
 
 
 def _privacy(config: SiteConfig, study: Study) -> str:
-    if not study.private:
-        allowed = "which site.yaml allows" if config.policy.allow_privacy_none else "which site.yaml does NOT allow"
-        return f"NONE: the model's numbers leave without noise, {allowed} (policy.allow_privacy_none)"
-    privacy = study.privacy
-    if not study.trains:
-        return (
-            f"differential privacy in this hospital: epsilon {privacy.epsilon:g} at delta {privacy.delta:g} per "
-            "patient, add or remove one, for everything that leaves; asked again, this hospital sends the same "
-            f"counts{_spare(study)}"
-        )
-    return (
-        f"differential privacy in this hospital: epsilon {privacy.epsilon:g} at delta {privacy.delta:g} {PER_PATIENT}, "
-        f"for the whole {'training' if study.evaluation.release else 'study'}; what one patient adds to a step of the "
-        f"training (its gradient) is cut to a length of at most {privacy.clip_norm:g} (clip norm), then noise is added"
-        f"{_spare(study)}{_by_the_reference(study)}"
-    )
-
-
-def _spare(study: Study) -> str:
-    """Say what happens to a release that is lost on its way: part of what a hospital agrees to."""
-    if not (spare := study.privacy.spare):
-        return ""
-    times = "once" if spare == 1 else f"{spare} times"
-    return f"; a release that is lost can be made anew with other noise, {times} at most, within this epsilon"
-
-
-def _by_the_reference(study: Study) -> str:
-    if study.training.local.engine != "opacus":
-        return ""
-    return (
-        ". BUT by Opacus's engine (training.local.engine), which is for comparison: under parameters that a dishonest "
-        "coordinator chose, its rounding lets one patient weigh more than that. Ask for a study without this line"
-    )
+    mode = mode_of(study)
+    if not mode.keys.leaves:
+        return mode.review(study)
+    allowed = "which site.yaml allows" if config.policy.allow_privacy_none else "which site.yaml does NOT allow"
+    return f"{mode.review(study)}, {allowed} (policy.allow_privacy_none)"
 
 
 def _budget(config: SiteConfig, study: Study) -> str:
     dataset, policy = config.dataset(study.name), config.policy
-    if dataset is None or not study.private:
+    if dataset is None or not study.privacy.keys.budgeted:
         return "none is spent"
     ledger = Ledger.open(config.ledger) if config.ledger.exists() else None
     spent = ledger.spent(dataset.identity, delta=policy.delta) if ledger else 0.0
@@ -237,9 +210,9 @@ def _foreseen(config: SiteConfig, study: Study, dataset: str, ledger: Ledger | N
     """Say what the study will have cost, at this hospital's own delta."""
     policy = config.policy
     try:
-        plan = plan_for(study, config.site, figures=policy.metrics == "noisy")
+        plan = mode_of(study).plan(study, config.site, figures=policy.metrics == "noisy")
     except PrivacyError as error:
         return f", and the study cannot train here ({error})"
-    cap = Budget(policy.max_epsilon, policy.delta)
-    after = ledger.foreseen(dataset, study.sha256, plan.events, cap) if ledger else epsilon(plan.events, cap.delta)
+    cap, events = Budget(policy.max_epsilon, policy.delta), plan.events if plan else ()
+    after = ledger.foreseen(dataset, study.sha256, events, cap) if ledger else epsilon(events, cap.delta)
     return f", this study would bring it to {after:.2f} spent" if math.isfinite(after) else ", this study does not fit"

@@ -60,6 +60,11 @@ class Privacy:
         about="lost releases that each hospital may make anew, within epsilon",
     )
 
+    @property
+    def keys(self) -> "ModeKeys":
+        """Return what the mode means for the study's file and for a policy."""
+        return PRIVACY_MODES[self.mode]
+
     def to_dict(self) -> dict[str, Any]:
         """Return the section as a study file has it, without what says nothing.
 
@@ -70,8 +75,8 @@ class Privacy:
 
 
 def _check_counting(privacy: Privacy, section: Section, _around: Around) -> None:
-    advice = "say mode: local"
-    section.problem("mode", "local, as no exact count of patients leaves a hospital", privacy.mode, advice)
+    expected = f"{_noised()}, as no exact count of patients leaves a hospital"
+    section.problem("mode", expected, privacy.mode, f"say mode: {_noised()}")
 
 
 def _check_announced(_privacy: Privacy, section: Section, _around: Around) -> None:
@@ -81,28 +86,78 @@ def _check_announced(_privacy: Privacy, section: Section, _around: Around) -> No
         section.top.problem("cohort", "each hospital's announced patients", None, advice)
 
 
-@dataclass(frozen=True)
-class _Mode:
-    name: str
-    section: Declaration
-    protects: bool = True
-
-
 _KEYS = declaration_of(Privacy)
-_LOCAL = _KEYS.but(check=_check_announced)
-_NOTHING = "expected nothing with mode: none; remove it, or say mode: local"
-_NONE = _KEYS.but(refused=dict.fromkeys(("epsilon", "delta", "clip_norm", "spare"), _NOTHING))
-_ONE_EACH = "expected nothing with task.type: statistics: a patient counts as one; remove it"
-MODES = Registry("privacy mode", ("section",), [_Mode("local", _LOCAL), _Mode("none", _NONE, protects=False)])
-PRIVACY = OneOf(MODES, "mode", "a mapping with a mode")
-COUNTING_PRIVACY = OneOf(
-    MODES,
-    "mode",
-    "a mapping with a mode",
-    changes={"local": _KEYS.but(refused={"clip_norm": _ONE_EACH}), "none": _NONE.but(check=_check_counting)},
+_COUNTED = {"clip_norm": "expected nothing with task.type: statistics: a patient counts as one; remove it"}
+
+
+@dataclass(frozen=True, slots=True)
+class ModeKeys:
+    """One value of `privacy.mode`: what it means for the study's file, and for a hospital's policy.
+
+    What a mode does stands in strategies/privacy/modes, one file each, from where a new one is registered.
+
+    Attributes:
+        budgeted: whether the study has an epsilon, a delta, a clip norm and spare releases. Then sizes are announced
+            ones, inputs are scaled by public ranges, each release is booked in the hospital's ledger before a patient
+            is read and leaves at a public time, and what fails because of a row shows to nobody.
+        noised_here: whether a hospital adds noise to what it sends. Only then can it send counts, train by the private
+            engines, and keep to itself which patients a step draws.
+        leaves: what leaves a hospital without noise, in words; empty where nothing does. A policy lets it leave only
+            with `allow_privacy_none`.
+        unit: whose data one step of `adjacency` adds or removes.
+        adjacency: what the guarantee compares.
+    """
+
+    name: str
+    budgeted: bool
+    noised_here: bool
+    leaves: str
+    unit: str = "patient"
+    adjacency: str = "add or remove one"
+
+    @property
+    def section(self) -> Declaration:
+        """Return the declaration of the section `privacy` of a study that trains."""
+        if self.budgeted:
+            return _KEYS.but(check=_check_announced)
+        refused = f"expected nothing with mode: {self.name}; remove it, or say mode: {_noised()}"
+        return _KEYS.but(refused=dict.fromkeys(("epsilon", "delta", "clip_norm", "spare"), refused))
+
+    @property
+    def counting(self) -> Declaration:
+        """Return the declaration of the section `privacy` of a study of statistics."""
+        return _KEYS.but(refused=_COUNTED) if self.noised_here else self.section.but(check=_check_counting)
+
+    @property
+    def about(self) -> str:
+        """Return what each epsilon is about."""
+        return f"per {self.unit}, {self.adjacency}"
+
+    def refusal(self, *, allow_privacy_none: bool) -> str:
+        """Return why a hospital's policy refuses the mode, an empty text where it does not."""
+        if allow_privacy_none or (self.noised_here and not self.leaves):
+            return ""
+        return f"{self.leaves or 'noise is added elsewhere'}; the policy does not allow that (allow_privacy_none)"
+
+
+def _noised() -> str:
+    return " or ".join(kind.name for kind in PRIVACY_MODES if kind.noised_here)
+
+
+LOCAL_KEYS = ModeKeys("local", budgeted=True, noised_here=True, leaves="")
+NONE_KEYS = ModeKeys("none", budgeted=False, noised_here=False, leaves="it trains without differential privacy")
+PRIVACY_MODES: Registry[ModeKeys] = Registry(
+    "privacy mode", ("budgeted", "noised_here", "leaves", "refusal"), (LOCAL_KEYS, NONE_KEYS)
 )
+PRIVACY = OneOf(PRIVACY_MODES, "mode", "a mapping with a mode")
 
 
-def protects(privacy: Privacy) -> bool:
-    """Return whether a mode gives a guarantee of differential privacy."""
-    return getattr(MODES[privacy.mode], "protects", True)
+class _Counting(OneOf):
+    """The section of a study that counts."""
+
+    def declaration(self, name: str) -> Declaration:
+        """Return what the mode of that name makes of it."""
+        return PRIVACY_MODES[name].counting
+
+
+COUNTING_PRIVACY = _Counting(PRIVACY_MODES, "mode", "a mapping with a mode")

@@ -177,11 +177,6 @@ class Study:
     )
 
     @property
-    def private(self) -> bool:
-        """Return whether what hospitals send is under differential privacy."""
-        return self.privacy.mode != "none"
-
-    @property
     def trains(self) -> bool:
         """Return whether a model is trained; if not, hospitals release statistics, once."""
         return self.task.type != "statistics"

@@ -33,7 +33,8 @@ from simulations.audit.verdict import FALSE_ALARMS, Check, Part, Verdict, exact,
 from simulations.hospitals import load_all
 from strategies.exchange.arrays import Arrays
 from strategies.learning import Learning, learning_of
-from strategies.privacy.plan import PrivacyPlan, plan_for
+from strategies.privacy.modes.registry import plans_of
+from strategies.privacy.plan import PrivacyPlan
 from strategies.privacy.randomness import Randomness
 from strategies.tasks.table import Encoded
 
@@ -128,9 +129,10 @@ def audit(
     Raises:
         PrivacyError: the study asks for no privacy. DataError: it has no data. RunError: the folder is no run.
     """
-    if not study.private:
+    if not study.privacy.keys.noised_here:
         raise PrivacyError(
-            "privacy.mode: expected local, found none; an audit checks differential privacy, which this study has not"
+            f"privacy.mode: expected local, found {study.privacy.mode}; an audit checks differential privacy, which "
+            "this study has not"
         )
     if run is not None and not (run / "journal.jsonl").is_file():
         raise RunError(f"{run}: expected a run's folder with journal.jsonl, found none; give a folder under runs/")
@@ -164,8 +166,8 @@ class _Auditor:
         self, study: Study, train: dict[str, Encoded], subject: Subject, seed: int | None, effort: Effort
     ) -> None:
         self.study, self.train, self.subject, self.seed, self.effort = study, train, subject, seed, effort
-        self.plans = {site: plan_for(study, site, patients.count) for site, patients in train.items()}
         self.task: Learning = learning_of(study)
+        self.plans = plans_of(study, {site: patients.count for site, patients in train.items()})
         self.sites = sorted(train, key=lambda site: (-train[site].count, site))[: effort.sites]
         self.largest = self.sites[0]
         self.cohorts = {

@@ -29,7 +29,8 @@ from simulations.audit.residuals import noise_checks, noise_drawing
 from simulations.audit.subject import Floats, read_ledger
 from simulations.audit.verdict import Check, Part, exact, noise_values_needed, smallest_loss
 from simulations.hospitals import load_all
-from strategies.privacy.plan import PrivacyPlan, plan_for
+from strategies.privacy.modes.registry import plans_of
+from strategies.privacy.plan import PrivacyPlan
 from strategies.releases.base import Request
 from strategies.releases.columns import layout_of
 from strategies.releases.registry import STATISTICS
@@ -83,9 +84,8 @@ class _Auditor:
     effort: Effort
 
     def __post_init__(self) -> None:
-        self.plans: dict[str, PrivacyPlan] = {
-            site: plan_for(self.study, site, patients.count) for site, patients in self.people.items()
-        }
+        sizes = {site: patients.count for site, patients in self.people.items()}
+        self.plans: dict[str, PrivacyPlan] = plans_of(self.study, sizes)
         self.plan = next(iter(self.plans.values()))
         self.layout = layout_of(self.study)
         self.coins = np.random.default_rng(secrets.randbits(64) if self.seed is None else self.seed)

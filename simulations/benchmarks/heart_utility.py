@@ -42,10 +42,11 @@ from scipy import stats
 from client.connectors import read_table
 from client.patients import Patients
 from configs.errors import ArchipelError, RunError
-from configs.schema import CohortMember, Privacy, Study
+from configs.schema import CohortMember, Study
 from simulations.benchmarks.heart import alone, preset, score, train
 from simulations.hospitals import load_all
 from strategies.exchange.arrays import Arrays
+from strategies.privacy.modes.none import without_privacy
 from strategies.tasks.registry import objective_of
 from strategies.tasks.split import in_test
 from strategies.tasks.table import Encoded, concatenate, encode
@@ -160,7 +161,7 @@ def _score_split(scores: Scores, seed: int, ridge: float, noise_seeds: int, epsi
     for site, value in alone_auroc.items():
         scores.add((_LOCAL + site, None), value)
     scores.add(NO_PRIVACY, auroc(train(none, by_site).model))
-    unprotected = train(replace(private, privacy=Privacy("none")), by_site).model
+    unprotected = train(without_privacy(private), by_site).model
     scores.add(("federated_without_privacy_same_settings", None), auroc(unprotected))
     scores.add(CLIPPING, auroc(train(private, by_site, noise=False).model))
     for epsilon in epsilons:

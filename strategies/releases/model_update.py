@@ -1,7 +1,7 @@
 """The model update: the shared model in, the model that a hospital trained on it out. Both halves.
 
 With privacy each step's gradients are clipped and noised (client/trainer.py, strategies/privacy/); without, the model
-leaves as it was trained. Combining updates is the strategy's part (strategies/federated.py).
+leaves as it was trained. Combining updates is the strategy's part (strategies/federated).
 """
 
 from collections.abc import Mapping
@@ -13,6 +13,7 @@ from configs.federated import sent_arrays
 from configs.schema import Study
 from configs.wire import ArraySpec
 from strategies.models.registry import study_parameters
+from strategies.privacy.modes.registry import mode_of
 from strategies.releases.base import Arrays, Fit, Hospital, Judge, Making, People, Release, Request, Sent
 
 if TYPE_CHECKING:  # PyTorch, which the coordinator's half does not need
@@ -71,7 +72,8 @@ class ModelUpdate(Release):
         from strategies.federated.registry import local_rule
 
         start, sent = _split(request.arrays, study_parameters(hospital.study))
-        training, plan, patients = hospital.study.training, hospital.plan, people.train
+        training, patients, mode = hospital.study.training, people.train, mode_of(hospital.study)
+        plan = mode.training_plan(hospital.plan)
         if plan is not None:
             steps = plan.steps_per_round
         elif not patients.count:
@@ -88,7 +90,7 @@ class ModelUpdate(Release):
                 f"{hospital.name}: training diverged to values that are not finite, nothing is sent; "
                 "lower the study's learning_rate"
             )
-        return trained
+        return mode.protect(hospital.study, start, trained)
 
     def judge(self, study: Study, shared: Arrays, sent: Sent) -> Judge:
         """Return the bounds on how far an honest update can be from the shared model."""
@@ -102,7 +104,8 @@ class ModelUpdate(Release):
 
     def sentence(self, study: Study) -> str:
         """Return what leaves in each round."""
-        return "in each round the model's numbers after training here" + (", with noise" if study.private else "")
+        noise = ", with noise" if mode_of(study).keys.noised_here else ""
+        return f"in each round the model's numbers after training here{noise}"
 
 
 def _split(received: Arrays, parameters: Mapping[str, ArraySpec]) -> tuple[Arrays, Arrays]:

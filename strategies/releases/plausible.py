@@ -35,7 +35,8 @@ from configs.schema import Local, Study
 from strategies.exchange.arrays import Arrays, flat_of, pieces
 from strategies.exchange.halves import both, spans
 from strategies.federated.registry import local_rule
-from strategies.privacy.plan import PrivacyPlan, plan_for
+from strategies.privacy.modes.registry import mode_of
+from strategies.privacy.plan import PrivacyPlan
 from strategies.tasks.registry import objective_of
 
 MOST_PATIENTS = 10_000_000  # at a hospital that announced none
@@ -82,7 +83,8 @@ class Plausibility:
             raise ImplausibleError("update refused: expected none, as this hospital has no privacy plan") from None
         moved = self._moved(update)
         if moved > bound:
-            causes = "clip norm, noise and steps" if self._study.private else "ranges and steps"
+            private = self._plan(site) is not None
+            causes = "clip norm, noise and steps" if private else "ranges and steps"
             raise ImplausibleError(
                 f"update refused: expected a move of at most {bound:.3g}, as {causes} explain, found {moved:.3g}; "
                 "poisoned, broken, or of far more patients than announced"
@@ -119,9 +121,12 @@ class Plausibility:
         rule = local_rule(study, self._sent(site))
         added = rule.pull, math.sqrt(sum(map(_square, (rule.drift or {}).values())))
         if (announced, *added) not in self._bounds:  # most hospitals of a large study have the bound of others
-            plan = plan_for(study, site) if study.private else None
-            self._bounds[announced, *added] = self._bound(plan, announced, *added)
+            self._bounds[announced, *added] = self._bound(self._plan(site), announced, *added)
         return self._bounds[announced, *added]
+
+    def _plan(self, site: str) -> PrivacyPlan | None:
+        mode = mode_of(self._study)
+        return mode.training_plan(mode.plan(self._study, site))
 
     def _bound(self, plan: PrivacyPlan | None, announced: int | None, pull: float, drift: float) -> float:
         """Bound the move. `pull` and `drift` (its L2 norm) are what the strategy adds to each gradient."""
@@ -192,9 +197,9 @@ class Plausibility:
 
 def prepare(study: Study) -> None:
     """Calibrate every hospital's plan beforehand: of sampled batches each takes up to a second."""
-    for site in study.sites if study.private else ():
+    for site in study.sites:
         with contextlib.suppress(PrivacyError):
-            plan_for(study, site)
+            mode_of(study).plan(study, site)
 
 
 def distance(start: Arrays, update: Arrays) -> tuple[float, float]:

@@ -20,7 +20,7 @@ from configs import wire
 from configs.errors import WireError
 from configs.schema import Study
 from configs.wire import ArraySpec
-from strategies.privacy.plan import evaluation_event
+from strategies.privacy.modes.registry import mode_of
 from strategies.releases.base import Arrays, Each, Hospital, Judge, Making, People, Release, Request, Sent
 from strategies.releases.figures import figures
 from strategies.releases.noisy_counts import FAR, cell_variance, noised
@@ -74,7 +74,7 @@ class ScoreHistogram(Release):
 
     def judge(self, study: Study, _shared: Arrays, _sent: Sent) -> Judge:
         """Return what refuses counts that noise and announced patients cannot explain."""
-        event = evaluation_event(study)
+        event = mode_of(study).evaluation(study)
         assert event is not None
 
         def check(site: str, arrays: Arrays) -> None:
@@ -84,7 +84,7 @@ class ScoreHistogram(Release):
 
     def combine(self, study: Study, released: Mapping[str, Arrays]) -> dict[str, Any]:
         """Return the shared model's entry in metrics.json; nothing where no hospital released anything."""
-        event = evaluation_event(study)
+        event = mode_of(study).evaluation(study)
         if event is None or not released:
             return {}
         histograms = {site: arrays[wire.HISTOGRAM] for site, arrays in released.items()}

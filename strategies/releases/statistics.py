@@ -29,7 +29,8 @@ from configs import wire
 from configs.errors import WireError
 from configs.schema import Study
 from configs.wire import ArraySpec
-from strategies.privacy.plan import PrivacyPlan, statistics_plan
+from strategies.privacy.modes.registry import statistics_plan
+from strategies.privacy.plan import PrivacyPlan
 from strategies.releases.base import Arrays, Each, Hospital, Judge, Making, People, Release, Request, Sent
 from strategies.releases.column_figures import Floats, consistent, differing, statistics
 from strategies.releases.columns import Histogram, cells_of, layout_of
@@ -65,7 +66,7 @@ class Statistics(Release):
         Raises:
             WireError: it is none.
         """
-        if study.trains or not study.private:
+        if study.trains or not study.privacy.keys.noised_here:
             raise WireError("statistics: expected a private study of statistics, found another")
 
     def make(self, hospital: Hospital, people: People, _request: Request, randomness: "Randomness") -> Making:

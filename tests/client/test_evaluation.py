@@ -25,7 +25,8 @@ from configs.site import Dataset, Policy, SiteConfig
 from strategies.exchange.arrays import Arrays
 from strategies.exchange.messages import content, read
 from strategies.privacy.accounting import SampledGaussian, epsilon
-from strategies.privacy.plan import Budget, plan_for
+from strategies.privacy.modes.local import plan_for
+from strategies.privacy.plan import Budget
 from strategies.releases import score_histogram
 from strategies.releases.base import Request
 from strategies.releases.registry import SCORE_HISTOGRAM, arrays_of

@@ -21,7 +21,7 @@ from configs.papers import to_json
 from configs.schema import Study
 from configs.site import SiteConfig, load_site
 from configs.strict_yaml import dump_yaml, read_yaml
-from strategies.privacy.plan import plan_for
+from strategies.privacy.modes.local import plan_for
 from tests.builders import counting, plain, study
 from tests.consortium import Consortium
 

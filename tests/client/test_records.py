@@ -28,6 +28,7 @@ from configs.errors import AdmissionError, ConfigError, JournalError, PolicyErro
 from configs.frame import Frame
 from configs.papers import to_json
 from configs.records.site_journal import Received, Repeated
+from configs.schema.privacy import LOCAL_KEYS, NONE_KEYS
 from configs.site import Policy, SiteConfig, load_site
 from server import pki
 from server.pki import check_request
@@ -214,11 +215,11 @@ def test_a_coordinator_cannot_fill_the_disk_with_proposals(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("request_", "code"),
     [
-        (Request(True, False, 0.0, 0.0), 112),
-        (Request(False, True, 0.0, 0.0), 113),
-        (Request(True, True, 6.0, 8.01), 114),
-        (Request(True, True, 0.0, 3.0, 201_000_000), 115),
-        (Request(True, True, 0.0, 3.0, 100, 49), 116),
+        (Request(LOCAL_KEYS, False, 0.0, 0.0), 112),
+        (Request(NONE_KEYS, True, 0.0, 0.0), 113),
+        (Request(LOCAL_KEYS, True, 6.0, 8.01), 114),
+        (Request(LOCAL_KEYS, True, 0.0, 3.0, 201_000_000), 115),
+        (Request(LOCAL_KEYS, True, 0.0, 3.0, 100, 49), 116),
     ],
 )
 def test_each_denial_has_a_code_a_reason_that_stays_and_a_sentence_that_leaves(request_: Request, code: int) -> None:
@@ -232,7 +233,7 @@ def test_each_denial_has_a_code_a_reason_that_stays_and_a_sentence_that_leaves(r
 
 
 def test_what_fits_exactly_is_allowed() -> None:
-    assert decide(Request(True, True, 5.0, 8.0, 200_000_000, 50), Policy()) == Allow()
+    assert decide(Request(LOCAL_KEYS, True, 5.0, 8.0, 200_000_000, 50), Policy()) == Allow()
 
 
 # The journal and the outbox

@@ -27,7 +27,8 @@ from configs.strict_yaml import dump_yaml
 from strategies.exchange.arrays import Arrays
 from strategies.exchange.messages import content, from_frame, read
 from strategies.privacy.accounting import SampledGaussian, epsilon
-from strategies.privacy.plan import Budget, statistics_plan
+from strategies.privacy.modes.registry import statistics_plan
+from strategies.privacy.plan import Budget
 from strategies.releases import registry
 from strategies.releases import statistics as counting_release
 from strategies.releases.base import Request

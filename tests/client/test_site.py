@@ -14,7 +14,7 @@ from client.trainer import Trainer
 from configs.errors import BudgetError, PrivacyError, RunError, WireError
 from configs.schema import CohortMember, Study
 from strategies.privacy.accounting import epsilon
-from strategies.privacy.plan import plan_for
+from strategies.privacy.modes.local import plan_for
 from strategies.releases.base import Fit
 
 SAMPLED = {"local": {"batch_size": 20, "learning_rate": 0.5}}

@@ -15,7 +15,7 @@ from configs import journal
 from configs.frame import Frame
 from configs.site import SiteConfig
 from strategies.models.registry import study_parameters
-from strategies.privacy.plan import plan_for
+from strategies.privacy.modes.local import plan_for
 from tests.builders import study
 from tests.consortium import Consortium
 

@@ -25,7 +25,8 @@ from configs.site import Policy
 from strategies.exchange.arrays import Arrays
 from strategies.models.registry import study_parameters
 from strategies.privacy.accounting import epsilon
-from strategies.privacy.plan import Budget, plan_for
+from strategies.privacy.modes.local import plan_for
+from strategies.privacy.plan import Budget
 from strategies.privacy.randomness import Randomness
 from strategies.releases.base import Release as Kind
 from strategies.releases.base import Request

@@ -12,7 +12,7 @@ from client.views.journal import Entry
 from configs.shown import DIGITS
 from configs.site import SiteConfig
 from configs.views import to_json
-from strategies.privacy.plan import plan_for
+from strategies.privacy.modes.local import plan_for
 from tests.client.test_site_commands import STUDY, lille
 
 __all__ = ["lille"]  # a fixture

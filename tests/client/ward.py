@@ -33,7 +33,8 @@ from strategies.exchange.keys import SigningKey
 from strategies.exchange.messages import content, opened, seal, signed_in, to_frame, unseal
 from strategies.models.registry import study_parameters
 from strategies.privacy.accounting import SampledGaussian, epsilon
-from strategies.privacy.plan import Budget, plan_for
+from strategies.privacy.modes.local import plan_for
+from strategies.privacy.plan import Budget
 from strategies.releases.registry import arrays_of
 from tests import builders
 from tests.consortium import Consortium

@@ -16,7 +16,7 @@ from configs.journal import verify
 from configs.load import load_study
 from configs.strict_yaml import dump_yaml, read_yaml
 from simulations import cli
-from strategies.privacy.plan import plan_for
+from strategies.privacy.modes.local import plan_for
 
 ROOT = Path(__file__).resolve().parents[2]
 PRESET = ROOT / "configs" / "presets" / "heart_disease.yaml"

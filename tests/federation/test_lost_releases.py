@@ -23,7 +23,7 @@ from deployed import (
 from client.ledger import Ledger
 from configs.load import load_study
 from simulations.federation import Federation
-from strategies.privacy.plan import plan_for
+from strategies.privacy.modes.local import plan_for
 
 STUDIES = ("spared", "unspared")
 

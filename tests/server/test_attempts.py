@@ -38,7 +38,7 @@ from server.superlink import sealed_grid
 from strategies.exchange.arrays import Arrays
 from strategies.exchange.messages import read, to_frame
 from strategies.models.registry import study_parameters
-from strategies.privacy.plan import plan_for
+from strategies.privacy.modes.local import plan_for
 from strategies.releases.registry import release_of
 
 DELTA = 1e-5

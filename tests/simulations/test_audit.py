@@ -27,7 +27,8 @@ from simulations.audit.residuals import noise_checks
 from simulations.audit.subject import Subject
 from simulations.audit.verdict import LEVEL, noise_values_needed, smallest_loss
 from strategies.learning import learning_of
-from strategies.privacy.plan import Budget, calibrate, plan_for
+from strategies.privacy.modes.local import plan_for
+from strategies.privacy.plan import Budget, calibrate
 from tests import builders
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from configs.errors import PrivacyError
 from configs.schema import CohortMember, Study
 from strategies.privacy.accounting import SampledGaussian, epsilon
-from strategies.privacy.plan import Budget, PrivacyPlan, calibrate, plan_for
+from strategies.privacy.modes.local import plan_for
+from strategies.privacy.modes.registry import mode_of
+from strategies.privacy.plan import Budget, PrivacyPlan, calibrate
 
 LOCALS = {
     "full batch, one epoch": {"batch_size": "full", "epochs": 1},
@@ -184,7 +186,7 @@ def test_a_plan_cannot_be_changed() -> None:
 
 
 def test_a_study_without_privacy_is_not_private() -> None:
-    assert not plain().private
+    assert mode_of(plain()).guarantee(plain()) is None
 
 
 GOOD = {"clip_norm": 1.0, "noise_multiplier": 1.0, "sampling_rate": 0.1, "steps_per_round": 1, "rounds": 1}

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from configs.errors import WireError
 from configs.schema import Study
-from strategies.privacy.plan import statistics_plan
+from strategies.privacy.modes.registry import statistics_plan
 from strategies.privacy.randomness import Randomness
 from strategies.releases.column_figures import consistent, differing, not_negative, statistics
 from strategies.releases.columns import Histogram, cells_of, layout_of

@@ -19,7 +19,7 @@ from configs.schema import Local, Study
 from strategies.exchange.arrays import Arrays
 from strategies.exchange.halves import FROM_BYTES
 from strategies.models.registry import study_parameters
-from strategies.privacy.plan import plan_for
+from strategies.privacy.modes.local import plan_for
 from strategies.releases.plausible import MOST_STEPS, Plausibility, adam_steps, distance, gradient_weights
 from strategies.tasks.table import Encoded, standardise
 
