@@ -63,15 +63,15 @@ def study_from(document: Any, source: str = "study", folder: Path = Path(".")) -
 
 def _check_columns(study: Study, top: Section) -> None:
     columns = [feature.name for feature in study.features]
-    special = {
-        "task.target": study.task.target,
-        "patient_id": study.patient_id,
-        "evaluation.split_column": study.evaluation.split_column,
-    }
-    for path, column in special.items():
+    special = [("task.target", column.name) for column in study.task.columns]
+    special += [
+        ("patient_id", study.patient_id or ""),
+        ("evaluation.split_column", study.evaluation.split_column or ""),
+    ]
+    for path, column in special:
         if column and column in columns:
             top.note(path, f"expected a column that is not a feature, found {column!r}; remove it from features")
-    taken = [column for column in special.values() if column]
+    taken = [column for _, column in special if column]
     if len(set(taken)) < len(taken):
         top.note("task.target", "target, patient_id and split_column must be three different columns")
 

@@ -103,12 +103,16 @@ class Task:
 
 @dataclass(frozen=True)
 class TaskKeys:
-    """A type of task: its section, the metrics to ask for (the first is the headline), and the procedure to run."""
+    """A type of task: its section, the metrics to ask for (the first is the headline), and the procedure to run.
+
+    `has_outcome`: whether a prediction gives the probability of one outcome, so that hospitals may release scores.
+    """
 
     name: str
     section: Declaration
     metrics: tuple[str, ...] = ()
     procedure: str = "training"
+    has_outcome: bool = False
 
 
 def _counted_classes(section: Section, _around: Around) -> tuple[str, ...]:
@@ -134,6 +138,7 @@ TASKS: Registry[TaskKeys] = Registry(
             "binary",
             _OUTCOME.but(refused={"range": _NO_RANGE}, classes={"value": _BINARY, "default": ("0", "1")}),
             _SCORES,
+            has_outcome=True,
         ),
         TaskKeys(
             "multiclass",

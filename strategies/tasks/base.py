@@ -43,7 +43,6 @@ class Objective(ABC):
     name: ClassVar[str]  # what `task.type` calls it
     metrics: ClassVar[tuple[Metric, ...]]  # what a study may ask for; the first is the headline
     prediction: ClassVar[str]  # what is predicted for one patient, before the target's name: "the value of"
-    residual_bound: ClassVar[tuple[float, float]]  # a, b: a row's residual has norm <= a + b * norm of its outputs
     outcome: ClassVar[int | None] = None  # the column of a prediction that is the probability of one outcome
     lowest: ClassVar[float] = 0.0  # the least value of y
     guess_in_words: ClassVar[str] = "the same for every patient"  # of `guess`, after "worse than predicting"
@@ -59,6 +58,11 @@ class Objective(ABC):
     def outputs(self) -> int:
         """Return how many numbers a model puts out for a row."""
         return 1
+
+    @property
+    @abstractmethod
+    def residual_bound(self) -> tuple[float, float]:
+        """Return a and b such that the norm of a row's residual is at most a + b * norm of its outputs."""
 
     @classmethod
     def metrics_of(cls, names: Iterable[str]) -> list[Metric]:

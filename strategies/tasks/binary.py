@@ -18,8 +18,12 @@ class Binary(Classification):
 
     name = "binary"
     prediction = "the probability of"
-    residual_bound = (1.0, 0.0)
     outcome = 1
+
+    @property
+    def residual_bound(self) -> tuple[float, float]:
+        """Return 1 at any outputs."""
+        return 1.0, 0.0
 
     def loss(self, outputs: "Tensor", y: "Tensor") -> "Tensor":
         """Return each row's cross entropy in nats."""

@@ -89,6 +89,7 @@ def test_every_metric_that_a_study_may_ask_for_exists() -> None:
     declared = {kind.name: kind.metrics for kind in TASKS if kind.metrics}
     assert {kind.name: tuple(metric.name for metric in kind.metrics) for kind in OBJECTIVES} == declared
     assert set(METRICS) == set(PLAIN)
+    assert all((kind.outcome is not None) == TASKS[kind.name].has_outcome for kind in OBJECTIVES)
 
 
 @given(st.sampled_from(sorted(METRICS)), st.integers(0, 10**6), st.integers(2, 25))
