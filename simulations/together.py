@@ -147,7 +147,7 @@ class Together:
             yield gradient
 
     def _residual(self, y: Floats) -> Any:
-        return lambda some: lambda outputs: self._task.exact_residual(outputs, y[..., some])
+        return lambda some: lambda outputs: self._task.residual(outputs, y[..., some])
 
     def _private(self, fits: Sequence[Fit], layers: Layers, flat: Floats) -> Iterator[Floats]:
         plan = fits[0].plan
@@ -156,7 +156,7 @@ class Together:
         deviations = [one.noise_multiplier * one.clip_norm for one in plans]
         people, chances = _Joined([fit.patients for fit in fits]), [fit.randomness for fit in fits]
         sizes, rates = [fit.patients.count for fit in fits], [one.sampling_rate for one in plans]
-        stack = Stack(layers, self._task.exact_residual, plan.clip_norm)
+        stack = Stack(layers, self._task.residual, plan.clip_norm)
         gradient, noise = np.empty_like(flat), np.empty(flat.shape)
         for step in range(plan.steps_per_round):
             x, y, counts = people.batch(samples(chances, sizes, rates), _ROUNDED)

@@ -64,9 +64,9 @@ class Learning:
         """Return the loss of each row: (rows, outputs), (rows,) -> (rows,)."""
         return self.objective.loss(outputs, y)
 
-    def exact_residual(self, outputs: NDArray[np.float64], y: NDArray[np.float32]) -> NDArray[np.float64]:
+    def residual(self, outputs: NDArray[np.float64], y: NDArray[np.float32]) -> NDArray[np.float64]:
         """Return each row's derivative of the loss by its outputs, for any leading axes; y: (..., rows)."""
-        return self.objective.exact_residual(outputs, y)
+        return self.objective.residual(outputs, y)
 
     def predict(self, arrays: Mapping[str, NDArray[np.float32]], x: NDArray[np.float32]) -> NDArray[np.float64]:
         """Return what the model predicts of rows, as the objective has it."""

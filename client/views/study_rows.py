@@ -47,8 +47,9 @@ def rows_of(config: SiteConfig, study: Study) -> list[Row]:
 
 def _training(config: SiteConfig, study: Study) -> list[tuple[str, str]]:
     hospitals = "hospital" if study.training.quorum == 1 else "hospitals"
+    outcome = " and ".join(shown(column.name) + _contents(column) for column in study.task.columns)
     return [
-        ("learns", f"{study.task.type} {shown(study.task.target)}{_outcome(study)} with a {study.model.name} model"),
+        ("learns", f"{study.task.type} {outcome} with a {study.model.name} model"),
         ("rounds", f"{study.training.rounds}, with at least {study.training.quorum} {hospitals} in each"),
         ("leaves", _leaving(config, study)),
     ]
@@ -77,25 +78,25 @@ def _statistics(study: Study) -> list[tuple[str, str]]:
 def _columns(study: Study) -> str:
     """Return a line for each column that is read: name, unit, range or values, and codes, as the study says them."""
     columns = [_column(feature) for feature in study.features]
-    extra = [f"{shown(study.task.target)}: the outcome{_outcome(study)}"]
+    extra = [f"{shown(column.name)}: the outcome{_contents(column)}" for column in study.task.columns]
     extra += [f"{shown(study.patient_id)}: who the patient is"] if study.patient_id else []
     if study.evaluation.split_column:
         extra.append(f"{shown(study.evaluation.split_column)}: who is a test patient")
     return "\n".join([*columns, *extra])
 
 
-def _outcome(study: Study) -> str:
-    task = study.task
-    of = f" ({', '.join(map(shown, task.classes))})" if task.classes else ""
-    if task.minimum is not None and task.maximum is not None:
-        of = f" ({task.minimum:g} to {task.maximum:g})"
-    return f"{of}{f' in {shown(task.unit)}' if task.unit else ''}"
+def _contents(column: Feature) -> str:
+    """Return a target's values or range, and its unit."""
+    of = f" ({', '.join(map(shown, column.values))})" if column.values else ""
+    if column.minimum is not None and column.maximum is not None:
+        of = f" ({column.minimum:g} to {column.maximum:g})"
+    return f"{of}{f' in {shown(column.unit)}' if column.unit else ''}"
 
 
 def _alike(study: Study) -> str:
     """Name the names and values whose letters are of several alphabets: they may look like others."""
-    words = [study.task.target, study.patient_id or "", *study.task.classes]
-    for feature in study.features:
+    words = [study.patient_id or ""]
+    for feature in (*study.task.columns, *study.features):
         words += [feature.name, feature.unit or "", *feature.values, *feature.missing]
     found = [f"{shown(word)} mixes {scripts} letters" for word in words if (scripts := mixed_scripts(word))]
     more = f" and {len(found) - 5} more" if len(found) > 5 else ""

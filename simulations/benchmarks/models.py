@@ -44,7 +44,7 @@ class Network:
         """Cross-entropy of each row."""
         return functional.cross_entropy(outputs, y, reduction="none")
 
-    def exact_residual(self, outputs: NDArray[np.float64], y: NDArray[np.float32]) -> NDArray[np.float64]:
+    def residual(self, outputs: NDArray[np.float64], y: NDArray[np.float32]) -> NDArray[np.float64]:
         """Raise, as only linear stacks are asked for it."""
         raise NotImplementedError
 

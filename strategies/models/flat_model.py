@@ -50,7 +50,7 @@ class Trainable(Protocol):
     def loss(self, outputs: Tensor, y: Tensor) -> Tensor:
         """Return the loss of each row: (rows, outputs), (rows,) -> (rows,)."""
 
-    def exact_residual(self, outputs: NDArray[np.float64], y: NDArray[np.float32]) -> NDArray[np.float64]:
+    def residual(self, outputs: NDArray[np.float64], y: NDArray[np.float32]) -> NDArray[np.float64]:
         """Return the derivative of each row's loss with respect to its outputs, the same bits on every processor.
 
         Asked of linear stacks alone, for any leading axes; y: (..., rows).
@@ -145,9 +145,7 @@ class FlatModel:
         assert self._on_host is not None
         flat, _ = self._on_host
         self.layers.load(flat)
-        self._mean.write(
-            x, lambda some: lambda outputs: self.task.exact_residual(outputs, y[some]), len(x), self._ordered
-        )
+        self._mean.write(x, lambda some: lambda outputs: self.task.residual(outputs, y[some]), len(x), self._ordered)
 
 
 def _memory(size: int) -> mmap.mmap:

@@ -26,7 +26,6 @@ PARTS = (
     "encode",
     "loss",
     "residual",
-    "exact_residual",
     "predict",
     "made_up",
 )
@@ -83,12 +82,12 @@ class Objective(ABC):
         """Return the loss of each row: (rows,)."""
 
     @abstractmethod
-    def residual(self, outputs: "Tensor", y: "Tensor") -> "Tensor":
-        """Return the derivative of each row's loss with respect to its outputs: (rows, outputs)."""
+    def residual(self, outputs: Floats, y: NDArray[np.float32]) -> Floats:
+        """Return the derivative of each row's loss with respect to its outputs, the same bits on every processor.
 
-    @abstractmethod
-    def exact_residual(self, outputs: Floats, y: NDArray[np.float32]) -> Floats:
-        """Return `residual` with the same bits on every processor, for any leading axes before rows."""
+        Args:
+            outputs: (..., rows, outputs), as `y` with any leading axes, such as models that are trained together.
+        """
 
     @abstractmethod
     def predict(self, outputs: Floats) -> Floats:

@@ -31,12 +31,8 @@ class Binary(Classification):
 
         return functional.binary_cross_entropy_with_logits(outputs[:, 0], y, reduction="none")
 
-    def residual(self, outputs: "Tensor", y: "Tensor") -> "Tensor":
+    def residual(self, outputs: Floats, y: NDArray[np.float32]) -> Floats:
         """Return the probability of the outcome less y."""
-        return outputs.sigmoid().sub_(y[:, None])
-
-    def exact_residual(self, outputs: Floats, y: NDArray[np.float32]) -> Floats:
-        """Return `residual`, the same bits on every processor."""
         residual = sigmoid(outputs)
         residual -= y[..., None]
         return residual

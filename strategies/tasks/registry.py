@@ -6,8 +6,10 @@
 ['mae', 'r2']
 """
 
+from configs.errors import KindError
 from configs.kinds import Registry
 from configs.schema import Study, Task
+from configs.schema.task import TASKS, TaskKeys
 from strategies.tasks.base import PARTS, Objective
 from strategies.tasks.binary import Binary
 from strategies.tasks.multiclass import Multiclass
@@ -32,3 +34,19 @@ def objective_of(study: Study) -> Objective:
         KindError: its task trains no model, or its type is not registered.
     """
     return objective(study.task)
+
+
+def register(kind: type[Objective], keys: TaskKeys) -> None:
+    """Add a task type, so that studies may name it.
+
+    Raises:
+        KindError: another one has its name, it lacks a part, or it and its keys do not name the same metrics.
+    """
+    metrics = tuple(metric.name for metric in kind.metrics)
+    if (kind.name, metrics) != (keys.name, keys.metrics):
+        raise KindError(
+            f"task type {kind.name!r} ({kind.__module__}.{kind.__qualname__}): expected the name and metrics of its "
+            f"keys, {keys.name!r} with {', '.join(keys.metrics)}, found {', '.join(metrics)}; correct one of the two"
+        )
+    OBJECTIVES.register(kind)
+    TASKS.register(keys)

@@ -66,12 +66,8 @@ class Regression(Objective):
         """Return half of each row's squared error."""
         return (outputs[:, 0] - y).square() / 2
 
-    def residual(self, outputs: "Tensor", y: "Tensor") -> "Tensor":
+    def residual(self, outputs: Floats, y: NDArray[np.float32]) -> Floats:
         """Return each row's error."""
-        return outputs - y[:, None]
-
-    def exact_residual(self, outputs: Floats, y: NDArray[np.float32]) -> Floats:
-        """Return `residual`, the same bits on every processor."""
         return outputs - y[..., None]
 
     def predict(self, outputs: Floats) -> Floats:

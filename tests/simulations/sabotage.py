@@ -87,10 +87,16 @@ class Engine:
         with torch.no_grad():
             before = x @ w1.T + b1
             hidden = before.relu()
-            last = self.model.task.objective.residual(hidden @ w2.T + b2, y)
+            last = self.derivative(hidden @ w2.T + b2, y)
             first = (last @ w2) * (before > 0)
             parts = [first[:, :, None] * x[:, None, :], first, last[:, :, None] * hidden[:, None, :], last]
             return torch.cat([part.flatten(1) for part in parts], 1)
+
+    def derivative(self, outputs: Tensor, y: Tensor) -> Tensor:
+        with torch.enable_grad():
+            outputs.requires_grad_()
+            (gradient,) = torch.autograd.grad(self.model.task.loss(outputs, y).sum(), outputs)
+        return gradient
 
     def patients(self, rows: Tensor, patients: Tensor, count: int) -> Tensor:
         return rows.new_zeros((count, rows.shape[1])).index_add_(0, patients, rows)

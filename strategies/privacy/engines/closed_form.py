@@ -39,7 +39,7 @@ class ClosedForm(NoisySum):
     ) -> None:
         super().__init__(model, plan, gaussian, rows_at_once=rows_at_once)
         self._parameters, self._layers = model.flat.data.numpy(), model.layers
-        self._stack = Stack(model.layers, model.task.exact_residual, plan.clip_norm)
+        self._stack = Stack(model.layers, model.task.residual, plan.clip_norm)
 
     def noisy_gradient_of_rows(self, x: NDArray[np.float32], y: NDArray[np.float32]) -> Tensor:
         """Return `noisy_gradient` of patients with one row each, to the last bit: x (rows, inputs), y (rows,)."""

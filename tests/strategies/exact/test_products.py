@@ -166,7 +166,7 @@ def test_several_models_at_once_have_the_bits_of_each_alone(
     def gradients(lead: tuple[int, ...], flat: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         layers = Layers(shapes, lead)
         layers.load(flat)
-        return MeanGradient(layers).of(x, lambda some: lambda out: task.exact_residual(out, y[..., some]), count).copy()
+        return MeanGradient(layers).of(x, lambda some: lambda out: task.residual(out, y[..., some]), count).copy()
 
     with np.errstate(all="ignore"):
         together = gradients((models_at_once,), flats, x, y)
@@ -244,7 +244,7 @@ def test_a_large_model_has_the_bits_of_one_that_is_held(
                 assert model.layers.in_pieces == is_large
                 bits = [model.mean_gradient(torch.from_numpy(x), torch.from_numpy(y)).numpy().tobytes()]
                 model.layers.load(model.flat.detach().numpy())
-                stack = stacks.Stack(model.layers, task.exact_residual, 1.0)
+                stack = stacks.Stack(model.layers, task.residual, 1.0)
                 stack.add_rows(x, y)
                 bits += [stack.take().tobytes(), task.predict(start, x).tobytes()]
                 found.append(bits)

@@ -36,13 +36,13 @@ def test_a_residual_in_numpy_is_autograds(task: Learning, rows: int) -> None:
     outputs = (4 * torch.randn(rows, task.architecture.outputs, generator=chance)).requires_grad_()
     y = torch.randint(0, max(2, task.architecture.outputs), (rows,), generator=chance).float()
     (expected,) = torch.autograd.grad(task.loss(outputs, y).sum(), outputs)
-    found = task.exact_residual(outputs.detach().double().numpy(), y.numpy())
+    found = task.residual(outputs.detach().double().numpy(), y.numpy())
     np.testing.assert_allclose(found, expected.numpy(), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("output", [-200.0, 200.0])
 def test_a_residual_far_out_is_finite(output: float) -> None:
-    found = TASKS["binary"].exact_residual(np.array([[output]]), np.zeros(1, np.float32))
+    found = TASKS["binary"].residual(np.array([[output]]), np.zeros(1, np.float32))
     assert found.item() == pytest.approx(float(output > 0), abs=1e-80)
 
 
@@ -59,7 +59,7 @@ for hidden in ((), (64, 32), (300, 300)):
     model.load(task.initial(0))
     x = torch.randn(2000, 13, generator=chance)
     model.layers.load(model.flat.data.numpy())
-    stack = Stack(model.layers, task.exact_residual, 1.0)
+    stack = Stack(model.layers, task.residual, 1.0)
     stack.add_rows(x.numpy(), (x[:, 0] > 0).float().numpy())
     print(hashlib.sha256(stack.take().tobytes()).hexdigest())
 """
@@ -285,7 +285,7 @@ def test_a_deep_stack_gives_a_patient_the_same_part_alone_and_among_others(hidde
     # A start that keeps the signal alive through all layers, so that each layer's share of a norm counts.
     model.load({name: array + np.float32(0.4) for name, array in task.initial(0).items()})
     model.layers.load(model.flat.data.numpy())
-    stack = Stack(model.layers, task.exact_residual, 1.0)
+    stack = Stack(model.layers, task.residual, 1.0)
     x, y = chance.uniform(-1, 1, (200, 4)).astype(np.float32), chance.integers(0, 2, 200).astype(np.float32)
     steps = np.zeros(model.layers.size)
     for row in range(len(x)):
