@@ -46,7 +46,8 @@ def register(kind: type[Objective], keys: TaskKeys) -> None:
     if (kind.name, metrics) != (keys.name, keys.metrics):
         raise KindError(
             f"task type {kind.name!r} ({kind.__module__}.{kind.__qualname__}): expected the name and metrics of its "
-            f"keys, {keys.name!r} with {', '.join(keys.metrics)}, found {', '.join(metrics)}; correct one of the two"
+            f"keys, {keys.name!r} with {', '.join(keys.metrics)}, found {kind.name!r} with {', '.join(metrics)}; "
+            "correct one of the two"
         )
     OBJECTIVES.register(kind)
     TASKS.register(keys)

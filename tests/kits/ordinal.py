@@ -105,7 +105,7 @@ class Ordinal(Objective):
 
     def predict(self, outputs: Floats) -> Floats:
         """Return the probability of each grade; chances of a worse grade never rise with the grade."""
-        worse = np.minimum.accumulate(sigmoid(outputs), axis=1)
+        worse = np.minimum.accumulate(sigmoid(np.maximum(outputs, -709.0)), axis=1)  # exp(709) is finite
         ends = np.ones((len(worse), 1)), np.zeros((len(worse), 1))
         return -np.diff(np.concatenate([ends[0], worse, ends[1]], axis=1), axis=1)
 
