@@ -52,11 +52,11 @@ def look_at_data(config: SiteConfig) -> Iterator[Finding]:
 
 def _absent(dataset: Dataset) -> Finding | None:
     """Return what needs no look inside: the file, or the variable with the data base's address."""
-    path, variable = dataset.source.path, dataset.source.url_env
+    path = dataset.source.path
     if path is not None and (not path.is_file() or not os.access(path, os.R_OK)):
         text = f"{dataset.study}: {path} is not a file that this user can read"
         return Finding("data", WRONG, text, DATA, "correct the path in site.yaml, or the file's permissions")
-    if variable and not os.environ.get(variable):
+    for variable in (name for name in dataset.source.secrets if not os.environ.get(name)):
         text = f"{dataset.study}: the variable {variable}, which holds the data base's address, is not set here"
         return Finding("data", WRONG, text, IT, f"set {variable} where this command and the node start")
     return None
@@ -68,7 +68,7 @@ def _looked_at(config: SiteConfig, dataset: Dataset, sha256: str | None) -> Find
     if in_file and sha256 is None:
         return Finding("data", NOTE, f"{dataset.study}: readable; not opened, no study of it is approved")
     arguments = [str(config.folder), dataset.study, *([sha256] if sha256 else [])]
-    timeout_s = START_TIMEOUT_S + dataset.source.query_timeout_s
+    timeout_s = START_TIMEOUT_S + dataset.source.reading_time_s
     try:
         done = run(
             "client.data_check", *arguments, folder=config.folder, also=worker_variables(config), timeout_s=timeout_s
@@ -101,7 +101,7 @@ def reviewed(config: SiteConfig, name: str, sha256: str) -> str:
     dataset = config.dataset(name)
     if dataset is None:
         raise RunError(f"site.yaml names no data set for {name} (datasets)")
-    timeout_s = START_TIMEOUT_S + dataset.source.query_timeout_s
+    timeout_s = START_TIMEOUT_S + dataset.source.reading_time_s
     arguments = (str(config.folder), name, sha256, EVERYTHING)
     try:
         done = run(

@@ -21,7 +21,7 @@ from configs.keys.declare import Entries, Key, OneOf, Part, described, key
 from configs.keys.values import LINE, SITE_NAME, Around, Choice, Integer, Number, Place, Text, Truth, Value
 from configs.lock import holder
 from configs.schema.privacy import MAX_EPSILON
-from configs.schema.source import CONNECTORS, DataSource, FilePath
+from configs.schema.source import SOURCES, DataSource, FilePath
 from configs.sections import Section
 from configs.shown import short
 
@@ -65,7 +65,7 @@ class Dataset:
     identity: str
 
 
-_SOURCE = OneOf(CONNECTORS, "connector", "a mapping with connector and path", default="csv", strays=True)
+_SOURCE = OneOf(SOURCES, "connector", "a mapping with connector and path", default="csv", strays=True)
 _IDENTITY = Key(
     "identity",
     LINE,
@@ -186,7 +186,7 @@ class SiteConfig:
     @property
     def secrets(self) -> tuple[str, ...]:
         """Return the names of the environment variables that hold data bases' addresses, with their passwords."""
-        return tuple(sorted({dataset.source.url_env for dataset in self.datasets if dataset.source.url_env}))
+        return tuple(sorted({name for dataset in self.datasets for name in dataset.source.secrets}))
 
     @property
     def keys(self) -> Path:
@@ -268,7 +268,7 @@ def _check_identities(
     unnamed = {
         str(study) for study, entry in entries.items() if isinstance(entry, Mapping) and entry.get("identity") is None
     }
-    known = [dataset for dataset in config.datasets if _says_what_it_reads(dataset.source, config.folder)]
+    known = [dataset for dataset in config.datasets if dataset.source.located]
     spent = booked(config.ledger) if unnamed else ()
     for dataset, other in itertools.combinations(known, 2):
         if dataset.identity == other.identity or not dataset.source.shares_store(other.source):
@@ -285,15 +285,10 @@ def _check_identities(
             section.note(f"datasets.{nameless}", f"expected an identity, {why}, found none; {what}")
 
 
-def _says_what_it_reads(source: DataSource, folder: Path) -> bool:
-    """Return whether a file or a variable is named; where not, that is a mistake of its own, and nothing to compare."""
-    return bool(source.url_env) if source.path is None else source.path != folder
-
-
 def same_rows_twice(datasets: Sequence[Dataset]) -> list[tuple[Dataset, Dataset]]:
     """Return pairs that read the same rows under two identities: to the ledger two groups of patients, two budgets."""
     return [
         (b, a)
         for a, b in itertools.combinations(datasets, 2)
-        if a.identity != b.identity and a.source.shares_store(b.source) and a.source.query == b.source.query
+        if a.identity != b.identity and a.source.shares_rows(b.source)
     ]

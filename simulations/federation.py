@@ -5,7 +5,8 @@ temporary directory; nothing is left behind. Tests use the same class to hurt it
 
     python -m simulations.federation STUDY
 
->>> sorted(site_document("lille", "localhost:8443", "heart", "/data/heart.csv"))
+>>> from configs.schema import CsvFile
+>>> sorted(site_document("lille", "localhost:8443", "heart", CsvFile(Path("/data/heart.csv"))))
 ['coordinator', 'datasets', 'policy', 'site']
 """
 
@@ -27,7 +28,7 @@ from configs import parts
 from configs.coordinator import load_coordinator
 from configs.errors import ArchipelError, RunError
 from configs.load import load_study
-from configs.schema import Study
+from configs.schema import DataSource, Study
 from configs.strict_yaml import dump_yaml
 from server.membership import ENDED
 from simulations.counting_tables import print_statistics
@@ -209,12 +210,12 @@ class Federation:
         return done.stdout
 
 
-def site_document(site: str, coordinator: str, study: str, path: str, **policy: object) -> dict[str, Any]:
-    """A site.yaml for one study."""
+def site_document(site: str, coordinator: str, study: str, source: DataSource, **policy: object) -> dict[str, Any]:
+    """Return a site.yaml for one study."""
     return {
         "site": site,
         "coordinator": coordinator,
-        "datasets": {study: {"connector": "csv", "path": path, "identity": f"{study}-{site}"}},
+        "datasets": {study: source.to_dict() | {"identity": f"{study}-{site}"}},
         "policy": {"min_patients": MIN_PATIENTS, **policy},
     }
 
@@ -226,7 +227,7 @@ def federation_of(study: Study, folder: Path, **policy: object) -> Iterator[Fede
         federation.init()
         federation.start_coordinator()
         for site, source in study.simulation:
-            document = site_document(site, federation.address, study.name, str(source.path), **policy)
+            document = site_document(site, federation.address, study.name, source, **policy)
             federation.enrol(site, document)
             federation.start_site(site)
         yield federation

@@ -1,33 +1,12 @@
 """Connectors read a hospital's own store and hand over a checked `Table`. The only folder that touches patients' data.
 
 One that reads a data base connects to an address of site.yaml's `worker_network`; client/forwarder.py says how.
-
->>> sorted(CONNECTORS)
-['csv', 'sql']
 """
 
-from collections.abc import Callable, Mapping
-
-from client.connectors.csv_file import probe_csv, read_csv
 from client.connectors.notes import Notes
+from client.connectors.registry import CONNECTORS
 from configs.schema import DataSource, Study
 from strategies.tasks.table import Table
-
-
-def _read_sql(source: DataSource, study: Study, notes: Notes) -> Table:
-    from client.connectors.postgresql import read_sql  # the driver is loaded by those who have a data base
-
-    return read_sql(source, study, notes)
-
-
-def _probe_sql(source: DataSource, study: Study) -> None:
-    from client.connectors.postgresql import probe_sql
-
-    probe_sql(source, study)
-
-
-CONNECTORS: Mapping[str, Callable[[DataSource, Study, Notes], Table]] = {"csv": read_csv, "sql": _read_sql}
-PROBES: Mapping[str, Callable[[DataSource, Study], None]] = {"csv": probe_csv, "sql": _probe_sql}
 
 
 def try_source(source: DataSource) -> None:
@@ -36,10 +15,7 @@ def try_source(source: DataSource) -> None:
     Raises:
         DataError: it could not.
     """
-    if source.connector == "sql":
-        from client.connectors.postgresql import try_sql
-
-        try_sql(source)
+    CONNECTORS[source.connector].attempt(source)
 
 
 def probe(source: DataSource, study: Study) -> None:
@@ -48,7 +24,7 @@ def probe(source: DataSource, study: Study) -> None:
     Raises:
         SourceError: it does not open. DataError: a column of the study is not there.
     """
-    PROBES[source.connector](source, study)
+    CONNECTORS[source.connector].probe(source, study)
 
 
 def stamp_of(source: DataSource) -> tuple[int, int, int] | None:
@@ -64,10 +40,10 @@ def stamp_of(source: DataSource) -> tuple[int, int, int] | None:
 
 
 def read_table(source: DataSource, study: Study, notes: Notes | None = None) -> Table:
-    """Rows of one data source; `notes` gets the counts of what was come upon in them.
+    """Return the rows of one data source; `notes` gets the counts of what was come upon in them.
 
     Raises:
         SourceError: the data cannot be read.
         DataError: the header does not have the study's columns.
     """
-    return CONNECTORS[source.connector](source, study, Notes() if notes is None else notes)
+    return CONNECTORS[source.connector].read(source, study, Notes() if notes is None else notes)

@@ -26,7 +26,7 @@ from client.connectors.ids import looks_like_ids
 from client.connectors.notes import Notes
 from client.connectors.records import records
 from configs.errors import DataError, SourceError
-from configs.schema import DataSource, Study
+from configs.schema import CsvFile, Study
 from strategies.tasks.table import Table
 
 SAMPLE = 65_536  # bytes at the beginning of a file, to say what it is
@@ -34,20 +34,19 @@ MOST_WORDS = 100_000  # of cells that are held once: ids would fill a dictionary
 MAX_HEADER = 1_000_000  # characters: what is longer is no header, whatever it holds
 
 
-def read_csv(source: DataSource, study: Study, notes: Notes) -> Table:
+def read_csv(source: CsvFile, study: Study, notes: Notes) -> Table:
     """Return the study's columns of one file.
 
     Raises:
         SourceError: it cannot be opened. DataError: it has no header, or one without a column of the study.
     """
-    assert source.path is not None
     lines, notes.rows_are_patients = array("q"), study.patient_id is None
     head, text = _head(source.path), _read_text(source.path)
     columns = read_columns(text, columns_of(study), str(source.path), notes, lines, head, source.multiline)
     return table_of(columns, study, notes, lines)
 
 
-def probe_csv(source: DataSource, study: Study) -> None:
+def probe_csv(source: CsvFile, study: Study) -> None:
     """See whether the file opens and its header has the study's columns; no row is looked at.
 
     A pipe is left alone: what is read from it is gone, and who reads may wait for long.
@@ -55,7 +54,6 @@ def probe_csv(source: DataSource, study: Study) -> None:
     Raises:
         SourceError, DataError: as `read_csv`.
     """
-    assert source.path is not None
     try:
         if source.path.is_fifo():
             return

@@ -41,7 +41,7 @@ from client.connectors.ids import looks_like_ids
 from client.connectors.notes import Notes
 from client.forwarder import CONNECT_TIMEOUT_S, reach
 from configs.errors import SourceError
-from configs.schema import DataSource, Study
+from configs.schema import SqlQuery, Study
 from strategies.tasks.table import Table
 
 ANY_TYPE, BOOLEAN, NUMERIC = 0, 16, 1700  # object identifiers in pg_type
@@ -57,7 +57,7 @@ _driver_log.addHandler(logging.NullHandler())
 _driver_log.propagate = False
 
 
-def read_sql(source: DataSource, study: Study, notes: Notes) -> Table:
+def read_sql(source: SqlQuery, study: Study, notes: Notes) -> Table:
     """Return the study's columns of one query's rows, in the order of the query.
 
     Raises:
@@ -69,7 +69,7 @@ def read_sql(source: DataSource, study: Study, notes: Notes) -> Table:
     return table_of(columns, study, notes, numbers)
 
 
-def probe_sql(source: DataSource, study: Study) -> None:
+def probe_sql(source: SqlQuery, study: Study) -> None:
     """Let the data base plan the query, which checks permissions, and name its columns; it is not run.
 
     Raises:
@@ -79,7 +79,7 @@ def probe_sql(source: DataSource, study: Study) -> None:
     _check_names(source, _names(source), study)
 
 
-def try_sql(source: DataSource) -> None:
+def try_sql(source: SqlQuery) -> None:
     """Open a session and let the data base plan the query, which checks its names and permissions; reads no row.
 
     Raises:
@@ -95,7 +95,7 @@ def _columns(
     rows: Rows,
     header: Callable[[], Sequence[psycopg.Column]],
     study: Study,
-    source: DataSource,
+    source: SqlQuery,
     notes: Notes,
     numbers: "array[int]",
 ) -> dict[str, list[str]]:
@@ -125,7 +125,7 @@ def _columns(
     return dict(zip(wanted, (cells for _, _, cells in kept), strict=True))
 
 
-def _check_names(source: DataSource, names: Sequence[str], study: Study) -> None:
+def _check_names(source: SqlQuery, names: Sequence[str], study: Study) -> None:
     misfits = Misfits(source.url_env)
     add = 'add them to the query; a name with capitals needs double quotes: AS "NAME"'
     misfits.check_header(names, columns_of(study), "the query's result", "name one of them otherwise", add)
@@ -160,7 +160,7 @@ def _short(cell: str) -> str:
 
 
 def _ask(
-    source: DataSource, statement: str, take: Callable[[Rows, Callable[[], Sequence[psycopg.Column]]], Result]
+    source: SqlQuery, statement: str, take: Callable[[Rows, Callable[[], Sequence[psycopg.Column]]], Result]
 ) -> Result:
     """Return what `take` makes of a statement's rows, which arrive in pieces.
 
@@ -177,7 +177,7 @@ def _ask(
     return _in_session(source, use, len(EXPLAIN) if statement.startswith(EXPLAIN) else 0)
 
 
-def _names(source: DataSource) -> list[str]:
+def _names(source: SqlQuery) -> list[str]:
     """Names of the columns that the query would give; it is prepared and not run.
 
     Raises:
@@ -198,7 +198,7 @@ def _names(source: DataSource) -> list[str]:
     return _in_session(source, use)
 
 
-def _in_session(source: DataSource, use: Callable[[psycopg.Connection[Any]], Result], before: int = 0) -> Result:
+def _in_session(source: SqlQuery, use: Callable[[psycopg.Connection[Any]], Result], before: int = 0) -> Result:
     """Return what `use` makes of a session that can only read; `before`: characters of its statement before the query.
 
     Raises:

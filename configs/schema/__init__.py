@@ -4,7 +4,7 @@ from configs.federated import Strategy
 from configs.schema.evaluation import Evaluation, EvaluationRelease
 from configs.schema.model import MODELS, Model
 from configs.schema.privacy import PER_PATIENT, Privacy
-from configs.schema.source import DataSource
+from configs.schema.source import CsvFile, DataSource, SqlQuery
 from configs.schema.study import ID_STEPS, CohortMember, Study, canonical_json
 from configs.schema.task import Feature, Task
 from configs.schema.training import Local, Training
@@ -14,6 +14,7 @@ __all__ = [
     "MODELS",
     "PER_PATIENT",
     "CohortMember",
+    "CsvFile",
     "DataSource",
     "Evaluation",
     "EvaluationRelease",
@@ -21,6 +22,7 @@ __all__ = [
     "Local",
     "Model",
     "Privacy",
+    "SqlQuery",
     "Strategy",
     "Study",
     "Task",

@@ -17,9 +17,9 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Protocol
 
-from configs.keys.declare import Kind, OneOf, declaration_of, key
+from configs.keys.declare import Declaration, Kind, OneOf, key
 from configs.keys.values import Integer, Place, Text, Truth, Value
 from configs.kinds import Registry
 
@@ -40,7 +40,7 @@ class FilePath(Text):
         if "://" in path:
             advice = "give a path, or connector: sql with the address in the variable that url_env names"
             at.note(f"expected a file's path, found an address (not shown: it may hold a password); {advice}")
-        return at.around["folder"] / path
+        return at.around["folder"] / path if path else Path()
 
     def write(self, value: Any) -> str:
         """Return the path as text."""
@@ -88,22 +88,64 @@ class Query(Value):
         return {"type": "string", "minLength": 1, "maxLength": MAX_QUERY_CHARACTERS}
 
 
-@dataclass(frozen=True, slots=True)
 class DataSource:
-    """Where a connector finds one site's rows: a file, or a query and the NAME of a variable that holds its address.
+    """Where a connector finds one site's rows. A connector's own source is a frozen dataclass with its keys.
 
-    `path` is absolute after loading. CONNECTORS says which keys a connector has.
+    `store` is the kind of thing that it reads, in a word or two.
     """
 
-    connector: str
-    path: Path | None = key(FilePath(), init=None, about="the file, relative to the folder of the one that names it")
-    url_env: str = key(
-        VariableName(), init="", about="the NAME of an environment variable that holds the data base's address"
-    )
-    query: str = key(Query(), init="", about="one SELECT, its columns by the study's names")
-    query_timeout_s: int = key(
-        Integer(1, MAX_QUERY_TIMEOUT_S), default=QUERY_TIMEOUT_S, about="how long the query may take"
-    )
+    __slots__ = ()
+    connector: ClassVar[str]
+    store: ClassVar[str] = "file"
+
+    @property
+    def path(self) -> Path | None:
+        """Return the file that is read, absolute; None where it is another kind of store."""
+        return None
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """Return the names of the environment variables that say where the store is, and hold a password."""
+        return ()
+
+    @property
+    def located(self) -> bool:
+        """Return whether a file or a variable is named; where not, that is a mistake of its own."""
+        return self.path != Path()
+
+    @property
+    def reading_time_s(self) -> int:
+        """Return how long reading may take."""
+        return QUERY_TIMEOUT_S
+
+    def shares_store(self, other: "DataSource") -> bool:
+        """Return whether both read one file, by whatever name, or one data base."""
+        if self.path is None or other.path is None:
+            return self.path is other.path and self.secrets == other.secrets
+        return os.path.realpath(self.path) == os.path.realpath(other.path)
+
+    def shares_rows(self, other: "DataSource") -> bool:
+        """Return whether both read the same rows of one store."""
+        return self.shares_store(other)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the source as YAML has it; it holds no secret.
+
+        >>> SqlQuery("EDS_URL", "select 1").to_dict()
+        {'connector': 'sql', 'url_env': 'EDS_URL', 'query': 'select 1', 'query_timeout_s': 300}
+        """
+        return SOURCE.write(self)
+
+    def __str__(self) -> str:
+        return f"{self.connector} {self.path}"
+
+
+@dataclass(frozen=True, slots=True)
+class CsvFile(DataSource):
+    """A CSV file. With `multiline`, whatever stands between two quotation marks is one cell."""
+
+    connector = "csv"
+    path: Path = key(FilePath(), about="the file, relative to the folder of the one that names it")
     multiline: bool = key(
         Truth("true where quoted text has lines that look like rows, else false"),
         default=False,
@@ -111,38 +153,53 @@ class DataSource:
         about="whether all that stands between two quotation marks is one cell, of however many lines",
     )
 
+
+@dataclass(frozen=True, slots=True)
+class SqlQuery(DataSource):
+    """One query, and the NAME of a variable that holds the data base's address."""
+
+    connector = "sql"
+    store = "data base"
+    url_env: str = key(VariableName(), about="the NAME of an environment variable that holds the data base's address")
+    query: str = key(Query(), about="one SELECT, its columns by the study's names")
+    query_timeout_s: int = key(
+        Integer(1, MAX_QUERY_TIMEOUT_S), default=QUERY_TIMEOUT_S, about="how long the query may take"
+    )
+
     @property
-    def store(self) -> str:
-        """Return what kind of thing it reads, in a word or two."""
-        return "data base" if self.path is None else "file"
+    def secrets(self) -> tuple[str, ...]:
+        """Return the variable's name."""
+        return (self.url_env,) if self.url_env else ()
 
-    def shares_store(self, other: "DataSource") -> bool:
-        """Return whether both read one file, by whatever name, or one data base."""
-        if self.path is None or other.path is None:
-            return self.path is other.path and self.url_env == other.url_env
-        return os.path.realpath(self.path) == os.path.realpath(other.path)
+    @property
+    def located(self) -> bool:
+        """Return whether a variable is named."""
+        return bool(self.url_env)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the source as YAML has it; it holds no secret.
+    @property
+    def reading_time_s(self) -> int:
+        """Return how long the query may take."""
+        return self.query_timeout_s
 
-        >>> DataSource("sql", url_env="EDS_URL", query="select 1").to_dict()
-        {'connector': 'sql', 'url_env': 'EDS_URL', 'query': 'select 1', 'query_timeout_s': 300}
-        """
-        return SOURCE.write(self)
+    def shares_rows(self, other: DataSource) -> bool:
+        """Return whether both ask one data base the same."""
+        return isinstance(other, SqlQuery) and self.shares_store(other) and self.query == other.query
 
     def __str__(self) -> str:
-        if self.path is not None:
-            return f"{self.connector} {self.path}"
         return f"{self.connector}, the data base whose address the variable {self.url_env} holds: {self.query}"
 
 
-_SOURCE = declaration_of(DataSource)
-CONNECTORS = Registry(
-    "connector",
-    ("section",),
-    [
-        Kind("csv", _SOURCE.without("url_env", "query", "query_timeout_s")),
-        Kind("sql", _SOURCE.without("path", "multiline")),
-    ],
-)
-SOURCE = OneOf(CONNECTORS, "connector", "a mapping with connector and path", strays=True)
+class SourceKind(Protocol):
+    """A connector, as far as a file knows it: its name, and the class of its sources."""
+
+    @property
+    def name(self) -> str:
+        """Return the word of `connector`."""
+
+    @property
+    def section(self) -> type | Declaration:
+        """Return the declaration of a source."""
+
+
+SOURCES: Registry[SourceKind] = Registry("connector", ("section",), [Kind("csv", CsvFile), Kind("sql", SqlQuery)])
+SOURCE = OneOf(SOURCES, "connector", "a mapping with connector and path", strays=True)

@@ -94,9 +94,7 @@ def many_nodes(count: int) -> dict[str, Any]:
             federation.init()
             federation.start_coordinator()
             for site, source in study.simulation:
-                enrol_here(
-                    federation, site, site_document(site, federation.address, study.name, str(source.path), **ASKED)
-                )
+                enrol_here(federation, site, site_document(site, federation.address, study.name, source, **ASKED))
             pids = [fork_node(federation.site_folder(site)) for site in sites]
             try:
                 connected = _until(lambda: _count(federation, " connected "), count, "connect")

@@ -29,7 +29,7 @@ from client.site import Site
 from client.trainer import Trainer
 from configs import wire
 from configs.errors import BudgetError, CheckpointError, DataError, PrivacyError, RunError, SourceError, WireError
-from configs.schema import DataSource, Study
+from configs.schema import CsvFile, Study
 from strategies.exchange.arrays import from_record
 from strategies.exchange.messages import read
 
@@ -256,7 +256,7 @@ def test_a_planted_value_of_a_patient_is_in_no_reply_and_no_log(
     path = tmp_path / "patients.csv"
     path.write_text("age,sex,disease\n40,female,0\n{age},{sex},{disease}\n".format(**row))
     chosen, log = plain(), []
-    people = load_patients(DataSource("csv", path), chosen, "lille")
+    people = load_patients(CsvFile(path), chosen, "lille")
     site = Site("lille", chosen, people.train, Ledger.in_memory(), seeded=True)
     app = make_app(lambda _: site, lambda _, error: log.append(error))
     train = train_message(chosen, 1, random_arrays(site.parameters), site.parameters)

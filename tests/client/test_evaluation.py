@@ -20,7 +20,7 @@ from client.site import Site
 from client.worker import require_new
 from configs import wire
 from configs.errors import BudgetError, PolicyError, RunError
-from configs.schema import DataSource, Study
+from configs.schema import CsvFile, Study
 from configs.site import Dataset, Policy, SiteConfig
 from strategies.exchange.arrays import Arrays
 from strategies.exchange.messages import content, read
@@ -270,7 +270,7 @@ def test_a_study_chosen_later_cannot_use_the_plain_rule_of_a_first_one_that_eval
 def reviewed(policy: Policy, chosen: Study, folder: Path) -> str:
     from client.admission import Admission
 
-    source = Dataset(chosen.name, DataSource("csv", folder / "patients.csv"), "cardiology")
+    source = Dataset(chosen.name, CsvFile(folder / "patients.csv"), "cardiology")
     config = SiteConfig(folder, "lille", "coord.example.org:8443", (source,), policy)
     shown = page(config, Admission(chosen.sha256, chosen.name, chosen.canonical, "waiting", "", "today"))
     return " ".join(shown.split())

@@ -23,7 +23,7 @@ from configs import journal
 from configs.errors import ConfigError, SourceError
 from configs.frame import Frame
 from configs.lock import only_one
-from configs.schema import DataSource
+from configs.schema import CsvFile, DataSource
 from configs.site import load_site
 from tests.client.test_no_row_is_told import HEADER, Hospital, asked, requests
 from tests.client.test_review_of_data import hospital, shown
@@ -43,7 +43,7 @@ class Source:
 
     def __post_init__(self) -> None:
         self.write(self.path, ROWS)
-        self.chosen = [DataSource("csv", self.path)]
+        self.chosen = [CsvFile(self.path)]
 
     @property
     def path(self) -> Path:
@@ -96,7 +96,7 @@ CHANGES: dict[str, Callable[[Source], object]] = {
     "a line taken out in place": lambda s: s.path.write_text("\n".join([HEADER, *ROWS[1:]])),
     "another query or path": lambda s: (
         s.write(s.folder / "b.csv", ROWS[:4]),
-        s.chosen.append(DataSource("csv", s.folder / "b.csv")),
+        s.chosen.append(CsvFile(s.folder / "b.csv")),
     ),
     "a link that leads elsewhere": lambda s: (
         s.write(s.folder / "b.csv", ROWS[:4]),

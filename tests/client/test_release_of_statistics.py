@@ -21,7 +21,7 @@ from client.worker import REFUSAL, Worker, _answered, require_new
 from configs import wire
 from configs.errors import BudgetError, DataError, RunError
 from configs.frame import Frame
-from configs.schema import DataSource, Study
+from configs.schema import CsvFile, DataSource, Study
 from configs.site import Dataset, Policy, SiteConfig, load_site
 from configs.strict_yaml import dump_yaml
 from strategies.exchange.arrays import Arrays
@@ -50,7 +50,7 @@ def written(folder: Path, rows: int = 60) -> DataSource:
         lines.append(f"p{n},{age},{sex},{'' if n % 7 == 0 else n % 2}")
     path = folder / "patients.csv"
     path.write_text("\n".join(lines) + "\n")
-    return DataSource("csv", path)
+    return CsvFile(path)
 
 
 @dataclass
@@ -336,7 +336,7 @@ def test_nothing_is_read_of_a_study_that_nobody_approved(tmp_path: Path, monkeyp
 
 def test_the_review_says_in_plain_words_what_is_read_what_leaves_and_what_it_costs(tmp_path: Path) -> None:
     chosen = counting()
-    source = Dataset(chosen.name, DataSource("csv", tmp_path / "patients.csv"), "cardiology")
+    source = Dataset(chosen.name, CsvFile(tmp_path / "patients.csv"), "cardiology")
     config = SiteConfig(tmp_path, "lille", "coord.example.org:8443", (source,), Policy())
     shown = page(config, Admission(chosen.sha256, chosen.name, chosen.canonical, "waiting", "", "today"))
     text = " ".join(shown.split())

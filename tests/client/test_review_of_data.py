@@ -16,7 +16,7 @@ from client.connectors.notes import Notes
 from client.id_hashes import id_key
 from client.patients import load_patients
 from configs import journal
-from configs.schema import ID_STEPS, DataSource, Study
+from configs.schema import ID_STEPS, CsvFile, Study
 from configs.site import SiteConfig
 from tests.consortium import Consortium
 
@@ -50,7 +50,7 @@ def lines(folder: Path, rows: Sequence[str], chosen: Study) -> str:
     """What the process that looks prints of these rows, here without a process of its own."""
     (folder / "patients.csv").write_text("\n".join([HEADER, *rows]) + "\n")
     notes = Notes(thorough=True)
-    load_patients(DataSource("csv", folder / "patients.csv"), chosen, "lille", notes)
+    load_patients(CsvFile(folder / "patients.csv"), chosen, "lille", notes)
     text = "\n".join(notes.lines())
     assert MARKER not in text
     return text

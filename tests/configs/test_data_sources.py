@@ -7,7 +7,7 @@ import pytest
 
 from configs.errors import ConfigError
 from configs.load import study_from
-from configs.schema import DataSource
+from configs.schema import CsvFile, SqlQuery
 from configs.site import SiteConfig, load_site
 from configs.strict_yaml import dump_yaml
 from tests import builders
@@ -31,7 +31,7 @@ def problems(folder: Path, entry: dict[str, Any], **document: Any) -> list[str]:
 
 def test_a_query_and_the_name_of_a_variable_are_a_source(tmp_path: Path) -> None:
     config = site(tmp_path, {"connector": "sql", "url_env": "EDS_URL", "query": " select 1 \n"})
-    assert config.datasets[0].source == DataSource("sql", None, "EDS_URL", "select 1", 300)
+    assert config.datasets[0].source == SqlQuery("EDS_URL", "select 1", 300)
     assert config.secrets == ("EDS_URL",)
     entry = {"connector": "sql", "url_env": "EDS_URL", "query": "select 1", "query_timeout_s": 900}
     assert site(tmp_path, entry).datasets[0].source.query_timeout_s == 900
@@ -39,7 +39,7 @@ def test_a_query_and_the_name_of_a_variable_are_a_source(tmp_path: Path) -> None
 
 def test_a_file_stays_what_is_meant_where_no_connector_is_named(tmp_path: Path) -> None:
     source = site(tmp_path, {"path": "a.csv"}).datasets[0].source
-    assert source == DataSource("csv", tmp_path.resolve() / "a.csv")
+    assert source == CsvFile(tmp_path.resolve() / "a.csv")
 
 
 @pytest.mark.parametrize("said", [True, False, None])

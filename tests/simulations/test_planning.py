@@ -9,7 +9,7 @@ import pytest
 
 from configs.errors import ConfigError, PrivacyError
 from configs.load import load_study
-from configs.schema import CohortMember, DataSource, EvaluationRelease, Privacy, Study
+from configs.schema import CohortMember, CsvFile, EvaluationRelease, Privacy, Study
 from configs.strict_yaml import dump_yaml, read_yaml
 from simulations.cli import main
 from simulations.planning import plan_study
@@ -23,7 +23,7 @@ def study() -> Study:
 
 
 def test_a_plan_needs_no_data(study: Study) -> None:
-    nowhere = tuple((site, DataSource("csv", Path("/nowhere"))) for site, _ in study.simulation)
+    nowhere = tuple((site, CsvFile(Path("/nowhere"))) for site, _ in study.simulation)
     assert plan_study(replace(study, simulation=nowhere)).sites == plan_study(study).sites
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from client.patients import load_patients
 from configs.load import load_study
-from configs.schema import DataSource
+from configs.schema import CsvFile
 from configs.strict_yaml import dump_yaml
 from simulations import cli
 from tests.builders import counting
@@ -118,7 +118,7 @@ def test_patients_are_the_same_bits_in_any_order_of_the_rows(member: dict[str, A
     read = []
     for order in range(6):
         study = load_study(written(tmp_path / str(order), order, member))
-        read.append(load_patients(DataSource("csv", tmp_path / str(order) / "lille.csv"), study, "lille"))
+        read.append(load_patients(CsvFile(tmp_path / str(order) / "lille.csv"), study, "lille"))
     for other in read[1:]:
         for one, same in ((read[0].train, other.train), (read[0].test, other.test)):
             assert one.digest == same.digest
@@ -133,5 +133,5 @@ def test_a_study_of_statistics_counts_the_same_in_any_order(tmp_path: Path) -> N
     for order in range(6):
         random.Random(order).shuffle(rows)
         (tmp_path / "data.csv").write_text("\n".join(["ipp,age,disease", *rows, ""]))
-        digests.add(load_patients(DataSource("csv", tmp_path / "data.csv"), of, "lille").train.digest)
+        digests.add(load_patients(CsvFile(tmp_path / "data.csv"), of, "lille").train.digest)
     assert len(digests) == 1

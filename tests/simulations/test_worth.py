@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from configs.schema import DataSource, Study
+from configs.schema import CsvFile, Study
 from configs.strict_yaml import dump_yaml
 from simulations import synthetic
 from simulations.cli import main
@@ -62,7 +62,7 @@ def worth(small: Study) -> Worth:
 
 
 def test_no_patient_file_is_read(small: Study, worth: Worth) -> None:
-    nowhere = tuple((site, DataSource("csv", Path("/nowhere"))) for site in small.sites)
+    nowhere = tuple((site, CsvFile(Path("/nowhere"))) for site in small.sites)
     assert asked(replace(small, simulation=nowhere), MANY) == worth
 
 

@@ -17,7 +17,7 @@ from client.connectors.notes import Notes
 from client.patients import load_patients
 from configs.errors import DataError, SourceError
 from configs.load import load_study, study_from
-from configs.schema import DataSource, Study
+from configs.schema import CsvFile, Study
 from strategies.tasks.table import Table
 
 MARKER = "Durand-1937"
@@ -54,7 +54,7 @@ GOOD = "age,chol,sex,stage,ill\n50,200,male,i,0\n61,0,female,?,1\n70,,female,ii,
 def read(folder: Path, text: str | bytes, of: Study | None = None) -> Table:
     path = folder / "data.csv"
     path.write_bytes(text if isinstance(text, bytes) else text.encode("utf-8"))
-    return read_table(DataSource("csv", path), of or study())
+    return read_table(CsvFile(path), of or study())
 
 
 def told(folder: Path, text: str | bytes, of: Study | None = None) -> str:
@@ -139,7 +139,7 @@ def test_what_the_header_decides_is_refused_with_and_without_reading_the_rows(
 ) -> None:
     assert expected in told(tmp_path, text)
     with pytest.raises(DataError) as caught:
-        probe(DataSource("csv", tmp_path / "data.csv"), study())
+        probe(CsvFile(tmp_path / "data.csv"), study())
     assert str(caught.value) == told(tmp_path, text)
 
 
@@ -169,7 +169,7 @@ def test_an_odd_cell_is_unknown_and_noted_for_the_hospital_by_its_line(
     lines[2] = ",".join(row.values())
     notes = Notes()
     (tmp_path / "data.csv").write_text("\n".join(lines))
-    table = read_table(DataSource("csv", tmp_path / "data.csv"), study(), notes)
+    table = read_table(CsvFile(tmp_path / "data.csv"), study(), notes)
     typed = {**table.numbers, **table.categories}[column]
     np.testing.assert_array_equal(typed, values)
     assert any(note in line for line in notes.lines())
@@ -184,7 +184,7 @@ def test_a_number_may_have_words_for_unknown(word: str, tmp_path: Path) -> None:
     features = {"age": {"type": "number", "range": [20, 90], "missing": [word, "-1"]}}
     of, notes = study(features=features), Notes()
     (tmp_path / "data.csv").write_text(f"age,ill\n50,0\n{word},1\n-1.0,0\n,1\nNS,1\n")
-    table = read_table(DataSource("csv", tmp_path / "data.csv"), of, notes)
+    table = read_table(CsvFile(tmp_path / "data.csv"), of, notes)
     np.testing.assert_array_equal(table.numbers["age"], [50, NAN, NAN, NAN, NAN])
     assert (notes.columns["age"].unknown, notes.columns["age"].unread) == (3, 1)
     assert study_from(of.to_dict()).sha256 == of.sha256
@@ -204,7 +204,7 @@ def test_what_a_laboratory_could_not_measure_is_told_apart_from_what_is_no_numbe
 ) -> None:
     of, notes = study(features={"age": {"type": "number", "range": [20, 90]}}), Notes()
     (tmp_path / "data.csv").write_text("age,ill\n" + "".join(f"{cell},1\n" for cell in cells))
-    table = read_table(DataSource("csv", tmp_path / "data.csv"), of, notes)
+    table = read_table(CsvFile(tmp_path / "data.csv"), of, notes)
     assert np.nansum(table.numbers["age"]) == 50  # never the limit, never 0
     lines = [line for line in notes.oddities() if "begin" in line]
     assert lines == [] if told is None else lines[0].startswith(told)
@@ -230,9 +230,9 @@ NO_PATIENTS: dict[str, tuple[str, str]] = {  # a line in the middle of the file,
 def test_a_line_that_is_no_patients_leaves_every_other_as_it_is(line: str, note: str, tmp_path: Path) -> None:
     rows, notes = GOOD.splitlines(), Notes()
     (tmp_path / "data.csv").write_text("\n".join([rows[0], rows[1], line, rows[2], rows[3]]) + "\n")
-    table = read_table(DataSource("csv", tmp_path / "data.csv"), study(), notes)
+    table = read_table(CsvFile(tmp_path / "data.csv"), study(), notes)
     (tmp_path / "data.csv").write_text(GOOD)
-    assert repr(table) == repr(read_table(DataSource("csv", tmp_path / "data.csv"), study()))
+    assert repr(table) == repr(read_table(CsvFile(tmp_path / "data.csv"), study()))
     assert any(note in line for line in notes.lines()), list(notes.lines())
     assert MARKER not in "".join(notes.lines())
 
@@ -282,7 +282,7 @@ def test_line_breaks_in_cells_count_as_lines_of_the_file(tmp_path: Path) -> None
     text = 'age,note,chol,sex,stage,ill\n50,"a\nb\nc",200,male,i,0\nx,d,0,female,?,1\n'
     (tmp_path / "data.csv").write_text(text)
     notes = Notes()
-    read_table(DataSource("csv", tmp_path / "data.csv"), study(), notes)
+    read_table(CsvFile(tmp_path / "data.csv"), study(), notes)
     assert "age: 1 of 2 rows is no number that can be read (line 5)" in list(notes.lines())
 
 
@@ -300,7 +300,7 @@ def test_a_number_is_one_code_however_it_is_written(cell: str, tmp_path: Path) -
 def test_nobody_or_nobody_of_a_class_is_no_reason_to_refuse(text: str, tmp_path: Path) -> None:
     table = read(tmp_path, text)
     assert len(table.keys) == len(text.splitlines()) - 1
-    patients = load_patients(DataSource("csv", tmp_path / "data.csv"), study(), "lille")
+    patients = load_patients(CsvFile(tmp_path / "data.csv"), study(), "lille")
     assert patients.train.x.shape[1] == patients.test.x.shape[1] == len(study().inputs)
 
 
@@ -314,7 +314,7 @@ def test_bytes_that_are_no_utf_8_stay_apart_and_match_no_word(tmp_path: Path) ->
 
 def test_a_missing_file_is_told(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="cannot be read: No such file"):
-        read_table(DataSource("csv", tmp_path / "none.csv"), study())
+        read_table(CsvFile(tmp_path / "none.csv"), study())
 
 
 PATIENTS = "patient,age,chol,sex,stage,ill\nb,50,200,male,i,0\na,61,0,female,?,1\nb,70,,female,ii,1\n"
@@ -357,7 +357,7 @@ def test_of_one_patient_a_public_number_of_rows_counts(tmp_path: Path, monkeypat
 def test_a_split_that_leaves_nobody_to_train_on_trains_on_nobody(tmp_path: Path) -> None:
     path = tmp_path / "data.csv"
     path.write_text("age,chol,sex,stage,ill,fold\n50,200,male,i,0,test\n61,0,female,?,1,test\n")
-    patients = load_patients(DataSource("csv", path), study(evaluation={"split_column": "fold"}), "lille")
+    patients = load_patients(CsvFile(path), study(evaluation={"split_column": "fold"}), "lille")
     assert (patients.train.count, patients.test.count) == (0, 2)
 
 
@@ -389,7 +389,7 @@ def test_no_row_is_refused_and_no_note_ever_holds_a_value_of_a_patient(
     rows[row % len(rows)][column] = MARKER
     path, notes = tmp_path_factory.mktemp("marked") / "data.csv", Notes()
     path.write_text("age,chol,sex,stage,ill\n" + "\n".join(",".join(cells) for cells in rows))
-    read_table(DataSource("csv", path), study(), notes)
+    read_table(CsvFile(path), study(), notes)
     assert MARKER not in "".join(notes.lines())
 
 
@@ -400,7 +400,7 @@ def test_taking_one_patient_out_moves_no_other_across_the_split(tmp_path: Path) 
     sides = []
     for kept in (rows, rows[:10] + rows[11:], rows[::-1]):
         path.write_text("\n".join([header, *kept]) + "\n")
-        patients = load_patients(DataSource("csv", path), study(), "lille")
+        patients = load_patients(CsvFile(path), study(), "lille")
         sides.append({tuple(x) for x in patients.test.x.tolist()})
     assert 30 < len(sides[0]) < 90
     assert len(sides[0] ^ sides[1]) <= 1  # the one that was taken out, if it was there
@@ -409,7 +409,7 @@ def test_taking_one_patient_out_moves_no_other_across_the_split(tmp_path: Path) 
 
 def test_a_pipe_is_not_opened_to_look_at_its_header(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "data.csv")
-    waits = threading.Thread(target=probe, args=(DataSource("csv", tmp_path / "data.csv"), study()), daemon=True)
+    waits = threading.Thread(target=probe, args=(CsvFile(tmp_path / "data.csv"), study()), daemon=True)
     waits.start()
     waits.join(20)
     assert not waits.is_alive()

@@ -12,7 +12,7 @@ from client.connectors.csv_file import read_columns
 from client.connectors.notes import Notes
 from client.connectors.records import records
 from configs.errors import DataError
-from configs.schema import DataSource
+from configs.schema import CsvFile
 from tests.client.connectors.test_csv_file import study
 
 WIDTH = 4
@@ -115,7 +115,7 @@ def test_a_header_ends_on_its_line_whatever_the_rows_are(header: str, rows: list
     said = set()
     for look in (probe, read_table):
         with pytest.raises(DataError) as caught:
-            look(DataSource("csv", path), study())
+            look(CsvFile(path), study())
         said.add(str(caught.value))
     assert said == {
         f"{path}: expected a header line, found a broken quotation in it; export it again, or, if a name in it has "
@@ -124,7 +124,7 @@ def test_a_header_ends_on_its_line_whatever_the_rows_are(header: str, rows: list
 
 
 def test_a_name_of_several_lines_is_read_where_site_yaml_says_so(tmp_path: Path) -> None:
-    path, source = tmp_path / "data.csv", DataSource("csv", tmp_path / "data.csv", multiline=True)
+    path, source = tmp_path / "data.csv", CsvFile(tmp_path / "data.csv", multiline=True)
     path.write_text('age,"chol\n(mg/dl)",chol,sex,stage,ill\n50,1,200,male,i,0\n')
     probe(source, study())
     assert read_table(source, study()).numbers["chol"].tolist() == [200]

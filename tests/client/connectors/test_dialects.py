@@ -8,7 +8,7 @@ from client.connectors import probe, read_table
 from client.connectors.csv_file import read_columns
 from client.connectors.notes import Notes
 from configs.errors import DataError
-from configs.schema import DataSource, Study
+from configs.schema import CsvFile, DataSource, Study
 from tests.builders import study
 
 SECRET = "Zérbinette"  # a patient's, in a column that no study reads
@@ -31,7 +31,7 @@ def table(separator: str = ",", above: str = "", header: list[str] | None = None
 def source_of(folder: Path, content: bytes | str) -> DataSource:
     path = folder / "patients.csv"
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    return DataSource("csv", path)
+    return CsvFile(path)
 
 
 def refusal(folder: Path, content: bytes | str, of: Study = STUDY) -> str:
@@ -177,7 +177,7 @@ def test_clean_files_have_nothing_to_note(tmp_path: Path) -> None:
 
 def test_a_path_with_backslashes_is_told_so(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="it has backslashes: write / between folders"):
-        read_table(DataSource("csv", tmp_path / "..\\data\\lille.csv"), STUDY)
+        read_table(CsvFile(tmp_path / "..\\data\\lille.csv"), STUDY)
 
 
 def test_a_word_that_comes_again_is_held_once(tmp_path: Path) -> None:

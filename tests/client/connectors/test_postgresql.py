@@ -19,7 +19,7 @@ from client.connectors import postgresql, probe, read_table, try_source
 from client.connectors.notes import Notes
 from configs.errors import DataError
 from configs.load import load_study
-from configs.schema import DataSource, Study
+from configs.schema import CsvFile, SqlQuery, Study
 from server.pki import Pki
 from strategies.tasks.table import Table
 from tests.postgresql import DATA, HEART, PASSWORD, PostgreSql, heart
@@ -44,7 +44,7 @@ def address(server: PostgreSql, monkeypatch: pytest.MonkeyPatch) -> Iterator[Non
 
 
 def read(query: str, of: Study | None = None, **options: Any) -> Table:
-    return read_table(DataSource("sql", url_env="EDS_URL", query=query, **options), of or study())
+    return read_table(SqlQuery(url_env="EDS_URL", query=query, **options), of or study())
 
 
 def told(query: str = GOOD, of: Study | None = None, **options: Any) -> str:
@@ -78,7 +78,7 @@ def test_patients_from_a_data_base_are_the_bits_of_their_csv_file(
     server.table("heart", heart(site), types)
     of = replace(HEART_STUDY, evaluation=replace(HEART_STUDY.evaluation, split_column=split))
     found = read("select * from heart order by row_number", of)
-    assert bits(found) == bits(read_table(DataSource("csv", DATA / f"{site}.csv"), of))
+    assert bits(found) == bits(read_table(CsvFile(DATA / f"{site}.csv"), of))
     assert len(found.keys) > 200
 
 
@@ -87,7 +87,7 @@ def test_null_is_unknown_as_an_empty_cell_is_and_blanks_at_the_end_are_none(tmp_
                union all select 61.50, 0, 'female', null, 1"""
     (tmp_path / "same.csv").write_text("age,chol,sex,stage,ill\n50,,male,?,0\n61.5,0,female,,1\n")
     found = read(query)
-    assert bits(found) == bits(read_table(DataSource("csv", tmp_path / "same.csv"), study()))
+    assert bits(found) == bits(read_table(CsvFile(tmp_path / "same.csv"), study()))
     assert np.isnan(found.numbers["chol"]).all()
     assert found.categories["stage"].tolist() == [-1, -1]
 
@@ -95,7 +95,7 @@ def test_null_is_unknown_as_an_empty_cell_is_and_blanks_at_the_end_are_none(tmp_
 def test_how_a_number_is_written_moves_no_patient_across_the_split(tmp_path: Path) -> None:
     """Where a row is a patient, its numbers are part of the key: 50 and 50.00 must be the same one."""
     (tmp_path / "a.csv").write_text("age,chol,sex,stage,ill\n50.00,2e2,male,i,0.0\n61,150,male,i,1\n")
-    found = read_table(DataSource("csv", tmp_path / "a.csv"), study())
+    found = read_table(CsvFile(tmp_path / "a.csv"), study())
     assert found.keys[0] == read(GOOD).keys[0]
 
 
@@ -205,7 +205,7 @@ ODD = {  # a query, and what is noted of its rows
 @pytest.mark.parametrize(("query", "expected"), ODD.values(), ids=ODD)
 def test_no_row_is_refused_and_odd_ones_are_noted_without_a_value(query: str, expected: str) -> None:
     notes = Notes()
-    read_table(DataSource("sql", url_env="EDS_URL", query=query), study(), notes)
+    read_table(SqlQuery(url_env="EDS_URL", query=query), study(), notes)
     assert any(expected in line for line in notes.lines()), list(notes.lines())
     assert MARKER not in "".join(notes.lines())
 
@@ -224,12 +224,12 @@ HEADERS = [
 def test_what_the_names_decide_is_refused_without_running_the_query(name: str) -> None:
     query, expected = QUERIES[name]
     with pytest.raises(DataError) as caught:
-        probe(DataSource("sql", url_env="EDS_URL", query=query), study())
+        probe(SqlQuery(url_env="EDS_URL", query=query), study())
     assert expected in str(caught.value)
 
 
 def test_what_a_row_decides_is_no_reason_to_refuse_before_the_rows_are_read() -> None:
-    probe(DataSource("sql", url_env="EDS_URL", query=QUERIES["a late failure"][0]), study())
+    probe(SqlQuery(url_env="EDS_URL", query=QUERIES["a late failure"][0]), study())
 
 
 def test_a_query_that_takes_too_long_is_ended_by_the_data_base() -> None:
@@ -266,14 +266,14 @@ def test_the_drivers_own_log_stays_silent(server: PostgreSql) -> None:
 
 
 def test_what_check_tries_reads_no_row_and_finds_the_same_mistakes(server: PostgreSql) -> None:
-    try_source(DataSource("sql", url_env="EDS_URL", query="select 1/(i-1) as age from generate_series(1,9) as i;"))
+    try_source(SqlQuery(url_env="EDS_URL", query="select 1/(i-1) as age from generate_series(1,9) as i;"))
     for query, expected in (
         ("select 1 from nothere", "(character 15 of it)"),
         ("table pg_authid", "may not read"),
         ("analyze select 1", "not one SELECT statement of PostgreSQL (character 1 of it)"),
     ):
         with pytest.raises(DataError) as caught:
-            try_source(DataSource("sql", url_env="EDS_URL", query=query))
+            try_source(SqlQuery(url_env="EDS_URL", query=query))
         assert expected in str(caught.value)
 
 

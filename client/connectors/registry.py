@@ -1,0 +1,64 @@
+"""The connectors, by the name that a file's `connector` uses.
+
+>>> CONNECTORS.names
+('csv', 'sql')
+"""
+
+from client.connectors.base import Connector
+from client.connectors.csv_file import probe_csv, read_csv
+from client.connectors.notes import Notes
+from configs.kinds import Registry
+from configs.schema import CsvFile, SqlQuery, Study
+from configs.schema.source import SOURCES
+from strategies.tasks.table import Table
+
+
+class Csv(Connector):
+    """A CSV file."""
+
+    name, section = "csv", CsvFile
+
+    def read(self, source: CsvFile, study: Study, notes: Notes) -> Table:
+        """Return the study's columns of the file."""
+        return read_csv(source, study, notes)
+
+    def probe(self, source: CsvFile, study: Study) -> None:
+        """See whether the file opens and its header has the study's columns."""
+        probe_csv(source, study)
+
+
+class Sql(Connector):
+    """A PostgreSQL. Its driver is loaded by those who have a data base, so it is imported here."""
+
+    name, section = "sql", SqlQuery
+
+    def read(self, source: SqlQuery, study: Study, notes: Notes) -> Table:
+        """Return the study's columns of the query's rows."""
+        from client.connectors.postgresql import read_sql
+
+        return read_sql(source, study, notes)
+
+    def probe(self, source: SqlQuery, study: Study) -> None:
+        """Let the data base plan the query and name its columns; it is not run."""
+        from client.connectors.postgresql import probe_sql
+
+        probe_sql(source, study)
+
+    def attempt(self, source: SqlQuery) -> None:
+        """Open a session and let the data base plan the query; no row is read."""
+        from client.connectors.postgresql import try_sql
+
+        try_sql(source)
+
+
+CONNECTORS: Registry[Connector] = Registry("connector", ("section", "read", "probe", "attempt"), [Csv(), Sql()])
+
+
+def register(connector: Connector) -> None:
+    """Add a connector, so that files may name it.
+
+    Raises:
+        KindError: another one has its name, or it lacks a part.
+    """
+    CONNECTORS.register(connector)
+    SOURCES.register(connector)
