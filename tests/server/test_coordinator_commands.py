@@ -442,3 +442,11 @@ def test_submitting_a_study_that_one_lost_release_ends_warns(
     capsys.readouterr()
     assert type_(centre, "submit", str(path)) == 0
     assert ("ends the study for ever; write privacy.spare: 2" in capsys.readouterr().err) is (spare == 0)
+
+
+@pytest.mark.parametrize("command", ["sites", "status"])
+def test_what_is_data_is_printed_as_json_for_monitoring(tmp_path: Path, capsys: Output, command: str) -> None:
+    assert main(["-C", str(tmp_path / "centre"), "init", "--name", "Heart", "--names", "localhost"]) == 0
+    capsys.readouterr()
+    assert main(["-C", str(tmp_path / "centre"), command, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == []
