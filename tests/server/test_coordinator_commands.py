@@ -2,6 +2,7 @@
 
 import dataclasses
 import fcntl
+import json
 import os
 import ssl
 import stat
