@@ -1,33 +1,32 @@
-"""A hospital's patients: read, encoded and split. Whoever only looks at data loads no PyTorch for it."""
+"""A hospital's patients: read, encoded and split. Commands that only look at data load no PyTorch for it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from client.connectors import read_table
 from client.connectors.notes import Notes
 from configs.schema import DataSource, Study
-from strategies.releases.statistics import places
-from strategies.tasks.registry import objective_of
-from strategies.tasks.split import in_test
-from strategies.tasks.table import Encoded, encode, in_order, standardise
+from strategies.data.registry import data_of
+from strategies.data.split import in_test
 
 
 @dataclass(frozen=True)
-class Patients:
-    """One hospital's patients, encoded, on the two sides of the split. Those of the test never train.
+class Split:
+    """One hospital's patients, of the study's kind of data, on the two sides of the split.
 
     `oddities` are for people in the hospital, and for a simulation's screen (client/connectors/notes.py).
     """
 
-    train: Encoded
-    test: Encoded
+    train: Any
+    test: Any
     clipped: Mapping[str, int]
     oddities: tuple[str, ...] = ()
 
 
-def load_patients(source: DataSource, study: Study, site: str, notes: Notes | None = None) -> Patients:
+def load_patients(source: DataSource, study: Study, site: str, notes: Notes | None = None) -> Split:
     """Read, encode and split a hospital's data; `notes` gets what was come upon. There may be nobody.
 
     Raises:
@@ -35,23 +34,18 @@ def load_patients(source: DataSource, study: Study, site: str, notes: Notes | No
     """
     notes = Notes() if notes is None else notes
     table = read_table(source, study, notes)
-    oddities = tuple(notes.oddities())
-    if not study.trains:
-        everybody, _ = in_order(places(table, study), table.keys)
-        return Patients(everybody, everybody.subset(np.empty(0, np.int64)), {}, oddities)
-    aside = table.in_test
-    if aside is None:
+    data, oddities, aside = data_of(study), tuple(notes.oddities()), table.in_test
+    if not data.keeps_aside:
+        aside = np.zeros(len(table.keys), bool)
+    elif aside is None:
         aside = in_test(table.keys, site=site, seed=study.seed, fraction=study.evaluation.test_fraction)
-    everybody, order = in_order(encode(table, study.features, objective_of(study)), table.keys)
+    everybody, order = data.read(table, study)
     train, test = np.flatnonzero(~aside[order]), np.flatnonzero(aside[order])
-    if study.scaling == "site":
-        everybody = standardise(everybody, train)
-    return Patients(everybody.subset(train), everybody.subset(test), everybody.clipped, oddities)
+    everybody = data.scaled(everybody, train, study)
+    return Split(everybody.subset(train), everybody.subset(test), everybody.clipped, oddities)
 
 
-def nobody(study: Study) -> Patients:
+def nobody(study: Study) -> Split:
     """Return no patient at all, in the shapes of the study: what a release of noise alone is made of."""
-    columns = len(study.inputs) if study.trains else len(study.counted)
-    empty = np.empty(0, np.float32)
-    none = Encoded(empty.reshape(0, columns), empty, np.empty(0, np.int64), np.zeros(1, np.int64))
-    return Patients(none, none, {})
+    none = data_of(study).nobody(study)
+    return Split(none, none, {})

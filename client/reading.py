@@ -34,7 +34,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from client.connectors import probe, stamp_of
-from client.patients import Patients, load_patients
+from client.patients import Split, load_patients
 from configs.errors import ArchipelError, ConfigError, SourceError
 from configs.schema import DataSource, Study
 from configs.site import SITE_FILE, SiteConfig, load_site
@@ -49,7 +49,7 @@ log = logging.getLogger("archipel.worker")
 class _Complete:
     """A reading that ended; `since` is of the clock, when it began."""
 
-    patients: Patients
+    patients: Split
     since: float
     stamps: tuple[object, object]
 
@@ -105,7 +105,7 @@ class Reading:
         """Whether the last complete reading may be used by a round now."""
         return self._fresh() is not None
 
-    def patients(self) -> Patients:
+    def patients(self) -> Split:
         """Return the patients of the last complete reading, who are read now if it is too old.
 
         Raises:

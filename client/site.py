@@ -9,10 +9,10 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import cached_property, partial
 from hashlib import sha256
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from client.ledger import Ledger, Release
-from client.patients import Patients, nobody
+from client.patients import Split, nobody
 from client.policy import require_figures
 from client.timing import quantum_s
 from client.trainer import Trainer
@@ -20,6 +20,7 @@ from configs.errors import RunError, WireError
 from configs.schema import Study
 from configs.site import Policy
 from configs.wire import ARITHMETIC, ArraySpec
+from strategies.data.base import Patients
 from strategies.exchange.arrays import Arrays
 from strategies.learning import Learning, learning_of
 from strategies.models.registry import study_parameters
@@ -30,7 +31,6 @@ from strategies.privacy.randomness import Randomness
 from strategies.releases.base import Fit, Making, Request
 from strategies.releases.base import Release as Kind
 from strategies.releases.registry import MODEL_UPDATE, RELEASES, arrays_of
-from strategies.tasks.table import Encoded
 
 Made = TypeVar("Made")
 _UNTRAINED = "expected a private study that has trained here before, found another"
@@ -52,27 +52,27 @@ class Site:
         self,
         name: str,
         study: Study,
-        train: Encoded | Callable[[], Patients],
+        train: Patients | Callable[[], Split],
         ledger: Ledger,
         *,
         seeded: bool,
         trainer: Trainer | None = None,
         dataset: str | None = None,
-        test: Encoded | None = None,
+        test: Patients | None = None,
         policy: Policy = Policy(),  # noqa: B008 - frozen
     ) -> None:
         self.name, self.study, self.ledger, self.seeded = name, study, ledger, seeded
         self.dataset, self.policy, self.mode = dataset or name, policy, mode_of(study)
         self._tests = callable(train) or test is not None
-        self._read = train if callable(train) else partial(Patients, train, test or nobody(study).test, {})
+        self._read = train if callable(train) else partial(Split, train, test or nobody(study).test, {})
         self.alone = False
         self.on_failure: Callable[[Exception], object] = lambda error: log.error("%s: noise alone: %s", name, error)
         self._trainer = trainer or (Trainer(self.task) if self.parameters else None)
         self.loaded: Callable[[], object] = lambda: None  # called when a round's first model was copied
 
     @property
-    def train(self) -> Encoded:
-        """The training patients, who may have to be read."""
+    def train(self) -> Any:
+        """Return the training patients, of the study's kind of data, who may have to be read."""
         return self._read().train
 
     @cached_property

@@ -4,9 +4,10 @@ With a plan, every step is a private one: a Poisson sample of patients, a clippe
 in a shuffled order. Only the batches and the noise are random, and both come from `Randomness`.
 
 >>> from configs.schema import Local, Model, Task
+>>> from strategies.data.table import TablePatients
 >>> from strategies.learning import learning
 >>> x = np.array([[-1.0], [1.0]], np.float32)
->>> patients = Encoded(x, np.array([0, 1], np.float32), np.arange(2), np.arange(3))
+>>> patients = TablePatients(x, np.array([0, 1], np.float32), np.arange(2), np.arange(3))
 >>> trainer = Trainer(learning(Task("binary", "disease"), Model("logistic"), inputs=1))
 >>> start = {"0.weight": np.zeros((1, 1), np.float32), "0.bias": np.zeros(1, np.float32)}
 >>> local = Local(batch_size=None, learning_rate=2.0)
@@ -23,6 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from configs.memory import keep_freed_blocks
+from strategies.data.base import TrainablePatients
 from strategies.exact.layers import one_thread
 from strategies.exchange.arrays import Arrays
 from strategies.learning import Learning
@@ -35,7 +37,6 @@ from strategies.privacy.engines.select import private_engine
 from strategies.privacy.plan import PrivacyPlan
 from strategies.privacy.randomness import Randomness
 from strategies.releases.base import Fit
-from strategies.tasks.table import Encoded
 
 
 class EngineMaker(Protocol):
@@ -90,13 +91,9 @@ class Trainer:
         return self._engine is None
 
     def _plain(self, fit: Fit) -> Iterator[Tensor]:
-        x, y = torch.from_numpy(fit.patients.x), torch.from_numpy(fit.patients.y)
         for rows in batches(fit.patients, fit.local.batch_size, fit.steps, fit.randomness):
-            if rows is None:
-                yield self._model.mean_gradient(x, y)
-            else:
-                some = torch.from_numpy(rows)
-                yield self._model.mean_gradient(x[some], y[some])
+            x, y = map(torch.from_numpy, fit.patients.take(rows))
+            yield self._model.mean_gradient(x, y)
 
     def _private(self, fit: Fit, plan: PrivacyPlan) -> Iterator[Tensor]:
         patients = fit.patients
@@ -107,21 +104,21 @@ class Trainer:
             for _ in range(plan.steps_per_round):
                 chosen = fit.randomness.poisson(patients.count, plan.sampling_rate)
                 if of_rows is not None:
-                    yield of_rows.noisy_gradient_of_rows(patients.x.take(chosen, axis=0), patients.y.take(chosen))
+                    yield of_rows.noisy_gradient_of_rows(*patients.take(chosen))
                     continue
                 if patients.one_row_each:
                     rows, whose = chosen, positions(len(chosen))
                 else:
                     rows, owners = patients.rows_and_patients(chosen)
                     whose = torch.from_numpy(owners)
-                x, y = (torch.from_numpy(column.take(rows, axis=0)) for column in (patients.x, patients.y))
+                x, y = map(torch.from_numpy, patients.take(rows))
                 yield engine.noisy_gradient(x, y, whose, patients_in_batch=len(chosen))
         finally:
             engine.close()
 
 
 def batches(
-    patients: Encoded, batch_size: int | None, steps: int, randomness: Randomness
+    patients: TrainablePatients, batch_size: int | None, steps: int, randomness: Randomness
 ) -> Iterator[NDArray[np.int64] | None]:
     """Yield row numbers of `steps` batches, pass after pass in a new order; None means every row."""
     if batch_size is None or batch_size >= patients.count:

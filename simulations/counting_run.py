@@ -33,12 +33,12 @@ from simulations.engines import run_engine
 from simulations.hospitals import FromSources, Hospitals
 from simulations.planning import spare_notes, warnings_of
 from simulations.resume import Earlier
+from strategies.data.columns import Histogram, cells_of, layout_of
 from strategies.exchange.arrays import Arrays
 from strategies.privacy.accounting import SampledGaussian, epsilon
 from strategies.privacy.modes.registry import plans_of
 from strategies.privacy.plan import PrivacyPlan
 from strategies.releases.column_figures import Floats, hidden_below, seen_with, statistics
-from strategies.releases.columns import Histogram, cells_of, layout_of
 from strategies.releases.noisy_counts import cell_variance
 from strategies.releases.statistics import standard_deviation
 

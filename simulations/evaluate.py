@@ -12,14 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from configs.schema import Study
+from strategies.data.base import TrainablePatients, concatenate
 from strategies.exchange.arrays import Arrays
 from strategies.learning import Learning
 from strategies.tasks.classification import calibration
 from strategies.tasks.metrics import Metric, estimate, estimates
 from strategies.tasks.registry import objective_of
-from strategies.tasks.table import Encoded, concatenate
 
-TestOf = Mapping[str, Encoded]
+TestOf = Mapping[str, TrainablePatients]
 
 
 def headline(study: Study) -> Metric:
@@ -37,11 +37,11 @@ def evaluate_local(study: Study, task: Learning, models: Mapping[str, Arrays], t
     return _scores(study, task, list(models.values()), test, models)
 
 
-def curve_value(study: Study, task: Learning, model: Arrays, pooled: Encoded) -> float | None:
+def curve_value(study: Study, task: Learning, model: Arrays, pooled: TrainablePatients) -> float | None:
     """The headline metric on all test patients, without an interval: one point of the convergence curve."""
-    if not len(pooled.y):
+    if not pooled.rows:
         return None
-    y, predicted = task.objective.in_unit(pooled.y), task.predict(model, pooled.x)
+    y, predicted = task.objective.in_unit(pooled.y), task.predictions(model, pooled)
     found = estimate(headline(study), y, predicted, pooled.patients, resamples=0)
     return found.value if found else None
 
@@ -50,7 +50,7 @@ def _scores(
     study: Study, task: Learning, models: Sequence[Arrays], test: TestOf, at_home: Mapping[str, Arrays]
 ) -> dict[str, Any]:
     pooled, main = concatenate(list(test.values())), headline(study)
-    predictions = [task.predict(model, pooled.x) for model in models]
+    predictions = [task.predictions(model, pooled) for model in models]
     reported = task.objective.metrics_of([main.name, *study.evaluation.metrics])
     metrics = _estimates(study, task, reported, predictions, pooled)
     scores: dict[str, Any] = {
@@ -58,7 +58,7 @@ def _scores(
         "per_site": {site: _at_home(study, task, main, at_home[site], test[site]) for site in test},
         "metrics": metrics,
     }
-    if not len(pooled.y):
+    if not pooled.rows:
         return scores
     if (guess := task.objective.guess(task.objective.in_unit(pooled.y))) is not None:
         scores["guess"] = guess
@@ -67,12 +67,18 @@ def _scores(
     return scores
 
 
-def _at_home(study: Study, task: Learning, metric: Metric, model: Arrays, patients: Encoded) -> dict[str, float] | None:
-    return _estimates(study, task, [metric], [task.predict(model, patients.x)], patients)[metric.name]
+def _at_home(
+    study: Study, task: Learning, metric: Metric, model: Arrays, patients: TrainablePatients
+) -> dict[str, float] | None:
+    return _estimates(study, task, [metric], [task.predictions(model, patients)], patients)[metric.name]
 
 
 def _estimates(
-    study: Study, task: Learning, metrics: Sequence[Metric], predictions: Sequence[NDArray[np.float64]], of: Encoded
+    study: Study,
+    task: Learning,
+    metrics: Sequence[Metric],
+    predictions: Sequence[NDArray[np.float64]],
+    of: TrainablePatients,
 ) -> dict[str, dict[str, float] | None]:
     """Each metric with its interval, None where it is undefined."""
     found = estimates(metrics, task.objective.in_unit(of.y), predictions, of.patients, seed=study.seed)

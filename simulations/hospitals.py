@@ -16,7 +16,7 @@ from client.app import make_app
 from client.connectors.ids import hashed
 from client.connectors.notes import Notes
 from client.ledger import Ledger
-from client.patients import Patients, load_patients
+from client.patients import Split, load_patients
 from client.site import Site
 from client.trainer import EngineMaker, Trainer
 from configs.errors import DataError
@@ -25,10 +25,10 @@ from configs.site import Policy
 from simulations.grid import PARTITION
 from simulations.rounds import Rounds
 from simulations.together import Together
+from strategies.data.base import TrainablePatients
 from strategies.learning import Learning, learning_of
-from strategies.tasks.table import Encoded
 
-PatientsOf = Callable[[str], Encoded]  # a hospital's name -> its training or test patients
+PatientsOf = Callable[[str], TrainablePatients]  # a hospital's name -> its training or test patients
 
 
 @dataclass
@@ -106,14 +106,15 @@ class FromSources:
     study: Study
     part: Literal["train", "test"] = "train"
 
-    def __call__(self, name: str) -> Encoded:
+    def __call__(self, name: str) -> TrainablePatients:
         """Return these patients of one hospital."""
-        patients = load_all(self.study)[name]
-        return patients.train if self.part == "train" else patients.test
+        split = load_all(self.study)[name]
+        patients: TrainablePatients = split.train if self.part == "train" else split.test
+        return patients
 
 
 @lru_cache(maxsize=4)
-def load_all(study: Study) -> dict[str, Patients]:
+def load_all(study: Study) -> dict[str, Split]:
     """Every hospital's patients, read once.
 
     Raises:

@@ -18,12 +18,12 @@ from configs.schema import CohortMember, Study
 from server.app import make_app
 from simulations.engines import run_engine
 from simulations.hospitals import Hospitals
+from strategies.data.base import TrainablePatients
 from strategies.exchange.arrays import Arrays
 from strategies.models.flat_model import FlatModel
 from strategies.privacy.engines.base import Engine, Gaussian
 from strategies.privacy.engines.select import private_engine
 from strategies.privacy.plan import PrivacyPlan
-from strategies.tasks.table import Encoded
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Trained:
 
 
 def train(
-    study: Study, patients: Mapping[str, Encoded], initial: Arrays | None = None, *, noise: bool = True
+    study: Study, patients: Mapping[str, TrainablePatients], initial: Arrays | None = None, *, noise: bool = True
 ) -> Trained:
     """Run a federation to its end.
 

@@ -17,13 +17,13 @@ from client.trainer import Trainer
 from configs.errors import ConfigError
 from configs.schema import PER_PATIENT, Study
 from strategies.aggregate import site_weights
+from strategies.data.table import TablePatients
 from strategies.exchange.arrays import payload_bytes, to_record
 from strategies.learning import learning_of
 from strategies.privacy.modes.registry import mode_of, plans_of
 from strategies.privacy.plan import PrivacyPlan, spare_cost
 from strategies.privacy.randomness import Randomness
 from strategies.releases.base import Fit
-from strategies.tasks.table import Encoded
 
 CURVE_ROWS = 6
 
@@ -175,7 +175,7 @@ def _seconds_a_round(study: Study, patients: int) -> float:
     task = learning_of(study)
     rng = np.random.default_rng(0)
     x = rng.uniform(-1, 1, (patients, len(study.inputs))).astype(np.float32)
-    made_up = Encoded(x, task.objective.made_up(patients), np.arange(patients), np.arange(patients + 1))
+    made_up = TablePatients(x, task.objective.made_up(patients), np.arange(patients), np.arange(patients + 1))
     trainer, local = Trainer(task), study.training.local
     mode = mode_of(study)
     plan = mode.training_plan(mode.plan_of_size(study, patients, "the largest hospital"))

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from client.ledger import Ledger
-from client.patients import Patients
+from client.patients import Split
 from configs.errors import RunError
 from configs.journal import Journal
 from configs.load import load_study
@@ -38,12 +38,12 @@ from simulations.evaluate import curve_value, evaluate, evaluate_local, headline
 from simulations.hospitals import FromSources, Hospitals, load_all
 from simulations.kept import Kept
 from simulations.resume import Earlier, require_booked
+from strategies.data.base import TrainablePatients, concatenate
 from strategies.exchange.arrays import Arrays
 from strategies.learning import learning_of
 from strategies.privacy.modes.none import without_privacy
 from strategies.privacy.modes.registry import plans_of
 from strategies.privacy.plan import PrivacyPlan
-from strategies.tasks.table import Encoded, concatenate
 
 PHASES = {
     "federated": "together, with privacy",
@@ -128,7 +128,7 @@ def _named_if_interrupted(run: Path) -> Iterator[None]:
         ) from None
 
 
-def check(study: Study) -> tuple[dict[str, Patients], dict[str, PrivacyPlan]]:
+def check(study: Study) -> tuple[dict[str, Split], dict[str, PrivacyPlan]]:
     """Every hospital's data and plan, before anything is written or trained.
 
     Raises:
@@ -175,7 +175,7 @@ class _Curve:
     def __init__(
         self,
         study: Study,
-        patients: dict[str, Patients],
+        patients: dict[str, Split],
         curves: dict[str, list[dict[str, float]]],
         key: str,
         journal: Journal | None = None,
@@ -247,7 +247,7 @@ def _server(
 
 def baselines(
     study: Study,
-    patients: dict[str, Patients],
+    patients: dict[str, Split],
     options: Options,
     display: Display,
     curves: dict[str, list[dict[str, float]]],
@@ -302,7 +302,7 @@ def _advance(phase: Phase) -> Observer:
     return lambda record, model: phase.advance(", ".join(record.contributed))
 
 
-def _train_plainly(study: Study, train: dict[str, Encoded], observer: Observer) -> Arrays:
+def _train_plainly(study: Study, train: dict[str, TrainablePatients], observer: Observer) -> Arrays:
     """One baseline is a federation too: the same apps in this process, with one hospital or all of them."""
     make = partial(_server, study, None, None, observer)
     with closing(Hospitals(study, train.__getitem__)) as hospitals:
@@ -331,7 +331,7 @@ def _pooled(study: Study) -> Study:
 
 
 def score(
-    study: Study, federated: Arrays, models: dict[str, Any], patients: dict[str, Patients]
+    study: Study, federated: Arrays, models: dict[str, Any], patients: dict[str, Split]
 ) -> dict[str, dict[str, Any] | None]:
     """How good each model is on the test patients, all together and at each hospital; the `models` of metrics.json."""
     task, test = learning_of(study), {site: p.test for site, p in patients.items()}
@@ -350,7 +350,7 @@ def _metrics(
     run: Path,
     options: Options,
     conducted: Conducted,
-    patients: dict[str, Patients],
+    patients: dict[str, Split],
     plans: dict[str, PrivacyPlan],
     scores: Mapping[str, dict[str, Any] | None],
     curves: dict[str, list[dict[str, float]]],
@@ -372,7 +372,7 @@ def _metrics(
     }
 
 
-def _site(study: Study, run: Path, site: str, patients: Patients, plan: PrivacyPlan | None) -> dict[str, Any]:
+def _site(study: Study, run: Path, site: str, patients: Split, plan: PrivacyPlan | None) -> dict[str, Any]:
     spent = None
     if plan is not None:
         with closing(Ledger.open(run / "sites" / site / "ledger.sqlite", durable=False)) as ledger:
@@ -385,7 +385,7 @@ def _site(study: Study, run: Path, site: str, patients: Patients, plan: PrivacyP
     }
 
 
-def _plain_steps(study: Study, site: str, patients: Patients) -> int:
+def _plain_steps(study: Study, site: str, patients: Split) -> int:
     return study.training.local.steps_per_round(study.announced_train_patients(site) or patients.train.count)
 
 

@@ -36,11 +36,13 @@ from numpy.typing import NDArray
 
 from configs.errors import ConfigError
 from configs.schema import Feature, Study
+from strategies.data.base import concatenate
+from strategies.data.source import Table
+from strategies.data.table import TablePatients, encode
 from strategies.exchange.arrays import Arrays
 from strategies.learning import Learning, learning_of
 from strategies.tasks.classification import AUROC, auroc
 from strategies.tasks.registry import OBJECTIVES, objective_of
-from strategies.tasks.table import Encoded, Table, concatenate, encode
 
 TEST_PATIENTS = 4000
 RANGE_DEVIATIONS = 5.0  # standard deviations that a public range spans
@@ -96,8 +98,8 @@ class World:
     """Patients of one made-up draw. chances: (test rows, classes), the outcome's probabilities; best: log odds."""
 
     task: Learning
-    train: Mapping[str, Encoded]
-    test: Encoded
+    train: Mapping[str, TablePatients]
+    test: TablePatients
     chances: Floats
     best: Floats
 
@@ -218,7 +220,7 @@ def _population(feature: Feature, rng: np.random.Generator) -> _Number | _Catego
     return _Number(feature, mean, 2 * half / RANGE_DEVIATIONS, float(rng.choice([-1.0, 1.0])), unknown)
 
 
-def _patients(study: Study, columns: list[_Number | _Category], count: int, rng: np.random.Generator) -> Encoded:
+def _patients(study: Study, columns: list[_Number | _Category], count: int, rng: np.random.Generator) -> TablePatients:
     """Patients of one hospital, without an outcome yet."""
     severity = rng.normal(size=count)
     numbers = {c.feature.name: c.values(severity, rng) for c in columns if isinstance(c, _Number)}
@@ -292,9 +294,9 @@ def _with_strength(
     return truth
 
 
-def _with_outcomes(patients: Encoded, chances: Floats, rng: np.random.Generator) -> Encoded:
+def _with_outcomes(patients: TablePatients, chances: Floats, rng: np.random.Generator) -> TablePatients:
     drawn = (rng.random(len(chances))[:, None] > np.cumsum(chances, axis=1)[:, :-1]).sum(axis=1)
-    return Encoded(patients.x, drawn.astype(np.float32), patients.patients, patients.starts)
+    return TablePatients(patients.x, drawn.astype(np.float32), patients.patients, patients.starts)
 
 
 def _softmax(log_odds: Floats) -> Floats:

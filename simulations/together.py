@@ -5,9 +5,11 @@ others nor rows that are nobody's can change one, and everything else is element
 
 >>> from configs.schema import Local, Model, Task
 >>> from strategies.privacy.randomness import Randomness
+>>> from strategies.data.table import TablePatients
 >>> from strategies.learning import learning
 >>> task = learning(Task("binary", "disease"), Model("logistic"), inputs=1)
->>> people = Encoded(np.array([[-1.0], [1.0]], np.float32), np.array([0, 1], np.float32), np.arange(2), np.arange(3))
+>>> x, y = np.array([[-1.0], [1.0]], np.float32), np.array([0, 1], np.float32)
+>>> people = TablePatients(x, y, np.arange(2), np.arange(3))
 >>> start = {"0.weight": np.zeros((1, 1), np.float32), "0.bias": np.zeros(1, np.float32)}
 >>> fits = [Fit(start, people, Local(None, rate), 1, Randomness.seeded(0, "lille", 1)) for rate in (2.0, 2.0, 4.0)]
 >>> [fitted["0.weight"].item() if fitted else None for fitted in Together(task).fit(fits)]
@@ -24,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from client.trainer import batches
+from strategies.data.base import TrainablePatients
 from strategies.exact.layers import PORTION, Layers, MeanGradient, in_order, one_thread, write_layer
 from strategies.exact.weights import as_layers
 from strategies.exchange.arrays import Arrays
@@ -33,7 +36,6 @@ from strategies.privacy.engines.base import on_grid
 from strategies.privacy.engines.stack import Stack
 from strategies.privacy.randomness import Noise, samples
 from strategies.releases.base import Fit
-from strategies.tasks.table import Encoded
 
 LARGEST_MODEL = 1 << 14  # parameters: with more, a product has no more to gain from others
 _NUMBERS = 1 << 18
@@ -174,11 +176,11 @@ class Together:
 class _Joined:
     """All hospitals' rows in one array, and a row that is nobody's."""
 
-    def __init__(self, people: Sequence[Encoded]) -> None:
-        inputs = people[0].x.shape[1]
-        self._x = np.concatenate([*(one.x for one in people), np.zeros((1, inputs), np.float32)])
-        self._y = np.concatenate([*(one.y for one in people), np.zeros(1, np.float32)])
-        lengths = [len(one.x) for one in people]
+    def __init__(self, people: Sequence[TrainablePatients]) -> None:
+        xs, ys = zip(*(one.take() for one in people), strict=True)
+        self._x = np.concatenate([*xs, np.zeros((1, *xs[0].shape[1:]), np.float32)])
+        self._y = np.concatenate([*ys, np.zeros((1, *ys[0].shape[1:]), np.float32)])
+        lengths = [one.rows for one in people]
         self._ends = np.cumsum(lengths)
         self._starts = [int(end) - length for end, length in zip(self._ends, lengths, strict=True)]
         self._everybody = [np.arange(length) for length in lengths]
@@ -199,7 +201,7 @@ class _Joined:
         places = np.full((len(rows), most), len(self._x) - 1)
         for i, (some, start) in enumerate(zip(rows, self._starts, strict=True)):
             np.add(some, start, out=places[i, : len(some)])
-        return self._x.take(places, axis=0), self._y.take(places), counts
+        return self._x.take(places, axis=0), self._y.take(places, axis=0), counts
 
 
 def _fits_in(fit: Fit) -> bool:
@@ -219,4 +221,4 @@ def _usual_rows(fit: Fit) -> float:
     if fit.plan is not None:
         return fit.patients.count * fit.plan.sampling_rate
     whole = fit.patients.count if fit.local.batch_size is None else min(fit.local.batch_size, fit.patients.count)
-    return whole * len(fit.patients.x) / fit.patients.count
+    return whole * fit.patients.rows / fit.patients.count

@@ -21,8 +21,8 @@ from configs.errors import RunError
 from configs.schema import CohortMember, Study
 from simulations.memory import train
 from simulations.synthetic import Assumed, World, draw
+from strategies.data.base import concatenate
 from strategies.privacy.modes.none import without_privacy
-from strategies.tasks.table import concatenate
 
 NOISE_OF_NOTHING = 0.5  # the AUROC of a model that diverged
 ALL = "all-in-one-place"

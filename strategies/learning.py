@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from configs.schema import Model, Study, Task
 from configs.wire import ArraySpec
+from strategies.data.base import TrainablePatients
 from strategies.models.base import Architecture, Arrays, LinearLayers, require_as_declared
 from strategies.models.registry import architecture, architecture_of
 from strategies.tasks.base import Objective
@@ -71,6 +72,12 @@ class Learning:
     def predict(self, arrays: Mapping[str, NDArray[np.float32]], x: NDArray[np.float32]) -> NDArray[np.float64]:
         """Return what the model predicts of rows, as the objective has it."""
         return self.objective.predict(self.architecture.evaluate(arrays, x))
+
+    def predictions(
+        self, arrays: Mapping[str, NDArray[np.float32]], patients: TrainablePatients
+    ) -> NDArray[np.float64]:
+        """Return what the model predicts of each row of these patients."""
+        return np.concatenate([self.predict(arrays, x) for x in patients.portions()])
 
 
 def learning(task: Task, model: Model, inputs: int) -> Learning:

@@ -13,9 +13,9 @@ from configs import wire
 from configs.load import study_from
 from configs.schema import Study
 from configs.wire import ArraySpec
+from strategies.data.table import TablePatients
 from strategies.exchange.flower import identify, name_message
 from strategies.exchange.messages import content
-from strategies.tasks.table import Encoded
 
 SERVER_NODE = 1
 Arrays = dict[str, NDArray[np.float32]]
@@ -82,7 +82,7 @@ def patients(
     seed: int = 0,
     classes: int | None = 2,
     scale: float = 1.0,
-) -> Encoded:
+) -> TablePatients:
     """Made-up patients as a model reads them; `classes` None makes a regression's target in [-1, 1]."""
     rng = np.random.default_rng([seed, count, inputs])
     lengths = np.full(count, rows_each) if isinstance(rows_each, int) else np.array(rows_each)
@@ -90,7 +90,7 @@ def patients(
     x = (scale * rng.uniform(-1, 1, (rows, inputs))).astype(np.float32)
     y = rng.uniform(-1, 1, rows) if classes is None else rng.integers(0, classes, rows)
     starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-    return Encoded(x, y.astype(np.float32), np.repeat(np.arange(count), lengths), starts)
+    return TablePatients(x, y.astype(np.float32), np.repeat(np.arange(count), lengths), starts)
 
 
 def random_arrays(parameters: Mapping[str, ArraySpec], seed: int = 0, scale: float = 1.0) -> Arrays:

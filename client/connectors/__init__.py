@@ -6,7 +6,7 @@ One that reads a data base connects to an address of site.yaml's `worker_network
 from client.connectors.notes import Notes
 from client.connectors.registry import CONNECTORS
 from configs.schema import DataSource, Study
-from strategies.tasks.table import Table
+from strategies.data.source import Table
 
 
 def try_source(source: DataSource) -> None:

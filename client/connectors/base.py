@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from client.connectors.notes import Notes
 from configs.schema import DataSource, Study
-from strategies.tasks.table import Table
+from strategies.data.source import Table
 
 
 class Connector(ABC):

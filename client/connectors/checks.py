@@ -4,7 +4,7 @@ No row is refused, because a refusal would tell whoever asks that such a row is 
 the study alone, row by row, so one patient more or less changes nothing about the others:
 
 - a number that cannot be read (`<5` too), is empty, or is a code or a word for unknown: unknown. One beyond its range
-  is moved to the edge (strategies/tasks/table.py);
+  is moved to the edge (strategies/data/table.py);
 - a category's word that the study does not list: unknown. `1.0` and `1` are one code;
 - a row without an outcome, a patient id or a side of the split that can be read is no patient's row: left out. A study
   of statistics counts unknown outcomes, so there it stays;
@@ -31,7 +31,7 @@ from client.connectors.ids import normal
 from client.connectors.notes import Notes
 from configs.errors import DataError
 from configs.schema import ID_STEPS, Feature, Study
-from strategies.tasks.table import Table
+from strategies.data.source import Table
 
 MAX_PROBLEMS = 20
 MOST_ROWS_EACH = 10_000  # of one patient: a public number that bounds what one patient costs in time and memory

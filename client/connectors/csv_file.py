@@ -27,7 +27,7 @@ from client.connectors.notes import Notes
 from client.connectors.records import records
 from configs.errors import DataError, SourceError
 from configs.schema import CsvFile, Study
-from strategies.tasks.table import Table
+from strategies.data.source import Table
 
 SAMPLE = 65_536  # bytes at the beginning of a file, to say what it is
 MOST_WORDS = 100_000  # of cells that are held once: ids would fill a dictionary for nothing

@@ -42,7 +42,7 @@ from client.connectors.notes import Notes
 from client.forwarder import CONNECT_TIMEOUT_S, reach
 from configs.errors import SourceError
 from configs.schema import SqlQuery, Study
-from strategies.tasks.table import Table
+from strategies.data.source import Table
 
 ANY_TYPE, BOOLEAN, NUMERIC = 0, 16, 1700  # object identifiers in pg_type
 NUMBERS = {700, 701, NUMERIC}  # and of real and double precision

@@ -10,7 +10,7 @@ from client.connectors.notes import Notes
 from configs.kinds import Registry
 from configs.schema import CsvFile, SqlQuery, Study
 from configs.schema.source import SOURCES
-from strategies.tasks.table import Table
+from strategies.data.source import Table
 
 
 class Csv(Connector):

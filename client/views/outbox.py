@@ -12,8 +12,8 @@ from client.folder import SiteFolder
 from configs import wire
 from configs.frame import Frame
 from configs.site import SiteConfig
+from strategies.data.columns import layout_of
 from strategies.exchange.messages import from_frame, read
-from strategies.releases.columns import layout_of
 from strategies.releases.registry import arrays_of
 
 WIDTH = 100

@@ -11,11 +11,11 @@ from configs.errors import PrivacyError
 from configs.schema import PER_PATIENT, Feature, Study
 from configs.shown import mixed_scripts, quoted_lines, shown
 from configs.site import SiteConfig
+from strategies.data.columns import cells_of
 from strategies.models.registry import study_parameters
 from strategies.privacy.accounting import epsilon
 from strategies.privacy.modes.registry import mode_of, statistics_plan
 from strategies.privacy.plan import Budget
-from strategies.releases.columns import cells_of
 from strategies.releases.statistics import standard_deviation
 
 

@@ -31,12 +31,12 @@ from simulations.audit.sensitivity import planted_patients, sensitivity_part
 from simulations.audit.subject import Subject
 from simulations.audit.verdict import FALSE_ALARMS, Check, Part, Verdict, exact, noise_values_needed
 from simulations.hospitals import load_all
+from strategies.data.table import TablePatients
 from strategies.exchange.arrays import Arrays
 from strategies.learning import Learning, learning_of
 from strategies.privacy.modes.registry import plans_of
 from strategies.privacy.plan import PrivacyPlan
 from strategies.privacy.randomness import Randomness
-from strategies.tasks.table import Encoded
 
 PARTS = ("residual", "sensitivity", "sampler", "ledger", "canaries")
 MIN_CANARIES = 20
@@ -142,7 +142,7 @@ def audit(
 
 def audit_patients(
     study: Study,
-    train: dict[str, Encoded],
+    train: dict[str, TablePatients],
     subject: Subject,
     *,
     seed: int | None = None,
@@ -163,7 +163,7 @@ class _Auditor:
     """One audit's moving parts."""
 
     def __init__(
-        self, study: Study, train: dict[str, Encoded], subject: Subject, seed: int | None, effort: Effort
+        self, study: Study, train: dict[str, TablePatients], subject: Subject, seed: int | None, effort: Effort
     ) -> None:
         self.study, self.train, self.subject, self.seed, self.effort = study, train, subject, seed, effort
         self.task: Learning = learning_of(study)
@@ -264,7 +264,7 @@ class _Auditor:
         return samples
 
     def _sample(
-        self, site: str, patients: Encoded, start: Arrays, steps: int, subject: Subject | None = None
+        self, site: str, patients: TablePatients, start: Arrays, steps: int, subject: Subject | None = None
     ) -> Recording:
         subject = subject or self.subject
         plan = replace(self.plans[site], steps_per_round=steps, rounds=1)
@@ -332,7 +332,7 @@ class _Auditor:
             checks.append(exact(f"sums at the study's own rate, {name}", distance <= slack, words))
         return checks
 
-    def _move_of_evaluation(self, folder: Path, cohort: Encoded) -> list[Check]:
+    def _move_of_evaluation(self, folder: Path, cohort: TablePatients) -> list[Check]:
         if self.study.evaluation.release is None:
             return []
         with closing(self._evaluator(folder, self._starts()[1])) as evaluator:
@@ -340,7 +340,7 @@ class _Auditor:
         text = f"{who} moves the evaluation's histogram by {size:.3g} (L2 norm), 1 is booked"
         return [exact("evaluation", size <= 1.0 + 1e-6, text)]
 
-    def _rehearse(self, site: str, folder: Path, people: Encoded, rounds: int) -> Rehearsal:
+    def _rehearse(self, site: str, folder: Path, people: TablePatients, rounds: int) -> Rehearsal:
         study, start, seeded = self._alone(site), self._starts()[1], self.seed is not None
         kept = self.effort.values
         return rehearse(self.subject, study, site, people, start, folder, seeded=seeded, rounds=rounds, values=kept)
@@ -435,7 +435,7 @@ class _Everybody:
         return np.arange(patients)
 
 
-def _some(patients: Encoded, most: int) -> Encoded:
+def _some(patients: TablePatients, most: int) -> TablePatients:
     return patients if patients.count <= most else patients.subset(np.arange(most))
 
 

@@ -30,10 +30,10 @@ from scipy import stats
 from simulations.audit.recording import clipped_gradients
 from simulations.audit.subject import Floats
 from simulations.audit.verdict import LEVEL, Part, exact
+from strategies.data.table import TablePatients
 from strategies.exchange.arrays import Arrays
 from strategies.learning import Learning
 from strategies.privacy.plan import PrivacyPlan
-from strategies.tasks.table import Encoded
 
 CONFIDENCES = (0.95, 0.99, 0.999, 0.9999, 0.99999, 1 - LEVEL)
 HIGHEST = 30.0  # epsilon where the search ends
@@ -122,7 +122,7 @@ def _share_right(gap: float, guessed: float) -> float:
     return float(stats.norm.sf(low - gap / 2) / guessed)
 
 
-def with_canaries(patients: Encoded, chosen: NDArray[np.bool_], scale: float, outcome: float) -> Encoded:
+def with_canaries(patients: TablePatients, chosen: NDArray[np.bool_], scale: float, outcome: float) -> TablePatients:
     """Return the patients, with an input more for every canary, and those canaries that the coins put in.
 
     A canary is one row, 0 everywhere but in its own input: its gradient lies, almost, along weights of its own, so that
@@ -155,7 +155,7 @@ def _positive(rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.fl
     return rng.uniform(0.5, 1.0, shape).astype(np.float32)
 
 
-def canary_scores(task: Learning, start: Arrays, canaries: Encoded, plan: PrivacyPlan, total: Floats) -> Floats:
+def canary_scores(task: Learning, start: Arrays, canaries: TablePatients, plan: PrivacyPlan, total: Floats) -> Floats:
     """(canaries,): how far the sum of everything released points along each canary's own clipped gradient.
 
     Args:

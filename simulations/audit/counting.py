@@ -29,13 +29,14 @@ from simulations.audit.residuals import noise_checks, noise_drawing
 from simulations.audit.subject import Floats, read_ledger
 from simulations.audit.verdict import Check, Part, exact, noise_values_needed, smallest_loss
 from simulations.hospitals import load_all
+from strategies.data.cells import Cells, places
+from strategies.data.columns import layout_of
+from strategies.data.source import Table
 from strategies.privacy.modes.registry import plans_of
 from strategies.privacy.plan import PrivacyPlan
 from strategies.releases.base import Request
-from strategies.releases.columns import layout_of
 from strategies.releases.registry import STATISTICS
-from strategies.releases.statistics import counts, places, standard_deviation
-from strategies.tasks.table import Encoded, Table
+from strategies.releases.statistics import counts, standard_deviation
 
 Counts = NDArray[np.float32]
 _QUIET = 5.0  # standard deviations in patients below which whole numbers say little of a noise's shape
@@ -78,7 +79,7 @@ def _released(hospital: Site) -> Counts:
 @dataclass
 class _Auditor:
     study: Study
-    people: dict[str, Encoded]
+    people: dict[str, Cells]
     make: MakeSite
     seed: int | None
     effort: Effort
@@ -141,14 +142,14 @@ class _Auditor:
             clean[number] = true[site] / scale
         return noise, clean
 
-    def _hospital(self, site: str, ledger: Ledger, name: str | None = None, people: Encoded | None = None) -> Site:
+    def _hospital(self, site: str, ledger: Ledger, name: str | None = None, people: Cells | None = None) -> Site:
         """Return a hospital as it would be; a name of its own where seeded noise must not repeat."""
         seeded = self.seed is not None
         study = replace(self.study, seed=self.seed) if self.seed is not None else self.study
         return self.make(name if name and seeded else site, study, people or self.people[site], ledger, seeded=seeded)
 
-    def _recount(self, people: Encoded) -> Floats:
-        recounted = [(people.x[:, n] == cell).sum() for n, h in enumerate(self.layout) for cell in range(h.cells)]
+    def _recount(self, people: Cells) -> Floats:
+        recounted = [(people.cells[:, n] == cell).sum() for n, h in enumerate(self.layout) for cell in range(h.cells)]
         return np.array(recounted, np.float64)
 
     # What one patient moves
@@ -171,7 +172,7 @@ class _Auditor:
         )
 
     def _moved(self, table: Table, without: Table) -> float:
-        one, other = (counts(places(t, self.study).x, self.layout) for t in (table, without))
+        one, other = (counts(places(t, self.study).cells, self.layout) for t in (table, without))
         return float(np.linalg.norm(one - other))
 
     # The ledger
@@ -201,7 +202,7 @@ class _Auditor:
         with closing(Ledger.open(crashed, durable=False)) as ledger:
             dead: Any = _Dead()
             with suppress(_Crash):
-                _released(self._hospital(site, ledger, people=replace(self.people[site], x=dead)))
+                _released(self._hospital(site, ledger, people=replace(self.people[site], cells=dead)))
             yield exact(
                 "booked first", self._is_planned(crashed, site), f"{site}: patients were counted before it was booked"
             )
@@ -224,6 +225,9 @@ class _Crash(BaseException):
 
 class _Dead:
     """Patients who cannot be counted."""
+
+    def __len__(self) -> int:
+        return 0
 
     def tobytes(self) -> bytes:
         return b""

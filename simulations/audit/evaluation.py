@@ -27,11 +27,12 @@ from simulations.audit.rehearsal import plan_of
 from simulations.audit.residuals import pairs_check
 from simulations.audit.subject import Floats, Subject
 from simulations.audit.verdict import Check, exact
+from strategies.data.base import concatenate
+from strategies.data.table import TablePatients
 from strategies.exchange.arrays import Arrays
 from strategies.learning import Learning, learning_of
 from strategies.releases.base import Request
 from strategies.releases.registry import SCORE_HISTOGRAM
-from strategies.tasks.table import Encoded, concatenate
 
 _NEAR = 1e-4  # of a bin's width: a score so near to an edge may lie on either side of it
 _FEW = 50  # evaluations
@@ -62,7 +63,7 @@ class Evaluator:
         """Close the ledger."""
         self._ledger.close()
 
-    def release(self, patients: Encoded, seed: int, *, seeded: bool | None = None) -> Floats:
+    def release(self, patients: TablePatients, seed: int, *, seeded: bool | None = None) -> Floats:
         """Return one released histogram, (cells,)."""
         study = replace(self._study, seed=seed)
         seeded = self._seeded if seeded is None else seeded
@@ -71,13 +72,13 @@ class Evaluator:
             _train_once(hospital, study)
         return hospital.release(SCORE_HISTOGRAM.name, Request(self._model))[HISTOGRAM].astype(np.float64).ravel()
 
-    def deviation(self, patients: Encoded) -> float:
+    def deviation(self, patients: TablePatients) -> float:
         """Return the booked standard deviation of a cell's noise."""
         event = plan_of(self._hospital(self._study, patients, True)).evaluation
         assert event is not None
         return event.noise_multiplier
 
-    def _hospital(self, study: Study, patients: Encoded, seeded: bool) -> Site:
+    def _hospital(self, study: Study, patients: TablePatients, seeded: bool) -> Site:
         self._count += 1
         return self._subject.site(
             self._site,
@@ -100,7 +101,7 @@ def _train_once(hospital: Site, study: Study) -> None:
 
 
 def noise_of_evaluations(
-    evaluator: Evaluator, study: Study, patients: Encoded, model: Arrays, seeds: range
+    evaluator: Evaluator, study: Study, patients: TablePatients, model: Arrays, seeds: range
 ) -> Evaluations:
     """Release one histogram a seed, and take the exact one away where no score is near an edge of its bin."""
     bins = study.evaluation.release.bins if study.evaluation.release else 1
@@ -197,7 +198,9 @@ def rounded_gaussian(deviation: float) -> tuple[Floats, Floats]:
     return values, np.asarray(near, np.float64)
 
 
-def exact_histogram(task: Learning, model: Arrays, patients: Encoded, bins: int) -> tuple[Floats, NDArray[np.bool_]]:
+def exact_histogram(
+    task: Learning, model: Arrays, patients: TablePatients, bins: int
+) -> tuple[Floats, NDArray[np.bool_]]:
     """Return the exact histogram by outcome and mean score, (cells,), and which cells no rounding can change."""
     module = task.build().double()
     module.load_state_dict({name: torch.from_numpy(array.astype(np.float64)) for name, array in model.items()})
@@ -215,7 +218,7 @@ def exact_histogram(task: Learning, model: Arrays, patients: Encoded, bins: int)
 
 
 def largest_move(
-    evaluator: Evaluator, cohort: Encoded, planted: list[tuple[str, Encoded]], patients_out: int
+    evaluator: Evaluator, cohort: TablePatients, planted: list[tuple[str, TablePatients]], patients_out: int
 ) -> tuple[float, str]:
     """Return how far one patient moves the histogram at most (L2 norm), and who does.
 
@@ -230,10 +233,10 @@ def largest_move(
 
 
 def _moves(
-    release: Callable[[Encoded], Floats],
-    cohort: Encoded,
-    nobody: Encoded,
-    planted: list[tuple[str, Encoded]],
+    release: Callable[[TablePatients], Floats],
+    cohort: TablePatients,
+    nobody: TablePatients,
+    planted: list[tuple[str, TablePatients]],
     patients_out: int,
 ) -> Iterator[tuple[float, str]]:
     everybody = release(cohort)

@@ -21,12 +21,12 @@ from simulations.audit.recording import Recording, Roll, clip_each
 from simulations.audit.rehearsal import plan_of, watched_hospital
 from simulations.audit.subject import Floats, Subject, Watch, watched_trainer
 from simulations.audit.verdict import Check, exact, two_sided
+from strategies.data.table import TablePatients
 from strategies.exchange.arrays import Arrays
 from strategies.federated.registry import local_rule
 from strategies.learning import Learning, learning_of
 from strategies.privacy.plan import PrivacyPlan
 from strategies.releases.base import Fit
-from strategies.tasks.table import Encoded
 
 QUIET = 2.0**-20  # noise multiplier of a fit whose sums are to be seen: the public step follows from it
 _BUILT = 1 << 22  # numbers of several rows' gradients that are in memory together
@@ -71,7 +71,7 @@ class RowGradients:
         return gradient
 
     def of_patients(
-        self, weights: NDArray[np.floating], patients: Encoded, chosen: NDArray[np.int64]
+        self, weights: NDArray[np.floating], patients: TablePatients, chosen: NDArray[np.int64]
     ) -> Iterator[Floats]:
         """Yield each chosen patient's gradient, (parameters,), summed over their rows, before any clip."""
         at_once = max(1, _BUILT // sum(self._sizes))
@@ -93,7 +93,7 @@ class RowGradients:
 class _Follower:
     """What was released in each step, less the noiseless sum at the weights where that step began."""
 
-    def __init__(self, task: Learning, patients: Encoded, clip_norm: float) -> None:
+    def __init__(self, task: Learning, patients: TablePatients, clip_norm: float) -> None:
         self.roll, self.clean = Roll(patients), list[Floats]()
         self._rows, self._patients, self._clip = RowGradients(task), patients, clip_norm
         self._weights: NDArray[np.float32] | None = None
@@ -115,7 +115,7 @@ def moving_rounds(
     subject: Subject,
     study: Study,
     site: str,
-    patients: Encoded,
+    patients: TablePatients,
     start: Arrays,
     folder: Path,
     *,
@@ -161,7 +161,7 @@ def moving_rounds(
 
 
 def quiet_fit(
-    subject: Subject, study: Study, plan: PrivacyPlan, patients: Encoded, start: Arrays, steps: int
+    subject: Subject, study: Study, plan: PrivacyPlan, patients: TablePatients, start: Arrays, steps: int
 ) -> tuple[float, int]:
     """Train at the study's own rate with next to no noise, so that each step's sum itself is seen.
 
@@ -183,7 +183,7 @@ def quiet_fit(
 
 
 def failed_round(
-    subject: Subject, study: Study, site: str, patients: Encoded, start: Arrays, folder: Path, *, seeded: bool
+    subject: Subject, study: Study, site: str, patients: TablePatients, start: Arrays, folder: Path, *, seeded: bool
 ) -> Check:
     """Let a round fail at its first step, as a patient may make it fail: what leaves must be the booked noise alone."""
     folder.mkdir(parents=True)

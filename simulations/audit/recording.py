@@ -17,18 +17,18 @@ from numpy.typing import NDArray
 
 from configs.schema import Local
 from simulations.audit.subject import Floats, Subject, Watch, watched_trainer
+from strategies.data.table import TablePatients
 from strategies.exchange.arrays import Arrays
 from strategies.learning import Learning
 from strategies.privacy.plan import PrivacyPlan
 from strategies.privacy.randomness import Randomness
 from strategies.releases.base import Fit
-from strategies.tasks.table import Encoded
 
 STILL = Local(batch_size=None, learning_rate=0.0)  # a fit that leaves the model where it starts
 _AT_ONCE = 4096  # rows of a patient whose gradients are in memory together
 
 
-def marked(patients: Encoded) -> Encoded:
+def marked(patients: TablePatients) -> TablePatients:
     """Return the same patients with marks: x[:, 0] becomes the row's rank, from -1 to 1."""
     x = patients.x.copy()
     rank = np.empty(len(x), np.int64)
@@ -37,10 +37,10 @@ def marked(patients: Encoded) -> Encoded:
     return replace(patients, x=x)
 
 
-def joined(patients: Encoded, sizes: Sequence[int] = (1, 2, 1, 3, 1, 8)) -> Encoded:
+def joined(patients: TablePatients, sizes: Sequence[int] = (1, 2, 1, 3, 1, 8)) -> TablePatients:
     """Return the same rows as fewer patients of several rows each, so that a row is no patient.
 
-    >>> rows = Encoded(np.zeros((6, 1), np.float32), np.zeros(6, np.float32), np.arange(6), np.arange(7))
+    >>> rows = TablePatients(np.zeros((6, 1), np.float32), np.zeros(6, np.float32), np.arange(6), np.arange(7))
     >>> joined(rows, (1, 2)).starts.tolist()
     [0, 1, 3, 4, 6]
     """
@@ -51,13 +51,14 @@ def joined(patients: Encoded, sizes: Sequence[int] = (1, 2, 1, 3, 1, 8)) -> Enco
     return replace(patients, patients=np.repeat(np.arange(len(starts) - 1), np.diff(bounds)), starts=bounds)
 
 
-def shortened(patients: Encoded, rows: int) -> Encoded:
+def shortened(patients: TablePatients, rows: int) -> TablePatients:
     """Return the same patients with `rows` rows or fewer in all (one each at least).
 
     Those with most rows lose their last.
 
     >>> owners, starts = np.repeat([0, 1], [1, 8]), np.array([0, 1, 9])
-    >>> shortened(Encoded(np.zeros((9, 1), np.float32), np.zeros(9, np.float32), owners, starts), 5).starts.tolist()
+    >>> people = TablePatients(np.zeros((9, 1), np.float32), np.zeros(9, np.float32), owners, starts)
+    >>> shortened(people, 5).starts.tolist()
     [0, 1, 5]
     """
     lengths = np.diff(patients.starts)
@@ -74,7 +75,7 @@ def shortened(patients: Encoded, rows: int) -> Encoded:
     return replace(patients, x=patients.x[chosen], y=patients.y[chosen], patients=owners, starts=starts)
 
 
-def longest(patients: Encoded, rows: int) -> Encoded:
+def longest(patients: TablePatients, rows: int) -> TablePatients:
     """Return the patients with most rows, as many as have `rows` rows together; one at least, cut to that many."""
     lengths = np.diff(patients.starts)
     order = np.argsort(-lengths, kind="stable")
@@ -85,7 +86,7 @@ def longest(patients: Encoded, rows: int) -> Encoded:
 class Roll:
     """Who of some marked patients is in each step, read from the marks of its rows."""
 
-    def __init__(self, patients: Encoded) -> None:
+    def __init__(self, patients: TablePatients) -> None:
         self._order = np.argsort(patients.x[:, 0], kind="stable")
         self._marks = patients.x[self._order, 0]
         self._owners, self._lengths = patients.patients, np.diff(patients.starts)
@@ -158,7 +159,7 @@ def recorded(
     site: str,
     task: Learning,
     plan: PrivacyPlan,
-    patients: Encoded,
+    patients: TablePatients,
     start: Arrays,
     steps: int,
 ) -> Recording:
@@ -180,7 +181,7 @@ def record_fit(
     subject: Subject,
     task: Learning,
     plan: PrivacyPlan,
-    patients: Encoded,
+    patients: TablePatients,
     start: Arrays,
     randomness: Randomness,
     look: Callable[[NDArray[np.float32]], None] = lambda marks: None,
@@ -192,7 +193,7 @@ def record_fit(
     return watch
 
 
-def clipped_gradients(task: Learning, start: Arrays, patients: Encoded, clip_norm: float) -> Iterator[Floats]:
+def clipped_gradients(task: Learning, start: Arrays, patients: TablePatients, clip_norm: float) -> Iterator[Floats]:
     """Each patient's gradient, (parameters,), summed over their rows, shortened to the clip norm."""
     yield from clip_each(patient_gradients(task, start, patients), clip_norm)
 
@@ -204,7 +205,7 @@ def clip_each(gradients: Iterable[Floats], clip_norm: float) -> Iterator[Floats]
         yield raw * min(1.0, clip_norm / max(length, 1e-300)) if math.isfinite(length) else np.zeros_like(raw)
 
 
-def patient_gradients(task: Learning, start: Arrays, patients: Encoded) -> Iterator[Floats]:
+def patient_gradients(task: Learning, start: Arrays, patients: TablePatients) -> Iterator[Floats]:
     """Of each patient: the gradient of the sum of the losses of their rows, (parameters,)."""
     model = task.build().double()
     model.load_state_dict({name: torch.from_numpy(array.astype(np.float64)) for name, array in start.items()})

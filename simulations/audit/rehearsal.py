@@ -19,12 +19,12 @@ from simulations.audit import ledger_replay
 from simulations.audit.recording import STILL, Recording, Roll, coordinates, recorded
 from simulations.audit.subject import Subject, Watch, read_ledger, watched_trainer
 from simulations.audit.verdict import exact
+from strategies.data.table import TablePatients
 from strategies.exchange.arrays import Arrays
 from strategies.learning import learning_of
 from strategies.privacy.plan import PrivacyPlan
 from strategies.releases.base import Request
 from strategies.releases.registry import SCORE_HISTOGRAM
-from strategies.tasks.table import Encoded
 
 
 class _Crash(BaseException):
@@ -44,7 +44,7 @@ def rehearse(
     subject: Subject,
     study: Study,
     site: str,
-    patients: Encoded,
+    patients: TablePatients,
     start: Arrays,
     folder: Path,
     *,
@@ -93,7 +93,7 @@ def rehearse(
 
 
 def watched_hospital(
-    subject: Subject, study: Study, site: str, patients: Encoded, path: Path, watch: Watch, seeded: bool
+    subject: Subject, study: Study, site: str, patients: TablePatients, path: Path, watch: Watch, seeded: bool
 ) -> Site:
     """Return a hospital with a ledger on the disk at `path`, whose training is watched."""
     trainer = watched_trainer(subject, learning_of(study), watch)
@@ -122,7 +122,7 @@ def _is_booked(path: Path, number: int) -> bool:
 
 
 def _is_kept(
-    subject: Subject, study: Study, site: str, patients: Encoded, start: Arrays, path: Path, seeded: bool
+    subject: Subject, study: Study, site: str, patients: TablePatients, start: Arrays, path: Path, seeded: bool
 ) -> bool:
     """Whether a round whose training fails at its first step is still spent, for whoever opens the ledger anew."""
 
@@ -140,7 +140,7 @@ def _is_kept(
 
 
 def _is_refused(
-    subject: Subject, study: Study, site: str, patients: Encoded, start: Arrays, path: Path, seeded: bool
+    subject: Subject, study: Study, site: str, patients: TablePatients, start: Arrays, path: Path, seeded: bool
 ) -> bool:
     """Whether one more round than planned is refused before its first step."""
     watch = Watch()

@@ -19,10 +19,11 @@ from simulations.audit.moving import QUIET
 from simulations.audit.recording import record_fit
 from simulations.audit.subject import Subject
 from simulations.audit.verdict import Check, Part, exact
+from strategies.data.base import concatenate
+from strategies.data.table import TablePatients
 from strategies.exchange.arrays import Arrays
 from strategies.learning import Learning
 from strategies.privacy.plan import PrivacyPlan
-from strategies.tasks.table import Encoded, concatenate
 
 _ROUNDING = 1e-3  # of the clip norm, beside what float32 loses on sums of this size
 _FLOAT32 = 6e-8
@@ -43,9 +44,9 @@ def sensitivity_part(
     subject: Subject,
     task: Learning,
     plan: PrivacyPlan,
-    cohort: Encoded,
+    cohort: TablePatients,
     starts: dict[str, Arrays],
-    many: Sequence[Encoded] = (),
+    many: Sequence[TablePatients] = (),
     places: int = 3,
     others: Sequence[Check] = (),
 ) -> Part:
@@ -87,7 +88,12 @@ class _Prober:
         self._subject, self._task, self._plan = subject, task, plan
 
     def moves(
-        self, name: str, start: Arrays, cohort: Encoded, patients: Sequence[tuple[str, Encoded]], places: int
+        self,
+        name: str,
+        start: Arrays,
+        cohort: TablePatients,
+        patients: Sequence[tuple[str, TablePatients]],
+        places: int,
     ) -> Iterator[Move]:
         """Everybody out once; everybody planted in last, first and alone."""
         everybody, nobody = self._sum(start, cohort), self._sum(start, cohort.subset(np.empty(0, np.int64)))
@@ -99,10 +105,10 @@ class _Prober:
                 yield from self._move(who, name, self._sum(start, people), everybody if others else nobody)
 
     @staticmethod
-    def _places(cohort: Encoded, planted: Encoded) -> list[tuple[Encoded, bool]]:
+    def _places(cohort: TablePatients, planted: TablePatients) -> list[tuple[TablePatients, bool]]:
         return [(concatenate([cohort, planted]), True), (concatenate([planted, cohort]), True), (planted, False)]
 
-    def _sum(self, start: Arrays, patients: Encoded) -> Arrays | None:
+    def _sum(self, start: Arrays, patients: TablePatients) -> Arrays | None:
         """Return the noisy sum, parameter by parameter.
 
         Its noise is the same each time. None if nothing was released.
@@ -126,7 +132,7 @@ class _Prober:
         yield Move(who, name, size, max(layers, key=lambda layer: layers[layer]))
 
 
-def planted_patients(cohort: Encoded) -> list[tuple[str, Encoded]]:
+def planted_patients(cohort: TablePatients) -> list[tuple[str, TablePatients]]:
     """Patients that nobody hopes for, each with a name."""
     inputs = cohort.x.shape[1]
     corner, zeros = np.ones(inputs, np.float32), np.zeros(inputs, np.float32)
@@ -151,14 +157,16 @@ def planted_patients(cohort: Encoded) -> list[tuple[str, Encoded]]:
     ]
 
 
-def _with_all_rows(people: Encoded) -> tuple[str, Encoded]:
+def _with_all_rows(people: TablePatients) -> tuple[str, TablePatients]:
     whose = "the hospital" if people.count > 1 else "one of the hospital"
     return f"a patient with all {len(people.x):,} rows of {whose}", _patient(people.x, people.y)
 
 
-def _patient(x: ArrayLike, y: ArrayLike) -> Encoded:
+def _patient(x: ArrayLike, y: ArrayLike) -> TablePatients:
     rows = np.array(x, np.float32)
-    return Encoded(rows, np.array(y, np.float32), np.zeros(len(rows), np.int64), np.array([0, len(rows)], np.int64))
+    return TablePatients(
+        rows, np.array(y, np.float32), np.zeros(len(rows), np.int64), np.array([0, len(rows)], np.int64)
+    )
 
 
 def _largest(moves: Sequence[Move]) -> list[dict[str, object]]:

@@ -27,9 +27,9 @@ from configs.schema import CohortMember, EvaluationRelease, Study
 from simulations.audit.auditor import PARTS, Effort, audit_patients
 from simulations.audit.subject import Subject
 from simulations.hospitals import load_all
+from strategies.data.table import TablePatients
 from strategies.privacy.engines.select import private_engine
 from strategies.privacy.plan import PrivacyPlan
-from strategies.tasks.table import Encoded
 
 PRESET = Path(__file__).resolve().parents[2] / "configs/presets/heart_disease.yaml"
 SITE = "long_beach_va"
@@ -80,12 +80,13 @@ def study_of() -> Study:
     )
 
 
-def patients_of() -> Encoded:
+def patients_of() -> TablePatients:
     """Return the hospital's training patients."""
-    return load_all(load_study(PRESET))[SITE].train
+    patients: TablePatients = load_all(load_study(PRESET))[SITE].train
+    return patients
 
 
-def accusations(study: Study, patients: Encoded, subject: Subject, seeds: Sequence[int]) -> int:
+def accusations(study: Study, patients: TablePatients, subject: Subject, seeds: Sequence[int]) -> int:
     """Return how many audits, one a seed, find a fault."""
     accused = 0
     for seed in seeds:

@@ -36,13 +36,13 @@ from client.trainer import Trainer
 from configs.memory import keep_freed_blocks
 from configs.schema import Local, Model, Task
 from simulations.benchmarks.models import CLASSES, Network, Transformer, cnn, resnet18
+from strategies.data.table import TablePatients
 from strategies.learning import Learning, learning
 from strategies.models.flat_model import FlatModel
 from strategies.privacy.engines.select import private_engine
 from strategies.privacy.plan import PrivacyPlan
 from strategies.privacy.randomness import Randomness
 from strategies.releases.base import Fit
-from strategies.tasks.table import Encoded
 
 FEATURES = 13
 PATIENTS = 2_000
@@ -202,7 +202,7 @@ def _epochs(case: str, batch: int) -> Sides:
 
 def _our_epoch(task: Learning, x: Tensor, y: Tensor, batch: int) -> Run:
     trainer, start = Trainer(task), task.initial(0)
-    people = Encoded(x.numpy(), y.numpy(), np.arange(PATIENTS), np.arange(PATIENTS + 1))
+    people = TablePatients(x.numpy(), y.numpy(), np.arange(PATIENTS), np.arange(PATIENTS + 1))
     local, steps = Local(batch, LEARNING_RATE), -(-PATIENTS // batch)
     plan = _plan(batch, batch / PATIENTS, steps)
 

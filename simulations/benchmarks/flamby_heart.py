@@ -44,10 +44,11 @@ from configs.errors import ArchipelError
 from configs.schema import CohortMember, Evaluation, Local, Strategy, Study
 from simulations.benchmarks.heart import Trained, alone, preset, score, train
 from simulations.hospitals import load_all
+from strategies.data.base import concatenate
+from strategies.data.table import TablePatients, standardise
 from strategies.exchange.arrays import Arrays
 from strategies.models.registry import architecture_of
 from strategies.privacy.accounting import SampledGaussian, epsilon
-from strategies.tasks.table import Encoded, concatenate, standardise
 
 SEEDS = range(42, 47)
 NOISE_SEEDS = 20
@@ -201,14 +202,14 @@ def _with(study: Study, published: Published, seed: int) -> Study:
     return replace(study, seed=seed, training=replace(study.training, strategy=published.strategy, local=local))
 
 
-def _train_alone(study: Study, site: str, patients: Encoded, seed: int) -> Trained:
+def _train_alone(study: Study, site: str, patients: TablePatients, seed: int) -> Trained:
     """FLamby's training without a federation: 50 passes with Adam."""
     one = alone(study, site, patients.count)
     one = replace(one, seed=seed, training=replace(one.training, rounds=1, local=ADAM))
     return train(one, {site: patients}, flamby_start(study, seed))
 
 
-def _scaled_together(study: Study) -> tuple[Encoded, dict[str, Encoded]]:
+def _scaled_together(study: Study) -> tuple[TablePatients, dict[str, TablePatients]]:
     """All training patients, and each hospital's test patients, scaled by the training patients of all hospitals."""
     patients = load_all(replace(study, scaling="public"))
     sites = sorted(patients)
@@ -227,7 +228,7 @@ def _on_flambys_split(study: Study) -> Study:
     return replace(study, cohort=cohort, evaluation=Evaluation(0.0, study.evaluation.metrics, "flamby_split"))
 
 
-def _accuracies(study: Study, model: Arrays, test: Mapping[str, Encoded]) -> dict[str, float]:
+def _accuracies(study: Study, model: Arrays, test: Mapping[str, TablePatients]) -> dict[str, float]:
     return {site: score(study, model, test[site], "accuracy") for site in study.sites}
 
 

@@ -10,10 +10,10 @@ from configs.errors import RunError
 from configs.load import load_study
 from configs.schema import Study
 from simulations.memory import Trained, alone, train
+from strategies.data.base import TrainablePatients
 from strategies.exchange.arrays import Arrays
 from strategies.learning import learning_of
 from strategies.tasks.metrics import estimate
-from strategies.tasks.table import Encoded
 
 __all__ = ["PRESETS", "Trained", "alone", "preset", "score", "train"]
 
@@ -25,14 +25,14 @@ def preset(name: str) -> Study:
     return load_study(PRESETS / f"{name}.yaml")
 
 
-def score(study: Study, model: Arrays, patients: Encoded, metric: str) -> float:
+def score(study: Study, model: Arrays, patients: TrainablePatients, metric: str) -> float:
     """Return a metric over patients, without an interval.
 
     Raises:
         RunError: it is undefined for these patients.
     """
     task = learning_of(study)
-    predicted = task.predict(model, patients.x)
+    predicted = task.predictions(model, patients)
     y, (measure,) = task.objective.in_unit(patients.y), task.objective.metrics_of([metric])
     found = estimate(measure, y, predicted, patients.patients, resamples=0)
     if found is None:

@@ -40,16 +40,17 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from client.connectors import read_table
-from client.patients import Patients
+from client.patients import Split
 from configs.errors import ArchipelError, RunError
 from configs.schema import CohortMember, Study
 from simulations.benchmarks.heart import alone, preset, score, train
 from simulations.hospitals import load_all
+from strategies.data.base import concatenate
+from strategies.data.split import in_test
+from strategies.data.table import TablePatients, encode
 from strategies.exchange.arrays import Arrays
 from strategies.privacy.modes.none import without_privacy
 from strategies.tasks.registry import objective_of
-from strategies.tasks.split import in_test
-from strategies.tasks.table import Encoded, concatenate, encode
 
 EPSILONS = (8.0, 3.0, 1.0, 0.5)
 WITHOUT_PRIVACY_TARGET = 0.005  # below pooled, at most
@@ -172,12 +173,12 @@ def _score_split(scores: Scores, seed: int, ridge: float, noise_seeds: int, epsi
         scores.add(("federated", epsilon), float(np.mean([auroc(run.model) for run in runs])), spent)
 
 
-def _sides(patients: Mapping[str, Patients]) -> tuple[dict[str, Encoded], Encoded]:
+def _sides(patients: Mapping[str, Split]) -> tuple[dict[str, TablePatients], TablePatients]:
     """Training patients by hospital, and everybody on the other side together."""
     return {site: p.train for site, p in patients.items()}, concatenate([p.test for p in patients.values()])
 
 
-def ridge_logistic(patients: Encoded, ridge: float) -> Arrays:
+def ridge_logistic(patients: TablePatients, ridge: float) -> Arrays:
     """Logistic regression to its optimum: least summed log loss + ridge / 2 * squared weights, by Newton's method.
 
     Raises:
@@ -209,18 +210,18 @@ def best_ridge(seeds: Sequence[int]) -> float:
     return RIDGES[int(np.argmax(np.mean(aurocs, axis=0)))]
 
 
-def validation_split(study: Study) -> dict[str, Patients]:
+def validation_split(study: Study) -> dict[str, Split]:
     """Each hospital's training patients in two, the second for validation. Test patients are on neither side."""
     return {site: _validation_split(study, site) for site in study.sites}
 
 
-def _validation_split(study: Study, site: str) -> Patients:
+def _validation_split(study: Study, site: str) -> Split:
     table = read_table(dict(study.simulation)[site], study)
     encoded = encode(table, study.features, objective_of(study))
     test = in_test(table.keys, site=site, seed=study.seed, fraction=study.evaluation.test_fraction)
     aside = in_test(table.keys, site=f"{site}/validation", seed=study.seed, fraction=VALIDATION)
     kept, validation = np.flatnonzero(~test & ~aside), np.flatnonzero(~test & aside)
-    return Patients(encoded.subset(kept), encoded.subset(validation), encoded.clipped)
+    return Split(encoded.subset(kept), encoded.subset(validation), encoded.clipped)
 
 
 def selection(seeds: Sequence[int], grid: Sequence[Point] = ()) -> Iterator[Row]:

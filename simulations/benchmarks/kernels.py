@@ -91,11 +91,11 @@ def _digest() -> str:
 
     from client.trainer import Trainer
     from configs.schema import Local, Model, Task
+    from strategies.data.table import TablePatients
     from strategies.learning import learning
     from strategies.privacy.plan import PrivacyPlan
     from strategies.privacy.randomness import Randomness
     from strategies.releases.base import Fit
-    from strategies.tasks.table import Encoded
 
     digest, chance = hashlib.sha256(), np.random.default_rng(0)
     classes = ("a", "b", "c")
@@ -105,7 +105,7 @@ def _digest() -> str:
         x = chance.uniform(-1, 1, (count, 13)).astype(np.float32)
         y = chance.integers(0, max(2, made.architecture.outputs), count).astype(np.float32)
         starts = np.arange(0, count + 1, rows_each)
-        people = Encoded(x, y, np.arange(count) // rows_each, starts)
+        people = TablePatients(x, y, np.arange(count) // rows_each, starts)
         plan = PrivacyPlan(1.0, 1.0, 0.3, steps_per_round=3, rounds=1, delta=1e-5, expected_patients=90.0)
         for local, private in ((Local(32, 0.1), False), (Local(None, 0.05, optimizer="adam"), True)):
             draws = Randomness.seeded(0, "here", 1)

@@ -302,10 +302,10 @@ def _study(clients: int, private: bool, rounds: int) -> Any:
 def _train_of(site: str) -> Any:
     import numpy as np
 
-    from strategies.tasks.table import Encoded
+    from strategies.data.table import TablePatients
 
     x, y = _data(int(site.rpartition("-")[2]))
-    return Encoded(x, y, np.arange(ROWS), np.arange(ROWS + 1))
+    return TablePatients(x, y, np.arange(ROWS), np.arange(ROWS + 1))
 
 
 def _archipel(engine: str, clients: int, private: bool, rounds: int, finished: Finished) -> None:

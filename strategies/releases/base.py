@@ -21,11 +21,11 @@ from strategies.federated.local_rule import NO_RULE, LocalRule
 from strategies.models.registry import study_parameters
 
 if TYPE_CHECKING:  # PyTorch, which the coordinator's half does not need
+    from strategies.data.base import TrainablePatients
     from strategies.learning import Learning
     from strategies.privacy.accounting import SampledGaussian
     from strategies.privacy.plan import PrivacyPlan
     from strategies.privacy.randomness import Randomness
-    from strategies.tasks.table import Encoded
 
 Arrays = dict[str, NDArray[np.float32]]
 Sent = Callable[[str], Arrays]  # hospital -> what it is sent beside the shared model
@@ -36,7 +36,7 @@ class Fit:
     """One local fit that a release asks for: what `Trainer.fit` (client/trainer.py) takes."""
 
     start: Arrays
-    patients: "Encoded"
+    patients: "TrainablePatients"
     local: Local
     steps: int
     randomness: "Randomness"
@@ -84,14 +84,14 @@ class Hospital(Protocol):
 
 
 class People(Protocol):
-    """A hospital's patients on the two sides of the split."""
+    """A hospital's patients, of the study's kind of data (strategies/data), on the two sides of the split."""
 
     @property
-    def train(self) -> "Encoded":
+    def train(self) -> Any:
         """Return the patients who train, or are counted."""
 
     @property
-    def test(self) -> "Encoded":
+    def test(self) -> Any:
         """Return the patients who were kept aside."""
 
 

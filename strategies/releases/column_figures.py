@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from strategies.releases.columns import Histogram
+from strategies.data.columns import Histogram
 from strategies.releases.noisy_counts import ROUNDING_VARIANCE, cell_variance
 from strategies.tasks.metrics import Estimate
 

@@ -68,7 +68,7 @@ class ScoreHistogram(Release):
         assert asked is not None
         assert plan is not None
         assert plan.evaluation is not None
-        scores = hospital.task.predict(request.arrays, test.x)[:, hospital.task.objective.outcome]
+        scores = hospital.task.predictions(request.arrays, test)[:, hospital.task.objective.outcome]
         exact = counts(scores, test.y, starts=test.starts, bins=asked.bins)
         return {wire.HISTOGRAM: noised(exact, plan.evaluation.noise_multiplier, randomness)}
 

@@ -29,13 +29,12 @@ from configs import wire
 from configs.errors import WireError
 from configs.schema import Study
 from configs.wire import ArraySpec
+from strategies.data.columns import Histogram, cells_of, layout_of
 from strategies.privacy.modes.registry import statistics_plan
 from strategies.privacy.plan import PrivacyPlan
 from strategies.releases.base import Arrays, Each, Hospital, Judge, Making, People, Release, Request, Sent
 from strategies.releases.column_figures import Floats, consistent, differing, statistics
-from strategies.releases.columns import Histogram, cells_of, layout_of
 from strategies.releases.noisy_counts import FAR, cell_variance, noised
-from strategies.tasks.table import Encoded, Table
 
 if TYPE_CHECKING:  # PyTorch, which the coordinator's half does not need
     from strategies.privacy.accounting import SampledGaussian
@@ -73,7 +72,7 @@ class Statistics(Release):
         """Count the patients and add the noise."""
         yield from ()  # nothing is fitted
         assert hospital.plan is not None
-        exact = counts(people.train.x, layout_of(hospital.study))
+        exact = counts(people.train.cells, layout_of(hospital.study))
         return {wire.COUNTS: noised(exact, standard_deviation(hospital.plan), randomness)}
 
     def judge(self, study: Study, _shared: Arrays, _sent: Sent) -> Judge:
@@ -118,45 +117,6 @@ def _column(histogram: Histogram) -> dict[str, Any]:
         "labels": list(histogram.labels),
         "edges": list(histogram.edges),
     }
-
-
-def places(table: Table, study: Study) -> Encoded:
-    """Find in which cell of each histogram every patient is.
-
-    Returns:
-        x: (patients, histograms) cell numbers from 0, one row a patient; y: (patients,) zeros, which nothing reads.
-    """
-    people = len(table.keys)
-    columns = []
-    values = {**table.numbers, **table.categories, **table.targets}
-    for histogram in layout_of(study):
-        column = histogram.column
-        cells = values[column.name].astype(np.float64)
-        known = cells >= 0 if column.values else ~np.isnan(cells)
-        of = _most_frequent if column.values else _binned_mean
-        columns.append(of(cells[known], table.patients[known], people, histogram))
-    x = np.stack(columns, axis=1).astype(np.float32)  # (patients, histograms)
-    return Encoded(x, np.zeros(people, np.float32), np.arange(people), np.arange(people + 1), {})
-
-
-def _most_frequent(codes: Floats, patients: NDArray[np.int64], people: int, histogram: Histogram) -> NDArray[np.int64]:
-    """Return (patients,) the value that most of a patient's known rows have, of equals the first; for none the last."""
-    values = histogram.cells - 1
-    votes = np.bincount(patients * values + codes.astype(np.int64), minlength=people * values).reshape(people, values)
-    return np.where(votes.any(axis=1), votes.argmax(axis=1), values)
-
-
-def _binned_mean(values: Floats, patients: NDArray[np.int64], people: int, histogram: Histogram) -> NDArray[np.int64]:
-    """Return (patients,) the bin of the mean of a patient's known values; the last cell for none."""
-    low, high = histogram.column.minimum, histogram.column.maximum
-    assert low is not None
-    assert high is not None
-    rows = np.bincount(patients, minlength=people)
-    parts = (np.clip(values, low, high) - low) / (high - low)
-    order = np.lexsort((parts, patients))  # a sum of floats depends on the order, which must say nothing
-    sums = np.bincount(patients[order], parts[order], minlength=people)
-    bins = np.floor(sums / np.maximum(rows, 1) * histogram.bins).astype(np.int64)
-    return np.where(rows > 0, np.clip(bins, 0, histogram.bins - 1), histogram.bins)
 
 
 def counts(cells: NDArray[Any], layout: Sequence[Histogram]) -> Floats:

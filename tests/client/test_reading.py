@@ -16,7 +16,7 @@ from client import reading
 from client.audit import Audit
 from client.cli import main
 from client.enrol import load_signing_key
-from client.patients import Patients, load_patients
+from client.patients import Split, load_patients
 from client.reading import Reading, source_in
 from client.worker import REFUSAL, _answered
 from configs import journal
@@ -68,7 +68,7 @@ class Source:
 def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Source:
     made = Source(tmp_path)
 
-    def counted(*arguments: Any) -> Patients:
+    def counted(*arguments: Any) -> Split:
         made.readings += 1
         return load_patients(*arguments)
 
@@ -212,7 +212,7 @@ def test_a_file_that_changes_while_it_is_read_is_no_complete_reading(
     one.patients()
     source.write(source.path, ROWS[:3])
 
-    def half_written(*arguments: Any) -> Patients:
+    def half_written(*arguments: Any) -> Split:
         made = load_patients(*arguments)
         source.write(source.path, ROWS[:7])
         return made
@@ -230,7 +230,7 @@ def test_a_round_does_not_wait_while_the_watch_reads(source: Source, monkeypatch
     one.patients()
     began, go_on = threading.Event(), threading.Event()
 
-    def slow(*arguments: Any) -> Patients:
+    def slow(*arguments: Any) -> Split:
         began.set()
         assert go_on.wait(60)
         return load_patients(*arguments)
@@ -250,7 +250,7 @@ def failing(source: Source, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Let every reading fail because of a row from now on; returns a list that grows with each."""
     tried: list[int] = []
 
-    def fails(*arguments: Any) -> Patients:
+    def fails(*arguments: Any) -> Split:
         tried.append(1)
         raise SourceError("invalid input syntax in a row")
 

@@ -24,6 +24,7 @@ from configs.frame import Frame
 from configs.schema import CsvFile, DataSource, Study
 from configs.site import Dataset, Policy, SiteConfig, load_site
 from configs.strict_yaml import dump_yaml
+from strategies.data.columns import cells_of, layout_of
 from strategies.exchange.arrays import Arrays
 from strategies.exchange.messages import content, from_frame, read
 from strategies.privacy.accounting import SampledGaussian, epsilon
@@ -32,7 +33,6 @@ from strategies.privacy.plan import Budget
 from strategies.releases import registry
 from strategies.releases import statistics as counting_release
 from strategies.releases.base import Request
-from strategies.releases.columns import cells_of, layout_of
 from strategies.releases.registry import arrays_of
 from strategies.releases.statistics import counts, standard_deviation
 from tests.client.pages import page
@@ -109,7 +109,7 @@ def test_the_noise_that_leaves_is_the_noise_that_is_booked_times_the_root_of_the
     for seed in range(200):
         hospital = Hospital(tmp_path, counting(seed=seed), seeded=True)
         replies.append(hospital.site.release("statistics", Request())["counts"])
-        true = counts(hospital.site.train.x, layout_of(hospital.chosen))
+        true = counts(hospital.site.train.cells, layout_of(hospital.chosen))
     (event,) = hospital.ledger.events("lille")
     assert isinstance(event, SampledGaussian)
     sigma = event.noise_multiplier * np.sqrt(3)
@@ -228,7 +228,7 @@ def test_an_empty_cell_is_unknown_although_the_study_lists_no_code_for_it(tmp_pa
     assert np.isnan(table.numbers["age"]).sum() == 6
     assert (table.categories["sex"] == -1).sum() == 5
     assert (table.targets["disease"] == -1).sum() == 9
-    found = counts(load_patients(written(tmp_path), chosen, "lille").train.x, layout_of(chosen))
+    found = counts(load_patients(written(tmp_path), chosen, "lille").train.cells, layout_of(chosen))
     assert [found[5], found[8], found[11]] == [6, 5, 9]
 
 
@@ -248,10 +248,10 @@ def test_rows_without_an_outcome_are_counted_and_train_no_model(tmp_path: Path) 
 )
 def test_what_cannot_be_read_is_counted_as_unknown(change: Callable[[str], str], cell: int, tmp_path: Path) -> None:
     source, layout = written(tmp_path), layout_of(counting())
-    before = counts(load_patients(source, counting(), "lille").train.x, layout)
+    before = counts(load_patients(source, counting(), "lille").train.cells, layout)
     assert source.path is not None
     source.path.write_text(change(source.path.read_text()))
-    after = counts(load_patients(source, counting(), "lille").train.x, layout)
+    after = counts(load_patients(source, counting(), "lille").train.cells, layout)
     assert after[cell] == before[cell] + 1
     assert after.sum() == before.sum()
 
@@ -269,7 +269,7 @@ def test_a_hospital_without_a_single_outcome_is_counted_too(tmp_path: Path) -> N
     lines = source.path.read_text().splitlines()
     source.path.write_text("\n".join([lines[0], *(line.rsplit(",", 1)[0] + ",0" for line in lines[1:])]) + "\n")
     people = load_patients(source, counting(), "lille").train
-    assert counts(people.x, layout_of(counting()))[-3:].tolist() == [60, 0, 0]
+    assert counts(people.cells, layout_of(counting()))[-3:].tolist() == [60, 0, 0]
 
 
 # The worker

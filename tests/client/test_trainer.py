@@ -9,6 +9,7 @@ from builders import flat, patients, random_arrays, same_bits
 
 from client.trainer import Trainer
 from configs.schema import Local, Model, Task
+from strategies.data.table import TablePatients
 from strategies.federated.local_rule import LocalRule
 from strategies.learning import learning
 from strategies.models.flat_model import FlatModel
@@ -17,7 +18,6 @@ from strategies.privacy.engines.select import private_engine
 from strategies.privacy.plan import PrivacyPlan
 from strategies.privacy.randomness import Randomness
 from strategies.releases.base import Fit
-from strategies.tasks.table import Encoded
 
 TASK = learning(Task("binary", "y"), Model("mlp", (6,)), inputs=3)
 START = random_arrays(TASK.parameters, 4)
@@ -37,7 +37,7 @@ WIDE = replace(PLAN, clip_norm=50.0, noise_multiplier=1e-11, sampling_rate=1.0) 
 
 def fit(
     local: Local,
-    people: Encoded = PEOPLE,
+    people: TablePatients = PEOPLE,
     *,
     steps: int = 5,
     plan: PrivacyPlan | None = None,
@@ -119,7 +119,7 @@ def test_with_no_noise_and_no_clip_a_private_fit_is_the_plain_one(mu: float, set
 @pytest.mark.parametrize("plan", [None, PLAN], ids=["plain", "private"])
 @pytest.mark.parametrize("settings", [{}, {"optimizer": "adam"}, {"momentum": 0.5}], ids=str)
 def test_a_seeded_fit_repeats_to_the_last_bit(
-    people: Encoded, plan: PrivacyPlan | None, settings: dict[str, object]
+    people: TablePatients, plan: PrivacyPlan | None, settings: dict[str, object]
 ) -> None:
     local = Local(5, 0.2, **settings)  # type: ignore[arg-type]
     first, again = fit(local, people, plan=plan), fit(local, people, plan=plan)
@@ -165,7 +165,7 @@ def test_threads_that_were_set_before_do_not_change_a_bit() -> None:
 
 
 @pytest.mark.parametrize("people", [PEOPLE, MANY_ROWS], ids=["one row each", "several rows"])
-def test_each_private_step_takes_the_patients_that_chance_chose_with_all_their_rows(people: Encoded) -> None:
+def test_each_private_step_takes_the_patients_that_chance_chose_with_all_their_rows(people: TablePatients) -> None:
     chance, model = Randomness.seeded(0, "lille", 1), TASK.build()
     model.load_state_dict({name: torch.from_numpy(array.copy()) for name, array in START.items()})
     sizes = []
@@ -222,7 +222,7 @@ def test_every_patient_is_in_one_batch_of_a_pass() -> None:
 
 
 @pytest.mark.parametrize("people", [PEOPLE, MANY_ROWS], ids=["one row each", "several rows"])
-def test_the_reference_engine_trains_the_same_model(people: Encoded) -> None:
+def test_the_reference_engine_trains_the_same_model(people: TablePatients) -> None:
     ours, reference = (fit(Local(5, 0.2, engine=name), people, plan=PLAN) for name in ("auto", "opacus"))
     np.testing.assert_allclose(flat(ours), flat(reference), atol=1e-5)
 
@@ -241,7 +241,7 @@ def test_an_audit_may_bring_its_own_engine() -> None:
 
 @pytest.mark.parametrize("rate", [0.01, 0.3, 1.0], ids=["mostly nobody", "some", "everybody"])
 @pytest.mark.parametrize("people", [PEOPLE, MANY_ROWS], ids=["one row each", "several rows"])
-def test_an_engine_that_is_brought_trains_with_the_bits_of_the_usual_one(people: Encoded, rate: float) -> None:
+def test_an_engine_that_is_brought_trains_with_the_bits_of_the_usual_one(people: TablePatients, rate: float) -> None:
     """What an audit measures is what trains: the usual fit may skip a conversion, and nothing else."""
     plan = replace(PLAN, sampling_rate=rate)
     brought = fit(Local(5, 0.2), people, plan=plan, trainer=Trainer(TASK, engine=private_engine))

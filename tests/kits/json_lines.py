@@ -15,7 +15,7 @@ from configs.errors import SourceError
 from configs.keys.declare import key
 from configs.schema import DataSource, Study
 from configs.schema.source import FilePath
-from strategies.tasks.table import Table
+from strategies.data.source import Table
 
 
 @dataclass(frozen=True, slots=True)

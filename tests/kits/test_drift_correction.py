@@ -22,13 +22,13 @@ from server.checkpoint import Checkpoints
 from simulations import cli
 from simulations.engines import run_engine
 from simulations.hospitals import Hospitals
+from strategies.data.table import TablePatients
 from strategies.exchange.arrays import Arrays
 from strategies.exchange.messages import read
 from strategies.federated.registry import STRATEGIES, register
 from strategies.models.registry import study_parameters
 from strategies.releases.plausible import Plausibility
 from strategies.releases.registry import MODEL_UPDATE, arrays_of
-from strategies.tasks.table import Encoded
 
 PRESET = Path(__file__).resolve().parents[2] / "configs" / "presets" / "heart_disease.yaml"
 STEPS, RATE = 4, 0.5
@@ -47,7 +47,7 @@ def _registered(monkeypatch: pytest.MonkeyPatch) -> None:
     register(DRIFT_CORRECTION)
 
 
-def people(study: Study) -> dict[str, Encoded]:
+def people(study: Study) -> dict[str, TablePatients]:
     return {site: patients(20 + 10 * i, seed=i) for i, site in enumerate(study.sites)}
 
 

@@ -22,8 +22,8 @@ from server.app import make_app
 from simulations import cli
 from simulations.engines import run_engine
 from simulations.hospitals import Hospitals
+from strategies.data.table import TablePatients
 from strategies.tasks.registry import OBJECTIVES, objective_of, register
-from strategies.tasks.table import Encoded
 
 GRADES = ("none", "mild", "severe")
 TASK = {"type": "ordinal", "target": "grade", "classes": list(GRADES)}
@@ -50,10 +50,10 @@ def patients(count: int, seed: int) -> tuple[NDArray[np.float64], NDArray[np.int
     return age, sex, np.digitize(severity, [-0.3, 1.2])
 
 
-def encoded(count: int, seed: int) -> Encoded:
+def encoded(count: int, seed: int) -> TablePatients:
     age, sex, grade = patients(count, seed)
     x = np.stack([(age - 55) / 35, sex], axis=1).astype(np.float32)
-    return Encoded(x, grade.astype(np.float32), np.arange(count), np.arange(count + 1))
+    return TablePatients(x, grade.astype(np.float32), np.arange(count), np.arange(count + 1))
 
 
 # Against independent formulas
@@ -117,7 +117,7 @@ def test_the_grade_error_is_a_distance_in_grades() -> None:
 # In a federation
 
 
-def by_hand(hospitals: list[Encoded], rounds: int) -> NDArray[np.float64]:
+def by_hand(hospitals: list[TablePatients], rounds: int) -> NDArray[np.float64]:
     """Gradient descent on the mean of the hospitals' mean losses: each threshold's weights, then the biases."""
     weights = np.zeros((2, 3))  # (thresholds, inputs and bias)
     for _ in range(rounds):

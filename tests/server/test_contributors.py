@@ -22,8 +22,8 @@ from server.result.read import load
 from server.rounds import Rounds
 from server.statistics import Counted
 from simulations.tables import print_comparison, print_run
+from strategies.data.columns import cells_of
 from strategies.learning import learning_of
-from strategies.releases.columns import cells_of
 
 REFUSAL = "the hospital refused this study"
 

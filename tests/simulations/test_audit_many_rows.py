@@ -13,8 +13,8 @@ from simulations.audit.auditor import PARTS, Audit, audit_patients
 from simulations.audit.recording import longest, shortened
 from simulations.audit.subject import Subject
 from simulations.audit.verdict import STATISTICAL_CHECKS
+from strategies.data.table import TablePatients
 from strategies.privacy.engines.select import private_engine
-from strategies.tasks.table import Encoded
 from tests import builders
 from tests.simulations.sabotage import (
     BRIEF,
@@ -32,7 +32,7 @@ ROWS, MANY = 2_000, 1_000  # of each patient; more than a fault below sets in at
 EFFORT = replace(BRIEF, rows=200, all_rows=120_000, planted_rows=4_000)
 
 
-def people(rows: int = ROWS) -> Encoded:
+def people(rows: int = ROWS) -> TablePatients:
     return builders.patients(3, inputs=20, rows_each=rows, seed=1)
 
 
@@ -105,7 +105,7 @@ class ClipsInPortions(Engine):
 class LosesRows(Site):
     """Trains with the first rows of a patient who has many."""
 
-    def __init__(self, name: str, study: Any, train: Encoded, *rest: Any, **more: Any) -> None:
+    def __init__(self, name: str, study: Any, train: TablePatients, *rest: Any, **more: Any) -> None:
         super().__init__(name, study, shortened(train, 3 * MANY), *rest, **more)
 
 

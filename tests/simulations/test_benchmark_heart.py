@@ -11,7 +11,7 @@ from simulations.benchmarks import flamby_heart, heart_utility
 from simulations.benchmarks import utility as by_epsilon
 from simulations.benchmarks.heart import preset, train
 from simulations.hospitals import load_all
-from strategies.tasks.table import concatenate
+from strategies.data.base import concatenate
 
 SITES = {"cleveland", "hungary", "switzerland", "long_beach_va"}
 

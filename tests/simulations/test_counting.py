@@ -19,11 +19,11 @@ from simulations import cli
 from simulations.audit.auditor import Audit, Effort
 from simulations.audit.counting import audit_statistics
 from simulations.counting_run import plan_statistics
+from strategies.data.columns import layout_of
 from strategies.exchange.arrays import Arrays
 from strategies.privacy.plan import PrivacyPlan
 from strategies.privacy.randomness import Randomness
 from strategies.releases.base import Request
-from strategies.releases.columns import layout_of
 from strategies.releases.statistics import counts
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -272,7 +272,7 @@ class Quiet(Site):
 
     def release(self, name: str, request: Request) -> Arrays:
         released = super().release(name, request)[COUNTS]
-        exact = counts(self.train.x, layout_of(self.study))
+        exact = counts(self.train.cells, layout_of(self.study))
         return {COUNTS: np.asarray(np.rint((released + exact) / 2), np.float32)}
 
 
@@ -281,7 +281,7 @@ class Exact(Site):
 
     def release(self, name: str, request: Request) -> Arrays:
         super().release(name, request)
-        exact = counts(self.train.x, layout_of(self.study))
+        exact = counts(self.train.cells, layout_of(self.study))
         return {COUNTS: np.asarray(exact, np.float32)}
 
 
@@ -298,7 +298,7 @@ class OneNorm(Site):
     def release(self, name: str, request: Request) -> Arrays:
         released, plan = super().release(name, request)[COUNTS], self.plan
         assert plan is not None
-        exact = counts(self.train.x, layout_of(self.study))
+        exact = counts(self.train.cells, layout_of(self.study))
         return {COUNTS: np.asarray(exact + np.rint((released - exact) / plan.clip_norm), np.float32)}
 
 

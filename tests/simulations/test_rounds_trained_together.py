@@ -15,18 +15,18 @@ from simulations.grid import InProcessGrid
 from simulations.hospitals import Hospitals
 from simulations.rounds import Rounds
 from simulations.together import Together
+from strategies.data.table import TablePatients
 from strategies.exchange.arrays import Arrays
 from strategies.exchange.messages import content, read
 from strategies.learning import learning_of
 from strategies.privacy.engines.select import private_engine
-from strategies.tasks.table import Encoded
 
 COHORT = {"brest": 60, "lille": 100, "lyon": 80}
 STUDIES: Mapping[str, Callable[..., Study]] = {"plain": plain, "private": study}
 Replies = list[tuple[object, ...]]
 
 
-def people(name: str) -> Encoded:
+def people(name: str) -> TablePatients:
     return patients(COHORT[name], seed=len(name))
 
 
@@ -40,7 +40,7 @@ def replies(
     about: Study,
     *,
     together: bool,
-    train_of: Callable[[str], Encoded] = people,
+    train_of: Callable[[str], TablePatients] = people,
     rounds: Sequence[int] = (1, 2),
     workers: int = 1,
     hospitals: Hospitals | None = None,
@@ -119,11 +119,13 @@ def test_every_release_is_booked_before_the_first_gradient(monkeypatch: pytest.M
 def test_one_hospitals_failure_stays_its_own(privacy: str) -> None:
     about = STUDIES[privacy]()
 
-    def broken(name: str) -> Encoded:
+    def broken(name: str) -> TablePatients:
         found = people(name)
         if name != "lille":
             return found
-        return Encoded(found.x[:, :1], found.y, found.patients, found.starts)  # a column too few: every product fails
+        return TablePatients(
+            found.x[:, :1], found.y, found.patients, found.starts
+        )  # a column too few: every product fails
 
     healthy, _ = replies(about, together=True)
     alone, _ = replies(about, together=False, train_of=broken)
@@ -146,7 +148,7 @@ def test_a_batch_that_fails_leaves_everybody_to_train_alone(privacy: str, monkey
 def test_refusals_are_those_of_the_app(failing: str, monkeypatch: pytest.MonkeyPatch) -> None:
     about = study()
 
-    def missing(name: str) -> Encoded:
+    def missing(name: str) -> TablePatients:
         if name == "lyon":
             raise RunError("its file is gone")
         return people(name)

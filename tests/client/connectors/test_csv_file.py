@@ -18,7 +18,7 @@ from client.patients import load_patients
 from configs.errors import DataError, SourceError
 from configs.load import load_study, study_from
 from configs.schema import CsvFile, Study
-from strategies.tasks.table import Table
+from strategies.data.source import Table
 
 MARKER = "Durand-1937"
 

@@ -21,7 +21,7 @@ from configs.errors import DataError
 from configs.load import load_study
 from configs.schema import CsvFile, SqlQuery, Study
 from server.pki import Pki
-from strategies.tasks.table import Table
+from strategies.data.source import Table
 from tests.postgresql import DATA, HEART, PASSWORD, PostgreSql, heart
 
 ROOT = Path(__file__).resolve().parents[3]

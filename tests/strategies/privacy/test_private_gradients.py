@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from client.trainer import Trainer
 from configs.schema import Local, Model, Task
+from strategies.data.table import TablePatients
 from strategies.learning import Learning, learning
 from strategies.models.flat_model import FlatModel
 from strategies.privacy.engines.base import NoisySum
@@ -22,7 +23,6 @@ from strategies.privacy.engines.select import private_engine
 from strategies.privacy.plan import PrivacyPlan
 from strategies.privacy.randomness import Randomness
 from strategies.releases.base import Fit
-from strategies.tasks.table import Encoded
 
 SILENT = 1e-9  # a noise multiplier too small to be seen
 ENGINES: dict[str, type[NoisySum]] = {"closed form": ClosedForm, "book-keeping": BookKeeping, "opacus": OpacusEngine}
@@ -63,23 +63,23 @@ class Steps:
             rows_at_once=rows_at_once,
         )
 
-    def gradient(self, batch: Encoded) -> torch.Tensor:
+    def gradient(self, batch: TablePatients) -> torch.Tensor:
         return self.engine.noisy_gradient(*tensors(batch), patients_in_batch=batch.count).clone()
 
-    def clipped_sum(self, batch: Encoded) -> torch.Tensor:
+    def clipped_sum(self, batch: TablePatients) -> torch.Tensor:
         return self.engine.clipped_sum(*tensors(batch), patients_in_batch=batch.count)
 
 
-def tensors(batch: Encoded) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def tensors(batch: TablePatients) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     return torch.from_numpy(batch.x), torch.from_numpy(batch.y), torch.from_numpy(batch.patients)
 
 
-def cohort_for(task: Learning, count: int, rows_each: int | list[int] = 1, *, scale: float = 1.0) -> Encoded:
+def cohort_for(task: Learning, count: int, rows_each: int | list[int] = 1, *, scale: float = 1.0) -> TablePatients:
     classes = None if task.objective.name == "regression" else max(2, len(task.objective.task.classes))
     return patients(count, inputs=task.architecture.inputs, rows_each=rows_each, classes=classes, scale=scale)
 
 
-def by_hand(task: Learning, batch: Encoded, clip: float, model_seed: int = 0) -> torch.Tensor:
+def by_hand(task: Learning, batch: TablePatients, clip: float, model_seed: int = 0) -> torch.Tensor:
     """Each patient alone: gradient of the summed loss of the patient's rows by plain autograd, clipped, added up."""
     model = task.build()
     model.load_state_dict({n: torch.from_numpy(a) for n, a in random_arrays(task.parameters, model_seed).items()})
@@ -128,7 +128,7 @@ def test_rows_of_one_patient_are_summed_before_one_clip() -> None:
 
 def test_a_patient_whose_rows_are_duplicated_weighs_no_more_than_the_clip() -> None:
     once = cohort_for(TASKS["logistic"], 1, scale=10.0)
-    often = Encoded(once.x.repeat(50, 0), once.y.repeat(50), np.zeros(50, np.int64), np.array([0, 50]))
+    often = TablePatients(once.x.repeat(50, 0), once.y.repeat(50), np.zeros(50, np.int64), np.array([0, 50]))
     steps = Steps(TASKS["logistic"], plan_of(clip=0.1))
     torch.testing.assert_close(steps.gradient(often), steps.gradient(once), rtol=1e-4, atol=1e-6)
 
@@ -136,7 +136,7 @@ def test_a_patient_whose_rows_are_duplicated_weighs_no_more_than_the_clip() -> N
 def test_as_many_rows_as_patients_are_still_clipped_by_patient() -> None:
     """Patient 0 has both rows, patient 1 none: no table may hold that, and were it to, nobody weighs double."""
     rows = cohort_for(TASKS["logistic"], 1, 2, scale=10.0)
-    odd = Encoded(rows.x[[0, 0]], rows.y[[0, 0]], np.zeros(2, np.int64), np.array([0, 2, 2]))
+    odd = TablePatients(rows.x[[0, 0]], rows.y[[0, 0]], np.zeros(2, np.int64), np.array([0, 2, 2]))
     assert float(Steps(TASKS["logistic"], plan_of(clip=0.1)).gradient(odd).norm()) <= 0.1 * (1 + 1e-4)
 
 
@@ -155,7 +155,7 @@ def test_the_divisor_is_the_plans_public_number_whatever_the_batch() -> None:
 WIDE = learning(Task("binary", "y"), Model("logistic"), inputs=20_000)
 
 
-def noise_of(batch: Encoded, *, noise: float, clip: float, expected: float, seed: int = 0) -> torch.Tensor:
+def noise_of(batch: TablePatients, *, noise: float, clip: float, expected: float, seed: int = 0) -> torch.Tensor:
     """What is left of a noisy gradient after the silent one is taken away; 20,001 draws."""
     noisy = Steps(WIDE, plan_of(clip, noise, expected), noise_seed=seed).gradient(batch)
     return noisy - Steps(WIDE, plan_of(clip, SILENT, expected)).gradient(batch)
@@ -266,7 +266,7 @@ def test_rows_that_cancel_are_clipped_by_what_is_left_of_them(engine: type[Noisy
     steps = Steps(task, plan_of(1.0), engine)
     outputs = float(steps.model.module(torch.from_numpy(x)).detach()[0, 0])
     y = np.array([outputs - 500.0, outputs + 500.0], np.float32)
-    batch = Encoded(x, y, np.zeros(2, np.int64), np.array([0, 2]))
+    batch = TablePatients(x, y, np.zeros(2, np.int64), np.array([0, 2]))
     assert float(steps.clipped_sum(batch).norm()) <= 1.0 + 1e-5
 
 

@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 
 from configs.errors import WireError
 from configs.schema import Study
+from strategies.data.cells import places
+from strategies.data.columns import Histogram, cells_of, layout_of
+from strategies.data.source import Table
 from strategies.privacy.modes.registry import statistics_plan
 from strategies.privacy.randomness import Randomness
 from strategies.releases.column_figures import consistent, differing, not_negative, statistics
-from strategies.releases.columns import Histogram, cells_of, layout_of
 from strategies.releases.noisy_counts import cell_variance, noised
-from strategies.releases.statistics import counts, places, require_plausible, standard_deviation
-from strategies.tasks.table import Table
+from strategies.releases.statistics import counts, require_plausible, standard_deviation
 
 STUDY = counting()  # age in 5 bins, sex, disease; each with its unknown
 LAYOUT = layout_of(STUDY)
@@ -40,7 +41,7 @@ def table(people: Sequence[Sequence[Row]], order: Sequence[int] | None = None) -
 
 
 def counted(people: Sequence[Sequence[Row]], study: Study = STUDY) -> Floats:
-    return counts(places(table(people), study).x, layout_of(study))
+    return counts(places(table(people), study).cells, layout_of(study))
 
 
 def cells(vector: Floats, name: str) -> list[float]:
@@ -71,7 +72,7 @@ def test_a_target_that_is_a_number_is_counted_in_bins_of_its_range() -> None:
     weights = np.array([39.0, 60.0, 119.0, math.nan])
     ages, sexes = np.full(4, 50.0), np.zeros(4, np.int64)
     read = Table({"age": ages}, {"sex": sexes}, {"weight": weights}, np.arange(4), tuple("abcd"))
-    found = counts(places(read, study).x, layout_of(study))
+    found = counts(places(read, study).cells, layout_of(study))
     assert found[-5:].tolist() == [1, 1, 0, 1, 1]
 
 
@@ -124,7 +125,7 @@ def test_the_order_of_the_rows_changes_nothing(people: list[list[Row]], random: 
     people = [[next(grouped) for _ in own] for own in people]
     order = list(range(len(whole)))
     random.shuffle(order)  # type: ignore[attr-defined]
-    shuffled = counts(places(table(people, order), STUDY).x, LAYOUT)
+    shuffled = counts(places(table(people, order), STUDY).cells, LAYOUT)
     assert shuffled[6:].tolist() == counted(people)[6:].tolist()  # the mean of a number may round otherwise
     assert shuffled.sum() == counted(people).sum()
 

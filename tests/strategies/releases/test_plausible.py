@@ -16,12 +16,12 @@ from client.site import Site
 from configs.errors import ImplausibleError, RunError
 from configs.frame import WINDOW_BYTES
 from configs.schema import Local, Study
+from strategies.data.table import TablePatients, standardise
 from strategies.exchange.arrays import Arrays
 from strategies.exchange.halves import FROM_BYTES
 from strategies.models.registry import study_parameters
 from strategies.privacy.modes.local import plan_for
 from strategies.releases.plausible import MOST_STEPS, Plausibility, adam_steps, distance, gradient_weights
-from strategies.tasks.table import Encoded, standardise
 
 SIZES = {"brest": 40, "lille": 90}
 TASKS: dict[str, dict[str, Any]] = {
@@ -66,7 +66,7 @@ def study_of(
     )
 
 
-def people(study: Study, count: int, seed: int, *, extreme: bool) -> Encoded:
+def people(study: Study, count: int, seed: int, *, extreme: bool) -> TablePatients:
     """Patients within the public ranges; the extreme ones lie at the edges and all pull the same way."""
     rng = np.random.default_rng(seed)
     ages = np.ones(count) if extreme else rng.uniform(-1, 1, count)

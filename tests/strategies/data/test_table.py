@@ -9,8 +9,10 @@ from hypothesis import strategies as st
 
 from configs.errors import DataError
 from configs.schema import Feature, Task
+from strategies.data.base import concatenate
+from strategies.data.source import Table
+from strategies.data.table import TablePatients, encode, standardise
 from strategies.tasks.registry import objective
-from strategies.tasks.table import Encoded, Table, concatenate, encode, standardise
 
 AGE = Feature("age", "number", minimum=20.0, maximum=90.0)
 CHOL = Feature("chol", "number", minimum=100.0, maximum=400.0, missing=("0",))
@@ -112,7 +114,7 @@ def test_a_patient_without_a_row_is_refused() -> None:
 lengths = st.lists(st.integers(1, 4), min_size=1, max_size=8)
 
 
-def made_of(rows_each: list[int]) -> Encoded:
+def made_of(rows_each: list[int]) -> TablePatients:
     who = [p for p, n in enumerate(rows_each) for _ in range(n)]
     ages = np.linspace(20, 90, len(who)).tolist()
     return encode(table({"age": ages}, target=[p % 2 for p in who], patients=who), (AGE,), BINARY)
@@ -142,7 +144,7 @@ def test_hospitals_put_together_keep_their_patients_apart(here: list[int], there
     assert same_rows(both.subset(np.arange(a.count, both.count)), b)
 
 
-def same_rows(part: Encoded, whole: Encoded) -> bool:
+def same_rows(part: TablePatients, whole: TablePatients) -> bool:
     pairs = [(part.x, whole.x), (part.y, whole.y), (part.patients, whole.patients), (part.starts, whole.starts)]
     return all(np.array_equal(x, y) for x, y in pairs)
 

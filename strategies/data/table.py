@@ -1,7 +1,7 @@
-"""A hospital's rows as a connector hands them over, and as a model reads them.
+"""Patients as the rows of a table: what most studies train on.
 
-`Table` holds typed, checked columns; `encode` turns them into model inputs with the study's public ranges and values
-only, so nothing about the patients enters the scaling. Values outside their range are clipped, and counted.
+`encode` turns a connector's columns into model inputs with the study's public ranges and values only, so nothing about
+the patients enters the scaling. Values outside their range are clipped, and counted.
 
 >>> from configs.schema import Feature, Task
 >>> from strategies.tasks.registry import objective
@@ -13,7 +13,7 @@ only, so nothing about the patients enters the scaling. Values outside their ran
 ([-1.0, 1.0, 1.0], {'age': 1})
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from hashlib import sha256
@@ -22,34 +22,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from configs.errors import DataError
-from configs.schema import Feature
+from configs.schema import Feature, Study
+from strategies.data.base import DataKind, Numbers, TrainablePatients
+from strategies.data.source import Table
 from strategies.tasks.base import Objective
 from strategies.tasks.ranges import scaled
+from strategies.tasks.registry import objective_of
 
 
 @dataclass(frozen=True)
-class Table:
-    """Columns of one hospital. A number that is unknown is NaN, a category that is unknown is -1.
+class TablePatients(TrainablePatients):
+    """Rows of a table as a model reads them, sorted by patient.
 
-    `targets` are the columns that the outcome is read from: (rows,) numbers, or positions in the column's values.
-    `patients` maps each row to a position in `keys`: (rows,) integers, every patient having one row or more.
-    `in_test` is given where a column of the data decides the split: (patients,) booleans.
-    """
-
-    numbers: Mapping[str, NDArray[np.float64]]
-    categories: Mapping[str, NDArray[np.int64]]
-    targets: Mapping[str, NDArray[np.float64]]
-    patients: NDArray[np.int64]
-    keys: tuple[str, ...]
-    in_test: NDArray[np.bool_] | None = None
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """Rows as a model reads them, sorted by patient.
-
-    x: (rows, inputs) float32; y: (rows,) float32, or (rows, targets), as the study's objective encodes it;
-    patients: (rows,) int64 from 0; starts: (patients + 1,) row offsets of each patient.
+    x: (rows, inputs) float32; y: (rows,) float32, as the objective encodes it; patients: (rows,) int64 from 0;
+    starts: (patients + 1,) row offsets of each patient.
     """
 
     x: NDArray[np.float32]
@@ -60,42 +46,39 @@ class Encoded:
 
     @cached_property
     def digest(self) -> bytes:
-        """SHA-256 of the rows, their targets and whose they are."""
+        """Return the SHA-256 of the rows, their targets and whose they are."""
         return sha256(self.x.tobytes() + self.y.tobytes() + self.starts.tobytes()).digest()
 
-    @property
-    def count(self) -> int:
-        """Number of patients."""
-        return len(self.starts) - 1
+    def take(self, rows: NDArray[np.int64] | None = None) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return x (rows, inputs) and y: copies of the given rows, or the arrays themselves."""
+        return (self.x, self.y) if rows is None else (self.x.take(rows, axis=0), self.y.take(rows, axis=0))
 
-    @property
-    def one_row_each(self) -> bool:
-        """Whether every patient has exactly one row, so that patients and rows coincide."""
-        return self.count == len(self.x)
+    def portions(self) -> Iterator[NDArray[np.float32]]:
+        """Yield all rows at once: they are in memory."""
+        yield self.x
 
-    def rows_of(self, chosen: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Row numbers of the chosen patients, patient by patient."""
-        if self.one_row_each:
-            return chosen
-        spans = [np.arange(self.starts[p], self.starts[p + 1]) for p in chosen]
-        return np.concatenate(spans) if spans else np.empty(0, np.int64)
-
-    def rows_and_patients(self, chosen: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Row numbers of the chosen patients, and whose they are: positions from 0 in the order given."""
-        owners = np.arange(len(chosen))
-        if not self.one_row_each:
-            owners = np.repeat(owners, (self.starts[1:] - self.starts[:-1])[chosen])
-        return self.rows_of(chosen), owners
-
-    def subset(self, chosen: NDArray[np.int64]) -> "Encoded":
+    def subset(self, chosen: NDArray[np.int64]) -> "TablePatients":
         """Return the same for some patients, renumbered from 0 in the order given."""
         rows, patients = self.rows_and_patients(chosen)
         lengths = (self.starts[1:] - self.starts[:-1])[chosen]
         starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
         return replace(self, x=self.x[rows], y=self.y[rows], patients=patients, starts=starts)
 
+    @classmethod
+    def joined(cls, parts: Sequence["TablePatients"]) -> "TablePatients":
+        """Return several hospitals' patients as one, numbered in the order of the parts."""
+        offsets = np.cumsum([0, *(part.count for part in parts)])
+        row_offsets = np.cumsum([0, *(part.rows for part in parts)])
+        starts = [part.starts[:-1] + row_offsets[i] for i, part in enumerate(parts)]
+        return cls(
+            np.concatenate([part.x for part in parts]),
+            np.concatenate([part.y for part in parts]),
+            np.concatenate([part.patients + offsets[i] for i, part in enumerate(parts)]),
+            np.concatenate([*starts, [row_offsets[-1]]]).astype(np.int64),
+        )
 
-def encode(table: Table, features: tuple[Feature, ...], objective: Objective) -> Encoded:
+
+def encode(table: Table, features: tuple[Feature, ...], objective: Objective) -> TablePatients:
     """Return model inputs and the outcome of every row, from public ranges and values only.
 
     Raises:
@@ -117,11 +100,11 @@ def encode(table: Table, features: tuple[Feature, ...], objective: Objective) ->
     if (np.diff(starts) < 1).any():  # rows would be taken for patients
         raise DataError("expected at least one row of every patient, found a patient without; mend the connector")
     x = np.stack(columns, axis=1)[order].astype(np.float32)  # (rows, inputs)
-    return Encoded(x, y[order].astype(np.float32), table.patients[order], starts.astype(np.int64), clipped)
+    return TablePatients(x, y[order].astype(np.float32), table.patients[order], starts.astype(np.int64), clipped)
 
 
-def in_order(encoded: Encoded, keys: Sequence[str]) -> tuple[Encoded, NDArray[np.int64]]:
-    """Patients by their keys, and each one's rows by what they hold: the same bits in whatever order rows came.
+def in_order(encoded: TablePatients, keys: Sequence[str]) -> tuple[TablePatients, NDArray[np.int64]]:
+    """Order patients by their keys, and each one's rows by what they hold: the same bits in whatever order rows came.
 
     A float's sum, a resample and a batch depend on positions. Patients with one key have the same rows, or one row.
 
@@ -140,8 +123,8 @@ def in_order(encoded: Encoded, keys: Sequence[str]) -> tuple[Encoded, NDArray[np
     return replace(moved, x=moved.x[rows], y=moved.y[rows]), order
 
 
-def standardise(encoded: Encoded, train: NDArray[np.int64]) -> Encoded:
-    """Each input minus its mean over the training rows, over its standard deviation (n - 1) plus 1e-9.
+def standardise(encoded: TablePatients, train: NDArray[np.int64]) -> TablePatients:
+    """Return each input minus its mean over the training rows, over its standard deviation (n - 1) plus 1e-9.
 
     For studies without privacy only (`scaling: site`): statistics of patients would otherwise leave in the model.
     """
@@ -150,19 +133,6 @@ def standardise(encoded: Encoded, train: NDArray[np.int64]) -> Encoded:
         return encoded
     scaled = (encoded.x - rows.mean(axis=0)) / (rows.std(axis=0, ddof=min(1, len(rows) - 1)) + 1e-9)
     return replace(encoded, x=scaled.astype(np.float32))
-
-
-def concatenate(parts: list[Encoded]) -> Encoded:
-    """Several hospitals' patients as one: for the pooled baseline and for evaluation over all test patients."""
-    offsets = np.cumsum([0, *(part.count for part in parts)])
-    row_offsets = np.cumsum([0, *(len(part.x) for part in parts)])
-    starts = [part.starts[:-1] + row_offsets[i] for i, part in enumerate(parts)]
-    return Encoded(
-        np.concatenate([part.x for part in parts]),
-        np.concatenate([part.y for part in parts]),
-        np.concatenate([part.patients + offsets[i] for i, part in enumerate(parts)]),
-        np.concatenate([*starts, [row_offsets[-1]]]).astype(np.int64),
-    )
 
 
 def _number(values: NDArray[np.float64], feature: Feature) -> tuple[list[NDArray[np.float64]], int]:
@@ -177,3 +147,23 @@ def _number(values: NDArray[np.float64], feature: Feature) -> tuple[list[NDArray
 def _category(codes: NDArray[np.int64], feature: Feature) -> list[NDArray[np.float64]]:
     inputs = [(codes == i).astype(np.float64) for i in range(1, len(feature.values))]
     return inputs + ([(codes == -1).astype(np.float64)] if feature.missing else [])
+
+
+class _Rows(DataKind):
+    name = "table"
+
+    def read(self, table: Table, study: Study) -> tuple[TablePatients, Numbers]:
+        """Return the encoded rows of all patients; see `DataKind`."""
+        return in_order(encode(table, study.features, objective_of(study)), table.keys)
+
+    def scaled(self, patients: TablePatients, train: Numbers, study: Study) -> TablePatients:
+        """Return the inputs standardised where the study asks for `scaling: site`."""
+        return standardise(patients, train) if study.scaling == "site" else patients
+
+    def nobody(self, study: Study) -> TablePatients:
+        """Return no rows, as wide as the study's inputs."""
+        empty = np.empty(0, np.float32)
+        return TablePatients(empty.reshape(0, len(study.inputs)), empty, np.empty(0, np.int64), np.zeros(1, np.int64))
+
+
+TABLE = _Rows()

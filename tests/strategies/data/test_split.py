@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from strategies.tasks.split import in_test
+from strategies.data.split import in_test
 
 keys = st.lists(st.text(st.characters(codec="utf-8"), min_size=1, max_size=8), unique=True, min_size=1, max_size=30)
 IDS = [f"patient-{i}" for i in range(20_000)]

@@ -1,0 +1,128 @@
+"""Patients of one hospital, or of several together, as a release reads them. One class a kind of data.
+
+A training asks for the rows of chosen patients and never looks into a kind's own arrays: rows may be a table in memory,
+or files that are read when they are asked for. `strategies/data/registry.py` holds how each kind comes from a table.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from types import MappingProxyType
+from typing import Any, ClassVar, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from configs.schema import Study
+from strategies.data.source import Table
+
+Numbers = NDArray[np.int64]
+_AT_ONCE = 1 << 16  # rows that are predicted together
+
+
+class Patients(ABC):
+    """Patients who can be counted and chosen. `clipped`: how many values of each column lay beyond its public range."""
+
+    clipped: Mapping[str, int] = MappingProxyType({})
+
+    @property
+    @abstractmethod
+    def count(self) -> int:
+        """Return the number of patients."""
+
+    @property
+    @abstractmethod
+    def digest(self) -> bytes:
+        """Return a SHA-256 of everything that is read of them."""
+
+    @abstractmethod
+    def subset(self, chosen: Numbers) -> Any:
+        """Return the same kind of some patients, in the order given."""
+
+
+class TrainablePatients(Patients):
+    """Patients of whom a model reads rows: one each, or several, those of one patient together.
+
+    starts: (patients + 1,) row offsets of each patient; patients: (rows,) whose each row is, from 0;
+    y: (rows,) or (rows, targets) float32, as the study's outcome encodes it.
+    """
+
+    starts: Numbers
+    patients: Numbers
+    y: NDArray[np.float32]
+
+    @property
+    def count(self) -> int:
+        """Return the number of patients."""
+        return len(self.starts) - 1
+
+    @property
+    def rows(self) -> int:
+        """Return the number of rows of all patients."""
+        return len(self.y)
+
+    @cached_property
+    def one_row_each(self) -> bool:
+        """Return whether every patient has exactly one row, so that patients and rows coincide."""
+        return self.count == self.rows
+
+    def rows_of(self, chosen: Numbers) -> Numbers:
+        """Return row numbers of the chosen patients, patient by patient."""
+        if self.one_row_each:
+            return chosen
+        spans = [np.arange(self.starts[p], self.starts[p + 1]) for p in chosen]
+        return np.concatenate(spans) if spans else np.empty(0, np.int64)
+
+    def rows_and_patients(self, chosen: Numbers) -> tuple[Numbers, Numbers]:
+        """Return row numbers of the chosen patients, and whose they are: positions from 0 in the order given."""
+        owners = np.arange(len(chosen))
+        if not self.one_row_each:
+            owners = np.repeat(owners, (self.starts[1:] - self.starts[:-1])[chosen])
+        return self.rows_of(chosen), owners
+
+    @abstractmethod
+    def take(self, rows: Numbers | None = None) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return rows as a model reads them: x (rows, ...) and y (rows, ...); all of them unless given."""
+
+    def portions(self) -> Iterator[NDArray[np.float32]]:
+        """Yield x of all rows in order, as many at once as fit into memory; one empty portion where there are none."""
+        for start in range(0, max(1, self.rows), _AT_ONCE):
+            yield self.take(np.arange(start, min(start + _AT_ONCE, self.rows)))[0]
+
+    @classmethod
+    @abstractmethod
+    def joined(cls, parts: Sequence[Any]) -> Any:
+        """Return several hospitals' patients of this kind as one."""
+
+
+Kind = TypeVar("Kind", bound=TrainablePatients)
+
+
+def concatenate(parts: Sequence[Kind]) -> Kind:
+    """Return several hospitals' patients as one: to train on pooled data, and to evaluate on all test patients."""
+    together: Kind = parts[0].joined(parts)
+    return together
+
+
+class DataKind(ABC):
+    """How one kind of patients comes from what a connector read."""
+
+    name: ClassVar[str]
+    keeps_aside: ClassVar[bool] = True  # whether some patients are kept aside for the test
+
+    @abstractmethod
+    def read(self, table: Table, study: Study) -> tuple[Any, Numbers]:
+        """Return all patients in the order of their keys, and for each where it was: (patients,) positions.
+
+        Raises:
+            DataError: the table names a patient that has no row.
+        """
+
+    def scaled(self, patients: Any, train: Numbers, study: Study) -> Any:
+        """Return the patients, scaled by what the chosen ones are like; only a study without privacy may ask for it."""
+        del train, study
+        return patients
+
+    @abstractmethod
+    def nobody(self, study: Study) -> Any:
+        """Return no patient at all, in the shapes of the study: what a release of noise alone is made of."""

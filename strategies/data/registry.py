@@ -1,0 +1,18 @@
+"""The kinds of patients that there are.
+
+>>> DATA.names
+('table', 'cells')
+"""
+
+from configs.kinds import Registry
+from configs.schema import Study
+from strategies.data.base import DataKind
+from strategies.data.cells import CELLS
+from strategies.data.table import TABLE
+
+DATA: Registry[DataKind] = Registry("kind of data", ("read", "scaled", "nobody"), [TABLE, CELLS])
+
+
+def data_of(study: Study) -> DataKind:
+    """Return how a study reads patients: rows of a table where it trains, cells where it counts."""
+    return DATA["table" if study.trains else "cells"]
