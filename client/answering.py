@@ -10,10 +10,10 @@ import uuid
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from client import trust
 from client.audit import instruction_of
 from client.books import Books
 from client.egress import OF_ROWS, SENTENCES, code_of
-from client.policy import Request, require, require_figures
 from client.releases import forget_awaited, note_awaited, proposed, spoken
 from client.timing import quantum_s, wait_until_public
 from client.uplink.base import EndedError, Incoming, RefusedError, UnreachableError, Uplink
@@ -21,8 +21,7 @@ from client.uplink.hospital import max_message_bytes
 from client.worker import ALONE, REFUSAL, STATUS
 from client.worker_process import WorkerPort
 from configs import wire
-from configs.bundle import check_bundle
-from configs.errors import AdmissionError, ArchipelError, ReleaseError, RunError, SealError, WireError
+from configs.errors import ArchipelError, ReleaseError, RunError, WireError
 from configs.frame import Frame, MappedFile
 from configs.pieces import MAX_INLINE
 from configs.records.site_journal import Approved, Egress, Proposed, Received, Refused, Repeated
@@ -32,7 +31,7 @@ from configs.shown import DIGITS
 from configs.site import SiteConfig
 from strategies.exchange.arrays import reads_as_text
 from strategies.exchange.messages import content, from_frame, given_back, opened, seal, shelve, shelved, unseal
-from strategies.releases.registry import arrays_of, release_of, study_bytes
+from strategies.releases.registry import arrays_of, release_of
 
 if TYPE_CHECKING:
     from flwr.app import RecordDict
@@ -165,9 +164,7 @@ class Answering:
         """
         given = given_back(incoming.records)
         said, packed = unseal(incoming.records, self._coordinator_key)
-        said.require(sender=COORDINATOR, to=self.config.site, answers="")
-        if self._audit.seen(said.message):
-            raise SealError("seal: expected a new message, found one that was used before; it was repeated")
+        trust.hear(trust.Arrival(said, self.config.site, used=self._audit.seen(said.message))).require()
         self._books.records.hear(given)
         if size is None:
             return said, packed
@@ -184,7 +181,9 @@ class Answering:
             incoming.records.clear()
             if frame.form != "hello":
                 self._note_received(said, frame)
-            said.require(sender=COORDINATOR, to=self.config.site, content=frame.sha256, now=time.time())
+            about = study.sha256 if frame.form == "hello" else str(frame.fields["study_sha256"])
+            number = int(frame.fields.get("round", 0))
+            trust.match(trust.Content(said, about, number, frame.sha256, now=time.time())).require()
             self._check_bundle(uplink, incoming.run_id, study)
             self._admit(study, frame)
             if frame.form == "hello":  # one that waits is asked again and again: it is noted once
@@ -224,19 +223,15 @@ class Answering:
         Raises:
             WireError: it is of no form that a hospital receives. AdmissionError: its study never arrived here.
         """
-        if (form := FORMS.get(incoming.type)) is None:
-            raise WireError("message: expected a proposal or a model, found another kind")
-        if form == "hello":
+        form, known = FORMS.get(incoming.type), self._admissions.find(said.study)
+        trust.know(trust.Subject(form, proposed=known is not None)).require()
+        assert form is not None
+        if form == "hello" or known is None:
             frame, _ = opened(form, incoming.records, packed)
             self._books.records.hear(Signed.parse(str(frame.fields.get("record", ""))))
             return frame, self._proposed(str(frame.fields["study"]), said.study, uplink.release)
-        known = self._admissions.find(said.study)
-        if known is None:
-            raise AdmissionError("the study was not proposed to this hospital", waiting=True)
         study = known.study
         frame, _ = opened(form, incoming.records, packed, arrays_of(form, study))
-        if frame.fields["study_sha256"] != said.study or frame.fields.get("round", 0) != said.round:
-            raise SealError("seal: the message is about another study or round than its signature; it was changed")
         return frame, study
 
     def _proposed(self, text: str, digest: str, theirs: str) -> Study:
@@ -256,17 +251,14 @@ class Answering:
     def _check_bundle(self, uplink: Uplink, run_id: int, study: Study) -> None:
         if self._bundles.get(run_id) == study.sha256:
             return
-        bundle, overridden = uplink.bundle(run_id)
-        check_bundle(bundle, study)
-        if overridden:
-            raise WireError("bundle: expected no settings beside the study, found some; nothing of it was executed")
+        trust.enclose(trust.Bundle(study, *uplink.bundle(run_id))).require()
         self._bundles = {run_id: study.sha256}
 
     def _admit(self, study: Study, frame: Frame) -> None:
-        """Let approved studies in; others wait for a person.
+        """Let admitted studies in; others wait for a person.
 
         Raises:
-            AdmissionError, PolicyError: it may not run, or not yet.
+            AdmissionError, PolicyError, WireError: it may not run, or not yet, or does not ask for this.
         """
         known = self._admissions.find(study.sha256)
         if known is None:
@@ -275,18 +267,10 @@ class Answering:
             log.info("a new study waits: archipel-site review %s", study.sha256[:DIGITS])
         elif frame.form == "hello":
             self._admissions.proposed(study.sha256)
-        dataset = self.config.dataset(study.name)
-        announced = study.announced_patients(self.config.site)
-        request = Request(study.privacy.keys, dataset is not None, 0.0, 0.0, study_bytes(study), announced)
-        require(request, self.config.policy)
-        if known.state == "waiting" and not self.config.policy.require_approval:
+        trust.admit(trust.Admission.at(self.config, study, frame.form, known.state)).require()
+        if known.state == "waiting":
             self._admissions.decide(study.sha256, "approved", "site.yaml: require_approval: false")
             self._audit.note(Approved(study=study.sha256, by="policy"))
-        self._admissions.approved(study.sha256)
-        if (kind := release_of(frame.form)) is not None:
-            kind.require_asked(study)
-            if kind.of_test:
-                require_figures(self.config.policy)
 
     def _worked(self, said: Statement, frame: Frame, instruction: str) -> Outcome:
         """Return the worker's reply, or the one that the same instruction had before, at whatever attempt."""

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from flwr.app import Context
 
+from client import trust
 from client.admission import Admissions
 from client.app import make_app
 from client.id_hashes import prepare_hashes
@@ -56,6 +57,7 @@ def _open(folder: str, canonical: str) -> Site:
         admissions.close()
     prepare_hashes(config)
     ledger = Ledger.open(config.ledger, cap=Budget(config.policy.max_epsilon, config.policy.delta))
+    trust.admit(trust.Admission.at(config, approved, "hello", "approved")).require()
     return open_site(config, ledger, approved, seeded=False)[0]
 
 

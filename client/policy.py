@@ -2,7 +2,7 @@
 
 >>> from configs.schema.privacy import NONE_KEYS
 >>> from configs.site import Policy
->>> decide(Request(NONE_KEYS, has_dataset=True, spent=0.0, after=0.0), Policy())
+>>> decide(Request(NONE_KEYS, has_dataset=True), Policy())
 Deny(code=113, reason='it trains without differential privacy; the policy does not allow that (allow_privacy_none)')
 """
 
@@ -20,19 +20,27 @@ NO_FIGURES = 117
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What a study asks of a data set. Epsilons are per patient, at the policy's delta, over all studies.
+    """What a study asks of a hospital, apart from its data set's budget.
 
-    `spent` is what the data set has spent; `after` what it would have spent once this study is over. `patients` is the
-    number that the study announces for this hospital, None where it announces none: what is decided here may be told to
-    whoever asks, so nothing of it is counted in the data.
+    `patients` is the number that the study announces for this hospital, None where it announces none: what is decided
+    here may be told to whoever asks, so nothing of it is counted in the data.
     """
 
     mode: ModeKeys
     has_dataset: bool
-    spent: float
-    after: float
     message_bytes: int = 0
     patients: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Spending:
+    """What a data set has spent, and would have spent once a study is over.
+
+    Epsilons per patient, at the policy's delta, over all studies; both 0 where the study protects nobody.
+    """
+
+    spent: float
+    after: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,20 +57,11 @@ class Deny:
 
 
 def decide(request: Request, policy: Policy) -> Allow | Deny:
-    """Judge one study."""
+    """Judge one study by all but its cost."""
     if not request.has_dataset:
         return Deny(112, "site.yaml names no data set for it (datasets)")
     if why := request.mode.refusal(allow_privacy_none=policy.allow_privacy_none):
         return Deny(113, why)
-    if request.mode.budgeted and request.after == math.inf:
-        return Deny(114, "the data set's first study needs so much of its budget that no study chosen later can follow")
-    if request.mode.budgeted and request.after > policy.max_epsilon + _ROUNDING:
-        left = max(0.0, policy.max_epsilon - request.spent)
-        return Deny(
-            114,
-            f"it needs epsilon {request.after - request.spent:.2f}, {left:.2f} is left of the data set's "
-            f"{policy.max_epsilon:g} (max_epsilon, {PER_PATIENT}, at delta {policy.delta:g})",
-        )
     if request.message_bytes > policy.max_message_mb * 1_000_000:
         return Deny(
             115,
@@ -79,6 +78,20 @@ def decide(request: Request, policy: Policy) -> Allow | Deny:
     return Allow()
 
 
+def afford(spending: Spending, policy: Policy) -> Allow | Deny:
+    """Judge whether a study's cost is within what is left of its data set's budget."""
+    if spending.after == math.inf:
+        return Deny(114, "the data set's first study needs so much of its budget that no study chosen later can follow")
+    if spending.after > policy.max_epsilon + _ROUNDING:
+        left = max(0.0, policy.max_epsilon - spending.spent)
+        return Deny(
+            114,
+            f"it needs epsilon {spending.after - spending.spent:.2f}, {left:.2f} is left of the data set's "
+            f"{policy.max_epsilon:g} (max_epsilon, {PER_PATIENT}, at delta {policy.delta:g})",
+        )
+    return Allow()
+
+
 def require_figures(policy: Policy) -> None:
     """Let a noisy histogram of scores on test patients leave, if the policy does.
 
@@ -88,14 +101,3 @@ def require_figures(policy: Policy) -> None:
     if policy.metrics != "noisy":
         why = "it asks for a noisy histogram of scores on test patients; the policy lets none leave (metrics: none)"
         raise PolicyError(why, code=NO_FIGURES)
-
-
-def require(request: Request, policy: Policy) -> None:
-    """Judge one study, and stop at a denial.
-
-    Raises:
-        PolicyError: it may not run.
-    """
-    verdict = decide(request, policy)
-    if isinstance(verdict, Deny):
-        raise PolicyError(verdict.reason, code=verdict.code)

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from contextlib import closing
 from typing import TYPE_CHECKING
 
-from client.policy import Deny, Request, decide
+from client.policy import Allow, Deny, Request, Spending, afford, decide
 from configs.errors import DataError, PrivacyError, SourceError
 from configs.schema import Study
 from configs.site import SiteConfig
@@ -22,16 +22,16 @@ def obstacle(config: SiteConfig, study: Study) -> str:
     """Return why a study cannot run here whoever approves it, empty where nothing is in its way."""
     from strategies.releases.registry import study_bytes
 
-    dataset = config.dataset(study.name)
-    spent = after = 0.0
-    if dataset is not None and study.privacy.keys.budgeted:
+    has_dataset, cost = config.dataset(study.name) is not None, Spending(0.0, 0.0)
+    if has_dataset and study.privacy.keys.budgeted:
         try:
-            spent, after = spending(config, study)
+            cost = spending(config, study)
         except PrivacyError as error:
             return str(error)
     announced = study.announced_patients(config.site)
-    request = Request(study.privacy.keys, dataset is not None, spent, after, study_bytes(study), announced)
-    verdict = decide(request, config.policy)
+    verdict = decide(Request(study.privacy.keys, has_dataset, study_bytes(study), announced), config.policy)
+    if isinstance(verdict, Allow):
+        verdict = afford(cost, config.policy)
     return verdict.reason if isinstance(verdict, Deny) else ""
 
 
@@ -51,7 +51,7 @@ def misfit_of_header(config: SiteConfig, study: Study) -> str:
     return ""
 
 
-def spending(config: SiteConfig, study: Study) -> tuple[float, float]:
+def spending(config: SiteConfig, study: Study) -> Spending:
     """Return what other studies have spent of the data set, and what will be spent once this one is over too.
 
     Raises:
@@ -67,11 +67,10 @@ def spending(config: SiteConfig, study: Study) -> tuple[float, float]:
     plan = mode_of(study).plan(study, config.site, figures=config.policy.metrics == "noisy")
     events = plan.events if plan else ()
     if not config.ledger.exists():
-        return 0.0, epsilon(events, cap.delta)
+        return Spending(0.0, epsilon(events, cap.delta))
     with closing(Ledger.open(config.ledger)) as ledger:
-        return epsilon(ledger.others(dataset.identity, study.sha256), cap.delta), ledger.foreseen(
-            dataset.identity, study.sha256, events, cap
-        )
+        spent = epsilon(ledger.others(dataset.identity, study.sha256), cap.delta)
+        return Spending(spent, ledger.foreseen(dataset.identity, study.sha256, events, cap))
 
 
 def is_over(study: Study, outgoing: "Iterable[Outgoing]") -> bool:

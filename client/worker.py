@@ -39,6 +39,7 @@ if TYPE_CHECKING:  # PyTorch and Flower start threads, which a process must not 
     from flwr.app import Context, Message
 
     from client.ledger import Ledger
+    from client.policy import Spending
     from client.reading import Reading
     from client.site import Site
     from configs.schema import Study
@@ -137,7 +138,7 @@ class Worker:
         self._why = str(error) if isinstance(error, ArchipelError) else f"unexpected {type(error).__name__}"
 
     def _site_of(self, context: "Context") -> "Site":
-        """The approved study that the request is about; nothing is read before it is approved.
+        """Return the hospital in the approved study that a request is about; nothing is read before it is admitted.
 
         What is refused here is decided by people, the study, the policy, the ledger and the data's header: no row is
         looked at, so a refusal tells of none.
@@ -145,10 +146,12 @@ class Worker:
         Raises:
             AdmissionError, PolicyError, DataError, PrivacyError, BudgetError.
         """
+        from client import trust
         from strategies.releases.registry import release_of
 
         sha256 = _digest(self._request)
         study = self._admissions.approved(sha256)
+        trust.admit(trust.Admission.at(self._config, study, self._request.form, "approved")).require()
         if self._request.form == "hello" or self._warm is None or self._warm[0] != sha256:
             self._warm = None  # a proposal is judged anew: header, policy and ledger may have changed since
             known, anew = self._readings.get(sha256), self._request.form == "hello"
@@ -173,7 +176,7 @@ def open_site(
     reading: "Reading | None" = None,
     anew: bool = True,
 ) -> "tuple[Site, Reading]":
-    """An approved study's hospital, once the policy allows it, and how its patients are read: not yet.
+    """Return an admitted study's hospital, once its budget allows it, and how its patients are read: not yet.
 
     Args:
         reading: the one of the same study before, whose patients may be kept.
@@ -182,19 +185,15 @@ def open_site(
     Raises:
         PolicyError, PrivacyError: it may not train here, or cannot. DataError: the data's header does not fit.
     """
-    from client.policy import Request, require
+    from client import trust
     from client.reading import Reading, source_in
     from client.site import Site
     from strategies.privacy.modes.registry import mode_of
     from strategies.privacy.plan import Budget
-    from strategies.releases.registry import study_bytes
 
     dataset = config.dataset(study.name)
-    size, announced = study_bytes(study), study.announced_patients(config.site)
-    mode = mode_of(study)
-    require(Request(mode.keys, dataset is not None, 0.0, 0.0, size, announced), config.policy)
     assert dataset is not None
-    mode.require_plannable(study, config.site)
+    mode_of(study).require_plannable(study, config.site)
     reading = reading or Reading(
         source_in(config, study.name), study, config.site, config.reread_s, asked=config.reread, key=id_key(config)
     )
@@ -207,8 +206,8 @@ def open_site(
     )
     if study.training.local.engine == "opacus":
         importlib.import_module("strategies.privacy.engines.opacus")  # a second, better now than in the first round
-    spent, after = _spending(site, Budget(config.policy.max_epsilon, config.policy.delta))
-    require(Request(mode.keys, True, spent, after, size, announced), config.policy)
+    spending = _spending(site, Budget(config.policy.max_epsilon, config.policy.delta))
+    trust.spend(spending, config.policy).require()
     return site, reading
 
 
@@ -230,14 +229,16 @@ def require_new(site: "Site", kind: "Kind", round_number: int = 0, attempt: int 
         site.ledger.require_spare(release, site.study.privacy.spare, what)
 
 
-def _spending(site: "Site", cap: "Budget") -> tuple[float, float]:
-    """What counts against the data set's cap: spent on other studies, and once this one is over too."""
+def _spending(site: "Site", cap: "Budget") -> "Spending":
+    """Return what counts against the data set's cap: spent on other studies, and once this one is over too."""
+    from client.policy import Spending
     from strategies.privacy.accounting import epsilon
 
-    others = site.ledger.others(site.dataset, site.study.sha256)
-    plan = () if site.plan is None else site.plan.events
-    spent = epsilon(others, cap.delta)
-    return spent, site.ledger.foreseen(site.dataset, site.study.sha256, plan, cap) if plan else spent
+    if site.plan is None:
+        return Spending(0.0, 0.0)
+    dataset, study = site.dataset, site.study.sha256
+    spent, events = epsilon(site.ledger.others(dataset, study), cap.delta), site.plan.events
+    return Spending(spent, site.ledger.foreseen(dataset, study, events, cap) if events else spent)
 
 
 def _context() -> "Context":

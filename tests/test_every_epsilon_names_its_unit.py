@@ -9,11 +9,10 @@ import pytest
 from client import cli as hospital
 from client.admission import Admissions
 from client.ledger import Ledger, Release
-from client.policy import Deny, Request, decide
+from client.policy import Deny, Spending, afford
 from configs.coordinator import load_coordinator
 from configs.errors import BudgetError, PrivacyError
 from configs.journal import Journal
-from configs.schema.privacy import LOCAL_KEYS
 from configs.site import Policy, SiteConfig
 from configs.strict_yaml import dump_yaml
 from server import cli as consortium
@@ -136,7 +135,7 @@ def test_check(lille: SiteConfig, capsys: Output) -> None:
 
 
 def test_a_refusal_for_want_of_budget() -> None:
-    verdict = decide(Request(LOCAL_KEYS, True, 6.0, 8.01), Policy())
+    verdict = afford(Spending(6.0, 8.01), Policy())
     assert isinstance(verdict, Deny)
     require(verdict.reason)
     ledger = Ledger.in_memory(Budget(0.5, 1e-5))

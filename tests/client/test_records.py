@@ -12,7 +12,6 @@ from client import audit as audit_module
 from client.admission import MAX_WAITING, Admissions
 from client.audit import Audit
 from client.cli import main
-from client.egress import DECISIONS, SENTENCES, code_of
 from client.enrol import (
     CERTIFICATE,
     NODE_KEY,
@@ -23,13 +22,11 @@ from client.enrol import (
     load_signing_key,
     load_welcome,
 )
-from client.policy import Allow, Deny, Request, decide, require
-from configs.errors import AdmissionError, ConfigError, JournalError, PolicyError, RunError
+from configs.errors import AdmissionError, ConfigError, JournalError, RunError
 from configs.frame import Frame
 from configs.papers import to_json
 from configs.records.site_journal import Received, Repeated
-from configs.schema.privacy import LOCAL_KEYS, NONE_KEYS
-from configs.site import Policy, SiteConfig, load_site
+from configs.site import SiteConfig, load_site
 from server import pki
 from server.pki import check_request
 from tests.builders import study
@@ -210,30 +207,6 @@ def test_a_coordinator_cannot_fill_the_disk_with_proposals(tmp_path: Path) -> No
     admissions._connection.execute("COMMIT")
     with pytest.raises(RunError, match="waiting studies"):
         admissions.propose(STUDY.sha256, STUDY.name, STUDY.canonical)
-
-
-@pytest.mark.parametrize(
-    ("request_", "code"),
-    [
-        (Request(LOCAL_KEYS, False, 0.0, 0.0), 112),
-        (Request(NONE_KEYS, True, 0.0, 0.0), 113),
-        (Request(LOCAL_KEYS, True, 6.0, 8.01), 114),
-        (Request(LOCAL_KEYS, True, 0.0, 3.0, 201_000_000), 115),
-        (Request(LOCAL_KEYS, True, 0.0, 3.0, 100, 49), 116),
-    ],
-)
-def test_each_denial_has_a_code_a_reason_that_stays_and_a_sentence_that_leaves(request_: Request, code: int) -> None:
-    verdict = decide(request_, Policy())
-    assert isinstance(verdict, Deny)
-    assert verdict.code == code
-    with pytest.raises(PolicyError) as denied:
-        require(request_, Policy())
-    assert code_of(denied.value) == (code, DECISIONS[code])
-    assert verdict.reason not in SENTENCES.values()
-
-
-def test_what_fits_exactly_is_allowed() -> None:
-    assert decide(Request(LOCAL_KEYS, True, 5.0, 8.0, 200_000_000, 50), Policy()) == Allow()
 
 
 # The journal and the outbox
