@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from configs import wire
 from configs.errors import ImplausibleError, RunError, WireError
 from configs.journal import Journal
+from configs.records import result as results
 from configs.records.kinds import Kind
 from configs.records.run_journal import Again, End, Evaluated, Gathered, Joined, Refused, Resumed, Round
 from configs.schema import Study
@@ -94,13 +95,11 @@ class Released:
     missing: Mapping[str, str]
     noise_multiplier: float
 
-    def to_dict(self) -> dict[str, object]:
-        """Plain values for metrics.json."""
-        return {
-            "histograms": {site: histogram.tolist() for site, histogram in sorted(self.histograms.items())},
-            "missing": dict(self.missing),
-            "noise_multiplier": self.noise_multiplier,
-        }
+    @property
+    def record(self) -> results.Released:
+        """Return it as metrics.json has it."""
+        histograms = {site: tuple(map(tuple, counts.tolist())) for site, counts in sorted(self.histograms.items())}
+        return results.Released(histograms, self.missing, self.noise_multiplier)
 
 
 @dataclass

@@ -11,6 +11,7 @@ import logging
 import os
 import sys
 import time
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,12 +23,13 @@ from configs.journal import Journal
 from configs.load import load_study
 from configs.memory import return_large_blocks
 from configs.parts import end_with_owner
+from configs.records.models import WRITTEN, ComparedModel
+from configs.records.result import ModelResult, TrainedSite
 from configs.records.run_journal import Begin, Measured, Postponed, Received
 from configs.schema import Study
 from server.app import Conducted, Deployment, PostponedError, RoundRecord, conduct
 from server.bundle import build_bundle
 from server.checkpoint import Checkpoints, write_tensors
-from server.files import write_atomically
 from server.gathering import Patience
 from server.logs import write_lines
 from server.membership import Membership
@@ -37,11 +39,12 @@ from server.recorded import Recorded
 from server.run import (
     begin,
     epsilons_reported,
-    facts,
     released_model,
     sha256,
-    site_facts,
-    statistics_facts,
+    statistics_result,
+    trained_site,
+    training_result,
+    write_result,
 )
 from server.shelf import FOLDER, Shelf
 from server.sockets import SUPERLINK_SOCKET
@@ -163,28 +166,27 @@ def write_down(run: Path, study: Study, conducted: Conducted, seconds: float, en
     reported = _reported(run)
     plans = {site: plan for site in study.sites if (plan := _plan(study, site))}
     sites = study.sites or sorted({site for entry in recorded.rounds for site in entry.contributed})
-    result = facts(study, run, recorded, conducted.rounds, engine=engine, noise=NOISE, plans=plans) | {
-        "primary_metric": study.evaluation.metrics[0] if study.evaluation.metrics else None,
-        "sites": [_site(study, site, plans.get(site), reported.get(site)) | recorded.traffic(site) for site in sites],
-        "models": dict.fromkeys(("federated", "federated_without_privacy", "local_only", "pooled"))
-        | {"federated": released_model(study, conducted.released, sites)},
-        "released": conducted.released.to_dict() if conducted.released else None,
-        "convergence": {},
-        "epsilon_by_round": epsilons_reported(run),
-        "seconds": round(seconds, 3),
-        "started": _started(run),
-    }
-    _write_metrics(run, result)
+    result = training_result(study, run, recorded, conducted.rounds, engine=engine, noise=NOISE, plans=plans)
+    models: dict[str, ModelResult | None] = dict.fromkeys(WRITTEN)
+    models[ComparedModel.FEDERATED] = released_model(study, conducted.released, sites)
+    result = replace(
+        result,
+        primary_metric=study.evaluation.metrics[0] if study.evaluation.metrics else None,
+        sites=tuple(_site(study, site, plans.get(site), reported.get(site), recorded) for site in sites),
+        models=models,
+        released=conducted.released.record if conducted.released else None,
+        epsilon_by_round=epsilons_reported(run),
+        seconds=round(seconds, 3),
+        started=_started(run),
+    )
+    write_result(run, result)
+    write_papers(run)
 
 
 def _write_statistics(run: Path, study: Study, conducted: Conducted, seconds: float, engine: str) -> None:
     spent = {site: float(epsilon) for site, epsilon in _reported(run).items()}
-    result = statistics_facts(study, Recorded.of(run), conducted, engine=engine, noise=NOISE, spent=spent)
-    _write_metrics(run, result | {"seconds": round(seconds, 3), "started": _started(run)})
-
-
-def _write_metrics(run: Path, result: dict[str, Any]) -> None:
-    write_atomically(run / "metrics.json", (json.dumps(result, indent=1, allow_nan=False) + "\n").encode())
+    result = statistics_result(study, Recorded.of(run), conducted, engine=engine, noise=NOISE, spent=spent)
+    write_result(run, replace(result, seconds=round(seconds, 3), started=_started(run)))
     write_papers(run)
 
 
@@ -194,15 +196,11 @@ def _started(run: Path) -> str:
     return datetime.fromisoformat(started).astimezone(UTC).isoformat(timespec="seconds")
 
 
-def _site(study: Study, site: str, plan: PrivacyPlan | None, epsilon: str | None) -> dict[str, Any]:
+def _site(study: Study, site: str, plan: PrivacyPlan | None, epsilon: str | None, recorded: Recorded) -> TrainedSite:
     announced = study.announced_train_patients(site)
     steps = study.training.rounds * study.training.local.steps_per_round(announced) if announced else None
-    return site_facts(study, site, plan, steps) | {
-        "patients_train": None,
-        "patients_test": None,
-        "epsilon": float(epsilon) if epsilon else None,
-        "values_clipped": {},
-    }
+    part = trained_site(study, site, plan, steps, recorded)
+    return replace(part, epsilon=float(epsilon) if epsilon else None)
 
 
 def _plan(study: Study, site: str) -> PrivacyPlan | None:

@@ -101,7 +101,7 @@ class Recorded:
         return sum(entry.contributed.get(site, 0) for entry in self.rounds)
 
     def traffic(self, site: str) -> dict[str, int]:
-        """Everything that a hospital sent."""
+        """Return how many bytes and messages a hospital sent, by their names in metrics.json."""
         return {
             "bytes_sent": self.bytes_of(site)
             + sum(hello.get(site, 0) for hello in self.hello)

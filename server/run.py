@@ -5,19 +5,34 @@ machines those entries are null, but for what hospitals released with noise wher
 """
 
 import hashlib
+import json
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from configs import journal as journals
 from configs.errors import RunError
 from configs.records.fields import plain
+from configs.records.result import (
+    CountedSite,
+    Left,
+    ModelResult,
+    ModelSize,
+    Noisy,
+    Result,
+    SpentPoint,
+    StatisticsResult,
+    TrainedSite,
+    TrainingResult,
+)
 from configs.records.run_journal import Begin, Received, Round
 from configs.schema import Study
 from configs.wire import ARITHMETIC
 from server.app import Conducted, Released
 from server.checkpoint import of_another_arithmetic
+from server.files import write_atomically
 from server.recorded import Recorded, versions
 from server.rounds import Rounds
 from server.statistics import report as statistics_report
@@ -57,7 +72,7 @@ def require_arithmetic(run: Path) -> None:
             raise RunError(of_another_arithmetic(run, leg.arithmetic))
 
 
-def facts(
+def training_result(
     study: Study,
     run: Path,
     recorded: Recorded,
@@ -66,46 +81,62 @@ def facts(
     engine: str,
     noise: str,
     plans: Mapping[str, PrivacyPlan],
-) -> dict[str, Any]:
-    """The entries of metrics.json that need no patient."""
+) -> TrainingResult:
+    """Return the metrics.json of a study that trains, without what needs patients, and without its times."""
     parameters = study_parameters(study)
-    return _facts_of_any(study, recorded, rounds, engine=engine, noise=noise, plans=plans) | {
-        "model_sha256": sha256(run / "model.safetensors"),
-        "model": {"name": study.model.name, "parameters": sum(math.prod(shape) for shape, _ in parameters.values())},
-        "strategy": study.training.strategy.name,
-    }
+    return TrainingResult(
+        **_entries_of_any(study, recorded, rounds, engine=engine, noise=noise, plans=plans),
+        model_sha256=sha256(run / "model.safetensors"),
+        model=ModelSize(study.model.name, sum(math.prod(shape) for shape, _ in parameters.values())),
+        strategy=study.training.strategy.name,
+        primary_metric=None,
+        sites=(),
+        models={},
+        released=None,
+        convergence={},
+        epsilon_by_round={},
+        started="",
+    )
 
 
-def statistics_facts(
+def statistics_result(
     study: Study, recorded: Recorded, conducted: Conducted, *, engine: str, noise: str, spent: Mapping[str, float]
-) -> dict[str, Any]:
-    """The whole metrics.json of a study that trains nothing, but for its times.
+) -> StatisticsResult:
+    """Return the metrics.json of a study that trains nothing, without its times.
 
     Args:
         spent: epsilon of each hospital, as its ledger has it or as it said.
     """
     counted, plan = conducted.statistics, statistics_plan(study)
     sites = study.sites or sorted({site for entry in recorded.rounds for site in entry.contributed})
-    return _facts_of_any(study, recorded, conducted.rounds, engine=engine, noise=noise, plans={}) | {
-        "sites": [
-            {
-                "site": site,
-                "patients_announced": study.announced_patients(site),
-                "epsilon": spent.get(site),
-                "delta": plan.delta,
-                "noise_multiplier": plan.noise_multiplier,
-                "sampling_rate": plan.sampling_rate,
-                "steps": plan.steps,
-            }
-            | recorded.traffic(site)
+    return StatisticsResult(
+        **_entries_of_any(study, recorded, conducted.rounds, engine=engine, noise=noise, plans={}),
+        sites=tuple(
+            CountedSite(
+                site=site,
+                patients_announced=study.announced_patients(site),
+                epsilon=spent.get(site),
+                delta=plan.delta,
+                noise_multiplier=plan.noise_multiplier,
+                sampling_rate=plan.sampling_rate,
+                steps=plan.steps,
+                **recorded.traffic(site),
+            )
             for site in sites
-        ],
-        "models": {},
-        "statistics": statistics_report(study, counted) if counted else None,
-    }
+        ),
+        models={},
+        statistics=statistics_report(study, counted) if counted else None,
+        started="",
+    )
 
 
-def _facts_of_any(
+def write_result(run: Path, result: Result) -> None:
+    """Write metrics.json into a run's folder."""
+    text = json.dumps(plain(result), indent=1, allow_nan=False) + "\n"
+    write_atomically(run / "metrics.json", text.encode())
+
+
+def _entries_of_any(
     study: Study,
     recorded: Recorded,
     rounds: Rounds,
@@ -114,6 +145,7 @@ def _facts_of_any(
     noise: str,
     plans: Mapping[str, PrivacyPlan],
 ) -> dict[str, Any]:
+    """Return the fields of `Result`."""
     document = study.to_dict()
     return {
         "study": study.name,
@@ -132,53 +164,57 @@ def _facts_of_any(
         "arithmetic": ARITHMETIC,
         "privacy": _privacy(study, noise, plans),
         "features": document["features"],
-        "rounds": [plain(entry) for entry in recorded.rounds],
-        "made_anew": [plain(entry) for entry in recorded.made_anew],
+        "rounds": tuple(recorded.rounds),
+        "made_anew": tuple(recorded.made_anew),
         "absent": recorded.absences(study.sites, rounds.done),
         "left": _left(study, recorded),
     }
 
 
-def site_facts(study: Study, site: str, plan: PrivacyPlan | None, steps: int | None) -> dict[str, Any]:
-    """What is public about a hospital's part: its plan and its weight."""
-    return {
-        "site": site,
-        "delta": plan.delta if plan else None,
-        "noise_multiplier": plan.noise_multiplier if plan else None,
-        "sampling_rate": plan.sampling_rate if plan else None,
-        "steps": plan.steps if plan else steps,
-        "weight": site_weights(study, [site])[site],
-    }
+def trained_site(
+    study: Study, site: str, plan: PrivacyPlan | None, steps: int | None, recorded: Recorded
+) -> TrainedSite:
+    """Return what is public about a hospital's part: its plan, its weight, and what it sent."""
+    return TrainedSite(
+        site=site,
+        delta=plan.delta if plan else None,
+        noise_multiplier=plan.noise_multiplier if plan else None,
+        sampling_rate=plan.sampling_rate if plan else None,
+        steps=plan.steps if plan else steps,
+        weight=site_weights(study, [site])[site],
+        patients_train=None,
+        patients_test=None,
+        epsilon=None,
+        values_clipped={},
+        **recorded.traffic(site),
+    )
 
 
-def released_model(study: Study, released: Released | None, sites: Sequence[str]) -> dict[str, Any] | None:
-    """The shared model's figures as hospitals released them: with noise, and null where one released none."""
+def released_model(study: Study, released: Released | None, sites: Sequence[str]) -> ModelResult | None:
+    """Return the shared model's figures as hospitals released them: with noise, null where one released none."""
     if released is None or not released.histograms:
         return None
-    found = figures_report(released.histograms, released.noise_multiplier, study.evaluation.metrics)
+    figures = figures_report(released.histograms, released.noise_multiplier, study.evaluation.metrics)
     release = study.evaluation.release
-    return found | {
-        "per_site": {site: found["per_site"].get(site) for site in sites},
-        "noisy": {
-            "epsilon": release.epsilon if release else None,
-            "bins": release.bins if release else None,
-            "noise_multiplier": released.noise_multiplier,
-            "sites": sorted(released.histograms),
-            "missing": dict(released.missing),
-        },
-    }
+    noisy = Noisy(
+        epsilon=release.epsilon if release else None,
+        bins=release.bins if release else None,
+        noise_multiplier=released.noise_multiplier,
+        sites=tuple(sorted(released.histograms)),
+        missing=released.missing,
+    )
+    return replace(figures, per_site={site: figures.per_site.get(site) for site in sites}, noisy=noisy)
 
 
-def epsilons(plan: PrivacyPlan, rounds: Sequence[int]) -> list[dict[str, float]]:
-    """Epsilon after some of the rounds to which a hospital contributed, the last among them."""
-    return [
-        {"round": rounds[count - 1], "epsilon": plan.epsilon(rounds=count)}
-        for count in _some(range(1, len(rounds) + 1))
-    ]
+def epsilons(plan: PrivacyPlan, rounds: Sequence[int]) -> tuple[SpentPoint, ...]:
+    """Return epsilon after some of the rounds to which a hospital contributed, the last among them."""
+    return tuple(
+        SpentPoint(rounds[count - 1], plan.epsilon(rounds=count)) for count in _some(range(1, len(rounds) + 1))
+    )
 
 
-def epsilons_reported(run: Path) -> dict[str, list[dict[str, float]]]:
-    """Epsilon of each hospital after some of the rounds, the last among them, as it had last signed it by then.
+def epsilons_reported(run: Path) -> dict[str, tuple[SpentPoint, ...]]:
+    """Return epsilon of each hospital after some of the rounds, the last among them, as it had signed it by then.
 
     Raises:
         JournalError: the journal was changed.
@@ -193,7 +229,7 @@ def epsilons_reported(run: Path) -> dict[str, list[dict[str, float]]]:
             for site, epsilon in newest.items():
                 curves.setdefault(site, {})[entry.round] = epsilon
     return {
-        site: [{"round": number, "epsilon": curve[number]} for number in _some(sorted(curve))]
+        site: tuple(SpentPoint(number, curve[number]) for number in _some(sorted(curve)))
         for site, curve in sorted(curves.items())
     }
 
@@ -225,32 +261,36 @@ def _privacy(study: Study, noise: str, plans: Mapping[str, PrivacyPlan]) -> dict
     return said
 
 
-def _left(study: Study, recorded: Recorded) -> list[dict[str, Any]]:
-    """Each kind of message that left the hospitals."""
+def _left(study: Study, recorded: Recorded) -> tuple[Left, ...]:
+    """Return each kind of message that left the hospitals."""
     arrays = study_parameters(study) if study.trains else arrays_of("statistics reply", study)
-    return [
-        {
-            "what": "model update" if study.trains else "noisy counts of patients, by each column's values",
-            "fields": [f"{n} {list(shape)} {dtype}" for n, (shape, dtype) in arrays.items()],
-            "messages": sum(len(entry.contributed) for entry in recorded.rounds),
-            "bytes": sum(sum(entry.contributed.values()) for entry in recorded.rounds),
-        },
-        {
-            "what": "hello",
-            "fields": ["protocol", "site", "study_sha256"],
-            "messages": sum(len(hello) for hello in recorded.hello),
-            "bytes": sum(sum(hello.values()) for hello in recorded.hello),
-        },
+    rounds = [entry.contributed for entry in recorded.rounds]
+    return (
+        Left(
+            "model update" if study.trains else "noisy counts of patients, by each column's values",
+            tuple(f"{n} {list(shape)} {dtype}" for n, (shape, dtype) in arrays.items()),
+            messages=sum(map(len, rounds)),
+            bytes=sum(sum(contributed.values()) for contributed in rounds),
+        ),
+        Left(
+            "hello",
+            ("protocol", "site", "study_sha256"),
+            messages=sum(map(len, recorded.hello)),
+            bytes=sum(sum(hello.values()) for hello in recorded.hello),
+        ),
         *_figures_left(study, recorded),
-    ]
+    )
 
 
-def _figures_left(study: Study, recorded: Recorded) -> list[dict[str, Any]]:
+def _figures_left(study: Study, recorded: Recorded) -> list[Left]:
+    if not recorded.evaluated:
+        return []
     shapes = arrays_of("evaluate reply", study).items()
-    entry = {
-        "what": "noisy histogram of test patients",
-        "fields": [f"{name} {list(shape)} {dtype}" for name, (shape, dtype) in shapes],
-        "messages": len(recorded.evaluated),
-        "bytes": sum(recorded.evaluated.values()),
-    }
-    return [entry] if recorded.evaluated else []
+    return [
+        Left(
+            "noisy histogram of test patients",
+            tuple(f"{name} {list(shape)} {dtype}" for name, (shape, dtype) in shapes),
+            messages=len(recorded.evaluated),
+            bytes=sum(recorded.evaluated.values()),
+        )
+    ]

@@ -1,14 +1,14 @@
 """What hospitals released of a study of statistics, as the coordinator read it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 from flwr.app import Message
 from numpy.typing import NDArray
 
 from configs import wire
+from configs.records.result import ReleasedStatistics
 from configs.schema import Study
 from strategies.exchange.messages import read
 from strategies.releases.registry import STATISTICS
@@ -35,7 +35,7 @@ def read_counts(reply: Message, site: str, study: Study) -> Counts:
     return arrays[wire.COUNTS]
 
 
-def report(study: Study, counted: Counted) -> dict[str, Any]:
+def report(study: Study, counted: Counted) -> ReleasedStatistics:
     """Return the `statistics` of metrics.json: each hospital's figures and those of all that released theirs."""
     released = {site: {wire.COUNTS: vector} for site, vector in counted.vectors.items()}
-    return STATISTICS.combine(study, released) | {"missing": dict(counted.missing)}
+    return replace(STATISTICS.combine(study, released), missing=counted.missing)

@@ -4,12 +4,11 @@ The release runs the deployment's own code on an engine, as a training does (sim
 data: the noise follows from the study alone, and what can be seen through it from the announced sizes.
 """
 
-import json
 import math
 import time
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -25,10 +24,9 @@ from configs.journal import Journal
 from configs.records.run_journal import Measured
 from configs.schema import Study
 from server.app import Conducted, Observer, RoundRecord, make_app
-from server.files import write_atomically
 from server.papers import write_papers
 from server.recorded import Recorded
-from server.run import begin, sha256, statistics_facts
+from server.run import begin, sha256, statistics_result, write_result
 from simulations.engines import run_engine
 from simulations.hospitals import FromSources, Hospitals
 from simulations.planning import spare_notes, warnings_of
@@ -63,9 +61,8 @@ def count(study: Study, run: Path, options: "Options", display: "Display", earli
         make = partial(_server, study, journal, observer)
         conducted = run_engine(options.engine, hospitals, make, workers=options.workers)
     spent = {site: _spent(study, run, site) for site in study.sites}
-    result = statistics_facts(study, Recorded.of(run), conducted, engine=options.engine, noise=NOISE, spent=spent)
-    result |= earlier.times(started, time.monotonic() - clock)
-    write_atomically(run / "metrics.json", (json.dumps(result, indent=1, allow_nan=False) + "\n").encode())
+    result = statistics_result(study, Recorded.of(run), conducted, engine=options.engine, noise=NOISE, spent=spent)
+    write_result(run, replace(result, **earlier.times(started, time.monotonic() - clock)))
     journal.write(Measured(metrics_sha256=sha256(run / "metrics.json")))
     write_papers(run)
     return run

@@ -10,6 +10,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from configs.records.fields import read
+from configs.records.result import Estimate, ReleasedStatistics, Result, StatisticsResult, TaskInWords
 from configs.schema import PER_PATIENT
 from simulations.counting_run import ALL, StatisticsPlan
 
@@ -39,40 +41,41 @@ def print_plan(plan: StatisticsPlan, *, as_json: bool = False) -> None:
         console.print(line, highlight=False, soft_wrap=True)
 
 
-def absent_of(metrics: Mapping[str, Any]) -> dict[str, str]:
-    """Hospitals of the study that contributed nothing to the result, and why."""
-    return dict(metrics.get("absent") or (metrics.get("statistics") or {}).get("missing") or {})
+def absent_of(metrics: Result) -> Mapping[str, str]:
+    """Return the hospitals of the study that contributed nothing to the result, and why."""
+    statistics = metrics.statistics if isinstance(metrics, StatisticsResult) else None
+    return metrics.absent or (statistics.missing if statistics else {})
 
 
-def print_statistics(metrics: Mapping[str, Any]) -> None:
-    """Patients, outcome and unknown values of each hospital and of all, with intervals; the rest is in the report."""
-    console, found = _console(), metrics["statistics"]
+def print_statistics(metrics: StatisticsResult) -> None:
+    """Print patients, outcome and unknown values of each hospital and of all, with intervals."""
+    console, found = _console(), metrics.statistics
     if found is None:
-        console.print(f"{metrics['outcome']}: no statistics; {metrics['why']}", highlight=False)
+        console.print(f"{metrics.outcome}: no statistics; {metrics.why}", highlight=False)
         return
-    rows = {**found["sites"], ALL: found["together"]}
-    rate = [f"{metrics['task']['target']} = {found['outcome']}"] if found["outcome"] else []
-    title = f"{metrics['study']}: noise of {found['noise']:.1f} patients in each count, 95 % interval"
+    rows = {**found.sites, ALL: found.together}
+    rate = [_outcome(metrics, found)] if found.outcome else []
+    title = f"{metrics.study}: noise of {found.noise:.1f} patients in each count, 95 % interval"
     table = _table(title, ("hospital", "patients", *rate, "epsilon"))
-    spent = {site["site"]: site["epsilon"] for site in metrics["sites"]}
+    spent = {site.site: site.epsilon for site in metrics.sites}
     for name, figures in rows.items():
         if name == ALL:
             table.add_section()
-        epsilon = "-" if spent.get(name) is None else f"{spent[name]:.2f}"
-        table.add_row(name, _count(figures["patients"]), *([_share(figures["outcome"])] if rate else []), epsilon)
+        epsilon = "-" if (spending := spent.get(name)) is None else f"{spending:.2f}"
+        table.add_row(name, _count(figures.patients), *([_share(figures.outcome)] if rate else []), epsilon)
     console.print(table)
     unknown = _table("share of patients of whom it is unknown", ("column", *rows))
-    for column in found["columns"]:
-        cells = (_share(figures["columns"][column["name"]]["shares"][-1]) for figures in rows.values())
-        unknown.add_row(column["name"], *cells)
+    for column in found.columns:
+        cells = (_share(figures.columns[column.name].shares[-1]) for figures in rows.values())
+        unknown.add_row(column.name, *cells)
     console.print(unknown)
     console.print(f"epsilon: {PER_PATIENT}, at each hospital", style="dim", highlight=False)
     console.print("95 % each: of twenty intervals one misses.", style="dim", highlight=False)
-    if any(column["shares"][-1] is None for figures in rows.values() for column in figures["columns"].values()):
+    if any(column.shares[-1] is None for figures in rows.values() for column in figures.columns.values()):
         console.print(f"{HIDDEN}: the noise does not say for sure that there are two patients.", style="dim")
     for site, why in absent_of(metrics).items():
         console.print(f"{site} released nothing: {why}", highlight=False)
-    console.print(f"\n{metrics['outcome']}, {metrics['seconds']:.1f} s")
+    console.print(f"\n{metrics.outcome}, {metrics.seconds or 0.0:.1f} s")
 
 
 def _table(title: str, columns: tuple[str, ...]) -> Table:
@@ -82,25 +85,28 @@ def _table(title: str, columns: tuple[str, ...]) -> Table:
     return table
 
 
-def _count(found: Mapping[str, float]) -> str:
-    return f"{found['value']:.0f} ({found['low']:.0f}-{found['high']:.0f})"
+def _count(found: Estimate) -> str:
+    return f"{found.value:.0f} ({found.low:.0f}-{found.high:.0f})"
 
 
-def _share(found: Mapping[str, float] | None) -> str:
+def _share(found: Estimate | None) -> str:
     if found is None:
         return HIDDEN
-    return f"{100 * found['value']:.0f} % ({100 * found['low']:.0f}-{100 * found['high']:.0f})"
+    return f"{100 * found.value:.0f} % ({100 * found.low:.0f}-{100 * found.high:.0f})"
 
 
-def _of_all(metrics: Mapping[str, Any]) -> str:
-    found = metrics["statistics"]
-    return f"{metrics['task']['target']} = {found['outcome']}: {_share(found['together']['outcome'])}"
+def _outcome(metrics: StatisticsResult, statistics: ReleasedStatistics) -> str:
+    return f"{read(TaskInWords, metrics.task, 'task').target} = {statistics.outcome}"
 
 
-COUNTED: dict[str, Callable[[Mapping[str, Any]], str]] = {  # of all hospitals together, where runs stand side by side
-    "noise in each count": lambda m: f"{m['statistics']['noise']:.1f}",
-    "patients": lambda m: _count(m["statistics"]["together"]["patients"]),
-    "share with outcome": lambda m: _of_all(m) if m["statistics"]["outcome"] else "-",
+def _of_all(metrics: StatisticsResult, statistics: ReleasedStatistics) -> str:
+    return f"{_outcome(metrics, statistics)}: {_share(statistics.together.outcome)}" if statistics.outcome else "-"
+
+
+COUNTED: dict[str, Callable[[Any], str]] = {  # of all hospitals together, where runs stand side by side
+    "noise in each count": lambda m: f"{m.statistics.noise:.1f}",
+    "patients": lambda m: _count(m.statistics.together.patients),
+    "share with outcome": lambda m: _of_all(m, m.statistics),
 }
 
 

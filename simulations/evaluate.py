@@ -6,11 +6,11 @@ credit every hospital with its share of diseased patients (from 38 % to 98 % in 
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from configs.records.result import Estimate, ModelResult
 from configs.schema import Study
 from strategies.data.base import TrainablePatients, concatenate
 from strategies.exchange.arrays import Arrays
@@ -27,12 +27,12 @@ def headline(study: Study) -> Metric:
     return objective_of(study).metrics[0]
 
 
-def evaluate(study: Study, task: Learning, model: Arrays, test: TestOf) -> dict[str, Any]:
+def evaluate(study: Study, task: Learning, model: Arrays, test: TestOf) -> ModelResult:
     """One shared model: on all test patients together, and at each hospital."""
     return _scores(study, task, [model], test, dict.fromkeys(test, model))
 
 
-def evaluate_local(study: Study, task: Learning, models: Mapping[str, Arrays], test: TestOf) -> dict[str, Any]:
+def evaluate_local(study: Study, task: Learning, models: Mapping[str, Arrays], test: TestOf) -> ModelResult:
     """Each hospital's own model: the mean over models on all test patients, and each at home."""
     return _scores(study, task, list(models.values()), test, models)
 
@@ -48,28 +48,24 @@ def curve_value(study: Study, task: Learning, model: Arrays, pooled: TrainablePa
 
 def _scores(
     study: Study, task: Learning, models: Sequence[Arrays], test: TestOf, at_home: Mapping[str, Arrays]
-) -> dict[str, Any]:
+) -> ModelResult:
     pooled, main = concatenate(list(test.values())), headline(study)
     predictions = [task.predictions(model, pooled) for model in models]
     reported = task.objective.metrics_of([main.name, *study.evaluation.metrics])
     metrics = _estimates(study, task, reported, predictions, pooled)
-    scores: dict[str, Any] = {
-        "auroc": metrics.get("auroc"),
-        "per_site": {site: _at_home(study, task, main, at_home[site], test[site]) for site in test},
-        "metrics": metrics,
-    }
+    per_site = {site: _at_home(study, task, main, at_home[site], test[site]) for site in test}
     if not pooled.rows:
-        return scores
-    if (guess := task.objective.guess(task.objective.in_unit(pooled.y))) is not None:
-        scores["guess"] = guess
+        return ModelResult(metrics.get("auroc"), per_site, metrics)
+    bins = None
     if (outcome := task.objective.outcome) is not None and len(models) == 1:
-        scores["calibration"] = calibration(np.asarray(pooled.y, np.float64), predictions[0][:, outcome])
-    return scores
+        bins = calibration(np.asarray(pooled.y, np.float64), predictions[0][:, outcome])
+    guess = task.objective.guess(task.objective.in_unit(pooled.y))
+    return ModelResult(metrics.get("auroc"), per_site, metrics, guess, bins)
 
 
 def _at_home(
     study: Study, task: Learning, metric: Metric, model: Arrays, patients: TrainablePatients
-) -> dict[str, float] | None:
+) -> Estimate | None:
     return _estimates(study, task, [metric], [task.predictions(model, patients)], patients)[metric.name]
 
 
@@ -79,7 +75,6 @@ def _estimates(
     metrics: Sequence[Metric],
     predictions: Sequence[NDArray[np.float64]],
     of: TrainablePatients,
-) -> dict[str, dict[str, float] | None]:
-    """Each metric with its interval, None where it is undefined."""
-    found = estimates(metrics, task.objective.in_unit(of.y), predictions, of.patients, seed=study.seed)
-    return {metric: one.to_dict() if one else None for metric, one in found.items()}
+) -> dict[str, Estimate | None]:
+    """Return each metric with its interval, None where it is undefined."""
+    return estimates(metrics, task.objective.in_unit(of.y), predictions, of.patients, seed=study.seed)

@@ -20,6 +20,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import IO, Any
@@ -28,9 +29,11 @@ from configs import parts
 from configs.coordinator import load_coordinator
 from configs.errors import ArchipelError, RunError
 from configs.load import load_study
+from configs.records.result import StatisticsResult, TrainingResult
 from configs.schema import DataSource, Study
 from configs.strict_yaml import dump_yaml
 from server.membership import ENDED
+from server.result.read import load_result
 from simulations.counting_tables import print_statistics
 
 NAMES = ("localhost", "127.0.0.1")
@@ -275,14 +278,14 @@ def run(path: Path) -> int:
                     print(page, flush=True)  # `watch` prints from a process of its own
                 federation.hospital(site, "approve", study.sha256)
             _watch(federation, name)
-            metrics = federation.metrics(name)
+            metrics = load_result(federation.coordinator / "runs" / name)
             for site in sites:
                 print(f"{site}: {federation.hospital(site, 'journal', 'verify').strip().rpartition('/')[2]}")
-            if study.trains:
-                _print_table(study, metrics, federation.coordinator / "runs" / name / "model.safetensors")
-            else:
+            if isinstance(metrics, StatisticsResult):
                 print_statistics(metrics)
-    return 0 if metrics["outcome"] == "COMPLETE" else 1
+            else:
+                _print_table(study, metrics, federation.coordinator / "runs" / name / "model.safetensors")
+    return 0 if metrics.outcome == "COMPLETE" else 1
 
 
 def _await_review(federation: Federation, site: str, study: Study) -> str:
@@ -304,21 +307,23 @@ def _watch(federation: Federation, name: str) -> None:
     )
 
 
-def _print_table(study: Study, metrics: dict[str, Any], model: Path) -> None:
+def _print_table(study: Study, metrics: TrainingResult, model: Path) -> None:
     """What a simulation prints. It takes every hospital's patients, which this machine has and a consortium has not."""
     from safetensors.numpy import load_file
 
+    from simulations.baselines import baselines, score
     from simulations.display import Options, PlainDisplay
-    from simulations.run import baselines, check, score
+    from simulations.run import check
     from simulations.tables import print_table
 
     patients, _ = check(study)
     models = baselines(study, patients, Options(), PlainDisplay(), {})
-    metrics["models"] = score(study, load_file(model), models, patients)
-    for site in metrics["sites"]:
-        found = patients[site["site"]]
-        site |= {"patients_train": found.train.count, "patients_test": found.test.count}
-    print_table(metrics)
+    sites = tuple(
+        replace(site, patients_train=people.train.count, patients_test=people.test.count)
+        for site in metrics.sites
+        for people in [patients[site.site]]
+    )
+    print_table(replace(metrics, models=score(study, load_file(model), models, patients), sites=sites))
 
 
 def _say(text: str) -> None:

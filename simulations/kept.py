@@ -21,6 +21,9 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
+from configs.errors import RecordError
+from configs.records.fields import plain, read
+from configs.records.result import Point
 from configs.schema import canonical_json
 from server.checkpoint import write_tensors
 from server.files import write_atomically
@@ -28,7 +31,7 @@ from server.recorded import versions
 from server.run import sha256
 from strategies.exchange.arrays import Arrays
 
-Curve = Sequence[Mapping[str, float]]
+Curve = Sequence[Point]
 
 
 @dataclass(frozen=True)
@@ -47,18 +50,18 @@ class Kept:
             for name, array in model.items()
         }
         digest = write_tensors(self._tensors(key), tensors, durable=False)
-        manifest = self._facts() | {"sha256": digest, "curve": [dict(point) for point in curve]}
+        manifest = self._facts() | {"sha256": digest, "curve": plain(curve)}
         write_atomically(self._manifest(key), canonical_json(manifest).encode("ascii"), durable=False)
 
-    def load(self, key: str) -> tuple[dict[str, Arrays], list[dict[str, float]]] | None:
+    def load(self, key: str) -> tuple[dict[str, Arrays], list[Point]] | None:
         """Return one baseline's models and its curve, None where there is no whole one of this study."""
         try:
             manifest = json.loads(self._manifest(key).read_bytes())
             facts = {name: manifest[name] for name in self._facts()}
             if facts != self._facts() or sha256(self._tensors(key)) != manifest["sha256"]:
                 return None
-            tensors, curve = load_file(self._tensors(key)), list(manifest["curve"])
-        except (OSError, ValueError, KeyError, TypeError, SafetensorError):
+            tensors, curve = load_file(self._tensors(key)), [read(Point, point) for point in manifest["curve"]]
+        except (OSError, ValueError, KeyError, TypeError, SafetensorError, RecordError):
             return None
         models: dict[str, Arrays] = {}
         for place, array in tensors.items():

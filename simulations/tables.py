@@ -11,9 +11,12 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from configs.errors import RunError
+from configs.records.fields import read
+from configs.records.models import TABULATED, ComparedModel
+from configs.records.result import Estimate, Guarantee, ModelResult, StatisticsResult, TrainingResult
 from configs.schema import PER_PATIENT
 from configs.shown import DIGITS
+from server.result.read import load_result
 from simulations.counting_tables import COUNTED, absent_of, print_statistics
 from simulations.planning import StudyPlan
 from strategies.tasks.base import Objective
@@ -23,44 +26,25 @@ if TYPE_CHECKING:
     from simulations.search import Settings
     from simulations.worth import Worth
 
-COLUMNS = (  # key in metrics.json, column title
-    ("local_only", "alone"),
-    ("pooled", "pooled"),
-    ("federated_without_privacy", "together, no privacy"),
-    ("federated", "together, private"),
-)
+Metrics = TrainingResult | StatisticsResult
 UNDEFINED = "undefined"
 LARGE = 1e5  # figures beyond are in short form
 WIDE = 118  # columns of a terminal that holds the run's table with a line a hospital
 
 
-def read_metrics(run: Path) -> dict[str, Any]:
-    """A finished run's metrics.json.
-
-    Raises:
-        RunError: missing or not a run's.
-    """
-    path = run / "metrics.json"
-    try:
-        metrics = json.loads(path.read_bytes())
-        metrics["sites"], metrics["models"]
-    except OSError as error:
-        raise RunError(f"{path}: cannot be read: {error.strerror}; give the folder of a finished run") from None
-    except (ValueError, KeyError, TypeError):
-        raise RunError(f"{path}: expected a run's metrics, found something else; run the study again") from None
-    return dict(metrics)
-
-
 def print_run(run: Path) -> int:
-    """The run's table and where its files are; 1 for an incomplete study."""
-    metrics = read_metrics(run)
-    (print_statistics if "statistics" in metrics else print_table)(metrics)
+    """Print the run's table and where its files are; return 1 for an incomplete study."""
+    metrics = load_result(run)
+    if isinstance(metrics, StatisticsResult):
+        print_statistics(metrics)
+    else:
+        print_table(metrics)
     _console().print(f"report  {_short(run / 'report.html')}", highlight=False, soft_wrap=True)
-    return 0 if metrics["outcome"] == "COMPLETE" else 1
+    return 0 if metrics.outcome == "COMPLETE" else 1
 
 
-def print_table(metrics: dict[str, Any]) -> None:
-    """What each hospital and the whole have of it, and how the run ended."""
+def print_table(metrics: TrainingResult) -> None:
+    """Print what each hospital and the whole have of it, and how the run ended."""
     console = _console()
     console.print(_run_table(metrics, wide=console.width >= WIDE and not _any_large(metrics)))
     for line in _footnotes(metrics):
@@ -69,80 +53,91 @@ def print_table(metrics: dict[str, Any]) -> None:
         console.print(line, style="bold", highlight=False, soft_wrap=True)
     for site, why in absent_of(metrics).items():
         console.print(f"{site} is no part of the shared model: {why}", highlight=False, soft_wrap=True)
-    sent = _size(sum(site["bytes_sent"] for site in metrics["sites"]))
-    done = f"{metrics['outcome']} after {metrics['rounds_completed']} rounds, {metrics['seconds']:.1f} s, {sent} sent"
+    sent = _size(_total(metrics, "bytes_sent"))
+    done = f"{metrics.outcome} after {metrics.rounds_completed} rounds, {metrics.seconds or 0.0:.1f} s, {sent} sent"
     console.print(f"\n{done} by {_senders(metrics)}")
-    if metrics["why"]:
-        console.print(metrics["why"])
+    if metrics.why:
+        console.print(metrics.why)
 
 
-def _senders(metrics: dict[str, Any]) -> str:
+def _senders(metrics: TrainingResult) -> str:
     """Who sent anything: all hospitals, or how many of them."""
-    senders, of = sum(bool(site["bytes_sent"]) for site in metrics["sites"]), len(metrics["sites"])
+    senders, of = sum(bool(site.bytes_sent) for site in metrics.sites), len(metrics.sites)
     return "all hospitals" if senders == of else f"{senders} of {of} hospitals"
 
 
-def _contributors(metrics: dict[str, Any]) -> str:
+def _contributors(metrics: Metrics) -> str:
     """How many hospitals the shared model is made of, and of how many where some are missing."""
-    of = len(metrics["sites"])
-    absent = sum(site["site"] in absent_of(metrics) for site in metrics["sites"])
+    of = len(metrics.sites)
+    absent = sum(site.site in absent_of(metrics) for site in metrics.sites)
     return f"{of - absent} of {of}" if absent else str(of)
 
 
-def _run_table(metrics: dict[str, Any], wide: bool) -> Table:
-    """A line a hospital, or two in a narrow terminal."""
-    name = metrics["primary_metric"]
-    title = f"{metrics['study']}: {name.upper()} on test patients, 95 % interval"
+def _total(metrics: Metrics, name: str) -> int:
+    return sum(getattr(site, name) or 0 for site in metrics.sites)
+
+
+def _shown(metrics: TrainingResult) -> list[tuple[ComparedModel, ModelResult]]:
+    """Return the models that have a column of their own, in the order of the columns."""
+    models = ((key, metrics.models.get(key)) for key in TABULATED if _is_own(metrics, key))
+    return [(key, model) for key, model in models if model is not None]
+
+
+def _run_table(metrics: TrainingResult, *, wide: bool) -> Table:
+    """Return a line a hospital, or two in a narrow terminal."""
+    name, models = _figure(metrics), _shown(metrics)
+    title = f"{metrics.study}: {name.upper()} on test patients, 95 % interval"
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1) if wide else (0, 1, 0, 0))
     table.add_column("hospital", no_wrap=True)
-    shown = [(key, title) for key, title in COLUMNS if metrics["models"].get(key) and _is_own(metrics, key)]
     last = ("patients", "epsilon", "sent")[: 3 if wide else 2]
-    for title in (*(title.replace(", ", ",\n") for _, title in shown), *last):
+    for title in (*(key.column.replace(", ", ",\n") for key, _ in models), *last):
         table.add_column(title, justify="right", no_wrap=True)
-    for site in metrics["sites"]:
-        cells = [_estimate(metrics["models"][key]["per_site"].get(site["site"]), wide) for key, _ in shown]
-        table.add_row(site["site"], *cells, *_site_cells(site)[: len(last)])
+    for site in metrics.sites:
+        cells = [_estimate(model.per_site.get(site.site), wide=wide) for _, model in models]
+        patients = f"{site.patients_train}+{site.patients_test}"
+        table.add_row(site.site, *cells, *(patients, _epsilon(site.epsilon), _size(site.bytes_sent or 0))[: len(last)])
     table.add_section()
-    whole = [_estimate(metrics["models"][key]["metrics"][name], wide) for key, _ in shown]
-    total = {
-        key: sum(site[key] for site in metrics["sites"]) for key in ("patients_train", "patients_test", "bytes_sent")
-    }
-    table.add_row("all together", *whole, *_site_cells(total | {"epsilon": None})[: len(last)])
+    whole = [_estimate(model.metrics.get(name), wide=wide) for _, model in models]
+    patients = f"{_total(metrics, 'patients_train')}+{_total(metrics, 'patients_test')}"
+    table.add_row("all together", *whole, *(patients, "-", _size(_total(metrics, "bytes_sent")))[: len(last)])
     return table
 
 
-def _is_own(metrics: dict[str, Any], key: str) -> bool:
-    """Without privacy the federated model is the one without privacy: one column is enough."""
-    return metrics["privacy"]["mode"] != "none" or key != "federated"
+def _is_private(metrics: Metrics) -> bool:
+    return read(Guarantee, metrics.privacy, "privacy").mode != "none"
 
 
-def _site_cells(site: dict[str, Any]) -> tuple[str, str, str]:
-    spent = "-" if site["epsilon"] is None else f"{site['epsilon']:.2f}"
-    return f"{site['patients_train']}+{site['patients_test']}", spent, _size(site["bytes_sent"])
+def _is_own(metrics: TrainingResult, key: ComparedModel) -> bool:
+    """Return False for the federated model without privacy: it is the one without privacy, and one column is enough."""
+    return _is_private(metrics) or key is not ComparedModel.FEDERATED
 
 
-def _footnotes(metrics: dict[str, Any]) -> list[str]:
+def _epsilon(spent: float | None) -> str:
+    return "-" if spent is None else f"{spent:.2f}"
+
+
+def _footnotes(metrics: TrainingResult) -> list[str]:
     alone = "alone, all together: mean of the hospitals' own models on all test patients."
-    notes = [f"patients: training + test. {alone if metrics['models'].get('local_only') else ''}".rstrip()]
-    if metrics["privacy"]["mode"] != "none":
+    notes = [f"patients: training + test. {alone if metrics.models.get(ComparedModel.LOCAL_ONLY) else ''}".rstrip()]
+    if _is_private(metrics):
         notes.append(
-            f"epsilon {PER_PATIENT}, for the whole study, delta {metrics['privacy']['delta']:g}; each hospital "
+            f"epsilon {PER_PATIENT}, for the whole study, delta {metrics.privacy['delta']:g}; each hospital "
             "protects its own patients."
         )
-    if (asked := metrics["privacy"].get("evaluation_epsilon")) is not None:
+    if (asked := metrics.privacy.get("evaluation_epsilon")) is not None:
         covered = f"epsilon covers training and a noisy histogram of scores (epsilon {asked:g} by itself)."
         notes.append(f"{covered}{_exact(metrics)}")
-    if any(None in model["per_site"].values() for model in metrics["models"].values() if model):
-        nobody = not any(site["patients_test"] for site in metrics["sites"])
+    if any(None in model.per_site.values() for model in metrics.models.values() if model):
+        nobody = not any(site.patients_test for site in metrics.sites)
         few = "fewer than two test patients with or without the outcome, so no rate exists."
         notes.append(f"undefined: {'the study keeps no test patients (test_fraction: 0).' if nobody else few}")
     return notes
 
 
-def _exact(metrics: dict[str, Any]) -> str:
-    """Whether the figures are the histogram's, or the simulator's own."""
-    shown = metrics["models"].get("federated")
-    return " Figures here are exact: who simulates has the data." if shown and "noisy" not in shown else ""
+def _exact(metrics: TrainingResult) -> str:
+    """Say whether the figures are the histogram's, or the simulator's own."""
+    shown = metrics.models.get(ComparedModel.FEDERATED)
+    return " Figures here are exact: who simulates has the data." if shown and shown.noisy is None else ""
 
 
 def print_plan(plan: StudyPlan) -> None:
@@ -285,62 +280,62 @@ def _settings(settings: "Settings") -> str:
 
 def print_comparison(runs: Sequence[Path]) -> None:
     """One column a run."""
-    console, metrics = _console(), [read_metrics(run) for run in runs]
-    kinds = [kind for kind in ("models", "statistics") if any(metric.get(kind) for metric in metrics)]
+    console, metrics = _console(), [load_result(run) for run in runs]
+    kinds = [kind for kind in ("models", "statistics") if any(getattr(metric, kind, None) for metric in metrics)]
     table = Table(title="runs side by side", title_justify="left", box=box.SIMPLE_HEAD)
     table.add_column("run", no_wrap=True)
     for run in runs:
         table.add_column(run.resolve().name, overflow="fold", justify="right")
     for title, (kind, cell) in COMPARED.items():
         if kind in ("", *kinds):
-            table.add_row(title, *(cell(m) if not kind or m.get(kind) else "-" for m in metrics))
+            table.add_row(title, *(cell(m) if not kind or getattr(m, kind, None) else "-" for m in metrics))
     console.print(table)
-    if any(m["privacy"]["mode"] != "none" for m in metrics):
+    if any(map(_is_private, metrics)):
         console.print(f"epsilon: {PER_PATIENT}, at each hospital, for the whole study", style="dim", highlight=False)
 
 
-def _whole(metrics: dict[str, Any], key: str) -> str:
+def _whole(metrics: TrainingResult, key: ComparedModel) -> str:
     """A model's headline figure over all hospitals; a dash where the run has no such model."""
-    model = metrics["models"].get(key)
+    model = metrics.models.get(key)
     if model is None or not _is_own(metrics, key):
         return "-"
-    return _estimate(model["metrics"].get(_figure(metrics)))
+    return _estimate(model.metrics.get(_figure(metrics)))
 
 
-def _figure(metrics: dict[str, Any]) -> str:
+def _figure(metrics: TrainingResult) -> str:
     """The metric that is compared: the study's first, or what hospitals released if the study names none."""
-    return metrics["primary_metric"] or "auroc"
+    return metrics.primary_metric or "auroc"
 
 
-def _spent(metrics: dict[str, Any]) -> str:
-    spent = [site["epsilon"] for site in metrics["sites"] if site["epsilon"] is not None]
+def _spent(metrics: Metrics) -> str:
+    spent = [site.epsilon for site in metrics.sites if site.epsilon is not None]
     return f"{max(spent):.2f}" if spent else "-"
 
 
 # Title -> what a run must have for it, a model or statistics, and the cell.
-COMPARED: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
-    "study": ("", lambda m: str(m["study"])),
-    "study digest": ("", lambda m: str(m["study_sha256"])[:DIGITS]),
-    "strategy": ("models", lambda m: f"{m['strategy']}, {m['rounds_completed']} rounds"),
+COMPARED: dict[str, tuple[str, Callable[[Any], str]]] = {
+    "study": ("", lambda m: str(m.study)),
+    "study digest": ("", lambda m: str(m.study_sha256)[:DIGITS]),
+    "strategy": ("models", lambda m: f"{m.strategy}, {m.rounds_completed} rounds"),
     "hospitals": ("", _contributors),
-    "seed": ("", lambda m: str(m["seed"])),
-    "engine": ("", lambda m: str(m["engine"])),
-    "outcome": ("", lambda m: str(m["outcome"])),
+    "seed": ("", lambda m: str(m.seed)),
+    "engine": ("", lambda m: str(m.engine)),
+    "outcome": ("", lambda m: str(m.outcome)),
     "figure": ("models", lambda m: _figure(m).upper()),
-    **{title: ("models", partial(_whole, key=key)) for key, title in COLUMNS},
+    **{title: ("models", partial(_whole, key=key)) for key, title in ((key, key.column) for key in TABULATED)},
     **{title: ("statistics", cell) for title, cell in COUNTED.items()},
     "epsilon, at most": ("", _spent),
-    "sent by all": ("", lambda m: _size(sum(site["bytes_sent"] for site in m["sites"]))),
-    "seconds": ("", lambda m: f"{m['seconds']:.1f}"),
-    "model digest": ("models", lambda m: str(m["model_sha256"])[:12]),
+    "sent by all": ("", lambda m: _size(_total(m, "bytes_sent"))),
+    "seconds": ("", lambda m: f"{m.seconds or 0.0:.1f}"),
+    "model digest": ("models", lambda m: str(m.model_sha256)[:12]),
 }
 
 
-def _estimate(found: dict[str, float] | None, wide: bool = True) -> str:
+def _estimate(found: Estimate | None, *, wide: bool = True) -> str:
     """Value and interval, or the word for none: a rate of so few patients is no rate."""
     if not found:
         return UNDEFINED
-    value, interval = _figure_of(found["value"], 3), f"{_figure_of(found['low'], 2)}-{_figure_of(found['high'], 2)}"
+    value, interval = _figure_of(found.value, 3), f"{_figure_of(found.low, 2)}-{_figure_of(found.high, 2)}"
     return f"{value} ({interval})" if wide else f"{value}\n{interval}"
 
 
@@ -349,34 +344,31 @@ def _figure_of(value: float, digits: int) -> str:
     return f"{value:.{digits}f}" if abs(value) < LARGE else f"{value:.3g}"
 
 
-def _any_large(metrics: dict[str, Any]) -> bool:
+def _any_large(metrics: TrainingResult) -> bool:
     """Whether figures are so large that they leave no room for names beside their intervals."""
-    models = [model for model in metrics["models"].values() if model]
-    found = [e for model in models for e in (*model["per_site"].values(), *model["metrics"].values()) if e]
-    return any(abs(e["high"]) >= LARGE for e in found)
+    models = [model for model in metrics.models.values() if model]
+    found = [e for model in models for e in (*model.per_site.values(), *model.metrics.values()) if e]
+    return any(abs(e.high) >= LARGE for e in found)
 
 
-def _worse(metrics: dict[str, Any]) -> list[str]:
+def _worse(metrics: TrainingResult) -> list[str]:
     """Shared models that are no better than what needs no model."""
-    lines, kind = [], OBJECTIVES[metrics["task"]["type"]]
-    for key, title in COLUMNS:
-        model = metrics["models"].get(key)
-        estimate = model and model["metrics"].get(metrics["primary_metric"])
-        if not estimate or not _is_own(metrics, key):
-            continue
-        flaws = _flaws(kind, model.get("guess"), **estimate)
-        lines += [f"{title}: {flaw}; lower the learning rate, or see what diverges" for flaw in flaws]
+    lines, kind = [], OBJECTIVES[metrics.task["type"]]
+    for key, model in _shown(metrics):
+        if (estimate := model.metrics.get(_figure(metrics))) is not None:
+            flaws = _flaws(kind, model.guess, estimate)
+            lines += [f"{key.column}: {flaw}; lower the learning rate, or see what diverges" for flaw in flaws]
     return lines
 
 
-def _flaws(kind: type[Objective], guess: float | None, value: float, low: float, high: float) -> Iterator[str]:
+def _flaws(kind: type[Objective], guess: float | None, estimate: Estimate) -> Iterator[str]:
     """Yield how the headline metric, with its interval, is no better than that of a guess."""
-    headline = kind.metrics[0]
+    headline, value = kind.metrics[0], estimate.value
     if guess is not None and headline.is_worse(guess, value):
         yield f"WORSE THAN predicting {kind.guess_in_words} (error {_figure_of(guess, 3)})"
     if headline.chance is not None and headline.is_worse(headline.chance, value):
         yield "WORSE THAN CHANCE"
-    if low == high == headline.chance:
+    if estimate.low == estimate.high == headline.chance:
         yield "THE SAME PREDICTION FOR EVERY PATIENT"
 
 

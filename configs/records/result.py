@@ -218,7 +218,7 @@ class PatientCounts:
 
 
 @dataclass(frozen=True)
-class Statistics:
+class ReleasedStatistics:
     """What hospitals released in a study of statistics, and what follows from it."""
 
     noise: Annotated[float, "Standard deviation of the noise in each count, in patients."]
@@ -305,7 +305,9 @@ class StatisticsResult(Result):
 
     sites: Annotated[tuple[CountedSite, ...], "Hospitals of the study.", LATER]
     models: Annotated[Mapping[str, ModelResult | None], "Always empty: nothing was trained.", LATER]
-    statistics: Annotated[Statistics | None, "What was released; null where too few hospitals released anything."]
+    statistics: Annotated[
+        ReleasedStatistics | None, "What was released; null where too few hospitals released anything."
+    ]
     started: Annotated[str, "When the run began (ISO 8601, UTC).", LATER]
 
 

@@ -9,7 +9,7 @@ Every figure is from counts with noise; whiskers are 95 % intervals, which the n
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 
-from configs.records.result import CountedColumn, Estimate, PatientCounts, Statistics
+from configs.records.result import CountedColumn, Estimate, PatientCounts, ReleasedStatistics
 from server.charts import svg
 from server.charts.markup import Html, el, join
 from server.report import sections
@@ -56,14 +56,14 @@ def verdict(run: Run) -> str:
     return f"{counted}{_of_them(run, found, found.together.outcome)}."
 
 
-def _of_them(run: Run, found: Statistics, outcome: Estimate | None) -> str:
+def _of_them(run: Run, found: ReleasedStatistics, outcome: Estimate | None) -> str:
     if not found.outcome:
         return ""
     name = _outcome_name(run, found)
     return f"; how many have {name}, the noise hides" if outcome is None else f"; {_share(outcome)} have {name}"
 
 
-def _outcome_name(run: Run, found: Statistics) -> str:
+def _outcome_name(run: Run, found: ReleasedStatistics) -> str:
     return f"{run.target} = {found.outcome}"
 
 
@@ -165,7 +165,7 @@ def _patients(run: Run) -> Iterable[Html | None]:
     ]
 
 
-def _announced(announced: Mapping[str, int | None], found: Statistics) -> int | None:
+def _announced(announced: Mapping[str, int | None], found: ReleasedStatistics) -> int | None:
     """Announced patients of the hospitals that released their counts; None where one of them announced none."""
     known = [size for site in found.sites if (size := announced.get(site)) is not None]
     return sum(known) if len(known) == len(found.sites) else None
@@ -177,7 +177,7 @@ def _missing(run: Run) -> Html | None:
     return table(["Hospital", "Reason"], reasons, "Who released nothing, and why") if reasons else None
 
 
-def _outcome_drawing(run: Run, found: Statistics) -> Html | None:
+def _outcome_drawing(run: Run, found: ReleasedStatistics) -> Html | None:
     if not found.outcome:
         return None
     name = _outcome_name(run, found)
@@ -251,7 +251,7 @@ def _spread(run: Run) -> Iterable[Html | None]:
     ]
 
 
-def _left_out(found: Statistics, rows: Rows, seen: Rows, shown: Rows) -> str:
+def _left_out(found: ReleasedStatistics, rows: Rows, seen: Rows, shown: Rows) -> str:
     """What is not drawn, and why."""
     hidden, further = [name for name in rows if name not in seen], len(seen) - len(shown)
     parts = [f"{listed(hidden)}, {HIDDEN}"] if hidden else []
@@ -335,7 +335,7 @@ def _bar(found: Estimate, x: svg.Scale, top: float, hint: str, *, last: bool) ->
     return join([bar, svg.line(x(found.low), middle, x(found.high), middle, "whisker count")])
 
 
-def _table(found: Statistics, rows: Rows) -> Html:
+def _table(found: ReleasedStatistics, rows: Rows) -> Html:
     lines = [
         [column.name, label, *(_count(figures.columns[column.name].counts[n]) for figures in rows.values())]
         for column in found.columns

@@ -23,7 +23,7 @@ from configs.records.result import (
     ModelResult,
     ModelSize,
     Noisy,
-    Statistics,
+    ReleasedStatistics,
     StatisticsResult,
     TaskInWords,
     TrainedSite,
@@ -103,7 +103,7 @@ class Run:
     epsilon_by_round: Mapping[str, Points]
     rounds: tuple[Round, ...]
     left: tuple[Left, ...]
-    statistics: Statistics | None
+    statistics: ReleasedStatistics | None
     absent: Mapping[str, str]  # hospital of the study that contributed nothing -> why
 
     @classmethod

@@ -32,14 +32,26 @@ def load(run: Path) -> Run:
     Raises:
         RunError: missing, unreadable or malformed; the text names the place.
     """
+    return read(_text(run), str(run / "metrics.json"))
+
+
+def load_result(run: Path) -> TrainingResult | StatisticsResult:
+    """Read a run's metrics.json as the record that it is, its texts cleaned.
+
+    Raises:
+        RunError: as `load`.
+    """
+    return result_of(_text(run), str(run / "metrics.json"))
+
+
+def _text(run: Path) -> str:
     path = run / "metrics.json"
     try:
-        text = path.read_text("utf-8")
+        return path.read_text("utf-8")
     except OSError as error:
         raise RunError(f"{path}: cannot be read: {error.strerror}; give the folder of a finished run") from None
     except UnicodeDecodeError:
         raise RunError(f"{path}: expected UTF-8 text, found other bytes; run the study again") from None
-    return read(text, str(path))
 
 
 def read(text: str, source: str = "metrics.json") -> Run:

@@ -184,8 +184,8 @@ class Release(ABC):
         """Return what leaves, in one sentence."""
 
     @abstractmethod
-    def combine(self, study: Study, released: Mapping[str, Arrays]) -> dict[str, Any]:
-        """Return what follows from the hospitals' releases, in plain values for metrics.json; hospital -> arrays."""
+    def combine(self, study: Study, released: Mapping[str, Arrays]) -> Any:
+        """Return what follows from the hospitals' releases, as metrics.json has it; hospital -> arrays."""
 
     def chance(self, request: Request) -> tuple[str, int]:
         """Return what decides a seeded release's chance: what is added to the hospital's name, and a number."""

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from configs.records.result import ColumnCounts, Estimate, PatientCounts
 from strategies.data.columns import Histogram
 from strategies.releases.noisy_counts import ROUNDING_VARIANCE, cell_variance
-from strategies.tasks.metrics import Estimate
 
 Floats = NDArray[np.float64]
 _NORMAL = NormalDist()
@@ -47,19 +47,11 @@ class Statistics:
     columns: tuple[Column, ...]
     outcome: Estimate | None
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values for metrics.json."""
-        return {
-            "patients": self.patients.to_dict(),
-            "outcome": self.outcome.to_dict() if self.outcome else None,
-            "columns": {
-                column.name: {
-                    "counts": [count.to_dict() for count in column.counts],
-                    "shares": [share.to_dict() if share else None for share in column.shares],
-                }
-                for column in self.columns
-            },
-        }
+    @property
+    def record(self) -> PatientCounts:
+        """Return them as metrics.json has them."""
+        columns = {column.name: ColumnCounts(column.counts, column.shares) for column in self.columns}
+        return PatientCounts(self.patients, self.outcome, columns)
 
 
 def hidden_below(standard_deviation: float, hospitals: int = 1) -> float:

@@ -23,14 +23,15 @@ outcome or more.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from strategies.tasks.metrics import MIN_PER_CLASS, Estimate, Floats
+from configs.records.result import Bin, Estimate
+from strategies.tasks.metrics import MIN_PER_CLASS, Floats
 
 _Z = 1.959964  # 97.5 % of the normal distribution
 _VALUES = np.linspace(0.0, 1.0, 2001)[:, None]  # where the equations are looked at: (values, 1)
@@ -43,7 +44,7 @@ class Figures:
 
     auroc: Estimate | None
     brier: Estimate | None
-    calibration: tuple[Mapping[str, float], ...] = ()
+    calibration: tuple[Bin, ...] = ()
 
 
 def figures(histogram: NDArray[Any], *, cell_variance: float) -> Figures:
@@ -90,10 +91,10 @@ def _brier(having: Floats, without: Floats, variance: float) -> Estimate:
     return _mean(counts.ravel(), losses.ravel(), variance)
 
 
-def _calibration(having: Floats, without: Floats, variance: float) -> tuple[Mapping[str, float], ...]:
+def _calibration(having: Floats, without: Floats, variance: float) -> tuple[Bin, ...]:
     bins = len(having)
     together = -(-bins // _DRAWN_BINS)
-    found: list[Mapping[str, float]] = []
+    groups: list[Bin] = []
     for low in range(0, bins, together):
         high = min(low + together, bins)
         up, down, noise = having[low:high].sum(), without[low:high].sum(), (high - low) * variance
@@ -101,18 +102,18 @@ def _calibration(having: Floats, without: Floats, variance: float) -> tuple[Mapp
             continue
         observed = _mean(np.array([up, down]), np.array([1.0, 0.0]), noise)
         middle = (low + high) / 2 / bins
-        found.append(
-            {
-                "low": low / bins,
-                "high": high / bins,
-                "predicted": middle,
-                "observed": observed.value,
-                "observed_low": observed.low,
-                "observed_high": observed.high,
-                "count": max(1, round(float(up + down))),
-            }
+        groups.append(
+            Bin(
+                low=low / bins,
+                high=high / bins,
+                predicted=middle,
+                observed=observed.value,
+                observed_low=observed.low,
+                observed_high=observed.high,
+                count=max(1, round(float(up + down))),
+            )
         )
-    return tuple(found)
+    return tuple(groups)
 
 
 def _mean(counts: Floats, values: Floats, variance: float) -> Estimate:

@@ -18,13 +18,13 @@ from numpy.typing import NDArray
 
 from configs import wire
 from configs.errors import WireError
+from configs.records.result import ModelResult
 from configs.schema import Study
 from configs.wire import ArraySpec
 from strategies.privacy.modes.registry import mode_of
 from strategies.releases.base import Arrays, Each, Hospital, Judge, Making, People, Release, Request, Sent
 from strategies.releases.figures import figures
 from strategies.releases.noisy_counts import FAR, cell_variance, noised
-from strategies.tasks.metrics import Estimate
 
 if TYPE_CHECKING:  # PyTorch, which the coordinator's half does not need
     from strategies.privacy.accounting import SampledGaussian
@@ -82,11 +82,11 @@ class ScoreHistogram(Release):
 
         return Each(check)
 
-    def combine(self, study: Study, released: Mapping[str, Arrays]) -> dict[str, Any]:
+    def combine(self, study: Study, released: Mapping[str, Arrays]) -> ModelResult | None:
         """Return the shared model's entry in metrics.json; nothing where no hospital released anything."""
         event = mode_of(study).evaluation(study)
         if event is None or not released:
-            return {}
+            return None
         histograms = {site: arrays[wire.HISTOGRAM] for site, arrays in released.items()}
         return report(histograms, event.noise_multiplier, study.evaluation.metrics)
 
@@ -132,7 +132,7 @@ def require_plausible(
         raise WireError("evaluate reply: expected no more patients than the hospital announced, found many more")
 
 
-def report(histograms: Mapping[str, NDArray[Any]], noise_multiplier: float, metrics: tuple[str, ...]) -> dict[str, Any]:
+def report(histograms: Mapping[str, NDArray[Any]], noise_multiplier: float, metrics: tuple[str, ...]) -> ModelResult:
     """Return a model's entry in metrics.json, from the histograms that hospitals released.
 
     Metrics that the histogram does not give are null, like those that are undefined.
@@ -144,13 +144,9 @@ def report(histograms: Mapping[str, NDArray[Any]], noise_multiplier: float, metr
     )
     estimates = {"auroc": together.auroc, "brier": together.brier}
     each = {site: figures(h, cell_variance=variance).auroc for site, h in sorted(histograms.items())}
-    return {
-        "auroc": _dict(together.auroc),
-        "per_site": {site: _dict(auroc) for site, auroc in each.items()},
-        "metrics": {name: _dict(estimates.get(name)) for name in dict.fromkeys(("auroc", *metrics))},
-        "calibration": [dict(entry) for entry in together.calibration],
-    }
-
-
-def _dict(estimate: Estimate | None) -> dict[str, float] | None:
-    return estimate.to_dict() if estimate else None
+    return ModelResult(
+        auroc=together.auroc,
+        per_site=each,
+        metrics={name: estimates.get(name) for name in dict.fromkeys(("auroc", *metrics))},
+        calibration=together.calibration,
+    )

@@ -10,7 +10,8 @@ The noise is Gaussian. Laplace noise of the same epsilon would have scale H / ep
 columns or so; and beside the training that follows, a Gaussian release adds to the epsilon by the root of the sum of
 squares, Laplace noise by the sum. What follows from the noisy counts is in strategies/releases/column_figures.py.
 
->>> from configs.schema import Feature
+>>> from configs.records.result import CountedColumn, ReleasedStatistics
+from configs.schema import Feature
 >>> age, sex = Feature("age", "number", 20.0, 90.0), Feature("sex", "category", values=("f", "m"))
 >>> layout = (Histogram(age, bins=7), Histogram(sex))
 >>> exact = counts(np.array([[0, 1], [6, 1], [7, 2]]), layout)  # the third patient's age and sex are unknown
@@ -27,6 +28,7 @@ from numpy.typing import NDArray
 
 from configs import wire
 from configs.errors import WireError
+from configs.records.result import CountedColumn, ReleasedStatistics
 from configs.schema import Study
 from configs.wire import ArraySpec
 from strategies.data.columns import Histogram, cells_of, layout_of
@@ -84,7 +86,7 @@ class Statistics(Release):
 
         return Each(check)
 
-    def combine(self, study: Study, released: Mapping[str, Arrays]) -> dict[str, Any]:
+    def combine(self, study: Study, released: Mapping[str, Arrays]) -> ReleasedStatistics:
         """Return each hospital's figures and those of all that released theirs."""
         layout, plan = layout_of(study), statistics_plan(study)
         noise = standard_deviation(plan)
@@ -92,31 +94,26 @@ class Statistics(Release):
         vectors = {site: arrays[wire.COUNTS] for site, arrays in sorted(released.items())}
         summed = np.sum([vector.astype(np.float64) for vector in vectors.values()], axis=0)
         together = statistics(summed, layout, variance=len(vectors) * variance)
-        return {
-            "noise": noise,
-            "noise_multiplier": plan.noise_multiplier,
-            "columns": [_column(histogram) for histogram in layout],
-            "outcome": study.task.classes[1] if len(study.task.classes) == 2 else None,
-            "sites": {s: statistics(vector, layout, variance=variance).to_dict() for s, vector in vectors.items()},
-            "together": together.to_dict(),
-            "differing": differing(list(vectors.values()), layout, variance=variance),
-            "released": {site: vector.tolist() for site, vector in vectors.items()},
-        }
+        return ReleasedStatistics(
+            noise=noise,
+            noise_multiplier=plan.noise_multiplier,
+            columns=tuple(map(_column, layout)),
+            outcome=study.task.classes[1] if len(study.task.classes) == 2 else None,
+            sites={site: statistics(vector, layout, variance=variance).record for site, vector in vectors.items()},
+            together=together.record,
+            differing=tuple(differing(list(vectors.values()), layout, variance=variance)),
+            missing={},
+            released={site: tuple(vector.tolist()) for site, vector in vectors.items()},
+        )
 
     def sentence(self, _study: Study) -> str:
         """Return what leaves."""
         return "once, how many patients have each value of each column, with noise; nothing is trained"
 
 
-def _column(histogram: Histogram) -> dict[str, Any]:
+def _column(histogram: Histogram) -> CountedColumn:
     column = histogram.column
-    return {
-        "name": column.name,
-        "type": column.type,
-        "unit": column.unit,
-        "labels": list(histogram.labels),
-        "edges": list(histogram.edges),
-    }
+    return CountedColumn(column.name, column.type, column.unit, tuple(histogram.labels), tuple(histogram.edges))
 
 
 def counts(cells: NDArray[Any], layout: Sequence[Histogram]) -> Floats:

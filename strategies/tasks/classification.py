@@ -13,6 +13,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from configs.records.result import Bin
 from strategies.exact.functions import logarithm
 from strategies.tasks.base import Objective
 from strategies.tasks.metrics import MIN_PER_CLASS, Floats, Metric, weighted_mean
@@ -103,21 +104,21 @@ class Classification(Objective):
         return (np.arange(rows) % self.classes).astype(np.float32)
 
 
-def calibration(y: Floats, probability: Floats, bins: int = 10) -> list[dict[str, float]]:
+def calibration(y: Floats, probability: Floats, bins: int = 10) -> tuple[Bin, ...]:
     """Return, for each tenth of predicted probability, the mean prediction, the observed share, and the count.
 
     Args:
         y: (rows,) 1 with the outcome, else 0. probability: (rows,) of the outcome.
     """
     bin_of = np.minimum((probability * bins).astype(int), bins - 1)
-    return [
-        {
-            "low": b / bins,
-            "high": (b + 1) / bins,
-            "predicted": float(probability[bin_of == b].mean()),
-            "observed": float(y[bin_of == b].mean()),
-            "count": int((bin_of == b).sum()),
-        }
+    return tuple(
+        Bin(
+            low=b / bins,
+            high=(b + 1) / bins,
+            predicted=float(probability[bin_of == b].mean()),
+            observed=float(y[bin_of == b].mean()),
+            count=int((bin_of == b).sum()),
+        )
         for b in range(bins)
         if (bin_of == b).any()
-    ]
+    )

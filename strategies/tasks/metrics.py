@@ -13,11 +13,12 @@ Estimate(value=0.5, low=0.5, high=0.5)
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from configs.records.result import Estimate
 from strategies.exact.functions import added
 
 Floats = NDArray[np.float64]
@@ -56,19 +57,6 @@ class Metric:
     def is_worse(self, than: float, value: float) -> bool:
         """Return whether a value is worse than another."""
         return value > than if self.lower_is_better else value < than
-
-
-@dataclass(frozen=True, slots=True)
-class Estimate:
-    """A value with its 95 % interval."""
-
-    value: float
-    low: float
-    high: float
-
-    def to_dict(self) -> dict[str, float]:
-        """Return plain numbers for metrics.json."""
-        return asdict(self)
 
 
 def estimate(

@@ -10,6 +10,7 @@ import pytest
 from client.admission import Admissions
 from client.ledger import Ledger
 from configs.errors import RunError
+from configs.records.result import TrainingResult, read_result
 from configs.strict_yaml import dump_yaml
 from server.membership import Membership
 from simulations import cli
@@ -125,6 +126,12 @@ def test_a_model_below_chance_is_called_so(tmp_path: Path, auroc: float, says: b
     assert ("That is worse than chance." in words(report(tmp_path, metrics))) == says
 
 
+def training_result(metrics: dict[str, Any]) -> TrainingResult:
+    result = read_result(metrics)
+    assert isinstance(result, TrainingResult)
+    return result
+
+
 @pytest.mark.parametrize(("low", "high", "says"), [(0.5, 0.5, True), (0.4, 0.6, False), (0.5, 0.6, False)])
 def test_a_model_that_predicts_the_same_for_every_patient_is_called_so(
     tmp_path: Path, capsys: Output, low: float, high: float, says: bool
@@ -132,7 +139,7 @@ def test_a_model_that_predicts_the_same_for_every_patient_is_called_so(
     metrics = heart()
     metrics["models"]["federated"] |= {"auroc": None, "metrics": {"auroc": {"value": 0.5, "low": low, "high": high}}}
     assert ("It predicts the same for every patient." in words(report(tmp_path, metrics))) == says
-    print_table(metrics | {"why": ""})
+    print_table(training_result(metrics))
     assert ("THE SAME PREDICTION FOR EVERY PATIENT" in capsys.readouterr().out) == says
 
 
@@ -141,7 +148,7 @@ def test_figures_of_a_model_that_diverged_are_short_and_leave_room_for_names(cap
     huge = {"value": 3.7e36, "low": 1.2e36, "high": 9.9e37}
     for model in metrics["models"].values():
         model |= {"per_site": dict.fromkeys(model["per_site"], huge), "metrics": {"mae": huge}}
-    print_table(metrics)
+    print_table(training_result(metrics))
     said = capsys.readouterr().out
     assert "3.7e+36" in said
     for site in metrics["sites"]:

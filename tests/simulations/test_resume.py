@@ -14,9 +14,13 @@ import pytest
 from configs.errors import RunError
 from configs.journal import Record
 from configs.load import load_study
+from configs.records.result import Point
 from configs.strict_yaml import dump_yaml, read_yaml
-from simulations import cli
+from server.checkpoint import Checkpoint
+from simulations import baselines, cli
+from simulations import curve as curve_module
 from simulations import run as under_test
+from simulations.curve import Curve
 from simulations.display import Options
 from simulations.resume import Earlier
 from simulations.run import resume, simulate
@@ -104,7 +108,7 @@ def test_a_run_interrupted_twice_has_the_curve_of_one_that_was_not(
         raise StoppedError
 
     with monkeypatch.context() as patch:  # after the checkpoint of round 32, before its point
-        patch.setattr(under_test, "curve_value", stop)
+        patch.setattr(curve_module, "curve_value", stop)
         with pytest.raises(StoppedError):
             resume(run, OPTIONS, Stopping())
     assert resume(run, OPTIONS, Stopping())
@@ -116,10 +120,10 @@ def test_a_run_interrupted_twice_has_the_curve_of_one_that_was_not(
 
 
 def test_a_round_that_did_not_count_leaves_no_point_to_the_run_that_goes_on(tmp_path: Path) -> None:
-    curve = under_test._Curve.__new__(under_test._Curve)
+    curve = Curve.__new__(Curve)
     curve.points, curve.earlier, curve.every, curve.journal = [], {1: 0.5, 2: 0.6, 3: 0.7}, 1, None
-    curve.go_on(under_test.Checkpoint(2, {}, {}, {}))
-    assert curve.points == [{"round": 1, "value": 0.5}, {"round": 2, "value": 0.6}]
+    curve.go_on(Checkpoint(2, {}, {}, {}))
+    assert curve.points == [Point(1, 0.5), Point(2, 0.6)]
 
 
 def test_the_seconds_of_all_legs_are_added_and_the_time_between_them_is_not() -> None:
@@ -275,7 +279,7 @@ def test_an_interrupted_run_says_how_it_goes_on_by_its_own_path(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "two words"
-    monkeypatch.setattr(under_test, "curve_value", interrupt)
+    monkeypatch.setattr(curve_module, "curve_value", interrupt)
     assert cli.main(["simulate", str(PRESET), "--no-baselines", "--out", str(out)]) == cli.INTERRUPTED
     run = (out / "latest").resolve()
     hint = f"interrupted; go on with: archipel simulate --resume '{run}'"
@@ -313,13 +317,15 @@ def test_what_is_interrupted_before_a_run_has_begun_names_none(
 # Figures that could not be made
 
 
-def failing(monkeypatch: pytest.MonkeyPatch, name: str, error: type[BaseException]) -> None:
+def failing(
+    monkeypatch: pytest.MonkeyPatch, name: str, error: type[BaseException], module: object = under_test
+) -> None:
     """Let one of the run's steps fail."""
 
     def fail(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr(under_test, name, fail)
+    monkeypatch.setattr(module, name, fail)
 
 
 @pytest.mark.parametrize("step", ["score", "baselines"])
@@ -359,7 +365,7 @@ def test_a_run_that_goes_on_after_its_figures_failed_trains_nothing_anew(
             simulate(load_study(study), tmp_path / "stopped", Options(), Stopping())
     run = (tmp_path / "stopped" / "latest").resolve()
     with monkeypatch.context() as patch:
-        failing(patch, "_train_plainly", AssertionError)
+        failing(patch, "_train_plainly", AssertionError, baselines)
         assert resume(run, Options(), Stopping())
     assert all(metrics_of(run)["models"].values())
 

@@ -145,8 +145,8 @@ def test_of_each_calibration_bin_the_interval_holds_the_share() -> None:
     noisy = exact(y, score) + np.rint(np.random.default_rng(4).normal(scale=SIGMA, size=(2, 20)))
     held = []
     for entry in figures(noisy, cell_variance=cell_variance(SIGMA)).calibration:
-        inside = (score >= entry["low"]) & (score < entry["high"])
-        held.append(entry["observed_low"] <= y[inside].mean() <= entry["observed_high"])
+        inside = (score >= entry.low) & (score < entry.high)
+        held.append(entry.observed_low <= y[inside].mean() <= entry.observed_high)
     assert len(held) >= 8
     assert sum(held) >= len(held) - 1
 
@@ -175,10 +175,14 @@ def test_a_hospital_with_too_few_patients_is_null_beside_the_others() -> None:
     rng = np.random.default_rng(5)
     histograms = {"lille": exact(*population(rng, 400)), "brest": exact(*population(rng, 9))}
     found = report(histograms, SIGMA, ("accuracy", "brier"))
-    assert found["per_site"]["brest"] is None
-    assert found["per_site"]["lille"]["low"] < found["auroc"]["value"] < found["per_site"]["lille"]["high"]
-    assert found["metrics"]["accuracy"] is None
-    assert found["metrics"]["brier"]["low"] > 0
+    lille, brier = found.per_site["lille"], found.metrics["brier"]
+    assert found.per_site["brest"] is None
+    assert lille is not None
+    assert found.auroc is not None
+    assert lille.low < found.auroc.value < lille.high
+    assert found.metrics["accuracy"] is None
+    assert brier is not None
+    assert brier.low > 0
 
 
 def test_of_several_hospitals_the_noise_adds_up() -> None:
@@ -187,7 +191,7 @@ def test_of_several_hospitals_the_noise_adds_up() -> None:
     total = np.sum(list(histograms.values()), axis=0)
     expected = figures(total, cell_variance=4 * cell_variance(SIGMA)).auroc
     assert expected is not None
-    assert report(histograms, SIGMA, ())["auroc"] == expected.to_dict()
+    assert report(histograms, SIGMA, ()).auroc == expected
 
 
 # What is no such histogram

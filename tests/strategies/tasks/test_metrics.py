@@ -233,9 +233,9 @@ def test_calibration_counts_every_row_once_and_in_its_tenth() -> None:
     p = np.array([0.0, 0.05, 0.1, 0.95, 1.0, 1.0])
     y = np.array([0.0, 1, 0, 1, 1, 0])
     bins = calibration(y, p)
-    assert [(b["low"], b["count"]) for b in bins] == [(0.0, 2), (0.1, 1), (0.9, 3)]
-    assert bins[2]["observed"] == pytest.approx(2 / 3)
-    assert bins[2]["predicted"] == pytest.approx(2.95 / 3)
+    assert [(b.low, b.count) for b in bins] == [(0.0, 2), (0.1, 1), (0.9, 3)]
+    assert bins[2].observed == pytest.approx(2 / 3)
+    assert bins[2].predicted == pytest.approx(2.95 / 3)
 
 
 # In pieces

@@ -1,0 +1,136 @@
+"""What a federation is compared with: no privacy, each hospital alone, all patients in one place."""
+
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from client.patients import Split
+from configs.journal import Journal
+from configs.records.models import ComparedModel
+from configs.records.result import ModelResult, Point
+from configs.schema import CohortMember, Study
+from server.app import Conducted, Observer, make_app
+from server.checkpoint import Checkpoints
+from simulations.curve import Curve
+from simulations.display import Display, Options, Phase
+from simulations.engines import run_engine
+from simulations.evaluate import evaluate, evaluate_local
+from simulations.hospitals import Hospitals
+from simulations.kept import Kept
+from strategies.data.base import TrainablePatients, concatenate
+from strategies.exchange.arrays import Arrays
+from strategies.learning import learning_of
+from strategies.privacy.modes.none import without_privacy
+
+
+def server_app(
+    study: Study,
+    checkpoints: Checkpoints | None,
+    journal: Journal | None,
+    observer: Observer,
+    done: Callable[[Conducted], None],
+) -> Any:
+    """Return the app of a study, whose result goes to `done`."""
+    return make_app(study, checkpoints=checkpoints, journal=journal, observer=observer, done=done)
+
+
+def baselines(
+    study: Study,
+    patients: dict[str, Split],
+    options: Options,
+    display: Display,
+    curves: dict[str, list[Point]],
+    kept: Kept | None = None,
+) -> dict[str, Any]:
+    """Train the same study without privacy, at each hospital alone, and on all training patients in one place.
+
+    Args:
+        kept: where those that are done are found again after an interruption.
+    """
+    plain = without_privacy(study)
+    train = {site: p.train for site, p in patients.items()}
+
+    def together() -> dict[str, Arrays]:
+        curve = Curve(plain, patients, curves, ComparedModel.WITHOUT_PRIVACY)
+        with display.phase(ComparedModel.WITHOUT_PRIVACY.words, plain.training.rounds) as phase:
+            return {"": _train_plainly(plain, train, lambda record, model: phase.advance(curve(record, model)))}
+
+    def alone() -> dict[str, Arrays]:
+        with display.phase(ComparedModel.LOCAL_ONLY.words, len(patients) * plain.training.rounds) as phase:
+            return {site: _train_plainly(_only(plain, site), {site: t}, _advance(phase)) for site, t in train.items()}
+
+    def pooled() -> dict[str, Arrays]:
+        with display.phase(ComparedModel.POOLED.words, plain.training.rounds) as phase:
+            everybody = {"pooled": concatenate(list(train.values()))}
+            return {"": _train_plainly(_pooled(plain), everybody, _advance(phase))}
+
+    makers = {ComparedModel.WITHOUT_PRIVACY: together} if study.privacy.keys.budgeted else {}
+    makers |= {ComparedModel.LOCAL_ONLY: alone, ComparedModel.POOLED: pooled}
+    models = {key: _kept_or_made(key, make, curves, kept) for key, make in makers.items()}
+    return {key: found if key == ComparedModel.LOCAL_ONLY else found[""] for key, found in models.items()}
+
+
+def _kept_or_made(
+    key: str, make: Callable[[], dict[str, Arrays]], curves: dict[str, list[Point]], kept: Kept | None
+) -> dict[str, Arrays]:
+    """Return one baseline's models by hospital; made, and kept, where an earlier leg of the run did not."""
+    if kept is None:
+        return make()
+    if (found := kept.load(key)) is not None:
+        models, curve = found
+        if curve:
+            curves[key] = curve
+        return models
+    models = make()
+    kept.keep(key, models, curves.get(key, ()))
+    return models
+
+
+def _advance(phase: Phase) -> Observer:
+    """Show one step a round, with the hospital that trained."""
+    return lambda record, model: phase.advance(", ".join(record.contributed))
+
+
+def _train_plainly(study: Study, train: dict[str, TrainablePatients], observer: Observer) -> Arrays:
+    """Train one baseline, which is a federation too: the same apps, in this process."""
+    make = partial(server_app, study, None, None, observer)
+    with closing(Hospitals(study, train.__getitem__)) as hospitals:
+        return run_engine("inprocess", hospitals, make).model
+
+
+def _only(study: Study, site: str) -> Study:
+    """Return the study with one hospital."""
+    return replace(
+        study,
+        cohort=tuple(member for member in study.cohort if member.site == site),
+        simulation=tuple(entry for entry in study.simulation if entry[0] == site),
+        training=replace(study.training, quorum=1),
+    )
+
+
+def _pooled(study: Study) -> Study:
+    """Return the study with one hospital that has everybody."""
+    everybody = sum(member.patients for member in study.cohort)
+    return replace(
+        study,
+        cohort=(CohortMember("pooled", everybody),) if everybody else (),
+        simulation=(("pooled", study.simulation[0][1]),),
+        training=replace(study.training, quorum=1),
+    )
+
+
+def score(
+    study: Study, federated: Arrays, models: dict[str, Any], patients: dict[str, Split]
+) -> dict[str, ModelResult | None]:
+    """Judge each model on the test patients, all together and at each hospital; the `models` of metrics.json."""
+    task, test = learning_of(study), {site: p.test for site, p in patients.items()}
+    scores: dict[str, ModelResult | None] = {ComparedModel.FEDERATED: evaluate(study, task, federated, test)}
+    for key in (ComparedModel.WITHOUT_PRIVACY, ComparedModel.POOLED):
+        scores[key] = evaluate(study, task, models[key], test) if key in models else None
+    if not study.privacy.keys.budgeted:
+        scores[ComparedModel.WITHOUT_PRIVACY] = scores[ComparedModel.FEDERATED]
+    local = models.get(ComparedModel.LOCAL_ONLY)
+    scores[ComparedModel.LOCAL_ONLY] = evaluate_local(study, task, local, test) if local else None
+    return scores

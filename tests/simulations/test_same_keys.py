@@ -1,0 +1,66 @@
+"""What this release writes of a run has the keys, in the order, and the kinds of values that release 0.1.0 wrote."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from configs.journal import read
+from configs.load import load_study
+from server.app import Conducted, Released
+from server.conductor import write_down
+from server.rounds import Rounds
+from server.statistics import Counted
+from simulations import cli
+from strategies.learning import learning_of
+
+WRITTEN = Path(__file__).resolve().parents[1] / "configs" / "written"
+
+
+def form(value: Any) -> Any:
+    """Return a value's keys in their order, and the kinds of what lies below them."""
+    if isinstance(value, dict):
+        return [(key, form(entry)) for key, entry in value.items()]
+    return [form(entry) for entry in value] if isinstance(value, list) else type(value).__name__
+
+
+def document(folder: Path) -> Any:
+    """Return metrics.json with the study's own sections in one order, as they are those of the study file."""
+    metrics = json.loads((folder / "metrics.json").read_text("utf-8"))
+    return metrics | {key: json.loads(json.dumps(metrics[key], sort_keys=True)) for key in ("task", "training")}
+
+
+def kinds(folder: Path) -> list[tuple[str, list[str]]]:
+    """Return the kinds of a journal's records with their facts."""
+    return [(record.kind, sorted(record.facts)) for record in read(folder / "journal.jsonl")]
+
+
+@pytest.mark.parametrize("run", ["simulated_private", "simulated_plain", "simulated_statistics"])
+def test_a_simulation_writes_the_same_keys(run: str, tmp_path: Path) -> None:
+    assert cli.main(["simulate", str(WRITTEN / run / "study.yaml"), "--out", str(tmp_path)]) == 0
+    written = document(tmp_path / "latest")
+    assert form(written) == form(document(WRITTEN / run))
+    assert kinds(tmp_path / "latest") == kinds(WRITTEN / run)
+
+
+@pytest.mark.parametrize("run", ["deployed_private", "deployed_plain", "deployed_statistics"])
+def test_a_coordinator_writes_the_same_keys_and_values(run: str, tmp_path: Path) -> None:
+    """Its journal, study and releases are those of the former run: all but the model's digest and the times follow."""
+    former, study = document(WRITTEN / run), load_study(WRITTEN / run / "study.yaml")
+    (tmp_path / "journal.jsonl").write_bytes((WRITTEN / run / "journal.jsonl").read_bytes())
+    done = former["rounds_completed"]
+    conducted = Conducted(Rounds(study.training.rounds, study.training.quorum, done, "COMPLETE"), {})
+    if "statistics" in former:
+        vectors = {site: np.array(c, np.float32) for site, c in former["statistics"]["released"].items()}
+        conducted.statistics = Counted(vectors, {})
+    else:
+        conducted.model = learning_of(study).initial(study.seed)
+    if released := former.get("released"):
+        histograms = {site: np.array(h, np.float32) for site, h in released["histograms"].items()}
+        conducted.released = Released(histograms, released["missing"], released["noise_multiplier"])
+    write_down(tmp_path, study, conducted, former["seconds"])
+    written = document(tmp_path)
+    unknown = {key: former[key] for key in ("model_sha256", "versions") if key in former}
+    assert json.dumps(written | unknown) == json.dumps(former)
