@@ -25,7 +25,8 @@ from configs.records.run_journal import Again, End, Evaluated, Gathered, Joined,
 from configs.schema import Study
 from server.attempts import Attempts
 from server.checkpoint import Checkpoint, Checkpoints
-from server.gathering import Gathering, Patience, Post, Roster, gather_once, plain, shortage
+from server.gathering import Gathering, Patience
+from server.proposals import Post, Roster, gather_once, plain, shortage
 from server.rounds import Rounds
 from server.statistics import Counted, read_counts
 from strategies import aggregate

@@ -19,7 +19,8 @@ from server.app import Deployment, conduct
 from server.checkpoint import Checkpoints
 from server.conductor import write_down
 from server.files import write_atomically
-from server.gathering import GridPost, Patience
+from server.gathering import Patience
+from server.proposals import GridPost
 from server.recorded import new_folder
 from server.run import begin
 

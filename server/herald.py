@@ -33,10 +33,11 @@ from configs.records.run_journal import End, Gathered
 from configs.schema import Study
 from server import continuity
 from server.bundle import build_bundle
-from server.gathering import Gathering, Patience, shortage
+from server.gathering import Gathering, Patience
 from server.logs import write_lines
 from server.membership import Membership
 from server.pki import Pki
+from server.proposals import shortage
 from server.sockets import SUPERLINK_SOCKET
 from server.superlink.client import SuperLinkClient
 from server.superlink.grid import SuperLinkGrid

@@ -23,7 +23,8 @@ from server import gathering
 from server.app import Conducted, Deployment, PostponedError, RoundRecord, conduct
 from server.attendance import Connection
 from server.checkpoint import Checkpoints
-from server.gathering import GridPost, Patience
+from server.gathering import Patience
+from server.proposals import GridPost
 from strategies.exchange.arrays import Arrays, to_record
 from strategies.exchange.messages import content, read
 from strategies.learning import learning_of
