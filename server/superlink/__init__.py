@@ -6,4 +6,6 @@ store.py         its store of message parts
 client.py        nodes and runs, for the coordinator's other processes
 grid.py          a Flower Grid over the socket; arriving.py: a reply on its way; spool.py: large ones in files
 sealed_grid.py   the Grid for real hospitals: seals, opens, repeats
+instructions.py  a part of it: an instruction under way; talks.py: what each node can talk
+flower_inside.py names of Flower that it does not promise to applications
 """

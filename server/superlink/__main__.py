@@ -102,7 +102,7 @@ CONCERNS = {  # which paths a middleware of Flower's is about; for all others it
 
 
 def sparing(middleware: "Middleware") -> "Middleware":
-    """The same middleware, passed by on paths that it does not concern; a round has a hundred requests."""
+    """Return the same middleware, passed by on paths that it does not concern; a round has a hundred requests."""
     from starlette.middleware import Middleware
 
     name = getattr(middleware.cls, "__name__", "")

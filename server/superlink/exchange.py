@@ -95,7 +95,7 @@ class Exchange:
     # A hospital's node
 
     async def _receive(self, scope: Scope, body: bytes, receive: Receive) -> bytes:
-        """The next message for a node, held until there is one; nothing where there was none in time."""
+        """Answer the next message for a node, held until there is one; nothing where there was none in time."""
         asked = fields_of(body, _RECEIVE)
         node, hold_s = _int(asked["node"]), _hold(asked["hold_s"])
         await asyncio.to_thread(self._greeted, scope, node, str(asked["taken"]), hold_s)
@@ -138,8 +138,8 @@ class Exchange:
                 del self._given[node]
                 self._flower.forget(taken)
 
-    async def _reply(self, scope: Scope, body: bytes, receive: Receive) -> bytes:
-        """A whole reply."""
+    async def _reply(self, scope: Scope, body: bytes, _receive: Receive) -> bytes:
+        """Take a whole reply."""
         first, *pieces = split(body)
         asked = fields_of(first, _REPLY)
         await asyncio.to_thread(self._take, scope, _int(asked["node"]), str(asked["taken"]), pieces)
@@ -168,8 +168,8 @@ class Exchange:
 
     # The conductor
 
-    async def _send(self, scope: Scope, body: bytes, receive: Receive) -> bytes:
-        """Messages for several nodes with their small parts; what is missing of them comes by Flower's own way."""
+    async def _send(self, scope: Scope, body: bytes, _receive: Receive) -> bytes:
+        """Take messages for several nodes with their small parts; what is missing of them comes by Flower's own way."""
         first, *pieces = split(body, 1_000_000)
         count = _int(fields_of(first, {"messages": int})["messages"])
         answer, nodes = await asyncio.to_thread(self._stored, scope, pieces[: 2 * count], pieces[2 * count :])
@@ -191,15 +191,15 @@ class Exchange:
         answer = {"ids": list(stored.ids), "missing": list(missing), "session": stored.session}
         return json.dumps(answer).encode(), nodes
 
-    async def _wake(self, scope: Scope, body: bytes, receive: Receive) -> bytes:
-        """The parts of large messages are here."""
+    async def _wake(self, scope: Scope, body: bytes, _receive: Receive) -> bytes:
+        """Wake nodes: the parts of their large messages are here."""
         await asyncio.to_thread(self._flower.task, scope)
         for node in json.loads(body)["nodes"]:
             self._nodes.wake(_int(node))
         return b""
 
     async def _await(self, scope: Scope, body: bytes, receive: Receive) -> bytes:
-        """Replies to these messages, small ones whole; held until something came in that was not seen before."""
+        """Answer replies to these messages, small ones whole; held until something new came in."""
         asked = fields_of(body, {"ids": list, "hold_s": float, "seen": int})
         with self._replies.waiting(0, receive, _hold(asked["hold_s"])) as hold:
             while True:

@@ -53,7 +53,7 @@ class Waiting:
 
     @contextlib.contextmanager
     def waiting(self, key: int, receive: Receive, hold_s: float) -> Iterator[Hold]:
-        """A request that is held; where too many are for this key, the oldest is answered."""
+        """Hold a request; where too many are held for this key, the oldest is answered."""
         holds = self._holds.setdefault(key, [])
         while len(holds) >= HOLDS_EACH:
             holds.pop(0).wake(release=True)

@@ -7,12 +7,10 @@ or spent twice. Nothing here knows what a model is.
 """
 
 import logging
-import re
 import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from importlib import metadata
 from typing import Any, Protocol
 
 from flwr.app import ConfigRecord, Error, Message, RecordDict
@@ -31,6 +29,17 @@ from server.membership import Member, Talk
 from server.shelf import Shelf
 from server.superlink.arriving import BROKEN_REPLY
 from server.superlink.client import Node
+from server.superlink.instructions import (
+    BAD_SEAL,
+    NOT_REACHED,
+    OWN_CODES,
+    REVOKED,
+    Instruction,
+    addressed,
+    content_for,
+    facts,
+)
+from server.superlink.talks import FORMS, RELEASE, Talks
 from strategies.exchange.flower import Run
 from strategies.exchange.keys import SigningKey
 from strategies.exchange.messages import opened, read, seal, shelve, shelved, signed_in, to_frame, unseal
@@ -41,14 +50,7 @@ LOOK_S = 1.0  # how often to look who is connected while replies are awaited
 PROPOSAL_S = 43_000  # for how long a proposal holds; Flower keeps a message for 43,200 s
 OVERHEAD_BYTES = 1_000_000  # of a large reply, beyond what was sent
 AWAY = "away/"  # stands for Flower's id of an instruction whose hospital was not reached
-BAD_SEAL = 150  # codes of the coordinator's own, beside those of client/egress.py
-REVOKED = 152
-RELEASE = metadata.version("archipel")
-_RELEASE = re.compile(r"[0-9A-Za-z.+-]{0,40}")
-NOT_REACHED = 153
-OWN_CODES = frozenset({BAD_SEAL, REVOKED, NOT_REACHED})
 RECORDS_FROM = 2  # the protocol from which a hospital is given its own statement back
-FORMS = {kind: (form, f"{form} reply") for kind, form in wire.ASKS.items()}
 
 
 class Carrier(Protocol):
@@ -56,36 +58,23 @@ class Carrier(Protocol):
 
     @property
     def run(self) -> Run:
-        """Run information."""
+        """Return run information."""
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        """Send; the messages' ids."""
+        """Send messages and return their ids."""
 
     def await_messages(self, message_ids: Iterable[str], wait_s: float) -> Iterable[Message]:
-        """The replies that are there, as soon as something came in that was not seen before, or after so long."""
-
-
-@dataclass
-class _Sent:
-    """An instruction under way. `since` is the start of the node that it was sent to, `expires` its end (Unix time)."""
-
-    original: Message
-    member: Member
-    statement: Statement
-    since: str
-    expires: int
-    pushed: bool = True  # whether it was handed to the SuperLink: not while its hospital has no connection
-    repeated: bool = False  # whether it was sent again; a reply to either counts
+        """Return the replies that are there, as soon as something new came in, or after so long."""
 
 
 @dataclass(frozen=True)
 class Watch:
     """What a sealed grid reports: a hospital's epsilon; and whether it was asked to stop."""
 
-    epsilon: Callable[[str, str], None] = lambda site, epsilon: None
+    epsilon: Callable[[str, str], None] = lambda _site, _epsilon: None
     stopped: Callable[[], bool] = lambda: False
-    talk: Callable[[str, Talk], None] = lambda site, talk: None
-    statement: Callable[[str, Signed], None] = lambda site, signed: None
+    talk: Callable[[str, Talk], None] = lambda _site, _talk: None
+    statement: Callable[[str, Signed], None] = lambda _site, _signed: None
 
 
 class SealedGrid(Grid):
@@ -118,44 +107,44 @@ class SealedGrid(Grid):
         self._carrier, self._nodes, self._members = carrier, nodes, members
         self._run_name, self._study, self._key, self._journal = run, study, key, journal
         self._watch = watch or Watch()
-        self._talks, self._statements = dict(talks or {}), statements
+        self._talks, self._statements = Talks(talks or {}, self._watch.talk), statements
         self._absent_after_s, self._attendance = absent_after_s, attendance or Attendance()
-        self._proposals: dict[str, _Sent] = {}
+        self._proposals: dict[str, Instruction] = {}
         self._shelf = shelf
         self._offered: dict[tuple[str, str], str] = {}  # (hospital, message) -> the large content that it may fetch
 
     # What Flower asks of a Grid
 
     def set_run(self, run: Run) -> None:
-        """The run is the carrier's."""
+        """Ignore it: the run is the carrier's."""
 
     @property
     def run(self) -> Run:
-        """Run information."""
+        """Return run information."""
         return self._carrier.run
 
     def create_message(self, *arguments: Any, **named: Any) -> Message:
-        """Deprecated in Flower; nothing here uses it."""
+        """Refuse: Flower deprecates it, nothing here uses it."""
         raise NotImplementedError
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        """Unsealed messages do not leave."""
+        """Refuse: unsealed messages do not leave."""
         raise NotImplementedError
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        """Unsealed messages do not arrive."""
+        """Refuse: unsealed messages do not arrive."""
         raise NotImplementedError
 
     def get_node_ids(self) -> Iterable[int]:
-        """Nodes of admitted hospitals that are connected now."""
+        """Return the nodes of admitted hospitals that are connected now."""
         return sorted(node.node_id for node, _ in self._present().values() if node.online)
 
     def site_of(self, node_id: int) -> str | None:
-        """The hospital that a node belongs to, by the key that it was admitted with."""
+        """Return the hospital that a node belongs to, by the key that it was admitted with."""
         return next((site for site, (node, _) in self._present().items() if node.node_id == node_id), None)
 
     def stopped(self) -> bool:
-        """Whether somebody asked the run to stop."""
+        """Return whether a person asked the run to stop."""
         return self._watch.stopped()
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
@@ -179,8 +168,8 @@ class SealedGrid(Grid):
         self._withdraw()
         return replies
 
-    def _only_absent(self, waiting: Mapping[str, _Sent], replies: list[Message]) -> bool:
-        """Whether all that is missing was never sent, its hospitals are absent, and the quorum is there."""
+    def _only_absent(self, waiting: Mapping[str, Instruction], replies: list[Message]) -> bool:
+        """Return whether all that is missing was never sent, its hospitals are absent, and the quorum is there."""
         quorum = self._study.training.quorum
         if any(sent.pushed for sent in waiting.values()) or sum(r.has_content() for r in replies) < quorum:
             return False
@@ -210,33 +199,20 @@ class SealedGrid(Grid):
 
     # Sending
 
-    def talk_of(self, site: str) -> Talk:
-        """What a hospital's node can talk, as it last said; protocol 1 where it has said nothing."""
-        return self._talks.get(site, Talk())
-
     def _divided(self, messages: list[Message]) -> tuple[list[Message], list[Message]]:
-        """The messages that their hospitals can read, and errors in the place of the others."""
+        """Return the messages that their hospitals can read, and errors in the place of the others."""
         readable: list[Message] = []
         errors: list[Message] = []
         for message in messages:
             site = self.site_of(message.metadata.dst_node_id)
-            config = message.content.get(wire.CONFIG)
-            fields: dict[str, Any] = dict(config) if isinstance(config, ConfigRecord) else {}
-            form = FORMS[message.metadata.message_type][0]
-            old = site is not None and self.talk_of(site).protocol < wire.OPTIONAL_FROM
-            if old and wire.without_optional(form, fields) != fields:
-                reason = f"{self._release_of(site or '')} cannot read this message; its node must be upgraded"
+            if site is not None and (reason := self._talks.obstacle(site, message)):
                 errors.append(Message(Error(code=wire.UPGRADE, reason=reason), reply_to=message))
             else:
                 readable.append(message)
         return readable, errors
 
-    def _release_of(self, site: str) -> str:
-        release = self.talk_of(site).release
-        return f"its release of Archipel ({release})" if release else "its release of Archipel"
-
-    def _send(self, messages: list[Message], expires: int) -> dict[str, _Sent]:
-        """Seal and send; the instructions under way by Flower's message id. Who has no connection is sent it later."""
+    def _send(self, messages: list[Message], expires: int) -> dict[str, Instruction]:
+        """Seal, send, and return what is under way by Flower's message id; absent nodes are sent theirs later."""
         by_node = {node.node_id: (node, member) for node, member in self._present().values()}
         frames: dict[object, Frame] = {}  # of equal contents, hashed once
         statements = self._statements()
@@ -247,24 +223,26 @@ class SealedGrid(Grid):
                 log.warning("a hospital was revoked or is gone; nothing is sent to it")
                 continue
             node, member = by_node[node_id]
-            record = statements.get(member.site) if self.talk_of(member.site).protocol >= RECORDS_FROM else None
-            sent_content = _with_record(message, record)
+            record = statements.get(member.site) if self._talks.of(member.site).protocol >= RECORDS_FROM else None
+            sent_content = content_for(message, record)
             frame = self._frame(message, sent_content, frames)
-            statement = self._state(message, member.site, frame, expires)
+            statement = self._state(member.site, frame, expires)
             if not node.online:
-                held[AWAY + statement.message] = _Sent(message, member, statement, node.since, expires, pushed=False)
+                held[AWAY + statement.message] = Instruction(
+                    message, member, statement, node.since, expires, pushed=False
+                )
                 continue
             beside = None if message.metadata.message_type == wire.HELLO else record
             records = self._shelved(seal(sent_content, frame, statement, self._key, beside), frame, member, statement)
-            sealed.append(_message(records, message))
-            sent.append(_Sent(message, member, statement, node.since, expires))
-            self._journal.write(Sent(**_facts(statement, frame.form, frame.size), journal=statement.journal))
+            sealed.append(addressed(records, message))
+            sent.append(Instruction(message, member, statement, node.since, expires))
+            self._journal.write(Sent(**facts(statement, frame.form, frame.size), journal=statement.journal))
         ids = self._carrier.push_messages(sealed) if sealed else []
         return {message_id: s for message_id, s in zip(ids, sent, strict=True) if message_id} | held
 
     def _shelved(self, records: RecordDict, frame: Frame, member: Member, statement: Statement) -> RecordDict:
-        """The message without its content, where that is large and its hospital can fetch it as a file."""
-        able = self.talk_of(member.site).protocol >= wire.OPTIONAL_FROM and not member.without_certificate
+        """Return the message without its content, where that is large and its hospital can fetch it as a file."""
+        able = self._talks.of(member.site).protocol >= wire.OPTIONAL_FROM and not member.without_certificate
         if self._shelf is None or not able or frame.size <= MAX_INLINE:
             return records
         parts = list(frame.encode())
@@ -291,7 +269,7 @@ class SealedGrid(Grid):
             frames[equal] = frame
         return frame
 
-    def _state(self, message: Message, site: str, frame: Frame, expires: int) -> Statement:
+    def _state(self, site: str, frame: Frame, expires: int) -> Statement:
         return Statement(
             sender=COORDINATOR,
             to=site,
@@ -306,8 +284,8 @@ class SealedGrid(Grid):
             epsilon="",
         )
 
-    def _without_revoked(self, waiting: dict[str, _Sent]) -> list[Message]:
-        """Errors in the place of hospitals that were revoked since they were asked: nobody waits for them."""
+    def _without_revoked(self, waiting: dict[str, Instruction]) -> list[Message]:
+        """Replace pending instructions to revoked hospitals by errors, so that the round does not wait."""
         members = self._members()
         gone = [flower_id for flower_id, sent in waiting.items() if sent.member.site not in members]
         return [
@@ -315,7 +293,7 @@ class SealedGrid(Grid):
             for flower_id in gone
         ]
 
-    def _repeat(self, waiting: dict[str, _Sent]) -> None:
+    def _repeat(self, waiting: dict[str, Instruction]) -> None:
         """Ask hospitals again whose node came back, or started anew, after they were asked."""
         present = self._present()
         again = {
@@ -334,8 +312,8 @@ class SealedGrid(Grid):
 
     # Receiving
 
-    def _collect(self, waiting: dict[str, _Sent], wait_s: float = 0.0) -> list[Message]:
-        """The replies that are there, awaited so long; what they answer waits no more, however often it was sent."""
+    def _collect(self, waiting: dict[str, Instruction], wait_s: float = 0.0) -> list[Message]:
+        """Return the replies that are there, awaited so long; what they answer waits no more, in none of its copies."""
         asked = {flower_id for flower_id in waiting if not flower_id.startswith(AWAY)}
         replies = []
         for reply in self._carrier.await_messages(asked, wait_s) if asked or wait_s else ():
@@ -350,8 +328,8 @@ class SealedGrid(Grid):
                 waiting[AWAY + sent.statement.message] = sent
         return replies
 
-    def _open(self, reply: Message, sent: _Sent) -> Message | None:
-        """The reply without its seal; an error that names its reason; None if the hospital was not reached."""
+    def _open(self, reply: Message, sent: Instruction) -> Message | None:
+        """Return the reply without its seal; an error that names its reason; None if the hospital was not reached."""
         if reply.has_error() and reply.error.code != BROKEN_REPLY:
             log.info("%s: %s", sent.member.site, reply.error.reason)
             return None
@@ -367,7 +345,7 @@ class SealedGrid(Grid):
             log.warning("%s: its reply is refused: %s", sent.member.site, error)
             return Message(Error(code=BAD_SEAL, reason=f"its reply was refused: {error}"[:300]), reply_to=sent.original)
 
-    def _unsealed(self, records: RecordDict, sent: _Sent) -> Message:
+    def _unsealed(self, records: RecordDict, sent: Instruction) -> Message:
         apart = shelved(records)
         signed = signed_in(records)
         packed: bytes | MappedFile | None
@@ -388,8 +366,8 @@ class SealedGrid(Grid):
             answers=asked.message,
         )
         if form == "hello reply":
-            self._listen(asked.to, frame)
-        self._journal.write(Received(**_facts(said, form, frame.size), their_journal=said.journal))
+            self._talks.listen(asked.to, frame)
+        self._journal.write(Received(**facts(said, form, frame.size), their_journal=said.journal))
         if said.sequence:
             self._watch.statement(asked.to, signed)
         if said.epsilon:
@@ -399,66 +377,17 @@ class SealedGrid(Grid):
             if fields["code"] in OWN_CODES:
                 raise WireError("refusal: expected a code of a hospital's, found one of the coordinator's own")
             if sent.original.metadata.message_type == wire.HELLO and fields["code"] in (wire.MISREAD, wire.UPGRADE):
-                self._talks.pop(asked.to, None)  # whatever it could talk before: next time it is asked in the first one
+                self._talks.forget(asked.to)  # next time it is asked in the first protocol
                 fields["code"] = wire.UPGRADE
                 fields["reason"] = f"its release of Archipel does not know this study; upgrade its node to {RELEASE}"
             return Message(Error(code=fields["code"], reason=fields["reason"]), reply_to=sent.original)
         return Message(records, reply_to=sent.original)
 
-    def _listen(self, site: str, frame: Frame) -> None:
-        """Note what a hospital's node says that it can talk.
-
-        Raises:
-            WireError: it greets in another's name, or its release is none.
-        """
-        fields = frame.fields
-        if fields["site"] != site:
-            raise WireError("hello reply: expected the hospital's own name, found another's")
-        release = str(fields.get("release", ""))
-        if not _RELEASE.fullmatch(release):
-            raise WireError("hello reply: expected a release such as 0.1.0, found something else")
-        talk = Talk(int(fields.get("protocol_max", 1)), release, int(fields.get("arithmetic", 0)))
-        self._talks[site] = talk
-        self._watch.talk(site, talk)
-
     def _present(self) -> dict[str, tuple[Node, Member]]:
-        """Hospital -> its node, for admitted hospitals that have one."""
+        """Return each admitted hospital's node, where it has one, by the hospital's name."""
         by_key = {member.public_key: member for member in self._members().values()}
         return {
             by_key[node.public_key].site: (node, by_key[node.public_key])
             for node in self._nodes().values()
             if node.public_key in by_key
         }
-
-
-def _with_record(message: Message, record: Signed | None) -> RecordDict:
-    """Return a message's content as one hospital is sent it: a proposal with its own newest statement.
-
-    Other messages have it beside their seal: their content is what a hospital knows an instruction by.
-    """
-    records = RecordDict(dict(message.content))
-    config = records.get(wire.CONFIG)
-    if record is not None and message.metadata.message_type == wire.HELLO and isinstance(config, ConfigRecord):
-        records[wire.CONFIG] = ConfigRecord({**config, "record": record.text})
-    return records
-
-
-def _message(records: RecordDict, original: Message) -> Message:
-    meta = original.metadata
-    return Message(records, dst_node_id=meta.dst_node_id, message_type=meta.message_type)
-
-
-def _facts(said: Statement, form: str, size: int) -> dict[str, Any]:
-    """What the journal keeps of a message: enough to prove what was sent, and what the other side's journal said."""
-    return {
-        "site": said.to if said.sender == COORDINATOR else said.sender,
-        "run": said.run,
-        "round": said.round,
-        "study": said.study,
-        "message": said.message,
-        "content": said.content,
-        "answers": said.answers,
-        "epsilon": said.epsilon,
-        "form": form,
-        "bytes": size,
-    }

@@ -1,5 +1,4 @@
-"""Large parts of messages lie in files until they are needed: what a coordinator holds in memory does not grow with its
-hospitals.
+"""Keep large parts of messages in files, so that a coordinator's memory does not grow with its hospitals.
 
 This is for the process that conducts a run; server/superlink/store.py is for the SuperLink. The kernel keeps the files
 in memory or not. Nothing is left behind: they have no name.

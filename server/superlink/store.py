@@ -46,7 +46,7 @@ class SpooledStore(InMemoryObjectStore):
                     entry.content = _OnDisk(self._folder / str(next(self._numbers)), object_content)
 
     def get(self, object_id: str) -> bytes | None:
-        """A part, None if it was not announced, empty if it has not come."""
+        """Return a part, None if it was not announced, empty if it has not come."""
         content: Any = super().get(object_id)
         found: bytes | None = content.read() if isinstance(content, _OnDisk) else content
         self._tidy.passed(len(found or b""))

@@ -34,7 +34,7 @@ from configs.site import Policy
 from server.app import Conducted, conduct
 from server.attempts import BAD_SEAL, LOST
 from server.checkpoint import Checkpoints
-from server.superlink import sealed_grid
+from server.superlink import instructions
 from strategies.exchange.arrays import Arrays
 from strategies.exchange.messages import read, to_frame
 from strategies.models.registry import study_parameters
@@ -73,7 +73,7 @@ def journaled(path: Path, kind: str) -> list[dict[str, Any]]:
 
 
 def test_the_code_of_a_broken_reply_is_the_couriers() -> None:
-    assert sealed_grid.BAD_SEAL == BAD_SEAL
+    assert instructions.BAD_SEAL == BAD_SEAL
 
 
 @pytest.mark.parametrize("code", sorted(LOST))

@@ -25,7 +25,9 @@ from server.shelf import read as fetched_from
 from server.superlink import sealed_grid
 from server.superlink.arriving import BROKEN_REPLY
 from server.superlink.client import Node
-from server.superlink.sealed_grid import BAD_SEAL, FORMS, OWN_CODES, REVOKED, SealedGrid, Watch
+from server.superlink.instructions import BAD_SEAL, OWN_CODES, REVOKED
+from server.superlink.sealed_grid import SealedGrid, Watch
+from server.superlink.talks import FORMS
 from strategies.exchange.keys import SigningKey
 from strategies.exchange.messages import content, opened, read, seal, shelve, shelved, to_frame, unseal
 from strategies.models.registry import study_parameters
