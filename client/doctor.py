@@ -34,7 +34,7 @@ from client.findings import (
 from client.forwarder import probe
 from client.records import reasons_in
 from client.releases import RELEASE, awaited
-from client.site_file import load_site
+from client.site_file import load_site, outdated
 from client.uplink.line import kept
 from configs.errors import ArchipelError, JournalError
 from configs.folder import typed
@@ -95,7 +95,7 @@ def _plainly(error: Exception) -> str:
 
 
 def _in_force(config: SiteConfig) -> Iterator[Finding]:
-    if config.outdated:
+    if outdated(config):
         text = "it changed since the node started, which follows the former one; the findings below are of this one"
         yield Finding("site.yaml", WARNING, text, IT, "restart the node")
 

@@ -5,6 +5,7 @@ from contextlib import closing
 from pathlib import Path
 
 from configs import site
+from configs.lock import holder
 from configs.site import SiteConfig
 
 
@@ -15,6 +16,11 @@ def load_site(folder: Path) -> SiteConfig:
         ConfigError: the file cannot be read or holds mistakes; all of them are listed.
     """
     return site.load_site(folder, booked_identities)
+
+
+def outdated(config: SiteConfig) -> bool:
+    """Return whether a node runs here that was started with another site.yaml than this one."""
+    return (holder(config.lock) or config.sha256) != config.sha256
 
 
 def booked_identities(ledger: Path) -> tuple[str, ...]:

@@ -19,7 +19,6 @@ from typing import Any, Literal
 from configs.folder import Address, load_folder, split_address
 from configs.keys.declare import Entries, Key, OneOf, Part, described, key
 from configs.keys.values import LINE, SITE_NAME, Around, Choice, Integer, Number, Place, Text, Truth, Value
-from configs.lock import holder
 from configs.schema.privacy import MAX_EPSILON
 from configs.schema.source import SOURCES, DataSource, FilePath
 from configs.sections import Section
@@ -87,6 +86,10 @@ class _Dataset(Value):
         identity = _IDENTITY.read(entry, at.around)["identity"]
         return Dataset(at.key, _SOURCE.read_mapping(entry, at.around), identity or at.key)
 
+    def write(self, value: Any) -> dict[str, Any]:
+        """Return the source's keys, and the identity."""
+        return _SOURCE.write(value.source) | _IDENTITY.write(value)
+
     @property
     def schema(self) -> dict[str, Any]:
         """Return the connectors' alternatives, each with an identity."""
@@ -147,7 +150,14 @@ class SiteConfig:
     )
     coordinator: str = key(Address(), about="the one address that the node connects to, outwards")
     datasets: tuple[Dataset, ...] = key(
-        Entries(_Dataset(), _study_flaw, "a mapping of study: {connector, path}", member="STUDY", ordered=False),
+        Entries(
+            _Dataset(),
+            _study_flaw,
+            "a mapping of study: {connector, path}",
+            member="STUDY",
+            split=lambda dataset: (dataset.study, dataset),
+            ordered=False,
+        ),
         default=(),
         about="where the rows of each study lie that this hospital may join",
     )
@@ -232,11 +242,6 @@ class SiteConfig:
     def lock(self) -> Path:
         """Return the file that is held while a node runs; it says with which site.yaml."""
         return self.folder / "node.lock"
-
-    @property
-    def outdated(self) -> bool:
-        """Return whether a node runs here that was started with another site.yaml than this one."""
-        return (holder(self.lock) or self.sha256) != self.sha256
 
     @property
     def admissions(self) -> Path:

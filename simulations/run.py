@@ -59,8 +59,7 @@ def simulate(study: Study, out: Path, options: Options, display: Display) -> Pat
         longest = out.resolve() / f"20260101T000000Z-{study.name}"
         require_short(longest, Path(f"sites/{site}/ledger.sqlite"))
     run = new_folder(out, study.name)
-    document = study.to_dict() | {"simulation": {"sites": _sources(study)}}
-    write_atomically(run / "study.yaml", dump_yaml(document).encode())
+    write_atomically(run / "study.yaml", dump_yaml(study.to_file()).encode())
     _latest(out, run)
     with _named_if_interrupted(run):
         return _carry_out(study, run, options, display, Earlier())

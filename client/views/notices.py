@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from client.folder import SiteFolder
 from client.identities import forgotten
 from client.records import reasons_in
+from client.site_file import outdated
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +21,7 @@ def notices(folder: SiteFolder) -> Iterator[Notice]:
     """Yield what is not as it should be in a hospital's folder."""
     for reason in reasons_in(folder.config):
         yield Notice(f"nothing trains here: {reason}", f"a person must run: {folder.typed('settle')}")
-    if folder.config.outdated:
+    if outdated(folder.config):
         yield Notice("site.yaml changed since the node started, which follows the former one: restart the node")
     for lost in forgotten(folder.config):
         yield Notice(str(lost), lost.todo)

@@ -75,6 +75,13 @@ class _Sources(Part):
         """Return pairs of a hospital and its source."""
         return Part.read(self, at).sites
 
+    def write(self, value: Any) -> dict[str, Any]:
+        """Return the sources as a mapping of hospitals."""
+        return Part.write(self, _Simulation(value))
+
+
+_SIMULATION = _Sources(_Simulation, "a mapping with sites")
+
 
 class _Steps(Words):
     """Steps of ID_STEPS."""
@@ -170,7 +177,7 @@ class Study:
     )
     seed: int = key(Integer(0, 2**32 - 1), default=0, about="of initial values and batches where chance is repeatable")
     simulation: tuple[tuple[str, DataSource], ...] = key(
-        _Sources(_Simulation, "a mapping with sites"),
+        _SIMULATION,
         default=(),
         written=lambda _: False,
         about="where the researcher's copies of the data lie; it is no part of the study's identity",
@@ -227,6 +234,10 @@ class Study:
     def to_dict(self) -> dict[str, Any]:
         """Return the study as its YAML has it, defaults written out, without `simulation`."""
         return write_keys(study_declaration(self.task.type), self)
+
+    def to_file(self) -> dict[str, Any]:
+        """Return the same with `simulation`: what the file that was read says."""
+        return self.to_dict() | {"simulation": _SIMULATION.write(self.simulation)}
 
 
 def canonical_json(value: Any) -> str:

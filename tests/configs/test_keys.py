@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,14 +13,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from configs import reference
+from configs.coordinator import CoordinatorConfig, load_coordinator
 from configs.errors import ArchipelError, ConfigError
 from configs.federated import FEDERATED
-from configs.keys.declare import declaration_of, key
+from configs.keys.declare import declaration_of, key, write_keys
 from configs.keys.values import COLUMN, Around, Words
 from configs.load import load_study, study_from
 from configs.schema.task import TASKS, Task, TaskKeys
 from configs.sections import Section
-from configs.strict_yaml import read_yaml
+from configs.site import SiteConfig, load_site
+from configs.strict_yaml import dump_yaml, read_yaml
 from simulations import cli
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
@@ -77,6 +79,25 @@ def test_reading_what_was_written_gives_the_same_study_and_digest(document: dict
         assert again == study
         assert (again.sha256, again.to_dict()) == (study.sha256, study.to_dict())
     assert violations(SCHEMA, document) == []
+
+
+@pytest.mark.parametrize("preset", PRESETS, ids=lambda path: path.stem)
+def test_a_study_is_written_with_its_sources_where_it_is_kept(preset: Path, tmp_path: Path) -> None:
+    (tmp_path / "study.yaml").write_text(dump_yaml(load_study(preset).to_file()))
+    assert load_study(tmp_path / "study.yaml") == load_study(preset)
+
+
+@pytest.mark.parametrize(("file", "load"), [("site", load_site), ("coordinator", load_coordinator)])
+def test_what_is_written_of_an_example_reads_back_the_same(
+    file: str, load: Callable[[Path], SiteConfig | CoordinatorConfig], tmp_path: Path
+) -> None:
+    path = tmp_path / f"{file}.yaml"
+    path.write_text((CONFIGS / f"{file}.example.yaml").read_text("utf-8").replace("# worker_network", "worker_network"))
+    config = load(tmp_path)
+    path.write_text(dump_yaml(write_keys(declaration_of(type(config)), config)))
+    again = load(tmp_path)
+    assert write_keys(declaration_of(type(again)), again) == write_keys(declaration_of(type(config)), config)
+    assert str(again).split(", sha256=")[0] == str(config).split(", sha256=")[0]
 
 
 # A kind that is registered from outside
