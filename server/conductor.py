@@ -27,18 +27,20 @@ from configs.records.models import WRITTEN, ComparedModel
 from configs.records.result import ModelResult, TrainedSite
 from configs.records.run_journal import Begin, Measured, Postponed, Received
 from configs.schema import Study
-from server.app import Conducted, Deployment, PostponedError, RoundRecord, conduct
+from server.app import conduct
 from server.bundle import build_bundle
 from server.checkpoint import Checkpoints, write_tensors
 from server.gathering import Patience
 from server.logs import write_lines
 from server.membership import Membership
+from server.outcome import Outcome, PostponedError, RoundRecord
 from server.papers import write_papers
 from server.pki import Pki
 from server.recorded import Recorded
 from server.run import (
     begin,
     epsilons_reported,
+    released_histograms,
     released_model,
     sha256,
     statistics_result,
@@ -46,6 +48,7 @@ from server.run import (
     training_result,
     write_result,
 )
+from server.session import Deployment
 from server.shelf import FOLDER, Shelf
 from server.sockets import SUPERLINK_SOCKET
 from server.superlink.client import SuperLinkClient
@@ -53,6 +56,7 @@ from server.superlink.sealed_grid import SealedGrid, Watch
 from strategies.exchange.arrays import Arrays
 from strategies.privacy.modes.registry import mode_of
 from strategies.privacy.plan import PrivacyPlan
+from strategies.releases.registry import SCORE_HISTOGRAM
 
 log = logging.getLogger("archipel.conductor")
 ENGINE = "deployed"
@@ -93,7 +97,7 @@ def carry_out(config: CoordinatorConfig, name: str) -> str:
                 absent_after_s=config.absent_after_s,
                 shelf=shelf,
             )
-            conducted = _conduct(config, run, study, sealed_grid, journal, members)
+            outcome = _conduct(config, run, study, sealed_grid, journal, members)
     except PostponedError as error:
         journal.write(Postponed(why=str(error)))
         members.submit(name)
@@ -101,19 +105,19 @@ def carry_out(config: CoordinatorConfig, name: str) -> str:
     finally:
         link.close()
         shelf.clear()
-    if conducted.rounds.done or conducted.rounds.outcome == "COMPLETE":
-        write_down(run, study, conducted, time.monotonic() - clock)
+    if outcome.rounds.done or outcome.rounds.outcome == "COMPLETE":
+        write_down(run, study, outcome, time.monotonic() - clock)
         metrics = run / "metrics.json"
         result = json.loads(metrics.read_bytes())
         digest = {"model_sha256": result["model_sha256"]} if study.trains else {"metrics_sha256": sha256(metrics)}
         journal.write(Measured(**digest))
-    members.set_state(name, conducted.rounds.outcome, conducted.rounds.why)
-    return conducted.rounds.outcome
+    members.set_state(name, outcome.rounds.outcome, outcome.rounds.why)
+    return outcome.rounds.outcome
 
 
 def _conduct(
     config: CoordinatorConfig, run: Path, study: Study, sealed_grid: SealedGrid, journal: Journal, members: Membership
-) -> Conducted:
+) -> Outcome:
     def observer(record: RoundRecord, model: Arrays) -> None:
         members.set_state(run.name, "RUNNING")
         for site, why in record.missing.items():
@@ -157,24 +161,24 @@ def _asked_to_stop(members: Membership, name: str) -> bool:
     return found is not None and found.state == "STOPPING"
 
 
-def write_down(run: Path, study: Study, conducted: Conducted, seconds: float, engine: str = ENGINE) -> None:
+def write_down(run: Path, study: Study, outcome: Outcome, seconds: float, engine: str = ENGINE) -> None:
     """Leave a run's model, figures, card and report in its folder; or its statistics and the report."""
     if not study.trains:
-        return _write_statistics(run, study, conducted, seconds, engine)
-    write_tensors(run / "model.safetensors", conducted.model)
+        return _write_statistics(run, study, outcome, seconds, engine)
+    write_tensors(run / "model.safetensors", outcome.model)
     recorded = Recorded.of(run)
     reported = _reported(run)
     plans = {site: plan for site in study.sites if (plan := _plan(study, site))}
     sites = study.sites or sorted({site for entry in recorded.rounds for site in entry.contributed})
-    result = training_result(study, run, recorded, conducted.rounds, engine=engine, noise=NOISE, plans=plans)
+    result = training_result(study, run, recorded, outcome.rounds, engine=engine, noise=NOISE, plans=plans)
     models: dict[str, ModelResult | None] = dict.fromkeys(WRITTEN)
-    models[ComparedModel.FEDERATED] = released_model(study, conducted.released, sites)
+    models[ComparedModel.FEDERATED] = released_model(study, outcome.released.get(SCORE_HISTOGRAM.name), sites)
     result = replace(
         result,
         primary_metric=study.evaluation.metrics[0] if study.evaluation.metrics else None,
         sites=tuple(_site(study, site, plans.get(site), reported.get(site), recorded) for site in sites),
         models=models,
-        released=conducted.released.record if conducted.released else None,
+        released=released_histograms(study, outcome.released.get(SCORE_HISTOGRAM.name)),
         epsilon_by_round=epsilons_reported(run),
         seconds=round(seconds, 3),
         started=_started(run),
@@ -183,9 +187,9 @@ def write_down(run: Path, study: Study, conducted: Conducted, seconds: float, en
     write_papers(run)
 
 
-def _write_statistics(run: Path, study: Study, conducted: Conducted, seconds: float, engine: str) -> None:
+def _write_statistics(run: Path, study: Study, outcome: Outcome, seconds: float, engine: str) -> None:
     spent = {site: float(epsilon) for site, epsilon in _reported(run).items()}
-    result = statistics_result(study, Recorded.of(run), conducted, engine=engine, noise=NOISE, spent=spent)
+    result = statistics_result(study, Recorded.of(run), outcome, engine=engine, noise=NOISE, spent=spent)
     write_result(run, replace(result, seconds=round(seconds, 3), started=_started(run)))
     write_papers(run)
 

@@ -15,7 +15,7 @@ from flwr.serverapp import Grid, ServerApp
 from configs.journal import Journal
 from configs.load import study_from
 from configs.strict_yaml import dump_yaml
-from server.app import Deployment, conduct
+from server.app import conduct
 from server.checkpoint import Checkpoints
 from server.conductor import write_down
 from server.files import write_atomically
@@ -23,6 +23,7 @@ from server.gathering import Patience
 from server.proposals import GridPost
 from server.recorded import new_folder
 from server.run import begin
+from server.session import Deployment
 
 RUNS = "ARCHIPEL_RUNS"
 app = ServerApp()
@@ -36,11 +37,11 @@ def main(grid: Grid, context: Context) -> None:
     write_atomically(run / "study.yaml", dump_yaml(study.to_dict()).encode())
     journal, clock = Journal(run / "journal.jsonl"), time.monotonic()
     begin(journal, study, "flower")
-    conducted = conduct(
+    outcome = conduct(
         grid,
         study,
         checkpoints=Checkpoints(run / "checkpoints", study.sha256),
         journal=journal,
         deployment=Deployment(GridPost(grid), Patience(study.training.round_timeout_s)),
     )
-    write_down(run, study, conducted, time.monotonic() - clock, engine="flower")
+    write_down(run, study, outcome, time.monotonic() - clock, engine="flower")

@@ -11,7 +11,7 @@ from collections.abc import Set
 from dataclasses import dataclass, replace
 from typing import Literal
 
-Outcome = Literal["RUNNING", "COMPLETE", "INCOMPLETE"]
+State = Literal["RUNNING", "COMPLETE", "INCOMPLETE"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +21,7 @@ class Rounds:
     planned: int
     quorum: int
     done: int = 0
-    outcome: Outcome = "RUNNING"
+    outcome: State = "RUNNING"
     why: str = ""
 
     @property

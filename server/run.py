@@ -14,6 +14,7 @@ from typing import Any
 
 from configs import journal as journals
 from configs.errors import RunError
+from configs.records import result as results
 from configs.records.fields import plain
 from configs.records.result import (
     CountedSite,
@@ -29,19 +30,17 @@ from configs.records.result import (
 )
 from configs.records.run_journal import Begin, Received, Round
 from configs.schema import Study
-from configs.wire import ARITHMETIC
-from server.app import Conducted, Released
+from configs.wire import ARITHMETIC, HISTOGRAM
 from server.checkpoint import of_another_arithmetic
 from server.files import write_atomically
+from server.outcome import Outcome, Released
 from server.recorded import Recorded, versions
 from server.rounds import Rounds
-from server.statistics import report as statistics_report
 from strategies.aggregate import site_weights
 from strategies.models.registry import study_parameters
 from strategies.privacy.modes.registry import mode_of, statistics_plan
 from strategies.privacy.plan import PrivacyPlan
-from strategies.releases.registry import arrays_of
-from strategies.releases.score_histogram import report as figures_report
+from strategies.releases.registry import SCORE_HISTOGRAM, STATISTICS, arrays_of
 
 EPSILON_POINTS = 10
 
@@ -100,17 +99,17 @@ def training_result(
 
 
 def statistics_result(
-    study: Study, recorded: Recorded, conducted: Conducted, *, engine: str, noise: str, spent: Mapping[str, float]
+    study: Study, recorded: Recorded, outcome: Outcome, *, engine: str, noise: str, spent: Mapping[str, float]
 ) -> StatisticsResult:
     """Return the metrics.json of a study that trains nothing, without its times.
 
     Args:
         spent: epsilon of each hospital, as its ledger has it or as it said.
     """
-    counted, plan = conducted.statistics, statistics_plan(study)
+    counted, plan = outcome.released.get(STATISTICS.name), statistics_plan(study)
     sites = study.sites or sorted({site for entry in recorded.rounds for site in entry.contributed})
     return StatisticsResult(
-        **_entries_of_any(study, recorded, conducted.rounds, engine=engine, noise=noise, plans={}),
+        **_entries_of_any(study, recorded, outcome.rounds, engine=engine, noise=noise, plans={}),
         sites=tuple(
             CountedSite(
                 site=site,
@@ -125,7 +124,7 @@ def statistics_result(
             for site in sites
         ),
         models={},
-        statistics=statistics_report(study, counted) if counted else None,
+        statistics=replace(STATISTICS.combine(study, counted.arrays), missing=counted.missing) if counted else None,
         started="",
     )
 
@@ -192,18 +191,30 @@ def trained_site(
 
 def released_model(study: Study, released: Released | None, sites: Sequence[str]) -> ModelResult | None:
     """Return the shared model's figures as hospitals released them: with noise, null where one released none."""
-    if released is None or not released.histograms:
+    if released is None or not released.arrays:
         return None
-    figures = figures_report(released.histograms, released.noise_multiplier, study.evaluation.metrics)
-    release = study.evaluation.release
+    figures = SCORE_HISTOGRAM.combine(study, released.arrays)
+    release, event = study.evaluation.release, mode_of(study).evaluation(study)
+    assert figures is not None
     noisy = Noisy(
         epsilon=release.epsilon if release else None,
         bins=release.bins if release else None,
-        noise_multiplier=released.noise_multiplier,
-        sites=tuple(sorted(released.histograms)),
+        noise_multiplier=event.noise_multiplier if event else None,
+        sites=tuple(sorted(released.arrays)),
         missing=released.missing,
     )
     return replace(figures, per_site={site: figures.per_site.get(site) for site in sites}, noisy=noisy)
+
+
+def released_histograms(study: Study, released: Released | None) -> results.Released | None:
+    """Return the noisy histograms themselves, where hospitals were asked for them."""
+    event = mode_of(study).evaluation(study)
+    if released is None or event is None:
+        return None
+    histograms = {
+        site: tuple(map(tuple, arrays[HISTOGRAM].tolist())) for site, arrays in sorted(released.arrays.items())
+    }
+    return results.Released(histograms, released.missing, event.noise_multiplier)
 
 
 def epsilons(plan: PrivacyPlan, rounds: Sequence[int]) -> tuple[SpentPoint, ...]:

@@ -11,8 +11,9 @@ from configs.journal import Journal
 from configs.records.models import ComparedModel
 from configs.records.result import ModelResult, Point
 from configs.schema import CohortMember, Study
-from server.app import Conducted, Observer, make_app
+from server.app import make_app
 from server.checkpoint import Checkpoints
+from server.outcome import Observer, Outcome
 from simulations.curve import Curve
 from simulations.display import Display, Options, Phase
 from simulations.engines import run_engine
@@ -30,7 +31,7 @@ def server_app(
     checkpoints: Checkpoints | None,
     journal: Journal | None,
     observer: Observer,
-    done: Callable[[Conducted], None],
+    done: Callable[[Outcome], None],
 ) -> Any:
     """Return the app of a study, whose result goes to `done`."""
     return make_app(study, checkpoints=checkpoints, journal=journal, observer=observer, done=done)

@@ -23,7 +23,8 @@ from configs.errors import ConfigError
 from configs.journal import Journal
 from configs.records.run_journal import Measured
 from configs.schema import Study
-from server.app import Conducted, Observer, RoundRecord, make_app
+from server.app import make_app
+from server.outcome import Observer, Outcome, RoundRecord
 from server.papers import write_papers
 from server.recorded import Recorded
 from server.run import begin, sha256, statistics_result, write_result
@@ -59,16 +60,16 @@ def count(study: Study, run: Path, options: "Options", display: "Display", earli
             phase.advance(", ".join(record.contributed))
 
         make = partial(_server, study, journal, observer)
-        conducted = run_engine(options.engine, hospitals, make, workers=options.workers)
+        outcome = run_engine(options.engine, hospitals, make, workers=options.workers)
     spent = {site: _spent(study, run, site) for site in study.sites}
-    result = statistics_result(study, Recorded.of(run), conducted, engine=options.engine, noise=NOISE, spent=spent)
+    result = statistics_result(study, Recorded.of(run), outcome, engine=options.engine, noise=NOISE, spent=spent)
     write_result(run, replace(result, **earlier.times(started, time.monotonic() - clock)))
     journal.write(Measured(metrics_sha256=sha256(run / "metrics.json")))
     write_papers(run)
     return run
 
 
-def _server(study: Study, journal: Journal, observer: Observer, done: Callable[[Conducted], None]) -> ServerApp:
+def _server(study: Study, journal: Journal, observer: Observer, done: Callable[[Outcome], None]) -> ServerApp:
     return make_app(study, journal=journal, observer=observer, done=done)
 
 

@@ -7,8 +7,8 @@ from configs.journal import Journal
 from configs.records.result import Point
 from configs.records.run_journal import Judged
 from configs.schema import Study
-from server.app import RoundRecord
 from server.checkpoint import Checkpoint
+from server.outcome import RoundRecord
 from simulations.evaluate import curve_value, headline
 from strategies.data.base import concatenate
 from strategies.exchange.arrays import Arrays

@@ -17,17 +17,17 @@ from flwr.app import Context, RecordDict
 from flwr.serverapp import ServerApp
 
 from configs.errors import RunError
-from server.app import Conducted
+from server.outcome import Outcome
 from simulations.grid import RUN_ID, InProcessGrid
 from simulations.hospitals import Hospitals
 
 Engine = Literal["inprocess", "ray"]
 ENGINES: tuple[str, ...] = get_args(Engine)
 _OBJECTS = 20_000  # more of them than were let go, before the youngest are looked at
-Conduct = Callable[[Callable[[Conducted], None]], ServerApp]
+Conduct = Callable[[Callable[[Outcome], None]], ServerApp]
 
 
-def run_engine(engine: str, hospitals: Hospitals, make_server: Conduct, *, workers: int = 1) -> Conducted:
+def run_engine(engine: str, hospitals: Hospitals, make_server: Conduct, *, workers: int = 1) -> Outcome:
     """Run one ServerApp against the hospitals to its end.
 
     Args:
@@ -36,7 +36,7 @@ def run_engine(engine: str, hospitals: Hospitals, make_server: Conduct, *, worke
     Raises:
         RunError: Ray is asked for and not installed, or ended without a result.
     """
-    results: list[Conducted] = []
+    results: list[Outcome] = []
     app = make_server(results.append)
     quiet_flower()
     if engine == "ray":

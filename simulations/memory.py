@@ -48,13 +48,13 @@ def train(
         RunError: a round lacked a hospital.
     """
     hospitals = Hospitals(study, patients.__getitem__, engine=None if noise else _noiseless)
-    conducted = run_engine("inprocess", hospitals, lambda done: make_app(study, initial=initial, done=done))
-    if conducted.rounds.outcome != "COMPLETE":
-        raise RunError(f"{study.name}: {conducted.rounds.why}; every hospital is needed here")
+    outcome = run_engine("inprocess", hospitals, lambda done: make_app(study, initial=initial, done=done))
+    if outcome.rounds.outcome != "COMPLETE":
+        raise RunError(f"{study.name}: {outcome.rounds.why}; every hospital is needed here")
     if not study.privacy.keys.budgeted or not noise:
-        return Trained(conducted.model, None)
+        return Trained(outcome.model, None)
     spent = [hospitals.site(site).ledger.spent(site, delta=study.privacy.delta) for site in study.sites]
-    return Trained(conducted.model, max(spent))
+    return Trained(outcome.model, max(spent))
 
 
 def _noiseless(model: FlatModel, plan: PrivacyPlan, gaussian: Gaussian, name: Literal["auto", "opacus"]) -> Engine:

@@ -22,12 +22,21 @@ from configs.records.result import ModelResult, Point, TrainedSite, TrainingResu
 from configs.records.run_journal import Measured
 from configs.schema import Study
 from configs.strict_yaml import dump_yaml
-from server.app import Conducted, RoundRecord
 from server.checkpoint import Checkpoints, write_tensors
 from server.files import write_atomically
+from server.outcome import Outcome, RoundRecord
 from server.papers import write_papers
 from server.recorded import Recorded, new_folder
-from server.run import begin, epsilons, require_arithmetic, sha256, trained_site, training_result, write_result
+from server.run import (
+    begin,
+    epsilons,
+    released_histograms,
+    require_arithmetic,
+    sha256,
+    trained_site,
+    training_result,
+    write_result,
+)
 from simulations.baselines import baselines, score, server_app
 from simulations.counting_run import NOISE, count
 from simulations.curve import Curve
@@ -40,6 +49,7 @@ from simulations.resume import Earlier, require_booked
 from strategies.exchange.arrays import Arrays
 from strategies.privacy.modes.registry import plans_of
 from strategies.privacy.plan import PrivacyPlan
+from strategies.releases.registry import SCORE_HISTOGRAM
 
 log = logging.getLogger("archipel.data")  # what is odd about the researcher's own copies
 
@@ -135,11 +145,11 @@ def _carry_out(study: Study, run: Path, options: Options, display: Display, earl
     begin(journal, study, options.engine, noise="seeded")
     curves: dict[str, list[Point]] = {}
     curve = Curve(study, patients, curves, ComparedModel.FEDERATED, journal, earlier.curve)
-    conducted = _federate(study, run, journal, options, display, curve)
-    write_tensors(run / "model.safetensors", conducted.model)
+    outcome = _federate(study, run, journal, options, display, curve)
+    write_tensors(run / "model.safetensors", outcome.model)
 
     def write_down(scores: Mapping[str, ModelResult | None]) -> str:
-        result = _result(study, run, options, conducted, patients, plans)
+        result = _result(study, run, options, outcome, patients, plans)
         convergence = {key: tuple(points) for key, points in curves.items()}
         times = earlier.times(started, time.monotonic() - clock)
         write_result(run, replace(result, models=scores, convergence=convergence, **times))
@@ -148,7 +158,7 @@ def _carry_out(study: Study, run: Path, options: Options, display: Display, earl
     write_down(dict.fromkeys(WRITTEN))  # what the rounds made is on disk before anything else is computed
     kept = Kept(run / "baselines", study.sha256)
     models = baselines(study, patients, options, display, curves, kept) if options.baselines else {}
-    model_sha256 = write_down(score(study, conducted.model, models, patients))
+    model_sha256 = write_down(score(study, outcome.model, models, patients))
     journal.write(Measured(metrics_sha256=sha256(run / "metrics.json"), model_sha256=model_sha256))
     write_papers(run)
     kept.drop()
@@ -159,7 +169,7 @@ def _checkpoints(study: Study, run: Path) -> Checkpoints:
     return Checkpoints(run / "checkpoints", study.sha256, durable=False)
 
 
-def _federate(study: Study, run: Path, journal: Journal, options: Options, display: Display, curve: Curve) -> Conducted:
+def _federate(study: Study, run: Path, journal: Journal, options: Options, display: Display, curve: Curve) -> Outcome:
     """The federation itself, on the chosen engine, with checkpoints."""
     checkpoints = _checkpoints(study, run)
     hospitals = Hospitals(study, FromSources(study), run / "sites", FromSources(study, "test"))
@@ -198,20 +208,20 @@ def _result(
     study: Study,
     run: Path,
     options: Options,
-    conducted: Conducted,
+    outcome: Outcome,
     patients: dict[str, Split],
     plans: dict[str, PrivacyPlan],
 ) -> TrainingResult:
     """Return what is known of a run before its models are judged."""
     recorded = Recorded.of(run)
-    result = training_result(study, run, recorded, conducted.rounds, engine=options.engine, noise=NOISE, plans=plans)
+    result = training_result(study, run, recorded, outcome.rounds, engine=options.engine, noise=NOISE, plans=plans)
     return replace(
         result,
         primary_metric=headline(study).name,
         sites=tuple(_site(study, run, site, patients[site], plans.get(site), recorded) for site in sorted(patients)),
-        released=conducted.released.record if conducted.released else None,
+        released=released_histograms(study, outcome.released.get(SCORE_HISTOGRAM.name)),
         epsilon_by_round={
-            site: epsilons(plan, recorded.rounds_of(site, conducted.rounds.done)) for site, plan in plans.items()
+            site: epsilons(plan, recorded.rounds_of(site, outcome.rounds.done)) for site, plan in plans.items()
         },
     )
 

@@ -189,6 +189,11 @@ class Study:
         return self.task.type != "statistics"
 
     @property
+    def procedure(self) -> str:
+        """Return the name of what the coordinator does with the study (server/procedures/)."""
+        return getattr(TASKS[self.task.type], "procedure", "training")
+
+    @property
     def counted(self) -> tuple[Feature, ...]:
         """Return the columns that statistics are about: the features, and the target last."""
         return (*self.features, *self.task.columns)

@@ -19,6 +19,7 @@ from configs.schema import Local, Study
 from configs.wire import ArraySpec
 from strategies.federated.local_rule import NO_RULE, LocalRule
 from strategies.models.registry import study_parameters
+from strategies.privacy.modes.registry import mode_of
 
 if TYPE_CHECKING:  # PyTorch, which the coordinator's half does not need
     from strategies.data.base import TrainablePatients
@@ -143,6 +144,10 @@ class Release(ABC):
     @abstractmethod
     def arrays(self, study: Study) -> Mapping[str, ArraySpec]:
         """Return the shape and type of each array of the reply; none where the study asks for no such release."""
+
+    def is_asked(self, study: Study) -> bool:
+        """Return whether a study asks for such a release, which it may only with privacy unless `unprotected`."""
+        return (self.unprotected or mode_of(study).keys.budgeted) and bool(self.arrays(study))
 
     @abstractmethod
     def event(self, plan: "PrivacyPlan") -> "SampledGaussian | None":

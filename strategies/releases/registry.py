@@ -20,6 +20,11 @@ MODEL_UPDATE, SCORE_HISTOGRAM, STATISTICS = ModelUpdate(), ScoreHistogram(), Sta
 RELEASES: Registry[Release] = Registry("release", _PARTS, (MODEL_UPDATE, SCORE_HISTOGRAM, STATISTICS))
 
 
+def releases_after_training(study: Study) -> list[Release]:
+    """Return the kinds of release that a study asks for once, after its last round."""
+    return [kind for kind in RELEASES if kind.after_training and kind.is_asked(study)]
+
+
 def release_of(form: str) -> Release | None:
     """Return the kind of release that an instruction or a reply of this form is about, if it is about one."""
     return next((kind for kind in RELEASES if form in (kind.form, kind.reply)), None)

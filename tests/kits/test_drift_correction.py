@@ -17,8 +17,9 @@ from configs.federated import FEDERATED
 from configs.load import load_study
 from configs.schema import Study
 from configs.strict_yaml import dump_yaml, read_yaml
-from server.app import Conducted, make_app
+from server.app import make_app
 from server.checkpoint import Checkpoints
+from server.outcome import Outcome
 from simulations import cli
 from simulations.engines import run_engine
 from simulations.hospitals import Hospitals
@@ -51,7 +52,7 @@ def people(study: Study) -> dict[str, TablePatients]:
     return {site: patients(20 + 10 * i, seed=i) for i, site in enumerate(study.sites)}
 
 
-def run_of(study: Study, checkpoints: Checkpoints | None = None, stop_after: int = 99) -> Conducted:
+def run_of(study: Study, checkpoints: Checkpoints | None = None, stop_after: int = 99) -> Outcome:
     def observer(record: Any, model: Arrays) -> None:
         if record.round == stop_after:
             raise InterruptedError

@@ -31,9 +31,10 @@ from configs.journal import Journal
 from configs.journal import read as read_journal
 from configs.schema import Study
 from configs.site import Policy
-from server.app import Conducted, conduct
+from server.app import conduct
 from server.attempts import BAD_SEAL, LOST
 from server.checkpoint import Checkpoints
+from server.outcome import Outcome
 from server.superlink import instructions
 from strategies.exchange.arrays import Arrays
 from strategies.exchange.messages import read, to_frame
@@ -165,7 +166,7 @@ class SlowGrid(FakeGrid):
     ) -> None:
         super().__init__(hospitals(study, lyon=lyon))
         self.now, self._seconds = 0.0, seconds
-        monkeypatch.setattr("server.app.time", SimpleNamespace(monotonic=lambda: self.now, sleep=None))
+        monkeypatch.setattr("server.session.time", SimpleNamespace(monotonic=lambda: self.now, sleep=None))
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Replies:
         replies = super().send_and_receive(messages, timeout=timeout)
@@ -239,8 +240,7 @@ def test_a_lost_evaluation_is_asked_for_anew(tmp_path: Path) -> None:
     grid = FakeGrid(hospitals(study, lyon=Once(study, "lyon", 4.0)))
     journal = Journal(tmp_path / "journal.jsonl", durable=False)
     conducted = conduct(grid, study, journal=journal)
-    assert conducted.released is not None
-    assert set(conducted.released.histograms) == set(NODES)
+    assert set(conducted.released["score histogram"].arrays) == set(NODES)
     assert [(a["site"], a["round"], a["attempt"]) for a in journaled(journal.path, "again")] == [("lyon", 0, 1)]
     assert journaled(journal.path, "evaluated")[0]["attempts"] == {"lyon": 1}
 
@@ -316,7 +316,7 @@ class Hospital:
 
 def conducted_to_its_end(
     study: Study, folder: Path, fates: Iterable[str], *, seeded: bool = False
-) -> tuple[Conducted, Any]:
+) -> tuple[Outcome, Any]:
     """Run a study with losses, resumed as long as the coordinator dies or a resume may help."""
     left = iter(fates)
     people = {n: Hospital(n, study, folder / f"{n}.sqlite", lambda: next(left, "fine"), seeded=seeded) for n in NODES}

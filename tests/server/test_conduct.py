@@ -20,11 +20,13 @@ from configs.journal import Journal
 from configs.journal import read as read_journal
 from configs.schema import Study
 from server import gathering
-from server.app import Conducted, Deployment, PostponedError, RoundRecord, conduct
+from server.app import conduct
 from server.attendance import Connection
 from server.checkpoint import Checkpoints
 from server.gathering import Patience
+from server.outcome import Outcome, PostponedError, RoundRecord
 from server.proposals import GridPost
+from server.session import Deployment
 from strategies.exchange.arrays import Arrays, to_record
 from strategies.exchange.messages import content, read
 from strategies.learning import learning_of
@@ -150,7 +152,7 @@ def hospitals(study: Study, **others: Behaviour) -> dict[int, Behaviour]:
     return {NODES[name]: others.get(name, Honest(study, name, SHIFTS[name])) for name in NODES}
 
 
-def final(conducted: Conducted) -> float:
+def final(conducted: Outcome) -> float:
     """The value that every parameter has, starting from zeros."""
     values = flat(conducted.model)
     assert np.ptp(values) < 1e-5
@@ -657,14 +659,13 @@ def test_each_hospital_is_asked_once_about_the_final_model_after_the_last_round(
     assert {m.metadata.dst_node_id for m in last} == set(NODES.values())
     for message in last:
         assert same_bits(read("evaluate", message.content, learning_of(study).parameters).arrays, conducted.model)
-    assert conducted.released is not None
-    assert set(conducted.released.histograms) == set(NODES)
+    assert set(conducted.released["score histogram"].arrays) == set(NODES)
 
 
 def test_a_study_that_does_not_ask_asks_nothing() -> None:
     study = private_study(training={"quorum": 2, "rounds": 2, "local": FAST})
     grid = FakeGrid(hospitals(study))
-    assert conduct(grid, study).released is None
+    assert conduct(grid, study).released == {}
     assert not asked_to_evaluate(grid)
 
 
@@ -672,7 +673,7 @@ def test_an_incomplete_study_asks_nothing() -> None:
     study = asking(quorum=3)
     grid = FakeGrid(hospitals(study, brest=Spoilt(study, "brest", 1.0, lambda m, h: [])))
     conducted = conduct(grid, study)
-    assert (conducted.rounds.outcome, conducted.released) == ("INCOMPLETE", None)
+    assert (conducted.rounds.outcome, conducted.released) == ("INCOMPLETE", {})
     assert not asked_to_evaluate(grid)
 
 
@@ -720,11 +721,10 @@ def test_a_hostile_histogram_is_left_out_and_the_reason_is_on_record(
     grid = FakeGrid(hospitals(study, brest=Judged(study, "brest", 1.0, say)))
     conducted = conduct(grid, study, journal=journal)
     assert conducted.rounds.outcome == "COMPLETE"
-    assert conducted.released is not None
-    assert set(conducted.released.histograms) == {"lille", "lyon"}
-    assert why in conducted.released.missing["brest"]
+    assert set(conducted.released["score histogram"].arrays) == {"lille", "lyon"}
+    assert why in conducted.released["score histogram"].missing["brest"]
     (facts,) = [record.facts for record in read_journal(journal.path) if record.kind == "evaluated"]
-    assert facts["missing"] == conducted.released.missing
+    assert facts["missing"] == conducted.released["score histogram"].missing
     assert set(facts["contributed"]) == {"lille", "lyon"}
 
 
@@ -739,8 +739,7 @@ def test_a_second_histogram_and_a_strangers_count_for_nothing() -> None:
     study = asking()
     brest = Judged(study, "brest", 1.0, twice)
     released = conduct(FakeGrid(hospitals(study, brest=brest)), study).released
-    assert released is not None
-    assert released.histograms["brest"].tolist() == brest.histogram().tolist()
+    assert released["score histogram"].arrays["brest"]["histogram"].tolist() == brest.histogram().tolist()
 
 
 def test_a_study_that_ended_is_asked_again_when_it_is_resumed(tmp_path: Path) -> None:
@@ -750,5 +749,4 @@ def test_a_study_that_ended_is_asked_again_when_it_is_resumed(tmp_path: Path) ->
     grid = FakeGrid(hospitals(study))
     resumed = conduct(grid, study, checkpoints=Checkpoints(tmp_path, study.sha256))
     assert not grid.rounds_sent()
-    assert resumed.released is not None
-    assert len(resumed.released.histograms) == 3
+    assert len(resumed.released["score histogram"].arrays) == 3

@@ -16,8 +16,9 @@ from configs.errors import RunError
 from configs.journal import Journal
 from configs.journal import read as read_journal
 from configs.schema import Study
-from server.app import Conducted, conduct
+from server.app import conduct
 from server.conductor import write_down
+from server.outcome import Outcome
 from server.papers import write_model_card, write_papers
 from strategies.exchange.messages import read
 from tests.server.test_conduct import NODES, Behaviour, FakeGrid, Honest, Replies, with_arrays
@@ -59,7 +60,7 @@ def hospitals(study: Study = STUDY, **others: Behaviour) -> dict[int, Behaviour]
     return {node: others.get(name, Counts(study, name)) for name, node in NODES.items()}
 
 
-def finished(folder: Path, study: Study = STUDY, **others: Behaviour) -> tuple[Conducted, dict[str, Any]]:
+def finished(folder: Path, study: Study = STUDY, **others: Behaviour) -> tuple[Outcome, dict[str, Any]]:
     """A run between machines, and its metrics.json."""
     journal = Journal(folder / "journal.jsonl", durable=False)
     journal.append("begin", study_sha256=study.sha256)
@@ -76,8 +77,7 @@ def test_each_hospital_is_asked_once_and_nothing_is_trained() -> None:
     conducted = conduct(grid, STUDY)
     assert [m.metadata.message_type for m in grid.sent] == [wire.HELLO] * 3 + [wire.STATISTICS] * 3
     assert (conducted.rounds.outcome, conducted.rounds.done, conducted.model) == ("COMPLETE", 1, {})
-    assert conducted.statistics is not None
-    assert {site: v.tolist() for site, v in conducted.statistics.vectors.items()} == {
+    assert {site: a["counts"].tolist() for site, a in conducted.released["statistics"].arrays.items()} == {
         site: vector_of(n).tolist() for site, n in PATIENTS.items()
     }
 
@@ -91,7 +91,7 @@ def test_the_journal_says_who_sent_how_many_bytes(tmp_path: Path) -> None:
 def test_below_the_quorum_there_are_no_statistics(tmp_path: Path) -> None:
     silent = {name: Counts(STUDY, name, lambda m, v: []) for name in ("brest", "lyon")}
     conducted, metrics = finished(tmp_path, STUDY, **silent)
-    assert (conducted.rounds.outcome, conducted.statistics) == ("INCOMPLETE", None)
+    assert (conducted.rounds.outcome, conducted.released) == ("INCOMPLETE", {})
     assert conducted.rounds.why == "round 1: 1 hospital contributed, the study asks for 2"
     assert metrics["statistics"] is None
     assert "there are no statistics to show" in words((tmp_path / "report.html").read_text())
@@ -147,9 +147,8 @@ def test_a_second_answer_and_a_strangers_count_for_nothing() -> None:
         stranger.metadata.__dict__["_src_node_id"] = 99
         return [stranger, *honestly(message, vector), *honestly(message, vector + 1)]
 
-    found = conduct(FakeGrid(hospitals(brest=Counts(STUDY, "brest", twice))), STUDY).statistics
-    assert found is not None
-    assert found.vectors["brest"].tolist() == vector_of(60).tolist()
+    found = conduct(FakeGrid(hospitals(brest=Counts(STUDY, "brest", twice))), STUDY).released["statistics"]
+    assert found.arrays["brest"]["counts"].tolist() == vector_of(60).tolist()
 
 
 # What is said of it
@@ -160,9 +159,8 @@ def test_the_whole_is_the_sum_of_the_hospitals_whatever_the_order_of_their_repli
     together = metrics["statistics"]["together"]
     assert together["patients"]["value"] == pytest.approx(240)
     assert [count["value"] for count in together["columns"]["age"]["counts"]] == pytest.approx([48] * 5 + [0])
-    again = conduct(FakeGrid(hospitals(), arrange=lambda replies: replies[::-1]), STUDY).statistics
-    assert again is not None
-    assert {s: v.tolist() for s, v in sorted(again.vectors.items())} == metrics["statistics"]["released"]
+    again = conduct(FakeGrid(hospitals(), arrange=lambda replies: replies[::-1]), STUDY).released["statistics"]
+    assert {s: a["counts"].tolist() for s, a in sorted(again.arrays.items())} == metrics["statistics"]["released"]
 
 
 def test_the_outcome_of_each_hospital_has_an_interval_that_holds_the_noise(tmp_path: Path) -> None:

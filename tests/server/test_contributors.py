@@ -15,12 +15,11 @@ from test_report import heart, words
 
 from configs.journal import Journal
 from configs.schema import Study
-from server.app import Conducted, RoundRecord
 from server.conductor import write_down
+from server.outcome import Outcome, Released, RoundRecord
 from server.papers import write_model_card, write_report
 from server.result.read import load
 from server.rounds import Rounds
-from server.statistics import Counted
 from simulations.tables import print_comparison, print_run
 from strategies.data.columns import cells_of
 from strategies.learning import learning_of
@@ -77,7 +76,7 @@ def deployed(run: Path, case: Case) -> None:
         missing = {site: "no reply in time" for site in there if site not in contributed}
         journal.append("round", round=number, contributed=dict.fromkeys(contributed, 400), missing=missing, seconds=0.5)
         rounds = rounds.close(set(contributed))
-    write_down(run, study, Conducted(rounds, learning_of(study).initial(0)), 1.0)
+    write_down(run, study, Outcome(rounds, learning_of(study).initial(0)), 1.0)
 
 
 def papers(run: Path) -> tuple[str, str]:
@@ -287,9 +286,9 @@ def test_statistics_add_up_the_announced_patients_of_those_who_released(tmp_path
     journal.append("gathered", sites=["brest", "lille"], bytes={"brest": 70, "lille": 70})
     sent = {"brest": 100, "lille": 100}
     journal.append("round", round=1, contributed=sent, missing={}, seconds=0.1)
-    vectors = {site: np.full(cells_of(study), 30.0, np.float32) for site in sent}
+    counts = {site: {"counts": np.full(cells_of(study), 30.0, np.float32)} for site in sent}
     record = RoundRecord(1, sent, {}, 0.1)
-    conducted = Conducted(Rounds(1, 2).close(set(sent)), {}, [record], statistics=Counted(vectors, {}))
+    conducted = Outcome(Rounds(1, 2).close(set(sent)), {}, [record], released={"statistics": Released(counts, {})})
     write_down(tmp_path, study, conducted, 1.0)
     page = words(write_report(tmp_path).read_text("utf-8"))
     assert "Two hospitals count about" in page

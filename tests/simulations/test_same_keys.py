@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from server.statistics import Counted
 
 from configs.journal import read
 from configs.load import load_study
 from server.app import Conducted, Released
 from server.conductor import write_down
 from server.rounds import Rounds
-from server.statistics import Counted
 from simulations import cli
 from strategies.learning import learning_of
 
