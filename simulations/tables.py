@@ -15,6 +15,7 @@ from configs.records.fields import read
 from configs.records.models import TABULATED, ComparedModel
 from configs.records.result import Estimate, Guarantee, ModelResult, StatisticsResult, TrainingResult
 from configs.schema import PER_PATIENT
+from configs.schema.privacy import is_budgeted
 from configs.shown import DIGITS
 from server.result.read import load_result
 from simulations.counting_tables import COUNTED, absent_of, print_statistics
@@ -103,8 +104,12 @@ def _run_table(metrics: TrainingResult, *, wide: bool) -> Table:
     return table
 
 
+def _guarantee(metrics: Metrics) -> Guarantee:
+    return read(Guarantee, metrics.privacy, "privacy")
+
+
 def _is_private(metrics: Metrics) -> bool:
-    return read(Guarantee, metrics.privacy, "privacy").mode != "none"
+    return is_budgeted(_guarantee(metrics).mode)
 
 
 def _is_own(metrics: TrainingResult, key: ComparedModel) -> bool:
@@ -120,10 +125,10 @@ def _footnotes(metrics: TrainingResult) -> list[str]:
     alone = "alone, all together: mean of the hospitals' own models on all test patients."
     notes = [f"patients: training + test. {alone if metrics.models.get(ComparedModel.LOCAL_ONLY) else ''}".rstrip()]
     if _is_private(metrics):
-        notes.append(
-            f"epsilon {PER_PATIENT}, for the whole study, delta {metrics.privacy['delta']:g}; each hospital "
-            "protects its own patients."
-        )
+        privacy = _guarantee(metrics)
+        limits = privacy.limits or "each hospital protects its own patients"
+        about = f"per {privacy.unit}, {privacy.adjacency}"
+        notes.append(f"epsilon {about}, for the whole study, delta {privacy.delta:g}; {limits}.")
     if (asked := metrics.privacy.get("evaluation_epsilon")) is not None:
         covered = f"epsilon covers training and a noisy histogram of scores (epsilon {asked:g} by itself)."
         notes.append(f"{covered}{_exact(metrics)}")

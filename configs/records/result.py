@@ -160,6 +160,8 @@ class Guarantee:
     clip_norm: Annotated[float | None, "L2 norm to which each patient's gradient is clipped.", OMIT] = None
     unit: Annotated[str, "Whom the guarantee is about."] = "patient"
     adjacency: Annotated[str, "Which data sets it does not tell apart."] = "add or remove one"
+    where: Annotated[str, "Which releases the guarantee is about.", OMIT] = "at each hospital"
+    limits: Annotated[str, "Against whom the guarantee does not hold.", OMIT] = ""
     noise: Annotated[str, "Where the noise comes from.", OMIT] = ""
     training_epsilon: Annotated[float | None, "Epsilon of the training by itself.", OMIT] = None
     evaluation_epsilon: Annotated[float | None, "Epsilon of the noisy histogram by itself.", OMIT] = None

@@ -149,6 +149,13 @@ NONE_KEYS = ModeKeys("none", budgeted=False, noised_here=False, leaves="it train
 PRIVACY_MODES: Registry[ModeKeys] = Registry(
     "privacy mode", ("budgeted", "noised_here", "leaves", "refusal"), (LOCAL_KEYS, NONE_KEYS)
 )
+
+
+def is_budgeted(mode: str) -> bool:
+    """Return whether a run's mode has a budget; a mode that this installation lacks counts as one that has."""
+    return mode not in PRIVACY_MODES or PRIVACY_MODES[mode].budgeted
+
+
 PRIVACY = OneOf(PRIVACY_MODES, "mode", "a mapping with a mode")
 
 

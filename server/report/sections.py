@@ -237,10 +237,9 @@ def _measures(run: Run) -> Html | None:
 def _privacy_about(run: Run) -> str:
     if not run.private:
         return ""
-    return (
-        "Each hospital adds noise before anything leaves. Epsilon measures what a patient may lose by it: "
-        "0 is nothing, and every round spends some."
-    )
+    limits, unit = run.privacy.limits, run.privacy.unit
+    noise = f"{limits}." if limits else "Each hospital adds noise before anything leaves."
+    return f"{noise} Epsilon measures what a {unit} may lose by it: 0 is nothing, and every round spends some."
 
 
 def _privacy(run: Run) -> Iterable[Html | None]:
@@ -268,9 +267,8 @@ def _plan(run: Run) -> Html:
 
 
 def _privacy_note(run: Run) -> str:
-    clip = (
-        f"Each patient's gradient is clipped to norm {small(run.privacy.clip_norm)}. " if run.privacy.clip_norm else ""
-    )
+    norm, clipped = run.privacy.clip_norm, "update" if run.privacy.limits else "gradient"
+    clip = f"Each {run.privacy.unit}'s {clipped} is clipped to norm {small(norm)}. " if norm else ""
     return f"{clip}{covered(run)} A patient known to two hospitals spends privacy at both."
 
 

@@ -30,6 +30,7 @@ from configs.records.result import (
     TrainingResult,
 )
 from configs.records.run_journal import Round
+from configs.schema.privacy import is_budgeted
 
 Points = tuple[tuple[int, float], ...]  # (round, value)
 
@@ -188,8 +189,8 @@ class Run:
 
     @property
     def private(self) -> bool:
-        """Whether hospitals trained under differential privacy."""
-        return self.privacy.mode != "none"
+        """Return whether the study has a guarantee of differential privacy."""
+        return is_budgeted(self.privacy.mode)
 
     @property
     def complete(self) -> bool:

@@ -242,7 +242,8 @@ def privacy(run: Run) -> str:
     one = "the hospital has spent" if len(run.sites) == 1 else "one hospital has spent"
     who = one if len(spent) == 1 else "each hospital has spent at most"
     allowed = epsilon(run.privacy.epsilon)
-    return f"After {rounds}, {who} epsilon {epsilon(max(spent))} per patient, of the {allowed} that the study allows."
+    cost = f"epsilon {epsilon(max(spent))} per {run.privacy.unit}"
+    return f"After {rounds}, {who} {cost}, of the {allowed} that the study allows."
 
 
 def overspent(run: Run) -> list[str]:

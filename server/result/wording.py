@@ -250,13 +250,13 @@ def one_in(value: float) -> str:
 
 
 def guarantee(privacy: Guarantee) -> str:
-    """The guarantee, precisely."""
+    """Return the guarantee, precisely."""
     pair = f"(epsilon = {small(privacy.epsilon)}, delta = {small(privacy.delta)})"
-    return f"{pair} per {privacy.unit}, {privacy.adjacency}, at each hospital, for the whole study"
+    return f"{pair} per {privacy.unit}, {privacy.adjacency}, {privacy.where}, for the whole study"
 
 
 def guarantee_in_plain_words(privacy: Guarantee) -> str:
-    """What the two numbers bound (Dwork and Roth 2014, definition 2.4)."""
+    """Return what the two numbers bound (Dwork and Roth 2014, definition 2.4)."""
     if privacy.epsilon is None:
         return "The study states no epsilon."
     factor = (
@@ -266,9 +266,11 @@ def guarantee_in_plain_words(privacy: Guarantee) -> str:
     )
     factor = "more than a million" if privacy.epsilon > CERTAIN else factor
     rest = f", apart from a probability of {one_in(privacy.delta)}" if privacy.delta else ""
+    learned = privacy.where if privacy.limits else "from what the hospital sends"
+    limits = f" {privacy.limits}." if privacy.limits else ""
     return (
-        f"Add or take away any one {privacy.unit}: the chance of whatever could be learned from what the hospital "
-        f"sends changes at most by a factor of {factor}{rest}."
+        f"Add or take away any one {privacy.unit}: the chance of whatever could be learned {learned} "
+        f"changes at most by a factor of {factor}{rest}.{limits}"
     )
 
 
