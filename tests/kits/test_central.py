@@ -19,6 +19,7 @@ from configs.site import Policy
 from configs.strict_yaml import dump_yaml, read_yaml
 from simulations import cli
 from simulations.memory import train
+from strategies.data.table import Encoded
 from strategies.models.registry import study_parameters
 from strategies.privacy.accounting import SampledGaussian, epsilon
 from strategies.privacy.modes.registry import MODES, mode_of, register
