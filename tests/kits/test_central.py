@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from builders import counting, flat, patients, plain, random_arrays, same_bits, study
 from kits.central import CENTRAL
-from strategies.tasks.table import Encoded
 
 from client.ledger import Ledger
 from client.policy import Allow, Deny, Request, decide
@@ -19,7 +18,7 @@ from configs.site import Policy
 from configs.strict_yaml import dump_yaml, read_yaml
 from simulations import cli
 from simulations.memory import train
-from strategies.data.table import Encoded
+from strategies.data.table import TablePatients
 from strategies.models.registry import study_parameters
 from strategies.privacy.accounting import SampledGaussian, epsilon
 from strategies.privacy.modes.registry import MODES, mode_of, register
@@ -40,7 +39,7 @@ def chosen(_registered: None) -> Study:
     return study(privacy={"mode": "central", "epsilon": 8.0, "clip_norm": CLIP})
 
 
-def people(study: Study) -> dict[str, Encoded]:
+def people(study: Study) -> dict[str, TablePatients]:
     return {site: patients(40 + 20 * i, seed=i) for i, site in enumerate(study.sites)}
 
 
