@@ -149,7 +149,7 @@ class Together:
             yield gradient
 
     def _residual(self, y: Floats) -> Any:
-        return lambda some: lambda outputs: self._task.residual(outputs, y[..., some])
+        return lambda some: lambda outputs: self._task.residual(outputs, y[:, some])
 
     def _private(self, fits: Sequence[Fit], layers: Layers, flat: Floats) -> Iterator[Floats]:
         plan = fits[0].plan
@@ -187,7 +187,7 @@ class _Joined:
         self._whole: tuple[Floats, Floats, Rows] | None = None
 
     def batch(self, rows: Sequence[Rows | None], multiple: int = 1) -> tuple[Floats, Floats, Rows]:
-        """x (hospitals, rows, inputs), y (hospitals, rows) and how many are each one's; None stands for all rows."""
+        """Return x (hospitals, rows, inputs), y (hospitals, rows), and how many rows each has; None stands for all."""
         if any(some is not None for some in rows):
             named = zip(rows, self._everybody, strict=True)
             return self._taken([everybody if some is None else some for some, everybody in named], multiple)

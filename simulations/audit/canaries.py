@@ -134,7 +134,7 @@ def with_canaries(patients: TablePatients, chosen: NDArray[np.bool_], scale: flo
     x[:before, :inputs] = patients.x
     x[np.arange(before, len(x)), inputs + rows] = scale
     starts = np.concatenate([patients.starts, before + 1 + np.arange(len(rows))]).astype(np.int64)
-    y = np.concatenate([patients.y, np.full(len(rows), outcome, np.float32)])
+    y = np.concatenate([patients.y, np.full((len(rows), *patients.y.shape[1:]), outcome, np.float32)])
     return replace(patients, x=x, y=y, patients=np.repeat(np.arange(len(starts) - 1), np.diff(starts)), starts=starts)
 
 

@@ -137,7 +137,7 @@ def planted_patients(cohort: TablePatients) -> list[tuple[str, TablePatients]]:
     inputs = cohort.x.shape[1]
     corner, zeros = np.ones(inputs, np.float32), np.zeros(inputs, np.float32)
     mixed = np.where(np.arange(inputs) % 2, 1.0, -1.0).astype(np.float32)
-    low, high = float(cohort.y.min()), float(cohort.y.max())
+    low, high = cohort.y.min(axis=0), cohort.y.max(axis=0)
     planted = []
     for y in (low, high):
         planted += [

@@ -161,9 +161,10 @@ class _Rows(DataKind):
         return standardise(patients, train) if study.scaling == "site" else patients
 
     def nobody(self, study: Study) -> TablePatients:
-        """Return no rows, as wide as the study's inputs."""
-        empty = np.empty(0, np.float32)
-        return TablePatients(empty.reshape(0, len(study.inputs)), empty, np.empty(0, np.int64), np.zeros(1, np.int64))
+        """Return no rows, as wide as the study's inputs and its outcome."""
+        x = np.empty((0, len(study.inputs)), np.float32)
+        y, _ = objective_of(study).encode({column.name: np.empty(0) for column in study.task.columns})
+        return TablePatients(x, y.astype(np.float32), np.empty(0, np.int64), np.zeros(1, np.int64))
 
 
 TABLE = _Rows()

@@ -94,16 +94,17 @@ class Stack:
         """Add the clipped gradients of patients with one row each.
 
         Args:
-            x: (..., patients, inputs); y: (..., patients).
+            x: (..., patients, inputs); y: (..., patients), or (..., patients, targets).
             counts: patients of each model, (...); the rows after them are nobody's.
         """
         with np.errstate(all="ignore"):
             if x.shape[-2] <= PORTION:
                 self._add_portion(x, y, counts)
                 return
+            models = (slice(None),) * (x.ndim - 2)
             for some in portions(x.shape[-2]):
                 rest = None if counts is None else counts - some.start
-                self._add_portion(x[..., some, :], y[..., some], rest)
+                self._add_portion(x[..., some, :], y[(*models, some)], rest)
 
     def _add_portion(self, x: Floats, y: Floats, counts: NDArray[np.int64] | None) -> None:
         work = self._worked(x, y)
