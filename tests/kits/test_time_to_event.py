@@ -16,7 +16,7 @@ from client.patients import nobody
 from client.site import Site
 from client.views.study_rows import rows_of
 from configs.errors import ConfigError
-from configs.schema import DataSource, Study
+from configs.schema import CsvFile, Study
 from configs.schema.task import TASKS
 from configs.site import SiteConfig
 from configs.strict_yaml import dump_yaml
@@ -173,7 +173,7 @@ def test_it_is_planned_simulated_and_reported(tmp_path: Path, capsys: pytest.Cap
 def test_a_patient_without_one_of_the_two_is_left_out(tmp_path: Path) -> None:
     chosen = survival()
     (tmp_path / "a.csv").write_text("age,sex,months,died\n50,male,12,1\n60,male,,1\n70,female,9,\n40,male,70,0\n")
-    table = read_table(DataSource("csv", tmp_path / "a.csv"), chosen)
+    table = read_table(CsvFile(tmp_path / "a.csv"), chosen)
     assert {name: values.tolist() for name, values in table.targets.items()} == {"months": [12, 70], "died": [1, 0]}
 
 
