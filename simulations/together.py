@@ -60,7 +60,7 @@ class Together:
             (name, slice(end - math.prod(shape), end), shape)
             for end, (name, (shape, _)) in zip(ends, specs, strict=True)
         ]
-        self._shapes = tuple((shape[0], shape[1]) for _, (shape, _) in specs[0::2])
+        self._shapes = task.linear_layers or ()
         self._size = sum(out * (into + 1) for out, into in self._shapes)
         self._widths = sum(out + 2 * into for out, into in self._shapes)
         self._kept: dict[int, Layers] = {}
@@ -68,8 +68,8 @@ class Together:
 
     @property
     def pays(self) -> bool:
-        """Whether hospitals of this model are quicker together."""
-        return self._size <= LARGEST_MODEL
+        """Return whether hospitals of this model are quicker together: of a linear stack, not too large."""
+        return 0 < self._size <= LARGEST_MODEL
 
     def fit(self, fits: Sequence[Fit]) -> list[Arrays | None]:
         """Every hospital's model; None of a hospital that must be fitted alone."""

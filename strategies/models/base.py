@@ -75,7 +75,7 @@ class Architecture(ABC):
         import torch
 
         module = self.build().eval()
-        module.load_state_dict({name: torch.from_numpy(arrays[name]) for name in self.parameters})
+        module.load_state_dict({name: torch.tensor(arrays[name]) for name in self.parameters})
         with torch.no_grad():
             parts = [module(part).double().numpy() for part in torch.split(torch.from_numpy(x), _AT_ONCE)]
         return np.concatenate(parts) if parts else np.empty((0, self.outputs))

@@ -7,8 +7,11 @@
 from collections.abc import Mapping
 from typing import Any
 
+from configs.errors import KindError
+from configs.keys.declare import Kind
 from configs.kinds import Registry
 from configs.schema import Study
+from configs.schema.model import MODELS
 from configs.wire import ArraySpec
 from strategies.models.base import PARTS, Architecture
 from strategies.models.linear_stack import MLP, Linear, Logistic
@@ -41,3 +44,18 @@ def study_parameters(study: Study) -> Mapping[str, ArraySpec]:
     The process of a hospital that talks to the network checks every message against this, without PyTorch.
     """
     return architecture_of(study).parameters if study.trains else {}
+
+
+def register(kind: type[Architecture], keys: Kind) -> None:
+    """Add a kind of model, so that studies may name it.
+
+    Raises:
+        KindError: another one has its name, it lacks a part, or its keys have another name.
+    """
+    if kind.name != keys.name:
+        raise KindError(
+            f"model {kind.name!r} ({kind.__module__}.{kind.__qualname__}): expected keys of that name, "
+            f"found those of {keys.name!r}; correct one of the two"
+        )
+    ARCHITECTURES.register(kind)
+    MODELS.register(keys)

@@ -35,6 +35,7 @@ from configs.schema import Local, Study
 from strategies.exchange.arrays import Arrays, flat_of, pieces
 from strategies.exchange.halves import both, spans
 from strategies.federated.registry import local_rule
+from strategies.models.registry import architecture_of
 from strategies.privacy.modes.registry import mode_of
 from strategies.privacy.plan import PrivacyPlan
 from strategies.tasks.registry import objective_of
@@ -130,19 +131,26 @@ class Plausibility:
 
     def _bound(self, plan: PrivacyPlan | None, announced: int | None, pull: float, drift: float) -> float:
         """Bound the move. `pull` and `drift` (its L2 norm) are what the strategy adds to each gradient."""
-        study, local = self._study, self._study.training.local
+        local = self._study.training.local
         steps = plan.steps_per_round if plan else local.steps_per_round(announced or MOST_PATIENTS)
         if self._by_coordinate:
             weight, moved = self._largest_weight, local.learning_rate * adam_steps(steps)
         elif plan is not None:
             weight, moved = self._norm, private_bound(local, plan, pull, self._size, self._norm)
             moved += drift * sum(gradient_weights(local, pull, steps)) if drift else 0.0
-        elif study.model.name == "mlp":
-            weight, moved = self._norm, self._stack_bound(steps, _row_norm(study, announced, of_each=True), pull, drift)
         else:
-            weight, moved = self._norm, self._linear_bound(steps, _row_norm(study, announced), pull, drift)
+            weight, moved = self._norm, self._plain_bound(steps, announced, pull, drift)
         bound = _SLACK * moved + steps * _ROUNDING * (weight + moved)
         return math.inf if math.isnan(bound) else bound  # of infinite parts, some of them times 0
+
+    def _plain_bound(self, steps: int, announced: int | None, pull: float, drift: float) -> float:
+        """Bound an update without noise; only that of a linear stack has a bound."""
+        layers = architecture_of(self._study).linear_layers
+        if layers is None:
+            return math.inf
+        if len(layers) == 1:
+            return self._linear_bound(steps, _row_norm(self._study, announced), pull, drift)
+        return self._stack_bound(steps, _row_norm(self._study, announced, of_each=True), pull, drift)
 
     def _linear_bound(self, steps: int, row: float, pull: float, drift: float) -> float:
         """Bound a logistic or linear model's plain update. `row`: the norm of what it reads, with the bias's 1."""
