@@ -10,8 +10,7 @@ The noise is Gaussian. Laplace noise of the same epsilon would have scale H / ep
 columns or so; and beside the training that follows, a Gaussian release adds to the epsilon by the root of the sum of
 squares, Laplace noise by the sum. What follows from the noisy counts is in strategies/releases/column_figures.py.
 
->>> from configs.records.result import CountedColumn, ReleasedStatistics
-from configs.schema import Feature
+>>> from configs.schema import Feature
 >>> age, sex = Feature("age", "number", 20.0, 90.0), Feature("sex", "category", values=("f", "m"))
 >>> layout = (Histogram(age, bins=7), Histogram(sex))
 >>> exact = counts(np.array([[0, 1], [6, 1], [7, 2]]), layout)  # the third patient's age and sex are unknown
