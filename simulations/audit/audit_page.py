@@ -1,6 +1,6 @@
 """audit.html: the verdicts with their drawings, one file that loads nothing and holds no script.
 
->>> from simulations.audit.auditor import Audit
+>>> from simulations.audit.verdict import Audit
 >>> from simulations.audit.verdict import Part, exact
 >>> part = Part.of("ledger", "Booked?", "epsilon <3", "all of it", [exact("rounds", True)])
 >>> page = render(Audit("heart", "4f1c", None, (part,)))
@@ -18,8 +18,7 @@ from server.charts.svg import Scale, axis_x, axis_y, both, canvas, line, number,
 from server.report.page import STOP, TICK, document
 from server.report.sections import folded, table
 from server.result.wording import plural
-from simulations.audit.auditor import Audit
-from simulations.audit.verdict import FALSE_ALARMS, Check, Part
+from simulations.audit.verdict import FALSE_ALARMS, Audit, Check, Part
 
 _HEIGHT, _TOP, _BOTTOM, _LEFT = 300, 34, 250, 56
 _ABOUT = {

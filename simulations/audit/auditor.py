@@ -1,8 +1,4 @@
-"""The whole audit: five parts at the study's own plans, on its own data, through its own code.
-
->>> FULL.smallest_loss
-0.01
-"""
+"""The whole audit: five parts at the study's own plans, on its own data, through its own code."""
 
 import math
 import secrets
@@ -10,7 +6,7 @@ import tempfile
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +17,7 @@ from configs.errors import PrivacyError, RunError
 from configs.schema import CohortMember, Feature, Study
 from simulations.audit import ledger_replay
 from simulations.audit.canaries import canary_part, canary_scores, canary_start, design, with_canaries
+from simulations.audit.effort import FULL, Effort
 from simulations.audit.evaluation import Evaluator, evaluation_checks, largest_move, noise_of_evaluations
 from simulations.audit.moving import failed_round, moving_rounds, quiet_fit
 from simulations.audit.recording import Recording, Roll, joined, longest, marked, record_fit, recorded, shortened
@@ -29,13 +26,12 @@ from simulations.audit.residuals import residual_part
 from simulations.audit.sampler import sampler_part
 from simulations.audit.sensitivity import planted_patients, sensitivity_part
 from simulations.audit.subject import Subject
-from simulations.audit.verdict import FALSE_ALARMS, Check, Part, Verdict, exact, noise_values_needed
+from simulations.audit.verdict import Audit, Check, Part, exact, noise_values_needed
 from simulations.hospitals import load_all
 from strategies.data.table import TablePatients
 from strategies.exchange.arrays import Arrays
 from strategies.learning import Learning, learning_of
 from strategies.privacy.modes.registry import plans_of
-from strategies.privacy.plan import PrivacyPlan
 from strategies.privacy.randomness import Randomness
 
 PARTS = ("residual", "sensitivity", "sampler", "ledger", "canaries")
@@ -45,74 +41,6 @@ _SUM_ROUNDING = 1e-3  # of the clip norm, for a sum of one patient
 _WIDE_STEPS = 20  # of the short study with all rows, at least, if the study has so many
 _WIDE_PASSES = 4  # through its rows, at least
 Progress = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Effort:
-    """How much is looked at. `smallest_loss` is the share of missing noise that must be noticed.
-
-    `starts` and `places` are models and places in the batch where planted patients are tried. `rows`: of a hospital, in
-    the long fits; where it has more, `all_rows` are what a short study of those patients who have most of them goes
-    through, all its steps together, and `planted_rows` what a planted patient has at most. `values`: noise values of a
-    rehearsed study that are kept. `moving_steps`: at the study's own learning rate, if they make no more than
-    `moving_values` numbers; `quiet_steps`: of a fit at that rate without noise to speak of. `evaluations`: of one
-    model, where the study asks for one.
-    """
-
-    smallest_loss: float = 0.01
-    least_steps: int = 400
-    most_steps: int = 20_000
-    run_steps: int = 3_000
-    few_steps: int = 200
-    canaries: int = 1_000
-    neighbours: int = 40
-    starts: int = 3
-    places: int = 3
-    patients: int = 400
-    sites: int = 8
-    rows: int = 1_000
-    all_rows: int = 2_000_000
-    planted_rows: int = 40_000
-    values: int = 1_000_000
-    moving_steps: int = 600
-    moving_values: int = 20_000_000
-    quiet_steps: int = 40
-    evaluations: int = 150
-
-
-FULL = Effort()
-
-
-@dataclass(frozen=True)
-class Audit:
-    """What was found. `seed` None: chance came from the operating system."""
-
-    study: str
-    study_sha256: str
-    seed: int | None
-    parts: tuple[Part, ...]
-    plans: dict[str, PrivacyPlan] = field(default_factory=dict)
-    seconds: float = 0.0
-
-    @property
-    def verdict(self) -> Verdict:
-        """FAILED if a part failed; passed if one at least did and none failed."""
-        verdicts = {part.verdict for part in self.parts}
-        return "FAILED" if "FAILED" in verdicts else "passed" if "passed" in verdicts else "cannot say"
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for audit.json."""
-        return {
-            "study": self.study,
-            "study_sha256": self.study_sha256,
-            "verdict": self.verdict,
-            "chance": "operating system" if self.seed is None else f"seed {self.seed}",
-            "false_alarms_at_most": FALSE_ALARMS,
-            "seconds": round(self.seconds, 1),
-            "guarantee": {"unit": "patient", "adjacency": "add or remove one"},
-            "plans": {site: _plan_facts(plan) for site, plan in self.plans.items()},
-            "parts": [part.to_dict() for part in self.parts],
-        }
 
 
 def audit(
@@ -437,13 +365,3 @@ class _Everybody:
 
 def _some(patients: TablePatients, most: int) -> TablePatients:
     return patients if patients.count <= most else patients.subset(np.arange(most))
-
-
-def _plan_facts(plan: PrivacyPlan) -> dict[str, Any]:
-    return {
-        "noise_multiplier": plan.noise_multiplier,
-        "sampling_rate": plan.sampling_rate,
-        "steps": plan.steps,
-        "epsilon": plan.epsilon(),
-        "delta": plan.delta,
-    }

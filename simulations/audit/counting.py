@@ -24,10 +24,11 @@ from client.site import Site
 from configs.errors import BudgetError, RunError
 from configs.schema import Study
 from configs.wire import COUNTS
-from simulations.audit.auditor import FULL, Audit, Effort, Progress
+from simulations.audit.auditor import Progress
+from simulations.audit.effort import FULL, Effort
 from simulations.audit.residuals import noise_checks, noise_drawing
 from simulations.audit.subject import Floats, read_ledger
-from simulations.audit.verdict import Check, Part, exact, noise_values_needed, smallest_loss
+from simulations.audit.verdict import Audit, Check, Part, exact, noise_values_needed, smallest_loss
 from simulations.hospitals import load_all
 from strategies.data.cells import Cells, places
 from strategies.data.columns import layout_of

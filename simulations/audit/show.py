@@ -11,13 +11,15 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from configs.records.fields import plain
 from configs.schema import PER_PATIENT, Study
 from server.files import write_atomically
 from server.recorded import new_folder
 from simulations.audit.audit_page import render
-from simulations.audit.auditor import FULL, Audit, Effort, audit
+from simulations.audit.auditor import audit
 from simulations.audit.counting import audit_statistics
-from simulations.audit.verdict import FALSE_ALARMS
+from simulations.audit.effort import FULL, Effort
+from simulations.audit.verdict import FALSE_ALARMS, Audit
 
 _WIDTH = 66  # of a part's words
 _STYLES = {"passed": "green", "FAILED": "bold red", "cannot say": "yellow"}
@@ -76,7 +78,7 @@ def _folder(study: Study, run: Path | None, out: Path | None) -> Iterator[Path]:
 
 def write(done: Audit, folder: Path) -> None:
     """audit.json and audit.html."""
-    write_atomically(folder / "audit.json", (json.dumps(done.to_dict(), indent=1) + "\n").encode())
+    write_atomically(folder / "audit.json", (json.dumps(plain(done.record), indent=1) + "\n").encode())
     write_atomically(folder / "audit.html", render(done).encode())
 
 

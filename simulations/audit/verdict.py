@@ -10,10 +10,13 @@ in five thousand (Bonferroni). Exact checks have p = 1 or 0.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from scipy import stats
+
+from configs.records.audit import AuditedPlan, AuditResult, CheckResult, PartResult, Unit
+from strategies.privacy.plan import PrivacyPlan
 
 FALSE_ALARMS = 2e-4  # of a whole audit, at most
 STATISTICAL_CHECKS = 100  # at most, in one audit (a test counts them)
@@ -79,18 +82,61 @@ class Part:
         """The checks that failed."""
         return [check for check in self.checks if not check.passed]
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for audit.json."""
-        checks = [asdict(check) | {"passed": check.passed} for check in self.checks]
-        return {
-            "part": self.key,
-            "title": self.title,
-            "verdict": self.verdict,
-            "figure": self.figure,
-            "words": self.words,
-            "checks": checks,
-            "drawing": dict(self.drawing),
-        }
+    @property
+    def record(self) -> PartResult:
+        """Return it as audit.json has it."""
+        return PartResult(
+            part=self.key,
+            title=self.title,
+            verdict=self.verdict,
+            figure=self.figure,
+            words=self.words,
+            checks=tuple(CheckResult(name=c.name, p=c.p, words=c.words, passed=c.passed) for c in self.checks),
+            drawing=self.drawing,
+        )
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What an audit found. `seed` None: chance came from the operating system."""
+
+    study: str
+    study_sha256: str
+    seed: int | None
+    parts: tuple[Part, ...]
+    plans: dict[str, PrivacyPlan] = field(default_factory=dict)
+    seconds: float = 0.0
+
+    @property
+    def verdict(self) -> Verdict:
+        """FAILED if a part failed; passed if one at least did and none failed."""
+        verdicts = {part.verdict for part in self.parts}
+        return "FAILED" if "FAILED" in verdicts else "passed" if "passed" in verdicts else "cannot say"
+
+    @property
+    def record(self) -> AuditResult:
+        """Return it as audit.json has it."""
+        return AuditResult(
+            study=self.study,
+            study_sha256=self.study_sha256,
+            verdict=self.verdict,
+            chance="operating system" if self.seed is None else f"seed {self.seed}",
+            false_alarms_at_most=FALSE_ALARMS,
+            seconds=round(self.seconds, 1),
+            guarantee=Unit(),
+            plans={site: _plan_record(plan) for site, plan in self.plans.items()},
+            parts=tuple(part.record for part in self.parts),
+        )
+
+
+def _plan_record(plan: PrivacyPlan) -> AuditedPlan:
+    return AuditedPlan(
+        noise_multiplier=plan.noise_multiplier,
+        sampling_rate=plan.sampling_rate,
+        steps=plan.steps,
+        epsilon=plan.epsilon(),
+        delta=plan.delta,
+    )
 
 
 def noise_values_needed(smallest_loss: float) -> int:

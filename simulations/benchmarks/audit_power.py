@@ -24,7 +24,8 @@ from scipy import stats
 from configs.errors import ArchipelError
 from configs.load import load_study
 from configs.schema import CohortMember, EvaluationRelease, Study
-from simulations.audit.auditor import PARTS, Effort, audit_patients
+from simulations.audit.auditor import PARTS, audit_patients
+from simulations.audit.effort import Effort
 from simulations.audit.subject import Subject
 from simulations.hospitals import load_all
 from strategies.data.table import TablePatients

@@ -9,11 +9,14 @@ import pytest
 
 from configs.errors import JournalError, RecordError
 from configs.journal import Journal, Record, read, verify
-from configs.records import coordinator_journal, run_journal, site_journal
-from configs.records.fields import plain
-from configs.records.result import read_result
+from configs.records import coordinator_journal, page, run_journal, site_journal
+from configs.records.audit import AuditResult
+from configs.records.fields import fields_of, plain
+from configs.records.fields import read as read_record
+from configs.records.result import StatisticsResult, TrainingResult, read_result
 
 WRITTEN = Path(__file__).with_name("written")
+ALL_KINDS = [kind for module in (site_journal, run_journal, coordinator_journal) for kind in module.KINDS.values()]
 RUNS = sorted(path.parent.name for path in WRITTEN.glob("*/metrics.json"))
 
 
@@ -55,6 +58,21 @@ def test_what_is_no_finite_number_is_no_epsilon(value: object) -> None:
     broken["sites"][0]["epsilon"] = value
     with pytest.raises(RecordError, match=re.escape("sites[0].epsilon: expected a finite number, found ")):
         read_result(broken)
+
+
+def test_an_audit_of_a_former_release_is_read_and_written_byte_for_byte() -> None:
+    text = (WRITTEN / "simulated_private" / "audit.json").read_text("utf-8")
+    assert json.dumps(plain(read_record(AuditResult, json.loads(text))), indent=1) + "\n" == text
+
+
+def test_the_page_of_records_is_that_of_the_code() -> None:
+    """Write it anew with `python -m configs.records`."""
+    assert Path(page.__file__).with_name("RECORDS.md").read_text("utf-8") == page.render()
+
+
+@pytest.mark.parametrize("kind", [TrainingResult, StatisticsResult, AuditResult, *ALL_KINDS])
+def test_every_field_says_what_it_means(kind: type) -> None:
+    assert [entry.name for entry in fields_of(kind) if not entry.meaning.endswith(".")] == []
 
 
 JOURNALS = [

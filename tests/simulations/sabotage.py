@@ -15,8 +15,10 @@ from client.ledger import Ledger, Release
 from client.site import Site
 from client.trainer import Trainer
 from configs.schema import Model, Study
-from simulations.audit.auditor import PARTS, Audit, Effort, audit_patients
+from simulations.audit.auditor import PARTS, audit_patients
+from simulations.audit.effort import Effort
 from simulations.audit.subject import Subject, chance
+from simulations.audit.verdict import Audit
 from strategies.privacy.accounting import epsilon
 from strategies.privacy.engines.base import on_grid
 from strategies.privacy.engines.select import private_engine

@@ -20,8 +20,9 @@ from configs.load import load_study
 from configs.strict_yaml import dump_yaml, read_yaml
 from simulations import cli
 from simulations.audit import ledger_replay, show
-from simulations.audit.auditor import Effort, audit
+from simulations.audit.auditor import audit
 from simulations.audit.canaries import Design, design, lower_bound, p_value
+from simulations.audit.effort import Effort
 from simulations.audit.recording import joined, marked, patient_gradients
 from simulations.audit.residuals import noise_checks
 from simulations.audit.subject import Subject

@@ -58,7 +58,7 @@ def test_healthy_runs_raise_no_alarm_and_seldom_come_near_one() -> None:
 
 def test_an_audit_may_take_its_chance_from_the_operating_system() -> None:
     audit = audited_study(small_study(), Subject(), None, BRIEF)
-    assert audit.to_dict()["chance"] == "operating system"
+    assert audit.record.chance == "operating system"
     assert failed(audit) == set()
 
 

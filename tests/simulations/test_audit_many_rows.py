@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from client.site import Site
-from simulations.audit.auditor import PARTS, Audit, audit_patients
+from simulations.audit.auditor import PARTS, audit_patients
 from simulations.audit.recording import longest, shortened
 from simulations.audit.subject import Subject
-from simulations.audit.verdict import STATISTICAL_CHECKS
+from simulations.audit.verdict import STATISTICAL_CHECKS, Audit
 from strategies.data.table import TablePatients
 from strategies.privacy.engines.select import private_engine
 from tests import builders

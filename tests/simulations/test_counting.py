@@ -16,8 +16,9 @@ from configs.schema import Study
 from configs.strict_yaml import dump_yaml, read_yaml
 from configs.wire import COUNTS
 from simulations import cli
-from simulations.audit.auditor import Audit, Effort
 from simulations.audit.counting import audit_statistics
+from simulations.audit.effort import Effort
+from simulations.audit.verdict import Audit
 from simulations.counting_run import plan_statistics
 from strategies.data.columns import layout_of
 from strategies.exchange.arrays import Arrays
