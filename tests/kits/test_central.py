@@ -79,7 +79,7 @@ def test_a_federation_has_noise_in_its_model_and_the_planned_epsilon(chosen: Stu
 
 
 def test_a_policy_refuses_it_unless_updates_may_leave_without_noise(chosen: Study) -> None:
-    request = Request(chosen.privacy.keys, has_dataset=True, spent=0.0, after=8.0, patients=100)
+    request = Request(chosen.privacy.keys, has_dataset=True, patients=100)
     refused = decide(request, Policy())
     assert isinstance(refused, Deny)
     assert refused.code == 113
