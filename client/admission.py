@@ -13,7 +13,6 @@ another digest, and waits anew.
 'approved'
 """
 
-import contextlib
 import json
 import sqlite3
 from dataclasses import dataclass
@@ -41,6 +40,7 @@ CREATE TABLE IF NOT EXISTS studies (
     quiet_s REAL NOT NULL DEFAULT 0
 )
 """
+_ADDED = (("studies", "quiet_s", "REAL NOT NULL DEFAULT 0"),)
 QUIET_S = 3600.0  # before its start a study is proposed every five minutes at least, then in every round
 _COLUMNS = "sha256, name, canonical, state, why, arrived, quiet_s"
 
@@ -73,10 +73,7 @@ class Admissions:
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
-        self._connection.execute(_SCHEMA)
-        if "quiet_s" not in {row[1] for row in self._connection.execute("PRAGMA table_info(studies)")}:
-            with contextlib.suppress(sqlite3.OperationalError):  # another process has added it meanwhile
-                self._connection.execute("ALTER TABLE studies ADD COLUMN quiet_s REAL NOT NULL DEFAULT 0")
+        database.prepare(connection, _SCHEMA, version=1, what="the list of approved studies", added=_ADDED)
 
     @classmethod
     def open(cls, path: Path) -> "Admissions":
@@ -86,7 +83,9 @@ class Admissions:
             RunError: it cannot be opened.
         """
         try:
-            return cls(database.connect(path))
+            connection = database.connect(path)
+            with database.closed_on_error(connection):
+                return cls(connection)
         except sqlite3.Error as error:
             raise RunError(f"{path}: the list of approved studies cannot be opened: {error}{too_long(path)}") from None
 

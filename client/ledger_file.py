@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from client.reconcile import Release
+from configs import database
 from configs.errors import RunError
 from configs.schema import canonical_json
 
@@ -83,11 +84,11 @@ def prepare(connection: sqlite3.Connection) -> None:
     Raises:
         RunError: a newer release wrote it. sqlite3.Error: it cannot be written.
     """
-    if _version(connection) == VERSION:
+    if database.version_of(connection) == VERSION:
         return
     connection.execute("BEGIN IMMEDIATE")
     try:
-        version = _version(connection)
+        version = database.version_of(connection)
         if version > VERSION:
             raise RunError("the privacy ledger was written by a newer version, which may count more; install that one")
         present = {row[1] for row in connection.execute("PRAGMA table_info(releases)")}
@@ -219,10 +220,6 @@ def _typed(row: Sequence[object]) -> tuple[object, ...]:
     )
 
 
-def _version(connection: sqlite3.Connection) -> int:
-    return int(connection.execute("PRAGMA user_version").fetchone()[0])
-
-
 def _upgrade(connection: sqlite3.Connection, present: set[str]) -> None:
     """Move the rows of an earlier release's table into this release's, and chain them."""
     columns = ", ".join(
@@ -257,7 +254,7 @@ def _keep_former(connection: sqlite3.Connection, version: int) -> None:
         return
     part = kept.with_name(f"{kept.name}.part")
     os.close(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600))
-    source, target = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True), sqlite3.connect(part)
+    source, target = database.read_only(path), sqlite3.connect(part)
     try:
         source.backup(target)
     finally:

@@ -12,7 +12,6 @@ The gateway, the coordinator and the command line read and write the same file; 
 (True, True)
 """
 
-import contextlib
 import json
 import sqlite3
 import time
@@ -20,7 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from configs.database import checkpoint
+from configs import database
 from configs.errors import RunError
 from configs.paths import too_long
 from configs.requests import SIGNED_FROM
@@ -112,12 +111,7 @@ class Membership:
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
-        self._connection.executescript(_SCHEMA)
-        for table, column, kind in _ADDED:
-            columns = {row[1] for row in self._connection.execute(f"PRAGMA table_info({table})")}
-            if column not in columns:  # a file of an earlier release
-                with contextlib.suppress(sqlite3.OperationalError):  # another process has added it meanwhile
-                    self._connection.execute(f"ALTER TABLE {table} ADD COLUMN {column} {kind}")
+        database.prepare(connection, _SCHEMA, version=1, what="the coordinator's database", added=_ADDED)
 
     @classmethod
     def open(cls, path: Path) -> "Membership":
@@ -127,9 +121,9 @@ class Membership:
             RunError: it cannot be opened.
         """
         try:
-            connection = sqlite3.connect(path, timeout=30.0, isolation_level=None, check_same_thread=False)
-            connection.execute("PRAGMA journal_mode = WAL")
-            return cls(connection)
+            connection = database.connect(path, keep_log=True)
+            with database.closed_on_error(connection):
+                return cls(connection)
         except sqlite3.Error as error:
             raise RunError(f"{path}: the coordinator's database cannot be opened: {error}{too_long(path)}") from None
 
@@ -156,7 +150,7 @@ class Membership:
         except sqlite3.IntegrityError:
             raise RunError(f"{member.site}: its keys are another hospital's; each hospital enrols by itself") from None
         self._connection.execute("DELETE FROM releases WHERE site = ?", (member.site,))
-        checkpoint(self._connection)  # a copy of the one file knows every member
+        database.checkpoint(self._connection)  # a copy of the one file knows every member
 
     def revoke(self, site: str) -> None:
         """Shut a hospital out; the gateway looks at every request, so that this also ends open connections.
@@ -166,7 +160,7 @@ class Membership:
         """
         if not self._connection.execute("UPDATE members SET revoked = 1 WHERE site = ?", (site,)).rowcount:
             raise RunError(f"{site}: expected an admitted hospital, found none of that name; see: sites")
-        checkpoint(self._connection)
+        database.checkpoint(self._connection)
 
     def sites(self) -> list[Member]:
         """Every hospital, by name, revoked ones too."""
@@ -207,7 +201,7 @@ class Membership:
             " ON CONFLICT (name) DO UPDATE SET state = 'QUEUED', why = '', ready = ''",
             (name,),
         )
-        checkpoint(self._connection)
+        database.checkpoint(self._connection)
 
     def runs(self) -> list[RunState]:
         """Every run, oldest first."""

@@ -27,6 +27,7 @@ from typing import IO, Any
 
 from configs import parts
 from configs.coordinator import load_coordinator
+from configs.database import read_only
 from configs.errors import ArchipelError, RunError
 from configs.load import load_study
 from configs.records.result import StatisticsResult, TrainingResult
@@ -150,7 +151,7 @@ class Federation:
         Empty while it cannot be read.
         """
         database = load_coordinator(self.coordinator).database
-        with contextlib.suppress(sqlite3.Error), contextlib.closing(_reader(database)) as members:
+        with contextlib.suppress(sqlite3.Error), contextlib.closing(read_only(database)) as members:
             found = members.execute("SELECT state FROM runs WHERE name = ?", (run,)).fetchone()
             return str(found[0]) if found else ""
         return ""
@@ -241,10 +242,6 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
-
-
-def _reader(database: Path) -> sqlite3.Connection:
-    return sqlite3.connect(f"{database.resolve().as_uri()}?mode=ro", uri=True)
 
 
 def _listens(host: str, port: int) -> bool:

@@ -18,6 +18,7 @@ from torch import Tensor
 from client.ledger import Ledger
 from client.site import Site
 from client.trainer import EngineMaker, Trainer
+from configs.database import read_only
 from strategies.learning import Learning
 from strategies.models.flat_model import FlatModel
 from strategies.privacy.accounting import SampledGaussian
@@ -131,7 +132,7 @@ def read_ledger(path: Path) -> list[Booked]:
     Raises:
         sqlite3.Error: the file is no ledger.
     """
-    with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as connection:
+    with closing(read_only(path)) as connection:
         connection.row_factory = sqlite3.Row
         rows = connection.execute("SELECT * FROM releases ORDER BY id").fetchall()
     return [Booked(row["id"], row["dataset"], row["study"], row["round"], _event(row)) for row in rows]
