@@ -11,7 +11,8 @@ What a strategy does stands in strategies/federated, one file each; a declaratio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from configs.keys.declare import Declaration, Key, OneOf
+from configs.keys.declare import Declaration, Key
+from configs.keys.one_of import OneOf
 from configs.keys.values import Number
 from configs.kinds import Registry
 from configs.wire import ArraySpec

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from configs.folder import Address, load_folder, split_address
-from configs.keys.declare import Entries, Key, OneOf, Part, described, key
+from configs.keys.declare import Entries, Key, Part, described, key
+from configs.keys.one_of import OneOf
 from configs.keys.values import LINE, SITE_NAME, Around, Choice, Integer, Number, Place, Text, Truth, Value
 from configs.schema.privacy import MAX_EPSILON
 from configs.schema.source import SOURCES, DataSource, FilePath

@@ -12,17 +12,16 @@ r"""Sections of a file as frozen dataclasses whose fields say what may stand the
 >>> write_keys(declaration_of(Local), local)
 {'rounds': 3, 'rate': 0.5}
 
-A section with `type`, `name`, `mode` or `connector` is one of several declarations, by that name: `OneOf` a registry.
+A section with `type`, `name`, `mode` or `connector` is one of several declarations: see configs/keys/one_of.py.
 """
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from configs.keys.values import Around, Choice, Place, Value, nearest
-from configs.kinds import Registry
+from configs.keys.values import Around, Place, Value
 from configs.sections import Section, in_words
 from configs.shown import short
 
@@ -116,7 +115,12 @@ class Declaration:
     def but(
         self, *, refused: Mapping[str, str] | None = None, check: Check | None = None, **changes: Mapping[str, Any]
     ) -> "Declaration":
-        """Return the same declaration with changed keys, keys that are refused, or another check."""
+        """Return the same declaration with changed keys, keys that are refused, or another check.
+
+        Raises:
+            KeyError: there is no key of such a name.
+        """
+        self._require({*(refused or {}), *changes})
         keys = tuple(
             replace(key, **{"refused": (refused or {}).get(key.name, key.refused), **changes.get(key.name, {})})
             for key in self.keys
@@ -124,8 +128,17 @@ class Declaration:
         return replace(self, keys=keys, check=check or self.check)
 
     def without(self, *names: str) -> "Declaration":
-        """Return the same declaration without some keys, which are unknown then."""
+        """Return the same declaration without some keys, which are unknown then.
+
+        Raises:
+            KeyError: there is no key of such a name.
+        """
+        self._require(set(names))
         return replace(self, keys=tuple(key for key in self.keys if key.name not in names))
+
+    def _require(self, names: set[str]) -> None:
+        if odd := names - {key.name for key in self.keys}:
+            raise KeyError(f"no key of the section is named {', '.join(sorted(odd))}")
 
     @property
     def schema(self) -> dict[str, Any]:
@@ -150,14 +163,6 @@ def described(key: Key) -> dict[str, Any]:
     if key.default is not REQUIRED:
         schema = {"anyOf": [schema, {"type": "null"}]}
     return schema | ({"description": key.about} if key.about else {})
-
-
-@dataclass(frozen=True)
-class Kind:
-    """A kind that is no more than the declaration of its section."""
-
-    name: str
-    section: type | Declaration
 
 
 @functools.cache
@@ -281,99 +286,3 @@ class Entries(Value):
     def children(self) -> tuple[tuple[str, Key], ...]:
         """Return one key, whose name the file chooses."""
         return (("", Key(self.member, self.of, (), about="each of them")),)
-
-
-@dataclass(frozen=True)
-class OneOf(Value):
-    """A section that is one of a registry's kinds, named by its key `tag`. A kind has a `name` and a `section`.
-
-    Args:
-        default: the kind where none is named.
-        label: the field that holds the name of the key it stands under.
-        strays: whether a key of another kind is answered with that kind's name, and not as an unknown key.
-        changes: declarations that hold here in the place of a kind's own.
-    """
-
-    kinds: Registry[Any]
-    tag: str
-    expected: str = "a mapping"
-    required: bool = True
-    default: str | None = None
-    label: str = ""
-    strays: bool = False
-    changes: Mapping[str, Declaration] = field(default_factory=dict)
-
-    def declaration(self, name: str) -> Declaration:
-        """Return the declaration of the kind of that name."""
-        return self.changes.get(name) or declaration_of(self.kinds[name].section)
-
-    @property
-    def declarations(self) -> Iterator[tuple[str, Declaration]]:
-        """Yield each kind's name and declaration."""
-        return ((name, self.declaration(name)) for name in self.kinds.names)
-
-    @property
-    def children(self) -> tuple[tuple[str, Key], ...]:
-        """Return the tag, and the keys of each kind."""
-        default = REQUIRED if self.default is None else self.default
-        tag = Key(self.tag, Choice(self.kinds.names), (), default, about="which kind it is")
-        rows = [(name, key) for name, kind in self.declarations for _, key in kind.children]
-        shared = [key for _, key in rows if [other for _, other in rows].count(key) == len(self.kinds.names)]
-        kinds = (("" if key in shared else f"{self.tag}: {name}", key) for name, key in rows)
-        return (("", tag), *kinds)
-
-    def read(self, at: Place) -> Any:
-        """Return what the kind's declaration makes of the section."""
-        given = {self.label: at.key} if self.label else {}
-        return self.read_mapping(at.section.section(at.key, self.expected, required=self.required), at.around, given)
-
-    def read_mapping(self, section: Section, around: Around, given: Mapping[str, Any] | None = None) -> Any:
-        """Return what the kind makes of the section; of an unknown kind no key is judged.
-
-        Args:
-            given: fields that no key fills.
-        """
-        found = section.take(self.tag) or self.default
-        name = found if isinstance(found, str) else ""
-        if name not in self.kinds:
-            advice = "choose one" if found is not None else "add it"
-            question = nearest(found, self.kinds.names, advice)
-            section.problem(self.tag, f"one of {', '.join(self.kinds.names)}", found, question)
-            name = next((kind for kind in self.kinds.names if question == f"did you mean {kind!r}?"), "")
-        if not name:
-            section.known.update(key.name for _, kind in self.declarations for key in kind.keys)
-            section.finish()
-            section, name = section.silent(), self.kinds.names[0]
-        elif self.strays:
-            self._note_strays(section, name)
-        declaration = self.declaration(name)
-        tag = {self.tag: name} if self._holds_tag(declaration) else {}
-        return read_keys(declaration, section, around, {**tag, **(given or {})})
-
-    def _note_strays(self, section: Section, name: str) -> None:
-        own = {key.name for key in self.declaration(name).keys}
-        for other, declaration in self.declarations:
-            for key in declaration.keys:
-                if key.name not in own | section.known and section.take(key.name) is not None:
-                    advice = f"remove it, or write {self.tag}: {other}"
-                    section.note(key.name, f"expected nothing with {self.tag}: {name}, found a value; {advice}")
-
-    def _holds_tag(self, declaration: Declaration) -> bool:
-        made = declaration.makes
-        return dataclasses.is_dataclass(made) and self.tag in {f.name for f in dataclasses.fields(made) if f.init}
-
-    def write(self, value: Any) -> dict[str, Any]:
-        """Return the section as a mapping, its kind's name first."""
-        name = getattr(value, self.tag)
-        return {self.tag: name} | write_keys(self.declaration(name), value)
-
-    @property
-    def schema(self) -> dict[str, Any]:
-        """Return one alternative a kind, told apart by the tag."""
-        return {"oneOf": [self._schema(name, declaration) for name, declaration in self.declarations]}
-
-    def _schema(self, name: str, declaration: Declaration) -> dict[str, Any]:
-        schema = declaration.schema
-        tag = {"const": name} if name != self.default else {"enum": [name, None]}
-        required = schema["required"] if name == self.default else [self.tag, *schema["required"]]
-        return schema | {"properties": {self.tag: tag, **schema["properties"]}, "required": required}

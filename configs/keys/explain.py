@@ -1,6 +1,6 @@
 """What the keys of a file are, for people: one row a key, by its path.
 
->>> from configs.keys.declare import Key, OneOf, Part
+>>> from configs.keys.declare import Part
 >>> from configs.schema.training import Training
 >>> rows = rows_of(Part(Training).children)
 >>> print(explained(next(row for row in rows if row.path == "local.batch_size")))

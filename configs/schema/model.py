@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from configs.keys.declare import Kind, OneOf, declaration_of, key
+from configs.keys.declare import declaration_of, key
+from configs.keys.one_of import HasSection, Kind, OneOf, Sections
 from configs.keys.values import Around, Choice, Place, Value
-from configs.kinds import Registry
 from configs.sections import Section
 
 DEFAULT_LAYERS, MAX_LAYERS, MAX_WIDTH = (64, 32), 16, 65_536
@@ -63,9 +63,8 @@ def _check_mlp(model: Model, section: Section, _around: Around) -> None:
 
 
 _MODEL = declaration_of(Model)
-MODELS = Registry(
+MODELS: Sections[HasSection] = Sections(
     "model",
-    ("section",),
     [
         Kind("logistic", _MODEL.without("hidden").but(check=_check_logistic)),
         Kind("linear", _MODEL.without("hidden").but(check=_check_linear)),

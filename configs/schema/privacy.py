@@ -5,7 +5,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from configs.keys.declare import Declaration, OneOf, declaration_of, key
+from configs.keys.declare import Declaration, declaration_of, key
+from configs.keys.one_of import OneOf
 from configs.keys.values import Around, Integer, Number, Place
 from configs.kinds import Registry
 from configs.sections import Section

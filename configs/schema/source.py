@@ -17,11 +17,11 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
-from configs.keys.declare import Declaration, Kind, OneOf, key
+from configs.keys.declare import key
+from configs.keys.one_of import HasSection, Kind, OneOf, Sections
 from configs.keys.values import Integer, Place, Text, Truth, Value
-from configs.kinds import Registry
 
 QUERY_TIMEOUT_S, MAX_QUERY_TIMEOUT_S = 300, 86_400
 MAX_QUERY_CHARACTERS = 20_000
@@ -189,17 +189,5 @@ class SqlQuery(DataSource):
         return f"{self.connector}, the data base whose address the variable {self.url_env} holds: {self.query}"
 
 
-class SourceKind(Protocol):
-    """A connector, as far as a file knows it: its name, and the class of its sources."""
-
-    @property
-    def name(self) -> str:
-        """Return the word of `connector`."""
-
-    @property
-    def section(self) -> type | Declaration:
-        """Return the declaration of a source."""
-
-
-SOURCES: Registry[SourceKind] = Registry("connector", ("section",), [Kind("csv", CsvFile), Kind("sql", SqlQuery)])
+SOURCES: Sections[HasSection] = Sections("connector", [Kind("csv", CsvFile), Kind("sql", SqlQuery)])
 SOURCE = OneOf(SOURCES, "connector", "a mapping with connector and path", strays=True)

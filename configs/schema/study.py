@@ -13,8 +13,8 @@ from functools import cached_property
 from typing import Any, Literal
 
 from configs.keys.declare import Declaration, Entries, Key, Part, declaration_of, key, read_keys, write_keys
+from configs.keys.one_of import Sections
 from configs.keys.values import COLUMN, SITE_NAME, Around, Choice, Integer, Place, Text, Value, Words
-from configs.kinds import Registry
 from configs.schema.evaluation import Evaluation
 from configs.schema.model import MODEL, Model
 from configs.schema.privacy import COUNTING_PRIVACY, PRIVACY, Privacy
@@ -298,7 +298,7 @@ def study_schema() -> dict[str, Any]:
 
 def _schema_of(procedure: str) -> dict[str, Any]:
     tasks = [kind for kind in TASKS if getattr(kind, "procedure", "training") == procedure]
-    task = replace(TASK, kinds=Registry(TASKS.thing, (), tasks))
+    task = replace(TASK, kinds=Sections(TASKS.thing, tasks))
     schema = _DECLARATIONS[procedure].but(task={"value": task}).schema
     return schema | {"properties": {"version": {"enum": [CANONICAL_VERSION, None]}, **schema["properties"]}}
 

@@ -11,9 +11,9 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from configs.keys.declare import REQUIRED, Declaration, Entries, OneOf, declaration_of, key
+from configs.keys.declare import REQUIRED, Declaration, Entries, declaration_of, key
+from configs.keys.one_of import Kind, OneOf, Sections
 from configs.keys.values import COLUMN, COLUMN_NAME, LINE, Around, Integer, Span, Words
-from configs.kinds import Registry
 from configs.sections import Section
 from configs.shown import flaw_of
 
@@ -130,9 +130,8 @@ _BINARY = Words(_LIST, 2, 2, "two values, the outcome second", "or leave it out 
 _MULTICLASS = Words(_LIST, 3, None, "three values or more", "list every value of the target")
 _COUNTED = Words(_LIST, 2, None, "two values or more", "or leave it out for 0 and 1")
 _SCORES = ("auroc", "accuracy", "balanced_accuracy", "brier", "log_loss")
-TASKS: Registry[TaskKeys] = Registry(
+TASKS = Sections(
     "task type",
-    ("section", "metrics"),
     [
         TaskKeys(
             "binary",
@@ -162,18 +161,18 @@ TASKS: Registry[TaskKeys] = Registry(
             procedure="statistics",
         ),
     ],
+    parts=("metrics",),
 )
 TASK = OneOf(TASKS, "type", "a mapping with type and target")
 
 
 _FEATURE = declaration_of(Feature)
 _NO_VALUES = "expected none for a number, found {found}; leave it out, or say type: category"
-FEATURE_TYPES = Registry(
+FEATURE_TYPES = Sections(
     "column type",
-    ("section",),
     [
-        TaskKeys("number", _FEATURE.but(refused={"values": _NO_VALUES})),
-        TaskKeys("category", _FEATURE.but(refused={"range": _NO_RANGE.replace("classification", "category")})),
+        Kind("number", _FEATURE.but(refused={"values": _NO_VALUES})),
+        Kind("category", _FEATURE.but(refused={"range": _NO_RANGE.replace("classification", "category")})),
     ],
 )
 

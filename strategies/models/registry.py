@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from configs.errors import KindError
-from configs.keys.declare import Kind
+from configs.keys.one_of import Kind
 from configs.kinds import Registry
 from configs.schema import Study
 from configs.schema.model import MODELS

@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 
 from configs import reference
 from configs.coordinator import CoordinatorConfig, load_coordinator
-from configs.errors import ArchipelError, ConfigError
+from configs.errors import ArchipelError, ConfigError, KindError
 from configs.federated import FEDERATED
 from configs.keys.declare import declaration_of, key, write_keys
+from configs.keys.one_of import Kind, Sections
 from configs.keys.values import COLUMN, Around, Words
 from configs.load import load_study, study_from
 from configs.schema.task import TASKS, Task, TaskKeys
@@ -175,6 +176,20 @@ def test_an_unknown_kind_is_told_with_those_that_are_registered(ordinal: TaskKey
     known = "binary, multiclass, regression, statistics, ordinal"
     assert caught.value.problems == (f"task.type: expected one of {known}, found 'survival'; choose one",)
     assert ordinal.name in known
+
+
+def test_a_kind_without_keys_that_can_be_read_is_refused_when_it_is_registered() -> None:
+    with pytest.raises(KindError, match="task type 'odd': expected a dataclass as its section, found <class 'int'>"):
+        Sections("task type", [Kind("odd", int)])
+    with pytest.raises(KindError, match=r"expected section and metrics, found no metrics; add it"):
+        Sections("task type", [Kind("odd", Ordinal)], parts=("metrics",))
+
+
+def test_a_change_of_a_key_that_is_not_there_is_told_where_it_is_made() -> None:
+    with pytest.raises(KeyError, match="no key of the section is named lewels"):
+        declaration_of(Ordinal).but(lewels={"default": ()})
+    with pytest.raises(KeyError, match="no key of the section is named lewels"):
+        declaration_of(Ordinal).without("lewels")
 
 
 # The JSON Schema, held against documents by a small reader of the words that it uses

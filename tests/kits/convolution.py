@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from configs.keys.declare import Kind, key
+from configs.keys.declare import key
+from configs.keys.one_of import Kind
 from configs.keys.values import Integer
 from configs.wire import ArraySpec
 from strategies.models.base import Architecture

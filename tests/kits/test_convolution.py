@@ -13,7 +13,7 @@ from torch import nn
 
 from client.trainer import Trainer
 from configs.errors import ConfigError, KindError
-from configs.keys.declare import Kind
+from configs.keys.one_of import Kind
 from configs.load import load_study
 from configs.schema import Local, Study
 from configs.schema.model import MODELS
