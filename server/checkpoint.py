@@ -30,9 +30,9 @@ from configs.shown import DIGITS
 from configs.wire import ARITHMETIC
 from server.files import write_atomically
 from server.superlink.spool import FILED_BYTES, zeros
-from strategies.aggregate import Sums
 from strategies.exchange.arrays import Arrays, pieces
 from strategies.exchange.halves import both
+from strategies.federated.mean import Sums
 
 MANIFEST = "manifest.json"
 _TYPES = {"<f4": "F32", "<f8": "F64"}

@@ -36,7 +36,7 @@ from server.files import write_atomically
 from server.outcome import Outcome, Released
 from server.recorded import Recorded, versions
 from server.rounds import Rounds
-from strategies.aggregate import site_weights
+from strategies.federated.mean import site_weights
 from strategies.models.registry import study_parameters
 from strategies.privacy.modes.registry import mode_of, statistics_plan
 from strategies.privacy.plan import PrivacyPlan

@@ -16,9 +16,9 @@ from client.connectors import read_table
 from client.trainer import Trainer
 from configs.errors import ConfigError
 from configs.schema import PER_PATIENT, Study
-from strategies.aggregate import site_weights
 from strategies.data.table import TablePatients
 from strategies.exchange.arrays import payload_bytes, to_record
+from strategies.federated.mean import site_weights
 from strategies.learning import learning_of
 from strategies.privacy.modes.registry import mode_of, plans_of
 from strategies.privacy.plan import PrivacyPlan, spare_cost

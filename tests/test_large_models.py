@@ -13,10 +13,10 @@ from flwr.supercore.task_identity import TaskIdentity
 from configs.frame import Frame
 from server.checkpoint import Checkpoint, Checkpoints, write_tensors
 from server.superlink.spool import SpooledParts, zeros
-from strategies.aggregate import add, mean_of, weighted_mean
 from strategies.exchange.arrays import Arrays, all_finite, copied, from_record, reads_as_text, to_record
 from strategies.exchange.messages import content, from_frame, read, to_frame
 from strategies.exchange.objects import Parts
+from strategies.federated.mean import add, mean_of, weighted_mean
 
 SPECS = {"w": ((3000, 2000), "float32"), "v": ((2000, 2000), "float32")}
 MODEL_BYTES = sum(4 * shape[0] * shape[1] for shape, _ in SPECS.values())

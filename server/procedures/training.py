@@ -19,10 +19,10 @@ from server.checkpoint import Checkpoint
 from server.outcome import Outcome, Released, RoundRecord
 from server.procedures.base import Procedure
 from server.session import Session, released, sent_bytes
-from strategies import aggregate
 from strategies.exchange.arrays import Arrays, from_record, payload_bytes, to_record
 from strategies.exchange.halves import FROM_BYTES
 from strategies.exchange.messages import arrays_in, content, read
+from strategies.federated import mean
 from strategies.federated.hospitals import Hospitals
 from strategies.federated.registry import strategy_of
 from strategies.learning import learning_of
@@ -53,7 +53,7 @@ class TrainingProcedure(Procedure):
         strategy = strategy_of(
             session.study,
             {**session.roster.asked, **session.roster.away},
-            aggregate.site_weights(session.study, nodes),
+            mean.site_weights(session.study, nodes),
         )
         if restored:
             training.restore(restored, strategy)
@@ -64,7 +64,7 @@ class TrainingProcedure(Procedure):
                 break
             session.look_again()
             asked = session.roster.asked
-            strategy.address(asked, aggregate.site_weights(session.study, list(asked)))
+            strategy.address(asked, mean.site_weights(session.study, list(asked)))
             outcome.records.append(training.round(strategy))
         outcome.model = training.final_model()
         if session.rounds.outcome == "COMPLETE":
@@ -80,7 +80,7 @@ class _Training:
         self._session, self._study = session, session.study
         self._parameters = MODEL_UPDATE.arrays(self._study)
         self.model = self._held(session.initial or learning_of(self._study).initial(self._study.seed))
-        self._sums: aggregate.Sums = {}
+        self._sums: mean.Sums = {}
         self._averaged = 0
         self._implausible: set[str] = set()  # hospitals whose last update was refused
 
@@ -134,7 +134,7 @@ class _Training:
             raise RunError(f"round {number}: the strategy made no model of {len(updates)} replies; this is a bug")
         try:
             combined = from_record(aggregated, self._parameters)
-            weights, seeded = aggregate.site_weights(self._study, sites), self._session.deployment is None
+            weights, seeded = mean.site_weights(self._study, sites), self._session.deployment is None
             self.model = mode_of(self._study).combine(self._study, combined, weights, number, seeded=seeded)
         except WireError:
             rounds = self._session.rounds
@@ -149,7 +149,7 @@ class _Training:
         checkpoints = self._session.checkpoints
         if number > self._study.training.rounds - self._study.averaged_rounds:
             zeros = checkpoints.zeros if checkpoints else np.zeros
-            self._sums, self._averaged = aggregate.add(self._sums, self.model, zeros), self._averaged + 1
+            self._sums, self._averaged = mean.add(self._sums, self.model, zeros), self._averaged + 1
         if checkpoints:
             state = strategy.optimizer_state()
             checkpoints.save(Checkpoint(number, self.model, state, self._sums, self._averaged))
@@ -164,7 +164,7 @@ class _Training:
 
     def final_model(self) -> Arrays:
         """Return the shared model, or the average of the last rounds' where the study asks for it."""
-        return aggregate.mean_of(self._sums, self._averaged) if self._averaged else self.model
+        return mean.mean_of(self._sums, self._averaged) if self._averaged else self.model
 
 
 def _asked_once(session: Session, model: Arrays) -> Mapping[str, Released]:

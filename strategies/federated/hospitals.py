@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from configs import wire
 from configs.schema import Study
-from strategies.aggregate import weighted_mean
 from strategies.exchange.arrays import Arrays, to_record
 from strategies.exchange.flower import record_of
 from strategies.exchange.messages import arrays_in
+from strategies.federated.mean import weighted_mean
 
 WEIGHT = "weight"
 _FLOWER_NAMES = {"server_learning_rate": "eta", "trim_fraction": "beta", "malicious_sites": "num_malicious_nodes"}

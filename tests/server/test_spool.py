@@ -11,8 +11,8 @@ from flwr.supercore.task_identity import TaskIdentity
 from configs.frame import MappedFile
 from server.superlink.spool import LARGE_BYTES, SpooledParts, zeros
 from server.superlink.store import SpooledStore
-from strategies.aggregate import add, mean_of
 from strategies.exchange.arrays import to_record
+from strategies.federated.mean import add, mean_of
 
 RUN = 1
 

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from configs import wire
 from configs.federated import FEDERATED
 from configs.schema import Study
-from strategies.aggregate import site_weights
 from strategies.exchange.arrays import Arrays, from_record, to_record
 from strategies.federated.hospitals import Hospitals
+from strategies.federated.mean import site_weights
 from strategies.federated.registry import STRATEGIES, strategy_of
 
 SPECS = {"0.weight": ((3, 4), "float32"), "0.bias": ((3,), "float32")}

@@ -23,7 +23,7 @@ Sums = dict[str, NDArray[np.float64]]
 
 
 def site_weights(study: Study, sites: Sequence[str]) -> dict[str, float]:
-    """Each hospital's weight: its announced number of patients, or 1; never a count of the data, that would leak."""
+    """Return each hospital's weight: its announced patients, or 1; never a count of the data, which would leak."""
     if study.training.weights == "uniform":
         return dict.fromkeys(sites, 1.0)
     return {site: float(study.announced_patients(site) or 1) for site in sites}
