@@ -17,7 +17,7 @@ from configs.errors import ArchipelError
 if TYPE_CHECKING:
     from configs.schema import Study
     from simulations.display import PlainDisplay, TerminalDisplay
-    from simulations.worth import Question
+    from simulations.worth.question import Question
 
 FILES = ("study", "site", "coordinator")
 ASSUMED = ("signal", "outcomes", "differences")  # options of `plan --worth`, None where not given
@@ -171,7 +171,7 @@ def _plan(arguments: argparse.Namespace) -> int:
     if not study.trains:
         return _plan_statistics(arguments, study)
     from simulations.planning import plan_study
-    from simulations.tables import print_json, print_plan, print_worth
+    from simulations.tables import print_json, print_plan
 
     question = _question(arguments, study) if arguments.worth else None
     plan = plan_study(study)
@@ -179,12 +179,14 @@ def _plan(arguments: argparse.Namespace) -> int:
         print_plan(plan)
     worth = None
     if question is not None:
-        from simulations.worth import weigh
+        from simulations.worth.weigh import weigh
 
         worth = weigh(study, question, _quiet_display() if arguments.json else _display())
     if arguments.json:
         print_json(plan, worth)
     elif worth is not None:
+        from simulations.worth.tables import print_worth
+
         print_worth(worth)
     return 0
 
@@ -203,8 +205,9 @@ def _plan_statistics(arguments: argparse.Namespace, study: "Study") -> int:
 
 def _question(arguments: argparse.Namespace, study: "Study") -> "Question":
     """What `--worth` asks, judged before anything is printed."""
-    from simulations.synthetic import Assumed
-    from simulations.worth import Question, require_weighable
+    from simulations.worth.question import Question
+    from simulations.worth.synthetic import Assumed
+    from simulations.worth.weigh import require_weighable
     from strategies.tasks.registry import objective_of
 
     require_weighable(study)

@@ -19,7 +19,7 @@ HIDDEN = "hidden"
 
 
 def print_plan(plan: StatisticsPlan, *, as_json: bool = False) -> None:
-    """The noise, and what is seen through it at each hospital."""
+    """Print the noise, and what is seen through it at each hospital."""
     if as_json:
         print(json.dumps(asdict(plan), indent=1, allow_nan=False))
         return

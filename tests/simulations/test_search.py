@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from configs.schema import Study
-from simulations.search import Judge, Settings, best_settings, moves
+from simulations.worth.search import MANY, Judge, Settings, best_settings, moves
 from tests.builders import study
 
 HERE = study(training={"rounds": 20, "local": {"epochs": 1, "batch_size": "full", "learning_rate": 2.0}})
@@ -11,10 +11,10 @@ OWN = Settings.of(HERE)
 
 
 def judging(value: Callable[[Settings], float], last: bool = True, seen: list[Settings] | None = None) -> Judge:
-    def judge(studies: Sequence[Study], many: bool) -> list[float] | None:
+    def judge(studies: Sequence[Study], worlds: int) -> list[float] | None:
         if seen is not None:
             seen.extend(Settings.of(s) for s in studies)
-        return None if many and not last else [value(Settings.of(s)) for s in studies]
+        return None if worlds == MANY and not last else [value(Settings.of(s)) for s in studies]
 
     return judge
 

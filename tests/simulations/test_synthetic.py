@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from configs.errors import ConfigError
-from simulations.synthetic import Assumed, draw, expected_auroc
+from simulations.worth.synthetic import Assumed, draw, expected_auroc
 from tests.builders import same_bits, study
 
 FEATURES = {

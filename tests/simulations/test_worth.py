@@ -12,12 +12,16 @@ import pytest
 
 from configs.schema import CsvFile, Study
 from configs.strict_yaml import dump_yaml
-from simulations import synthetic
 from simulations.cli import main
-from simulations.search import Settings
-from simulations.synthetic import Assumed
-from simulations.worlds import Bench, Interval, at, of
-from simulations.worth import AtEpsilon, Phase, Question, Recommended, Worth, verdict_of, weigh
+from simulations.display import Phase
+from simulations.worth import synthetic
+from simulations.worth.answer import AtEpsilon, Recommended, Worth
+from simulations.worth.question import Question
+from simulations.worth.search import Settings
+from simulations.worth.synthetic import Assumed
+from simulations.worth.verdict import verdict_of
+from simulations.worth.weigh import weigh
+from simulations.worth.worlds import Bench, Interval, at, t_interval
 from tests.builders import study
 
 QUICK: dict[str, Any] = {"rounds": 3, "local": {"epochs": 1, "batch_size": "full", "learning_rate": 4.0}}
@@ -222,7 +226,7 @@ def test_a_wanted_auroc_decides_in_place_of_the_loss(wanted: float, begins: str)
 
 
 def test_an_interval_is_students(worth: Worth) -> None:
-    assert of([1.0, 2.0, 3.0, 4.0]) == Interval(2.5, 0.4457, 4.5543)  # t = 3.182, s = 1.291, n = 4
+    assert t_interval([1.0, 2.0, 3.0, 4.0]) == Interval(2.5, 0.4457, 4.5543)  # t = 3.182, s = 1.291, n = 4
 
 
 # The command

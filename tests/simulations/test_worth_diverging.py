@@ -4,7 +4,8 @@ import pytest
 
 from configs.errors import RunError
 from simulations.display import PlainDisplay
-from simulations.worth import Question, weigh
+from simulations.worth.question import Question
+from simulations.worth.weigh import weigh
 from tests.builders import DIVERGING, study
 
 

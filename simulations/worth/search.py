@@ -24,8 +24,9 @@ KEPT = 3  # single moves that are judged again, with their pairs
 TOLERANCE = 0.001  # AUROC by which a move must beat where it starts
 GENERATIONS = 2  # searches in all, each from what the one before found
 
-# The mean AUROC of each study, over few worlds or many; None where the time is over.
-Judge = Callable[[Sequence[Study], bool], list[float] | None]
+FEW, MANY = 2, 4  # worlds that judge the single moves, and the finalists
+# The mean AUROC of each study, over so many worlds; None where the time is over.
+Judge = Callable[[Sequence[Study], int], list[float] | None]
 
 _EXAMPLE = Study(
     name="example",
@@ -51,12 +52,12 @@ class Settings:
 
     @classmethod
     def of(cls, study: Study) -> "Settings":
-        """A study's own."""
+        """Return a study's own."""
         local = study.training.local
         return cls(local.batch_size, study.training.rounds, study.privacy.clip_norm, local.learning_rate)
 
     def put_into(self, study: Study) -> Study:
-        """The study with these."""
+        """Return the study with these."""
         local = replace(study.training.local, batch_size=self.batch, learning_rate=self.learning_rate)
         training = replace(study.training, local=local, rounds=self.rounds)
         return replace(study, training=training, privacy=replace(study.privacy, clip_norm=self.clip_norm))
@@ -73,7 +74,7 @@ class Move:
     learning_rate: float = 1.0
 
     def applied(self, study: Study) -> Settings:
-        """The settings after the move."""
+        """Return the settings after the move."""
         current = Settings.of(study)
         moved = Settings(
             self.batch if self.what == "batch" else current.batch,
@@ -94,7 +95,7 @@ class Sought:
 
 
 def moves(study: Study) -> list[Move]:
-    """The single moves: half and double of each setting; everybody, and a smaller and a larger batch."""
+    """Return the single moves: half and double of each setting; everybody, and a smaller and a larger batch."""
     batch, smallest = study.training.local.batch_size, min(_sizes(study))
     batches: list[int | None] = (
         [None, max(1, smallest // 2)] if batch is None else [None, max(1, batch // 2), batch * 2]
@@ -122,16 +123,16 @@ def best_settings(study: Study, judge: Judge) -> Sought | None:
 
 
 def _better(study: Study, judge: Judge, seen: set[Settings]) -> Study | None:
-    """The best a move or two away; the study itself where none is better, None where the time is over."""
+    """Return the best a move or two away; the study itself where none is better, None where the time is over."""
     single = {move: moved for move in moves(study) if (moved := _moved(study, [move])) is not None}
-    first = judge([study, *single.values()], False)
+    first = judge([study, *single.values()], FEW)
     if first is None:
         return None
     ranked = sorted(zip(single, first[1:], strict=True), key=lambda found: -found[1])
     best = [move for move, _ in ranked[:KEPT]]
     pairs = [_moved(study, pair) for pair in itertools.combinations(best, 2) if pair[0].what != pair[1].what]
     finalists = [study, *(single[move] for move in best), *(pair for pair in pairs if pair is not None)]
-    second = judge(finalists, True)
+    second = judge(finalists, MANY)
     seen |= {Settings.of(one) for one in (*single.values(), *(finalists if second is not None else ()))}
     if second is None:
         finalists, second = [study, *single.values()], first
@@ -140,7 +141,7 @@ def _better(study: Study, judge: Judge, seen: set[Settings]) -> Study | None:
 
 
 def _moved(study: Study, pair: Sequence[Move]) -> Study | None:
-    """The study after one move or two; None where it has no plan then."""
+    """Return the study after one move or two; None where it has no plan then."""
     moved = study
     for move in pair:
         moved = move.applied(moved).put_into(moved)

@@ -1,11 +1,11 @@
 """Variants of a study, trained in numbered made-up worlds until the time is over, and the intervals of what came out.
 
 Within a world everything is paired: the same patients and seeds for every variant. What a world assumes is
-simulations/synthetic.py's; which variants are asked for, and what follows, is simulations/worth.py's.
+synthetic.py's; which variants are asked for, and what follows, is weigh.py's.
 
->>> of([0.01, 0.02, 0.03])
+>>> t_interval([0.01, 0.02, 0.03])
 Interval(mean=0.02, low=-0.0048, high=0.0448)
->>> of([0.01])
+>>> t_interval([0.01])
 Interval(mean=0.01, low=None, high=None)
 """
 
@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 from configs.errors import RunError
 from configs.schema import CohortMember, Study
 from simulations.memory import train
-from simulations.synthetic import Assumed, World, draw
+from simulations.worth.synthetic import Assumed, World, draw
 from strategies.data.base import concatenate
 from strategies.privacy.modes.none import without_privacy
 
-NOISE_OF_NOTHING = 0.5  # the AUROC of a model that diverged
+CHANCE_AUROC = 0.5  # the AUROC of a model that diverged
 ALL = "all-in-one-place"
 
 
@@ -46,7 +46,7 @@ class Interval:
         return f"{self.mean:.3f} ({self.low:.3f} to {self.high:.3f})"
 
 
-def of(values: Sequence[float] | NDArray[np.float64]) -> Interval:
+def t_interval(values: Sequence[float] | NDArray[np.float64]) -> Interval:
     """Student's t interval of a mean, to four decimals."""
     mean = float(np.mean(values))
     if len(values) < 2:
@@ -63,7 +63,7 @@ def rounded(value: float) -> float:
 
 
 def at(study: Study, epsilon: float) -> Study:
-    """The study at another epsilon."""
+    """Return the study at another epsilon."""
     return replace(study, privacy=replace(study.privacy, epsilon=epsilon))
 
 
@@ -80,7 +80,7 @@ def in_one_place(study: Study, rounds: int) -> Study:
 
 
 def largest(study: Study, count: int) -> Study:
-    """The study with its largest hospitals alone."""
+    """Return the study with its largest hospitals alone."""
     members = sorted(study.cohort, key=lambda member: (-member.patients, member.site))[:count]
     training = replace(study.training, quorum=min(study.training.quorum, count))
     return replace(study, cohort=tuple(sorted(members, key=lambda m: m.site)), training=training)
@@ -107,7 +107,7 @@ class Bench:
         self._ends = self._started + share * self._seconds
 
     def values(self, study: Study, worlds: Iterable[int], *, noise: bool = True) -> list[float]:
-        """A variant's AUROC in each of these worlds; without `noise` it is sampled and clipped all the same.
+        """Return a variant's AUROC in each of these worlds; without `noise` it is sampled and clipped all the same.
 
         Raises:
             TimeIsOverError: before one that is not trained yet. RunError: without privacy, it diverges.
@@ -120,10 +120,10 @@ class Bench:
         if key not in self._aurocs:
             if time.process_time() > self._ends:
                 raise TimeIsOverError
-            self._aurocs[key] = self._train(study, number, noise)
+            self._aurocs[key] = self._train(study, number, noise=noise)
         return self._aurocs[key]
 
-    def _train(self, study: Study, number: int, noise: bool) -> float:
+    def _train(self, study: Study, number: int, *, noise: bool) -> float:
         if number not in self._worlds:
             self._worlds[number] = draw(self.study, self._assumed, self.study.seed + number)
         world, seeded = self._worlds[number], replace(study, seed=(self.study.seed + number) % 2**32)
@@ -137,4 +137,4 @@ class Bench:
                     f"{study.name}: without privacy, on made-up patients: expected training to end, found: {error}; "
                     "lower the study's learning_rate"
                 ) from None
-            return NOISE_OF_NOTHING  # it diverged: nothing is predicted
+            return CHANCE_AUROC  # it diverged: nothing is predicted
