@@ -94,10 +94,7 @@ class _Dataset(Value):
     @property
     def schema(self) -> dict[str, Any]:
         """Return the connectors' alternatives, each with an identity."""
-        kinds = _SOURCE.schema["oneOf"]
-        return {
-            "oneOf": [kind | {"properties": kind["properties"] | {"identity": described(_IDENTITY)}} for kind in kinds]
-        }
+        return _SOURCE.schema_with({"identity": described(_IDENTITY)})
 
     @property
     def children(self) -> tuple[tuple[str, Key], ...]:

@@ -152,11 +152,23 @@ class OneOf(Value):
 
     @property
     def schema(self) -> dict[str, Any]:
-        """Return one alternative a kind, told apart by the tag."""
-        return {"oneOf": [self._schema(name, declaration) for name, declaration in self.declarations]}
+        """Return an object of which each kind says more, so that an editor speaks of the kind that was meant."""
+        return self.schema_with({})
 
-    def _schema(self, name: str, declaration: Declaration) -> dict[str, Any]:
+    def schema_with(self, properties: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the same with further properties, which any kind has."""
+        names = [*self.kinds.names, *([] if self.default is None else [None])]
+        return {
+            "type": "object",
+            "properties": {self.tag: {"enum": names}},
+            "required": [] if self.default else [self.tag],
+            "allOf": [self._schema(name, kind, properties) for name, kind in self.declarations],
+        }
+
+    def _schema(self, name: str, declaration: Declaration, properties: Mapping[str, Any]) -> dict[str, Any]:
         schema = declaration.schema
-        tag = {"const": name} if name != self.default else {"enum": [name, None]}
-        required = schema["required"] if name == self.default else [self.tag, *schema["required"]]
-        return schema | {"properties": {self.tag: tag, **schema["properties"]}, "required": required}
+        known = {self.tag: True, **schema["properties"], **properties}
+        if name == self.default:
+            return {"if": {"properties": {self.tag: {"enum": [name, None]}}}, "then": schema | {"properties": known}}
+        condition = {"properties": {self.tag: {"const": name}}, "required": [self.tag]}
+        return {"if": condition, "then": schema | {"properties": known}}

@@ -8,12 +8,11 @@ changes nothing that a hospital approves.
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
 from configs.keys.declare import Declaration, Entries, Key, Part, declaration_of, key, read_keys, write_keys
-from configs.keys.one_of import Sections
 from configs.keys.values import COLUMN, SITE_NAME, Around, Choice, Integer, Place, Text, Value, Words
 from configs.schema.evaluation import Evaluation
 from configs.schema.model import MODEL, Model
@@ -292,15 +291,21 @@ def study_declaration(task_type: str) -> Declaration:
 
 
 def study_schema() -> dict[str, Any]:
-    """Return the JSON Schema of a study: one alternative for each thing that a coordinator can do with one."""
-    return {"anyOf": [_schema_of(procedure) for procedure in _DECLARATIONS]}
+    """Return the JSON Schema of a study, which depends on what a coordinator does with its type of task."""
+    known = _of_type(list(TASKS.names))
+    return {"type": "object", **known, "allOf": [_schema_of(procedure) for procedure in _DECLARATIONS]}
 
 
 def _schema_of(procedure: str) -> dict[str, Any]:
-    tasks = [kind for kind in TASKS if getattr(kind, "procedure", "training") == procedure]
-    task = replace(TASK, kinds=Sections(TASKS.thing, tasks))
-    schema = _DECLARATIONS[procedure].but(task={"value": task}).schema
-    return schema | {"properties": {"version": {"enum": [CANONICAL_VERSION, None]}, **schema["properties"]}}
+    types = [kind.name for kind in TASKS if getattr(kind, "procedure", "training") == procedure]
+    schema = _DECLARATIONS[procedure].schema
+    properties = {"version": {"enum": [CANONICAL_VERSION, None]}, **schema["properties"]}
+    return {"if": _of_type(types), "then": schema | {"properties": properties}}
+
+
+def _of_type(types: list[str]) -> dict[str, Any]:
+    task = {"type": "object", "properties": {"type": {"enum": types}}, "required": ["type"]}
+    return {"properties": {"task": task}, "required": ["task"]}
 
 
 def read_study(top: Section, around: Around) -> Study:

@@ -197,7 +197,8 @@ def test_a_change_of_a_key_that_is_not_there_is_told_where_it_is_made() -> None:
 
 def violations(schema: Mapping[str, Any], value: Any, path: str = "") -> list[str]:
     """Where a plain value is not as the schema says; an unknown word of a schema is an error."""
-    return [text for word, rule in schema.items() for text in _held(word, rule, value, path, schema)]
+    words = {} if schema is True else schema
+    return [text for word, rule in words.items() for text in _held(word, rule, value, path, schema)]
 
 
 _TYPES = {"object": dict, "array": list, "string": str, "integer": int, "number": (int, float), "boolean": bool}
@@ -232,14 +233,17 @@ def _is(value: Any, kind: str) -> bool:
 
 
 def _held(word: str, rule: Any, value: Any, path: str, schema: Mapping[str, Any]) -> list[str]:
-    if word in ("$schema", "title", "description"):
+    if word in ("$schema", "title", "description", "then"):
         return []
+    if word == "if":
+        return [] if violations(rule, value, path) else violations(schema["then"], value, path)
+    if word == "allOf":
+        return [text for one in rule for text in violations(one, value, path)]
     if word == "type":
         kinds = rule if isinstance(rule, list) else [rule]
         return [] if any(_is(value, kind) for kind in kinds) else [f"{path}: no {rule}"]
-    if word in ("anyOf", "oneOf"):
-        fitting = [one for one in rule if not violations(one, value, path)]
-        return [] if len(fitting) == 1 or (fitting and word == "anyOf") else [f"{path}: fits {len(fitting)}"]
+    if word == "anyOf":
+        return [] if any(not violations(one, value, path) for one in rule) else [f"{path}: fits none"]
     if word == "properties":
         inner = value if isinstance(value, dict) else {}
         return [
@@ -280,6 +284,15 @@ BAD: list[tuple[str, Any]] = [
     *[("privacy.epsilon", 500), ("privacy.delta", 0), ("privacy.spare", 1.5), ("privacy.mode", "none")],
     *[("evaluation.test_fraction", 1), ("evaluation.release", {}), ("cohort.cleveland", 0), ("patient_id", 3)],
 ]
+
+
+def test_an_editor_hears_of_the_kind_that_was_meant_alone() -> None:
+    document = read_yaml(CONFIGS / "presets" / "heart_disease.yaml")
+    wrong = document | {"training": document["training"] | {"strategy": {"name": "fedprox", "tau": 1}}}
+    assert violations(SCHEMA, wrong) == [".training.strategy.tau: unknown"]
+    assert violations(SCHEMA, document | {"task": {"type": "binari", "target": "y"}}) == [
+        ".task.type: not enum ['binary', 'multiclass', 'regression', 'statistics']"
+    ]
 
 
 @pytest.mark.parametrize(("path", "value"), BAD, ids=[f"{path}={value}" for path, value in BAD])
