@@ -32,25 +32,6 @@ class Strategy:
         return dict(self.options)[name]
 
 
-@dataclass(frozen=True, slots=True)
-class Option:
-    """A number that a study may give a strategy, from `low` (or `above` it) to `high`; `expected` says so in words."""
-
-    name: str
-    default: float
-    low: float
-    high: float
-    expected: str
-    above: bool = False
-    about: str = ""
-
-    @property
-    def key(self) -> Key:
-        """Return the option as a key of the section `training.strategy`."""
-        value = Number(self.expected, self.low, self.high, self.above)
-        return Key(self.name, value, (self.name,), self.default, about=self.about)
-
-
 def no_arrays(parameters: Specs) -> Specs:
     """Declare no array beside the model's own."""
     del parameters
@@ -67,35 +48,41 @@ class FederatedKeys:
     """
 
     name: str
-    options: tuple[Option, ...] = ()
+    options: tuple[Key, ...] = ()
     sent: Callable[[Specs], Specs] = no_arrays
 
     @property
     def section(self) -> Declaration:
         """Return the declaration of the section `training.strategy`."""
-        return Declaration(self._chosen, tuple(option.key for option in self.options), get=Strategy.option)
+        return Declaration(self._chosen, self.options, get=Strategy.option)
 
     def _chosen(self, **options: float) -> Strategy:
         return Strategy(self.name, tuple(options.items()))
 
 
-def _rate(default: float) -> Option:
-    expected, about = "a number above 0, at most 1000", "the coordinator's step size"
-    return Option("server_learning_rate", default, 0.0, 1e3, expected, above=True, about=about)
+def _rate(default: float) -> Key:
+    return Key("server_learning_rate", _RATE, default=default, about="the coordinator's step size")
 
 
-def _beta(number: int, default: float) -> Option:
+def _beta(number: int, default: float) -> Key:
     about = f"decay of the coordinator's {('first', 'second')[number - 1]} moment"
-    return Option(f"beta_{number}", default, 0.0, 0.9999, "a number from 0 to 0.9999", about=about)
+    return Key(f"beta_{number}", Number("a number from 0 to 0.9999", 0.0, 0.9999), default=default, about=about)
 
 
-_PULL = Option("proximal_mu", 0.1, 0.0, 1e3, "a number from 0 to 1000", about="the pull to the round's start")
-_MOMENTUM = Option("server_momentum", 0.9, 0.0, 0.999, "a number from 0 to 0.999", about="the coordinator's momentum")
-_TAU = Option("tau", 0.001, 0.0, 1.0, "a number above 0, at most 1", above=True, about="floor of the adaptive step")
-_TRIM = Option("trim_fraction", 0.25, 0.0, 0.4999, "a share from 0 to 0.4999", about="the share cut off at each end")
-_MALICIOUS = Option(
-    "malicious_sites", 0.0, 0.0, 10_000, "a number of hospitals from 0", about="how many may send anything"
+_RATE, _SMALL = (
+    Number("a number above 0, at most 1000", 0.0, 1e3, above=True),
+    Number("a number from 0 to 0.999", 0.0, 0.999),
 )
+_PULL = Key(
+    "proximal_mu", Number("a number from 0 to 1000", 0.0, 1e3), default=0.1, about="the pull to the round's start"
+)
+_MOMENTUM = Key("server_momentum", _SMALL, default=0.9, about="the coordinator's momentum")
+_FLOOR = Number("a number above 0, at most 1", 0.0, 1.0, above=True)
+_TAU = Key("tau", _FLOOR, default=0.001, about="floor of the adaptive step")
+_SHARE = Number("a share from 0 to 0.4999", 0.0, 0.4999)
+_TRIM = Key("trim_fraction", _SHARE, default=0.25, about="the share cut off at each end")
+_SITES = Number("a number of hospitals from 0", 0.0, 10_000)
+_MALICIOUS = Key("malicious_sites", _SITES, default=0.0, about="how many may send anything")
 
 FEDERATED: Registry[FederatedKeys] = Registry(
     "strategy",

@@ -69,7 +69,6 @@ _SOURCE = OneOf(SOURCES, "connector", "a mapping with connector and path", defau
 _IDENTITY = Key(
     "identity",
     LINE,
-    ("identity",),
     default=None,
     unsaid="the study's name",
     about="names the patients: their budget follows it, whatever the file is called",

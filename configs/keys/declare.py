@@ -34,7 +34,7 @@ class Key:
     """One key of a section.
 
     Args:
-        fills: the fields of the dataclass that it fills.
+        fills: the fields of the dataclass that it fills; the one of its own name unless given.
         default: what holds where the key is absent, or a function of the section and of what the file said before.
         unsaid: the default in words, where it is no plain value.
         about: what the key is, in a sentence without its full stop.
@@ -44,12 +44,17 @@ class Key:
 
     name: str
     value: Value
-    fills: tuple[str, ...]
+    fills: tuple[str, ...] = ()
     default: Any = REQUIRED
     unsaid: str = ""
     about: str = ""
     written: Callable[[Any], object] | None = None
     refused: str = ""
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """Return the names of the fields that the key fills."""
+        return self.fills or (self.name,)
 
     def read(self, section: Section, around: Around) -> dict[str, Any]:
         """Return the fields that the key fills; what is wrong with it is noted in `section`."""
@@ -62,13 +67,13 @@ class Key:
             value = self.default(section, around) if callable(self.default) else self.default
         else:
             value = self.value.read(Place(section, self.name, found, around))
-        return {self.fills[0]: value} if len(self.fills) == 1 else dict(zip(self.fills, value, strict=True))
+        return {self.fields[0]: value} if len(self.fields) == 1 else dict(zip(self.fields, value, strict=True))
 
     def write(self, made: Any, get: Callable[[Any, str], Any] = getattr) -> dict[str, Any]:
         """Return the key with its plain value, or nothing where it is not in the canonical form."""
         if self.refused:
             return {}
-        values = tuple(get(made, name) for name in self.fills)
+        values = tuple(get(made, name) for name in self.fields)
         value = values[0] if len(values) == 1 else values
         said = value not in (None, (), (None, None)) if self.written is None else self.written(made)
         return {self.name: self.value.write(value)} if said else {}
@@ -285,4 +290,4 @@ class Entries(Value):
     @property
     def children(self) -> tuple[tuple[str, Key], ...]:
         """Return one key, whose name the file chooses."""
-        return (("", Key(self.member, self.of, (), about="each of them")),)
+        return (("", Key(self.member, self.of, about="each of them")),)

@@ -99,7 +99,7 @@ class OneOf(Value):
     def children(self) -> tuple[tuple[str, Key], ...]:
         """Return the tag, and the keys of each kind."""
         default = REQUIRED if self.default is None else self.default
-        tag = Key(self.tag, Choice(self.kinds.names), (), default, about="which kind it is")
+        tag = Key(self.tag, Choice(self.kinds.names), default=default, about="which kind it is")
         rows = [(name, key) for name, kind in self.declarations for _, key in kind.children]
         shared = [key for _, key in rows if [other for _, other in rows].count(key) == len(self.kinds.names)]
         kinds = (("" if key in shared else f"{self.tag}: {name}", key) for name, key in rows)

@@ -59,7 +59,7 @@ def documents(draw: st.DrawFn) -> dict[str, Any]:
     sizes = maybe(hidden=st.lists(st.integers(1, 99), min_size=1, max_size=3))
     document["model"] = draw(st.just({"name": plain}) | sizes.map(lambda layers: {"name": "mlp"} | layers))
     name = draw(st.sampled_from(FEDERATED.names))
-    options = {option.name: st.just(option.default or option.high) for option in FEDERATED[name].options}
+    options = {option.name: st.just(option.default or option.value.high) for option in FEDERATED[name].options}
     document["training"] |= {"strategy": {"name": name} | draw(maybe(**options))}
     rounds = {"average_last": st.floats(0.0, 1.0), "round_timeout_s": numbers, "quorum": st.integers(1, 3)}
     document["training"] |= draw(maybe(**rounds))

@@ -15,7 +15,9 @@ from flwr.serverapp import strategy as flower
 from numpy.typing import NDArray
 
 from configs import schema
-from configs.federated import FederatedKeys, Option, Specs
+from configs.federated import FederatedKeys, Specs
+from configs.keys.declare import Key
+from configs.keys.values import Number
 from strategies.exchange.arrays import Arrays
 from strategies.exchange.messages import arrays_in
 from strategies.federated.base import Strategy
@@ -97,8 +99,11 @@ def corrected(chosen: schema.Strategy, sent: Arrays) -> LocalRule:
     return LocalRule(drift={name.removeprefix(SENT): strength * array for name, array in sent.items()} or None)
 
 
+STRENGTH = Key("strength", Number("a share from 0 to 1", 0.0, 1.0), default=1.0)
 DRIFT_CORRECTION = Strategy(
-    FederatedKeys("drift_correction", (Option("strength", 1.0, 0.0, 1.0, "a share from 0 to 1"),), corrections),
+    FederatedKeys(
+        "drift_correction", (Key("strength", Number("a share from 0 to 1", 0.0, 1.0), default=1.0),), corrections
+    ),
     DriftCorrection,
     corrected,
 )
