@@ -59,7 +59,7 @@ class Registry(Generic[Kind]):
         Raises:
             KindError: another kind has its name, or one of its parts is missing.
         """
-        missing = [part for part in self.parts if not hasattr(kind, part)]
+        missing = [part for part in self.parts if _is_missing(kind, part)]
         if missing:
             parts = " and ".join(self.parts)
             raise KindError(f"{self._describe(kind)}: expected {parts}, found no {' and no '.join(missing)}; add it")
@@ -99,3 +99,8 @@ class Registry(Generic[Kind]):
         # The file's own class, so that whoever registered two of a name finds both.
         maker = kind if isinstance(kind, type) else type(kind)
         return f"{self.thing} {kind.name!r} ({maker.__module__}.{maker.__qualname__})"
+
+
+def _is_missing(kind: object, part: str) -> bool:
+    """Return whether a kind has no such part, or only the abstract one of its base class."""
+    return not hasattr(kind, part) or getattr(getattr(kind, part), "__isabstractmethod__", False)

@@ -20,6 +20,9 @@ from configs.site import SiteConfig
 from configs.strict_yaml import dump_yaml
 from server.app import make_app
 from simulations import cli
+from simulations.audit.auditor import audit_patients
+from simulations.audit.effort import Effort
+from simulations.audit.subject import Subject
 from simulations.engines import run_engine
 from simulations.hospitals import Hospitals
 from strategies.data.table import TablePatients
@@ -214,3 +217,13 @@ def test_a_type_whose_keys_name_other_metrics_is_refused() -> None:
 
     with pytest.raises(KindError, match=r"Other\): expected .*'ordinal' with .*, found 'graded' with"):
         register(Other, ORDINAL_KEYS)
+
+
+def test_it_is_audited() -> None:
+    """Its noise, clipping, sampling, ledger and canaries, as those of any private study."""
+    chosen = ordinal(study)
+    people = {site: encoded(60, i) for i, site in enumerate(chosen.sites)}
+    effort = Effort(0.3, least_steps=30, few_steps=20, canaries=60, neighbours=2, starts=1, places=1)
+    audited = audit_patients(chosen, people, Subject(), seed=1, effort=effort)
+    assert {part.part: part.verdict for part in audited.parts if part.verdict == "FAILED"} == {}
+    assert len(audited.parts) == 5

@@ -22,6 +22,9 @@ from configs.site import SiteConfig
 from configs.strict_yaml import dump_yaml
 from server.app import make_app
 from simulations import cli
+from simulations.audit.auditor import audit_patients
+from simulations.audit.effort import Effort
+from simulations.audit.subject import Subject
 from simulations.engines import run_engine
 from simulations.hospitals import Hospitals
 from strategies.data.base import concatenate
@@ -188,3 +191,13 @@ def test_both_columns_are_reviewed_and_neither_may_be_a_feature(tmp_path: Path) 
 def test_hospitals_are_pooled() -> None:
     chosen = survival()
     assert concatenate([encoded(chosen, 3, 0), encoded(chosen, 4, 1)]).y.shape == (7, 2)
+
+
+def test_it_is_audited() -> None:
+    """Its noise, clipping, sampling, ledger and canaries, as those of any private study."""
+    chosen = survival(study)
+    people = {site: encoded(chosen, 60, i) for i, site in enumerate(chosen.sites)}
+    effort = Effort(0.3, least_steps=30, few_steps=20, canaries=60, neighbours=2, starts=1, places=1)
+    audited = audit_patients(chosen, people, Subject(), seed=1, effort=effort)
+    assert {part.part: part.verdict for part in audited.parts if part.verdict == "FAILED"} == {}
+    assert len(audited.parts) == 5
