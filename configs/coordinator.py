@@ -37,34 +37,28 @@ class CoordinatorConfig:
     """One consortium's `coordinator.yaml`. `names` are the host names and addresses in the server's certificate."""
 
     folder: Path
-    name: str = declare.key(Text("a name", limit=200), about="the consortium's name")
+    name: str = declare.key(Text("a name", limit=200), "the consortium's name")
     names: tuple[str, ...] = declare.key(
         _Names("a list of host names and addresses"),
-        about="host names and addresses that hospitals use; they go into the server's certificate",
+        "host names and addresses that hospitals use; they go into the server's certificate",
     )
-    listen: str = declare.key(Address(), default="0.0.0.0:8443", about="the only port that hospitals reach")
+    listen: str = declare.key(Address(), "the only port that hospitals reach", default="0.0.0.0:8443")
     health: str = declare.key(
-        Address(), default="127.0.0.1:8444", about="grpc.health.v1, for the consortium's own monitoring"
+        Address(), "grpc.health.v1, for the consortium's own monitoring", default="127.0.0.1:8444"
     )
     gather_timeout_s: int = declare.key(
-        Integer(1, 90 * _DAY),
-        default=30 * _DAY,
-        about="how long a study waits for its hospitals to connect and approve",
+        Integer(1, 90 * _DAY), "how long a study waits for its hospitals to connect and approve", default=30 * _DAY
     )
     gather_quorum_after_s: int = declare.key(
-        Integer(0, 90 * _DAY),
-        default=3600,
-        about="how long it waits for more once the quorum has approved; 0: not at all",
+        Integer(0, 90 * _DAY), "how long it waits for more once the quorum has approved; 0: not at all", default=3600
     )
     absent_after_s: int = declare.key(
         Integer(1, _DAY),
+        "a hospital without a connection for so long is not asked in a round with a quorum",
         default=60,
-        about="a hospital without a connection for so long is not asked in a round with a quorum",
     )
-    max_request_mb: int = declare.key(Integer(6, 1024), default=16, about="larger requests are refused")
-    requests_per_second: int = declare.key(
-        Integer(1, 100_000), default=100, about="how many requests one hospital may make"
-    )
+    max_request_mb: int = declare.key(Integer(6, 1024), "larger requests are refused", default=16)
+    requests_per_second: int = declare.key(Integer(1, 100_000), "how many requests one hospital may make", default=100)
 
     @property
     def pki(self) -> Path:

@@ -35,24 +35,24 @@ class Policy:
 
     max_epsilon: float = key(
         Number(f"0 < epsilon <= {MAX_EPSILON:g}", 0.0, MAX_EPSILON, above=True),
+        "the budget of a patient for the life of a data set, all studies together",
         default=8.0,
-        about="the budget of a patient for the life of a data set, all studies together",
     )
     delta: float = key(
-        Number("0 < delta <= 0.01", 0.0, 0.01, above=True), default=1e-6, about="the delta at which max_epsilon holds"
+        Number("0 < delta <= 0.01", 0.0, 0.01, above=True), "the delta at which max_epsilon holds", default=1e-6
     )
     min_patients: int = key(
-        Integer(1, 10**9), default=50, about="smaller data sets, as the study announces them, join no study"
+        Integer(1, 10**9), "smaller data sets, as the study announces them, join no study", default=50
     )
     allow_privacy_none: bool = key(
-        Truth(), default=False, about="whether a study without differential privacy may be trained"
+        Truth(), "whether a study without differential privacy may be trained", default=False
     )
-    require_approval: bool = key(Truth(), default=True, about="whether a person approves each study")
-    max_message_mb: int = key(Integer(1, 100_000), default=200, about="larger messages are refused")
+    require_approval: bool = key(Truth(), "whether a person approves each study", default=True)
+    max_message_mb: int = key(Integer(1, 100_000), "larger messages are refused", default=200)
     metrics: Literal["none", "noisy"] = key(
         Choice(("none", "noisy")),
+        "how good a model is on test patients: it does not leave, or with noise, out of max_epsilon",
         default="none",
-        about="how good a model is on test patients: it does not leave, or with noise, out of max_epsilon",
     )
 
 
@@ -143,9 +143,9 @@ class SiteConfig:
 
     folder: Path
     site: str = key(
-        Text("a hospital's name of a-z, 0-9, - and _", SITE_NAME), about="the hospital's name, the same in every study"
+        Text("a hospital's name of a-z, 0-9, - and _", SITE_NAME), "the hospital's name, the same in every study"
     )
-    coordinator: str = key(Address(), about="the one address that the node connects to, outwards")
+    coordinator: str = key(Address(), "the one address that the node connects to, outwards")
     datasets: tuple[Dataset, ...] = key(
         Entries(
             _Dataset(),
@@ -155,25 +155,25 @@ class SiteConfig:
             split=lambda dataset: (dataset.study, dataset),
             ordered=False,
         ),
+        "where the rows of each study lie that this hospital may join",
         default=(),
-        about="where the rows of each study lie that this hospital may join",
     )
     policy: Policy = key(
-        Part(Policy), default=Policy(), unsaid="each key's own", about="what the hospital allows, whoever asks"
+        Part(Policy), "what the hospital allows, whoever asks", default=Policy(), unsaid="each key's own"
     )
     extra_ca: Path | None = key(
-        FilePath(), default=None, about="certificates of a hospital's proxy that opens TLS, which has its own authority"
+        FilePath(), "certificates of a hospital's proxy that opens TLS, which has its own authority", default=None
     )
     worker_network: tuple[str, ...] = key(
         _Addresses(),
+        "host:port of data bases: all that the process that sees patients can reach",
         default=(),
         unsaid="none",
-        about="host:port of data bases: all that the process that sees patients can reach",
     )
     reread_s: int = key(
         Integer(60, 30 * 86_400),
+        "a round is trained on rows that were read at most so many seconds before",
         default=3600,
-        about="a round is trained on rows that were read at most so many seconds before",
     )
     sha256: str = ""  # of site.yaml as it was read
 

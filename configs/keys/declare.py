@@ -3,7 +3,7 @@ r"""Sections of a file as frozen dataclasses whose fields say what may stand the
 >>> from configs.keys.values import Integer, Number
 >>> @dataclass(frozen=True)
 ... class Local:
-...     rounds: int = key(Integer(1, 9), about="how often")
+...     rounds: int = key(Integer(1, 9), "how often")
 ...     rate: float = key(Number("a rate from 0 to 1", 0.0, 1.0), default=0.5)
 >>> section = Section({"rounds": 3, "rat": 0.1}, "local", [])
 >>> local = read_keys(declaration_of(Local), section, {})
@@ -81,13 +81,13 @@ class Key:
 
 def key(
     value: Value,
+    about: str = "",
     *,
     default: Any = REQUIRED,
     init: Any = REQUIRED,
     name: str = "",
     fills: tuple[str, ...] = (),
     unsaid: str = "",
-    about: str = "",
     written: Callable[[Any], object] | None = None,
 ) -> Any:
     """Declare a dataclass's field as a key of its section; see `Key`.

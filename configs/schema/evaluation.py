@@ -20,9 +20,9 @@ class EvaluationRelease:
 
     epsilon: float = key(
         Number(f"0.01 to {MAX_EPSILON:g}, {PER_PATIENT}, beside the training's", MIN_EPSILON, MAX_EPSILON),
-        about=f"what it costs {PER_PATIENT}, beside the training's",
+        f"what it costs {PER_PATIENT}, beside the training's",
     )
-    bins: int = key(Integer(MIN_BINS, MAX_BINS), default=DEFAULT_BINS, about="equal parts of the scores from 0 to 1")
+    bins: int = key(Integer(MIN_BINS, MAX_BINS), "equal parts of the scores from 0 to 1", default=DEFAULT_BINS)
 
 
 class _Metrics(Words):
@@ -60,27 +60,27 @@ class Evaluation:
 
     test_fraction: float = key(
         _FRACTION,
+        "the share of each hospital's patients that is kept aside",
         default=_whole_fraction,
         init=0.0,
         unsaid="none where split_column is given",
         written=lambda evaluation: not evaluation.split_column,
-        about="the share of each hospital's patients that is kept aside",
     )
     metrics: tuple[str, ...] = key(
         _Metrics("a list of the task's metrics"),
+        "what is measured on test patients, where patients of all hospitals are at hand",
         default=_all_metrics,
         init=(),
         unsaid="all of the task's metrics",
         written=lambda _: True,
-        about="what is measured on test patients, where patients of all hospitals are at hand",
     )
     split_column: str | None = key(
-        COLUMN, default=None, about="a column that says train or test, in the place of test_fraction"
+        COLUMN, "a column that says train or test, in the place of test_fraction", default=None
     )
     release: EvaluationRelease | None = key(
         Part(EvaluationRelease, "a mapping with epsilon and bins"),
+        "a noisy histogram of scores by outcome, released once by each hospital",
         default=None,
-        about="a noisy histogram of scores by outcome, released once by each hospital",
     )
 
     def check(self, section: Section, around: Around) -> None:

@@ -41,9 +41,9 @@ class Model:
     """A name in the registry, never a path to code."""
 
     name: str
-    hidden: tuple[int, ...] = key(_Layers(), default=DEFAULT_LAYERS, init=(), about="sizes of the hidden layers")
+    hidden: tuple[int, ...] = key(_Layers(), "sizes of the hidden layers", default=DEFAULT_LAYERS, init=())
     init: Literal["zeros", "random"] = key(
-        Choice(("zeros", "random")), default="zeros", about="what every hospital begins from; random follows the seed"
+        Choice(("zeros", "random")), "what every hospital begins from; random follows the seed", default="zeros"
     )
 
 

@@ -43,16 +43,16 @@ class Privacy:
     mode: str
     epsilon: float = key(
         Number(f"{_EPSILON}, for the whole study", MIN_EPSILON, MAX_EPSILON),
+        f"the budget {PER_PATIENT}, at each hospital, for the whole study",
         init=0.0,
-        about=f"the budget {PER_PATIENT}, at each hospital, for the whole study",
     )
     delta: float = key(
         _Delta("1e-12 <= delta < 1/patients of the largest hospital, or 0.01", 1e-12, 0.01),
+        "the chance that the guarantee does not hold",
         init=0.0,
-        about="the chance that the guarantee does not hold",
     )
     clip_norm: float = key(
-        Number("a number from 1e-6 to 1e6", 1e-6, 1e6), init=0.0, about="the largest norm of one patient's gradient"
+        Number("a number from 1e-6 to 1e6", 1e-6, 1e6), "the largest norm of one patient's gradient", init=0.0
     )
     spare: int = key(
         Integer(0, MAX_SPARE),

@@ -145,12 +145,12 @@ class CsvFile(DataSource):
     """A CSV file. With `multiline`, whatever stands between two quotation marks is one cell."""
 
     connector = "csv"
-    path: Path = key(FilePath(), about="the file, relative to the folder of the one that names it")
+    path: Path = key(FilePath(), "the file, relative to the folder of the one that names it")
     multiline: bool = key(
         Truth("true where quoted text has lines that look like rows, else false"),
+        "whether all that stands between two quotation marks is one cell, of however many lines",
         default=False,
         written=lambda source: source.multiline,
-        about="whether all that stands between two quotation marks is one cell, of however many lines",
     )
 
 
@@ -160,11 +160,9 @@ class SqlQuery(DataSource):
 
     connector = "sql"
     store = "data base"
-    url_env: str = key(VariableName(), about="the NAME of an environment variable that holds the data base's address")
-    query: str = key(Query(), about="one SELECT, its columns by the study's names")
-    query_timeout_s: int = key(
-        Integer(1, MAX_QUERY_TIMEOUT_S), default=QUERY_TIMEOUT_S, about="how long the query may take"
-    )
+    url_env: str = key(VariableName(), "the NAME of an environment variable that holds the data base's address")
+    query: str = key(Query(), "one SELECT, its columns by the study's names")
+    query_timeout_s: int = key(Integer(1, MAX_QUERY_TIMEOUT_S), "how long the query may take", default=QUERY_TIMEOUT_S)
 
     @property
     def secrets(self) -> tuple[str, ...]:

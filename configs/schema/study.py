@@ -63,7 +63,7 @@ def _sites(section: Section, around: Around) -> Any:
 @dataclass(frozen=True)
 class _Simulation:
     sites: tuple[tuple[str, DataSource], ...] = key(
-        _SITES, default=_sites, init=(), unsaid="none", about="where the researcher's copy of each hospital's rows lies"
+        _SITES, "where the researcher's copy of each hospital's rows lies", default=_sites, init=(), unsaid="none"
     )
 
 
@@ -99,10 +99,10 @@ _STEPS = f"some of {', '.join(ID_STEPS)}"
 
 @dataclass(frozen=True)
 class _Ids:
-    column: str = key(COLUMN, about="the column that says whose a row is")
+    column: str = key(COLUMN, "the column that says whose a row is")
     normalise: tuple[str, ...] = key(
         _Steps(_STEPS, count=_STEPS, todo="list them, or write patient_id: COLUMN"),
-        about="steps in which the ids of a hospital's files are written alike before they are compared",
+        "steps in which the ids of a hospital's files are written alike before they are compared",
     )
 
 
@@ -141,45 +141,45 @@ class _PatientId(Value):
 class Study:
     """One study, everywhere: simulated, planned, reviewed, deployed and reported from this object."""
 
-    name: str = key(Text("a name of a-z, 0-9, - and _", SITE_NAME), about="the study's name, in every hospital's files")
-    purpose: str = key(Text("text", lines=True), about="what the study is for; every hospital that reviews it reads it")
-    task: Task = key(TASK, about="what is predicted or counted")
+    name: str = key(Text("a name of a-z, 0-9, - and _", SITE_NAME), "the study's name, in every hospital's files")
+    purpose: str = key(Text("text", lines=True), "what the study is for; every hospital that reviews it reads it")
+    task: Task = key(TASK, "what is predicted or counted")
     patient_id: str | None = key(
         _PatientId(),
+        "the column that says whose a row is; null: a row is a patient",
         init=None,
         fills=("normalise",),
         written=lambda _: True,
-        about="the column that says whose a row is; null: a row is a patient",
     )
     normalise: tuple[str, ...] = ()  # steps of ID_STEPS, in their order, in which the ids are written alike
-    features: tuple[Feature, ...] = key(FEATURES, about="the columns that are read, with their public ranges")
+    features: tuple[Feature, ...] = key(FEATURES, "the columns that are read, with their public ranges")
     cohort: tuple[CohortMember, ...] = key(
         _COHORT,
+        "the hospitals that take part, each with the round number of patients that it announced",
         default=(),
         written=lambda _: True,
-        about="the hospitals that take part, each with the round number of patients that it announced",
     )
     scaling: Literal["public", "site"] = key(
         Choice(("public", "site")),
+        "whether numbers are scaled by their public range, or by each hospital's own mean and deviation",
         default="public",
-        about="whether numbers are scaled by their public range, or by each hospital's own mean and deviation",
     )
-    model: Model = key(MODEL, init=Model("none"), about="the model that is trained")
+    model: Model = key(MODEL, "the model that is trained", init=Model("none"))
     training: Training = key(
-        Part(Training, "a mapping with strategy, rounds, local"), about="rounds, and what makes a round valid"
+        Part(Training, "a mapping with strategy, rounds, local"), "rounds, and what makes a round valid"
     )
-    privacy: Privacy = key(PRIVACY, about="the guarantee asked for")
+    privacy: Privacy = key(PRIVACY, "the guarantee asked for")
     evaluation: Evaluation = key(
         Part(Evaluation, "a mapping with test_fraction or split_column"),
+        "who is kept aside, and what is measured",
         init=Evaluation(),
-        about="who is kept aside, and what is measured",
     )
-    seed: int = key(Integer(0, 2**32 - 1), default=0, about="of initial values and batches where chance is repeatable")
+    seed: int = key(Integer(0, 2**32 - 1), "of initial values and batches where chance is repeatable", default=0)
     simulation: tuple[tuple[str, DataSource], ...] = key(
         _SIMULATION,
+        "where the researcher's copies of the data lie; it is no part of the study's identity",
         default=(),
         written=lambda _: False,
-        about="where the researcher's copies of the data lie; it is no part of the study's identity",
     )
 
     @property

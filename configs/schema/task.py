@@ -34,23 +34,23 @@ class Feature:
     type: Literal["number", "category"]
     minimum: float | None = key(
         Span(),
+        "the public range, agreed beforehand; it becomes [-1, 1]",
         default=REQUIRED,
         init=None,
         name="range",
         fills=("maximum",),
-        about="the public range, agreed beforehand; it becomes [-1, 1]",
     )
     maximum: float | None = None
     values: tuple[str, ...] = key(
         Words("a list of distinct words", 2, None, "at least two values", "list the public values"),
+        "the public values; the first is the reference",
         init=(),
-        about="the public values; the first is the reference",
     )
-    unit: str | None = key(LINE, default=None, about="the unit, for the report")
+    unit: str | None = key(LINE, "the unit, for the report", default=None)
     missing: tuple[str, ...] = key(
         Words("a list of codes that stand for unknown"),
+        "codes that stand for unknown; with them an empty cell is unknown too",
         default=(),
-        about="codes that stand for unknown; with them an empty cell is unknown too",
     )
 
     @property
@@ -74,24 +74,24 @@ class Task:
     """
 
     type: str
-    target: str = key(COLUMN, about="the column that is predicted, or counted beside the features")
+    target: str = key(COLUMN, "the column that is predicted, or counted beside the features")
     classes: tuple[str, ...] = key(
         Words("a list of the target's values"),
+        "the target's values in order; of two, the second is the outcome",
         default=(),
-        about="the target's values in order; of two, the second is the outcome",
     )
     minimum: float | None = key(
         Span(),
+        "the target's public range, agreed beforehand, never measured on patients",
         default=NO_RANGE,
         init=None,
         name="range",
         fills=("maximum",),
-        about="the target's public range, agreed beforehand, never measured on patients",
     )
     maximum: float | None = None
-    unit: str | None = key(LINE, default=None, about="the target's unit, for the report")
+    unit: str | None = key(LINE, "the target's unit, for the report", default=None)
     bins: int = key(
-        Integer(MIN_BINS, MAX_BINS), default=DEFAULT_BINS, init=0, about="equal parts of a number's range to count in"
+        Integer(MIN_BINS, MAX_BINS), "equal parts of a number's range to count in", default=DEFAULT_BINS, init=0
     )
 
     @property

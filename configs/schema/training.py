@@ -51,19 +51,19 @@ class Local:
 
     batch_size: int | None = key(
         _BatchSize(1, 1_000_000_000),
+        "the number of patients expected in a step; full: all of them",
         written=lambda _: True,
-        about="the number of patients expected in a step; full: all of them",
     )
-    learning_rate: float = key(_RATE, about="the hospital's step size")
+    learning_rate: float = key(_RATE, "the hospital's step size")
     epochs: int | None = key(
-        Integer(1, 10_000), default=_one_epoch, init=1, unsaid="1, without steps", about="passes over the patients"
+        Integer(1, 10_000), "passes over the patients", default=_one_epoch, init=1, unsaid="1, without steps"
     )
-    steps: int | None = key(Integer(1, 1_000_000), default=None, about="steps in a round, in the place of epochs")
+    steps: int | None = key(Integer(1, 1_000_000), "steps in a round, in the place of epochs", default=None)
     optimizer: Literal["sgd", "adam"] = key(
-        Choice(("sgd", "adam")), default="sgd", about="the hospital's optimizer, made anew in each round"
+        Choice(("sgd", "adam")), "the hospital's optimizer, made anew in each round", default="sgd"
     )
-    momentum: float = key(Number("a number from 0 to 0.999", 0.0, 0.999), default=0.0, about="of sgd")
-    weight_decay: float = key(Number("a number from 0 to 10", 0.0, 10.0), default=0.0, about="pull towards 0")
+    momentum: float = key(Number("a number from 0 to 0.999", 0.0, 0.999), "of sgd", default=0.0)
+    weight_decay: float = key(Number("a number from 0 to 10", 0.0, 10.0), "pull towards 0", default=0.0)
     engine: Literal["auto", "opacus"] = key(
         Choice(("auto", "opacus")),
         default="auto",
@@ -114,33 +114,33 @@ def _weighted(_section: Section, around: Around) -> str:
 class Training:
     """Rounds, and what makes a round valid. `average_last` is the share of last rounds averaged into the result."""
 
-    strategy: Strategy = key(STRATEGY, init=Strategy("none"), about="how the coordinator combines models")
-    rounds: int = key(Integer(1, MAX_ROUNDS), init=1, about="how often every hospital trains and sends its model")
+    strategy: Strategy = key(STRATEGY, "how the coordinator combines models", init=Strategy("none"))
+    rounds: int = key(Integer(1, MAX_ROUNDS), "how often every hospital trains and sends its model", init=1)
     local: Local = key(
         Part(Local, "a mapping with batch_size and learning_rate"),
+        "what a hospital does in one round",
         init=Local(None, 0.0),
-        about="what a hospital does in one round",
     )
     quorum: int = key(
         _Quorum(1, 100_000),
+        "hospitals that must contribute to every round",
         default=_whole_cohort,
         init=1,
         unsaid="every hospital of the cohort",
-        about="hospitals that must contribute to every round",
     )
     round_timeout_s: float = key(
         Number("seconds above 0, at most a week", 0.0, 604_800.0, above=True),
+        "how long a round waits for its hospitals",
         default=600.0,
-        about="how long a round waits for its hospitals",
     )
     weights: Literal["public", "uniform"] = key(
         Choice(("public", "uniform")),
+        "whether a hospital counts by its announced patients, or as any other",
         default=_weighted,
         init="uniform",
         unsaid="public where a cohort is announced, else uniform",
-        about="whether a hospital counts by its announced patients, or as any other",
     )
-    average_last: float = key(_SHARE_OF_ROUNDS, default=0.0, about="the share of last rounds averaged into the result")
+    average_last: float = key(_SHARE_OF_ROUNDS, "the share of last rounds averaged into the result", default=0.0)
 
     def check(self, section: Section, around: Around) -> None:
         """Note weights by sizes that nobody announced."""
