@@ -7,132 +7,40 @@ Every figure is from counts with noise; whiskers are 95 % intervals, which the n
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from functools import partial
 
-from configs.records.result import CountedColumn, Estimate, PatientCounts, ReleasedStatistics
-from server.charts import svg
-from server.charts.markup import Html, el, join
+from configs.records.result import CountedColumn, ReleasedStatistics
+from server.charts import counts_chart
+from server.charts.markup import Html, el
 from server.report import sections
-from server.report.sections import Section, drawing, folded, table
-from server.result import sentences
+from server.report.parts import Section, drawing, folded, table
+from server.result import counting, sentences
+from server.result.counting import (
+    ALL,
+    HIDDEN,
+    Rows,
+    count_range,
+    is_hidden,
+    outcome_name,
+    rows_of,
+    share_cell,
+)
 from server.result.finished import Run
 from server.result.wording import (
     NONE,
-    capital,
     count,
-    cut,
     epsilon,
     guarantee,
     guarantee_in_plain_words,
-    hospitals,
     listed,
-    number_word,
     plural,
-    share,
     short,
     small,
 )
-from strategies.releases.column_figures import hidden_below
 
-Rows = dict[str, PatientCounts]  # hospital, or all together
-ALL = "all together"
-HIDDEN = "hidden by the noise"
 DRAWN, COLUMNS = 9, 60  # hospitals, and columns, that have room in drawings; all are in the table
-ROW, HEAD = 19.0, 26.0  # heights: of a value, of what stands above a line of panels
-ANCHORS = {0.0: None, 1.0: "end"}  # of ticks at a panel's edges, so that those of its neighbours keep clear
-WIDE_PANELS, NARROW_PANELS = 5, 2  # side by side
-
-
-# In words
-
-
-def verdict(run: Run) -> str:
-    """The whole report in one sentence."""
-    found = run.statistics
-    if found is None:
-        return "The study ended without enough hospitals; there are no statistics to show."
-    who = capital(hospitals(len(found.sites)))
-    counted = f"{who} count about {_count(found.together.patients)} patients"
-    return f"{counted}{_of_them(run, found, found.together.outcome)}."
-
-
-def _of_them(run: Run, found: ReleasedStatistics, outcome: Estimate | None) -> str:
-    if not found.outcome:
-        return ""
-    name = _outcome_name(run, found)
-    return f"; how many have {name}, the noise hides" if outcome is None else f"; {_share(outcome)} have {name}"
-
-
-def _outcome_name(run: Run, found: ReleasedStatistics) -> str:
-    return f"{run.target} = {found.outcome}"
-
-
-def key_figures(run: Run) -> list[tuple[str, str, str]]:
-    """The headline: how many patients, and how many of them have the outcome."""
-    found = run.statistics
-    if found is None:
-        return [("Hospitals", f"{len(run.sites):,}", ""), ("Statistics", NONE, "none were released")]
-    patients = found.together.patients
-    first = ("Patients, about", f"{patients.value:,.0f}", f"{_range(patients)}, 95 % interval")
-    if not found.outcome:
-        return [first, ("Columns", f"{len(found.columns):,}", f"at {hospitals(len(found.sites))}")]
-    outcome, name = found.together.outcome, _outcome_name(run, found)
-    if outcome is None:
-        return [first, (name, NONE, HIDDEN)]
-    spread = f"{_shares(outcome)}, 95 % interval"
-    return [first, (name, share(outcome.value), spread)]
-
-
-def _count(found: Estimate) -> str:
-    return f"{found.value:,.0f} ({_range(found)})"
-
-
-def _range(found: Estimate) -> str:
-    return f"{found.low:,.0f} to {found.high:,.0f}"
-
-
-def _share(found: Estimate | None) -> str:
-    return HIDDEN if found is None else f"{share(found.value)} ({_shares(found)})"
-
-
-def _shares(found: Estimate) -> str:
-    return f"{100 * found.low:.0f} to {share(found.high)}"
-
-
-def _cell(found: Estimate | None) -> str:
-    """A share in a table, where there is little room."""
-    return "hidden" if found is None else _share(found)
-
-
-def _rows(run: Run) -> Rows:
-    """All together, then the hospitals from the most patients to the fewest."""
-    found = run.statistics
-    if found is None:
-        return {}
-    sites = sorted(found.sites.items(), key=lambda item: (-item[1].patients.value, item[0]))
-    return {ALL: found.together, **dict(sites)} if len(sites) > 1 else dict(sites)
 
 
 # Who are the patients?
-
-
-def _patients_reading(run: Run) -> str:
-    found = run.statistics
-    if found is None:
-        return "No statistics were released to the study."
-    announced = {site.name: site.patients_announced for site in run.sites}
-    limit = hidden_below(found.noise)  # as the plan has it, so that both say the same of a hospital
-    hidden = [name for name, seen in found.sites.items() if (announced.get(name) or seen.patients.value) <= limit]
-    if not hidden:
-        return (
-            f"At {'the hospital' if len(found.sites) == 1 else 'every hospital'}, patients are seen through the noise."
-        )
-    return f"Too small to be seen through so much noise: {listed(hidden, of=len(found.sites))}."
-
-
-def _is_hidden(figures: PatientCounts) -> bool:
-    """Whether there is no share to draw."""
-    return all(share is None for counts in figures.columns.values() for share in counts.shares)
 
 
 def _patients_about(run: Run) -> str:
@@ -151,15 +59,15 @@ def _patients(run: Run) -> Iterable[Html | None]:
         return [_missing(run)]
     announced = {site.name: site.patients_announced for site in run.sites}
     rows = []
-    for name, figures in _rows(run).items():
+    for name, figures in rows_of(run).items():
         cells = [name, count(_announced(announced, found) if name == ALL else announced.get(name))]
-        cells.append(_count(figures.patients))
-        rows.append([*cells, *([_cell(figures.outcome)] if found.outcome else [])])
-    outcome = [_outcome_name(run, found)] if found.outcome else []
+        cells.append(count_range(figures.patients))
+        rows.append([*cells, *([share_cell(figures.outcome)] if found.outcome else [])])
+    outcome = [outcome_name(run, found)] if found.outcome else []
     headings = ["Hospital", "Announced", "Patients", *outcome]
     title = "Patients, with 95 % intervals"
     return [
-        _outcome_drawing(run, found),
+        _outcomes(run, found),
         table(headings, rows, title, len(headings) - 1, whole=len(rows) > 1),
         _missing(run),
     ]
@@ -177,57 +85,15 @@ def _missing(run: Run) -> Html | None:
     return table(["Hospital", "Reason"], reasons, "Who released nothing, and why") if reasons else None
 
 
-def _outcome_drawing(run: Run, found: ReleasedStatistics) -> Html | None:
+def _outcomes(run: Run, found: ReleasedStatistics) -> Html | None:
     if not found.outcome:
         return None
-    name = _outcome_name(run, found)
+    name = outcome_name(run, found)
     about = f"Of the patients whose {run.target} is known. A dot is the share, its whisker the 95 % interval."
-    return drawing(f"Share with {name}", about, svg.both(partial(_outcomes, run, name)))
-
-
-def _outcomes(run: Run, name: str, width: int) -> Html:
-    wide, rows = width == svg.WIDE, _rows(run)
-    step, left = (28.0, 190.0) if wide else (40.0, 10.0)
-    x = svg.Scale((0.0, 1.0), (left, width - (180.0 if wide else 16.0)))
-    bottom = 8 + step * len(rows)
-    parts = [_outcome(x, 8 + step * n, step, width, site, figures) for n, (site, figures) in enumerate(rows.items())]
-    return svg.canvas(
-        "outcomes",
-        width,
-        bottom + 46,
-        f"Share with {name}, by hospital",
-        "; ".join(f"{site}: {_share(figures.outcome)}" for site, figures in rows.items()),
-        svg.rect(0, 8, width, step, "band", rx=4) if ALL in rows else None,
-        svg.axis_x(x, 8, bottom, f"Share with {name}", [0.0, 0.25, 0.5, 0.75, 1.0], share),
-        *parts,
-    )
-
-
-def _outcome(x: svg.Scale, top: float, step: float, width: int, site: str, figures: PatientCounts) -> Html:
-    wide, found = width == svg.WIDE, figures.outcome
-    y = top + (step / 2 if wide else 29.0)
-    name = el("text", el("title", site), cut(site, 24), x=8, y=top + (step / 2 + 5 if wide else 15), class_="t strong")
-    note = svg.text(width - 8, top + (step / 2 + 5 if wide else 15), _share(found), "t", "end")
-    if found is None:
-        return join([name, note])
-    whisker = svg.line(x(found.low), y, x(found.high), y, "whisker federated")
-    return join([name, note, whisker, svg.mark("federated", x(found.value), y, f"{site}: {_share(found)}")])
+    return drawing(f"Share with {name}", about, counts_chart.outcomes(run, name))
 
 
 # How are they spread?
-
-
-def _spread_reading(run: Run) -> str:
-    found = run.statistics
-    if found is None:
-        return "There is nothing to show."
-    apart = found.differing
-    if len(found.sites) < 2:
-        return f"{capital(number_word(len(found.columns)))} columns, each with the patients of whom it is unknown."
-    if not apart:
-        return "No two hospitals surely differ in any column: what differs may be noise."
-    names = f"{len(apart):,} of {len(found.columns):,} columns" if len(apart) > 3 else listed(apart)
-    return f"Hospitals surely differ in {names}; elsewhere what differs may be noise."
 
 
 def _spread_about(run: Run) -> str:
@@ -241,14 +107,19 @@ def _spread(run: Run) -> Iterable[Html | None]:
     found = run.statistics
     if found is None:
         return []
-    rows = _rows(run)
-    seen = {name: figures for name, figures in rows.items() if not _is_hidden(figures)}
+    rows = rows_of(run)
+    seen = {name: figures for name, figures in rows.items() if not is_hidden(figures)}
     shown = dict(list(seen.items())[: DRAWN + 1])
     return [
         *(_column(n, column, shown) for n, column in enumerate(found.columns[:COLUMNS], 1) if shown),
         el("p", note, class_="note") if (note := _left_out(found, rows, seen, shown)) else None,
         folded("Every count as a table", _table(found, rows)),
     ]
+
+
+def _column(number: int, column: CountedColumn, rows: Rows) -> Html:
+    about = f"in {column.unit}" if column.unit else ""
+    return drawing(column.name, about, counts_chart.column(number, column, rows))
 
 
 def _left_out(found: ReleasedStatistics, rows: Rows, seen: Rows, shown: Rows) -> str:
@@ -260,84 +131,9 @@ def _left_out(found: ReleasedStatistics, rows: Rows, seen: Rows, shown: Rows) ->
     return f"Not drawn: {'; '.join(parts)}. The table has every count." if parts else ""
 
 
-def _column(number: int, column: CountedColumn, rows: Rows) -> Html:
-    about = f"in {column.unit}" if column.unit else ""
-    return drawing(column.name, about, svg.both(partial(_panels, f"column-{number}", column, rows)))
-
-
-def _panels(key: str, column: CountedColumn, rows: Rows, width: int) -> Html:
-    """Panels side by side, a line of them after the other; the values stand at the left of each line."""
-    wide = width == svg.WIDE
-    across, left = (WIDE_PANELS, 150.0) if wide else (NARROW_PANELS, 124.0)
-    each = (width - left) / across
-    most = _top(column, rows)
-    tall = HEAD + ROW * len(column.labels) + 24
-    names, lines, parts = list(rows), -(-len(rows) // across), []
-    for line in range(lines):
-        parts.append(_labels(column, line * tall + HEAD, left, 20 if wide else 16))
-        for place, name in enumerate(names[line * across : (line + 1) * across]):
-            x = svg.Scale((0.0, most), (left + place * each + 2, left + (place + 1) * each - 16))
-            parts.append(_panel(column, name, rows[name], x, line * tall))
-    described = "; ".join(f"{name}: {_described(column, figures)}" for name, figures in rows.items())
-    return svg.canvas(key, width, lines * tall, f"{column.name} by hospital", described, *parts)
-
-
-def _top(column: CountedColumn, rows: Rows) -> float:
-    """Where the axis ends: beyond every bar, and beyond most whiskers."""
-    known = [s for figures in rows.values() for s in figures.columns[column.name].shares if s is not None]
-    return min(1.0, max([s.value for s in known] + [0.5]) * 1.25)
-
-
-def _described(column: CountedColumn, figures: PatientCounts) -> str:
-    shares = figures.columns[column.name].shares
-    return ", ".join(f"{label} {_share(s)}" for label, s in zip(column.labels, shares, strict=True))
-
-
-def _labels(column: CountedColumn, top: float, left: float, room: int) -> Html:
-    return join(
-        [
-            el(
-                "text",
-                el("title", label),
-                cut(label, room),
-                x=left - 10,
-                y=top + ROW * n + 14,
-                class_="t",
-                text_anchor="end",
-            )
-            for n, label in enumerate(column.labels)
-        ]
-    )
-
-
-def _panel(column: CountedColumn, name: str, figures: PatientCounts, x: svg.Scale, top: float) -> Html:
-    first, counts = top + HEAD, figures.columns[column.name]
-    bottom = first + ROW * len(column.labels)
-    room = int((x.pixels[1] - x.pixels[0]) / 7.2)
-    title = el("text", el("title", name), cut(name, room), x=x.pixels[0], y=top + 15, class_="t strong")
-    end = 0.5 if x.domain[1] < 1.0 else 1.0  # two labels have room, three have not
-    parts: list[Html] = [
-        title,
-        *(svg.line(x(v), first, x(v), bottom, "grid") for v in (0.0, 0.5, end)),
-        *(svg.text(x(v), bottom + 15, share(v), "t", ANCHORS.get(v, "middle")) for v in (0.0, end)),
-    ]
-    for n, found in enumerate(counts.shares):
-        if found is not None:
-            hint = f"{name}, {column.labels[n]}: {_share(found)}"
-            parts.append(_bar(found, x, first + ROW * n, hint, last=n == len(column.labels) - 1))
-    return join(parts)
-
-
-def _bar(found: Estimate, x: svg.Scale, top: float, hint: str, *, last: bool) -> Html:
-    """One share: the unknown has a colour of its own."""
-    middle = top + ROW / 2
-    bar = svg.rect(x(0), top + 3, x(found.value) - x(0), ROW - 6, "bar unknown" if last else "bar share", hint, rx=1.5)
-    return join([bar, svg.line(x(found.low), middle, x(found.high), middle, "whisker count")])
-
-
 def _table(found: ReleasedStatistics, rows: Rows) -> Html:
     lines = [
-        [column.name, label, *(_count(figures.columns[column.name].counts[n]) for figures in rows.values())]
+        [column.name, label, *(count_range(figures.columns[column.name].counts[n]) for figures in rows.values())]
         for column in found.columns
         for n, label in enumerate(column.labels)
     ]
@@ -345,16 +141,6 @@ def _table(found: ReleasedStatistics, rows: Rows) -> Html:
 
 
 # How much is unknown?
-
-
-def _unknown_reading(run: Run) -> str:
-    found = run.statistics
-    known = {} if found is None else {c.name: found.together.columns[c.name].shares[-1] for c in found.columns}
-    seen = {name: share for name, share in known.items() if share is not None}
-    if not seen:
-        return "The noise hides how much is unknown."
-    name = max(seen, key=lambda name: seen[name].value)
-    return f"Most is unknown of {name}: {_share(seen[name])} of all patients."
 
 
 def _unknown_about(run: Run) -> str:
@@ -365,11 +151,11 @@ def _unknown_about(run: Run) -> str:
 
 
 def _unknown(run: Run) -> Iterable[Html | None]:
-    found, rows = run.statistics, _rows(run)
+    found, rows = run.statistics, rows_of(run)
     if found is None:
         return []
     lines = [
-        [column.name, *(_cell(figures.columns[column.name].shares[-1]) for figures in rows.values())]
+        [column.name, *(share_cell(figures.columns[column.name].shares[-1]) for figures in rows.values())]
         for column in found.columns
     ]
     return [table(["Column", *rows], lines, "Share of patients of whom it is unknown, with 95 % intervals", len(rows))]
@@ -431,9 +217,9 @@ def _check_about(run: Run) -> str:
 
 _LEFT = next(section for section in sections.SECTIONS if section.key == "left")
 SECTIONS: Sequence[Section] = (
-    Section("patients", "Patients", "Who are the patients?", _patients_reading, _patients_about, _patients),
-    Section("spread", "Columns", "How are they spread?", _spread_reading, _spread_about, _spread),
-    Section("unknown", "Unknown", "How much is unknown?", _unknown_reading, _unknown_about, _unknown),
+    Section("patients", "Patients", "Who are the patients?", counting.patients, _patients_about, _patients),
+    Section("spread", "Columns", "How are they spread?", counting.spread, _spread_about, _spread),
+    Section("unknown", "Unknown", "How much is unknown?", counting.unknown, _unknown_about, _unknown),
     Section("privacy", "Privacy", "How are patients protected?", sentences.privacy, _privacy_about, _privacy),
     _LEFT,
     Section("check", "Checks", "How can this be checked?", _check_reading, _check_about, _check),

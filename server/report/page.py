@@ -15,7 +15,7 @@ from server.charts.markup import Html, el
 from server.charts.sea import sea
 from server.report import counting_sections
 from server.report.sections import SECTIONS
-from server.result import sentences
+from server.result import counting, sentences
 from server.result.finished import Run
 from server.result.wording import (
     NONE,
@@ -70,7 +70,7 @@ def _headline(run: Run) -> list[Html]:
     words = [
         el("h1", run.study or "Unnamed study"),
         el("p", run.purpose, class_="purpose") if run.purpose else None,
-        el("p", (sentences if run.trains else counting_sections).verdict(run), class_="verdict"),
+        el("p", (sentences if run.trains else counting).verdict(run), class_="verdict"),
     ]
     picture = el("figure", sea(run)) if run.sites else None
     return [
@@ -117,7 +117,7 @@ def _key(name: str, value: str, note: str) -> Html:
 
 
 def _key_figures(run: Run) -> list[tuple[str, str, str]]:
-    first = [_quality(run), _patients(run)] if run.trains else counting_sections.key_figures(run)
+    first = [_quality(run), _patients(run)] if run.trains else counting.key_figures(run)
     return [*first, _privacy(run), _sent(run)]
 
 

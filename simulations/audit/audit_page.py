@@ -16,7 +16,7 @@ from configs.shown import DIGITS
 from server.charts.markup import Html, el
 from server.charts.svg import Scale, axis_x, axis_y, both, canvas, line, number, rect, text, ticks
 from server.report.page import STOP, TICK, document
-from server.report.sections import folded, table
+from server.report.parts import folded, table
 from server.result.wording import plural
 from simulations.audit.verdict import FALSE_ALARMS, Audit, Check, Part
 

@@ -1,0 +1,63 @@
+"""What sections of a report are made of: a section itself, tables, figures, legends."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from server.charts.markup import Html, el, join
+from server.charts.svg import line, mark
+from server.result.finished import Run
+from server.result.wording import model_name
+
+
+@dataclass(frozen=True)
+class Section:
+    """A question, one sentence that answers it, what to know to read the pictures, and the pictures."""
+
+    key: str
+    short: str
+    title: str
+    reading: Callable[[Run], str]
+    about: Callable[[Run], str]
+    body: Callable[[Run], Iterable[Html | None]]
+
+    def render(self, run: Run, number: int) -> Html:
+        """Return the section with its number."""
+        about = self.about(run)
+        lead = [el("p", f"{number}", class_="number"), el("h2", self.title), el("p", about) if about else None]
+        answer = el("p", self.reading(run), class_="reading")
+        return el("section", el("div", *lead, class_="lead"), el("div", answer, *self.body(run)), id=self.key)
+
+
+def table(
+    headings: Sequence[str], rows: Iterable[Sequence[str]], title: str, numbers: int = 0, *, whole: bool = False
+) -> Html:
+    """Return a table that scrolls in its own box. The first columns are words, the last `numbers` are numbers."""
+    words = len(headings) - numbers
+    head = [el("th", text, scope="col", class_="num" if n >= words else None) for n, text in enumerate(headings)]
+    body = []
+    for n, row in enumerate(rows):
+        name = el("th", row[0], scope="row", class_="name")
+        cells = [el("td", text, class_="num" if i >= words else None) for i, text in enumerate(row[1:], 1)]
+        body.append(el("tr", name, *cells, class_="whole" if whole and n == 0 else None))
+    drawn = el("table", el("caption", title), el("thead", el("tr", *head)), el("tbody", *body))
+    return el("div", drawn, class_="scroll", tabindex="0", role="region", aria_label=title)
+
+
+def drawing(title: str, about: str, *parts: str | None) -> Html:
+    """Return a figure with its title and how to read it."""
+    return el("figure", el("figcaption", el("strong", title), about), *parts)
+
+
+def folded(summary: str, content: Html) -> Html:
+    """Return what is shown to who wants it."""
+    return el("details", el("summary", summary), content)
+
+
+def legend(run: Run, keys: Sequence[str]) -> Html:
+    """Return shape, colour and name of each model."""
+    return el("ul", *(el("li", _sample(key), model_name(run, key)) for key in keys), class_="legend")
+
+
+def _sample(key: str) -> Html:
+    drawn = join([line(1, 8, 25, 8, f"whisker {key}"), mark(key, 13, 8)])
+    return el("svg", drawn, viewBox="0 0 26 16", aria_hidden="true")
