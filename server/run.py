@@ -252,13 +252,13 @@ def _some(numbers: Sequence[int]) -> list[int]:
 
 
 def sha256(path: Path) -> str:
-    """A file's digest."""
+    """Return a file's digest."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _privacy(study: Study, noise: str, plans: Mapping[str, PrivacyPlan]) -> dict[str, Any]:
-    """What is guaranteed for the whole study: its training, and its evaluation if it asks for one."""
+    """Return what is guaranteed for the whole study: its training, and its evaluation if it asks for one."""
     guarantee = mode_of(study).guarantee(study)
     if guarantee is None:
         return {"mode": study.privacy.mode}

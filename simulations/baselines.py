@@ -15,7 +15,7 @@ from server.app import make_app
 from server.checkpoint import Checkpoints
 from server.outcome import Observer, Outcome
 from simulations.curve import Curve
-from simulations.display import Display, Options, Phase
+from simulations.display import Display, Phase
 from simulations.engines import run_engine
 from simulations.evaluate import evaluate, evaluate_local
 from simulations.hospitals import Hospitals
@@ -40,7 +40,6 @@ def server_app(
 def baselines(
     study: Study,
     patients: dict[str, Split],
-    options: Options,
     display: Display,
     curves: dict[str, list[Point]],
     kept: Kept | None = None,
@@ -91,7 +90,7 @@ def _kept_or_made(
 
 def _advance(phase: Phase) -> Observer:
     """Show one step a round, with the hospital that trained."""
-    return lambda record, model: phase.advance(", ".join(record.contributed))
+    return lambda record, _model: phase.advance(", ".join(record.contributed))
 
 
 def _train_plainly(study: Study, train: dict[str, TrainablePatients], observer: Observer) -> Arrays:

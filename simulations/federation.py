@@ -309,12 +309,12 @@ def _print_table(study: Study, metrics: TrainingResult, model: Path) -> None:
     from safetensors.numpy import load_file
 
     from simulations.baselines import baselines, score
-    from simulations.display import Options, PlainDisplay
+    from simulations.display import PlainDisplay
     from simulations.run import check
     from simulations.tables import print_table
 
     patients, _ = check(study)
-    models = baselines(study, patients, Options(), PlainDisplay(), {})
+    models = baselines(study, patients, PlainDisplay(), {})
     sites = tuple(
         replace(site, patients_train=people.train.count, patients_test=people.test.count)
         for site in metrics.sites

@@ -46,7 +46,7 @@ class Earlier:
         return cls(tuple(read(path)) if path.exists() else ())
 
     def times(self, started: datetime, seconds: float) -> dict[str, Any]:
-        """The entries of metrics.json, when the newest leg began then and took so many seconds."""
+        """Return the entries of metrics.json, when the newest leg began then and took so many seconds."""
         began = datetime.fromisoformat(self.records[0].time).astimezone(UTC) if self.records else started
         return {"seconds": round(self.seconds + seconds, 3), "started": began.isoformat(timespec="seconds")}
 
@@ -66,7 +66,7 @@ class Earlier:
         return {judged.round: judged.value for record in self.records if (judged := record.of(Judged))}
 
     def released(self, site: str, done: int) -> list[int]:
-        """Rounds in which a hospital's model left, and EVALUATION if its figures did.
+        """Return rounds in which a hospital's model left, and EVALUATION if its figures did.
 
         Args:
             done: rounds that a checkpoint shows; of those that the journal does not know, everybody was part.

@@ -157,7 +157,7 @@ def _carry_out(study: Study, run: Path, options: Options, display: Display, earl
 
     write_down(dict.fromkeys(WRITTEN))  # what the rounds made is on disk before anything else is computed
     kept = Kept(run / "baselines", study.sha256)
-    models = baselines(study, patients, options, display, curves, kept) if options.baselines else {}
+    models = baselines(study, patients, display, curves, kept) if options.baselines else {}
     model_sha256 = write_down(score(study, outcome.model, models, patients))
     journal.write(Measured(metrics_sha256=sha256(run / "metrics.json"), model_sha256=model_sha256))
     write_papers(run)
@@ -170,7 +170,7 @@ def _checkpoints(study: Study, run: Path) -> Checkpoints:
 
 
 def _federate(study: Study, run: Path, journal: Journal, options: Options, display: Display, curve: Curve) -> Outcome:
-    """The federation itself, on the chosen engine, with checkpoints."""
+    """Run the federation itself, on the chosen engine, with checkpoints."""
     checkpoints = _checkpoints(study, run)
     hospitals = Hospitals(study, FromSources(study), run / "sites", FromSources(study, "test"))
     done = 0

@@ -44,7 +44,7 @@ def md(text: str) -> str:
 
 
 def render(run: Run) -> str:
-    """The whole card."""
+    """Return the whole card."""
     sections = {
         "What it predicts": _predicts(run),
         "Intended use": _use(run),
@@ -78,7 +78,7 @@ def _predicts(run: Run) -> Iterable[str]:
     yield f"{what}, from the {plural(len(run.features), 'column')} below." if run.features else f"{what}."
 
 
-def _use(run: Run) -> Iterable[str]:
+def _use(_run: Run) -> Iterable[str]:
     yield bullets(
         [
             "For research on the stated purpose, and to decide whether a clinical study of this model is worthwhile.",
@@ -174,7 +174,7 @@ def _measures(run: Run, keys: Sequence[str]) -> list[list[str]]:
     return [
         [
             md(metric_of(run, name).label),
-            *(interval(model.metrics.get(name), metric_of(run, name).is_bounded) for model in models),
+            *(interval(model.metrics.get(name), bounded=metric_of(run, name).is_bounded) for model in models),
         ]
         for name in names
     ]
@@ -227,11 +227,11 @@ def _digests(run: Run) -> Iterable[str]:
 
 
 def bullets(lines: Sequence[str]) -> str:
-    """A list."""
+    """Return a list."""
     return "\n".join(f"- {line}" for line in lines)
 
 
 def grid(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table; cells are Markdown already."""
+    """Return a table; cells are Markdown already."""
     lines = [headings, ["---"] * len(headings), *([cell or NONE for cell in row] for row in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -36,7 +36,7 @@ def _text(part: str) -> str:
 
 
 def decimal(value: float) -> str:
-    """A coordinate with one decimal at most.
+    """Return a coordinate with one decimal at most.
 
     >>> decimal(12.0), decimal(0.25), decimal(-0.04)
     ('12', '0.2', '0')

@@ -47,7 +47,7 @@ class Row:
 
 
 def forest(run: Run) -> list[Html]:
-    """The main metric with its interval, by hospital and model: dots with whiskers, PANEL hospitals a drawing."""
+    """Draw the main metric with its interval, by hospital and model: dots with whiskers, PANEL hospitals a drawing."""
     rows, keys = forest_rows(run), series(run)
     if not keys:
         return []
@@ -143,9 +143,9 @@ def _whisker(run: Run, x: svg.Scale, y: float, width: int, number: int, row: Row
     end = width - 8
     if found is None:
         return svg.text(end, y + 4, "undefined", "t quiet halo", "end")
-    values = interval(found, bounded)
+    values = interval(found, bounded=bounded)
     hint = f"{row.name}, {model_name(run, key)}: {values}"
-    shown = values.replace(" to ", "\N{EN DASH}") if width == svg.WIDE else figure(found.value, bounded)
+    shown = values.replace(" to ", "\N{EN DASH}") if width == svg.WIDE else figure(found.value, bounded=bounded)
     return join(
         [
             svg.line(x(found.low), y, x(found.high), y, f"whisker {key}"),
@@ -156,7 +156,7 @@ def _whisker(run: Run, x: svg.Scale, y: float, width: int, number: int, row: Row
 
 
 def convergence(run: Run) -> Html | None:
-    """The main metric on all test patients after each round; shaded, the final model's interval."""
+    """Draw the main metric on all test patients after each round; shaded, the final model's interval."""
     keys = [key for key in series(run) if run.convergence.get(key)]
     return svg.both(lambda width: _convergence(run, keys, width)) if keys else None
 
@@ -180,7 +180,7 @@ def _convergence(run: Run, keys: Sequence[str], width: int) -> Html:
         width,
         height + 46,
         f"{label}, by round",
-        "; ".join(f"{model_name(run, key)} ends at {figure(value, bounded)}" for key, (_, value) in ends.items()),
+        "; ".join(f"{model_name(run, k)} ends at {figure(v, bounded=bounded)}" for k, (_, v) in ends.items()),
         svg.rect(left, y(final.high), right - left, y(final.low) - y(final.high), "band") if final else None,
         svg.axis_y(y, left, right, label, numbers, svg.number(numbers)),
         svg.axis_x(x, height, height, "Round", rounds, svg.number(rounds)),
@@ -200,13 +200,13 @@ def _ends(run: Run, keys: Sequence[str]) -> dict[str, tuple[int, float]]:
 
 
 def _end_labels(run: Run, ends: Mapping[str, tuple[int, float]], x: svg.Scale, y: svg.Scale) -> list[Html]:
-    """The last figure at each curve's end; those that end at one round keep clear of each other."""
+    """Return the last figure at each curve's end; those that end at one round keep clear of each other."""
     bounded, labels = headline_of(run).is_bounded, []
     for last in {number for number, _ in ends.values()}:
         here = {key: value for key, (number, value) in ends.items() if number == last}
         places = svg.spread([y(value) for value in here.values()], 15.0, y.pixels[1], y.pixels[0])
         labels += [
-            svg.text(x(last) + 10, place + 4, figure(value, bounded), f"t end {key}")
+            svg.text(x(last) + 10, place + 4, figure(value, bounded=bounded), f"t end {key}")
             for (key, value), place in zip(here.items(), places, strict=True)
         ]
     return labels
@@ -227,7 +227,7 @@ def _curve(run: Run, key: str, x: svg.Scale, y: svg.Scale) -> Html:
         [
             svg.path(places, f"curve {key}") if len(places) > 1 else None,
             *(
-                svg.mark(key, x(number), y(value), f"{name}, round {number}: {figure(value, bounded)}", 3.0)
+                svg.mark(key, x(number), y(value), f"{name}, round {number}: {figure(value, bounded=bounded)}", 3.0)
                 for number, value in marks
             ),
         ]

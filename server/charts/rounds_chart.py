@@ -53,7 +53,7 @@ def _spending(run: Run, curves: dict[str, Points], width: int) -> Html:
 
 
 def _spending_labels(curves: dict[str, Points], x: svg.Scale, y: svg.Scale, room: int) -> Html:
-    """A name at each line's end; one for lines that lie on each other; the extremes only where there are many."""
+    """Draw a name at each line's end; one for lines that lie on each other; the extremes only where there are many."""
     groups = _alike(curves, (y.domain[1] - y.domain[0]) * ALIKE)
     groups = groups if len(groups) <= LABELS else [groups[0], groups[-1]]
     ends = [curves[group[0]][-1] for group in groups]
@@ -68,7 +68,7 @@ def _spending_labels(curves: dict[str, Points], x: svg.Scale, y: svg.Scale, room
 
 
 def _together(count: int, of: int, room: int) -> str:
-    """The label of lines that lie on each other."""
+    """Return the label of lines that lie on each other."""
     return f"{'all ' if count == of else ''}{count}{' hospitals' if room > 12 else ''}"
 
 
@@ -85,7 +85,7 @@ def _alike(curves: dict[str, Points], near: float) -> list[list[str]]:
 
 
 def bytes_sent(run: Run) -> Html | None:
-    """A bar for each hospital's bytes, with its messages."""
+    """Draw a bar for each hospital's bytes, with its messages."""
     sites = [site for site in run.sites if site.bytes_sent]
     return svg.both(lambda width: _bytes(sites, width)) if sites else None
 
@@ -128,7 +128,7 @@ def _bar(site: Site, top: float, bar: float, x: svg.Scale, factor: float, width:
 
 
 def attendance(run: Run) -> Html | None:
-    """A strip for each hospital, a cell for each round (or for a few rounds where there are many)."""
+    """Draw a strip for each hospital, a cell for each round (or for a few rounds where there are many)."""
     return svg.both(lambda width: _attendance(run, width)) if run.rounds and run.sites else None
 
 
@@ -141,8 +141,9 @@ def _attendance(run: Run, width: int) -> Html:
     step, bar = ((17.0, 13.0) if dense else (26.0, 18.0)) if wide else (30.0, 10.0) if dense else (40.0, 16.0)
     contributed = {r.round: r.contributed.keys() for r in run.rounds}
     rows = [
-        _strip(site.name, states(site.name, contributed, run.rounds_planned, each), left, n * step, bar, cell, wide)
+        _strip(site.name, letters, left, n * step, bar, cell, wide=wide)
         for n, site in enumerate(run.sites)
+        for letters in [states(site.name, contributed, run.rounds_planned, each)]
     ]
     bottom = step * len(run.sites) + 2
     x = svg.Scale((0.5, columns * each + 0.5), (left, right))
@@ -167,7 +168,7 @@ def _columns(rounds: int, most: int) -> tuple[int, int]:
 
 
 def states(site: str, contributed: Mapping[int, Set[str]], planned: int, each: int) -> str:
-    """A letter a cell: All of its rounds, Some, None, or Future: never reached.
+    """Return a letter a cell: All of its rounds, Some, None, or Future: never reached.
 
     >>> states("lille", {1: frozenset({"lille"}), 2: frozenset()}, 4, 1)
     'ANFF'
@@ -189,7 +190,7 @@ def runs(letters: str) -> list[tuple[str, int, int]]:
     return found
 
 
-def _strip(site: str, letters: str, left: float, top: float, bar: float, cell: float, wide: bool) -> Html:
+def _strip(site: str, letters: str, left: float, top: float, bar: float, cell: float, *, wide: bool) -> Html:
     classes = {"A": "all", "S": "some", "N": "none", "F": "future"}
     y = top if wide else top + 20
     parts: list[Html] = [
@@ -207,5 +208,5 @@ def _strip(site: str, letters: str, left: float, top: float, bar: float, cell: f
 
 
 def cross(x: float, y: float, r: float) -> Html:
-    """The mark of a missing round."""
+    """Draw the mark of a missing round."""
     return join([svg.line(x - r, y - r, x + r, y + r, "cross"), svg.line(x - r, y + r, x + r, y - r, "cross")])

@@ -39,7 +39,7 @@ def sea(run: Run) -> Html:
         *(svg.line(x, 0, x, HEIGHT, "graticule") for x in range(50, WIDTH, 100)),
         *(svg.line(0, y, WIDTH, y, "graticule") for y in range(65, HEIGHT, 100)),
         *(_route(place) for site, place in zip(run.sites, places, strict=True) if site in run.contributors),
-        *(_island(site, place, radius, named) for site, place, radius in islands),
+        *(_island(site, place, radius, named=named) for site, place, radius in islands),
         *(_name(site, place, radius) for site, place, radius in islands if named),
         el("circle", cx=MIDDLE[0], cy=MIDDLE[1], r=11, class_="port"),
         el("circle", el("title", "coordinator"), cx=MIDDLE[0], cy=MIDDLE[1], r=4.5, class_="port-core"),
@@ -71,13 +71,13 @@ def _radii(sites: Sequence[Site]) -> list[float]:
 
 
 def _route(place: Place) -> Html:
-    """A curved route; islands and the port are drawn over its ends."""
+    """Draw a curved route; islands and the port are drawn over its ends."""
     (x, y), (mx, my) = place, MIDDLE
     bend = ((x + mx) / 2 - (my - y) * 0.16, (y + my) / 2 + (mx - x) * 0.16)
     return el("path", d=f"M{_xy(place)} Q{_xy(bend)} {_xy(MIDDLE)}", class_="route")
 
 
-def _island(site: Site, place: Place, radius: float, named: bool) -> Html:
+def _island(site: Site, place: Place, radius: float, *, named: bool) -> Html:
     count = site.patients
     hint = f"{site.name}: {plural(count, 'patient')}" if count else site.name
     shallows = (12.0, 6.0) if named else (3.0,)
@@ -105,7 +105,7 @@ def _name(site: Site, place: Place, radius: float) -> Html:
 
 
 def coast(name: str, radius: float, x: float, y: float, beyond: float = 0.0) -> list[Place]:
-    """A closed line around a place: a circle of that radius with the name's own bays, `beyond` pixels further out."""
+    """Draw a closed line around a place: a circle with the name's own bays, `beyond` pixels further out."""
     seed = crc32(name.encode())
     phases = [2 * math.pi * ((seed >> shift) & 255) / 256 for shift in (0, 8, 16)]
     count = max(14, min(44, round(radius * 2)))

@@ -65,7 +65,7 @@ def widened(
 
 
 def _step(low: float, high: float, most: int) -> float | None:
-    """The round distance between ticks; None where the bounds are one place."""
+    """Return the round distance between ticks; None where the bounds are one place."""
     if high - low <= 1e-12 * max(1.0, abs(low), abs(high)):
         return None
     rough = (high - low) / max(1, most)
@@ -74,31 +74,31 @@ def _step(low: float, high: float, most: int) -> float | None:
 
 
 def text(x: float, y: float, content: str, class_: str = "t", anchor: str | None = None) -> Html:
-    """A line of text; anchor is middle or end."""
+    """Draw a line of text; anchor is middle or end."""
     return el("text", content, x=x, y=y, class_=class_, text_anchor=anchor)
 
 
 def line(x1: float, y1: float, x2: float, y2: float, class_: str) -> Html:
-    """A straight line."""
+    """Draw a straight line."""
     return el("line", x1=x1, y1=y1, x2=x2, y2=y2, class_=class_)
 
 
 def rect(
     x: float, y: float, width: float, height: float, class_: str, hint: str | None = None, rx: float | None = None
 ) -> Html:
-    """A rectangle, with a hint for whoever points at it."""
+    """Draw a rectangle, with a hint for whoever points at it."""
     inner = el("title", hint) if hint else None
     return el("rect", inner, x=x, y=y, width=max(0.0, width), height=max(0.0, height), class_=class_, rx=rx)
 
 
-def path(points: Sequence[tuple[float, float]], class_: str, closed: bool = False) -> Html:
+def path(points: Sequence[tuple[float, float]], class_: str, *, closed: bool = False) -> Html:
     """Straight lines from point to point."""
     steps = " ".join(f"{decimal(x)},{decimal(y)}" for x, y in points)
     return el("polygon" if closed else "polyline", points=steps, class_=class_)
 
 
 def mark(key: str, x: float, y: float, hint: str | None = None, radius: float = 5.0) -> Html:
-    """The shape of a model: shapes differ, so that no chart needs its colours."""
+    """Draw the shape of a model: shapes differ, so that no chart needs its colours."""
     inner = el("title", hint) if hint else None
     class_ = f"m {key}"
     if key == "local_only":
@@ -129,7 +129,7 @@ def canvas(key: str, width: int, height: float, title: str, description: str, *p
 
 
 def both(draw: Callable[[int], Html]) -> Html:
-    """The drawing for screens and paper, and the one for phones."""
+    """Draw for screens and paper, and for phones."""
     return join([draw(WIDE), draw(NARROW)])
 
 
@@ -161,7 +161,7 @@ def axis_y(
 
 
 def number(values: Sequence[float]) -> Callable[[float], str]:
-    """A form for ticks: as many decimals as tell them apart."""
+    """Return a form for ticks: as many decimals as tell them apart."""
     gap = min((b - a for a, b in itertools.pairwise(values)), default=1.0)
     decimals = min(6, max(0, -math.floor(math.log10(gap) + 1e-9))) if gap > 0 else 0
     exact = any(abs(v * 10**decimals - round(v * 10**decimals)) > 1e-6 for v in values)

@@ -96,7 +96,7 @@ def _outcomes(run: Run, found: ReleasedStatistics) -> Html | None:
 # How are they spread?
 
 
-def _spread_about(run: Run) -> str:
+def _spread_about(_run: Run) -> str:
     return (
         "A bar is the share of a hospital's patients, its whisker the 95 % interval: of twenty, one misses. Where a "
         "whisker reaches 0, there may be nobody. Values beyond a column's public range are in its first or last bin."
@@ -123,7 +123,7 @@ def _column(number: int, column: CountedColumn, rows: Rows) -> Html:
 
 
 def _left_out(found: ReleasedStatistics, rows: Rows, seen: Rows, shown: Rows) -> str:
-    """What is not drawn, and why."""
+    """Return what is not drawn, and why."""
     hidden, further = [name for name in rows if name not in seen], len(seen) - len(shown)
     parts = [f"{listed(hidden)}, {HIDDEN}"] if hidden else []
     parts += [f"{plural(further, 'hospital')} smaller than those above"] if further else []
@@ -143,7 +143,7 @@ def _table(found: ReleasedStatistics, rows: Rows) -> Html:
 # How much is unknown?
 
 
-def _unknown_about(run: Run) -> str:
+def _unknown_about(_run: Run) -> str:
     return (
         "The share of patients of whom a column says nothing, or a code that the study lists for it. Of a patient with "
         "many rows a column is unknown if no row has it."
@@ -164,7 +164,7 @@ def _unknown(run: Run) -> Iterable[Html | None]:
 # The rest, as of any study
 
 
-def _privacy_about(run: Run) -> str:
+def _privacy_about(_run: Run) -> str:
     return (
         "Each hospital adds noise before anything leaves, and sends its counts once: asked again, it sends the same. "
         "Epsilon measures what a patient may lose by it: 0 is nothing."
@@ -211,7 +211,7 @@ def _check(run: Run) -> Iterable[Html | None]:
     return [command, el("dl", *pairs, class_="facts")]
 
 
-def _check_about(run: Run) -> str:
+def _check_about(_run: Run) -> str:
     return "A digest is a fingerprint: if a single character of the study changes, so does the digest."
 
 

@@ -35,7 +35,7 @@ TICK, STOP = "M2 7.5 5.5 11 12 3.5", "M7 1.5v7.5M7 12.2v.3"
 
 
 def render(run: Run) -> str:
-    """The whole page."""
+    """Return the whole page."""
     return document(f"{run.study}: study report", el("div", *_body(run), class_="page"))
 
 
@@ -90,7 +90,7 @@ def _badge(run: Run) -> Html:
 
 
 def _alerts(run: Run) -> list[Html]:
-    """What must not be overlooked, before any figure."""
+    """Return what must not be overlooked, before any figure."""
     lines = []
     if not run.complete and run.why:
         lines.append((f"Why it stopped: {run.why.rstrip('.')}.", "alert"))
@@ -130,8 +130,8 @@ def _quality(run: Run) -> tuple[str, str, str]:
         why = "the study keeps no test patients" if run.untested else "undefined on these test patients"
         return name, NONE, why if model else "not measured yet"
     found, unit = model.main, main_unit(run)
-    spread = f"{figure(found.low, meant.is_bounded)} to {figure(found.high, meant.is_bounded)}, 95 % interval"
-    return name, f"{figure(found.value, meant.is_bounded)}{f' {unit}' if unit else ''}", spread
+    value, low, high = (figure(v, bounded=meant.is_bounded) for v in (found.value, found.low, found.high))
+    return name, f"{value}{f' {unit}' if unit else ''}", f"{low} to {high}, 95 % interval"
 
 
 def _patients(run: Run) -> tuple[str, str, str]:

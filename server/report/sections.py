@@ -81,7 +81,7 @@ def _quality(run: Run) -> Iterable[Html | None]:
     ]
 
 
-def _alone_note(run: Run) -> str:
+def _alone_note(_run: Run) -> str:
     return (
         "At a hospital, “alone” is its own model on its own test patients. In the first row it is the mean of "
         "the hospitals' own models, each judged on all test patients."
@@ -91,7 +91,7 @@ def _alone_note(run: Run) -> str:
 def _quality_table(run: Run) -> Html:
     bounded, keys = headline_of(run).is_bounded, series(run)
     rows = [
-        [row.name, count(row.patients), *(interval(found, bounded) for found in row.estimates)]
+        [row.name, count(row.patients), *(interval(found, bounded=bounded) for found in row.estimates)]
         for row in forest_rows(run)
     ]
     title = f"{capital(headline_of(run).label)} with 95 % intervals; {undefined(run)}"
@@ -169,7 +169,7 @@ def _measures(run: Run) -> Html | None:
     rows = [
         [
             metric_of(run, name).label + (f" {DOWN}" if metric_of(run, name).lower_is_better else ""),
-            *(interval(model.metrics.get(name), metric_of(run, name).is_bounded) for _, model in models),
+            *(interval(model.metrics.get(name), bounded=metric_of(run, name).is_bounded) for _, model in models),
         ]
         for name in names
     ]
@@ -204,7 +204,7 @@ def _privacy(run: Run) -> Iterable[Html | None]:
 
 
 def _plan(run: Run) -> Html:
-    """What each hospital does in training; without privacy, only what remains of it."""
+    """Return what each hospital does in training; without privacy, only what remains of it."""
     if not run.private:
         rows = [[s.name, count(s.patients_train), count(s.steps)] for s in run.took_part]
         return table(["Hospital", "Training patients", "Steps"], rows, "The plan at each hospital", 2)
@@ -264,7 +264,7 @@ def _stayed() -> str:
 # Who took part in each round?
 
 
-def _rounds_about(run: Run) -> str:
+def _rounds_about(_run: Run) -> str:
     return "A round counts only if enough hospitals contribute; below that the study stops and says so."
 
 
@@ -295,7 +295,7 @@ def _reasons(run: Run) -> Html | None:
 
 
 def spans(numbers: Sequence[int], most: int = 6) -> str:
-    """Rounds in a table: stretches of them, and how many more there are.
+    """Return rounds in a table: stretches of them, and how many more there are.
 
     >>> spans([1, 2, 3, 7, 9, 10]), spans([1, 3, 5, 7], most=2)
     ('1 to 3, 7, 9 to 10', '1, 3 and 2 more')
@@ -320,7 +320,7 @@ def _check_reading(run: Run) -> str:
     return "The digests name exactly which study ran and which model came of it."
 
 
-def _check_about(run: Run) -> str:
+def _check_about(_run: Run) -> str:
     return "A digest is a fingerprint: if a single character of the study or of the model changes, so does the digest."
 
 

@@ -39,7 +39,7 @@ ENOUGH = 10  # patients in a bin that is worth a sentence
 
 
 def verdict(run: Run) -> str:
-    """The whole report in one sentence, or two where the study did not end."""
+    """Return the whole report in one sentence, or two where the study did not end."""
     if run.complete:
         return _result(run)
     if not run.rounds_completed:
@@ -110,9 +110,9 @@ def _comparisons(run: Run) -> Iterator[str]:
     bounded = headline_of(run).is_bounded
     alone, pooled = run.model("local_only"), run.model("pooled")
     if alone and alone.main and len(run.sites) > 1:
-        yield f"alone, they average {figure(alone.main.value, bounded)} on the same patients"
+        yield f"alone, they average {figure(alone.main.value, bounded=bounded)} on the same patients"
     elif pooled and pooled.main and len(run.sites) > 1:
-        yield f"with all data in one place, {figure(pooled.main.value, bounded)}"
+        yield f"with all data in one place, {figure(pooled.main.value, bounded=bounded)}"
     cost = privacy_cost(run)
     if cost is not None:
         yield f"privacy costs {_amount(run, cost)}"
@@ -166,7 +166,7 @@ def _against_alone(run: Run, shared: Model, alone: Model) -> dict[str, list[str]
             kinds["about the same"].append(site.name)
         else:
             better = (gain > 0) != headline_of(run).lower_is_better
-            kinds["better" if better else "worse"].append(f"{site.name} ({signed(gain, bounded)})")
+            kinds["better" if better else "worse"].append(f"{site.name} ({signed(gain, bounded=bounded)})")
     return kinds
 
 
@@ -187,13 +187,12 @@ def convergence(run: Run) -> str:
     bounded = headline_of(run).is_bounded
     tolerance = SETTLED if bounded else SETTLED * abs(last[1])
     settled = _settled(points, tolerance)
-    end = figure(last[1], bounded)
+    end = figure(last[1], bounded=bounded)
     if len(points) == 1:
         return f"One round was measured: {end}."
     if settled == last[0]:
-        return (
-            f"The model was still changing in its last round: it began at {figure(first[1], bounded)}, ended at {end}."
-        )
+        began = figure(first[1], bounded=bounded)
+        return f"The model was still changing in its last round: it began at {began}, ended at {end}."
     since = "its first round" if settled == first[0] else f"round {settled} of {run.rounds_planned}"
     return f"From {since} on, the shared model stays within {'0.01' if bounded else '1 %'} of its last figure, {end}."
 
@@ -229,7 +228,7 @@ def _gap(found: Bin) -> float:
 
 
 def privacy(run: Run) -> str:
-    """What was spent of what was allowed."""
+    """Return what was spent of what was allowed."""
     spent = [site.epsilon for site in run.sites if site.epsilon is not None]
     if not run.private:
         return "No differential privacy: what the hospitals sent may tell facts about single patients."
@@ -300,7 +299,7 @@ def _fewest(run: Run) -> str:
 
 
 def _missed(names: Sequence[str], absent: Mapping[str, int]) -> str:
-    """A few hospitals with how many rounds each missed; of many, the one that missed most."""
+    """Return a few hospitals with how many rounds each missed; of many, the one that missed most."""
     if len(names) <= FEW:
         return listed([f"{name} missed {absent[name]:,}" for name in names])
     most = max(names, key=absent.__getitem__)

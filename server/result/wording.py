@@ -49,18 +49,18 @@ def has_calibration(run: Run) -> bool:
 
 
 def model_name(run: Run, key: str) -> str:
-    """The model as the legend calls it; a study without privacy has one shared model, and it is simply `together`."""
+    """Return the model as the legend calls it; without privacy there is one shared model, simply `together`."""
     return "together" if not run.private and key == run.shared else ComparedModel(key).words
 
 
 def series(run: Run) -> list[str]:
-    """The models that a chart shows, the comparison with the hospitals alone first."""
+    """Return the models that a chart shows, the comparison with the hospitals alone first."""
     keys = [key for key in ComparedModel if run.model(key) is not None]
     return [key for key in keys if run.private or key == run.shared or key in ("local_only", "pooled")]
 
 
-def figure(value: float, bounded: bool = True) -> str:
-    """A figure as prose has it.
+def figure(value: float, *, bounded: bool = True) -> str:
+    """Return a figure as prose has it.
 
     >>> figure(0.8549), figure(12.345, bounded=False), figure(1234.6, bounded=False), figure(-0.001)
     ('0.85', '12.3', '1235', '0.00')
@@ -71,30 +71,30 @@ def figure(value: float, bounded: bool = True) -> str:
     return f"{value:.{min(digits, 9)}f}" if abs(value) < 1e7 else f"{value:.3g}"
 
 
-def signed(value: float, bounded: bool = True) -> str:
-    """A difference, with a true minus sign.
+def signed(value: float, *, bounded: bool = True) -> str:
+    """Return a difference, with a true minus sign.
 
     >>> signed(0.094), signed(-0.02) == "\N{MINUS SIGN}0.02"
     ('+0.09', True)
     """
-    return f"{'+' if value > 0 else MINUS}{figure(abs(value), bounded)}"
+    return f"{'+' if value > 0 else MINUS}{figure(abs(value), bounded=bounded)}"
 
 
-def interval(found: Estimate | None, bounded: bool = True, unit: str = "") -> str:
-    """A figure with its 95 % interval, or the word for none."""
+def interval(found: Estimate | None, *, bounded: bool = True, unit: str = "") -> str:
+    """Return a figure with its 95 % interval, or the word for none."""
     if found is None:
         return "undefined"
-    text = f"{figure(found.value, bounded)}{f' {unit}' if unit else ''}"
-    return f"{text} ({figure(found.low, bounded)} to {figure(found.high, bounded)})"
+    text = f"{figure(found.value, bounded=bounded)}{f' {unit}' if unit else ''}"
+    return f"{text} ({figure(found.low, bounded=bounded)} to {figure(found.high, bounded=bounded)})"
 
 
 def main_interval(run: Run, found: Estimate | None) -> str:
-    """The study's main metric with its interval and unit."""
-    return interval(found, headline_of(run).is_bounded, main_unit(run))
+    """Return the study's main metric with its interval and unit."""
+    return interval(found, bounded=headline_of(run).is_bounded, unit=main_unit(run))
 
 
 def main_unit(run: Run) -> str:
-    """The unit of the main metric: the target's for an error, none for a rate."""
+    """Return the unit of the main metric: the target's for an error, none for a rate."""
     return run.target_unit if headline_of(run).in_unit else ""
 
 
@@ -108,7 +108,7 @@ def undefined(run: Run) -> str:
 
 
 def covered(run: Run) -> str:
-    """What the guarantee is about, and what is not."""
+    """Return what the guarantee is about, and what is not."""
     if run.noisy:
         cost = "" if run.noisy.epsilon is None else f", which cost epsilon {epsilon(run.noisy.epsilon)} of it"
         return f"The guarantee covers what training sends and the noisy histograms behind these figures{cost}."
@@ -127,7 +127,7 @@ def number_word(count: int) -> str:
 
 
 def plural(count: int, noun: str) -> str:
-    """A number in figures with its noun.
+    """Return a number in figures with its noun.
 
     >>> plural(1, "patient"), plural(1200, "patient")
     ('1 patient', '1,200 patients')
@@ -136,12 +136,12 @@ def plural(count: int, noun: str) -> str:
 
 
 def hospitals(count: int) -> str:
-    """A number of hospitals in letters."""
+    """Return a number of hospitals in letters."""
     return f"{number_word(count)} hospital{'' if count == 1 else 's'}"
 
 
 def some(count: int, of: int) -> str:
-    """Some hospitals of a study, or simply their number where it is all of them.
+    """Return some hospitals of a study, or simply their number where it is all of them.
 
     >>> some(2, 3), some(3, 3), some(1, 2), some(1, 1)
     ('two of three hospitals', 'three hospitals', 'one of two hospitals', 'one hospital')
@@ -189,12 +189,12 @@ def size(count: float) -> str:
 
 
 def share(value: float) -> str:
-    """A share in per cent."""
+    """Return a share in per cent."""
     return f"{100 * value:.0f} %"
 
 
 def duration(seconds: float) -> str:
-    """A time as people say it.
+    """Return a time as people say it.
 
     >>> duration(4.46), duration(200), duration(90_000)
     ('4.5 s', '3 min 20 s', '25 h')
@@ -207,12 +207,12 @@ def duration(seconds: float) -> str:
 
 
 def capital(text: str) -> str:
-    """The text with a capital first letter."""
+    """Return the text with a capital first letter."""
     return text[:1].upper() + text[1:]
 
 
 def cut(text: str, most: int) -> str:
-    """The text, shortened in the middle where a chart has no room: names often differ at their ends.
+    """Return the text, shortened in the middle where a chart has no room: names often differ at their ends.
 
     >>> cut("centre-hospitalier-universitaire-de-lille", 21)
     'centre-hos…e-de-lille'
@@ -221,7 +221,7 @@ def cut(text: str, most: int) -> str:
 
 
 def count(value: int | None) -> str:
-    """A whole number, or a dash."""
+    """Return a whole number, or a dash."""
     return NONE if value is None else f"{value:,}"
 
 
@@ -236,12 +236,12 @@ def epsilon(value: float | None) -> str:
 
 
 def small(value: float | None) -> str:
-    """A small probability in the form of the study file."""
+    """Return a small probability in the form of the study file."""
     return NONE if value is None else f"{value:g}"
 
 
 def one_in(value: float) -> str:
-    """A small probability as odds.
+    """Return a small probability as odds.
 
     >>> one_in(1e-5)
     '1 in 100,000'
