@@ -26,7 +26,7 @@ class Optimizer(Protocol):
     """Changes the parameters, (parameters,), along a gradient. It may overwrite the gradient."""
 
     def step(self, flat: Floats, gradient: Floats) -> None:
-        """One step."""
+        """Make one step."""
 
 
 def optimizer_of(local: Local) -> Optimizer:
@@ -45,14 +45,14 @@ class Descent:
         self._rate, self._room = np.float32(rate), np.empty(0, np.float32)
 
     def step(self, flat: Floats, gradient: Floats) -> None:
-        """See `Optimizer`."""
+        """Make one step, as `Optimizer` says."""
         if len(self._room) < min(len(flat), _AT_ONCE):
             self._room = np.empty(min(len(flat), _AT_ONCE), np.float32)
         with np.errstate(over="ignore", invalid="ignore"):  # a fit that diverges is told by whoever sends it
             for start in range(0, len(flat), _AT_ONCE):
-                some = flat[start : start + _AT_ONCE]
-                part = np.multiply(gradient[start : start + _AT_ONCE], self._rate, out=self._room[: len(some)])
-                np.subtract(some, part, out=some)
+                values = flat[start : start + _AT_ONCE]
+                step = np.multiply(gradient[start : start + _AT_ONCE], self._rate, out=self._room[: len(values)])
+                np.subtract(values, step, out=values)
 
 
 class Momentum:
@@ -63,7 +63,7 @@ class Momentum:
         self._velocity: Floats | None = None
 
     def step(self, flat: Floats, gradient: Floats) -> None:
-        """See `Optimizer`."""
+        """Make one step, as `Optimizer` says."""
         with np.errstate(over="ignore", invalid="ignore"):
             if self._decay:
                 gradient += flat * self._decay
@@ -84,7 +84,7 @@ class Adam:
         self._first = self._second = 1.0  # powers of the two rates so far, by repeated multiplication
 
     def step(self, flat: Floats, gradient: Floats) -> None:
-        """See `Optimizer`."""
+        """Make one step, as `Optimizer` says."""
         if len(self._means) != len(flat):
             self._means, self._squares = np.zeros_like(flat), np.zeros_like(flat)
         self._first *= _FIRST

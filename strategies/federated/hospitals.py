@@ -100,8 +100,8 @@ class Hospitals:
         """Continue from a checkpoint's model and optimizer state."""
         del arrays
         for moment in _STATE:
-            if held := {key.partition("/")[2]: a for key, a in state.items() if key.startswith(f"{moment}/")}:
-                setattr(self, moment, held)
+            if moments := {key.partition("/")[2]: a for key, a in state.items() if key.startswith(f"{moment}/")}:
+                setattr(self, moment, moments)
 
 
 class _Nodes:

@@ -23,7 +23,7 @@ class _ExactKrum(flower.Krum):
         candidates = list(replies)
         if candidates:
             models = np.stack([_flat(reply) for reply in candidates])  # (hospitals, parameters)
-            distances = np.sort([((models - own) ** 2).sum(axis=1) for own in models], axis=1)
+            distances = np.sort([((models - model) ** 2).sum(axis=1) for model in models], axis=1)
             neighbours = max(1, len(candidates) - self.num_malicious_nodes - 2)
             candidates = [candidates[distances[:, 1 : 1 + neighbours].sum(axis=1).argmin()]]
         return super().aggregate_train(server_round, candidates)

@@ -172,9 +172,9 @@ def least_noise(budget: Budget, sampling_rate: float, steps: int) -> float:
     while high - low > 1:
         middle = low + round((high - low) * below / (below - above)) if below > above else (low + high) // 2
         middle = min(max(middle, low + 1), high - 1)
-        found = excess(middle)
-        if found > 0:
-            low, below, above, stale = middle, found, above / (2 if stale == 1 else 1), 1
+        over = excess(middle)
+        if over > 0:
+            low, below, above, stale = middle, over, above / (2 if stale == 1 else 1), 1
         else:
-            high, above, below, stale = middle, found, below / (2 if stale == -1 else 1), -1
+            high, above, below, stale = middle, over, below / (2 if stale == -1 else 1), -1
     return high / _DIGITS

@@ -11,7 +11,7 @@ from kits.central import CENTRAL
 from client.ledger import Ledger
 from client.policy import Allow, Deny, Request, decide
 from client.site import Site
-from configs.errors import ConfigError, PrivacyError
+from configs.errors import ConfigError, KindError, PrivacyError
 from configs.schema import Study
 from configs.schema.privacy import PRIVACY_MODES
 from configs.site import Policy
@@ -100,6 +100,12 @@ def test_a_study_is_held_to_what_the_mode_can_do() -> None:
     adaptive = study(privacy={"mode": "central"}, training={"strategy": {"name": "fedadam"}})
     with pytest.raises(PrivacyError, match="expected a strategy that is a weighted mean"):
         mode_of(adaptive).plan(adaptive, "lille")
+
+
+def test_a_second_one_of_its_name_is_refused() -> None:
+    with pytest.raises(KindError, match=r"privacy mode 'central' .*expected a name of its own, found privacy mode"):
+        register(type(CENTRAL)())
+    assert MODES["central"] is CENTRAL
 
 
 def preset_in(folder: Path) -> Path:

@@ -1,7 +1,9 @@
 """A strategy with a hospital's half and arrays of its own is one file and its registration."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,7 +14,7 @@ from kits.drift_correction import DRIFT_CORRECTION, SENT
 from client.app import release
 from client.ledger import Ledger
 from client.site import Site
-from configs.errors import ConfigError, WireError
+from configs.errors import ConfigError, KindError, WireError
 from configs.federated import FEDERATED
 from configs.load import load_study
 from configs.schema import Study
@@ -53,7 +55,7 @@ def people(study: Study) -> dict[str, TablePatients]:
 
 
 def run_of(study: Study, checkpoints: Checkpoints | None = None, stop_after: int = 99) -> Outcome:
-    def observer(record: Any, model: Arrays) -> None:
+    def observer(record: Any, _model: Arrays) -> None:
         if record.round == stop_after:
             raise InterruptedError
 
@@ -109,7 +111,7 @@ def test_with_privacy_the_correction_comes_after_the_noise_and_an_honest_update_
     assert [record.missing for record in conducted.records] == [{}] * 4
     start, sent = random_arrays(study_parameters(chosen)), random_arrays(arrays_of("train", chosen), 1)
     corrections = {name: array for name, array in sent.items() if name.startswith(SENT)}
-    assert Plausibility(chosen, start, lambda site: corrections).bound("lille") > Plausibility(chosen, start).bound(
+    assert Plausibility(chosen, start, lambda _site: corrections).bound("lille") > Plausibility(chosen, start).bound(
         "lille"
     )
 
@@ -125,10 +127,19 @@ def test_the_hospital_expects_the_arrays_and_sends_the_model_alone() -> None:
         release(MODEL_UPDATE, train_message(chosen, 1, lacking, study_parameters(chosen)), site)
 
 
-def test_its_options_are_judged_as_any(tmp_path: Path) -> None:
+def test_its_options_are_judged_as_any() -> None:
     with pytest.raises(ConfigError, match="strength: expected a share from 0 to 1, found 2"):
         plain(training=TRAINING | {"strategy": {"name": "drift_correction", "strength": 2}})
     assert plain(training=TRAINING).to_dict()["training"]["strategy"] == {"name": "drift_correction", "strength": 1.0}
+
+
+def test_a_second_one_of_its_name_and_one_that_lacks_a_half_are_refused() -> None:
+    with pytest.raises(KindError, match=r"strategy 'drift_correction' .*expected a name of its own, found strategy"):
+        register(replace(DRIFT_CORRECTION))
+    half = SimpleNamespace(name="half", keys=DRIFT_CORRECTION.keys, local_rule=DRIFT_CORRECTION.local_rule)
+    with pytest.raises(KindError, match="found no coordinator; add it"):
+        register(half)  # type: ignore[arg-type]
+    assert "half" not in STRATEGIES
 
 
 def preset_in(folder: Path) -> Path:
