@@ -17,7 +17,7 @@ from subprocess import TimeoutExpired
 
 from client.admission import Admissions
 from client.fence import fence
-from client.findings import DATA, DATABASE, IT, NOTE, OK, WARNING, WRONG, Finding
+from client.findings import DATA, IT, NOTE, OK, WARNING, WRONG, Finding
 from client.id_hashes import id_key, keep, kept, prepare_hashes
 from client.identities import forgotten
 from client.isolation import worker_variables
@@ -64,9 +64,11 @@ def _absent(dataset: Dataset) -> Finding | None:
 
 def _looked_at(config: SiteConfig, dataset: Dataset, sha256: str | None) -> Finding:
     """Return what a process without network says of it."""
-    in_file = dataset.source.path is not None
-    if in_file and sha256 is None:
+    from client.connectors.registry import CONNECTORS  # numpy takes a while, and a site may have no data set
+
+    if sha256 is None and not dataset.source.networked:
         return Finding("data", NOTE, f"{dataset.study}: readable; not opened, no study of it is approved")
+    connector = CONNECTORS[dataset.source.connector]
     arguments = [str(config.folder), dataset.study, *([sha256] if sha256 else [])]
     timeout_s = START_TIMEOUT_S + dataset.source.reading_time_s
     try:
@@ -77,18 +79,15 @@ def _looked_at(config: SiteConfig, dataset: Dataset, sha256: str | None) -> Find
     except TimeoutExpired:
         done, answer = None, f"could not be read in {timeout_s} s"
     if done is None or done.returncode:
-        who = DATA if in_file else f"{DATABASE}, or whoever wrote site.yaml"
-        todo = "correct the data, or tell the consortium" if in_file else "see the text; or tell the consortium"
-        return Finding("data", WRONG, f"{dataset.study}: {answer}", who, todo)
+        return Finding("data", WRONG, f"{dataset.study}: {answer}", connector.keeper, connector.remedy)
     if sha256 is None:
-        text = f"{dataset.study}: the data base takes the query; no row was read, no study of it is approved"
+        text = (
+            f"{dataset.study}: the {dataset.source.store} takes the query; no row was read, no study of it is approved"
+        )
         return Finding("data", OK, text)
     if oddities := done.stdout.strip():
-        who, todo = (
-            (DATA if in_file else f"{DATABASE}, or whoever wrote site.yaml"),
-            "see whether this is as it should be",
-        )
-        return Finding("data", WARNING, f"{dataset.study}: {oddities}", who, f"{todo}; nothing of it leaves")
+        todo = "see whether this is as it should be; nothing of it leaves"
+        return Finding("data", WARNING, f"{dataset.study}: {oddities}", connector.keeper, todo)
     return Finding("data", OK, f"{dataset.study}: fits the approved study")
 
 

@@ -40,7 +40,7 @@ def misfit_of_header(config: SiteConfig, study: Study) -> str:
     from client.connectors import probe
 
     dataset = config.dataset(study.name)
-    if dataset is None or dataset.source.path is None:  # a data base is asked by the worker, which may reach it
+    if dataset is None or dataset.source.networked:  # the worker asks, which may reach it
         return ""
     try:
         probe(dataset.source, study)

@@ -282,7 +282,7 @@ def _check_identities(
             what = f"give {short(dataset.study)} and {short(other.study)} the same identity"
             if former is not None:
                 what += f", {short(former)}: under this name the ledger holds what their patients have spent"
-            if dataset.source.path is None:
+            if dataset.source.networked:
                 what += ", or each its own where no patient is in both"
             section.note(f"datasets.{nameless}", f"expected an identity, {why}, found none; {what}")
 

@@ -257,7 +257,7 @@ def run(path: Path) -> int:
     study = load_study(path)
     if not study.simulation:
         raise RunError(f"{path}: expected simulation.sites, which say where each hospital's data are; found none")
-    if queried := [site for site, source in study.simulation if source.path is None]:
+    if queried := [site for site, source in study.simulation if source.networked]:
         raise RunError(
             f"{path}: expected files for a rehearsal on this machine, found queries of {', '.join(queried)}; "
             "export them as CSV, or run: archipel simulate"

@@ -9,15 +9,21 @@ from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
 from client.connectors.notes import Notes
+from client.findings import DATA
 from configs.schema import DataSource, Study
 from strategies.data.source import Table
 
 
 class Connector(ABC):
-    """Reads one kind of source; `section` is that source's class, whose keys a file may give."""
+    """Reads one kind of source; `section` is that source's class, whose keys a file may give.
+
+    Where something is wrong with the data, `keeper` says who mends it, and `remedy` how.
+    """
 
     name: ClassVar[str]
     section: ClassVar[type[DataSource]]
+    keeper: ClassVar[str] = DATA
+    remedy: ClassVar[str] = "correct the data, or tell the consortium"
 
     @abstractmethod
     def read(self, source: Any, study: Study, notes: Notes) -> Table:

@@ -7,6 +7,7 @@
 from client.connectors.base import Connector
 from client.connectors.csv_file import probe_csv, read_csv
 from client.connectors.notes import Notes
+from client.findings import DATABASE
 from configs.kinds import Registry
 from configs.schema import CsvFile, SqlQuery, Study
 from configs.schema.source import SOURCES
@@ -31,6 +32,8 @@ class Sql(Connector):
     """A PostgreSQL. Its driver is loaded by those who have a data base, so it is imported here."""
 
     name, section = "sql", SqlQuery
+    keeper = f"{DATABASE}, or whoever wrote site.yaml"
+    remedy = "see the text; or tell the consortium"
 
     def read(self, source: SqlQuery, study: Study, notes: Notes) -> Table:
         """Return the study's columns of the query's rows."""
@@ -51,7 +54,9 @@ class Sql(Connector):
         try_sql(source)
 
 
-CONNECTORS: Registry[Connector] = Registry("connector", ("section", "read", "probe", "attempt"), [Csv(), Sql()])
+CONNECTORS: Registry[Connector] = Registry(
+    "connector", ("section", "read", "probe", "attempt", "keeper", "remedy"), [Csv(), Sql()]
+)
 
 
 def register(connector: Connector) -> None:

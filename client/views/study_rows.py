@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from client.ledger import Ledger
 from configs.errors import PrivacyError
-from configs.schema import PER_PATIENT, Feature, Study
+from configs.schema import PER_PATIENT, DataSource, Feature, Study
 from configs.shown import mixed_scripts, quoted_lines, shown
 from configs.site import SiteConfig
 from strategies.data.columns import cells_of
@@ -122,9 +122,7 @@ def _patient(study: Study) -> str:
 
 def _unread(config: SiteConfig, study: Study) -> str:
     dataset = config.dataset(study.name)
-    if dataset is not None and dataset.source.path is None:
-        return "any other column: one that the query gives is dropped as it arrives"
-    return "any other column of the file"
+    return dataset.source.unread if dataset is not None else DataSource.unread
 
 
 def _column(feature: Feature) -> str:

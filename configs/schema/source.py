@@ -91,12 +91,15 @@ class Query(Value):
 class DataSource:
     """Where a connector finds one site's rows. A connector's own source is a frozen dataclass with its keys.
 
-    `store` is the kind of thing that it reads, in a word or two.
+    `store` is the kind of thing that it reads, in a word or two; `networked` whether it is reached over a network, so
+    that only the worker may ask it; `unread` says what is never read of it.
     """
 
     __slots__ = ()
     connector: ClassVar[str]
     store: ClassVar[str] = "file"
+    networked: ClassVar[bool] = False
+    unread: ClassVar[str] = "any other column of the file"
 
     @property
     def path(self) -> Path | None:
@@ -160,6 +163,8 @@ class SqlQuery(DataSource):
 
     connector = "sql"
     store = "data base"
+    networked = True
+    unread = "any other column: one that the query gives is dropped as it arrives"
     url_env: str = key(VariableName(), "the NAME of an environment variable that holds the data base's address")
     query: str = key(Query(), "one SELECT, its columns by the study's names")
     query_timeout_s: int = key(Integer(1, MAX_QUERY_TIMEOUT_S), "how long the query may take", default=QUERY_TIMEOUT_S)
