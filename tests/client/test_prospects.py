@@ -14,6 +14,7 @@ from client.audit import Audit
 from client.cli import main
 from client.enrol import load_signing_key, load_welcome
 from client.ledger import Ledger, Release
+from client.views import notices
 from configs import wire
 from configs.frame import Frame
 from configs.lock import only_one
@@ -157,7 +158,7 @@ def test_an_approval_says_that_the_node_follows_a_former_site_yaml(
     lille: SiteConfig, capsys: Output, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     waiting(lille, STUDY)
-    monkeypatch.setattr(SiteConfig, "outdated", True)
+    monkeypatch.setattr(notices, "outdated", lambda _config: True)
     said = typed(lille, capsys, "approve", STUDY.sha256)
     assert f"approved: {STUDY.name}" in said
     assert "site.yaml changed since the node started, which follows the former one: restart the node" in said
