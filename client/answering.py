@@ -326,8 +326,8 @@ class Answering:
         kind, fields = release_of(frame.form), frame.fields
         if dataset is None or kind is None:
             return False
-        number = kind.number_of(int(fields.get("round", 0)))
-        return self._books.ledger.booked(dataset.identity, study.sha256, number, int(fields.get("attempt", 0)))
+        number, attempt = int(fields.get("round", 0)), int(fields.get("attempt", 0))
+        return self._books.ledger.booked(dataset.identity, study.sha256, number, attempt, kind.name)
 
     def _spent(self, sha256: str) -> str:
         """Return what the study has spent by the ledger, as this process reads it: no text of the worker's leaves."""

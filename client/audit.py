@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from client.broken import advised
-from client.traces import ANSWERS, TRACED, Traces
+from client.traces import TRACED, Traces
 from configs.errors import JournalError, RunError, WireError
 from configs.frame import Frame
 from configs.journal import Journal, Record, read
@@ -20,6 +20,7 @@ from configs.records.site_journal import Received, RefusedAgain, Sent
 from configs.site import SiteConfig
 from configs.wire import without_optional
 from strategies.exchange.keys import SigningKey, verify
+from strategies.releases.registry import is_reply
 
 REMEMBERED = (*TRACED, Received)
 
@@ -204,7 +205,7 @@ class Audit:
         if isinstance(record, Received):
             self._seen.add(record.message)
         elif isinstance(record, Sent):
-            if record.form in ANSWERS:  # sent again if asked again; refusals are not
+            if is_reply(record.form):  # sent again if asked again; refusals are not
                 self._kept[record.study, record.instruction] = record.message
             if record.reading:
                 before = self._readings.get(record.study, ("", record.reading))[1]

@@ -42,6 +42,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from client import ledger_file, reconcile
+from client.ledger_file import MODEL_UPDATE
 from configs import database
 from configs.errors import BegunError, BudgetError, RunError, SpareError, UnsettledError
 from configs.paths import too_long
@@ -57,18 +58,19 @@ from strategies.privacy.accounting import (
 )
 from strategies.privacy.filter import Filter
 from strategies.privacy.plan import Budget, PrivacyPlan
+from strategies.releases.registry import RELEASES
 
 _SAMPLED, _GAUSSIAN, _LAPLACE = "sampled gaussian", "gaussian", "laplace"
-EVALUATION = 0  # stands in the place of a round's number for the one release after the last
-STATISTICS = 1  # the one round of a study that trains nothing
 _ROUNDING = 1e-9  # a plan that composes to exactly its budget must not be refused for the last bit of a float
 
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """One round's release about one data set, or the study's EVALUATION. `name`: seeded, repeatable releases only.
+    """One booking about one data set: which release of a study, and what it costs.
 
-    `attempt` counts from 0: a round whose reply was lost may be released anew, as a booking of its own.
+    `release` is the name of its kind (strategies/releases/registry.py), `round` 0 of what is asked for once. `attempt`
+    counts from 0: a release whose reply was lost may be made anew, as a booking of its own. `name` names the bits of a
+    seeded, repeatable release.
     """
 
     dataset: str
@@ -77,11 +79,12 @@ class Release:
     event: Event
     name: str | None = None
     attempt: int = 0
+    release: str = MODEL_UPDATE
 
     @property
     def what(self) -> str:
-        """For people."""
-        return "the evaluation" if self.round == EVALUATION else f"round {self.round}"
+        """Return the release in words, for people."""
+        return words_of(self.release, self.round)
 
 
 class Ledger:
@@ -171,29 +174,31 @@ class Ledger:
             return math.inf
         return max(rule.needs([*others, *planned]), epsilon([*others, *planned], cap.delta))
 
-    def booked(self, dataset: str, study: str, round_number: int, attempt: int = 0) -> bool:
-        """Whether an attempt at a round of a study, or at its EVALUATION, is booked, whatever became of it."""
-        query = "SELECT 1 FROM releases WHERE dataset = ? AND study = ? AND round = ? AND attempt = ? LIMIT 1"
-        return self._connection.execute(query, (dataset, study, round_number, attempt)).fetchone() is not None
+    def booked(
+        self, dataset: str, study: str, round_number: int, attempt: int = 0, release: str = MODEL_UPDATE
+    ) -> bool:
+        """Return whether an attempt at a release of a study is booked, whatever became of it."""
+        query = "SELECT release, round FROM releases WHERE dataset = ? AND study = ? AND attempt = ?"
+        wanted = ledger_file.place(release, round_number)
+        return any(
+            ledger_file.place(*row) == wanted for row in self._connection.execute(query, (dataset, study, attempt))
+        )
 
-    def require_spare(self, release: Release, spare: int, what: str = "") -> None:
+    def require_spare(self, release: Release, spare: int) -> None:
         """Let an attempt be booked once, and no more bookings beyond the first of each release than a study has spare.
-
-        Args:
-            what: the release in words, where they are not the round's.
 
         Raises:
             BegunError: this attempt is booked. SpareError: it would be one release too many that is made anew.
         """
-        if self.booked(release.dataset, release.study, release.round, release.attempt):
-            raise BegunError(f"{what or release.what}: it was begun before and counts as spent; it is not done twice")
+        if self.booked(release.dataset, release.study, release.round, release.attempt, release.release):
+            raise BegunError(f"{release.what}: it was begun before and counts as spent; it is not done twice")
         rows = self._connection.execute(
-            "SELECT round FROM releases WHERE dataset = ? AND study = ?", (release.dataset, release.study)
+            "SELECT release, round FROM releases WHERE dataset = ? AND study = ?", (release.dataset, release.study)
         )
-        booked = [row[0] for row in rows] + [release.round]
+        booked = [*(ledger_file.place(*row) for row in rows), ledger_file.place(release.release, release.round)]
         if len(booked) - len(set(booked)) > spare:
             raise SpareError(
-                f"{what or release.what}: lost releases that the study lets be made anew (privacy.spare): {spare}, of "
+                f"{release.what}: lost releases that the study lets be made anew (privacy.spare): {spare}, of "
                 "which none is left; refused before a patient is looked at"
             )
 
@@ -220,18 +225,29 @@ class Ledger:
         """Return what was booked after a row, in the order of booking."""
         return ledger_file.releases(self._connection, after)
 
-    def rounds(self) -> frozenset[tuple[str, int]]:
-        """Return which rounds of which studies are booked, as (study, round)."""
-        return frozenset(self._connection.execute("SELECT DISTINCT study, round FROM releases"))
+    def places(self) -> frozenset[tuple[str, str, int]]:
+        """Return which releases of which studies are booked, as (study, *place)."""
+        rows = self._connection.execute("SELECT DISTINCT study, release, round FROM releases")
+        return frozenset((study, *ledger_file.place(release, number)) for study, release, number in rows)
 
     def studies(self) -> list[tuple[str, str, int, int]]:
-        """Data set, study, rounds booked and releases that never ended; in the order of their first round."""
+        """Return data set, study, rounds booked and releases that never ended; in the order of their first booking."""
         return list(
             self._connection.execute(
                 "SELECT dataset, study, COUNT(DISTINCT NULLIF(round, 0)), SUM(state = 'reserved') FROM releases"
                 " GROUP BY dataset, study ORDER BY MIN(id)"
             )
         )
+
+    def asked_once(self, dataset: str, study: str) -> list[str]:
+        """Return the names of a study's booked releases that are asked for once, in the order of their booking.
+
+        Statistics that were booked without a name count as a round.
+        """
+        rows = self._connection.execute(
+            "SELECT release FROM releases WHERE dataset = ? AND study = ? AND round = 0 ORDER BY id", (dataset, study)
+        )
+        return list(dict.fromkeys("score histogram" if release is None else release for (release,) in rows))
 
     def seeded(self, dataset: str, study: str) -> int:
         """How many of a study's releases have noise of a seeded generator, not of the operating system's."""
@@ -291,7 +307,8 @@ class Ledger:
         evaluation = evaluation and evaluation / math.sqrt(1 + plan.spare)
         values = (release.dataset, release.study, release.round, release.attempt, *row_of(release.event))
         seeded = release.name is not None
-        return ledger_file.insert(self._connection, (*values, planned, evaluation, seeded, release.name))
+        last = (planned, evaluation, seeded, release.name, release.release)
+        return ledger_file.insert(self._connection, (*values, *last))
 
     def _require(self, release: Release, plan: PrivacyPlan, budget: Budget | None) -> None:
         if plan.spare or release.attempt:
@@ -348,6 +365,11 @@ class Ledger:
                 f"{release.what}: needs epsilon {need:.2f} in all, {whose} {budget.epsilon:.2f} "
                 f"({PER_PATIENT}); refused before a patient is looked at"
             )
+
+
+def words_of(release: str, round_number: int) -> str:
+    """Return a release in words: by its kind, or by its name where nothing of the name is registered here."""
+    return RELEASES[release].words(round_number) if release in RELEASES else f"the {release}"
 
 
 def row_of(event: Event) -> tuple[str, float, float, int]:

@@ -5,7 +5,8 @@ is empty between two bookings). A plain copy of the one file is never less than 
 that a booking tore is damaged, and said to be.
 
 Each row's digest covers the row before it and every field of its own but `state`, which counts for nothing: a release
-that was reserved has spent what a committed one has.
+that was reserved has spent what a committed one has. Rows of version 2 have no release's name: their digests, which the
+journal quotes, do not cover one and stay as they are.
 
 >>> connection = sqlite3.connect(":memory:", isolation_level=None)
 >>> prepare(connection)
@@ -28,7 +29,7 @@ from configs.schema import canonical_json
 
 Kind = tuple[Any, ...]  # kind, noise multiplier, sampling rate, as a row holds them
 GENESIS = "0" * 64
-VERSION = 2
+VERSION = 3
 FIELDS = (  # of a row, in the order in which the digest covers them
     "id",
     "time",
@@ -44,6 +45,7 @@ FIELDS = (  # of a row, in the order in which the digest covers them
     "plan_evaluation",
     "seeded",
     "name",
+    "release",
 )
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS releases (
@@ -63,11 +65,21 @@ CREATE TABLE IF NOT EXISTS releases (
     name TEXT,
     state TEXT NOT NULL CHECK (state IN ('reserved', 'committed')),
     digest TEXT NOT NULL,
+    release TEXT,
     UNIQUE (dataset, study, name, attempt)
 )
 """
 # Ledgers of earlier releases lack these; what they booked were steps of training, of plans that they did not keep.
-_MISSING = {"attempt": "0", "kind": "'sampled gaussian'", "plan_steps": "NULL", "plan_evaluation": "NULL"}
+_MISSING = {
+    "attempt": "0",
+    "kind": "'sampled gaussian'",
+    "plan_steps": "NULL",
+    "plan_evaluation": "NULL",
+    "release": "NULL",
+}
+# Up to version 2 a row had a round's number alone; these stood in its place for what is asked for once.
+_FORMER = {"score histogram": 0, "statistics": 1}
+MODEL_UPDATE = "model update"
 _COLUMNS = ", ".join(FIELDS)
 _INSERT = f"INSERT INTO releases ({_COLUMNS}, state, digest) VALUES ({', '.join('?' * (len(FIELDS) + 2))})"  # noqa: S608
 _NUMBERS: dict[str, Callable[[Any], object]] = dict.fromkeys(
@@ -79,7 +91,7 @@ _TYPES = [_NUMBERS.get(column) for column in FIELDS]
 def prepare(connection: sqlite3.Connection) -> None:
     """Make the table, or bring an earlier release's to this one. One transaction: whole or not at all.
 
-    The earlier release's file is kept beside it first, as `ledger.sqlite.version-1`.
+    The earlier release's file is kept beside it first, as `ledger.sqlite.version-2`, or of its own version.
 
     Raises:
         RunError: a newer release wrote it. sqlite3.Error: it cannot be written.
@@ -94,7 +106,10 @@ def prepare(connection: sqlite3.Connection) -> None:
         present = {row[1] for row in connection.execute("PRAGMA table_info(releases)")}
         if version < VERSION and present:
             _keep_former(connection, version)
-            _upgrade(connection, present)
+            if version == 2:  # its chain stays as it is
+                connection.execute("ALTER TABLE releases ADD COLUMN release TEXT")
+            else:
+                _upgrade(connection, present)
         elif version < VERSION:
             connection.execute(_SCHEMA)
         connection.execute(f"PRAGMA user_version = {VERSION}")
@@ -160,7 +175,8 @@ def version_of(connection: sqlite3.Connection) -> int:
 
 def digest_of(previous: str, row: Sequence[object]) -> str:
     """Return the digest of a row, given that of the row before it. `row` holds FIELDS in their order."""
-    exact = [value.hex() if isinstance(value, float) else value for value in row]
+    named = row if row[-1] is not None else row[:-1]
+    exact = [value.hex() if isinstance(value, float) else value for value in named]
     return hashlib.sha256(canonical_json([previous, *exact]).encode("ascii")).hexdigest()
 
 
@@ -193,10 +209,23 @@ def releases(connection: sqlite3.Connection, after: int = 0) -> list[Release]:
     """Return what was booked after a row, in the order of booking."""
     rows = connection.execute(
         "SELECT dataset, study, round, attempt, kind, noise_multiplier, sampling_rate, steps, plan_steps,"
-        " plan_evaluation FROM releases WHERE id > ? ORDER BY id",
+        " plan_evaluation, release FROM releases WHERE id > ? ORDER BY id",
         (after,),
     )
     return rows.fetchall()
+
+
+def place(release: str | None, round_number: int) -> tuple[str, int]:
+    """Return what the bookings of one release of a study share, under whichever version they were made.
+
+    Of a row without a name the number alone says which release it is: no study has both a round 1 and statistics.
+
+    >>> place("statistics", 0) == place(None, 1), place("model update", 3) == place(None, 3), place("survival", 0)
+    (True, True, ('survival', 0))
+    """
+    if release is None or release == MODEL_UPDATE:
+        return "", round_number
+    return ("", _FORMER[release]) if release in _FORMER else (release, round_number)
 
 
 def digest_at(connection: sqlite3.Connection, row: int) -> str:

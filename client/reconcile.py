@@ -23,8 +23,9 @@ from dataclasses import dataclass
 from configs.seal import MAX_SPENT
 from configs.shown import DIGITS
 
-# Data set, study, round, attempt, kind, noise multiplier, sampling rate, steps; the plan's steps and evaluation noise
-Release = tuple[str, str, int, int, str, float, float, int, int | None, float | None]
+# Data set, study, round, attempt, kind, noise multiplier, sampling rate, steps; the plan's steps and evaluation noise;
+# the release's name, None of what was booked before releases had names
+Release = tuple[str, str, int, int, str, float, float, int, int | None, float | None, str | None]
 Kind = tuple[str, float, float]  # kind, noise multiplier, sampling rate
 _LETTERS = {"s": "sampled gaussian", "g": "gaussian", "l": "laplace"}
 _IDENTITY = re.compile(r"([0-9a-f]{16}):([0-9]{1,9})((?:[=+][sgl]/[0-9.e+-]{1,25}/[0-9.e+-]{1,25}/[0-9]{1,12})*)")
@@ -52,16 +53,17 @@ class Facts:
     """What is compared at a start: the ledger as it lies there, and what the journal and the outbox say of it.
 
     `noted` is the row that the journal noted last, `digest` that of this row in the ledger now (empty where it has
-    none). `left` are rounds of private studies whose replies left, as (study, round); `orphans` counts messages in the
-    outbox that the journal does not name, once every start counts them.
+    none). `left` are releases of private studies that left, `booked` those of the ledger, as (study, *place) of
+    client/ledger_file.py; `orphans` counts messages in the outbox that the journal does not name, once every start
+    counts them.
     """
 
     flaw: str = ""
     rows: int = 0
     noted: tuple[int, str] = (0, "")
     digest: str = ""
-    left: frozenset[tuple[str, int]] = frozenset()
-    booked: frozenset[tuple[str, int]] = frozenset()
+    left: frozenset[tuple[str, str, int]] = frozenset()
+    booked: frozenset[tuple[str, str, int]] = frozenset()
     orphans: int = 0
 
 
@@ -78,7 +80,7 @@ def contradictions(facts: Facts) -> list[str]:
     elif rows and facts.digest != digest and not facts.flaw:
         reasons.append("ledger.sqlite is not the one that the journal lists; it was changed or replaced")
     elif unbooked := facts.left - facts.booked:
-        studies = ", ".join(sorted({study[:DIGITS] for study, _ in unbooked}))
+        studies = ", ".join(sorted({study[:DIGITS] for study, *_ in unbooked}))
         reasons.append(f"{len(unbooked)} releases left that ledger.sqlite does not hold (study {studies})")
     if facts.orphans > 1:
         reasons.append(f"the outbox holds {facts.orphans} messages that the journal does not name; it was put back")

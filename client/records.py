@@ -16,6 +16,7 @@ from client import reconcile
 from client.admission import Admissions
 from client.audit import Audit
 from client.ledger import Ledger
+from client.ledger_file import place
 from client.reconcile import Facts, Spent, Standing
 from client.traces import TRACED, Traces
 from configs.errors import ConfigError, JournalError, SealError, UnsettledError
@@ -76,8 +77,10 @@ def contradictions(config: SiteConfig, traces: Traces, ledger: Ledger, admission
         rows=rows,
         noted=traces.noted,
         digest=ledger.digest_at(traces.noted[0]),
-        left=frozenset(one for one in traces.left if private(one[0], config, admissions)),
-        booked=ledger.rounds(),
+        left=frozenset(
+            (study, *place(name, number)) for study, name, number in traces.left if private(study, config, admissions)
+        ),
+        booked=ledger.places(),
         orphans=len(orphans(config, traces)) if traces.compared else 0,
     )
     reasons = reconcile.contradictions(facts)

@@ -17,7 +17,8 @@ from client import ledger_file, reconcile, records
 from client.admission import Admissions
 from client.audit import Audit
 from client.broken import put_aside, salvaged
-from client.ledger import EVALUATION, Ledger, event_of, row_of
+from client.ledger import Ledger, event_of, row_of
+from client.ledger_file import place
 from client.reconcile import Kind, Release, Spent
 from client.traces import Traces, Unsettled
 from configs import database
@@ -29,6 +30,7 @@ from strategies.exchange.keys import SigningKey
 from strategies.privacy.accounting import Event, GaussianRelease, epsilon
 from strategies.privacy.modes.registry import mode_of
 from strategies.privacy.plan import Budget
+from strategies.releases.registry import RELEASES
 
 SETTLED = "settled"  # in the place of a study, where it is known what was released and not by which
 _QUIETEST, _LOUDEST = 1e6, 0.05  # noise multipliers between which a cap is filled
@@ -95,7 +97,7 @@ def apply(config: SiteConfig, key: SigningKey, found: Settlement, by: str) -> No
             connection.execute("BEGIN IMMEDIATE")
             ledger_file.rechain(connection)
             for row in rows:
-                ledger_file.insert(connection, (*row, False, None), "committed")
+                ledger_file.insert(connection, (*row[:-1], False, None, row[-1]), "committed")
             connection.execute("COMMIT")
             head, releases = ledger_file.head_of(connection), ledger_file.releases(connection)
     except sqlite3.Error as error:
@@ -134,12 +136,12 @@ def _found(config: SiteConfig, traces: Traces, admissions: Admissions) -> tuple[
 
 def _add_replies(result: Settlement, config: SiteConfig, traces: Traces, admissions: Admissions) -> set[str]:
     """Add replies that left before the journal listed bookings; the identities of those whose plan is not known."""
-    booked = {(study, number) for _, study, number, *_ in (*result.booked, *result.added)}
+    booked = {_place(row) for row in (*result.booked, *result.added)}
     unknown: set[str] = set()
-    for study, number in sorted(traces.left - booked):
-        if not records.private(study, config, admissions):
+    for study, name, number in sorted(traces.left):
+        if (study, *place(name, number)) in booked or not records.private(study, config, admissions):
             continue
-        release = _planned(study, number, result, config, admissions)
+        release = _planned(study, name, number, result, config, admissions)
         if release is None:
             unknown |= _identities(config, result)
         else:
@@ -148,9 +150,9 @@ def _add_replies(result: Settlement, config: SiteConfig, traces: Traces, admissi
 
 
 def _planned(
-    sha256: str, number: int, result: Settlement, config: SiteConfig, admissions: Admissions
+    sha256: str, name: str, number: int, result: Settlement, config: SiteConfig, admissions: Admissions
 ) -> Release | None:
-    """Return what a round of a study released, by its plan; None where the study or its data set is not known."""
+    """Return a study's release, by its plan; None where the study or its data set is not known."""
     admission = admissions.find(sha256)
     identities = {one[0] for one in (*result.booked, *result.added) if one[1] == sha256}
     try:
@@ -162,10 +164,10 @@ def _planned(
         plan = mode_of(study).plan(study, config.site, figures=True)
         if plan is None:
             return None
-        event = plan.evaluation if number == EVALUATION and study.trains else plan.round_event
+        event = RELEASES[name].event(plan)
     except ArchipelError:
         return None
-    return None if event is None else (identity, sha256, number, 0, *row_of(event), None, None)
+    return None if event is None else (identity, sha256, number, 0, *row_of(event), None, None, name)
 
 
 def _add_record(result: Settlement, config: SiteConfig, key: SigningKey, unsettled: Unsettled) -> set[str]:
@@ -189,7 +191,7 @@ def _add_record(result: Settlement, config: SiteConfig, key: SigningKey, unsettl
             unknown.add(identity)
             continue
         for number, (kind, steps) in enumerate(sorted(more.items()), 1):
-            result.added.append((identity, SETTLED, number, 0, *kind, steps, None, None))
+            result.added.append((identity, SETTLED, number, 0, *kind, steps, None, None, SETTLED))
     return unknown
 
 
@@ -207,7 +209,7 @@ def _fill(result: Settlement, config: SiteConfig, identity: str) -> None:
     while quiet / loud > 1.001:
         middle = (quiet * loud) ** 0.5
         quiet, loud = (quiet, middle) if full(middle) else (middle, loud)
-    result.added.append((identity, SETTLED, 0, 0, *row_of(GaussianRelease(loud)), None, None))
+    result.added.append((identity, SETTLED, 0, 0, *row_of(GaussianRelease(loud)), None, None, SETTLED))
 
 
 def _identities(config: SiteConfig, result: Settlement) -> set[str]:
@@ -236,7 +238,8 @@ def _tell(result: Settlement, config: SiteConfig, key: SigningKey, traces: Trace
     for unsettled in traces.open:
         for keyed, one in _spent_in(unsettled, config, key).items():
             recorded[keyed] = max(recorded[keyed], one.count)
-    left = Counter(one[0] for one in (*result.booked, *result.added) if (one[1], one[2]) in traces.left)
+    sent = {(study, *place(release, number)) for study, release, number in traces.left}
+    left = Counter(row[0] for row in (*result.booked, *result.added) if _place(row) in sent)
     for identity in sorted(_identities(config, result)):
         own = [one for one in result.booked if one[0] == identity]
         more = [one for one in result.added if one[0] == identity]
@@ -256,6 +259,10 @@ def _spent_in(unsettled: Unsettled, config: SiteConfig, key: SigningKey) -> dict
         return reconcile.parsed(records.own_statement(unsettled.signed, config, key).spent)
     except (SealError, ValueError):
         return {}
+
+
+def _place(row: Release) -> tuple[str, str, int]:
+    return (row[1], *place(row[-1], row[2]))
 
 
 def _event(release: Release) -> Event:

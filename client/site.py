@@ -150,8 +150,8 @@ class Site:
         if event is None:
             raise WireError(f"{kind.form}: {_UNTRAINED}")
         seeded_name = self._release_name(kind, request, event) if self.seeded else None
-        number = kind.chance(request)[1]
-        release = Release(self.dataset, self.study.sha256, number, event, seeded_name, request.attempt)
+        of_study = (self.dataset, self.study.sha256)
+        release = Release(*of_study, request.round, event, seeded_name, request.attempt, kind.name)
         with self._booked(release, plan):
             # Noise alone may have to begin from the same model: it is let go of once the release is made.
             made = yield from self._released(kind, replace(request, loaded=lambda: None))
@@ -181,7 +181,7 @@ class Site:
         """
         if not self.alone:
             return self.ledger.reserve(release, plan)
-        if self.ledger.booked(self.dataset, self.study.sha256, release.round, release.attempt):
+        if self.ledger.booked(self.dataset, self.study.sha256, release.round, release.attempt, release.release):
             return nullcontext()
         raise RunError("noise alone: expected a release that was booked before, found none")
 

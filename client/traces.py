@@ -3,24 +3,23 @@
 >>> traces = Traces()
 >>> traces.take(Sent.from_facts({"message": "m1", "study": "ab", "round": 3, "form": "train reply"}))
 >>> traces.left
-{('ab', 3)}
+{('ab', 'model update', 3)}
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from client.ledger import EVALUATION, STATISTICS
 from client.reconcile import Release
 from configs.journal import GENESIS
 from configs.records import site_journal
 from configs.records.kinds import Kind
 from configs.records.site_journal import Booked, Compared, Sent, Settled
 from configs.seal import Signed
+from strategies.releases.registry import is_reply, release_of
 
-ANSWERS = ("train reply", "evaluate reply", "statistics reply")  # forms that carry a release
 TRACED = (Sent, Booked, Compared, site_journal.Unsettled, Settled)  # records that Traces takes in
-_FIXED = {"evaluate reply": EVALUATION, "statistics reply": STATISTICS}  # the round under which these are booked
+_COLUMNS = 11  # of a row in the journal; earlier ones lack the release's name
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +36,9 @@ class Unsettled:
 
 @dataclass
 class Traces:
-    """The journal's releases: `left` as (study, round) of replies that left, `listed` as the ledger booked them.
+    """The journal's releases.
 
+    `left` has (study, release, round) of replies that left, `listed` the releases as the ledger booked them.
     `noted` is the ledger's row that was written to the journal last, with its digest; `settled` counts how often a
     person has settled these records, `open` holds what has waited for it since, `counted` what did until then;
     `compared` says whether a start has compared them before.
@@ -47,7 +47,7 @@ class Traces:
     settled: int = 0
     noted: tuple[int, str] = (0, GENESIS)
     listed: list[Release] = field(default_factory=list)
-    left: set[tuple[str, int]] = field(default_factory=set)
+    left: set[tuple[str, str, int]] = field(default_factory=set)
     messages: set[str] = field(default_factory=set)
     compared: bool = False
     open: list[Unsettled] = field(default_factory=list)
@@ -58,8 +58,8 @@ class Traces:
         match record:
             case Sent():
                 self.messages.add(record.message)
-                if record.form in ANSWERS:
-                    self.left.add((record.study, _FIXED.get(record.form, record.round)))
+                if is_reply(record.form) and (kind := release_of(record.form)):
+                    self.left.add((record.study, kind.name, record.round if kind.repeated else 0))
             case Booked():
                 self.noted = record.rows, record.ledger
                 self.listed += _releases(record.releases)
@@ -77,4 +77,4 @@ class Traces:
 
 
 def _releases(rows: Iterable[Iterable[Any]]) -> list[Release]:
-    return [tuple(row) for row in rows]
+    return [(*row, *[None] * (_COLUMNS - len(row))) for row in map(tuple, rows)]

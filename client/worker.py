@@ -223,10 +223,8 @@ def require_new(site: "Site", kind: "Kind", round_number: int = 0, attempt: int 
 
     if not site.seeded and site.plan is not None:
         event = site.plan.round_event
-        number = kind.number_of(round_number)
-        release = Release(site.dataset, site.study.sha256, number, event, attempt=attempt)
-        what = "" if site.study.trains else "the release of statistics"
-        site.ledger.require_spare(release, site.study.privacy.spare, what)
+        release = Release(site.dataset, site.study.sha256, round_number, event, None, attempt, kind.name)
+        site.ledger.require_spare(release, site.study.privacy.spare)
 
 
 def _spending(site: "Site", cap: "Budget") -> "Spending":

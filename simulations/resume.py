@@ -16,14 +16,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from client.ledger import EVALUATION, Ledger
+from client.ledger import Ledger
 from configs.errors import RunError
 from configs.journal import Record, read
 from configs.records.run_journal import Begin, Evaluated, Judged, Measured, Round
 from configs.schema import PER_PATIENT, Study
 from server.run import sha256
-from strategies.privacy.accounting import SampledGaussian, epsilon
+from strategies.privacy.accounting import epsilon
 from strategies.privacy.plan import PrivacyPlan
+from strategies.releases.registry import MODEL_UPDATE, RELEASES, SCORE_HISTOGRAM
 
 MOST_LINES = 10  # of hospitals whose ledgers do not hold
 _ROUNDING = 1e-6  # of epsilon
@@ -65,17 +66,17 @@ class Earlier:
         """Round -> the main metric after it, where it was judged."""
         return {judged.round: judged.value for record in self.records if (judged := record.of(Judged))}
 
-    def released(self, site: str, done: int) -> list[int]:
-        """Return rounds in which a hospital's model left, and EVALUATION if its figures did.
+    def released(self, site: str, done: int) -> list[str]:
+        """Return the names of the releases that left a hospital, one for each.
 
         Args:
             done: rounds that a checkpoint shows; of those that the journal does not know, everybody was part.
         """
         rounds = {entry.round: entry.contributed for record in self.records if (entry := record.of(Round))}
         left = {number for number, sites in rounds.items() if site in sites} | ({*range(1, done + 1)} - {*rounds})
-        releases = (record.of(Evaluated) for record in self.records)
-        evaluated = any(release and site in release.contributed for release in releases)
-        return sorted(left | ({EVALUATION} if evaluated else set()))
+        entries = (record.of(Evaluated) for record in self.records)
+        once = {entry.release or SCORE_HISTOGRAM.name for entry in entries if entry and site in entry.contributed}
+        return [*sorted(once), *[MODEL_UPDATE.name] * len(left)]
 
     def is_complete(self, run: Path, study: Study) -> bool:
         """Whether the study is COMPLETE and its figures and its model are those that the journal closes with."""
@@ -98,7 +99,7 @@ def require_booked(study: Study, run: Path, plans: Mapping[str, PrivacyPlan], ea
     problems = []
     for site, plan in plans.items():
         released = earlier.released(site, done)
-        needed = epsilon([_event(plan, number) for number in released], plan.delta)
+        needed = epsilon([RELEASES[name].event(plan) or plan.round_event for name in released], plan.delta)
         spent = _spent(study, run, site, plan.delta)
         if released and (spent is None or spent < needed - _ROUNDING):
             found = "no ledger" if spent is None else f"epsilon {spent:.2f}"
@@ -110,10 +111,6 @@ def require_booked(study: Study, run: Path, plans: Mapping[str, PrivacyPlan], ea
             f"{run}: the ledgers do not hold what left the hospitals ({PER_PATIENT}):\n  {lines}{more}\n"
             "restore the run's folder sites/ from a backup, or start a new run"
         )
-
-
-def _event(plan: PrivacyPlan, number: int) -> SampledGaussian:
-    return plan.evaluation if number == EVALUATION and plan.evaluation else plan.round_event
 
 
 def _spent(study: Study, run: Path, site: str, delta: float) -> float | None:

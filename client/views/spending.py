@@ -5,15 +5,16 @@ from dataclasses import dataclass
 
 from client.admission import Admission
 from client.folder import SiteFolder
-from client.ledger import EVALUATION
 from configs.errors import ConfigError
+from strategies.releases.registry import SCORE_HISTOGRAM, STATISTICS
 
 
 @dataclass(frozen=True, slots=True)
 class StudySpending:
     """What a study spent of a data set, at the delta of site.yaml. `name` is "?" where its proposal is unknown.
 
-    `lost` counts the releases that were begun and lost, `seeded` those whose noise came from a seed.
+    `others` names releases beside the rounds, the evaluation and the statistics. `lost` counts the releases that were
+    begun and lost, `seeded` those whose noise came from a seed.
     """
 
     name: str
@@ -22,6 +23,7 @@ class StudySpending:
     trains: bool
     rounds: int
     evaluated: bool
+    others: tuple[str, ...]
     lost: int
     seeded: int
 
@@ -53,7 +55,8 @@ def spending(folder: SiteFolder) -> Iterator[DatasetSpending]:
                 epsilon=ledger.spent(dataset, delta=policy.delta, study=study),
                 trains=_trains(proposals.get(study)),
                 rounds=rounds,
-                evaluated=bool(ledger.booked(dataset, study, EVALUATION)),
+                evaluated=SCORE_HISTOGRAM.name in (once := ledger.asked_once(dataset, study)),
+                others=tuple(name for name in once if name not in (SCORE_HISTOGRAM.name, STATISTICS.name)),
                 lost=lost,
                 seeded=ledger.seeded(dataset, study),
             )

@@ -65,6 +65,7 @@ def spending(views: Iterable[DatasetSpending]) -> Iterator[str]:
 def _study(view: StudySpending) -> str:
     releases = f"{view.rounds} round{'' if view.rounds == 1 else 's'}" if view.trains else "its statistics"
     evaluated = " and the evaluation" if view.evaluated else ""
+    evaluated += "".join(f" and the {name}" for name in view.others)
     note = f", {view.lost} of them begun and lost: they count" if view.lost else ""
     if view.seeded:
         note += f"; the noise of {view.seeded} came from a seed: it protects nobody who knows the seed"

@@ -99,13 +99,14 @@ class Judged(Kind, name="judged"):
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluated(Kind, name="evaluated"):
-    """Hospitals released noisy histograms of the final model's scores."""
+    """Hospitals released once what the study asks of the final model, such as noisy histograms of its scores."""
 
-    contributed: Annotated[Mapping[str, int], "Hospital: bytes of its histogram."]
+    contributed: Annotated[Mapping[str, int], "Hospital: bytes of its arrays."]
     missing: Annotated[Mapping[str, str], "Hospital: why it released none.", LATER]
     attempts: Annotated[Mapping[str, int], "Hospital: its last attempt, where a release was made anew.", OMIT] = field(
         default_factory=dict
     )
+    release: Annotated[str, "The release's name; where it is absent, the score histogram.", OMIT] = ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,12 +6,13 @@ an audit makes itself also shows when the row was written: before the first grad
 """
 
 import sqlite3
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from client.ledger import EVALUATION
+from client.ledger import words_of
 from configs.errors import ArchipelError, JournalError
 from configs.journal import read
 from configs.records.run_journal import Evaluated, Round
@@ -20,16 +21,27 @@ from simulations.audit.subject import Booked, Subject, read_ledger
 from simulations.audit.verdict import Check, exact
 from strategies.privacy.accounting import SampledGaussian, epsilon
 from strategies.privacy.plan import PrivacyPlan
+from strategies.releases.registry import MODEL_UPDATE, RELEASES, SCORE_HISTOGRAM
 
+Which = tuple[str, int]  # a release's name, and its round or 0
 _ROUNDING = 1e-6  # of epsilon
 
 
 @dataclass(frozen=True, slots=True)
 class Left:
-    """A round in which a hospital's model left, or EVALUATION; `steps` None where nobody counted them."""
+    """A release that left a hospital: its name and round, 0 of what is asked for once.
 
+    `steps` is None where nobody counted them.
+    """
+
+    release: str
     round: int
-    steps: int | None
+    steps: int | None = None
+
+    @property
+    def which(self) -> Which:
+        """Return name and round."""
+        return self.release, self.round
 
 
 @dataclass(frozen=True)
@@ -42,24 +54,24 @@ class Replay:
     stated: float
 
 
-def rounds_left(journal: Path) -> dict[str, list[Left]]:
-    """By hospital: the rounds in which its model left, and EVALUATION if its figures did, as the journal says.
+def releases_left(journal: Path) -> dict[str, list[Left]]:
+    """Return by hospital what left it, as the journal says: what was asked for once first, then the rounds in order.
 
     Raises:
         JournalError: a record was changed, cut out or moved.
     """
-    by_site: dict[str, dict[int, Left]] = {}
+    by_site: dict[str, dict[Which, Left]] = {}
     for record in read(journal):
         entry = record.of(Round, Evaluated)
         if isinstance(entry, Round):
-            departure = Left(entry.round, entry.steps)
+            departure = Left(MODEL_UPDATE.name, entry.round, entry.steps)
         elif isinstance(entry, Evaluated):
-            departure = Left(EVALUATION, None)
+            departure = Left(entry.release or SCORE_HISTOGRAM.name, 0)
         else:
             continue
         for site in entry.contributed:
-            by_site.setdefault(site, {})[departure.round] = departure
-    return {site: [rounds[number] for number in sorted(rounds)] for site, rounds in by_site.items()}
+            by_site.setdefault(site, {})[departure.which] = departure
+    return {site: sorted(left.values(), key=lambda one: (one.round, one.release)) for site, left in by_site.items()}
 
 
 def replay(
@@ -92,13 +104,14 @@ def _checks(
     released: float,
     stated: float,
 ) -> list[Check]:
-    rounds = {row.round for row in of_study}
-    missing = [one.round for one in left if one.round not in rounds]
-    steps = {number: sum(r.event.steps for r in of_study if r.event and r.round == number) for number in rounds}
-    short = [one.round for one in left if one.steps is not None and one.steps > steps.get(one.round, 0)]
-    odd = [r.round for r in of_study if r.event != (plan.evaluation if r.round == EVALUATION else plan.round_event)]
+    steps: Counter[Which] = Counter()
+    for row in of_study:
+        steps[_which(row)] += row.event.steps if row.event else 0
+    missing = [one.which for one in left if one.which not in steps]
+    short = [one.which for one in left if one.steps is not None and one.steps > steps[one.which]]
+    odd = [_which(row) for row in of_study if row.event != _planned(_which(row)[0], plan)]
     ids = [row.id for row in booked]
-    numbers = [one.round for one in left if one.round != EVALUATION]
+    numbers = [one.round for one in left if one.release == MODEL_UPDATE.name]
     return [
         exact("rounds booked", not missing, f"{site}: {_some(missing)} left and is not booked"),
         exact("steps booked", not short, f"{site}: {_some(short)} took more steps than are booked"),
@@ -125,7 +138,7 @@ def crash_and_order(site: str, *, booked_first: bool, kept: bool, refused: bool)
 def replay_run(subject: Subject, run: Path, study: Study, plans: dict[str, PrivacyPlan]) -> tuple[list[Replay], Check]:
     """Return a simulated run's folder: every hospital's ledger against the coordinator's journal."""
     try:
-        departures = rounds_left(run / "journal.jsonl")
+        departures = releases_left(run / "journal.jsonl")
     except JournalError as error:
         return [], exact("journal", False, str(error))
     except OSError:
@@ -143,13 +156,20 @@ def facts(replays: Sequence[Replay]) -> list[dict[str, Any]]:
 
 
 def _events(left: Sequence[Left], plan: PrivacyPlan) -> list[SampledGaussian]:
-    rounds = [
-        SampledGaussian(plan.noise_multiplier, plan.sampling_rate, plan.steps_per_round if x.steps is None else x.steps)
-        for x in left
-        if x.steps != 0 and x.round != EVALUATION
-    ]
-    figures = any(x.round == EVALUATION for x in left)
-    return [*rounds, plan.evaluation] if figures and plan.evaluation else rounds
+    planned = [(one, _planned(one.release, plan)) for one in left if one.steps != 0]
+    return [event if one.steps is None else replace(event, steps=one.steps) for one, event in planned if event]
+
+
+def _planned(release: str, plan: PrivacyPlan) -> SampledGaussian | None:
+    """Return what one such release costs by the plan."""
+    return RELEASES[release].event(plan) if release in RELEASES else None
+
+
+def _which(row: Booked) -> Which:
+    """Return which release of a training a row books; of rows without a name the number says it."""
+    if row.release is not None:
+        return row.release, row.round
+    return (MODEL_UPDATE.name, row.round) if row.round else (SCORE_HISTOGRAM.name, 0)
 
 
 def stated(subject: Subject, path: Path, dataset: str, delta: float) -> float:
@@ -164,13 +184,15 @@ def stated(subject: Subject, path: Path, dataset: str, delta: float) -> float:
         return -1.0
 
 
-def _some(numbers: Sequence[int]) -> str:
-    """Return round numbers in words; the evaluation has none.
+def _some(releases: Sequence[Which]) -> str:
+    """Return releases in words.
 
-    >>> _some([2, 3]), _some([0]), _some([0, 1, 2, 3, 4])
-    ('round 2, 3', 'the evaluation', 'the evaluation and round 1, 2, 3 and 1 more')
+    >>> _some([("model update", 2), ("model update", 3)]), _some([("score histogram", 0)])
+    ('round 2, 3', 'the evaluation')
+    >>> _some([("score histogram", 0), *(("model update", number) for number in (1, 2, 3, 4))])
+    'the evaluation and round 1, 2, 3 and 1 more'
     """
-    rounds = [number for number in numbers if number != EVALUATION]
+    rounds = [number for name, number in releases if name == MODEL_UPDATE.name]
     more = f" and {len(rounds) - 3} more" if len(rounds) > 3 else ""
     shown = [f"round {', '.join(map(str, rounds[:3]))}{more}"] if rounds else []
-    return " and ".join([*(["the evaluation"] if EVALUATION in numbers else []), *shown])
+    return " and ".join([*(words_of(*which) for which in releases if which[0] != MODEL_UPDATE.name), *shown])

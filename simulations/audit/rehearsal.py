@@ -80,7 +80,7 @@ def rehearse(
         journal.write(Evaluated(contributed={site: 0}, missing={}))
     hospital.ledger.close()
     recording = recorded(watch, roll, site, task, plan, patients, start, rounds * plan.steps_per_round)
-    departures = ledger_replay.rounds_left(folder / "journal.jsonl").get(site, [])
+    departures = ledger_replay.releases_left(folder / "journal.jsonl").get(site, [])
     replayed = ledger_replay.replay(subject, folder, site, site, still, plan, departures)
     crash = ledger_replay.crash_and_order(
         site,

@@ -124,6 +124,7 @@ class Booked:
     study: str
     round: int
     event: SampledGaussian | None
+    release: str | None = None  # of what was booked before releases had names
 
 
 def read_ledger(path: Path) -> list[Booked]:
@@ -135,7 +136,14 @@ def read_ledger(path: Path) -> list[Booked]:
     with closing(read_only(path)) as connection:
         connection.row_factory = sqlite3.Row
         rows = connection.execute("SELECT * FROM releases ORDER BY id").fetchall()
-    return [Booked(row["id"], row["dataset"], row["study"], row["round"], _event(row)) for row in rows]
+    return [
+        Booked(row["id"], row["dataset"], row["study"], row["round"], _event(row), _cell(row, "release"))
+        for row in rows
+    ]
+
+
+def _cell(row: sqlite3.Row, column: str) -> str | None:
+    return row[column] if column in row.keys() else None  # noqa: SIM118 - a row iterates over its values
 
 
 def _event(row: sqlite3.Row) -> SampledGaussian | None:

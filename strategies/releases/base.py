@@ -188,6 +188,15 @@ class Release(ABC):
     def sentence(self, study: Study) -> str:
         """Return what leaves, in one sentence."""
 
+    @property
+    def repeated(self) -> bool:
+        """Return whether it is asked for in each round, and not once."""
+        return False
+
+    def words(self, _round_number: int) -> str:
+        """Return one release in words, for people."""
+        return f"the {self.name}"
+
     @abstractmethod
     def combine(self, study: Study, released: Mapping[str, Arrays]) -> Any:
         """Return what follows from the hospitals' releases, as metrics.json has it; hospital -> arrays."""

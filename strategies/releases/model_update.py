@@ -98,6 +98,15 @@ class ModelUpdate(Release):
 
         return Plausibility(study, shared, sent)
 
+    @property
+    def repeated(self) -> bool:
+        """Return True: rounds are many."""
+        return True
+
+    def words(self, round_number: int) -> str:
+        """Return the round's number."""
+        return f"round {round_number}"
+
     def combine(self, _study: Study, _released: Mapping[str, Arrays]) -> dict[str, Any]:
         """Return nothing: what follows from the updates is the next shared model."""
         return {}

@@ -30,6 +30,11 @@ def release_of(form: str) -> Release | None:
     return next((kind for kind in RELEASES if form in (kind.form, kind.reply)), None)
 
 
+def is_reply(form: str) -> bool:
+    """Return whether a message of this form carries a release."""
+    return any(form == kind.reply for kind in RELEASES)
+
+
 def arrays_of(form: str, study: Study) -> Mapping[str, ArraySpec]:
     """Return the arrays of one form of configs/wire.py in this study."""
     kind = release_of(form)

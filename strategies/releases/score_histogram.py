@@ -82,6 +82,10 @@ class ScoreHistogram(Release):
 
         return Each(check)
 
+    def words(self, _round_number: int) -> str:
+        """Return how people call it."""
+        return "the evaluation"
+
     def combine(self, study: Study, released: Mapping[str, Arrays]) -> ModelResult | None:
         """Return the shared model's entry in metrics.json; nothing where no hospital released anything."""
         event = mode_of(study).evaluation(study)

@@ -85,6 +85,10 @@ class Statistics(Release):
 
         return Each(check)
 
+    def words(self, _round_number: int) -> str:
+        """Return how people call it."""
+        return "the release of statistics"
+
     def combine(self, study: Study, released: Mapping[str, Arrays]) -> ReleasedStatistics:
         """Return each hospital's figures and those of all that released theirs."""
         layout, plan = layout_of(study), statistics_plan(study)

@@ -190,7 +190,7 @@ def test_a_kind_that_is_not_known_is_an_error_and_does_not_count_as_nothing(path
         ("UPDATE releases SET dataset = 'lung'", 3),
         (
             "INSERT INTO releases SELECT 3, time, dataset, study, 9, attempt, kind, noise_multiplier, sampling_rate,"
-            " steps, plan_steps, plan_evaluation, seeded, name, state, 'x' FROM releases WHERE id = 2",
+            " steps, plan_steps, plan_evaluation, seeded, name, state, 'x', release FROM releases WHERE id = 2",
             0,
         ),
     ],

@@ -127,6 +127,7 @@ CHANGES = {
     "plan_evaluation": 4.0,
     "seeded": 1,
     "name": "'x'",
+    "release": "NULL",
     "digest": f"'{'0' * 64}'",
 }
 
@@ -161,7 +162,9 @@ def test_rows_that_changed_places_are_seen(path: Path) -> None:
 def test_the_chain_holds_whatever_types_the_numbers_had(path: Path, numbers: tuple[float, float, int]) -> None:
     connection = database.connect(path, durable=True)
     ledger_file.prepare(connection)
-    ledger_file.insert(connection, ("heart", "a", 1, 0, "sampled gaussian", *numbers, None, None, False, None))
+    ledger_file.insert(
+        connection, ("heart", "a", 1, 0, "sampled gaussian", *numbers, None, None, False, None, "model update")
+    )
     connection.close()
     assert flaw(path) == ""
 
