@@ -204,6 +204,10 @@ def test_it_is_planned_simulated_and_reported(tmp_path: Path, capsys: pytest.Cap
     assert "no single probability" in html
     assert "the grade of `grade`" in (run / "model_card.md").read_text()
     assert load_study(run / "study.yaml").task.type == "ordinal"
+    del OBJECTIVES._kinds["ordinal"]  # as where the kind is not installed: the report is plainer, and can be read
+    assert cli.main(["report", str(run)]) == 0
+    assert "Together, three hospitals reach a concordance of" in (run / "report.html").read_text()
+    assert "a prediction of `grade`" in (run / "model_card.md").read_text()
 
 
 def test_patients_are_not_made_up_for_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
