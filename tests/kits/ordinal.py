@@ -18,6 +18,7 @@ from configs.schema.task import Task, TaskKeys
 from strategies.exact.functions import sigmoid
 from strategies.tasks.base import Objective
 from strategies.tasks.metrics import MIN_PER_CLASS, Floats, Metric, weighted_mean
+from strategies.tasks.registry import register
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -127,3 +128,8 @@ ORDINAL_KEYS = TaskKeys(
     ),
     tuple(metric.name for metric in Ordinal.metrics),
 )
+
+
+def install() -> None:
+    """Register the task type, so that studies may name it."""
+    register(Ordinal, ORDINAL_KEYS)

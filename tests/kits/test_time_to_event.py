@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from builders import flat, plain, study
-from kits.time_to_event import TIME_TO_EVENT_KEYS, TimeToEvent, harrells_c
+from kits.time_to_event import harrells_c, install
 
 from client.connectors import read_table
 from client.ledger import Ledger
@@ -33,7 +33,7 @@ from strategies.learning import learning_of
 from strategies.models.flat_model import FlatModel
 from strategies.privacy.engines.select import private_engine
 from strategies.privacy.plan import PrivacyPlan
-from strategies.tasks.registry import OBJECTIVES, objective_of, register
+from strategies.tasks.registry import OBJECTIVES, objective_of
 
 TASK = {"type": "time_to_event", "target": "months", "event": "died", "range": [0, 60], "unit": "months"}
 TRAINING = {"rounds": 5, "weights": "uniform", "local": {"steps": 1, "batch_size": "full", "learning_rate": 0.7}}
@@ -43,7 +43,7 @@ TRAINING = {"rounds": 5, "weights": "uniform", "local": {"steps": 1, "batch_size
 def _registered(monkeypatch: pytest.MonkeyPatch) -> None:
     for registry in (OBJECTIVES, TASKS):
         monkeypatch.setattr(registry, "_kinds", dict(registry._kinds))
-    register(TimeToEvent, TIME_TO_EVENT_KEYS)
+    install()
 
 
 def survival(make: Any = plain, **changes: Any) -> Study:

@@ -19,6 +19,7 @@ from configs.schema.task import Feature, Task, TaskKeys
 from strategies.exact.functions import sigmoid
 from strategies.tasks.base import Objective
 from strategies.tasks.metrics import Floats, Metric
+from strategies.tasks.registry import register
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -127,3 +128,8 @@ TIME_TO_EVENT_KEYS = TaskKeys(
     ),
     ("concordance",),
 )
+
+
+def install() -> None:
+    """Register the task type, so that studies may name it."""
+    register(TimeToEvent, TIME_TO_EVENT_KEYS)
