@@ -7,18 +7,18 @@ that is not signed by the coordinator, for this hospital, once, is not answered.
 import logging
 import time
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 from client import trust
 from client.audit import instruction_of
 from client.books import Books
-from client.egress import OF_ROWS, SENTENCES, code_of
+from client.egress import OF_ROWS, REFUSAL, SENTENCES, refusal
 from client.releases import forget_awaited, note_awaited, proposed, spoken
 from client.timing import quantum_s, wait_until_public
 from client.uplink.base import EndedError, Incoming, RefusedError, UnreachableError, Uplink
 from client.uplink.hospital import max_message_bytes
-from client.worker import ALONE, REFUSAL, STATUS
+from client.worker import ALONE, STATUS
 from client.worker_process import WorkerPort
 from configs import wire
 from configs.errors import ArchipelError, ReleaseError, RunError, WireError
@@ -29,12 +29,10 @@ from configs.schema import Study
 from configs.seal import COORDINATOR, Signed, Statement
 from configs.shown import DIGITS
 from configs.site import SiteConfig
+from configs.wire import ArraySpec
 from strategies.exchange.arrays import reads_as_text
-from strategies.exchange.messages import content, from_frame, given_back, opened, seal, shelve, shelved, unseal
+from strategies.exchange.messages import given_back, opened, received, records_of, seal, shelve, shelved, unseal
 from strategies.releases.registry import arrays_of, release_of
-
-if TYPE_CHECKING:
-    from flwr.app import RecordDict
 
 log = logging.getLogger("archipel.node")
 FORMS = wire.ASKS
@@ -81,10 +79,9 @@ class Answering:
         outcome = self._judged(uplink, incoming, said, packed)
         reply, reading = spoken(outcome.reply, uplink.protocol), outcome.reading
         del packed
-        records = self._checked(reply, said, FORMS.get(incoming.type, ""))
-        if records is None:
-            reply = refusal(RunError("egress"))
-            records = content(REFUSAL, dict(reply.fields))
+        specs = self._permitted(reply, said, FORMS.get(incoming.type, ""))
+        if specs is None:
+            reply, specs = refusal(RunError("egress")), {}
         incoming.message.content.clear()
         try:
             outcome = replace(outcome, reply=reply)
@@ -93,7 +90,8 @@ class Answering:
             log.error("nothing leaves, because it cannot be kept: %s; make room in %s", error, self.config.folder)
             return
         del outcome
-        records = seal(records, reply, self._statement(reply, said, message, uplink.protocol), self._books.key)
+        statement = self._statement(reply, said, message, uplink.protocol)
+        records = seal(records_of(reply, specs), reply, statement, self._books.key)
         if size is not None and reply.size > MAX_INLINE:  # it is in the outbox: from there it goes as a file
             path = self.config.outbox / f"{message}.frame"
             records = shelve(records, uplink.store(said.run, said.message, path))
@@ -339,28 +337,24 @@ class Answering:
         spent = self._books.ledger.spent(data.identity, delta=study.privacy.delta, study=sha256)
         return f"{spent:.4f}" if 0 < spent < 1e6 else ""
 
-    def _checked(self, reply: Frame, said: Statement, asked: str) -> "RecordDict | None":
-        """Return the reply as it will leave, None if it is not what a reply to `asked` may be: the one way out."""
+    def _permitted(self, reply: Frame, said: Statement, asked: str) -> Mapping[str, ArraySpec] | None:
+        """Return the arrays of a reply that may leave, None if it is not what a reply to `asked` may be."""
         try:
             if reply.form == REFUSAL:
                 if SENTENCES.get(int(reply.fields.get("code", 0))) != reply.fields.get("reason"):
                     raise WireError("refusal: expected one of the fixed sentences, found another")
-                return from_frame(REFUSAL, reply)
+                received(REFUSAL, reply)
+                return {}
             known = self._admissions.find(said.study)
             if known is None or reply.form != f"{asked} reply":
                 raise WireError("reply: expected an answer to an approved study, found something else")
-            records = from_frame(reply.form, reply, arrays_of(reply.form, known.study))
+            specs = arrays_of(reply.form, known.study)
+            received(reply.form, reply, specs)
             for name, data in reply.arrays.items():
                 if reads_as_text(data):
                     raise WireError(f"reply: expected numbers in {name}, found text written as numbers")
-            return records
+            return specs
         except (WireError, ValueError) as error:
             log.error("the worker's answer does not leave: %s", error)
             self._audit.note(Egress(message=said.message, why=str(error)[:500]))
             return None
-
-
-def refusal(error: Exception) -> Frame:
-    """Return a failure as the coordinator may see it."""
-    code, reason = code_of(error)
-    return Frame(REFUSAL, {"code": code, "reason": reason})

@@ -19,14 +19,16 @@ from client.site import Site, driven
 from client.timing import wait_until_public
 from configs import wire
 from configs.errors import ArchipelError, WireError
+from configs.frame import Frame
 from strategies.exchange.arrays import Arrays
 from strategies.exchange.messages import Received, read
-from strategies.releases.base import Fit, Release, Request
-from strategies.releases.registry import RELEASES
+from strategies.releases.base import Fit, Request
+from strategies.releases.registry import release_of
 
 SiteOf = Callable[[Context], Site]
 OnError = Callable[[Site | None, Exception], None]
-Answering = Generator[Fit, Arrays, Message]
+Answering = Generator[Fit, Arrays, Frame]
+HELLO = wire.ASKS[wire.HELLO]
 log = logging.getLogger("archipel.client")
 
 
@@ -50,58 +52,68 @@ def make_app(site_of: SiteOf, on_error: OnError = log_error, *, paced: bool = Fa
     """
     app = ClientApp()
 
-    def guarded(handler: Callable[[Message, Site], Message]) -> Callable[[Message, Context], Message]:
-        def handle(message: Message, context: Context) -> Message:
-            site, started = None, time.monotonic()
-            try:
-                site = site_of(context)
-                site.on_failure = partial(on_error, site)
-                reply = handler(message, site)
-                if paced and site.mode.keys.budgeted and handler is not hello:
-                    wait_until_public(started, site.quantum_s)
-                return reply
-            except Exception as error:
-                return _refused(message, site, error, on_error)
+    def handle(form: str, message: Message, context: Context) -> Message:
+        started, sites = time.monotonic(), list[Site]()
 
-        return handle
+        def site() -> Site:
+            sites.append(site_of(context))
+            return sites[0]
 
-    app.query("hello")(guarded(hello))
-    for kind in RELEASES:
-        category, _, action = kind.message_type.partition(".")
+        def content(site: Site) -> Received:
+            return read(form, message.content, site.forms.get(form))
+
+        reply = respond(form, site, content, on_error)
+        if paced and reply.form != egress.REFUSAL and form != HELLO and sites[0].mode.keys.budgeted:
+            wait_until_public(started, sites[0].quantum_s)
+        return egress.addressed(reply, message, sites[0].forms.get(reply.form) if sites else None)
+
+    for message_type, form in wire.ASKS.items():
+        category, _, action = message_type.partition(".")
         register = getattr(app, category)
-        (register(action) if action else register())(guarded(partial(release, kind)))
+        (register(action) if action else register())(partial(handle, form))
     return app
 
 
-def _refused(message: Message, site: Site | None, error: Exception, on_error: OnError) -> Message:
+def respond(
+    form: str, site_of: Callable[[], Site], content: Callable[[Site], Received], on_error: OnError = log_error
+) -> Frame:
+    """Answer one instruction or proposal; a failure is a refusal, and what must not leave goes to `on_error`.
+
+    Args:
+        content: reads what was asked, once the hospital is known: its study says which arrays are expected.
+    """
+    site = None
+    try:
+        site = site_of()
+        site.on_failure = partial(on_error, site)
+        return hello(site, content(site)) if form == HELLO else driven(releasing(form, site, content(site)), site.work)
+    except Exception as error:
+        return _refused(site, error, on_error)
+
+
+def _refused(site: Site | None, error: Exception, on_error: OnError) -> Frame:
     with contextlib.suppress(Exception):  # a full disk under the log must not put its path into a reply
         on_error(site, error)
-    return egress.refusal(message, error)
+    return egress.refusal(error)
 
 
-def hello(message: Message, site: Site) -> Message:
+def hello(site: Site, received: Received) -> Frame:
     """Answer a proposal: the hospital takes part if the study is the very one that it approved."""
-    proposal = read("hello", message.content).fields
+    proposal = received.fields
     if proposal["protocol"] != wire.PROTOCOL:
         raise WireError(f"hello: expected protocol {wire.PROTOCOL}, found {proposal['protocol']}; install one release")
     if proposal["study"] != site.study.canonical:
         raise WireError("hello: expected the study that this hospital approved, found another one")
-    return egress.reply(
-        message,
-        "hello reply",
-        {"protocol": wire.PROTOCOL, "site": site.name, "study_sha256": site.study.sha256},
-    )
+    fields: dict[str, str | int] = {"protocol": wire.PROTOCOL, "site": site.name, "study_sha256": site.study.sha256}
+    return egress.reply("hello reply", fields)
 
 
-def release(kind: Release, message: Message, site: Site) -> Message:
-    """Answer an instruction with the release that it asks for."""
-    return driven(releasing(kind, message, site, read(kind.form, message.content, site.forms[kind.form])), site.work)
-
-
-def releasing(kind: Release, message: Message, site: Site, received: Received) -> Answering:
-    """`release` for a caller that fits several hospitals at once: yield each fit, and return the reply."""
+def releasing(form: str, site: Site, received: Received) -> Answering:
+    """Answer an instruction with the release that it asks for: yield each fit, and return the reply."""
+    kind = release_of(form)
+    assert kind is not None
     if received.fields["study_sha256"] != site.study.sha256:
-        raise WireError(f"{kind.form}: expected the study that this hospital approved, found another one")
+        raise WireError(f"{form}: expected the study that this hospital approved, found another one")
     request = Request(
         received.arrays,
         round=received.fields.get("round", 0),
@@ -109,21 +121,17 @@ def releasing(kind: Release, message: Message, site: Site, received: Received) -
         loaded=received.arrays.clear,
     )
     released = yield from site.releasing(kind.name, request)
-    return egress.reply(message, kind.reply, {}, released, site.forms[kind.reply])
+    return egress.reply(kind.reply, {}, released, site.forms[kind.reply])
 
 
 def guarded_releasing(
-    kind: Release,
-    message: Message,
-    site_of: Callable[[], Site],
-    received: Callable[[Site], Received],
-    on_error: OnError = log_error,
+    form: str, site_of: Callable[[], Site], content: Callable[[Site], Received], on_error: OnError = log_error
 ) -> Answering:
-    """`releasing` as the ClientApp guards it: a failure is a refusal, and what must not leave goes to `on_error`."""
+    """`respond` for a caller that fits several hospitals at once."""
     site = None
     try:
         site = site_of()
         site.on_failure = partial(on_error, site)
-        return (yield from releasing(kind, message, site, received(site)))
+        return (yield from releasing(form, site, content(site)))
     except Exception as error:
-        return _refused(message, site, error, on_error)
+        return _refused(site, error, on_error)

@@ -28,10 +28,12 @@ from configs.errors import (
     UnsettledError,
     WireError,
 )
+from configs.frame import Frame
 from configs.wire import ArraySpec
 from strategies.exchange.arrays import Arrays
-from strategies.exchange.messages import content
+from strategies.exchange.messages import envelope, records_of
 
+REFUSAL = "refusal"
 REFUSALS: tuple[tuple[type[Exception], int, str], ...] = (  # the first that fits
     (
         BegunError,
@@ -73,28 +75,35 @@ SENTENCES: Mapping[int, str] = {code: reason for _, code, reason in REFUSALS} | 
 
 
 def reply(
-    message: Message,
     form: str,
     fields: Mapping[str, str | int],
     arrays: Arrays | None = None,
     expected: Mapping[str, ArraySpec] | None = None,
-) -> Message:
-    """The reply to a message, checked as it will leave.
+) -> Frame:
+    """Return a reply, checked as it will leave.
 
     Raises:
         WireError: it holds anything that the form does not list, or a value that is not finite.
     """
-    return Message(content(form, fields, arrays, expected), reply_to=message)
+    return envelope(form, fields, arrays, expected)
 
 
-def refusal(message: Message, error: Exception) -> Message:
-    """A failure as the coordinator may see it."""
+def refusal(error: Exception) -> Frame:
+    """Return a failure as the coordinator may see it."""
     code, reason = code_of(error)
-    return Message(Error(code=code, reason=reason), reply_to=message)
+    return Frame(REFUSAL, {"code": code, "reason": reason})
+
+
+def addressed(frame: Frame, message: Message, expected: Mapping[str, ArraySpec] | None = None) -> Message:
+    """Return a reply or refusal as Flower's answer to a message."""
+    if frame.form == REFUSAL:
+        code, reason = int(frame.fields["code"]), str(frame.fields["reason"])
+        return Message(Error(code=code, reason=reason), reply_to=message)
+    return Message(records_of(frame, expected), reply_to=message)
 
 
 def code_of(error: Exception) -> tuple[int, str]:
-    """The code and the sentence that stand for an error outside the hospital."""
+    """Return the code and the sentence that stand for an error outside the hospital."""
     if isinstance(error, AdmissionError):
         code = wire.WAITING_FOR_APPROVAL if error.waiting else 111
         return code, DECISIONS[code]

@@ -68,7 +68,6 @@ class Site:
         self.alone = False
         self.on_failure: Callable[[Exception], object] = lambda error: log.error("%s: noise alone: %s", name, error)
         self._trainer = trainer or (Trainer(self.task) if self.parameters else None)
-        self.loaded: Callable[[], object] = lambda: None  # called when a round's first model was copied
 
     @property
     def train(self) -> Any:
@@ -138,14 +137,10 @@ class Site:
         kind = RELEASES[name]
         self._require(kind, request)
 
-        def let_go() -> None:
-            request.loaded()
-            self.loaded()
-
         plan = self.plan
         if plan is None:
             chance = self._randomness(*kind.chance(request), request.attempt)
-            return (yield from kind.make(self, self._read(), replace(request, loaded=let_go), chance))
+            return (yield from kind.make(self, self._read(), request, chance))
         event = kind.event(plan)
         if event is None:
             raise WireError(f"{kind.form}: {_UNTRAINED}")
@@ -155,7 +150,7 @@ class Site:
         with self._booked(release, plan):
             # Noise alone may have to begin from the same model: it is let go of once the release is made.
             made = yield from self._released(kind, replace(request, loaded=lambda: None))
-        let_go()
+        request.loaded()
         return made
 
     def _require(self, kind: Kind, request: Request) -> None:

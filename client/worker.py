@@ -18,7 +18,7 @@ import os
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -36,17 +36,16 @@ from configs.memory import LARGE_BLOCK_BYTES, ROOM
 from configs.site import SiteConfig
 
 if TYPE_CHECKING:  # PyTorch and Flower start threads, which a process must not have when it leaves the network
-    from flwr.app import Context, Message
-
     from client.ledger import Ledger
     from client.policy import Spending
     from client.reading import Reading
     from client.site import Site
     from configs.schema import Study
+    from strategies.exchange.messages import Received
     from strategies.privacy.plan import Budget
     from strategies.releases.base import Release as Kind
 
-READY, STATUS, REFUSAL = "ready", "status", "refusal"
+READY, STATUS = "ready", "status"
 ALONE = "noise alone"  # a field of the node's: this release is booked, the worker that booked it has ended
 log = logging.getLogger("archipel.worker")
 
@@ -56,26 +55,23 @@ class Worker:
 
     def __init__(self, config: SiteConfig, *, seeded: bool = False) -> None:
         from client.admission import Admissions
-        from client.app import make_app
         from client.ledger import Ledger
-        from strategies.exchange.flower import identify
         from strategies.privacy.plan import Budget
 
-        identify(node_id=0)
         self._config, self._seeded = config, seeded
         prepare_hashes(config)
         self._admissions = Admissions.open(config.admissions)
         policy = config.policy
         self._ledger = Ledger.open(config.ledger, cap=Budget(policy.max_epsilon, policy.delta))
-        self._app = make_app(self._site_of, self._note)
         self._warm: tuple[str, Site, Reading] | None = None  # the newest study and its patients
         self._readings: dict[str, Reading] = {}  # of each study that was asked for, while a round may use it
         self._request = Frame("", {})
         self._why, self._alone = "", False
-        self._let_go: Callable[[], object] = lambda: None
 
     def answer(self, request: Frame) -> tuple[Frame, Frame]:
-        """What the hospital's own journal should know (why), and the reply or refusal."""
+        """Return what the hospital's own journal should know (why), and the reply or refusal."""
+        from client.app import respond
+
         alone = ALONE in request.fields  # only this hospital's node writes these: no message that arrives can hold them
         self._lower_the_cap(str(request.fields.get(CAP, "")))
         fields = {name: value for name, value in request.fields.items() if name not in (ALONE, CAP)}
@@ -83,12 +79,18 @@ class Worker:
         if not alone:
             came.let_go()
         self._request, self._why, self._alone = request, "", alone
-        message = self._message(request)
+        reply = respond(request.form, self._site, self._content, self._note)
         request.let_go()
-        self._let_go = message.content.clear
-        reply = self._refusal(self._app(message, _context()))
         reading = self._warm[2].digest if self._warm is not None and reply.arrays and not alone else ""
         return Frame(STATUS, {"why": self._why, "reading": reading}), reply
+
+    def _content(self, site: "Site") -> "Received":
+        """Read what is asked, and let go of its bytes once nothing else refers to them."""
+        from strategies.exchange.messages import received
+
+        content = received(self._request.form, self._request, site.forms.get(self._request.form))
+        self._request.let_go()
+        return content
 
     def reading(self) -> "Reading | None":
         """The data set of the newest study that was proposed here and is approved; none while noise alone is made.
@@ -107,37 +109,13 @@ class Worker:
             self._config = replace(self._config, policy=policy)
             self._ledger.lower(Budget(policy.max_epsilon, policy.delta))
 
-    def _message(self, request: Frame) -> "Message":
-        from flwr.app import Message
-
-        from configs import wire
-        from strategies.exchange.flower import name_message
-        from strategies.exchange.messages import from_frame
-
-        types = {form: message_type for message_type, form in wire.ASKS.items()}
-        study = None if request.form == "hello" else self._admissions.approved(_digest(request))
-        records = from_frame(request.form, request, _arrays(request.form, study) if study else None)
-        message = Message(records, dst_node_id=1, message_type=types[request.form])
-        name_message(message, "request")
-        return message
-
-    def _refusal(self, reply: "Message") -> Frame:
-        from strategies.exchange.messages import to_frame
-        from strategies.releases.registry import arrays_of
-
-        if reply.has_error():
-            return Frame(REFUSAL, {"code": reply.error.code, "reason": str(reply.error.reason)})
-        assert self._warm is not None
-        form = f"{self._request.form} reply"
-        return to_frame(form, reply.content, arrays_of(form, self._warm[1].study))
-
     def _note(self, site: "Site | None", error: Exception) -> None:
         from client.app import log_error
 
         log_error(site, error)
         self._why = str(error) if isinstance(error, ArchipelError) else f"unexpected {type(error).__name__}"
 
-    def _site_of(self, context: "Context") -> "Site":
+    def _site(self) -> "Site":
         """Return the hospital in the approved study that a request is about; nothing is read before it is admitted.
 
         What is refused here is decided by people, the study, the policy, the ledger and the data's header: no row is
@@ -159,7 +137,6 @@ class Worker:
             self._warm = sha256, site, reading
             self._readings = {key: one for key, one in self._readings.items() if one.serves} | {sha256: reading}
         _, site, reading = self._warm
-        site.loaded = self._let_go  # a large model is held once while it is trained
         site.alone, kind, fields = self._alone, release_of(self._request.form), self._request.fields
         if kind is not None and not self._alone:
             reading.require()
@@ -239,23 +216,11 @@ def _spending(site: "Site", cap: "Budget") -> "Spending":
     return Spending(spent, site.ledger.foreseen(dataset, study, events, cap) if events else spent)
 
 
-def _context() -> "Context":
-    from flwr.app import Context, RecordDict
-
-    return Context(run_id=0, node_id=1, node_config={}, state=RecordDict(), run_config={})
-
-
 def _digest(request: Frame) -> str:
     """The study that a request is about."""
     if request.form == "hello":
         return hashlib.sha256(str(request.fields.get("study", "")).encode("utf-8", "replace")).hexdigest()
     return str(request.fields.get("study_sha256", ""))
-
-
-def _arrays(form: str, study: "Study") -> Mapping[str, tuple[tuple[int, ...], str]]:
-    from strategies.releases.registry import arrays_of
-
-    return arrays_of(form, study)
 
 
 def exactly(stream: BinaryIO) -> Callable[[int], Buffer]:
@@ -287,7 +252,7 @@ def send(stream: BinaryIO, frame: Frame) -> None:
 
 def _answered(worker: Worker, request: Frame) -> tuple[Frame, Frame]:
     """The answer; this process outlives whatever happens while it is made."""
-    from client.egress import code_of
+    from client.egress import refusal
 
     try:
         return worker.answer(request)
@@ -295,8 +260,7 @@ def _answered(worker: Worker, request: Frame) -> tuple[Frame, Frame]:
         known = isinstance(error, ArchipelError)
         why = str(error) if known else f"unexpected {type(error).__name__}"  # its text may name a patient
         log.error("%s%s", why, "" if known else "\n" + "".join(traceback.format_tb(error.__traceback__)))
-        code, reason = code_of(error)
-        return Frame(STATUS, {"why": why}), Frame(REFUSAL, {"code": code, "reason": reason})
+        return Frame(STATUS, {"why": why}), refusal(error)
 
 
 def main(arguments: list[str], *, seeded: bool = False) -> int:

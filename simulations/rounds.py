@@ -11,8 +11,11 @@ from typing import Any
 from flwr.app import Context, Message, RecordDict
 
 from client.app import Answering, guarded_releasing
+from client.egress import REFUSAL
+from client.egress import addressed as to_message
 from client.site import Site
 from configs import wire
+from configs.frame import Frame
 from simulations.together import Together
 from strategies.exchange.arrays import Arrays
 from strategies.exchange.messages import Received, read
@@ -42,7 +45,7 @@ class Rounds:
         return replies
 
     def _answer(self, addressed: Sequence[Addressed]) -> list[Message]:
-        replies: dict[int, Message] = {}
+        replies: dict[int, Frame] = {}
         trainings = [self._training(message, context) for message, context in addressed]
         requests: dict[int, Fit] = {}
 
@@ -63,13 +66,17 @@ class Rounds:
                     go_on(i, trainings[i].throw, error)
                 else:
                     go_on(i, trainings[i].send, trained)
-        return [replies[i] for i in range(len(addressed))]
+        return [self._addressed(replies[i], *addressed[i]) for i in range(len(addressed))]
+
+    def _addressed(self, reply: Frame, message: Message, context: Context) -> Message:
+        forms = {} if reply.form == REFUSAL else self._site_of(context).forms
+        return to_message(reply, message, forms.get(reply.form))
 
     def _training(self, message: Message, context: Context) -> Answering:
         def received(site: Site) -> Received:
             return self._read(message.content, site)
 
-        return guarded_releasing(MODEL_UPDATE, message, lambda: self._site_of(context), received)
+        return guarded_releasing(MODEL_UPDATE.form, lambda: self._site_of(context), received)
 
     def _read(self, content: RecordDict, site: Site) -> Received:
         """Read a message once for all hospitals that are sent the very same one."""

@@ -50,7 +50,7 @@ def spec(array: Array) -> ArraySpec:
 
 def to_record(arrays: Mapping[str, NDArray[np.float32]]) -> ArrayRecord:
     """An ArrayRecord of the arrays as little-endian float32, in their order."""
-    return record_of({name: _to_array(array) for name, array in arrays.items()})
+    return record_of({name: array_of((array.shape, "float32"), to_buffer(array)) for name, array in arrays.items()})
 
 
 def from_record(record: ArrayRecord, specs: Mapping[str, ArraySpec]) -> Arrays:
@@ -77,13 +77,36 @@ def joined_of(held: Mapping[str, Array], specs: Mapping[str, ArraySpec]) -> Arra
     places = _layout(tuple(specs.items()))
     if not places or len(held) != len(places):
         return None
-    values = []
+    buffers: dict[str, Buffer] = {}
     for place in places:
         array = held.get(place.name)
         if array is None or array.shape != place.shape or array.dtype != place.dtype or array.stype != _STYPE:
             return None
-        data = array.data
-        if type(data) is not bytes or len(data) != place.size or not data.startswith(place.header):
+        buffers[place.name] = array.data
+    return _joined(buffers, places)
+
+
+def from_buffers(buffers: Mapping[str, Buffer], specs: Mapping[str, ArraySpec]) -> Arrays:
+    """Return the arrays whose .npy files these are, which have exactly these names, shapes and types.
+
+    Raises:
+        WireError: bytes that do not fit, a value not finite.
+    """
+    places = _layout(tuple(specs.items()))
+    if places and (joined := _joined(buffers, places)) is not None:
+        return joined
+    return {name: _values(name, _readonly(buffers[name]), expected) for name, expected in specs.items()}
+
+
+def _readonly(data: Buffer) -> Buffer:
+    return data if isinstance(data, bytes) else memoryview(data).toreadonly()
+
+
+def _joined(buffers: Mapping[str, Buffer], places: "tuple[_Place, ...]") -> Arrays | None:
+    values = []
+    for place in places:
+        data = buffers[place.name]
+        if not isinstance(data, bytes | bytearray) or len(data) != place.size or not data.startswith(place.header):
             return None
         values.append(data[len(place.header) :])
     flat = np.frombuffer(b"".join(values), _LITTLE)
@@ -206,11 +229,12 @@ def _header(shape: tuple[int, ...], dtype: str) -> bytes:
     return buffer.getvalue()
 
 
-def _to_array(array: NDArray[np.float32]) -> Array:
+def to_buffer(array: NDArray[np.float32]) -> Buffer:
+    """Return the .npy file of an array as little-endian float32; a large one from a message is not copied."""
     if array.nbytes >= LARGE_BYTES:
-        return array_of((array.shape, "float32"), _held(array) or _written(array))
+        return _held(array) or _written(array)
     array = np.asarray(array, dtype=_LITTLE)
-    return bare_array("float32", array.shape, _STYPE, _header(array.shape, "<f4") + array.tobytes())
+    return _header(array.shape, "<f4") + array.tobytes()
 
 
 def _written(array: NDArray[np.float32]) -> Buffer:
@@ -262,19 +286,25 @@ def _layout(specs: tuple[tuple[str, ArraySpec], ...]) -> tuple[_Place, ...]:
 def _from_array(name: str, array: Array, expected: ArraySpec) -> NDArray[np.float32]:
     if spec(array) != expected or array.stype != _STYPE:
         raise WireError(f"array {name!r}: expected {expected}, found {spec(array)}")
+    data = array.data
+    mark = array.__dict__.get(_FINITE)
+    values = _values(name, data, expected, finite=mark is not None and mark() is data)
+    if values.nbytes >= LARGE_BYTES and isinstance(data, memoryview) and data.readonly:
+        array.__dict__[_FINITE] = weakref.ref(data)  # the same bytes need not be looked at again
+    return values
+
+
+def _values(name: str, data: Buffer, expected: ArraySpec, *, finite: bool = False) -> NDArray[np.float32]:
+    """Return the array in a .npy file; `finite`: its values were looked at before."""
     shape, _ = expected
-    header, data = _header(shape, "<f4"), array.data
+    header = _header(shape, "<f4")
     if len(data) != len(header) + 4 * math.prod(shape) or bytes(data[: len(header)]) != header:
         raise WireError(f"array {name!r}: its bytes are not those of an array of {expected}")
     values = np.frombuffer(data, "<f4", offset=len(header)).reshape(shape)
-    if values.nbytes < LARGE_BYTES:
+    if not finite and values.nbytes < LARGE_BYTES:
         finite = bool(np.isfinite(values).all())
-    elif (seen := array.__dict__.get(_FINITE)) is not None and seen() is data:
-        finite = True
-    else:
+    elif not finite:
         finite = all(np.isfinite(np.frombuffer(part, "<f4")).all() for part in windows(data, len(header)))
-        if finite and isinstance(data, memoryview) and data.readonly:  # the same bytes need not be looked at again
-            array.__dict__[_FINITE] = weakref.ref(data)
     if not finite:
         raise WireError(f"array {name!r}: expected finite values, found some that are not; training diverged?")
     return values

@@ -22,7 +22,16 @@ from configs.errors import SealError, WireError
 from configs.frame import Frame, MappedFile
 from configs.seal import Signed, Statement
 from configs.wire import ArraySpec
-from strategies.exchange.arrays import Arrays, array_of, from_record, joined_of, spec, to_record
+from strategies.exchange.arrays import (
+    Arrays,
+    array_of,
+    from_buffers,
+    from_record,
+    joined_of,
+    spec,
+    to_buffer,
+    to_record,
+)
 from strategies.exchange.flower import record_of
 from strategies.exchange.keys import SigningKey, verify
 
@@ -37,13 +46,57 @@ class Received:
     arrays: Arrays
 
 
+def envelope(
+    form: str,
+    fields: Mapping[str, str | int],
+    arrays: Arrays | None = None,
+    expected: Mapping[str, ArraySpec] | None = None,
+) -> Frame:
+    """Return what is sent as an envelope, checked before it is.
+
+    Raises:
+        WireError: anything that the form does not list, or a value that is not finite.
+    """
+    arrays, expected = arrays or {}, expected or {}
+    wire.check(form, fields, {name: (array.shape, "float32") for name, array in arrays.items()}, expected)
+    buffers = {name: to_buffer(array) for name, array in arrays.items()}
+    from_buffers(buffers, expected if buffers else {})
+    return Frame(form, dict(fields), buffers)
+
+
+def received(form: str, frame: Frame, expected: Mapping[str, ArraySpec] | None = None) -> Received:
+    """Return what an envelope holds: every byte of it may be hostile.
+
+    Raises:
+        WireError: it is of another form, or does not follow it.
+    """
+    if frame.form != form:
+        raise WireError(f"frame: expected {form}, found another form")
+    carries = (expected or {}) if wire.FORMS[form].arrays else {}
+    if set(frame.arrays) != set(carries):
+        raise WireError(f"{form}: expected the arrays of the study, found others")
+    wire.check(form, frame.fields, carries, carries)
+    return Received(frame.fields, from_buffers(frame.arrays, carries))
+
+
+def records_of(frame: Frame, expected: Mapping[str, ArraySpec] | None = None) -> RecordDict:
+    """Return a checked envelope as Flower's records, around the same bytes, in the order of `expected`."""
+    records = RecordDict()
+    if frame.arrays:
+        specs = expected or {}
+        records[wire.ARRAYS] = record_of({name: array_of(specs[name], frame.arrays[name]) for name in specs})
+    if frame.fields:
+        records[wire.CONFIG] = ConfigRecord(dict(frame.fields))
+    return records
+
+
 def content(
     form: str,
     fields: Mapping[str, str | int],
     arrays: Arrays | None = None,
     expected: Mapping[str, ArraySpec] | None = None,
 ) -> RecordDict:
-    """What is sent, read back and checked before it is.
+    """Return what is sent as Flower's records, read back and checked before it is.
 
     Raises:
         WireError: anything that the form does not list, or a value that is not finite.
@@ -57,6 +110,30 @@ def content(
     return records
 
 
+class Unsealed(RecordDict):
+    """Records that were checked as their seal was taken off: `read` does not check the very same ones again."""
+
+    def __init__(
+        self, records: RecordDict, form: str, expected: Mapping[str, ArraySpec] | None, content: Received
+    ) -> None:
+        """Keep what was read of these records."""
+        super().__init__(dict(records.items()))
+        self.__dict__["_checked"] = form, dict(expected or {}), content, dict(records.items())
+
+    def checked(self, form: str, expected: Mapping[str, ArraySpec] | None) -> Received | None:
+        """Return what was read, None where another form or arrays are expected, or a record was put in its place."""
+        known, specs, content, records = self.__dict__["_checked"]
+        same = form == known and dict(expected or {}) == specs and self.keys() == records.keys()
+        if not same or any(self[name] is not record for name, record in records.items()):
+            return None
+        return Received(content.fields, dict(content.arrays))
+
+    def clear(self) -> None:
+        """Let go of the records, and of what was read of them."""
+        super().clear()
+        self.__dict__["_checked"] = "", {}, Received({}, {}), {}
+
+
 def arrays_in(records: RecordDict) -> ArrayRecord:
     """The arrays of a message that was checked. Flower's `array_records` would hold on to them until who knows when."""
     arrays = records[wire.ARRAYS]
@@ -65,11 +142,13 @@ def arrays_in(records: RecordDict) -> ArrayRecord:
 
 
 def read(form: str, records: RecordDict, expected: Mapping[str, ArraySpec] | None = None) -> Received:
-    """What was received, or an error: every byte of it may be hostile.
+    """Return what was received, or raise: every byte of it may be hostile.
 
     Raises:
         WireError: the message is not of this form, or its arrays are not those of the model.
     """
+    if isinstance(records, Unsealed) and (content := records.checked(form, expected)) is not None:
+        return content
     held = dict(records.items())
     config, arrays = held.get(wire.CONFIG), held.get(wire.ARRAYS)
     fields: dict[str, Any] = {n: None for n, record in held.items() if not isinstance(record, _RECORDS.get(n, ()))}
@@ -85,35 +164,28 @@ def read(form: str, records: RecordDict, expected: Mapping[str, ArraySpec] | Non
 
 
 def to_frame(form: str, records: RecordDict, expected: Mapping[str, ArraySpec] | None = None) -> Frame:
-    """The same message as bytes.
+    """Return Flower's records as an envelope.
 
     Raises:
-        WireError: it does not follow its form.
+        WireError: they do not follow their form.
     """
-    fields = read(form, records, expected).fields
-    arrays = records.get(wire.ARRAYS)
-    held = arrays if isinstance(arrays, ArrayRecord) else ArrayRecord()
-    return Frame(form, fields, {name: array.data for name, array in held.items()})
+    return _enveloped(form, records, read(form, records, expected))
+
+
+def _enveloped(form: str, records: RecordDict, content: Received) -> Frame:
+    record = records.get(wire.ARRAYS)
+    arrays = record if isinstance(record, ArrayRecord) else ArrayRecord()
+    return Frame(form, content.fields, {name: array.data for name, array in arrays.items()})
 
 
 def from_frame(form: str, frame: Frame, expected: Mapping[str, ArraySpec] | None = None) -> RecordDict:
-    """The message in a frame, in the order of `expected`.
+    """Return an envelope as Flower's records, in the order of `expected`.
 
     Raises:
         WireError: it is of another form, or does not follow it.
     """
-    if frame.form != form:
-        raise WireError(f"frame: expected {form}, found another form")
-    carries = (expected or {}) if wire.FORMS[form].arrays else {}
-    if set(frame.arrays) != set(carries):
-        raise WireError(f"{form}: expected the arrays of the study, found others")
-    records = RecordDict()
-    if carries:
-        records[wire.ARRAYS] = record_of({name: array_of(spec, frame.arrays[name]) for name, spec in carries.items()})
-    if frame.fields:
-        records[wire.CONFIG] = ConfigRecord(dict(frame.fields))
-    read(form, records, expected)
-    return records
+    received(form, frame, expected)
+    return records_of(frame, expected)
 
 
 def seal(
@@ -217,12 +289,14 @@ def shelved(records: RecordDict) -> int | None:
 def opened(
     form: str, records: RecordDict, packed: bytes | MappedFile | None, expected: Mapping[str, ArraySpec] | None = None
 ) -> tuple[Frame, RecordDict]:
-    """A message of which the seal was taken off, as bytes and as records.
+    """Return a message of which the seal was taken off, as an envelope and as records that were checked.
 
     Raises:
         WireError: it does not follow its form.
     """
     if packed is None:
-        return to_frame(form, records, expected), records
+        content = read(form, records, expected)
+        return _enveloped(form, records, content), Unsealed(records, form, expected, content)
     frame = Frame.mapped(packed) if isinstance(packed, MappedFile) else Frame.decode(packed)
-    return frame, from_frame(form, frame, expected)
+    content = received(form, frame, expected)
+    return frame, Unsealed(records_of(frame, expected), form, expected, content)

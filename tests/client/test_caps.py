@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from client.caps import CAP, Caps
+from client.egress import REFUSAL
 from client.ledger import Ledger, Release
-from client.worker import REFUSAL
 from configs.errors import BudgetError
 from configs.frame import Frame
 from configs.site import SiteConfig, load_site

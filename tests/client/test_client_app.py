@@ -11,7 +11,6 @@ from builders import (
     DIVERGING,
     context,
     hello_message,
-    message,
     patients,
     plain,
     random_arrays,
@@ -284,7 +283,7 @@ def test_a_refused_hello_is_not_logged_as_a_success(hospital: Hospital) -> None:
 @pytest.mark.parametrize("fields", [{"patients": 46}, {"loss": 0.5}, {"site": 3}], ids=str)
 def test_egress_lets_no_unlisted_field_out(hospital: Hospital, fields: dict[str, Any]) -> None:
     with pytest.raises(WireError):
-        egress.reply(message(hospital.train().content, wire.TRAIN), "train reply", fields, {}, {})
+        egress.reply("train reply", fields, {}, {})
 
 
 def test_every_refusal_has_a_code_of_its_own_and_a_sentence_that_nothing_is_filled_into() -> None:

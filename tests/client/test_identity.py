@@ -8,11 +8,12 @@ from builders import counting
 from client.admission import Admissions
 from client.cli import main
 from client.data_check import look_at_data
+from client.egress import REFUSAL
 from client.findings import WARNING, WRONG, Finding
 from client.ledger import Ledger
 from client.node import start
 from client.site_file import load_site
-from client.worker import REFUSAL, Worker
+from client.worker import Worker
 from configs.errors import ConfigError, RunError
 from configs.frame import Frame
 from configs.schema import Study

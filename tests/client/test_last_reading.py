@@ -7,7 +7,8 @@ import pytest
 from builders import study
 
 from client.admission import Admissions
-from client.worker import REFUSAL, Worker, _answered
+from client.egress import REFUSAL
+from client.worker import Worker, _answered
 from configs.frame import Frame
 from configs.schema import Study
 from configs.site import load_site

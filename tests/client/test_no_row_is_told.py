@@ -18,10 +18,11 @@ from hypothesis import strategies as st
 
 from client.admission import Admissions
 from client.connectors import checks
+from client.egress import REFUSAL
 from client.site import Site
 from client.timing import leaves_after_s, quantum_s
 from client.trainer import Trainer
-from client.worker import ALONE, REFUSAL, Worker, _answered
+from client.worker import ALONE, Worker, _answered
 from configs.frame import Frame
 from configs.schema import Study
 from configs.site import load_site
@@ -229,7 +230,7 @@ def test_whatever_fails_after_the_booking_leaves_as_noise_alone(
     fit = Trainer.fit
 
     def fail(self: Any, *arguments: Any, **options: Any) -> Any:
-        if where == "reading" or arguments[1].count:
+        if where == "reading" or arguments[0].patients.count:
             raise error
         return fit(self, *arguments, **options)
 

@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 from client import reading
 from client.audit import Audit
 from client.cli import main
+from client.egress import REFUSAL
 from client.enrol import load_signing_key
 from client.patients import Split, load_patients
 from client.reading import Reading, source_in
-from client.worker import REFUSAL, _answered
+from client.worker import _answered
 from configs import journal
 from configs.errors import ConfigError, SourceError
 from configs.frame import Frame

@@ -14,10 +14,11 @@ from client import egress
 from client.admission import Admission, Admissions
 from client.app import make_app
 from client.connectors import read_table
+from client.egress import REFUSAL
 from client.ledger import Ledger
 from client.patients import load_patients
 from client.site import Site
-from client.worker import REFUSAL, Worker, _answered, require_new
+from client.worker import Worker, _answered, require_new
 from configs import wire
 from configs.errors import BudgetError, DataError, RunError
 from configs.frame import Frame

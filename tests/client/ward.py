@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from flwr.app import RecordDict
 
-from client.answering import refusal
+from client.egress import refusal
 from client.ledger import Ledger, Release
 from client.node import Node
 from client.uplink.base import Incoming

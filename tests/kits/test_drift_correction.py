@@ -11,7 +11,7 @@ import pytest
 from builders import flat, patients, plain, random_arrays, same_bits, study, train_message
 from kits.drift_correction import DRIFT_CORRECTION, SENT
 
-from client.app import release
+from client.app import respond
 from client.ledger import Ledger
 from client.site import Site
 from configs.errors import ConfigError, KindError, WireError
@@ -31,7 +31,7 @@ from strategies.exchange.messages import read
 from strategies.federated.registry import STRATEGIES, register
 from strategies.models.registry import study_parameters
 from strategies.releases.plausible import Plausibility
-from strategies.releases.registry import MODEL_UPDATE, arrays_of
+from strategies.releases.registry import arrays_of
 
 PRESET = Path(__file__).resolve().parents[2] / "configs" / "presets" / "heart_disease.yaml"
 STEPS, RATE = 4, 0.5
@@ -120,11 +120,12 @@ def test_the_hospital_expects_the_arrays_and_sends_the_model_alone() -> None:
     chosen = plain(training=TRAINING)
     site = Site("lille", chosen, people(chosen)["lille"], Ledger.in_memory(), seeded=True)
     sent = random_arrays(arrays_of("train", chosen), scale=0.1)
-    reply = release(MODEL_UPDATE, train_message(chosen, 1, sent, arrays_of("train", chosen)), site)
-    assert list(read("train reply", reply.content, site.parameters).arrays) == list(study_parameters(chosen))
+    asked = train_message(chosen, 1, sent, arrays_of("train", chosen)).content
+    reply = respond("train", lambda: site, lambda site: read("train", asked, site.forms["train"]))
+    assert list(reply.arrays) == list(study_parameters(chosen))
     lacking = {name: sent[name] for name in study_parameters(chosen)}
     with pytest.raises(WireError, match=r"correction/0\.weight"):
-        release(MODEL_UPDATE, train_message(chosen, 1, lacking, study_parameters(chosen)), site)
+        read("train", train_message(chosen, 1, lacking, study_parameters(chosen)).content, site.forms["train"])
 
 
 def test_its_options_are_judged_as_any() -> None:
