@@ -1,6 +1,6 @@
 """What `archipel-site check` says of the data sets: can they be read, and do they fit the study that was approved?
 
-Split' rows are read for approved studies alone, and by a process that has left the network as the worker does:
+Patients' rows are read for approved studies alone, and by a process that has left the network as the worker does:
 
     python -m client.data_check FOLDER STUDY [DIGEST [all]]    # 0 all is well; 3 not, with the reason printed
 

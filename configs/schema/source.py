@@ -124,7 +124,8 @@ class DataSource:
     def shares_store(self, other: "DataSource") -> bool:
         """Return whether both read one file, by whatever name, or one data base."""
         if self.path is None or other.path is None:
-            return self.path is other.path and self.secrets == other.secrets
+            same = self.secrets == other.secrets if self.secrets else self == other
+            return self.path is other.path and same
         return os.path.realpath(self.path) == os.path.realpath(other.path)
 
     def shares_rows(self, other: "DataSource") -> bool:

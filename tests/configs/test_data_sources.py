@@ -1,5 +1,6 @@
 """Where rows come from: which keys a connector has, and that an address written into a file is refused unseen."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,7 @@ import pytest
 
 from configs.errors import ConfigError
 from configs.load import study_from
-from configs.schema import CsvFile, SqlQuery
+from configs.schema import CsvFile, DataSource, SqlQuery
 from configs.site import SiteConfig, load_site
 from configs.strict_yaml import dump_yaml
 from tests import builders
@@ -128,3 +129,23 @@ def test_a_studys_simulation_takes_the_same_sources() -> None:
     assert [problem.partition(":")[0] for problem in caught.value.problems] == [
         f"simulation.sites.lyon.{key}" for key in ("path", "url_env", "query")
     ]
+
+
+@dataclass(frozen=True, slots=True)
+class Shelf(DataSource):
+    """A toy store that is neither a file nor behind a variable."""
+
+    connector = "shelf"
+    name: str
+
+
+def test_sources_share_a_store_where_they_read_one_file_one_data_base_or_are_equal(tmp_path: Path) -> None:
+    file, query = CsvFile(tmp_path / "a.csv"), SqlQuery("EDS_URL", "select 1")
+    (tmp_path / "link.csv").symlink_to(tmp_path / "a.csv")
+    assert file.shares_store(CsvFile(tmp_path / "link.csv"))
+    assert query.shares_store(SqlQuery("EDS_URL", "select 2"))
+    assert not query.shares_rows(SqlQuery("EDS_URL", "select 2"))
+    assert Shelf("a").shares_store(Shelf("a"))
+    for one, other in ((file, query), (query, file), (file, Shelf("a")), (query, Shelf("a")), (Shelf("a"), Shelf("b"))):
+        assert not one.shares_store(other)
+        assert not other.shares_store(one)
