@@ -49,13 +49,13 @@ def absent_of(metrics: Result) -> Mapping[str, str]:
 
 def print_statistics(metrics: StatisticsResult) -> None:
     """Print patients, outcome and unknown values of each hospital and of all, with intervals."""
-    console, found = _console(), metrics.statistics
-    if found is None:
+    console, statistics = _console(), metrics.statistics
+    if statistics is None:
         console.print(f"{metrics.outcome}: no statistics; {metrics.why}", highlight=False)
         return
-    rows = {**found.sites, ALL: found.together}
-    rate = [_outcome(metrics, found)] if found.outcome else []
-    title = f"{metrics.study}: noise of {found.noise:.1f} patients in each count, 95 % interval"
+    rows = {**statistics.sites, ALL: statistics.together}
+    rate = [_outcome(metrics, statistics)] if statistics.outcome else []
+    title = f"{metrics.study}: noise of {statistics.noise:.1f} patients in each count, 95 % interval"
     table = _table(title, ("hospital", "patients", *rate, "epsilon"))
     spent = {site.site: site.epsilon for site in metrics.sites}
     for name, figures in rows.items():
@@ -65,7 +65,7 @@ def print_statistics(metrics: StatisticsResult) -> None:
         table.add_row(name, _count(figures.patients), *([_share(figures.outcome)] if rate else []), epsilon)
     console.print(table)
     unknown = _table("share of patients of whom it is unknown", ("column", *rows))
-    for column in found.columns:
+    for column in statistics.columns:
         cells = (_share(figures.columns[column.name].shares[-1]) for figures in rows.values())
         unknown.add_row(column.name, *cells)
     console.print(unknown)
@@ -85,14 +85,14 @@ def _table(title: str, columns: tuple[str, ...]) -> Table:
     return table
 
 
-def _count(found: Estimate) -> str:
-    return f"{found.value:.0f} ({found.low:.0f}-{found.high:.0f})"
+def _count(estimate: Estimate) -> str:
+    return f"{estimate.value:.0f} ({estimate.low:.0f}-{estimate.high:.0f})"
 
 
-def _share(found: Estimate | None) -> str:
-    if found is None:
+def _share(estimate: Estimate | None) -> str:
+    if estimate is None:
         return HIDDEN
-    return f"{100 * found.value:.0f} % ({100 * found.low:.0f}-{100 * found.high:.0f})"
+    return f"{100 * estimate.value:.0f} % ({100 * estimate.low:.0f}-{100 * estimate.high:.0f})"
 
 
 def _outcome(metrics: StatisticsResult, statistics: ReleasedStatistics) -> str:

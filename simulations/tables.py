@@ -181,8 +181,8 @@ def _print_curve(console: Console, plan: StudyPlan) -> None:
 
 def print_json(plan: StudyPlan, worth: "Worth | None") -> None:
     """Print the plan, and what it is worth where that was asked, as one JSON object."""
-    found = asdict(plan) | ({} if worth is None else {"worth": worth.to_dict()})
-    print(json.dumps(found, indent=1, allow_nan=False))
+    document = asdict(plan) | ({} if worth is None else {"worth": worth.to_dict()})
+    print(json.dumps(document, indent=1, allow_nan=False))
 
 
 def print_comparison(runs: Sequence[Path]) -> None:
@@ -238,11 +238,11 @@ COMPARED: dict[str, tuple[str, Callable[[Any], str]]] = {
 }
 
 
-def _estimate(found: Estimate | None, *, wide: bool = True) -> str:
+def _estimate(estimate: Estimate | None, *, wide: bool = True) -> str:
     """Value and interval, or the word for none: a rate of so few patients is no rate."""
-    if not found:
+    if not estimate:
         return UNDEFINED
-    value, interval = _figure_of(found.value, 3), f"{_figure_of(found.low, 2)}-{_figure_of(found.high, 2)}"
+    value, interval = _figure_of(estimate.value, 3), f"{_figure_of(estimate.low, 2)}-{_figure_of(estimate.high, 2)}"
     return f"{value} ({interval})" if wide else f"{value}\n{interval}"
 
 
@@ -254,8 +254,8 @@ def _figure_of(value: float, digits: int) -> str:
 def _any_large(metrics: TrainingResult) -> bool:
     """Whether figures are so large that they leave no room for names beside their intervals."""
     models = [model for model in metrics.models.values() if model]
-    found = [e for model in models for e in (*model.per_site.values(), *model.metrics.values()) if e]
-    return any(abs(e.high) >= LARGE for e in found)
+    estimates = [e for model in models for e in (*model.per_site.values(), *model.metrics.values()) if e]
+    return any(abs(e.high) >= LARGE for e in estimates)
 
 
 def _worse(metrics: TrainingResult) -> list[str]:

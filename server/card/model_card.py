@@ -151,7 +151,8 @@ def _performance(run: Run) -> Iterable[str]:
     yield f"{meant.label} on test patients with {how}, {_direction(run)}."
     headings = [capital(model_name(run, key)) for key in keys]
     rows = [
-        [md(row.name), count(row.patients), *(_cell(run, found) for found in row.estimates)] for row in forest_rows(run)
+        [md(row.name), count(row.patients), *(_cell(run, estimate) for estimate in row.estimates)]
+        for row in forest_rows(run)
     ]
     yield grid(["Hospital", "Test patients", *headings], rows)
     measures = _measures(run, keys)
@@ -164,8 +165,8 @@ def _direction(run: Run) -> str:
     return "lower is better" if headline_of(run).lower_is_better else "higher is better"
 
 
-def _cell(run: Run, found: Estimate | None) -> str:
-    return main_interval(run, found) if found else undefined(run)
+def _cell(run: Run, estimate: Estimate | None) -> str:
+    return main_interval(run, estimate) if estimate else undefined(run)
 
 
 def _measures(run: Run, keys: Sequence[str]) -> list[list[str]]:

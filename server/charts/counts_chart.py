@@ -2,6 +2,7 @@
 
 from functools import partial
 
+from configs.records.models import ComparedModel
 from configs.records.result import CountedColumn, Estimate, PatientCounts
 from server.charts import svg
 from server.charts.markup import Html, el, join
@@ -46,14 +47,21 @@ def _outcomes(run: Run, name: str, width: int) -> Html:
 
 
 def _outcome(x: svg.Scale, top: float, step: float, width: int, site: str, figures: PatientCounts) -> Html:
-    wide, found = width == svg.WIDE, figures.outcome
+    wide, estimate = width == svg.WIDE, figures.outcome
     y = top + (step / 2 if wide else 29.0)
     name = el("text", el("title", site), cut(site, 24), x=8, y=top + (step / 2 + 5 if wide else 15), class_="t strong")
-    note = svg.text(width - 8, top + (step / 2 + 5 if wide else 15), share_range(found), "t", "end")
-    if found is None:
+    note = svg.text(width - 8, top + (step / 2 + 5 if wide else 15), share_range(estimate), "t", "end")
+    if estimate is None:
         return join([name, note])
-    whisker = svg.line(x(found.low), y, x(found.high), y, "whisker federated")
-    return join([name, note, whisker, svg.mark("federated", x(found.value), y, f"{site}: {share_range(found)}")])
+    whisker = svg.line(x(estimate.low), y, x(estimate.high), y, "whisker federated")
+    return join(
+        [
+            name,
+            note,
+            whisker,
+            svg.mark(ComparedModel.FEDERATED, x(estimate.value), y, f"{site}: {share_range(estimate)}"),
+        ]
+    )
 
 
 def _panels(key: str, column: CountedColumn, rows: Rows, width: int) -> Html:
@@ -112,15 +120,17 @@ def _panel(column: CountedColumn, name: str, figures: PatientCounts, x: svg.Scal
         *(svg.line(x(v), first, x(v), bottom, "grid") for v in (0.0, 0.5, end)),
         *(svg.text(x(v), bottom + 15, share(v), "t", ANCHORS.get(v, "middle")) for v in (0.0, end)),
     ]
-    for n, found in enumerate(counts.shares):
-        if found is not None:
-            hint = f"{name}, {column.labels[n]}: {share_range(found)}"
-            parts.append(_bar(found, x, first + ROW * n, hint, last=n == len(column.labels) - 1))
+    for n, estimate in enumerate(counts.shares):
+        if estimate is not None:
+            hint = f"{name}, {column.labels[n]}: {share_range(estimate)}"
+            parts.append(_bar(estimate, x, first + ROW * n, hint, last=n == len(column.labels) - 1))
     return join(parts)
 
 
-def _bar(found: Estimate, x: svg.Scale, top: float, hint: str, *, last: bool) -> Html:
+def _bar(estimate: Estimate, x: svg.Scale, top: float, hint: str, *, last: bool) -> Html:
     """One share: the unknown has a colour of its own."""
     middle = top + ROW / 2
-    bar = svg.rect(x(0), top + 3, x(found.value) - x(0), ROW - 6, "bar unknown" if last else "bar share", hint, rx=1.5)
-    return join([bar, svg.line(x(found.low), middle, x(found.high), middle, "whisker count")])
+    bar = svg.rect(
+        x(0), top + 3, x(estimate.value) - x(0), ROW - 6, "bar unknown" if last else "bar share", hint, rx=1.5
+    )
+    return join([bar, svg.line(x(estimate.low), middle, x(estimate.high), middle, "whisker count")])

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+from configs.records.models import ComparedModel
 from configs.records.result import Bin, Estimate
 from server.charts import svg
 from server.charts.markup import Html, el, join
@@ -65,7 +66,7 @@ def forest_rows(run: Run) -> list[Row]:
 
 
 def _forest_bounds(run: Run, rows: Sequence[Row]) -> tuple[float, float]:
-    known = [found for row in rows for found in row.estimates if found]
+    known = [estimate for row in rows for estimate in row.estimates if estimate]
     low, high = min((f.low for f in known), default=0.0), max((f.high for f in known), default=1.0)
     if (chance := headline_of(run).chance) is not None:  # chance and perfection are always in sight
         return max(0.0, math.floor(min(low, chance) * 10) / 10), 1.0
@@ -139,17 +140,17 @@ def _undefined(run: Run, y: float, width: int) -> list[Html]:
 
 
 def _whisker(run: Run, x: svg.Scale, y: float, width: int, number: int, row: Row) -> Html:
-    key, bounded, found = series(run)[number], headline_of(run).is_bounded, row.estimates[number]
+    key, bounded, estimate = series(run)[number], headline_of(run).is_bounded, row.estimates[number]
     end = width - 8
-    if found is None:
+    if estimate is None:
         return svg.text(end, y + 4, "undefined", "t quiet halo", "end")
-    values = interval(found, bounded=bounded)
+    values = interval(estimate, bounded=bounded)
     hint = f"{row.name}, {model_name(run, key)}: {values}"
-    shown = values.replace(" to ", "\N{EN DASH}") if width == svg.WIDE else figure(found.value, bounded=bounded)
+    shown = values.replace(" to ", "\N{EN DASH}") if width == svg.WIDE else figure(estimate.value, bounded=bounded)
     return join(
         [
-            svg.line(x(found.low), y, x(found.high), y, f"whisker {key}"),
-            svg.mark(key, x(found.value), y, hint),
+            svg.line(x(estimate.low), y, x(estimate.high), y, f"whisker {key}"),
+            svg.mark(key, x(estimate.value), y, hint),
             svg.text(end, y + 4, shown, "t strong" if key == run.shared else "t", "end"),
         ]
     )
@@ -193,9 +194,9 @@ def _convergence(run: Run, keys: Sequence[str], width: int) -> Html:
 def _ends(run: Run, keys: Sequence[str]) -> dict[str, tuple[int, float]]:
     """Where each curve ends; and the level of the hospitals alone, which is what a curve should pass."""
     ends = {key: run.convergence[key][-1] for key in keys}
-    alone = run.model("local_only")
-    if alone and alone.main and len(run.sites) > 1 and "local_only" not in ends:
-        ends["local_only"] = (max(2, run.rounds_planned), alone.main.value)
+    alone = run.model(ComparedModel.LOCAL_ONLY)
+    if alone and alone.main and len(run.sites) > 1 and ComparedModel.LOCAL_ONLY not in ends:
+        ends[ComparedModel.LOCAL_ONLY] = (max(2, run.rounds_planned), alone.main.value)
     return ends
 
 
@@ -244,10 +245,10 @@ def _calibration(run: Run, width: int) -> Html:
     left, top, right, bottom = 52.0, 34.0, width - 20.0, width - 38.0
     x, y = svg.Scale((0.0, 1.0), (left, right)), svg.Scale((0.0, 1.0), (bottom, top))
     values = [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
-    shared, pooled = run.model(run.shared), run.model("pooled")
-    bins = [found for found in shared.calibration if found.count] if shared else []
-    faint = [found for found in pooled.calibration if found.count] if pooled else []
-    most = max((found.count for found in [*bins, *faint]), default=1)
+    shared, pooled = run.model(run.shared), run.model(ComparedModel.POOLED)
+    bins = [group for group in shared.calibration if group.count] if shared else []
+    faint = [group for group in pooled.calibration if group.count] if pooled else []
+    most = max((group.count for group in [*bins, *faint]), default=1)
     return svg.canvas(
         "calibration",
         width,
@@ -257,24 +258,24 @@ def _calibration(run: Run, width: int) -> Html:
         svg.axis_y(y, left, right, "Observed share with the outcome", values, share),
         svg.axis_x(x, top, bottom, "Predicted probability", values, share),
         svg.line(x(0), y(0), x(1), y(1), "ideal"),
-        *(_bin(found, x, y, most, "pooled") for found in faint),
-        *(_bin(found, x, y, most, run.shared) for found in bins),
+        *(_bin(group, x, y, most, ComparedModel.POOLED) for group in faint),
+        *(_bin(group, x, y, most, run.shared) for group in bins),
     )
 
 
-def _bin(found: Bin, x: svg.Scale, y: svg.Scale, most: int, key: str) -> Html:
-    radius = 3.0 + 10.0 * math.sqrt(found.count / most)
-    low, high = found.interval or wilson(found.observed * found.count, found.count)
-    hint = f"{share(found.predicted)} predicted, {share(found.observed)} of {plural(found.count, 'patient')} observed"
-    place = x(found.predicted)
-    whisker = svg.line(place, y(low), place, y(high), f"whisker {key}") if key != "pooled" else None
-    return el("g", whisker, svg.mark(key, place, y(found.observed), hint, radius), class_="bin")
+def _bin(group: Bin, x: svg.Scale, y: svg.Scale, most: int, key: str) -> Html:
+    radius = 3.0 + 10.0 * math.sqrt(group.count / most)
+    low, high = group.interval or wilson(group.observed * group.count, group.count)
+    hint = f"{share(group.predicted)} predicted, {share(group.observed)} of {plural(group.count, 'patient')} observed"
+    place = x(group.predicted)
+    whisker = svg.line(place, y(low), place, y(high), f"whisker {key}") if key != ComparedModel.POOLED else None
+    return el("g", whisker, svg.mark(key, place, y(group.observed), hint, radius), class_="bin")
 
 
-def wilson(found: float, count: int) -> tuple[float, float]:
+def wilson(successes: float, count: int) -> tuple[float, float]:
     """95 % interval of a share (Wilson 1927): unlike the textbook one it works for few patients and for none found."""
     z = 1.96
-    rate, spare = found / count, z * z / count
+    rate, spare = successes / count, z * z / count
     middle = (rate + spare / 2) / (1 + spare)
     half = z / (1 + spare) * math.sqrt(rate * (1 - rate) / count + spare / (4 * count))
     return max(0.0, middle - half), min(1.0, middle + half)

@@ -182,12 +182,12 @@ def states(site: str, contributed: Mapping[int, Set[str]], planned: int, each: i
 
 def runs(letters: str) -> list[tuple[str, int, int]]:
     """Stretches of one letter: the letter, where it starts, how long it is."""
-    found, start = [], 0
+    stretches, start = [], 0
     for letter, group in groupby(letters):
         length = len(list(group))
-        found.append((letter, start, length))
+        stretches.append((letter, start, length))
         start += length
-    return found
+    return stretches
 
 
 def _strip(site: str, letters: str, left: float, top: float, bar: float, cell: float, *, wide: bool) -> Html:

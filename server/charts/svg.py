@@ -13,6 +13,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from configs.records.models import ComparedModel
 from server.charts.markup import Html, decimal, el, join
 
 WIDE, NARROW = 780, 340
@@ -101,10 +102,10 @@ def mark(key: str, x: float, y: float, hint: str | None = None, radius: float = 
     """Draw the shape of a model: shapes differ, so that no chart needs its colours."""
     inner = el("title", hint) if hint else None
     class_ = f"m {key}"
-    if key == "local_only":
+    if key == ComparedModel.LOCAL_ONLY:
         side = radius * 1.7
         return el("rect", inner, x=x - side / 2, y=y - side / 2, width=side, height=side, class_=class_)
-    if key == "pooled":
+    if key == ComparedModel.POOLED:
         r = radius * 1.2
         corners = [(x, y - r), (x + r, y), (x, y + r), (x - r, y)]
         steps = " ".join(f"{decimal(a)},{decimal(b)}" for a, b in corners)
@@ -183,11 +184,11 @@ def spread(places: Sequence[float], apart: float, top: float, bottom: float) -> 
     [10.0, 22.0, 50.0]
     """
     order = sorted(range(len(places)), key=places.__getitem__)
-    found, last = list(places), top - apart
+    positions, last = list(places), top - apart
     for number in order:
-        last = found[number] = max(places[number], last + apart)
+        last = positions[number] = max(places[number], last + apart)
     limit = bottom
     for number in reversed(order):
-        found[number] = min(found[number], limit)
-        limit = found[number] - apart
-    return found
+        positions[number] = min(positions[number], limit)
+        limit = positions[number] - apart
+    return positions

@@ -44,39 +44,39 @@ DRAWN, COLUMNS = 9, 60  # hospitals, and columns, that have room in drawings; al
 
 
 def _patients_about(run: Run) -> str:
-    found = run.statistics
-    if found is None:
+    released = run.statistics
+    if released is None:
         return ""
     return (
-        f"Every count carries noise of standard deviation {found.noise:,.1f} patients. Intervals say where a "
+        f"Every count carries noise of standard deviation {released.noise:,.1f} patients. Intervals say where a "
         "hospital's own exact figure lies, 95 times in 100; nobody but the hospital knows it."
     )
 
 
 def _patients(run: Run) -> Iterable[Html | None]:
-    found = run.statistics
-    if found is None:
+    released = run.statistics
+    if released is None:
         return [_missing(run)]
     announced = {site.name: site.patients_announced for site in run.sites}
     rows = []
     for name, figures in rows_of(run).items():
-        cells = [name, count(_announced(announced, found) if name == ALL else announced.get(name))]
+        cells = [name, count(_announced(announced, released) if name == ALL else announced.get(name))]
         cells.append(count_range(figures.patients))
-        rows.append([*cells, *([share_cell(figures.outcome)] if found.outcome else [])])
-    outcome = [outcome_name(run, found)] if found.outcome else []
+        rows.append([*cells, *([share_cell(figures.outcome)] if released.outcome else [])])
+    outcome = [outcome_name(run, released)] if released.outcome else []
     headings = ["Hospital", "Announced", "Patients", *outcome]
     title = "Patients, with 95 % intervals"
     return [
-        _outcomes(run, found),
+        _outcomes(run, released),
         table(headings, rows, title, len(headings) - 1, whole=len(rows) > 1),
         _missing(run),
     ]
 
 
-def _announced(announced: Mapping[str, int | None], found: ReleasedStatistics) -> int | None:
+def _announced(announced: Mapping[str, int | None], statistics: ReleasedStatistics) -> int | None:
     """Announced patients of the hospitals that released their counts; None where one of them announced none."""
-    known = [size for site in found.sites if (size := announced.get(site)) is not None]
-    return sum(known) if len(known) == len(found.sites) else None
+    known = [size for site in statistics.sites if (size := announced.get(site)) is not None]
+    return sum(known) if len(known) == len(statistics.sites) else None
 
 
 def _missing(run: Run) -> Html | None:
@@ -85,10 +85,10 @@ def _missing(run: Run) -> Html | None:
     return table(["Hospital", "Reason"], reasons, "Who released nothing, and why") if reasons else None
 
 
-def _outcomes(run: Run, found: ReleasedStatistics) -> Html | None:
-    if not found.outcome:
+def _outcomes(run: Run, statistics: ReleasedStatistics) -> Html | None:
+    if not statistics.outcome:
         return None
-    name = outcome_name(run, found)
+    name = outcome_name(run, statistics)
     about = f"Of the patients whose {run.target} is known. A dot is the share, its whisker the 95 % interval."
     return drawing(f"Share with {name}", about, counts_chart.outcomes(run, name))
 
@@ -104,16 +104,16 @@ def _spread_about(_run: Run) -> str:
 
 
 def _spread(run: Run) -> Iterable[Html | None]:
-    found = run.statistics
-    if found is None:
+    released = run.statistics
+    if released is None:
         return []
     rows = rows_of(run)
     seen = {name: figures for name, figures in rows.items() if not is_hidden(figures)}
     shown = dict(list(seen.items())[: DRAWN + 1])
     return [
-        *(_column(n, column, shown) for n, column in enumerate(found.columns[:COLUMNS], 1) if shown),
-        el("p", note, class_="note") if (note := _left_out(found, rows, seen, shown)) else None,
-        folded("Every count as a table", _table(found, rows)),
+        *(_column(n, column, shown) for n, column in enumerate(released.columns[:COLUMNS], 1) if shown),
+        el("p", note, class_="note") if (note := _left_out(released, rows, seen, shown)) else None,
+        folded("Every count as a table", _table(released, rows)),
     ]
 
 
@@ -122,19 +122,21 @@ def _column(number: int, column: CountedColumn, rows: Rows) -> Html:
     return drawing(column.name, about, counts_chart.column(number, column, rows))
 
 
-def _left_out(found: ReleasedStatistics, rows: Rows, seen: Rows, shown: Rows) -> str:
+def _left_out(statistics: ReleasedStatistics, rows: Rows, seen: Rows, shown: Rows) -> str:
     """Return what is not drawn, and why."""
     hidden, further = [name for name in rows if name not in seen], len(seen) - len(shown)
     parts = [f"{listed(hidden)}, {HIDDEN}"] if hidden else []
     parts += [f"{plural(further, 'hospital')} smaller than those above"] if further else []
-    parts += [f"{plural(len(found.columns) - COLUMNS, 'further column')}"] if len(found.columns) > COLUMNS else []
+    parts += (
+        [f"{plural(len(statistics.columns) - COLUMNS, 'further column')}"] if len(statistics.columns) > COLUMNS else []
+    )
     return f"Not drawn: {'; '.join(parts)}. The table has every count." if parts else ""
 
 
-def _table(found: ReleasedStatistics, rows: Rows) -> Html:
+def _table(statistics: ReleasedStatistics, rows: Rows) -> Html:
     lines = [
         [column.name, label, *(count_range(figures.columns[column.name].counts[n]) for figures in rows.values())]
-        for column in found.columns
+        for column in statistics.columns
         for n, label in enumerate(column.labels)
     ]
     return table(["Column", "Value", *rows], lines, "Patients, with 95 % intervals", len(rows))
@@ -151,12 +153,12 @@ def _unknown_about(_run: Run) -> str:
 
 
 def _unknown(run: Run) -> Iterable[Html | None]:
-    found, rows = run.statistics, rows_of(run)
-    if found is None:
+    released, rows = run.statistics, rows_of(run)
+    if released is None:
         return []
     lines = [
         [column.name, *(share_cell(figures.columns[column.name].shares[-1]) for figures in rows.values())]
-        for column in found.columns
+        for column in released.columns
     ]
     return [table(["Column", *rows], lines, "Share of patients of whom it is unknown, with 95 % intervals", len(rows))]
 

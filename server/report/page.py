@@ -129,8 +129,8 @@ def _quality(run: Run) -> tuple[str, str, str]:
     if model is None or model.main is None:
         why = "the study keeps no test patients" if run.untested else "undefined on these test patients"
         return name, NONE, why if model else "not measured yet"
-    found, unit = model.main, main_unit(run)
-    value, low, high = (figure(v, bounded=meant.is_bounded) for v in (found.value, found.low, found.high))
+    estimate, unit = model.main, main_unit(run)
+    value, low, high = (figure(v, bounded=meant.is_bounded) for v in (estimate.value, estimate.low, estimate.high))
     return name, f"{value}{f' {unit}' if unit else ''}", f"{low} to {high}, 95 % interval"
 
 

@@ -8,6 +8,7 @@ import itertools
 import statistics
 from collections.abc import Iterable, Sequence
 
+from configs.records.models import ComparedModel
 from server.charts import quality, rounds_chart
 from server.charts.markup import Html, el, join
 from server.charts.quality import forest_rows
@@ -76,7 +77,7 @@ def _quality(run: Run) -> Iterable[Html | None]:
     about = f"A dot is the figure on test patients, its whisker the 95 % interval{noise}."
     return [
         drawing(f"{name} by hospital", about, legend(run, keys), *drawings),
-        el("p", _alone_note(run), class_="note") if "local_only" in keys else None,
+        el("p", _alone_note(run), class_="note") if ComparedModel.LOCAL_ONLY in keys else None,
         folded("The same as a table", _quality_table(run)),
     ]
 
@@ -91,7 +92,7 @@ def _alone_note(_run: Run) -> str:
 def _quality_table(run: Run) -> Html:
     bounded, keys = headline_of(run).is_bounded, series(run)
     rows = [
-        [row.name, count(row.patients), *(interval(found, bounded=bounded) for found in row.estimates)]
+        [row.name, count(row.patients), *(interval(estimate, bounded=bounded) for estimate in row.estimates)]
         for row in forest_rows(run)
     ]
     title = f"{capital(headline_of(run).label)} with 95 % intervals; {undefined(run)}"
@@ -117,7 +118,7 @@ def _learning(run: Run) -> Iterable[Html | None]:
     drawn = quality.convergence(run)
     if drawn is None:
         return []
-    level = "local_only" if run.model("local_only") and len(run.sites) > 1 else ""
+    level = ComparedModel.LOCAL_ONLY if run.model(ComparedModel.LOCAL_ONLY) and len(run.sites) > 1 else ""
     keys = [key for key in series(run) if run.convergence.get(key) or key == level]
     about = "The shaded band is the final model's 95 % interval: movement well within it may be chance."
     return [drawing(f"{capital(headline_of(run).label)} by round", about, legend(run, keys), drawn)]
@@ -142,8 +143,8 @@ def _calibration(run: Run) -> Iterable[Html | None]:
     drawn, measures = quality.calibration(run), _measures(run)
     if drawn is None:
         return [measures]
-    pooled = run.model("pooled")
-    keys = [run.shared, *(["pooled"] if pooled and pooled.calibration else [])]
+    pooled = run.model(ComparedModel.POOLED)
+    keys = [run.shared, *([ComparedModel.POOLED] if pooled and pooled.calibration else [])]
     number = "their number as far as the noise shows it" if run.noisy else "their number"
     about = (
         f"A dot is a group of patients, its area {number}, its line the 95 % interval. "
@@ -155,8 +156,8 @@ def _calibration(run: Run) -> Iterable[Html | None]:
 
 def _bins(run: Run) -> Html:
     model = run.model(run.shared)
-    bins = [found for found in model.calibration if found.count] if model else []
-    rows = [[share(found.predicted), share(found.observed), f"{found.count:,}"] for found in bins]
+    bins = [entry for entry in model.calibration if entry.count] if model else []
+    rows = [[share(entry.predicted), share(entry.observed), f"{entry.count:,}"] for entry in bins]
     return table(["Predicted", "Observed", "Patients"], rows, "Group by group", 2)
 
 

@@ -227,7 +227,9 @@ class Run:
     def shared(self) -> str:
         """Key of the model that the study is about."""
         return (
-            "federated" if self.private or not self.model("federated_without_privacy") else "federated_without_privacy"
+            ComparedModel.FEDERATED
+            if self.private or not self.model(ComparedModel.WITHOUT_PRIVACY)
+            else ComparedModel.WITHOUT_PRIVACY
         )
 
     def model(self, key: str) -> Model | None:

@@ -10,6 +10,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from configs.records.models import ComparedModel
 from configs.records.result import Bin
 from server.result.finished import Model, Points, Run
 from server.result.wording import (
@@ -108,7 +109,7 @@ def away(run: Run) -> list[str]:
 
 def _comparisons(run: Run) -> Iterator[str]:
     bounded = headline_of(run).is_bounded
-    alone, pooled = run.model("local_only"), run.model("pooled")
+    alone, pooled = run.model(ComparedModel.LOCAL_ONLY), run.model(ComparedModel.POOLED)
     if alone and alone.main and len(run.sites) > 1:
         yield f"alone, they average {figure(alone.main.value, bounded=bounded)} on the same patients"
     elif pooled and pooled.main and len(run.sites) > 1:
@@ -120,7 +121,7 @@ def _comparisons(run: Run) -> Iterator[str]:
 
 def privacy_cost(run: Run) -> float | None:
     """How much worse the main metric is with privacy than without; negative where it is better."""
-    plain, protected = run.model("federated_without_privacy"), run.model("federated")
+    plain, protected = run.model(ComparedModel.WITHOUT_PRIVACY), run.model(ComparedModel.FEDERATED)
     if not (run.private and plain and plain.main and protected and protected.main):
         return None
     loss = plain.main.value - protected.main.value
@@ -137,7 +138,7 @@ def _amount(run: Run, cost: float) -> str:
 
 def quality(run: Run) -> str:
     """Who gains and who loses by the shared model."""
-    shared, alone = run.model(run.shared), run.model("local_only")
+    shared, alone = run.model(run.shared), run.model(ComparedModel.LOCAL_ONLY)
     if shared is None:
         return "The run recorded no figures of its model."
     if alone is None or len(run.sites) < 2:
@@ -210,11 +211,11 @@ def _settled(points: Points, tolerance: float) -> int:
 def calibration(run: Run) -> str:
     """Whether predicted probabilities can be read as shares of patients."""
     model = run.model(run.shared)
-    bins = [found for found in model.calibration if found.count] if model else []
+    bins = [group for group in model.calibration if group.count] if model else []
     if not bins:
         return "The run recorded no calibration."
-    patients = sum(found.count for found in bins)
-    gap = sum(found.count * abs(found.predicted - found.observed) for found in bins) / patients
+    patients = sum(group.count for group in bins)
+    gap = sum(group.count * abs(group.predicted - group.observed) for group in bins) / patients
     worst = max((b for b in bins if b.count >= min(ENOUGH, patients)), key=_gap, default=max(bins, key=_gap))
     return (
         f"Predicted and observed shares differ by {100 * gap:.0f} percentage points on average; "
@@ -223,8 +224,8 @@ def calibration(run: Run) -> str:
     )
 
 
-def _gap(found: Bin) -> float:
-    return abs(found.predicted - found.observed)
+def _gap(group: Bin) -> float:
+    return abs(group.predicted - group.observed)
 
 
 def privacy(run: Run) -> str:

@@ -56,7 +56,11 @@ def model_name(run: Run, key: str) -> str:
 def series(run: Run) -> list[str]:
     """Return the models that a chart shows, the comparison with the hospitals alone first."""
     keys = [key for key in ComparedModel if run.model(key) is not None]
-    return [key for key in keys if run.private or key == run.shared or key in ("local_only", "pooled")]
+    return [
+        key
+        for key in keys
+        if run.private or key == run.shared or key in (ComparedModel.LOCAL_ONLY, ComparedModel.POOLED)
+    ]
 
 
 def figure(value: float, *, bounded: bool = True) -> str:
@@ -80,17 +84,17 @@ def signed(value: float, *, bounded: bool = True) -> str:
     return f"{'+' if value > 0 else MINUS}{figure(abs(value), bounded=bounded)}"
 
 
-def interval(found: Estimate | None, *, bounded: bool = True, unit: str = "") -> str:
+def interval(estimate: Estimate | None, *, bounded: bool = True, unit: str = "") -> str:
     """Return a figure with its 95 % interval, or the word for none."""
-    if found is None:
+    if estimate is None:
         return "undefined"
-    text = f"{figure(found.value, bounded=bounded)}{f' {unit}' if unit else ''}"
-    return f"{text} ({figure(found.low, bounded=bounded)} to {figure(found.high, bounded=bounded)})"
+    text = f"{figure(estimate.value, bounded=bounded)}{f' {unit}' if unit else ''}"
+    return f"{text} ({figure(estimate.low, bounded=bounded)} to {figure(estimate.high, bounded=bounded)})"
 
 
-def main_interval(run: Run, found: Estimate | None) -> str:
+def main_interval(run: Run, estimate: Estimate | None) -> str:
     """Return the study's main metric with its interval and unit."""
-    return interval(found, bounded=headline_of(run).is_bounded, unit=main_unit(run))
+    return interval(estimate, bounded=headline_of(run).is_bounded, unit=main_unit(run))
 
 
 def main_unit(run: Run) -> str:
