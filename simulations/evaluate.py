@@ -38,12 +38,12 @@ def evaluate_local(study: Study, task: Learning, models: Mapping[str, Arrays], t
 
 
 def curve_value(study: Study, task: Learning, model: Arrays, pooled: TrainablePatients) -> float | None:
-    """The headline metric on all test patients, without an interval: one point of the convergence curve."""
+    """Return the headline metric on all test patients, without an interval: one point of the convergence curve."""
     if not pooled.rows:
         return None
     y, predicted = task.objective.in_unit(pooled.y), task.predictions(model, pooled)
-    found = estimate(headline(study), y, predicted, pooled.patients, resamples=0)
-    return found.value if found else None
+    point = estimate(headline(study), y, predicted, pooled.patients, resamples=0)
+    return point.value if point else None
 
 
 def _scores(

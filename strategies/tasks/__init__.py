@@ -1,1 +1,1 @@
-"""What is learned: the task's inputs, model, loss and metrics."""
+"""What is learned: the outcome of a task, its loss, predictions and metrics."""
