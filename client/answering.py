@@ -71,76 +71,76 @@ class Answering:
         """
         try:
             size = shelved(incoming.records)
-            said, packed = self._opened(uplink, incoming, size)
+            statement, packed = self._opened(uplink, incoming, size)
         except WireError as error:  # whoever wrote it is not the coordinator, or it was heard before: no answer
             self._audit.note(Refused(message="", why=str(error)))
             log.warning("%s", error)
             return
-        outcome = self._judged(uplink, incoming, said, packed)
+        outcome = self._judged(uplink, incoming, statement, packed)
         reply, reading = spoken(outcome.reply, uplink.protocol), outcome.reading
         del packed
-        specs = self._permitted(reply, said, FORMS.get(incoming.type, ""))
+        specs = self._permitted(reply, statement, FORMS.get(incoming.type, ""))
         if specs is None:
             reply, specs = refusal(RunError("egress")), {}
         incoming.message.content.clear()
         try:
             outcome = replace(outcome, reply=reply)
-            message = self._kept(outcome, said, proposal=incoming.type == wire.HELLO)
+            message = self._kept(outcome, statement, proposal=incoming.type == wire.HELLO)
         except OSError as error:
             log.error("nothing leaves, because it cannot be kept: %s; make room in %s", error, self.config.folder)
             return
         del outcome
-        statement = self._statement(reply, said, message, uplink.protocol)
-        records = seal(records_of(reply, specs), reply, statement, self._books.key)
+        reply_statement = self._statement(reply, statement, message, uplink.protocol)
+        records = seal(records_of(reply, specs), reply, reply_statement, self._books.key)
         if size is not None and reply.size > MAX_INLINE:  # it is in the outbox: from there it goes as a file
             path = self.config.outbox / f"{message}.frame"
-            records = shelve(records, uplink.store(said.run, said.message, path))
+            records = shelve(records, uplink.store(statement.run, statement.message, path))
         del reply
         uplink.reply(incoming, records)
-        if reading and self._audit.rows_changed(said.study):  # once it has left: no time follows from it
+        if reading and self._audit.rows_changed(statement.study):  # once it has left: no time follows from it
             log.warning(
                 "study %s, round %d: other rows were read than for the answer before; if nobody here changed them, "
                 "look what the export holds: archipel-site review --data %s",
-                *(said.study[:DIGITS], said.round, said.study[:DIGITS]),
+                *(statement.study[:DIGITS], statement.round, statement.study[:DIGITS]),
             )
 
-    def _statement(self, reply: Frame, said: Statement, message: str, protocol: int) -> Statement:
+    def _statement(self, reply: Frame, statement: Statement, message: str, protocol: int) -> Statement:
         """Return what is signed of a reply."""
         return Statement(
             sender=self.config.site,
             to=COORDINATOR,
-            run=said.run,
-            round=said.round,
-            study=said.study,
+            run=statement.run,
+            round=statement.round,
+            study=statement.study,
             message=message,
             content=reply.sha256,
-            answers=said.message,
+            answers=statement.message,
             expires=0,
             journal=self._audit.journal.head,
-            epsilon=self._spent(said.study),
+            epsilon=self._spent(statement.study),
             **self._books.records.stated(protocol),
         )
 
-    def _kept(self, outcome: Outcome, said: Statement, *, proposal: bool) -> str:
+    def _kept(self, outcome: Outcome, statement: Statement, *, proposal: bool) -> str:
         """Keep a reply before it leaves, and return its id; an equal refusal of the same proposal is counted only.
 
         Raises:
             OSError: the disk is full.
         """
-        message, study, reply, why = uuid.uuid4().hex, said.study, outcome.reply, outcome.why
+        message, study, reply, why = uuid.uuid4().hex, statement.study, outcome.reply, outcome.why
         if refuses := reply.form == REFUSAL:
             why = why or str(reply.fields["reason"])
             if self._audit.was_refused(reply, study, outcome.instruction, why):
-                return self._audit.count_refusal(said.message, study, outcome.instruction)
-            question = f"round {said.round}" if said.round else "asked whether it takes part"
+                return self._audit.count_refusal(statement.message, study, outcome.instruction)
+            question = f"round {statement.round}" if statement.round else "asked whether it takes part"
             log.info("study %s, %s: answered no: %s", study[:DIGITS], question, why)
-            self._audit.note(Refused(message=said.message, code=int(reply.fields["code"]), why=why))
+            self._audit.note(Refused(message=statement.message, code=int(reply.fields["code"]), why=why))
         self._audit.keep(
             reply,
             message,
             study=study,
-            round=said.round,
-            answers=said.message,
+            round=statement.round,
+            answers=statement.message,
             content=outcome.instruction,
             why=why,
             reading=outcome.reading,
@@ -161,74 +161,78 @@ class Answering:
             SealError: anything else. WireError: its content did not come whole.
         """
         given = given_back(incoming.records)
-        said, packed = unseal(incoming.records, self._coordinator_key)
-        trust.hear(trust.Arrival(said, self.config.site, used=self._audit.seen(said.message))).require()
+        statement, packed = unseal(incoming.records, self._coordinator_key)
+        trust.hear(trust.Arrival(statement, self.config.site, used=self._audit.seen(statement.message))).require()
         self._books.records.hear(given)
         if size is None:
-            return said, packed
-        return said, uplink.fetch(said.run, said.message, size, self.config.folder)
+            return statement, packed
+        return statement, uplink.fetch(statement.run, statement.message, size, self.config.folder)
 
     def _judged(
-        self, uplink: Uplink, incoming: Incoming, said: Statement, packed: bytes | MappedFile | None
+        self, uplink: Uplink, incoming: Incoming, statement: Statement, packed: bytes | MappedFile | None
     ) -> Outcome:
         """Return the reply to a message that the coordinator sent: the worker's, or a refusal."""
-        instruction, frame = said.content, None
+        instruction, frame = statement.content, None
         try:
-            frame, study = self._read(uplink, incoming, said, packed)
-            instruction = instruction_of(frame, said.content)
+            frame, study = self._read(uplink, incoming, statement, packed)
+            instruction = instruction_of(frame, statement.content)
             incoming.records.clear()
             if frame.form != "hello":
-                self._note_received(said, frame)
+                self._note_received(statement, frame)
             about = study.sha256 if frame.form == "hello" else str(frame.fields["study_sha256"])
             number = int(frame.fields.get("round", 0))
-            trust.match(trust.Content(said, about, number, frame.sha256, now=time.time())).require()
+            trust.match(trust.Content(statement, about, number, frame.sha256, now=time.time())).require()
             self._check_bundle(uplink, incoming.run_id, study)
             self._admit(study, frame)
             if frame.form == "hello":  # one that waits is asked again and again: it is noted once
-                self._note_received(said, frame)
-            return replace(self._worked(said, frame, instruction), instruction=instruction)
+                self._note_received(statement, frame)
+            return replace(self._worked(statement, frame, instruction), instruction=instruction)
         except (UnreachableError, RefusedError, EndedError):
             raise
         except ArchipelError as error:
             reply, why = refusal(error), str(error)
-            again = self._audit.was_refused(spoken(reply, uplink.protocol), said.study, instruction, why)
-            if not again and not self._audit.seen(said.message):
+            again = self._audit.was_refused(spoken(reply, uplink.protocol), statement.study, instruction, why)
+            if not again and not self._audit.seen(statement.message):
                 if frame is not None:
-                    self._note_received(said, frame)
+                    self._note_received(statement, frame)
                 else:
-                    self._audit.note(Received(message=said.message, run=said.run, study=said.study, round=said.round))
+                    self._audit.note(
+                        Received(
+                            message=statement.message, run=statement.run, study=statement.study, round=statement.round
+                        )
+                    )
             return Outcome(reply, why, instruction)
 
-    def _note_received(self, said: Statement, frame: Frame) -> None:
+    def _note_received(self, statement: Statement, frame: Frame) -> None:
         self._audit.note(
             Received(
-                message=said.message,
-                run=said.run,
-                study=said.study,
-                round=said.round,
+                message=statement.message,
+                run=statement.run,
+                study=statement.study,
+                round=statement.round,
                 form=frame.form,
                 bytes=frame.size,
                 content=frame.sha256,
-                their_journal=said.journal,
+                their_journal=statement.journal,
             )
         )
 
     def _read(
-        self, uplink: Uplink, incoming: Incoming, said: Statement, packed: bytes | MappedFile | None
+        self, uplink: Uplink, incoming: Incoming, statement: Statement, packed: bytes | MappedFile | None
     ) -> tuple[Frame, Study]:
         """Return the message as a frame of its form, and the study that it is about.
 
         Raises:
             WireError: it is of no form that a hospital receives. AdmissionError: its study never arrived here.
         """
-        form, known = FORMS.get(incoming.type), self._admissions.find(said.study)
-        trust.know(trust.Subject(form, proposed=known is not None)).require()
+        form, admission = FORMS.get(incoming.type), self._admissions.find(statement.study)
+        trust.know(trust.Subject(form, proposed=admission is not None)).require()
         assert form is not None
-        if form == "hello" or known is None:
+        if form == "hello" or admission is None:
             frame, _ = opened(form, incoming.records, packed)
             self._books.records.hear(Signed.parse(str(frame.fields.get("record", ""))))
-            return frame, self._proposed(str(frame.fields["study"]), said.study, uplink.release)
-        study = known.study
+            return frame, self._proposed(str(frame.fields["study"]), statement.study, uplink.release)
+        study = admission.study
         frame, _ = opened(form, incoming.records, packed, arrays_of(form, study))
         return frame, study
 
@@ -258,25 +262,25 @@ class Answering:
         Raises:
             AdmissionError, PolicyError, WireError: it may not run, or not yet, or does not ask for this.
         """
-        known = self._admissions.find(study.sha256)
-        if known is None:
-            known = self._admissions.propose(study.sha256, study.name, study.canonical)
+        admission = self._admissions.find(study.sha256)
+        if admission is None:
+            admission = self._admissions.propose(study.sha256, study.name, study.canonical)
             self._audit.note(Proposed(study=study.sha256, name=study.name))
             log.info("a new study waits: archipel-site review %s", study.sha256[:DIGITS])
         elif frame.form == "hello":
             self._admissions.proposed(study.sha256)
-        trust.admit(trust.Admission.at(self.config, study, frame.form, known.state)).require()
-        if known.state == "waiting":
+        trust.admit(trust.Admission.at(self.config, study, frame.form, admission.state)).require()
+        if admission.state == "waiting":
             self._admissions.decide(study.sha256, "approved", "site.yaml: require_approval: false")
             self._audit.note(Approved(study=study.sha256, by="policy"))
 
-    def _worked(self, said: Statement, frame: Frame, instruction: str) -> Outcome:
+    def _worked(self, statement: Statement, frame: Frame, instruction: str) -> Outcome:
         """Return the worker's reply, or the one that the same instruction had before, at whatever attempt."""
-        if (kept := self._audit.answer_to(said.study, instruction)) is not None:
-            self._audit.note(Repeated(message=said.message))
+        if (kept := self._audit.answer_to(statement.study, instruction)) is not None:
+            self._audit.note(Repeated(message=statement.message))
             return Outcome(kept)
         started = time.monotonic()
-        study = self._admissions.approved(said.study)
+        study = self._admissions.approved(statement.study)
         private = study.privacy.keys.budgeted and frame.form != "hello"
         self._books.records.require()
         try:
@@ -289,10 +293,10 @@ class Answering:
             wait_until_public(started, quantum_s(study, self.config.site))
         why, reading = str(status.fields["why"]), str(status.fields.get("reading", ""))[:32]
         if reply.form == REFUSAL and reply.fields["code"] in OF_ROWS:  # may name a line: for the log alone
-            log.info("study %s, round %d: %s", said.study[:DIGITS], said.round, why)
+            log.info("study %s, round %d: %s", statement.study[:DIGITS], statement.round, why)
             why = ""
         elif why and reply.form != REFUSAL:
-            log.error("study %s, round %d: noise alone leaves: %s", said.study[:DIGITS], said.round, why)
+            log.error("study %s, round %d: noise alone leaves: %s", statement.study[:DIGITS], statement.round, why)
             why = "noise alone; the node's log says why"
         return Outcome(reply, why, reading=reading)
 
@@ -329,26 +333,26 @@ class Answering:
 
     def _spent(self, sha256: str) -> str:
         """Return what the study has spent by the ledger, as this process reads it: no text of the worker's leaves."""
-        known = self._admissions.find(sha256)
-        if known is None or not (study := known.study).privacy.keys.budgeted:
+        admission = self._admissions.find(sha256)
+        if admission is None or not (study := admission.study).privacy.keys.budgeted:
             return ""
         if (data := self.config.dataset(study.name)) is None:
             return ""
         spent = self._books.ledger.spent(data.identity, delta=study.privacy.delta, study=sha256)
         return f"{spent:.4f}" if 0 < spent < 1e6 else ""
 
-    def _permitted(self, reply: Frame, said: Statement, asked: str) -> Mapping[str, ArraySpec] | None:
-        """Return the arrays of a reply that may leave, None if it is not what a reply to `asked` may be."""
+    def _permitted(self, reply: Frame, statement: Statement, form: str) -> Mapping[str, ArraySpec] | None:
+        """Return the arrays of a reply that may leave, None if it is not what a reply to this form may be."""
         try:
             if reply.form == REFUSAL:
                 if SENTENCES.get(int(reply.fields.get("code", 0))) != reply.fields.get("reason"):
                     raise WireError("refusal: expected one of the fixed sentences, found another")
                 received(REFUSAL, reply)
                 return {}
-            known = self._admissions.find(said.study)
-            if known is None or reply.form != f"{asked} reply":
+            admission = self._admissions.find(statement.study)
+            if admission is None or reply.form != f"{form} reply":
                 raise WireError("reply: expected an answer to an approved study, found something else")
-            specs = arrays_of(reply.form, known.study)
+            specs = arrays_of(reply.form, admission.study)
             received(reply.form, reply, specs)
             for name, data in reply.arrays.items():
                 if reads_as_text(data):
@@ -356,5 +360,5 @@ class Answering:
             return specs
         except (WireError, ValueError) as error:
             log.error("the worker's answer does not leave: %s", error)
-            self._audit.note(Egress(message=said.message, why=str(error)[:500]))
+            self._audit.note(Egress(message=statement.message, why=str(error)[:500]))
             return None

@@ -48,7 +48,7 @@ def make_app(site_of: SiteOf, on_error: OnError = log_error, *, paced: bool = Fa
     """Make a ClientApp for the hospitals that `site_of` knows; `on_error` keeps what must not leave.
 
     Args:
-        paced: let private answers leave at a public time; where a node stands before the app, it does (client/node.py).
+        paced: let private answers leave at a public time; a node before the app does it itself (client/answering.py).
     """
     app = ClientApp()
 

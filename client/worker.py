@@ -1,11 +1,12 @@
-"""The process that sees patients. It has no network: requests come in through one pipe, answers leave through another.
-Data bases that site.yaml lists are all that it can reach (client/forwarder.py).
+"""The process that sees patients: requests come in through one pipe, answers leave through another.
+
+It has no network. Data bases that site.yaml lists are all that it can reach (client/forwarder.py).
 
 Warm, so that a round costs its training and nothing else. It trusts the process that talks to the coordinator as little
 as that one trusts the coordinator: it looks by itself which studies are approved, asks the policy and the ledger
 itself, and answers with what the form of configs/wire.py allows.
 
-    python -m client.worker FOLDER    # started by client/node.py, ends when its standard input is closed
+    python -m client.worker FOLDER    # started by client/worker_process.py, ends when its standard input is closed
 
 Each request is a frame; each answer two: what is for the hospital's own journal, then what may leave.
 """
@@ -93,7 +94,7 @@ class Worker:
         return content
 
     def reading(self) -> "Reading | None":
-        """The data set of the newest study that was proposed here and is approved; none while noise alone is made.
+        """Return the data set of the newest study that was proposed here and is approved; none for noise alone.
 
         Reading may be what ended the process before this one, and noise alone has to be made.
         """
@@ -217,14 +218,14 @@ def _spending(site: "Site", cap: "Budget") -> "Spending":
 
 
 def _digest(request: Frame) -> str:
-    """The study that a request is about."""
+    """Return the digest of the study that a request is about."""
     if request.form == "hello":
         return hashlib.sha256(str(request.fields.get("study", "")).encode("utf-8", "replace")).hexdigest()
     return str(request.fields.get("study_sha256", ""))
 
 
 def exactly(stream: BinaryIO) -> Callable[[int], Buffer]:
-    """Reads as many bytes as asked for, into memory that is used again where they are many.
+    """Return a reader of as many bytes as asked for, into memory that is used again where they are many.
 
     Raises (when called):
         EOFError: the other process has ended.
@@ -251,7 +252,7 @@ def send(stream: BinaryIO, frame: Frame) -> None:
 
 
 def _answered(worker: Worker, request: Frame) -> tuple[Frame, Frame]:
-    """The answer; this process outlives whatever happens while it is made."""
+    """Return the answer; this process outlives whatever happens while it is made."""
     from client.egress import refusal
 
     try:

@@ -59,7 +59,7 @@ LONGEST = (  # the first ones wait for networks and processes, and others comput
     "client/test_fence.py",
     "server/test_exchange.py",
     "client/test_identity.py",
-    "client/test_fleet.py",
+    "client/uplink/test_fleet.py",
     "simulations/test_benchmark_many_patients.py",
     "client/test_node.py",
     "simulations/test_benchmark_heart.py",

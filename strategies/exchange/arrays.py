@@ -44,17 +44,17 @@ _FINITE = "_finite"  # of an Array: the large data of its own that were found fi
 
 
 def spec(array: Array) -> ArraySpec:
-    """What the array says of itself; `from_record` checks that its bytes agree."""
+    """Return the shape and type that the array claims; `from_record` checks that its bytes agree."""
     return tuple(array.shape), array.dtype
 
 
 def to_record(arrays: Mapping[str, NDArray[np.float32]]) -> ArrayRecord:
-    """An ArrayRecord of the arrays as little-endian float32, in their order."""
+    """Return an ArrayRecord of the arrays as little-endian float32, in their order."""
     return record_of({name: array_of((array.shape, "float32"), to_buffer(array)) for name, array in arrays.items()})
 
 
 def from_record(record: ArrayRecord, specs: Mapping[str, ArraySpec]) -> Arrays:
-    """The arrays of exactly these names, shapes and types, in the order of `specs`.
+    """Return the arrays of exactly these names, shapes and types, in the order of `specs`.
 
     Raises:
         WireError: a name too many or too few, another shape or type, bytes that do not fit, a value not finite.
@@ -70,7 +70,7 @@ def from_record(record: ArrayRecord, specs: Mapping[str, ArraySpec]) -> Arrays:
 
 
 def joined_of(held: Mapping[str, Array], specs: Mapping[str, ArraySpec]) -> Arrays | None:
-    """What `from_record` returns of a small model that is as it must be in all; None of any other, for a closer look.
+    """Return what `from_record` does for a small model without a fault, None of any other, for a closer look.
 
     The arrays are views of one copy of all values, one after the other.
     """
@@ -116,14 +116,14 @@ def _joined(buffers: Mapping[str, Buffer], places: "tuple[_Place, ...]") -> Arra
 
 
 def copied(array: NDArray[np.float32]) -> NDArray[np.float32]:
-    """A copy; a large one lies as `to_record` will need it, so that it is not copied again."""
+    """Return a copy; a large one lies as `to_record` will need it, so that it is not copied again."""
     if array.nbytes < LARGE_BYTES:
         return array.copy()
     return np.frombuffer(_written(array), "<f4", offset=_HEADER_BYTES).reshape(array.shape)
 
 
 def pieces(array: NDArray[Any]) -> Iterator[NDArray[Any]]:
-    """A contiguous array as flat pieces of 256 KB, for one pass; pages of a mapped file are given back."""
+    """Yield a contiguous array as flat pieces of 256 KB, for one pass; pages of a mapped file are given back."""
     flat, base = array.reshape(-1), array.base
     while isinstance(base, np.ndarray):
         base = base.base
@@ -150,7 +150,7 @@ def all_finite(arrays: Collection[NDArray[np.float32]]) -> bool:
 
 
 def array_of(expected: ArraySpec, data: Buffer) -> Array:
-    """An array of this shape and type around these bytes, which are large and not copied or small and copied.
+    """Return an array of this shape and type around these bytes; small ones are copied, large ones are not.
 
     `from_record` checks that they agree.
     """
@@ -158,6 +158,13 @@ def array_of(expected: ArraySpec, data: Buffer) -> Array:
     if len(data) < LARGE_BYTES or isinstance(data, bytes):
         return bare_array(dtype, tuple(shape), _STYPE, bytes(data))
     return bare_array(dtype, tuple(shape), _STYPE, memoryview(data).toreadonly())  # Flower slices it and no more
+
+
+def mark_finite(array: Array) -> Array:
+    """Note that an array's values were found finite in this process: `from_record` need not look at them again."""
+    if isinstance(array.data, memoryview) and array.data.readonly:  # a large one, which nobody changes
+        array.__dict__[_FINITE] = weakref.ref(array.data)
+    return array
 
 
 def payload_bytes(record: ArrayRecord) -> int:
@@ -222,7 +229,7 @@ def _has_run(four: NDArray[np.uint32], *, first: bool) -> bool:
 
 @lru_cache(maxsize=4096)
 def _header(shape: tuple[int, ...], dtype: str) -> bytes:
-    """The .npy header (version 1.0) that NumPy writes for such an array."""
+    """Return the .npy header (version 1.0) that NumPy writes for such an array."""
     buffer = io.BytesIO()
     descr = np.lib.format.dtype_to_descr(np.dtype(dtype))
     np.lib.format.write_array_header_1_0(buffer, {"shape": shape, "fortran_order": False, "descr": descr})
@@ -248,7 +255,7 @@ def _written(array: NDArray[np.float32]) -> Buffer:
 
 
 def _held(array: NDArray[np.float32]) -> Buffer | None:
-    """The bytes that an array from `from_record` is a view of: header, then all of it. None: there are none."""
+    """Return the bytes that an array from `from_record` is a view of: header, then all of it; None for any other."""
     base = array.base.base if isinstance(array.base, np.ndarray) else None
     if not isinstance(base, bytes | memoryview) or array.flags.writeable or not array.flags.c_contiguous:
         return None
@@ -272,7 +279,7 @@ class _Place:
 
 @lru_cache(maxsize=64)
 def _layout(specs: tuple[tuple[str, ArraySpec], ...]) -> tuple[_Place, ...]:
-    """The places of small arrays in the order of `specs`; empty where they are better left apart."""
+    """Return the places of small arrays in the order of `specs`; none where they are better left apart."""
     places, end = [], 0
     for name, (shape, dtype) in specs:
         start, end = end, end + math.prod(shape)
@@ -289,8 +296,7 @@ def _from_array(name: str, array: Array, expected: ArraySpec) -> NDArray[np.floa
     data = array.data
     mark = array.__dict__.get(_FINITE)
     values = _values(name, data, expected, finite=mark is not None and mark() is data)
-    if values.nbytes >= LARGE_BYTES and isinstance(data, memoryview) and data.readonly:
-        array.__dict__[_FINITE] = weakref.ref(data)  # the same bytes need not be looked at again
+    mark_finite(array)
     return values
 
 

@@ -19,7 +19,7 @@ FROM_BYTES = 1 << 23  # of all parts: below, a thread costs more than it brings
 
 
 def both(work: Callable[[Part], Made], parts: Sequence[Part], total_bytes: int) -> list[Made]:
-    """What `work` makes of each part, in their order; two at a time where they are large."""
+    """Return what `work` makes of each part, in their order; two at a time where they are large."""
     if total_bytes < FROM_BYTES or len(parts) < 2:
         return [work(part) for part in parts]
     with ThreadPoolExecutor(2) as pool:

@@ -22,12 +22,12 @@ class SigningKey:
 
     @classmethod
     def generate(cls) -> "SigningKey":
-        """A new key from the operating system's randomness."""
+        """Return a new key from the operating system's randomness."""
         return cls(Ed25519PrivateKey.generate())
 
     @classmethod
     def from_pem(cls, pem: bytes, source: str, passphrase: bytes | None = None) -> "SigningKey":
-        """The key in a PEM file's bytes.
+        """Return the key in a PEM file's bytes.
 
         Raises:
             ConfigError: it holds no Ed25519 key, or the passphrase is wrong. The text says nothing of the key.
@@ -41,7 +41,7 @@ class SigningKey:
         return cls(private)
 
     def to_pem(self, passphrase: bytes | None = None) -> bytes:
-        """The key for a file that only its owner can read."""
+        """Return the key for a file that only its owner can read."""
         encryption = serialization.BestAvailableEncryption(passphrase) if passphrase else serialization.NoEncryption()
         return self._private.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption)
 
@@ -51,7 +51,7 @@ class SigningKey:
         return self._private.public_key().public_bytes_raw().hex()
 
     def sign(self, data: bytes) -> str:
-        """The signature, in hexadecimal."""
+        """Return the signature, in hexadecimal."""
         return self._private.sign(data).hex()
 
 

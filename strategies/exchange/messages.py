@@ -28,6 +28,7 @@ from strategies.exchange.arrays import (
     from_buffers,
     from_record,
     joined_of,
+    mark_finite,
     spec,
     to_buffer,
     to_record,
@@ -84,7 +85,9 @@ def records_of(frame: Frame, expected: Mapping[str, ArraySpec] | None = None) ->
     records = RecordDict()
     if frame.arrays:
         specs = expected or {}
-        records[wire.ARRAYS] = record_of({name: array_of(specs[name], frame.arrays[name]) for name in specs})
+        records[wire.ARRAYS] = record_of(
+            {name: mark_finite(array_of(specs[name], frame.arrays[name])) for name in specs}
+        )
     if frame.fields:
         records[wire.CONFIG] = ConfigRecord(dict(frame.fields))
     return records
@@ -135,7 +138,7 @@ class Unsealed(RecordDict):
 
 
 def arrays_in(records: RecordDict) -> ArrayRecord:
-    """The arrays of a message that was checked. Flower's `array_records` would hold on to them until who knows when."""
+    """Return the arrays of a message that was checked; Flower's `array_records` would keep them alive."""
     arrays = records[wire.ARRAYS]
     assert isinstance(arrays, ArrayRecord)
     return arrays
@@ -191,7 +194,7 @@ def from_frame(form: str, frame: Frame, expected: Mapping[str, ArraySpec] | None
 def seal(
     records: RecordDict, frame: Frame, statement: Statement, key: SigningKey, record: Signed | None = None
 ) -> RecordDict:
-    """The message with its seal: a small one whole inside it, a large one beside it.
+    """Return the message with its seal: a small one whole inside it, a large one beside it.
 
     Args:
         frame: the same message as bytes; `statement.content` is its hash.
@@ -264,7 +267,7 @@ def unseal(records: RecordDict, public: str) -> tuple[Statement, bytes | None]:
 
 
 def shelve(records: RecordDict, size: int) -> RecordDict:
-    """A sealed large message without its content, which is sent apart."""
+    """Return a sealed large message without its content, which is sent apart."""
     record = records[wire.SEAL]
     assert isinstance(record, ConfigRecord)
     kept = {name: value for name, value in record.items() if name != wire.PACKED}
@@ -272,7 +275,7 @@ def shelve(records: RecordDict, size: int) -> RecordDict:
 
 
 def shelved(records: RecordDict) -> int | None:
-    """The size of a content that is sent apart, None where there is none; to be asked before `unseal`.
+    """Return the size of a content that is sent apart, None where there is none; to be asked before `unseal`.
 
     Raises:
         SealError: it is none.

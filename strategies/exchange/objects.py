@@ -37,7 +37,7 @@ class Parts:
         self._contents: dict[str, bytes] = {}
 
     def add(self, object_id: str, content: bytes) -> None:
-        """One part is here.
+        """Keep one part.
 
         Raises:
             WireError: the parts are too large together.
@@ -49,7 +49,7 @@ class Parts:
         self._keep(object_id, content)
 
     def message(self, object_id: str) -> Message:
-        """The message that the parts make; they are let go of.
+        """Return the message that the parts make, and let go of them.
 
         Raises:
             WireError: they make none, or one that is too large.
@@ -80,19 +80,19 @@ class Parts:
         self._contents.clear()
 
     def _arrays(self) -> dict[str, Array]:
-        """Every array by its id; what is left of the parts is small."""
-        found = {name: _Description(part) for name, part in self._contents.items() if part.startswith(ARRAY)}
-        uses = Counter(chunk for array in found.values() for chunk in array.chunks)
+        """Return every array by its id; what is left of the parts is small."""
+        descriptions = {name: _Description(part) for name, part in self._contents.items() if part.startswith(ARRAY)}
+        uses = Counter(chunk for array in descriptions.values() for chunk in array.chunks)
         if sum(count * len(self._body(chunk)) for chunk, count in uses.items()) > self._max_bytes:
             raise WireError(f"message: expected arrays of at most {self._max_bytes} bytes, found larger ones")
         arrays = {}
-        for name, said in found.items():
-            arrays[name] = array_of((said.shape, said.dtype), self._joined(said.chunks, uses))
-            arrays[name].stype = said.stype
+        for name, description in descriptions.items():
+            arrays[name] = array_of((description.shape, description.dtype), self._joined(description.chunks, uses))
+            arrays[name].stype = description.stype
         return arrays
 
     def _joined(self, chunks: Sequence[str], uses: Counter[str]) -> Buffer:
-        """The bytes of these chunks, one after the other; a chunk that nothing needs any more is let go of."""
+        """Return the bytes of these chunks, one after the other; a chunk is let go of after its last use."""
         joined, position = bytearray(sum(len(self._body(chunk)) for chunk in chunks)), 0
         for chunk in chunks:
             body = self._body(chunk)
@@ -107,7 +107,7 @@ class Parts:
         self._contents[object_id] = content
 
     def _body(self, chunk: str) -> memoryview:
-        """What a chunk holds.
+        """Return what a chunk holds.
 
         Raises:
             KeyError: it never came. ValueError: it is none.
@@ -124,14 +124,14 @@ class _Description:
 
     def __init__(self, part: bytes) -> None:
         children = children_of(part)
-        said = json.loads(part[part.index(_DIVIDER) + 1 :])
-        self.dtype, self.stype = str(said["dtype"]), str(said["stype"])
-        self.shape = tuple(int(length) for length in said["shape"])
-        self.chunks = [children[number] for number in said["arraychunk_ids"]]
+        fields = json.loads(part[part.index(_DIVIDER) + 1 :])
+        self.dtype, self.stype = str(fields["dtype"]), str(fields["stype"])
+        self.shape = tuple(int(length) for length in fields["shape"])
+        self.chunks = [children[number] for number in fields["arraychunk_ids"]]
 
 
 def chunk_body(part: bytes) -> memoryview:
-    """The bytes that an array's chunk carries.
+    """Return the bytes that an array's chunk carries.
 
     Raises:
         ValueError: the part is no chunk.
