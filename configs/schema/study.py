@@ -13,6 +13,7 @@ from functools import cached_property
 from typing import Any, Literal
 
 from configs.keys.declare import Declaration, Entries, Key, Part, declaration_of, key, read_keys, write_keys
+from configs.keys.one_of import HasSection, Kind, Sections
 from configs.keys.values import COLUMN, SITE_NAME, Around, Choice, Integer, Place, Text, Value, Words
 from configs.schema.evaluation import Evaluation
 from configs.schema.model import MODEL, Model
@@ -190,7 +191,7 @@ class Study:
     @property
     def procedure(self) -> str:
         """Return the name of what the coordinator does with the study (server/procedures/)."""
-        return getattr(TASKS[self.task.type], "procedure", "training")
+        return TASKS[self.task.type].procedure
 
     @property
     def counted(self) -> tuple[Feature, ...]:
@@ -269,36 +270,35 @@ _OF_TRAINING = {
     "evaluation": "there is no model to judge, and everybody is counted",
     "scaling": "values are counted in the bins of their public range",
 }
-_DECLARATIONS = {
-    "training": declaration_of(Study),
-    "statistics": declaration_of(Study).but(
-        refused={
-            name: f"expected nothing with task.type: statistics, as {why}; remove it"
-            for name, why in _OF_TRAINING.items()
-        },
-        training={
-            "value": _COUNTING,
-            "default": _counting_rounds,
-        },
-        privacy={"value": COUNTING_PRIVACY},
-    ),
-}
+_COUNTING_STUDY = declaration_of(Study).but(
+    refused={
+        name: f"expected nothing with task.type: statistics, as {why}; remove it" for name, why in _OF_TRAINING.items()
+    },
+    training={"value": _COUNTING, "default": _counting_rounds},
+    privacy={"value": COUNTING_PRIVACY},
+)
+# What a file may hold, by what the coordinator does with such a study (server/procedures/).
+STUDIES: Sections[HasSection] = Sections("procedure", [Kind("training", Study), Kind("statistics", _COUNTING_STUDY)])
 
 
 def study_declaration(task_type: str) -> Declaration:
-    """Return the keys of a study whose task is of this type: those of what the coordinator does with it."""
-    return _DECLARATIONS[getattr(TASKS[task_type], "procedure", "training")]
+    """Return the keys of a study whose task is of this type.
+
+    Raises:
+        KindError: no such type of task, or no such procedure, is registered.
+    """
+    return declaration_of(STUDIES[TASKS[task_type].procedure].section)
 
 
 def study_schema() -> dict[str, Any]:
     """Return the JSON Schema of a study, which depends on what a coordinator does with its type of task."""
     known = _of_type(list(TASKS.names))
-    return {"type": "object", **known, "allOf": [_schema_of(procedure) for procedure in _DECLARATIONS]}
+    return {"type": "object", **known, "allOf": [_schema_of(kind) for kind in STUDIES]}
 
 
-def _schema_of(procedure: str) -> dict[str, Any]:
-    types = [kind.name for kind in TASKS if getattr(kind, "procedure", "training") == procedure]
-    schema = _DECLARATIONS[procedure].schema
+def _schema_of(study: HasSection) -> dict[str, Any]:
+    types = [task.name for task in TASKS if task.procedure == study.name]
+    schema = declaration_of(study.section).schema
     properties = {"version": {"enum": [CANONICAL_VERSION, None]}, **schema["properties"]}
     return {"if": _of_type(types), "then": schema | {"properties": properties}}
 

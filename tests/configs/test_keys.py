@@ -185,6 +185,13 @@ def test_a_kind_without_keys_that_can_be_read_is_refused_when_it_is_registered()
         Sections("task type", [Kind("odd", Ordinal)], parts=("metrics",))
 
 
+def test_a_task_with_a_procedure_that_nobody_registered_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(TASKS, "_kinds", dict(TASKS._kinds))
+    TASKS.register(TaskKeys("ordinal", ORDINAL.section, ("accuracy",), procedure="voting"))
+    with pytest.raises(KindError, match="procedure: expected one of training, statistics, found 'voting'"):
+        study_from(toy())
+
+
 def test_a_change_of_a_key_that_is_not_there_is_told_where_it_is_made() -> None:
     with pytest.raises(KeyError, match="no key of the section is named lewels"):
         declaration_of(Ordinal).but(lewels={"default": ()})
