@@ -14,7 +14,7 @@ from pathlib import Path
 
 from client.folder import SiteFolder
 from client.site_file import load_site
-from configs.commands import INTERRUPTED, carry_out, guard_lines, prepare
+from configs.commands import guard_lines, run
 from configs.errors import RunError
 from configs.parts import programs
 from configs.records.site_journal import Approved, DataReviewed, Joined, RefusedStudy, RereadAsked
@@ -24,13 +24,8 @@ from configs.views import to_json
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. Exit codes: 0 done, 2 an error that is explained, 130 Ctrl-C; `check` has its own."""
-    prepare(alone=argv is None)
     os.umask(0o077)  # what a node writes is its owner's
-    arguments = _parser().parse_args(argv)
-    try:
-        return carry_out("archipel-site", lambda: int(arguments.command(arguments)))
-    except KeyboardInterrupt:
-        return INTERRUPTED
+    return run(_parser, argv)
 
 
 def _parser() -> argparse.ArgumentParser:

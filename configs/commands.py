@@ -6,13 +6,14 @@ A terminal that knows ISO-8859-1 or ASCII alone gets plain signs for our lines a
 b'-- epsilon <= 3 at CHU Besan\\\\xe7on'
 """
 
+import argparse
 import codecs
 import contextlib
 import io
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from configs.errors import ArchipelError
 from configs.parts import shield
@@ -86,6 +87,31 @@ def guard_lines() -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(_Lines("%(asctime)s %(levelname)s %(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=[handler])
+
+
+def run(
+    parser: Callable[[], argparse.ArgumentParser],
+    argv: Sequence[str] | None,
+    *,
+    guard: bool = True,
+    beside: str = "",
+    interrupted: Callable[[KeyboardInterrupt], object] = lambda _: None,
+) -> int:
+    """Run the command that was typed and return its exit code, as `carry_out`.
+
+    Args:
+        argv: the words after the program's name; None for those of this process.
+        guard, beside: as for `prepare` and `carry_out`.
+        interrupted: called at Ctrl-C.
+    """
+    prepare(alone=argv is None, guard=guard)
+    made = parser()
+    arguments = made.parse_args(argv)
+    try:
+        return carry_out(made.prog, lambda: int(arguments.command(arguments)), beside=beside)
+    except KeyboardInterrupt as stop:
+        interrupted(stop)
+        return INTERRUPTED
 
 
 def carry_out(program: str, work: Callable[[], int], *, beside: str = "") -> int:

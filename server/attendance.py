@@ -80,5 +80,5 @@ class Attendance:
     @staticmethod
     def _connection(node: Registered, moment: float, lost: tuple[float, str] | None) -> Connection:
         if lost is None:
-            return Connection(node.node_id, True, node.since)
-        return Connection(node.node_id, False, node.since, moment - lost[0], lost[1])
+            return Connection(node.node_id, online=True, since=node.since)
+        return Connection(node.node_id, online=False, since=node.since, offline_s=moment - lost[0], lost=lost[1])

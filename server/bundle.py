@@ -16,13 +16,13 @@ from server.superlink.flower_inside import build_fab_from_files
 
 
 def build_bundle(study: Study) -> tuple[bytes, str]:
-    """The bundle and its SHA-256, the same for the same study."""
+    """Return the bundle and its SHA-256, the same for the same study."""
     content, _ = build_fab_from_files(bundle_files(study))
     return content, hashlib.sha256(content).hexdigest()
 
 
 def bundle_files(study: Study) -> dict[str, bytes]:
-    """What is in the bundle, by name."""
+    """Return what is in the bundle, by name."""
     return {
         "pyproject.toml": project_file(study).encode("ascii"),
         "LICENSE": LICENSE.encode("ascii"),

@@ -12,12 +12,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from configs.commands import INTERRUPTED, carry_out, prepare
+from configs.commands import run
 from configs.coordinator import COORDINATOR_FILE, CoordinatorConfig, coordinator_yaml
 from configs.errors import ConfigError, RunError
 from configs.parts import programs
 from configs.records.coordinator_journal import Initialised, Renewed, Resume, Revoked, Stop, Submitted
-from configs.records.run_journal import Begin, Gathered, Joined, Postponed, Received, Refused, Resumed, Round
 from configs.shown import DIGITS, escaped, guarded
 from configs.views import to_json
 from server.folder import CoordinatorFolder
@@ -31,13 +30,8 @@ WATCH_S = 0.5
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. Exit codes: 0 done, 1 a run ended INCOMPLETE, 2 an error that is explained, 130 Ctrl-C."""
-    prepare(alone=argv is None)
     os.umask(0o077)  # members, journals and models are their owner's, wherever the folder lies
-    arguments = _parser().parse_args(argv)
-    try:
-        return carry_out("archipel-coordinator", lambda: int(arguments.command(arguments)))
-    except KeyboardInterrupt:
-        return INTERRUPTED
+    return run(_parser, argv)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -304,38 +298,32 @@ def _status(arguments: argparse.Namespace) -> int:
 
 
 def _watch(arguments: argparse.Namespace) -> int:
-    from configs.journal import read
     from configs.load import load_study
     from server.views import runs, text
+    from server.views.progress import Progress
     from strategies.privacy.modes.registry import mode_of
 
     folder = CoordinatorFolder.open(arguments.folder)
     members, name = folder.members, folder.run(arguments.run)
-    path, seen, waiting, absent, gathered = folder.config.runs / name / "journal.jsonl", 0, "", "", False
-    study = load_study(folder.config.runs / name / "study.yaml")
-    epsilons: dict[str, str] = {}
+    path, waiting, absent = folder.config.runs / name, "", ""
+    study = load_study(path / "study.yaml")
+    progress = Progress(study, path / "journal.jsonl")
     if guarantee := mode_of(study).guarantee(study):
         print(f"epsilon: {guarantee.words}, {study.privacy.epsilon:g} for the whole study", flush=True)
     while True:
         run = members.run(name)
         assert run is not None
-        for record in list(read(path))[seen:] if path.exists() else []:
-            seen += 1
-            entry = record.of(Begin, Received, Gathered, Joined, Postponed, Refused, Resumed, Round)
-            gathered = isinstance(entry, Gathered | Round | Resumed) or (gathered and not isinstance(entry, Begin))
-            if isinstance(entry, Received) and entry.epsilon:
-                epsilons[entry.site] = entry.epsilon
-            if line := text.progress(entry, study.training.rounds, study.privacy.epsilon, epsilons):
-                print(guarded(line), flush=True)
+        for line in progress.lines():
+            print(guarded(line), flush=True)
         if run.state in runs.ENDED:
             print(f"{run.state}{f': {escaped(run.why)}' if run.why else ''}")
             if report := folder.report(name):
                 print(f"report: {report}")
             return 0 if run.state == "COMPLETE" else 1
-        if folder.absence != absent:
-            absent = folder.absence
+        if (absence := folder.absence) != absent:
+            absent = absence
             print(absent or "the coordinator runs again", flush=True)
-        if run.state in ("QUEUED", "WAITING") and not gathered:
+        if run.state in ("QUEUED", "WAITING") and not progress.gathered:
             sites = "; ".join(f"{v.site}: {text.presence(v)}" for v in runs.presence(folder, members, run))
             if (now := f"{run.state.lower()}: {sites}") != waiting:
                 waiting = now

@@ -118,7 +118,7 @@ def carry_out(config: CoordinatorConfig, name: str) -> str:
 def _conduct(
     config: CoordinatorConfig, run: Path, study: Study, sealed_grid: SealedGrid, journal: Journal, members: Membership
 ) -> Outcome:
-    def observer(record: RoundRecord, model: Arrays) -> None:
+    def observer(record: RoundRecord, _model: Arrays) -> None:
         members.set_state(run.name, "RUNNING")
         for site, why in record.missing.items():
             members.set_presence(run.name, site, why)
@@ -208,7 +208,7 @@ def _site(study: Study, site: str, plan: PrivacyPlan | None, epsilon: str | None
 
 
 def _plan(study: Study, site: str) -> PrivacyPlan | None:
-    """What anybody can compute of a hospital's plan."""
+    """Return what anybody can compute of a hospital's plan."""
     try:
         return mode_of(study).plan(study, site)
     except PrivacyError:
@@ -216,7 +216,7 @@ def _plan(study: Study, site: str) -> PrivacyPlan | None:
 
 
 def _reported(run: Path) -> dict[str, str]:
-    """The epsilon that each hospital last reported, as it signed it."""
+    """Return the epsilon that each hospital last reported, as it signed it."""
     entries = (record.of(Received) for record in journals.read(run / "journal.jsonl"))
     return {entry.site: entry.epsilon for entry in entries if entry and entry.epsilon}
 

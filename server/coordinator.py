@@ -141,7 +141,7 @@ class Coordinator:
         self._gateway.start()
         self._mind_members()
         self._herald.start()
-        self._set_health(True)
+        self._set_health(good=True)
         continuity.begin(self._config, self._members, self._journal)
         log.info("listening on %s", self._config.listen)
 
@@ -171,7 +171,7 @@ class Coordinator:
         self._link.await_ready()
 
     def _end(self) -> None:
-        self._set_health(False)
+        self._set_health(good=False)
         if self._conductor is not None:
             name, part = self._conductor
             part.stop()
@@ -189,13 +189,13 @@ class Coordinator:
         if (code := self._superlink.ended) is not None:
             log.error("the SuperLink ended (exit code %d); it is started again", code)
             self._note(Restarted(part="superlink", code=code))
-            self._set_health(False)
+            self._set_health(good=False)
             self._take_up_again()
             self._herald.stop()
             self._start_superlink()
             self._mind_members()
             self._herald.start()
-            self._set_health(True)
+            self._set_health(good=True)
         if (code := self._herald.ended) is not None:
             log.error("the herald ended (exit code %d); it is started again", code)
             self._note(Restarted(part="herald", code=code))
@@ -256,7 +256,7 @@ class Coordinator:
             self._conductor[1].start()
 
     def _take_up_again(self) -> None:
-        """The run that lost its SuperLink goes on from its newest checkpoint, a few times at most."""
+        """Resume the run that lost its SuperLink from its newest checkpoint, a few times at most."""
         if self._conductor is None:
             return
         name, part = self._conductor
@@ -270,7 +270,7 @@ class Coordinator:
             self._close(name, -1)
 
     def _close(self, name: str, code: int) -> None:
-        """What became of a run whose process has ended."""
+        """Write down what became of a run whose process has ended."""
         found = self._members.run(name)
         resumed = code == 0 or name in self._members.unready()  # by somebody, before we looked
         if found is None or found.state in ENDED or resumed:
@@ -292,7 +292,7 @@ class Coordinator:
 
         server = grpc.server(ThreadPoolExecutor(2), options=[("grpc.so_reuseport", 0)])
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
-        self._set_health(False)
+        self._set_health(good=False)
         try:
             server.add_insecure_port(self._config.health)
         except RuntimeError:
@@ -306,7 +306,7 @@ class Coordinator:
         finally:
             server.stop(None)
 
-    def _set_health(self, good: bool) -> None:
+    def _set_health(self, *, good: bool) -> None:
         status = health_pb2.HealthCheckResponse
         self._health.set("", status.SERVING if good else status.NOT_SERVING)
 

@@ -170,7 +170,7 @@ class Membership:
         return [Member(s, bytes(k), sk, e, bool(w), bool(r)) for s, k, sk, e, w, r in rows]
 
     def members(self) -> dict[str, Member]:
-        """The hospitals that may take part, by name."""
+        """Return the hospitals that may take part, by name."""
         return {member.site: member for member in self.sites() if not member.revoked}
 
     def lookup(self, public_key: bytes) -> Admitted | None:
@@ -231,7 +231,7 @@ class Membership:
         return list(json.loads(row[0])["sites"]) if row and row[0] else []
 
     def next_run(self) -> str | None:
-        """The run that has been ready longest, to be conducted now."""
+        """Return the run that has been ready longest, to be conducted now."""
         query = "SELECT name, ready FROM runs WHERE state IN ('QUEUED', 'WAITING') AND ready != ''"
         ready = {name: json.loads(text) for name, text in self._connection.execute(query)}
         waiting = sorted((facts["since"], name) for name, facts in ready.items() if not facts.get("conducted"))
@@ -300,7 +300,7 @@ class Membership:
         return [row[0] for row in rows.fetchall()]
 
     def set_presence(self, run: str, site: str, state: str, epsilon: str = "") -> None:
-        """What a hospital does in a run: a word or a sentence, and the epsilon it last reported."""
+        """Keep what a hospital does in a run: a word or a sentence, and the epsilon it last reported."""
         self._connection.execute(
             "INSERT INTO presence (run, site, state, epsilon) VALUES (?, ?, ?, ?) ON CONFLICT (run, site) DO UPDATE SET"
             " state = excluded.state, epsilon = CASE excluded.epsilon WHEN '' THEN epsilon ELSE excluded.epsilon END",

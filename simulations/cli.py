@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from configs.commands import INTERRUPTED, carry_out, prepare
+from configs.commands import run
 from configs.errors import ArchipelError
 
 if TYPE_CHECKING:
@@ -29,16 +29,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Exit codes: 0 done, 1 the study ended INCOMPLETE or an audit FAILED, 2 an error that is explained, 130 Ctrl-C.
     """
-    prepare(alone=argv is None, guard=False)
-    arguments = _parser().parse_args(argv)
-    try:
-        return carry_out(
-            "archipel", lambda: int(arguments.command(arguments)), beside="; what was finished before is whole"
-        )
-    except KeyboardInterrupt as stop:  # only a run that has begun says where it is
-        hint = f"; go on with: archipel simulate --resume {shlex.quote(str(stop.args[0]))}" if stop.args else ""
-        print(f"\narchipel: interrupted{hint}", file=sys.stderr)
-        return INTERRUPTED
+    return run(_parser, argv, guard=False, beside="; what was finished before is whole", interrupted=_interrupted)
+
+
+def _interrupted(stop: KeyboardInterrupt) -> None:
+    """Say how to go on; only a run that has begun says where it is."""
+    hint = f"; go on with: archipel simulate --resume {shlex.quote(str(stop.args[0]))}" if stop.args else ""
+    print(f"\narchipel: interrupted{hint}", file=sys.stderr)
 
 
 def _parser() -> argparse.ArgumentParser:

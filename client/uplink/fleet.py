@@ -36,6 +36,7 @@ from configs.folder import split_address
 from configs.frame import MappedFile
 from configs.memory import Tidy
 from configs.pieces import HOLD_PATH, REPLY_PATH
+from configs.shown import printable
 from strategies.exchange.flower import (
     Head,
     Node,
@@ -354,4 +355,4 @@ def _explained(response: httpx.Response) -> ArchipelError:
 def _plain(error: httpx.TransportError) -> str:
     """Return an error's own words on one line; some have none."""
     text = str(error) or type(error).__name__
-    return "".join(c for c in text if c.isprintable())[:200]
+    return printable(text, 200)

@@ -16,6 +16,7 @@ from cryptography import x509
 from client.uplink.carriage import REQUESTS, goes_on, heavy, is_whole
 from client.uplink.proxy import Proxy, proxy_to, tunnel
 from configs.folder import split_address
+from configs.shown import printable
 
 _RELEASE = re.compile(
     rb"\r\n\r\nok, archipel ([0-9a-z.+]{1,20}) with flwr ([0-9a-z.+]{1,20})$"
@@ -173,4 +174,4 @@ def _issuer(coordinator: tuple[str, int], proxy: Proxy | None, timeout_s: float)
         name = x509.load_der_x509_certificate(shown).issuer.rfc4514_string()
     except ValueError:
         return ""
-    return "".join(c for c in name if c.isprintable())[:120]
+    return printable(name, 120)
