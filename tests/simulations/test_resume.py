@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from configs.commands import INTERRUPTED
 from configs.errors import RunError
 from configs.journal import Record
 from configs.load import load_study
@@ -280,11 +281,11 @@ def test_an_interrupted_run_says_how_it_goes_on_by_its_own_path(
 ) -> None:
     out = tmp_path / "two words"
     monkeypatch.setattr(curve_module, "curve_value", interrupt)
-    assert cli.main(["simulate", str(PRESET), "--no-baselines", "--out", str(out)]) == cli.INTERRUPTED
+    assert cli.main(["simulate", str(PRESET), "--no-baselines", "--out", str(out)]) == INTERRUPTED
     run = (out / "latest").resolve()
     hint = f"interrupted; go on with: archipel simulate --resume '{run}'"
     assert hint in capsys.readouterr().err
-    assert cli.main(["simulate", "--resume", str(run), "--no-baselines"]) == cli.INTERRUPTED
+    assert cli.main(["simulate", "--resume", str(run), "--no-baselines"]) == INTERRUPTED
     assert hint in capsys.readouterr().err
 
 
@@ -309,7 +310,7 @@ def test_what_is_interrupted_before_a_run_has_begun_names_none(
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(stopped, interrupt)
-    assert cli.main(words) == cli.INTERRUPTED
+    assert cli.main(words) == INTERRUPTED
     assert capsys.readouterr().err == "\narchipel: interrupted\n"
     assert not list(tmp_path.iterdir())
 
