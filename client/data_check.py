@@ -137,12 +137,13 @@ def look(folder: Path, name: str, sha256: str | None, *, everything: bool = Fals
         return
     from client.connectors.notes import Notes
     from client.patients import load_patients
+    from strategies.data.registry import data_of
 
     admissions, notes = Admissions.open(config.admissions), Notes(thorough=True)
     study = admissions.require_known(sha256).study if everything else admissions.approved(sha256)
     people = load_patients(dataset.source, study, config.site, notes)
     yield from notes.lines() if everything else notes.oddities()
-    if everything and study.trains:
+    if everything and data_of(study).keeps_aside:
         yield f"{people.train.count:,} patients to train on, {people.test.count:,} kept aside for the test"
     yield from _shared(config, dataset, notes.ids)
 

@@ -75,8 +75,11 @@ def spending(config: SiteConfig, study: Study) -> Spending:
 
 def is_over(study: Study, outgoing: "Iterable[Outgoing]") -> bool:
     """Return whether the last of what a study asks has left: its last round, its statistics."""
-    last = ("train reply", study.training.rounds) if study.trains else ("statistics reply", 0)
-    return any(o.study == study.sha256 and o.form == last[0] and o.round >= last[1] for o in outgoing)
+    from strategies.releases.registry import main_release
+
+    kind = main_release(study)
+    last = study.training.rounds if kind.repeated else 0
+    return any(o.study == study.sha256 and o.form == kind.reply and o.round >= last for o in outgoing)
 
 
 def contribution(config: SiteConfig, study: Study, ledger: "Ledger | None", outgoing: "Iterable[Outgoing]") -> str:

@@ -11,7 +11,7 @@ often q was doubled, which one patient more or less does not change but where th
 import time
 
 from configs.schema import Study
-from strategies.releases.registry import study_bytes
+from strategies.releases.registry import MODEL_UPDATE, study_bytes
 
 LEAST_S = 0.02  # what booking, two processes and the journal take
 OPERATIONS_PER_S = 2e9  # of a training, of one core
@@ -23,7 +23,7 @@ def quantum_s(study: Study, site: str) -> float:
     """Return q for the answers of a hospital, from the study and the hospital's announced size."""
     parameters = study_bytes(study) / 4
     patients = study.announced_train_patients(site) or 1
-    steps = study.training.local.steps_per_round(patients) if study.trains else 1
+    steps = study.training.local.steps_per_round(patients) if MODEL_UPDATE.is_asked(study) else 1
     batch = min(patients, study.training.local.batch_size or patients)
     work = _PASSES * steps * batch * parameters / OPERATIONS_PER_S + 4 * parameters / BYTES_PER_S
     return LEAST_S + work

@@ -36,6 +36,7 @@ from server.membership import Membership
 from server.outcome import Outcome, PostponedError, RoundRecord
 from server.papers import write_papers
 from server.pki import Pki
+from server.procedures.registry import procedure_of
 from server.recorded import Recorded
 from server.run import (
     begin,
@@ -109,7 +110,11 @@ def carry_out(config: CoordinatorConfig, name: str) -> str:
         write_down(run, study, outcome, time.monotonic() - clock)
         metrics = run / "metrics.json"
         result = json.loads(metrics.read_bytes())
-        digest = {"model_sha256": result["model_sha256"]} if study.trains else {"metrics_sha256": sha256(metrics)}
+        digest = (
+            {"model_sha256": result["model_sha256"]}
+            if procedure_of(study).makes_model
+            else {"metrics_sha256": sha256(metrics)}
+        )
         journal.write(Measured(**digest))
     members.set_state(name, outcome.rounds.outcome, outcome.rounds.why)
     return outcome.rounds.outcome
@@ -163,7 +168,7 @@ def _asked_to_stop(members: Membership, name: str) -> bool:
 
 def write_down(run: Path, study: Study, outcome: Outcome, seconds: float, engine: str = ENGINE) -> None:
     """Leave a run's model, figures, card and report in its folder; or its statistics and the report."""
-    if not study.trains:
+    if not procedure_of(study).makes_model:
         return _write_statistics(run, study, outcome, seconds, engine)
     write_tensors(run / "model.safetensors", outcome.model)
     recorded = Recorded.of(run)

@@ -40,7 +40,7 @@ from strategies.federated.mean import site_weights
 from strategies.models.registry import study_parameters
 from strategies.privacy.modes.registry import mode_of, statistics_plan
 from strategies.privacy.plan import PrivacyPlan
-from strategies.releases.registry import SCORE_HISTOGRAM, STATISTICS, arrays_of
+from strategies.releases.registry import SCORE_HISTOGRAM, STATISTICS, arrays_of, main_release
 
 EPSILON_POINTS = 10
 
@@ -274,12 +274,12 @@ def _privacy(study: Study, noise: str, plans: Mapping[str, PrivacyPlan]) -> dict
 
 def _left(study: Study, recorded: Recorded) -> tuple[Left, ...]:
     """Return each kind of message that left the hospitals."""
-    arrays = study_parameters(study) if study.trains else arrays_of("statistics reply", study)
+    kind = main_release(study)
     rounds = [entry.contributed for entry in recorded.rounds]
     return (
         Left(
-            "model update" if study.trains else "noisy counts of patients, by each column's values",
-            tuple(f"{n} {list(shape)} {dtype}" for n, (shape, dtype) in arrays.items()),
+            kind.what,
+            tuple(f"{n} {list(shape)} {dtype}" for n, (shape, dtype) in kind.arrays(study).items()),
             messages=sum(map(len, rounds)),
             bytes=sum(sum(contributed.values()) for contributed in rounds),
         ),
@@ -299,7 +299,7 @@ def _figures_left(study: Study, recorded: Recorded) -> list[Left]:
     shapes = arrays_of("evaluate reply", study).items()
     return [
         Left(
-            "noisy histogram of test patients",
+            SCORE_HISTOGRAM.what,
             tuple(f"{name} {list(shape)} {dtype}" for name, (shape, dtype) in shapes),
             messages=len(recorded.evaluated),
             bytes=sum(recorded.evaluated.values()),

@@ -164,8 +164,10 @@ def _plan(arguments: argparse.Namespace) -> int:
 
     if not arguments.worth and (alone := [f"--{name}" for name in WORTH if getattr(arguments, name) is not None]):
         raise ArchipelError(f"{', '.join(alone)}: expected only beside --worth, which answers it; add --worth")
+    from strategies.releases.registry import MODEL_UPDATE
+
     study = load_study(arguments.study)
-    if not study.trains:
+    if not MODEL_UPDATE.is_asked(study):
         return _plan_statistics(arguments, study)
     from simulations.planning import plan_study
     from simulations.tables import print_json, print_plan

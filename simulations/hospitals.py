@@ -27,6 +27,7 @@ from simulations.rounds import Rounds
 from simulations.together import Together
 from strategies.data.base import TrainablePatients
 from strategies.learning import Learning, learning_of
+from strategies.releases.registry import MODEL_UPDATE
 
 PatientsOf = Callable[[str], TrainablePatients]  # a hospital's name -> its training or test patients
 
@@ -58,7 +59,7 @@ class Hospitals:
                 self.train_of(name),
                 self._ledger(name),
                 seeded=True,
-                trainer=self._trainer() if self.study.trains else None,
+                trainer=self._trainer() if MODEL_UPDATE.is_asked(self.study) else None,
                 test=self.test_of(name) if self.test_of else None,
                 policy=Policy(metrics="noisy"),
             )
@@ -82,7 +83,7 @@ class Hospitals:
 
         None where each is better off alone, or has an engine of its own.
         """
-        if self.engine is not None or not self.study.trains:
+        if self.engine is not None or not MODEL_UPDATE.is_asked(self.study):
             return None
         together = Together(learning_of(self.study))
         return Rounds(self.site_of, together) if together.pays else None

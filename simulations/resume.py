@@ -21,6 +21,7 @@ from configs.errors import RunError
 from configs.journal import Record, read
 from configs.records.run_journal import Begin, Evaluated, Judged, Measured, Round
 from configs.schema import PER_PATIENT, Study
+from server.procedures.registry import procedure_of
 from server.run import sha256
 from strategies.privacy.accounting import epsilon
 from strategies.privacy.plan import PrivacyPlan
@@ -87,7 +88,7 @@ class Earlier:
         metrics: dict[str, Any] = json.loads(path.read_bytes())
         if (metrics["outcome"], metrics["study_sha256"]) != ("COMPLETE", study.sha256):
             return False
-        return not study.trains or (model.is_file() and sha256(model) == metrics["model_sha256"])
+        return not procedure_of(study).makes_model or (model.is_file() and sha256(model) == metrics["model_sha256"])
 
 
 def require_booked(study: Study, run: Path, plans: Mapping[str, PrivacyPlan], earlier: Earlier, done: int) -> None:

@@ -26,6 +26,7 @@ from server.checkpoint import Checkpoints, write_tensors
 from server.files import write_atomically
 from server.outcome import Outcome, RoundRecord
 from server.papers import write_papers
+from server.procedures.registry import procedure_of
 from server.recorded import Recorded, new_folder
 from server.run import (
     begin,
@@ -91,7 +92,7 @@ def resume(run: Path, options: Options, display: Display) -> bool:
     Journal(run / "journal.jsonl", durable=False)  # drops half a record that a kill left at its end
     earlier = Earlier.of(run)
     complete = earlier.is_complete(run, study)
-    if not complete and study.trains:
+    if not complete and procedure_of(study).makes_model:
         require_arithmetic(run)
     checkpoint = _checkpoints(study, run).load(any_arithmetic=complete)
     require_booked(study, run, plans, earlier, checkpoint.round if checkpoint else 0)
@@ -100,7 +101,10 @@ def resume(run: Path, options: Options, display: Display) -> bool:
         with _named_if_interrupted(run):
             _carry_out(study, run, options, display, earlier)
         return True
-    if not all((run / name).is_file() for name in ("report.html", *(["model_card.md"] if study.trains else []))):
+    if not all(
+        (run / name).is_file()
+        for name in ("report.html", *(["model_card.md"] if procedure_of(study).makes_model else []))
+    ):
         write_papers(run)
     return False
 
@@ -137,7 +141,7 @@ def check(study: Study) -> tuple[dict[str, Split], dict[str, PrivacyPlan]]:
 
 
 def _carry_out(study: Study, run: Path, options: Options, display: Display, earlier: Earlier) -> Path:
-    if not study.trains:
+    if not procedure_of(study).makes_model:
         return count(study, run, options, display, earlier)
     started, clock = datetime.now(UTC), time.monotonic()
     patients, plans = check(study)

@@ -11,7 +11,7 @@ from simulations.cli import main
 from strategies.privacy.modes.local import plan_for
 
 ALL = sorted((Path(__file__).resolve().parent.parent / "configs" / "presets").glob("*.yaml"))
-PRESETS = [path for path in ALL if load_study(path).trains]
+PRESETS = [path for path in ALL if load_study(path).procedure == "training"]
 KEYS = {
     *("study", "study_sha256", "engine", "seed", "outcome", "rounds_completed", "seconds", "model_sha256"),
     *("sites", "models"),

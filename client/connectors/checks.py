@@ -32,6 +32,7 @@ from client.connectors.notes import Notes
 from configs.errors import DataError
 from configs.schema import ID_STEPS, Feature, Study
 from strategies.data.source import Table
+from strategies.tasks.registry import is_learned
 
 MAX_PROBLEMS = 20
 MOST_ROWS_EACH = 10_000  # of one patient: a public number that bounds what one patient costs in time and memory
@@ -96,7 +97,9 @@ def table_of(
         columns = {**columns, study.patient_id: _alike(columns[study.patient_id], study.normalise, notes)}
     reader = _Reader(columns, notes, where)
     in_order = [(f, reader.numbers(f) if f.type == "number" else reader.categories(f)) for f in study.features]
-    targets = {column.name: reader.target(column, may_be_unknown=not study.trains) for column in study.task.columns}
+    targets = {
+        column.name: reader.target(column, may_be_unknown=not is_learned(study)) for column in study.task.columns
+    }
     kept = np.logical_and.reduce([has_value for _, has_value in targets.values()])
     kept &= reader.identified(study.patient_id)
     in_test, has_side = reader.sides(study.evaluation.split_column)

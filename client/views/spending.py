@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from client.admission import Admission
 from client.folder import SiteFolder
 from configs.errors import ConfigError
-from strategies.releases.registry import SCORE_HISTOGRAM, STATISTICS
+from strategies.releases.registry import MODEL_UPDATE, SCORE_HISTOGRAM, STATISTICS
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +67,8 @@ def spending(folder: SiteFolder) -> Iterator[DatasetSpending]:
 
 
 def _trains(admission: Admission | None) -> bool:
-    """Return whether a study trains; one that is unknown, or that this release does not accept any more, did."""
+    """Return whether a study has rounds; one that is unknown, or that this release does not accept any more, did."""
     try:
-        return admission is None or admission.study.trains
+        return admission is None or MODEL_UPDATE.is_asked(admission.study)
     except ConfigError:
         return True

@@ -16,6 +16,7 @@ from strategies.models.registry import study_parameters
 from strategies.privacy.accounting import epsilon
 from strategies.privacy.modes.registry import mode_of, statistics_plan
 from strategies.privacy.plan import Budget
+from strategies.releases.registry import MODEL_UPDATE
 from strategies.releases.statistics import standard_deviation
 
 
@@ -38,7 +39,7 @@ def rows_of(config: SiteConfig, study: Study) -> list[Row]:
         ("patient", _patient(study)),
         ("never reads", _unread(config, study)),
         ("from", _source(config, study)),
-        *(_training(config, study) if study.trains else _statistics(study)),
+        *(_training(config, study) if MODEL_UPDATE.is_asked(study) else _statistics(study)),
         ("privacy", _privacy(config, study)),
         ("budget", _budget(config, study)),
     ]

@@ -184,14 +184,14 @@ class Study:
     )
 
     @property
-    def trains(self) -> bool:
-        """Return whether a model is trained; if not, hospitals release statistics, once."""
-        return self.task.type != "statistics"
-
-    @property
     def procedure(self) -> str:
         """Return the name of what the coordinator does with the study (server/procedures/)."""
         return TASKS[self.task.type].procedure
+
+    @property
+    def data(self) -> str:
+        """Return the name of the kind of data that the study reads (strategies/data/)."""
+        return getattr(TASKS[self.task.type], "data", "table")
 
     @property
     def counted(self) -> tuple[Feature, ...]:

@@ -103,8 +103,9 @@ class Task:
 
 @dataclass(frozen=True)
 class TaskKeys:
-    """A type of task: its section, the metrics to ask for (the first is the headline), and the procedure to run.
+    """A type of task: its section, the metrics to ask for (the first is the headline), and what it makes of a study.
 
+    `procedure` names what the coordinator does (server/procedures/), `data` how patients are read (strategies/data/).
     `has_outcome`: whether a prediction gives the probability of one outcome, so that hospitals may release scores.
     """
 
@@ -112,6 +113,7 @@ class TaskKeys:
     section: Declaration
     metrics: tuple[str, ...] = ()
     procedure: str = "training"
+    data: str = "table"
     has_outcome: bool = False
 
 
@@ -159,6 +161,7 @@ TASKS = Sections(
                 classes={"value": _COUNTED, "default": _counted_classes, "unsaid": "0 and 1, where there is no range"},
             ),
             procedure="statistics",
+            data="cells",
         ),
     ],
     parts=("metrics",),

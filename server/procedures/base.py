@@ -8,9 +8,13 @@ from server.session import Session
 
 
 class Procedure(ABC):
-    """A way to carry a study out. `name` is what a type of task says (configs/schema/task.py)."""
+    """A way to carry a study out.
+
+    `name` is what a type of task says (configs/schema/task.py); `makes_model`, whether a model is left in the end.
+    """
 
     name: ClassVar[str]
+    makes_model: ClassVar[bool]
 
     @abstractmethod
     def run(self, session: Session) -> Outcome:

@@ -10,7 +10,9 @@ from server.procedures.base import Procedure
 from server.procedures.statistics import CountingProcedure
 from server.procedures.training import TrainingProcedure
 
-PROCEDURES: Registry[Procedure] = Registry("procedure", ("run",), (TrainingProcedure(), CountingProcedure()))
+PROCEDURES: Registry[Procedure] = Registry(
+    "procedure", ("run", "makes_model"), (TrainingProcedure(), CountingProcedure())
+)
 
 
 def procedure_of(study: Study) -> Procedure:

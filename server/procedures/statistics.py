@@ -13,6 +13,7 @@ class CountingProcedure(Procedure):
     """One round, whose releases are counts. Asked again, a hospital sends the same ones."""
 
     name: ClassVar[str] = "statistics"
+    makes_model: ClassVar[bool] = False
 
     def run(self, session: Session) -> Outcome:
         """Ask, and keep what is accepted if the quorum answered."""

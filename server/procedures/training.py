@@ -38,6 +38,7 @@ class TrainingProcedure(Procedure):
     """Rounds of model updates, combined by the study's strategy."""
 
     name: ClassVar[str] = "training"
+    makes_model: ClassVar[bool] = True
 
     def run(self, session: Session) -> Outcome:
         """Gather the hospitals, train all rounds, and ask once for what the study asks of the final model."""

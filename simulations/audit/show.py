@@ -2,7 +2,7 @@
 
 import json
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -21,6 +21,11 @@ from simulations.audit.counting import audit_statistics
 from simulations.audit.effort import FULL, Effort
 from simulations.audit.verdict import FALSE_ALARMS, Audit
 
+AUDITS: dict[str, Callable[..., Audit]] = {
+    "training": audit,
+    "statistics": audit_statistics,
+}  # by the study's procedure
+
 _WIDTH = 66  # of a part's words
 _STYLES = {"passed": "green", "FAILED": "bold red", "cannot say": "yellow"}
 
@@ -36,7 +41,7 @@ def audit_and_show(study: Study, run: Path | None, out: Path | None, seed: int |
     """
     console = _console()
     with _folder(study, run, out) as folder:
-        done = (audit if study.trains else audit_statistics)(
+        done = AUDITS[study.procedure](
             study, seed=seed, effort=effort, run=run, progress=lambda text: console.print(f"{text} ...")
         )
     console.print(_table(done))

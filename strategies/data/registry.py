@@ -14,5 +14,5 @@ DATA: Registry[DataKind] = Registry("kind of data", ("read", "scaled", "nobody")
 
 
 def data_of(study: Study) -> DataKind:
-    """Return how a study reads patients: rows of a table where it trains, cells where it counts."""
-    return DATA["table" if study.trains else "cells"]
+    """Return how a study reads patients: rows of a table or cells, as its task says."""
+    return DATA[study.data]

@@ -19,7 +19,7 @@ from strategies.federated.fedprox import FEDPROX
 from strategies.federated.fedyogi import FEDYOGI
 from strategies.federated.hospitals import Hospitals
 from strategies.federated.krum import KRUM
-from strategies.federated.local_rule import NO_RULE, LocalRule
+from strategies.federated.local_rule import LocalRule
 from strategies.federated.median import MEDIAN
 from strategies.federated.trimmed_mean import TRIMMED_MEAN
 
@@ -48,4 +48,4 @@ def strategy_of(study: Study, nodes: Mapping[str, int], weights: Mapping[str, fl
 def local_rule(study: Study, sent: Arrays) -> LocalRule:
     """Return the hospital's half of the study's strategy, given what it was sent beside the model."""
     chosen = study.training.strategy
-    return STRATEGIES[chosen.name].local_rule(chosen, sent) if study.trains else NO_RULE
+    return STRATEGIES[chosen.name].local_rule(chosen, sent)

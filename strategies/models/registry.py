@@ -15,7 +15,7 @@ from configs.schema.model import MODELS
 from configs.wire import ArraySpec
 from strategies.models.base import PARTS, Architecture
 from strategies.models.linear_stack import MLP, Linear, Logistic
-from strategies.tasks.registry import objective_of
+from strategies.tasks.registry import is_learned, objective_of
 
 ARCHITECTURES: Registry[type[Architecture]] = Registry("model", PARTS, [Logistic, Linear, MLP])
 
@@ -43,7 +43,7 @@ def study_parameters(study: Study) -> Mapping[str, ArraySpec]:
 
     The process of a hospital that talks to the network checks every message against this, without PyTorch.
     """
-    return architecture_of(study).parameters if study.trains else {}
+    return architecture_of(study).parameters if is_learned(study) else {}
 
 
 def register(kind: type[Architecture], keys: Kind) -> None:

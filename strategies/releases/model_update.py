@@ -26,6 +26,7 @@ class ModelUpdate(Release):
     """The model that a hospital trained in one round."""
 
     name: ClassVar[str] = "model update"
+    what: ClassVar[str] = "model update"
     message_type: ClassVar[str] = wire.TRAIN
     number: ClassVar[int | None] = 0
     unprotected: ClassVar[bool] = True
@@ -49,7 +50,7 @@ class ModelUpdate(Release):
         Raises:
             WireError: it does not.
         """
-        if not study.trains:
+        if not self.arrays(study):
             raise WireError("train: expected a study that trains a model, found one of statistics")
 
     def require(self, study: Study, request: Request) -> None:

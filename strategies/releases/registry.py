@@ -15,9 +15,14 @@ from strategies.releases.model_update import ModelUpdate
 from strategies.releases.score_histogram import ScoreHistogram
 from strategies.releases.statistics import Statistics
 
-_PARTS = ("message_type", "arrays", "event", "require", "make", "judge", "combine", "sentence")
+_PARTS = ("what", "message_type", "arrays", "event", "require", "make", "judge", "combine", "sentence")
 MODEL_UPDATE, SCORE_HISTOGRAM, STATISTICS = ModelUpdate(), ScoreHistogram(), Statistics()
 RELEASES: Registry[Release] = Registry("release", _PARTS, (MODEL_UPDATE, SCORE_HISTOGRAM, STATISTICS))
+
+
+def main_release(study: Study) -> Release:
+    """Return the kind of release that a study is about: its updates, or its one release."""
+    return next(kind for kind in RELEASES if not kind.after_training and kind.is_asked(study))
 
 
 def releases_after_training(study: Study) -> list[Release]:

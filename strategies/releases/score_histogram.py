@@ -38,6 +38,7 @@ class ScoreHistogram(Release):
     """The final model's scores of the test patients, counted by outcome; asked for once, after the last round."""
 
     name: ClassVar[str] = "score histogram"
+    what: ClassVar[str] = "noisy histogram of test patients"
     message_type: ClassVar[str] = wire.EVALUATE
     number: ClassVar[int | None] = 0
     of_test: ClassVar[bool] = True

@@ -49,12 +49,13 @@ class Statistics(Release):
     """Noisy counts of all patients by each column's values; the one release of a study that trains nothing."""
 
     name: ClassVar[str] = "statistics"
+    what: ClassVar[str] = "noisy counts of patients, by each column's values"
     message_type: ClassVar[str] = wire.STATISTICS
     number: ClassVar[int | None] = 1
 
     def arrays(self, study: Study) -> Mapping[str, ArraySpec]:
         """Return the counts: (cells,)."""
-        return {} if study.trains else {wire.COUNTS: ((cells_of(study),), "float32")}
+        return {wire.COUNTS: ((cells_of(study),), "float32")} if study.procedure == "statistics" else {}
 
     def event(self, plan: PrivacyPlan) -> "SampledGaussian | None":
         """Return the cost of the one release."""
@@ -66,7 +67,7 @@ class Statistics(Release):
         Raises:
             WireError: it is none.
         """
-        if study.trains or not study.privacy.keys.noised_here:
+        if not self.arrays(study) or not study.privacy.keys.noised_here:
             raise WireError("statistics: expected a private study of statistics, found another")
 
     def make(self, hospital: Hospital, people: People, _request: Request, randomness: "Randomness") -> Making:

@@ -36,6 +36,11 @@ def objective_of(study: Study) -> Objective:
     return objective(study.task)
 
 
+def is_learned(study: Study) -> bool:
+    """Return whether a study's task has an outcome that a model learns."""
+    return study.task.type in OBJECTIVES
+
+
 def register(kind: type[Objective], keys: TaskKeys) -> None:
     """Add a task type, so that studies may name it.
 

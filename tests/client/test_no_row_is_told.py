@@ -98,7 +98,7 @@ class Hospital:
 def requests(chosen: Study) -> list[Frame]:
     """What a coordinator asks: the proposal twice, each round, the evaluation, one round too many."""
     hello = Frame("hello", {"protocol": 1, "study": chosen.canonical})
-    if not chosen.trains:
+    if chosen.procedure != "training":
         return [hello, hello, *[Frame("statistics", {"study_sha256": chosen.sha256})] * 2]
     rounds = [asked(chosen, "train", round=number) for number in (1, 2, 3, 3, 4)]
     return [hello, hello, *rounds, asked(chosen, "evaluate"), asked(chosen, "evaluate")]
@@ -165,7 +165,11 @@ def expected(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], list[A
 @pytest.mark.parametrize("name", STUDIES)
 def test_an_honest_hospital_answers_every_question_once(name: str, expected: Callable[[str], list[Any]]) -> None:
     forms = [form for form, _, _ in expected(name)]
-    assert forms[:3] == ["hello reply", "hello reply", "train reply" if STUDIES[name]().trains else "statistics reply"]
+    assert forms[:3] == [
+        "hello reply",
+        "hello reply",
+        "train reply" if STUDIES[name]().procedure == "training" else "statistics reply",
+    ]
     assert forms[-1] == REFUSAL
 
 

@@ -263,7 +263,7 @@ class Hospital:
         self.made: Counter[str] = Counter()
 
     def site(self) -> Site:
-        inputs = len(self.study.inputs) if self.study.trains else len(self.study.counted)
+        inputs = len(self.study.inputs) if self.study.procedure == "training" else len(self.study.counted)
         people, test = patients(40, inputs=inputs), patients(20, inputs=len(self.study.inputs), seed=1)
         ledger = Ledger.open(self.path, durable=False)
         policy = Policy(metrics="noisy")
@@ -324,7 +324,7 @@ def conducted_to_its_end(
     for _ in range(40):
         grid = FakeGrid({NODES[name]: hospital for name, hospital in people.items()})
         try:
-            conducted = conduct(grid, study, checkpoints=checkpoints if study.trains else None)
+            conducted = conduct(grid, study, checkpoints=checkpoints if study.procedure == "training" else None)
         except CoordinatorDiedError:
             continue
         assert len(grid.sent) <= 3 + (study.training.rounds + 1) * 3 * (1 + study.privacy.spare)
@@ -364,7 +364,7 @@ def test_whatever_is_lost_in_whatever_order_bookings_and_epsilon_stay_within_the
         assert sum(rounds.values()) - len(rounds) <= spare
         assert spent <= plan.whole_epsilon() + 1e-9
         assert sum(hospital.made.values()) <= sum(rounds.values())  # nothing left that is not booked
-    if conducted.rounds.outcome == "COMPLETE" and study.trains:
+    if conducted.rounds.outcome == "COMPLETE" and study.procedure == "training":
         assert all(booked(hospital)[0].keys() >= {1, 2} for hospital in people.values())
     if not set(fates) & {"killed after", "outbox lost"}:
         assert conducted.rounds.outcome == "COMPLETE"  # what was not lost after its booking needs no spare

@@ -14,6 +14,7 @@ from configs.schema.privacy import LOCAL_KEYS
 from strategies.privacy.accounting import SampledGaussian
 from strategies.privacy.modes.base import Guarantee, PrivacyMode
 from strategies.privacy.plan import Budget, PrivacyPlan, calibrate, least_noise
+from strategies.tasks.registry import is_learned
 
 
 class Local(PrivacyMode):
@@ -35,7 +36,7 @@ class Local(PrivacyMode):
 
     def require_plannable(self, study: Study, site: str) -> None:
         """Check that the hospital announced a size, where the study trains."""
-        if study.trains:
+        if is_learned(study):
             public_train_patients(study, site)
 
     def evaluation(self, study: Study) -> SampledGaussian | None:
@@ -55,7 +56,7 @@ class Local(PrivacyMode):
     def review(self, study: Study) -> str:
         """Return the guarantee, what is clipped, and what a lost release leads to."""
         privacy = study.privacy
-        if not study.trains:
+        if not is_learned(study):
             return (
                 f"differential privacy in this hospital: epsilon {privacy.epsilon:g} at delta {privacy.delta:g} "
                 f"{self.keys.about}, for everything that leaves; asked again, this hospital sends the same "
@@ -99,7 +100,7 @@ def plan_for(study: Study, site: str, patients: int = 1, *, figures: bool = True
     Raises:
         PrivacyError: the hospital announced no size, the batch is larger than that, or no noise reaches the budget.
     """
-    public = public_train_patients(study, site) if study.trains else study.announced_train_patients(site)
+    public = public_train_patients(study, site) if is_learned(study) else study.announced_train_patients(site)
     return _plan_of_size(study, public or patients, site, figures=figures)
 
 
@@ -127,7 +128,7 @@ def _plan_of_size(study: Study, patients: int, site: str, *, figures: bool = Tru
         )
     plan = calibrate(
         Budget(privacy.epsilon, privacy.delta),
-        clip_norm=privacy.clip_norm if study.trains else statistics_norm(study),
+        clip_norm=privacy.clip_norm or statistics_norm(study),
         sampling_rate=local.sampling_rate(patients),
         steps_per_round=local.steps_per_round(patients),
         rounds=study.training.rounds,
