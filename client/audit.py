@@ -78,7 +78,7 @@ class Audit:
         return message in self._seen
 
     def answer_to(self, study: str, content: str) -> Frame | None:
-        """What this hospital answered to the same instruction before: sent again, so that nothing is spent twice."""
+        """Return what this hospital answered to the same instruction before: sent again, nothing is spent twice."""
         message = self._kept.get((study, content))
         path = self._config.outbox / f"{message}.frame"
         return _read(path) if message and path.is_file() else None
@@ -229,7 +229,7 @@ def _outgoing(time: str, sent: Sent) -> Outgoing:
 
 
 def _read(path: Path) -> Frame:
-    """A message that was kept.
+    """Read a message that was kept.
 
     Raises:
         WireError: the file was changed.

@@ -168,7 +168,7 @@ def _write_whole(file: FileIO, content: bytes) -> None:
 def read(
     path: Path, offset: int = 0, sequence: int = 0, previous: str = GENESIS, check: Check | None = None
 ) -> Iterator[Record]:
-    """The records in order, each checked against the chain; with `check`, its signature too.
+    """Yield the records in order, each checked against the chain; with `check`, its signature too.
 
     Args:
         offset, sequence, previous: where to go on, for whoever has read the records before.

@@ -56,7 +56,7 @@ def count(study: Study, run: Path, options: "Options", display: "Display", earli
     hospitals = Hospitals(study, FromSources(study), run / "sites")
     with closing(hospitals), display.phase("statistics of each hospital", 1) as phase:
 
-        def observer(record: RoundRecord, model: Arrays) -> None:
+        def observer(record: RoundRecord, _model: Arrays) -> None:
             phase.advance(", ".join(record.contributed))
 
         make = partial(_server, study, journal, observer)
@@ -112,7 +112,7 @@ class StatisticsPlan:
 
 
 def plan_statistics(study: Study) -> StatisticsPlan:
-    """What noise is added, and at which hospitals anything is seen through it.
+    """Return what noise is added, and at which hospitals anything is seen through it.
 
     Raises:
         PrivacyError: no noise reaches the budget. ConfigError: no public size and no simulation to count.
@@ -123,7 +123,7 @@ def plan_statistics(study: Study) -> StatisticsPlan:
     views = [_view(study, site, patients, plan, 1) for site, patients in sizes.items()]
     if len(views) > 1:
         views.append(_view(study, ALL, sum(sizes.values()), plan, len(views)))
-    notes = (*_notes(study, plan, counted), *spare_notes(study, {study.name: plan}), *warnings_of(study))
+    notes = (*_notes(study, plan, counted=counted), *spare_notes(study, {study.name: plan}), *warnings_of(study))
     has_rate = len(study.task.classes) == 2
     return StatisticsPlan(study.name, noise, plan.noise_multiplier, plan.epsilon(), tuple(views), notes, has_rate)
 
@@ -148,7 +148,7 @@ def _view(study: Study, site: str, patients: int, plan: PrivacyPlan, hospitals: 
 
 
 def _expected(layout: tuple[Histogram, ...], patients: int) -> Floats:
-    """Counts without noise, of patients who are spread evenly and all known."""
+    """Return counts without noise, of patients who are spread evenly and all known."""
     parts = [np.append(np.full(h.cells - 1, patients / (h.cells - 1)), 0.0) for h in layout]
     return np.concatenate(parts)
 
@@ -165,7 +165,7 @@ def _verdict(study: Study, plan: PrivacyPlan, patients: int, hidden: float, hosp
     return f"seen: only counts of fewer than {math.ceil(hidden)} patients may be noise"
 
 
-def _notes(study: Study, plan: PrivacyPlan, counted: bool) -> list[str]:
+def _notes(study: Study, plan: PrivacyPlan, *, counted: bool) -> list[str]:
     columns, cells = len(study.counted), cells_of(study)
     notes = [
         f"each hospital: {cells} counts of {columns} columns, {4 * cells:,} bytes, once; a patient is in one count of "

@@ -28,12 +28,12 @@ def headline(study: Study) -> Metric:
 
 
 def evaluate(study: Study, task: Learning, model: Arrays, test: TestOf) -> ModelResult:
-    """One shared model: on all test patients together, and at each hospital."""
+    """Judge one shared model on all test patients together, and at each hospital."""
     return _scores(study, task, [model], test, dict.fromkeys(test, model))
 
 
 def evaluate_local(study: Study, task: Learning, models: Mapping[str, Arrays], test: TestOf) -> ModelResult:
-    """Each hospital's own model: the mean over models on all test patients, and each at home."""
+    """Judge each hospital's own model: the mean over models on all test patients, and each at home."""
     return _scores(study, task, list(models.values()), test, models)
 
 

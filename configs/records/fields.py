@@ -130,10 +130,18 @@ class _Reader:
         return record
 
     def _entry(self, entry: Field, value: Any, path: str) -> Any:
+        if self._is_plain(entry.form, value, entry.bounds):  # most fields; their place is never needed
+            return value
         place = f"{path}.{entry.name}".lstrip(".")
         if value is None:
             return self._refuse(place, "a value", value) if entry.default is MISSING else entry.default
         return self._value(entry.form, value, place, entry.bounds)
+
+    def _is_plain(self, form: Any, value: Any, bounds: Within | None) -> bool:
+        """Return whether a value is surely of its form and is taken as it is."""
+        if form is str:
+            return type(value) is str and self._clean is str
+        return form is int and type(value) is int and bounds is None and 0 <= value <= MOST
 
     def _value(self, form: Any, value: Any, path: str, bounds: Within | None) -> Any:
         origin, arguments = get_origin(form), get_args(form)
@@ -162,6 +170,8 @@ class _Reader:
     def _mapping(self, form: Any, value: Any, path: str, bounds: Within | None) -> Any:
         if not isinstance(value, Mapping):
             return self._refuse(path, "an object", value)
+        if self._clean is str and all(self._is_plain(form, entry, bounds) for entry in value.values()):
+            return dict(value)
         names = {key: self._clean(key) for key in value}
         return {names[key]: self._value(form, value[key], f"{path}.{names[key][:60]}", bounds) for key in value}
 

@@ -46,7 +46,7 @@ def decimal(value: float) -> str:
     return "0" if text == "-0" else text
 
 
-def _attribute(name: str, value: str | float | bool | None) -> str:
+def _attribute(name: str, value: str | float | None) -> str:
     if value is None or value is False:
         return ""
     name = name.rstrip("_").replace("_", "-")

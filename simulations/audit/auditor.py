@@ -43,6 +43,10 @@ _WIDE_PASSES = 4  # through its rows, at least
 Progress = Callable[[str], None]
 
 
+def _silent(_text: str) -> None:
+    """Show no progress."""
+
+
 def audit(
     study: Study,
     subject: Subject | None = None,
@@ -50,7 +54,7 @@ def audit(
     seed: int | None = None,
     effort: Effort = FULL,
     run: Path | None = None,
-    progress: Progress = lambda text: None,
+    progress: Progress = _silent,
 ) -> Audit:
     """Audit a study; with `run`, the ledgers of that run's folder too.
 
@@ -77,7 +81,7 @@ def audit_patients(
     effort: Effort = FULL,
     run: Path | None = None,
     only: Collection[str] = PARTS,
-    progress: Progress = lambda text: None,
+    progress: Progress = _silent,
 ) -> Audit:
     """Return the same, given each hospital's training patients; `only` some parts of it."""
     clock = time.monotonic()
@@ -358,7 +362,7 @@ class _Everybody:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._own, name)
 
-    def poisson(self, patients: int, rate: float) -> NDArray[np.int64]:
+    def poisson(self, patients: int, _rate: float) -> NDArray[np.int64]:
         """Return every patient's position."""
         return np.arange(patients)
 
