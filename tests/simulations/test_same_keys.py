@@ -6,15 +6,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from server.statistics import Counted
 
 from configs.journal import read
 from configs.load import load_study
-from server.app import Conducted, Released
+from configs.wire import COUNTS, HISTOGRAM
 from server.conductor import write_down
+from server.outcome import Outcome, Released
 from server.rounds import Rounds
 from simulations import cli
 from strategies.learning import learning_of
+from strategies.releases.registry import SCORE_HISTOGRAM, STATISTICS
 
 WRITTEN = Path(__file__).resolve().parents[1] / "configs" / "written"
 
@@ -51,16 +52,16 @@ def test_a_coordinator_writes_the_same_keys_and_values(run: str, tmp_path: Path)
     former, study = document(WRITTEN / run), load_study(WRITTEN / run / "study.yaml")
     (tmp_path / "journal.jsonl").write_bytes((WRITTEN / run / "journal.jsonl").read_bytes())
     done = former["rounds_completed"]
-    conducted = Conducted(Rounds(study.training.rounds, study.training.quorum, done, "COMPLETE"), {})
+    outcome = Outcome(Rounds(study.training.rounds, study.training.quorum, done, "COMPLETE"), {})
     if "statistics" in former:
-        vectors = {site: np.array(c, np.float32) for site, c in former["statistics"]["released"].items()}
-        conducted.statistics = Counted(vectors, {})
+        vectors = {site: {COUNTS: np.array(c, np.float32)} for site, c in former["statistics"]["released"].items()}
+        outcome.released = {STATISTICS.name: Released(vectors, {})}
     else:
-        conducted.model = learning_of(study).initial(study.seed)
+        outcome.model = learning_of(study).initial(study.seed)
     if released := former.get("released"):
-        histograms = {site: np.array(h, np.float32) for site, h in released["histograms"].items()}
-        conducted.released = Released(histograms, released["missing"], released["noise_multiplier"])
-    write_down(tmp_path, study, conducted, former["seconds"])
+        histograms = {site: {HISTOGRAM: np.array(h, np.float32)} for site, h in released["histograms"].items()}
+        outcome.released = {SCORE_HISTOGRAM.name: Released(histograms, released["missing"])}
+    write_down(tmp_path, study, outcome, former["seconds"])
     written = document(tmp_path)
     unknown = {key: former[key] for key in ("model_sha256", "versions") if key in former}
     assert json.dumps(written | unknown) == json.dumps(former)
