@@ -13,7 +13,6 @@ Each request is a frame; each answer two: what is for the hospital's own journal
 
 import contextlib
 import hashlib
-import importlib
 import logging
 import os
 import sys
@@ -182,8 +181,10 @@ def open_site(
     site = Site(
         config.site, study, reading.patients, ledger, seeded=seeded, dataset=dataset.identity, policy=config.policy
     )
-    if study.training.local.engine == "opacus":
-        importlib.import_module("strategies.privacy.engines.opacus")  # a second, better now than in the first round
+    if site.parameters:
+        from strategies.privacy.engines.select import load_engine
+
+        load_engine(site.task.engine, study.training.local.engine)  # a second, better now than in the first round
     spending = _spending(site, Budget(config.policy.max_epsilon, config.policy.delta))
     trust.spend(spending, config.policy).require()
     return site, reading

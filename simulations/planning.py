@@ -165,6 +165,10 @@ def _notes(study: Study, sizes: dict[str, int], counted: bool) -> list[str]:
             f"evaluation: {2 * release.bins} noisy counts of test patients from each hospital that allows it, noise of "
             f"{event.noise_multiplier:.1f} patients each; epsilon {release.epsilon:g} beside the training's"
         )
+    if not task.architecture.exact:
+        notes.append(
+            "bits: a deployment repeats its simulation on one machine; on others results agree within rounding"
+        )
     if counted:
         notes.append("no cohort is announced: sizes were counted in the simulation's own data; announce them to deploy")
     return notes

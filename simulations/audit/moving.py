@@ -14,8 +14,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy import stats
+from torch import Tensor
 
-from configs.errors import ArchipelError, PrivacyError, RunError
+from configs.errors import ArchipelError, RunError
 from configs.schema import Local, Study
 from simulations.audit.recording import Recording, Roll, clip_each
 from simulations.audit.rehearsal import plan_of, watched_hospital
@@ -33,7 +34,7 @@ _BUILT = 1 << 22  # numbers of several rows' gradients that are in memory togeth
 
 
 class RowGradients:
-    """Gradients of single rows at any weights, by autograd in float64: each row has a copy of the weights of its own.
+    """Gradients of single rows of any model, at any weights, by autograd in float64.
 
     >>> from configs.schema import Model, Task
     >>> from strategies.learning import learning
@@ -43,32 +44,22 @@ class RowGradients:
     """
 
     def __init__(self, task: Learning) -> None:
-        module = task.build()
-        self._task, self._layers = task, list(module.children()) or [module]
-        self._shapes = [tuple(p.shape) for p in module.parameters()]
-        self._sizes = [math.prod(shape) for shape in self._shapes]
+        module = task.build().double()
+        names, shapes = zip(*((name, tuple(p.shape)) for name, p in module.named_parameters()), strict=True)
+        self._sizes = [math.prod(shape) for shape in shapes]
+
+        def loss(weights: Tensor, x: Tensor, y: Tensor) -> Tensor:
+            parts = (p.view(shape) for p, shape in zip(torch.split(weights, self._sizes), shapes, strict=True))
+            outputs = torch.func.functional_call(module, dict(zip(names, parts, strict=True)), (x[None],))
+            return task.loss(outputs, y[None]).sum()
+
+        self._gradients = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0, 0))
 
     def at(self, weights: NDArray[np.floating], x: NDArray[np.floating], y: NDArray[np.floating]) -> Floats:
-        """Return the gradient of each row's loss, (rows, parameters).
-
-        Raises:
-            PrivacyError: the model has another layer than linear ones that holds weights.
-        """
-        flat, outputs, outcomes = (torch.from_numpy(np.asarray(a, np.float64)) for a in (weights, x, y))
-        each = flat.expand(len(outputs), -1).clone().requires_grad_()
-        parts = (p.view(-1, *shape) for p, shape in zip(torch.split(each, self._sizes, 1), self._shapes, strict=True))
-        for layer in self._layers:
-            if isinstance(layer, torch.nn.Linear):
-                weight, bias = next(parts), next(parts)
-                outputs = torch.einsum("ri,roi->ro", outputs, weight) + bias
-            elif next(layer.parameters(), None) is not None:
-                raise PrivacyError(f"audit: expected linear layers, found {type(layer).__name__}")
-            else:
-                outputs = layer(outputs)
-        self._task.loss(outputs, outcomes).sum().backward()  # type: ignore[no-untyped-call]
-        assert each.grad is not None
-        gradient: Floats = each.grad.numpy()
-        return gradient
+        """Return the gradient of each row's loss, (rows, parameters)."""
+        tensors = (torch.from_numpy(np.asarray(a, np.float64)) for a in (weights, x, y))
+        gradients: Floats = self._gradients(*tensors).numpy()
+        return gradients
 
     def of_patients(
         self, weights: NDArray[np.floating], patients: TablePatients, chosen: NDArray[np.int64]

@@ -27,10 +27,10 @@ def main(folder: str, when: str) -> int:
 
         fit, load, new = site.Trainer.fit, reading.load_patients, worker.require_new
 
-        def dies(self: Any, start: Any, people: Any, *rest: Any, **options: Any) -> Any:
-            if (people.count and when == "training") or when == "always":
+        def dies(self: Any, wanted: Any) -> Any:
+            if (wanted.patients.count and when == "training") or when == "always":
                 os._exit(137)
-            return fit(self, start, people, *rest, **options)
+            return fit(self, wanted)
 
         def dies_reading(*arguments: Any) -> Any:
             if when == "reading" or (when == "twice" and not first):

@@ -20,18 +20,22 @@ from configs.schema.model import MODELS
 from configs.strict_yaml import dump_yaml
 from server.app import make_app
 from simulations import cli
+from simulations.audit.auditor import audit_patients
+from simulations.audit.subject import Subject
 from simulations.engines import run_engine
 from simulations.hospitals import Hospitals
 from strategies.data.table import TablePatients
 from strategies.learning import Learning, learning_of
 from strategies.models.flat_model import FlatModel
 from strategies.models.registry import ARCHITECTURES, register, study_parameters
+from strategies.privacy.engines.base import Engine, Gaussian
 from strategies.privacy.engines.book_keeping import BookKeeping
 from strategies.privacy.engines.opacus import OpacusEngine
 from strategies.privacy.engines.select import private_engine
 from strategies.privacy.plan import PrivacyPlan
 from strategies.privacy.randomness import Randomness
 from strategies.releases.base import Fit
+from tests.simulations.sabotage import BRIEF, PATIENTS, SITE
 
 MODEL = {"name": "convolution", "channels": 3}
 PLAN = PrivacyPlan(0.3, 1.0, 0.5, steps_per_round=4, rounds=1, delta=1e-5, expected_patients=20)
@@ -173,6 +177,26 @@ def test_with_privacy_each_round_has_its_quorum_and_every_update_is_plausible(ro
     assert [record.missing for record in conducted.records] == [{}] * 3
 
 
+def audited(subject: Subject) -> dict[str, str]:
+    features = {f"input_{i}": {"type": "number", "range": [-1, 1]} for i in range(8)}
+    chosen = convolved(study, features=features, cohort={SITE: PATIENTS}, training={"rounds": 2, "quorum": 1})
+    audit = audit_patients(chosen, {SITE: patients(PATIENTS, inputs=8, seed=1)}, subject, seed=0, effort=BRIEF)
+    return {part.key: part.verdict for part in audit.parts}
+
+
+def test_an_audit_finds_nothing_against_it() -> None:
+    verdicts = audited(Subject())
+    assert {verdicts[key] for key in ("residual", "sensitivity", "sampler", "ledger")} == {"passed"}
+    assert verdicts["canaries"] != "FAILED"
+
+
+def test_an_audit_finds_half_of_the_noise_missing() -> None:
+    def engine(model: FlatModel, plan: PrivacyPlan, gaussian: Gaussian, name: Any = "auto") -> Engine:
+        return private_engine(model, plan, lambda size, deviation: gaussian(size, deviation / 2), name)
+
+    assert audited(Subject(engine=engine))["residual"] == "FAILED"
+
+
 # From a study file
 
 
@@ -211,7 +235,9 @@ def written(folder: Path) -> Path:
 def test_it_is_planned_simulated_and_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = written(tmp_path)
     assert cli.main(["plan", str(path)]) == 0
-    assert "epsilon" in capsys.readouterr().out
+    plan = capsys.readouterr().out
+    assert "epsilon" in plan
+    assert "on others results agree within rounding" in " ".join(plan.split())
     assert cli.main(["simulate", str(path), "--out", str(tmp_path / "runs")]) == 0
     run = tmp_path / "runs" / "latest"
     metrics = json.loads((run / "metrics.json").read_text())

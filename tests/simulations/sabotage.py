@@ -343,17 +343,17 @@ class SendsWithoutNoise(Trainer):
 class SameSeedEachRound(Site):
     """Every round has the chance of the first."""
 
-    def _randomness(self, round_number: int, *which: Any) -> Randomness:
-        return super()._randomness(1, *which)
+    def _randomness(self, label: str, number: int, attempt: int) -> Randomness:
+        return super()._randomness(label, 1, attempt)
 
 
 class NoisierPlan(Site):
     """Books a plan and trains with half its noise."""
 
-    def _train(self, people: Any, start: Any, randomness: Any, plan: PrivacyPlan | None, loaded: Any) -> Any:
-        assert plan is not None
-        less = replace(plan, noise_multiplier=plan.noise_multiplier / 2)
-        return super()._train(people, start, randomness, less, loaded)
+    def work(self, fit: Fit) -> Any:
+        assert fit.plan is not None
+        less = replace(fit.plan, noise_multiplier=fit.plan.noise_multiplier / 2)
+        return super().work(replace(fit, plan=less))
 
 
 class Wiped(Ledger):

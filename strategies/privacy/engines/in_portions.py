@@ -16,6 +16,7 @@ from torch import Tensor
 from strategies.models.flat_model import FlatModel
 from strategies.privacy.engines.base import Gaussian, NoisySum
 from strategies.privacy.engines.groups import Groups
+from strategies.privacy.engines.separable import require_separable
 from strategies.privacy.engines.terms import clip_factors
 from strategies.privacy.plan import PrivacyPlan
 
@@ -28,12 +29,16 @@ class InPortions(NoisySum):
     A batch of more than `rows_at_once` rows is worked through in portions of whole patients. Of a patient with more
     rows than that, the gradient is added up portion by portion and clipped as one. The sum is the same but for
     rounding: within 1e-5 of the clip norm.
+
+    Raises:
+        PrivacyError: when it is made, as a layer's gradient mixes patients.
     """
 
     def __init__(
         self, model: FlatModel, plan: PrivacyPlan, gaussian: Gaussian, *, rows_at_once: int | None = None
     ) -> None:
         super().__init__(model, plan, gaussian, rows_at_once=rows_at_once)
+        require_separable(model.module)
         self._precision: AbstractContextManager[object] = nullcontext() if self._host is not None else AllDigits()
 
     @abstractmethod

@@ -18,8 +18,58 @@ from configs.kinds import Registry
 from strategies.models.flat_model import FlatModel
 from strategies.privacy.engines.base import Engine, Gaussian
 from strategies.privacy.engines.closed_form import ClosedForm
-from strategies.privacy.engines.separable import require_separable
 from strategies.privacy.plan import PrivacyPlan
+
+Maker = Callable[[FlatModel, PrivacyPlan, Gaussian], Engine]
+
+
+@dataclass(frozen=True)
+class EngineKind:
+    """An engine's name; `load` imports it and returns what makes one for a fit."""
+
+    name: str
+    load: Callable[[], Maker]
+
+
+def _book_keeping() -> Maker:
+    from strategies.privacy.engines.book_keeping import BookKeeping  # linear stacks start without
+
+    return BookKeeping
+
+
+def _opacus() -> Maker:
+    from strategies.privacy.engines.opacus import OpacusEngine  # over a second to import
+
+    return OpacusEngine
+
+
+def _closed_form(model: FlatModel, plan: PrivacyPlan, gaussian: Gaussian) -> Engine:
+    make: Maker = ClosedForm if model.flat.device.type == "cpu" else _book_keeping()
+    return make(model, plan, gaussian)
+
+
+ENGINES = Registry(
+    "engine",
+    ("load",),
+    [
+        EngineKind("closed form", lambda: _closed_form),
+        EngineKind("book-keeping", _book_keeping),
+        EngineKind("opacus", _opacus),
+    ],
+)
+
+
+def load_engine(of_model: str, of_study: str = "auto") -> Maker:
+    """Import an engine, which may take over a second, and return what makes one for a fit.
+
+    Args:
+        of_model: the engine that the model's architecture names.
+        of_study: another one that the study asks for, or `auto`.
+
+    Raises:
+        KindError: there is no engine of that name.
+    """
+    return ENGINES[of_model if of_study == "auto" else of_study].load()
 
 
 def private_engine(
@@ -28,44 +78,6 @@ def private_engine(
     """Return the engine that the model's architecture names, or Opacus's.
 
     Raises:
-        KindError: the architecture names no engine. PrivacyError: a layer's gradient mixes patients; see separable.py.
+        KindError: there is no engine of that name. PrivacyError: a layer's gradient mixes patients; see separable.py.
     """
-    return ENGINES[model.task.engine if name == "auto" else name].make(model, plan, gaussian)
-
-
-def _closed_form(model: FlatModel, plan: PrivacyPlan, gaussian: Gaussian) -> Engine:
-    make = ClosedForm if model.flat.device.type == "cpu" else _book_keeping
-    return make(model, plan, gaussian)
-
-
-def _book_keeping(model: FlatModel, plan: PrivacyPlan, gaussian: Gaussian) -> Engine:
-    from strategies.privacy.engines.book_keeping import BookKeeping  # with what linear stacks do not need
-
-    require_separable(model.module)
-    return BookKeeping(model, plan, gaussian)
-
-
-def _opacus(model: FlatModel, plan: PrivacyPlan, gaussian: Gaussian) -> Engine:
-    from strategies.privacy.engines.opacus import OpacusEngine  # over a second to import
-
-    require_separable(model.module)
-    return OpacusEngine(model, plan, gaussian)
-
-
-@dataclass(frozen=True)
-class EngineKind:
-    """An engine's name, and how one is made for a fit."""
-
-    name: str
-    make: Callable[[FlatModel, PrivacyPlan, Gaussian], Engine]
-
-
-ENGINES = Registry(
-    "engine",
-    ("make",),
-    [
-        EngineKind("closed form", _closed_form),  # of linear stacks; a GPU's are kept by book-keeping
-        EngineKind("book-keeping", _book_keeping),
-        EngineKind("opacus", _opacus),
-    ],
-)
+    return load_engine(model.task.engine, name)(model, plan, gaussian)
