@@ -162,8 +162,8 @@ class _Recent:
 
 
 def _asked_to_stop(members: Membership, name: str) -> bool:
-    found = members.run(name)
-    return found is not None and found.state == "STOPPING"
+    run = members.run(name)
+    return run is not None and run.state == "STOPPING"
 
 
 def write_down(run: Path, study: Study, outcome: Outcome, seconds: float, engine: str = ENGINE) -> None:

@@ -262,8 +262,8 @@ class Coordinator:
         name, part = self._conductor
         part.stop()
         self._conductor = None
-        found = self._members.run(name)
-        if found is not None and found.state in ("WAITING", "RUNNING") and found.attempt < MAX_ATTEMPTS:
+        run = self._members.run(name)
+        if run is not None and run.state in ("WAITING", "RUNNING") and run.attempt < MAX_ATTEMPTS:
             self._members.submit(name)
             self._note(Resumed(run=name, why="the SuperLink had ended"))
         else:
@@ -271,10 +271,10 @@ class Coordinator:
 
     def _close(self, name: str, code: int) -> None:
         """Write down what became of a run whose process has ended."""
-        found = self._members.run(name)
+        run = self._members.run(name)
         resumed = code == 0 or name in self._members.unready()  # by somebody, before we looked
-        if found is None or found.state in ENDED or resumed:
-            outcome, why = (found.state, found.why) if found else ("", "")
+        if run is None or run.state in ENDED or resumed:
+            outcome, why = (run.state, run.why) if run else ("", "")
             self._note(Ended(run=name, outcome=outcome, why=why))
             return
         why = f"its process ended with exit code {code}; its lines above say why"

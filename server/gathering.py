@@ -44,8 +44,8 @@ TOGETHER = 0.3  # hospitals that are due within this part of the slowest interva
 class Standing:
     """Where one hospital stands: `state` is "", "takes part", "refused" or "not yet"; times are the machine's clock.
 
-    `due` is when it is asked next, `sent` when the proposal under way was sent (None: there is none), `said` the same
-    for people, `since` the start of the node that was asked.
+    `due` is when it is asked next, `sent` when the proposal under way was sent (None: there is none), `sent_at` the
+    same for people, `since` the start of the node that was asked.
     """
 
     site: str = ""
@@ -55,7 +55,7 @@ class Standing:
     due: float = 0.0
     repeat_s: float = 0.0
     sent: float | None = None
-    said: str = ""
+    sent_at: str = ""
     since: str = ""
     patience_s: float = PATIENCE_S
     changes: int = 0
@@ -165,16 +165,16 @@ class Gathering:
         return standing.sent + (standing.repeat_s if anew else standing.patience_s)
 
     def _ask(self, due: Mapping[str, Connection]) -> None:
-        now, said = self._clock(), datetime.now(UTC).strftime("%H:%M UTC")
+        now, sent_at = self._clock(), datetime.now(UTC).strftime("%H:%M UTC")
         for word, connection in due.items():
             standing = self._standings.setdefault(word, Standing(word if SITE_NAME.fullmatch(word) else ""))
             if connection.since != standing.since:
                 self._arrived(standing)
             elif standing.sent is not None:
                 standing.patience_s = min(2 * standing.patience_s, LONGEST_PATIENCE_S)
-            standing.sent, standing.said, standing.since = (
+            standing.sent, standing.sent_at, standing.since = (
                 now,
-                said if standing.sent is None else standing.said,
+                sent_at if standing.sent is None else standing.sent_at,
                 connection.since,
             )
             self._asked[connection.node_id] = word
@@ -241,7 +241,7 @@ class Gathering:
             return standing.reason or standing.state
         if self._clock() - standing.sent < SLOW_LOOK_S:
             return self._shown.get(standing.site, "")  # about to answer: what was known of it stays
-        return f"has not answered the proposal sent at {standing.said} yet"
+        return f"has not answered the proposal sent at {standing.sent_at} yet"
 
     # Judging
 
@@ -256,7 +256,7 @@ class Gathering:
         return self._connections.get(word)
 
     def _present(self) -> list[str]:
-        return [site for site in self.sites if (known := self._connection(site)) and known.online]
+        return [site for site in self.sites if (connection := self._connection(site)) and connection.online]
 
     @property
     def over(self) -> bool:
@@ -287,23 +287,23 @@ class Gathering:
         names = sorted(set(self._study.sites) | set(standings))
         reasons = {}
         for site in names:
-            standing, known = standings.get(site), self._connection(site)
+            standing, connection = standings.get(site), self._connection(site)
             if standing is not None and standing.state == "takes part":
                 continue
             reason = self._reason(standing) if standing else NO_ANSWER
-            absence = known.absence if known else NEVER_CONNECTED
+            absence = connection.absence if connection else NEVER_CONNECTED
             reasons[site] = ": ".join(filter(None, (absence, reason)))[:200] if not _is_final(standing) else reason
         return reasons
 
     def _reason(self, standing: Standing) -> str:
         if standing.sent is not None and standing.state == "":
-            return f"has not answered the proposal sent at {standing.said} yet"
+            return f"has not answered the proposal sent at {standing.sent_at} yet"
         return standing.reason
 
     def absence(self, site: str) -> str:
         """Say that a hospital is not connected, and since when; empty while it is."""
-        known = self._connection(site)
-        return known.absence if known else NEVER_CONNECTED
+        connection = self._connection(site)
+        return connection.absence if connection else NEVER_CONNECTED
 
     def roster(self) -> Roster:
         """Look once, and name who is asked in the round that begins now.
@@ -319,8 +319,8 @@ class Gathering:
         return Roster(asked, away, self.missing() | {site: self.absence(site) for site in away})
 
     def _offline_s(self, site: str) -> float:
-        known = self._connection(site)
-        return known.offline_s if known and not known.online else 0.0
+        connection = self._connection(site)
+        return connection.offline_s if connection and not connection.online else 0.0
 
 
 def _slower(repeat_s: float, first_s: float, slowest_s: float) -> float:

@@ -96,9 +96,9 @@ class Exchange:
 
     async def _receive(self, scope: Scope, body: bytes, receive: Receive) -> bytes:
         """Answer the next message for a node, held until there is one; nothing where there was none in time."""
-        asked = fields_of(body, _RECEIVE)
-        node, hold_s = _int(asked["node"]), _hold(asked["hold_s"])
-        await asyncio.to_thread(self._greeted, scope, node, str(asked["taken"]), hold_s)
+        request = fields_of(body, _RECEIVE)
+        node, hold_s = _int(request["node"]), _hold(request["hold_s"])
+        await asyncio.to_thread(self._greeted, scope, node, str(request["taken"]), hold_s)
         with self._nodes.waiting(node, receive, hold_s) as hold:
             try:
                 while (pieces := await asyncio.to_thread(self._next, node)) is None:
@@ -133,16 +133,16 @@ class Exchange:
     def _confirm(self, node: int, taken: str) -> None:
         """Forget what has arrived: its parts go."""
         with self._giving:
-            given = self._given.get(node)
-            if given is not None and given.header.metadata.message_id == taken:
+            head = self._given.get(node)
+            if head is not None and head.header.metadata.message_id == taken:
                 del self._given[node]
                 self._flower.forget(taken)
 
     async def _reply(self, scope: Scope, body: bytes, _receive: Receive) -> bytes:
         """Take a whole reply."""
         first, *pieces = split(body)
-        asked = fields_of(first, _REPLY)
-        await asyncio.to_thread(self._take, scope, _int(asked["node"]), str(asked["taken"]), pieces)
+        request = fields_of(first, _REPLY)
+        await asyncio.to_thread(self._take, scope, _int(request["node"]), str(request["taken"]), pieces)
         self._events += 1
         self._replies.wake(0)
         return b""
@@ -200,12 +200,12 @@ class Exchange:
 
     async def _await(self, scope: Scope, body: bytes, receive: Receive) -> bytes:
         """Answer replies to these messages, small ones whole; held until something new came in."""
-        asked = fields_of(body, {"ids": list, "hold_s": float, "seen": int})
-        with self._replies.waiting(0, receive, _hold(asked["hold_s"])) as hold:
+        request = fields_of(body, {"ids": list, "hold_s": float, "seen": int})
+        with self._replies.waiting(0, receive, _hold(request["hold_s"])) as hold:
             while True:
                 events = self._events
-                replies = await asyncio.to_thread(self._there, scope, asked["ids"])
-                if replies or events != asked["seen"] or not await hold.woken():
+                replies = await asyncio.to_thread(self._there, scope, request["ids"])
+                if replies or events != request["seen"] or not await hold.woken():
                     return join([json.dumps({"seen": events}).encode(), *replies])
 
     def _there(self, scope: Scope, ids: Any) -> list[bytes]:

@@ -105,8 +105,8 @@ class SuperLinkGrid:
 
     def await_messages(self, message_ids: Iterable[str], wait_s: float) -> list[Message]:
         """Return as `pull_messages` does, held until something has come in since the last call, or so long."""
-        asked = set(message_ids)
-        new = sorted(asked - set(self._arriving))
+        awaited = set(message_ids)
+        new = sorted(awaited - set(self._arriving))
         request = {"ids": new, "hold_s": float(wait_s), "seen": self._seen}
         first, *replies = split(self._own.post(AWAIT_PATH, json.dumps(request).encode()), MAX_REPLIES)
         self._seen = int(json.loads(first)["seen"])
@@ -118,7 +118,7 @@ class SuperLinkGrid:
             for name, content in zip(pieces[2::2], pieces[3::2], strict=True):
                 arriving.early[name.decode("ascii")] = content
         whole = []
-        for message_id in asked & set(self._arriving):
+        for message_id in awaited & set(self._arriving):
             arriving = self._arriving[message_id]
             try:
                 reply = self._take(arriving)

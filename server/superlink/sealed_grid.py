@@ -263,8 +263,8 @@ class SealedGrid(Grid):
         form = FORMS[message.metadata.message_type][0]
         arrays, config = records.get(wire.ARRAYS), records.get(wire.CONFIG)
         equal = id(arrays), tuple(sorted(config.items())) if isinstance(config, ConfigRecord) else ()
-        known = frames.get(equal) if arrays is not None else None
-        frame = known or to_frame(form, records, arrays_of(form, self._study))
+        hashed = frames.get(equal) if arrays is not None else None
+        frame = hashed or to_frame(form, records, arrays_of(form, self._study))
         if arrays is not None:
             frames[equal] = frame
         return frame
@@ -314,9 +314,9 @@ class SealedGrid(Grid):
 
     def _collect(self, waiting: dict[str, Instruction], wait_s: float = 0.0) -> list[Message]:
         """Return the replies that are there, awaited so long; what they answer waits no more, in none of its copies."""
-        asked = {flower_id for flower_id in waiting if not flower_id.startswith(AWAY)}
+        pushed = {flower_id for flower_id in waiting if not flower_id.startswith(AWAY)}
         replies = []
-        for reply in self._carrier.await_messages(asked, wait_s) if asked or wait_s else ():
+        for reply in self._carrier.await_messages(pushed, wait_s) if pushed or wait_s else ():
             sent = waiting.pop(reply.metadata.reply_to_message_id, None)
             if sent is None:
                 continue
@@ -349,35 +349,35 @@ class SealedGrid(Grid):
         apart = shelved(records)
         signed = signed_in(records)
         packed: bytes | MappedFile | None
-        said, packed = unseal(records, sent.member.signing_key)
+        answer, packed = unseal(records, sent.member.signing_key)
         refusal = isinstance(packed, bytes) and Frame.decode(packed).form == "refusal"  # always small
         if apart is not None and self._shelf is not None:
             packed = self._shelf.taken(sent.member.site, sent.statement.message)
         form = "refusal" if refusal else FORMS[sent.original.metadata.message_type][1]
         frame, records = opened(form, records, packed, arrays_of(form, self._study))
-        asked = sent.statement
-        said.require(
-            sender=asked.to,
+        question = sent.statement
+        answer.require(
+            sender=question.to,
             to=COORDINATOR,
-            run=asked.run,
-            round=asked.round,
-            study=asked.study,
+            run=question.run,
+            round=question.round,
+            study=question.study,
             content=frame.sha256,
-            answers=asked.message,
+            answers=question.message,
         )
         if form == "hello reply":
-            self._talks.listen(asked.to, frame)
-        self._journal.write(Received(**facts(said, form, frame.size), their_journal=said.journal))
-        if said.sequence:
-            self._watch.statement(asked.to, signed)
-        if said.epsilon:
-            self._watch.epsilon(asked.to, said.epsilon)
+            self._talks.listen(question.to, frame)
+        self._journal.write(Received(**facts(answer, form, frame.size), their_journal=answer.journal))
+        if answer.sequence:
+            self._watch.statement(question.to, signed)
+        if answer.epsilon:
+            self._watch.epsilon(question.to, answer.epsilon)
         if refusal:
             fields = dict(read(form, records).fields)
             if fields["code"] in OWN_CODES:
                 raise WireError("refusal: expected a code of a hospital's, found one of the coordinator's own")
             if sent.original.metadata.message_type == wire.HELLO and fields["code"] in (wire.MISREAD, wire.UPGRADE):
-                self._talks.forget(asked.to)  # next time it is asked in the first protocol
+                self._talks.forget(question.to)  # next time it is asked in the first protocol
                 fields["code"] = wire.UPGRADE
                 fields["reason"] = f"its release of Archipel does not know this study; upgrade its node to {RELEASE}"
             return Message(Error(code=fields["code"], reason=fields["reason"]), reply_to=sent.original)

@@ -48,9 +48,9 @@ class SpooledStore(InMemoryObjectStore):
     def get(self, object_id: str) -> bytes | None:
         """Return a part, None if it was not announced, empty if it has not come."""
         content: Any = super().get(object_id)
-        found: bytes | None = content.read() if isinstance(content, _OnDisk) else content
-        self._tidy.passed(len(found or b""))
-        return found
+        part: bytes | None = content.read() if isinstance(content, _OnDisk) else content
+        self._tidy.passed(len(part or b""))
+        return part
 
 
 class _OnDisk:
