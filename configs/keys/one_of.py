@@ -116,7 +116,8 @@ class OneOf(Value):
         Args:
             given: fields that no key fills.
         """
-        found = section.take(self.tag) or self.default
+        found = section.take(self.tag)
+        found = self.default if found is None else found
         name = found if isinstance(found, str) else ""
         if name not in self.kinds:
             advice = "choose one" if found is not None else "add it"

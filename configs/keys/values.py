@@ -272,7 +272,7 @@ def is_number(value: Any) -> bool:
 
 def nearest(word: Any, words: tuple[str, ...], otherwise: str) -> str:
     """Return a question for the nearest of some words, or other advice where none is near."""
-    near = difflib.get_close_matches(str(word), words, 1)
+    near = [] if word is None else difflib.get_close_matches(str(word), words, 1)
     return f"did you mean {near[0]!r}?" if near else otherwise
 
 

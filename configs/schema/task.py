@@ -127,7 +127,7 @@ def _check_counted(task: Task, section: Section, _around: Around) -> None:
 
 
 _LIST, _OUTCOME = "a list of the target's values", declaration_of(Task).without("bins")
-_NO_RANGE = "expected none for a classification, found '[low, high]'; leave it out"
+_NO_RANGE = "expected none for a classification, found {found}; leave it out"
 _BINARY = Words(_LIST, 2, 2, "two values, the outcome second", "or leave it out for 0 and 1")
 _MULTICLASS = Words(_LIST, 3, None, "three values or more", "list every value of the target")
 _COUNTED = Words(_LIST, 2, None, "two values or more", "or leave it out for 0 and 1")

@@ -156,6 +156,9 @@ BAD: list[tuple[str, object, str]] = [
     ("privacy.spare", "two", r"privacy.spare: expected an integer from 0 to 1000, found 'two'; correct it"),
     ("privacy.spare", True, r"privacy.spare: expected an integer from 0 to 1000, found True; correct it"),
     ("privacy.spares", 2, r"privacy.spares: unknown key; did you mean 'spare'\?"),
+    ("privacy.mode", 0, "privacy.mode: expected one of local, none, found 0; choose one"),
+    ("task.range", [0, 1], r"task.range: expected none for a classification, found \[0, 1\]; leave it out"),
+    ("features.sex.range", "x", "features.sex.range: expected none for a category, found 'x'; leave it out"),
     ("privacy", {"mode": "none", "spare": 2}, r"privacy.spare: expected nothing with mode: none; remove it"),
 ]
 
@@ -183,6 +186,17 @@ def test_of_a_number_of_patients_that_is_none_nothing_else_is_told() -> None:
 
 def test_privacy_settings_without_privacy_are_a_mistake() -> None:
     assert problems(changed(put("privacy.mode", "none")))[0].startswith("privacy.epsilon: expected nothing with mode")
+
+
+def test_of_a_section_without_its_kind_only_that_is_told() -> None:
+    values = changed(lambda d: d["privacy"].pop("mode"), lambda d: d["privacy"].update(epsilom=1))
+    assert (
+        problems(values)
+        == (
+            "privacy.epsilom: unknown key; did you mean 'epsilon'?",
+            "privacy.mode: expected one of local, none, found nothing; add it",
+        )[::-1]
+    )
 
 
 def test_an_engine_without_privacy_is_a_mistake() -> None:
