@@ -6,7 +6,6 @@ It leaves what a simulation leaves (study.yaml, model.safetensors, metrics.json,
 and the checkpoints), without the figures that need patients: of those only what hospitals released, with noise.
 """
 
-import json
 import logging
 import os
 import sys
@@ -24,7 +23,7 @@ from configs.load import load_study
 from configs.memory import return_large_blocks
 from configs.parts import end_with_owner
 from configs.records.models import WRITTEN, ComparedModel
-from configs.records.result import ModelResult, TrainedSite
+from configs.records.result import ModelResult, Result, TrainedSite, TrainingResult
 from configs.records.run_journal import Begin, Measured, Postponed, Received
 from configs.schema import Study
 from server.app import conduct
@@ -107,15 +106,11 @@ def carry_out(config: CoordinatorConfig, name: str) -> str:
         link.close()
         shelf.clear()
     if outcome.rounds.done or outcome.rounds.outcome == "COMPLETE":
-        write_down(run, study, outcome, time.monotonic() - clock)
-        metrics = run / "metrics.json"
-        result = json.loads(metrics.read_bytes())
-        digest = (
-            {"model_sha256": result["model_sha256"]}
-            if procedure_of(study).makes_model
-            else {"metrics_sha256": sha256(metrics)}
-        )
-        journal.write(Measured(**digest))
+        result = write_down(run, study, outcome, time.monotonic() - clock)
+        if isinstance(result, TrainingResult):
+            journal.write(Measured(model_sha256=result.model_sha256))
+        else:
+            journal.write(Measured(metrics_sha256=sha256(run / "metrics.json")))
     members.set_state(name, outcome.rounds.outcome, outcome.rounds.why)
     return outcome.rounds.outcome
 
@@ -166,7 +161,7 @@ def _asked_to_stop(members: Membership, name: str) -> bool:
     return run is not None and run.state == "STOPPING"
 
 
-def write_down(run: Path, study: Study, outcome: Outcome, seconds: float, engine: str = ENGINE) -> None:
+def write_down(run: Path, study: Study, outcome: Outcome, seconds: float, engine: str = ENGINE) -> Result:
     """Leave a run's model, figures, card and report in its folder; or its statistics and the report."""
     if not procedure_of(study).makes_model:
         return _write_statistics(run, study, outcome, seconds, engine)
@@ -190,13 +185,16 @@ def write_down(run: Path, study: Study, outcome: Outcome, seconds: float, engine
     )
     write_result(run, result)
     write_papers(run)
+    return result
 
 
-def _write_statistics(run: Path, study: Study, outcome: Outcome, seconds: float, engine: str) -> None:
+def _write_statistics(run: Path, study: Study, outcome: Outcome, seconds: float, engine: str) -> Result:
     spent = {site: float(epsilon) for site, epsilon in _reported(run).items()}
     result = statistics_result(study, Recorded.of(run), outcome, engine=engine, noise=NOISE, spent=spent)
-    write_result(run, replace(result, seconds=round(seconds, 3), started=_started(run)))
+    result = replace(result, seconds=round(seconds, 3), started=_started(run))
+    write_result(run, result)
     write_papers(run)
+    return result
 
 
 def _started(run: Path) -> str:

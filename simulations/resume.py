@@ -7,7 +7,6 @@ researcher's own copies, so it is exact.
 (0.0, {})
 """
 
-import json
 import math
 from collections.abc import Mapping
 from contextlib import closing
@@ -19,9 +18,10 @@ from typing import Any
 from client.ledger import Ledger
 from configs.errors import RunError
 from configs.journal import Record, read
+from configs.records.result import StatisticsResult
 from configs.records.run_journal import Begin, Evaluated, Judged, Measured, Round
 from configs.schema import PER_PATIENT, Study
-from server.procedures.registry import procedure_of
+from server.result.read import load_result
 from server.run import sha256
 from strategies.privacy.accounting import epsilon
 from strategies.privacy.plan import PrivacyPlan
@@ -85,10 +85,10 @@ class Earlier:
         path, model = run / "metrics.json", run / "model.safetensors"
         if not digests or not path.is_file() or sha256(path) != digests[-1]:
             return False
-        metrics: dict[str, Any] = json.loads(path.read_bytes())
-        if (metrics["outcome"], metrics["study_sha256"]) != ("COMPLETE", study.sha256):
+        result = load_result(run)
+        if (result.outcome, result.study_sha256) != ("COMPLETE", study.sha256):
             return False
-        return not procedure_of(study).makes_model or (model.is_file() and sha256(model) == metrics["model_sha256"])
+        return isinstance(result, StatisticsResult) or (model.is_file() and sha256(model) == result.model_sha256)
 
 
 def require_booked(study: Study, run: Path, plans: Mapping[str, PrivacyPlan], earlier: Earlier, done: int) -> None:
