@@ -303,7 +303,7 @@ class Ledger:
     def _insert(self, release: Release, plan: PrivacyPlan) -> int:
         planned = _planned_of(plan).training if release.event == plan.round_event else None
         # 1 + spare evaluations of noise s cost what one of noise s / sqrt(1 + spare) costs: everybody is in each.
-        evaluation = plan.evaluation.noise_multiplier if planned and plan.evaluation else None
+        evaluation = _together(plan.once) if planned and plan.once else None
         evaluation = evaluation and evaluation / math.sqrt(1 + plan.spare)
         values = (release.dataset, release.study, release.round, release.attempt, *row_of(release.event))
         seeded = release.name is not None
@@ -318,7 +318,7 @@ class Ledger:
             event_of(*kind, least)  # an error where a row counts as less than nothing
         after = merged([*(event_of(*kind, steps) for kind, steps, _ in counts), release.event])
         # Only the plan's own steps, and no more of them than planned: within the plan's epsilon without computing it.
-        of_plan = release.event in (plan.round_event, plan.evaluation) and _are_among(after, plan)
+        of_plan = release.event in (plan.round_event, *plan.once) and _are_among(after, plan)
         if budget is not None or not of_plan:
             self._require_within(release, after, budget or Budget(plan.whole_epsilon(), plan.delta), "the study has")
         if self._cap is not None and self._filter is not None:
@@ -389,6 +389,13 @@ def event_of(kind: str, noise_multiplier: float, sampling_rate: float, steps: in
     raise RunError(
         f"the privacy ledger holds a release of the unknown kind {kind!r}; install the version that wrote it"
     )
+
+
+def _together(events: tuple[SampledGaussian, ...]) -> float:
+    """Return the noise multiplier of one release that costs what these cost together: everybody is in each."""
+    if len(events) == 1:
+        return events[0].noise_multiplier
+    return 1 / math.sqrt(sum(event.noise_multiplier**-2 for event in events))
 
 
 def _are_among(events: tuple[Merged, ...], plan: PrivacyPlan) -> bool:

@@ -14,9 +14,8 @@ configs.errors.WireError: train reply: expected no field 'patients', found one; 
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
 
-from configs.errors import WireError
+from configs.errors import KindError, WireError
 
 PROTOCOL = 1
 PROTOCOL_MAX = 3  # what this release can talk; a side that says nothing talks 1
@@ -72,10 +71,13 @@ class Field:
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """What one kind of message holds. `arrays`: none, the model's parameters, or noisy counts; nothing else."""
+    """What one kind of message holds. `arrays` says in a word what arrays it carries, and is empty where it has none.
+
+    The model's parameters and noisy counts are all of Archipel's own.
+    """
 
     fields: tuple[Field, ...]
-    arrays: Literal["", "model", "histogram", "statistics"]
+    arrays: str
     purpose: str
 
 
@@ -87,6 +89,7 @@ _ABOUT = (
     Field("release", str, 40, "the hospital's release of Archipel", optional=True),
     Field("arithmetic", int, 1_000, "the version of the arithmetic that trains there", optional=True),
 )
+STUDY_FIELDS = (_STUDY, _ATTEMPT)  # of an instruction that asks for a release once
 FORMS: dict[str, Form] = {
     "hello": Form(
         (
@@ -139,6 +142,21 @@ FORMS: dict[str, Form] = {
 }
 
 
+def register(message_type: str, form: str, instruction: Form, reply: Form) -> None:
+    """Add the two forms of a kind of release that is installed beside Archipel's own; both sides must have it.
+
+    Raises:
+        KindError: another kind has the type or a form.
+    """
+    forms = {form: instruction, f"{form} reply": reply}
+    if ASKS.get(message_type, form) != form or any(FORMS.get(name, added) != added for name, added in forms.items()):
+        raise KindError(
+            f"release form {form!r} ({message_type}): expected names of its own, found those of another; rename it"
+        )
+    ASKS[message_type] = form
+    FORMS.update(forms)
+
+
 def check(
     form: str,
     fields: Mapping[str, object],
@@ -150,6 +168,8 @@ def check(
     Raises:
         WireError: a field or array too many, too few, of another type, shape, dtype or size. The text holds no value.
     """
+    if form not in FORMS:
+        _refuse(form[:64], "a form of configs/wire.py or of an installed kind of release", "no such form")
     listed = {field.name: field for field in FORMS[form].fields}
     expected_arrays = expected_arrays if FORMS[form].arrays else {}
     for name in sorted(fields.keys() - listed.keys()):

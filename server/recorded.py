@@ -50,14 +50,14 @@ def versions() -> dict[str, str]:
 class Recorded:
     """What a run's journal says, the time before an interruption included.
 
-    `rounds` are in order, `hello` the bytes of each time that hospitals were gathered, `evaluated` the bytes of what
-    they said of the final model, `reasons` the newest one of each hospital that was away, `made_anew` the attempts at
-    lost releases.
+    `rounds` are in order, `hello` the bytes of each time that hospitals were gathered, `once` the bytes of what they
+    released after the training, by release and hospital, `reasons` the newest one of each hospital that was away,
+    `made_anew` the attempts at lost releases.
     """
 
     rounds: Sequence[Round]
     hello: Sequence[Mapping[str, int]]
-    evaluated: Mapping[str, int] = field(default_factory=dict)
+    once: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     reasons: Mapping[str, str] = field(default_factory=dict)
     made_anew: Sequence[Again] = ()
 
@@ -70,7 +70,7 @@ class Recorded:
         """
         rounds: dict[int, Round] = {}
         hello: list[Mapping[str, int]] = []
-        evaluated: dict[str, int] = {}
+        once: dict[str, dict[str, int]] = {}
         reasons: dict[str, str] = {}
         made_anew: list[Again] = []
         for record in journals.read(run / "journal.jsonl"):
@@ -82,10 +82,10 @@ class Recorded:
                 case Gathered() | Joined():
                     hello.append(entry.bytes)
                 case Evaluated():
-                    evaluated |= entry.contributed
+                    once.setdefault(entry.release or "score histogram", {}).update(entry.contributed)
                 case Again():
                     made_anew.append(entry)
-        return cls([rounds[number] for number in sorted(rounds)], hello, evaluated, reasons, made_anew)
+        return cls([rounds[number] for number in sorted(rounds)], hello, once, reasons, made_anew)
 
     def rounds_of(self, site: str, done: int) -> list[int]:
         """Return the rounds that count, up to number `done`, to which a hospital contributed."""
@@ -105,10 +105,10 @@ class Recorded:
         return {
             "bytes_sent": self.bytes_of(site)
             + sum(hello.get(site, 0) for hello in self.hello)
-            + self.evaluated.get(site, 0),
+            + sum(sent.get(site, 0) for sent in self.once.values()),
             "messages_sent": sum(site in entry.contributed for entry in self.rounds)
             + sum(site in hello for hello in self.hello)
-            + (site in self.evaluated),
+            + sum(site in sent for sent in self.once.values()),
         }
 
 

@@ -40,7 +40,7 @@ from strategies.federated.mean import site_weights
 from strategies.models.registry import study_parameters
 from strategies.privacy.modes.registry import mode_of, statistics_plan
 from strategies.privacy.plan import PrivacyPlan
-from strategies.releases.registry import SCORE_HISTOGRAM, STATISTICS, arrays_of, main_release
+from strategies.releases.registry import RELEASES, SCORE_HISTOGRAM, STATISTICS, main_release
 
 EPSILON_POINTS = 10
 
@@ -266,9 +266,13 @@ def _privacy(study: Study, noise: str, plans: Mapping[str, PrivacyPlan]) -> dict
     said = asked | {"unit": guarantee.unit, "adjacency": guarantee.adjacency, "noise": noise}
     if guarantee.limits:
         said |= {"where": guarantee.where, "limits": guarantee.limits}
-    if release := study.evaluation.release:
-        whole = max((plan.whole_epsilon() for plan in plans.values()), default=asked["epsilon"] + release.epsilon)
-        said |= {"epsilon": whole, "training_epsilon": asked["epsilon"], "evaluation_epsilon": release.epsilon}
+    release, others = study.evaluation.release, sum(one.keys.epsilon for one in study.releases)
+    if release or others:
+        once = (release.epsilon if release else 0.0) + others
+        whole = max((plan.whole_epsilon() for plan in plans.values()), default=asked["epsilon"] + once)
+        said |= {"epsilon": whole, "training_epsilon": asked["epsilon"]}
+    if release:
+        said |= {"evaluation_epsilon": release.epsilon}
     return said
 
 
@@ -289,19 +293,19 @@ def _left(study: Study, recorded: Recorded) -> tuple[Left, ...]:
             messages=sum(map(len, recorded.hello)),
             bytes=sum(sum(hello.values()) for hello in recorded.hello),
         ),
-        *_figures_left(study, recorded),
+        *_once_left(study, recorded),
     )
 
 
-def _figures_left(study: Study, recorded: Recorded) -> list[Left]:
-    if not recorded.evaluated:
-        return []
-    shapes = arrays_of("evaluate reply", study).items()
+def _once_left(study: Study, recorded: Recorded) -> list[Left]:
+    """Return what left after the training, by kinds of release."""
     return [
         Left(
-            SCORE_HISTOGRAM.what,
-            tuple(f"{name} {list(shape)} {dtype}" for name, (shape, dtype) in shapes),
-            messages=len(recorded.evaluated),
-            bytes=sum(recorded.evaluated.values()),
+            RELEASES[name].what,
+            tuple(f"{n} {list(shape)} {dtype}" for n, (shape, dtype) in RELEASES[name].arrays(study).items()),
+            messages=len(sent),
+            bytes=sum(sent.values()),
         )
+        for name, sent in recorded.once.items()
+        if sent
     ]

@@ -149,9 +149,10 @@ class Session:
     # Releases
 
     def ask_once(self, kind: Release, shared: Arrays | None = None) -> Answers[Arrays]:
-        """Ask each hospital for a release that is made once. `shared`: the model that it is about, where it is."""
+        """Ask each hospital for a release that is made once. `shared`: the model, sent where it is about one."""
         fields: dict[str, str | int] = {"study_sha256": self.study.sha256}
-        asked = content(kind.form, fields, shared, kind.instructed(self.study))
+        instructed = kind.instructed(self.study)
+        asked = content(kind.form, fields, shared if instructed else None, instructed)
         nodes = self.roster.asked.values()
         judge = kind.judge(self.study, shared or {}, lambda _: {})
 

@@ -24,6 +24,7 @@ from strategies.privacy.modes.registry import mode_of, plans_of
 from strategies.privacy.plan import PrivacyPlan, spare_cost
 from strategies.privacy.randomness import Randomness
 from strategies.releases.base import Fit
+from strategies.releases.registry import RELEASES
 
 CURVE_ROWS = 6
 
@@ -165,6 +166,10 @@ def _notes(study: Study, sizes: dict[str, int], counted: bool) -> list[str]:
             f"evaluation: {2 * release.bins} noisy counts of test patients from each hospital that allows it, noise of "
             f"{event.noise_multiplier:.1f} patients each; epsilon {release.epsilon:g} beside the training's"
         )
+    notes += [
+        f"{asked.name}: epsilon {asked.keys.epsilon:g} beside the training's; {RELEASES[asked.name].sentence(study)}"
+        for asked in study.releases
+    ]
     if not task.architecture.exact:
         notes.append(
             "bits: a deployment repeats its simulation on one machine; on others results agree within rounding"

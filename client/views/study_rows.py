@@ -16,7 +16,7 @@ from strategies.models.registry import study_parameters
 from strategies.privacy.accounting import epsilon
 from strategies.privacy.modes.registry import mode_of, statistics_plan
 from strategies.privacy.plan import Budget
-from strategies.releases.registry import MODEL_UPDATE
+from strategies.releases.registry import MODEL_UPDATE, RELEASES
 from strategies.releases.statistics import standard_deviation
 
 
@@ -149,7 +149,16 @@ def _leaving(config: SiteConfig, study: Study) -> str:
     return (
         f"in each round {numbers} numbers of the trained model ({size:,} bytes, and some hundreds of packing), in all "
         f"at most {numbers * study.training.rounds:,} numbers; once, this hospital's name and the study's digest. "
-        f"{_figures(config, study)}"
+        f"{_others(study)}{_figures(config, study)}"
+    )
+
+
+def _others(study: Study) -> str:
+    """Say what leaves beside model and figures, and what it costs."""
+    return "".join(
+        f"Moreover, {RELEASES[asked.name].sentence(study)}: epsilon {asked.keys.epsilon:g} at delta "
+        f"{study.privacy.delta:g} {PER_PATIENT}, beside the training's. "
+        for asked in study.releases
     )
 
 
@@ -157,7 +166,7 @@ def _figures(config: SiteConfig, study: Study) -> str:
     """Say what leaves about test patients, and what it costs."""
     asked = study.evaluation.release
     if asked is None:
-        return "No row, no count, no metric."
+        return "No row, no other count, no metric." if study.releases else "No row, no count, no metric."
     if config.policy.metrics != "noisy":
         return (
             "No row, no count, no metric: the study asks for a noisy histogram of test patients, which site.yaml does "

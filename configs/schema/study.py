@@ -18,6 +18,7 @@ from configs.keys.values import COLUMN, SITE_NAME, Around, Choice, Integer, Plac
 from configs.schema.evaluation import Evaluation
 from configs.schema.model import MODEL, Model
 from configs.schema.privacy import COUNTING_PRIVACY, PRIVACY, Privacy
+from configs.schema.releases import AskedRelease, Releases
 from configs.schema.source import SOURCE, DataSource
 from configs.schema.task import FEATURES, TASK, TASKS, Feature, Task
 from configs.schema.training import Training
@@ -175,6 +176,11 @@ class Study:
         "who is kept aside, and what is measured",
         init=Evaluation(),
     )
+    releases: tuple[AskedRelease, ...] = key(
+        Releases(),
+        "what is asked of each hospital once after the training, of kinds that are installed beside Archipel's own",
+        default=(),
+    )
     seed: int = key(Integer(0, 2**32 - 1), "of initial values and batches where chance is repeatable", default=0)
     simulation: tuple[tuple[str, DataSource], ...] = key(
         _SIMULATION,
@@ -266,6 +272,7 @@ def _counting_rounds(section: Section, around: Around) -> Training:
 
 # What a study of statistics has no use for, and why a reader of its file might have thought otherwise.
 _OF_TRAINING = {
+    "releases": "they are asked for after a training",
     "model": "no model is trained",
     "evaluation": "there is no model to judge, and everybody is counted",
     "scaling": "values are counted in the bins of their public range",

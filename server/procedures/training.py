@@ -174,6 +174,7 @@ def _asked_once(session: Session, model: Arrays) -> Mapping[str, Released]:
     for kind in releases_after_training(session.study):
         answers = session.ask_once(kind, model)
         sent, anew = sent_bytes(answers.accepted), dict(answers.made_anew)
-        session.write(Evaluated(contributed=sent, missing=dict(answers.missing), attempts=anew))
+        name = kind.name if kind.number is None else ""
+        session.write(Evaluated(contributed=sent, missing=dict(answers.missing), attempts=anew, release=name))
         answered[kind.name] = released(answers)
     return answered

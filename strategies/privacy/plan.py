@@ -52,6 +52,7 @@ class PrivacyPlan:
     `expected_patients` is the public divisor of each noisy sum: sampling rate times announced training patients.
     `evaluation` is the one noisy histogram after the last round, where the study asks and the hospital allows: beside
     the training and its budget, though nobody is in both the training and the test (composed as if they were).
+    `others` are what the study asks for once beside it, by name, each with a budget of its own.
     `spare` is how many lost releases may be made anew, of whatever kind: each kind's noise is calibrated for so many
     more of its own, so that any mixture of them stays within both budgets.
     """
@@ -65,6 +66,7 @@ class PrivacyPlan:
     expected_patients: float
     evaluation: SampledGaussian | None = field(default=None, repr=False)
     spare: int = field(default=0, repr=False)
+    others: tuple[tuple[str, SampledGaussian], ...] = field(default=(), repr=False)
 
     def __post_init__(self) -> None:
         _require("clip_norm", "0 < clip norm", self.clip_norm, fits=0 < self.clip_norm < math.inf)
@@ -93,11 +95,15 @@ class PrivacyPlan:
 
     @property
     def events(self) -> tuple[SampledGaussian, ...]:
-        """The most that the study can release: its training, then its evaluation, each with every spare release."""
+        """Return the most that the study can release: its training, what is asked once, and every spare release."""
         training = replace(self.round_event, steps=self.steps_per_round * (self.rounds + self.spare))
-        if self.evaluation is None:
-            return (training,)
-        return training, replace(self.evaluation, steps=self.evaluation.steps * (1 + self.spare))
+        return training, *(replace(event, steps=event.steps * (1 + self.spare)) for event in self.once)
+
+    @property
+    def once(self) -> tuple[SampledGaussian, ...]:
+        """Return what is released once: the evaluation, and the others."""
+        evaluation = () if self.evaluation is None else (self.evaluation,)
+        return (*evaluation, *(event for _, event in self.others))
 
     def whole_epsilon(self) -> float:
         """Epsilon per patient of training and evaluation together, whatever part of the spare releases is needed."""

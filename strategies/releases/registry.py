@@ -7,8 +7,11 @@
 import math
 from collections.abc import Mapping
 
+from configs import wire
+from configs.errors import KindError
 from configs.kinds import Registry
 from configs.schema import Study
+from configs.schema.releases import RELEASE_KEYS, ReleaseKeys
 from configs.wire import ArraySpec
 from strategies.releases.base import Release
 from strategies.releases.model_update import ModelUpdate
@@ -18,6 +21,19 @@ from strategies.releases.statistics import Statistics
 _PARTS = ("what", "message_type", "arrays", "event", "require", "make", "judge", "combine", "sentence")
 MODEL_UPDATE, SCORE_HISTOGRAM, STATISTICS = ModelUpdate(), ScoreHistogram(), Statistics()
 RELEASES: Registry[Release] = Registry("release", _PARTS, (MODEL_UPDATE, SCORE_HISTOGRAM, STATISTICS))
+
+
+def register(kind: Release, keys: ReleaseKeys, instruction: wire.Form, reply: wire.Form) -> None:
+    """Add a kind of release, so that studies may ask for it and its messages may cross.
+
+    Raises:
+        KindError: another one has its name or its forms, or it lacks a part.
+    """
+    if kind.name != keys.name:
+        raise KindError(f"release {kind.name!r}: expected keys of its own name, found {keys.name!r}; correct one")
+    wire.register(kind.message_type, kind.message_type.rpartition(".")[2], instruction, reply)
+    RELEASES.register(kind)
+    RELEASE_KEYS.register(keys)
 
 
 def main_release(study: Study) -> Release:

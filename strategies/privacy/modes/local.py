@@ -135,7 +135,8 @@ def _plan_of_size(study: Study, patients: int, site: str, *, figures: bool = Tru
         patients=patients,
         spare=privacy.spare,
     )
-    return replace(plan, evaluation=evaluation_event(study) if figures else None)
+    others = tuple((asked.name, _once(study, asked.keys.epsilon)) for asked in study.releases)
+    return replace(plan, evaluation=evaluation_event(study) if figures else None, others=others)
 
 
 def statistics_norm(study: Study) -> float:
@@ -160,7 +161,9 @@ def evaluation_event(study: Study) -> SampledGaussian | None:
     the sensitivity (L2).
     """
     asked = study.evaluation.release
-    if asked is None:
-        return None
-    budget = Budget(asked.epsilon, study.privacy.delta)
+    return None if asked is None else _once(study, asked.epsilon)
+
+
+def _once(study: Study, epsilon: float) -> SampledGaussian:
+    budget = Budget(epsilon, study.privacy.delta)
     return SampledGaussian(least_noise(budget, 1.0, 1 + study.privacy.spare), 1.0, 1)

@@ -1,0 +1,74 @@
+"""The section `releases`: what is asked of each hospital once after the training, beside the evaluation, by name.
+
+Archipel itself has none; a kind that is registered (strategies/releases/registry.py) brings the keys of its section.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from configs.keys.declare import Key, Part
+from configs.keys.values import Place, Value
+from configs.kinds import Registry
+from configs.shown import short
+
+
+class Costed(Protocol):
+    """The keys of one release; `epsilon` is what it costs per patient at the study's delta, beside the training's."""
+
+    @property
+    def epsilon(self) -> float:
+        """Return the cost of the one release."""
+
+
+@dataclass(frozen=True)
+class ReleaseKeys:
+    """What a study may hold under a release's name: a frozen dataclass of keys, with its `epsilon` among them."""
+
+    name: str
+    section: type
+
+
+@dataclass(frozen=True, slots=True)
+class AskedRelease:
+    """A release that a study asks for, and what it says of it."""
+
+    name: str
+    keys: Any
+
+
+RELEASE_KEYS: Registry[ReleaseKeys] = Registry("release", ("section",))
+
+
+class Releases(Value):
+    """A mapping of registered releases to their keys."""
+
+    expected = "a mapping of releases"
+
+    def read(self, at: Place) -> tuple[AskedRelease, ...]:
+        """Return what is asked for, sorted by name; unknown names are noted."""
+        child = at.section.section(at.key, self.expected, required=False)
+        asked = []
+        for name in sorted(child.values):
+            found = child.take(name)
+            if name not in RELEASE_KEYS:
+                registered = ", ".join(RELEASE_KEYS.names) or "none, as no kit is installed"
+                child.note(short(name), f"unknown release; registered: {registered}")
+                continue
+            section = Part(RELEASE_KEYS[name].section)
+            asked.append(AskedRelease(name, section.read(Place(child, name, found, at.around))))
+        return tuple(asked)
+
+    def write(self, value: tuple[AskedRelease, ...]) -> dict[str, Any]:
+        """Return the mapping as a file has it."""
+        return {asked.name: Part(type(asked.keys)).write(asked.keys) for asked in value}
+
+    @property
+    def schema(self) -> dict[str, Any]:
+        """Return an object with the registered names."""
+        parts = {kind.name: Part(kind.section).schema for kind in RELEASE_KEYS}
+        return {"type": "object", "properties": parts, "additionalProperties": False}
+
+    @property
+    def children(self) -> tuple[tuple[str, Key], ...]:
+        """Return the registered names."""
+        return tuple((kind.name, Key(kind.name, Part(kind.section), ())) for kind in RELEASE_KEYS)

@@ -1,0 +1,115 @@
+"""A toy release: a noisy count of the patients with one value of one column, asked for once after the training.
+
+Both halves, the keys that a study gives and the forms of its messages stand here. Not part of the product.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from configs.errors import WireError
+from configs.keys.declare import key
+from configs.keys.values import COLUMN, Number, Text
+from configs.schema import Study
+from configs.schema.releases import ReleaseKeys
+from configs.wire import STUDY_FIELDS, ArraySpec, Form
+from strategies.privacy.accounting import SampledGaussian
+from strategies.privacy.modes.registry import mode_of
+from strategies.privacy.plan import PrivacyPlan
+from strategies.privacy.randomness import Randomness
+from strategies.releases.base import Arrays, Each, Hospital, Judge, Making, People, Release, Request, Sent
+from strategies.releases.noisy_counts import FAR, cell_variance, noised
+from strategies.releases.registry import register
+
+NAME, FORM, ARRAY = "column count", "column_count", "count"
+
+
+@dataclass(frozen=True)
+class Keys:
+    """What a study says of it."""
+
+    epsilon: float = key(Number("an epsilon from 0.01 to 10", 0.01, 10.0), "what it costs per patient")
+    column: str = key(COLUMN, "a category among the features")
+    value: str = key(Text(), "the value that is counted, not the first of the column's")
+
+
+class ColumnCount(Release):
+    """How many patients have a value of a column, by the first row of each, with Gaussian noise."""
+
+    name: ClassVar[str] = NAME
+    what: ClassVar[str] = "noisy count of patients with one value"
+    message_type: ClassVar[str] = f"query.{FORM}"
+    after_training: ClassVar[bool] = True
+
+    def arrays(self, study: Study) -> Mapping[str, ArraySpec]:
+        """Return one number."""
+        return {ARRAY: ((1,), "float32")} if keys_of(study) else {}
+
+    def event(self, plan: PrivacyPlan) -> SampledGaussian | None:
+        """Return the cost of the one count: adding or removing a patient moves it by 1."""
+        return dict(plan.others).get(NAME)
+
+    def require_asked(self, study: Study) -> None:
+        """Check that the study asks for a count.
+
+        Raises:
+            WireError: it asks for none.
+        """
+        if keys_of(study) is None:
+            raise WireError("column_count: expected a study that asks for a count (releases), found another")
+
+    def make(self, hospital: Hospital, people: People, _request: Request, randomness: Randomness) -> Making:
+        """Count the patients of both sides of the split, and add the noise."""
+        yield from ()  # nothing is fitted
+        keys = keys_of(hospital.study)
+        assert keys is not None
+        assert hospital.plan is not None
+        event = self.event(hospital.plan)
+        assert event is not None
+        place = hospital.study.inputs.index(f"{keys.column} = {keys.value}")
+        exact = sum(float((side.x[side.starts[:-1], place] > 0.5).sum()) for side in (people.train, people.test))
+        return {ARRAY: noised(np.array([exact]), event.noise_multiplier, randomness)}
+
+    def judge(self, study: Study, _shared: Arrays, _sent: Sent) -> Judge:
+        """Return what refuses a count that noise and announced patients cannot explain."""
+
+        def check(site: str, arrays: Arrays) -> None:
+            (count,) = arrays[ARRAY].tolist()
+            slack = FAR * cell_variance(_noise(study, site)) ** 0.5 + 1
+            if count != round(count) or not -slack <= count <= (study.announced_patients(site) or 1e9) + slack:
+                raise WireError("column_count reply: expected a count that the noise can explain, found another")
+
+        return Each(check)
+
+    def combine(self, _study: Study, released: Mapping[str, Arrays]) -> dict[str, Any]:
+        """Return the sum of all counts."""
+        return {"together": sum(float(arrays[ARRAY][0]) for arrays in released.values())}
+
+    def sentence(self, study: Study) -> str:
+        """Return what leaves."""
+        keys = keys_of(study)
+        assert keys is not None
+        return f"once, after the last round, how many patients have {keys.column} {keys.value}, with noise"
+
+
+def keys_of(study: Study) -> Keys | None:
+    """Return what a study says of the count, None where it asks for none."""
+    return next((asked.keys for asked in study.releases if asked.name == NAME), None)
+
+
+def _noise(study: Study, site: str) -> float:
+    plan = mode_of(study).plan(study, site)
+    event = COLUMN_COUNT.event(plan) if plan else None
+    return event.noise_multiplier if event else 0.0
+
+
+COLUMN_COUNT = ColumnCount()
+
+
+def install() -> None:
+    """Register the kind, its keys and its forms."""
+    instruction = Form(STUDY_FIELDS, arrays="", purpose="the coordinator asks for the count of one value, once")
+    reply = Form((), arrays="count", purpose="patients with one value of one column, with noise")
+    register(COLUMN_COUNT, ReleaseKeys(NAME, Keys), instruction, reply)

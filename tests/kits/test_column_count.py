@@ -1,0 +1,160 @@
+"""A release of its own, with both halves, its keys and its forms, is one file and its registration."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from builders import patients, random_arrays, study
+from kits.column_count import ARRAY, COLUMN_COUNT, FORM, NAME, install
+
+from client.ledger import Ledger
+from client.site import Site
+from configs import wire
+from configs.errors import BudgetError, ConfigError, KindError, WireError
+from configs.load import study_from
+from configs.schema import Study
+from configs.schema.releases import RELEASE_KEYS
+from configs.site import Policy
+from configs.strict_yaml import dump_yaml, read_yaml
+from simulations import cli
+from strategies.models.registry import study_parameters
+from strategies.privacy.accounting import epsilon
+from strategies.privacy.modes.registry import mode_of
+from strategies.releases.base import Request
+from strategies.releases.registry import RELEASES
+
+PRESET = Path(__file__).resolve().parents[2] / "configs" / "presets" / "heart_disease.yaml"
+DELTA = 1e-5
+
+
+@pytest.fixture(autouse=True)
+def _installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    for registry in (RELEASES, RELEASE_KEYS):
+        monkeypatch.setattr(registry, "_kinds", dict(registry._kinds))
+    for table in ("ASKS", "FORMS"):
+        monkeypatch.setattr(wire, table, dict(getattr(wire, table)))
+    install()
+
+
+@pytest.fixture
+def document() -> dict[str, Any]:
+    made = read_yaml(PRESET)
+    made["training"] |= {"rounds": 2}
+    for source in made["simulation"]["sites"].values():
+        source["path"] = str((PRESET.parent / source["path"]).resolve())
+    return made | {"releases": {NAME: {"epsilon": 1.0, "column": "sex", "value": "male"}}}
+
+
+@pytest.fixture
+def run(document: dict[str, Any], tmp_path: Path) -> Path:
+    (tmp_path / "study.yaml").write_text(dump_yaml(document))
+    assert cli.main(["simulate", str(tmp_path / "study.yaml"), "--out", str(tmp_path / "runs")]) == 0
+    (made,) = (path for path in (tmp_path / "runs").iterdir() if not path.is_symlink())
+    return made
+
+
+def chosen(document: dict[str, Any]) -> Study:
+    return study_from(document)
+
+
+def test_a_study_without_one_keeps_its_digest_and_one_with_it_has_another(document: dict[str, Any]) -> None:
+    plain = {name: value for name, value in document.items() if name != "releases"}
+    assert "releases" not in study_from(plain).canonical
+    assert study_from(document).sha256 != study_from(plain).sha256
+
+
+def test_its_epsilon_is_in_the_plan_beside_the_trainings(document: dict[str, Any]) -> None:
+    one = chosen(document)
+    plan = mode_of(one).plan(one, one.sites[0])
+    assert plan is not None
+    event = COLUMN_COUNT.event(plan)
+    assert event is not None
+    assert 0.99 < epsilon([event] * (1 + plan.spare), plan.delta) <= 1.0
+    assert plan.whole_epsilon() > plan.epsilon()
+
+
+def test_it_is_planned_in_words(document: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "study.yaml").write_text(dump_yaml(document))
+    assert cli.main(["plan", str(tmp_path / "study.yaml")]) == 0
+    words = " ".join(capsys.readouterr().out.split())
+    assert "column count: epsilon 1 beside the training's" in words
+
+
+def test_a_simulation_releases_books_and_reports_it(run: Path, document: dict[str, Any]) -> None:
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert metrics["outcome"] == "COMPLETE"
+    (entry,) = [left for left in metrics["left"] if left["what"] == COLUMN_COUNT.what]
+    sites = [site["site"] for site in metrics["sites"]]
+    assert (entry["messages"], entry["fields"]) == (len(sites), ["count [1] float32"])
+    assert COLUMN_COUNT.what in (run / "report.html").read_text()
+    one = chosen(document)
+    for site in sites:
+        ledger = Ledger.open(run / "sites" / site / "ledger.sqlite", durable=False)
+        assert ledger.booked(site, one.sha256, 0, release=NAME)
+        assert not ledger.booked(site, one.sha256, 0, release="score histogram")
+        plan = mode_of(one).plan(one, site)
+        assert plan is not None
+        event = COLUMN_COUNT.event(plan)
+        assert event is not None
+        released = [plan.round_event, plan.round_event, event]
+        assert ledger.spent(site, delta=plan.delta) == pytest.approx(epsilon(released, plan.delta))
+        ledger.close()
+
+
+def test_an_audit_finds_it_booked_with_its_own_event(run: Path, document: dict[str, Any]) -> None:
+    from simulations.audit import ledger_replay
+    from simulations.audit.subject import Subject
+
+    one = chosen(document)
+    plans = {site: mode_of(one).plan(one, site) for site in one.sites}
+    replays, journal = ledger_replay.replay_run(Subject(), run, one, plans)  # type: ignore[arg-type]
+    assert journal.passed
+    assert [check.name for replay in replays for check in replay.checks if not check.passed] == []
+    left = ledger_replay.releases_left(run / "journal.jsonl")
+    assert all(NAME in [one.release for one in departures] for departures in left.values())
+
+
+def test_it_is_made_once_and_only_where_the_study_has_trained(document: dict[str, Any]) -> None:
+    one = chosen(document)
+    site_name = one.sites[0]
+    people = patients(30, inputs=len(one.inputs))
+    site = Site(site_name, one, people, Ledger.in_memory(), seeded=False, policy=Policy())
+    with pytest.raises(WireError, match="has trained here before"):
+        site.release(NAME, Request())
+    site.fit(1, random_arrays(study_parameters(one)))
+    count = site.release(NAME, Request())[ARRAY]
+    assert (count.shape, count.dtype) == ((1,), np.float32)
+    assert count == np.rint(count)
+    with pytest.raises(BudgetError):
+        site.release(NAME, Request())
+
+
+def test_a_hospital_is_not_asked_by_a_study_without_it() -> None:
+    site = Site("lille", study(), patients(20), Ledger.in_memory(), seeded=True)
+    with pytest.raises(WireError, match="asks for a count"):
+        site.release(NAME, Request())
+
+
+def test_what_no_noise_explains_is_refused(document: dict[str, Any]) -> None:
+    judge = COLUMN_COUNT.judge(one := chosen(document), {}, lambda _: {})
+    judge.require(one.sites[0], {ARRAY: np.array([12.0], np.float32)})
+    for wrong in (0.5, -1e6, 1e8):
+        with pytest.raises(WireError):
+            judge.require(one.sites[0], {ARRAY: np.array([wrong], np.float32)})
+
+
+def test_a_form_that_is_not_registered_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(wire.FORMS, f"{FORM} reply")
+    with pytest.raises(WireError, match="no such form"):
+        wire.check(f"{FORM} reply", {}, {}, {})
+
+
+def test_an_unknown_release_and_one_with_anothers_form_are_errors(
+    document: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(ConfigError, match=r"releases\.count them: unknown release; registered: column count"):
+        study_from(document | {"releases": {"count them": {"epsilon": 1.0}}})
+    with pytest.raises(KindError, match="expected names of its own"):
+        wire.register("train", "training", wire.FORMS["train"], wire.FORMS["train reply"])
