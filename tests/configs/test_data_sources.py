@@ -90,6 +90,10 @@ MISTAKES: dict[str, tuple[dict[str, Any], list[str]]] = {
     ),
     "a password in place of its name": (SQL | {"url_env": f"{SECRET}!"}, ["datasets.heart.url_env: expected the NAME"]),
     "an address as path": ({"path": URL}, ["datasets.heart.path: expected a file's path, found an address (not shown"]),
+    "a list as connector": (
+        {"connector": ["csv"], "path": "a"},
+        ["datasets.heart.connector: expected one of csv, sql, found ['csv']; did you mean 'csv'"],
+    ),
     "an address as connector": (
         {"connector": URL, "path": "a"},
         ["datasets.heart.connector: expected one of csv, sql"],
