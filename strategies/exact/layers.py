@@ -25,7 +25,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
 
 from strategies.exact.functions import EXPONENT, ONE, power_below
 from strategies.exact.weights import HeldWeights, Order, Shapes, WeightsInPieces, as_layers, by_parameter, pieces_of
@@ -335,6 +334,8 @@ def write_layer(layer: Doubles, weight: Floats, bias: Floats) -> None:
 @lru_cache(maxsize=1)
 def one_thread() -> None:
     """Keep NumPy's products on one thread: a second changes no bit, and costs more than it brings at these sizes."""
+    from threadpoolctl import threadpool_limits  # binds what a worker's fence has replaced by then (client/fence.py)
+
     threadpool_limits(1, user_api="blas")
 
 

@@ -1,32 +1,39 @@
-"""Task types from outside, in every process of a federation: reviewed, trained over TLS and reported."""
+"""Task types and a model from outside, in every process of a federation: reviewed, trained over TLS and reported."""
 
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from kits import installed, ordinal, test_ordinal, test_time_to_event, time_to_event
+from kits import convolution, installed, ordinal, test_convolution, test_ordinal, test_time_to_event, time_to_event
 
 from configs import parts
 from configs.load import load_study
+from configs.schema.model import MODELS
 from configs.schema.task import TASKS
 from configs.strict_yaml import dump_yaml, read_yaml
 from simulations.federation import Federation
+from strategies.models.registry import ARCHITECTURES
 from strategies.tasks.registry import OBJECTIVES
 from tests.federation.deployed import until
 
-STUDIES = {"ordinal": test_ordinal.written, "time-to-event": test_time_to_event.written}
+STUDIES = {
+    "ordinal": test_ordinal.written,
+    "time-to-event": test_time_to_event.written,
+    "convolution": test_convolution.written,
+}
 SITES = ("brest", "lille", "lyon")
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _installed() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        for registry in (OBJECTIVES, TASKS):
+        for registry in (OBJECTIVES, TASKS, ARCHITECTURES, MODELS):
             patch.setattr(registry, "_kinds", dict(registry._kinds))
         ordinal.install()
         time_to_event.install()
-        patch.setattr(parts, "command", installed.command_with("ordinal,time_to_event"))
+        convolution.install()
+        patch.setattr(parts, "command", installed.command_with("ordinal,time_to_event,convolution"))
         yield
 
 
@@ -62,9 +69,10 @@ def federation(studies: dict[str, Path], tmp_path_factory: pytest.TempPathFactor
     [
         ("ordinal", "ordinal 'grade' ('none', 'mild', 'severe')", "the grade of `grade`"),
         ("time-to-event", "time_to_event 'months' (0 to 60) in 'months' and 'died'", "the risk by `months` (months)"),
+        ("convolution", "with a convolution model", "convolution"),
     ],
 )
-def test_a_task_type_from_outside_is_reviewed_trained_and_reported(
+def test_a_kind_from_outside_is_reviewed_trained_and_reported(
     federation: Federation, studies: dict[str, Path], name: str, learns: str, predicts: str
 ) -> None:
     run = federation.submit(studies[name])

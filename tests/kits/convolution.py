@@ -9,6 +9,7 @@ from configs.keys.one_of import Kind
 from configs.keys.values import Integer
 from configs.wire import ArraySpec
 from strategies.models.base import Architecture
+from strategies.models.registry import register
 
 if TYPE_CHECKING:
     from torch import nn
@@ -56,3 +57,8 @@ class Convolution(Architecture):
 
 
 CONVOLUTION_KEYS = Kind("convolution", ConvolutionKeys)
+
+
+def install() -> None:
+    """Register the model, so that studies may name it."""
+    register(Convolution, CONVOLUTION_KEYS)

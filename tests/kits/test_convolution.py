@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from builders import flat, patients, plain, random_arrays, study
-from kits.convolution import CONVOLUTION_KEYS, Convolution, ConvolutionKeys
+from kits.convolution import Convolution, ConvolutionKeys, install
 from torch import nn
 
 from client.trainer import Trainer
@@ -45,7 +45,7 @@ PLAN = PrivacyPlan(0.3, 1.0, 0.5, steps_per_round=4, rounds=1, delta=1e-5, expec
 def _registered(monkeypatch: pytest.MonkeyPatch) -> None:
     for registry in (ARCHITECTURES, MODELS):
         monkeypatch.setattr(registry, "_kinds", dict(registry._kinds))
-    register(Convolution, CONVOLUTION_KEYS)
+    install()
 
 
 def convolved(make: Any = plain, **changes: Any) -> Study:
