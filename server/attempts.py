@@ -19,8 +19,9 @@ from flwr.app import ConfigRecord, Error, Message, RecordDict
 
 from configs import wire
 from configs.schema import Study
+from server.codes import BAD_SEAL
 
-COULD_NOT, UNEXPECTED, BAD_SEAL = 105, 199, 150  # a killed worker among them; a reply that arrived broken
+COULD_NOT, UNEXPECTED = 105, 199  # a killed worker among them
 LOST = frozenset({wire.BEGUN, COULD_NOT, UNEXPECTED, BAD_SEAL})
 
 

@@ -24,11 +24,11 @@ from configs.records.kinds import Kind
 from configs.records.run_journal import Refused
 from configs.schema import Study
 from server.attendance import NEVER_CONNECTED, Connection
+from server.codes import NOT_REACHED
 from server.proposals import NO_ANSWER, Post, Roster, plain, read_hello
 from strategies.exchange.messages import content
 
 REFUSED_BY_A_PERSON = 111  # the one refusal that is final
-NOT_REACHED = 153  # no answer of a hospital's: a proposal did not get there
 FIRST_REPEAT_S, SLOWER, SLOWEST_REPEAT_S = 0.5, 1.6, 60.0  # when a hospital that is not ready is asked again
 MOST_CHANGES = 50  # of a hospital's answer, and of its node's connection, after which it is asked again soon
 UNREADY_REPEAT_S, SLOWEST_UNREADY_S = 2.0, 300.0  # the same, where it is not a person's approval that is missing

@@ -7,7 +7,6 @@ from strategies.exchange.flower import Head, iterate_object_tree
 from strategies.exchange.objects import Parts
 
 MAX_OBJECTS = 100_000  # of one reply
-BROKEN_REPLY = 151  # a code of the coordinator's own
 
 
 class BrokenError(Exception):

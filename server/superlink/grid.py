@@ -16,7 +16,8 @@ from flwr.app import Message
 from configs.errors import RunError, WireError
 from configs.memory import Tidy
 from configs.pieces import MEDIA_TYPE, join, split
-from server.superlink.arriving import BROKEN_REPLY, Arriving, BrokenError
+from server.codes import BROKEN_REPLY
+from server.superlink.arriving import Arriving, BrokenError
 from server.superlink.exchange import AWAIT_PATH, SEND_PATH, WAKE_PATH
 from server.superlink.flower_inside import BASE_URL, LARGEST_PART, TASK_TOKEN_HEADER, Task, is_chunk
 from server.superlink.spool import SpooledParts

@@ -9,11 +9,6 @@ from configs import wire
 from configs.seal import COORDINATOR, Signed, Statement
 from server.membership import Member
 
-BAD_SEAL = 150  # codes of the coordinator's own, beside those of client/egress.py
-REVOKED = 152
-NOT_REACHED = 153
-OWN_CODES = frozenset({BAD_SEAL, REVOKED, NOT_REACHED})
-
 
 @dataclass
 class Instruction:

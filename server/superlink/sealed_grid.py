@@ -25,15 +25,11 @@ from configs.records.run_journal import Received, Refused, Repeated, Sent
 from configs.schema import Study
 from configs.seal import COORDINATOR, Signed, Statement
 from server.attendance import Attendance, Connection
+from server.codes import BAD_SEAL, BROKEN_REPLY, NOT_REACHED, OWN_CODES, REVOKED
 from server.membership import Member, Talk
 from server.shelf import Shelf
-from server.superlink.arriving import BROKEN_REPLY
 from server.superlink.client import Node
 from server.superlink.instructions import (
-    BAD_SEAL,
-    NOT_REACHED,
-    OWN_CODES,
-    REVOKED,
     Instruction,
     addressed,
     content_for,

@@ -32,10 +32,10 @@ from configs.journal import read as read_journal
 from configs.schema import Study
 from configs.site import Policy
 from server.app import conduct
-from server.attempts import BAD_SEAL, LOST
+from server.attempts import LOST
 from server.checkpoint import Checkpoints
+from server.codes import BAD_SEAL
 from server.outcome import Outcome
-from server.superlink import instructions
 from strategies.exchange.arrays import Arrays
 from strategies.exchange.messages import read, to_frame
 from strategies.models.registry import study_parameters
@@ -73,8 +73,8 @@ def journaled(path: Path, kind: str) -> list[dict[str, Any]]:
     return [record.facts for record in read_journal(path) if record.kind == kind]
 
 
-def test_the_code_of_a_broken_reply_is_the_couriers() -> None:
-    assert instructions.BAD_SEAL == BAD_SEAL
+def test_a_release_whose_reply_arrived_broken_is_lost() -> None:
+    assert BAD_SEAL in LOST
 
 
 @pytest.mark.parametrize("code", sorted(LOST))

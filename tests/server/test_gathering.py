@@ -11,7 +11,8 @@ from flwr.app import Error, Message
 from client.egress import DECISIONS, SENTENCES
 from configs.schema import Study
 from server.attendance import Connection
-from server.gathering import MOST_CHANGES, NOT_REACHED, SLOW_LOOK_S, Gathering, Patience
+from server.codes import NOT_REACHED
+from server.gathering import MOST_CHANGES, SLOW_LOOK_S, Gathering, Patience
 from strategies.exchange.messages import content
 
 COHORT = ("brest", "lille", "lyon")

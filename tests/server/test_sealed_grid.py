@@ -19,13 +19,12 @@ from configs import wire
 from configs.frame import Frame
 from configs.journal import Journal
 from configs.seal import COORDINATOR, Statement
+from server.codes import BAD_SEAL, BROKEN_REPLY, OWN_CODES, REVOKED
 from server.membership import Member, Talk
 from server.shelf import Shelf, append
 from server.shelf import read as fetched_from
 from server.superlink import sealed_grid
-from server.superlink.arriving import BROKEN_REPLY
 from server.superlink.client import Node
-from server.superlink.instructions import BAD_SEAL, OWN_CODES, REVOKED
 from server.superlink.sealed_grid import SealedGrid, Watch
 from server.superlink.talks import FORMS
 from strategies.exchange.keys import SigningKey

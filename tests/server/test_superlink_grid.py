@@ -11,8 +11,8 @@ from flwr.app import Message, RecordDict
 
 from configs.memory import Tidy
 from configs.pieces import join
+from server.codes import BROKEN_REPLY
 from server.superlink import grid as module
-from server.superlink.arriving import BROKEN_REPLY
 from server.superlink.flower_inside import Task
 from server.superlink.grid import SuperLinkGrid
 from strategies.exchange.arrays import to_record
