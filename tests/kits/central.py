@@ -14,6 +14,7 @@ from configs.schema import Study
 from configs.schema.privacy import ModeKeys
 from strategies.exchange.arrays import Arrays
 from strategies.privacy.modes.base import Guarantee, PrivacyMode
+from strategies.privacy.modes.registry import register
 from strategies.privacy.plan import Budget, PrivacyPlan, calibrate
 from strategies.privacy.randomness import Randomness
 
@@ -86,3 +87,8 @@ class Central(PrivacyMode):
 
 
 CENTRAL = Central()
+
+
+def install() -> None:
+    """Register the mode, so that studies may name it."""
+    register(CENTRAL)

@@ -23,6 +23,7 @@ from strategies.exchange.messages import arrays_in
 from strategies.federated.base import Strategy
 from strategies.federated.hospitals import Mean
 from strategies.federated.local_rule import LocalRule
+from strategies.federated.registry import register
 
 SENT = "correction/"
 
@@ -76,7 +77,7 @@ class DriftCorrection(Mean, flower.FedAvg):
                 name: (start - model[name].numpy()) / np.float32(steps * local.learning_rate) - correction[SENT + name]
                 for name, start in self._start.items()
             }
-        self._controls = self._controls | renewed
+        self._controls = dict(sorted({**self._controls, **renewed}.items()))  # sums of floats depend on the order
         return super().aggregate_train(server_round, answered)
 
     def optimizer_state(self) -> Arrays:
@@ -107,3 +108,8 @@ DRIFT_CORRECTION = Strategy(
     DriftCorrection,
     corrected,
 )
+
+
+def install() -> None:
+    """Register the strategy, so that studies may name it."""
+    register(DRIFT_CORRECTION)

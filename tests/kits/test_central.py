@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from builders import counting, flat, patients, plain, random_arrays, same_bits, study
-from kits.central import CENTRAL
+from kits.central import CENTRAL, install
 
 from client.ledger import Ledger
 from client.policy import Allow, Deny, Request, decide
@@ -31,7 +31,7 @@ CLIP = 0.01
 def _registered(monkeypatch: pytest.MonkeyPatch) -> None:
     for registry in (MODES, PRIVACY_MODES):
         monkeypatch.setattr(registry, "_kinds", dict(registry._kinds))
-    register(CENTRAL)
+    install()
 
 
 @pytest.fixture

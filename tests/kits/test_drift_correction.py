@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from builders import flat, patients, plain, random_arrays, same_bits, study, train_message
-from kits.drift_correction import DRIFT_CORRECTION, SENT
+from kits.drift_correction import DRIFT_CORRECTION, SENT, install
 
 from client.app import respond
 from client.ledger import Ledger
@@ -47,7 +47,7 @@ TRAINING = {
 def _registered(monkeypatch: pytest.MonkeyPatch) -> None:
     for registry in (STRATEGIES, FEDERATED):
         monkeypatch.setattr(registry, "_kinds", dict(registry._kinds))
-    register(DRIFT_CORRECTION)
+    install()
 
 
 def people(study: Study) -> dict[str, TablePatients]:
