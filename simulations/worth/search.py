@@ -128,7 +128,7 @@ def _better(study: Study, judge: Judge, seen: set[Settings]) -> Study | None:
     first = judge([study, *single.values()], FEW)
     if first is None:
         return None
-    ranked = sorted(zip(single, first[1:], strict=True), key=lambda found: -found[1])
+    ranked = sorted(zip(single, first[1:], strict=True), key=lambda scored: -scored[1])
     best = [move for move, _ in ranked[:KEPT]]
     pairs = [_moved(study, pair) for pair in itertools.combinations(best, 2) if pair[0].what != pair[1].what]
     finalists = [study, *(single[move] for move in best), *(pair for pair in pairs if pair is not None)]

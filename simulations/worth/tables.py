@@ -46,7 +46,7 @@ def _epsilon_table(worth: Worth) -> Table:
     for column in ("epsilon", "AUROC", "loss", "of it noise", "9 in 10 studies\nlose less than"):
         table.add_column(column, justify="right")
     for row in worth.by_epsilon:
-        figures = (str(found) for found in (row.auroc, row.loss, row.noise))
+        figures = (str(interval) for interval in (row.auroc, row.loss, row.noise))
         table.add_row(f"{row.epsilon:g}", *figures, f"{row.nine_in_ten:.3f}")
     table.add_section()
     if (clipping := worth.clipping) is not None:
@@ -74,19 +74,19 @@ def _findings(worth: Worth) -> list[str]:
     lines = []
     if worth.above_largest_alone is not None:
         lines.append(f"above the largest hospital alone, which needs no noise: {worth.above_largest_alone}")
-    if (found := worth.recommended) is not None:
-        shown = _settings(found.settings)
-        if found.better:
-            gain = f"{found.gain} of AUROC above the study's own"
-            above = found.above_largest_alone
+    if (advice := worth.recommended) is not None:
+        shown = _settings(advice.settings)
+        if advice.better:
+            gain = f"{advice.gain} of AUROC above the study's own"
+            above = advice.above_largest_alone
             alone = "" if above is None else f", {above} above the largest hospital alone"
-            lines.append(f"recommended: {shown}: loss {found.loss}, {gain}{alone} ({found.tried} settings tried)")
-        elif found.settings == worth.own:
-            lines.append(f"recommended: the study's own {shown}; none of {found.tried} settings was better")
+            lines.append(f"recommended: {shown}: loss {advice.loss}, {gain}{alone} ({advice.tried} settings tried)")
+        elif advice.settings == worth.own:
+            lines.append(f"recommended: the study's own {shown}; none of {advice.tried} settings was better")
         else:
             lines.append(
-                f"recommended: the study's own {_settings(worth.own)}; the best of {found.tried} settings ({shown}) "
-                f"gains {found.gain}, which may be nothing"
+                f"recommended: the study's own {_settings(worth.own)}; the best of {advice.tried} settings ({shown}) "
+                f"gains {advice.gain}, which may be nothing"
             )
     if (cheapest := worth.cheapest) is not None:
         wanted = f"cheapest epsilon for {cheapest.wanted}{', recommended settings' if cheapest.recommended else ''}"

@@ -26,12 +26,12 @@ def verdict_of(
             f"cannot say: {repetitions} made-up worlds were finished, {MIN_REPETITIONS} are needed; give more --seconds"
         )
     if recommended is not None and recommended.better:
-        found = recommended
-        told = _judged(question, epsilon, found.auroc, found.loss, found.above_largest_alone)
-        head, _, why = told.partition(": ")
+        better = recommended
+        judgement = _judged(question, epsilon, better.auroc, better.loss, better.above_largest_alone)
+        head, _, why = judgement.partition(": ")
         return f"{head} with the recommended settings: {why}; with the study's own it costs {row.loss}"
-    told = _judged(question, epsilon, row.auroc, row.loss, above)
-    return f"{told}; of it the noise costs {row.noise}, the rest is clipping"
+    judgement = _judged(question, epsilon, row.auroc, row.loss, above)
+    return f"{judgement}; of it the noise costs {row.noise}, the rest is clipping"
 
 
 def _judged(question: Question, epsilon: float, auroc: Interval, loss: Interval, above: Interval | None) -> str:

@@ -245,21 +245,21 @@ class _Weighing:
         self._bench.until(CHEAPEST)
         better = recommended is not None and recommended.better
         start = recommended.settings.put_into(self.study) if recommended is not None and better else self.study
-        found = Bisection(sorted({LOWEST, *self._epsilons}), self.study.privacy.epsilon)
+        search = Bisection(sorted({LOWEST, *self._epsilons}), self.study.privacy.epsilon)
         with self._display.phase("made-up worlds, for the cheapest epsilon", 1) as phase:
             try:
-                while (epsilon := found.next()) is not None:
-                    found.seen(epsilon, reaches=self._reaches(at(start, epsilon)))
+                while (epsilon := search.next()) is not None:
+                    search.seen(epsilon, reaches=self._reaches(at(start, epsilon)))
             except TimeIsOverError:  # what was seen so far is true, if not the least
                 self._in_time = False
-            phase.advance("none" if found.reached is None else f"epsilon {found.reached:g}")
-        wanted, tried = self.question.wish, found.highest
-        if found.reached is None:
-            over = found.next() is not None
+            phase.advance("none" if search.reached is None else f"epsilon {search.reached:g}")
+        wanted, tried = self.question.wish, search.highest
+        if search.reached is None:
+            over = search.next() is not None
             return None if over else Cheapest(wanted, tried, recommended=better)
-        values = self._values(at(start, found.reached))
+        values = self._values(at(start, search.reached))
         auroc, loss = t_interval(values), t_interval(np.subtract(self._plain(), values))
-        return Cheapest(wanted, tried, found.reached, auroc, loss, found.reached == LOWEST, better)
+        return Cheapest(wanted, tried, search.reached, auroc, loss, search.reached == LOWEST, better)
 
     def _reaches(self, study: Study) -> bool:
         try:
