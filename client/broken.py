@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from client.ledger import event_of
+from client.ledger_events import event_of
 from client.traces import TRACED, Traces
 from configs.errors import ArchipelError, JournalError
 from configs.folder import typed

@@ -42,6 +42,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from client import ledger_file, reconcile
+from client.ledger_events import event_of, row_of
 from client.ledger_file import MODEL_UPDATE
 from configs import database
 from configs.errors import BegunError, BudgetError, RunError, SpareError, UnsettledError
@@ -49,8 +50,6 @@ from configs.paths import too_long
 from configs.schema import PER_PATIENT
 from strategies.privacy.accounting import (
     Event,
-    GaussianRelease,
-    LaplaceRelease,
     Merged,
     SampledGaussian,
     epsilon,
@@ -60,7 +59,6 @@ from strategies.privacy.filter import Filter
 from strategies.privacy.plan import Budget, PrivacyPlan
 from strategies.releases.registry import RELEASES
 
-_SAMPLED, _GAUSSIAN, _LAPLACE = "sampled gaussian", "gaussian", "laplace"
 _ROUNDING = 1e-9  # a plan that composes to exactly its budget must not be refused for the last bit of a float
 
 
@@ -370,25 +368,6 @@ class Ledger:
 def words_of(release: str, round_number: int) -> str:
     """Return a release in words: by its kind, or by its name where nothing of the name is registered here."""
     return RELEASES[release].words(round_number) if release in RELEASES else f"the {release}"
-
-
-def row_of(event: Event) -> tuple[str, float, float, int]:
-    """Kind, noise multiplier, sampling rate and steps, as they are written down."""
-    if isinstance(event, SampledGaussian):
-        return _SAMPLED, event.noise_multiplier, event.sampling_rate, event.steps
-    return (_GAUSSIAN if isinstance(event, GaussianRelease) else _LAPLACE), event.noise_multiplier, 1.0, event.count
-
-
-@lru_cache(maxsize=4096)
-def event_of(kind: str, noise_multiplier: float, sampling_rate: float, steps: int) -> Event:
-    """What was written down. An unknown kind is an error: what cannot be counted must not count as nothing."""
-    if kind == _SAMPLED:
-        return SampledGaussian(noise_multiplier, sampling_rate, steps)
-    if kind in (_GAUSSIAN, _LAPLACE):
-        return (GaussianRelease if kind == _GAUSSIAN else LaplaceRelease)(noise_multiplier, steps)
-    raise RunError(
-        f"the privacy ledger holds a release of the unknown kind {kind!r}; install the version that wrote it"
-    )
 
 
 def _together(events: tuple[SampledGaussian, ...]) -> float:

@@ -17,7 +17,8 @@ from client import ledger_file, reconcile, records
 from client.admission import Admissions
 from client.audit import Audit
 from client.broken import put_aside, salvaged
-from client.ledger import Ledger, event_of, row_of
+from client.ledger import Ledger
+from client.ledger_events import event_of, row_of
 from client.ledger_file import place
 from client.reconcile import Kind, Release, Spent
 from client.traces import Traces, Unsettled
