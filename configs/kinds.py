@@ -7,14 +7,14 @@ A kind is one object with a `name`. The product's own kinds are given when a reg
 >>> tasks = Registry("task type", ("encode", "loss"), [SimpleNamespace(name="binary", encode=None, loss=None)])
 >>> tasks["binary"].name, tasks.names
 ('binary', ('binary',))
->>> tasks["ordinal"]
+>>> tasks["survival"]
 Traceback (most recent call last):
     ...
-configs.errors.KindError: task type: expected one of binary, found 'ordinal'; correct it, or install what brings it
->>> tasks.register(SimpleNamespace(name="ordinal", encode=None))
+configs.errors.KindError: task type: expected one of binary, found 'survival'; correct it, or install what brings it
+>>> tasks.register(SimpleNamespace(name="survival", encode=None))
 Traceback (most recent call last):
     ...
-configs.errors.KindError: task type 'ordinal' (types.SimpleNamespace): expected encode and loss, found no loss; add it
+configs.errors.KindError: task type 'survival' (types.SimpleNamespace): expected encode and loss, found no loss; add it
 """
 
 from collections.abc import Iterable, Iterator

@@ -60,5 +60,5 @@ CONVOLUTION_KEYS = Kind("convolution", ConvolutionKeys)
 
 
 def install() -> None:
-    """Register the model, so that studies may name it."""
+    """Let studies name it."""
     register(Convolution, CONVOLUTION_KEYS)

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from client.connectors import registry
 from client.connectors.base import Connector
 from client.connectors.checks import Misfits, columns_of, table_of
 from client.connectors.notes import Notes
+from client.connectors.registry import register
 from configs.errors import SourceError
 from configs.keys.declare import key
 from configs.schema import DataSource, Study
@@ -70,6 +70,6 @@ def _parsed(line: str) -> Any:
         return None
 
 
-def register() -> None:
+def install() -> None:
     """Let files name it."""
-    registry.register(JsonLinesConnector())
+    register(JsonLinesConnector())

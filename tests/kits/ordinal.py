@@ -131,5 +131,5 @@ ORDINAL_KEYS = TaskKeys(
 
 
 def install() -> None:
-    """Register the task type, so that studies may name it."""
+    """Let studies name it."""
     register(Ordinal, ORDINAL_KEYS)

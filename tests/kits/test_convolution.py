@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 from builders import flat, patients, plain, random_arrays, study
-from kits.convolution import Convolution, ConvolutionKeys, install
+from kits import convolution as kit
+from kits.convolution import Convolution, ConvolutionKeys
 from torch import nn
 
 from client.trainer import Trainer
@@ -45,7 +46,7 @@ PLAN = PrivacyPlan(0.3, 1.0, 0.5, steps_per_round=4, rounds=1, delta=1e-5, expec
 def _registered(monkeypatch: pytest.MonkeyPatch) -> None:
     for registry in (ARCHITECTURES, MODELS):
         monkeypatch.setattr(registry, "_kinds", dict(registry._kinds))
-    install()
+    kit.install()
 
 
 def convolved(make: Any = plain, **changes: Any) -> Study:

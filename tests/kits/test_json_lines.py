@@ -30,7 +30,7 @@ SITES = ("cleveland", "hungary")
 def _registered(monkeypatch: pytest.MonkeyPatch) -> None:
     for registry in (CONNECTORS, SOURCES):
         monkeypatch.setattr(registry, "_kinds", dict(registry._kinds))
-    json_lines.register()
+    json_lines.install()
 
 
 @pytest.fixture

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 from builders import flat, plain, study
-from kits.ordinal import ORDINAL_KEYS, Ordinal, concordance, grade_error, install
+from kits import ordinal as kit
+from kits.ordinal import ORDINAL_KEYS, Ordinal, concordance, grade_error
 from numpy.typing import NDArray
 
 from client.views.study_rows import rows_of
@@ -38,7 +39,7 @@ ONE_STEP = {"rounds": 5, "weights": "uniform", "local": {"steps": 1, "batch_size
 def _registered(monkeypatch: pytest.MonkeyPatch) -> None:
     for registry in (OBJECTIVES, TASKS):
         monkeypatch.setattr(registry, "_kinds", dict(registry._kinds))
-    install()
+    kit.install()
 
 
 def ordinal(make: Any = plain, **changes: Any) -> Study:

@@ -131,5 +131,5 @@ TIME_TO_EVENT_KEYS = TaskKeys(
 
 
 def install() -> None:
-    """Register the task type, so that studies may name it."""
+    """Let studies name it."""
     register(TimeToEvent, TIME_TO_EVENT_KEYS)
