@@ -168,7 +168,18 @@ def test_no_module_is_named_so_that_flower_would_leave_it_out_of_a_bundle() -> N
 
 def test_the_top_level_holds_the_five_folders_and_what_tools_demand() -> None:
     tracked = {path.name for path in ROOT.iterdir()}
-    generated = {".git", ".venv", ".mypy_cache", ".ruff_cache", ".pytest_cache", ".hypothesis", "runs", "build", "dist"}
+    generated = {
+        ".git",
+        ".venv",
+        ".mypy_cache",
+        ".ruff_cache",
+        ".pytest_cache",
+        ".hypothesis",
+        "runs",
+        "build",
+        "dist",
+        ".coverage",
+    }
     extra = {name for name in tracked - TOP_LEVEL - generated if not name.endswith(".egg-info")}
     assert extra == set()
 
