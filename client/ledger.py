@@ -117,11 +117,11 @@ class Ledger:
 
     @classmethod
     def in_memory(cls, cap: Budget | None = None) -> "Ledger":
-        """A ledger that ends with the process: for tests and benchmarks."""
+        """Return a ledger that ends with the process: for tests and benchmarks."""
         return cls(sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False), cap)
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self._connection.close()
 
     def lower(self, cap: Budget) -> None:
@@ -301,12 +301,11 @@ class Ledger:
     def _insert(self, release: Release, plan: PrivacyPlan) -> int:
         planned = _planned_of(plan).training if release.event == plan.round_event else None
         # 1 + spare evaluations of noise s cost what one of noise s / sqrt(1 + spare) costs: everybody is in each.
-        evaluation = _together(plan.once) if planned and plan.once else None
-        evaluation = evaluation and evaluation / math.sqrt(1 + plan.spare)
+        evaluation = _together(plan.once) / math.sqrt(1 + plan.spare) if planned and plan.once else None
         values = (release.dataset, release.study, release.round, release.attempt, *row_of(release.event))
         seeded = release.name is not None
-        last = (planned, evaluation, seeded, release.name, release.release)
-        return ledger_file.insert(self._connection, (*values, *last))
+        names = (release.name, release.release)
+        return ledger_file.insert(self._connection, (*values, planned, evaluation, seeded, *names))
 
     def _require(self, release: Release, plan: PrivacyPlan, budget: Budget | None) -> None:
         if plan.spare or release.attempt:
@@ -396,6 +395,6 @@ class _Planned:
 
 @lru_cache(maxsize=256)
 def _planned_of(plan: PrivacyPlan) -> _Planned:
-    """The same for all hospitals of a size, in every round."""
+    """Return the same for all hospitals of a size, in every round."""
     planned = [e for e in merged(plan.events) if isinstance(e, SampledGaussian)]
     return _Planned(plan.events[0].steps, {(e.noise_multiplier, e.sampling_rate): e.steps for e in planned})

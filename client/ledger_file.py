@@ -235,7 +235,7 @@ def digest_at(connection: sqlite3.Connection, row: int) -> str:
 
 
 def rechain(connection: sqlite3.Connection) -> None:
-    """Number the rows from 1 and compute every digest anew, within the caller's transaction."""
+    """Write the rows anew, numbered from 1 and with new digests, within the caller's transaction."""
     columns = f"{_COLUMNS}, state"
     rows = list(connection.execute(f"SELECT {columns} FROM releases ORDER BY id"))  # noqa: S608 - our own names
     connection.execute("DELETE FROM releases")

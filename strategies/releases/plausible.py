@@ -61,7 +61,7 @@ class Layer:
 class Plausibility:
     """What honest updates of one shared model can be, hospital by hospital."""
 
-    def __init__(self, study: Study, start: Arrays, sent: Callable[[str], Arrays] = lambda site: {}) -> None:
+    def __init__(self, study: Study, start: Arrays, sent: Callable[[str], Arrays] = lambda _: {}) -> None:
         """Hold what was sent: `start` to every hospital, and beside it what `sent` says of each."""
         self._study, self._start, self._sent = study, start, sent
         self._bounds: dict[tuple[int | None, float, float], float] = {}
