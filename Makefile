@@ -30,8 +30,11 @@ lint: $(VENV)/.ready-test ## format and fix what can be fixed
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-docs: $(VENV)/.ready ## write the generated pages anew: the rooms' trees, the picture
+docs: $(VENV)/.ready ## write the generated pages anew: trees, recipes, the picture, references of keys and records
 	$(BIN)/python -m tests.trees
+	$(BIN)/python -m tests.recipes
+	$(BIN)/archipel explain --markdown > configs/KEYS.md.part && mv configs/KEYS.md.part configs/KEYS.md
+	$(BIN)/python -m configs.records
 
 lock: ## write both lock files anew from pyproject.toml: every version, and the hashes of its files for every platform
 	test -x $(VENV)-lock/bin/uv || { $(PYTHON) -m venv $(VENV)-lock && $(VENV)-lock/bin/pip install uv; }

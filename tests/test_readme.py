@@ -14,6 +14,7 @@ import pytest
 from client import cli as hospital
 from server import cli as consortium
 from simulations import cli
+from tests.recipes import with_recipes
 from tests.trees import ROOMS, with_tree
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -87,6 +88,11 @@ def test_the_readme_is_short() -> None:
 def test_a_rooms_tree_has_a_line_for_each_file(room: str) -> None:
     page = PAGES[f"{room}/README.md"]
     assert page == with_tree(room, page), "write it anew with: make docs"
+
+
+def test_the_recipes_are_the_code_of_the_toy_kinds() -> None:
+    page = PAGES[".github/CONTRIBUTING.md"]
+    assert page == with_recipes(page), "write them anew with: make docs"
 
 
 def test_the_picture_is_what_its_script_draws() -> None:

@@ -68,10 +68,10 @@ EDITS: dict[str, Callable[[dict[str, Any]], None]] = {
 REVIEWED = {  # on the page that a hospital's people read before they approve, and on the model card
     "drift_correction": ("drift_correction", "drift_correction"),
     "ordinal": ("ordinal 'cp' ('typical_angina',", "the grade of `cp`"),
-    "json_lines": (".jsonl", "binary"),
+    "json_lines": (".jsonl", "`disease`"),
     "convolution": ("with a convolution model", "convolution"),
-    "central": ("which the coordinator adds", "does not protect against the coordinator"),
-    "column_count": ("how many patients have sex male", "binary"),
+    "central": ("A toy: it does not protect against the coordinator", "does not protect against the coordinator"),
+    "column_count": ("how many patients have sex male", "`disease`"),
     "time_to_event": ("time_to_event 'thalach' (60 to 200)", "the risk by `thalach`"),
 }
 KITS = ",".join(EDITS)
