@@ -89,7 +89,7 @@ def fence(config: SiteConfig, *, books: bool) -> Fence:
             _make(database.with_name(name))
     ctypes.util.find_library = _loaded  # the standard library's own starts ldconfig and a compiler
     ports = [split_address(address)[1] for address in config.worker_network]
-    landlock = _landlock(_rules(config, books), ports)
+    landlock = _landlock(_rules(config, books=books), ports)
     return Fence(landlock, _filter(unix_sockets=_talks_to_a_socket(config)))
 
 
@@ -97,8 +97,10 @@ def fence(config: SiteConfig, *, books: bool) -> Fence:
 
 
 def folders_of(path: Path) -> set[Path]:
-    """Return the folders from which a file can be read even when it is replaced: by renaming, by moving a link that
-    leads to it, or by mounting its folder anew. `/` is never one of them.
+    """Return the folders from which a file can be read even when it is replaced.
+
+    It may be replaced by renaming, by moving a link that leads to it, or by mounting its folder anew. `/` is never one
+    of them.
     """
     absolute = path.absolute()
     folders = {absolute.parent, path.resolve().parent}
@@ -112,8 +114,9 @@ def folders_of(path: Path) -> set[Path]:
 
 
 def named_once(config: SiteConfig, environment: Mapping[str, str]) -> set[Path]:
-    """Return what the fence opens as it is when the worker starts, and not what takes its place: folders of data
-    (not the files in them), and files of data bases.
+    """Return what the fence opens as it is when the worker starts, and not what takes its place.
+
+    That is folders of data (not the files in them), and files of data bases.
 
     Args:
         environment: the worker's.
@@ -130,8 +133,8 @@ def _lasting(folder: Path) -> Path:
     return there if above == ROOT else above
 
 
-def _rules(config: SiteConfig, books: bool) -> Iterator[tuple[Path, int]]:
-    """Each path with what may be done beneath it."""
+def _rules(config: SiteConfig, *, books: bool) -> Iterator[tuple[Path, int]]:
+    """Yield each path with what may be done beneath it."""
     for path in _installation():
         yield path, READ
     yield Path("/dev/null"), READ | WRITE

@@ -30,7 +30,7 @@ FOLDER = "ARCHIPEL_SITE"
 
 
 def site_of(context: Context) -> Site:
-    """The hospital of `ARCHIPEL_SITE`, in the study of the run.
+    """Return the hospital of `ARCHIPEL_SITE`, in the study of the run.
 
     Raises:
         AdmissionError: a person has not approved the study. ConfigError: the folder is not named.

@@ -1,4 +1,5 @@
 """Take the network away from this process, for good: the worker sees patients and talks to nobody.
+
 What it may reach all the same, data bases that site.yaml lists, it reaches through client/forwarder.py.
 
 A new network namespace has no interface but a loopback that is down. An unprivileged process makes one inside a user
@@ -20,8 +21,9 @@ PR_SET_PDEATHSIG = 1
 
 
 def worker_variables(config: SiteConfig) -> tuple[str, ...]:
-    """Return the names of the variables that the process which sees patients gets beside the usual ones: the
-    addresses of the data bases that site.yaml names, and what libpq and Kerberos read.
+    """Return the names of the variables that the process which sees patients gets beside the usual ones.
+
+    They are the addresses of the data bases that site.yaml names, and what libpq and Kerberos read.
     """
     return (*config.secrets, "PG*", "KRB5*") if config.secrets else ()
 

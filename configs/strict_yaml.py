@@ -24,7 +24,7 @@ AFTER_SCHEME = re.compile(r"://.*", re.DOTALL)  # of an address, which may hold 
 
 
 def read_yaml(path: Path) -> Any:
-    """The document in a YAML file, plain values only.
+    """Return the document in a YAML file, plain values only.
 
     Raises:
         ConfigError: unreadable, too large, not YAML, a duplicate key, an alias.
@@ -55,7 +55,7 @@ _PLAIN = {f"tag:yaml.org,2002:{kind}" for kind in ("bool", "int", "float")}
 
 
 def dump_yaml(document: Any) -> str:
-    """A document as YAML that `read_yaml`, and any other reader, takes back unchanged."""
+    """Return a document as YAML that `read_yaml`, and any other reader, takes back unchanged."""
     return yaml.dump(document, Dumper=_StrictDumper, sort_keys=False, allow_unicode=True, width=110)
 
 
@@ -69,7 +69,7 @@ class _StrictLoader(yaml.SafeLoader):
             raise yaml.MarkedYAMLError(problem=problem, problem_mark=event.start_mark)  # type: ignore[arg-type]
         return super().compose_node(parent, index)
 
-    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:  # noqa: FBT001, FBT002 - PyYAML's interface
         seen: set[str] = set()
         for key, value in node.value if isinstance(node, yaml.MappingNode) else ():
             if key.value in _LISTS_OF_WORDS and isinstance(value, yaml.SequenceNode):
@@ -81,7 +81,7 @@ class _StrictLoader(yaml.SafeLoader):
             seen.add(text)
         return super().construct_mapping(node, deep)
 
-    def construct_object(self, node: Any, deep: bool = False) -> Any:
+    def construct_object(self, node: Any, deep: bool = False) -> Any:  # noqa: FBT001, FBT002 - PyYAML's interface
         try:
             return super().construct_object(node, deep)
         except (AttributeError, LookupError, TypeError, ValueError, OverflowError):  # of `!!bool often`, 5,000 digits

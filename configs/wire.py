@@ -192,10 +192,10 @@ def check(
             _refuse(form, f"array {name!r} of {spec}", f"{arrays.get(name, 'nothing')}")
 
 
-def attempted(form: str, fields: Mapping[str, str | int], attempt: int) -> dict[str, str | int]:
+def attempted(fields: Mapping[str, str | int], attempt: int) -> dict[str, str | int]:
     """Return the fields of an instruction that asks for another attempt; those of the first have no such field.
 
-    >>> attempted("statistics", {"study_sha256": "ab"}, 0), attempted("statistics", {"study_sha256": "ab"}, 2)
+    >>> attempted({"study_sha256": "ab"}, 0), attempted({"study_sha256": "ab"}, 2)
     ({'study_sha256': 'ab'}, {'study_sha256': 'ab', 'attempt': 2})
     """
     return {**fields, **({"attempt": attempt} if attempt else {})}

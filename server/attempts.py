@@ -102,10 +102,10 @@ class Attempts:
 def _attempt(asked: Message, attempt: int) -> Message:
     """Return the same instruction for another attempt; the arrays are shared."""
     metadata, content = asked.metadata, RecordDict(dict(asked.content))
-    form, config = wire.ASKS[metadata.message_type], asked.content[wire.CONFIG]
+    config = asked.content[wire.CONFIG]
     assert isinstance(config, ConfigRecord)
     fields = {name: value for name, value in config.items() if isinstance(value, str | int)}
-    content[wire.CONFIG] = ConfigRecord(dict(wire.attempted(form, fields, attempt)))
+    content[wire.CONFIG] = ConfigRecord(dict(wire.attempted(fields, attempt)))
     return Message(
         content, dst_node_id=metadata.dst_node_id, message_type=metadata.message_type, group_id=metadata.group_id
     )

@@ -203,7 +203,7 @@ def _plan_statistics(arguments: argparse.Namespace, study: "Study") -> int:
 
 
 def _question(arguments: argparse.Namespace, study: "Study") -> "Question":
-    """What `--worth` asks, judged before anything is printed."""
+    """Return what `--worth` asks, judged before anything is printed."""
     from simulations.worth.question import Question
     from simulations.worth.synthetic import Assumed
     from simulations.worth.weigh import require_weighable

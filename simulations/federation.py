@@ -97,7 +97,7 @@ class Federation:
     # Hospitals
 
     def site_folder(self, site: str) -> Path:
-        """A hospital's folder."""
+        """Return a hospital's folder."""
         return self.folder / site
 
     def enrol(self, site: str, document: Mapping[str, object], *options: str) -> None:
@@ -146,9 +146,9 @@ class Federation:
         return self._line(run)
 
     def _state(self, run: str) -> str:
-        """A run's state, from where `status` reads it: a command for each look would take the processor from the run.
+        """Return a run's state, empty while it cannot be read.
 
-        Empty while it cannot be read.
+        It is read from where `status` reads it: a command for each look would take the processor from the run.
         """
         database = load_coordinator(self.coordinator).database
         with contextlib.suppress(sqlite3.Error), contextlib.closing(read_only(database)) as members:
@@ -160,13 +160,13 @@ class Federation:
         return next((line for line in self.consortium("status").splitlines() if line.startswith(run)), "")
 
     def metrics(self, run: str) -> dict[str, Any]:
-        """A run's metrics.json."""
+        """Return a run's metrics.json."""
         return dict(json.loads((self.coordinator / "runs" / run / "metrics.json").read_bytes()))
 
     # Processes
 
     def end(self, name: str, how: signal.Signals = signal.SIGTERM, patience_s: float = 20.0) -> int:
-        """End a process; its exit code."""
+        """End a process and return its exit code."""
         process = self.processes.pop(name)
         with contextlib.suppress(OSError):
             process.send_signal(how)
@@ -177,7 +177,7 @@ class Federation:
             return process.wait()
 
     def log(self, name: str) -> str:
-        """What a process has printed so far."""
+        """Return what a process has printed so far."""
         return (self.folder / f"{name}.log").read_text("utf-8", "replace")
 
     def _start(self, name: str, command: list[str], folder: Path, environment: Mapping[str, str] | None = None) -> None:
@@ -226,7 +226,7 @@ def site_document(site: str, coordinator: str, study: str, source: DataSource, *
 
 @contextlib.contextmanager
 def federation_of(study: Study, folder: Path, **policy: object) -> Iterator[Federation]:
-    """The coordinator and every hospital of a study's simulation, enrolled and started."""
+    """Yield the coordinator and every hospital of a study's simulation, enrolled and started."""
     with Federation(folder) as federation:
         federation.init()
         federation.start_coordinator()
@@ -238,7 +238,7 @@ def federation_of(study: Study, folder: Path, **policy: object) -> Iterator[Fede
 
 
 def free_port() -> int:
-    """A port of loopback that nobody uses now."""
+    """Return a port of loopback that is free now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -286,7 +286,7 @@ def run(path: Path) -> int:
 
 
 def _await_review(federation: Federation, site: str, study: Study) -> str:
-    """The page of the study, once it has arrived."""
+    """Return the page of the study, once it has arrived."""
     deadline = time.monotonic() + START_TIMEOUT_S
     while study.sha256 not in (page := federation.hospital(site, "review")):
         if time.monotonic() > deadline:
@@ -305,7 +305,7 @@ def _watch(federation: Federation, name: str) -> None:
 
 
 def _print_table(study: Study, metrics: TrainingResult, model: Path) -> None:
-    """What a simulation prints. It takes every hospital's patients, which this machine has and a consortium has not."""
+    """Print what a simulation prints, from all hospitals' patients: this machine has them, a consortium has not."""
     from safetensors.numpy import load_file
 
     from simulations.baselines import baselines, score

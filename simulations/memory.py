@@ -58,6 +58,7 @@ def train(
 
 
 def _noiseless(model: FlatModel, plan: PrivacyPlan, gaussian: Gaussian, name: Literal["auto", "opacus"]) -> Engine:
+    del gaussian  # no noise is drawn
     return private_engine(model, plan, lambda size, _: torch.zeros(size), name)
 
 

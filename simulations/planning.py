@@ -65,7 +65,7 @@ def plan_study(study: Study) -> StudyPlan:
     mode = mode_of(study)
     noise = {site: _noise_of_round(plan) for site, plan in plans.items() if mode.training_plan(plan)}
     sites = tuple(_site_plan(study, site, n, plans.get(site), noise) for site, n in sizes.items())
-    notes = (*_notes(study, sizes, counted), *spare_notes(study, plans))
+    notes = (*_notes(study, sizes, counted=counted), *spare_notes(study, plans))
     return StudyPlan(study.name, sites, _curve(study, plans), notes, warnings_of(study))
 
 
@@ -146,7 +146,7 @@ def _curve(study: Study, plans: dict[str, PrivacyPlan]) -> tuple[tuple[int, tupl
     return tuple((n, tuple(plan.epsilon(rounds=n) for plan in plans.values())) for n in points)
 
 
-def _notes(study: Study, sizes: dict[str, int], counted: bool) -> list[str]:
+def _notes(study: Study, sizes: dict[str, int], *, counted: bool) -> list[str]:
     task = learning_of(study)
     model = to_record(task.initial(study.seed))
     sent, seconds = payload_bytes(model), _seconds_a_round(study, max(sizes.values()))

@@ -162,7 +162,7 @@ class _Reader:
     def identified(self, name: str | None) -> NDArray[np.bool_]:
         """(rows,) whether a row says whose it is; all do where a row is a patient."""
         if name is None:
-            return np.full(len(self._where), True)
+            return np.full(len(self._where), fill_value=True)
         has_id = np.array([bool(cell) for cell in self._columns[name]], bool)
         self._notes.column(name, "patient id").odd(~has_id, self._where)
         return has_id
@@ -170,7 +170,7 @@ class _Reader:
     def sides(self, name: str | None) -> tuple[NDArray[np.bool_] | None, NDArray[np.bool_]]:
         """(rows,) whether a row is on the test side, None without such a column; and whether it says its side."""
         if name is None:
-            return None, np.full(len(self._where), True)
+            return None, np.full(len(self._where), fill_value=True)
         cells = self._columns[name]
         has_side = np.array([cell in ("train", "test") for cell in cells], bool)
         self._notes.column(name, "split").odd(~has_side, self._where)

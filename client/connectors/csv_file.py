@@ -42,7 +42,7 @@ def read_csv(source: CsvFile, study: Study, notes: Notes) -> Table:
     """
     lines, notes.rows_are_patients = array("q"), study.patient_id is None
     head, text = _head(source.path), _read_text(source.path)
-    columns = read_columns(text, columns_of(study), str(source.path), notes, lines, head, source.multiline)
+    columns = read_columns(text, columns_of(study), str(source.path), notes, lines, head, multiline=source.multiline)
     return table_of(columns, study, notes, lines)
 
 
@@ -69,7 +69,7 @@ def probe_csv(source: CsvFile, study: Study) -> None:
                 text += line  # a name with a line break in it
     except OSError as error:
         raise _unreadable(source.path, error) from None
-    _header(text, columns_of(study), str(source.path), head, source.multiline)
+    _header(text, columns_of(study), str(source.path), head, multiline=source.multiline)
 
 
 def read_columns(
@@ -79,6 +79,7 @@ def read_columns(
     notes: Notes | None = None,
     lines: "array[int] | None" = None,
     head: bytes = b"",
+    *,
     multiline: bool = False,
 ) -> dict[str, list[str]]:
     """Return the wanted columns' cells as text, stripped of white space.
@@ -95,7 +96,7 @@ def read_columns(
     notes = Notes() if notes is None else notes
     notes.multiline = multiline
     csv.field_size_limit(max(csv.field_size_limit(), len(text)))  # refuses long cells for all readers otherwise
-    header = _header(text, wanted, name, head, multiline)
+    header = _header(text, wanted, name, head, multiline=multiline)
     cleaned = _Cells(notes)
     kept = [(header.index(column), list[str]()) for column in wanted]
     like_ids = [
@@ -149,7 +150,7 @@ class _Cells:
         return cell
 
 
-def _header(text: str, wanted: Sequence[str], name: str, head: bytes = b"", multiline: bool = False) -> list[str]:
+def _header(text: str, wanted: Sequence[str], name: str, head: bytes = b"", *, multiline: bool = False) -> list[str]:
     """Return the names in the header, which must have each wanted one once; it ends on its line unless `multiline`.
 
     Raises:

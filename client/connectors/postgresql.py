@@ -85,7 +85,7 @@ def try_sql(source: SqlQuery) -> None:
     Raises:
         SourceError: as `read_sql`.
     """
-    _ask(source, f"{EXPLAIN}{source.query}", lambda rows, header: sum(1 for _ in rows))
+    _ask(source, f"{EXPLAIN}{source.query}", lambda rows, _header: sum(1 for _ in rows))
 
 
 # Rows
@@ -227,7 +227,8 @@ def _connect(variable: str) -> psycopg.Connection[Any]:
     try:
         return psycopg.connect(**info, context=as_text, prepare_threshold=None)
     except psycopg.Error as error:
-        reason = _not_connected(str(error), bool(error.pgconn and error.pgconn.used_password)).format(where=where)
+        used_password = bool(error.pgconn and error.pgconn.used_password)
+        reason = _not_connected(str(error), used_password=used_password).format(where=where)
     raise SourceError(f"{variable}: {reason}")
 
 
@@ -389,7 +390,7 @@ _BEFORE: tuple[tuple[str, str], ...] = (  # what libpq's text holds -> what to s
 )
 
 
-def _not_connected(text: str, used_password: bool) -> str:
+def _not_connected(text: str, *, used_password: bool) -> str:
     for words, reason in _BEFORE:
         if re.search(words, text):
             return reason

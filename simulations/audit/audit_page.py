@@ -2,7 +2,7 @@
 
 >>> from simulations.audit.verdict import Audit
 >>> from simulations.audit.verdict import Part, exact
->>> part = Part.of("ledger", "Booked?", "epsilon <3", "all of it", [exact("rounds", True)])
+>>> part = Part.of("ledger", "Booked?", "epsilon <3", "all of it", [exact("rounds", holds=True)])
 >>> page = render(Audit("heart", "4f1c", None, (part,)))
 >>> "psilon &lt;3" in page, "<script" in page
 (True, False)

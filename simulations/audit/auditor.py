@@ -261,7 +261,7 @@ class _Auditor:
             distance, step = quiet_fit(self.subject, study, plan, patients, self._starts()[1], steps)
             slack = _SUM_ROUNDING * math.sqrt(patients.count)
             words = f"the sum of step {step} is {distance:.2g} clip norms off, at weights that moved"
-            checks.append(exact(f"sums at the study's own rate, {name}", distance <= slack, words))
+            checks.append(exact(f"sums at the study's own rate, {name}", words, holds=distance <= slack))
         return checks
 
     def _move_of_evaluation(self, folder: Path, cohort: TablePatients) -> list[Check]:
@@ -270,7 +270,7 @@ class _Auditor:
         with closing(self._evaluator(folder, self._starts()[1])) as evaluator:
             size, who = largest_move(evaluator, cohort, planted_patients(cohort), self.effort.neighbours)
         text = f"{who} moves the evaluation's histogram by {size:.3g} (L2 norm), 1 is booked"
-        return [exact("evaluation", size <= 1.0 + 1e-6, text)]
+        return [exact("evaluation", text, holds=size <= 1.0 + 1e-6)]
 
     def _rehearse(self, site: str, folder: Path, people: TablePatients, rounds: int) -> Rehearsal:
         study, start, seeded = self._alone(site), self._starts()[1], self.seed is not None
@@ -313,7 +313,7 @@ class _Auditor:
         replays, all_of_them = [done.replay for done in rehearsals], [*rehearsals, *wide]
         odd = [d.recording.site for d in all_of_them if d.recording.plan != self.plans[d.recording.site]]
         checks = [check for done in all_of_them for check in done.replay.checks]
-        checks.append(exact("plan", not odd, f"{', '.join(odd)}: the plan that trained is not the study's"))
+        checks.append(exact("plan", f"{', '.join(odd)}: the plan that trained is not the study's", holds=not odd))
         words = f"a whole study at {len(replays)} hospitals, through the real path"
         if release := self.study.evaluation.release:
             words += f", with its evaluation (epsilon {release.epsilon:g} by itself)"

@@ -182,7 +182,7 @@ def canary_part(scores: Floats, chosen: NDArray[np.bool_], fixed: Design, claime
         f"{right} of {2 * half} guesses about {fixed.canaries:,} canaries were right ({100 * fixed.confidence:.5g} % "
         f"confidence); a healthy run is expected to show {fixed.expected:.2f}, and these guesses can show "
         f"{fixed.ceiling:.2f} at most",
-        [exact("claim", shown <= claimed, f"epsilon is at least {shown:.2f}, the ledger claims {claimed:.2f}")],
+        [exact("claim", f"epsilon is at least {shown:.2f}, the ledger claims {claimed:.2f}", holds=shown <= claimed)],
         {
             "shown": shown,
             "claimed": claimed,

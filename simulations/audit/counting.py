@@ -52,7 +52,7 @@ def audit_statistics(
     seed: int | None = None,
     effort: Effort = FULL,
     run: Path | None = None,
-    progress: Progress = lambda text: None,
+    progress: Progress = lambda _text: None,
 ) -> Audit:
     """Audit a study that trains nothing; with `run`, the ledgers of that run's folder too.
 
@@ -107,7 +107,7 @@ class _Auditor:
         values, title = noise.ravel(), "Is the noise what was booked?"
         if not np.isfinite(values).all():
             return Part.of(
-                "residual", title, "no finite noise", "", [exact("finite", False, "a release is not finite")]
+                "residual", title, "no finite noise", "", [exact("finite", "a release is not finite", holds=False)]
             )
         size, error = math.sqrt(float(np.mean(values**2))), 1.96 / math.sqrt(2 * len(values))
         quiet = standard_deviation(self.plan) < _QUIET
@@ -169,7 +169,7 @@ class _Auditor:
             "Can one patient move the counts by more than the noise is scaled by?",
             f"{largest:.4f} of the norm at most",
             f"{len(moves)} neighbours; the largest move was by {patient}",
-            [exact("norm", largest <= 1 + 1e-9, f"{patient} moves the counts by {largest:.3g} of the norm")],
+            [exact("norm", f"{patient} moves the counts by {largest:.3g} of the norm", holds=largest <= 1 + 1e-9)],
         )
 
     def _moved(self, table: Table, without: Table) -> float:
@@ -193,19 +193,23 @@ class _Auditor:
         with closing(Ledger.open(path, durable=False)) as ledger:
             hospital = self._hospital(site, ledger)
             first = _released(hospital)
-            yield exact("booked", self._is_planned(path, site), f"{site}: the ledger holds another release, or none")
+            yield exact(
+                "booked", f"{site}: the ledger holds another release, or none", holds=self._is_planned(path, site)
+            )
             try:
                 again = _released(hospital).tolist() == first.tolist()  # seeded: the same release
             except BudgetError:
                 again = True
-            yield exact("once", again and self._is_planned(path, site), f"{site}: a second draw was to be had")
+            yield exact("once", f"{site}: a second draw was to be had", holds=again and self._is_planned(path, site))
         crashed = folder / "crashed.sqlite"
         with closing(Ledger.open(crashed, durable=False)) as ledger:
             dead: Any = _Dead()
             with suppress(_Crash):
                 _released(self._hospital(site, ledger, people=replace(self.people[site], cells=dead)))
             yield exact(
-                "booked first", self._is_planned(crashed, site), f"{site}: patients were counted before it was booked"
+                "booked first",
+                f"{site}: patients were counted before it was booked",
+                holds=self._is_planned(crashed, site),
             )
 
     def _is_planned(self, path: Path, dataset: str) -> bool:
@@ -216,7 +220,7 @@ class _Auditor:
         path = run / "sites" / site / "ledger.sqlite"
         kept_as_planned = path.is_file() and self._is_planned(path, site)
         return exact(
-            "ledger of the run", kept_as_planned, f"{site}: expected one release as planned, found something else"
+            "ledger of the run", f"{site}: expected one release as planned, found something else", holds=kept_as_planned
         )
 
 

@@ -67,18 +67,18 @@ class Evaluator:
         """Return one released histogram, (cells,)."""
         study = replace(self._study, seed=seed)
         seeded = self._seeded if seeded is None else seeded
-        hospital = self._hospital(study, patients, seeded)
+        hospital = self._hospital(study, patients, seeded=seeded)
         if not seeded:
             _train_once(hospital, study)
         return hospital.release(SCORE_HISTOGRAM.name, Request(self._model))[HISTOGRAM].astype(np.float64).ravel()
 
     def deviation(self, patients: TablePatients) -> float:
         """Return the booked standard deviation of a cell's noise."""
-        event = plan_of(self._hospital(self._study, patients, True)).evaluation
+        event = plan_of(self._hospital(self._study, patients, seeded=True)).evaluation
         assert event is not None
         return event.noise_multiplier
 
-    def _hospital(self, study: Study, patients: TablePatients, seeded: bool) -> Site:
+    def _hospital(self, study: Study, patients: TablePatients, *, seeded: bool) -> Site:
         self._count += 1
         return self._subject.site(
             self._site,
@@ -114,9 +114,9 @@ def noise_of_evaluations(
 def evaluation_checks(seen: Evaluations) -> list[Check]:
     """Check the noise of released histograms: size, shape, centre, independence, and that it is whole numbers."""
     noise = seen.noise
-    checks = [exact("evaluation: whole numbers", seen.whole, "a released histogram holds parts of a patient")]
+    checks = [exact("evaluation: whole numbers", "a released histogram holds parts of a patient", holds=seen.whole)]
     if noise.size < 2 or not np.isfinite(noise).all():
-        return [*checks, exact("evaluation: finite", False, "finite noise was expected")]
+        return [*checks, exact("evaluation: finite", "finite noise was expected", holds=False)]
     values, chances = rounded_gaussian(seen.deviation)
     variance, fourth = float(chances @ values**2), float(chances @ values**4)
     n = noise.size
@@ -137,7 +137,7 @@ def evaluation_checks(seen: Evaluations) -> list[Check]:
 def _cells_apart(noise: Floats, deviation: float) -> Check:
     """Check the correlation of every two cells, where the noise has enough values for it to be a Gaussian's."""
     if deviation < 1.0 or len(noise) < _FEW:
-        return exact("evaluation: cells", True)
+        return exact("evaluation: cells", holds=True)
     return pairs_check("evaluation: cells", noise.T)
 
 
@@ -176,7 +176,7 @@ def _fit(noise: Floats, values: Floats, chances: Floats) -> Check:
         last, number = expected.pop(), seen.pop()
         expected[-1], seen[-1] = expected[-1] + last, seen[-1] + number
     if len(expected) < 2:
-        return exact("evaluation: shape", True)
+        return exact("evaluation: shape", holds=True)
     beyond = len(noise) - sum(seen)
     distance = sum((s - e) ** 2 / e for s, e in zip(seen, expected, strict=True))
     p = float(stats.chi2.sf(distance, len(expected) - 1))

@@ -88,7 +88,7 @@ def replay(
     except (OSError, sqlite3.Error):
         booked = None
     if booked is None:
-        return Replay(site, (exact("ledger", False, f"{site}: no ledger lies on the disk"),), 0.0, 0.0)
+        return Replay(site, (exact("ledger", f"{site}: no ledger lies on the disk", holds=False),), 0.0, 0.0)
     released = epsilon(_events(left, plan), plan.delta)
     statement = stated(subject, path, dataset, plan.delta)
     of_study = [row for row in booked if row.study == study.sha256 and row.event is not None]
@@ -113,15 +113,17 @@ def _checks(
     ids = [row.id for row in booked]
     numbers = [one.round for one in left if one.release == MODEL_UPDATE.name]
     return [
-        exact("rounds booked", not missing, f"{site}: {_some(missing)} left and is not booked"),
-        exact("steps booked", not short, f"{site}: {_some(short)} took more steps than are booked"),
-        exact("events", not odd, f"{site}: {_some(odd)} is booked with another noise, rate or number of steps"),
-        exact("no row vanished", ids == list(range(1, len(ids) + 1)), f"{site}: a row of the ledger is gone"),
-        exact("no round skipped", numbers == list(range(1, len(numbers) + 1)), f"{site}: the journal skips a round"),
+        exact("rounds booked", f"{site}: {_some(missing)} left and is not booked", holds=not missing),
+        exact("steps booked", f"{site}: {_some(short)} took more steps than are booked", holds=not short),
+        exact("events", f"{site}: {_some(odd)} is booked with another noise, rate or number of steps", holds=not odd),
+        exact("no row vanished", f"{site}: a row of the ledger is gone", holds=ids == list(range(1, len(ids) + 1))),
+        exact(
+            "no round skipped", f"{site}: the journal skips a round", holds=numbers == list(range(1, len(numbers) + 1))
+        ),
         exact(
             "epsilon stated",
-            stated >= released - _ROUNDING,
             f"{site}: epsilon {released:.3f} was released, the ledger states {stated:.3f}",
+            holds=stated >= released - _ROUNDING,
         ),
     ]
 
@@ -129,9 +131,9 @@ def _checks(
 def crash_and_order(site: str, *, booked_first: bool, kept: bool, refused: bool) -> list[Check]:
     """Return what only a run that is watched can show."""
     return [
-        exact("booked first", booked_first, f"{site}: a gradient was computed before its round was on the disk"),
-        exact("kept after a crash", kept, f"{site}: a round that failed half-way is no longer booked"),
-        exact("refused at the end", refused, f"{site}: a round beyond the budget was trained"),
+        exact("booked first", f"{site}: a gradient was computed before its round was on the disk", holds=booked_first),
+        exact("kept after a crash", f"{site}: a round that failed half-way is no longer booked", holds=kept),
+        exact("refused at the end", f"{site}: a round beyond the budget was trained", holds=refused),
     ]
 
 
@@ -140,14 +142,14 @@ def replay_run(subject: Subject, run: Path, study: Study, plans: dict[str, Priva
     try:
         departures = releases_left(run / "journal.jsonl")
     except JournalError as error:
-        return [], exact("journal", False, str(error))
+        return [], exact("journal", str(error), holds=False)
     except OSError:
-        return [], exact("journal", False, f"{run / 'journal.jsonl'}: it is not there")
+        return [], exact("journal", f"{run / 'journal.jsonl'}: it is not there", holds=False)
     replays = [
         replay(subject, run / "sites" / site, site, site, study, plans[site], rounds)
         for site, rounds in sorted(departures.items())
     ]
-    return replays, exact("journal", True)
+    return replays, exact("journal", holds=True)
 
 
 def facts(replays: Sequence[Replay]) -> list[dict[str, Any]]:

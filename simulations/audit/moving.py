@@ -123,7 +123,7 @@ def moving_rounds(
     task = learning_of(study)
     follower = _Follower(task, patients, study.privacy.clip_norm)
     watch = follower.watch
-    hospital = watched_hospital(subject, study, site, patients, folder / "ledger.sqlite", watch, seeded)
+    hospital = watched_hospital(subject, study, site, patients, folder / "ledger.sqlite", watch, seeded=seeded)
     plan, model, wrong, done = plan_of(hospital), start, list[int](), 0
     rounds = max(1, min(plan.rounds, -(-steps // plan.steps_per_round)))
     for number in range(1, rounds + 1):
@@ -148,7 +148,7 @@ def moving_rounds(
     roll = follower.roll
     moved = Recording(site, plan, roll.member, noise, clean, total, booked, roll.torn, most)
     words = f"round {wrong[0] if wrong else ''}: the model that left is not the start moved by the noisy steps"
-    return moved, exact("what leaves", not wrong, words)
+    return moved, exact("what leaves", words, holds=not wrong)
 
 
 def quiet_fit(
@@ -186,13 +186,15 @@ def failed_round(
             raise ValueError
 
     watch = Watch(before=fail_once, look=lambda marks: rows.append(len(marks)))
-    hospital = watched_hospital(subject, study, site, patients, folder / "ledger.sqlite", watch, seeded)
-    hospital.on_failure = lambda error: None
+    hospital = watched_hospital(subject, study, site, patients, folder / "ledger.sqlite", watch, seeded=seeded)
+    hospital.on_failure = lambda _error: None
     plan = plan_of(hospital)
     try:
         released = hospital.fit(1, {name: array.copy() for name, array in start.items()})
     except ArchipelError:
-        return exact("noise alone", False, "a round that fails after it was booked is answered otherwise than others")
+        return exact(
+            "noise alone", "a round that fails after it was booked is answered otherwise than others", holds=False
+        )
     finally:
         hospital.ledger.close()
     expected = _retrained(start, watch.released, study.training.local, local_rule(study, {}).pull)
@@ -201,7 +203,7 @@ def failed_round(
         plan.expected_patients / (plan.noise_multiplier * plan.clip_norm)
     )
     if not whole or not np.isfinite(values).all():
-        return exact("noise alone", False, "a round that fails after it was booked is no round of noise alone")
+        return exact("noise alone", "a round that fails after it was booked is no round of noise alone", holds=False)
     total = float(np.sum(values**2))
     p = two_sided(float(stats.chi2.cdf(total, values.size)), float(stats.chi2.sf(total, values.size)))
     return Check("noise alone", p, f"{math.sqrt(total / values.size):.3f} of the booked standard deviation")

@@ -184,7 +184,7 @@ def record_fit(
     patients: TablePatients,
     start: Arrays,
     randomness: Randomness,
-    look: Callable[[NDArray[np.float32]], None] = lambda marks: None,
+    look: Callable[[NDArray[np.float32]], None] = lambda _marks: None,
 ) -> Watch:
     """One fit of the plan's steps, watched, at learning rate 0."""
     watch = Watch(look=look)

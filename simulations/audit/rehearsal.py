@@ -88,7 +88,7 @@ def rehearse(
         kept=_is_kept(subject, still, site, patients, start, folder / "crash.sqlite", seeded),
         refused=_is_refused(subject, still, site, patients, start, path, seeded) if rounds == plan.rounds else True,
     )
-    allowed = exact("evaluation", judged, f"{site}: the figures that the study asks for were refused")
+    allowed = exact("evaluation", f"{site}: the figures that the study asks for were refused", holds=judged)
     return Rehearsal(recording, replace(replayed, checks=(*replayed.checks, *crash, allowed)), claimed)
 
 

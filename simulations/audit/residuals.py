@@ -59,7 +59,7 @@ def residual_part(
     values = np.concatenate([r.noise.ravel() for r in largest])
     if not values.size or not np.isfinite(values).all():
         return Part.of(
-            "residual", "Noise", "no finite noise", "", [exact("steps", False, "no finite release was seen")]
+            "residual", "Noise", "no finite noise", "", [exact("steps", "no finite release was seen", holds=False)]
         )
     size, error = math.sqrt(float(np.mean(values**2))), 1.96 / math.sqrt(2 * len(values))
     return Part.of(
@@ -82,7 +82,7 @@ def noise_checks(noise: Floats, clean: Floats) -> list[Check]:
     """Check (steps, parameters) of standardised noise; `clean` is the noiseless sum in the same unit."""
     steps, size = noise.shape
     if steps < 2 or not np.isfinite(noise).all():
-        return [exact("finite", False, f"{steps} steps with finite values were expected to be at least 2")]
+        return [exact("finite", f"{steps} steps with finite values were expected to be at least 2", holds=False)]
     squares = noise**2
     return [
         _size(squares),
@@ -139,7 +139,7 @@ def _by_batch(noise: Floats, batches: NDArray[np.int64]) -> Check:
     centred = batches - batches.mean()
     spread = float(centred @ centred)
     if spread == 0.0 or steps * size < _ENOUGH:
-        return exact("size by batch", True)
+        return exact("size by batch", holds=True)
     z = float(centred @ (np.sum(noise**2, axis=1) - size)) / math.sqrt(2 * size * spread)
     return Check(
         "size by batch", float(2 * stats.norm.sf(abs(z))), "the noise follows the number of patients in a step"
@@ -155,7 +155,7 @@ def pairs_check(name: str, rows: Floats) -> Check:
     rows = rows[:_MOST]
     count, length = rows.shape
     if count < 2 or length < 3:
-        return exact(name, True)
+        return exact(name, holds=True)
     lengths = np.linalg.norm(rows, axis=1, keepdims=True)
     unit = rows / np.maximum(lengths, 1e-300)
     products = np.abs(np.triu(unit @ unit.T, 1))
@@ -182,13 +182,15 @@ def public_step_check(sample: Sequence[Recording]) -> Check:
         steps = (recording.noise + recording.clean) * (unit / public_step(unit))
         slack = np.abs(steps) * (4 * _FLOAT32_DIGITS) + 1e-9
         off += int(((np.abs(steps - np.rint(steps)) > slack) & (slack < 0.1)).sum())
-    return exact("public step", not off, f"{off:,} released numbers are no whole multiples of the noise's public step")
+    return exact(
+        "public step", f"{off:,} released numbers are no whole multiples of the noise's public step", holds=not off
+    )
 
 
 def many_rows_checks(recording: Recording, name: str) -> list[Check]:
     """Return what few steps can show of noise and sum: their size, and whether anything of the sum is left over."""
     if not recording.steps or not np.isfinite(recording.noise).all():
-        return [exact(name, False, "steps with finite values were expected")]
+        return [exact(name, "steps with finite values were expected", holds=False)]
     squares = recording.noise**2
     each = _each("size of each step", squares.sum(axis=1), squares.shape[1])
     checks = [_size(squares), each, _left_over(recording.noise, recording.clean)]
@@ -223,7 +225,7 @@ def _left_over(noise: Floats, clean: Floats) -> Check:
     """
     weight = float(np.sum(clean**2))
     if weight == 0.0:
-        return exact("clean sum", True)
+        return exact("clean sum", holds=True)
     share = float(np.sum(noise * clean)) / weight
     return Check("clean sum", float(2 * stats.norm.sf(abs(share) * math.sqrt(weight))), f"off by {100 * share:+.1f} %")
 

@@ -38,8 +38,10 @@ def sampler_part(samples: Sequence[Recording], rehearsal: Sequence[Recording]) -
     as_booked = all(r.steps == r.expected_steps for r in everything)
     torn = any(r.torn for r in everything)
     checks = [
-        exact("number of steps", as_booked, f"{steps:,} were taken, {booked:,} booked"),
-        exact("whole patients", not torn, "a step held a row twice, rows of nobody, or a part of a patient's rows"),
+        exact("number of steps", f"{steps:,} were taken, {booked:,} booked", holds=as_booked),
+        exact(
+            "whole patients", "a step held a row twice, rows of nobody, or a part of a patient's rows", holds=not torn
+        ),
     ]
     for r in samples:
         checks += membership_checks(r.member, r.plan.sampling_rate) if r.steps else []
@@ -61,7 +63,7 @@ def membership_checks(member: NDArray[np.bool_], rate: float) -> list[Check]:
     """Check (steps, patients) of who is in which step."""
     steps, patients = member.shape
     if rate >= 1.0:
-        return [exact("everybody", bool(member.all()), "somebody is missing, though the rate is 1")]
+        return [exact("everybody", "somebody is missing, though the rate is 1", holds=bool(member.all()))]
     total = int(member.sum())
     law = stats.binom(member.size, rate)
     return [
@@ -115,7 +117,7 @@ def _between_steps(centred: Floats, spread: float) -> Check:
     pairs = patients * (steps - apart)
     usable = pairs * spread**2 >= _FEW
     if not usable.any():
-        return exact("steps", True)
+        return exact("steps", holds=True)
     z = fft.irfft(power, n=size)[apart][usable] / (spread * np.sqrt(pairs[usable]))
     worst = int(np.abs(z).argmax())
     p = float(2 * stats.norm.sf(abs(z[worst])) * len(z))
@@ -128,7 +130,7 @@ def _between_patients(member: NDArray[np.bool_], rate: float) -> Check:
     """For every two patients: how often they come together is binomial with the square of the rate."""
     steps, patients = member.shape
     if patients < 2:
-        return exact("pairs", True)
+        return exact("pairs", holds=True)
     together = (member.T.astype(np.float32) @ member.astype(np.float32))[np.triu_indices(patients, 1)].round()
     most, least = float(together.max()), float(together.min())
     law = stats.binom(steps, rate**2)

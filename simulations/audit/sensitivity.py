@@ -76,7 +76,7 @@ def sensitivity_part(
         _TITLE,
         f"{worst.size:.4f} clip norms at most",
         f"{len(moves):,} neighbours at {len(starts)} starting models; the largest move was by {worst.who}",
-        [exact("clip norm", within_clip, text), *others],
+        [exact("clip norm", text, holds=within_clip), *others],
         {"moves": _largest(moves)},
     )
 

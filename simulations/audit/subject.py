@@ -67,8 +67,8 @@ class Watch:
 
     before: Callable[[], None] = lambda: None
     weights: Callable[[NDArray[np.float32]], None] | None = None
-    look: Callable[[NDArray[np.float32]], None] = lambda marks: None
-    after: Callable[[NDArray[np.float32]], None] = lambda gradient: None
+    look: Callable[[NDArray[np.float32]], None] = lambda _marks: None
+    after: Callable[[NDArray[np.float32]], None] = lambda _gradient: None
     kept: NDArray[np.int64] | slice = field(default_factory=lambda: slice(None))
     steps: int = 0
     released: list[NDArray[np.float32]] = field(default_factory=list)

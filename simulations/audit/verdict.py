@@ -40,7 +40,7 @@ class Check:
         return self.p >= LEVEL
 
 
-def exact(name: str, holds: bool, words: str = "") -> Check:
+def exact(name: str, words: str = "", *, holds: bool) -> Check:
     """Return a question without chance."""
     return Check(name, 1.0 if holds else 0.0, words)
 

@@ -310,7 +310,7 @@ def _node(folder: Path) -> None:
         def start(self) -> None:
             self.alone = True
 
-        def ask(self, request: Frame, max_bytes: int) -> tuple[Frame, Frame]:
+        def ask(self, request: Frame, max_bytes: int) -> tuple[Frame, Frame]:  # noqa: ARG002 - WorkerProcess's
             if request.form == "hello":
                 fields: dict[str, str | int] = {"protocol": wire.PROTOCOL, "site": config.site}
                 return Frame(STATUS, {"why": ""}), Frame("hello reply", {**fields, "study_sha256": _digest(request)})

@@ -218,9 +218,9 @@ def let_in(lille: Lille, chosen: Study) -> Study:
 def ask(lille: Lille, chosen: Study, attempt: int) -> None:
     fields: dict[str, str | int] = {"study_sha256": chosen.sha256}
     if chosen.procedure == "training":
-        lille.send(chosen, "train", wire.attempted("train", {**fields, "round": 1}, attempt), start(chosen))
+        lille.send(chosen, "train", wire.attempted({**fields, "round": 1}, attempt), start(chosen))
     else:
-        lille.send(chosen, "statistics", wire.attempted("statistics", fields, attempt))
+        lille.send(chosen, "statistics", wire.attempted(fields, attempt))
 
 
 def attempts(lille: Lille, chosen: Study) -> list[int]:

@@ -119,7 +119,7 @@ def download(folder: Path) -> Path:
 
 
 def source_rows(wheel: Path) -> list[dict[str, str]]:
-    """The source's patients in its order, after both checksums were found right.
+    """Return the source's patients in its order, after both checksums were found right.
 
     Raises:
         DataError: the wheel or the file in it is not the pinned one.
