@@ -7,17 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from builders import (
-    DIVERGING,
-    context,
-    hello_message,
-    patients,
-    plain,
-    random_arrays,
-    same_bits,
-    study,
-    train_message,
-)
 from flwr.app import ConfigRecord, Message, MetricRecord
 
 from client import egress
@@ -31,6 +20,17 @@ from configs.errors import BudgetError, CheckpointError, DataError, PrivacyError
 from configs.schema import CsvFile, Study
 from strategies.exchange.arrays import from_record
 from strategies.exchange.messages import read
+from tests.builders import (
+    DIVERGING,
+    context,
+    hello_message,
+    patients,
+    plain,
+    random_arrays,
+    same_bits,
+    study,
+    train_message,
+)
 
 PLANTED = "Jeanne-Planted-4711"
 

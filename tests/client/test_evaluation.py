@@ -9,7 +9,6 @@ from typing import Any, Literal
 
 import numpy as np
 import pytest
-from builders import context, message, patients, random_arrays, same_bits, study
 from flwr.app import Message
 
 from client import egress
@@ -30,6 +29,7 @@ from strategies.privacy.plan import Budget
 from strategies.releases import score_histogram
 from strategies.releases.base import Request
 from strategies.releases.registry import SCORE_HISTOGRAM, arrays_of
+from tests.builders import context, message, patients, random_arrays, same_bits, study
 from tests.client.pages import page
 
 BINS = 12

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import pytest
-from builders import counting
 
 from client.admission import Admissions
 from client.cli import main
@@ -19,6 +18,7 @@ from configs.frame import Frame
 from configs.schema import Study
 from configs.site import same_rows_twice
 from configs.strict_yaml import dump_yaml
+from tests.builders import counting
 
 FIRST, SECOND = counting(name="first"), counting(name="second")  # each costs epsilon 0.6 at the policy's delta
 BUDGET = 0.7

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from builders import study
 
 from client.admission import Admissions
 from client.egress import REFUSAL
@@ -13,6 +12,7 @@ from configs.frame import Frame
 from configs.schema import Study
 from configs.site import load_site
 from configs.strict_yaml import dump_yaml, read_yaml
+from tests.builders import study
 from tests.client.test_no_row_is_told import HEADER, Hospital, asked, requests
 
 ROWS = [f"p{n},{20 + n},male,{n % 2}" for n in range(10)]

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from builders import counting, random_arrays, study
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -29,6 +28,7 @@ from configs.site import load_site
 from configs.strict_yaml import dump_yaml
 from strategies.exchange.messages import content, to_frame
 from strategies.models.registry import study_parameters
+from tests.builders import counting, random_arrays, study
 
 ASKS = {"test_fraction": 0.3, "release": {"epsilon": 0.5}}
 PLANTED = "Durand"

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from builders import study
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -26,6 +25,7 @@ from configs.frame import Frame
 from configs.lock import only_one
 from configs.schema import CsvFile, DataSource
 from configs.site import load_site
+from tests.builders import study
 from tests.client.test_no_row_is_told import HEADER, Hospital, asked, requests
 from tests.client.test_review_of_data import hospital, shown
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from builders import context, counting, message, patients, random_arrays, same_bits, study
 from flwr.app import Message
 
 from client import egress
@@ -36,6 +35,7 @@ from strategies.releases import statistics as counting_release
 from strategies.releases.base import Request
 from strategies.releases.registry import arrays_of
 from strategies.releases.statistics import counts, standard_deviation
+from tests.builders import context, counting, message, patients, random_arrays, same_bits, study
 from tests.client.pages import page
 
 DELTA = 1e-5

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from builders import counting, study
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,6 +17,7 @@ from client.patients import load_patients
 from configs import journal
 from configs.schema import ID_STEPS, CsvFile, Study
 from configs.site import SiteConfig
+from tests.builders import counting, study
 from tests.consortium import Consortium
 
 Output = pytest.CaptureFixture[str]

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from builders import DIVERGING, flat, patients, plain, random_arrays, same_bits, study
 
 from client.ledger import Ledger
 from client.site import Site
@@ -16,6 +15,7 @@ from configs.schema import CohortMember, Study
 from strategies.privacy.accounting import epsilon
 from strategies.privacy.modes.local import plan_for
 from strategies.releases.base import Fit
+from tests.builders import DIVERGING, flat, patients, plain, random_arrays, same_bits, study
 
 SAMPLED = {"local": {"batch_size": 20, "learning_rate": 0.5}}
 

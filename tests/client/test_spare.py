@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-import builders
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -31,6 +30,7 @@ from strategies.privacy.randomness import Randomness
 from strategies.releases.base import Release as Kind
 from strategies.releases.base import Request
 from strategies.releases.registry import MODEL_UPDATE, SCORE_HISTOGRAM, STATISTICS
+from tests import builders
 from tests.client.pages import page
 from tests.client.test_node import COHORT, Lille, serving
 from tests.consortium import Consortium

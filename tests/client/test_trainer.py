@@ -5,7 +5,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from builders import flat, patients, random_arrays, same_bits
 
 from client.trainer import Trainer
 from configs.schema import Local, Model, Task
@@ -18,6 +17,7 @@ from strategies.privacy.engines.select import private_engine
 from strategies.privacy.plan import PrivacyPlan
 from strategies.privacy.randomness import Randomness
 from strategies.releases.base import Fit
+from tests.builders import flat, patients, random_arrays, same_bits
 
 TASK = learning(Task("binary", "y"), Model("mlp", (6,)), inputs=3)
 START = random_arrays(TASK.parameters, 4)

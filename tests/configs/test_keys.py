@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import builders
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -25,6 +24,7 @@ from configs.sections import Section
 from configs.site import SiteConfig, load_site
 from configs.strict_yaml import dump_yaml, read_yaml
 from simulations import cli
+from tests import builders
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 PRESETS = sorted((CONFIGS / "presets").glob("*.yaml"))

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from builders import counting, study
 
 from configs.errors import ConfigError
 from configs.load import load_study, study_from
+from tests.builders import counting, study
 
 PRESET = Path(__file__).resolve().parents[2] / "configs" / "presets" / "heart_statistics.yaml"
 

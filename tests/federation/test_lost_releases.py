@@ -7,7 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from deployed import (
+
+from client.ledger import Ledger
+from configs.load import load_study
+from simulations.federation import Federation
+from strategies.privacy.modes.local import plan_for
+from tests.federation.deployed import (
     SITES,
     STAGED_NODE,
     await_held,
@@ -19,11 +24,6 @@ from deployed import (
     until,
     write_study,
 )
-
-from client.ledger import Ledger
-from configs.load import load_study
-from simulations.federation import Federation
-from strategies.privacy.modes.local import plan_for
 
 STUDIES = ("spared", "unspared")
 

@@ -5,8 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from builders import counting, flat, patients, plain, random_arrays, same_bits, study
-from kits.central import CENTRAL, install
 
 from client.ledger import Ledger
 from client.policy import Allow, Deny, Request, decide
@@ -22,6 +20,8 @@ from strategies.data.table import TablePatients
 from strategies.models.registry import study_parameters
 from strategies.privacy.accounting import SampledGaussian, epsilon
 from strategies.privacy.modes.registry import MODES, mode_of, register
+from tests.builders import counting, flat, patients, plain, random_arrays, same_bits, study
+from tests.kits.central import CENTRAL, install
 
 PRESET = Path(__file__).resolve().parents[2] / "configs" / "presets" / "heart_disease.yaml"
 CLIP = 0.01

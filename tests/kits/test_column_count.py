@@ -6,8 +6,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from builders import patients, random_arrays, study
-from kits.column_count import ARRAY, COLUMN_COUNT, FORM, NAME, install
 
 from client.ledger import Ledger
 from client.site import Site
@@ -24,6 +22,8 @@ from strategies.privacy.accounting import epsilon
 from strategies.privacy.modes.registry import mode_of
 from strategies.releases.base import Request
 from strategies.releases.registry import RELEASES
+from tests.builders import patients, random_arrays, study
+from tests.kits.column_count import ARRAY, COLUMN_COUNT, FORM, NAME, install
 
 PRESET = Path(__file__).resolve().parents[2] / "configs" / "presets" / "heart_disease.yaml"
 DELTA = 1e-5

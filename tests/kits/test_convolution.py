@@ -7,9 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from builders import flat, patients, plain, random_arrays, study
-from kits import convolution as kit
-from kits.convolution import Convolution, ConvolutionKeys
 from torch import nn
 
 from client.trainer import Trainer
@@ -36,6 +33,9 @@ from strategies.privacy.engines.select import private_engine
 from strategies.privacy.plan import PrivacyPlan
 from strategies.privacy.randomness import Randomness
 from strategies.releases.base import Fit
+from tests.builders import flat, patients, plain, random_arrays, study
+from tests.kits import convolution as kit
+from tests.kits.convolution import Convolution, ConvolutionKeys
 from tests.simulations.sabotage import BRIEF, PATIENTS, SITE
 
 MODEL = {"name": "convolution", "channels": 3}

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kits import launch
 
 from configs import parts
 from configs.strict_yaml import dump_yaml, read_yaml
 from simulations.federation import Federation
 from tests.federation.deployed import until
+from tests.kits import launch
 
 DATA = Path(__file__).resolve().parents[2] / "simulations" / "data" / "heart_disease"
 PRESET = DATA.parents[2] / "configs" / "presets" / "heart_disease.yaml"

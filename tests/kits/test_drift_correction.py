@@ -8,8 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from builders import flat, patients, plain, random_arrays, same_bits, study, train_message
-from kits.drift_correction import DRIFT_CORRECTION, SENT, install
 
 from client.app import respond
 from client.ledger import Ledger
@@ -32,6 +30,8 @@ from strategies.federated.registry import STRATEGIES, register
 from strategies.models.registry import study_parameters
 from strategies.releases.plausible import Plausibility
 from strategies.releases.registry import arrays_of
+from tests.builders import flat, patients, plain, random_arrays, same_bits, study, train_message
+from tests.kits.drift_correction import DRIFT_CORRECTION, SENT, install
 
 PRESET = Path(__file__).resolve().parents[2] / "configs" / "presets" / "heart_disease.yaml"
 STEPS, RATE = 4, 0.5

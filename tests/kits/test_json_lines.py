@@ -5,8 +5,6 @@ import json
 from pathlib import Path
 
 import pytest
-from kits import json_lines
-from kits.json_lines import JsonLines
 
 from client.connectors import probe, read_table
 from client.connectors.notes import Notes
@@ -19,6 +17,8 @@ from configs.schema.source import SOURCES
 from configs.site import load_site
 from configs.strict_yaml import dump_yaml, read_yaml
 from simulations import cli
+from tests.kits import json_lines
+from tests.kits.json_lines import JsonLines
 
 ROOT = Path(__file__).resolve().parents[2]
 PRESET = ROOT / "configs" / "presets" / "heart_disease.yaml"

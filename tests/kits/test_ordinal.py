@@ -7,9 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from builders import flat, plain, study
-from kits import ordinal as kit
-from kits.ordinal import ORDINAL_KEYS, Ordinal, concordance, grade_error
 from numpy.typing import NDArray
 
 from client.views.study_rows import rows_of
@@ -28,6 +25,9 @@ from simulations.engines import run_engine
 from simulations.hospitals import Hospitals
 from strategies.data.table import TablePatients
 from strategies.tasks.registry import OBJECTIVES, objective_of, register
+from tests.builders import flat, plain, study
+from tests.kits import ordinal as kit
+from tests.kits.ordinal import ORDINAL_KEYS, Ordinal, concordance, grade_error
 
 GRADES = ("none", "mild", "severe")
 TASK = {"type": "ordinal", "target": "grade", "classes": list(GRADES)}

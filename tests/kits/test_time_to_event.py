@@ -7,8 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from builders import flat, plain, study
-from kits.time_to_event import harrells_c, install
 
 from client.connectors import read_table
 from client.ledger import Ledger
@@ -34,6 +32,8 @@ from strategies.models.flat_model import FlatModel
 from strategies.privacy.engines.select import private_engine
 from strategies.privacy.plan import PrivacyPlan
 from strategies.tasks.registry import OBJECTIVES, objective_of
+from tests.builders import flat, plain, study
+from tests.kits.time_to_event import harrells_c, install
 
 TASK = {"type": "time_to_event", "target": "months", "event": "died", "range": [0, 60], "unit": "months"}
 TRAINING = {"rounds": 5, "weights": "uniform", "local": {"steps": 1, "batch_size": "full", "learning_rate": 0.7}}

@@ -12,12 +12,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from builders import context, counting, patients, same_bits
-from builders import study as private_study
 from flwr.app import Error, Message, RecordDict
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_conduct import FAST, NODES, SHIFTS, Behaviour, FakeGrid, Honest, hospitals
 
 from client.app import make_app
 from client.audit import instruction_of
@@ -41,6 +38,9 @@ from strategies.exchange.messages import read, to_frame
 from strategies.models.registry import study_parameters
 from strategies.privacy.modes.local import plan_for
 from strategies.releases.registry import release_of
+from tests.builders import context, counting, patients, same_bits
+from tests.builders import study as private_study
+from tests.server.test_conduct import FAST, NODES, SHIFTS, Behaviour, FakeGrid, Honest, hospitals
 
 DELTA = 1e-5
 Replies = list[Message]

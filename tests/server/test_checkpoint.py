@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from builders import same_bits
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import save
@@ -22,6 +21,7 @@ from configs.errors import CheckpointError
 from configs.wire import ARITHMETIC
 from server.checkpoint import MANIFEST, Checkpoint, Checkpoints, write_tensors
 from server.files import write_atomically
+from tests.builders import same_bits
 
 STUDY = "ab" * 32
 

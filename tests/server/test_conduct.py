@@ -8,8 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from builders import become_a_server, flat, plain, random_arrays, same_bits
-from builders import study as private_study
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
@@ -31,6 +29,8 @@ from strategies.exchange.arrays import Arrays, to_record
 from strategies.exchange.messages import content, read
 from strategies.learning import learning_of
 from strategies.models.registry import study_parameters
+from tests.builders import become_a_server, flat, plain, random_arrays, same_bits
+from tests.builders import study as private_study
 
 NODES = {"brest": 31, "lille": 12, "lyon": 23}  # not in the order of the names
 SHIFTS = {"brest": 1.0, "lille": 2.0, "lyon": 4.0}  # what each adds to the shared model

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from builders import counting
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, RecordDict
 from numpy.typing import NDArray
 
@@ -21,6 +20,7 @@ from server.conductor import write_down
 from server.outcome import Outcome
 from server.papers import write_model_card, write_papers
 from strategies.exchange.messages import read
+from tests.builders import counting
 from tests.server.test_conduct import NODES, Behaviour, FakeGrid, Honest, Replies, with_arrays
 from tests.server.test_report import Page, words
 

@@ -9,9 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from builders import counting
-from builders import study as private_study
-from test_report import heart, words
 
 from configs.journal import Journal
 from configs.schema import Study
@@ -23,6 +20,9 @@ from server.rounds import Rounds
 from simulations.tables import print_comparison, print_run
 from strategies.data.columns import cells_of
 from strategies.learning import learning_of
+from tests.builders import counting
+from tests.builders import study as private_study
+from tests.server.test_report import heart, words
 
 REFUSAL = "the hospital refused this study"
 

@@ -13,7 +13,6 @@ import pytest
 from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.proto.message_pb2 import Message as ProtoMessage
 from flwr.supercore.task_identity import TaskIdentity
-from test_gateway import PRESET, Federation, Hospital, OldFleet, consortium, eventually, federation, fleet, lille, lyon
 
 from client.uplink.base import Incoming, RefusedError
 from client.uplink.fleet import Fleet
@@ -23,6 +22,18 @@ from configs.pieces import HOLD_PATH, MAX_HOLD_S, REPLY_PATH, join, split
 from server.bundle import build_bundle
 from server.membership import Member
 from server.superlink.grid import SuperLinkGrid
+from tests.server.test_gateway import (
+    PRESET,
+    Federation,
+    Hospital,
+    OldFleet,
+    consortium,
+    eventually,
+    federation,
+    fleet,
+    lille,
+    lyon,
+)
 
 __all__ = ["consortium", "federation", "fleet", "lille", "lyon"]  # fixtures
 

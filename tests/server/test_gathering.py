@@ -5,7 +5,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
-from builders import become_a_server, plain
 from flwr.app import Error, Message
 
 from client.egress import DECISIONS, SENTENCES
@@ -14,6 +13,7 @@ from server.attendance import Connection
 from server.codes import NOT_REACHED
 from server.gathering import MOST_CHANGES, SLOW_LOOK_S, Gathering, Patience
 from strategies.exchange.messages import content
+from tests.builders import become_a_server, plain
 
 COHORT = ("brest", "lille", "lyon")
 NODES = {"brest": 31, "lille": 12, "lyon": 23, "paris": 99, "metz": 98}

@@ -5,16 +5,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_attempts import Losing, study_of
-from test_conduct import NODES, FakeGrid, hospitals
-from test_poison import POISON, Hospital
-from test_poison import study_of as learning
 
 from configs.journal import Journal
 from configs.schema import Study
 from configs.strict_yaml import dump_yaml
 from server.app import conduct
 from server.conductor import write_down
+from tests.server.test_attempts import Losing, study_of
+from tests.server.test_conduct import NODES, FakeGrid, hospitals
+from tests.server.test_poison import POISON, Hospital
+from tests.server.test_poison import study_of as learning
 
 
 def written(study: Study, people: dict[int, Any], run: Path) -> dict[str, Any]:

@@ -14,7 +14,17 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from test_gateway import (
+
+from client.uplink.reach import NOT_ADMITTED
+from configs.coordinator import CoordinatorConfig, load_coordinator
+from configs.errors import ConfigError
+from server.gateway.strict_http import make_server
+from server.membership import Member, Membership
+from server.nginx import nginx_config
+from server.signatures import with_signed_bodies
+from server.sockets import AUTH_SOCKET, SUPERLINK_SOCKET
+from tests.debian import install
+from tests.server.test_gateway import (
     AMBIGUOUS,
     INSIDE,
     PULL,
@@ -35,16 +45,6 @@ from test_gateway import (
     status,
     talk,
 )
-
-from client.uplink.reach import NOT_ADMITTED
-from configs.coordinator import CoordinatorConfig, load_coordinator
-from configs.errors import ConfigError
-from server.gateway.strict_http import make_server
-from server.membership import Member, Membership
-from server.nginx import nginx_config
-from server.signatures import with_signed_bodies
-from server.sockets import AUTH_SOCKET, SUPERLINK_SOCKET
-from tests.debian import install
 from tests.server.test_signed_requests import made
 
 FOLDED = {"a folded header", "a folded encoding", "a bare line feed"}  # nginx reads them in its own way: see below

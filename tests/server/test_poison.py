@@ -7,10 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from builders import context, flat, patients
-from builders import study as private_study
 from flwr.app import Message, RecordDict
-from test_conduct import NODES, FakeGrid
 
 from client.app import make_app
 from client.ledger import Ledger
@@ -22,6 +19,9 @@ from configs.schema import Study
 from server.app import conduct
 from strategies.exchange.arrays import Arrays, to_record
 from strategies.exchange.messages import read
+from tests.builders import context, flat, patients
+from tests.builders import study as private_study
+from tests.server.test_conduct import NODES, FakeGrid
 
 POISON: dict[str, Callable[[Arrays, Arrays], Arrays]] = {
     "1e30": lambda start, honest: {n: np.full_like(a, 1e30) for n, a in start.items()},

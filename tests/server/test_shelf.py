@@ -10,7 +10,6 @@ from typing import Any
 
 import httpx
 import pytest
-from test_gateway import Federation, Hospital, consortium, eventually, federation, fleet, lille, lyon
 
 from client.uplink.apart import Scratch, fetch, store
 from client.uplink.base import EndedError, UnreachableError
@@ -20,6 +19,7 @@ from configs.frame import Frame, MappedFile
 from configs.pieces import FETCH_PATH, STORE_PATH, WINDOW, join, split
 from server.gateway.forward import MAX_WINDOWS_EACH
 from server.shelf import BATCH, FOLDER, Shelf, Storing, append, clear, read, serve
+from tests.server.test_gateway import Federation, Hospital, consortium, eventually, federation, fleet, lille, lyon
 
 __all__ = ["consortium", "federation", "fleet", "lille", "lyon"]  # fixtures
 RUN, MESSAGE, CONTENT = "run-1", "0" * 31 + "a", "ab" * 32

@@ -4,7 +4,6 @@ import gc
 from importlib import metadata
 
 import pytest
-from builders import patients, study
 from flwr.app import Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
@@ -14,6 +13,7 @@ from configs.errors import RunError
 from simulations.engines import run_engine
 from simulations.grid import FIRST_NODE_ID, PARTITION, InProcessGrid
 from simulations.hospitals import Hospitals
+from tests.builders import patients, study
 
 
 def make_echo() -> ClientApp:

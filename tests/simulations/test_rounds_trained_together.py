@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from builders import patients, plain, random_arrays, study
 from flwr.app import Message
 
 from client.ledger import Ledger
@@ -20,6 +19,7 @@ from strategies.exchange.arrays import Arrays
 from strategies.exchange.messages import content, read
 from strategies.learning import learning_of
 from strategies.privacy.engines.select import private_engine
+from tests.builders import patients, plain, random_arrays, study
 
 COHORT = {"brest": 60, "lille": 100, "lyon": 80}
 STUDIES: Mapping[str, Callable[..., Study]] = {"plain": plain, "private": study}

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from builders import patients, random_arrays, same_bits
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -14,6 +13,7 @@ from strategies.learning import Learning, learning
 from strategies.privacy.plan import PrivacyPlan
 from strategies.privacy.randomness import Noise, Randomness, samples
 from strategies.releases.base import Fit
+from tests.builders import patients, random_arrays, same_bits
 
 TASKS = {
     "binary": Task("binary", "y"),

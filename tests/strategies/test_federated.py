@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from builders import become_a_server, flat, plain, same_bits, study
 from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from numpy.typing import NDArray
 
@@ -18,6 +17,7 @@ from strategies.exchange.arrays import Arrays, from_record, to_record
 from strategies.federated.hospitals import Hospitals
 from strategies.federated.mean import site_weights
 from strategies.federated.registry import STRATEGIES, strategy_of
+from tests.builders import become_a_server, flat, plain, same_bits, study
 
 SPECS = {"0.weight": ((3, 4), "float32"), "0.bias": ((3,), "float32")}
 COHORT = {"brest": 60, "lille": 100, "lyon": 80, "metz": 30, "nice": 45}

@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
-from builders import plain, study
 from flwr.app import Array, ArrayRecord, MetricRecord, RecordDict
 from flwr.serverapp.strategy.strategy_utils import aggregate_arrayrecords
 
 from strategies.exchange.arrays import to_record
 from strategies.federated.mean import add, mean_of, site_weights, weighted_mean
+from tests.builders import plain, study
 
 
 def test_public_weights_are_the_announced_numbers_of_patients() -> None:

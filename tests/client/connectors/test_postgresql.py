@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import psycopg
 import pytest
-from test_csv_file import MARKER, study
 
 from client.connectors import postgresql, probe, read_table, try_source
 from client.connectors.notes import Notes
@@ -22,6 +21,7 @@ from configs.load import load_study
 from configs.schema import CsvFile, SqlQuery, Study
 from server.pki import Pki
 from strategies.data.source import Table
+from tests.client.connectors.test_csv_file import MARKER, study
 from tests.postgresql import DATA, HEART, PASSWORD, PostgreSql, heart
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_fleet import Liar, consortium, fleet, liar, lille
 
 from client.doctor import _line
 from client.findings import NOTE
@@ -17,6 +16,7 @@ from client.uplink.line import SHORTEST_HOLD_S, Line, keep, kept, received
 from configs.errors import WireError
 from configs.pieces import HOLD_PATH, MAX_HOLD_S, join
 from configs.site import SiteConfig
+from tests.client.uplink.test_fleet import Liar, consortium, fleet, liar, lille
 
 __all__ = ["consortium", "fleet", "liar", "lille"]  # fixtures
 LOOK = HOLD_PATH.rpartition("/")[2]

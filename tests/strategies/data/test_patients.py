@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from builders import counting, patients, plain, random_arrays, same_bits
 from numpy.typing import NDArray
 
 from client.trainer import Trainer
@@ -21,6 +20,7 @@ from strategies.learning import learning_of
 from strategies.privacy.plan import PrivacyPlan
 from strategies.privacy.randomness import Randomness
 from strategies.releases.base import Fit
+from tests.builders import counting, patients, plain, random_arrays, same_bits
 
 PLAN = PrivacyPlan(1.0, 1.0, 0.3, steps_per_round=4, rounds=1, delta=1e-5, expected_patients=20)
 

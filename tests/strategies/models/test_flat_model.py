@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 import torch
-from builders import patients, random_arrays, same_bits
 from hypothesis import given
 from hypothesis import strategies as st
 
 from configs.schema import MODELS, Model, Task
 from strategies.learning import Learning, learning
 from strategies.models.flat_model import FlatModel
+from tests.builders import patients, random_arrays, same_bits
 
 KINDS = {
     "binary": (Task("binary", "y"), 2),

@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from builders import random_arrays
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -21,6 +20,7 @@ from strategies.privacy.engines.opacus import OpacusEngine
 from strategies.privacy.engines.select import private_engine
 from strategies.privacy.plan import PrivacyPlan
 from tests import builders
+from tests.builders import random_arrays
 
 CLOSE = 1e-5  # of the clip norm or of the sum's norm, whichever is larger
 

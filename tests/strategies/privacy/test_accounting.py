@@ -10,7 +10,6 @@ import dp_accounting
 import mpmath
 import numpy as np
 import pytest
-from accountants import by_google, by_googles_accountant, by_opacus
 from dp_accounting import pld
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
@@ -27,6 +26,7 @@ from strategies.privacy.accounting import (
 )
 from strategies.privacy.filter import divergence
 from strategies.privacy.plan import Budget, calibrate
+from tests.strategies.privacy.accountants import by_google, by_googles_accountant, by_opacus
 
 FULL = [
     [SampledGaussian(6.5, 1.0, 20)],

@@ -4,19 +4,6 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from compared import (
-    assert_equals_opacus,
-    attention,
-    clips,
-    convnets,
-    images,
-    made_ready,
-    make_plain,
-    moves,
-    owners,
-    sums_of,
-    tokens,
-)
 from hypothesis import given, settings
 from torch import Tensor, nn
 
@@ -29,6 +16,19 @@ from strategies.privacy.engines.opacus import OpacusEngine
 from strategies.privacy.engines.select import private_engine
 from strategies.privacy.engines.separable import require_separable
 from strategies.privacy.plan import PrivacyPlan
+from tests.strategies.privacy.compared import (
+    assert_equals_opacus,
+    attention,
+    clips,
+    convnets,
+    images,
+    made_ready,
+    make_plain,
+    moves,
+    owners,
+    sums_of,
+    tokens,
+)
 
 
 @pytest.mark.parametrize("rows", [6, 40])  # few patches together, and many

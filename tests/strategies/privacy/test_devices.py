@@ -11,7 +11,23 @@ from typing import Literal
 
 import pytest
 import torch
-from compared import (
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from configs.schema import Model, Task
+from simulations.benchmarks.models import Network, Transformer, cnn
+from strategies.learning import Learning, learning
+from strategies.models.flat_model import FlatModel
+from strategies.privacy.engines.base import NoisySum
+from strategies.privacy.engines.book_keeping import BookKeeping
+from strategies.privacy.engines.groups import Groups, positions
+from strategies.privacy.engines.in_portions import AllDigits, InPortions
+from strategies.privacy.engines.layer_terms import add_up
+from strategies.privacy.engines.select import private_engine
+from strategies.privacy.engines.terms import Lookup
+from strategies.privacy.plan import PrivacyPlan
+from tests.strategies.privacy.compared import (
     CLIPS,
     OWNERS,
     REGISTERED,
@@ -29,22 +45,6 @@ from compared import (
     sums_of,
     tokens,
 )
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from torch import Tensor, nn
-
-from configs.schema import Model, Task
-from simulations.benchmarks.models import Network, Transformer, cnn
-from strategies.learning import Learning, learning
-from strategies.models.flat_model import FlatModel
-from strategies.privacy.engines.base import NoisySum
-from strategies.privacy.engines.book_keeping import BookKeeping
-from strategies.privacy.engines.groups import Groups, positions
-from strategies.privacy.engines.in_portions import AllDigits, InPortions
-from strategies.privacy.engines.layer_terms import add_up
-from strategies.privacy.engines.select import private_engine
-from strategies.privacy.engines.terms import Lookup
-from strategies.privacy.plan import PrivacyPlan
 
 PLAN = PrivacyPlan(0.5, 1.0, sampling_rate=1.0, steps_per_round=1, rounds=1, delta=1e-5, expected_patients=4.0)
 ROWS = 6

@@ -8,7 +8,6 @@ from typing import Any, Literal
 
 import pytest
 import torch
-from compared import CLIPS, OWNERS, REGISTERED, assert_task_equals_opacus, plan_of, scales, some_owners, stacks
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -21,6 +20,16 @@ from strategies.privacy.engines.base import NoisySum
 from strategies.privacy.engines.closed_form import ClosedForm
 from strategies.privacy.engines.groups import Groups
 from strategies.privacy.engines.select import private_engine
+from tests.strategies.privacy.compared import (
+    CLIPS,
+    OWNERS,
+    REGISTERED,
+    assert_task_equals_opacus,
+    plan_of,
+    scales,
+    some_owners,
+    stacks,
+)
 
 BINARY = Task("binary", "y")
 

@@ -3,8 +3,6 @@
 from dataclasses import FrozenInstanceError, replace
 
 import pytest
-from accountants import by_google
-from builders import plain, study
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -14,6 +12,8 @@ from strategies.privacy.accounting import SampledGaussian, epsilon
 from strategies.privacy.modes.local import plan_for
 from strategies.privacy.modes.registry import mode_of
 from strategies.privacy.plan import Budget, PrivacyPlan, calibrate
+from tests.builders import plain, study
+from tests.strategies.privacy.accountants import by_google
 
 LOCALS = {
     "full batch, one epoch": {"batch_size": "full", "epochs": 1},

@@ -6,7 +6,6 @@ import sys
 import numpy as np
 import pytest
 import torch
-from builders import patients, random_arrays, same_bits
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -23,6 +22,7 @@ from strategies.privacy.engines.select import private_engine
 from strategies.privacy.plan import PrivacyPlan
 from strategies.privacy.randomness import Randomness
 from strategies.releases.base import Fit
+from tests.builders import patients, random_arrays, same_bits
 
 SILENT = 1e-9  # a noise multiplier too small to be seen
 ENGINES: dict[str, type[NoisySum]] = {"closed form": ClosedForm, "book-keeping": BookKeeping, "opacus": OpacusEngine}

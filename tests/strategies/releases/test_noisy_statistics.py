@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from builders import counting
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -21,6 +20,7 @@ from strategies.privacy.randomness import Randomness
 from strategies.releases.column_figures import consistent, differing, not_negative, statistics
 from strategies.releases.noisy_counts import cell_variance, noised
 from strategies.releases.statistics import counts, require_plausible, standard_deviation
+from tests.builders import counting
 
 STUDY = counting()  # age in 5 bins, sex, disease; each with its unknown
 LAYOUT = layout_of(STUDY)

@@ -6,8 +6,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from builders import patients, random_arrays
-from builders import study as private_study
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -22,6 +20,8 @@ from strategies.exchange.halves import FROM_BYTES
 from strategies.models.registry import study_parameters
 from strategies.privacy.modes.local import plan_for
 from strategies.releases.plausible import MOST_STEPS, Plausibility, adam_steps, distance, gradient_weights
+from tests.builders import patients, random_arrays
+from tests.builders import study as private_study
 
 SIZES = {"brest": 40, "lille": 90}
 TASKS: dict[str, dict[str, Any]] = {
