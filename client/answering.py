@@ -160,10 +160,10 @@ class Answering:
         Raises:
             SealError: anything else. WireError: its content did not come whole.
         """
-        given = given_back(incoming.records)
+        records = given_back(incoming.records)
         statement, packed = unseal(incoming.records, self._coordinator_key)
         trust.hear(trust.Arrival(statement, self.config.site, used=self._audit.seen(statement.message))).require()
-        self._books.records.hear(given)
+        self._books.records.hear(records)
         if size is None:
             return statement, packed
         return statement, uplink.fetch(statement.run, statement.message, size, self.config.folder)
@@ -276,9 +276,9 @@ class Answering:
 
     def _worked(self, statement: Statement, frame: Frame, instruction: str) -> Outcome:
         """Return the worker's reply, or the one that the same instruction had before, at whatever attempt."""
-        if (kept := self._audit.answer_to(statement.study, instruction)) is not None:
+        if (reply_before := self._audit.answer_to(statement.study, instruction)) is not None:
             self._audit.note(Repeated(message=statement.message))
-            return Outcome(kept)
+            return Outcome(reply_before)
         started = time.monotonic()
         study = self._admissions.approved(statement.study)
         private = study.privacy.keys.budgeted and frame.form != "hello"

@@ -85,20 +85,20 @@ class Audit:
 
     def was_refused(self, frame: Frame, study: str, instruction: str, why: str) -> bool:
         """Whether an equal refusal is the newest answer to this instruction, kept in this process's time."""
-        known = self._refused.get((study, instruction))
-        return known is not None and (known.sha256, known.why) == (frame.sha256, why)
+        refusal = self._refused.get((study, instruction))
+        return refusal is not None and (refusal.sha256, refusal.why) == (frame.sha256, why)
 
     def count_refusal(self, asked: str, study: str, instruction: str) -> str:
         """Count a refusal that left before, once more, and return the message in which it is kept.
 
         The journal gets a record whenever the count doubles. The instruction that `asked` counts as used.
         """
-        known = self._refused[study, instruction]
+        refusal = self._refused[study, instruction]
         self._seen.add(asked)
-        known.times += 1
-        if known.times & (known.times - 1) == 0:
-            self.note(RefusedAgain(message=known.message, study=study, times=known.times))
-        return known.message
+        refusal.times += 1
+        if refusal.times & (refusal.times - 1) == 0:
+            self.note(RefusedAgain(message=refusal.message, study=study, times=refusal.times))
+        return refusal.message
 
     def remember_refusal(self, frame: Frame, message: str, study: str, instruction: str, why: str) -> None:
         """Remember a refusal that was kept, so that an equal one need not be."""
@@ -166,10 +166,10 @@ class Audit:
         Raises:
             RunError: there is none of this id. JournalError: its bytes are not those that the journal names.
         """
-        found = [o for o in self.outgoing() if o.message.startswith(message)] if len(message) >= 6 else []
-        if len(found) != 1:
-            raise RunError(f"{message!r}: expected the id of one message (6 characters or more), found {len(found)}")
-        return self._open(found[0].message, found[0].sha256)
+        matches = [o for o in self.outgoing() if o.message.startswith(message)] if len(message) >= 6 else []
+        if len(matches) != 1:
+            raise RunError(f"{message!r}: expected the id of one message (6 characters or more), found {len(matches)}")
+        return self._open(matches[0].message, matches[0].sha256)
 
     def verify(self) -> int:
         """Walk the journal and the outbox; the number of records.
@@ -177,13 +177,13 @@ class Audit:
         Raises:
             JournalError: naming the first record that was changed, cut, reordered or forged, or a changed message.
         """
-        count, left = 0, set[str]()
+        count, messages = 0, set[str]()
         for record in self._checked():
             count += 1
             if (sent := record.of(Sent)) is not None:
-                if sent.message in left:
+                if sent.message in messages:
                     raise JournalError(f"{self._config.journal}: record {count}: {sent.message} had left before")
-                left.add(sent.message)
+                messages.add(sent.message)
                 self._open(sent.message, sent.content)
         return count
 

@@ -16,28 +16,30 @@ HOST_MISMATCH, IP_MISMATCH, EXPIRED, NOT_YET = 62, 64, 10, 9  # OpenSSL's codes
 def look_at_connection(config: SiteConfig, welcome: Welcome) -> Iterator[Finding]:
     """Connect as the node does, and yield what became of each step."""
     context = tls_of(config, welcome)
-    found = reach(welcome.coordinator, context)
-    yield from _release(welcome, found.release)
-    via = f" through the proxy {found.proxy}" if found.proxy else ""
-    if found.step == "arrived":
+    reached = reach(welcome.coordinator, context)
+    yield from _release(welcome, reached.release)
+    via = f" through the proxy {reached.proxy}" if reached.proxy else ""
+    if reached.step == "arrived":
         yield _carries(cut_after(welcome.coordinator, context), welcome.coordinator, via)
-        yield _clock(found)
+        yield _clock(reached)
     else:
-        yield _unreached(found, welcome.coordinator, via)
+        yield _unreached(reached, welcome.coordinator, via)
 
 
 def _release(welcome: Welcome, running: tuple[str, str] | None) -> Iterator[Finding]:
     """Compare what is installed here with what runs there; where that is not known, with what the welcome says."""
-    found = {"archipel": metadata.version("archipel"), "flwr": metadata.version("flwr")}
-    wanted = dict(zip(found, running or (welcome.version, welcome.flwr), strict=True))
-    if found == wanted:
-        yield Finding("release", OK, f"archipel {found['archipel']} with flwr {found['flwr']}, as the consortium")
+    installed = {"archipel": metadata.version("archipel"), "flwr": metadata.version("flwr")}
+    expected = dict(zip(installed, running or (welcome.version, welcome.flwr), strict=True))
+    if installed == expected:
+        yield Finding(
+            "release", OK, f"archipel {installed['archipel']} with flwr {installed['flwr']}, as the consortium"
+        )
         return
     who, verb, mend = (f"{IT}, with {CONSORTIUM}", "runs", "") if running else (IT, "had", ", or ask for a new welcome")
-    for name in wanted:
-        if found[name] != wanted[name]:
-            text = f"{name} {found[name][:20]} is installed, the consortium {verb} {wanted[name][:20]}"
-            yield Finding("release", WARNING, text, who, f"install {name} {wanted[name][:20]}{mend}")
+    for name in expected:
+        if installed[name] != expected[name]:
+            text = f"{name} {installed[name][:20]} is installed, the consortium {verb} {expected[name][:20]}"
+            yield Finding("release", WARNING, text, who, f"install {name} {expected[name][:20]}{mend}")
 
 
 def _carries(cut: tuple[int, str] | None, coordinator: str, via: str) -> Finding:
@@ -45,14 +47,14 @@ def _carries(cut: tuple[int, str] | None, coordinator: str, via: str) -> Finding
     if cut is None:
         return Finding("connection", OK, f"{coordinator} answers{via}")
     count, how = cut
-    said = f"{coordinator} answers{via}, but then the connection"
+    start = f"{coordinator} answers{via}, but then the connection"
     who = f"{NETWORK} and the security officer"
     if how == "silent":
-        text = f"{said} falls silent after about {count:,} bytes: larger packets are lost on the way"
+        text = f"{start} falls silent after about {count:,} bytes: larger packets are lost on the way"
         return Finding(
             "connection", WRONG, text, who, "lower this machine's MTU to that of the VPN or tunnel on the way"
         )
-    text = f"{said} is cut after about {count:,} bytes by something on the way: messages are larger than that"
+    text = f"{start} is cut after about {count:,} bytes by something on the way: messages are larger than that"
     todo = f"exempt {coordinator} from the inspection of antivirus, firewall or proxy"
     return Finding("connection", WRONG, text, who, todo)
 

@@ -40,8 +40,10 @@ def look_at_data(config: SiteConfig) -> Iterator[Finding]:
         admissions.close()
     for dataset in config.datasets:
         yield _absent(dataset) or _looked_at(config, dataset, approved.get(dataset.study))
-    for one, other in same_rows_twice(config.datasets):
-        text = f"{other.study} and {one.study} read the same rows under two identities: their patients have two budgets"
+    for twin, other in same_rows_twice(config.datasets):
+        text = (
+            f"{other.study} and {twin.study} read the same rows under two identities: their patients have two budgets"
+        )
         yield Finding("data", WARNING, text, "the DPO and whoever wrote site.yaml", "give both the same identity")
     for lost in forgotten(config):  # to mend in time: while the new identity has spent less than the old one
         verdict = WRONG if lost.more_than_its_successor else WARNING

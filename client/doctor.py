@@ -254,10 +254,12 @@ def _records(config: SiteConfig) -> Iterator[Finding]:
 def _waiting(config: SiteConfig, folder: Path) -> Iterator[Finding]:
     """Studies that nobody has decided about."""
     with closing(Admissions.open(config.admissions)) as admissions:
-        for one in admissions.all():
-            if one.waits:
-                look = typed("archipel-site", folder, f"review {one.sha256[:DIGITS]}")
-                yield Finding("study", NOTE, f"{one.name} {one.sha256[:DIGITS]} waits for a person here: {look}")
+        for waiting in admissions.all():
+            if waiting.waits:
+                look = typed("archipel-site", folder, f"review {waiting.sha256[:DIGITS]}")
+                yield Finding(
+                    "study", NOTE, f"{waiting.name} {waiting.sha256[:DIGITS]} waits for a person here: {look}"
+                )
 
 
 def _awaited(config: SiteConfig) -> Iterator[Finding]:

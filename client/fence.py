@@ -224,7 +224,7 @@ def _landlock(rules: Iterable[tuple[Path, int]], ports: Sequence[int]) -> int:
     version = _call(CREATE, None, ctypes.c_size_t(0), ctypes.c_uint32(1))
     if version < 1:
         return 0
-    handled = HANDLED[max(known for known in HANDLED if known <= version)]
+    handled = HANDLED[max(release for release in HANDLED if release <= version)]
     attributes = struct.pack("QQQ", handled, ALL_TCP if version >= 4 else 0, ALL_SCOPES if version >= 6 else 0)
     size = 24 if version >= 6 else 16 if version >= 4 else 8
     ruleset = _call(CREATE, attributes, ctypes.c_size_t(size), ctypes.c_uint32(0))

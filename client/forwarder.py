@@ -97,10 +97,10 @@ def reach(address: str) -> Address:
     """
     if not _confined.is_set():
         return split_address(address)
-    way = _ways.get(_key(*split_address(address)))
-    if way is None:
+    path = _ways.get(_key(*split_address(address)))
+    if path is None:
         raise SourceError(f"expected an address that site.yaml lists, found {address}; add it to worker_network")
-    return way
+    return path
 
 
 def loopback(addresses: Sequence[str]) -> list[Address]:
@@ -109,13 +109,13 @@ def loopback(addresses: Sequence[str]) -> list[Address]:
     Its own too where it is one, else the first that is free.
     """
     listed = [split_address(address) for address in addresses]
-    listed_loopback = {way for way in listed if _LOOPBACK.fullmatch(way[0])}
+    listed_loopback = {target for target in listed if _LOOPBACK.fullmatch(target[0])}
     ways = []
-    for way in listed:
-        if way not in listed_loopback:
-            way = next(free for n in range(1, 255) if (free := (f"127.0.0.{n}", way[1])) not in listed_loopback)
-            listed_loopback.add(way)
-        ways.append(way)
+    for target in listed:
+        if target not in listed_loopback:
+            target = next(free for n in range(1, 255) if (free := (f"127.0.0.{n}", target[1])) not in listed_loopback)
+            listed_loopback.add(target)
+        ways.append(target)
     return ways
 
 

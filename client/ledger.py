@@ -177,9 +177,9 @@ class Ledger:
     ) -> bool:
         """Return whether an attempt at a release of a study is booked, whatever became of it."""
         query = "SELECT release, round FROM releases WHERE dataset = ? AND study = ? AND attempt = ?"
-        wanted = ledger_file.place(release, round_number)
+        place = ledger_file.place(release, round_number)
         return any(
-            ledger_file.place(*row) == wanted for row in self._connection.execute(query, (dataset, study, attempt))
+            ledger_file.place(*row) == place for row in self._connection.execute(query, (dataset, study, attempt))
         )
 
     def require_spare(self, release: Release, spare: int) -> None:
@@ -286,17 +286,17 @@ class Ledger:
     def _file(self) -> tuple[int, int]:
         name = self._connection.execute("PRAGMA database_list").fetchone()[2]
         try:
-            found = Path(name).stat() if name else None
+            status = Path(name).stat() if name else None
         except OSError:
             return 0, 0
-        return (found.st_dev, found.st_ino) if found else (0, 0)
+        return (status.st_dev, status.st_ino) if status else (0, 0)
 
     def _find(self, release: Release) -> int | None:
-        found = self._connection.execute(
+        row = self._connection.execute(
             "SELECT id FROM releases WHERE dataset = ? AND study = ? AND name = ? AND attempt = ?",
             (release.dataset, release.study, release.name, release.attempt),
         ).fetchone()
-        return found[0] if found else None
+        return row[0] if row else None
 
     def _insert(self, release: Release, plan: PrivacyPlan) -> int:
         planned = _planned_of(plan).training if release.event == plan.round_event else None

@@ -192,8 +192,8 @@ def flaw_of(connection: sqlite3.Connection) -> str:
     Raises:
         sqlite3.Error: it cannot be read at all.
     """
-    found = connection.execute("PRAGMA integrity_check(1)").fetchone()[0]
-    if found != "ok":
+    flaw = connection.execute("PRAGMA integrity_check(1)").fetchone()[0]
+    if flaw != "ok":
         return "the file is damaged (SQLite's integrity check)"
     previous, expected = GENESIS, 1
     for *row, digest in connection.execute(f"SELECT {_COLUMNS}, digest FROM releases ORDER BY id"):  # noqa: S608
@@ -230,8 +230,8 @@ def place(release: str | None, round_number: int) -> tuple[str, int]:
 
 def digest_at(connection: sqlite3.Connection, row: int) -> str:
     """Return the digest of a row by its number, empty where there is none; that before the first is GENESIS."""
-    found = connection.execute("SELECT digest FROM releases WHERE id = ?", (row,)).fetchone() if row else (GENESIS,)
-    return str(found[0]) if found else ""
+    digest = connection.execute("SELECT digest FROM releases WHERE id = ?", (row,)).fetchone() if row else (GENESIS,)
+    return str(digest[0]) if digest else ""
 
 
 def rechain(connection: sqlite3.Connection) -> None:
@@ -278,10 +278,10 @@ def _keep_former(connection: sqlite3.Connection, version: int) -> None:
     if not name:
         return  # in memory
     path = Path(name)
-    kept = path.with_name(f"{path.name}.version-{max(version, 1)}")
-    if kept.exists():
+    copy = path.with_name(f"{path.name}.version-{max(version, 1)}")
+    if copy.exists():
         return
-    part = kept.with_name(f"{kept.name}.part")
+    part = copy.with_name(f"{copy.name}.part")
     os.close(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600))
     source, target = database.read_only(path), sqlite3.connect(part)
     try:
@@ -289,4 +289,4 @@ def _keep_former(connection: sqlite3.Connection, version: int) -> None:
     finally:
         source.close()
         target.close()
-    part.replace(kept)
+    part.replace(copy)

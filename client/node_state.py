@@ -38,5 +38,5 @@ class NodeState:
             boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         except OSError:
             boot = ""
-        found = self._lock.stat()
-        return f"{boot}/{found.st_dev}/{found.st_ino}"
+        status = self._lock.stat()
+        return f"{boot}/{status.st_dev}/{status.st_ino}"

@@ -83,10 +83,10 @@ def afford(spending: Spending, policy: Policy) -> Allow | Deny:
     if spending.after == math.inf:
         return Deny(114, "the data set's first study needs so much of its budget that no study chosen later can follow")
     if spending.after > policy.max_epsilon + _ROUNDING:
-        left = max(0.0, policy.max_epsilon - spending.spent)
+        remaining = max(0.0, policy.max_epsilon - spending.spent)
         return Deny(
             114,
-            f"it needs epsilon {spending.after - spending.spent:.2f}, {left:.2f} is left of the data set's "
+            f"it needs epsilon {spending.after - spending.spent:.2f}, {remaining:.2f} is left of the data set's "
             f"{policy.max_epsilon:g} (max_epsilon, {PER_PATIENT}, at delta {policy.delta:g})",
         )
     return Allow()

@@ -96,7 +96,7 @@ def judged(record: Standing, here: Standing, hash_at: Callable[[int], str], coun
     """
     if record.settled < here.settled:
         matches = hash_at(record.sequence) == record.head
-        if matches or any((record.settled, record.sequence) <= (one.settled, one.sequence) for one in counted):
+        if matches or any((record.settled, record.sequence) <= (old.settled, old.sequence) for old in counted):
             return ""  # behind
         return "it was made by a folder that went on elsewhere; what it released was not known when a person settled"
     if record.settled > here.settled:

@@ -177,7 +177,7 @@ class Records:
             reasons.append("ledger.sqlite was replaced while the node runs; restart the node")
         elif not reasons and self._ledger.digest_at(self._traces.noted[0]) != self._traces.noted[1]:
             reasons.append("ledger.sqlite is not the one that the journal lists; it was changed or replaced")
-        reasons += [f"{_RECORD} {one.why}" for one in self._traces.open]
+        reasons += [f"{_RECORD} {contradiction.why}" for contradiction in self._traces.open]
         return list(dict.fromkeys(reasons))
 
     def note_bookings(self) -> None:
@@ -205,11 +205,11 @@ class Records:
             return
         journal = self._audit.journal
         standing = Standing(self._traces.settled, journal.sequence, journal.head)
-        counted = [_standing(Statement.parse(one.signed.statement)) for one in self._traces.counted]
+        counted = [_standing(Statement.parse(trace.signed.statement)) for trace in self._traces.counted]
         why = reconcile.judged(_standing(statement), standing, journal.hash_at, counted)
         if not why:
             self._confirmed = self._ledger.head[0]
-        elif all(one.signed != signed for one in self._traces.open):
+        elif all(trace.signed != signed for trace in self._traces.open):
             log.error("nothing trains here: %s %s; a person must run: %s", _RECORD, why, SETTLE)
             confirmed = self._confirmed
             self._audit.note(

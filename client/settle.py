@@ -50,7 +50,7 @@ class Settlement:
 
     def all(self, identity: str) -> list[Release]:
         """Return what is booked about an identity and what would be added."""
-        return [one for one in (*self.booked, *self.added) if one[0] == identity]
+        return [row for row in (*self.booked, *self.added) if row[0] == identity]
 
 
 def settlement(config: SiteConfig, key: SigningKey, *, everything: bool) -> Settlement:
@@ -155,7 +155,7 @@ def _planned(
 ) -> Release | None:
     """Return a study's release, by its plan; None where the study or its data set is not known."""
     admission = admissions.find(sha256)
-    identities = {one[0] for one in (*result.booked, *result.added) if one[1] == sha256}
+    identities = {row[0] for row in (*result.booked, *result.added) if row[1] == sha256}
     try:
         study = admission.study if admission else None
         dataset = config.dataset(study.name) if study else None
@@ -182,12 +182,12 @@ def _add_record(result: Settlement, config: SiteConfig, key: SigningKey, unsettl
         return _identities(config, result)
     name = records.keyed(key)
     confirmed = result.booked[: unsettled.confirmed] + result.added
-    here, unknown = reconcile.spent_by(confirmed, name), set()
+    spent_here, unknown = reconcile.spent_by(confirmed, name), set()
     identities = {name(identity): identity for identity in _identities(config, result)}
-    for keyed, one in spent.items():
+    for keyed, spending in spent.items():
         if (identity := identities.get(keyed)) is None:
             continue
-        more = reconcile.beyond(one, here.get(keyed, Spent(0, {})))
+        more = reconcile.beyond(spending, spent_here.get(keyed, Spent(0, {})))
         if more is None:
             unknown.add(identity)
             continue
@@ -199,7 +199,7 @@ def _add_record(result: Settlement, config: SiteConfig, key: SigningKey, unsettl
 def _fill(result: Settlement, config: SiteConfig, identity: str) -> None:
     """Add a release that brings an identity to its cap, so that nothing more of it passes."""
     cap = Budget(config.policy.max_epsilon, config.policy.delta)
-    spent = [_event(one) for one in result.all(identity)]
+    spent = [_event(row) for row in result.all(identity)]
 
     def full(noise_multiplier: float) -> bool:
         return epsilon([*spent, GaussianRelease(noise_multiplier)], cap.delta) >= cap.epsilon
@@ -214,8 +214,8 @@ def _fill(result: Settlement, config: SiteConfig, identity: str) -> None:
 
 
 def _identities(config: SiteConfig, result: Settlement) -> set[str]:
-    known = {one[0] for one in (*result.booked, *result.added)}
-    return known | {dataset.identity for dataset in config.datasets}
+    identities = {row[0] for row in (*result.booked, *result.added)}
+    return identities | {dataset.identity for dataset in config.datasets}
 
 
 def _times(traces: Traces, config: SiteConfig, key: SigningKey) -> int:
@@ -237,18 +237,20 @@ def _tell(result: Settlement, config: SiteConfig, key: SigningKey, traces: Trace
     delta, name = config.policy.delta, records.keyed(key)
     recorded: Counter[str] = Counter()
     for unsettled in traces.open:
-        for keyed, one in _spent_in(unsettled, config, key).items():
-            recorded[keyed] = max(recorded[keyed], one.count)
+        for keyed, entry in _spent_in(unsettled, config, key).items():
+            recorded[keyed] = max(recorded[keyed], entry.count)
     sent = {(study, *place(release, number)) for study, release, number in traces.left}
-    left = Counter(row[0] for row in (*result.booked, *result.added) if _place(row) in sent)
+    replies = Counter(row[0] for row in (*result.booked, *result.added) if _place(row) in sent)
     for identity in sorted(_identities(config, result)):
-        own = [one for one in result.booked if one[0] == identity]
-        more = [one for one in result.added if one[0] == identity]
-        lost = sum(one[0] == identity for one in listed)
-        before, after = (epsilon([_event(one) for one in rows], delta) for rows in (own, own + more))
-        counts = f"{len(own)} releases in the ledger, {len(own) + lost if lost else len(own)} with the journal's"
-        known = f", {recorded[name(identity)]} in the coordinator's record" if name(identity) in recorded else ""
-        result.lines.append(f"{identity}: {counts}, {left[identity]} replies in the outbox{known}")
+        stored = [entry for entry in result.booked if entry[0] == identity]
+        more = [entry for entry in result.added if entry[0] == identity]
+        lost = sum(entry[0] == identity for entry in listed)
+        before, after = (epsilon([_event(entry) for entry in rows], delta) for rows in (stored, stored + more))
+        counts = (
+            f"{len(stored)} releases in the ledger, {len(stored) + lost if lost else len(stored)} with the journal's"
+        )
+        in_record = f", {recorded[name(identity)]} in the coordinator's record" if name(identity) in recorded else ""
+        result.lines.append(f"{identity}: {counts}, {replies[identity]} replies in the outbox{in_record}")
         result.lines.append(
             f"  epsilon {before:.3f} is booked, {after:.3f} once settled ({PER_PATIENT}, delta {delta:g}): "
             f"{len(more)} releases are added"
@@ -274,9 +276,9 @@ def _event(release: Release) -> Event:
 def _keep(path: Path) -> None:
     """Copy the ledger beside itself before it changes."""
     if path.exists():
-        kept = path.with_name(_kept_name(path))
-        shutil.copyfile(path, kept)
-        kept.chmod(0o600)
+        copy = path.with_name(_kept_name(path))
+        shutil.copyfile(path, copy)
+        copy.chmod(0o600)
 
 
 def _kept_name(path: Path) -> str:

@@ -149,9 +149,9 @@ class Site:
         release = Release(*of_study, request.round, event, seeded_name, request.attempt, kind.name)
         with self._booked(release, plan):
             # Noise alone may have to begin from the same model: it is let go of once the release is made.
-            made = yield from self._released(kind, replace(request, loaded=lambda: None))
+            outcome = yield from self._released(kind, replace(request, loaded=lambda: None))
         request.loaded()
-        return made
+        return outcome
 
     def _require(self, kind: Kind, request: Request) -> None:
         """Check what the study, the policy and the ledger say of a release, before anything is booked.
@@ -227,14 +227,14 @@ class Site:
 def driven(fitting: Generator[Fit, Arrays, Made], fit: Callable[[Fit], Arrays]) -> Made:
     """Fit all that is asked for, one after the other, and return what comes of it."""
     try:
-        asked = next(fitting)
+        fit_request = next(fitting)
         while True:
             try:
-                trained = fit(asked)
+                trained = fit(fit_request)
             except Exception as error:
-                asked = fitting.throw(error)
+                fit_request = fitting.throw(error)
             else:
-                asked = fitting.send(trained)
+                fit_request = fitting.send(trained)
     except StopIteration as end:
-        made: Made = end.value
-        return made
+        release: Made = end.value
+        return release

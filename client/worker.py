@@ -75,9 +75,9 @@ class Worker:
         alone = ALONE in request.fields  # only this hospital's node writes these: no message that arrives can hold them
         self._lower_the_cap(str(request.fields.get(CAP, "")))
         fields = {name: value for name, value in request.fields.items() if name not in (ALONE, CAP)}
-        request, came = Frame(request.form, fields, request.arrays), request
+        request, incoming = Frame(request.form, fields, request.arrays), request
         if not alone:
-            came.let_go()
+            incoming.let_go()
         self._request, self._why, self._alone = request, "", alone
         reply = respond(request.form, self._site, self._content, self._note)
         request.let_go()
@@ -132,10 +132,10 @@ class Worker:
         trust.admit(trust.Admission.at(self._config, study, self._request.form, "approved")).require()
         if self._request.form == "hello" or self._warm is None or self._warm[0] != sha256:
             self._warm = None  # a proposal is judged anew: header, policy and ledger may have changed since
-            known, anew = self._readings.get(sha256), self._request.form == "hello"
-            site, reading = open_site(self._config, self._ledger, study, seeded=self._seeded, reading=known, anew=anew)
+            last, anew = self._readings.get(sha256), self._request.form == "hello"
+            site, reading = open_site(self._config, self._ledger, study, seeded=self._seeded, reading=last, anew=anew)
             self._warm = sha256, site, reading
-            self._readings = {key: one for key, one in self._readings.items() if one.serves} | {sha256: reading}
+            self._readings = {key: entry for key, entry in self._readings.items() if entry.serves} | {sha256: reading}
         _, site, reading = self._warm
         site.alone, kind, fields = self._alone, release_of(self._request.form), self._request.fields
         if kind is not None and not self._alone:
@@ -259,9 +259,9 @@ def _answered(worker: Worker, request: Frame) -> tuple[Frame, Frame]:
     try:
         return worker.answer(request)
     except Exception as error:
-        known = isinstance(error, ArchipelError)
-        why = str(error) if known else f"unexpected {type(error).__name__}"  # its text may name a patient
-        log.error("%s%s", why, "" if known else "\n" + "".join(traceback.format_tb(error.__traceback__)))
+        expected = isinstance(error, ArchipelError)
+        why = str(error) if expected else f"unexpected {type(error).__name__}"  # its text may name a patient
+        log.error("%s%s", why, "" if expected else "\n" + "".join(traceback.format_tb(error.__traceback__)))
         return Frame(STATUS, {"why": why}), refusal(error)
 
 
@@ -279,7 +279,7 @@ def main(arguments: list[str], *, seeded: bool = False) -> int:
         print(error, file=sys.stderr)
         return 1
     prepare_hashes(config)
-    held = fence(config, books=True)
+    fences = fence(config, books=True)
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever prints must not print into the answers
     guard_lines()
@@ -287,7 +287,7 @@ def main(arguments: list[str], *, seeded: bool = False) -> int:
 
     worker, wake = Worker(config, seeded=seeded), threading.Event()
     take = exactly(os.fdopen(0, "rb", buffering=0))
-    send(answers, Frame(READY, {"alone": int(alone), "fence": str(held)}))
+    send(answers, Frame(READY, {"alone": int(alone), "fence": str(fences)}))
     reading.watch(worker.reading, wake=wake)
     with contextlib.suppress(EOFError, BrokenPipeError):
         while True:

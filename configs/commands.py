@@ -105,10 +105,10 @@ def run(
         interrupted: called at Ctrl-C.
     """
     prepare(alone=argv is None, guard=guard)
-    made = parser()
-    arguments = made.parse_args(argv)
+    commands = parser()
+    arguments = commands.parse_args(argv)
     try:
-        return carry_out(made.prog, lambda: int(arguments.command(arguments)), beside=beside)
+        return carry_out(commands.prog, lambda: int(arguments.command(arguments)), beside=beside)
     except KeyboardInterrupt as stop:
         interrupted(stop)
         return INTERRUPTED

@@ -99,9 +99,9 @@ class CoordinatorConfig:
         if len(os.fsencode(inside)) <= MAX_SOCKETS_PATH:
             return inside
         name = f"archipel-{hashlib.sha256(os.fsencode(self.folder)).hexdigest()[:16]}"
-        wanted = Path(os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir()) / name
+        preferred = Path(os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir()) / name
         shared = Path("/tmp") / name  # noqa: S108 - a folder that is not this user's alone is refused
-        return wanted if len(os.fsencode(wanted)) <= MAX_SOCKETS_PATH else shared
+        return preferred if len(os.fsencode(preferred)) <= MAX_SOCKETS_PATH else shared
 
 
 def load_coordinator(folder: Path) -> CoordinatorConfig:
@@ -120,8 +120,8 @@ def coordinator_yaml(name: str, names: Sequence[str], listen: str) -> str:
     or write one of their own.
     """
     text = resources.files("configs").joinpath("coordinator.example.yaml").read_text("utf-8")
-    given = {"name": name, "names": list(names), "listen": listen}
-    for key, value in given.items():
+    settings = {"name": name, "names": list(names), "listen": listen}
+    for key, value in settings.items():
         line = f"{key}: {json.dumps(value, ensure_ascii=False)}"
         text = re.sub(rf"(?m)^{key}: .*?(?=  +#|$)", line.replace("\\", r"\\"), text)
-    return re.sub(rf"(?m)^(?!#|{'|'.join(given)})(?=[a-z_]+:)", "# ", text)
+    return re.sub(rf"(?m)^(?!#|{'|'.join(settings)})(?=[a-z_]+:)", "# ", text)

@@ -45,8 +45,8 @@ def load_folder(kind: type[Config], folder: Path, name: str, **around: Any) -> C
     path = folder / name
     top = _open(path)
     facts = {"folder": folder.resolve(), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
-    given = {name: facts[name] for name in facts if name in kind.__dataclass_fields__}  # type: ignore[attr-defined]
-    config = read_keys(declaration_of(kind), top, facts | around, given)
+    values = {name: facts[name] for name in facts if name in kind.__dataclass_fields__}  # type: ignore[attr-defined]
+    config = read_keys(declaration_of(kind), top, facts | around, values)
     if top.problems:
         raise ConfigError(str(path), top.problems)
     return config  # type: ignore[no-any-return]

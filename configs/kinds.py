@@ -80,8 +80,8 @@ class Registry(Generic[Kind]):
         try:
             return self._kinds[name]
         except KeyError:
-            known, word = ", ".join(self._kinds), guarded(short(str(name)))
-            text = f"{self.thing}: expected one of {known}, found {word!r}; correct it, or install what brings it"
+            names, word = ", ".join(self._kinds), guarded(short(str(name)))
+            text = f"{self.thing}: expected one of {names}, found {word!r}; correct it, or install what brings it"
             raise KindError(text) from None
 
     def __contains__(self, name: object) -> bool:

@@ -71,8 +71,8 @@ def _check_columns(study: Study, top: Section) -> None:
     for path, column in special:
         if column and column in columns:
             top.note(path, f"expected a column that is not a feature, found {column!r}; remove it from features")
-    taken = [column for _, column in special if column]
-    if len(set(taken)) < len(taken):
+    names = [column for _, column in special if column]
+    if len(set(names)) < len(names):
         top.note("task.target", "target, patient_id and split_column must be three different columns")
 
 

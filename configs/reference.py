@@ -46,7 +46,7 @@ def explain(path: str) -> str:
     if texts:
         return "\n".join(texts)
     paths = list(dict.fromkeys(row.path for file in FILES for row in rows[file]))
-    near = [known for known in paths if known.endswith(f".{path}")] or difflib.get_close_matches(path, paths, 1)
+    near = [p for p in paths if p.endswith(f".{path}")] or difflib.get_close_matches(path, paths, 1)
     advice = f"did you mean {near[0]}?" if near else "archipel explain, without a key, lists them"
     raise ArchipelError(f"{guarded(short(path))}: unknown key; {advice}")
 

@@ -118,12 +118,12 @@ class _Addresses(Value):
         entries = Section({str(index): entry for index, entry in enumerate(at.found)}, at.key, at.section.problems)
         places = (Place(entries, str(index), entry, at.around) for index, entry in enumerate(at.found))
         addresses = [Address().read(place) for place in places]
-        seen: set[tuple[str, int]] = set()
+        sources: set[tuple[str, int]] = set()
         for index, text in enumerate(addresses):
             where = split_address(text.lower()) if text else ("", index)
-            if where in seen:
+            if where in sources:
                 entries.problem(str(index), "each address once", text, "take it out")
-            seen.add(where)
+            sources.add(where)
         return tuple(addresses)
 
     @property
@@ -270,12 +270,12 @@ def _check_identities(
     unnamed = {
         str(study) for study, entry in entries.items() if isinstance(entry, Mapping) and entry.get("identity") is None
     }
-    known = [dataset for dataset in config.datasets if dataset.source.located]
+    located = [dataset for dataset in config.datasets if dataset.source.located]
     spent = booked(config.ledger) if unnamed else ()
-    for dataset, other in itertools.combinations(known, 2):
+    for dataset, other in itertools.combinations(located, 2):
         if dataset.identity == other.identity or not dataset.source.shares_store(other.source):
             continue
-        kin = {each.identity for each in known if each.source.shares_store(dataset.source)}
+        kin = {each.identity for each in located if each.source.shares_store(dataset.source)}
         former = next((identity for identity in spent if identity in kin), None)
         for nameless in sorted({dataset.study, other.study} & unnamed):
             why = f"as another study reads the same {other.source.store} and a patient of both has one budget"

@@ -65,8 +65,8 @@ class Checkpoints:
             OSError: the disk is full; the checkpoint before is intact.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        held: tuple[Mapping[str, NDArray[Any]], ...] = (checkpoint.model, checkpoint.optimizer, checkpoint.average)
-        groups = zip(_GROUPS, held, strict=True)
+        parts: tuple[Mapping[str, NDArray[Any]], ...] = (checkpoint.model, checkpoint.optimizer, checkpoint.average)
+        groups = zip(_GROUPS, parts, strict=True)
         tensors = {f"{group}:{name}": np.asarray(a, order="C") for group, part in groups for name, a in part.items()}
         file = self._file(checkpoint.round)
         digest = write_tensors(file, tensors, durable=self._durable)

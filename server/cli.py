@@ -122,8 +122,8 @@ def _new_passphrase() -> bytes | None:
 
     from server.pki import PASSPHRASE
 
-    if (given := _passphrase()) is not None or not (sys.stdin.isatty() and sys.stderr.isatty()):
-        return given
+    if (passphrase := _passphrase()) is not None or not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return passphrase
     print(
         "The authority's key signs the certificate of every hospital. A passphrase encrypts it; keep it well: without\n"
         "it no hospital can be admitted and no certificate renewed, and it cannot be had again. Empty: no encryption.",
@@ -347,8 +347,8 @@ def _resume(arguments: argparse.Namespace) -> int:
     run, absent = members.run(name), folder.absence
     if run is None or run.state != "INCOMPLETE":
         state = run.state if run else "none of that name"
-        left = f"; {absent}: it goes on by itself" if absent and run and run.state != "COMPLETE" else ""
-        raise RunError(f"{name}: expected a run that ended INCOMPLETE, found {state}{left}")
+        advice = f"; {absent}: it goes on by itself" if absent and run and run.state != "COMPLETE" else ""
+        raise RunError(f"{name}: expected a run that ended INCOMPLETE, found {state}{advice}")
     members.submit(name)
     folder.note(Resume(run=name))
     print(f"{name}: queued again, from its newest checkpoint")

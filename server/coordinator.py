@@ -158,9 +158,9 @@ class Coordinator:
                 log.info("%s goes on from its newest checkpoint", run)
             return
         why = f"this folder seems restored or copied: {restored}" if restored else "the coordinator was started to hold"
-        held = self._members.hold(why)
-        self._note(Held(runs=tuple(held), why=why))
-        log.warning("%s; runs that wait for a person: %s", why, ", ".join(held) or "none")
+        runs = self._members.hold(why)
+        self._note(Held(runs=tuple(runs), why=why))
+        log.warning("%s; runs that wait for a person: %s", why, ", ".join(runs) or "none")
 
     def _start_superlink(self) -> None:
         self._socket.unlink(missing_ok=True)

@@ -313,10 +313,10 @@ class Gathering:
         self.step()
         sites = self.sites
         away = {s: node for s, node in sites.items() if self._offline_s(s) >= self._patience.absent_after_s}
-        asked = {site: node for site, node in sites.items() if site not in away}
-        if len(asked) < self._study.training.quorum:
+        nodes = {site: node for site, node in sites.items() if site not in away}
+        if len(nodes) < self._study.training.quorum:
             return Roster(sites, {}, self.missing())
-        return Roster(asked, away, self.missing() | {site: self.absence(site) for site in away})
+        return Roster(nodes, away, self.missing() | {site: self.absence(site) for site in away})
 
     def _offline_s(self, site: str) -> float:
         connection = self._connection(site)

@@ -261,10 +261,10 @@ class Membership:
         stopped = self._connection.execute(
             "UPDATE runs SET state = 'INCOMPLETE', why = 'stopped' WHERE name = ? AND state = 'QUEUED'", (name,)
         ).rowcount
-        asked = self._connection.execute(
+        changed = self._connection.execute(
             "UPDATE runs SET state = 'STOPPING' WHERE name = ? AND state IN ('WAITING', 'RUNNING')", (name,)
         ).rowcount
-        return bool(stopped or asked)
+        return bool(stopped or changed)
 
     def stopped(self, conducted: str = "") -> list[str]:
         """End the runs that were asked to stop and that no process conducts; their names.

@@ -38,10 +38,10 @@ def write_model_card(run: Path) -> Path:
     Raises:
         RunError: metrics.json is missing or malformed, or the run trained no model. An old card stays.
     """
-    found = load(run)
-    if not found.trains:
+    finished = load(run)
+    if not finished.trains:
         raise RunError(f"{run}: expected a run that trained a model, found one of statistics: there is no model card")
-    return _write(run / "model_card.md", model_card.render(found))
+    return _write(run / "model_card.md", model_card.render(finished))
 
 
 def write_papers(run: Path) -> Path:

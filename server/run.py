@@ -262,18 +262,18 @@ def _privacy(study: Study, noise: str, plans: Mapping[str, PrivacyPlan]) -> dict
     guarantee = mode_of(study).guarantee(study)
     if guarantee is None:
         return {"mode": study.privacy.mode}
-    asked: dict[str, Any] = study.to_dict()["privacy"]
-    said = asked | {"unit": guarantee.unit, "adjacency": guarantee.adjacency, "noise": noise}
+    section: dict[str, Any] = study.to_dict()["privacy"]
+    facts = section | {"unit": guarantee.unit, "adjacency": guarantee.adjacency, "noise": noise}
     if guarantee.limits:
-        said |= {"where": guarantee.where, "limits": guarantee.limits}
-    release, others = study.evaluation.release, sum(one.keys.epsilon for one in study.releases)
+        facts |= {"where": guarantee.where, "limits": guarantee.limits}
+    release, others = study.evaluation.release, sum(other.keys.epsilon for other in study.releases)
     if release or others:
         once = (release.epsilon if release else 0.0) + others
-        whole = max((plan.whole_epsilon() for plan in plans.values()), default=asked["epsilon"] + once)
-        said |= {"epsilon": whole, "training_epsilon": asked["epsilon"]}
+        whole = max((plan.whole_epsilon() for plan in plans.values()), default=section["epsilon"] + once)
+        facts |= {"epsilon": whole, "training_epsilon": section["epsilon"]}
     if release:
-        said |= {"evaluation_epsilon": release.epsilon}
-    return said
+        facts |= {"evaluation_epsilon": release.epsilon}
+    return facts
 
 
 def _left(study: Study, recorded: Recorded) -> tuple[Left, ...]:

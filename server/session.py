@@ -152,7 +152,7 @@ class Session:
         """Ask each hospital for a release that is made once. `shared`: the model, sent where it is about one."""
         fields: dict[str, str | int] = {"study_sha256": self.study.sha256}
         instructed = kind.instructed(self.study)
-        asked = content(kind.form, fields, shared if instructed else None, instructed)
+        instruction = content(kind.form, fields, shared if instructed else None, instructed)
         nodes = self.roster.asked.values()
         judge = kind.judge(self.study, shared or {}, lambda _: {})
 
@@ -161,7 +161,7 @@ class Session:
             judge.require(site, arrays)
             return arrays
 
-        messages = [Message(asked, dst_node_id=node, message_type=kind.message_type) for node in nodes]
+        messages = [Message(instruction, dst_node_id=node, message_type=kind.message_type) for node in nodes]
         return self.ask(messages, kind.number_of(0), accept)
 
     def ask(self, messages: list[Message], number: int, accept: Accept[Accepted]) -> Answers[Accepted]:
@@ -181,13 +181,15 @@ class Session:
             attempts.note(newest)
             if left_s < LEAST_PART * timeout_s or not (again := list(attempts.again())):
                 break
-            for one in again:
-                why = plain(one.why)
-                self.write(Again(site=one.site, round=number, attempt=one.attempt, why=why))
-                log.warning("%s: its release was lost (%s); it is asked anew, attempt %d", one.site, why, one.attempt)
+            for retry in again:
+                why = plain(retry.why)
+                self.write(Again(site=retry.site, round=number, attempt=retry.attempt, why=why))
+                log.warning(
+                    "%s: its release was lost (%s); it is asked anew, attempt %d", retry.site, why, retry.attempt
+                )
                 if self.deployment:
-                    self.deployment.presence(one.site, f"its release was lost; it makes it anew ({one.attempt})")
-            newest = self._exchange([one.message for one in again], min(timeout_s, left_s))
+                    self.deployment.presence(retry.site, f"its release was lost; it makes it anew ({retry.attempt})")
+            newest = self._exchange([retry.message for retry in again], min(timeout_s, left_s))
             replies = replies + newest
         return Answers(*self._judge(replies, accept), attempts)
 
@@ -254,8 +256,8 @@ class Session:
     def _rest(self, seconds: float) -> None:
         """Wait, but not longer than a second once the consortium asked to stop."""
         over = time.monotonic() + seconds
-        while (left := over - time.monotonic()) > 0 and not self.stopped:
-            time.sleep(min(left, LONGEST_REST_S))
+        while (remaining_s := over - time.monotonic()) > 0 and not self.stopped:
+            time.sleep(min(remaining_s, LONGEST_REST_S))
 
     # The journal
 
@@ -284,4 +286,4 @@ def released(answers: Answers[Arrays]) -> Released:
 
 def sent_bytes(arrays: Mapping[str, Arrays]) -> dict[str, int]:
     """Return the bytes of each hospital's arrays, their names included."""
-    return {site: sum(len(name) + array.nbytes for name, array in one.items()) for site, one in arrays.items()}
+    return {site: sum(len(name) + array.nbytes for name, array in named.items()) for site, named in arrays.items()}

@@ -69,7 +69,7 @@ def baselines(
     makers = {ComparedModel.WITHOUT_PRIVACY: together} if study.privacy.keys.budgeted else {}
     makers |= {ComparedModel.LOCAL_ONLY: alone, ComparedModel.POOLED: pooled}
     models = {key: _kept_or_made(key, make, curves, kept) for key, make in makers.items()}
-    return {key: found if key == ComparedModel.LOCAL_ONLY else found[""] for key, found in models.items()}
+    return {key: by_site if key == ComparedModel.LOCAL_ONLY else by_site[""] for key, by_site in models.items()}
 
 
 def _kept_or_made(
@@ -78,8 +78,8 @@ def _kept_or_made(
     """Return one baseline's models by hospital; made, and kept, where an earlier leg of the run did not."""
     if kept is None:
         return make()
-    if (found := kept.load(key)) is not None:
-        models, curve = found
+    if (stored := kept.load(key)) is not None:
+        models, curve = stored
         if curve:
             curves[key] = curve
         return models

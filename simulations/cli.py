@@ -215,9 +215,9 @@ def _question(arguments: argparse.Namespace, study: "Study") -> "Question":
             f"--outcomes: expected only for a binary task; the classes of a {study.task.type} one are "
             "made up equally frequent"
         )
-    given = {name: value for name in WORTH if (value := getattr(arguments, name)) is not None}
-    assumed = Assumed(**{name: given.pop(name) for name in ASSUMED if name in given})
-    return Question(assumed=assumed, **given)
+    options = {name: value for name in WORTH if (value := getattr(arguments, name)) is not None}
+    assumed = Assumed(**{name: options.pop(name) for name in ASSUMED if name in options})
+    return Question(assumed=assumed, **options)
 
 
 def _compare(arguments: argparse.Namespace) -> int:

@@ -140,10 +140,10 @@ def _sizes(study: Study) -> tuple[dict[str, int], bool]:
 def _view(study: Study, site: str, patients: int, plan: PrivacyPlan, hospitals: int) -> SiteView:
     layout = layout_of(study)
     variance = hospitals * cell_variance(standard_deviation(plan))
-    found = statistics(_expected(layout, patients), layout, variance=variance)
+    figures = statistics(_expected(layout, patients), layout, variance=variance)
     hidden = hidden_below(standard_deviation(plan), hospitals)
-    share = None if found.outcome is None else (found.outcome.high - found.outcome.low) / 2
-    total = found.patients.high - found.patients.value
+    share = None if figures.outcome is None else (figures.outcome.high - figures.outcome.low) / 2
+    total = figures.patients.high - figures.patients.value
     return SiteView(site, patients, hidden, total, share, _verdict(study, plan, patients, hidden, hospitals))
 
 
@@ -157,8 +157,8 @@ def _verdict(study: Study, plan: PrivacyPlan, patients: int, hidden: float, hosp
     bins = max(histogram.cells - 1 for histogram in layout_of(study))
     if hidden >= patients:
         # The noise with which a count of all patients is just told from none, and what such a release costs.
-        wanted = seen_with(patients, hospitals)
-        cost = math.ceil(100 * epsilon([SampledGaussian(wanted / plan.clip_norm, 1.0, 1)], plan.delta)) / 100
+        deviation = seen_with(patients, hospitals)
+        cost = math.ceil(100 * epsilon([SampledGaussian(deviation / plan.clip_norm, 1.0, 1)], plan.delta)) / 100
         return f"too small to be seen: the noise hides more than all its patients; seen from epsilon {cost:g} on"
     if hidden >= patients / bins:
         return f"seen in outline: a count of fewer than {math.ceil(hidden)} patients may be noise"

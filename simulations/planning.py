@@ -98,8 +98,8 @@ def _sizes(study: Study) -> tuple[dict[str, int], bool]:
         return {site: n for site, n in announced.items() if n is not None}, False
     if not study.simulation:
         raise ConfigError("study", ["cohort: expected each hospital's announced patients, found nothing; add it"])
-    kept = 1 - study.evaluation.test_fraction
-    return {s: max(1, round(len(read_table(source, study).keys) * kept)) for s, source in study.simulation}, True
+    train_share = 1 - study.evaluation.test_fraction
+    return {s: max(1, round(len(read_table(source, study).keys) * train_share)) for s, source in study.simulation}, True
 
 
 def _site_plan(study: Study, site: str, patients: int, plan: PrivacyPlan | None, noise: dict[str, float]) -> SitePlan:
@@ -167,8 +167,8 @@ def _notes(study: Study, sizes: dict[str, int], *, counted: bool) -> list[str]:
             f"{event.noise_multiplier:.1f} patients each; epsilon {release.epsilon:g} beside the training's"
         )
     notes += [
-        f"{asked.name}: epsilon {asked.keys.epsilon:g} beside the training's; {RELEASES[asked.name].sentence(study)}"
-        for asked in study.releases
+        f"{extra.name}: epsilon {extra.keys.epsilon:g} beside the training's; {RELEASES[extra.name].sentence(study)}"
+        for extra in study.releases
     ]
     if not task.architecture.exact:
         notes.append(
@@ -189,10 +189,10 @@ def _seconds_a_round(study: Study, patients: int) -> float:
     mode = mode_of(study)
     plan = mode.training_plan(mode.plan_of_size(study, patients, "the largest hospital"))
     steps = local.steps_per_round(patients)
-    taken = []
+    durations = []
     for number in range(3):
         chance = Randomness.seeded(0, "plan", number)
         started = time.perf_counter()
         trainer.fit(Fit(task.initial(0), made_up, local, steps, chance, plan))
-        taken.append(time.perf_counter() - started)
-    return sorted(taken)[1]
+        durations.append(time.perf_counter() - started)
+    return sorted(durations)[1]

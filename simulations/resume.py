@@ -74,10 +74,10 @@ class Earlier:
             done: rounds that a checkpoint shows; of those that the journal does not know, everybody was part.
         """
         rounds = {entry.round: entry.contributed for record in self.records if (entry := record.of(Round))}
-        left = {number for number, sites in rounds.items() if site in sites} | ({*range(1, done + 1)} - {*rounds})
+        numbers = {number for number, sites in rounds.items() if site in sites} | ({*range(1, done + 1)} - {*rounds})
         entries = (record.of(Evaluated) for record in self.records)
         once = {entry.release or SCORE_HISTOGRAM.name for entry in entries if entry and site in entry.contributed}
-        return [*sorted(once), *[MODEL_UPDATE.name] * len(left)]
+        return [*sorted(once), *[MODEL_UPDATE.name] * len(numbers)]
 
     def is_complete(self, run: Path, study: Study) -> bool:
         """Whether the study is COMPLETE and its figures and its model are those that the journal closes with."""
@@ -103,8 +103,8 @@ def require_booked(study: Study, run: Path, plans: Mapping[str, PrivacyPlan], ea
         needed = epsilon([RELEASES[name].event(plan) or plan.round_event for name in released], plan.delta)
         spent = _spent(study, run, site, plan.delta)
         if released and (spent is None or spent < needed - _ROUNDING):
-            found = "no ledger" if spent is None else f"epsilon {spent:.2f}"
-            problems.append(f"sites/{site}/ledger.sqlite: expected epsilon {needed:.2f} booked, found {found}")
+            booked = "no ledger" if spent is None else f"epsilon {spent:.2f}"
+            problems.append(f"sites/{site}/ledger.sqlite: expected epsilon {needed:.2f} booked, found {booked}")
     if problems:
         more = f"\n  and {len(problems) - MOST_LINES} more" if len(problems) > MOST_LINES else ""
         lines = "\n  ".join(problems[:MOST_LINES])

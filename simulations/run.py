@@ -121,11 +121,11 @@ def _named_if_interrupted(run: Path) -> Iterator[None]:
     except KeyboardInterrupt:
         raise KeyboardInterrupt(run) from None
     except MemoryError:
-        made = (
+        state = (
             "the model and the rounds are there" if (run / "model.safetensors").is_file() else "checkpoints are there"
         )
         raise RunError(
-            f"{run}: this machine's memory does not suffice; {made}, and `archipel simulate --resume` does the rest: "
+            f"{run}: this machine's memory does not suffice; {state}, and `archipel simulate --resume` does the rest: "
             "close other programs, take a larger machine, or leave the baselines out (--no-baselines)"
         ) from None
 
@@ -160,12 +160,12 @@ def _carry_out(study: Study, run: Path, options: Options, display: Display, earl
         return result.model_sha256
 
     write_down(dict.fromkeys(WRITTEN))  # what the rounds made is on disk before anything else is computed
-    kept = Kept(run / "baselines", study.sha256)
-    models = baselines(study, patients, display, curves, kept) if options.baselines else {}
+    store = Kept(run / "baselines", study.sha256)
+    models = baselines(study, patients, display, curves, store) if options.baselines else {}
     model_sha256 = write_down(score(study, outcome.model, models, patients))
     journal.write(Measured(metrics_sha256=sha256(run / "metrics.json"), model_sha256=model_sha256))
     write_papers(run)
-    kept.drop()
+    store.drop()
     return run
 
 

@@ -128,8 +128,8 @@ def _footnotes(metrics: TrainingResult) -> list[str]:
         limits = privacy.limits or "each hospital protects its own patients"
         about = f"per {privacy.unit}, {privacy.adjacency}"
         notes.append(f"epsilon {about}, for the whole study, delta {privacy.delta:g}; {limits}.")
-    if (asked := metrics.privacy.get("evaluation_epsilon")) is not None:
-        covered = f"epsilon covers training and a noisy histogram of scores (epsilon {asked:g} by itself)."
+    if (histogram_epsilon := metrics.privacy.get("evaluation_epsilon")) is not None:
+        covered = f"epsilon covers training and a noisy histogram of scores (epsilon {histogram_epsilon:g} by itself)."
         notes.append(f"{covered}{_exact(metrics)}")
     if any(None in model.per_site.values() for model in metrics.models.values() if model):
         nobody = not any(site.patients_test for site in metrics.sites)
@@ -288,8 +288,8 @@ def _size(count: float) -> str:
 
 
 def _short(path: Path) -> str:
-    here = Path.cwd()
-    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
+    folder = Path.cwd()
+    return str(path.relative_to(folder)) if path.is_relative_to(folder) else str(path)
 
 
 def _console() -> Console:

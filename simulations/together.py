@@ -127,7 +127,7 @@ class Together:
     def _named(self, flat: Floats) -> list[Arrays]:
         names = [name for name, _, _ in self._names]
         columns = [flat[:, span].reshape(-1, *shape) for _, span, shape in self._names]
-        return [dict(zip(names, own, strict=True)) for own in zip(*columns, strict=True)]
+        return [dict(zip(names, arrays, strict=True)) for arrays in zip(*columns, strict=True)]
 
     def _layers(self, hospitals: int) -> Layers:
         if hospitals not in self._kept:
@@ -155,9 +155,9 @@ class Together:
         plan = fits[0].plan
         assert plan is not None
         plans = [fit.plan for fit in fits if fit.plan is not None]
-        deviations = [one.noise_multiplier * one.clip_norm for one in plans]
+        deviations = [each.noise_multiplier * each.clip_norm for each in plans]
         people, chances = _Joined([fit.patients for fit in fits]), [fit.randomness for fit in fits]
-        sizes, rates = [fit.patients.count for fit in fits], [one.sampling_rate for one in plans]
+        sizes, rates = [fit.patients.count for fit in fits], [each.sampling_rate for each in plans]
         stack = Stack(layers, self._task.residual, plan.clip_norm)
         gradient, noise = np.empty_like(flat), np.empty(flat.shape)
         for step in range(plan.steps_per_round):
@@ -177,10 +177,10 @@ class _Joined:
     """All hospitals' rows in one array, and a row that is nobody's."""
 
     def __init__(self, people: Sequence[TrainablePatients]) -> None:
-        xs, ys = zip(*(one.take() for one in people), strict=True)
+        xs, ys = zip(*(each.take() for each in people), strict=True)
         self._x = np.concatenate([*xs, np.zeros((1, *xs[0].shape[1:]), np.float32)])
         self._y = np.concatenate([*ys, np.zeros((1, *ys[0].shape[1:]), np.float32)])
-        lengths = [one.rows for one in people]
+        lengths = [each.rows for each in people]
         self._ends = np.cumsum(lengths)
         self._starts = [int(end) - length for end, length in zip(self._ends, lengths, strict=True)]
         self._everybody = [np.arange(length) for length in lengths]

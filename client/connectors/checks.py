@@ -100,12 +100,12 @@ def table_of(
     targets = {
         column.name: reader.target(column, may_be_unknown=not is_learned(study)) for column in study.task.columns
     }
-    kept = np.logical_and.reduce([has_value for _, has_value in targets.values()])
-    kept &= reader.identified(study.patient_id)
+    complete = np.logical_and.reduce([has_value for _, has_value in targets.values()])
+    complete &= reader.identified(study.patient_id)
     in_test, has_side = reader.sides(study.evaluation.split_column)
-    kept &= has_side
-    notes.left_out += int(rows - kept.sum())
-    chosen, patients, keys = _patients(columns, study, np.flatnonzero(kept), notes)
+    complete &= has_side
+    notes.left_out += int(rows - complete.sum())
+    chosen, patients, keys = _patients(columns, study, np.flatnonzero(complete), notes)
     notes.patients += len(keys)
     notes.counted += len(chosen)
     notes.rows_are_patients = study.patient_id is None

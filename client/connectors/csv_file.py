@@ -98,7 +98,7 @@ def read_columns(
     csv.field_size_limit(max(csv.field_size_limit(), len(text)))  # refuses long cells for all readers otherwise
     header = _header(text, wanted, name, head, multiline=multiline)
     cleaned = _Cells(notes)
-    kept = [(header.index(column), list[str]()) for column in wanted]
+    targets = [(header.index(column), list[str]()) for column in wanted]
     like_ids = [
         (header.index(column), notes.like(column)) for column in looks_like_ids(header) if notes.rows_are_patients
     ]
@@ -111,12 +111,12 @@ def read_columns(
         else:
             if lines is not None:
                 lines.append(number)
-            for position, column in kept:
+            for position, column in targets:
                 column.append(cleaned.of(cells[position], number))
             for position, different in like_ids:
                 different.add(cells[position])
     cleaned.finish()
-    return dict(zip(wanted, (column for _, column in kept), strict=True))
+    return dict(zip(wanted, (column for _, column in targets), strict=True))
 
 
 class _Cells:

@@ -100,16 +100,16 @@ def _columns(
     numbers: "array[int]",
 ) -> dict[str, list[str]]:
     """Return the wanted columns' cells; others are dropped as they arrive."""
-    wanted, first = columns_of(study), next(rows, None)
+    columns, first = columns_of(study), next(rows, None)
     if first is None:
         _check_names(source, _names(source), study)  # a result without rows comes without names
-        return {name: [] for name in wanted}
+        return {name: [] for name in columns}
     described = header()
     names = [column.name for column in described]
     _check_names(source, names, study)
-    kept = [
+    readers = [
         (names.index(name), _writer(described[names.index(name)].type_code, name, study), list[str]())
-        for name in wanted
+        for name in columns
     ]
     like_ids = [(names.index(name), notes.like(name)) for name in looks_like_ids(names) if study.patient_id is None]
     for number, row in enumerate(chain([first], rows), 1):
@@ -117,12 +117,12 @@ def _columns(
             notes.empty += 1
             continue
         numbers.append(number)
-        for position, write, cells in kept:
+        for position, write, cells in readers:
             cell = row[position]
             cells.append("" if cell is None else write(cell))
         for position, different in like_ids:
             different.add(row[position] or "")
-    return dict(zip(wanted, (cells for _, _, cells in kept), strict=True))
+    return dict(zip(columns, (cells for _, _, cells in readers), strict=True))
 
 
 def _check_names(source: SqlQuery, names: Sequence[str], study: Study) -> None:

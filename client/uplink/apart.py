@@ -50,8 +50,8 @@ class Scratch:
         Raises:
             OSError: the disk is full.
         """
-        file, held, self._file, self._held = self._file, self._held, None, None
-        if file is None or held is None or held() is not None:
+        file, holder, self._file, self._held = self._file, self._held, None, None
+        if file is None or holder is None or holder() is not None:
             if file is not None:
                 file.close()
             return tempfile.TemporaryFile(dir=folder, buffering=0)
@@ -94,8 +94,8 @@ def fetch(
         WireError: it is shorter or longer than it says. Exception: `unreachable` again and again, or what `ask` raises.
         OSError: the disk is full.
     """
-    kept = scratch or Scratch()
-    file = kept.take(folder)
+    store = scratch or Scratch()
+    file = store.take(folder)
     try:
         written = _Written(file.fileno())
         while (start := written.size) < size:
@@ -107,13 +107,13 @@ def fetch(
             _again(one, unreachable)
             if written.size == start:
                 raise WireError("message: expected as many bytes as its seal says, found fewer or more")
-        return kept.hold(file, size)
+        return store.hold(file, size)
     except BaseException:
         file.close()
         raise
     finally:
         if scratch is None:
-            kept.close()
+            store.close()
 
 
 def store(ask: Ask, unreachable: type[Exception], run: str, message: str, path: Path) -> int:

@@ -256,9 +256,9 @@ class Fleet:
         with taken_apart([Message(records, reply_to=incoming.message)]) as ((head,), objects):
             if self.protocol >= 2 and (whole := inline(head, objects)) is not None:
                 return self._reply_whole(whole)
-            session, wanted = self._call(lambda: self._client.announce(node, head))
+            session, missing = self._call(lambda: self._client.announce(node, head))
             to = Session(Node(node_id=node), incoming.run_id, session)
-            push_objects(self._push, to, objects, wanted, self._tidy.passed)
+            push_objects(self._push, to, objects, missing, self._tidy.passed)
 
     def _push(self, request: PushObjectRequest) -> None:
         if not self._call(lambda: self._client.push(request)):

@@ -91,13 +91,13 @@ class FleetClient(FleetHttpClient):
         self._base_url = f"https://{address}"
         self._interceptors = (RuntimeVersionHttpInterceptor(component_name="SuperNode"), signer)
         self._retry_invoker = None
-        way = None
+        tunnel = None
         if proxy is not None:
             host = f"[{proxy.host}]" if ":" in proxy.host else proxy.host
-            way = httpx.Proxy(f"{proxy.scheme}://{host}:{proxy.port}", auth=proxy.account)
+            tunnel = httpx.Proxy(f"{proxy.scheme}://{host}:{proxy.port}", auth=proxy.account)
         self._client = httpx.Client(
             verify=trust,
-            proxy=way,
+            proxy=tunnel,
             trust_env=False,
             timeout=REQUEST_TIMEOUT_S,
             follow_redirects=False,  # whoever answers elsewhere was not enrolled with

@@ -22,11 +22,11 @@ def tls_of(config: SiteConfig, welcome: Welcome) -> ssl.SSLContext:
     Raises:
         RunError: naming the file that cannot be used, and what to do.
     """
-    own = None if welcome.without_certificate else config.keys
+    keys = None if welcome.without_certificate else config.keys
     return trust(
         welcome.ca_certificate,
-        certificate=str(own / CERTIFICATE) if own else None,
-        key=str(own / NODE_KEY) if own else None,
+        certificate=str(keys / CERTIFICATE) if keys else None,
+        key=str(keys / NODE_KEY) if keys else None,
         extra_ca=str(config.extra_ca) if config.extra_ca else None,
     )
 

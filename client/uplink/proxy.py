@@ -40,22 +40,22 @@ def proxy_to(host: str, port: int) -> Proxy | None:
     value = named.get("https") or named.get("all") or ""
     if not value or urllib.request.proxy_bypass(f"{host}:{port}"):
         return None
-    found = _PROXY.fullmatch(value.strip())
-    scheme = (found["scheme"] or "http").lower() if found else ""
+    match = _PROXY.fullmatch(value.strip())
+    scheme = (match["scheme"] or "http").lower() if match else ""
     if scheme.startswith("socks"):
         raise RunError(
             f"{variable}: expected an HTTP proxy, http://[NAME:PASSWORD@]HOST:PORT, found one of SOCKS; name the "
             "hospital's HTTP proxy, or exempt the coordinator (NO_PROXY)"
         )
-    number = int(found["port"] or (443 if scheme == "https" else 80)) if found else 0
-    if not found or scheme not in ("http", "https") or not 0 < number < 65_536:
+    number = int(match["port"] or (443 if scheme == "https" else 80)) if match else 0
+    if not match or scheme not in ("http", "https") or not 0 < number < 65_536:
         raise RunError(
             f"{variable}: expected http://[NAME:PASSWORD@]HOST:PORT, found something else (not shown: it may hold a "
             "password); write %23 %2F %40 for # / @ in a password"
         )
-    name, _, password = (found["account"] or "").partition(":")
-    account = (urllib.parse.unquote(name), urllib.parse.unquote(password)) if found["account"] else None
-    return Proxy(scheme, found["host"].strip("[]"), number, account)
+    name, _, password = (match["account"] or "").partition(":")
+    account = (urllib.parse.unquote(name), urllib.parse.unquote(password)) if match["account"] else None
+    return Proxy(scheme, match["host"].strip("[]"), number, account)
 
 
 def tunnel(plain: socket.socket, target: str, proxy: Proxy) -> int:

@@ -69,7 +69,7 @@ def departures(config: SiteConfig, outgoing: Iterable[Outgoing]) -> Iterator[Dep
 
     for _, neighbours in itertools.groupby(outgoing, group):
         first, *others = neighbours
-        kept = config.outbox / f"{first.message}.frame"
+        frame = config.outbox / f"{first.message}.frame"
         kind, answer = answers.get(first.sha256, (first.form, ""))
         yield Departure(
             first.time,
@@ -77,7 +77,7 @@ def departures(config: SiteConfig, outgoing: Iterable[Outgoing]) -> Iterator[Dep
             first.study,
             first.round,
             kind,
-            kept.stat().st_size if kept.exists() else first.bytes,
+            frame.stat().st_size if frame.exists() else first.bytes,
             first.sha256,
             answer,
             len(others),
@@ -101,8 +101,8 @@ def opened(folder: SiteFolder, message: str) -> OpenedMessage:
     expected = arrays_of(frame.form, study)
     arrays = read(frame.form, from_frame(frame.form, frame, expected), expected).arrays
     if frame.form == "statistics reply":
-        left = iter(arrays[wire.COUNTS].tolist())
-        counts = {h.column.name: {label: next(left) for label in h.labels} for h in layout_of(study)}
+        numbers = iter(arrays[wire.COUNTS].tolist())
+        counts = {h.column.name: {label: next(numbers) for label in h.labels} for h in layout_of(study)}
         return OpenedMessage(view.message, view.form, view.sha256, view.fields, counts=counts)
     shown = tuple(
         OpenedArray(

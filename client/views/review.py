@@ -91,8 +91,8 @@ def decided(folder: SiteFolder) -> Iterator[Decided]:
     for admission in folder.admissions.all():
         if not admission.waits:
             state = "not proposed any more" if admission.state == "waiting" else admission.state
-            left, over = _left(folder, admission)
-            yield Decided(admission.name, admission.sha256, state, admission.why, left, over)
+            remaining, over = _left(folder, admission)
+            yield Decided(admission.name, admission.sha256, state, admission.why, remaining, over)
 
 
 def nothing_waits(folder: SiteFolder) -> str:

@@ -62,8 +62,8 @@ def spending(folder: SiteFolder) -> Iterator[DatasetSpending]:
             )
             for _, study, rounds, lost in (row for row in booked if row[0] == dataset)
         ]
-        left = max(0.0, policy.max_epsilon - spent)
-        yield DatasetSpending(dataset, spent, left, policy.max_epsilon, policy.delta, tuple(studies))
+        remaining = max(0.0, policy.max_epsilon - spent)
+        yield DatasetSpending(dataset, spent, remaining, policy.max_epsilon, policy.delta, tuple(studies))
 
 
 def _trains(admission: Admission | None) -> bool:

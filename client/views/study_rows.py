@@ -99,18 +99,18 @@ def _alike(study: Study) -> str:
     words = [study.patient_id or ""]
     for feature in (*study.task.columns, *study.features):
         words += [feature.name, feature.unit or "", *feature.values, *feature.missing]
-    found = [f"{shown(word)} mixes {scripts} letters" for word in words if (scripts := mixed_scripts(word))]
-    more = f" and {len(found) - 5} more" if len(found) > 5 else ""
-    return f"WARNING {', '.join(found[:5])}{more}: compare with your file, letter by letter" if found else ""
+    mixtures = [f"{shown(word)} mixes {scripts} letters" for word in words if (scripts := mixed_scripts(word))]
+    more = f" and {len(mixtures) - 5} more" if len(mixtures) > 5 else ""
+    return f"WARNING {', '.join(mixtures[:5])}{more}: compare with your file, letter by letter" if mixtures else ""
 
 
 def _announced(config: SiteConfig, study: Study) -> str:
     sizes = {member.site: member.patients for member in study.cohort}
     if not sizes:
         return "no size of any hospital"
-    own = sizes.get(config.site)
-    here = f"{own:,} patients here" if own is not None else "THIS HOSPITAL IS NOT IN THE STUDY"
-    return f"{here}; {sum(sizes.values()):,} in {len(sizes)} hospital{'' if len(sizes) == 1 else 's'}"
+    count = sizes.get(config.site)
+    patients = f"{count:,} patients here" if count is not None else "THIS HOSPITAL IS NOT IN THE STUDY"
+    return f"{patients}; {sum(sizes.values()):,} in {len(sizes)} hospital{'' if len(sizes) == 1 else 's'}"
 
 
 def _patient(study: Study) -> str:
@@ -156,16 +156,16 @@ def _leaving(config: SiteConfig, study: Study) -> str:
 def _others(study: Study) -> str:
     """Say what leaves beside model and figures, and what it costs."""
     return "".join(
-        f"Moreover, {RELEASES[asked.name].sentence(study)}: epsilon {asked.keys.epsilon:g} at delta "
+        f"Moreover, {RELEASES[release.name].sentence(study)}: epsilon {release.keys.epsilon:g} at delta "
         f"{study.privacy.delta:g} {PER_PATIENT}, beside the training's. "
-        for asked in study.releases
+        for release in study.releases
     )
 
 
 def _figures(config: SiteConfig, study: Study) -> str:
     """Say what leaves about test patients, and what it costs."""
-    asked = study.evaluation.release
-    if asked is None:
+    release = study.evaluation.release
+    if release is None:
         return "No row, no other count, no metric." if study.releases else "No row, no count, no metric."
     if config.policy.metrics != "noisy":
         return (
@@ -175,11 +175,11 @@ def _figures(config: SiteConfig, study: Study) -> str:
     event = mode_of(study).evaluation(study)
     assert event is not None
     return (
-        f"Once, after the last round, {2 * asked.bins} noisy counts of this hospital's test patients, by outcome and "
-        f"by the model's score in {asked.bins} bins, which site.yaml allows (policy.metrics: noisy): one patient "
+        f"Once, after the last round, {2 * release.bins} noisy counts of this hospital's test patients, by outcome and "
+        f"by the model's score in {release.bins} bins, which site.yaml allows (policy.metrics: noisy): one patient "
         f"changes one count by 1, noise of standard deviation {event.noise_multiplier:.1f} patients is added to each. "
-        f"This costs epsilon {asked.epsilon:g} at delta {study.privacy.delta:g} {PER_PATIENT}, beside the training's. "
-        "No row, no exact count."
+        f"This costs epsilon {release.epsilon:g} at delta {study.privacy.delta:g} {PER_PATIENT}, beside the training's."
+        " No row, no exact count."
     )
 
 

@@ -38,9 +38,9 @@ def page(view: StudyPage) -> str:
 def decided(view: Decided) -> str:
     """Return the line of a study that does not wait."""
     why = f" ({escaped(view.why)})" if view.why else ""
-    left = f": {view.left}" if view.left else ""
+    remaining = f": {view.left}" if view.left else ""
     over = "; OVER here" if view.over else ""
-    return f"{view.state}: {escaped(view.name)} {view.digest[:DIGITS]}{why}{left}{over}"
+    return f"{view.state}: {escaped(view.name)} {view.digest[:DIGITS]}{why}{remaining}{over}"
 
 
 def notice(view: Notice) -> str:

@@ -58,15 +58,15 @@ class Key:
 
     def read(self, section: Section, around: Around) -> dict[str, Any]:
         """Return the fields that the key fills; what is wrong with it is noted in `section`."""
-        found = section.take(self.name)
+        entry = section.take(self.name)
         if self.refused:
-            if found is not None:
-                section.note(self.name, self.refused.replace("{found}", short(in_words(found))))
+            if entry is not None:
+                section.note(self.name, self.refused.replace("{found}", short(in_words(entry))))
             return {}
-        if found is None and self.default is not REQUIRED:
+        if entry is None and self.default is not REQUIRED:
             value = self.default(section, around) if callable(self.default) else self.default
         else:
-            value = self.value.read(Place(section, self.name, found, around))
+            value = self.value.read(Place(section, self.name, entry, around))
         return {self.fields[0]: value} if len(self.fields) == 1 else dict(zip(self.fields, value, strict=True))
 
     def write(self, made: Any, get: Callable[[Any, str], Any] = getattr) -> dict[str, Any]:
@@ -75,8 +75,8 @@ class Key:
             return {}
         values = tuple(get(made, name) for name in self.fields)
         value = values[0] if len(values) == 1 else values
-        said = value not in (None, (), (None, None)) if self.written is None else self.written(made)
-        return {self.name: self.value.write(value)} if said else {}
+        is_written = value not in (None, (), (None, None)) if self.written is None else self.written(made)
+        return {self.name: self.value.write(value)} if is_written else {}
 
 
 def key(
@@ -98,9 +98,9 @@ def key(
         fills: further fields that the key fills.
     """
     declared = Key(name, value, fills, default, unsaid, about, written)
-    given = default if init is REQUIRED else init
+    initial = default if init is REQUIRED else init
     metadata = {"key": declared}
-    return field(metadata=metadata) if given is REQUIRED else field(default=given, metadata=metadata)
+    return field(metadata=metadata) if initial is REQUIRED else field(default=initial, metadata=metadata)
 
 
 @dataclass(frozen=True)
@@ -197,11 +197,11 @@ def read_keys(
     values: dict[str, Any] = dict(given or {})
     for key in declaration.keys:
         values |= key.read(section, {**around, **values})
-    made = declaration.makes(**values)
+    instance = declaration.makes(**values)
     if declaration.check is not None:
-        declaration.check(made, section, around)
+        declaration.check(instance, section, around)
     section.finish()
-    return made
+    return instance
 
 
 def write_keys(declaration: Declaration, made: Any) -> dict[str, Any]:
@@ -225,8 +225,8 @@ class Part(Value):
     def read(self, at: Place) -> Any:
         """Return what the section's declaration makes of it."""
         child = at.section.section(at.key, self.expected, required=self.required)
-        given = {self.label: at.key} if self.label else {}
-        return read_keys(declaration_of(self.section), child, at.around, given)
+        labels = {self.label: at.key} if self.label else {}
+        return read_keys(declaration_of(self.section), child, at.around, labels)
 
     def write(self, value: Any) -> dict[str, Any]:
         """Return the section as a mapping."""

@@ -60,10 +60,10 @@ def explained(row: Row) -> str:
 
 def matching(rows: Iterable[Row], path: str) -> Iterator[Row]:
     """Yield the rows of a path, in which a name may stand in the place of a word in capitals: features.age.range."""
-    wanted = path.split(".")
+    pattern = path.split(".")
     for row in rows:
         parts = row.path.split(".")
-        if len(parts) == len(wanted) and all(b.isupper() or a == b for a, b in zip(wanted, parts, strict=True)):
+        if len(parts) == len(pattern) and all(b.isupper() or a == b for a, b in zip(pattern, parts, strict=True)):
             yield row
 
 

@@ -107,8 +107,8 @@ class OneOf(Value):
 
     def read(self, at: Place) -> Any:
         """Return what the kind's declaration makes of the section."""
-        given = {self.label: at.key} if self.label else {}
-        return self.read_mapping(at.section.section(at.key, self.expected, required=self.required), at.around, given)
+        labels = {self.label: at.key} if self.label else {}
+        return self.read_mapping(at.section.section(at.key, self.expected, required=self.required), at.around, labels)
 
     def read_mapping(self, section: Section, around: Around, given: Mapping[str, Any] | None = None) -> Any:
         """Return what the kind makes of the section; of an unknown kind no key is judged.
@@ -116,13 +116,13 @@ class OneOf(Value):
         Args:
             given: fields that no key fills.
         """
-        found = section.take(self.tag)
-        found = self.default if found is None else found
-        name = found if isinstance(found, str) else ""
+        entry = section.take(self.tag)
+        entry = self.default if entry is None else entry
+        name = entry if isinstance(entry, str) else ""
         if name not in self.kinds:
-            advice = "choose one" if found is not None else "add it"
-            question = nearest(found, self.kinds.names, advice)
-            section.problem(self.tag, f"one of {', '.join(self.kinds.names)}", found, question)
+            advice = "choose one" if entry is not None else "add it"
+            question = nearest(entry, self.kinds.names, advice)
+            section.problem(self.tag, f"one of {', '.join(self.kinds.names)}", entry, question)
             name = next((kind for kind in self.kinds.names if question == f"did you mean {kind!r}?"), "")
         if not name:
             section.known.update(key.name for _, kind in self.declarations for key in kind.keys)
@@ -135,16 +135,16 @@ class OneOf(Value):
         return read_keys(declaration, section, around, {**tag, **(given or {})})
 
     def _note_strays(self, section: Section, name: str) -> None:
-        own = {key.name for key in self.declaration(name).keys}
+        names = {key.name for key in self.declaration(name).keys}
         for other, declaration in self.declarations:
             for key in declaration.keys:
-                if key.name not in own | section.known and section.take(key.name) is not None:
+                if key.name not in names | section.known and section.take(key.name) is not None:
                     advice = f"remove it, or write {self.tag}: {other}"
                     section.note(key.name, f"expected nothing with {self.tag}: {name}, found a value; {advice}")
 
     def _holds_tag(self, declaration: Declaration) -> bool:
-        made = declaration.makes
-        return dataclasses.is_dataclass(made) and self.tag in {f.name for f in dataclasses.fields(made) if f.init}
+        kind = declaration.makes
+        return dataclasses.is_dataclass(kind) and self.tag in {f.name for f in dataclasses.fields(kind) if f.init}
 
     def write(self, value: Any) -> dict[str, Any]:
         """Return the section as a mapping, its kind's name first."""
@@ -168,8 +168,8 @@ class OneOf(Value):
 
     def _schema(self, name: str, declaration: Declaration, properties: Mapping[str, Any]) -> dict[str, Any]:
         schema = declaration.schema
-        known = {self.tag: True, **schema["properties"], **properties}
+        allowed = {self.tag: True, **schema["properties"], **properties}
         if name == self.default:
-            return {"if": {"properties": {self.tag: {"enum": [name, None]}}}, "then": schema | {"properties": known}}
+            return {"if": {"properties": {self.tag: {"enum": [name, None]}}}, "then": schema | {"properties": allowed}}
         condition = {"properties": {self.tag: {"const": name}}, "required": [self.tag]}
-        return {"if": condition, "then": schema | {"properties": known}}
+        return {"if": condition, "then": schema | {"properties": allowed}}

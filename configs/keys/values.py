@@ -163,9 +163,9 @@ class Number(Value):
 
     def read(self, at: Place) -> float:
         """Return the number, NaN in place of a mistake."""
-        found = at.found
-        if is_number(found) and (self.low < found if self.above else self.low <= found) and found <= self.high:
-            return float(found)
+        number = at.found
+        if is_number(number) and (self.low < number if self.above else self.low <= number) and number <= self.high:
+            return float(number)
         at.problem(self.expected, _todo(at.found))
         return math.nan
 

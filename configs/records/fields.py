@@ -86,7 +86,7 @@ def plain(value: Any) -> Any:
     """Return a record as JSON values: objects in the order of its fields, without those that are omitted."""
     if is_dataclass(value) and not isinstance(value, type):
         entries = ((entry, getattr(value, entry.name)) for entry in fields_of(type(value)))
-        return {e.name: plain(found) for e, found in entries if not (e.omitted and found == e.default)}
+        return {e.name: plain(content) for e, content in entries if not (e.omitted and content == e.default)}
     if isinstance(value, Mapping):
         return {key: plain(entry) for key, entry in value.items()}
     return [plain(entry) for entry in value] if isinstance(value, tuple | list) else value

@@ -238,8 +238,8 @@ class ReleasedStatistics:
         entries = {"together": self.together} | {f"sites.{site}": entry for site, entry in self.sites.items()}
         for column in self.columns:
             for place, entry in entries.items():
-                found = entry.columns.get(column.name)
-                if found is None or not len(found.counts) == len(found.shares) == len(column.labels):
+                figures = entry.columns.get(column.name)
+                if figures is None or not len(figures.counts) == len(figures.shares) == len(column.labels):
                     yield f"{place}.columns.{column.name}", "a count and a share for each label"
 
 

@@ -47,20 +47,20 @@ class Releases(Value):
     def read(self, at: Place) -> tuple[AskedRelease, ...]:
         """Return what is asked for, sorted by name; unknown names are noted."""
         child = at.section.section(at.key, self.expected, required=False)
-        asked = []
+        releases = []
         for name in sorted(child.values):
-            found = child.take(name)
+            entry = child.take(name)
             if name not in RELEASE_KEYS:
                 registered = ", ".join(RELEASE_KEYS.names) or "none, as no kit is installed"
                 child.note(short(name), f"unknown release; registered: {registered}")
                 continue
             section = Part(RELEASE_KEYS[name].section)
-            asked.append(AskedRelease(name, section.read(Place(child, name, found, at.around))))
-        return tuple(asked)
+            releases.append(AskedRelease(name, section.read(Place(child, name, entry, at.around))))
+        return tuple(releases)
 
     def write(self, value: tuple[AskedRelease, ...]) -> dict[str, Any]:
         """Return the mapping as a file has it."""
-        return {asked.name: Part(type(asked.keys)).write(asked.keys) for asked in value}
+        return {release.name: Part(type(release.keys)).write(release.keys) for release in value}
 
     @property
     def schema(self) -> dict[str, Any]:

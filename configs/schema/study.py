@@ -299,8 +299,8 @@ def study_declaration(task_type: str) -> Declaration:
 
 def study_schema() -> dict[str, Any]:
     """Return the JSON Schema of a study, which depends on what a coordinator does with its type of task."""
-    known = _of_type(list(TASKS.names))
-    return {"type": "object", **known, "allOf": [_schema_of(kind) for kind in STUDIES]}
+    task_types = _of_type(list(TASKS.names))
+    return {"type": "object", **task_types, "allOf": [_schema_of(kind) for kind in STUDIES]}
 
 
 def _schema_of(study: HasSection) -> dict[str, Any]:

@@ -130,8 +130,8 @@ def _privacy(run: Run) -> Iterable[str]:
     if not run.private:
         yield "**None.** The hospitals' updates carry no noise, and the model may tell facts about single patients."
         return
-    asked = "Asked for, and not kept: " if sentences.overspent(run) else ""
-    yield f"**{asked}{md(guarantee(run.privacy))}.**"
+    caveat = "Asked for, and not kept: " if sentences.overspent(run) else ""
+    yield f"**{caveat}{md(guarantee(run.privacy))}.**"
     yield md(guarantee_in_plain_words(run.privacy))
     yield grid(list(PLAN), [[md(site.name), *plan_of(site)] for site in run.took_part])
     yield md(sentences.privacy(run))

@@ -30,8 +30,8 @@ def column(number: int, counted: CountedColumn, rows: Rows) -> Html:
 
 def _outcomes(run: Run, name: str, width: int) -> Html:
     wide, rows = width == svg.WIDE, rows_of(run)
-    step, left = (28.0, 190.0) if wide else (40.0, 10.0)
-    x = svg.Scale((0.0, 1.0), (left, width - (180.0 if wide else 16.0)))
+    step, margin = (28.0, 190.0) if wide else (40.0, 10.0)
+    x = svg.Scale((0.0, 1.0), (margin, width - (180.0 if wide else 16.0)))
     bottom = 8 + step * len(rows)
     parts = [_outcome(x, 8 + step * n, step, width, site, figures) for n, (site, figures) in enumerate(rows.items())]
     return svg.canvas(
@@ -67,15 +67,15 @@ def _outcome(x: svg.Scale, top: float, step: float, width: int, site: str, figur
 def _panels(key: str, column: CountedColumn, rows: Rows, width: int) -> Html:
     """Panels side by side, a line of them after the other; the values stand at the left of each line."""
     wide = width == svg.WIDE
-    across, left = (WIDE_PANELS, 150.0) if wide else (NARROW_PANELS, 124.0)
-    each = (width - left) / across
+    across, margin = (WIDE_PANELS, 150.0) if wide else (NARROW_PANELS, 124.0)
+    each = (width - margin) / across
     most = _top(column, rows)
     tall = HEAD + ROW * len(column.labels) + 24
     names, lines, parts = list(rows), -(-len(rows) // across), []
     for line in range(lines):
-        parts.append(_labels(column, line * tall + HEAD, left, 20 if wide else 16))
+        parts.append(_labels(column, line * tall + HEAD, margin, 20 if wide else 16))
         for place, name in enumerate(names[line * across : (line + 1) * across]):
-            x = svg.Scale((0.0, most), (left + place * each + 2, left + (place + 1) * each - 16))
+            x = svg.Scale((0.0, most), (margin + place * each + 2, margin + (place + 1) * each - 16))
             parts.append(_panel(column, name, rows[name], x, line * tall))
     described = "; ".join(f"{name}: {_described(column, figures)}" for name, figures in rows.items())
     return svg.canvas(key, width, lines * tall, f"{column.name} by hospital", described, *parts)
@@ -83,8 +83,8 @@ def _panels(key: str, column: CountedColumn, rows: Rows, width: int) -> Html:
 
 def _top(column: CountedColumn, rows: Rows) -> float:
     """Where the axis ends: beyond every bar, and beyond most whiskers."""
-    known = [s for figures in rows.values() for s in figures.columns[column.name].shares if s is not None]
-    return min(1.0, max([s.value for s in known] + [0.5]) * 1.25)
+    shares = [s for figures in rows.values() for s in figures.columns[column.name].shares if s is not None]
+    return min(1.0, max([s.value for s in shares] + [0.5]) * 1.25)
 
 
 def _described(column: CountedColumn, figures: PatientCounts) -> str:

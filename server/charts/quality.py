@@ -66,8 +66,8 @@ def forest_rows(run: Run) -> list[Row]:
 
 
 def _forest_bounds(run: Run, rows: Sequence[Row]) -> tuple[float, float]:
-    known = [estimate for row in rows for estimate in row.estimates if estimate]
-    low, high = min((f.low for f in known), default=0.0), max((f.high for f in known), default=1.0)
+    estimates = [estimate for row in rows for estimate in row.estimates if estimate]
+    low, high = min((f.low for f in estimates), default=0.0), max((f.high for f in estimates), default=1.0)
     if (chance := headline_of(run).chance) is not None:  # chance and perfection are always in sight
         return max(0.0, math.floor(min(low, chance) * 10) / 10), 1.0
     return svg.widened(min(low, 0.0), high, 1e-6)
@@ -112,9 +112,9 @@ def _direction(run: Run) -> str:
 
 def _row(run: Run, x: svg.Scale, top: float, width: int, row: Row) -> tuple[Html, Html, float]:
     """One hospital: what lies under the grid, its models, its height. On a phone the name stands above them."""
-    wide, known = width == svg.WIDE, any(row.estimates)
+    wide, has_estimates = width == svg.WIDE, any(row.estimates)
     first = top + (14.0 if wide else 34.0)
-    height = first - top + SPACE * (len(row.estimates) - 1 if known else 1) + GAP
+    height = first - top + SPACE * (len(row.estimates) - 1 if has_estimates else 1) + GAP
     edge = (
         svg.rect(0, top - 4, width, height, "band", rx=4) if row.whole else svg.line(0, top - 4, width, top - 4, "rule")
     )
@@ -123,7 +123,7 @@ def _row(run: Run, x: svg.Scale, top: float, width: int, row: Row) -> tuple[Html
         el("text", el("title", row.name), name, x=8, y=top + 16, class_="t strong" if row.whole else "t strong halo")
     ]
     parts.append(svg.text(8, top + 32, row.note) if wide else svg.text(width - 8, top + 16, row.note, anchor="end"))
-    if known:
+    if has_estimates:
         parts += [_whisker(run, x, first + SPACE * n, width, n, row) for n in range(len(row.estimates))]
     else:
         parts += _undefined(run, first + 2, width)
@@ -171,9 +171,9 @@ def _convergence(run: Run, keys: Sequence[str], width: int) -> Html:
     values += [final.low, final.high] if final else []
     limits = (-math.inf, math.inf) if headline_of(run).chance is None else (0.0, 1.0)
     bounds = svg.widened(min(values), max(values), 0.1 if bounded else 1e-6, *limits)
-    height, left, right = (300.0, 44.0, width - 50.0) if wide else (260.0, 40.0, width - 42.0)
+    height, start, end = (300.0, 44.0, width - 50.0) if wide else (260.0, 40.0, width - 42.0)
     last = max(run.rounds_planned, *(run.convergence[key][-1][0] for key in keys))
-    x, y = svg.Scale((1.0, float(max(2, last))), (left, right)), svg.Scale(bounds, (height, 34.0))
+    x, y = svg.Scale((1.0, float(max(2, last))), (start, end)), svg.Scale(bounds, (height, 34.0))
     numbers, rounds = svg.ticks(*bounds, svg.STEPS), round_ticks(last, 8 if wide else 5)
     label = f"{capital(headline_of(run).label)}{f' ({main_unit(run)})' if main_unit(run) else ''}, all test patients"
     return svg.canvas(
@@ -182,10 +182,10 @@ def _convergence(run: Run, keys: Sequence[str], width: int) -> Html:
         height + 46,
         f"{label}, by round",
         "; ".join(f"{model_name(run, k)} ends at {figure(v, bounded=bounded)}" for k, (_, v) in ends.items()),
-        svg.rect(left, y(final.high), right - left, y(final.low) - y(final.high), "band") if final else None,
-        svg.axis_y(y, left, right, label, numbers, svg.number(numbers)),
+        svg.rect(start, y(final.high), end - start, y(final.low) - y(final.high), "band") if final else None,
+        svg.axis_y(y, start, end, label, numbers, svg.number(numbers)),
         svg.axis_x(x, height, height, "Round", rounds, svg.number(rounds)),
-        *(svg.line(left, y(v), right, y(v), f"level {key}") for key, (_, v) in ends.items() if key not in keys),
+        *(svg.line(start, y(v), end, y(v), f"level {key}") for key, (_, v) in ends.items() if key not in keys),
         *(_curve(run, key, x, y) for key in keys),
         *_end_labels(run, ends, x, y),
     )
@@ -204,11 +204,11 @@ def _end_labels(run: Run, ends: Mapping[str, tuple[int, float]], x: svg.Scale, y
     """Return the last figure at each curve's end; those that end at one round keep clear of each other."""
     bounded, labels = headline_of(run).is_bounded, []
     for last in {number for number, _ in ends.values()}:
-        here = {key: value for key, (number, value) in ends.items() if number == last}
-        places = svg.spread([y(value) for value in here.values()], 15.0, y.pixels[1], y.pixels[0])
+        last_values = {key: value for key, (number, value) in ends.items() if number == last}
+        places = svg.spread([y(value) for value in last_values.values()], 15.0, y.pixels[1], y.pixels[0])
         labels += [
             svg.text(x(last) + 10, place + 4, figure(value, bounded=bounded), f"t end {key}")
-            for (key, value), place in zip(here.items(), places, strict=True)
+            for (key, value), place in zip(last_values.items(), places, strict=True)
         ]
     return labels
 
@@ -242,8 +242,8 @@ def calibration(run: Run) -> Html | None:
 
 
 def _calibration(run: Run, width: int) -> Html:
-    left, top, right, bottom = 52.0, 34.0, width - 20.0, width - 38.0
-    x, y = svg.Scale((0.0, 1.0), (left, right)), svg.Scale((0.0, 1.0), (bottom, top))
+    start, top, end, bottom = 52.0, 34.0, width - 20.0, width - 38.0
+    x, y = svg.Scale((0.0, 1.0), (start, end)), svg.Scale((0.0, 1.0), (bottom, top))
     values = [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
     shared, pooled = run.model(run.shared), run.model(ComparedModel.POOLED)
     bins = [group for group in shared.calibration if group.count] if shared else []
@@ -255,7 +255,7 @@ def _calibration(run: Run, width: int) -> Html:
         bottom + 46,
         "Observed share of patients with the outcome, by predicted probability",
         "; ".join(f"{share(b.predicted)} predicted, {share(b.observed)} of {b.count} observed" for b in bins),
-        svg.axis_y(y, left, right, "Observed share with the outcome", values, share),
+        svg.axis_y(y, start, end, "Observed share with the outcome", values, share),
         svg.axis_x(x, top, bottom, "Predicted probability", values, share),
         svg.line(x(0), y(0), x(1), y(1), "ideal"),
         *(_bin(group, x, y, most, ComparedModel.POOLED) for group in faint),

@@ -20,19 +20,19 @@ STATES = {"all": "contributed", "some": "in part of these rounds", "none": "miss
 
 def spending(run: Run) -> Html | None:
     """Epsilon spent after each round, a line for each hospital, under the budget."""
-    here = {site.name for site in run.took_part}
-    curves = {site: points for site, points in run.epsilon_by_round.items() if points and site in here}
+    members = {site.name for site in run.took_part}
+    curves = {site: points for site, points in run.epsilon_by_round.items() if points and site in members}
     return svg.both(lambda width: _spending(run, curves, width)) if run.private and curves else None
 
 
 def _spending(run: Run, curves: dict[str, Points], width: int) -> Html:
     wide = width == svg.WIDE
-    height, left, right = (290.0, 44.0, width - 150.0) if wide else (250.0, 40.0, width - 96.0)
+    height, start, end = (290.0, 44.0, width - 150.0) if wide else (250.0, 40.0, width - 96.0)
     budget = run.privacy.epsilon
     last = max(run.rounds_planned, *(points[-1][0] for points in curves.values()))
     highest = max([value for points in curves.values() for _, value in points] + [budget or 0.0])
     bounds = (0.0, highest * 1.1 or 1.0)
-    x, y = svg.Scale((0.0, float(max(1, last))), (left, right)), svg.Scale(bounds, (height, 34.0))
+    x, y = svg.Scale((0.0, float(max(1, last))), (start, end)), svg.Scale(bounds, (height, 34.0))
     values, rounds = (
         svg.ticks(*bounds, 5),
         [0.0, *(t for t in round_ticks(last, 7 if wide else 4) if t > 1 or last == 1)],
@@ -43,11 +43,11 @@ def _spending(run: Run, curves: dict[str, Points], width: int) -> Html:
         height + 46,
         "Epsilon spent, by round",
         "; ".join(f"{site}: {epsilon(points[-1][1])}" for site, points in curves.items()),
-        svg.axis_y(y, left, right, "Epsilon spent per patient (no unit)", values, svg.number(values)),
+        svg.axis_y(y, start, end, "Epsilon spent per patient (no unit)", values, svg.number(values)),
         svg.axis_x(x, height, height, "Round", rounds, svg.number(rounds)),
         *(svg.path([(x(0), y(0)), *((x(n), y(v)) for n, v in svg.thinned(p))], "curve spent") for p in curves.values()),
-        svg.line(left, y(budget), right, y(budget), "budget") if budget else None,
-        svg.text(left + 8, y(budget) - 7, f"budget {epsilon(budget)}", "t strong budget-name") if budget else None,
+        svg.line(start, y(budget), end, y(budget), "budget") if budget else None,
+        svg.text(start + 8, y(budget) - 7, f"budget {epsilon(budget)}", "t strong budget-name") if budget else None,
         _spending_labels(curves, x, y, 20 if wide else 11),
     )
 
@@ -134,19 +134,19 @@ def attendance(run: Run) -> Html | None:
 
 def _attendance(run: Run, width: int) -> Html:
     wide = width == svg.WIDE
-    left, right = (190.0, width - 8.0) if wide else (8.0, width - 8.0)
+    start, end = (190.0, width - 8.0) if wide else (8.0, width - 8.0)
     columns, each = _columns(run.rounds_planned, 120 if wide else 60)
-    cell = (right - left) / columns
+    cell = (end - start) / columns
     dense = len(run.sites) > 12
     step, bar = ((17.0, 13.0) if dense else (26.0, 18.0)) if wide else (30.0, 10.0) if dense else (40.0, 16.0)
     contributed = {r.round: r.contributed.keys() for r in run.rounds}
     rows = [
-        _strip(site.name, letters, left, n * step, bar, cell, wide=wide)
+        _strip(site.name, letters, start, n * step, bar, cell, wide=wide)
         for n, site in enumerate(run.sites)
         for letters in [states(site.name, contributed, run.rounds_planned, each)]
     ]
     bottom = step * len(run.sites) + 2
-    x = svg.Scale((0.5, columns * each + 0.5), (left, right))
+    x = svg.Scale((0.5, columns * each + 0.5), (start, end))
     numbers = round_ticks(run.rounds_planned, 8 if wide else 5)
     name = "Round" if each == 1 else f"Round (a cell is {each} rounds)"
     return svg.canvas(
@@ -157,7 +157,7 @@ def _attendance(run: Run, width: int) -> Html:
         f"{plural(len(run.sites), 'hospital')}, {plural(run.rounds_planned, 'round')}.",
         *rows,
         *(svg.text(x(v), bottom + 16, f"{v:,.0f}", "t", "middle") for v in numbers),
-        svg.text((left + right) / 2, bottom + 38, name, "t name", "middle"),
+        svg.text((start + end) / 2, bottom + 38, name, "t name", "middle"),
     )
 
 

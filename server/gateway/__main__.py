@@ -108,9 +108,9 @@ def main(arguments: list[str]) -> int:
 def _raise_file_limit() -> None:
     """Allow a descriptor for each connection, and one more for it to the SuperLink."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = 4 * MAX_CONNECTIONS
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        limit = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    target = 4 * MAX_CONNECTIONS
+    if soft != resource.RLIM_INFINITY and soft < target:
+        limit = target if hard == resource.RLIM_INFINITY else min(target, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
 
 

@@ -48,13 +48,13 @@ async def refuse(refusal: Refusal, receive: Receive, send: Send, limit: int) -> 
     if refusal.status in (425, 429, 503):
         extra.append((b"retry-after", b"1"))
     await plain(send, refusal.status, refusal.why.encode(), *extra, more=True)
-    left, more = limit, True
+    remaining_bytes, more = limit, True
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(LINGER_S):
-            while more and left > 0:
+            while more and remaining_bytes > 0:
                 event = await receive()
                 more = event.get("more_body", False)
-                left -= len(event.get("body", b""))
+                remaining_bytes -= len(event.get("body", b""))
     await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 

@@ -135,10 +135,10 @@ class Gateway:
     async def _serve_shelf(
         self, path: bytes, admitted: Admitted, peer: Peer | None, exchange: "_Exchange", send: Send
     ) -> None:
-        held = self._windows.get(admitted.site, 0)
-        if held >= MAX_WINDOWS_EACH:  # each is held in memory
+        windows = self._windows.get(admitted.site, 0)
+        if windows >= MAX_WINDOWS_EACH:  # each is held in memory
             raise Refusal(429, "expected fewer windows of messages at a time, found more; try again later")
-        self._windows[admitted.site] = held + 1
+        self._windows[admitted.site] = windows + 1
         try:
             async with exchange.bounded():
                 answer = await shelf_answer(self._shelf, path, admitted, peer, exchange.body())

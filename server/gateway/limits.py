@@ -57,10 +57,10 @@ class Rates:
         now = time.monotonic()
         if len(self._buckets) > MAX_BUCKETS:  # a bucket that rested for so long is full again
             self._buckets = {name: bucket for name, bucket in self._buckets.items() if now - bucket[1] < BURST_S}
-        left, then = self._buckets.get(site, (self._burst, now))
-        left = min(self._burst, left + (now - then) * self._per_second)
-        self._buckets[site] = (left - 1 if left >= 1 else left, now)
-        return left >= 1
+        tokens, then = self._buckets.get(site, (self._burst, now))
+        tokens = min(self._burst, tokens + (now - then) * self._per_second)
+        self._buckets[site] = (tokens - 1 if tokens >= 1 else tokens, now)
+        return tokens >= 1
 
 
 class Refusals:

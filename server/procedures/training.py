@@ -64,8 +64,8 @@ class TrainingProcedure(Procedure):
                 session.rounds = session.rounds.abandon(f"stopped by the consortium after round {session.rounds.done}")
                 break
             session.look_again()
-            asked = session.roster.asked
-            strategy.address(asked, mean.site_weights(session.study, list(asked)))
+            members = session.roster.asked
+            strategy.address(members, mean.site_weights(session.study, list(members)))
             outcome.records.append(training.round(strategy))
         outcome.model = training.final_model()
         if session.rounds.outcome == "COMPLETE":
@@ -112,8 +112,8 @@ class _Training:
 
     def _instructions(self, strategy: Hospitals, number: int) -> list[Message]:
         fields: dict[str, str | int] = {"study_sha256": self._study.sha256, "round": number}
-        asked = content(MODEL_UPDATE.form, fields, self.model, self._parameters)
-        shared, config = arrays_in(asked), asked.config_records[wire.CONFIG]
+        instruction = content(MODEL_UPDATE.form, fields, self.model, self._parameters)
+        shared, config = arrays_in(instruction), instruction.config_records[wire.CONFIG]
         return list(strategy.configure_train(number, shared, config, self._session.grid))
 
     def _accepted(self, reply: Message, site: str, judge: Judge) -> Message:

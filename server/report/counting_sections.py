@@ -75,8 +75,8 @@ def _patients(run: Run) -> Iterable[Html | None]:
 
 def _announced(announced: Mapping[str, int | None], statistics: ReleasedStatistics) -> int | None:
     """Announced patients of the hospitals that released their counts; None where one of them announced none."""
-    known = [size for site in statistics.sites if (size := announced.get(site)) is not None]
-    return sum(known) if len(known) == len(statistics.sites) else None
+    counts = [size for site in statistics.sites if (size := announced.get(site)) is not None]
+    return sum(counts) if len(counts) == len(statistics.sites) else None
 
 
 def _missing(run: Run) -> Html | None:
@@ -108,11 +108,11 @@ def _spread(run: Run) -> Iterable[Html | None]:
     if released is None:
         return []
     rows = rows_of(run)
-    seen = {name: figures for name, figures in rows.items() if not is_hidden(figures)}
-    shown = dict(list(seen.items())[: DRAWN + 1])
+    visible = {name: figures for name, figures in rows.items() if not is_hidden(figures)}
+    shown = dict(list(visible.items())[: DRAWN + 1])
     return [
         *(_column(n, column, shown) for n, column in enumerate(released.columns[:COLUMNS], 1) if shown),
-        el("p", note, class_="note") if (note := _left_out(released, rows, seen, shown)) else None,
+        el("p", note, class_="note") if (note := _left_out(released, rows, visible, shown)) else None,
         folded("Every count as a table", _table(released, rows)),
     ]
 
@@ -174,13 +174,13 @@ def _privacy_about(_run: Run) -> str:
 
 
 def _privacy(run: Run) -> Iterable[Html | None]:
-    asked = "Asked for, and not kept: " if sentences.overspent(run) else None
+    caveat = "Asked for, and not kept: " if sentences.overspent(run) else None
     plain = el("small", guarantee_in_plain_words(run.privacy))
     headings = ["Hospital", "Noise multiplier", "Noise in each count", "Epsilon spent", "Delta"]
     noise = f"{run.statistics.noise:,.1f}" if run.statistics else NONE
     rows = [[s.name, short(s.noise_multiplier), noise, epsilon(s.epsilon), small(s.delta)] for s in run.took_part]
     return [
-        el("blockquote", asked, guarantee(run.privacy), ".", plain),
+        el("blockquote", caveat, guarantee(run.privacy), ".", plain),
         table(headings, rows, "The release of each hospital", 4),
         el("p", _privacy_note(run), class_="note"),
     ]

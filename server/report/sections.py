@@ -192,12 +192,12 @@ def _privacy_about(run: Run) -> str:
 def _privacy(run: Run) -> Iterable[Html | None]:
     if not run.private:
         return [_plan(run)]
-    asked = "Asked for, and not kept: " if sentences.overspent(run) else None
+    caveat = "Asked for, and not kept: " if sentences.overspent(run) else None
     plain = el("small", guarantee_in_plain_words(run.privacy))
     drawn = rounds_chart.spending(run)
     about = "A line for each hospital; the dashed line is what the study allows."
     return [
-        el("blockquote", asked, guarantee(run.privacy), ".", plain),
+        el("blockquote", caveat, guarantee(run.privacy), ".", plain),
         drawing("Epsilon spent by round", about, drawn) if drawn else None,
         _plan(run),
         el("p", _privacy_note(run), class_="note"),
@@ -275,10 +275,10 @@ def _rounds(run: Run) -> Iterable[Html | None]:
         return []
     contributed = {r.round: r.contributed.keys() for r in run.rounds}
     letters = {"A": "all", "S": "some", "N": "none", "F": "future"}
-    seen = {letters[c] for s in run.sites for c in rounds_chart.states(s.name, contributed, run.rounds_planned, 1)}
-    seen |= {"some"} if run.rounds_planned > 60 and "none" in seen else set()
+    states = {letters[c] for s in run.sites for c in rounds_chart.states(s.name, contributed, run.rounds_planned, 1)}
+    states |= {"some"} if run.rounds_planned > 60 and "none" in states else set()
     about = f"{run.rounds_completed:,} of {plural(run.rounds_planned, 'round')} completed."
-    return [drawing("Contributions by round", about, _state_legend(seen), drawn), _reasons(run)]
+    return [drawing("Contributions by round", about, _state_legend(states), drawn), _reasons(run)]
 
 
 def _reasons(run: Run) -> Html | None:

@@ -94,7 +94,7 @@ def patients(run: Run) -> str:
         return "No statistics were released to the study."
     announced = {site.name: site.patients_announced for site in run.sites}
     limit = hidden_below(released.noise)  # as the plan has it, so that both say the same of a hospital
-    hidden = [name for name, seen in released.sites.items() if (announced.get(name) or seen.patients.value) <= limit]
+    hidden = [name for name, f in released.sites.items() if (announced.get(name) or f.patients.value) <= limit]
     if not hidden:
         where = "the hospital" if len(released.sites) == 1 else "every hospital"
         return f"At {where}, patients are seen through the noise."
@@ -123,13 +123,13 @@ def spread(run: Run) -> str:
 def unknown(run: Run) -> str:
     """Say of which column most is unknown."""
     statistics = run.statistics
-    known = (
+    shares = (
         {}
         if statistics is None
         else {c.name: statistics.together.columns[c.name].shares[-1] for c in statistics.columns}
     )
-    seen = {name: share for name, share in known.items() if share is not None}
-    if not seen:
+    public = {name: share for name, share in shares.items() if share is not None}
+    if not public:
         return "The noise hides how much is unknown."
-    name = max(seen, key=lambda name: seen[name].value)
-    return f"Most is unknown of {name}: {share_range(seen[name])} of all patients."
+    name = max(public, key=lambda name: public[name].value)
+    return f"Most is unknown of {name}: {share_range(public[name])} of all patients."

@@ -239,8 +239,8 @@ class Run:
     def total(self, name: str) -> int | None:
         """Sum of a count over hospitals; None where no hospital has it."""
         counts = [getattr(site, name) for site in self.sites]
-        known = [count for count in counts if count is not None]
-        return sum(known) if known else None
+        numbers = [count for count in counts if count is not None]
+        return sum(numbers) if numbers else None
 
 
 def _model(result: ModelResult | None, metric: str) -> Model | None:

@@ -62,8 +62,8 @@ def _result(run: Run) -> str:
         return f"{_trained(run)}; its quality is undefined on {where}."
     label = headline_of(run).label
     label = label if label.isupper() else f"a {label.lower()} of"
-    one = len(run.contributors) == 1
-    who = f"{capital(contributors(run))} reaches" if one else f"Together, {contributors(run)} reach"
+    alone = len(run.contributors) == 1
+    who = f"{capital(contributors(run))} reaches" if alone else f"Together, {contributors(run)} reach"
     return "; ".join([f"{who} {label} {main_interval(run, together.main)}", *_comparisons(run)]) + f".{_worse(run)}"
 
 
@@ -158,12 +158,12 @@ def _against_alone(run: Run, shared: Model, alone: Model) -> dict[str, list[str]
     """Hospitals where the shared model scores better than their own, about the same, worse, or not at all."""
     kinds: dict[str, list[str]] = {"better": [], "about the same": [], "worse": [], "undefined": []}
     for site in run.sites:
-        own, common = alone.per_site.get(site.name), shared.per_site.get(site.name)
-        if own is None or common is None:
+        local, common = alone.per_site.get(site.name), shared.per_site.get(site.name)
+        if local is None or common is None:
             kinds["undefined"].append(site.name)
             continue
-        gain, bounded = common.value - own.value, headline_of(run).is_bounded
-        if abs(gain) <= (ABOUT_EQUAL if bounded else ABOUT_EQUAL * abs(own.value)):
+        gain, bounded = common.value - local.value, headline_of(run).is_bounded
+        if abs(gain) <= (ABOUT_EQUAL if bounded else ABOUT_EQUAL * abs(local.value)):
             kinds["about the same"].append(site.name)
         else:
             better = (gain > 0) != headline_of(run).lower_is_better
@@ -174,8 +174,11 @@ def _against_alone(run: Run, shared: Model, alone: Model) -> dict[str, list[str]
 def _margin(shared: Model, alone: Model) -> str:
     """Whether any of the differences is larger than what test patients can tell apart."""
     pairs = [(alone.per_site.get(site), common) for site, common in shared.per_site.items()]
-    known = [(own, common) for own, common in pairs if own and common]
-    inside = [common.low <= own.value <= common.high and own.low <= common.value <= own.high for own, common in known]
+    complete = [(local, common) for local, common in pairs if local and common]
+    inside = [
+        common.low <= local.value <= common.high and local.low <= common.value <= local.high
+        for local, common in complete
+    ]
     return "; every difference is within the 95 % intervals" if inside and all(inside) else ""
 
 
@@ -239,8 +242,8 @@ def privacy(run: Run) -> str:
     if over:
         return f"More privacy was spent than the study allows, by {listed(over)}: the stated guarantee does not hold."
     rounds = plural(run.rounds_completed, "round") if run.trains else "their one release"
-    one = "the hospital has spent" if len(run.sites) == 1 else "one hospital has spent"
-    who = one if len(spent) == 1 else "each hospital has spent at most"
+    spender = "the hospital has spent" if len(run.sites) == 1 else "one hospital has spent"
+    who = spender if len(spent) == 1 else "each hospital has spent at most"
     allowed = epsilon(run.privacy.epsilon)
     cost = f"epsilon {epsilon(max(spent))} per {run.privacy.unit}"
     return f"After {rounds}, {who} {cost}, of the {allowed} that the study allows."

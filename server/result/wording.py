@@ -117,8 +117,8 @@ def covered(run: Run) -> str:
         cost = "" if run.noisy.epsilon is None else f", which cost epsilon {epsilon(run.noisy.epsilon)} of it"
         return f"The guarantee covers what training sends and the noisy histograms behind these figures{cost}."
     sent = "The guarantee covers what training sends"
-    if (asked := run.privacy.evaluation_epsilon) is not None:
-        sent += f" and the noisy histogram that the study asks for (epsilon {epsilon(asked)} by itself)"
+    if (histogram_epsilon := run.privacy.evaluation_epsilon) is not None:
+        sent += f" and the noisy histogram that the study asks for (epsilon {epsilon(histogram_epsilon)} by itself)"
     if run.unmeasured or run.untested:
         return f"{sent}."
     owner = ": who simulates has the data" if run.simulated else ""

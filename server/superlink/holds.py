@@ -32,8 +32,8 @@ class Hold:
         if self._released:
             return False
         waiter = self._loop.create_task(self._event.wait())
-        left = self._deadline - self._loop.time()
-        done, _ = await asyncio.wait({waiter, self._gone}, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+        remaining_s = self._deadline - self._loop.time()
+        done, _ = await asyncio.wait({waiter, self._gone}, timeout=remaining_s, return_when=asyncio.FIRST_COMPLETED)
         waiter.cancel()
         if self._gone in done:
             raise GoneError

@@ -153,8 +153,8 @@ class SealedGrid(Grid):
         readable, replies = self._divided(list(messages))
         waiting = self._send(readable, expires)
         looked = time.monotonic()
-        while waiting and (left := deadline - time.monotonic()) > 0 and not self._watch.stopped():
-            replies += self._collect(waiting, min(left, LOOK_S))
+        while waiting and (remaining_s := deadline - time.monotonic()) > 0 and not self._watch.stopped():
+            replies += self._collect(waiting, min(remaining_s, LOOK_S))
             if time.monotonic() - looked > LOOK_S:
                 looked = time.monotonic()
                 replies += self._without_revoked(waiting)
@@ -212,7 +212,7 @@ class SealedGrid(Grid):
         by_node = {node.node_id: (node, member) for node, member in self._present().values()}
         frames: dict[object, Frame] = {}  # of equal contents, hashed once
         statements = self._statements()
-        sealed, sent, held = [], [], {}
+        sealed, sent, pending = [], [], {}
         for message in messages:
             node_id = message.metadata.dst_node_id
             if node_id not in by_node:
@@ -224,7 +224,7 @@ class SealedGrid(Grid):
             frame = self._frame(message, sent_content, frames)
             statement = self._state(member.site, frame, expires)
             if not node.online:
-                held[AWAY + statement.message] = Instruction(
+                pending[AWAY + statement.message] = Instruction(
                     message, member, statement, node.since, expires, pushed=False
                 )
                 continue
@@ -234,7 +234,7 @@ class SealedGrid(Grid):
             sent.append(Instruction(message, member, statement, node.since, expires))
             self._journal.write(Sent(**facts(statement, frame.form, frame.size), journal=statement.journal))
         ids = self._carrier.push_messages(sealed) if sealed else []
-        return {message_id: s for message_id, s in zip(ids, sent, strict=True) if message_id} | held
+        return {message_id: s for message_id, s in zip(ids, sent, strict=True) if message_id} | pending
 
     def _shelved(self, records: RecordDict, frame: Frame, member: Member, statement: Statement) -> RecordDict:
         """Return the message without its content, where that is large and its hospital can fetch it as a file."""

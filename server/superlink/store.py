@@ -27,8 +27,8 @@ class SpooledStore(InMemoryObjectStore):
         super().__init__()
         self._kept_bytes, self._noted = kept_bytes, noted
         folder.mkdir(mode=0o700, exist_ok=True)
-        for left in folder.iterdir():  # by a process that was killed
-            left.unlink()
+        for leftover in folder.iterdir():  # by a process that was killed
+            leftover.unlink()
         self._folder, self._numbers, self._tidy = folder, itertools.count(), Tidy()
 
     def put(self, object_id: str, object_content: bytes) -> None:
@@ -39,8 +39,8 @@ class SpooledStore(InMemoryObjectStore):
         if len(object_content) >= LARGE_BYTES:
             with self.lock_store:
                 entry: Any = self.store.get(object_id)
-                held = sum(len(other.content) for other in self.store.values() if isinstance(other.content, bytes))
-                if held <= self._kept_bytes:
+                stored = sum(len(other.content) for other in self.store.values() if isinstance(other.content, bytes))
+                if stored <= self._kept_bytes:
                     return
                 if entry is not None and entry.content is object_content:
                     entry.content = _OnDisk(self._folder / str(next(self._numbers)), object_content)

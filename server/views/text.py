@@ -71,8 +71,10 @@ def progress(entry: Kind | None, rounds: int, epsilon: float | None, spent: Mapp
         case Resumed():
             return f"goes on after round {entry.after_round}"
         case Round():
-            left = ", ".join(f"{site} {max(0.0, (epsilon or 0.0) - float(e)):.2f}" for site, e in sorted(spent.items()))
-            spare = f"; epsilon left: {left}" if left else ""
+            by_site = ", ".join(
+                f"{site} {max(0.0, (epsilon or 0.0) - float(e)):.2f}" for site, e in sorted(spent.items())
+            )
+            spare = f"; epsilon left: {by_site}" if by_site else ""
             contributed, seconds = ", ".join(sorted(entry.contributed)), entry.seconds or 0.0
             return f"round {entry.round}/{rounds}  {seconds:.2f} s  {contributed}{_reasons(entry.missing)}{spare}"
     return ""

@@ -122,7 +122,7 @@ def best_settings(study: Study, judge: Judge) -> Sought | None:
     return Sought(Settings.of(current), len(tried))
 
 
-def _better(study: Study, judge: Judge, seen: set[Settings]) -> Study | None:
+def _better(study: Study, judge: Judge, tried: set[Settings]) -> Study | None:
     """Return the best a move or two away; the study itself where none is better, None where the time is over."""
     single = {move: moved for move in moves(study) if (moved := _moved(study, [move])) is not None}
     first = judge([study, *single.values()], FEW)
@@ -133,7 +133,7 @@ def _better(study: Study, judge: Judge, seen: set[Settings]) -> Study | None:
     pairs = [_moved(study, pair) for pair in itertools.combinations(best, 2) if pair[0].what != pair[1].what]
     finalists = [study, *(single[move] for move in best), *(pair for pair in pairs if pair is not None)]
     second = judge(finalists, MANY)
-    seen |= {Settings.of(one) for one in (*single.values(), *(finalists if second is not None else ()))}
+    tried |= {Settings.of(trial) for trial in (*single.values(), *(finalists if second is not None else ()))}
     if second is None:
         finalists, second = [study, *single.values()], first
     winner = max(range(len(second)), key=second.__getitem__)

@@ -180,8 +180,8 @@ class _Number:
         return replace(self, mean=self.mean + differences * self.deviation * float(rng.normal()))
 
     def values(self, severity: Floats, rng: np.random.Generator) -> Floats:
-        own = math.sqrt(1 - SEVERITY**2) * rng.normal(size=len(severity))
-        values = self.mean + self.deviation * (SEVERITY * self.sign * severity + own)
+        residual = math.sqrt(1 - SEVERITY**2) * rng.normal(size=len(severity))
+        values = self.mean + self.deviation * (SEVERITY * self.sign * severity + residual)
         values[rng.random(len(severity)) < self.unknown] = np.nan
         return np.asarray(np.clip(values, self.feature.minimum, self.feature.maximum))
 

@@ -89,12 +89,12 @@ def _findings(worth: Worth) -> list[str]:
                 f"gains {advice.gain}, which may be nothing"
             )
     if (cheapest := worth.cheapest) is not None:
-        wanted = f"cheapest epsilon for {cheapest.wanted}{', recommended settings' if cheapest.recommended else ''}"
+        label = f"cheapest epsilon for {cheapest.wanted}{', recommended settings' if cheapest.recommended else ''}"
         if cheapest.epsilon is None or cheapest.loss is None or cheapest.auroc is None:
-            lines.append(f"{wanted}: none up to {cheapest.tried:g} surely does")
+            lines.append(f"{label}: none up to {cheapest.tried:g} surely does")
         else:
             less = " or less" if cheapest.or_less else ""
-            lines.append(f"{wanted}: {cheapest.epsilon:g}{less}: loss {cheapest.loss}, AUROC {cheapest.auroc}")
+            lines.append(f"{label}: {cheapest.epsilon:g}{less}: loss {cheapest.loss}, AUROC {cheapest.auroc}")
     return lines
 
 

@@ -106,7 +106,7 @@ class _Weighing:
             self._notes.append("the time ended first, so another machine may answer otherwise; give more --seconds")
         by_epsilon = self._by_epsilon() if self._done else ()
         above = self._above_largest_alone(self.study) if self._done else None
-        own = next((row for row in by_epsilon if row.epsilon == self.study.privacy.epsilon), None)
+        current = next((row for row in by_epsilon if row.epsilon == self.study.privacy.epsilon), None)
         return Worth(
             self.study.name,
             max(2, len(self.study.task.classes)),
@@ -126,20 +126,20 @@ class _Weighing:
             Settings.of(self.study),
             recommended,
             cheapest,
-            verdict_of(question, self.study.privacy.epsilon, len(self._done), own, above, recommended),
+            verdict_of(question, self.study.privacy.epsilon, len(self._done), current, above, recommended),
             tuple(self._notes),
         )
 
     def _reachable_epsilons(self) -> list[float]:
-        kept = []
+        reachable = []
         for epsilon in sorted({*EPSILONS, self.study.privacy.epsilon}):
             try:
                 require_plans(at(self.study, epsilon))
             except PrivacyError:
                 self._notes.append(f"epsilon {epsilon:g} is left out: no noise reaches it in so many steps")
             else:
-                kept.append(epsilon)
-        return kept
+                reachable.append(epsilon)
+        return reachable
 
     def _repeat(self) -> None:
         """Every variant of the tables in world after world."""
@@ -253,13 +253,13 @@ class _Weighing:
             except TimeIsOverError:  # what was seen so far is true, if not the least
                 self._in_time = False
             phase.advance("none" if search.reached is None else f"epsilon {search.reached:g}")
-        wanted, tried = self.question.wish, search.highest
+        wish, tried = self.question.wish, search.highest
         if search.reached is None:
             over = search.next() is not None
-            return None if over else Cheapest(wanted, tried, recommended=better)
+            return None if over else Cheapest(wish, tried, recommended=better)
         values = self._values(at(start, search.reached))
         auroc, loss = t_interval(values), t_interval(np.subtract(self._plain(), values))
-        return Cheapest(wanted, tried, search.reached, auroc, loss, search.reached == LOWEST, better)
+        return Cheapest(wish, tried, search.reached, auroc, loss, search.reached == LOWEST, better)
 
     def _reaches(self, study: Study) -> bool:
         try:

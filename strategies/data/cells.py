@@ -66,9 +66,9 @@ def places(table: Table, study: Study) -> Cells:
     for histogram in layout_of(study):
         column = histogram.column
         cells = values[column.name].astype(np.float64)
-        known = cells >= 0 if column.values else ~np.isnan(cells)
+        has_cell = cells >= 0 if column.values else ~np.isnan(cells)
         of = _most_frequent if column.values else _binned_mean
-        columns.append(of(cells[known], table.patients[known], people, histogram))
+        columns.append(of(cells[has_cell], table.patients[has_cell], people, histogram))
     return Cells(np.stack(columns, axis=1).astype(np.float32))
 
 

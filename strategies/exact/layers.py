@@ -77,7 +77,7 @@ class Work:
         self.read_blocks = [np.swapaxes(_blocks(read, self.blocks), -1, -2) for read in self.reads]
         self.back_blocks = [_blocks(back, self.blocks) for back in self.backs]
         self.rest = slice(BLOCK * self.blocks, rows)
-        self.one_rows = [one[..., None, :] for one in self.ones]
+        self.one_rows = [row[..., None, :] for row in self.ones]
         self.scale_rows = [scale[..., None, :] for scale in self.scales]
         self.unit_rows = [unit[..., None, :] for unit in self.units]
         self.masks = [memory.array("mask", *read.shape) for read in self.reads]
@@ -173,29 +173,29 @@ class Layers:
 
     def forward(self, work: Work, x: NDArray[Any]) -> Doubles:
         """Fill `reads` from one portion's rows: (..., rows, inputs) -> (..., rows, outputs), in float64."""
-        one, read, last = work.one_rows[0], work.reads[0], len(self.shapes) - 1
+        scale_row, read, last = work.one_rows[0], work.reads[0], len(self.shapes) - 1
         peaks, bits, units, top, weights = work.peaks, work.peak_bits, work.row, self._top, self._weights
         np.copyto(work.inner[0], np.swapaxes(x, -1, -2))
         np.copyto(work.bottoms[0], ONE)
         np.maximum.reduce(np.absolute(read, work.masks[0]), axis=-2, keepdims=True, out=peaks)
         np.bitwise_and(bits, EXPONENT, bits)
-        np.divide(top, peaks, one)
-        np.multiply(read, one, read)
+        np.divide(top, peaks, scale_row)
+        np.multiply(read, scale_row, read)
         np.rint(read, read)
         for i in range(last):
             read, bottom = work.reads[i + 1], work.bottoms[i + 1]
             weights.multiply(i, work.reads[i], work.inner[i + 1])
-            np.multiply(one, weights.scales[i], bottom)
+            np.multiply(scale_row, weights.scales[i], bottom)
             np.maximum.reduce(read, axis=-2, keepdims=True, out=peaks)
             np.bitwise_and(bits, EXPONENT, bits)
             np.divide(top, peaks, peaks)
-            one = np.multiply(bottom, peaks, work.one_rows[i + 1])
+            scale_row = np.multiply(bottom, peaks, work.one_rows[i + 1])
             np.multiply(read, peaks, read)
             np.maximum(read, work.zeros[i + 1], out=read)
             np.rint(read, read)
         outputs = np.empty((*self.lead, self.shapes[last][0], work.rows))
         weights.multiply(last, work.reads[last], outputs)
-        np.divide(outputs, np.multiply(one, weights.scales[last], units), outputs)
+        np.divide(outputs, np.multiply(scale_row, weights.scales[last], units), outputs)
         return np.swapaxes(outputs, -1, -2)
 
     def backward(self, work: Work, residual: Doubles) -> None:
@@ -264,12 +264,12 @@ class MeanGradient:
                     sums = self._parts.copy() if sums is None else np.add(sums, self._parts, out=sums)
                 work = self._layers.work(some.stop - some.start)
                 outputs = self._layers.forward(work, x[..., some, :])
-                back, own = residual(some)(outputs), None
+                back, lengths = residual(some)(outputs), None
                 if counts is not None:
-                    own = np.minimum(np.maximum(counts - some.start, 0), work.rows)
-                    np.copyto(back, 0.0, where=(np.arange(work.rows) >= own[:, None])[..., None])
+                    lengths = np.minimum(np.maximum(counts - some.start, 0), work.rows)
+                    np.copyto(back, 0.0, where=(np.arange(work.rows) >= lengths[:, None])[..., None])
                 self._layers.backward(work, back)
-                self._fill(work, count, own)
+                self._fill(work, count, lengths)
             return self._parts if sums is None else np.add(sums, self._parts, out=sums)
 
     def write(

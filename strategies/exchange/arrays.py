@@ -59,14 +59,14 @@ def from_record(record: ArrayRecord, specs: Mapping[str, ArraySpec]) -> Arrays:
     Raises:
         WireError: a name too many or too few, another shape or type, bytes that do not fit, a value not finite.
     """
-    held = dict(record.items())
-    if held.keys() != specs.keys():
-        odd = sorted(held.keys() ^ specs.keys())
+    arrays = dict(record.items())
+    if arrays.keys() != specs.keys():
+        odd = sorted(arrays.keys() ^ specs.keys())
         raise WireError(f"arrays: expected {', '.join(specs)}; found a difference at {', '.join(odd)[:200]}")
-    joined = joined_of(held, specs)
+    joined = joined_of(arrays, specs)
     if joined is not None:
         return joined
-    return {name: _from_array(name, held[name], expected) for name, expected in specs.items()}
+    return {name: _from_array(name, arrays[name], expected) for name, expected in specs.items()}
 
 
 def joined_of(held: Mapping[str, Array], specs: Mapping[str, ArraySpec]) -> Arrays | None:
@@ -211,8 +211,8 @@ def _holds_text(four: NDArray[np.uint32], *, first: bool) -> bool:
 
 def _text(four: NDArray[np.uint32]) -> NDArray[np.bool_]:
     """Which values are made of printable ASCII characters: in each byte, 0x20 <= character <= 0x7e."""
-    one, space = np.uint32(0x01010101), np.uint32(0x20202020)
-    text: NDArray[np.bool_] = ((four | (four + one) | (four - space)) & np.uint32(0x80808080)) == 0
+    step, space = np.uint32(0x01010101), np.uint32(0x20202020)
+    text: NDArray[np.bool_] = ((four | (four + step) | (four - space)) & np.uint32(0x80808080)) == 0
     return text
 
 

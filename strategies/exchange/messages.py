@@ -125,8 +125,8 @@ class Unsealed(RecordDict):
 
     def checked(self, form: str, expected: Mapping[str, ArraySpec] | None) -> Received | None:
         """Return what was read, None where another form or arrays are expected, or a record was put in its place."""
-        known, specs, content, records = self.__dict__["_checked"]
-        same = form == known and dict(expected or {}) == specs and self.keys() == records.keys()
+        form_before, specs, content, records = self.__dict__["_checked"]
+        same = form == form_before and dict(expected or {}) == specs and self.keys() == records.keys()
         if not same or any(self[name] is not record for name, record in records.items()):
             return None
         return Received(content.fields, dict(content.arrays))
@@ -152,9 +152,9 @@ def read(form: str, records: RecordDict, expected: Mapping[str, ArraySpec] | Non
     """
     if isinstance(records, Unsealed) and (content := records.checked(form, expected)) is not None:
         return content
-    held = dict(records.items())
-    config, arrays = held.get(wire.CONFIG), held.get(wire.ARRAYS)
-    fields: dict[str, Any] = {n: None for n, record in held.items() if not isinstance(record, _RECORDS.get(n, ()))}
+    by_name = dict(records.items())
+    config, arrays = by_name.get(wire.CONFIG), by_name.get(wire.ARRAYS)
+    fields: dict[str, Any] = {n: None for n, record in by_name.items() if not isinstance(record, _RECORDS.get(n, ()))}
     fields |= dict(config.items()) if isinstance(config, ConfigRecord) else {}
     carries, expected = wire.FORMS[form].arrays, expected or {}
     record = arrays if isinstance(arrays, ArrayRecord) else ArrayRecord()
@@ -250,8 +250,8 @@ def unseal(records: RecordDict, public: str) -> tuple[Statement, bytes | None]:
     fields = dict(record) if isinstance(record, ConfigRecord) else {}
     packed = fields.pop(wire.PACKED, None)
     for name, limit in wire.RECORD_FIELDS.items():
-        given = fields.pop(name, "")
-        if not isinstance(given, str) or len(given) > limit:
+        text = fields.pop(name, "")
+        if not isinstance(text, str) or len(text) > limit:
             raise SealError(f"seal: expected {name} as text of at most {limit} characters, found something else")
     if set(fields) != set(wire.SEAL_FIELDS):
         raise SealError("seal: expected a statement and a signature, found none; the message was not sealed")
@@ -270,8 +270,8 @@ def shelve(records: RecordDict, size: int) -> RecordDict:
     """Return a sealed large message without its content, which is sent apart."""
     record = records[wire.SEAL]
     assert isinstance(record, ConfigRecord)
-    kept = {name: value for name, value in record.items() if name != wire.PACKED}
-    return RecordDict({wire.SEAL: ConfigRecord({**kept, wire.SHELVED: size})})
+    fields = {name: value for name, value in record.items() if name != wire.PACKED}
+    return RecordDict({wire.SEAL: ConfigRecord({**fields, wire.SHELVED: size})})
 
 
 def shelved(records: RecordDict) -> int | None:

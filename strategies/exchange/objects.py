@@ -60,20 +60,20 @@ class Parts:
             named: dict[str, InflatableObject] = {
                 name: Array(array.dtype, array.shape, array.stype, name.encode()) for name, array in arrays.items()
             }
-            made = inflate_object_from_contents(object_id, self._contents, objects=named)
+            inflated = inflate_object_from_contents(object_id, self._contents, objects=named)
         except WireError:
             raise
         except Exception:  # Flower's parsers raise many kinds on bytes that are not theirs
             raise WireError("message: expected Flower's objects, found something else") from None
         finally:
             self.forget()
-        if not isinstance(made, Message):
+        if not isinstance(inflated, Message):
             raise WireError("message: expected Flower's message, found another object")
-        if made.has_content():
-            for record in made.content.values():  # not `array_records`: Flower's views hold on to what they show
+        if inflated.has_content():
+            for record in inflated.content.values():  # not `array_records`: Flower's views hold on to what they show
                 for array in record.values() if isinstance(record, ArrayRecord) else ():
                     array.data = arrays[array.data.decode()].data
-        return made
+        return inflated
 
     def forget(self) -> None:
         """Let go of every part."""

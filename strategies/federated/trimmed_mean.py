@@ -28,10 +28,10 @@ class TrimmedMean(Hospitals, flower.FedTrimmedAvg):
         if not records:
             return None, None
         cut = int(self.beta * len(records))
-        kept = slice(cut, len(records) - cut)
+        middle = slice(cut, len(records) - cut)
         return to_record(
             {
-                name: np.sort(np.stack([record[name].numpy() for record in records]), axis=0)[kept].mean(axis=0)
+                name: np.sort(np.stack([record[name].numpy() for record in records]), axis=0)[middle].mean(axis=0)
                 for name in self._names
             }
         ), None

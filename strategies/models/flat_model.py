@@ -115,11 +115,11 @@ class FlatModel:
 
     def load(self, arrays: Mapping[str, NDArray[np.float32]]) -> None:
         """Copy named arrays in; they have been checked against `task.parameters`."""
-        given = [arrays[name].reshape(-1) for name in self.names]
+        vectors = [arrays[name].reshape(-1) for name in self.names]
         if self.flat.is_cuda:
-            self.flat.data.copy_(torch.from_numpy(np.concatenate(given)))
+            self.flat.data.copy_(torch.from_numpy(np.concatenate(vectors)))
         else:
-            np.concatenate(given, out=self.flat.data.numpy())
+            np.concatenate(vectors, out=self.flat.data.numpy())
 
     def arrays(self) -> Arrays:
         """Return copies of the parameters by name."""

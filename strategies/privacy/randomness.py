@@ -154,17 +154,17 @@ class _Samples:
 def samples(many: Sequence[Randomness], patients: Sequence[int], rates: Sequence[float]) -> list[NDArray[np.int64]]:
     """`Randomness.poisson` of many hospitals at once: each has the very bits that it has alone."""
     lacking: dict[tuple[int, int, float], list[_Samples]] = {}
-    for one, count, rate in zip(many, patients, rates, strict=True):
+    for randomness, count, rate in zip(many, patients, rates, strict=True):
         if not 0.0 < rate <= 1.0:
             raise PrivacyError(f"expected 0 < sampling rate <= 1, got {rate}")
-        if rate < 1.0 and one._who.lacks(count, rate):
-            lacking.setdefault((one._who.steps, count, rate), []).append(one._who)
+        if rate < 1.0 and randomness._who.lacks(count, rate):
+            lacking.setdefault((randomness._who.steps, count, rate), []).append(randomness._who)
     for (steps, count, rate), alike in lacking.items():
         for stream, lot in zip(alike, _drawn(alike, steps, count, rate), strict=True):
             stream.give(lot, count, rate)
     return [
-        np.arange(count) if rate == 1.0 else one._who.take()
-        for one, count, rate in zip(many, patients, rates, strict=True)
+        np.arange(count) if rate == 1.0 else randomness._who.take()
+        for randomness, count, rate in zip(many, patients, rates, strict=True)
     ]
 
 
@@ -172,8 +172,8 @@ def _drawn(alike: Sequence[_Samples], steps: int, patients: int, rate: float) ->
     """Return the samples of so many steps of each, the last step first."""
     count = steps * patients
     words = np.empty((len(alike), -(-count // 2)), np.uint64)
-    for one, drawn in zip(alike, words, strict=True):
-        one.stream.fill(drawn)
+    for source, drawn in zip(alike, words, strict=True):
+        source.stream.fill(drawn)
     halves = words.view(np.uint32)[:, :count]
     numerator, denominator = rate.as_integer_ratio()
     whole, rest = divmod(numerator * _HALF_WORD, denominator)
@@ -287,7 +287,7 @@ class Noise:
         Args:
             last: no more will be asked of these, so that what would be left of a lot need not be made.
         """
-        streams, size = [one._noise for one in many], into.shape[1]
+        streams, size = [randomness._noise for randomness in many], into.shape[1]
         counts = [0] * len(streams)
         wanting = list(range(len(streams)))
         while wanting:
@@ -301,15 +301,15 @@ class Noise:
     def _make(self, empty: list[tuple[_Gaussians, int]]) -> None:
         """Draw the next lot of each; where no more than its first sum is asked for, so many of its columns."""
         sizes: dict[tuple[int, int], list[_Gaussians]] = {}
-        for one, most in empty:
-            sizes.setdefault((one.next_columns, min(most, one.next_columns)), []).append(one)
-        for (columns, made), alike in sizes.items():
+        for source, most in empty:
+            sizes.setdefault((source.next_columns, min(most, source.next_columns)), []).append(source)
+        for (columns, columns_made), alike in sizes.items():
             at_once = max(1, _AT_ONCE // columns)
             for start in range(0, len(alike), at_once):
                 some = alike[start : start + at_once]
-                lots = self._room(len(some), columns, made).lots([one.stream for one in some])
-                for i, one in enumerate(some):
-                    one.give(lots[:, i].flatten() if made == columns else lots[0, i].copy(), columns)
+                lots = self._room(len(some), columns, columns_made).lots([source.stream for source in some])
+                for i, source in enumerate(some):
+                    source.give(lots[:, i].flatten() if columns_made == columns else lots[0, i].copy(), columns)
 
     def _room(self, streams: int, columns: int, made: int) -> _Room:
         room = streams, columns, made

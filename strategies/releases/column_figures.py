@@ -75,10 +75,10 @@ def statistics(vector: NDArray[Any], layout: Sequence[Histogram], *, variance: f
         vector: (cells,).
         variance: of the noise in each cell; of a sum of vectors the sum of theirs.
     """
-    known = consistent(vector, layout, variance=variance)
-    columns = tuple(_column(histogram, part, known) for histogram, part in zip(layout, known.histograms, strict=True))
-    patients = _count(known.patients, max(known.patients, 0.0), math.sqrt(known.patients_variance))
-    return Statistics(patients, columns, _outcome(layout[-1], known))
+    fitted = consistent(vector, layout, variance=variance)
+    columns = tuple(_column(histogram, part, fitted) for histogram, part in zip(layout, fitted.histograms, strict=True))
+    patients = _count(fitted.patients, max(fitted.patients, 0.0), math.sqrt(fitted.patients_variance))
+    return Statistics(patients, columns, _outcome(layout[-1], fitted))
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,8 +114,8 @@ def consistent(vector: NDArray[Any], layout: Sequence[Histogram], *, variance: f
 
 
 def _column(histogram: Histogram, part: Floats, known: Consistent) -> Column:
-    one = np.eye(len(part))
-    deviation = math.sqrt(known.variance_of(one[0]))
+    unit_vectors = np.eye(len(part))
+    deviation = math.sqrt(known.variance_of(unit_vectors[0]))
     shown = not_negative(part, max(known.patients, 0.0))
     estimates = tuple(
         _count(count, value, deviation) for value, count in zip(shown.tolist(), part.tolist(), strict=True)
@@ -123,7 +123,7 @@ def _column(histogram: Histogram, part: Floats, known: Consistent) -> Column:
     whole = max(float(shown.sum()), 1e-9)
     shares = tuple(
         _share(part, cell, np.ones(len(part)), known, float(value) / whole)
-        for cell, value in zip(one, shown, strict=True)
+        for cell, value in zip(unit_vectors, shown, strict=True)
     )
     return Column(histogram.column.name, estimates, shares)
 
@@ -199,8 +199,9 @@ def differing(vectors: Sequence[NDArray[Any]], layout: Sequence[Histogram], *, v
 
 def _lie_apart(everybody: Sequence[Consistent], number: int, z: float) -> bool:
     for cell in np.eye(len(everybody[0].histograms[number])):
-        parts = [(known.histograms[number], known) for known in everybody]
-        shares = [found for part, known in parts if (found := _share(part, cell, np.ones(len(part)), known, z=z))]
+        parts = [(each.histograms[number], each) for each in everybody]
+        candidates = (_share(part, cell, np.ones(len(part)), each, z=z) for part, each in parts)
+        shares = [share for share in candidates if share]
         if shares and max(share.low for share in shares) > min(share.high for share in shares):
             return True
     return False
@@ -214,5 +215,5 @@ def not_negative(part: Floats, total: float) -> Floats:
     """
     falling = np.sort(part)[::-1]
     excess = (np.cumsum(falling) - total) / np.arange(1, len(part) + 1)
-    kept = int(np.flatnonzero(falling - excess >= 0.0)[-1]) if total > 0 else 0
-    return np.maximum(part - excess[kept], 0.0) if total > 0 else np.zeros(len(part))
+    last = int(np.flatnonzero(falling - excess >= 0.0)[-1]) if total > 0 else 0
+    return np.maximum(part - excess[last], 0.0) if total > 0 else np.zeros(len(part))

@@ -128,8 +128,8 @@ def _mean(counts: Floats, values: Floats, variance: float) -> Estimate:
 
 
 def _interval(root: float, equation: Callable[[Floats], tuple[Floats, Floats]]) -> Estimate:
-    left, variance = equation(_VALUES)
-    inside = _VALUES[left**2 <= _Z**2 * variance, 0]
+    difference, variance = equation(_VALUES)
+    inside = _VALUES[difference**2 <= _Z**2 * variance, 0]
     value = min(max(root, 0.0), 1.0)
     low, high = (inside[0], inside[-1]) if len(inside) else (value, value)
     return Estimate(value, min(float(low), value), max(float(high), value))
@@ -137,6 +137,6 @@ def _interval(root: float, equation: Callable[[Floats], tuple[Floats, Floats]]) 
 
 def _positive(counts: Floats) -> Floats:
     """Return counts as a variance needs them: none below zero, of the same total."""
-    kept = np.maximum(counts, 0.0)
-    total = kept.sum()
-    return kept * (max(float(counts.sum()), 0.0) / total) if total > 0 else kept
+    positive = np.maximum(counts, 0.0)
+    total = positive.sum()
+    return positive * (max(float(counts.sum()), 0.0) / total) if total > 0 else positive

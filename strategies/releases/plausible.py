@@ -218,9 +218,9 @@ def distance(start: Arrays, update: Arrays) -> tuple[float, float]:
         for half in _halves(array)
     ]
     square, largest = 0.0, 0.0
-    for found in both(_moved_in, parts, sum(array.nbytes for array in start.values())):
-        for one, most in found:
-            square, largest = square + one, max(largest, most)
+    for moves in both(_moved_in, parts, sum(array.nbytes for array in start.values())):
+        for part_square, most in moves:
+            square, largest = square + part_square, max(largest, most)
     return math.sqrt(square), largest
 
 
@@ -230,12 +230,12 @@ def _halves(array: NDArray[np.float32]) -> list[slice]:
 
 def _moved_in(part: tuple[NDArray[np.float32], NDArray[np.float32]]) -> list[tuple[float, float]]:
     """Of each piece of a part, before and after: the square of the difference, and its largest coordinate."""
-    found = []
+    moves = []
     for before, after in zip(pieces(part[0]), pieces(part[1]), strict=True):
         moved = np.subtract(after, before, dtype=np.float64)
         square = float(np.dot(moved, moved))
-        found.append((square, float(np.maximum.reduce(np.abs(moved, out=moved), initial=0.0))))
-    return found
+        moves.append((square, float(np.maximum.reduce(np.abs(moved, out=moved), initial=0.0))))
+    return moves
 
 
 def private_bound(local: Local, plan: PrivacyPlan, pull: float, size: int, norm: float) -> float:

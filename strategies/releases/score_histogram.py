@@ -46,8 +46,8 @@ class ScoreHistogram(Release):
 
     def arrays(self, study: Study) -> Mapping[str, ArraySpec]:
         """Return the histogram: the row is the outcome (without, with), the column the score's bin."""
-        asked = study.evaluation.release
-        return {wire.HISTOGRAM: ((2, asked.bins), "float32")} if asked else {}
+        release = study.evaluation.release
+        return {wire.HISTOGRAM: ((2, release.bins), "float32")} if release else {}
 
     def event(self, plan: "PrivacyPlan") -> "SampledGaussian | None":
         """Return the cost of the one histogram."""
@@ -65,12 +65,12 @@ class ScoreHistogram(Release):
     def make(self, hospital: Hospital, people: People, request: Request, randomness: "Randomness") -> Making:
         """Score the test patients with the model, count them and add the noise."""
         yield from ()  # nothing is fitted
-        asked, plan, test = hospital.study.evaluation.release, hospital.plan, people.test
-        assert asked is not None
+        release, plan, test = hospital.study.evaluation.release, hospital.plan, people.test
+        assert release is not None
         assert plan is not None
         assert plan.evaluation is not None
         scores = hospital.task.predictions(request.arrays, test)[:, hospital.task.objective.outcome]
-        exact = counts(scores, test.y, starts=test.starts, bins=asked.bins)
+        exact = counts(scores, test.y, starts=test.starts, bins=release.bins)
         return {wire.HISTOGRAM: noised(exact, plan.evaluation.noise_multiplier, randomness)}
 
     def judge(self, study: Study, _shared: Arrays, _sent: Sent) -> Judge:

@@ -151,9 +151,9 @@ def require_plausible(
         raise WireError(f"{form}: expected whole numbers of patients, found others")
     if vector.min() < -slack - 1:
         raise WireError(f"{form}: expected counts that the noise can explain, found one far below zero")
-    known = consistent(vector, layout, variance=cell_variance(standard_deviation))
-    if vector.max() > most + slack or known.patients > most + FAR * math.sqrt(known.patients_variance):
+    estimate = consistent(vector, layout, variance=cell_variance(standard_deviation))
+    if vector.max() > most + slack or estimate.patients > most + FAR * math.sqrt(estimate.patients_variance):
         raise WireError(f"{form}: expected no more patients than the hospital announced, found many more")
     parts = np.split(vector.astype(np.float64), np.cumsum([histogram.cells for histogram in layout])[:-1])
-    if any(abs(part.sum() - known.patients) > slack * math.sqrt(len(part)) + 1 for part in parts):
+    if any(abs(part.sum() - estimate.patients) > slack * math.sqrt(len(part)) + 1 for part in parts):
         raise WireError(f"{form}: expected columns of the same patients, found totals that the noise cannot explain")

@@ -62,8 +62,8 @@ def brier(y: Floats, predicted: Floats, weights: Floats) -> Floats:
 
 def log_loss(y: Floats, predicted: Floats, weights: Floats) -> Floats:
     """Return the mean of minus the log of the truth's probability, in nats; probabilities from 1e-15."""
-    given = np.clip(predicted[np.arange(len(y)), y.astype(int)], 1e-15, 1.0)
-    return weighted_mean(-logarithm(given), weights)
+    probability = np.clip(predicted[np.arange(len(y)), y.astype(int)], 1e-15, 1.0)
+    return weighted_mean(-logarithm(probability), weights)
 
 
 AUROC = Metric(

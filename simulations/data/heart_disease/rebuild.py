@@ -173,9 +173,9 @@ def write(files: dict[str, bytes], folder: Path) -> int:
 
 
 def _require(sha256: str, content: bytes, name: str) -> None:
-    found = hashlib.sha256(content).hexdigest()
-    if found != sha256:
-        raise DataError(f"{name}: expected SHA-256 {sha256}, found {found}; nothing was written")
+    digest = hashlib.sha256(content).hexdigest()
+    if digest != sha256:
+        raise DataError(f"{name}: expected SHA-256 {sha256}, found {digest}; nothing was written")
 
 
 def _hospital_of(row: dict[str, str]) -> str:

@@ -162,9 +162,9 @@ class Convolution(Outer):
         if self._kernel == (1, 1) and self._padding == (0, 0):
             return self._images[:, :, :: self._stride[0], :: self._stride[1]].flatten(2).transpose(1, 2)
         rows, channels, height, width = self._images.shape
-        above, left = self._padding
-        padded = self._images.new_zeros((rows, height + 2 * above, width + 2 * left, channels))
-        padded[:, above : above + height, left : left + width] = self._images.permute(0, 2, 3, 1)
+        above, before = self._padding
+        padded = self._images.new_zeros((rows, height + 2 * above, width + 2 * before, channels))
+        padded[:, above : above + height, before : before + width] = self._images.permute(0, 2, 3, 1)
         row, line, pixel, number = padded.stride()
         down, right = (step * by for step, by in zip((line, pixel), self._stride, strict=True))
         lower, further = (step * by for step, by in zip((line, pixel), self._dilation, strict=True))

@@ -135,7 +135,7 @@ def _plan_of_size(study: Study, patients: int, site: str, *, figures: bool = Tru
         patients=patients,
         spare=privacy.spare,
     )
-    others = tuple((asked.name, _once(study, asked.keys.epsilon)) for asked in study.releases)
+    others = tuple((release.name, _once(study, release.keys.epsilon)) for release in study.releases)
     return replace(plan, evaluation=evaluation_event(study) if figures else None, others=others)
 
 
@@ -160,8 +160,8 @@ def evaluation_event(study: Study) -> SampledGaussian | None:
     its own epsilon at the study's delta. One patient more or less changes one cell of the histogram by 1, so that is
     the sensitivity (L2).
     """
-    asked = study.evaluation.release
-    return None if asked is None else _once(study, asked.epsilon)
+    release = study.evaluation.release
+    return None if release is None else _once(study, release.epsilon)
 
 
 def _once(study: Study, epsilon: float) -> SampledGaussian:
