@@ -1,1 +1,1 @@
-"""The hospital's side: what sees patients, what it may do, and what leaves."""
+"""The hospital's side: the worker that reads patients, the node that decides what it may send."""

@@ -1,7 +1,7 @@
-"""Which studies this hospital approved. Only a person at the hospital changes that, one digest at a time.
+"""The studies that this hospital approved.
 
-A study that arrives is kept as waiting, in its canonical form, so that it can be reviewed. Any change of a study is
-another digest, and waits anew.
+Only a person at the hospital changes that, one digest at a time. A study that arrives is kept as waiting, in its
+canonical form, so that it can be reviewed. Any change of a study is another digest, and waits anew.
 
 >>> from tempfile import TemporaryDirectory
 >>> with TemporaryDirectory() as folder:

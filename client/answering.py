@@ -1,7 +1,8 @@
-"""What becomes of one message at a hospital's node: heard, read, admitted, worked on, checked, kept, sealed, answered.
+"""How a hospital's node answers one message.
 
-Nothing that arrives is executed, nothing leaves that was not written to the journal and the outbox first. A message
-that is not signed by the coordinator, for this hospital, once, is not answered.
+A message is heard, read, admitted, worked on and checked; its reply is kept, sealed and sent. Nothing that arrives is
+executed, nothing leaves that was not written to the journal and the outbox first. A message that is not signed by the
+coordinator, for this hospital, once, is not answered.
 """
 
 import logging

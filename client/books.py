@@ -1,4 +1,7 @@
-"""What a hospital's node keeps on the disk: its key, approvals, journal and outbox, ledger, and all of it compared."""
+"""The records of a hospital's node on disk, opened together and compared.
+
+They are its key, its approvals, its journal and outbox, and its ledger.
+"""
 
 from dataclasses import dataclass
 

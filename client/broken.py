@@ -1,8 +1,9 @@
-"""A hospital's journal whose chain is broken: what is said, what can still be read, and how it is put aside.
+"""Recovery of a hospital's journal whose hash chain is broken.
 
-A journal is broken by a disk, by an editor, by two machines that share a folder, or by whoever wants something out of
-it. Nothing is written behind a break, so the node does not start. `archipel-site settle` keeps the broken file as it
-is, counts what it lists, and begins a new one.
+It says what is wrong, what can still be read, and how the file is put aside. A journal is broken by a disk, by an
+editor, by two machines that share a folder, or by whoever wants something out of it. Nothing is written behind a break,
+so the node does not start. `archipel-site settle` keeps the broken file as it is, counts what it lists, and begins a
+new one.
 """
 
 import hashlib

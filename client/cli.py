@@ -1,4 +1,6 @@
-"""`archipel-site`: hospital IT's command. Nothing heavy is imported until a command needs it.
+"""`archipel-site`, the command of hospital IT.
+
+Nothing heavy is imported until a command needs it.
 
 >>> main(["-C", "/nonexistent", "review"])
 2

@@ -1,4 +1,7 @@
-"""What `archipel-site check` finds on the way to the coordinator: how far a connection comes, and who must mend it."""
+"""The checks of the connection to the coordinator in `archipel-site check`.
+
+They say how far a connection comes, and who must mend it.
+"""
 
 from collections.abc import Iterator
 from importlib import metadata

@@ -1,6 +1,7 @@
-"""What `archipel-site check` says of the data sets: can they be read, and do they fit the study that was approved?
+"""The checks of the data sets in `archipel-site check`.
 
-Patients' rows are read for approved studies alone, and by a process that has left the network as the worker does:
+They say whether the data can be read, and whether they fit the study that was approved. Patients' rows are read for
+approved studies alone, and by a process that has left the network as the worker does:
 
     python -m client.data_check FOLDER STUDY [DIGEST [all]]    # 0 all is well; 3 not, with the reason printed
 

@@ -1,4 +1,7 @@
-"""`archipel-site check`: what is wrong, and who must fix it. It changes nothing and never raises."""
+"""`archipel-site check`: problems of a hospital's folder, and who must fix each.
+
+It changes nothing and never raises.
+"""
 
 import shutil
 import stat

@@ -1,7 +1,8 @@
-"""The one way out of a hospital: a reply holds what configs/wire.py lists for it; a failure leaves as a code.
+"""The egress guard, through which every reply leaves a hospital.
 
-What went wrong is for the hospital's own log. The coordinator learns a number and a plain sentence, so no path, no
-column and no value can leave inside an error's text.
+A reply holds what configs/wire.py lists for it; a failure leaves as a code. What went wrong is for the hospital's own
+log. The coordinator learns a number and a plain sentence, so no path, no column and no value can leave inside an
+error's text.
 
 >>> code_of(BudgetError("round 3: needs epsilon 3.78 in all, the study has 3.00"))
 (101, "the hospital's privacy budget does not allow this round")

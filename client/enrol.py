@@ -1,7 +1,8 @@
-"""Keys made at the hospital, a request that carries their public halves, and the welcome that comes back.
+"""Enrolment of a hospital: its keys, its request to take part, and the consortium's welcome.
 
-Two keys: a P-384 key that opens connections (it is in the certificate and is Flower's node key), an Ed25519 key that
-signs every message and every journal record. Both lie in `keys/`, readable by their owner alone, and never move.
+The keys are made at the hospital; the request carries their public halves. There are two keys: a P-384 key that opens
+connections (it is in the certificate and is Flower's node key), an Ed25519 key that signs every message and every
+journal record. Both lie in `keys/`, readable by their owner alone, and never move.
 """
 
 import os

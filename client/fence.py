@@ -1,6 +1,7 @@
-"""A fence around the process that sees patients: what it may open, whatever code of others it would be made to run.
+"""The fence around the worker: what the process that reads patients may open.
 
-Beside the network that it left (client/isolation.py), where the kernel allows it:
+It holds whatever foreign code the process would be made to run. Beside the network that it left (client/isolation.py),
+where the kernel allows it:
 
 * no picture of its memory on disk (RLIMIT_CORE, PR_SET_DUMPABLE), and no new privileges;
 * Landlock (Linux 5.13; TCP from 6.7 on): it reads the installation, the folders of its data paths and the hospital's

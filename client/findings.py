@@ -1,4 +1,4 @@
-"""What `archipel-site check` found: one thing each, with who must mend it where it is not as it should be.
+"""Findings of `archipel-site check`: what was checked, and who must fix what is wrong.
 
 >>> print(render([Finding("disk", WRONG, "40 MB free", "hospital IT", "make room")]))
 WRONG    disk: 40 MB free

@@ -1,4 +1,4 @@
-"""The hospital's ClientApp for a stock `flower-supernode`, where a consortium runs plain Flower.
+"""The hospital's ClientApp for a stock `flower-supernode`, for consortia that run plain Flower.
 
 The study still has to be approved (`archipel-site review`), the policy and the ledger still decide, and the egress
 guard still checks. What is lost: the process that sees patients is the one that talks to the coordinator; a stock node

@@ -1,11 +1,12 @@
-"""The way from a worker without network to the addresses that site.yaml lists (`worker_network`), and to nothing else.
+"""Connections of the worker, which has no network, to the addresses in `worker_network`.
 
-Two halves. The worker's (`leave_network_but`) starts the other one, leaves the network, and listens inside its own
-namespace, on loopback, once for each listed address. It hands each connection made there, as a file descriptor and its
-address's number, through a pair of sockets to the other half: a process that stayed in the host's network, was started
-before any patient was read and ends with the worker. That one knows the list from its start, connects to address
-number N and carries bytes. It hands no socket back: one made in the host's network could be connected elsewhere.
-No filter: what is said to a data base, and what its host does with it, is the data base's and its firewall's matter.
+The addresses are listed in site.yaml; the worker reaches no other. There are two halves. The worker's
+(`leave_network_but`) starts the other one, leaves the network, and listens inside its own namespace, on loopback, once
+for each listed address. It hands each connection made there, as a file descriptor and its address's number, through a
+pair of sockets to the other half: a process that stayed in the host's network, was started before any patient was read
+and ends with the worker. That one knows the list from its start, connects to address number N and carries bytes. It
+hands no socket back: one made in the host's network could be connected elsewhere. No filter: what is said to a data
+base, and what its host does with it, is the data base's and its firewall's matter.
 
 Which address a connector uses: a driver written in Python, the host and port as they are listed (`socket.getaddrinfo`
 leads there); a driver that resolves names itself (libpq, ODBC), what `reach` returns, and the listed name for TLS to

@@ -1,4 +1,4 @@
-"""Keyed hashes of patients' ids, kept at the hospital: they tell whether two data sets have patients in common.
+"""Keyed hashes of patients' ids, kept at the hospital to find patients in two data sets.
 
 The key is this hospital's own and signs nothing; without it the hashes tell nothing. All files are made before a
 process fences itself in (client/fence.py), as none can be made later. client/connectors/ids.py makes the hashes.

@@ -1,7 +1,8 @@
-"""Budgets that site.yaml has lost sight of: the ledger knows their patients under an identity that no data set has.
+"""Identities in the ledger that no data set of site.yaml has any more.
 
-A budget follows an identity. Where the identity of a data set was changed, its patients have a second budget, and
-nothing in site.yaml alone shows it. Whether they are the same patients, the hospital's people know; they are told.
+Their patients have a budget that site.yaml has lost sight of. A budget follows an identity. Where the identity of a
+data set was changed, its patients have a second budget, and nothing in site.yaml alone shows it. Whether they are the
+same patients, the hospital's people know; they are told.
 """
 
 from dataclasses import dataclass

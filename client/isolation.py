@@ -1,6 +1,7 @@
-"""Take the network away from this process, for good: the worker sees patients and talks to nobody.
+"""Removal of the network from a process, permanently.
 
-What it may reach all the same, data bases that site.yaml lists, it reaches through client/forwarder.py.
+The worker sees patients and talks to nobody. What it may reach all the same, data bases that site.yaml lists, it
+reaches through client/forwarder.py.
 
 A new network namespace has no interface but a loopback that is down. An unprivileged process makes one inside a user
 namespace of its own, where the kernel allows that; `archipel-site check` says whether it does.

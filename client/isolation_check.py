@@ -1,4 +1,6 @@
-"""What `archipel-site check` says of the process that sees patients: tried by a process that does as the worker does.
+"""The check of the worker's isolation in `archipel-site check`.
+
+It is made by a process that isolates itself as the worker does.
 
 python -m client.isolation_check FOLDER    # 0 it is alone; 3 it keeps the network; 4 it cannot; says which fence holds
 """

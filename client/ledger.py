@@ -1,4 +1,4 @@
-"""The site's privacy ledger: which releases happened, and what is left to spend.
+"""The site's privacy ledger: the releases that happened, and the budget that remains.
 
 Facts only. What a release costs is computed in strategies/privacy/accounting.py. A release is reserved on disk before
 the first gradient and committed after the last; one that was reserved and never committed counts as spent, because

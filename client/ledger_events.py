@@ -1,4 +1,4 @@
-"""Privacy events as a row of the ledger has them.
+"""Conversion of privacy events to rows of the ledger and back.
 
 >>> event_of(*row_of(SampledGaussian(2.0, 0.1, 5))) == SampledGaussian(2.0, 0.1, 5)
 True

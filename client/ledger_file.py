@@ -1,4 +1,4 @@
-"""The ledger's file: its table, its chain of digests, and what earlier releases wrote.
+"""The ledger's file: its table, its chain of digests, and the formats of earlier releases.
 
 One file, `ledger.sqlite`: a booking is in it when `commit` returns, and in no file beside it (SQLite's rollback journal
 is empty between two bookings). A plain copy of the one file is never less than was booked before the copy began; a copy

@@ -1,6 +1,7 @@
-"""The node: receive, check, admit, let the worker work, check again, send; and write all of it down.
+"""The hospital's node: the process that talks to the coordinator and never reads a patient.
 
-This process talks to the coordinator and never sees a patient; the worker sees patients and talks to nobody
+It receives a message, checks it, admits it, lets the worker work, checks the reply and sends it; and it writes all of
+that down. This process talks to the coordinator and never sees a patient; the worker sees patients and talks to nobody
 (but to data bases, where site.yaml lists some). Here it stays in touch with the coordinator; what becomes of a message
 stands in client/answering.py.
 """

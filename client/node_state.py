@@ -1,4 +1,4 @@
-"""Which node the last process of a hospital's folder was."""
+"""The identity of the node's last process in a hospital's folder."""
 
 import json
 from pathlib import Path

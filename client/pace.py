@@ -1,4 +1,4 @@
-"""When the node looks for the next message where the coordinator does not hold its requests."""
+"""The intervals between requests where the coordinator does not hold them open."""
 
 QUICK_S, SLOW_S = 0.03, 15.0  # shortest and longest time between two looks for a message
 PATIENCE, EARLY = 0.1, 0.7  # a look every tenth of the time since the last message; the first after this part of a gap

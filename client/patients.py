@@ -1,4 +1,7 @@
-"""A hospital's patients: read, encoded and split. Commands that only look at data load no PyTorch for it."""
+"""A hospital's patients: read, encoded and split into training and test.
+
+Commands that only look at data load no PyTorch for it.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,4 +1,6 @@
-"""What the hospital's policy says of a study: allow, or deny with a reason. Pure: no disk, no clock, no network.
+"""The decision of the hospital's policy on a study: allow, or deny with a reason.
+
+Pure functions: no disk, no clock, no network.
 
 >>> from configs.schema.privacy import NONE_KEYS
 >>> from configs.site import Policy

@@ -1,6 +1,7 @@
-"""Whether a study can run at this hospital, and whether it is over here: for people who decide; no row is read.
+"""Whether a study can still run at this hospital, or is over, for people who decide.
 
-What is judged is what anybody can know: the study, site.yaml, the ledger, the size that was announced, what has left.
+No row is read. What is judged is what anybody can know: the study, site.yaml, the ledger, the size that was announced,
+what has left.
 """
 
 import math

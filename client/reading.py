@@ -1,4 +1,4 @@
-"""One study's patients as they were last read, whole; read again while nobody waits.
+"""The last whole reading of a study's patients, refreshed between rounds.
 
 Reading is apart from refusing. `probe` and `require` look at no row and may refuse; `patients` looks at rows, and in a
 private study whatever fails in it leaves as noise alone (client/site.py).

@@ -1,9 +1,9 @@
-"""Do a hospital's records fit together? Pure: facts in, reasons for a person out; no disk, no clock, no network.
+"""The rules that a hospital's records must satisfy together.
 
-Four things remember what a hospital has released: its ledger, its signed journal, its outbox, and the coordinator,
-which keeps the hospital's own newest signed statement and gives it back. They are held against each other, because a
-ledger that was deleted, a folder that came back from a backup, or one that was copied and is used in two places holds
-less than what left.
+Pure functions from facts to reasons for a person: no disk, no clock, no network. Four things remember what a hospital
+has released: its ledger, its signed journal, its outbox, and the coordinator, which keeps the hospital's own newest
+signed statement and gives it back. They are held against each other, because a ledger that was deleted, a folder that
+came back from a backup, or one that was copied and is used in two places holds less than what left.
 
 More bookings than releases are no contradiction: a crash between the two costs budget, and never gives any back. Nor is
 a coordinator's record that is behind: whoever keeps it could otherwise stop a hospital.

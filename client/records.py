@@ -1,8 +1,9 @@
-"""The node's records held against each other: ledger, journal, outbox, and what the coordinator kept of this hospital.
+"""The comparison of the node's records.
 
-What fits and what does not, client/reconcile.py says; here the files are read. At a start they are compared whole,
-before each booking only what is new. What was booked is written to the signed journal before anything of it leaves, so
-that the journal lists every release that can have left.
+Ledger, journal, outbox, and what the coordinator kept of this hospital are held against each other. What fits and what
+does not, client/reconcile.py says; here the files are read. At a start they are compared whole, before each booking
+only what is new. What was booked is written to the signed journal before anything of it leaves, so that the journal
+lists every release that can have left.
 """
 
 import hashlib

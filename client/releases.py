@@ -1,4 +1,4 @@
-"""What two releases of Archipel have in common, and which hospital waits for another one.
+"""Compatibility of two releases of Archipel, and which hospital waits for an upgrade.
 
 The coordinator's answers say which protocol it talks; only then a reply carries the fields that came after the first.
 A study that this release does not know is no attack and no refusal: somebody has to upgrade, and the study waits.

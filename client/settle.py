@@ -1,8 +1,9 @@
-"""`archipel-site settle`: a person ends a contradiction between a hospital's records, by adding to what is spent.
+"""`archipel-site settle`: a person resolves contradictions between a hospital's records.
 
-Nothing is ever taken away. For each identity the ledger comes to hold what the ledger, the journal, the outbox and the
-coordinator's record of this hospital list, whichever is the most; or, with `everything`, the whole cap. The signed
-journal says what was done: by whom, what was added, and the ledger as it is from then on.
+It adds to what is spent and takes nothing away. For each identity the ledger comes to hold what the
+ledger, the journal, the outbox and the coordinator's record of this hospital list, whichever is the most; or, with
+`everything`, the whole cap. The signed journal says what was done: by whom, what was added, and the ledger as it is
+from then on.
 """
 
 import shutil

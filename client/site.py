@@ -1,6 +1,7 @@
-"""A hospital as its handlers see it: the study it approved, its patients, its plan, its ledger, its chance.
+"""A hospital as its handlers see it.
 
-The plan comes from the study and the announced size; nothing in a message can change it.
+It joins the study that the hospital approved, its patients, its plan, its ledger and its random numbers. The plan comes
+from the study and the announced size; nothing in a message can change it.
 """
 
 import logging

@@ -1,4 +1,7 @@
-"""Read `site.yaml` beside the ledger: its errors never name an identity whose budget would begin anew."""
+"""Reading of `site.yaml` beside the ledger.
+
+Its errors never name an identity whose budget would begin anew.
+"""
 
 import sqlite3
 from contextlib import closing

@@ -1,9 +1,9 @@
-"""What was replaced around a worker since its fence was put up, so that it has to be started anew.
+"""Changes around a running worker that require it to be restarted.
 
-The fence (client/fence.py) names files and folders as they are when the worker starts. A data file that is replaced by
-renaming lies in a folder that it names, and is read. What it does not follow is told here: site.yaml, whose new file
-the worker cannot open (most editors write a new one), data in another folder than before, a folder that was renamed
-and made anew, and the password file of a data base.
+They are what was replaced since its fence was put up. The fence (client/fence.py) names files and folders as they are
+when the worker starts. A data file that is replaced by renaming lies in a folder that it names, and is read. What it
+does not follow is told here: site.yaml, whose new file the worker cannot open (most editors write a new one), data in
+another folder than before, a folder that was renamed and made anew, and the password file of a data base.
 
 Of site.yaml only where the rows are is followed so. What else it says holds from the node's next start.
 """

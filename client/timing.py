@@ -1,8 +1,9 @@
-"""When an answer about patients leaves: at a time that public numbers decide, so that it tells nothing of their number.
+"""The time at which an answer about patients leaves.
 
-An answer that took `elapsed` seconds leaves at the first of q, 2q, 4q ... after its start. q follows from the study and
-its announced sizes alone: about as long as the work takes on a usual processor. So all that the time could tell is how
-often q was doubled, which one patient more or less does not change but where the work ends at the very edge.
+Public numbers decide it, so that it tells nothing of the number of patients. An answer that took `elapsed` seconds
+leaves at the first of q, 2q, 4q ... after its start. q follows from the study and its announced sizes alone: about as
+long as the work takes on a usual processor. So all that the time could tell is how often q was doubled, which one
+patient more or less does not change but where the work ends at the very edge.
 
 >>> leaves_after_s(0.011, quantum=0.02), leaves_after_s(0.05, quantum=0.02), leaves_after_s(0.0, quantum=0.02)
 (0.02, 0.08, 0.02)

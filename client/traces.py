@@ -1,4 +1,4 @@
-"""What a hospital's journal says of its releases, gathered record by record.
+"""The releases that a hospital's journal lists, gathered record by record.
 
 >>> traces = Traces()
 >>> traces.take(Sent.from_facts({"message": "m1", "study": "ab", "round": 3, "form": "train reply"}))

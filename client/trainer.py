@@ -1,4 +1,4 @@
-"""Fit one hospital's model: the shared model in, the trained one out.
+"""Local training of one hospital's model: the shared model in, the trained one out.
 
 With a plan, every step is a private one: a Poisson sample of patients, a clipped and noised sum. Without, plain batches
 in a shuffled order. Only the batches and the noise are random, and both come from `Randomness`.

@@ -1,7 +1,8 @@
-"""Whether this hospital trusts a message and lets its study run: facts in, verdict out. No disk, no clock, no network.
+"""The rules by which a hospital trusts a message and lets its study run.
 
-The rules, in the order in which they are asked. The node asks all but the last, the worker 9 to 16 again: each reads
-its facts by itself, and neither believes the other.
+Pure functions from facts to a verdict: no disk, no clock, no network. The rules, in the order in which they are asked.
+The node asks all but the last, the worker 9 to 16 again: each reads its facts by itself, and neither believes the
+other.
 
  1. The coordinator's key, as the welcome has it, signed the message's statement (`unseal`).
  2. The statement is from the coordinator, to this hospital, and answers nothing.

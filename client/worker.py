@@ -1,6 +1,7 @@
-"""The process that sees patients: requests come in through one pipe, answers leave through another.
+"""The worker: the process that reads patients.
 
-It has no network. Data bases that site.yaml lists are all that it can reach (client/forwarder.py).
+Requests come in through one pipe, answers leave through another. It has no network. Data bases that site.yaml lists are
+all that it can reach (client/forwarder.py).
 
 Warm, so that a round costs its training and nothing else. It trusts the process that talks to the coordinator as little
 as that one trusts the coordinator: it looks by itself which studies are approved, asks the policy and the ledger

@@ -1,4 +1,4 @@
-"""The worker as the node sees it: a port, and the process behind it, started again when it has ended."""
+"""The node's port to the worker: the process behind it, restarted when it has ended."""
 
 import contextlib
 import fcntl

@@ -1,1 +1,4 @@
-"""The coordinator: rounds, checkpoints, reports. It never sees a patient and never trusts what a hospital sends."""
+"""The coordinator: rounds, checkpoints, reports.
+
+It never sees a patient and never trusts what a hospital sends.
+"""

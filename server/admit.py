@@ -1,7 +1,8 @@
-"""Who may be admitted under which name, decided before anything is signed; and the order in which it is written down.
+"""Admission of hospitals: which name a request may take, decided before a signature.
 
-A request comes by mail from people whom the consortium has not seen. The name in it is a claim: other keys under a name
-that is taken, or one that was revoked, are an act of a person who compared fingerprints (`--replace`).
+It also fixes the order in which an admission is written down. A request comes by mail from people whom the consortium
+has not seen. The name in it is a claim: other keys under a name that is taken, or one that was revoked, are an act of a
+person who compared fingerprints (`--replace`).
 """
 
 from dataclasses import dataclass

@@ -1,7 +1,8 @@
-"""The coordinator's Flower ServerApp: one study, carried out by its procedure (server/procedures/).
+"""The coordinator's Flower ServerApp: one study, carried out by its procedure.
 
-The study comes in, models or figures go out; what a hospital replies is checked against configs/wire.py before anything
-uses it. `conduct` takes any Flower `Grid`, so a simulation and a deployment run these very lines.
+The procedures stand in server/procedures/. The study comes in, models or figures go out; what a hospital replies is
+checked against configs/wire.py before anything uses it. `conduct` takes any Flower `Grid`, so a simulation and a
+deployment run these very lines.
 """
 
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Lost releases at the coordinator: which hospitals are asked anew, and for which attempt.
+"""Repeated requests for lost releases: to which hospitals, and for which attempt.
 
 A private release is booked before it is made, and never made twice: where its hospital's process was killed, or the
 reply that it had kept is gone, the round would be lost for ever. A study with `privacy.spare` lets that hospital make

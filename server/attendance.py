@@ -1,4 +1,4 @@
-"""Which hospitals are connected, and for how long the others have not been.
+"""The hospitals that are connected, and how long the others have been away.
 
 >>> from types import SimpleNamespace
 >>> clock = iter([0.0, 90.0])

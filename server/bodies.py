@@ -1,4 +1,4 @@
-"""A request's body, of bounded size: whole, or as it comes."""
+"""Request bodies of bounded size, read whole or as they arrive."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any

@@ -1,4 +1,4 @@
-"""The bundle of a run: the study and nothing that can be executed.
+"""The bundle (FAB) of a run: one study and no code.
 
 Flower sends a bundle (FAB) to every node. Ours names the apps that are installed with Archipel, and carries one study
 in its canonical form; a node that finds anything else in a bundle refuses it (configs/bundle.py).

@@ -1,7 +1,8 @@
-"""A checkpoint each round: tensors first, the manifest last, so that a manifest means a whole checkpoint.
+"""The checkpoint of each round.
 
-A checkpoint holds everything that the next round depends on: the shared model, the strategy's optimizer state, the
-running sum of averaged iterates. The manifest names the study, the round, the tensor file and its SHA-256.
+Tensors are written first and the manifest last, so that a manifest means a whole checkpoint. A checkpoint holds
+everything that the next round depends on: the shared model, the strategy's optimizer state, the running sum of averaged
+iterates. The manifest names the study, the round, the tensor file and its SHA-256.
 
 >>> from tempfile import TemporaryDirectory
 >>> with TemporaryDirectory() as folder:

@@ -1,4 +1,6 @@
-"""`archipel-coordinator`: the consortium's command. Nothing heavy is imported until a command needs it.
+"""`archipel-coordinator`, the command of the consortium.
+
+Nothing heavy is imported until a command needs it.
 
 >>> main(["-C", "/nonexistent", "status"])
 2

@@ -1,4 +1,7 @@
-"""Codes of the coordinator's own, beside those that a hospital sends (client/egress.py, configs/wire.py)."""
+"""The coordinator's own error codes.
+
+They stand beside those that a hospital sends (client/egress.py, configs/wire.py).
+"""
 
 BAD_SEAL = 150  # a reply that is not what its hospital signed, or breaks its form
 BROKEN_REPLY = 151  # a reply that is no message

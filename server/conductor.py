@@ -1,4 +1,6 @@
-"""One run between machines, in a process of its own: the ServerApp of a simulation over a sealed grid.
+"""The conductor: one run between machines, in a process of its own.
+
+It runs the ServerApp of a simulation over a sealed grid.
 
     python -m server.conductor FOLDER RUN    # started by server/coordinator.py, ends when its standard input is closed
 

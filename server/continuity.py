@@ -1,4 +1,4 @@
-"""Whether this folder is as the last coordinator left it, or was restored, copied or moved since.
+"""The check whether the coordinator's folder was restored, copied or moved since its last use.
 
 A coordinator goes on with its runs by itself after a stop or a crash. After a restore a person has to look first:
 hospitals that were revoked since the backup are members again, studies that were stopped wait again. Four things are

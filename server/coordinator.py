@@ -1,8 +1,9 @@
-"""The coordinator: keeps Flower's SuperLink, the gateway and the herald alive, and conducts studies one by one.
+"""The coordinator's main process.
 
-Everything that must outlive a crash is in the folder (members, runs, checkpoints, journals); the SuperLink's own state
-is in memory and is built anew. Each part is a process that ends when this one does, however it does. Two studies at
-once never race: both are proposed to their hospitals, and whichever is ready first is conducted first.
+It keeps Flower's SuperLink, the gateway and the herald alive, and conducts studies one by one. Everything that must
+outlive a crash is in the folder (members, runs, checkpoints, journals); the SuperLink's own state is in memory and is
+built anew. Each part is a process that ends when this one does, however it does. Two studies at once never race: both
+are proposed to their hospitals, and whichever is ready first is conducted first.
 """
 
 import contextlib

@@ -1,4 +1,6 @@
-"""Files that are whole or absent: written beside their place, flushed to disk, then renamed over it.
+"""Atomic files: written beside their place, flushed to disk, then renamed over it.
+
+A file is whole or absent.
 
 >>> from tempfile import TemporaryDirectory
 >>> with TemporaryDirectory() as folder:

@@ -1,7 +1,8 @@
-"""The coordinator's ServerApp for a stock `flower-superlink`: the same rounds, without the gateway and the seals.
+"""The coordinator's ServerApp for a stock `flower-superlink`.
 
-The study comes in the run's settings, as a bundle of `python -m server.bundle` carries it; what a run leaves is written
-below the folder that `ARCHIPEL_RUNS` names (`runs` unless it is set).
+The rounds are the same, without the gateway and the seals. The study comes in the run's settings, as a bundle of
+`python -m server.bundle` carries it; what a run leaves is written below the folder that `ARCHIPEL_RUNS` names (`runs`
+unless it is set).
 """
 
 import json

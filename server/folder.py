@@ -1,4 +1,7 @@
-"""A coordinator's folder, as its commands open it. Nothing heavy is imported until a part of it is opened."""
+"""A coordinator's folder as its commands open it.
+
+Nothing heavy is imported until a part of it is opened.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path

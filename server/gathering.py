@@ -1,4 +1,4 @@
-"""Gathering: which hospitals of a study take part, which have not answered yet, and why not.
+"""Gathering of a study's hospitals: which take part, which have not answered, and why not.
 
 Only the hospitals of the study are asked and counted. Each stands for itself: a hospital takes part, or a person there
 refused the study; every other answer (no approval yet, no data set yet, a data base that restarts, a clock that is off,

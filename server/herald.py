@@ -1,4 +1,4 @@
-"""The herald: proposes every study that waits to its hospitals, whatever is conducted meanwhile.
+"""The herald: proposes every waiting study to its hospitals, whatever run is under way.
 
     python -m server.herald FOLDER    # started by server/coordinator.py, ends when its standard input is closed
 

@@ -1,4 +1,7 @@
-"""How the coordinator's processes write their lines: ours each once, of the libraries what is wrong and no more."""
+"""Logging configuration: INFO for Archipel, WARNING for third-party libraries.
+
+Each line of ours appears once.
+"""
 
 import logging
 

@@ -1,6 +1,7 @@
-"""Who takes part, and which studies wait: the coordinator's own facts, in SQLite, so that they outlive every process.
+"""The members of the consortium and the studies that wait, in SQLite.
 
-The gateway, the coordinator and the command line read and write the same file; each opens it for itself.
+These are the coordinator's own facts, and they outlive every process. The gateway, the coordinator and the command line
+read and write the same file; each opens it for itself.
 
 >>> from tempfile import TemporaryDirectory
 >>> with TemporaryDirectory() as folder:

@@ -1,8 +1,8 @@
-"""The same door as server/gateway/, kept by nginx: its configuration, for a consortium whose IT prefers nginx.
+"""The configuration of nginx as the door, in place of server/gateway/.
 
-nginx checks TLS, certificate, path, size and rate; whether certificate, node key and admission agree it asks
-`python -m server.gateway FOLDER --auth-only`, for every request. It runs as the same unprivileged user as the rest,
-which alone can open the sockets, and keeps everything within the folder:
+It is for a consortium whose IT prefers nginx. nginx checks TLS, certificate, path, size and rate; whether certificate,
+node key and admission agree it asks `python -m server.gateway FOLDER --auth-only`, for every request. It runs as the
+same unprivileged user as the rest, which alone can open the sockets, and keeps everything within the folder:
 
     nginx -e stderr -c nginx.conf -p FOLDER
 

@@ -1,4 +1,4 @@
-"""What a run leaves in memory: how it ended, the shared model, and what hospitals released."""
+"""The result of a run in memory: how it ended, the shared model, the hospitals' releases."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field

@@ -1,8 +1,8 @@
-"""A finished run, for people: report.html to look at, model_card.md to keep beside the model.
+"""The files of a finished run for people.
 
-Both are made of the run's metrics.json and of nothing else, so they can be written again at any time. They change
-nothing and compute no new result; what they are made of is in server/result/,
-server/charts/, server/report/ and server/card/.
+report.html is to look at; model_card.md is kept beside the model. Both are made of the run's metrics.json and of
+nothing else, so they can be written again at any time. They change nothing and compute no new result; what they are
+made of is in server/result/, server/charts/, server/report/ and server/card/.
 
 >>> import json
 >>> from tempfile import TemporaryDirectory

@@ -1,8 +1,9 @@
-"""The consortium's own certificate authority: a root, the door's certificate, one certificate a hospital.
+"""The consortium's certificate authority.
 
-Keys are made here and never leave; a hospital's key is made at the hospital, only its request comes. P-384 throughout,
-because Flower's node keys must be EC keys and a hospital's certificate carries that very key: so the gateway can tell
-that a connection and the node that speaks through it are the same hospital.
+It makes a root, the door's certificate, and one certificate for each hospital. Keys are made here and never leave; a
+hospital's key is made at the hospital, only its request comes. P-384 throughout, because Flower's node keys must be EC
+keys and a hospital's certificate carries that very key: so the gateway can tell that a connection and the node that
+speaks through it are the same hospital.
 """
 
 import datetime

@@ -1,4 +1,4 @@
-"""Proposals of a study to hospitals: what carries them, and what a hospital's answer says.
+"""Proposals of a study to hospitals: their messages, and what a hospital's answer says.
 
 server/gathering.py asks and waits; `gather_once` is for grids on which an absent answer never comes.
 """

@@ -1,4 +1,6 @@
-"""A run's folder, whoever conducted it, and what its journal says. Commands read it, so nothing heavy is imported.
+"""A run's folder and its journal, of a simulation or of the coordinator.
+
+Commands read it, so nothing heavy is imported.
 
 >>> from tempfile import TemporaryDirectory
 >>> with TemporaryDirectory() as folder:

@@ -1,4 +1,4 @@
-"""A request that the door does not forward: the status and the sentence that are answered."""
+"""Requests that the door refuses: the status and the sentence of the answer."""
 
 
 class Refusal(Exception):  # noqa: N818 - an answer, not a fault

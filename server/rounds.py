@@ -1,4 +1,6 @@
-"""The round state machine: what counts as a round, when to go on, when to stop. Pure: no clock, no disk, no network.
+"""The round state machine: when a round counts, when to go on, when to stop.
+
+Pure functions: no clock, no disk, no network.
 
 >>> rounds = Rounds(planned=2, quorum=2)
 >>> rounds = rounds.close({"lille", "lyon"}); rounds.outcome, rounds.done

@@ -1,4 +1,4 @@
-"""What a run's metrics.json says whoever conducted it: a simulation on a laptop, or a consortium.
+"""The metrics.json of a run, of a simulation on a laptop or of a consortium.
 
 What needs patients (how good a model is, how many there were) is added by the simulator, which has them. Between
 machines those entries are null, but for what hospitals released with noise where the study asks for it.

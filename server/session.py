@@ -1,6 +1,7 @@
-"""A run's session with its hospitals: gather them, ask for a release, judge the replies, write the journal, stop.
+"""A run's session with its hospitals.
 
-What is asked for, and what becomes of it, is the procedure's part (server/procedures/).
+It gathers them, asks for a release, judges the replies, writes the journal, and stops. What is asked for, and what
+becomes of it, is the procedure's part (server/procedures/).
 """
 
 import logging

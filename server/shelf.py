@@ -1,9 +1,10 @@
-"""Large messages as files between the conductor and the door: written once, sent in windows, gone with their run.
+"""Large messages as files between the conductor and the door.
 
-What a run sends is one file, which each hospital gets under a link of its own, named by the message that its seal
-names; what a hospital sends is appended to a file that exists only while a reply of it is awaited, up to the size that
-was announced. The seal of a message holds the hash of its content, so nothing here has to be believed. No name that
-comes from outside becomes a part of a path: runs and hospitals are hashed, messages are hexadecimal.
+Each is written once, sent in windows, and deleted with its run. What a run sends is one file, which each hospital gets
+under a link of its own, named by the message that its seal names; what a hospital sends is appended to a file that
+exists only while a reply of it is awaited, up to the size that was announced. The seal of a message holds the hash of
+its content, so nothing here has to be believed. No name that comes from outside becomes a part of a path: runs and
+hospitals are hashed, messages are hexadecimal.
 
 >>> from tempfile import TemporaryDirectory
 >>> with TemporaryDirectory() as folder:

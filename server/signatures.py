@@ -1,9 +1,10 @@
-"""Signatures of requests, checked at the door: what stands in for a certificate where a proxy ends TLS.
+"""Verification of signed requests at the door.
 
-A hospital that is admitted by its signatures alone has no certificate on its connections, and whoever opens them on
-the way (the proxy, or its logs) reads every request. So its node signs each one whole (configs/requests.py), and a
-request is served once, within a minute. A node of an older release signs a time alone, as Flower does; it is served
-so until it was seen to sign requests whole, and never again after that: who strips the header gets nothing.
+They stand in for a certificate where a proxy ends TLS. A hospital that is admitted by its signatures alone has no
+certificate on its connections, and whoever opens them on the way (the proxy, or its logs) reads every request. So its
+node signs each one whole (configs/requests.py), and a request is served once, within a minute. A node of an older
+release signs a time alone, as Flower does; it is served so until it was seen to sign requests whole, and never again
+after that: who strips the header gets nothing.
 
 A public key is no secret: a request is charged to the hospital that it names only when a signature holds.
 """

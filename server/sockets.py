@@ -1,4 +1,4 @@
-"""The coordinator's Unix sockets: their names, and one that its owner alone can open."""
+"""The coordinator's Unix sockets: their names and their permissions."""
 
 import socket
 from pathlib import Path

@@ -1,6 +1,7 @@
-"""Connectors read a hospital's own store and hand over a checked `Table`. The only folder that touches patients' data.
+"""Connectors: each reads one kind of source at the hospital and returns a checked `Table`.
 
-One that reads a data base connects to an address of site.yaml's `worker_network`; client/forwarder.py says how.
+This is the only folder that touches patients' data. One that reads a data base connects to an address of site.yaml's
+`worker_network`; client/forwarder.py says how.
 """
 
 from client.connectors.notes import Notes

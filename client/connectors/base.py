@@ -1,4 +1,4 @@
-"""What a connector is: how the rows of one kind of source are read at a hospital.
+"""The interface of a connector, which reads the rows of one kind of source at a hospital.
 
 A connector hands over cells as text, a column a name; client/connectors/checks.py makes a typed table of them, and
 notes what is odd. It may raise what the store or its header decides, never what a row decides: a refusal would tell

@@ -1,9 +1,10 @@
-"""A CSV file -> a typed `Table`. Comma-separated UTF-8 with one header line; only the study's columns are kept.
+"""The connector of CSV files: comma-separated UTF-8 with one header line -> a typed `Table`.
 
-What the file as a whole or its header decides is refused, with what to do. What a line decides never is: a refusal
-would tell that the line is there. A line with another number of cells, a broken quotation or the header again is no
-patient's; bytes that are no UTF-8 are kept apart from each other and match no word of a study. A cell in quotation
-marks may have several lines; a quotation that is never closed takes no other row with it (records.py says how).
+Only the study's columns are kept. What the file as a whole or its header decides is refused, with what to do. What a
+line decides never is: a refusal would tell that the line is there. A line with another number of cells, a broken
+quotation or the header again is no patient's; bytes that are no UTF-8 are kept apart from each other and match no word
+of a study. A cell in quotation marks may have several lines; a quotation that is never closed takes no other row with
+it (records.py says how).
 
 >>> read_columns("age,sex\\n50,male\\n", ["age", "sex"], "demo.csv")
 {'age': ['50'], 'sex': ['male']}

@@ -1,7 +1,7 @@
-"""What a file is that has not the study's columns, comma-separated and in UTF-8, on its first line; and the cure.
+"""Error messages for files in another format than comma-separated UTF-8 with a header line.
 
-Only messages: nothing is read in another way because of it. No name and no value of the file is ever in a text, as a
-file without a header has a patient in its first line.
+Each says what the file is and what to do about it. Only messages: nothing is read in another way because of it. No name
+and no value of the file is ever in a text, as a file without a header has a patient in its first line.
 
 >>> kind(b"PK\\x03\\x04...")
 'an Excel workbook (.xlsx) or another zip archive; save it as "CSV UTF-8"'

@@ -1,8 +1,9 @@
-"""One patient, one id: the steps in which a study may have ids written alike, and what tells two spellings apart.
+"""Normalisation of patients' ids, so that one patient has one id.
 
-An id is text. A study that says nothing takes it as it stands: `012`, `12` and `12.0` are three patients, each with a
-clip and an epsilon of its own. `patient_id: {column: ipp, normalise: [nfkc, case, zeros]}` makes them one. The steps
-that are listed are taken in this order:
+A study lists the steps in which ids may be written alike; this file also tells two spellings apart. An id is text. A
+study that says nothing takes it as it stands: `012`, `12` and `12.0` are three patients, each with a clip and an
+epsilon of its own. `patient_id: {column: ipp, normalise: [nfkc, case, zeros]}` makes them one. The steps that are
+listed are taken in this order:
 
 - nfkc: Unicode's compatibility form (full-width digits, composed accents); no invisible characters (marks of order,
   zero width, controls), no white space around, and none of what spreadsheets write around a text: `="..."`, a leading

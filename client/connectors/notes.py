@@ -1,7 +1,7 @@
-"""What a reading of a hospital's rows came upon: counts and line numbers, never a value. For people in the hospital.
+"""Notes on how a hospital's rows were read: counts and line numbers, never a value.
 
-Nothing here decides anything, and nothing here leaves: `archipel-site review --data` shows it, the simulator too. What
-an odd cell means is in client/connectors/checks.py.
+They are for people in the hospital. Nothing here decides anything, and nothing here leaves: `archipel-site review
+--data` shows it, the simulator too. What an odd cell means is in client/connectors/checks.py.
 
 >>> notes = Notes(rows=4, patients=3, left_out=1, counted=3)
 >>> notes.column("age", "number").odd(np.array([False, True, False, False]), np.array([2, 3, 4, 5]))

@@ -1,9 +1,9 @@
-"""A query of a PostgreSQL data base -> a checked `Table`: one statement, in a transaction that can only read.
+"""The connector of PostgreSQL: the rows of one query -> a checked `Table`.
 
-The address, with its password, is in the environment variable that the source names: read here, shown nowhere. Cells
-come as the text that PostgreSQL itself writes, so that the checks are those of a CSV file: NULL is an empty cell, a
-numeric has no closing zeros, a boolean is true or false as the study writes them, and 1 or 0 where it lists neither; a
-number that the study lists is written as it stands there.
+It sends one statement, in a transaction that can only read. The address, with its password, is in the environment
+variable that the source names: read here, shown nowhere. Cells come as the text that PostgreSQL itself writes, so that
+the checks are those of a CSV file: NULL is an empty cell, a numeric has no closing zeros, a boolean is true or false as
+the study writes them, and 1 or 0 where it lists neither; a number that the study lists is written as it stands there.
 
 What the data base or its driver says may hold a value or the address: errors here are sentences of our own, chosen by
 SQLSTATE, and before a session is open, when libpq has none, by words of its text.

@@ -1,1 +1,1 @@
-"""The hospital's way to the coordinator: the one folder of client/ that talks to it."""
+"""The uplink: the only folder of client/ that talks to the coordinator."""

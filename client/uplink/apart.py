@@ -1,4 +1,4 @@
-"""Large messages, apart from their seals: files that pass the door in windows, and go on where they were cut off.
+"""Large messages as files, sent apart from their seals in windows and resumable.
 
 Nothing here is believed: a file is read no further than its announced size, and what it holds is compared with the hash
 in the seal by whoever reads it.

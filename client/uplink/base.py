@@ -1,4 +1,4 @@
-"""The way to the coordinator as the node sees it: what it may ask of it, what arrives, and how it can fail.
+"""The interface of the uplink as the node sees it: requests, arrivals and failures.
 
 It carries messages and nothing else: what a message means, and whether it may be answered, is decided elsewhere.
 client/uplink/fleet.py is the one over a network; tests give the node another.

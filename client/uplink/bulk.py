@@ -1,6 +1,7 @@
-"""Connections that read all that has come, not a TLS record (16 KB) at a time: a tenth of the steps.
+"""Connections that read all bytes that have arrived, not one TLS record (16 KB) at a time.
 
-It wraps what flower.py connects with (httpcore's network backend and streams), and connects nothing itself.
+They need a tenth of the steps. It wraps what flower.py connects with (httpcore's network backend and streams), and
+connects nothing itself.
 """
 
 import contextlib

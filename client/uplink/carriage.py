@@ -1,7 +1,8 @@
-"""What `archipel-site check` asks to see whether the way to the coordinator carries as much as a node's messages are.
+"""The check whether the connection carries messages as large as the node's.
 
-An antivirus that gives up after a few thousand bytes, a tunnel that loses large packets: the coordinator answers a
-short question there, and no message ever arrives. So what weighs as much is asked, over one connection (reach.py).
+It is part of `archipel-site check`. An antivirus that gives up after a few thousand bytes, a tunnel that loses large
+packets: the coordinator answers a short question there, and no message ever arrives. So what weighs as much is asked,
+over one connection (reach.py).
 
 >>> whole = b"HTTP/1.1 200 OK\\r\\nContent-Length: 2\\r\\n\\r\\nok"
 >>> is_whole(whole), is_whole(whole[:-1]), goes_on(whole)

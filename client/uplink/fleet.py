@@ -1,4 +1,4 @@
-"""The uplink over a network: Flower's fleet API and Archipel's own paths, as a hospital's node speaks them.
+"""The uplink over a network: Flower's fleet API and Archipel's own paths.
 
 Every byte that arrives is bounded before it is kept. Connections are made from here, outwards, through the proxy that
 the environment names; nothing listens. Flower's own connection ends the process when the coordinator is away; a

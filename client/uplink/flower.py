@@ -1,7 +1,8 @@
-"""Flower's inside at the hospital: its fleet API, without protobuf's requests, and its client, bounded.
+"""Flower's internals at the hospital: its fleet API and its client, with bounds.
 
-No other file of client/ imports a private name of Flower but through strategies/exchange/flower.py, which both sides
-share; tests/client/uplink/test_flowers_fleet.py pins the behaviour used of each.
+Its methods take plain values, not protobuf requests. No other file of client/ imports a private name of Flower but
+through strategies/exchange/flower.py, which both sides share; tests/client/uplink/test_flowers_fleet.py pins the
+behaviour used of each.
 """
 
 import re

@@ -1,4 +1,7 @@
-"""How this hospital connects to its coordinator: by its certificate, or by signed requests where it has none."""
+"""How this hospital authenticates to its coordinator: by a certificate or signed requests.
+
+Requests are signed where the hospital has no certificate.
+"""
 
 import ssl
 

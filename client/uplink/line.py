@@ -1,4 +1,4 @@
-"""The line to the coordinator: a request that is held until there is a message, and what the way lets through.
+"""Long polling of the coordinator: how long a request may be held on this connection.
 
 Proxies and firewalls cut connections on which nothing passes for a while, some with a word, some without. A cut is no
 error: the node asks again at once, and after two in a row it lets itself be held for less time than the way allows.

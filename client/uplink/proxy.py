@@ -1,4 +1,7 @@
-"""The proxy that the environment names (HTTPS_PROXY, else ALL_PROXY, but for NO_PROXY), and the way through it."""
+"""The HTTP proxy that the environment names, and connections through it.
+
+The variables are HTTPS_PROXY, else ALL_PROXY, except for the hosts of NO_PROXY.
+"""
 
 import re
 import socket

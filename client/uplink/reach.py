@@ -1,6 +1,7 @@
-"""What `archipel-site check` asks: the node's way to the coordinator, step by step, as plain facts.
+"""The node's connection to the coordinator, tried step by step for `archipel-site check`.
 
-It speaks through raw sockets, so that each step has its own answer. Nothing of it is in the node's own way.
+Its results are plain facts. It speaks through raw sockets, so that each step has its own answer. Nothing of it is in
+the node's own way.
 """
 
 import contextlib

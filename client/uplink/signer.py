@@ -1,4 +1,7 @@
-"""How a hospital's node signs its requests: Flower's node authentication, and Archipel's own over the whole request."""
+"""Signatures of the node's requests.
+
+There are two: Flower's node authentication, and Archipel's own over the whole request.
+"""
 
 import email.utils
 import logging

@@ -1,4 +1,4 @@
-"""Whom the hospital's node believes, and who it is: TLS towards the coordinator."""
+"""TLS towards the coordinator: the hospital's certificate and the authorities it trusts."""
 
 import ssl
 

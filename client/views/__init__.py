@@ -1,1 +1,4 @@
-"""What `archipel-site` has to say, as data: built from a hospital's folder, rendered by text.py or as JSON."""
+"""The output of `archipel-site` as data.
+
+It is built from a hospital's folder, and rendered by text.py or as JSON.
+"""

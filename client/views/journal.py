@@ -1,4 +1,4 @@
-"""The journal's records as lines: who decided what and when, what came and what left."""
+"""Records of the journal as lines: decisions, by whom and when, and what came and left."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass

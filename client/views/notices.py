@@ -1,4 +1,4 @@
-"""What everybody must know of who looks at budgets: contradictions, settings that are not followed, lost data sets."""
+"""Notices shown beside budgets: contradictions, settings not followed, lost data sets."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

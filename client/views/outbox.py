@@ -1,4 +1,4 @@
-"""Every message that left, and one of them opened."""
+"""The messages that left, and the content of one of them."""
 
 import itertools
 from collections.abc import Iterable, Iterator, Mapping

@@ -1,4 +1,4 @@
-"""The studies of a hospital: a page for each that waits, and what became of the others."""
+"""The studies of a hospital: a page for each that waits, and the state of the others."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What a person reads about a study before deciding: each row of its page as a title and a text.
+"""The page that a person reads before deciding on a study: rows of a title and a text.
 
 Texts of others stand in them quoted and on lines of their own, so that none can be taken for one of ours.
 """

@@ -1,4 +1,7 @@
-"""Charts of a study of statistics: shares of patients with the outcome, and of each column's values, by hospital."""
+"""Charts of a study of statistics: shares of the outcome and of each column's values.
+
+Each share is drawn by hospital.
+"""
 
 from functools import partial
 

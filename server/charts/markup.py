@@ -1,6 +1,7 @@
-"""HTML and SVG elements. Whatever is not `Html` is text and is escaped: the one place where that happens.
+"""HTML and SVG elements with escaping.
 
-An f-string of `Html` is a plain `str` again: a mistake shows as escaped markup on the page, never as an injection.
+Whatever is not `Html` is text and is escaped: the one place where that happens. An f-string of `Html` is a plain `str`
+again: a mistake shows as escaped markup on the page, never as an injection.
 
 >>> el("p", "a < b ", el("b", "& c"), class_="note")
 '<p class="note">a &lt; b <b>&amp; c</b></p>'

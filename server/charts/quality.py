@@ -1,4 +1,4 @@
-"""Charts of how good the model is: by hospital, by round, and whether its probabilities mean what they say.
+"""Charts of the model's quality: by hospital, by round, and calibration.
 
 >>> wilson(50, 100)[0] < 0.5 < wilson(50, 100)[1]
 True

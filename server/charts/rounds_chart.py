@@ -1,4 +1,4 @@
-"""Charts of how the study was conducted: privacy spent, bytes that left, who was there in each round.
+"""Charts of the rounds: privacy spent, bytes sent, and each hospital's attendance.
 
 >>> runs("AAB")
 [('A', 0, 2), ('B', 2, 1)]

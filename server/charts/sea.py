@@ -1,6 +1,7 @@
-"""The study as a chart of a sea: each hospital an island, its area its patients, a route to the coordinator.
+"""The study as a chart of a sea.
 
-The coast is drawn from the hospital's name alone, so a hospital has the same island in every report.
+Each hospital is an island, its area its patients, with a route to the coordinator. The coast is drawn from the
+hospital's name alone, so a hospital has the same island in every report.
 
 >>> coast("lille", 10.0, 0.0, 0.0) == coast("lille", 10.0, 0.0, 0.0)
 True

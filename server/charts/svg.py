@@ -1,6 +1,7 @@
-"""Drawing: scales, axes, marks and curves. Sizes are CSS pixels; colours are classes that page.css gives.
+"""SVG drawing: scales, axes, marks and curves.
 
-Every chart is drawn twice, WIDE and NARROW, and page.css shows the one that fits, so that text keeps its size.
+Sizes are CSS pixels; colours are classes that page.css gives. Every chart is drawn twice, WIDE and NARROW, and page.css
+shows the one that fits, so that text keeps its size.
 
 >>> Scale((0.0, 10.0), (100.0, 200.0))(5.0)
 150.0

@@ -1,4 +1,4 @@
-"""Serve the door.
+"""The gateway's process.
 
     python -m server.gateway FOLDER               # the door; FOLDER holds coordinator.yaml
     python -m server.gateway FOLDER --auth-only   # nginx is the door (server/nginx.py): answers its questions

@@ -1,4 +1,4 @@
-"""Answers of the door's own, as ASGI events; and what a hospital is answered about a large message."""
+"""The gateway's own answers as ASGI events, and its answers about large messages."""
 
 import asyncio
 import contextlib

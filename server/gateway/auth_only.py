@@ -1,4 +1,4 @@
-"""What nginx asks before it forwards a request (auth_request), and the health path: 204, or a refusal."""
+"""Answers to nginx's `auth_request` and the health path: 204, or a refusal."""
 
 import logging
 from pathlib import Path

@@ -1,4 +1,6 @@
-"""Who asks: the certificate of a connection, the node key that a request names and an admission must agree.
+"""Authorisation of requests.
+
+A connection's certificate, the node key that the request names and an admission must agree.
 
 >>> authorise(None, None, lambda key: None)
 Traceback (most recent call last):

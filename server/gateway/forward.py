@@ -1,4 +1,7 @@
-"""Forward a request from a hospital to the SuperLink, and its answer back; neither is ever held whole."""
+"""Forwarding of requests to the SuperLink and of its answers back.
+
+Neither is ever held whole in memory.
+"""
 
 import asyncio
 import contextlib

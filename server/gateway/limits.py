@@ -1,4 +1,4 @@
-"""How often a hospital may ask, and the log of what was refused.
+"""Rate limits of hospitals' requests, and the log of refusals.
 
 >>> rates = Rates(per_second=1.0)
 >>> for _ in range(3):

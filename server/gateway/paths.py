@@ -1,4 +1,4 @@
-"""What may be asked at the door: its paths, and the headers that pass.
+"""The paths that may be requested at the door, and the headers that pass.
 
 >>> PATHS[b"/v1/fleet/pull-messages"], b"/v1/control/start-run" in PATHS
 ('http://superlink/v1/fleet/pull-messages', False)

@@ -1,7 +1,8 @@
-"""HTTP/1.1 at the door: uvicorn and h11 without what RFC 9112 lets a server forgive, and bounded connections.
+"""Strict HTTP/1.1 at the door, with bounded connections.
 
-uvicorn offers no parameter for a handshake's time, a head's time or a connection's certificate; so this file builds on
-private parts of uvicorn's h11 protocol. tests/server/test_gateway.py shows what they must do.
+uvicorn and h11 without what RFC 9112 lets a server forgive. uvicorn offers no parameter for a handshake's time, a
+head's time or a connection's certificate; so this file builds on private parts of uvicorn's h11 protocol.
+tests/server/test_gateway.py shows what they must do.
 """
 
 import asyncio

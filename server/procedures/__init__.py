@@ -1,1 +1,1 @@
-"""What the coordinator does with a session: one file a procedure."""
+"""The procedures that the coordinator carries out with a session, one file each."""

@@ -1,4 +1,7 @@
-"""One procedure: what the coordinator does with a session. It asks, accepts, combines and keeps checkpoints."""
+"""The interface of a procedure: what the coordinator does with a session.
+
+A procedure asks, accepts, combines and keeps checkpoints.
+"""
 
 from abc import ABC, abstractmethod
 from typing import ClassVar

@@ -1,4 +1,4 @@
-"""The procedures, by the name that a type of task gives.
+"""The registered procedures, by the name that a task type gives.
 
 >>> PROCEDURES.names
 ('training', 'statistics')

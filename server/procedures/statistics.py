@@ -1,4 +1,4 @@
-"""Ask each hospital once for its noisy statistics; nothing is trained."""
+"""The procedure `statistics`: ask each hospital once for noisy statistics, train nothing."""
 
 import time
 from typing import ClassVar

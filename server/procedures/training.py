@@ -1,6 +1,7 @@
-"""Train one model together: rounds of model updates, a checkpoint of each, then what the study asks of the final model.
+"""The procedure `training`: rounds of model updates with checkpoints, then final releases.
 
-Each round reads like the protocol: ask, accept, combine, write down, keep a checkpoint.
+The final releases are what the study asks of the final model. Each round reads like the protocol: ask, accept, combine,
+write down, keep a checkpoint.
 """
 
 import logging

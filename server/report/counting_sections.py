@@ -1,6 +1,7 @@
-"""The report of a study of statistics: who the patients are, how they are spread, and how sure that is.
+"""The report's sections for a study of statistics.
 
-Every figure is from counts with noise; whiskers are 95 % intervals, which the noise is all of.
+They say who the patients are, how they are spread, and how sure that is. Every figure is from counts with noise;
+whiskers are 95 % intervals, which the noise is all of.
 
 >>> [section.key for section in SECTIONS]
 ['patients', 'spread', 'unknown', 'privacy', 'left', 'check']

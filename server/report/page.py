@@ -1,4 +1,6 @@
-"""report.html: one file that needs nothing else, holds no script, and forbids everything but its own style.
+"""report.html: a single file without script that loads nothing else.
+
+Its content policy forbids everything but its own style.
 
 >>> from server.result.read import read
 >>> run = read('{"study": "<b>", "study_sha256": "", "outcome": "COMPLETE", "rounds_completed": 1}')

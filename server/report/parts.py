@@ -1,4 +1,4 @@
-"""What sections of a report are made of: a section itself, tables, figures, legends."""
+"""The parts of a report's sections: headings, tables, figures, legends."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,7 @@
-"""What a report says of a study of statistics: counts and shares with intervals, and a sentence for each chart."""
+"""The report's sentences for a study of statistics.
+
+They give counts and shares with intervals, and a sentence for each chart.
+"""
 
 from configs.records.result import Estimate, PatientCounts, ReleasedStatistics
 from server.result.finished import Run

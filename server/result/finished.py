@@ -1,4 +1,4 @@
-"""A finished run as its report sees it: what metrics.json says, cleaned, and what follows from it.
+"""A finished run as its report sees it: the cleaned metrics.json and derived numbers.
 
 >>> from configs.records.result import read_result
 >>> run = Run.of(read_result({"study": "heart", "study_sha256": "ab", "outcome": "COMPLETE", "rounds_completed": 2}))

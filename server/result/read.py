@@ -1,6 +1,6 @@
-"""Read a run's metrics.json for its report: the file may come from anybody.
+"""Reading of a run's metrics.json for its report.
 
-Texts are cleaned and cut here (and escaped in markup.py), numbers must be finite.
+The file may come from anybody. Texts are cleaned and cut here (and escaped in markup.py), numbers must be finite.
 
 >>> read('{"study": "heart", "study_sha256": "ab", "outcome": "COMPLETE", "rounds_completed": 2}').study
 'heart'

@@ -1,4 +1,4 @@
-"""What each chart says, in one plain sentence computed from the run.
+"""The sentence above each chart, computed from the run.
 
 >>> from server.result.read import read
 >>> run = read('{"study": "heart", "study_sha256": "", "outcome": "INCOMPLETE", "rounds_completed": 0}')

@@ -1,4 +1,4 @@
-"""Numbers, names and sizes as people write them; what each metric means; what a guarantee says.
+"""Words of the report: numbers, names, sizes, the meaning of metrics and guarantees.
 
 >>> hospitals(4), hospitals(1), size(26_980), share(0.052)
 ('four hospitals', 'one hospital', '27.0 kB', '5 %')

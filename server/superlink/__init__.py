@@ -1,4 +1,4 @@
-"""Flower's SuperLink, behind the gateway: how it is served, spoken to, and kept from what a message may do to it.
+"""Flower's SuperLink behind the gateway: serving it, calling it, and limits on messages.
 
 __main__.py      serves it on a Unix socket: python -m server.superlink SOCKET FOLDER
 exchange.py      whole messages in one request, before its application; holds.py holds them

@@ -1,4 +1,4 @@
-"""Flower's SuperLink, served on a socket that only its owner can open.
+"""The SuperLink's process, on a socket that only its owner can open.
 
 The SuperLink's control and runtime APIs have no guard of their own, and a TCP port on loopback is open to every local
 user. So the stock application is served on a Unix socket in a folder of mode 0700.

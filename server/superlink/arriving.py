@@ -1,4 +1,7 @@
-"""A reply on its way from the SuperLink: which of its parts are here. Its sender may be hostile."""
+"""The parts of an incomplete reply that the SuperLink has received.
+
+Its sender may be hostile.
+"""
 
 import time
 

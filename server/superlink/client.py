@@ -1,4 +1,4 @@
-"""The coordinator's end of the SuperLink: which nodes may connect, which are connected, and runs."""
+"""The coordinator's client of the SuperLink: nodes allowed, nodes connected, and runs."""
 
 import fcntl
 import time

@@ -1,4 +1,4 @@
-"""Flower's inside, as far as the coordinator needs it: the SuperLink's two APIs, and the SuperLink's own handlers.
+"""Flower's internals at the coordinator: the SuperLink's two APIs and its handlers.
 
 What both sides need of messages lies in strategies/exchange/flower.py. Private names of Flower are imported here alone
 in server/; tests/server/test_flower_inside.py pins the behaviour used of each.

@@ -1,4 +1,4 @@
-"""Messages of a run over the SuperLink's socket, sent and awaited without a sleep.
+"""The messages of a run over the SuperLink's socket, awaited without sleeping.
 
 Flower's own `HttpGrid` waits three seconds between two looks for replies, and one more for a reply that is not whole
 yet; a reply that is never completed holds up all others, one that is no message ends the run, and one of any size is

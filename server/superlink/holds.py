@@ -1,4 +1,4 @@
-"""Requests that are held until something happens, the time is over, or whoever asked hangs up."""
+"""Held requests, released by an event, by a timeout, or when the client hangs up."""
 
 import asyncio
 import contextlib

@@ -1,4 +1,4 @@
-"""Instructions to hospitals: one under way, its content for one hospital, and what the journal keeps of it."""
+"""Instructions to hospitals: one under way, one hospital's content, and its journal entry."""
 
 from dataclasses import dataclass
 from typing import Any

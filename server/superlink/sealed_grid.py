@@ -1,9 +1,10 @@
-"""The coordinator's Flower `Grid` for real hospitals: seals what is sent, opens what comes back, repeats what was lost.
+"""The coordinator's Flower `Grid` for real hospitals.
 
-`conduct` sends and receives plain messages of configs/wire.py, as in a simulation. Here each gets a seal (who to whom,
-run, round, study, message, hash of the content), each reply's seal is checked against the hospital's own key, and a
-hospital that was away is asked again: it answers the same instruction with the same bytes, so that nothing is trained
-or spent twice. Nothing here knows what a model is.
+It seals what is sent, opens what comes back, and repeats what was lost. `conduct` sends and receives plain messages of
+configs/wire.py, as in a simulation. Here each gets a seal (who to whom, run, round, study, message, hash of the
+content), each reply's seal is checked against the hospital's own key, and a hospital that was away is asked again: it
+answers the same instruction with the same bytes, so that nothing is trained or spent twice. Nothing here knows what a
+model is.
 """
 
 import logging

@@ -1,7 +1,8 @@
-"""Keep large parts of messages in files, so that a coordinator's memory does not grow with its hospitals.
+"""Large parts of messages, kept in files.
 
-This is for the process that conducts a run; server/superlink/store.py is for the SuperLink. The kernel keeps the files
-in memory or not. Nothing is left behind: they have no name.
+So a coordinator's memory does not grow with its hospitals. This is for the process that conducts a run;
+server/superlink/store.py is for the SuperLink. The kernel keeps the files in memory or not. Nothing is left behind:
+they have no name.
 """
 
 import itertools

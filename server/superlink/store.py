@@ -1,6 +1,7 @@
-"""The SuperLink's store of message parts: the large ones lie in files once they are many (the others: spool.py).
+"""The SuperLink's store of message parts.
 
-Nothing is left behind: the files go with the messages, and those of a process that was killed when the next one starts.
+The large ones lie in files once they are many (the others: spool.py). Nothing is left behind: the files go with the
+messages, and those of a process that was killed when the next one starts.
 """
 
 import itertools

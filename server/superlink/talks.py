@@ -1,4 +1,4 @@
-"""What each hospital's node can talk: the protocol and the release that it named in its last greeting.
+"""The protocol and release that each hospital's node named in its last greeting.
 
 >>> talks = Talks({"lille": Talk(2, "0.1.0")})
 >>> talks.of("lille").protocol, talks.of("lyon").protocol

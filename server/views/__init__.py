@@ -1,1 +1,4 @@
-"""What `archipel-coordinator` has to say, as data: built from its folder, rendered by text.py or as JSON."""
+"""The output of `archipel-coordinator` as data.
+
+It is built from its folder, and rendered by text.py or as JSON.
+"""

@@ -1,4 +1,4 @@
-"""A run's journal as it grows: a line of each record that matters to who watches."""
+"""The lines that follow a run's journal as it grows."""
 
 from collections.abc import Iterator
 from pathlib import Path

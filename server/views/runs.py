@@ -1,4 +1,4 @@
-"""The runs of a consortium: how far each is, and what each hospital does or did in it."""
+"""The runs of a consortium: their progress, and each hospital's part in them."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The hospitals of a consortium: who is admitted, connected, expiring."""
+"""The hospitals of a consortium: admitted, connected, or with an expiring certificate."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

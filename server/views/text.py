@@ -1,4 +1,7 @@
-"""The views as lines for a terminal. Texts of others are escaped by the one who prints, or here."""
+"""The views as lines for a terminal.
+
+Texts of others are escaped where they are printed, or here.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 
