@@ -1,1 +1,4 @@
-"""The contract: what both sides agree on, send and write down. Standard library and PyYAML only."""
+"""The contract: what both sides agree on, send and write down.
+
+Standard library and PyYAML only.
+"""

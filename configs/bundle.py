@@ -1,6 +1,7 @@
-"""What a run's bundle may hold: a project file of known text, a licence, one study. No code, no setting.
+"""The permitted content of a run's bundle: a fixed project file, a licence and one study.
 
-The coordinator writes a bundle from this and a node compares with it byte for byte, so that there is nothing to parse.
+No code, no setting. The coordinator writes a bundle from this and a node compares with it byte for byte, so that there
+is nothing to parse.
 """
 
 import io

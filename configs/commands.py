@@ -1,6 +1,7 @@
-"""What the three commands share: how they begin, how they print on a terminal of any encoding, how they end.
+"""The common frame of the three commands: start, terminal output, exit codes.
 
-A terminal that knows ISO-8859-1 or ASCII alone gets plain signs for our lines and dashes, and escapes for the rest.
+Output goes to a terminal of any encoding. A terminal that knows ISO-8859-1 or ASCII alone gets plain signs for our
+lines and dashes, and escapes for the rest.
 
 >>> "── ε ≤ 3 at CHU Besançon".encode("ascii", SPELT)
 b'-- epsilon <= 3 at CHU Besan\\\\xe7on'

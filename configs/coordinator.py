@@ -1,4 +1,7 @@
-"""What a consortium writes down about its coordinator: `coordinator.yaml`. It belongs to whoever runs the machine."""
+"""`coordinator.yaml`: the settings of a consortium's coordinator.
+
+The file belongs to the person who runs the machine.
+"""
 
 import hashlib
 import json

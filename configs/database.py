@@ -1,9 +1,9 @@
-"""SQLite files: how each is opened, which form it has, and when a plain copy of the one file is whole.
+"""SQLite files: how each is opened, its format, and when a plain copy is whole.
 
-SQLite's write-ahead log keeps the newest transactions in a second file (`-wal`) until a checkpoint, so a copy of the
-obvious file alone holds less than was committed. Two ways around it: `connect` uses the rollback journal, which is
-empty between two transactions; `checkpoint` moves what lies in the log into the file, for a file with many readers that
-keeps its log.
+A copy is of the one file. SQLite's write-ahead log keeps the newest transactions in a second file (`-wal`) until a
+checkpoint, so a copy of the obvious file alone holds less than was committed. Two ways around it: `connect` uses the
+rollback journal, which is empty between two transactions; `checkpoint` moves what lies in the log into the file, for a
+file with many readers that keeps its log.
 
 >>> connection = sqlite3.connect(":memory:")
 >>> prepare(connection, "CREATE TABLE IF NOT EXISTS sites (name TEXT)", version=2, what="the list of sites")

@@ -1,4 +1,4 @@
-"""Every error that Archipel raises on purpose.
+"""The errors that Archipel raises on purpose.
 
 ::
 

@@ -1,4 +1,4 @@
-"""The strategies that a study may name: their options with bounds, and the arrays that they send beside the model.
+"""The strategies' keys with their bounds, and the arrays sent beside the model.
 
 What a strategy does stands in strategies/federated, one file each; a declaration of its own is registered from there.
 

@@ -1,4 +1,7 @@
-"""What `site.yaml` and `coordinator.yaml` have in common: how they are opened, addresses, and commands for a folder."""
+"""The common part of `site.yaml` and `coordinator.yaml`.
+
+It holds how they are opened, addresses, and commands for a folder.
+"""
 
 import hashlib
 import os

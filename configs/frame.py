@@ -1,7 +1,8 @@
-"""One message as bytes: what the seal signs, what the outbox keeps, what two processes of a node hand each other.
+"""One message as bytes.
 
-A frame is a header (canonical JSON, its length before it) and the arrays' bytes behind it, in the order of their names.
-The same message always gives the same bytes, so its SHA-256 names it.
+The seal signs them, the outbox keeps them, and two processes of a node hand them to each other. A frame is a header
+(canonical JSON, its length before it) and the arrays' bytes behind it, in the order of their names. The same message
+always gives the same bytes, so its SHA-256 names it.
 
 >>> frame = Frame("train reply", {}, {"bias": b"\\x00" * 4})
 >>> Frame.decode(b"".join(frame.encode())) == frame, frame.sha256[:12]

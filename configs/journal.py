@@ -1,10 +1,11 @@
-"""An append-only, hash-chained journal: one JSON record a line; each record quotes the hash of the one before.
+"""An append-only, hash-chained journal with one JSON record a line.
 
-Both sides keep one. Each record holds 128 random bits, which are hashed and never leave: a hash that was quoted to the
-other side says nothing of the record, however few records are possible. Whoever changes, cuts out or reorders a record
-breaks the chain at that record, and `verify` names it. With a signing key each hash is signed too, so that nobody else
-can write a new chain. Cutting the end off is seen by whoever kept a later hash: the other side, or the run's manifest.
-Several processes may append: a file lock keeps their records in one chain.
+Each record quotes the hash of the one before. Both sides keep one. Each record holds 128 random bits, which are hashed
+and never leave: a hash that was quoted to the other side says nothing of the record, however few records are possible.
+Whoever changes, cuts out or reorders a record breaks the chain at that record, and `verify` names it. With a signing
+key each hash is signed too, so that nobody else can write a new chain. Cutting the end off is seen by whoever kept a
+later hash: the other side, or the run's manifest. Several processes may append: a file lock keeps their records in one
+chain.
 
 >>> from tempfile import TemporaryDirectory
 >>> from configs.records.run_journal import Judged

@@ -1,4 +1,4 @@
-"""Registries: what kinds of a thing there are (tasks, models, connectors, releases, ...), by the name a study uses.
+"""Registries of kinds (tasks, models, connectors, releases, ...), by the name in a study.
 
 A kind is one object with a `name`. The product's own kinds are given when a registry is made; any other is added with
 `register`, before the first study is read. Mistakes of a kind are raised then, not in the middle of a study.

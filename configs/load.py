@@ -1,4 +1,4 @@
-"""Read a study file: YAML -> dataclasses, every mistake of a file at once.
+"""Reading of study files: YAML -> dataclasses, with all mistakes reported at once.
 
 Each problem names its path in the file, what was expected, what was found and what to do. An unknown key is an error
 that names the nearest valid one. YAML is read as YAML 1.2 has it: `no` and `yes` are words, `1e-5` is a number;

@@ -1,4 +1,6 @@
-"""One process to a folder: a lock that the kernel lets go however its process ends, and what its holder says of itself.
+"""A lock on a folder, so that one process uses it.
+
+The kernel releases the lock however its process ends; the file holds what its holder says of itself.
 
 >>> from tempfile import TemporaryDirectory
 >>> with TemporaryDirectory() as folder:

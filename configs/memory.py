@@ -1,8 +1,9 @@
-"""Memory that is let go of: where messages pass it goes back to the system at once, where a model trains it stays.
+"""glibc allocator settings.
 
-The C library keeps blocks of some megabytes, once freed, for later; after a large model in pieces of five megabytes
-that is as much again as the model. And around a request that carries such a piece, web libraries leave circles of
-references, which hold its bytes several times until Python's garbage collector comes by: it counts objects, not bytes.
+Relaying processes return large blocks at once, training processes keep them. The C library keeps blocks of some
+megabytes, once freed, for later; after a large model in pieces of five megabytes that is as much again as the model.
+And around a request that carries such a piece, web libraries leave circles of references, which hold its bytes several
+times until Python's garbage collector comes by: it counts objects, not bytes.
 
 A step of training is another matter. What it frees at its end, the next one asks for again, and memory that comes back
 from the kernel is cleared page by page: a tenth of a step's time.

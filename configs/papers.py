@@ -1,7 +1,8 @@
-"""The two papers that a hospital and a consortium exchange once, by mail: a request to take part and its welcome.
+"""The request to take part and its welcome.
 
-Neither holds a secret. The request carries the hospital's public keys, the welcome the certificate that the consortium
-made for them. Both have a fingerprint that two people can read to each other over the telephone.
+A hospital and a consortium exchange these two papers once, by mail. Neither holds a secret. The request carries the
+hospital's public keys, the welcome the certificate that the consortium made for them. Both have a fingerprint that two
+people can read to each other over the telephone.
 
 >>> Request("lille", "-----BEGIN CERTIFICATE REQUEST-----", "ab" * 32, "00" * 64).fingerprint
 'e766-000d-aeb5-afb4-85be'

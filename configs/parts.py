@@ -1,9 +1,9 @@
-"""How a part of Archipel is started: code from the installation alone, a folder of our own, listed variables.
+"""The start of Archipel's processes: installed code, a working folder of our own.
 
-`python -m module` puts the current folder first on the path, and PYTHONPATH goes before the installation: a folder
-`client/` or a file `random.py` that somebody else left there would run in the process that sees patients. So a part
-runs with `-P` (no folder that is not installed) and `-E` (no PYTHON* variable is read), stands in a folder that its
-starter names, and gets no variable that is not listed here.
+Only listed variables of the environment are passed on. `python -m module` puts the current folder first on the path,
+and PYTHONPATH goes before the installation: a folder `client/` or a file `random.py` that somebody else left there
+would run in the process that sees patients. So a part runs with `-P` (no folder that is not installed) and `-E` (no
+PYTHON* variable is read), stands in a folder that its starter names, and gets no variable that is not listed here.
 
 >>> [word for word in command("client.worker", "/srv/node")[1:] if word != "-B"]
 ['-P', '-E', '-m', 'client.worker', '/srv/node']

@@ -1,4 +1,4 @@
-"""Paths that are too long for what is kept under them.
+"""Checks of paths that are too long for the files below them.
 
 >>> require_short(Path("/srv/archipel"), Path("sites/lille/ledger.sqlite"))
 >>> too_long(Path("/" + 600 * "a"))

@@ -1,4 +1,4 @@
-"""Several texts as one: how a message with all its parts travels in one request.
+"""Several texts packed as one, so that a message with its parts travels in one request.
 
 >>> split(join([b"a", b"", b"bc"]))
 [b'a', b'', b'bc']

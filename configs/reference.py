@@ -1,4 +1,6 @@
-"""The reference of all keys: what each file may hold, as a JSON Schema for editors, as a page, and key by key.
+"""The reference of all keys: a JSON Schema for editors, a page, and single keys.
+
+It says what each file may hold.
 
 >>> print(explain("privacy.spare"))
 study: privacy.spare: lost releases that each hospital may make anew, within epsilon

@@ -1,4 +1,4 @@
-"""What a node without a certificate signs of each of its requests, and the header that carries it.
+"""The signed form of requests from nodes without a certificate, and its header.
 
 Flower's own signature covers a time alone: whoever reads a request on its way could send it again, or send another one
 under it. This one covers the method, the path, the body, the time and a nonce. Client and server share this form;

@@ -1,4 +1,4 @@
-"""What the two sides sign: a statement about one message, and the checks that it must pass.
+"""The signed statement about one message, and the checks that it must pass.
 
 Flower's own node signature covers a timestamp alone, so whoever opens TLS on the way could change or repeat a message.
 A seal is a statement (who to whom, run, round, study, message, hash of the content, which message it answers) with an

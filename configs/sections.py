@@ -1,4 +1,6 @@
-r"""One mapping of a configuration file: notes every mistake instead of raising, and names the keys nobody read.
+r"""One mapping of a configuration file, read with all mistakes noted.
+
+It raises nothing, and names the keys that nobody read.
 
 >>> problems: list[str] = []
 >>> section = Section({"rounds": "often", "sead": 1}, "training", problems)

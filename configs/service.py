@@ -1,6 +1,7 @@
-"""systemd units for a node and for a coordinator: no root, no capability, no writable path but the folder's own.
+"""systemd units for a node and for a coordinator.
 
-Text only; where it goes is the administrator's to decide. `systemd-analyze security` rates the units (a test does).
+They have no root, no capability, and no writable path but the folder's own. Text only; where it goes is the
+administrator's to decide. `systemd-analyze security` rates the units (a test does).
 
 >>> "User=archipel" in unit("the node", "archipel-site", Path("/opt/archipel/bin"), Path("/srv/archipel")).splitlines()
 True

@@ -1,8 +1,9 @@
-"""Texts of others: which may stand in a study or a paper, and how any text of others is printed.
+"""Texts of others: the characters allowed in them, and how they are printed.
 
-A study's purpose, its columns, a hospital's request are written by people whom the reader does not know, and shown on a
-terminal, which obeys what it is told. So what may be written is a short list, and whatever is printed all the same (a
-name in an error, a study that an earlier release took) goes through `shown`: quoted, escaped, on one line.
+They stand in a study or a paper. A study's purpose, its columns, a hospital's request are written by people whom the
+reader does not know, and shown on a terminal, which obeys what it is told. So what may be written is a short list, and
+whatever is printed all the same (a name in an error, a study that an earlier release took) goes through `shown`:
+quoted, escaped, on one line.
 
 >>> flaw_of("Créat. | µmol/l"), flaw_of("Predict\\nheart disease", lines=True)
 ('', '')

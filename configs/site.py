@@ -1,7 +1,7 @@
-"""What a hospital writes down about itself: `site.yaml`. It belongs to whoever runs the machine, never to a study.
+"""`site.yaml`: the settings of a hospital's node.
 
-Secrets are named, never written: a key lies in a file that only its owner can read, a passphrase or a database address
-in an environment variable.
+The file belongs to the person who runs the machine, never to a study. Secrets are named, never written: a key lies in a
+file that only its owner can read, a passphrase or a database address in an environment variable.
 
 >>> from tempfile import TemporaryDirectory
 >>> with TemporaryDirectory() as folder:

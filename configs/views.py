@@ -1,4 +1,4 @@
-"""Views: what a command has to say, as frozen dataclasses that text, a page or JSON render.
+"""Views: a command's output as frozen dataclasses, rendered as text, a page or JSON.
 
 >>> from dataclasses import dataclass
 >>> @dataclass(frozen=True)

@@ -1,9 +1,9 @@
-"""Every field that may cross the wire: name, type, bound. The only list.
+"""Every field that may cross the wire: name, type, bound.
 
-A message is plain here: text and integer fields, and named arrays as (shape, dtype). Both sides check what they send
-and what they receive against this table, so a field that is not listed can neither leave a hospital nor reach one.
-Optional fields came later than protocol 1: a side sends them to another that has said that it reads them, and a message
-without them is byte for byte what it was.
+This is the only list. A message is plain here: text and integer fields, and named arrays as (shape, dtype). Both sides
+check what they send and what they receive against this table, so a field that is not listed can neither leave a
+hospital nor reach one. Optional fields came later than protocol 1: a side sends them to another that has said that it
+reads them, and a message without them is byte for byte what it was.
 
 >>> check("train reply", {}, {"bias": ((1,), "float32")}, {"bias": ((1,), "float32")})
 >>> check("train reply", {"patients": 46}, {}, {})

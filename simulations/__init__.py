@@ -1,1 +1,1 @@
-"""The whole federation on one machine: the same apps as a deployment, many hospitals in one process."""
+"""The federation on one machine: the apps of a deployment, many hospitals in one process."""

@@ -1,4 +1,7 @@
-"""What a federation is compared with: no privacy, each hospital alone, all patients in one place."""
+"""The models that a federation is compared with.
+
+They are trained without privacy, at each hospital alone, and on all patients in one place.
+"""
 
 from collections.abc import Callable
 from contextlib import closing

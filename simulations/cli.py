@@ -1,4 +1,6 @@
-"""`archipel`: the researcher's command. Nothing heavy is imported until a command needs it.
+"""`archipel`, the command of the researcher.
+
+Nothing heavy is imported until a command needs it.
 
 >>> main(["plan", "no-such-study.yaml"])
 2

@@ -1,4 +1,4 @@
-"""A study of statistics on one machine: the release itself, and what a plan of it says beforehand.
+"""A simulated study of statistics: the release itself, and its plan beforehand.
 
 The release runs the deployment's own code on an engine, as a training does (simulations/run.py). The plan reads no
 data: the noise follows from the study alone, and what can be seen through it from the announced sizes.

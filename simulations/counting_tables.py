@@ -1,4 +1,4 @@
-"""What the researcher reads in the terminal of a study of statistics: its plan, and what was released."""
+"""Terminal tables of a study of statistics: its plan and its released figures."""
 
 import json
 import math

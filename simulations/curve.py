@@ -1,4 +1,7 @@
-"""The learning curve of a simulated federation, judged on every hospital's test patients while it trains."""
+"""The learning curve of a simulated federation.
+
+It is judged on every hospital's test patients while the federation trains.
+"""
 
 from collections.abc import Mapping
 

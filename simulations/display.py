@@ -1,4 +1,4 @@
-"""Progress, live in a terminal and as plain lines elsewhere.
+"""Progress of a run: live in a terminal, plain lines elsewhere.
 
 >>> with PlainDisplay().phase("together", 20) as phase:
 ...     for number in range(20):

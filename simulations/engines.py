@@ -1,7 +1,7 @@
-"""Two engines, one path: both run the same ServerApp and ClientApp and end with the same bits.
+"""The simulation engines `inprocess` and `ray`, which end with the same bits.
 
-`inprocess` needs nothing but this process; `ray` is Flower's own simulation runtime, for machines and clusters
-(`pip install "archipel[ray]"`).
+Both run the same ServerApp and ClientApp. `inprocess` needs nothing but this process; `ray` is Flower's own simulation
+runtime, for machines and clusters (`pip install "archipel[ray]"`).
 """
 
 import gc

@@ -1,8 +1,9 @@
-"""What models are worth on test patients. A simulation owns every hospital's copy of the data, so figures are exact.
+"""Evaluation of models on test patients, exact and unreleased.
 
-"All test patients together" pools the test patients of every hospital. A local-only model is judged there too: it is
-what that hospital could offer alone, to any patient. Scoring each patient with the own hospital's model instead would
-credit every hospital with its share of diseased patients (from 38 % to 98 % in the demo), which is no skill.
+A simulation owns every hospital's copy of the data, so figures are exact. "All test patients together" pools the test
+patients of every hospital. A local-only model is judged there too: it is what that hospital could offer alone, to any
+patient. Scoring each patient with the own hospital's model instead would credit every hospital with its share of
+diseased patients (from 38 % to 98 % in the demo), which is no skill.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,6 +1,7 @@
-"""The hospitals of a simulation: every site of the study in this process, each with a ledger of its own.
+"""The hospitals of a simulation.
 
-Picklable, so that worker processes and Ray's actors build the same hospitals from the same description.
+Every site of the study is in this process, each with a ledger of its own. Picklable, so that worker processes and Ray's
+actors build the same hospitals from the same description.
 """
 
 from collections.abc import Callable

@@ -1,7 +1,7 @@
-"""Baselines that are done, kept in the run's folder until its figures are whole: who goes on trains none of them anew.
+"""Finished baselines, kept in the run's folder until its figures are whole.
 
-Each is a tensor file and, written last, a manifest with its digest, the study's, the releases and the learning curve.
-What is not whole, or of another study or release, counts as not there.
+A run that is resumed trains none of them anew. Each is a tensor file and, written last, a manifest with its digest, the
+study's, the releases and the learning curve. What is not whole, or of another study or release, counts as not there.
 
 >>> from tempfile import TemporaryDirectory
 >>> with TemporaryDirectory() as folder:

@@ -1,4 +1,4 @@
-"""A federation that leaves nothing behind: the real path in this process, without the disk.
+"""A federation in memory: the real path in this process, without the disk.
 
 ServerApp, ClientApp, strategy, trainer, noise and ledgers are those of a simulation; the ledgers end with the process.
 The benchmarks and `archipel plan --worth` train many such federations, on patients that they hold already.

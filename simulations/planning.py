@@ -1,4 +1,4 @@
-"""A study's plan from public numbers alone: what noise each hospital adds, what it costs, whether it helps.
+"""The plan of a study from public numbers: each hospital's noise, its cost, its benefit.
 
 Whether a hospital helps is judged by the noise of the whole: with n training patients, its mean gradient over a round
 of s steps has a noise of sigma * clip / (q n sqrt(s)), and the weighted mean of all hospitals the root of the sum of

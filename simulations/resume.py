@@ -1,4 +1,4 @@
-"""What a run's folder says of the time before it was interrupted: its journal, and whether its ledgers bear it out.
+"""The state of an interrupted run: its journal, checked against its ledgers.
 
 Nothing is trained or written here. The journal keeps the learning curve too: in a simulation it is made of the
 researcher's own copies, so it is exact.

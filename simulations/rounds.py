@@ -1,4 +1,4 @@
-"""All hospitals' answers to one round's instructions: what they fit, they fit together.
+"""Fits of several hospitals for one round's instructions, computed together.
 
 Everything else is each hospital's own, as the ClientApp has it: the checks of its message, its booking before the first
 gradient, what it does where a fit fails, its reply. Whoever cannot be fitted with others is fitted alone, and so is

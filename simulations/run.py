@@ -1,4 +1,4 @@
-"""A whole simulated study: check, train, compare, measure, write down."""
+"""A whole simulated study: check, train, compare, measure, write."""
 
 import logging
 import os

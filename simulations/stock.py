@@ -1,6 +1,7 @@
-"""Stock Flower on this machine, as its own commands start it: a SuperLink over TLS and SuperNodes.
+"""Stock Flower on this machine: a SuperLink over TLS and SuperNodes.
 
-What Archipel is compared with, and where its apps are shown to be plain Flower apps.
+They are started as its own commands start them. What Archipel is compared with, and where its apps are shown to be
+plain Flower apps.
 
 >>> sorted(ENVIRONMENT)[0]
 'FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION'

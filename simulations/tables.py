@@ -1,4 +1,4 @@
-"""What the researcher reads in the terminal after a run, a plan or a comparison."""
+"""Terminal tables of a run, a plan or a comparison."""
 
 import json
 from collections.abc import Callable, Iterator, Sequence

@@ -1,4 +1,4 @@
-"""Many hospitals' local fits as one batch: every step is one product for all of them.
+"""Local fits of many hospitals as one batch: each step is one product for all of them.
 
 Each hospital has the very bits that it has alone (client/trainer.py). Products and sums are exact, so that neither the
 others nor rows that are nobody's can change one, and everything else is elementwise. Each has its own chance.

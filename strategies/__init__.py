@@ -1,1 +1,4 @@
-"""The science: what to learn, how to protect it, how to combine it. No disk, no sockets, no clock."""
+"""The science: what to learn, how to protect it, how to combine it.
+
+No disk, no sockets, no clock.
+"""

@@ -1,7 +1,8 @@
-"""Local optimizers, with the same bits on every processor: PyTorch's own fuse operations where a processor can.
+"""Local optimizers with the same bits on every processor.
 
-As PyTorch defines them (SGD with momentum and weight decay; Adam, Kingma and Ba 2015, arXiv 1412.6980), each operation
-one NumPy call in float32, corrections in Python's float64. A step that is not SGD's plain one holds a scratch vector.
+PyTorch's own fuse operations where a processor can. As PyTorch defines them (SGD with momentum and weight decay; Adam,
+Kingma and Ba 2015, arXiv 1412.6980), each operation one NumPy call in float32, corrections in Python's float64. A step
+that is not SGD's plain one holds a scratch vector.
 
 >>> flat, gradient = np.zeros(2, np.float32), np.array([1.0, -2.0], np.float32)
 >>> optimizer = optimizer_of(Local(None, 0.5))

@@ -1,1 +1,4 @@
-"""Declared keys: what may stand in a configuration file, said once; reader, writer and schema follow from it."""
+"""Declared keys of configuration files.
+
+They are declared once; reader, writer and schema follow from that.
+"""

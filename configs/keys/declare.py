@@ -1,4 +1,6 @@
-r"""Sections of a file as frozen dataclasses whose fields say what may stand there: read, written and described by that.
+r"""Sections of a file as frozen dataclasses that declare their keys.
+
+A section is read, written and described by its fields.
 
 >>> from configs.keys.values import Integer, Number
 >>> @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What the keys of a file are, for people: one row a key, by its path.
+"""The description of a file's keys: one row for each key, by its path.
 
 >>> from configs.keys.declare import Part
 >>> from configs.schema.training import Training

@@ -1,4 +1,4 @@
-"""Sections that are one of several kinds, named by one of their keys: `type`, `name`, `mode`, `connector`.
+"""Sections of several kinds, chosen by one key: `type`, `name`, `mode`, `connector`.
 
 >>> from dataclasses import dataclass
 >>> from configs.keys.declare import key

@@ -1,7 +1,7 @@
-r"""What may stand under a key: text, a number, one of some words. Each value reads, writes and describes itself.
+r"""The values of keys: text, numbers, choices.
 
-A value that is not as expected is noted in its section, never raised; a stand-in takes its place, so that the rest of
-the file is read too.
+Each value reads, writes and describes itself. A value that is not as expected is noted in its section, never raised; a
+stand-in takes its place, so that the rest of the file is read too.
 
 >>> section = Section({"rounds": "often"}, "training", [])
 >>> Integer(1, 9).read(Place(section, "rounds", section.take("rounds"), {})), section.problems

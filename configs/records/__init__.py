@@ -1,4 +1,4 @@
-"""What is written down: metrics.json, audit.json and the records of the journals, as frozen dataclasses.
+"""Records as frozen dataclasses: metrics.json, audit.json and the journals.
 
 Writer and reader share each dataclass. RECORDS.md lists them all; `python -m configs.records` writes it.
 

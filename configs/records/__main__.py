@@ -1,4 +1,4 @@
-"""Write RECORDS.md anew: `python -m configs.records`."""
+"""The command `python -m configs.records`, which writes RECORDS.md anew."""
 
 from pathlib import Path
 

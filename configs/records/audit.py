@@ -1,4 +1,4 @@
-"""audit.json: what a privacy audit found, written by `archipel audit`.
+"""audit.json: the result of a privacy audit, written by `archipel audit`.
 
 >>> CheckResult(name="rate", p=0.4, words="", passed=True).passed
 True

@@ -1,6 +1,7 @@
-"""Records of the coordinator's own journal, `journal.jsonl` in its folder; one dataclass a kind.
+"""Records of the coordinator's own journal, `journal.jsonl` in its folder.
 
-Each record has `number` beside its facts, the database's count of records (server/continuity.py).
+One dataclass for each kind. Each record has `number` beside its facts, the database's count of records
+(server/continuity.py).
 """
 
 from collections.abc import Mapping

@@ -1,10 +1,11 @@
-"""Frozen dataclasses to JSON values and back; a reader collects every mistake with its place.
+"""Conversion of frozen dataclasses to JSON values and back.
 
-A field's type is its form in the file, `Annotated` with its meaning. `OMIT` leaves a field that holds its default out
-of the file; `LATER` marks one that a file may lack; `Within` bounds a number. Reading takes None, the default or the
-type's empty value where a key is absent or null, and skips unknown keys, so that files of a newer release can be read.
-A class may define `present_form`, which brings the form of an earlier release to the present one, and `flaws`, which
-yields a place and what was expected there where its fields contradict each other.
+A reader collects every mistake with its place. A field's type is its form in the file, `Annotated` with its meaning.
+`OMIT` leaves a field that holds its default out of the file; `LATER` marks one that a file may lack; `Within` bounds a
+number. Reading takes None, the default or the type's empty value where a key is absent or null, and skips unknown keys,
+so that files of a newer release can be read. A class may define `present_form`, which brings the form of an earlier
+release to the present one, and `flaws`, which yields a place and what was expected there where its fields contradict
+each other.
 
 >>> @dataclass(frozen=True)
 ... class Point:

@@ -1,4 +1,6 @@
-"""What every record of a journal is: one frozen dataclass a kind, with the kind's name and its facts.
+"""The base of journal records: one frozen dataclass for each kind.
+
+A record has the kind's name and its facts.
 
 >>> from configs.records.run_journal import Again
 >>> Again.kind, Again(attempt=1, round=2, site="lille", why="lost").to_facts()["why"]

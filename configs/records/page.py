@@ -1,4 +1,4 @@
-"""RECORDS.md: every file and record that is written down, from the dataclasses that write and read them.
+"""RECORDS.md, generated from the dataclasses of all files and records.
 
 >>> form_in_words(tuple[int, ...]), form_in_words(Mapping[str, float | None])
 ('list of whole numbers', 'object of number or null')

@@ -1,4 +1,6 @@
-"""metrics.json: what a finished run says, written by simulations and by the coordinator, read by reports and tables.
+"""metrics.json: the result of a finished run.
+
+It is written by simulations and by the coordinator, and read by reports and tables.
 
 >>> read_result({"study": "heart", "study_sha256": "ab", "outcome": "COMPLETE", "rounds_completed": 2}).why
 ''

@@ -1,4 +1,7 @@
-"""Records of a run's journal, `RUN/journal.jsonl`, of a simulation or of the coordinator; one dataclass a kind."""
+"""Records of a run's journal, `RUN/journal.jsonl`, one dataclass for each kind.
+
+The run is one of a simulation or of the coordinator.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -1,4 +1,7 @@
-"""Records of a hospital's journal, `journal.jsonl` in its folder: what came, was decided, and left."""
+"""Records of a hospital's journal, `journal.jsonl` in its folder.
+
+They say what came, was decided, and left.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

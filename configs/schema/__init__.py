@@ -1,4 +1,7 @@
-"""What a study is: frozen dataclasses whose fields say what may stand in its file, a file a section."""
+"""The schema of a study: frozen dataclasses, one file for each section.
+
+Their fields say what may stand in a study file.
+"""
 
 from configs.federated import Strategy
 from configs.schema.evaluation import Evaluation, EvaluationRelease

@@ -1,4 +1,4 @@
-"""The section `evaluation`: who is kept aside, what is measured, and what of it may leave a hospital."""
+"""The section `evaluation`: test patients, metrics, and what may leave a hospital."""
 
 from dataclasses import dataclass
 

@@ -1,6 +1,7 @@
-"""The section `releases`: what is asked of each hospital once after the training, beside the evaluation, by name.
+"""The section `releases`: further releases of each hospital after the training, by name.
 
-Archipel itself has none; a kind that is registered (strategies/releases/registry.py) brings the keys of its section.
+Each is asked for once, beside the evaluation. Archipel itself has none; a kind that is registered
+(strategies/releases/registry.py) brings the keys of its section.
 """
 
 from dataclasses import dataclass

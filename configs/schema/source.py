@@ -1,4 +1,4 @@
-"""Where rows come from, as `site.yaml` and a study's `simulation` write it: a connector, and the keys it has.
+"""The source of rows in `site.yaml` and in `simulation`: a connector and its keys.
 
 A data base's address holds a password. So a file names the environment variable that holds it, and an address that
 stands in a file all the same is refused without being shown.

@@ -1,4 +1,4 @@
-"""What a study is: its sections, its hospitals, and the canonical form that is its identity.
+"""A study: its sections, its hospitals, and the canonical form that is its identity.
 
 `configs/load.py` makes these from YAML. A study's identity is the SHA-256 of its canonical form: JSON with sorted keys
 and every default written out. `simulation` is left out of it, because where a researcher's copies of the data lie

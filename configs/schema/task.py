@@ -1,4 +1,4 @@
-"""What a study is about: the task, its outcome, and the columns that are read.
+"""The section `task`: the outcome and the columns that are read.
 
 >>> Feature("age", "number", minimum=20.0, maximum=90.0, unit="years").inputs
 ('age',)

@@ -1,4 +1,4 @@
-"""The section `training`: the strategy, the rounds, and what a hospital does in one of them."""
+"""The section `training`: the strategy, the rounds, and the local steps."""
 
 from dataclasses import dataclass
 from typing import Any, Literal

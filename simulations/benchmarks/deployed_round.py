@@ -1,4 +1,6 @@
-"""Seconds a round between processes: stock Flower and Archipel in turn on this machine, over TLS on loopback.
+"""Seconds a round between processes, for stock Flower and Archipel in turn.
+
+Both run on this machine, over TLS on loopback.
 
     python -m simulations.benchmarks.deployed_round [--rounds 8] [--nodes 4] [--systems stock archipel]
 

@@ -1,4 +1,4 @@
-"""A federation at its edges: one large model, and many hospitals; memory, seconds and idle load.
+"""A federation at its limits (one large model, many hospitals): memory, seconds, idle load.
 
     python -m simulations.benchmarks.deployed_scale [--megabytes 500] [--nodes 50] [--only model nodes]
 

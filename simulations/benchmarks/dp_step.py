@@ -1,4 +1,6 @@
-"""The cost of a private step: ours over the plain PyTorch step, and ours over Opacus's. Less is better.
+"""The cost of a private step, relative to the plain PyTorch step and to Opacus's.
+
+Less is better.
 
     python -m simulations.benchmarks.dp_step [--quick] [--cases mlp cnn] [--device cuda]
 

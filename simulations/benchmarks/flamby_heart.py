@@ -1,4 +1,6 @@
-"""FLamby's Fed-Heart-Disease table (arXiv 2210.04620), reproduced; and what our presets reach on the same patients.
+"""FLamby's Fed-Heart-Disease table (arXiv 2210.04620), reproduced, beside our presets.
+
+The presets train on the same patients.
 
     python -m simulations.benchmarks.flamby_heart          half a minute; one JSON line a row
 

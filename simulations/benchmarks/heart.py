@@ -1,4 +1,4 @@
-"""What the two heart disease benchmarks share: the presets, one way to train, one way to judge.
+"""The common part of the two heart disease benchmarks: presets, training, evaluation.
 
 Training is the real path, in memory (simulations/memory.py). A hospital alone, and all data in one place, are
 federations of one.

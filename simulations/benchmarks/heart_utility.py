@@ -1,4 +1,6 @@
-"""What federating and privacy cost on the four heart disease hospitals: AUROC, means over splits, paired.
+"""The cost of federating and of privacy on the four heart disease hospitals.
+
+AUROC, means over splits, paired.
 
     python -m simulations.benchmarks.heart_utility                    under a minute; one JSON line a row
     python -m simulations.benchmarks.heart_utility --noise-seeds 5    two minutes: five draws of the noise on each split

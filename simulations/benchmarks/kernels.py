@@ -1,4 +1,4 @@
-"""The same bits and the cost of private training under each of OpenBLAS's kernels.
+"""Private training under each of OpenBLAS's kernels: the same bits, and its cost.
 
     python -m simulations.benchmarks.kernels [--quick] [--kernels Haswell SkylakeX]
 

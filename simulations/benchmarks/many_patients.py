@@ -1,4 +1,6 @@
-"""A study of very many patients on one machine: the most memory that each command holds, and when the model is there.
+"""A study of very many patients on one machine: peak memory of each command, and times.
+
+It says when the model is there, too.
 
     python -m simulations.benchmarks.many_patients [--patients 1000000] [--only simulate baselines plan]
 

@@ -1,4 +1,6 @@
-"""What epsilon buys on the four heart disease hospitals: AUROC at 8, 3, 1 and 0.5, paired with what it is held against.
+"""AUROC at epsilon 8, 3, 1 and 0.5 on the four heart disease hospitals.
+
+Each is paired with what it is held against.
 
     python -m simulations.benchmarks.utility                under two minutes; one JSON line a row
     python -m simulations.benchmarks.utility --splits 50    more splits of the same patients, narrower intervals

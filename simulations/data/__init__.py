@@ -1,1 +1,4 @@
-"""Open data sets that the simulations and benchmarks run on, one folder each, with their origin and licence."""
+"""Open data sets for simulations and benchmarks, one folder each.
+
+Each has its origin and licence.
+"""

@@ -1,4 +1,6 @@
-"""Is privacy worth it, in a study? Asked of made-up patients before anybody's are read.
+"""`archipel plan --worth`: is privacy worth it in a study?
+
+It is asked of synthetic patients before anybody's are read.
 
 question.py        what the researcher wants to know;  answer.py  what is answered
 weigh.py           the work, part by part

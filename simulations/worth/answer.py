@@ -1,4 +1,4 @@
-"""What `archipel plan --worth` answers, part by part."""
+"""The answer of `archipel plan --worth`, part by part."""
 
 from dataclasses import asdict, dataclass
 from typing import Any

@@ -1,4 +1,4 @@
-"""Which epsilon to try next, on the way to the cheapest that reaches a wish."""
+"""The search for the cheapest epsilon that reaches a wish."""
 
 import math
 from collections.abc import Sequence

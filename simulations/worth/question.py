@@ -1,4 +1,4 @@
-"""What the researcher wants to know of a study's worth.
+"""The researcher's question about a study's worth, with its assumptions.
 
 >>> Question(auroc=0.8).wish
 'AUROC 0.8'

@@ -1,9 +1,9 @@
-"""A study's better settings, sought among a few moves from its own: batch, rounds, clip norm, learning rate.
+"""The search for better settings among a few moves: batch, rounds, clip norm, learning rate.
 
-Successive halving (Jamieson and Talwalkar 2016, arXiv 1502.07943): every single move is judged a little; the best three
-and their pairs are judged more. The settings that one starts from are always among them and give way only to a move
-that is better by .001; from there the search goes on once more. What judges is a function, so nothing here trains or
-draws patients.
+It begins at the study's own settings. Successive halving (Jamieson and Talwalkar 2016, arXiv 1502.07943): every single
+move is judged a little; the best three and their pairs are judged more. The settings that one starts from are always
+among them and give way only to a move that is better by .001; from there the search goes on once more. What judges is a
+function, so nothing here trains or draws patients.
 
 A move keeps learning rate times clip norm times steps as it was, so that the model can travel as far as before; the
 learning rate's own moves change just that.

@@ -1,6 +1,7 @@
-"""Made-up patients for a study that nobody has run: announced sizes and public ranges in, no patient read.
+"""Synthetic patients for a study that has not run.
 
-What is assumed, and nothing of it is known before a study has run:
+They are made from announced sizes and public ranges; no patient is read. What is assumed, and nothing of it is known
+before a study has run:
 
 - A truth of the model's own kind: the outcome follows a logistic model (softmax for several classes) of the study's
   inputs. Every input matters, with a normal weight on its own scale. What curves and interactions add is not in it.

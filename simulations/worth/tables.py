@@ -1,4 +1,4 @@
-"""A study's worth in the terminal."""
+"""Terminal tables of a study's worth."""
 
 from rich import box
 from rich.console import Console

@@ -1,4 +1,4 @@
-"""The answer in one plain sentence: worth it, not worth it and why, or cannot say and why."""
+"""The verdict in one sentence: worth it, not worth it, or undecided, with the reason."""
 
 from simulations.worth.answer import AtEpsilon, Recommended
 from simulations.worth.question import MIN_REPETITIONS, Question

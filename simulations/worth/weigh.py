@@ -1,13 +1,13 @@
-"""Is privacy worth it, in this study? Asked of made-up patients before anybody's are read: `archipel plan --worth`.
+"""The computation of a study's worth on synthetic patients, for `archipel plan --worth`.
 
-Every figure is a mean over made-up worlds (synthetic.py: what is assumed) in which the study itself is trained: its
-plan, noise, strategy, trainer and ledgers, in memory. Within a world everything is paired: the same patients, the same
-seeds, privacy on and off. A loss is the AUROC of the same settings with nothing protected minus the
-private one's. Its two parts are told apart by a third model, sampled and clipped but not noised: what clipping costs
-is a matter of settings and may be got back by better ones, what noise costs is the price of epsilon. A fourth, all
-patients in one place for five times the rounds, shows what distance and the study's own rounds leave behind. Intervals
-are 95 %, Student's t over worlds: they speak of the mean over worlds like these. One study is one world, so
-`nine_in_ten` gives the loss that nine studies in ten stay below.
+No hospital's patients are read. Every figure is a mean over made-up worlds (synthetic.py: what is assumed) in which the
+study itself is trained: its plan, noise, strategy, trainer and ledgers, in memory. Within a world everything is paired:
+the same patients, the same seeds, privacy on and off. A loss is the AUROC of the same settings with nothing protected
+minus the private one's. Its two parts are told apart by a third model, sampled and clipped but not noised: what
+clipping costs is a matter of settings and may be got back by better ones, what noise costs is the price of epsilon. A
+fourth, all patients in one place for five times the rounds, shows what distance and the study's own rounds leave
+behind. Intervals are 95 %, Student's t over worlds: they speak of the mean over worlds like these. One study is one
+world, so `nine_in_ten` gives the loss that nine studies in ten stay below.
 
 Settings are searched by a few moves from the study's own (search.py): each single one on two worlds, the
 best three and their pairs on four, and once more from what won. The winner is judged on worlds that had no part in its

@@ -1,7 +1,7 @@
-"""Variants of a study, trained in numbered made-up worlds until the time is over, and the intervals of what came out.
+"""Variants of a study, trained in numbered synthetic worlds, with intervals of their figures.
 
-Within a world everything is paired: the same patients and seeds for every variant. What a world assumes is
-synthetic.py's; which variants are asked for, and what follows, is weigh.py's.
+Worlds are trained until the time is over. Within a world everything is paired: the same patients and seeds for every
+variant. What a world assumes is synthetic.py's; which variants are asked for, and what follows, is weigh.py's.
 
 >>> t_interval([0.01, 0.02, 0.03])
 Interval(mean=0.02, low=-0.0048, high=0.0448)

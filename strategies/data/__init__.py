@@ -1,1 +1,1 @@
-"""Patients as models and counts read them: one file a kind of data."""
+"""Patients as models and counts read them, one file for each kind of data."""

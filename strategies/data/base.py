@@ -1,7 +1,8 @@
-"""Patients of one hospital, or of several together, as a release reads them. One class a kind of data.
+"""The interface of patients' data as releases read it, one class for each kind of data.
 
-A training asks for the rows of chosen patients and never looks into a kind's own arrays: rows may be a table in memory,
-or files that are read when they are asked for. `strategies/data/registry.py` holds how each kind comes from a table.
+The patients are those of one hospital, or of several together. A training asks for the rows of chosen patients and
+never looks into a kind's own arrays: rows may be a table in memory, or files that are read when they are asked for.
+`strategies/data/registry.py` holds how each kind comes from a table.
 """
 
 from abc import ABC, abstractmethod

@@ -1,4 +1,4 @@
-"""Patients as counts read them: in which cell of each column's histogram every one is.
+"""Patients as counts read them: each patient's cell in each column's histogram.
 
 A patient with several rows is in one cell of each too: by the mean of the known values of a number, by the most
 frequent known value of a category.

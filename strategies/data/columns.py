@@ -1,4 +1,4 @@
-"""The layout of a study's statistics: a histogram of each column, and what its cells are called.
+"""The layout of a study's statistics: one histogram for each column, and its cells' names.
 
 >>> from configs.schema import Feature
 >>> age, sex = Feature("age", "number", 20.0, 90.0), Feature("sex", "category", values=("f", "m"))

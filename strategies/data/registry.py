@@ -1,4 +1,4 @@
-"""The kinds of patients that there are.
+"""The registered kinds of patients' data.
 
 >>> DATA.names
 ('table', 'cells')

@@ -1,4 +1,4 @@
-"""A hospital's rows as a connector hands them over: typed, checked columns."""
+"""A hospital's rows as a connector returns them: typed, checked columns."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

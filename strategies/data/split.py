@@ -1,4 +1,4 @@
-"""Who is kept aside for the test: each patient's side depends on that patient alone.
+"""The split into training and test: each patient's side depends on that patient alone.
 
 A shuffled split would move other patients from train to test when one more patient joins, and then "add or remove one
 patient" would change many training records. A keyed hash of the patient's identity does not.

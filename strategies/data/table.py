@@ -1,4 +1,4 @@
-"""Patients as the rows of a table: what most studies train on.
+"""Patients as the rows of a table, on which most studies train.
 
 `encode` turns a connector's columns into model inputs with the study's public ranges and values only, so nothing about
 the patients enters the scaling. Values outside their range are clipped, and counted.

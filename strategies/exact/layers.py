@@ -1,8 +1,8 @@
-"""Linear stacks in exact products: the same bits in any order, batch and block, on every processor.
+"""Batch-invariant linear stacks in exact products, with the same bits on every processor.
 
-The factors of each product are rounded to whole numbers of `bits` binary digits, times a power of two. Each sum of
-their products is then a whole number below 2^53, which float64 holds: every partial sum is exact, so that no order, no
-BLAS kernel and no number of threads can change a bit.
+Order, batch and block change no bit. The factors of each product are rounded to whole numbers of `bits` binary digits,
+times a power of two. Each sum of their products is then a whole number below 2^53, which float64 holds: every partial
+sum is exact, so that no order, no BLAS kernel and no number of threads can change a bit.
 
 What a row is rounded to follows from the row and the model alone: its own largest number, never the other rows of the
 batch. So a row's numbers are its own, whoever else is there, and nothing is lost to a bound that must hold for all.

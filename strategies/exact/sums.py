@@ -1,4 +1,4 @@
-"""Sums of whole numbers in float64 that lose nothing, whatever the order and however many.
+"""Exact sums of whole numbers in float64, for any order and any number of terms.
 
 >>> total = ExactSum((1,))
 >>> for part in (2.0**53, 1.0, 1.0):

@@ -1,7 +1,8 @@
-"""The weights of linear stacks as whole numbers, for exact products (strategies/exact/layers.py).
+"""The weights of linear stacks as whole numbers, for exact products.
 
-Those of small models are held, in float64. A large model's would take four times the model's memory with its gradient:
-they are made anew for each product, in pieces, with the same bits, since sums of whole numbers are exact in any order.
+strategies/exact/layers.py computes these products. Those of small models are held, in float64. A large model's would
+take four times the model's memory with its gradient: they are made anew for each product, in pieces, with the same
+bits, since sums of whole numbers are exact in any order.
 
 >>> shapes = ((2, 1), (1, 2))
 >>> held, made = HeldWeights(shapes, (), 4.0, Order(shapes, ())), WeightsInPieces(shapes, top=4.0)

@@ -1,1 +1,4 @@
-"""How arrays and messages travel: Flower's records, the seal, keys; and what Archipel takes from Flower's inside."""
+"""The forms in which arrays and messages travel: Flower's records, seals, keys.
+
+What Archipel takes from Flower's inside on both sides is here too.
+"""

@@ -1,4 +1,4 @@
-"""Flower's inside, as far as both sides need it: messages as objects, their ids, and arrays that are not copied.
+"""Flower's internals that both sides use: messages as objects, their ids, uncopied arrays.
 
 Flower promises `flwr.app`, `flwr.clientapp`, `flwr.serverapp` and `flwr.simulation` to applications. Everything else
 may change with any release. Private names are imported here, in client/uplink/flower.py (the hospital's side) and in

@@ -1,6 +1,7 @@
-"""Large arrays in two halves, one on each of two processors, where a process has nothing else to do meanwhile.
+"""Work on large arrays in two halves, one on each of two processors.
 
-What is computed of each piece is the same, and stands in the same order: the same bits as one after the other.
+It is for processes that have nothing else to do meanwhile. What is computed of each piece is the same, and stands in
+the same order: the same bits as one after the other.
 
 >>> from operator import neg
 >>> both(neg, [1, 2, 3], total_bytes=FROM_BYTES), both(neg, [1, 2, 3], total_bytes=0)

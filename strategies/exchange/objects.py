@@ -1,4 +1,4 @@
-"""The parts in which Flower sends a message (its inflatable objects), put together without holding any of them twice.
+"""Assembly of a message from Flower's inflatable objects without holding a part twice.
 
 A message is a tree: Message, RecordDict, ArrayRecord, Array, and each array's bytes as ArrayChunks of some megabytes.
 Flower's own assembly holds every part until the last is in place, three models for one; and it repeats a chunk as often

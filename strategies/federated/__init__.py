@@ -1,1 +1,1 @@
-"""The strategies: how hospitals' models become one, and what a strategy changes at a hospital."""
+"""The strategies: how hospitals' models are combined, and what each changes at a hospital."""

@@ -1,6 +1,6 @@
-"""What a strategy is: a coordinator's half that combines models, and a hospital's half that changes local steps.
+"""The interface of a strategy: its coordinator's half and its hospital's half.
 
-The hospital's half is strategies/federated/local_rule.py.
+The first combines models, the second changes local steps. The hospital's half is strategies/federated/local_rule.py.
 """
 
 from collections.abc import Callable

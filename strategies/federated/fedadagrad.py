@@ -1,4 +1,7 @@
-"""FedAdagrad: Adagrad's steps along the mean update at the coordinator (Reddi et al. 2021, arXiv 2003.00295)."""
+"""FedAdagrad: Adagrad at the coordinator (Reddi et al. 2021, arXiv 2003.00295).
+
+Its steps go along the mean update of the hospitals.
+"""
 
 from collections.abc import Mapping
 

@@ -1,4 +1,7 @@
-"""FedAdam: Adam's steps along the mean update at the coordinator (Reddi et al. 2021, arXiv 2003.00295)."""
+"""FedAdam: Adam at the coordinator (Reddi et al. 2021, arXiv 2003.00295).
+
+Its steps go along the mean update of the hospitals.
+"""
 
 from collections.abc import Iterable
 

@@ -1,4 +1,7 @@
-"""FedProx: FedAvg, with a pull towards the shared model in each local step (Li et al. 2020, arXiv 1812.06127)."""
+"""FedProx: FedAvg with a proximal term (Li et al. 2020, arXiv 1812.06127).
+
+Each local step is pulled towards the shared model.
+"""
 
 from flwr.serverapp import strategy as flower
 

@@ -1,4 +1,7 @@
-"""FedYogi: Yogi's steps along the mean update at the coordinator (Reddi et al. 2021, arXiv 2003.00295)."""
+"""FedYogi: Yogi at the coordinator (Reddi et al. 2021, arXiv 2003.00295).
+
+Its steps go along the mean update of the hospitals.
+"""
 
 from flwr.serverapp import strategy as flower
 

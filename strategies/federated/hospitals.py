@@ -1,4 +1,4 @@
-"""Flower's strategies, made to speak of hospitals.
+"""Flower's strategies, adapted to hospitals in a fixed order.
 
 `Hospitals` is put in front of each of Flower's classes: one message a hospital in the order of their names, replies
 aggregated in that order (sums of floats depend on it), weights from the study, results as float32, and an optimizer

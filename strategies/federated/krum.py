@@ -1,4 +1,4 @@
-"""Krum: the one model that is nearest to its neighbours (Blanchard et al. 2017, arXiv 1703.02757)."""
+"""Krum: the model nearest to its neighbours (Blanchard et al. 2017, arXiv 1703.02757)."""
 
 from collections.abc import Iterable, Mapping
 

@@ -1,4 +1,4 @@
-"""What a strategy adds to a hospital's local steps: the hospital's half of a strategy.
+"""The hospital's half of a strategy: what it adds to the local steps.
 
 It is affine on purpose: so the coordinator can bound what an honest hospital sends (strategies/releases/plausible.py),
 an audit can retrace a round, and a simulation can fit many hospitals at once. It sees no patient, so under differential

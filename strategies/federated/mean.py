@@ -1,4 +1,4 @@
-"""Pure functions on named arrays: what a coordinator does with the hospitals' models beside Flower's strategies.
+"""Pure functions on named arrays that combine models beside Flower's strategies.
 
 >>> mean_of({"bias": np.array([2.0])}, count=4)["bias"].tolist()
 [0.5]

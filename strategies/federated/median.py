@@ -1,4 +1,7 @@
-"""The coordinate-wise median of the hospitals' models (Yin et al. 2018, arXiv 1803.01498); weights play no part."""
+"""The coordinate-wise median of the models (Yin et al. 2018, arXiv 1803.01498).
+
+Weights play no part.
+"""
 
 from flwr.serverapp import strategy as flower
 

@@ -1,4 +1,7 @@
-"""The coordinate-wise mean without the extremes (Yin et al. 2018, arXiv 1803.01498); weights play no part."""
+"""The coordinate-wise trimmed mean of the models (Yin et al. 2018, arXiv 1803.01498).
+
+Weights play no part.
+"""
 
 from collections.abc import Iterable
 

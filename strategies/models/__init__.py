@@ -1,1 +1,1 @@
-"""What a study's model is: its parameters, its initial values, and how it is evaluated. One file a kind."""
+"""The models: parameters, initial values, and evaluation, one file for each kind."""

@@ -1,8 +1,9 @@
-"""What a study's model is: its parameters without PyTorch, how it is built, where it begins. One class a kind.
+"""The interface of an architecture: its parameters, how it is built, and its initial values.
 
-An architecture is a subclass of `Architecture` in one file; `strategies/models/registry.py` holds those that there are.
-Each method that needs PyTorch imports it: planning, review, the coordinator and the process of a hospital that talks to
-the network read the parameters' names and shapes alone.
+One class for each kind; the parameters are known without PyTorch. An architecture is a subclass of `Architecture` in
+one file; `strategies/models/registry.py` holds those that there are. Each method that needs PyTorch imports it:
+planning, review, the coordinator and the process of a hospital that talks to the network read the parameters' names and
+shapes alone.
 """
 
 from abc import ABC, abstractmethod

@@ -1,7 +1,8 @@
-"""Linear stacks: linear layers with a ReLU between two; logistic and linear regression have one layer.
+"""Linear stacks: linear layers with a ReLU between two.
 
-All that is known of their shape stands here. Their gradients have a closed form, their sums and products are exact
-(strategies/exact): the same bits on every processor, and a row's output never depends on the rest of the batch.
+Logistic and linear regression have one layer. All that is known of their shape stands here. Their gradients have a
+closed form, their sums and products are exact (strategies/exact): the same bits on every processor, and a row's output
+never depends on the rest of the batch.
 
 >>> from configs.schema import Model
 >>> MLP(Model("mlp", hidden=(8,)), inputs=3, outputs=1).parameters["2.weight"]

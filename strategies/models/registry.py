@@ -1,4 +1,4 @@
-"""The kinds of model that there are, by the name that a study's `model.name` uses.
+"""The registered kinds of model, by the name in a study's `model.name`.
 
 >>> ARCHITECTURES.names
 ('logistic', 'linear', 'mlp')

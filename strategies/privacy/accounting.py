@@ -1,4 +1,4 @@
-"""What releases cost: events are facts, epsilon is derived.
+"""Privacy accounting: epsilon of composed releases, derived from recorded events.
 
 Epsilon is per patient, add or remove one. Composition is tight: closed form where everybody is in every step (Balle
 and Wang 2018, arXiv 1805.06530, theorem 8), privacy loss distributions otherwise (strategies/privacy/losses.py),

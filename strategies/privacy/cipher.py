@@ -1,7 +1,7 @@
-"""Uniform bits from a block cipher: AES-256 in counter mode (NIST SP 800-38A), of the `cryptography` package.
+"""Uniform random bits from AES-256 in counter mode (NIST SP 800-38A).
 
-Processors have instructions for it, which make it twice as fast as ChaCha20; without them OpenSSL takes a code whose
-time does not depend on the key.
+The cipher is the one of the `cryptography` package. Processors have instructions for it, which make it twice as fast as
+ChaCha20; without them OpenSSL takes a code whose time does not depend on the key.
 
 A key from the operating system makes a cryptographically secure generator: whoever sees any part of its output can
 predict no other part. A key derived from a seed makes the same stream on every machine, for simulations and tests; both

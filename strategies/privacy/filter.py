@@ -1,10 +1,11 @@
-"""When may one more release happen, if what is released next depends on what came out before?
+"""The adaptive-composition filter: whether one more release may happen.
 
-Composition (strategies/privacy/accounting.py) is for releases whose noise, rate and steps were fixed beforehand. One
-study's plan is, however much its models depend on each other. Several studies of one data set are not: people choose
-the second after they have seen the first. Composing privacy loss distributions proves nothing then: whoever chooses
-may take, at every value of the first release's loss, whichever second mechanism is worse there, and the worse of two
-curves lies above both. What holds is a *filter*: a rule that stops before a bound on a quantity that simply adds up.
+It is needed if what is released next depends on what came out before. Composition (strategies/privacy/accounting.py) is
+for releases whose noise, rate and steps were fixed beforehand. One study's plan is, however much its models depend on
+each other. Several studies of one data set are not: people choose the second after they have seen the first. Composing
+privacy loss distributions proves nothing then: whoever chooses may take, at every value of the first release's loss,
+whichever second mechanism is worse there, and the worse of two curves lies above both. What holds is a *filter*: a rule
+that stops before a bound on a quantity that simply adds up.
 
 Two have the shape of our events, and `Filter` allows what either allows, each at half of delta:
 

@@ -1,7 +1,7 @@
-"""Epsilon of composed releases from their privacy loss distributions, pessimistic at every approximation.
+"""Epsilon of composed releases from privacy loss distributions.
 
-What epsilon is: the smallest for which both hockey-stick divergences, of adding and of removing one patient, are at
-most delta. The steps, each of which errs upwards or not at all:
+Every approximation is pessimistic. What epsilon is: the smallest for which both hockey-stick divergences, of adding and
+of removing one patient, are at most delta. The steps, each of which errs upwards or not at all:
 
 1. Each release's privacy loss is put on one grid by "connect the dots" (Doroshenko et al. 2022, arXiv 2207.04380): the
    mass between two grid points goes to these two, so that both distributions keep theirs. This interpolates a convex

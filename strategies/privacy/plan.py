@@ -1,6 +1,7 @@
-"""What one hospital's releases cost, as one frozen object. Settings that cannot change privacy live elsewhere.
+"""The privacy plan of one hospital's releases: their events and cost, as one frozen object.
 
-A privacy mode (strategies/privacy/modes) derives it from the study and from public numbers.
+Settings that cannot change privacy live elsewhere. A privacy mode (strategies/privacy/modes) derives it from the study
+and from public numbers.
 
 A release that is lost after it was booked is spent, and only another one, with fresh noise, can take its place. A study
 that asks for `spare` releases has noise for its rounds and for that many more.

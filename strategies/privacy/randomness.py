@@ -1,4 +1,4 @@
-"""Where chance comes from: which patients are in a step, and the noise.
+"""The sources of randomness: each step's sample of patients, and the noise.
 
 A deployed hospital draws from a stream cipher whose key comes from the operating system (strategies/privacy/cipher.py).
 A simulation or a test may ask for seeded chance, so that two runs agree bit for bit: the same cipher and the same code,

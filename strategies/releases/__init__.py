@@ -1,1 +1,1 @@
-"""What may leave a hospital: each kind of release in one file, its hospital's half and its coordinator's half."""
+"""The kinds of release, one file each with its hospital's half and its coordinator's half."""

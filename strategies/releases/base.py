@@ -1,8 +1,9 @@
-"""One kind of release: a thing that may leave a hospital. Both halves of a kind stand in one file.
+"""The interface of a release, which is one thing that may leave a hospital.
 
-The hospital's half is `make`; `Site.release` (client/site.py) is the one place that calls it, after it has booked the
-release in the ledger. The coordinator's half is `judge`, which refuses what no honest hospital can have sent, and
-`combine`. What a message of the kind may hold stands in configs/wire.py; it is checked there, on both sides.
+Both halves of a kind stand in one file. The hospital's half is `make`; `Site.release` (client/site.py) is the one place
+that calls it, after it has booked the release in the ledger. The coordinator's half is `judge`, which refuses what no
+honest hospital can have sent, and `combine`. What a message of the kind may hold stands in configs/wire.py; it is
+checked there, on both sides.
 """
 
 from abc import ABC, abstractmethod

@@ -1,9 +1,9 @@
-"""What follows from noisy counts of each column: totals, shares and their intervals. The coordinator's half.
+"""Totals, shares and intervals from noisy counts of each column.
 
-All histograms count the same patients: what is known best of the total is shared by all (`consistent`; Hay et al. 2010,
-"Boosting the accuracy of differentially private histograms through consistency", arXiv 0904.0942). Counts that are
-shown are moreover not negative. Intervals come from the counts before that, which are unbiased, and say where the
-hospital's own exact figure lies: the noise is all that is uncertain about it.
+This is the coordinator's half. All histograms count the same patients: what is known best of the total is shared by all
+(`consistent`; Hay et al. 2010, "Boosting the accuracy of differentially private histograms through consistency", arXiv
+0904.0942). Counts that are shown are moreover not negative. Intervals come from the counts before that, which are
+unbiased, and say where the hospital's own exact figure lies: the noise is all that is uncertain about it.
 """
 
 import math

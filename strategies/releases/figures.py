@@ -1,7 +1,8 @@
-"""AUROC, Brier score and calibration from noisy histograms of scores by outcome, each with a 95 % interval.
+"""AUROC, Brier score and calibration from noisy score histograms, with 95 % intervals.
 
-The intervals include the noise. Every figure is the root of an equation that is unbiased in the noisy counts: with P
-and N the counts with and without the outcome, c the bins' middles and K[i, j] = 1 where j < i, 1/2 where j = i,
+The histograms are of scores by outcome. The intervals include the noise. Every figure is the root of an equation that
+is unbiased in the noisy counts: with P and N the counts with and without the outcome, c the bins' middles and K[i, j] =
+1 where j < i, 1/2 where j = i,
 
     AUROC a:          P' (K - a) N                                     = 0    (the two rows' noise is independent)
     Brier b:          sum P ((1 - c)^2 - b) + sum N (c^2 - b)          = 0

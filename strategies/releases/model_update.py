@@ -1,7 +1,8 @@
-"""The model update: the shared model in, the model that a hospital trained on it out. Both halves.
+"""The release `model update`: the shared model in, the model trained on it out.
 
-With privacy each step's gradients are clipped and noised (client/trainer.py, strategies/privacy/); without, the model
-leaves as it was trained. Combining updates is the strategy's part (strategies/federated).
+Both halves are here. With privacy each step's gradients are clipped and noised (client/trainer.py,
+strategies/privacy/); without, the model leaves as it was trained. Combining updates is the strategy's part
+(strategies/federated).
 """
 
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""Counts of patients with Gaussian noise, in whole numbers.
+"""Counts of patients with Gaussian noise, rounded to whole numbers.
 
 The noise is rounded to whole patients. The exact counts are whole, so this is the same as rounding the noisy counts:
 no low bit of a float tells what was added to what (Mironov 2012, "On significance of the least significant bits for

@@ -1,9 +1,9 @@
-"""How far an honest hospital's model can be from the shared one, and a refusal of what is further.
+"""Plausibility bounds: how far an honest hospital's model can be from the shared one.
 
-Every bound is public: it follows from the study, the announced patients and the shared model that was sent. It holds
-for each honest update but with a probability below 1e-9 (`_TAIL`, of the noise and of the sample), so an update beyond
-it is poisoned or broken: the coordinator refuses it and names its hospital. An attack within the bound is not seen; the
-robust strategies (median, trimmed_mean, krum) are for that.
+Models that are further are refused. Every bound is public: it follows from the study, the announced patients and the
+shared model that was sent. It holds for each honest update but with a probability below 1e-9 (`_TAIL`, of the noise and
+of the sample), so an update beyond it is poisoned or broken: the coordinator refuses it and names its hospital. An
+attack within the bound is not seen; the robust strategies (median, trimmed_mean, krum) are for that.
 
 - With privacy, SGD: a step's sum is at most clip_norm for each patient in it and its noise is Gaussian, so the update's
   norm is bounded whatever the model. A hospital is taken to have at most twice the patients that it announced, or 20

@@ -1,4 +1,4 @@
-"""The kinds of release, and what each message of a study carries.
+"""The registered kinds of release, and the arrays of each message of a study.
 
 >>> RELEASES.names
 ('model update', 'score histogram', 'statistics')

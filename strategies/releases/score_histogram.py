@@ -1,7 +1,7 @@
-"""What a hospital tells of its test patients: a histogram of scores by outcome, with noise. Both halves.
+"""The release `score histogram`: noisy counts of test patients by score and outcome.
 
-A patient adds 1 to one cell whatever the model, so that adding or removing one changes the counts by 1 (L2 norm), which
-the Gaussian noise is scaled by (strategies/releases/noisy_counts.py). Not here: what it costs
+Both halves are here. A patient adds 1 to one cell whatever the model, so that adding or removing one changes the counts
+by 1 (L2 norm), which the Gaussian noise is scaled by (strategies/releases/noisy_counts.py). Not here: what it costs
 (strategies/privacy/plan.py), and the figures that follow from it (strategies/releases/figures.py).
 
 >>> exact = counts(np.array([0.9, 0.7, 0.2]), np.array([1.0, 1.0, 0.0]), starts=np.array([0, 2, 3]), bins=5)

@@ -1,10 +1,10 @@
-"""What patients are like: how many have each value of each column, with noise. Both halves.
+"""The release `statistics`: noisy counts of patients by each value of each column.
 
-Every column of the study is a histogram: a category's values, or equal bins of a number's public range (values beyond
-it lie in the first or last bin), then the patients of whom it is unknown. A patient is in exactly one cell of each: by
-the mean of the known values of a number, by the most frequent known value of a category. So the exact counts are whole,
-however many rows a patient has, and adding or removing a patient moves each of H histograms by 1 in one cell: sqrt(H)
-in all (L2), which is the norm that the noise is scaled by (strategies/privacy/plan.py).
+Both halves are here. Every column of the study is a histogram: a category's values, or equal bins of a number's public
+range (values beyond it lie in the first or last bin), then the patients of whom it is unknown. A patient is in exactly
+one cell of each: by the mean of the known values of a number, by the most frequent known value of a category. So the
+exact counts are whole, however many rows a patient has, and adding or removing a patient moves each of H histograms by
+1 in one cell: sqrt(H) in all (L2), which is the norm that the noise is scaled by (strategies/privacy/plan.py).
 
 The noise is Gaussian. Laplace noise of the same epsilon would have scale H / epsilon, which is less only below six
 columns or so; and beside the training that follows, a Gaussian release adds to the epsilon by the root of the sum of

@@ -1,1 +1,1 @@
-"""What is learned: the outcome of a task, its loss, predictions and metrics."""
+"""The task types: a task's outcome, loss, predictions and metrics."""

@@ -1,7 +1,8 @@
-"""What a study's outcome is: its columns, its model's outputs, its loss and its metrics. One class a task type.
+"""The interface of a task type: its columns, model outputs, loss and metrics.
 
-A task type is a subclass of `Objective` in one file; `strategies/tasks/registry.py` holds those that there are. PyTorch
-is imported within the methods that train: planning, review and report read the rest without it.
+One class for each task type. A task type is a subclass of `Objective` in one file; `strategies/tasks/registry.py` holds
+those that there are. PyTorch is imported within the methods that train: planning, review and report read the rest
+without it.
 """
 
 from abc import ABC, abstractmethod

@@ -1,4 +1,7 @@
-"""Binary outcomes: one of two words, the second being the outcome. A model puts out the outcome's log odds."""
+"""The task type `binary`: an outcome of two words, the second being the event.
+
+A model puts out the outcome's log odds.
+"""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""What binary and multiclass outcomes share: one column of words, probabilities, and the metrics of both.
+"""The base of binary and multiclass outcomes: words, probabilities and common metrics.
 
 AUROC is the probability that a patient with the outcome scores above one without, ties counting half. It is
 undefined, never a number, where a group has fewer than two patients of either outcome: one patient's rank is no rate.

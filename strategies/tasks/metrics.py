@@ -1,10 +1,10 @@
-"""Metrics over patients, each with a 95 % bootstrap interval. What each one is stands in its task type's file.
+"""Metrics over patients, each with a 95 % bootstrap interval.
 
-A resample draws patients with replacement (all rows of a patient together), which is the same as giving each patient
-a count; so every metric takes row weights, and one call computes it for several resamples at once: as many as a piece
-of PIECE weights holds, so that memory does not grow with patients times resamples. A resample's value is the same bits
-in whatever piece it lies. Intervals are the 2.5 and 97.5 percentiles over resamples where the metric is defined (Efron
-and Tibshirani 1993, chapter 13).
+What each one is stands in its task type's file. A resample draws patients with replacement (all rows of a patient
+together), which is the same as giving each patient a count; so every metric takes row weights, and one call computes it
+for several resamples at once: as many as a piece of PIECE weights holds, so that memory does not grow with patients
+times resamples. A resample's value is the same bits in whatever piece it lies. Intervals are the 2.5 and 97.5
+percentiles over resamples where the metric is defined (Efron and Tibshirani 1993, chapter 13).
 
 >>> mean = Metric("mean", "Mean", "the mean outcome", lambda y, predicted, weights: weighted_mean(y, weights))
 >>> y = np.array([0.0, 1.0, 1.0, 0.0])

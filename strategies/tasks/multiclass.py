@@ -1,4 +1,7 @@
-"""Multiclass outcomes: one of three words or more. A model puts out a score for each."""
+"""The task type `multiclass`: an outcome of three words or more.
+
+A model puts out a score for each.
+"""
 
 import math
 from typing import TYPE_CHECKING

@@ -1,4 +1,6 @@
-"""Scaling by a public range: its ends become -1 and 1. Nothing here is measured on patients.
+"""Scaling by a public range to [-1, 1].
+
+Nothing here is measured on patients.
 
 >>> scaled(np.array([10.0, 20.0, 45.0]), 10.0, 30.0)
 (array([-1.,  0.,  1.]), 1)

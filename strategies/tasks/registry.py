@@ -1,4 +1,4 @@
-"""The task types that there are, by the name that a study's `task.type` uses.
+"""The registered task types, by the name in a study's `task.type`.
 
 >>> OBJECTIVES.names
 ('binary', 'multiclass', 'regression')

@@ -1,4 +1,7 @@
-"""Regression: one number with a public range, which is scaled to [-1, 1]. A model puts out the scaled number."""
+"""The task type `regression`: a number with a public range, scaled to [-1, 1].
+
+A model puts out the scaled number.
+"""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any

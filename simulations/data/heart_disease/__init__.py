@@ -1,1 +1,4 @@
-"""UCI Heart Disease: 740 patients of four hospitals, one CSV file each. Origin, licence and traps: README.md."""
+"""UCI Heart Disease: 740 patients of four hospitals, one CSV file each.
+
+Origin, licence and traps: README.md.
+"""

@@ -1,9 +1,9 @@
-"""Which patients FLamby trains on: the fixed membership of its Fed-Heart-Disease benchmark, without scikit-learn.
+"""The training patients of FLamby's Fed-Heart-Disease benchmark, as fixed membership.
 
-FLamby (arXiv 2210.04620) splits each centre once, in its file's row order, with scikit-learn's
-`train_test_split(rows, test_size=1 - .66, train_size=.66, random_state=43)`, stratified by disease where both classes
-have more than two patients. scikit-learn draws from numpy's `RandomState`, whose stream numpy keeps for ever, so the
-same draws in the same order give the same patients on every version.
+So scikit-learn is not needed. FLamby (arXiv 2210.04620) splits each centre once, in its file's row order, with
+scikit-learn's `train_test_split(rows, test_size=1 - .66, train_size=.66, random_state=43)`, stratified by disease where
+both classes have more than two patients. scikit-learn draws from numpy's `RandomState`, whose stream numpy keeps for
+ever, so the same draws in the same order give the same patients on every version.
 
 Verified, with no difference found: on the 740 patients against scikit-learn 1.9.1 and against FLamby's own data set
 class (commit edacf54) run on UCI's files; on 20,000 random centres of 5 to 400 patients, 3,068 of them with a tie,

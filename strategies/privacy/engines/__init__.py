@@ -1,4 +1,4 @@
-"""Private gradients: the clipped sum of the patients' gradients, its noise and its public divisor.
+"""The engines of private gradients: clipped sums, their noise and the public divisor.
 
 base.py         what every engine shares: the noise, the grid, the divisor
 closed_form.py  linear stacks, without autograd; stack.py is its arithmetic

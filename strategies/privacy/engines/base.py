@@ -1,4 +1,4 @@
-"""What every engine of private gradients shares: its interface, the noise, the public grid and the divisor.
+"""The base of every engine of private gradients: interface, noise, public grid and divisor.
 
 One private step is the sum of the patients' clipped gradients, noised, over the plan's public divisor. All engines
 follow Opacus's conventions: one clip over all layers by clip / (norm + 1e-6), noise of noise_multiplier times clip norm

@@ -1,7 +1,7 @@
-"""The engine of linear stacks on the processor: a row's gradient is an outer product at each layer, without autograd.
+"""The engine of linear stacks on the processor, without autograd.
 
-The same bits on every processor; what a patient adds is a function of that patient's rows and of the model alone
-(stack.py).
+A row's gradient is an outer product at each layer. The same bits on every processor; what a patient adds is a function
+of that patient's rows and of the model alone (stack.py).
 
 >>> from configs.schema import Model, Task
 >>> from strategies.privacy.plan import PrivacyPlan

@@ -1,4 +1,4 @@
-"""Which rows of a batch belong to which patient.
+"""The grouping of a batch's rows by patient.
 
 >>> groups = Groups.of(torch.tensor([0, 1, 0]), 2)
 >>> groups.one_row_each, groups.sum(torch.tensor([[1.0], [2.0], [3.0]])).tolist()

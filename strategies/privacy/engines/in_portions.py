@@ -1,4 +1,6 @@
-"""What the engines of autograd share: batches in portions that fit into memory, and a GPU's full precision.
+"""The base of the engines on autograd: batches in portions that fit into memory.
+
+It also sets a GPU's full precision.
 
 >>> [(rows.tolist(), members.tolist()) for rows, members in _portions(torch.tensor([0, 1, 0, 2]), 3, rows_at_once=2)]
 [([0, 2], [0, 0]), ([1, 3], [0, 1])]

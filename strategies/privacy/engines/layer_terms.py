@@ -1,4 +1,6 @@
-"""Each type of layer and the gradients of its parameters: one entry a type; Opacus works out all other layers.
+"""The gradients of each layer type's parameters, one entry for each type.
+
+Opacus works out all other layers.
 
 >>> import torch
 >>> layer = nn.Linear(2, 1)

@@ -1,7 +1,8 @@
-"""Opacus's per-sample gradients and clip (`GradSampleModule`, `DPOptimizer`): the reference that the others must equal.
+"""The reference engine: Opacus's per-sample gradients and clipping.
 
-Much slower than the project's own engines; a study asks for it with `training.local.engine: opacus`. What Opacus lacks
-is added here: several rows of one patient become one gradient before the clip. The noise is that of base.py.
+It uses `GradSampleModule` and `DPOptimizer`; the other engines must equal it. Much slower than the project's own
+engines; a study asks for it with `training.local.engine: opacus`. What Opacus lacks is added here: several rows of one
+patient become one gradient before the clip. The noise is that of base.py.
 
 Opacus adds up squares in single precision one after the other: of a layer of two million numbers its norm is 1e-4 too
 small, and a patient weighs as much more than the clip. And a row's last bits depend on the others in the batch (see

@@ -1,4 +1,6 @@
-"""The engine that a model gets: the closed form, book-keeping, or Opacus where a study asks for the reference.
+"""The choice of a model's engine.
+
+It is the closed form, book-keeping, or Opacus where a study asks for the reference.
 
 >>> from configs.schema import Model, Task
 >>> from strategies.privacy.plan import PrivacyPlan

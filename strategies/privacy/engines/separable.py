@@ -1,8 +1,8 @@
-"""Layers that cannot be trained privately: which, why, and the replacement. Checked before the first gradient.
+"""Layers that cannot be trained privately, with the reason and a replacement.
 
-A patient's gradient can be clipped only where it is that patient's alone. A layer that computes with the whole batch
-(BatchNorm), keeps statistics of it, or hides its weights in one function gives no such gradient. What Opacus's
-`ModuleValidator` refuses is refused here too, with the layer's place.
+They are checked before the first gradient. A patient's gradient can be clipped only where it is that patient's alone. A
+layer that computes with the whole batch (BatchNorm), keeps statistics of it, or hides its weights in one function gives
+no such gradient. What Opacus's `ModuleValidator` refuses is refused here too, with the layer's place.
 
 >>> require_separable(nn.Sequential(nn.Conv2d(1, 8, 3), nn.BatchNorm2d(8)))
 Traceback (most recent call last):

@@ -1,10 +1,11 @@
-"""Per-patient gradients of one parameter: their squared norms and their weighted sum, by the cheapest exact way.
+"""Per-patient gradients of one parameter: squared norms and weighted sum.
 
-For most layers a row's gradient is a sum of outer products over positions (pixels, tokens): what came back times
-what went in. Its norm needs no gradient: it follows from the Gram matrices of both factors (ghost norm: Li et al. 2021,
-arXiv 2110.05679, section 4), and the weighted sum of everybody's is one product with the weights folded in
-(book-keeping: Bu et al. 2022, arXiv 2210.00038, section 3). Where positions are many and the weight is small, building
-each patient's gradient costs less; `Outer` compares both. Rows of one patient are further positions of the same sum.
+Each is computed by the cheapest exact way. For most layers a row's gradient is a sum of outer products over positions
+(pixels, tokens): what came back times what went in. Its norm needs no gradient: it follows from the Gram matrices of
+both factors (ghost norm: Li et al. 2021, arXiv 2110.05679, section 4), and the weighted sum of everybody's is one
+product with the weights folded in (book-keeping: Bu et al. 2022, arXiv 2210.00038, section 3). Where positions are many
+and the weight is small, building each patient's gradient costs less; `Outer` compares both. Rows of one patient are
+further positions of the same sum.
 
 Gram matrices lose digits where a patient's terms cancel: then that layer's gradients are built after all, so that the
 norm that is clipped is the norm of what is added up.

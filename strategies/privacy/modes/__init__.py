@@ -1,1 +1,1 @@
-"""The privacy modes: who adds which noise, what that guarantees, and against whom."""
+"""The privacy modes: which noise is added by whom, and the guarantee that follows."""

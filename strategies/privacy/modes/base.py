@@ -1,8 +1,9 @@
-"""What a privacy mode is: the plan of a hospital, what each side does to an update, and the guarantee in words.
+"""The interface of a privacy mode: a hospital's plan, both sides' protection, the guarantee.
 
-"No privacy" is one more mode behind the same interface. Where noise is added differs: by the hospital in each step of
-its training (`training_plan`), by the hospital to a whole update (`protect`; a mode that shares the noise out divides
-it by the study's quorum here, and accounts for the whole in `plan`), or by the coordinator (`combine`).
+The guarantee is stated in words. "No privacy" is one more mode behind the same interface. Where noise is added differs:
+by the hospital in each step of its training (`training_plan`), by the hospital to a whole update (`protect`; a mode
+that shares the noise out divides it by the study's quorum here, and accounts for the whole in `plan`), or by the
+coordinator (`combine`).
 
 >>> Guarantee("patient", "add or remove one", "at each hospital", "whoever sees what leaves it").words
 'per patient, add or remove one, at each hospital'

@@ -1,4 +1,4 @@
-"""Local differential privacy of each hospital: it clips and noises every step of its own training.
+"""Local differential privacy: each hospital clips and noises every step of its own training.
 
 The plan follows from the study and the number of training patients that the hospital announced in public. So it is
 known before anybody looks at data, and one patient more or less changes neither noise, nor rate, nor steps. A training

@@ -1,4 +1,6 @@
-"""No privacy: updates leave as they are. For simulations, and for hospitals that allow it.
+"""No privacy: updates leave as they are.
+
+It is for simulations, and for hospitals that allow it.
 
 >>> NONE.plan(None, "lille"), NONE.guarantee(None)
 (None, None)
