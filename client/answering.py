@@ -73,7 +73,7 @@ class Answering:
         try:
             size = shelved(incoming.records)
             statement, packed = self._opened(uplink, incoming, size)
-        except WireError as error:  # whoever wrote it is not the coordinator, or it was heard before: no answer
+        except WireError as error:  # not written by the coordinator, or received before: no answer
             self._audit.note(Refused(message="", why=str(error)))
             log.warning("%s", error)
             return
@@ -302,7 +302,7 @@ class Answering:
         return Outcome(reply, why, reading=reading)
 
     def _asked(self, frame: Frame, study: Study) -> tuple[Frame, Frame]:
-        """Ask for a private release. A worker that ends may do so because of a row, so its end is told to nobody.
+        """Ask for a private release. A worker may end because of a row, so its end is not reported.
 
         One that had booked is asked for noise alone, which makes no second release: no patient is read. One that had
         not, or that was to say only that the release was begun before, is asked once more.

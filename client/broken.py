@@ -1,9 +1,9 @@
 """Recovery of a hospital's journal whose hash chain is broken.
 
 It says what is wrong, what can still be read, and how the file is put aside. A journal is broken by a disk, by an
-editor, by two machines that share a folder, or by whoever wants something out of it. Nothing is written behind a break,
-so the node does not start. `archipel-site settle` keeps the broken file as it is, counts what it lists, and begins a
-new one.
+editor, by two machines that share a folder, or by somebody who wants to remove a record. Nothing is written behind a
+break, so the node does not start. `archipel-site settle` keeps the broken file as it is, counts what it lists, and
+begins a new one.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ from configs.site import SiteConfig
 from strategies.exchange.keys import SigningKey, verify
 
 MOST_STEPS = 10**9
-COUNTED = {kind.kind: kind for kind in (Booked, Sent)}  # records that can only add to what is spent, whoever wrote them
+COUNTED = {kind.kind: kind for kind in (Booked, Sent)}  # records that can only add to what is spent
 
 
 @contextmanager

@@ -63,7 +63,7 @@ def _carries(cut: tuple[int, str] | None, coordinator: str, via: str) -> Finding
 
 
 def _unreached(found: Reach, coordinator: str, via: str) -> Finding:
-    """Where the connection stopped, and whose it is to go on."""
+    """Return where the connection stopped, and who must fix it."""
     allow = f"allow this machine to connect to {coordinator}, TCP, outwards"
     if found.step == "resolve":
         todo = "correct HTTPS_PROXY, or the name server" if found.proxy else "correct the name server, or coordinator"

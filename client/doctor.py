@@ -255,7 +255,7 @@ def _records(config: SiteConfig) -> Iterator[Finding]:
 
 
 def _waiting(config: SiteConfig, folder: Path) -> Iterator[Finding]:
-    """Studies that nobody has decided about."""
+    """Yield the studies that wait for a decision."""
     with closing(Admissions.open(config.admissions)) as admissions:
         for waiting in admissions.all():
             if waiting.waits:

@@ -18,7 +18,7 @@ DATABASE = "whoever runs the data base"
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was looked at. `who` must do `todo` where it is not as it should be."""
+    """One thing that was checked. Where it is wrong, `who` must do `todo`."""
 
     check: str
     verdict: str
@@ -28,7 +28,7 @@ class Finding:
 
 
 def render(findings: list[Finding]) -> str:
-    """Return the findings for people: what is wrong has who must do what below it."""
+    """Return the findings as text; under each problem stands who should fix it and how."""
     lines = []
     for finding in findings:
         text = guarded(finding.text).replace("\n", f"\n{'':12} ")  # no line of others' words begins as one of ours

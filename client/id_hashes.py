@@ -53,7 +53,7 @@ def keep(config: SiteConfig, study: str, hashes: set[bytes]) -> None:
 
 
 def kept(config: SiteConfig, study: str) -> set[bytes]:
-    """Return the hashes that were written down, none where nobody has looked."""
+    """Return the hashes that were written down, none before the first check."""
     path = _path(config, study)
     data = path.read_bytes() if path.is_file() else b""
     return {data[i : i + HASH_BYTES] for i in range(0, len(data) - HASH_BYTES + 1, HASH_BYTES)}

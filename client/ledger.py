@@ -326,7 +326,7 @@ class Ledger:
                 self._require_filter(release, merged([*others, *after]), self._cap, self._filter)
 
     def _require_filter(self, release: Release, events: tuple[Merged, ...], cap: Budget, rule: Filter) -> None:
-        """Of a data set whose releases were not all planned beforehand."""
+        """Check the adaptive-composition filter, for a data set with several studies."""
         # Before the filter: an epsilon over the cap even if all had been planned says most to the reader.
         self._require_within(release, events, cap, "the data set has")
         if (first := self._first_plan(release.dataset)) and not rule.allows(first):

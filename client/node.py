@@ -156,7 +156,7 @@ class Node:
         pace.answered(time.monotonic())
 
     def _stay_in_touch(self) -> None:
-        """Count the time in which the coordinator could have proposed studies; who lost contact counts none of it."""
+        """Count the time in which the coordinator could have proposed studies; time without contact does not count."""
         now = time.monotonic()
         self._touch_s += min(now - self._touched, TOUCH_S)
         self._touched = now

@@ -30,7 +30,7 @@ class Split:
 
 
 def load_patients(source: DataSource, study: Study, site: str, notes: Notes | None = None) -> Split:
-    """Read, encode and split a hospital's data; `notes` gets what was come upon. There may be nobody.
+    """Read, encode and split a hospital's data; `notes` collects oddities. The data may have no patient.
 
     Raises:
         SourceError: they cannot be read. DataError: the header does not have the study's columns.

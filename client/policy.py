@@ -25,7 +25,7 @@ class Request:
     """What a study asks of a hospital, apart from its data set's budget.
 
     `patients` is the number that the study announces for this hospital, None where it announces none: what is decided
-    here may be told to whoever asks, so nothing of it is counted in the data.
+    here may be told to anybody, so nothing of it is counted in the data.
     """
 
     mode: ModeKeys
@@ -38,7 +38,7 @@ class Request:
 class Spending:
     """What a data set has spent, and would have spent once a study is over.
 
-    Epsilons per patient, at the policy's delta, over all studies; both 0 where the study protects nobody.
+    Epsilons per patient, at the policy's delta, over all studies; both 0 where the study has no privacy mode.
     """
 
     spent: float

@@ -6,7 +6,7 @@ signed statement and gives it back. They are held against each other, because a 
 came back from a backup, or one that was copied and is used in two places holds less than what left.
 
 More bookings than releases are no contradiction: a crash between the two costs budget, and never gives any back. Nor is
-a coordinator's record that is behind: whoever keeps it could otherwise stop a hospital.
+a coordinator's record that is behind: its keeper could otherwise stop a hospital.
 
 >>> here = Standing(settled=0, sequence=7, head="aa")
 >>> judged(Standing(0, 9, "bb"), here, lambda sequence: "aa")

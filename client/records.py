@@ -147,7 +147,7 @@ class Records:
         self._traces = audit.traces
         self._reasons: list[str] = []
         self._heard: Signed | None = None
-        self._confirmed = max(0, ledger.head[0] - 1)  # whether the last one was confirmed, nobody knows yet
+        self._confirmed = max(0, ledger.head[0] - 1)  # it is not known yet whether the last one was confirmed
         self._spent: tuple[int, dict[str, Spent]] = (0, {})
         self._name = lru_cache(maxsize=1000)(keyed(key))
 

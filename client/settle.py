@@ -137,7 +137,7 @@ def _found(config: SiteConfig, traces: Traces, admissions: Admissions) -> tuple[
 
 
 def _add_replies(result: Settlement, config: SiteConfig, traces: Traces, admissions: Admissions) -> set[str]:
-    """Add replies that left before the journal listed bookings; the identities of those whose plan is not known."""
+    """Add replies that left before the journal listed bookings; return the identities of those without a known plan."""
     booked = {_place(row) for row in (*result.booked, *result.added)}
     unknown: set[str] = set()
     for study, name, number in sorted(traces.left):

@@ -72,7 +72,7 @@ class Site:
 
     @property
     def train(self) -> Any:
-        """Return the training patients, of the study's kind of data, who may have to be read."""
+        """Return the training patients, in the study's kind of data; they are read if they have to be."""
         return self._read().train
 
     @cached_property
@@ -106,7 +106,7 @@ class Site:
         """Train for one round: `release` of a model update.
 
         Args:
-            loaded: called once `start` was copied; whoever holds it may let it go.
+            loaded: called once `start` was copied, so that its memory may be freed.
             attempt: above 0 of a round whose release was lost: a booking of its own, with other noise. Without
                 privacy every attempt has the same bits.
         """
@@ -182,13 +182,13 @@ class Site:
         raise RunError("noise alone: expected a release that was booked before, found none")
 
     def _released(self, kind: Kind, request: Request) -> Making:
-        """Make a booked release of the patients; should that fail, of nobody.
+        """Make a booked release of the patients; should that fail, make it of no patient (noise alone).
 
         Reading, memory and numbers may fail because of a row, and an answer that is missing would tell that it is
-        there. Of nobody fails only what the study, the message or the machine decides.
+        there. A release of no patient fails only for what the study, the message or the machine decides.
 
         Raises:
-            RunError: it fails of nobody too.
+            RunError: it fails without patients too.
         """
         label, number = kind.chance(request)
         if not self.alone:

@@ -270,7 +270,7 @@ def main(arguments: list[str], *, seeded: bool = False) -> int:
     """Answer requests until standard input is closed.
 
     Args:
-        seeded: draw noise that can be repeated, and protects nobody; no command of the installation says so.
+        seeded: draw noise from a seed, which protects no patient; no command of the installation sets it.
     """
     die_with_parent()
     config = load_site(Path(arguments[0]))

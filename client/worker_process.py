@@ -83,7 +83,7 @@ class WorkerProcess:
             self.alone, self.fence = bool(ready["alone"]), str(ready["fence"])
         except (EOFError, WireError):
             self.stop()
-            raise RunError("the worker ended before it was ready; its own lines above say why") from None
+            raise RunError("the worker ended before it was ready; the node's log says why") from None
 
     @property
     def pid(self) -> int | None:

@@ -64,7 +64,7 @@ def prepare(*, alone: bool, guard: bool = True) -> None:
 
 
 class _Guarded(io.TextIOWrapper):
-    """An output on which nothing is printed that a terminal would obey, whoever wrote it."""
+    """An output that escapes all control sequences, so that a terminal obeys none."""
 
     def __init__(self, stream: io.TextIOWrapper) -> None:
         encoding, errors, buffered = stream.encoding, stream.errors, not stream.line_buffering
@@ -116,7 +116,7 @@ def run(
 
 
 def carry_out(program: str, work: Callable[[], int], *, beside: str = "") -> int:
-    """Run a command and return its exit code: 2 an error that is explained, 130 Ctrl-C, 141 nobody reads the output.
+    """Run a command and return its exit code: 2 an error that is explained, 130 Ctrl-C, 141 a broken pipe.
 
     Args:
         beside: what is said beside an error of the system.

@@ -96,7 +96,7 @@ class Registry(Generic[Kind]):
         return tuple(self._kinds)
 
     def _describe(self, kind: Kind) -> str:
-        # The file's own class, so that whoever registered two of a name finds both.
+        # The file's own class, so that two kinds of one name can both be found.
         maker = kind if isinstance(kind, type) else type(kind)
         return f"{self.thing} {kind.name!r} ({maker.__module__}.{maker.__qualname__})"
 

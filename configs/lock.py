@@ -23,7 +23,7 @@ from pathlib import Path
 
 from configs.errors import RunError
 
-_PATIENCE_S = 0.5  # whoever asks who holds the lock has it for a moment
+_PATIENCE_S = 0.5  # a process that asks for the lock's holder has it for a moment
 _MAX_NOTE = 1000
 
 

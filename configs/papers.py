@@ -76,7 +76,7 @@ class Welcome:
 
     @property
     def fingerprint(self) -> str:
-        """Something to compare over the telephone: of whom to trust, not of who is welcomed."""
+        """Return a fingerprint of the authorities to trust, to compare over the telephone."""
         return _fingerprint(f"{self.ca_certificate}{self.coordinator_key}".encode())
 
 

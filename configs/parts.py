@@ -92,14 +92,14 @@ def programs() -> Path:
 
 
 def shield() -> None:
-    """Let no process that this one starts, whoever starts it, take code from a folder that is not installed."""
+    """Keep every process that this one starts from taking code from a folder that is not installed."""
     os.environ["PYTHONSAFEPATH"] = "1"
     for name in STRANGE:
         os.environ.pop(name, None)
 
 
 def end_with_owner() -> None:
-    """End this process, without delay, when its standard input is closed: it cannot outlive whoever started it."""
+    """End this process, without delay, when its standard input is closed: it cannot outlive its parent."""
 
     def follow() -> None:
         while os.read(0, 4096):  # not sys.stdin, whose lock this thread would hold while the interpreter ends

@@ -62,13 +62,13 @@ class Section:
         return child
 
     def silent(self) -> "Section":
-        """Return an empty mapping at the same place, whose problems nobody reads."""
+        """Return an empty mapping at the same place, with problems that are dropped."""
         twin = Section({}, self.path, [])
         twin.top = Section(self.top.values, "", [])
         return twin
 
     def finish(self) -> None:
-        """Note every key that nobody asked for."""
+        """Note every key that was not read."""
         for key in self.values:
             if key not in self.known:
                 near = difflib.get_close_matches(str(key), sorted(self.known), 1)

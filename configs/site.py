@@ -31,7 +31,7 @@ MAX_ADDRESSES = 8
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What a hospital allows, whoever asks. `max_epsilon` at `delta` is for the life of a data set, all studies."""
+    """The hospital's policy. `max_epsilon` at `delta` is for the life of a data set, all studies."""
 
     max_epsilon: float = key(
         Number(f"0 < epsilon <= {MAX_EPSILON:g}", 0.0, MAX_EPSILON, above=True),

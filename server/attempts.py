@@ -71,7 +71,7 @@ class Attempts:
                 self._newest.append(site)
 
     def again(self) -> Iterator[Again]:
-        """Yield who is asked anew."""
+        """Yield the hospitals that are asked anew."""
         for site in self._newest:
             error, attempt = self._last[site], self.made.get(site, 0) + 1
             if is_lost(error) and attempt <= self._spare:

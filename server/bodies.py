@@ -7,7 +7,7 @@ Receive = Callable[[], Awaitable[Any]]
 
 
 class GoneError(Exception):
-    """Whoever asked hung up."""
+    """The client hung up."""
 
 
 class LargeBodyError(Exception):
@@ -18,7 +18,7 @@ async def pieces(receive: Receive, largest: int) -> AsyncIterator[bytes]:
     """Return a body of at most so many bytes as it comes.
 
     Raises:
-        GoneError: whoever sent it hung up before its end.
+        GoneError: the client hung up before the body's end.
         LargeBodyError: it is larger; the rest is not read.
     """
     total, more = 0, True

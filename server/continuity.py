@@ -12,7 +12,7 @@ held against each other at each start:
 - the time at which the kernel last changed the journal's inode (ctime; no tool can set it) against the time in its last
   record: a journal that was overwritten in place was changed later.
 
-A snapshot of a whole disk takes all four back; nothing in the folder can tell. Whoever restores one starts with
+A snapshot of a whole disk takes all four back; nothing in the folder can tell. After such a restore, start with
 `archipel-coordinator start --hold`. Folders of earlier releases have no marks: nothing is held against them, once.
 """
 

@@ -209,11 +209,11 @@ class Coordinator:
             self._gateway.start()
 
     def _has_new_members(self) -> bool:
-        """Whether somebody was admitted whom the SuperLink does not know; it is asked about its nodes more seldom."""
+        """Return whether a hospital was admitted that the SuperLink does not know."""
         return not {member.public_key for member in self._members.members().values()} <= self._known
 
     def _mind_members(self) -> None:
-        """Let the SuperLink know whom we admitted, and note who is connected.
+        """Register the admitted hospitals with the SuperLink, and note which are connected.
 
         Whom we revoked the gateway refuses, at each request. The SuperLink is not told: it would never take the same
         key again, and a hospital that was revoked by mistake could not come back.
@@ -278,7 +278,7 @@ class Coordinator:
             outcome, why = (run.state, run.why) if run else ("", "")
             self._note(Ended(run=name, outcome=outcome, why=why))
             return
-        why = f"its process ended with exit code {code}; its lines above say why"
+        why = f"its process ended with exit code {code}; the coordinator's log says why"
         self._members.set_state(name, "INCOMPLETE", why)
         self._note(Ended(run=name, outcome="INCOMPLETE", why=why))
 

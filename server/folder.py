@@ -39,7 +39,7 @@ class CoordinatorFolder:
 
     @property
     def members(self) -> "Membership":
-        """Who takes part, and which studies wait.
+        """Open the database of members and studies.
 
         Raises:
             RunError: no coordinator was begun here.

@@ -306,7 +306,7 @@ class Gathering:
         return connection.absence if connection else NEVER_CONNECTED
 
     def roster(self) -> Roster:
-        """Look once, and name who is asked in the round that begins now.
+        """Look once, and return the hospitals that are asked in the round that begins now.
 
         A hospital without a connection for `absent_after_s` is away, where the quorum is there without it.
         """

@@ -4,8 +4,8 @@
 
 Each waiting study has a run of its own at the SuperLink, because a hospital compares the study in a proposal with its
 run's bundle. When a study's hospitals have answered (server/gathering.py says when), it is ready: the coordinator
-conducts those that are ready one by one, whoever has its quorum first goes first. One that cannot have its quorum ends
-here. Nothing is trained here, and no model passes.
+conducts those that are ready one by one, in the order in which they have their quorum. One that cannot have its quorum
+ends here. Nothing is trained here, and no model passes.
 """
 
 import logging
@@ -166,7 +166,7 @@ class Herald:
         self._proposed.pop(name).closing.close()
 
     def _finish(self, name: str, why: str) -> None:
-        """End a study that nobody conducts."""
+        """End a study that is not being conducted."""
         self._members.set_state(name, "INCOMPLETE", why)
         continuity.note(self._members, self._journal, Ended(run=name, outcome="INCOMPLETE", why=why))
         log.info("%s: INCOMPLETE: %s", name, why)

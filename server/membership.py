@@ -78,7 +78,7 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """Whose key opens a connection. Without a certificate its signatures alone say who it is.
+    """A hospital with a key that opens connections. Without a certificate its signatures alone identify it.
 
     `signs`: its node was seen to sign each of its requests whole (server/signatures.py).
     """
@@ -175,7 +175,7 @@ class Membership:
         return {member.site: member for member in self.sites() if not member.revoked}
 
     def lookup(self, public_key: bytes) -> Admitted | None:
-        """Who opens connections with this key, None for strangers and the revoked."""
+        """Return the hospital that opens connections with this key, None for strangers and the revoked."""
         row = self._connection.execute(
             "SELECT site, without_certificate, signs OR EXISTS (SELECT 1 FROM releases"
             " WHERE releases.site = members.site AND protocol >= ?)"
@@ -367,5 +367,5 @@ class Membership:
         self._connection.execute("COMMIT")
 
     def connected(self) -> set[str]:
-        """Hospitals whose node was there at the last look."""
+        """Return the hospitals with a node that was connected at the last look."""
         return {row[0] for row in self._connection.execute("SELECT site FROM connected WHERE online = 1")}

@@ -62,7 +62,7 @@ class GridPost:
 
 @dataclass(frozen=True)
 class Roster:
-    """Who is asked in a round (hospital -> node), who is away and can be spared, and why the others are not asked."""
+    """The hospitals asked in a round (hospital -> node), those away and not needed, and why others are not asked."""
 
     asked: Mapping[str, int]
     away: Mapping[str, int] = field(default_factory=dict)
@@ -75,7 +75,7 @@ def gather_once(
     """Ask every node once, when all are there or the time is over: on one machine an absent answer never comes.
 
     Returns:
-        Who takes part, and the bytes that each of them sent.
+        The hospitals that take part, and the bytes that each of them sent.
     """
     expected, deadline = len(study.sites) or study.training.quorum, time.monotonic() + timeout_s
     while len(nodes := sorted(grid.get_node_ids())) < expected and time.monotonic() < deadline:

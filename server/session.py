@@ -38,7 +38,7 @@ Accept = Callable[[Message, str], Accepted]  # a reply and its hospital; raises 
 
 @dataclass(frozen=True)
 class Deployment:
-    """What only real hospitals need: time to connect and to approve, who is connected, and a way to stop.
+    """The settings of a run with real hospitals: time to connect and to approve, presence, and a way to stop.
 
     `post` carries proposals, `presence` is told what each hospital does, `stopped` is asked between rounds. `ready` are
     the hospitals that are known to take part (server/herald.py); where their quorum does not come, a run is postponed.
@@ -66,7 +66,7 @@ class Answers(Generic[Accepted]):
 
 
 class Session:
-    """One run of a study over a grid. `rounds` says how far it is, `roster` who is asked."""
+    """One run of a study over a grid. `rounds` says how far it is, `roster` which hospitals are asked."""
 
     def __init__(
         self,
@@ -112,7 +112,7 @@ class Session:
         return self.rounds.outcome != "INCOMPLETE"
 
     def _gather(self) -> None:
-        """Propose the study to its hospitals: who takes part, and the bytes that each sent."""
+        """Propose the study to its hospitals; return those that take part, and the bytes that each sent."""
         if self.deployment is None:
             timeout_s = self.study.training.round_timeout_s
             self.roster, self.hello_bytes = gather_once(self.grid, self.study, timeout_s, self.write)

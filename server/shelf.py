@@ -71,7 +71,7 @@ class Shelf:
         path = _path(self._folder, site, self._run, message).with_suffix(_IN)
         try:
             with path.open("rb") as file, _alone(file.fileno()):
-                self.withdraw(site, message)  # before it is mapped: nobody changes it any more
+                self.withdraw(site, message)  # before it is mapped: it does not change any more
                 mapped = MappedFile(file.fileno(), 0, access=mmap.ACCESS_READ)
         except (OSError, ValueError):  # an empty file cannot be mapped
             raise WireError("reply: expected the message that its seal names, found none") from None
@@ -203,8 +203,8 @@ def read(folder: Path, site: str, run: str, message: str, start: int) -> bytes |
 def append(folder: Path, site: str, run: str, message: str, start: int, *data: bytes) -> int | None:
     """Append a window to what a hospital sends, and return how much of it is here; a start of 0 begins anew.
 
-    A window that does not begin where the file ends changes nothing: whoever was cut off learns where to go on. Nor
-    does one that comes while, or after, the message is taken: it would change what was compared with its hash.
+    A window that does not begin where the file ends changes nothing: a sender that was cut off learns where to go on.
+    Nor does one that comes while, or after, the message is taken: it would change what was compared with its hash.
 
     Raises:
         WireError: it would be larger than was announced.

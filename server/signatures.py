@@ -4,7 +4,7 @@ They stand in for a certificate where a proxy ends TLS. A hospital that is admit
 certificate on its connections, and whoever opens them on the way (the proxy, or its logs) reads every request. So its
 node signs each one whole (configs/requests.py), and a request is served once, within a minute. A node of an older
 release signs a time alone, as Flower does; it is served so until it was seen to sign requests whole, and never again
-after that: who strips the header gets nothing.
+after that: stripping the header gains nothing.
 
 A public key is no secret: a request is charged to the hospital that it names only when a signature holds.
 """
@@ -38,7 +38,7 @@ Application = Callable[[Any, Receive, Send], Awaitable[None]]
 
 
 class SignedRequests:
-    """Who signs requests whole, and which ones were served: each passes once.
+    """The nodes that sign requests whole, and the requests that were served: each passes once.
 
     The newest `REMEMBERED` requests of each hospital are known one by one; none passes that is not newer than what was
     forgotten. As a door that was just started has forgotten all, it lets none pass that an earlier one may have served.

@@ -54,7 +54,7 @@ class Earlier:
 
     @property
     def seconds(self) -> float:
-        """What the legs took, each from its beginning to its last record: of a kill nobody writes the time."""
+        """Return the seconds of all attempts, each from its `begin` to its last record (a kill leaves none)."""
         legs: list[tuple[datetime, datetime]] = []
         for record in self.records:
             time = datetime.fromisoformat(record.time)

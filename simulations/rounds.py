@@ -1,8 +1,8 @@
 """Fits of several hospitals for one round's instructions, computed together.
 
 Everything else is each hospital's own, as the ClientApp has it: the checks of its message, its booking before the first
-gradient, what it does where a fit fails, its reply. Whoever cannot be fitted with others is fitted alone, and so is
-everybody where the batch itself fails: one hospital's failure stays its own.
+gradient, what it does where a fit fails, its reply. A hospital that cannot be fitted with others is fitted alone, and
+so is everybody where the batch itself fails: one hospital's failure stays its own.
 """
 
 from collections.abc import Callable, Sequence
@@ -87,7 +87,7 @@ class Rounds:
     def _fitted(self, fits: Sequence[Fit]) -> list[Arrays | None]:
         try:
             return self._together.fit(fits)
-        except Exception:  # each alone will say whose failure it is
+        except Exception:  # fitting each alone shows which hospital's fit fails
             return [None] * len(fits)
 
 

@@ -61,7 +61,7 @@ def print_table(metrics: TrainingResult) -> None:
 
 
 def _senders(metrics: TrainingResult) -> str:
-    """Who sent anything: all hospitals, or how many of them."""
+    """Return which hospitals sent anything: all, or how many."""
     senders, of = sum(bool(site.bytes_sent) for site in metrics.sites), len(metrics.sites)
     return "all hospitals" if senders == of else f"{senders} of {of} hospitals"
 

@@ -1,7 +1,7 @@
 """Local fits of many hospitals as one batch: each step is one product for all of them.
 
 Each hospital has the very bits that it has alone (client/trainer.py). Products and sums are exact, so that neither the
-others nor rows that are nobody's can change one, and everything else is elementwise. Each has its own chance.
+others nor rows of padding can change one, and everything else is elementwise. Each has its own chance.
 
 >>> from configs.schema import Local, Model, Task
 >>> from strategies.privacy.randomness import Randomness
@@ -174,7 +174,7 @@ class Together:
 
 
 class _Joined:
-    """All hospitals' rows in one array, and a row that is nobody's."""
+    """All hospitals' rows in one array, and one row of padding."""
 
     def __init__(self, people: Sequence[TrainablePatients]) -> None:
         xs, ys = zip(*(each.take() for each in people), strict=True)

@@ -49,7 +49,7 @@ class Descent:
         """Make one step, as `Optimizer` says."""
         if len(self._room) < min(len(flat), _AT_ONCE):
             self._room = np.empty(min(len(flat), _AT_ONCE), np.float32)
-        with np.errstate(over="ignore", invalid="ignore"):  # a fit that diverges is told by whoever sends it
+        with np.errstate(over="ignore", invalid="ignore"):  # a fit that diverges is reported by its caller
             for start in range(0, len(flat), _AT_ONCE):
                 values = flat[start : start + _AT_ONCE]
                 step = np.multiply(gradient[start : start + _AT_ONCE], self._rate, out=self._room[: len(values)])

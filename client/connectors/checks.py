@@ -160,7 +160,7 @@ class _Reader:
         return values, has_value | may_be_unknown
 
     def identified(self, name: str | None) -> NDArray[np.bool_]:
-        """(rows,) whether a row says whose it is; all do where a row is a patient."""
+        """Return (rows,) whether each row has a patient's id; all count as having one where a row is a patient."""
         if name is None:
             return np.full(len(self._where), fill_value=True)
         has_id = np.array([bool(cell) for cell in self._columns[name]], bool)

@@ -50,7 +50,7 @@ def read_csv(source: CsvFile, study: Study, notes: Notes) -> Table:
 def probe_csv(source: CsvFile, study: Study) -> None:
     """See whether the file opens and its header has the study's columns; no row is looked at.
 
-    A pipe is left alone: what is read from it is gone, and who reads may wait for long.
+    A pipe is left alone: what is read from it is gone, and a reader may wait for long.
 
     Raises:
         SourceError, DataError: as `read_csv`.

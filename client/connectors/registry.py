@@ -29,7 +29,7 @@ class Csv(Connector):
 
 
 class Sql(Connector):
-    """A PostgreSQL. Its driver is loaded by those who have a data base, so it is imported here."""
+    """A PostgreSQL. Its driver is imported here, so that only hospitals with a data base load it."""
 
     name, section = "sql", SqlQuery
     keeper = f"{DATABASE}, or whoever wrote site.yaml"

@@ -113,7 +113,7 @@ class Fleet:
 
         Args:
             previous: the id of a process of this very machine that is known to be dead: it is signed off first, so that
-                nobody waits for its heartbeat to lapse.
+                the coordinator need not wait for its heartbeat to lapse.
 
         Raises:
             UnreachableError, RefusedError, OccupiedError.

@@ -101,7 +101,7 @@ class FleetClient(FleetHttpClient):
             proxy=tunnel,
             trust_env=False,
             timeout=REQUEST_TIMEOUT_S,
-            follow_redirects=False,  # whoever answers elsewhere was not enrolled with
+            follow_redirects=False,  # only the enrolled coordinator may answer
             limits=httpx.Limits(keepalive_expiry=KEPT_S),
         )
         for transport in (self._client._transport, *filter(None, self._client._mounts.values())):

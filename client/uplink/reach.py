@@ -22,7 +22,7 @@ from configs.shown import printable
 _RELEASE = re.compile(
     rb"\r\n\r\nok, archipel ([0-9a-z.+]{1,20}) with flwr ([0-9a-z.+]{1,20})$"
 )  # the health path says it
-NOT_ADMITTED = "this key is not admitted, or no longer"  # what the gateway says to whoever was revoked
+NOT_ADMITTED = "this key is not admitted, or no longer"  # what the gateway answers to a revoked hospital
 
 
 @dataclass(frozen=True)
@@ -157,7 +157,7 @@ def _clock_s(head: list[str]) -> float | None:
 
 
 def _issuer(coordinator: tuple[str, int], proxy: Proxy | None, timeout_s: float) -> str:
-    """Return who signed the certificate that is shown; nothing is sent to whoever shows it."""
+    """Return the issuer of the certificate that is shown; nothing is sent over the connection."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     first = (proxy.host, proxy.port) if proxy else coordinator

@@ -95,7 +95,7 @@ def _contents(column: Feature) -> str:
 
 
 def _alike(study: Study) -> str:
-    """Name the names and values whose letters are of several alphabets: they may look like others."""
+    """Return a warning about names and values that mix letters of several alphabets: they may look like others."""
     words = [study.patient_id or ""]
     for feature in (*study.task.columns, *study.features):
         words += [feature.name, feature.unit or "", *feature.values, *feature.missing]

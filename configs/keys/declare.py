@@ -285,11 +285,11 @@ class Entries(Value):
 
     @property
     def schema(self) -> dict[str, Any]:
-        """Return an object whose every property is alike."""
+        """Return the schema of an object with equal properties."""
         least = {"minProperties": 1} if self.least else {}
         return {"type": "object", "additionalProperties": self.of.schema} | least
 
     @property
     def children(self) -> tuple[tuple[str, Key], ...]:
-        """Return one key, whose name the file chooses."""
+        """Return one key with a name that the file chooses."""
         return (("", Key(self.member, self.of, about="each of them")),)

@@ -27,7 +27,7 @@ class Estimate:
 
     @classmethod
     def present_form(cls, document: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Return a figure without an interval as one whose interval is a point."""
+        """Return a figure without an interval as one with a point as interval."""
         return {end: document.get("value") for end in ("low", "high")} | _without_null(document)
 
 
@@ -236,7 +236,7 @@ class ReleasedStatistics:
     released: Annotated[Mapping[str, tuple[float, ...]], "Hospital: its noisy counts, as they left.", LATER]
 
     def flaws(self) -> Iterator[tuple[str, str]]:
-        """Yield each place whose counts are not of the columns, and what was expected there."""
+        """Yield each place with counts that do not fit the columns, and what was expected there."""
         entries = {"together": self.together} | {f"sites.{site}": entry for site, entry in self.sites.items()}
         for column in self.columns:
             for place, entry in entries.items():

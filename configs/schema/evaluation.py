@@ -53,7 +53,7 @@ def _whole_fraction(section: Section, around: Around) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """Who is kept aside and what is measured. `split_column` names a column of train/test instead of a fraction.
+    """The test patients and the metrics. `split_column` names a column of train/test instead of a fraction.
 
     Without a `release` no figure about test patients leaves a hospital.
     """

@@ -100,12 +100,12 @@ class ModeKeys:
     Attributes:
         budgeted: whether the study has an epsilon, a delta, a clip norm and spare releases. Then sizes are announced
             ones, inputs are scaled by public ranges, each release is booked in the hospital's ledger before a patient
-            is read and leaves at a public time, and what fails because of a row shows to nobody.
+            is read and leaves at a public time, and a failure caused by a row is not visible.
         noised_here: whether a hospital adds noise to what it sends. Only then can it send counts, train by the private
             engines, and keep to itself which patients a step draws.
         leaves: what leaves a hospital without noise, in words; empty where nothing does. A policy lets it leave only
             with `allow_privacy_none`.
-        unit: whose data one step of `adjacency` adds or removes.
+        unit: the person or hospital of whom one step of `adjacency` adds or removes the data.
         adjacency: what the guarantee compares.
     """
 

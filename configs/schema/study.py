@@ -109,7 +109,7 @@ class _Ids:
 
 
 class _PatientId(Value):
-    """The column that says whose a row is, null where a row is a patient, and how its ids are written alike."""
+    """The column with the patient's id, null where a row is a patient, and the normalisation of its ids."""
 
     expected = "the column that says whose a row is, or null"
 

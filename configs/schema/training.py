@@ -143,6 +143,6 @@ class Training:
     average_last: float = key(_SHARE_OF_ROUNDS, "the share of last rounds averaged into the result", default=0.0)
 
     def check(self, section: Section, around: Around) -> None:
-        """Note weights by sizes that nobody announced."""
+        """Note weights by sizes that were not announced."""
         if self.weights == "public" and not around["cohort"]:
             section.problem("weights", "uniform, as no cohort is announced", "public", "announce the cohort's sizes")

@@ -88,7 +88,7 @@ def line(x1: float, y1: float, x2: float, y2: float, class_: str) -> Html:
 def rect(
     x: float, y: float, width: float, height: float, class_: str, hint: str | None = None, rx: float | None = None
 ) -> Html:
-    """Draw a rectangle, with a hint for whoever points at it."""
+    """Draw a rectangle with a tooltip."""
     inner = el("title", hint) if hint else None
     return el("rect", inner, x=x, y=y, width=max(0.0, width), height=max(0.0, height), class_=class_, rx=rx)
 

@@ -75,7 +75,7 @@ async def shelf_answer(
     """Return the answer to a request about a large message; what the hospital sends is written as it comes.
 
     Raises:
-        Refusal: 403, it has no certificate, which alone says here who it is. 410, 400: it was offered no such thing.
+        Refusal: 403, no certificate, the only proof of identity here. 410, 400: no such message was offered.
     """
     if peer is None or folder is None:
         raise Refusal(403, NO_CERTIFICATE, admitted.site)

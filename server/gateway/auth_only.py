@@ -56,7 +56,7 @@ class _Auth:
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     def _judge(self, path: bytes, headers: dict[bytes, bytes]) -> bytes | tuple[Admitted, Peer | None]:
-        """Return the health path's answer, or who asks about a large message; empty where nginx may forward."""
+        """Return the health path's answer, or the hospital of a large message; empty where nginx may forward."""
         verified, certificate = headers.get(VERIFIED_HEADER, b""), headers.get(CERTIFICATE_HEADER, b"")
         if verified not in (b"SUCCESS", b"NONE") or (verified == b"SUCCESS") != bool(certificate):
             raise Refusal(403, "expected nginx to have checked the certificate, it has not")

@@ -45,7 +45,7 @@ def make_gateway(
     shelf: Path | None = None,
     signed: SignedRequests | None = None,
 ) -> "Gateway":
-    """Return the door as an ASGI application; it has to run behind `make_server`, which says whose connection it is.
+    """Return the door as an ASGI application; it runs behind `make_server`, which names the connection's hospital.
 
     Args:
         superlink: the SuperLink's socket.
@@ -126,7 +126,7 @@ class Gateway:
                 self._held.pop(exchange, None)
 
     def _charged(self, admitted: Admitted, peer: Peer | None, headers: dict[bytes, bytes], scope: Scope) -> str:
-        """Return whose bucket a request is taken from: the hospital's once its certificate or its signature holds.
+        """Return the bucket that a request is charged to: the hospital's once its certificate or its signature holds.
 
         Raises:
             Refusal: its node signs its requests whole, and did not sign this one; or it was served before.

@@ -10,7 +10,7 @@ from strategies.releases.registry import STATISTICS
 
 
 class CountingProcedure(Procedure):
-    """One round, whose releases are counts. Asked again, a hospital sends the same ones."""
+    """One round of releases of counts. A hospital that is asked again sends the same ones."""
 
     name: ClassVar[str] = "statistics"
     makes_model: ClassVar[bool] = False

@@ -170,7 +170,7 @@ class _Training:
 
 
 def _asked_once(session: Session, model: Arrays) -> Mapping[str, Released]:
-    """Ask each hospital once for what the study asks of the final model; nobody's answer is needed."""
+    """Ask each hospital once for what the study asks of the final model; every answer is optional."""
     answered = {}
     for kind in releases_after_training(session.study):
         answers = session.ask_once(kind, model)

@@ -49,7 +49,7 @@ def drawing(title: str, about: str, *parts: str | None) -> Html:
 
 
 def folded(summary: str, content: Html) -> Html:
-    """Return what is shown to who wants it."""
+    """Return an element that is shown on demand."""
     return el("details", el("summary", summary), content)
 
 

@@ -38,7 +38,7 @@ def _of_them(run: Run, statistics: ReleasedStatistics, outcome: Estimate | None)
 
 
 def outcome_name(run: Run, statistics: ReleasedStatistics) -> str:
-    """Return the outcome whose share is told, as the study has it."""
+    """Return the outcome that shares are given of, as the study has it."""
     return f"{run.target} = {statistics.outcome}"
 
 
@@ -91,7 +91,7 @@ def rows_of(run: Run) -> Rows:
 
 
 def patients(run: Run) -> str:
-    """Say who is too small to be seen."""
+    """Return a sentence on the hospitals that are too small to be shown."""
     released = run.statistics
     if released is None:
         return "No statistics were released to the study."

@@ -68,7 +68,7 @@ class Site:
 
     @property
     def patients(self) -> int:
-        """Return its patients as far as they are recorded, else those announced; 0 where nobody says."""
+        """Return its patients as far as they are recorded, else those announced; 0 where neither is known."""
         return (self.patients_train or 0) + (self.patients_test or 0) or self.patients_announced or 0
 
 
@@ -204,7 +204,7 @@ class Run:
 
     @property
     def unmeasured(self) -> bool:
-        """Whether hospitals trained a model that nobody measured: between machines no figure of patients leaves."""
+        """Return whether the trained model was never measured: between machines no figure of patients leaves."""
         return self.engine == "deployed" and self.model(self.shared) is None
 
     @property
@@ -220,7 +220,7 @@ class Run:
 
     @property
     def seeded(self) -> bool:
-        """Whether the noise can be drawn again by who knows the seed: then nobody is protected by it."""
+        """Return whether the noise came from a seed: it can be drawn again with the seed, and protects no patient."""
         return self.private and (self.simulated or "seeded" in self.privacy.noise)
 
     @property

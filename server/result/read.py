@@ -81,7 +81,7 @@ def result_of(text: str, source: str = "metrics.json") -> TrainingResult | Stati
 
 
 def clean(text: str) -> str:
-    """Return one line of readable characters, cut where nobody would read on.
+    """Return one line of readable characters, cut to a readable length.
 
     >>> clean("a\\n\\tb\\u202ec")
     'a b c'

@@ -137,7 +137,7 @@ def _amount(run: Run, cost: float) -> str:
 
 
 def quality(run: Run) -> str:
-    """Who gains and who loses by the shared model."""
+    """Return which hospitals gain and which lose by the shared model."""
     shared, alone = run.model(run.shared), run.model(ComparedModel.LOCAL_ONLY)
     if shared is None:
         return "The run recorded no figures of its model."
@@ -276,7 +276,7 @@ def _senders(run: Run) -> str:
 
 
 def rounds(run: Run) -> str:
-    """Who was there."""
+    """Return a sentence on the hospitals' attendance."""
     if not run.rounds:
         return "The run did not record who contributed."
     names = [site.name for site in run.sites]

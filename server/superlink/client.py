@@ -52,7 +52,7 @@ class SuperLinkClient:
             except httpx.TransportError:
                 if time.monotonic() > deadline:
                     raise RunError(
-                        "expected Flower's SuperLink to start, it did not; its lines above say why"
+                        "expected Flower's SuperLink to start, it did not; the coordinator's log says why"
                     ) from None
                 time.sleep(0.1)
 

@@ -6,7 +6,7 @@ and is held until one is there, at most as long as it asks for; the conductor li
 by guess.
 
 A message is given again until its node says that it has arrived, because a connection that was cut is not seen here.
-A node has two requests held at most; for a third the oldest is answered. Whoever hangs up is forgotten.
+A node has two requests held at most; for a third the oldest is answered. A node that hangs up is forgotten.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ SIGN_OFF_PATH = "/v1/fleet/deactivate-node"
 LARGEST_BODY = 64_000_000  # of the conductor's; a hospital's is bounded by the door too
 LARGEST_ASK = MAX_INLINE + 1_000_000
 PATIENCE_S = 15.0  # beyond its hold a node may take so long to ask again
-GRACE_S = 10.0  # promised for whoever hung up while held: it is given up after twice that
+GRACE_S = 10.0  # promised for a node that hung up while held: it is given up after twice that
 _RECEIVE = {"node": int, "hold_s": float, "taken": str}
 _REPLY = {"node": int, "taken": str}
 
@@ -46,7 +46,7 @@ class Exchange:
         self._nodes = Waiting()
         self._replies = Waiting()
         self._given: dict[int, Head] = {}  # node -> the message that it has not confirmed
-        self._giving = threading.Lock()  # nobody sees a message between its header and its parts
+        self._giving = threading.Lock()  # no reader sees a message between its header and its parts
         self._own = threading.local()
         self._events = 0  # parts and replies that came in so far
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -116,7 +116,7 @@ class Exchange:
         self._flower.expect(node, (hold_s + PATIENCE_S) / 2 + GRACE_S)
 
     def _left(self, node: int) -> None:
-        """Whoever hung up has so long to come back; a node that signed off stays so."""
+        """Give a node that hung up so long to come back; a node that signed off stays so."""
         if self._flower.is_online(node):
             self._flower.expect(node, GRACE_S)
 
@@ -159,7 +159,7 @@ class Exchange:
 
     @contextlib.contextmanager
     def _whole(self) -> Iterator[None]:
-        """Store a message with its parts while nobody looks."""
+        """Store a message with its parts; no reader sees a part of it."""
         with self._giving:
             self._own.busy = True
             try:

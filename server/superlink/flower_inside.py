@@ -175,7 +175,7 @@ class Task:
         """Return an object's bytes, None while they have not come.
 
         Raises:
-            KeyError: nobody announced the object.
+            KeyError: the object was not announced.
         """
         request = PullObjectRequest(node=self.node, run_id=self.run.run_id, object_id=object_id)
         response = self._client.PullObject(request)
@@ -362,7 +362,7 @@ class Handlers:
     # What is kept
 
     def content(self, run_id: int, object_id: str) -> bytes | None:
-        """Return an object's bytes, empty while they have not come, None where nobody announced it."""
+        """Return an object's bytes, empty while they have not come, None where it was not announced."""
         content: bytes | None = self._state.get_object(run_id, object_id)
         return content
 

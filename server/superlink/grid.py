@@ -38,7 +38,7 @@ from strategies.exchange.objects import Parts
 SENT_AT_ONCE = 32  # messages in one request
 MAX_REPLIES = 1_000_000
 OWN_TIMEOUT_S = 120.0
-MAX_REPLY_BYTES = 8_000_000_000  # of one reply, where nobody says less
+MAX_REPLY_BYTES = 8_000_000_000  # of one reply, where no smaller bound is given
 STALLED_S = 120.0  # a reply of which nothing more arrives for so long is given up
 HELD_BYTES = 500_000_000  # of replies on their way, at most; beyond, they lie in files
 
@@ -199,7 +199,7 @@ class OwnPaths:
         try:
             response = self._client.post(BASE_URL + path, content=body)
         except httpx.TransportError:
-            raise RunError("expected the SuperLink to answer, it is away; its lines above say why") from None
+            raise RunError("expected the SuperLink to answer, it is away; the coordinator's log says why") from None
         if response.status_code != httpx.codes.OK:
             raise RunError(f"expected the SuperLink to take a message, it answered {response.status_code}")
         return response.content

@@ -27,7 +27,7 @@ class Hold:
         """Wait; whether to look again, False where the time is over or it was released.
 
         Raises:
-            GoneError: whoever asked hung up.
+            GoneError: the client hung up.
         """
         if self._released:
             return False
@@ -46,7 +46,7 @@ class Hold:
 
 
 class Waiting:
-    """Who is held for what. Used in the loop's thread alone."""
+    """The held requests, by what they wait for. Used in the loop's thread alone."""
 
     def __init__(self) -> None:
         self._holds: dict[int, list[Hold]] = {}

@@ -43,7 +43,7 @@ from strategies.exchange.messages import opened, read, seal, shelve, shelved, si
 from strategies.releases.registry import arrays_of
 
 log = logging.getLogger("archipel.sealed_grid")
-LOOK_S = 1.0  # how often to look who is connected while replies are awaited
+LOOK_S = 1.0  # how often to look which nodes are connected while replies are awaited
 PROPOSAL_S = 43_000  # for how long a proposal holds; Flower keeps a message for 43,200 s
 OVERHEAD_BYTES = 1_000_000  # of a large reply, beyond what was sent
 AWAY = "away/"  # stands for Flower's id of an instruction whose hospital was not reached
@@ -291,7 +291,7 @@ class SealedGrid(Grid):
         ]
 
     def _repeat(self, waiting: dict[str, Instruction]) -> None:
-        """Ask hospitals again whose node came back, or started anew, after they were asked."""
+        """Repeat the request to hospitals whose node came back, or was restarted, after it."""
         present = self._present()
         again = {
             flower_id: sent

@@ -22,7 +22,7 @@ _AT_ONCE = 1 << 16  # rows that are predicted together
 
 
 class Patients(ABC):
-    """Patients who can be counted and chosen. `clipped`: how many values of each column lay beyond its public range."""
+    """Patients that can be counted and chosen. `clipped`: each column's number of values beyond its public range."""
 
     clipped: Mapping[str, int] = MappingProxyType({})
 
@@ -44,7 +44,7 @@ class Patients(ABC):
 class TrainablePatients(Patients):
     """Patients of whom a model reads rows: one each, or several, those of one patient together.
 
-    starts: (patients + 1,) row offsets of each patient; patients: (rows,) whose each row is, from 0;
+    starts: (patients + 1,) row offsets of each patient; patients: (rows,) the patient of each row, from 0;
     y: (rows,) or (rows, targets) float32, as the study's outcome encodes it.
     """
 
@@ -75,7 +75,7 @@ class TrainablePatients(Patients):
         return np.concatenate(spans) if spans else np.empty(0, np.int64)
 
     def rows_and_patients(self, chosen: Numbers) -> tuple[Numbers, Numbers]:
-        """Return row numbers of the chosen patients, and whose they are: positions from 0 in the order given."""
+        """Return row numbers of the chosen patients, and each row's patient: positions from 0 in the order given."""
         owners = np.arange(len(chosen))
         if not self.one_row_each:
             owners = np.repeat(owners, (self.starts[1:] - self.starts[:-1])[chosen])

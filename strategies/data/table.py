@@ -46,7 +46,7 @@ class TablePatients(TrainablePatients):
 
     @cached_property
     def digest(self) -> bytes:
-        """Return the SHA-256 of the rows, their targets and whose they are."""
+        """Return the SHA-256 of the rows, their targets and their patients."""
         return sha256(self.x.tobytes() + self.y.tobytes() + self.starts.tobytes()).digest()
 
     def take(self, rows: NDArray[np.int64] | None = None) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

@@ -5,7 +5,7 @@ times a power of two. Each sum of their products is then a whole number below 2^
 sum is exact, so that no order, no BLAS kernel and no number of threads can change a bit.
 
 What a row is rounded to follows from the row and the model alone: its own largest number, never the other rows of the
-batch. So a row's numbers are its own, whoever else is there, and nothing is lost to a bound that must hold for all.
+batch. So a row's output does not depend on the other rows, and no precision is lost to a bound that must hold for all.
 The factors have 23 digits where no layer is wider than 127, about those of float32, 22 up to 511, and so on.
 
 Arrays lie with the features first and the rows last, (..., features, rows), which makes the maxima over a row's
@@ -255,7 +255,7 @@ class MeanGradient:
             x: (..., rows, inputs).
             residual: of the rows of a portion.
             count: rows, of all models or (models, 1, 1) of each.
-            counts: rows of each model, (models,), where they differ; the rows after them are nobody's.
+            counts: rows of each model, (models,), where they differ; the rows after them are padding.
         """
         sums = None
         with np.errstate(all="ignore"):
@@ -326,7 +326,7 @@ class MeanGradient:
 
 def write_layer(layer: Doubles, weight: Floats, bias: Floats) -> None:
     """Write a layer's (..., out, in + 1) in float32 into its weight, (..., out, in), and bias, (..., out, 1)."""
-    with np.errstate(over="ignore"):  # a fit that diverges is told by whoever sends it
+    with np.errstate(over="ignore"):  # a fit that diverges is reported by its caller
         np.add(layer[..., :-1], 0.0, out=weight, casting="same_kind")  # a zero's sign could be an order's
         np.add(layer[..., -1:], 0.0, out=bias, casting="same_kind")
 

@@ -162,7 +162,7 @@ def array_of(expected: ArraySpec, data: Buffer) -> Array:
 
 def mark_finite(array: Array) -> Array:
     """Note that an array's values were found finite in this process: `from_record` need not look at them again."""
-    if isinstance(array.data, memoryview) and array.data.readonly:  # a large one, which nobody changes
+    if isinstance(array.data, memoryview) and array.data.readonly:  # a large one, which is never changed
         array.__dict__[_FINITE] = weakref.ref(array.data)
     return array
 

@@ -1,6 +1,6 @@
 """Ed25519 signatures (RFC 8032) over the statements of configs/seal.py and over journal records.
 
-Keys are bytes here; where they lie is the business of whoever owns them.
+Keys are bytes here; their storage is the owner's decision.
 
 >>> key = SigningKey.generate()
 >>> verify(key.public, b"round 3", key.sign(b"round 3")), verify(key.public, b"round 4", key.sign(b"round 3"))

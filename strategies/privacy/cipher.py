@@ -48,7 +48,7 @@ class CipherStream:
 
     @classmethod
     def system(cls) -> "CipherStream":
-        """Return a stream that nobody can repeat: its key comes from the operating system and is kept nowhere else."""
+        """Return an unrepeatable stream: its key comes from the operating system and is kept nowhere else."""
         stream = cls(secrets.token_bytes(_KEY_BYTES))
         stream._is_system = True
         return stream

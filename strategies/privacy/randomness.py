@@ -46,7 +46,7 @@ _WORD, _HALF_WORD = 2**64, 2**32
 
 
 class Randomness:
-    """Independent streams for one hospital and one round: who is in a step, the noise, the order without privacy."""
+    """Independent streams for one hospital and one round: the samples, the noise, the order without privacy."""
 
     def __init__(self, who: CipherStream, noise: CipherStream, order: int, *, is_seeded: bool) -> None:
         self._who, self._noise, self.is_seeded = _Samples(who), _Gaussians(noise), is_seeded
@@ -68,12 +68,12 @@ class Randomness:
 
     @classmethod
     def system(cls) -> "Randomness":
-        """Streams that nobody can repeat: their whole state comes from the operating system."""
+        """Return unrepeatable streams: their whole state comes from the operating system."""
         return cls(CipherStream.system(), CipherStream.system(), secrets.randbits(128), is_seeded=False)
 
     @cached_property
     def sampling(self) -> np.random.Generator:
-        """What orders batches without privacy, where chance protects nobody."""
+        """Return the generator that orders batches without privacy, where randomness protects no patient."""
         return np.random.Generator(np.random.PCG64(self._order))
 
     def poisson(self, patients: int, rate: float) -> NDArray[np.int64]:
@@ -193,7 +193,7 @@ class _Gaussians:
     """Standard Gaussians from a stream's words, each given once, in the order of the stream.
 
     They are made in lots, whose sizes follow from how many lots there were: so the n-th is made of the same words
-    however they are asked for, and who asks for few is not made many.
+    however they are asked for, and a small request makes few.
     """
 
     def __init__(self, stream: CipherStream) -> None:

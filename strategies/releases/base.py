@@ -90,11 +90,11 @@ class People(Protocol):
 
     @property
     def train(self) -> Any:
-        """Return the patients who train, or are counted."""
+        """Return the patients for training or counting."""
 
     @property
     def test(self) -> Any:
-        """Return the patients who were kept aside."""
+        """Return the test patients."""
 
 
 class Judge(Protocol):

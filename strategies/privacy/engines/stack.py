@@ -95,7 +95,7 @@ class Stack:
 
         Args:
             x: (..., patients, inputs); y: (..., patients), or (..., patients, targets).
-            counts: patients of each model, (...); the rows after them are nobody's.
+            counts: patients of each model, (...); the rows after them are padding.
         """
         with np.errstate(all="ignore"):
             if x.shape[-2] <= PORTION:
