@@ -8,7 +8,7 @@ import logging
 from collections.abc import Callable, Generator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
-from functools import cached_property, partial
+from functools import cached_property
 from hashlib import sha256
 from typing import Any, TypeVar
 
@@ -42,30 +42,30 @@ class Site:
     """One hospital in one study. `seeded` chance is for simulations and tests; hospitals draw from the system.
 
     `dataset` names the patients in the ledger, so that their budget outlives a study and a file's name; the hospital's
-    own name unless it is given. Of the `test` patients nothing leaves but what `policy.metrics` allows.
+    own name unless it is given. Of the test patients nothing leaves but what `policy.metrics` allows.
 
-    The patients are given, or a function that reads them: it is called when they are needed, which in a private study
-    is after the booking. Whatever fails then may be a row's doing, so a release of noise alone leaves in its place, and
-    `on_failure` is told. `alone` asks for such a release of what is booked already: no patient is read.
+    The patients are those to train with alone, both sides of the split, or a function that reads both: it is called
+    when they are needed, which in a private study is after the booking. Whatever fails then may be a row's doing, so a
+    release of noise alone leaves in its place, and `on_failure` is told. `alone` asks for such a release of what is
+    booked already: no patient is read.
     """
 
     def __init__(
         self,
         name: str,
         study: Study,
-        train: Patients | Callable[[], Split],
+        patients: Patients | Split | Callable[[], Split],
         ledger: Ledger,
         *,
         seeded: bool,
         trainer: Trainer | None = None,
         dataset: str | None = None,
-        test: Patients | None = None,
         policy: Policy = Policy(),  # noqa: B008 - frozen
     ) -> None:
         self.name, self.study, self.ledger, self.seeded = name, study, ledger, seeded
         self.dataset, self.policy, self.mode = dataset or name, policy, mode_of(study)
-        self._tests = callable(train) or test is not None
-        self._read = train if callable(train) else partial(Split, train, test or nobody(study).test, {})
+        self._tests = callable(patients) or isinstance(patients, Split)
+        self._read = patients if callable(patients) else _reader(patients, study)
         self.alone = False
         self.on_failure: Callable[[Exception], object] = lambda error: log.error("%s: noise alone: %s", name, error)
         self._trainer = trainer or (Trainer(self.task) if self.parameters else None)
@@ -223,6 +223,11 @@ class Site:
         for name in sorted(request.arrays):
             digest.update(request.arrays[name].tobytes())
         return digest.hexdigest()
+
+
+def _reader(patients: Patients | Split, study: Study) -> Callable[[], Split]:
+    split = patients if isinstance(patients, Split) else Split(patients, nobody(study).test, {})
+    return lambda: split
 
 
 def driven(fitting: Generator[Fit, Arrays, Made], fit: Callable[[Fit], Arrays]) -> Made:

@@ -53,8 +53,9 @@ from server.run import (
 from server.session import Deployment
 from server.shelf import FOLDER, Shelf
 from server.sockets import SUPERLINK_SOCKET
+from server.superlink.assignment import Directory, Sender, Watch
 from server.superlink.client import SuperLinkClient
-from server.superlink.sealed_grid import SealedGrid, Watch
+from server.superlink.sealed_grid import SealedGrid
 from strategies.exchange.arrays import Arrays
 from strategies.privacy.modes.registry import mode_of
 from strategies.privacy.plan import PrivacyPlan
@@ -82,20 +83,14 @@ def carry_out(config: CoordinatorConfig, name: str) -> str:
         with link.run(*build_bundle(study)) as grid:
             sealed_grid = SealedGrid(
                 grid,
-                _Recent(link.nodes),
-                members.members,
-                run=name,
-                study=study,
-                key=key,
-                journal=journal,
+                Directory(_Recent(link.nodes), members.members, members.talks(), members.statements),
+                Sender(name, study, key, journal),
                 watch=Watch(
                     lambda site, epsilon: members.set_presence(name, site, "takes part", epsilon),
                     lambda: _asked_to_stop(members, name),
                     members.set_talk,
                     members.set_statement,
                 ),
-                statements=members.statements,
-                talks=members.talks(),
                 absent_after_s=config.absent_after_s,
                 shelf=shelf,
             )

@@ -39,9 +39,10 @@ from server.membership import Membership
 from server.pki import Pki
 from server.proposals import shortage
 from server.sockets import SUPERLINK_SOCKET
+from server.superlink.assignment import Directory, Sender, Watch
 from server.superlink.client import SuperLinkClient
 from server.superlink.grid import SuperLinkGrid
-from server.superlink.sealed_grid import SealedGrid, Watch
+from server.superlink.sealed_grid import SealedGrid
 
 log = logging.getLogger("archipel.herald")
 LOOK_S = 1.0  # between two looks at the queue
@@ -112,19 +113,13 @@ class Herald:
         grid = closing.enter_context(self._link.run(*build_bundle(study)))
         sealed_grid = SealedGrid(
             grid,
-            self._nodes,
-            self._known,
-            run=name,
-            study=study,
-            key=self._key,
-            journal=journal,
+            Directory(self._nodes, self._known, members.talks(), members.statements),
+            Sender(name, study, self._key, journal),
             watch=Watch(
                 epsilon=lambda site, epsilon: members.set_presence(name, site, "takes part", epsilon),
                 talk=members.set_talk,
                 statement=members.set_statement,
             ),
-            statements=members.statements,
-            talks=members.talks(),
             absent_after_s=config.absent_after_s,
         )
         # A study that had begun does not wait for more than its quorum again as long as at its first start.

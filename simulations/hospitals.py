@@ -57,11 +57,10 @@ class Hospitals:
             self._sites[name] = Site(
                 name,
                 self.study,
-                self.train_of(name),
+                Split(self.train_of(name), self.test_of(name), {}) if self.test_of else self.train_of(name),
                 self._ledger(name),
                 seeded=True,
                 trainer=self._trainer() if MODEL_UPDATE.is_asked(self.study) else None,
-                test=self.test_of(name) if self.test_of else None,
                 policy=Policy(metrics="noisy"),
             )
         return self._sites[name]

@@ -40,6 +40,7 @@ NETWORK = {
 }
 NO_SIDE_EFFECTS = NETWORK | {"os", "shutil", "subprocess", "pathlib", "tempfile", "sqlite3", "time", "datetime"}
 UPLINK = "client/uplink/"  # the one folder of client/ that talks to the coordinator
+MAX_LINES = 400
 FORWARDER = "client/forwarder.py"  # the one that carries the worker's connections to listed data bases; sees no patient
 
 
@@ -232,6 +233,12 @@ def circles(graph: dict[str, set[str]]) -> list[list[str]]:
     reached = {name: reach(name) for name in graph}
     groups = {frozenset({name, *(other for other in reached[name] if name in reached[other])}) for name in graph}
     return sorted(sorted(group) for group in groups if len(group) > 1)
+
+
+def test_no_file_of_the_product_is_longer_than_one_can_read_at_a_time() -> None:
+    lengths = {path: len(path.read_text("utf-8").splitlines()) for room in ROOMS for path in sources(room)}
+    too_long = {path.relative_to(ROOT).as_posix(): n for path, n in lengths.items() if n > MAX_LINES}
+    assert too_long == {}, f"expected at most {MAX_LINES} lines; split the file by what it is about"
 
 
 def test_no_files_import_one_another_in_a_circle() -> None:

@@ -10,8 +10,7 @@ model is.
 import logging
 import time
 import uuid
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
 from flwr.app import ConfigRecord, Error, Message, RecordDict
@@ -20,15 +19,14 @@ from flwr.serverapp import Grid
 from configs import wire
 from configs.errors import WireError
 from configs.frame import Frame, MappedFile
-from configs.journal import Journal
 from configs.pieces import MAX_INLINE
 from configs.records.run_journal import Received, Refused, Repeated, Sent
-from configs.schema import Study
-from configs.seal import COORDINATOR, Signed, Statement
+from configs.seal import COORDINATOR, Statement
 from server.attendance import Attendance, Connection
 from server.codes import BAD_SEAL, BROKEN_REPLY, NOT_REACHED, OWN_CODES, REVOKED
-from server.membership import Member, Talk
+from server.membership import Member
 from server.shelf import Shelf
+from server.superlink.assignment import Directory, Sender, Watch
 from server.superlink.client import Node
 from server.superlink.instructions import (
     Instruction,
@@ -38,7 +36,6 @@ from server.superlink.instructions import (
 )
 from server.superlink.talks import FORMS, RELEASE, Talks
 from strategies.exchange.flower import Run
-from strategies.exchange.keys import SigningKey
 from strategies.exchange.messages import opened, read, seal, shelve, shelved, signed_in, to_frame, unseal
 from strategies.releases.registry import arrays_of
 
@@ -64,32 +61,16 @@ class Carrier(Protocol):
         """Return the replies that are there, as soon as something new came in, or after so long."""
 
 
-@dataclass(frozen=True)
-class Watch:
-    """What a sealed grid reports: a hospital's epsilon; and whether it was asked to stop."""
-
-    epsilon: Callable[[str, str], None] = lambda _site, _epsilon: None
-    stopped: Callable[[], bool] = lambda: False
-    talk: Callable[[str, Talk], None] = lambda _site, _talk: None
-    statement: Callable[[str, Signed], None] = lambda _site, _signed: None
-
-
 class SealedGrid(Grid):
     """A Grid for one run."""
 
     def __init__(
         self,
         carrier: Carrier,
-        nodes: Callable[[], Mapping[int, Node]],
-        members: Callable[[], Mapping[str, Member]],
+        directory: Directory,
+        sender: Sender,
         *,
-        run: str,
-        study: Study,
-        key: SigningKey,
-        journal: Journal,
         watch: Watch | None = None,
-        talks: Mapping[str, Talk] | None = None,
-        statements: Callable[[], Mapping[str, Signed]] = dict,
         absent_after_s: float = 60.0,
         attendance: Attendance | None = None,
         shelf: Shelf | None = None,
@@ -97,14 +78,12 @@ class SealedGrid(Grid):
         """Take over one run's messages.
 
         Args:
-            talks: what each hospital's node can talk, as it said before; its reply to a proposal renews it.
             shelf: where large messages lie as files; without one they pass the SuperLink.
-            statements: each hospital's newest statement about its own records, which goes back to it with each message.
         """
-        self._carrier, self._nodes, self._members = carrier, nodes, members
-        self._run_name, self._study, self._key, self._journal = run, study, key, journal
+        self._carrier, self._nodes, self._members = carrier, directory.nodes, directory.members
+        self._run_name, self._study, self._key, self._journal = sender.run, sender.study, sender.key, sender.journal
         self._watch = watch or Watch()
-        self._talks, self._statements = Talks(talks or {}, self._watch.talk), statements
+        self._talks, self._statements = Talks(directory.talks, self._watch.talk), directory.statements
         self._absent_after_s, self._attendance = absent_after_s, attendance or Attendance()
         self._proposals: dict[str, Instruction] = {}
         self._shelf = shelf

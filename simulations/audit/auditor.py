@@ -21,7 +21,7 @@ from simulations.audit.effort import FULL, Effort
 from simulations.audit.evaluation import Evaluator, evaluation_checks, largest_move, noise_of_evaluations
 from simulations.audit.moving import failed_round, moving_rounds, quiet_fit
 from simulations.audit.recording import Recording, Roll, joined, longest, marked, record_fit, recorded, shortened
-from simulations.audit.rehearsal import Rehearsal, rehearse
+from simulations.audit.rehearsal import AuditedSite, Rehearsal, rehearse
 from simulations.audit.residuals import residual_part
 from simulations.audit.sampler import sampler_part
 from simulations.audit.sensitivity import planted_patients, sensitivity_part
@@ -152,21 +152,11 @@ class _Auditor:
         site, size = self.largest, self._size
         plan = self.plans[site]
         steps = max(plan.steps_per_round, min(self.effort.moving_steps, self.effort.moving_values // size))
-        return moving_rounds(
-            self.subject,
-            self._alone(site),
-            site,
-            self.cohorts[site],
-            self._starts()[0],
-            folder,
-            seeded=self.seed is not None,
-            steps=steps,
-        )
+        return moving_rounds(self._audited(site, self.cohorts[site], self._starts()[0]), folder, steps=steps)
 
     def _failed(self, folder: Path) -> Check:
-        site, seeded = self.largest, self.seed is not None
-        people, start = self.cohorts[site], self._starts()[0]
-        return failed_round(self.subject, self._alone(site), site, people, start, folder, seeded=seeded)
+        site = self.largest
+        return failed_round(self._audited(site, self.cohorts[site], self._starts()[0]), folder)
 
     def _evaluations(self, folder: Path) -> list[Check]:
         """Judge the noise of many evaluations, where the study asks for one."""
@@ -273,9 +263,11 @@ class _Auditor:
         return [exact("evaluation", text, holds=size <= 1.0 + 1e-6)]
 
     def _rehearse(self, site: str, folder: Path, people: TablePatients, rounds: int) -> Rehearsal:
-        study, start, seeded = self._alone(site), self._starts()[1], self.seed is not None
-        kept = self.effort.values
-        return rehearse(self.subject, study, site, people, start, folder, seeded=seeded, rounds=rounds, values=kept)
+        audited = self._audited(site, people, self._starts()[1])
+        return rehearse(audited, folder, rounds=rounds, values=self.effort.values)
+
+    def _audited(self, site: str, people: TablePatients, start: Arrays) -> AuditedSite:
+        return AuditedSite(self.subject, self._alone(site), site, people, start, seeded=self.seed is not None)
 
     def _all_rows(self, folder: Path, *, noisy: bool) -> tuple[list[Rehearsal], list[Recording]]:
         """Where rows are too many for the long fits: a short study and a short fit of the patients with most rows."""
@@ -302,8 +294,8 @@ class _Auditor:
         task, start = learning_of(study), canary_start(learning_of(study))
         scale, outcome = 1000.0 * max(1.0, plan.clip_norm), task.objective.lowest
         people = marked(with_canaries(self.cohorts[site], chosen, scale, outcome))
-        seeded, kept = self.seed is not None, self.effort.values
-        done = rehearse(self.subject, study, site, people, start, folder, seeded=seeded, rounds=rounds, values=kept)
+        audited = replace(self._audited(site, people, start), study=study)
+        done = rehearse(audited, folder, rounds=rounds, values=self.effort.values)
         nobody = self.cohorts[site].subset(np.empty(0, np.int64))
         everyone = with_canaries(nobody, np.ones(fixed.canaries, bool), scale, outcome)
         scores = canary_scores(task, start, everyone, plan, done.recording.total)

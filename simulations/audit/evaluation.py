@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from client.ledger import Release
+from client.patients import Split
 from client.site import Site
 from client.trainer import Trainer
 from configs.errors import ArchipelError
@@ -83,12 +84,11 @@ class Evaluator:
         return self._subject.site(
             self._site,
             study,
-            patients,
+            Split(patients, patients, {}),
             self._ledger,
             seeded=seeded,
             trainer=self._trainer,
             dataset=f"{self._site} {self._count}",
-            test=patients,
             policy=Policy(metrics="noisy"),
         )
 

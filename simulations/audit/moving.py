@@ -19,7 +19,7 @@ from torch import Tensor
 from configs.errors import ArchipelError, RunError
 from configs.schema import Local, Study
 from simulations.audit.recording import Recording, Roll, clip_each
-from simulations.audit.rehearsal import plan_of, watched_hospital
+from simulations.audit.rehearsal import AuditedSite, plan_of
 from simulations.audit.subject import Floats, Subject, Watch, watched_trainer
 from simulations.audit.verdict import Check, exact, two_sided
 from strategies.data.table import TablePatients
@@ -102,17 +102,7 @@ class _Follower:
         self.clean.append(total)
 
 
-def moving_rounds(
-    subject: Subject,
-    study: Study,
-    site: str,
-    patients: TablePatients,
-    start: Arrays,
-    folder: Path,
-    *,
-    seeded: bool,
-    steps: int,
-) -> tuple[Recording, Check]:
+def moving_rounds(audited: AuditedSite, folder: Path, *, steps: int) -> tuple[Recording, Check]:
     """Train rounds of a study one after the other, at its own rate, until about `steps` steps are taken.
 
     Returns:
@@ -120,11 +110,11 @@ def moving_rounds(
         is the round's start moved by the noisy steps alone.
     """
     folder.mkdir(parents=True)
-    task = learning_of(study)
-    follower = _Follower(task, patients, study.privacy.clip_norm)
+    study = audited.study
+    follower = _Follower(learning_of(study), audited.patients, study.privacy.clip_norm)
     watch = follower.watch
-    hospital = watched_hospital(subject, study, site, patients, folder / "ledger.sqlite", watch, seeded=seeded)
-    plan, model, wrong, done = plan_of(hospital), start, list[int](), 0
+    hospital = audited.watched(folder / "ledger.sqlite", watch)
+    plan, model, wrong, done = plan_of(hospital), audited.start, list[int](), 0
     rounds = max(1, min(plan.rounds, -(-steps // plan.steps_per_round)))
     for number in range(1, rounds + 1):
         taken = watch.steps
@@ -143,10 +133,10 @@ def moving_rounds(
     released = np.array(watch.released, np.float64).reshape(watch.steps, -1)
     noise = released * (plan.expected_patients / unit) - clean
     total = np.zeros(clean.shape[1]) + watch.total * np.float64(plan.expected_patients)
-    most = int(np.diff(patients.starts).max(initial=0))
+    most = int(np.diff(audited.patients.starts).max(initial=0))
     booked = done * plan.steps_per_round if done == rounds else watch.steps
     roll = follower.roll
-    moved = Recording(site, plan, roll.member, noise, clean, total, booked, roll.torn, most)
+    moved = Recording(audited.site, plan, roll.member, noise, clean, total, booked, roll.torn, most)
     words = f"round {wrong[0] if wrong else ''}: the model that left is not the start moved by the noisy steps"
     return moved, exact("what leaves", words, holds=not wrong)
 
@@ -173,11 +163,10 @@ def quiet_fit(
     return float(distances.max()), int(distances.argmax()) + 1
 
 
-def failed_round(
-    subject: Subject, study: Study, site: str, patients: TablePatients, start: Arrays, folder: Path, *, seeded: bool
-) -> Check:
+def failed_round(audited: AuditedSite, folder: Path) -> Check:
     """Let a round fail at its first step, as a patient may make it fail: what leaves must be the booked noise alone."""
     folder.mkdir(parents=True)
+    study, start = audited.study, audited.start
     rows = list[int]()
 
     def fail_once() -> None:
@@ -186,7 +175,7 @@ def failed_round(
             raise ValueError
 
     watch = Watch(before=fail_once, look=lambda marks: rows.append(len(marks)))
-    hospital = watched_hospital(subject, study, site, patients, folder / "ledger.sqlite", watch, seeded=seeded)
+    hospital = audited.watched(folder / "ledger.sqlite", watch)
     hospital.on_failure = lambda _error: None
     plan = plan_of(hospital)
     try:

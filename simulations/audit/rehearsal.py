@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from client.patients import Split
 from client.site import Site
 from configs.errors import BudgetError, WireError
 from configs.journal import Journal
@@ -32,6 +33,31 @@ class _Crash(BaseException):
 
 
 @dataclass(frozen=True)
+class AuditedSite:
+    """One hospital of an audited study: its patients, and the model that its rounds start from."""
+
+    subject: Subject
+    study: Study
+    site: str
+    patients: TablePatients
+    start: Arrays
+    seeded: bool
+
+    def watched(self, path: Path, watch: Watch) -> Site:
+        """Return the hospital with a ledger on the disk at `path`; its training is watched."""
+        # The patients stand for those of the test too: what is looked at is the booking.
+        return self.subject.site(
+            self.site,
+            self.study,
+            Split(self.patients, self.patients, {}),
+            self.subject.ledger(path),
+            seeded=self.seeded,
+            trainer=watched_trainer(self.subject, learning_of(self.study), watch),
+            policy=Policy(metrics="noisy"),
+        )
+
+
+@dataclass(frozen=True)
 class Rehearsal:
     """What the run showed. `claimed` is the epsilon that the ledger states after the last round, of training alone."""
 
@@ -40,30 +66,21 @@ class Rehearsal:
     claimed: float
 
 
-def rehearse(
-    subject: Subject,
-    study: Study,
-    site: str,
-    patients: TablePatients,
-    start: Arrays,
-    folder: Path,
-    *,
-    seeded: bool,
-    rounds: int,
-    values: int,
-) -> Rehearsal:
+def rehearse(audited: AuditedSite, folder: Path, *, rounds: int, values: int) -> Rehearsal:
     """Run some rounds of a study, all from the same start and at learning rate 0, and replay its ledger.
 
     Args:
         values: how many noise values are kept: of a large model with many steps some of its coordinates.
     """
-    still = replace(study, training=replace(study.training, local=_still(study.training.local)))
+    subject, study, site, patients = audited.subject, audited.study, audited.site, audited.patients
+    study = replace(study, training=replace(study.training, local=_still(study.training.local)))
+    audited, start = replace(audited, study=study), audited.start
     folder.mkdir(parents=True)
     path = folder / "ledger.sqlite"
     journal = Journal(folder / "journal.jsonl", durable=False)
     task, roll, booked_first = learning_of(study), Roll(patients), []
     watch = Watch(look=roll.call)
-    hospital = watched_hospital(subject, still, site, patients, path, watch, seeded)
+    hospital = audited.watched(path, watch)
     plan = plan_of(hospital)
     watch.kept = coordinates(task, max(patients.count, rounds * plan.steps_per_round), values)
     for number in range(1, rounds + 1):
@@ -81,26 +98,15 @@ def rehearse(
     hospital.ledger.close()
     recording = recorded(watch, roll, site, task, plan, patients, start, rounds * plan.steps_per_round)
     departures = ledger_replay.releases_left(folder / "journal.jsonl").get(site, [])
-    replayed = ledger_replay.replay(subject, folder, site, site, still, plan, departures)
+    replayed = ledger_replay.replay(subject, folder, site, site, study, plan, departures)
     crash = ledger_replay.crash_and_order(
         site,
         booked_first=all(booked_first),
-        kept=_is_kept(subject, still, site, patients, start, folder / "crash.sqlite", seeded),
-        refused=_is_refused(subject, still, site, patients, start, path, seeded) if rounds == plan.rounds else True,
+        kept=_is_kept(audited, folder / "crash.sqlite"),
+        refused=_is_refused(audited, path) if rounds == plan.rounds else True,
     )
     allowed = exact("evaluation", f"{site}: the figures that the study asks for were refused", holds=judged)
     return Rehearsal(recording, replace(replayed, checks=(*replayed.checks, *crash, allowed)), claimed)
-
-
-def watched_hospital(
-    subject: Subject, study: Study, site: str, patients: TablePatients, path: Path, watch: Watch, seeded: bool
-) -> Site:
-    """Return a hospital with a ledger on the disk at `path`, whose training is watched."""
-    trainer = watched_trainer(subject, learning_of(study), watch)
-    # The patients stand for those of the test too: what is looked at is the booking.
-    policy = Policy(metrics="noisy")
-    ledger = subject.ledger(path)
-    return subject.site(site, study, patients, ledger, seeded=seeded, trainer=trainer, test=patients, policy=policy)
 
 
 def _is_judged(hospital: Site, model: Arrays) -> bool:
@@ -121,31 +127,27 @@ def _is_booked(path: Path, number: int) -> bool:
     return any(row.round == number for row in read_ledger(path))
 
 
-def _is_kept(
-    subject: Subject, study: Study, site: str, patients: TablePatients, start: Arrays, path: Path, seeded: bool
-) -> bool:
-    """Whether a round whose training fails at its first step is still spent, for whoever opens the ledger anew."""
+def _is_kept(audited: AuditedSite, path: Path) -> bool:
+    """Return whether a round whose training fails at its first step is still spent when the ledger is opened anew."""
 
     def crash() -> None:
         raise _Crash
 
-    hospital = watched_hospital(subject, study, site, patients, path, Watch(before=crash), seeded)
-    _ends(_Crash, lambda: hospital.fit(1, start))
+    hospital = audited.watched(path, Watch(before=crash))
+    _ends(_Crash, lambda: hospital.fit(1, audited.start))
     hospital.ledger.close()
     plan = plan_of(hospital)
-    again = subject.ledger(path)
-    spent = again.spent(site, delta=plan.delta)
+    again = audited.subject.ledger(path)
+    spent = again.spent(audited.site, delta=plan.delta)
     again.close()
     return spent >= plan.epsilon(rounds=1) - 1e-9
 
 
-def _is_refused(
-    subject: Subject, study: Study, site: str, patients: TablePatients, start: Arrays, path: Path, seeded: bool
-) -> bool:
-    """Whether one more round than planned is refused before its first step."""
+def _is_refused(audited: AuditedSite, path: Path) -> bool:
+    """Return whether one more round than planned is refused before its first step."""
     watch = Watch()
-    hospital = watched_hospital(subject, study, site, patients, path, watch, seeded)
-    refused = _ends(BudgetError, lambda: hospital.fit(1, _nudged(start, 0)))
+    hospital = audited.watched(path, watch)
+    refused = _ends(BudgetError, lambda: hospital.fit(1, _nudged(audited.start, 0)))
     hospital.ledger.close()
     return refused and not watch.steps
 

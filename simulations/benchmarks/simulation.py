@@ -26,19 +26,37 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+from simulations.benchmarks.simulated_by_others import (
+    BATCH,
+    CLIP,
+    FEATURES,
+    LEARNING_RATE,
+    ROWS,
+    Finished,
+    Trial,
+    data_of,
+    flower_ray,
+    pfl,
+    plain,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 SYSTEMS = ("plain", "inprocess", "ray", "flower_ray", "pfl")
 CLIENTS = (4, 100, 1000)
-ROWS, FEATURES, BATCH, LEARNING_RATE = 64, 13, 32, 0.1
-EPSILON, DELTA, CLIP = 8.0, 1e-3, 1.0
+EPSILON, DELTA = 8.0, 1e-3
 PFL_PYTHON, STARTED = "ARCHIPEL_PFL_PYTHON", "ARCHIPEL_STARTED"
 MIN_SECONDS = 1.5  # of rounds in each process, so that a median has something to stand on
 
-Finished = Callable[[float], None]  # called after each round with its seconds
+
+class Case(NamedTuple):
+    """What is measured: a system, its number of clients, and whether they train with privacy."""
+
+    system: str
+    clients: int
+    private: bool
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -51,17 +69,15 @@ def main(arguments: list[str] | None = None) -> None:
         _ratios(_measure_all(clients, options))
 
 
-def _measure_all(clients: int, options: argparse.Namespace) -> dict[tuple[str, int, bool], float]:
-    """Every system at one number of clients: prints their rows and returns their clients per second."""
-    cases = [(s, clients, private) for private in (False, True) for s in options.systems if _available(s, private)]
-    measured: dict[tuple[str, int, bool], list[dict[str, float]]] = {case: [] for case in cases}
+def _measure_all(clients: int, options: argparse.Namespace) -> dict[Case, float]:
+    """Measure every system at one number of clients, print their rows and return their clients per second."""
+    cases = [Case(system, clients, private) for private in (False, True) for system in options.systems]
+    measured: dict[Case, list[dict[str, float]]] = {case: [] for case in cases if _is_available(case)}
     for repeat in range(options.repeats):
-        for system, _, private in cases:
-            slow = "ray" in system or (system == "plain" and private)
-            if repeat and slow and clients >= 100:
-                continue  # minutes each, and far from any other: once is enough
-            measured[system, clients, private].append(_measure(system, clients, private, quick=options.quick))
-    return {case: _row(case, seconds) for case, seconds in measured.items()}
+        for case, figures in measured.items():
+            if not (repeat and _is_slow(case) and clients >= 100):  # minutes each, and far from any other: once
+                figures.append(_measure(case, quick=options.quick))
+    return {case: _row(case, figures) for case, figures in measured.items()}
 
 
 def _options(arguments: list[str] | None) -> argparse.Namespace:
@@ -76,10 +92,12 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     return options
 
 
-def _available(system: str, private: bool) -> bool:
-    if system != "pfl":
-        return True
-    return not private and _runs(_interpreter("pfl"), "import pfl")
+def _is_slow(case: Case) -> bool:
+    return "ray" in case.system or (case.system == "plain" and case.private)
+
+
+def _is_available(case: Case) -> bool:
+    return case.system != "pfl" or (not case.private and _runs(_interpreter("pfl"), "import pfl"))
 
 
 def _interpreter(system: str) -> str:
@@ -90,9 +108,9 @@ def _runs(python: str, code: str) -> bool:
     return subprocess.run([python, "-c", code], capture_output=True, check=False).returncode == 0
 
 
-def _measure(system: str, clients: int, private: bool, quick: bool) -> dict[str, float]:
-    """One process: its seconds a round, its start-up, its peak memory."""
-    command = [_interpreter(system), "-m", "simulations.benchmarks.simulation", "--child"]
+def _measure(case: Case, *, quick: bool) -> dict[str, float]:
+    """Return one process's seconds a round, its start-up and its peak memory."""
+    command = [_interpreter(case.system), "-m", "simulations.benchmarks.simulation", "--child"]
     seconds = 0.0 if quick else MIN_SECONDS
     environment = {
         **os.environ,
@@ -101,7 +119,7 @@ def _measure(system: str, clients: int, private: bool, quick: bool) -> dict[str,
         "PYTHONWARNINGS": "ignore",
         STARTED: str(time.time()),
     }
-    command += [system, str(clients), str(int(private)), str(seconds)]
+    command += [case.system, str(case.clients), str(int(case.private)), str(seconds)]
     # Files: a talkative system would fill a pipe and wait for ever.
     with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as complaints:
         process = subprocess.Popen(command, env=environment, cwd=ROOT, stdout=output, stderr=complaints)
@@ -111,14 +129,14 @@ def _measure(system: str, clients: int, private: bool, quick: bool) -> dict[str,
         lines, errors = output.read().strip().splitlines(), complaints.read()[-2000:]
     if process.returncode or not lines:
         raise SystemExit(
-            f"{system} with {clients} clients ended with code {process.returncode} and no figure\n{errors}"
+            f"{case.system} with {case.clients} clients ended with code {process.returncode} and no figure\n{errors}"
         )
     figures: dict[str, float] = json.loads(lines[-1])
     return figures | {"memory_mb": peak}
 
 
 def _watch_memory(process: "subprocess.Popen[bytes]") -> float:
-    """Largest sum of resident memory over the process and all its descendants, in MB, looked at ten times a second."""
+    """Return the largest resident memory of the process and all its descendants together, in MB: ten looks a second."""
     peak = 0.0
     while process.poll() is None:
         peak = max(peak, sum(_resident_mb(pid) for pid in _family(process.pid)))
@@ -148,29 +166,26 @@ def _resident_mb(pid: int) -> float:
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
-def _row(case: tuple[str, int, bool], found: list[dict[str, float]]) -> float:
-    system, clients, private = case
-    rate = clients / statistics.median(f["seconds"] for f in found)
+def _row(case: Case, figures: list[dict[str, float]]) -> float:
+    rate = case.clients / statistics.median(f["seconds"] for f in figures)
     row = {
-        "system": system,
-        "clients": clients,
-        "private": private,
+        **case._asdict(),
         "clients_per_second": round(rate, 1),
-        "startup_seconds": round(statistics.median(f["startup"] for f in found), 2),
-        "memory_mb": round(statistics.median(f["memory_mb"] for f in found)),
+        "startup_seconds": round(statistics.median(f["startup"] for f in figures), 2),
+        "memory_mb": round(statistics.median(f["memory_mb"] for f in figures)),
     }
     print(json.dumps(row), flush=True)
     return rate
 
 
-def _ratios(rates: dict[tuple[str, int, bool], float]) -> None:
-    for (system, clients, private), rate in rates.items():
-        ours = rates.get(("inprocess", clients, private))
-        if ours and system != "inprocess":
+def _ratios(rates: dict[Case, float]) -> None:
+    for case, rate in rates.items():
+        ours = rates.get(case._replace(system="inprocess"))
+        if ours and case.system != "inprocess":
             row = {
-                "ratio": f"inprocess/{system}",
-                "clients": clients,
-                "private": private,
+                "ratio": f"inprocess/{case.system}",
+                "clients": case.clients,
+                "private": case.private,
                 "value": round(ours / rate, 2),
             }
             print(json.dumps(row), flush=True)
@@ -188,94 +203,21 @@ def _child(system: str, clients: str, private: str, seconds: str) -> None:
         ended.append(time.time())
         durations.append(round_seconds)
 
-    run = {"plain": _plain, "inprocess": _inprocess, "ray": _ray, "flower_ray": _flower_ray, "pfl": _pfl}[system]
-    run(int(clients), private == "1", _rounds_for(system, int(clients), private == "1", float(seconds)), finished)
+    case = Case(system, int(clients), private == "1")
+    run = {"plain": plain, "inprocess": _inprocess, "ray": _ray, "flower_ray": flower_ray, "pfl": pfl}[system]
+    run(Trial(case.clients, case.private, _rounds_for(case, float(seconds))), finished)
     usual = statistics.median(durations[1:])
     startup = ended[0] - min(usual, durations[0]) - float(os.environ[STARTED])
     print(json.dumps({"seconds": usual, "startup": startup}), flush=True)
 
 
-def _rounds_for(system: str, clients: int, private: bool, seconds: float) -> int:
+def _rounds_for(case: Case, seconds: float) -> int:
     """Return a number of rounds fixed beforehand: about so many seconds at a speed that the system surely has."""
-    speed = 100 if "ray" in system or (system == "plain" and private) else 1000  # clients per second
-    return max(2 if "ray" in system else 3, round(seconds * speed / clients))  # Ray takes minutes with 1,000
+    speed = 100 if _is_slow(case) else 1000  # clients per second
+    return max(2 if "ray" in case.system else 3, round(seconds * speed / case.clients))  # Ray takes minutes with 1,000
 
 
-def _data(client: int) -> tuple[Any, Any]:
-    """64 rows whose outcome follows a shared direction; each client's rows are shifted a little."""
-    import numpy as np
-
-    rng = np.random.default_rng(1000 + client)
-    x = rng.normal(size=(ROWS, FEATURES)).astype("f4") + 0.3 * rng.normal(size=FEATURES).astype("f4")
-    direction = np.random.default_rng(0).normal(size=FEATURES)
-    return x, ((x @ direction + rng.normal(size=ROWS)) > 0).astype("f4")
-
-
-def _model() -> Any:
-    from torch import nn
-
-    return nn.Sequential(nn.Linear(FEATURES, 64), nn.ReLU(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 1))
-
-
-def _train_plainly(model: Any, x: Any, y: Any) -> None:
-    import torch
-
-    optimizer, loss = torch.optim.SGD(model.parameters(), lr=LEARNING_RATE), torch.nn.BCEWithLogitsLoss()
-    order = torch.randperm(len(x))
-    for start in range(0, len(x), BATCH):
-        rows = order[start : start + BATCH]
-        optimizer.zero_grad()
-        loss(model(x[rows]), y[rows]).backward()
-        optimizer.step()
-
-
-def _train_with_opacus(model: Any, x: Any, y: Any) -> Any:
-    import torch
-    from opacus import PrivacyEngine
-    from torch.utils.data import DataLoader, TensorDataset
-
-    optimizer, loss = torch.optim.SGD(model.parameters(), lr=LEARNING_RATE), torch.nn.BCEWithLogitsLoss()
-    private, optimizer, loader = PrivacyEngine(accountant="rdp").make_private(
-        module=model,
-        optimizer=optimizer,
-        data_loader=DataLoader(TensorDataset(x, y), batch_size=BATCH),
-        noise_multiplier=1.0,
-        max_grad_norm=CLIP,
-    )
-    for batch_x, batch_y in loader:
-        if len(batch_x):
-            optimizer.zero_grad()
-            loss(private(batch_x), batch_y).backward()
-            optimizer.step()
-    return private._module
-
-
-def _tensors(clients: int) -> list[tuple[Any, Any]]:
-    import torch
-
-    torch.set_num_threads(1)
-    return [(torch.from_numpy(x), torch.from_numpy(y)[:, None]) for x, y in map(_data, range(clients))]
-
-
-def _plain(clients: int, private: bool, rounds: int, finished: Finished) -> None:
-    data, shared = _tensors(clients), _model().state_dict()
-    for _ in range(rounds):
-        begin = time.perf_counter()
-        sums: dict[str, Any] = {}
-        for x, y in data:
-            model = _model()
-            model.load_state_dict(shared)
-            if private:
-                model = _train_with_opacus(model, x, y)
-            else:
-                _train_plainly(model, x, y)
-            state = {name: value.detach() for name, value in model.state_dict().items()}
-            sums = {name: sums[name] + value for name, value in state.items()} if sums else state
-        shared = {name: value / clients for name, value in sums.items()}
-        finished(time.perf_counter() - begin)
-
-
-def _study(clients: int, private: bool, rounds: int) -> Any:
+def _study(trial: Trial) -> Any:
     from configs.load import study_from
 
     privacy = {"mode": "local", "epsilon": EPSILON, "delta": DELTA, "clip_norm": CLIP}
@@ -286,14 +228,14 @@ def _study(clients: int, private: bool, rounds: int) -> Any:
             "task": {"type": "binary", "target": "outcome"},
             "patient_id": None,
             "features": {f"x{i:02d}": {"type": "number", "range": [-1, 1]} for i in range(FEATURES)},
-            "cohort": {f"client-{i:05d}": ROWS for i in range(clients)},
+            "cohort": {f"client-{i:05d}": ROWS for i in range(trial.clients)},
             "model": {"name": "mlp", "hidden": [64, 32]},
             "training": {
                 "strategy": {"name": "fedavg"},
-                "rounds": rounds,
+                "rounds": trial.rounds,
                 "local": {"epochs": 1, "batch_size": BATCH, "learning_rate": LEARNING_RATE},
             },
-            "privacy": privacy if private else {"mode": "none"},
+            "privacy": privacy if trial.private else {"mode": "none"},
             "evaluation": {"test_fraction": 0},
         }
     )
@@ -304,136 +246,30 @@ def _train_of(site: str) -> Any:
 
     from strategies.data.table import TablePatients
 
-    x, y = _data(int(site.rpartition("-")[2]))
+    x, y = data_of(int(site.rpartition("-")[2]))
     return TablePatients(x, y, np.arange(ROWS), np.arange(ROWS + 1))
 
 
-def _archipel(engine: str, clients: int, private: bool, rounds: int, finished: Finished) -> None:
+def _archipel(engine: str, trial: Trial, finished: Finished) -> None:
     from server.app import make_app
     from simulations.engines import run_engine
     from simulations.hospitals import Hospitals
 
-    study = _study(clients, private, rounds)
+    study = _study(trial)
 
     def make_server(done: Any) -> Any:
-        return make_app(study, observer=lambda record, model: finished(record.seconds), done=done)
+        return make_app(study, observer=lambda record, _model: finished(record.seconds), done=done)
 
     conducted = run_engine(engine, Hospitals(study, _train_of), make_server)
     assert conducted.rounds.outcome == "COMPLETE", conducted.rounds.why
 
 
-def _inprocess(clients: int, private: bool, rounds: int, finished: Finished) -> None:
-    _archipel("inprocess", clients, private, rounds, finished)
+def _inprocess(trial: Trial, finished: Finished) -> None:
+    _archipel("inprocess", trial, finished)
 
 
-def _ray(clients: int, private: bool, rounds: int, finished: Finished) -> None:
-    _archipel("ray", clients, private, rounds, finished)
-
-
-def _flower_ray(clients: int, private: bool, rounds: int, finished: Finished) -> None:
-    """Flower as its tutorials use it: its FedAvg, a ClientApp that trains as the plain loop does, its Ray runtime."""
-    from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
-    from flwr.clientapp import ClientApp
-    from flwr.serverapp import Grid, ServerApp
-    from flwr.serverapp.strategy import FedAvg
-    from flwr.simulation import run_simulation
-
-    from simulations.engines import quiet_flower
-
-    class Timed(FedAvg):
-        begin = 0.0
-
-        def configure_train(self, *arguments: Any, **named: Any) -> Any:
-            self.begin = time.perf_counter()
-            return super().configure_train(*arguments, **named)
-
-        def aggregate_train(self, *arguments: Any, **named: Any) -> Any:
-            aggregated = super().aggregate_train(*arguments, **named)
-            finished(time.perf_counter() - self.begin)
-            return aggregated
-
-    server, client = ServerApp(), ClientApp()
-
-    @server.main()
-    def serve(grid: Grid, context: Context) -> None:
-        strategy = Timed(fraction_evaluate=0.0, min_train_nodes=clients, min_available_nodes=clients)
-        strategy.start(grid=grid, initial_arrays=ArrayRecord(_model().state_dict()), num_rounds=rounds)
-
-    @client.train()
-    def train(message: Message, context: Context) -> Message:
-        import torch
-
-        torch.set_num_threads(1)
-        x, y = _data(int(context.node_config["partition-id"]))
-        model = _model()
-        model.load_state_dict(message.content.array_records["arrays"].to_torch_state_dict())
-        inputs, targets = torch.from_numpy(x), torch.from_numpy(y)[:, None]
-        if private:
-            model = _train_with_opacus(model, inputs, targets)
-        else:
-            _train_plainly(model, inputs, targets)
-        metrics = MetricRecord({"num-examples": ROWS})
-        return Message(RecordDict({"arrays": ArrayRecord(model.state_dict()), "metrics": metrics}), reply_to=message)
-
-    quiet_flower()
-    run_simulation(server, client, clients, backend_config={"client_resources": {"num_cpus": 1, "num_gpus": 0.0}})
-
-
-def _pfl(clients: int, private: bool, rounds: int, finished: Finished) -> None:
-    """pfl as its documentation has it: FederatedAveraging on a SimulatedBackend, every user in every cohort."""
-    import torch
-    from pfl.aggregate.simulate import SimulatedBackend
-    from pfl.algorithm.base import NNAlgorithmParams
-    from pfl.algorithm.federated_averaging import FederatedAveraging
-    from pfl.callback.base import TrainingProcessCallback
-    from pfl.data.dataset import Dataset
-    from pfl.data.federated_dataset import FederatedDataset
-    from pfl.data.sampling import get_user_sampler
-    from pfl.hyperparam.base import NNTrainHyperParams
-    from pfl.model.pytorch import PyTorchModel
-
-    class Module(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.stack, self.criterion = _model(), torch.nn.BCEWithLogitsLoss()
-
-        def loss(self, x: Any, y: Any, eval: bool = False) -> Any:
-            return self.criterion(self.stack(x), y)
-
-        def metrics(self, x: Any, y: Any, eval: bool = False) -> dict[str, Any]:
-            return {}
-
-    class Timer(TrainingProcessCallback):  # type: ignore[misc]
-        begin = 0.0
-
-        def on_train_begin(self, *, model: Any) -> Any:
-            from pfl.metrics import Metrics
-
-            self.begin = time.perf_counter()
-            return Metrics()
-
-        def after_central_iteration(self, aggregate_metrics: Any, model: Any, *, central_iteration: int) -> Any:
-            from pfl.metrics import Metrics
-
-            now = time.perf_counter()
-            finished(now - self.begin)
-            self.begin = time.perf_counter()
-            return False, Metrics()
-
-    data, module = _tensors(clients), Module()
-    dataset = FederatedDataset(
-        lambda user: Dataset(list(data[user])), get_user_sampler("minimize_reuse", list(range(clients)))
-    )
-    FederatedAveraging().run(
-        NNAlgorithmParams(
-            central_num_iterations=rounds, evaluation_frequency=10**9, train_cohort_size=clients, val_cohort_size=0
-        ),
-        SimulatedBackend(dataset, None),
-        PyTorchModel(module, torch.optim.SGD, torch.optim.SGD(module.parameters(), lr=1.0)),
-        NNTrainHyperParams(local_num_epochs=1, local_learning_rate=LEARNING_RATE, local_batch_size=BATCH),
-        None,
-        callbacks=[Timer()],
-    )
+def _ray(trial: Trial, finished: Finished) -> None:
+    _archipel("ray", trial, finished)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from flwr.app import Message
 from client import egress
 from client.app import make_app
 from client.ledger import Ledger, Release
+from client.patients import Split
 from client.policy import NO_FIGURES
 from client.site import Site
 from client.worker import require_new
@@ -58,10 +59,9 @@ class Hospital:
         self.site = Site(
             "lille",
             self.chosen,
-            patients(70),
+            Split(patients(70), patients(self.tested, seed=1), {}),
             self.ledger,
             seeded=self.seeded,
-            test=patients(self.tested, seed=1),
             policy=self.policy,
         )
         self.model = random_arrays(self.site.parameters, seed=9)

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from client.admission import Admission
 from client.ledger import Ledger, Release
+from client.patients import Split
 from client.site import Site
 from client.worker import require_new
 from configs import wire
@@ -52,8 +53,8 @@ def spared(spare: int, **changes: Any) -> Study:
 
 
 def site_of(chosen: Study, ledger: Ledger, *, seeded: bool = False) -> Site:
-    people, test = builders.patients(70), builders.patients(30, seed=1)
-    return Site("lille", chosen, people, ledger, seeded=seeded, test=test, policy=Policy(metrics="noisy"))
+    people = Split(builders.patients(70), builders.patients(30, seed=1), {})
+    return Site("lille", chosen, people, ledger, seeded=seeded, policy=Policy(metrics="noisy"))
 
 
 def start(chosen: Study, number: int = 1) -> Arrays:

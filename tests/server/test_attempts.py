@@ -20,6 +20,7 @@ from client.app import make_app
 from client.audit import instruction_of
 from client.egress import code_of
 from client.ledger import Ledger
+from client.patients import Split
 from client.site import Site
 from client.worker import require_new
 from configs import wire
@@ -264,10 +265,11 @@ class Hospital:
 
     def site(self) -> Site:
         inputs = len(self.study.inputs) if self.study.procedure == "training" else len(self.study.counted)
-        people, test = patients(40, inputs=inputs), patients(20, inputs=len(self.study.inputs), seed=1)
+        test = patients(20, inputs=len(self.study.inputs), seed=1)
+        people = Split(patients(40, inputs=inputs), test, {})
         ledger = Ledger.open(self.path, durable=False)
         policy = Policy(metrics="noisy")
-        return Site(self.name, self.study, people, ledger, seeded=self.seeded, test=test, policy=policy)
+        return Site(self.name, self.study, people, ledger, seeded=self.seeded, policy=policy)
 
     def __call__(self, message: Message) -> Iterator[Message]:
         form = wire.ASKS[message.metadata.message_type]

@@ -24,8 +24,9 @@ from server.membership import Member, Talk
 from server.shelf import Shelf, append
 from server.shelf import read as fetched_from
 from server.superlink import sealed_grid
+from server.superlink.assignment import Directory, Sender, Watch
 from server.superlink.client import Node
-from server.superlink.sealed_grid import SealedGrid, Watch
+from server.superlink.sealed_grid import SealedGrid
 from server.superlink.talks import FORMS
 from strategies.exchange.keys import SigningKey
 from strategies.exchange.messages import content, opened, read, seal, shelve, shelved, to_frame, unseal
@@ -143,16 +144,16 @@ class Office:
         self.carrier = FakeCarrier(self.key, behave, shelf=self.folder / "shelf")
         sealed_grid = SealedGrid(
             self.carrier,
-            lambda: self.nodes,
-            lambda: self.members,
-            run="run-1",
-            study=ASKING if form == "evaluate" else STUDY,
-            key=self.key,
-            journal=Journal(self.folder / "journal.jsonl", sign=self.key.sign),
+            Directory(lambda: self.nodes, lambda: self.members, self.talks),
+            Sender(
+                "run-1",
+                ASKING if form == "evaluate" else STUDY,
+                self.key,
+                Journal(self.folder / "journal.jsonl", sign=self.key.sign),
+            ),
             watch=Watch(
                 lambda site, epsilon: self.epsilons.append((site, epsilon)), lambda: self.stopped, self.told.__setitem__
             ),
-            talks=self.talks,
             shelf=self.shelf,
             absent_after_s=self.absent_after_s,
         )

@@ -16,6 +16,7 @@ import pytest
 
 from client.connectors import postgresql, probe, read_table, try_source
 from client.connectors.notes import Notes
+from client.connectors.sql_errors import why_not_connected
 from configs.errors import DataError
 from configs.load import load_study
 from configs.schema import CsvFile, SqlQuery, Study
@@ -322,10 +323,8 @@ def test_why_no_session_opens_is_said(server: PostgreSql, monkeypatch: pytest.Mo
 
 def test_a_server_that_speaks_another_language_is_understood_by_what_it_asked_for() -> None:
     german = 'connection failed: FATAL:  Passwort-Authentifizierung für Benutzer "x" fehlgeschlagen'
-    assert "does not accept this user, password or data base's name" in postgresql._not_connected(
-        german, used_password=True
-    )
-    assert postgresql._not_connected("FATAL:  autre chose", used_password=False).startswith("{where} opens no session")
+    assert "does not accept this user, password or data base's name" in why_not_connected(german, used_password=True)
+    assert why_not_connected("FATAL:  autre chose", used_password=False).startswith("{where} opens no session")
 
 
 def test_a_data_base_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
