@@ -59,12 +59,12 @@ class Admission:
 
     @property
     def waits(self) -> bool:
-        """Whether somebody has to decide: not where the study was stopped, or ended without this hospital."""
+        """Return whether somebody has to decide: not where the study was stopped, or ended without this hospital."""
         return self.state == "waiting" and self.quiet_s < QUIET_S
 
     @property
     def study(self) -> Study:
-        """The study itself."""
+        """Return the study itself."""
         return study_from(json.loads(self.canonical), source=f"study {self.sha256[:DIGITS]}")
 
 
@@ -142,7 +142,7 @@ class Admissions:
         return admissions[0]
 
     def named(self, digest: str) -> list[Admission]:
-        """Every study whose digest begins like this; none where fewer than eight digits are given."""
+        """Return every study whose digest begins like this; none where fewer than eight digits are given."""
         begins = digest.lower()
         if len(begins) < 8 or not set(begins) <= set("0123456789abcdef"):
             return []
@@ -161,18 +161,18 @@ class Admissions:
         self._connection.execute("UPDATE studies SET quiet_s = quiet_s + ? WHERE state = 'waiting'", (seconds,))
 
     def all(self) -> list[Admission]:
-        """Every study that arrived, oldest first."""
+        """Return every study that arrived, oldest first."""
         rows = self._connection.execute(f"SELECT {_COLUMNS} FROM studies ORDER BY arrived, sha256")  # noqa: S608
         return [Admission(*row) for row in rows]
 
     def find(self, sha256: str) -> Admission | None:
-        """One study by its whole digest."""
+        """Return one study by its whole digest."""
         query = f"SELECT {_COLUMNS} FROM studies WHERE sha256 = ?"  # noqa: S608 - names of columns
         row = self._connection.execute(query, (sha256,)).fetchone()
         return Admission(*row) if row else None
 
     def require_known(self, sha256: str) -> Admission:
-        """One study by its whole digest, which must be there."""
+        """Return one study by its whole digest, which must be there."""
         admission = self.find(sha256)
         assert admission is not None
         return admission

@@ -75,7 +75,7 @@ class Audit:
         self._remember(record)
 
     def seen(self, message: str) -> bool:
-        """Whether an instruction was used before, in this process or an earlier one."""
+        """Return whether an instruction was used before, in this process or an earlier one."""
         return message in self._seen
 
     def answer_to(self, study: str, content: str) -> Frame | None:
@@ -85,7 +85,7 @@ class Audit:
         return _read(path) if message and path.is_file() else None
 
     def was_refused(self, frame: Frame, study: str, instruction: str, why: str) -> bool:
-        """Whether an equal refusal is the newest answer to this instruction, kept in this process's time."""
+        """Return whether an equal refusal is the newest answer to this instruction, kept in this process's time."""
         refusal = self._refused.get((study, instruction))
         return refusal is not None and (refusal.sha256, refusal.why) == (frame.sha256, why)
 
@@ -106,7 +106,7 @@ class Audit:
         self._refused[study, instruction] = _Refused(message, frame.sha256, why)
 
     def rows_changed(self, study: str) -> bool:
-        """Whether the newest answer to a study is of other rows than the one before it, before a restart too."""
+        """Return whether the newest answer to a study is of other rows than the one before it, before a restart too."""
         before, newest = self._readings.get(study, ("", ""))
         return before != newest
 
@@ -156,13 +156,13 @@ class Audit:
             raise
 
     def outgoing(self) -> list[Outgoing]:
-        """Every message that left, oldest first."""
+        """Return every message that left, oldest first."""
         with advised(self._config):
             entries = [(record.time, record.of(Sent)) for record in read(self._config.journal)]
         return [_outgoing(time, sent) for time, sent in entries if sent is not None]
 
     def show(self, message: str) -> Frame:
-        """One message that left, compared with the journal.
+        """Return one message that left, compared with the journal.
 
         Raises:
             RunError: there is none of this id. JournalError: its bytes are not those that the journal names.
@@ -250,7 +250,7 @@ def _exactly(file: BinaryIO, count: int) -> bytes:
 
 
 def _write(path: Path, frame: Frame) -> None:
-    """Whole or absent, and on the disk when this returns."""
+    """Write a file whole or not at all; it is on the disk when this returns."""
     part = path.with_suffix(".part")
     try:
         with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:

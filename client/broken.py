@@ -75,7 +75,7 @@ def _take(traces: Traces, record: Any) -> None:
 
 
 def _is_release(row: Any) -> bool:
-    """Whether a row has the form of the ledger's, so that it can be booked."""
+    """Return whether a row has the form of the ledger's, so that it can be booked."""
     forms = (str, str, int, int, str, float, float, int, int | None, float | None, str | None)
     if not isinstance(row, list) or len(row) not in (len(forms) - 1, len(forms)):  # earlier ones lack the last
         return False

@@ -181,7 +181,7 @@ def _fenced(held: str) -> Finding:
 
 
 def _listed(config: SiteConfig) -> Iterator[Finding]:
-    """Each data base that site.yaml lists, as the worker's forwarder reaches it: from this machine, without a proxy."""
+    """Yield a finding for each listed data base, reached as the worker's forwarder does: without a proxy."""
     for address in config.worker_network:
         step = probe(address)
         if step == "arrived":

@@ -41,14 +41,14 @@ class SiteFolder:
 
     @property
     def admissions(self) -> "Admissions":
-        """The studies that were proposed, and what was decided."""
+        """Return the studies that were proposed, and what was decided."""
         from client.admission import Admissions
 
         return Admissions.open(self.config.admissions)
 
     @property
     def audit(self) -> "Audit":
-        """The journal and the outbox."""
+        """Return the journal and the outbox."""
         from client.audit import Audit
         from client.enrol import load_signing_key
 
@@ -56,14 +56,14 @@ class SiteFolder:
 
     @property
     def ledger(self) -> "Ledger | None":
-        """What is spent; None where nothing is yet."""
+        """Return what is spent; None where nothing is yet."""
         from client.ledger import Ledger
 
         return Ledger.open(self.config.ledger) if self.config.ledger.exists() else None
 
     @property
     def outgoing(self) -> "list[Outgoing]":
-        """Every message that left."""
+        """Return every message that left."""
         return self.audit.outgoing() if self.config.journal.exists() else []
 
     def study(self, digest: str) -> "Admission":

@@ -89,7 +89,7 @@ def leave_network_but(addresses: Sequence[str]) -> bool:
 
 
 def reach(address: str) -> Address:
-    """Where this process connects to reach a listed address (`host:port`, as in site.yaml).
+    """Return where this process connects to reach a listed address (`host:port`, as in site.yaml).
 
     A process that never was to leave the network, a simulation on a researcher's own machine, connects as it is.
 

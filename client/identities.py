@@ -35,12 +35,12 @@ class Forgotten:
 
     @property
     def todo(self) -> str:
-        """What settles it."""
+        """Return what a person must do to settle it."""
         return f"give the data set of these patients `identity: {self.identity}`; or know that no data set has them"
 
 
 def forgotten(config: SiteConfig) -> list[Forgotten]:
-    """Each identity with releases in the ledger that no data set of site.yaml has, oldest first.
+    """Return each identity with releases in the ledger that no data set of site.yaml has, oldest first.
 
     Raises:
         RunError: the ledger or the list of studies cannot be opened.

@@ -144,12 +144,12 @@ class Ledger:
             raise RunError(f"the privacy ledger cannot be written: {error}; the round counts as spent") from None
 
     def events(self, dataset: str, study: str | None = None) -> tuple[Merged, ...]:
-        """Every release about a data set, merged; reserved ones count."""
+        """Return every release about a data set, merged; reserved ones count."""
         about = "dataset = :dataset AND (:study IS NULL OR study = :study)"
         return self._merged(about, {"dataset": dataset, "study": study})
 
     def others(self, dataset: str, study: str) -> tuple[Merged, ...]:
-        """Every release about a data set but those of one study, merged."""
+        """Return every release about a data set but those of one study, merged."""
         return self._merged("dataset = :dataset AND study != :study", {"dataset": dataset, "study": study})
 
     def _merged(self, which: str, about: dict[str, str | None]) -> tuple[Merged, ...]:
@@ -160,7 +160,7 @@ class Ledger:
         return merged(event_of(*row) for row in rows)
 
     def foreseen(self, dataset: str, study: str, planned: Iterable[Event], cap: Budget) -> float:
-        """Epsilon that will count against a cap once a study is over: its plan's, or the filter's if others were there.
+        """Return the epsilon that will count against a cap once a study is over, its plan's or the filter's.
 
         Infinite where the data set's first study leaves no room for any other.
         """
@@ -202,7 +202,7 @@ class Ledger:
 
     @property
     def flaw(self) -> str:
-        """What is wrong with the file as it was opened, for people; empty if nothing is."""
+        """Return what is wrong with the file as it was opened, for people; empty if nothing is."""
         return self._flaw
 
     @property
@@ -212,7 +212,7 @@ class Ledger:
 
     @property
     def replaced(self) -> bool:
-        """Whether another file has taken the place of the one that was opened, or none."""
+        """Return whether another file has taken the place of the one that was opened, or none."""
         return self._file() != self._inode
 
     def digest_at(self, row: int) -> str:
@@ -248,12 +248,12 @@ class Ledger:
         return list(dict.fromkeys("score histogram" if release is None else release for (release,) in rows))
 
     def seeded(self, dataset: str, study: str) -> int:
-        """How many of a study's releases have noise of a seeded generator, not of the operating system's."""
+        """Return how many of a study's releases have noise of a seeded generator, not of the operating system's."""
         query = "SELECT COALESCE(SUM(seeded), 0) FROM releases WHERE dataset = ? AND study = ?"
         return int(self._connection.execute(query, (dataset, study)).fetchone()[0])
 
     def spent(self, dataset: str, *, delta: float, study: str | None = None) -> float:
-        """Epsilon per patient of everything released about a data set, or by one study about it."""
+        """Return epsilon per patient of everything released about a data set, or by one study about it."""
         return epsilon(self.events(dataset, study), delta)
 
     def _book(self, release: Release, plan: PrivacyPlan, budget: Budget | None) -> int:
@@ -343,7 +343,7 @@ class Ledger:
             )
 
     def _first_plan(self, dataset: str) -> list[SampledGaussian]:
-        """Whole plan of the study that was first about a data set; empty where it was not kept, or there is none."""
+        """Return the whole plan of a data set's first study; empty where it was not kept, or there is none."""
         row = self._connection.execute(
             "SELECT noise_multiplier, sampling_rate, plan_steps, plan_evaluation FROM releases WHERE dataset = ?"
             " ORDER BY id LIMIT 1",
@@ -377,7 +377,7 @@ def _together(events: tuple[SampledGaussian, ...]) -> float:
 
 
 def _are_among(events: tuple[Merged, ...], plan: PrivacyPlan) -> bool:
-    """Whether merged events are planned ones, and of no kind more than planned."""
+    """Return whether merged events are planned ones, and of no kind more than planned."""
     steps = _planned_of(plan).steps
     return all(
         isinstance(e, SampledGaussian) and e.steps <= steps.get((e.noise_multiplier, e.sampling_rate), 0)

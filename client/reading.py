@@ -102,7 +102,7 @@ class Reading:
 
     @property
     def serves(self) -> bool:
-        """Whether the last complete reading may be used by a round now."""
+        """Return whether the last complete reading may be used by a round now."""
         return self._fresh() is not None
 
     def patients(self) -> Split:
@@ -142,7 +142,7 @@ class Reading:
 
     @property
     def digest(self) -> str:
-        """A keyed digest of what `patients` returned last, for the hospital's journal; empty where it was nothing."""
+        """Return a keyed digest of what `patients` returned last, for the hospital's journal; empty if nothing."""
         if self._used is None or not self.key:
             return ""
         people = self._used.patients
@@ -162,7 +162,7 @@ class Reading:
         return last is None or self.clock() - last.since > EARLY * self.reread_s or last.stamps != stamps
 
     def _unreadable(self) -> bool:
-        """Whether the source opened and its rows could not be read, a short time ago and nothing changed since.
+        """Return whether the source opened and its rows could not be read, a short time ago and nothing changed since.
 
         Twice the time after which the thread tries again: where it runs, no answer has to.
         """

@@ -97,7 +97,7 @@ def orphans(config: SiteConfig, traces: Traces) -> list[str]:
 
 
 def private(sha256: str, config: SiteConfig, admissions: Admissions) -> bool:
-    """Whether a study's replies are booked; one that is not known counts as such where the policy wants privacy."""
+    """Return whether a study's replies are booked; an unknown one counts as such where the policy wants privacy."""
     admission = admissions.find(sha256)
     if admission is None:
         return not config.policy.allow_privacy_none

@@ -82,7 +82,7 @@ class Site:
 
     @cached_property
     def parameters(self) -> Mapping[str, ArraySpec]:
-        """What the model's arrays must be."""
+        """Return the specifications of the model's arrays."""
         return study_parameters(self.study)
 
     @cached_property
@@ -92,12 +92,12 @@ class Site:
 
     @cached_property
     def plan(self) -> PrivacyPlan | None:
-        """The guarantee at this hospital by public numbers, None without privacy."""
+        """Return the guarantee at this hospital by public numbers, None without privacy."""
         return self.mode.plan(self.study, self.name, figures=self.policy.metrics == "noisy")
 
     @cached_property
     def quantum_s(self) -> float:
-        """What the public times of its answers are multiples of, in seconds (client/timing.py)."""
+        """Return what the public times of its answers are multiples of, in seconds (client/timing.py)."""
         return quantum_s(self.study, self.name)
 
     def fit(

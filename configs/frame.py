@@ -61,7 +61,7 @@ class Frame:
 
     @property
     def size(self) -> int:
-        """Bytes of the arrays."""
+        """Return the number of bytes of the arrays."""
         return sum(len(data) for data in self.arrays.values())
 
     @cached_property

@@ -66,7 +66,7 @@ class Room:
         self._turn = threading.Lock()
 
     def of(self, count: int) -> memoryview:
-        """So many bytes, whatever is in them."""
+        """Return so many bytes of any content."""
         with self._turn:
             fitting = [block for block in self._kept if count <= len(block) <= 2 * count and _is_free(block)]
             block = min(fitting, key=len) if fitting else bytearray(count)
@@ -78,7 +78,7 @@ class Room:
 
 
 def _is_free(block: bytearray) -> bool:
-    """Whether nothing refers to what is in it: then alone its size can change."""
+    """Return whether nothing refers to its content, so that its size can change."""
     try:
         block.append(block.pop())
     except BufferError:
@@ -96,7 +96,7 @@ class Tidy:
         self._every, self._passed = every_bytes, 0
 
     def passed(self, count: int) -> bool:
-        """So many bytes more; whether it was called."""
+        """Count so many bytes more; return whether it was called."""
         self._passed += count
         if self._passed <= self._every:
             return False

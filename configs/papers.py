@@ -51,13 +51,13 @@ class Request:
 
     @property
     def statement(self) -> bytes:
-        """What `proof` signs."""
+        """Return the statement that `proof` signs."""
         body = {"site": self.site, "signing_request": self.signing_request, "signing_key": self.signing_key}
         return canonical_json(body).encode("ascii")
 
     @property
     def fingerprint(self) -> str:
-        """Something to compare over the telephone."""
+        """Return a fingerprint to compare over the telephone."""
         return _fingerprint(self.statement)
 
 

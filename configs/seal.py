@@ -42,7 +42,7 @@ class Signed:
 
     @property
     def text(self) -> str:
-        """Both as one text."""
+        """Return both as one text."""
         return canonical_json([self.statement, self.signature])
 
     @classmethod
@@ -86,7 +86,7 @@ class Statement:
 
     @property
     def text(self) -> str:
-        """The canonical form, which is signed."""
+        """Return the canonical form, which is signed."""
         values = asdict(self)
         if not self.sequence:
             values = {name: value for name, value in values.items() if name not in _OWN}

@@ -80,11 +80,11 @@ class Attempts:
 
     @property
     def lost_for_good(self) -> list[str]:
-        """Hospitals whose release cannot be had in this run, in the order of their names."""
+        """Return hospitals whose release cannot be had in this run, in the order of their names."""
         return sorted(site for site, error in self._last.items() if self._is_final(site, error))
 
     def _is_final(self, site: str, error: Error) -> bool:
-        """Whether a hospital's last word says that no resume can have its release."""
+        """Return whether a hospital's last word says that no resume can have its release."""
         return error.code == wire.NO_SPARE or (error.code == wire.BEGUN and self.made.get(site, 0) >= self._spare)
 
     def explained(self, why: str) -> str:

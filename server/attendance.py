@@ -41,15 +41,15 @@ class Registered(Protocol):
 
     @property
     def node_id(self) -> int:
-        """Flower's number."""
+        """Return Flower's number of the node."""
 
     @property
     def online(self) -> bool:
-        """Whether it is connected."""
+        """Return whether it is connected."""
 
     @property
     def since(self) -> str:
-        """When its process last connected, empty for never."""
+        """Return when its process last connected, empty for never."""
 
 
 class Attendance:

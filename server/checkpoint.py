@@ -123,7 +123,7 @@ class Checkpoints:
         return self._read(file, number, averaged)
 
     def zeros(self, shape: tuple[int, ...]) -> NDArray[np.float64]:
-        """Room for sums that will be in checkpoints: large ones lie on the disk that these need anyway."""
+        """Return room for sums that will be in checkpoints: large ones lie on the disk that these need anyway."""
         return zeros(shape, self.folder, self.filed_bytes)
 
     def _file(self, number: int) -> Path:

@@ -72,7 +72,7 @@ class Part:
 
     @property
     def ended(self) -> int | None:
-        """Its exit code, None while it runs or before it started."""
+        """Return its exit code, None while it runs or before it started."""
         return self._process.poll() if self._process else None
 
     def stop(self, patience_s: float = 5.0) -> None:
@@ -288,7 +288,7 @@ class Coordinator:
 
     @contextlib.contextmanager
     def _health_server(self) -> Iterator[None]:
-        """grpc.health.v1 for the consortium's own monitoring."""
+        """Serve grpc.health.v1 for the consortium's own monitoring."""
         from concurrent.futures import ThreadPoolExecutor
 
         server = grpc.server(ThreadPoolExecutor(2), options=[("grpc.so_reuseport", 0)])

@@ -63,7 +63,7 @@ class Standing:
 
     @property
     def final(self) -> bool:
-        """Whether it need not be asked again."""
+        """Return whether it need not be asked again."""
         return self.state in ("takes part", "refused")
 
 
@@ -125,7 +125,7 @@ class Gathering:
 
     @property
     def rest_s(self) -> float:
-        """When to call `step` again: soon after a proposal was sent, more seldom the longer nothing came."""
+        """Return when to call `step` again: soon after a proposal was sent, more seldom the longer nothing came."""
         now = self._clock()
         if any(standing.sent is not None for standing in self._standings.values()):
             return min(max(LOOK_PART * (now - self._moved), QUICK_LOOK_S), SLOW_LOOK_S)
@@ -142,7 +142,7 @@ class Gathering:
         }
 
     def _due(self) -> dict[str, Connection]:
-        """Hospitals to ask now, and those that are due so soon after that one look serves both."""
+        """Return hospitals to ask now, and those that are due so soon after that one look serves both."""
         now = self._clock()
         times = {word: when for word in self._connections if (when := self._when(word, now)) is not None}
         if not any(when <= now for when in times.values()):
@@ -151,7 +151,7 @@ class Gathering:
         return {word: self._connections[word] for word, when in times.items() if when <= now + together[word]}
 
     def _when(self, word: str, now: float) -> float | None:
-        """When a hospital is asked next, None for never."""
+        """Return when a hospital is asked next, None for never."""
         connection, standing = self._connections[word], self._standings.get(word)
         if not connection.online or (standing and standing.final):
             return None
@@ -194,7 +194,7 @@ class Gathering:
     # Reading
 
     def _read(self, reply: Message) -> None:
-        """One hospital's answer; the first that is final counts."""
+        """Read one hospital's answer; the first that is final counts."""
         word = self._asked.get(reply.metadata.src_node_id)
         if word is None or self._standings[word].final:
             return
@@ -247,7 +247,7 @@ class Gathering:
 
     @property
     def sites(self) -> dict[str, int]:
-        """The hospitals that take part and their nodes, by name."""
+        """Return the hospitals that take part and their nodes, by name."""
         taking = {s.site: word for word, s in self._standings.items() if s.state == "takes part"}
         return {s: self._connections[taking[s]].node_id for s in sorted(taking) if taking[s] in self._connections}
 
@@ -260,7 +260,7 @@ class Gathering:
 
     @property
     def over(self) -> bool:
-        """Whether to wait no longer: all have answered, the quorum waited long enough, or it cannot come any more."""
+        """Return whether to wait no longer: all have answered, or the quorum waited long enough or cannot come."""
         now = self._clock()
         if now - self._began >= self._patience.timeout_s or self.hopeless:
             return True
@@ -270,14 +270,14 @@ class Gathering:
 
     @property
     def _complete(self) -> bool:
-        """Whether every hospital that is expected has answered for good; of a study without a cohort, the quorum."""
+        """Return whether every expected hospital has answered for good; of a study without a cohort, the quorum."""
         if not self._expected:
             return len(self._present()) >= self._study.training.quorum
         return {s.site for s in self._standings.values() if s.final} >= self._expected
 
     @property
     def hopeless(self) -> bool:
-        """Whether so many persons refused that the quorum cannot be there."""
+        """Return whether so many persons refused that the quorum cannot be there."""
         refused = sum(s.state == "refused" for s in self._standings.values())
         return bool(self._study.sites) and len(self._study.sites) - refused < self._study.training.quorum
 

@@ -164,7 +164,7 @@ class Membership:
         database.checkpoint(self._connection)
 
     def sites(self) -> list[Member]:
-        """Every hospital, by name, revoked ones too."""
+        """Return every hospital, by name, revoked ones too."""
         rows = self._connection.execute(
             "SELECT site, public_key, signing_key, expires, without_certificate, revoked FROM members ORDER BY site"
         )
@@ -189,7 +189,7 @@ class Membership:
         self._connection.execute("UPDATE members SET signs = 1 WHERE site = ?", (site,))
 
     def any_without_certificate(self) -> bool:
-        """Whether some hospital is admitted by its message signatures alone."""
+        """Return whether some hospital is admitted by its message signatures alone."""
         query = "SELECT 1 FROM members WHERE without_certificate = 1 AND revoked = 0 LIMIT 1"
         return self._connection.execute(query).fetchone() is not None
 
@@ -205,13 +205,13 @@ class Membership:
         database.checkpoint(self._connection)
 
     def runs(self) -> list[RunState]:
-        """Every run, oldest first."""
+        """Return every run, oldest first."""
         return [
             RunState(*row) for row in self._connection.execute("SELECT name, state, why, attempt FROM runs ORDER BY id")
         ]
 
     def run(self, name: str) -> RunState | None:
-        """One run."""
+        """Return one run."""
         return next((run for run in self.runs() if run.name == name), None)
 
     def unready(self) -> list[str]:
@@ -309,7 +309,7 @@ class Membership:
         )
 
     def presence(self, run: str) -> dict[str, tuple[str, str]]:
-        """Hospital -> what it does and its epsilon."""
+        """Return a mapping: hospital -> what it does and its epsilon."""
         rows = self._connection.execute("SELECT site, state, epsilon FROM presence WHERE run = ? ORDER BY site", (run,))
         return {site: (state, epsilon) for site, state, epsilon in rows}
 
@@ -334,7 +334,7 @@ class Membership:
         return {site: Signed(statement, signature) for site, statement, signature in rows}
 
     def talks(self) -> dict[str, Talk]:
-        """Hospital -> what its node last said of its release."""
+        """Return a mapping: hospital -> the protocol and the releases that its node last named."""
         rows = self._connection.execute("SELECT site, protocol, release, arithmetic FROM releases")
         return {site: Talk(protocol, release, arithmetic) for site, protocol, release, arithmetic in rows}
 
@@ -360,7 +360,7 @@ class Membership:
     # Connections
 
     def set_connected(self, online: dict[str, bool]) -> None:
-        """Which hospitals' nodes are there now."""
+        """Store which hospitals' nodes are connected now."""
         self._connection.execute("BEGIN IMMEDIATE")
         self._connection.execute("DELETE FROM connected")
         self._connection.executemany("INSERT INTO connected VALUES (?, ?)", [(s, int(o)) for s, o in online.items()])

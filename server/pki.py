@@ -37,12 +37,12 @@ class Pki:
 
     @property
     def ca_certificate(self) -> Path:
-        """The root that both sides trust."""
+        """Return the root that both sides trust."""
         return self.folder / "ca.crt"
 
     @property
     def signing_key(self) -> Path:
-        """The key that signs the coordinator's messages and its journal."""
+        """Return the key that signs the coordinator's messages and its journal."""
         return self.folder / "signing.key"
 
     def require_none(self) -> None:
@@ -142,7 +142,7 @@ def check_request(request: Request, source: str) -> ec.EllipticCurvePublicKey:
 
 
 def expiry(certificate: str) -> str:
-    """When a certificate in PEM ends, in ISO 8601."""
+    """Return when a certificate in PEM ends, in ISO 8601."""
     return x509.load_pem_x509_certificate(certificate.encode("ascii")).not_valid_after_utc.isoformat()
 
 

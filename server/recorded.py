@@ -44,7 +44,7 @@ def new_folder(out: Path, study: str, stamp: str | None = None) -> Path:
 
 
 def versions() -> dict[str, str]:
-    """Releases that decide a run's bits."""
+    """Return the releases of the libraries that decide a run's bits."""
     return {name: metadata.version(name) for name in _RELEASES}
 
 
@@ -94,12 +94,12 @@ class Recorded:
         return [entry.round for entry in self.rounds if entry.round <= done and site in entry.contributed]
 
     def absences(self, sites: Sequence[str], done: int) -> dict[str, str]:
-        """Hospitals of the study that contributed to no round that counts, and the newest reason that is on record."""
+        """Return the hospitals that contributed to no round that counts, each with the newest recorded reason."""
         absent = {site: "it had not answered when the study began" for site in sites if not self.rounds_of(site, done)}
         return {site: self.reasons.get(site) or unknown for site, unknown in absent.items()}
 
     def bytes_of(self, site: str) -> int:
-        """Bytes of models that a hospital sent."""
+        """Return the number of bytes of models that a hospital sent."""
         return sum(entry.contributed.get(site, 0) for entry in self.rounds)
 
     def traffic(self, site: str) -> dict[str, int]:

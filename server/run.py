@@ -246,7 +246,7 @@ def epsilons_reported(run: Path) -> dict[str, tuple[SpentPoint, ...]]:
 
 
 def _some(numbers: Sequence[int]) -> list[int]:
-    """At most EPSILON_POINTS of them at even distances, the last among them."""
+    """Return at most EPSILON_POINTS of the points at even distances, the last among them."""
     every = max(1, -(-len(numbers) // EPSILON_POINTS))
     return [number for place, number in enumerate(numbers, 1) if place % every == 0 or place == len(numbers)]
 

@@ -149,7 +149,7 @@ class Storing:
         self._batch, self._held = [], 0
 
     def end(self) -> bytes | None:
-        """All has come: how much of the reply is here, None where none is awaited.
+        """Note that all has come; return how much of the reply is here, None where none is awaited.
 
         Raises:
             WireError: it was no request, or the reply would be larger than was announced.

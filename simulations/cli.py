@@ -272,7 +272,7 @@ def _display() -> "TerminalDisplay | PlainDisplay":
 
 
 def _quiet_display() -> "PlainDisplay":
-    """Progress beside the output, where that is JSON."""
+    """Return a display of progress beside the output, where that is JSON."""
     from simulations.display import PlainDisplay
 
     return PlainDisplay(sys.stderr)

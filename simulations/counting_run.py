@@ -129,7 +129,7 @@ def plan_statistics(study: Study) -> StatisticsPlan:
 
 
 def _sizes(study: Study) -> tuple[dict[str, int], bool]:
-    """Patients of each hospital: announced, or counted in a simulation's own copies."""
+    """Return the number of patients of each hospital: announced, or counted in a simulation's own copies."""
     if study.cohort:
         return {member.site: member.patients for member in study.cohort}, False
     if not study.simulation:

@@ -23,7 +23,7 @@ class Phase(Protocol):
     """One bar of the display."""
 
     def advance(self, note: str = "") -> None:
-        """One more step is done."""
+        """Count one more step as done."""
 
 
 class Display(Protocol):

@@ -71,7 +71,7 @@ def _few_collections() -> Iterator[None]:
 
 
 def quiet_flower() -> None:
-    """No telemetry, no update check, no log lines below errors: our own output says what happens."""
+    """Turn off Flower's telemetry, update check and log lines below errors: our own output says what happens."""
     os.environ.update(FLWR_TELEMETRY_ENABLED="0", FLWR_DISABLE_UPDATE_CHECK="1", RAY_USAGE_STATS_ENABLED="0")
     logging.getLogger("flwr").setLevel(logging.ERROR)
 

@@ -68,7 +68,7 @@ class InProcessGrid(Grid):
 
     @property
     def run(self) -> Run:
-        """The run that messages belong to."""
+        """Return the run that messages belong to."""
         return self._run
 
     def create_message(
@@ -78,7 +78,7 @@ class InProcessGrid(Grid):
         return Message(content, dst_node_id=dst_node_id, message_type=message_type, group_id=group_id, ttl=ttl)
 
     def get_node_ids(self) -> Iterable[int]:
-        """One node a hospital, in the order of the study's hospitals."""
+        """Return one node a hospital, in the order of the study's hospitals."""
         return range(FIRST_NODE_ID, FIRST_NODE_ID + self._hospitals)
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:

@@ -52,7 +52,7 @@ class Hospitals:
         return {**self.__dict__, "_sites": {}}
 
     def site(self, name: str) -> Site:
-        """One hospital, made at first use."""
+        """Return one hospital, made at first use."""
         if name not in self._sites:
             self._sites[name] = Site(
                 name,
@@ -116,7 +116,7 @@ class FromSources:
 
 @lru_cache(maxsize=4)
 def load_all(study: Study) -> dict[str, Split]:
-    """Every hospital's patients, read once.
+    """Return every hospital's patients, read once.
 
     Raises:
         DataError: with the problems of every hospital at once.

@@ -92,7 +92,7 @@ def _noise_of_round(plan: PrivacyPlan) -> float:
 
 
 def _sizes(study: Study) -> tuple[dict[str, int], bool]:
-    """Training patients of each hospital: announced, or counted in a simulation's own copies."""
+    """Return the training patients of each hospital: announced, or counted in a simulation's own copies."""
     announced = {site: study.announced_train_patients(site) for site in study.sites}
     if study.cohort:
         return {site: n for site, n in announced.items() if n is not None}, False
@@ -138,7 +138,7 @@ def _noise_of_mean(study: Study, noise: dict[str, float]) -> float:
 
 
 def _curve(study: Study, plans: dict[str, PrivacyPlan]) -> tuple[tuple[int, tuple[float, ...]], ...]:
-    """Epsilon after some numbers of rounds, up to twice the study's: what a longer study would cost."""
+    """Return epsilon after some numbers of rounds, up to twice the study's: what a longer study would cost."""
     if not plans:
         return ()
     rounds = study.training.rounds
@@ -180,7 +180,7 @@ def _notes(study: Study, sizes: dict[str, int], *, counted: bool) -> list[str]:
 
 
 def _seconds_a_round(study: Study, patients: int) -> float:
-    """Training time of one round on made-up patients of the same number: no data is read."""
+    """Return the training time of one round on made-up patients of the same number: no data is read."""
     task = learning_of(study)
     rng = np.random.default_rng(0)
     x = rng.uniform(-1, 1, (patients, len(study.inputs))).astype(np.float32)

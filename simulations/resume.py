@@ -80,7 +80,7 @@ class Earlier:
         return [*sorted(once), *[MODEL_UPDATE.name] * len(numbers)]
 
     def is_complete(self, run: Path, study: Study) -> bool:
-        """Whether the study is COMPLETE and its figures and its model are those that the journal closes with."""
+        """Return whether the study is COMPLETE and its figures and its model are those that the journal closes with."""
         digests = [measured.metrics_sha256 for record in self.records if (measured := record.of(Measured))]
         path, model = run / "metrics.json", run / "model.safetensors"
         if not digests or not path.is_file() or sha256(path) != digests[-1]:
@@ -92,7 +92,7 @@ class Earlier:
 
 
 def require_booked(study: Study, run: Path, plans: Mapping[str, PrivacyPlan], earlier: Earlier, done: int) -> None:
-    """Every hospital's ledger holds what has left it; an empty one would say that nothing was spent.
+    """Require that every hospital's ledger holds what has left it; an empty one would say that nothing was spent.
 
     Raises:
         RunError: a ledger is gone, or holds less.
@@ -115,7 +115,7 @@ def require_booked(study: Study, run: Path, plans: Mapping[str, PrivacyPlan], ea
 
 
 def _spent(study: Study, run: Path, site: str, delta: float) -> float | None:
-    """None where there is no ledger: opening one would make it."""
+    """Return the epsilon in a ledger, None where there is no ledger: opening one would make it."""
     path = run / "sites" / site / "ledger.sqlite"
     if not path.is_file():
         return None

@@ -35,7 +35,7 @@ class Rounds:
         self._received: Received | None = None
 
     def answer(self, addressed: Sequence[Addressed]) -> list[Message]:
-        """Every message's reply, in the same order."""
+        """Return every message's reply, in the same order."""
         replies: list[Message] = []
         try:
             for start in range(0, len(addressed), _AT_ONCE):
@@ -92,5 +92,5 @@ class Rounds:
 
 
 def are_of_one_round(messages: Sequence[Message]) -> bool:
-    """Whether these are instructions to train, of several hospitals."""
+    """Return whether these are instructions to train, of several hospitals."""
     return len(messages) > 1 and all(message.metadata.message_type == wire.TRAIN for message in messages)

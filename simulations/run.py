@@ -131,7 +131,7 @@ def _named_if_interrupted(run: Path) -> Iterator[None]:
 
 
 def check(study: Study) -> tuple[dict[str, Split], dict[str, PrivacyPlan]]:
-    """Every hospital's data and plan, before anything is written or trained.
+    """Return every hospital's data and plan, before anything is written or trained.
 
     Raises:
         DataError, PrivacyError: with every hospital's problems.

@@ -67,7 +67,7 @@ def _senders(metrics: TrainingResult) -> str:
 
 
 def _contributors(metrics: Metrics) -> str:
-    """How many hospitals the shared model is made of, and of how many where some are missing."""
+    """Return words for how many hospitals the shared model is made of, and of how many where some are missing."""
     of = len(metrics.sites)
     absent = sum(site.site in absent_of(metrics) for site in metrics.sites)
     return f"{of - absent} of {of}" if absent else str(of)
@@ -145,7 +145,7 @@ def _exact(metrics: TrainingResult) -> str:
 
 
 def print_plan(plan: StudyPlan) -> None:
-    """Each hospital's noise, steps, epsilon and verdict; then epsilon against rounds; then bytes and time."""
+    """Print each hospital's noise, steps, epsilon and verdict; then epsilon against rounds; then bytes and time."""
     console = _console()
     table = Table(title=f"{plan.study}: plan, before any data is read", title_justify="left", box=box.SIMPLE_HEAD)
     for title in ("hospital", "training patients", "batch", "steps", "noise multiplier", "epsilon"):
@@ -186,7 +186,7 @@ def print_json(plan: StudyPlan, worth: "Worth | None") -> None:
 
 
 def print_comparison(runs: Sequence[Path]) -> None:
-    """One column a run."""
+    """Print a comparison with one column for each run."""
     console, metrics = _console(), [load_result(run) for run in runs]
     kinds = [kind for kind in ("models", "statistics") if any(getattr(metric, kind, None) for metric in metrics)]
     table = Table(title="runs side by side", title_justify="left", box=box.SIMPLE_HEAD)
@@ -239,7 +239,7 @@ COMPARED: dict[str, tuple[str, Callable[[Any], str]]] = {
 
 
 def _estimate(estimate: Estimate | None, *, wide: bool = True) -> str:
-    """Value and interval, or the word for none: a rate of so few patients is no rate."""
+    """Return the value and interval, or the word for none: a rate of so few patients is no rate."""
     if not estimate:
         return UNDEFINED
     value, interval = _figure_of(estimate.value, 3), f"{_figure_of(estimate.low, 2)}-{_figure_of(estimate.high, 2)}"
@@ -252,14 +252,14 @@ def _figure_of(value: float, digits: int) -> str:
 
 
 def _any_large(metrics: TrainingResult) -> bool:
-    """Whether figures are so large that they leave no room for names beside their intervals."""
+    """Return whether figures are so large that they leave no room for names beside their intervals."""
     models = [model for model in metrics.models.values() if model]
     estimates = [e for model in models for e in (*model.per_site.values(), *model.metrics.values()) if e]
     return any(abs(e.high) >= LARGE for e in estimates)
 
 
 def _worse(metrics: TrainingResult) -> list[str]:
-    """Shared models that are no better than what needs no model."""
+    """Return the shared models that are no better than what needs no model."""
     lines, kind = [], OBJECTIVES[metrics.task["type"]]
     for key, model in _shown(metrics):
         if (estimate := model.metrics.get(_figure(metrics))) is not None:

@@ -72,7 +72,7 @@ class Together:
         return 0 < self._size <= LARGEST_MODEL
 
     def fit(self, fits: Sequence[Fit]) -> list[Arrays | None]:
-        """Every hospital's model; None of a hospital that must be fitted alone."""
+        """Return every hospital's model; None for a hospital that must be fitted alone."""
         models: list[Arrays | None] = [None] * len(fits)
         alike: dict[object, list[int]] = {}
         for i, fit in enumerate(fits):
@@ -85,7 +85,7 @@ class Together:
         return models
 
     def _groups(self, fits: Sequence[Fit], places: Sequence[int]) -> Iterator[list[int]]:
-        """Hospitals with batches of about the same size, two or more, few enough for the cache."""
+        """Yield groups of hospitals with batches of about the same size, two or more, few enough for the cache."""
         rows = {i: _usual_rows(fits[i]) for i in places}
         group: list[int] = []
         for i in sorted(places, key=rows.__getitem__):
@@ -113,7 +113,7 @@ class Together:
         return self._named(flat)
 
     def _starts(self, fits: Sequence[Fit]) -> Floats:
-        """Every hospital's first model, (hospitals, parameters): most often the very same arrays."""
+        """Return every hospital's first model, (hospitals, parameters): most often the very same arrays."""
         flat, before = np.empty((len(fits), self._size), np.float32), None
         for i, fit in enumerate(fits):
             arrays = [fit.start[name] for name, _, _ in self._names]
@@ -205,7 +205,7 @@ class _Joined:
 
 
 def _fits_in(fit: Fit) -> bool:
-    """Whether a fit is one of a linear stack's usual ones."""
+    """Return whether a fit is one of a linear stack's usual ones."""
     if fit.local.engine != "auto" or not fit.steps or fit.rule.drift is not None:
         return False
     return fit.patients.one_row_each if fit.plan else fit.patients.count > 0
@@ -217,7 +217,7 @@ def _kind(fit: Fit) -> object:
 
 
 def _usual_rows(fit: Fit) -> float:
-    """Rows of a batch, about."""
+    """Return the approximate number of rows of a batch."""
     if fit.plan is not None:
         return fit.patients.count * fit.plan.sampling_rate
     whole = fit.patients.count if fit.local.batch_size is None else min(fit.local.batch_size, fit.patients.count)

@@ -39,7 +39,7 @@ SPECIAL = re.compile(r"([\\`*{}\[\]#|~!@$]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])|:(
 
 
 def md(text: str) -> str:
-    """Text that Markdown shows as it is."""
+    """Return the text escaped so that Markdown shows it as it is."""
     return SPECIAL.sub(r"\\\1", text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 

@@ -68,7 +68,7 @@ def _outcome(x: svg.Scale, top: float, step: float, width: int, site: str, figur
 
 
 def _panels(key: str, column: CountedColumn, rows: Rows, width: int) -> Html:
-    """Panels side by side, a line of them after the other; the values stand at the left of each line."""
+    """Return panels side by side, a line of them after the other; the values stand at the left of each line."""
     wide = width == svg.WIDE
     across, margin = (WIDE_PANELS, 150.0) if wide else (NARROW_PANELS, 124.0)
     each = (width - margin) / across
@@ -85,7 +85,7 @@ def _panels(key: str, column: CountedColumn, rows: Rows, width: int) -> Html:
 
 
 def _top(column: CountedColumn, rows: Rows) -> float:
-    """Where the axis ends: beyond every bar, and beyond most whiskers."""
+    """Return where the axis ends: beyond every bar, and beyond most whiskers."""
     shares = [s for figures in rows.values() for s in figures.columns[column.name].shares if s is not None]
     return min(1.0, max([s.value for s in shares] + [0.5]) * 1.25)
 
@@ -131,7 +131,7 @@ def _panel(column: CountedColumn, name: str, figures: PatientCounts, x: svg.Scal
 
 
 def _bar(estimate: Estimate, x: svg.Scale, top: float, hint: str, *, last: bool) -> Html:
-    """One share: the unknown has a colour of its own."""
+    """Return the bar of one share: the unknown has a colour of its own."""
     middle = top + ROW / 2
     bar = svg.rect(
         x(0), top + 3, x(estimate.value) - x(0), ROW - 6, "bar unknown" if last else "bar share", hint, rx=1.5

@@ -22,13 +22,13 @@ class Html(str):
 
 
 def el(tag: str, *children: str | None, **attributes: str | float | bool | None) -> Html:
-    """One element. `class_` is the attribute class, `stroke_width` is stroke-width; None and False leave one out."""
+    """Return one element. `class_` is the attribute class, `stroke_width` stroke-width; None and False omit it."""
     opening = "".join([tag, *(_attribute(name, value) for name, value in attributes.items())])
     return Html(f"<{opening}>" if tag in VOID else f"<{opening}>{join(children)}</{tag}>")
 
 
 def join(parts: Iterable[str | None]) -> Html:
-    """Parts one after the other, escaped where they are not markup; a per cent sign stays with its number."""
+    """Return the parts one after the other, escaped unless they are markup; a per cent sign stays with its number."""
     return Html("".join(part if isinstance(part, Html) else _text(part) for part in parts if part is not None))
 
 

@@ -43,7 +43,7 @@ class Row:
 
     @property
     def note(self) -> str:
-        """How many judged it."""
+        """Return words for the number of test patients that judged it."""
         return "" if self.patients is None else plural(self.patients, "test patient")
 
 
@@ -58,7 +58,7 @@ def forest(run: Run) -> list[Html]:
 
 
 def forest_rows(run: Run) -> list[Row]:
-    """All test patients first, then hospitals from the most test patients to the fewest."""
+    """Return a row of all test patients first, then hospitals from the most test patients to the fewest."""
     models = [model for key in series(run) if (model := run.model(key)) is not None]
     sites = sorted(run.sites, key=lambda site: (-(site.patients_test or 0), site.name))
     whole = Row("all together", run.total("patients_test"), tuple(model.main for model in models), whole=True)
@@ -111,7 +111,7 @@ def _direction(run: Run) -> str:
 
 
 def _row(run: Run, x: svg.Scale, top: float, width: int, row: Row) -> tuple[Html, Html, float]:
-    """One hospital: what lies under the grid, its models, its height. On a phone the name stands above them."""
+    """Return a hospital's row: what lies under the grid, its models, its height. On a phone its name is above."""
     wide, has_estimates = width == svg.WIDE, any(row.estimates)
     first = top + (14.0 if wide else 34.0)
     height = first - top + SPACE * (len(row.estimates) - 1 if has_estimates else 1) + GAP
@@ -131,7 +131,7 @@ def _row(run: Run, x: svg.Scale, top: float, width: int, row: Row) -> tuple[Html
 
 
 def _undefined(run: Run, y: float, width: int) -> list[Html]:
-    """Why there is no figure, where figures stand."""
+    """Return a text on why there is no figure, in the figure's place."""
     if width == svg.WIDE:
         return [svg.text(width - 8, y, undefined(run), "t quiet halo", "end")]
     first, _, rest = undefined(run).partition(" patients ")
@@ -192,7 +192,7 @@ def _convergence(run: Run, keys: Sequence[str], width: int) -> Html:
 
 
 def _ends(run: Run, keys: Sequence[str]) -> dict[str, tuple[int, float]]:
-    """Where each curve ends; and the level of the hospitals alone, which is what a curve should pass."""
+    """Return where each curve ends; and the level of the hospitals alone, which is what a curve should pass."""
     ends = {key: run.convergence[key][-1] for key in keys}
     alone = run.model(ComparedModel.LOCAL_ONLY)
     if alone and alone.main and len(run.sites) > 1 and ComparedModel.LOCAL_ONLY not in ends:
@@ -236,7 +236,7 @@ def _curve(run: Run, key: str, x: svg.Scale, y: svg.Scale) -> Html:
 
 
 def calibration(run: Run) -> Html | None:
-    """Predicted against observed, a dot for each bin, its area the number of patients."""
+    """Return a chart of predicted against observed shares, a dot for each bin, its area the number of patients."""
     model = run.model(run.shared)
     return svg.both(lambda width: _calibration(run, min(width, svg.SQUARE))) if model and model.calibration else None
 
@@ -273,7 +273,7 @@ def _bin(group: Bin, x: svg.Scale, y: svg.Scale, most: int, key: str) -> Html:
 
 
 def wilson(successes: float, count: int) -> tuple[float, float]:
-    """95 % interval of a share (Wilson 1927): unlike the textbook one it works for few patients and for none found."""
+    """Return the 95 % interval of a share (Wilson 1927), which unlike the textbook one works for few patients."""
     z = 1.96
     rate, spare = successes / count, z * z / count
     middle = (rate + spare / 2) / (1 + spare)

@@ -19,7 +19,7 @@ STATES = {"all": "contributed", "some": "in part of these rounds", "none": "miss
 
 
 def spending(run: Run) -> Html | None:
-    """Epsilon spent after each round, a line for each hospital, under the budget."""
+    """Return a chart of epsilon spent after each round, a line for each hospital, under the budget."""
     members = {site.name for site in run.took_part}
     curves = {site: points for site, points in run.epsilon_by_round.items() if points and site in members}
     return svg.both(lambda width: _spending(run, curves, width)) if run.private and curves else None
@@ -73,7 +73,7 @@ def _together(count: int, of: int, room: int) -> str:
 
 
 def _alike(curves: dict[str, Points], near: float) -> list[list[str]]:
-    """Hospitals whose curves end at nearly the same place, from the highest end to the lowest."""
+    """Return groups of hospitals with curves that end at nearly the same place, from the highest end to the lowest."""
     groups: list[list[str]] = []
     for site in sorted(curves, key=lambda site: -curves[site][-1][1]):
         first = curves[groups[-1][0]][-1] if groups else None
@@ -162,7 +162,7 @@ def _attendance(run: Run, width: int) -> Html:
 
 
 def _columns(rounds: int, most: int) -> tuple[int, int]:
-    """How many cells, and how many rounds each of them is."""
+    """Return the number of cells, and how many rounds each of them stands for."""
     each = max(1, -(-rounds // most))
     return max(1, -(-rounds // each)), each
 
@@ -181,7 +181,7 @@ def states(site: str, contributed: Mapping[int, Set[str]], planned: int, each: i
 
 
 def runs(letters: str) -> list[tuple[str, int, int]]:
-    """Stretches of one letter: the letter, where it starts, how long it is."""
+    """Return the stretches of one letter: the letter, where it starts, how long it is."""
     stretches, start = [], 0
     for letter, group in groupby(letters):
         length = len(list(group))

@@ -25,7 +25,7 @@ Place = tuple[float, float]
 
 
 def sea(run: Run) -> Html:
-    """Islands, routes, and the coordinator in the middle, which no patient reaches."""
+    """Return a chart of islands, routes, and the coordinator in the middle, which no patient reaches."""
     places = _places(len(run.sites))
     radii = _radii(run.sites)
     named = len(run.sites) <= NAMED
@@ -53,7 +53,7 @@ def _cargo(run: Run) -> str:
 
 
 def _places(count: int) -> list[Place]:
-    """Few islands lie on a ring, many on a sunflower's spiral around the middle (Vogel 1979)."""
+    """Return the islands' places: few on a ring, many on a sunflower's spiral around the middle (Vogel 1979)."""
     if count <= NAMED:
         angles = [math.pi * (-0.75 + 2 * n / max(1, count)) for n in range(count)]
         return [(MIDDLE[0] + 134 * math.cos(a), MIDDLE[1] - 8 + 108 * math.sin(a)) for a in angles]
@@ -64,7 +64,7 @@ def _places(count: int) -> list[Place]:
 
 
 def _radii(sites: Sequence[Site]) -> list[float]:
-    """Areas in proportion to patients; alike where a hospital does not say."""
+    """Return areas in proportion to patients; alike where a hospital does not say."""
     patients = [site.patients for site in sites]
     most = max(patients, default=0)
     largest = 40.0 if len(sites) <= NAMED else 110.0 / math.sqrt(len(sites))

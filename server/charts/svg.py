@@ -32,7 +32,7 @@ class Scale:
     pixels: tuple[float, float]
 
     def __call__(self, value: float) -> float:
-        """Where a value lies; values beyond the domain lie on its edge."""
+        """Return where a value lies; values beyond the domain lie on its edge."""
         low, high = self.domain
         part = (value - low) / (high - low) if high > low else 0.5
         return self.pixels[0] + min(1.0, max(0.0, part)) * (self.pixels[1] - self.pixels[0])
@@ -52,7 +52,7 @@ def ticks(low: float, high: float, most: int) -> list[float]:
 def widened(
     low: float, high: float, least: float, floor: float = -math.inf, ceiling: float = math.inf
 ) -> tuple[float, float]:
-    """Bounds at least so far apart and on round numbers, kept within floor and ceiling.
+    """Return bounds at least so far apart and on round numbers, kept within floor and ceiling.
 
     >>> widened(0.861, 0.868, 0.1, 0.0, 1.0)
     (0.8, 0.92)
@@ -115,7 +115,7 @@ def mark(key: str, x: float, y: float, hint: str | None = None, radius: float = 
 
 
 def canvas(key: str, width: int, height: float, title: str, description: str, *parts: str | None) -> Html:
-    """One drawing with its accessible title and description; page.css shows its class where it fits."""
+    """Return one drawing with its accessible title and description; page.css shows its class where it fits."""
     size = "any" if width == MAP else "narrow" if width == NARROW else "wide"
     name = f"{key}-{size}"
     return el(
@@ -138,7 +138,7 @@ def both(draw: Callable[[int], Html]) -> Html:
 def axis_x(
     x: Scale, top: float, bottom: float, label: str, values: Sequence[float], form: Callable[[float], str]
 ) -> Html:
-    """Vertical grid lines with their values below, and the axis' name."""
+    """Return vertical grid lines with their values below, and the axis' name."""
     middle = (x.pixels[0] + x.pixels[1]) / 2
     return join(
         [
@@ -152,7 +152,7 @@ def axis_x(
 def axis_y(
     y: Scale, left: float, right: float, label: str, values: Sequence[float], form: Callable[[float], str]
 ) -> Html:
-    """Horizontal grid lines with their values at the left; the axis' name lies above them, where it is easy to read."""
+    """Return horizontal grid lines with their values at the left, and the axis' name above them."""
     return join(
         [
             *(line(left, y(v), right, y(v), "grid") for v in values),
@@ -173,13 +173,13 @@ def number(values: Sequence[float]) -> Callable[[float], str]:
 
 
 def thinned(points: Sequence[tuple[int, float]]) -> list[tuple[int, float]]:
-    """No more points than can be seen, the last among them."""
+    """Return at most as many of the points as can be seen, the last among them."""
     every = max(1, -(-len(points) // POINTS))
     return [*points[:-1:every], *points[-1:]]
 
 
 def spread(places: Sequence[float], apart: float, top: float, bottom: float) -> list[float]:
-    """Label positions near their places, in order, `apart` from each other as far as there is room.
+    """Return label positions near their places, in order, `apart` from each other as far as there is room.
 
     >>> spread([10.0, 11.0, 50.0], 12.0, 0.0, 100.0)
     [10.0, 22.0, 50.0]

@@ -75,13 +75,13 @@ def _patients(run: Run) -> Iterable[Html | None]:
 
 
 def _announced(announced: Mapping[str, int | None], statistics: ReleasedStatistics) -> int | None:
-    """Announced patients of the hospitals that released their counts; None where one of them announced none."""
+    """Return the announced patients of the hospitals that released counts; None where one announced none."""
     counts = [size for site in statistics.sites if (size := announced.get(site)) is not None]
     return sum(counts) if len(counts) == len(statistics.sites) else None
 
 
 def _missing(run: Run) -> Html | None:
-    """Hospitals of the study that released nothing, and why."""
+    """Return the hospitals of the study that released nothing, and why."""
     reasons = [[site, why or "not recorded"] for site, why in sorted(run.away.items())]
     return table(["Hospital", "Reason"], reasons, "Who released nothing, and why") if reasons else None
 

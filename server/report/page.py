@@ -42,7 +42,7 @@ def render(run: Run) -> str:
 
 
 def document(title: str, body: Html) -> str:
-    """One file around a page's body: its own style, no script, and a policy that forbids everything else."""
+    """Return one file around a page's body: its own style, no script, and a policy that forbids everything else."""
     style = _read("page.css")
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     page = Template(_read("page.html"))

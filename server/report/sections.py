@@ -162,7 +162,7 @@ def _bins(run: Run) -> Html:
 
 
 def _measures(run: Run) -> Html | None:
-    """Every metric that was asked for, of every model."""
+    """Return a table of every metric that was asked for, of every model."""
     models = [(key, model) for key in series(run) if (model := run.model(key)) is not None]
     names = list(dict.fromkeys(name for _, model in models for name in model.metrics))
     if not names:
@@ -282,7 +282,7 @@ def _rounds(run: Run) -> Iterable[Html | None]:
 
 
 def _reasons(run: Run) -> Html | None:
-    """Why hospitals were missing, as the coordinator wrote it down."""
+    """Return a list of why hospitals were missing, as the coordinator wrote it down."""
     missed: dict[tuple[str, str], list[int]] = {}
     for r in run.rounds:
         for site in sorted({s.name for s in run.sites} - r.contributed.keys()):

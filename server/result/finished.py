@@ -154,7 +154,7 @@ class Run:
 
     @property
     def contributors(self) -> tuple[Site, ...]:
-        """Hospitals whose updates or counts are part of the result; all of them where the run recorded no rounds."""
+        """Return the hospitals whose updates or counts are in the result; all where the run recorded no rounds."""
         if self.statistics is not None:
             names = set(self.statistics.sites)
         elif self.rounds:
@@ -165,18 +165,18 @@ class Run:
 
     @property
     def took_part(self) -> tuple[Site, ...]:
-        """Contributors, and hospitals that spent privacy although nothing of theirs counts."""
+        """Return the contributors, and the hospitals that spent privacy although nothing of theirs counts."""
         contributors = {site.name for site in self.contributors}
         return tuple(site for site in self.sites if site.name in contributors or site.epsilon)
 
     @property
     def away(self) -> dict[str, str]:
-        """Hospitals of the study that are no contributors, and why as far as the coordinator wrote it down."""
+        """Return the hospitals of the study that are no contributors, and the recorded reasons."""
         contributors = {site.name for site in self.contributors}
         return {site.name: self.reason(site.name) for site in self.sites if site.name not in contributors}
 
     def reason(self, site: str) -> str:
-        """Why a hospital contributed nothing; the newest of what was written down, empty where nothing was."""
+        """Return why a hospital contributed nothing; the newest of what was written down, empty where nothing was."""
         if any(site in r.contributed for r in self.rounds):
             return "it contributed only to a round that did not count"
         reasons = [r.missing[site] for r in self.rounds if r.missing.get(site)]
@@ -184,7 +184,7 @@ class Run:
 
     @property
     def trains(self) -> bool:
-        """Whether the study is about a model; if not, about statistics."""
+        """Return whether the study is about a model; if not, about statistics."""
         return self.task_type != "statistics"
 
     @property
@@ -194,12 +194,12 @@ class Run:
 
     @property
     def complete(self) -> bool:
-        """Whether every planned round had its quorum."""
+        """Return whether every planned round had its quorum."""
         return self.outcome == "COMPLETE"
 
     @property
     def simulated(self) -> bool:
-        """Whether one machine played every hospital."""
+        """Return whether one machine played every hospital."""
         return self.engine in ("inprocess", "ray")
 
     @property
@@ -209,12 +209,12 @@ class Run:
 
     @property
     def untested(self) -> bool:
-        """Whether the study keeps no patients aside to judge the model by, so that no figure exists."""
+        """Return whether the study keeps no patients aside to judge the model by, so that no figure exists."""
         return self.total("patients_test") == 0
 
     @property
     def noisy(self) -> Noisy | None:
-        """Whether the shared model's figures came with noise, from hospitals that let such figures leave."""
+        """Return whether the shared model's figures came with noise, from hospitals that let such figures leave."""
         shared = self.model(self.shared)
         return shared.noisy if shared else None
 
@@ -225,7 +225,7 @@ class Run:
 
     @property
     def shared(self) -> str:
-        """Key of the model that the study is about."""
+        """Return the key of the model that the study is about."""
         return (
             ComparedModel.FEDERATED
             if self.private or not self.model(ComparedModel.WITHOUT_PRIVACY)
@@ -233,7 +233,7 @@ class Run:
         )
 
     def model(self, key: str) -> Model | None:
-        """One of MODELS, None where the run has none."""
+        """Return one of MODELS, None where the run has none."""
         return self.models.get(key)
 
     def total(self, name: str) -> int | None:

@@ -68,7 +68,7 @@ def _result(run: Run) -> str:
 
 
 def _worse(run: Run) -> str:
-    """Whether the shared model is worse than what needs no model."""
+    """Return whether the shared model is worse than what needs no model."""
     model = run.model(run.shared)
     if model is None or model.main is None:
         return ""
@@ -84,7 +84,7 @@ def _worse(run: Run) -> str:
 
 
 def contributors(run: Run) -> str:
-    """How many hospitals are part of the result, and of how many where some are not."""
+    """Return words for how many hospitals are part of the result, and of how many where some are not."""
     return some(len(run.contributors), len(run.sites))
 
 
@@ -120,7 +120,7 @@ def _comparisons(run: Run) -> Iterator[str]:
 
 
 def privacy_cost(run: Run) -> float | None:
-    """How much worse the main metric is with privacy than without; negative where it is better."""
+    """Return how much worse the main metric is with privacy than without; negative where it is better."""
     plain, protected = run.model(ComparedModel.WITHOUT_PRIVACY), run.model(ComparedModel.FEDERATED)
     if not (run.private and plain and plain.main and protected and protected.main):
         return None
@@ -155,7 +155,7 @@ def quality(run: Run) -> str:
 
 
 def _against_alone(run: Run, shared: Model, alone: Model) -> dict[str, list[str]]:
-    """Hospitals where the shared model scores better than their own, about the same, worse, or not at all."""
+    """Return the hospitals by how the shared model scores against their own (better, worse, ...)."""
     kinds: dict[str, list[str]] = {"better": [], "about the same": [], "worse": [], "undefined": []}
     for site in run.sites:
         local, common = alone.per_site.get(site.name), shared.per_site.get(site.name)
@@ -172,7 +172,7 @@ def _against_alone(run: Run, shared: Model, alone: Model) -> dict[str, list[str]
 
 
 def _margin(shared: Model, alone: Model) -> str:
-    """Whether any of the differences is larger than what test patients can tell apart."""
+    """Return words for whether all differences are within the intervals that the test patients allow."""
     pairs = [(alone.per_site.get(site), common) for site, common in shared.per_site.items()]
     complete = [(local, common) for local, common in pairs if local and common]
     inside = [
@@ -183,7 +183,7 @@ def _margin(shared: Model, alone: Model) -> str:
 
 
 def convergence(run: Run) -> str:
-    """When the shared model was as good as it became."""
+    """Return a sentence on the round from which the shared model was as good as it became."""
     points = run.convergence.get(run.shared, ())
     if not points:
         return "The run recorded no curve."
@@ -202,7 +202,7 @@ def convergence(run: Run) -> str:
 
 
 def _settled(points: Points, tolerance: float) -> int:
-    """First round from which on the curve stays near its end."""
+    """Return the first round from which on the curve stays near its end."""
     settled = points[-1][0]
     for number, value in reversed(points):
         if abs(value - points[-1][1]) > tolerance:
@@ -212,7 +212,7 @@ def _settled(points: Points, tolerance: float) -> int:
 
 
 def calibration(run: Run) -> str:
-    """Whether predicted probabilities can be read as shares of patients."""
+    """Return a sentence on whether predicted probabilities can be read as shares of patients."""
     model = run.model(run.shared)
     bins = [group for group in model.calibration if group.count] if model else []
     if not bins:
@@ -250,7 +250,7 @@ def privacy(run: Run) -> str:
 
 
 def overspent(run: Run) -> list[str]:
-    """Hospitals that spent more than the study allows; there the stated guarantee does not hold."""
+    """Return the hospitals that spent more than the study allows; there the stated guarantee does not hold."""
     allowed = run.privacy.epsilon
     if not run.private or allowed is None:
         return []
@@ -258,7 +258,7 @@ def overspent(run: Run) -> list[str]:
 
 
 def left(run: Run) -> str:
-    """How much left, of what kind."""
+    """Return a sentence on how many bytes left, and of which kinds of message."""
     sent, messages = run.total("bytes_sent"), run.total("messages_sent")
     if sent is None:
         return "The run did not record what left."
@@ -291,7 +291,7 @@ def rounds(run: Run) -> str:
 
 
 def _fewest(run: Run) -> str:
-    """Which round had the fewest hospitals, where rounds differ."""
+    """Return words for the round with the fewest hospitals, where rounds differ."""
     names = {site.name for site in run.sites}
     sizes = {r.round: len(r.contributed.keys() & names) for r in run.rounds}
     fewest = min(sizes.values())

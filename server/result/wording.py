@@ -103,7 +103,7 @@ def main_unit(run: Run) -> str:
 
 
 def undefined(run: Run) -> str:
-    """Why a hospital has no figure."""
+    """Return words for why a hospital has no figure."""
     if run.noisy:
         return UNDEFINED_NOISY
     if run.untested:
@@ -126,7 +126,7 @@ def covered(run: Run) -> str:
 
 
 def number_word(count: int) -> str:
-    """Small numbers in letters."""
+    """Return a number as text, small ones in letters."""
     return SMALL[count] if 0 <= count < len(SMALL) else f"{count:,}"
 
 
@@ -154,7 +154,7 @@ def some(count: int, of: int) -> str:
 
 
 def every(count: int) -> str:
-    """All hospitals of a study, at the beginning of a sentence.
+    """Return words for all hospitals of a study, at the beginning of a sentence.
 
     >>> every(1), every(2), every(5)
     ('The hospital', 'Both hospitals', 'All five hospitals')
@@ -163,7 +163,7 @@ def every(count: int) -> str:
 
 
 def listed(names: Sequence[str], of: int = 0, most: int = 3) -> str:
-    """Names in a sentence; their number where they are many, and that they are all if they are.
+    """Return names as part of a sentence; their number where they are many, and "all" where they are all.
 
     >>> listed(["a", "b", "c"]), listed(["a"] * 5), listed(["a"] * 5, of=5)
     ('a, b and c', 'five hospitals', 'all five hospitals')
@@ -174,7 +174,7 @@ def listed(names: Sequence[str], of: int = 0, most: int = 3) -> str:
 
 
 def enumerated(names: Sequence[str], most: int = 10) -> str:
-    """Names in a sentence, and how many more there are.
+    """Return names as part of a sentence, and how many more there are.
 
     >>> enumerated(["a", "b"]), enumerated(["a", "b", "c", "d"], most=2)
     ('a and b', 'a, b and 2 more')
@@ -184,7 +184,7 @@ def enumerated(names: Sequence[str], most: int = 10) -> str:
 
 
 def size(count: float) -> str:
-    """Bytes, in decimal units."""
+    """Return a number of bytes as text, in decimal units."""
     for unit in ("bytes", "kB", "MB"):
         if count < 1000:
             return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.1f} {unit}"
@@ -230,12 +230,12 @@ def count(value: int | None) -> str:
 
 
 def short(value: float | None) -> str:
-    """Three digits, or a dash."""
+    """Return a value with three digits, or a dash."""
     return NONE if value is None else f"{value:.3g}"
 
 
 def epsilon(value: float | None) -> str:
-    """Two decimals, which is what an accountant is sure of."""
+    """Return epsilon with two decimals, an accountant's accuracy."""
     return NONE if value is None else f"{value:,.2f}" if abs(value) < 1e6 else f"{value:.3g}"
 
 

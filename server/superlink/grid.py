@@ -60,7 +60,7 @@ class SuperLinkGrid:
 
     @property
     def run(self) -> Run:
-        """The run that messages belong to."""
+        """Return the run that messages belong to."""
         return self._task.run
 
     def identify(self) -> None:

@@ -77,7 +77,7 @@ class SpooledParts(Parts):
         return super()._body(chunk)
 
     def _mapped(self) -> memoryview:
-        """All of the file; no part comes any more."""
+        """Return the whole file; no part comes any more."""
         if self._map is None:
             self._map = memoryview(MappedFile(self._file.fileno(), 0, access=mmap.ACCESS_READ))
         return self._map
@@ -91,7 +91,7 @@ class SpooledParts(Parts):
 
 
 def zeros(shape: tuple[int, ...], folder: Path, filed_bytes: int = FILED_BYTES) -> NDArray[np.float64]:
-    """Zeros to work on: from `filed_bytes` on in a file without a name, which goes with the array.
+    """Return zeros to work on: from `filed_bytes` on in a file without a name, which goes with the array.
 
     Raises:
         OSError: the disk is full.

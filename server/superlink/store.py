@@ -62,7 +62,7 @@ class _OnDisk:
         path.write_bytes(content)
 
     def read(self) -> bytes:
-        """All of it."""
+        """Return the whole content."""
         return self._path.read_bytes()
 
     def __del__(self) -> None:

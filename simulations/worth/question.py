@@ -47,11 +47,11 @@ class Question:
 
     @property
     def wish(self) -> str:
-        """In words."""
+        """Return the wish in words."""
         return f"a loss of at most {self.within:g}" if self.auroc is None else f"AUROC {self.auroc:g}"
 
     def surely(self, auroc: Interval, loss: Interval) -> bool:
-        """Whether the whole interval meets the wish."""
+        """Return whether the whole interval meets the wish."""
         if self.auroc is not None:
             return auroc.low is not None and auroc.low >= self.auroc
         return loss.high is not None and loss.high <= self.within

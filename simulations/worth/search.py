@@ -153,7 +153,7 @@ def _moved(study: Study, pair: Sequence[Move]) -> Study | None:
 
 
 def require_plans(study: Study) -> None:
-    """Every hospital has a plan.
+    """Require that every hospital has a plan.
 
     Raises:
         PrivacyError: one has none.
@@ -167,7 +167,7 @@ def _sizes(study: Study) -> list[int]:
 
 
 def _way(study: Study) -> float:
-    """How far a model can travel at the largest hospital: learning rate times clip norm times steps."""
+    """Return how far a model can travel at the largest hospital: learning rate times clip norm times steps."""
     local = study.training.local
     steps = local.steps_per_round(max(_sizes(study))) * study.training.rounds
     return local.learning_rate * study.privacy.clip_norm * steps

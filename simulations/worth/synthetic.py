@@ -114,14 +114,14 @@ class World:
 
 
 def expected_auroc(scores: Floats, chances: Floats) -> float:
-    """AUROC where each row has each class with a probability: (rows, classes) both, rows weighted by them."""
+    """Return the expected AUROC where each row has each class with a probability, (rows, classes) both."""
     rows, classes = chances.shape
     y = np.repeat(np.arange(classes), rows).astype(np.float64)
     return float(auroc(y, np.tile(scores, (classes, 1)), chances.T.reshape(1, -1))[0])
 
 
 def draw(study: Study, assumed: Assumed, seed: int) -> World:
-    """One world: the same for the same study, assumptions and seed.
+    """Return one world: the same for the same study, assumptions and seed.
 
     Raises:
         ConfigError: no announced hospitals, or a task without an AUROC.
@@ -174,7 +174,7 @@ class _Number:
     unknown: float
 
     def signs(self) -> Floats:
-        """Which way each of the column's inputs pulls the outcome; 0 not at all."""
+        """Return which way each of the column's inputs pulls the outcome; 0 not at all."""
         return np.array([self.sign, 0.0][: 1 + bool(self.feature.missing)])
 
     def at_a_hospital(self, differences: float, rng: np.random.Generator) -> "_Number":
@@ -195,7 +195,7 @@ class _Category:
     unknown: float
 
     def signs(self) -> Floats:
-        """As a number's; the first value is the reference."""
+        """Return the signs as of a number; the first value is the reference."""
         relative = np.sign(self.pulls[1:] - self.pulls[0])
         return np.append(relative, 0.0) if self.feature.missing else relative
 
@@ -222,7 +222,7 @@ def _population(feature: Feature, rng: np.random.Generator) -> _Number | _Catego
 
 
 def _patients(study: Study, columns: list[_Number | _Category], count: int, rng: np.random.Generator) -> TablePatients:
-    """Patients of one hospital, without an outcome yet."""
+    """Return the patients of one hospital, without an outcome yet."""
     severity = rng.normal(size=count)
     numbers = {c.feature.name: c.values(severity, rng) for c in columns if isinstance(c, _Number)}
     categories = {c.feature.name: c.values(severity, rng) for c in columns if isinstance(c, _Category)}

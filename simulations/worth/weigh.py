@@ -96,7 +96,7 @@ class _Weighing:
         self._done: list[int] = []  # the worlds in which every variant of the tables is trained
 
     def answer(self) -> Worth:
-        """Every part, in turn."""
+        """Return every part, in turn."""
         self._repeat()
         enough, question = len(self._done) >= MIN_REPETITIONS, self.question
         converged = self._converged() if self._done else None
@@ -142,7 +142,7 @@ class _Weighing:
         return reachable
 
     def _repeat(self) -> None:
-        """Every variant of the tables in world after world."""
+        """Train every variant of the tables in world after world."""
         self._bench.until(TABLES)
         total = self.question.repetitions
         with self._display.phase("made-up worlds, by epsilon and hospitals", total) as phase:
@@ -194,7 +194,7 @@ class _Weighing:
         return t_interval(np.subtract(self._values(study), self._values(plain(self._sizes[1]))))
 
     def _converged(self) -> Reference | None:
-        """All patients in one place, for more rounds; None where the time did not last or it diverged."""
+        """Return the figure of all patients in one place, for more rounds; None if time ran out or it diverged."""
         self._bench.until(CONVERGENCE)
         try:
             return self._reference(self._values(in_one_place(self.study, CONVERGED * self.study.training.rounds)))

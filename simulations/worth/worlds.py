@@ -47,7 +47,7 @@ class Interval:
 
 
 def t_interval(values: Sequence[float] | NDArray[np.float64]) -> Interval:
-    """Student's t interval of a mean, to four decimals."""
+    """Return Student's t interval of a mean, to four decimals."""
     mean = float(np.mean(values))
     if len(values) < 2:
         return Interval(rounded(mean), None, None)
@@ -58,7 +58,7 @@ def t_interval(values: Sequence[float] | NDArray[np.float64]) -> Interval:
 
 
 def rounded(value: float) -> float:
-    """To four decimals, and never -0.0."""
+    """Return the value to four decimals, and never -0.0."""
     return round(value, 4) + 0.0
 
 

@@ -29,7 +29,7 @@ _LEAST_NORMAL = 2.0**-1022
 
 
 def _roots_of_two() -> Doubles:
-    """2^(j / 256) for j from 0 to 255, rounded once: products of exact square roots of whole numbers."""
+    """Return 2^(j / 256) for j from 0 to 255, rounded once: products of exact square roots of whole numbers."""
     roots = [2 << _LONG]
     for _ in range(8):  # 2^(1/2), 2^(1/4), ..., 2^(1/256)
         roots.append(math.isqrt(roots[-1] << _LONG))
@@ -174,7 +174,7 @@ def sine(quarter: Doubles, room: Doubles | None = None) -> Doubles:
 
 
 def sigmoid(values: Doubles) -> Doubles:
-    """1 / (1 + e^-v) of each value, in a new array; of values below -709 as of that."""
+    """Return 1 / (1 + e^-v) of each value, in a new array; of values below -709 as of that."""
     chances = np.negative(values)
     with np.errstate(invalid="ignore"):
         chances = _bounded_exponential(chances)
@@ -184,7 +184,7 @@ def sigmoid(values: Doubles) -> Doubles:
 
 
 def softmax(values: Doubles) -> Doubles:
-    """Shares of the last axis: (..., classes) -> the same shape, in a new array."""
+    """Return the shares of the last axis: (..., classes) -> the same shape, in a new array."""
     with np.errstate(invalid="ignore"):
         shares = exponential(values - values.max(axis=-1, keepdims=True, initial=-np.inf))
         shares /= added(shares)[..., None]

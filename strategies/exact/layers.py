@@ -43,7 +43,7 @@ Residual = Callable[[Doubles], Doubles]  # (..., rows, outputs) -> derivative of
 
 
 def bits_of(shapes: Shapes) -> int:
-    """Binary digits of the factors, such that the longest sum of their products stays below 2^53."""
+    """Return the factors' binary digits with which the longest sum of their products stays below 2^53."""
     longest = max(max(into + 1, out) for out, into in shapes)
     return min(_MOST_BITS, (53 - (longest - 1).bit_length()) // 2)
 
@@ -151,11 +151,11 @@ class Layers:
         self._weights.load(flat)
 
     def top_of(self, rows: int) -> float:
-        """Half of the largest factor with which so many rows' gradients are added up in one exact product."""
+        """Return half of the largest factor with which so many rows' gradients are added up in one exact product."""
         return math.ldexp(1.0, 52 - self.bits - (rows - 1).bit_length())
 
     def work(self, rows: int) -> Work:
-        """Arrays for so many rows, overwritten by the next use."""
+        """Return working arrays for so many rows, overwritten by the next use."""
         if rows not in self._works:
             if len(self._works) >= _KEPT_SIZES:
                 self._works.clear()
@@ -340,7 +340,7 @@ def one_thread() -> None:
 
 
 def portions(rows: int) -> Iterator[slice]:
-    """Spans of rows that are worked through together."""
+    """Return spans of rows that are worked through together."""
     return (slice(start, min(rows, start + PORTION)) for start in range(0, rows, PORTION))
 
 

@@ -187,7 +187,7 @@ def _largest(*arrays: Floats) -> float:
 
 
 def _scale(top: float, largest: float) -> float:
-    """As `top` over the power of two below the largest weight; no number where there is one that is not finite."""
+    """Return `top` over the power of two below the largest weight; NaN where a weight is not finite."""
     if not largest < math.inf:
         return math.nan
     return math.ldexp(top, 1 - math.frexp(largest)[1]) if largest else top
@@ -203,7 +203,7 @@ def as_layers(flat: Doubles, shapes: Shapes) -> Iterator[Doubles]:
 
 
 def spans(shapes: Shapes) -> Iterator[tuple[slice, slice, tuple[int, int]]]:
-    """Where each layer's weight and bias lie among a model's parameters."""
+    """Yield where each layer's weight and bias lie among a model's parameters."""
     ends = itertools.accumulate((out * (into + 1) for out, into in shapes), initial=0)
     for start, (out, into) in zip(ends, shapes, strict=False):
         middle = start + out * into

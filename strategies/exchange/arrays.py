@@ -136,14 +136,14 @@ def pieces(array: NDArray[Any]) -> Iterator[NDArray[Any]]:
 
 
 def flat_of(arrays: Collection[NDArray[np.float32]]) -> NDArray[np.float32] | None:
-    """All values of a small model, array after array, for one pass; None of a larger one, which has pieces."""
+    """Return all values of a small model, array after array, for one pass; None of a larger one, which has pieces."""
     if sum([array.nbytes for array in arrays]) >= LARGE_BYTES or not arrays:
         return None
     return np.concatenate([array.reshape(-1) for array in arrays])
 
 
 def all_finite(arrays: Collection[NDArray[np.float32]]) -> bool:
-    """Whether no value is infinite or none at all, without a mask of a whole large array."""
+    """Return whether all values are finite, without a mask of a whole large array."""
     if (flat := flat_of(arrays)) is not None:
         return bool(np.logical_and.reduce(np.isfinite(flat)))
     return all(np.isfinite(piece).all() for array in arrays for piece in pieces(array))
@@ -168,12 +168,12 @@ def mark_finite(array: Array) -> Array:
 
 
 def payload_bytes(record: ArrayRecord) -> int:
-    """Bytes of the arrays and their names, as they are sent."""
+    """Return the number of bytes of the arrays and their names, as they are sent."""
     return sum(len(name) + len(array.data) for name, array in record.items())
 
 
 def reads_as_text(data: Buffer) -> bool:
-    """Whether twelve values in a row, behind an array's header, are made of printable ASCII characters alone.
+    """Return whether twelve values in a row, behind an array's header, are made of printable ASCII characters alone.
 
     Trained parameters are not: less than one float32 of a usual size in forty is, and twelve in a row make no false
     alarm in a lifetime (equal neighbours do not count: an array of 0.7 is no text). It finds text that was written as
@@ -197,7 +197,7 @@ _RUN, _APART, _FEW = 12, 4, 64
 
 
 def _holds_text(four: NDArray[np.uint32], *, first: bool) -> bool:
-    """Whether _RUN values in a row are text; `first`: nothing stands before, else the first value is only compared.
+    """Return whether _RUN values in a row are text; `first`: none stands before, else the first is only compared.
 
     Such a row has three of every fourth value in a row: only where those are text, each value is looked at.
     """
@@ -210,7 +210,7 @@ def _holds_text(four: NDArray[np.uint32], *, first: bool) -> bool:
 
 
 def _text(four: NDArray[np.uint32]) -> NDArray[np.bool_]:
-    """Which values are made of printable ASCII characters: in each byte, 0x20 <= character <= 0x7e."""
+    """Return which values are made of printable ASCII characters: in each byte, 0x20 <= character <= 0x7e."""
     step, space = np.uint32(0x01010101), np.uint32(0x20202020)
     text: NDArray[np.bool_] = ((four | (four + step) | (four - space)) & np.uint32(0x80808080)) == 0
     return text

@@ -28,7 +28,7 @@ def both(work: Callable[[Part], Made], parts: Sequence[Part], total_bytes: int) 
 
 
 def spans(size: int) -> list[slice]:
-    """Two spans of so many bytes, of which the first is whole windows; one of a small array.
+    """Return two spans of so many bytes, of which the first is whole windows; one of a small array.
 
     >>> spans(10), spans(4 * WINDOW_BYTES + 4)
     ([slice(0, 10, None)], [slice(0, 524288, None), slice(524288, 1048580, None)])

@@ -47,7 +47,7 @@ class SigningKey:
 
     @property
     def public(self) -> str:
-        """The public key, in hexadecimal."""
+        """Return the public key, in hexadecimal."""
         return self._private.public_key().public_bytes_raw().hex()
 
     def sign(self, data: bytes) -> str:
@@ -56,7 +56,7 @@ class SigningKey:
 
 
 def verify(public: str, data: bytes, signature: str) -> bool:
-    """Whether the signature over these bytes is by the key of this public key."""
+    """Return whether the signature over these bytes is by the key of this public key."""
     try:
         Ed25519PublicKey.from_public_bytes(bytes.fromhex(public)).verify(bytes.fromhex(signature), data)
     except (InvalidSignature, ValueError):

@@ -80,7 +80,7 @@ Merged = SampledGaussian | LaplaceRelease
 
 
 def epsilon(events: Iterable[Event], delta: float) -> float:
-    """Epsilon per patient of all events together; equal ones are merged first, results are cached.
+    """Return epsilon per patient of all events together; equal ones are merged first, results are cached.
 
     Raises:
         PrivacyError: delta is not between 0 and 1.
@@ -137,7 +137,7 @@ def gaussian_mu(events: Iterable[Merged]) -> float:
 
 
 def gaussian_epsilon(mu: float, delta: float) -> float:
-    """Smallest epsilon of the Gaussian mechanism with sensitivity over noise `mu`, by bisection, rounded up."""
+    """Return the Gaussian mechanism's smallest epsilon for sensitivity over noise `mu`, by bisection, rounded up."""
     if mu == 0.0:
         return 0.0
     low, high = 0.0, 1.0
@@ -150,7 +150,7 @@ def gaussian_epsilon(mu: float, delta: float) -> float:
 
 
 def _gaussian_delta(mu: float, eps: float) -> float:
-    """Phi(mu/2 - eps/mu) - exp(eps) Phi(-mu/2 - eps/mu), the second term by logarithms so that it cannot overflow."""
+    """Return Phi(mu/2 - eps/mu) - exp(eps) Phi(-mu/2 - eps/mu), the second term by logarithms against overflow."""
     second = _log_normal_cdf(-mu / 2 - eps / mu) + eps
     return _normal_cdf(mu / 2 - eps / mu) - (math.exp(second) if second < 700 else math.inf)
 

@@ -65,11 +65,11 @@ class Filter:
 
     @cached_property
     def order(self) -> int:
-        """The order that leaves most room for Gaussians: their divergence is proportional to it."""
+        """Return the order that leaves most room for Gaussians: their divergence is proportional to it."""
         return max(_ORDERS, key=lambda order: (self.epsilon - self._converted(order)) / order)
 
     def allows(self, events: Iterable[Event]) -> bool:
-        """Whether all of these may have happened, in whatever order and chosen however."""
+        """Return whether all of these may have happened, in any order and by any choice."""
         return self.needs(events) <= self.epsilon + _ROUNDING
 
     def needs(self, events: Iterable[Event]) -> float:
@@ -100,7 +100,7 @@ class Filter:
 
 @lru_cache(maxsize=8192)
 def divergence(event: SampledGaussian | LaplaceRelease, order: int) -> float:
-    """Renyi divergence of a whole order of at least 2, in the worse of the two directions."""
+    """Return the Renyi divergence of a whole order of at least 2, in the worse of the two directions."""
     if isinstance(event, LaplaceRelease):
         return event.count * _pure(event.epsilon, order)
     if event.sampling_rate == 1.0:

@@ -75,7 +75,7 @@ class _Losses:
 
 
 def pld_epsilon(gaussians: Sequence[Gaussian], pures: Sequence[Pure], delta: float) -> float:
-    """Epsilon per patient, add or remove one; never below the true one."""
+    """Return epsilon per patient, add or remove one; never below the true one."""
     steps = sum(event.steps for event in gaussians) + sum(event.steps for event in pures)
     beyond = max(_BEYOND * delta / steps, 1e-30)
     reach = -float(special.ndtri(beyond / 2))
@@ -115,17 +115,17 @@ class _Moments:
         return self.removing(-1.0 - theta)
 
     def theta(self, delta: float) -> float:
-        """Where the bound on epsilon is least."""
+        """Return where the bound on epsilon is least."""
         return _least_theta(lambda theta: _bound(self.removing(theta), theta, delta))
 
     def chernoff(self, delta: float) -> tuple[float, float]:
-        """Chernoff's own bound, which is above 0, and where it is least."""
+        """Return Chernoff's own bound, which is above 0, and where it is least."""
         theta = _least_theta(lambda theta: (self.removing(theta) - math.log(delta)) / theta)
         return (self.removing(theta) - math.log(delta)) / theta, theta
 
 
 def _bound(log_moment: float, theta: float, delta: float) -> float:
-    """Epsilon by Chernoff's bound at order theta + 1 of Renyi, with what a loss counts only by as much as it is above.
+    """Return epsilon by Chernoff's bound at Renyi order theta + 1, in which a loss counts by its excess alone.
 
     mass * (1 - exp(epsilon - loss)) <= mass * exp(theta * (loss - epsilon)) * theta^theta / (theta + 1)^(theta + 1)
     (Canonne, Kamath, Steinke 2020, arXiv 2004.00010, proposition 12). Without that factor theta would grow without end
@@ -215,7 +215,7 @@ def _gaussian_losses(event: Gaussian, interval: float, reach: float) -> tuple[_L
 
 
 def _inverse_loss(loss: Floats, sigma: float, rate: float) -> Floats:
-    """Where the loss is what it is given to be; minus infinity where it is never so low."""
+    """Return the point with a given loss; minus infinity where the loss is never so low."""
     if rate == 1.0:
         return sigma**2 * loss + 0.5
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -225,7 +225,7 @@ def _inverse_loss(loss: Floats, sigma: float, rate: float) -> Floats:
 
 
 def _between(edges: Floats) -> Floats:
-    """Mass of a standard Gaussian between neighbouring edges, exact in both tails."""
+    """Return the mass of a standard Gaussian between neighbouring edges, exact in both tails."""
     tail = special.ndtr(-np.abs(edges))
     inner: Floats = np.abs(np.diff(tail))
     across = (edges[:-1] < 0) & (edges[1:] > 0)
@@ -234,7 +234,7 @@ def _between(edges: Floats) -> Floats:
 
 
 def _pure_losses(event: Pure, interval: float) -> _Losses:
-    """Losses of plus and minus epsilon, both rounded up."""
+    """Return the losses plus and minus epsilon, both rounded up."""
     above = math.ceil(event.epsilon / interval)
     below = math.ceil(-event.epsilon / interval)
     mass = np.zeros(above - below + 1)
@@ -264,7 +264,7 @@ def _epsilon(
 
 
 def _lost(losses: Sequence[_Losses], tilt: float, interval: float, last: int) -> float:
-    """Chernoff's bound on the mass of the sum above the window's last point."""
+    """Return Chernoff's bound on the mass of the sum above the window's last point."""
     return math.exp(min(0.0, _log_moment(losses, tilt, interval) - tilt * interval * last))
 
 
@@ -325,14 +325,14 @@ def _compose(losses: Sequence[_Losses], theta: float, interval: float, low: int,
 
 
 def _spread(mass: Floats) -> float:
-    """Variance of next to all of a distribution, in grid points squared: only orders."""
+    """Return the variance of next to all of a distribution, in grid points squared: only orders."""
     points = np.arange(len(mass), dtype=np.float64)
     mean = float(points @ mass)
     return float((points * points) @ mass) - mean * mean
 
 
 def _transform(mass: Floats, peak: int, size: int, kept: int) -> NDArray[np.complex128]:
-    """Discrete Fourier transform of length `size` of the mass, its peak moved to 0: the lowest (kept,) frequencies.
+    """Return the lowest (kept,) frequencies of the mass's Fourier transform of length `size`, its peak moved to 0.
 
     By FFT, or, where few are wanted, as the sum that it is: exp(-iw(ar + c)) = exp(-iwar) exp(-iwc), so that rows of r
     points are two small tables and a product of matrices.

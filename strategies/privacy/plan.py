@@ -81,16 +81,16 @@ class PrivacyPlan:
 
     @property
     def steps(self) -> int:
-        """Steps of the whole study, where no release is lost."""
+        """Return the number of steps of the whole study, where no release is lost."""
         return self.steps_per_round * self.rounds
 
     @property
     def round_event(self) -> SampledGaussian:
-        """What one round releases."""
+        """Return what one round releases."""
         return SampledGaussian(self.noise_multiplier, self.sampling_rate, self.steps_per_round)
 
     def epsilon(self, rounds: int | None = None) -> float:
-        """Epsilon per patient of the training after some rounds, by default all of them and every spare one."""
+        """Return epsilon per patient of the training after some rounds, by default all of them and every spare one."""
         rounds = self.rounds + self.spare if rounds is None else rounds
         return epsilon([self.round_event] * rounds, self.delta)
 
@@ -107,7 +107,7 @@ class PrivacyPlan:
         return (*evaluation, *(event for _, event in self.others))
 
     def whole_epsilon(self) -> float:
-        """Epsilon per patient of training and evaluation together, whatever part of the spare releases is needed."""
+        """Return epsilon per patient of training and evaluation together, with all spare releases."""
         return epsilon(self.events, self.delta)
 
 

@@ -77,7 +77,7 @@ class Randomness:
         return np.random.Generator(np.random.PCG64(self._order))
 
     def poisson(self, patients: int, rate: float) -> NDArray[np.int64]:
-        """Each patient independently with probability `rate`, to the last bit of the float: sorted positions.
+        """Return a sample's sorted positions, each with probability `rate` independently, to the float's last bit.
 
         The positions are (chosen,), possibly none; the time does not depend on who.
 
@@ -87,7 +87,7 @@ class Randomness:
         return samples([self], [patients], [rate])[0]
 
     def gaussian(self, size: int, standard_deviation: float) -> torch.Tensor:
-        """Independent draws of N(0, standard_deviation^2): (size,) float64.
+        """Return independent draws of N(0, standard_deviation^2): (size,) float64.
 
         Raises:
             PrivacyError: the standard deviation is not positive and finite.
@@ -123,7 +123,7 @@ class _Samples:
         self.steps = 0  # drawn together the last time
 
     def lacks(self, patients: int, rate: float) -> bool:
-        """Whether the next sample must be drawn: never one of another number of patients or rate, nor in two processes.
+        """Return whether the next sample must be drawn: it serves one number of patients, one rate, one process.
 
         Then so many steps' samples are to be drawn together as `steps` says from now on.
         """
@@ -142,7 +142,7 @@ class _Samples:
         return self._ready.pop()
 
     def is_below(self, rest: int, denominator: int) -> bool:
-        """Whether a uniform number of endlessly many bits is below rest / denominator."""
+        """Return whether a uniform number of endlessly many bits is below rest / denominator."""
         while rest:
             whole, rest = divmod(rest * _WORD, denominator)
             word = int(self.stream.words(1)[0])
@@ -203,12 +203,12 @@ class _Gaussians:
 
     @property
     def is_empty(self) -> bool:
-        """Whether the next one is of a lot that is not made: never the same in two processes."""
+        """Return whether the next one is of a lot that is not made yet; no two processes share a lot."""
         return not len(self._ready) or self._key != self.stream.key_number
 
     @property
     def next_columns(self) -> int:
-        """Columns of the next lot: twice as many as the last one's while that is few."""
+        """Return the number of columns of the next lot: twice as many as the last one's while that is few."""
         return self._columns if self._columns >= _MOST else max(_LEAST, 2 * self._columns)
 
     def give(self, lot: NDArray[np.float64], columns: int) -> None:
@@ -216,7 +216,7 @@ class _Gaussians:
         self._ready, self._columns, self._key = lot, columns, self.stream.key_number
 
     def take(self, most: int) -> NDArray[np.float64]:
-        """Up to `most` of them, at least one, valid until the next call."""
+        """Return up to `most` of them, at least one, valid until the next call."""
         if self.is_empty:
             columns = self.next_columns
             if self._room is None or self._room.columns != columns:
@@ -330,7 +330,7 @@ def _double(sine_of: NDArray[np.float64], cosine_of: NDArray[np.float64], sines:
 
 
 def _added_with_signs(values: NDArray[np.float64], room: NDArray[np.float64]) -> NDArray[np.float64]:
-    """All sums of (2^k, columns) with the signs of a Hadamard matrix's rows (Sylvester 1867), in a fixed order.
+    """Return all sums of (2^k, columns) with the signs of a Hadamard matrix's rows (Sylvester 1867), in a fixed order.
 
     Sums and differences of pairs, k times, as in a fast Fourier transform. Both arrays are overwritten.
     """
@@ -344,7 +344,7 @@ def _added_with_signs(values: NDArray[np.float64], room: NDArray[np.float64]) ->
 
 
 def _one_sum(values: NDArray[np.float64], row: int) -> NDArray[np.float64]:
-    """One of these sums: (columns,), added in the same order."""
+    """Return one of these sums: (columns,), added in the same order."""
     while len(values) > 1:
         values = values[0::2] - values[1::2] if row & 1 else values[0::2] + values[1::2]
         row >>= 1

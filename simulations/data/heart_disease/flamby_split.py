@@ -23,7 +23,7 @@ TRAIN_SHARE, SEED = 0.66, 43
 
 
 def training_rows(disease: Sequence[int]) -> frozenset[int]:
-    """Row numbers of one centre's training patients; all others are its test patients.
+    """Return the row numbers of one centre's training patients; all others are its test patients.
 
     Args:
         disease: 0 or 1 for each patient, in the order of the centre's file.
@@ -41,7 +41,7 @@ def training_rows(disease: Sequence[int]) -> frozenset[int]:
 
 
 def _seats(per_class: np.ndarray, train_size: int, random: np.random.RandomState) -> np.ndarray:
-    """Training places of each class: in proportion, the odd one to the larger remainder, by lot where they tie."""
+    """Return the training places of each class: in proportion, an odd one to the larger remainder, ties by lot."""
     shares = per_class / per_class.sum() * train_size
     seats: np.ndarray = np.floor(shares).astype(np.int64)
     if seats.sum() < train_size:

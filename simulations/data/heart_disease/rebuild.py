@@ -71,7 +71,7 @@ class Hospital:
 
     @property
     def file_name(self) -> str:
-        """The file's name in this folder."""
+        """Return the file's name in this folder."""
         return f"{self.name}.csv"
 
 
@@ -137,7 +137,7 @@ def source_rows(wheel: Path) -> list[dict[str, str]]:
 
 
 def build(source: Sequence[dict[str, str]]) -> dict[str, bytes]:
-    """Each file's name and bytes.
+    """Return each file's name and bytes.
 
     Raises:
         DataError: a file came out otherwise than it was released.
@@ -188,7 +188,7 @@ def _is_complete(row: dict[str, str]) -> bool:
 
 
 def _patient(row: dict[str, str]) -> dict[str, str]:
-    """One output row but for its split. Numbers keep the source's own text, so nothing is rounded."""
+    """Return one output row but for its split. Numbers keep the source's own text, so nothing is rounded."""
     numbers = {ours: row[theirs] for ours, theirs in NUMBERS.items()}
     words = {ours: words[row[theirs]] for ours, (theirs, words) in WORDS.items()}
     return {**numbers, **words, "disease": "0" if row["num"] == "0" else "1"}
