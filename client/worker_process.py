@@ -23,8 +23,13 @@ PIPE_BYTES = 1 << 20  # between this process and the worker
 class WorkerPort(Protocol):
     """What a node asks of its worker; tests give it one without a process."""
 
-    alone: bool  # whether it left the network
-    fence: str  # the fence around it, in words
+    @property
+    def alone(self) -> bool:
+        """Return whether it left the network."""
+
+    @property
+    def fence(self) -> str:
+        """Return the fence around it, in words."""
 
     def start(self) -> None:
         """Start it, unless it runs.

@@ -122,9 +122,16 @@ def message(records: RecordDict, message_type: str, node: int = 7) -> Message:
     return made
 
 
+def packed_in(records: RecordDict) -> bytes:
+    """The bytes that a seal holds."""
+    packed = records.config_records[wire.SEAL][wire.PACKED]
+    assert isinstance(packed, bytes)
+    return packed
+
+
 def hello_message(study: Study, node: int = 7, **fields: Any) -> Message:
     """The coordinator's proposal."""
-    proposal = {"protocol": wire.PROTOCOL, "study": study.canonical} | fields
+    proposal: dict[str, str | int] = {"protocol": wire.PROTOCOL, "study": study.canonical, **fields}
     return message(content("hello", proposal), wire.HELLO, node)
 
 

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -78,13 +79,14 @@ def running() -> Iterator[PostgreSql]:
     with tempfile.TemporaryDirectory() as made, contextlib.ExitStack() as stack:  # pytest's own is closed to nobody
         home = Path(made).resolve()
         nobody = pwd.getpwnam("nobody") if os.geteuid() == 0 else None
-        as_whom = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []} if nobody else {}
+        as_whom: dict[str, Any] = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []} if nobody else {}
         Pki(home / "pki").create("Data base", ["localhost"], None)
         (home / "password").write_text(PASSWORD)
         for path in (home, *home.rglob("*")):
             if nobody:
                 os.chown(path, nobody.pw_uid, nobody.pw_gid)
-        made_by = [folder / "initdb", "-D", home / "data", "-U", USER, "-A", "scram-sha-256", "--no-sync", "-E", "UTF8"]
+        made_by: list[str | Path] = [folder / "initdb", "-D", home / "data", "-U", USER, "-A", "scram-sha-256"]
+        made_by += ["--no-sync", "-E", "UTF8"]
         made_by += ["--no-locale", "--pwfile", home / "password"]
         subprocess.run(made_by, check=True, capture_output=True, cwd=home, **as_whom)
         with socket.socket() as free:
@@ -95,10 +97,10 @@ def running() -> Iterator[PostgreSql]:
         with (home / "data/postgresql.conf").open("a") as file:
             file.writelines(f"{name} = '{value}'\n" for name, value in settings.items())
         log = stack.enter_context((home / "log").open("wb"))
-        command = [folder / "postgres", "-D", home / "data"]
+        command: list[str | Path] = [folder / "postgres", "-D", home / "data"]
         server = stack.enter_context(subprocess.Popen(command, stdout=log, stderr=log, cwd=home, **as_whom))
         stack.callback(server.terminate)
-        ready = [folder / "pg_isready", "-q", "-h", "127.0.0.1", "-p", str(port), "-t", "30"]
+        ready: list[str | Path] = [folder / "pg_isready", "-q", "-h", "127.0.0.1", "-p", str(port), "-t", "30"]
         for _ in range(300):
             assert server.poll() is None, (home / "log").read_text()
             if subprocess.run(ready, check=False).returncode == 0:

@@ -8,6 +8,7 @@ import ssl
 import struct
 import threading
 from pathlib import Path
+from typing import Self
 
 
 class Proxy:
@@ -23,7 +24,7 @@ class Proxy:
         self._threads: list[threading.Thread] = []
         self._spawn(self._accept)
 
-    def __enter__(self) -> "Proxy":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

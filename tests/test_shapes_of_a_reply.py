@@ -12,11 +12,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from flwr.app import Message
+from flwr.app import Message, RecordDict
 
 from client.node import Node
 from client.worker import Worker, _answered
 from configs import wire
+from configs.errors import WireError
 from configs.frame import Frame
 from strategies.exchange import messages
 from strategies.exchange.arrays import to_record
@@ -94,7 +95,7 @@ class Watch:
 
 def _is_of_a_reply(given: dict[str, Any]) -> bool:
     """Whether a conversion is of a train reply; one that is told no form may be of it."""
-    return given.get("form", getattr(given.get("frame"), "form", FORM)) == FORM
+    return bool(given.get("form", getattr(given.get("frame"), "form", FORM)) == FORM)
 
 
 def _outermost(frame: FrameType | None) -> str:
@@ -150,18 +151,18 @@ def test_what_was_unsealed_is_checked_again_where_something_was_put_in_its_place
     specs = {"bias": ((2,), "float32")}
     frame = messages.envelope(FORM, {}, {"bias": np.zeros(2, np.float32)}, specs)
     packed = b"".join(frame.encode())
-    _, records = messages.opened(FORM, messages.RecordDict(), packed, specs)
+    _, records = messages.opened(FORM, RecordDict(), packed, specs)
     first = messages.read(FORM, records, specs)
     first.arrays.clear()  # a caller's own
     assert list(messages.read(FORM, records, specs).arrays) == ["bias"]
-    with pytest.raises(messages.WireError):
+    with pytest.raises(WireError):
         messages.read("hello reply", records)
-    with pytest.raises(messages.WireError):
+    with pytest.raises(WireError):
         messages.read(FORM, records, {"bias": ((3,), "float32")})
     records[wire.ARRAYS] = to_record({"bias": np.full(2, np.inf, np.float32)})
-    with pytest.raises(messages.WireError, match="finite"):
+    with pytest.raises(WireError, match="finite"):
         messages.read(FORM, records, specs)
-    _, records = messages.opened(FORM, messages.RecordDict(), packed, specs)
+    _, records = messages.opened(FORM, RecordDict(), packed, specs)
     records.clear()
-    with pytest.raises(messages.WireError):
+    with pytest.raises(WireError):
         messages.read(FORM, records, specs)

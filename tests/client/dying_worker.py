@@ -23,9 +23,11 @@ def main(folder: str, when: str) -> int:
 
     def dying(self: worker.Worker, *arguments: Any, **options: Any) -> None:
         begin(self, *arguments, **options)
-        from client import reading, site
+        from client import reading
+        from client.patients import load_patients
+        from client.trainer import Trainer
 
-        fit, load, new = site.Trainer.fit, reading.load_patients, worker.require_new
+        fit, load, new = Trainer.fit, load_patients, worker.require_new
 
         def dies(self: Any, wanted: Any) -> Any:
             if (wanted.patients.count and when == "training") or when == "always":
@@ -44,8 +46,9 @@ def main(folder: str, when: str) -> int:
                 os._exit(137)
             new(*arguments)
 
-        site.Trainer.fit, reading.load_patients = dies, dies_reading  # type: ignore[method-assign]
-        worker.require_new = dies_before
+        Trainer.fit = dies  # type: ignore[assignment,method-assign]
+        reading.load_patients = dies_reading  # type: ignore[assignment,attr-defined]
+        worker.require_new = dies_before  # type: ignore[assignment]
         if when == "told":  # nor does it look by itself
             watch = reading.watch
             reading.watch = lambda current, every_s=1.0, wake=None: watch(current, 3600.0, wake)

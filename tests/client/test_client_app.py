@@ -49,7 +49,7 @@ class Hospital:
 
     def train(self, number: int = 1, **fields: Any) -> Message:
         asked = train_message(self.study, number, random_arrays(self.site.parameters), self.site.parameters)
-        asked.content["config"].update(fields)  # type: ignore[union-attr]
+        asked.content.config_records["config"].update(fields)
         return asked
 
     @property

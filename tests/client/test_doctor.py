@@ -30,6 +30,7 @@ from client.doctor import examine
 from client.enrol import CERTIFICATE, load_signing_key
 from client.findings import NOTE, OK, WARNING, WRONG, Finding, exit_code, render
 from client.forwarder import probe
+from client.uplink.reach import reach
 from configs.lock import only_one
 from configs.papers import Request, Welcome, from_json, to_json
 from configs.records.site_journal import Stopped
@@ -197,7 +198,6 @@ def test_a_port_that_is_blocked(joined: Any, monkeypatch: pytest.MonkeyPatch) ->
             probe = stack.enter_context(socket.socket())
             probe.setblocking(False)
             probe.connect_ex(full.getsockname())
-        reach = connection_check.reach
         monkeypatch.setattr(connection_check, "reach", lambda address, context: reach(address, context, timeout_s=1.0))
         finding = found(joined(full.getsockname()[1]), "connection")
     assert "the port is blocked, or the network is down" in finding.text

@@ -95,8 +95,8 @@ def test_the_reply_is_one_histogram_of_the_bins_that_were_asked_for() -> None:
     reply = hospital.answers(hospital.asked())
     expected = arrays_of("evaluate reply", hospital.chosen)
     arrays = read("evaluate reply", reply.content, expected).arrays
-    assert {name: (array.shape, array.dtype) for name, array in arrays.items()} == {
-        "histogram": ((2, BINS), np.float32)
+    assert {name: (array.shape, array.dtype.name) for name, array in arrays.items()} == {
+        "histogram": ((2, BINS), "float32")
     }
     assert set(reply.content) == {"arrays"}
     assert not hospital.log

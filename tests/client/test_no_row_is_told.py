@@ -314,7 +314,7 @@ def test_any_line_at_any_place_changes_nothing_but_the_noised_values(
 @pytest.mark.parametrize("name", STUDIES)
 def test_the_public_time_follows_from_the_study_and_the_announced_size_alone(name: str) -> None:
     chosen = STUDIES[name]()
-    site = Site("lille", chosen, lambda: pytest.fail("patients were read"), None, seeded=False)  # type: ignore[arg-type,return-value]
+    site = Site("lille", chosen, lambda: pytest.fail("patients were read"), None, seeded=False)  # type: ignore[arg-type]
     assert site.quantum_s == quantum_s(chosen, "lille")
     assert 0.02 <= site.quantum_s < 0.03  # a small study's rounds stay fast
 

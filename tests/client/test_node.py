@@ -327,9 +327,9 @@ def test_a_message_that_was_used_is_not_answered_again(lille: Lille, trained: St
 
 def test_an_altered_message_is_refused(lille: Lille, trained: Study) -> None:
     def alter(records: RecordDict) -> None:
-        packed = bytearray(records[wire.SEAL][wire.PACKED])  # type: ignore[arg-type,index]
+        packed = bytearray(builders.packed_in(records))
         packed[-1] ^= 1
-        records[wire.SEAL][wire.PACKED] = bytes(packed)  # type: ignore[index]
+        records.config_records[wire.SEAL][wire.PACKED] = bytes(packed)
 
     before = lille.spent(trained)
     lille.train(trained, 3, change=alter)
@@ -353,7 +353,7 @@ def test_a_message_that_announces_ten_gigabytes_takes_none(lille: Lille, trained
     header = b'{"arrays":[["0.weight",10000000000]],"fields":{},"form":"train"}'
 
     def announce(records: RecordDict) -> None:
-        records[wire.SEAL][wire.PACKED] = struct.pack(">I", len(header)) + header  # type: ignore[index]
+        records.config_records[wire.SEAL][wire.PACKED] = struct.pack(">I", len(header)) + header
 
     lille.train(trained, 3, change=announce)
     assert lille.code(trained) == 104
@@ -475,10 +475,10 @@ def test_a_model_of_other_shapes_is_refused_and_costs_nothing(lille: Lille, trai
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_a_model_that_is_not_finite_is_refused_and_costs_nothing(lille: Lille, trained: Study, value: float) -> None:
     def poison(records: RecordDict) -> None:
-        packed = bytearray(records[wire.SEAL][wire.PACKED])  # type: ignore[arg-type,index]
+        packed = bytearray(builders.packed_in(records))
         packed[-4:] = struct.pack("<f", value)
         frame = Frame.decode(bytes(packed))
-        said = Statement.parse(str(records[wire.SEAL]["statement"]))  # type: ignore[index]
+        said = Statement.parse(str(records.config_records[wire.SEAL]["statement"]))
         signed = replace(said, content=frame.sha256)
         records[wire.SEAL] = seal(RecordDict(), frame, signed, lille.coordinator)[wire.SEAL]
 
@@ -654,7 +654,7 @@ def spoilt(study: Study, how: str) -> Frame:
 
 
 SPOILT = ("an array more", "an array less", "a metric", "a row count", "a longer name", "more bytes", "another header")
-SPOILT += ("not finite", "a sentence of its own", "a code of its own", "another form", "a site's name that is text")
+SPOILT_ALSO = ("not finite", "a sentence of its own", "a code of its own", "another form", "a site's name that is text")
 
 
 @pytest.mark.parametrize("how", SPOILT)
@@ -727,7 +727,7 @@ def test_a_large_model_comes_and_goes_as_a_file(
     stored.clear()
 
     def apart(records: RecordDict) -> None:
-        data = bytes(records[wire.SEAL]["frame"])  # type: ignore[index]
+        data = builders.packed_in(records)
         spoilt = {"changed on the way": data[:-1] + bytes([data[-1] ^ 1]), "cut short": data[:-1]}
         path.write_bytes(spoilt.get(how, data))
         records[wire.SEAL] = shelve(records, len(data))[wire.SEAL]

@@ -57,12 +57,8 @@ class Source:
         part.replace(path)
 
     def reading(self, **options: Any) -> Reading:
-        return Reading(
-            lambda: self.chosen[-1],
-            STUDY,
-            "lille",
-            **({"reread_s": 100.0, "clock": lambda: self.now, "asked": self.folder / "reread"} | options),
-        )
+        usual: dict[str, Any] = {"reread_s": 100.0, "clock": lambda: self.now, "asked": self.folder / "reread"}
+        return Reading(lambda: self.chosen[-1], STUDY, "lille", **(usual | options))
 
 
 @pytest.fixture
@@ -78,7 +74,8 @@ def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Source:
 
 
 def people(one: Reading) -> int:
-    return one.patients().train.count
+    count: int = one.patients().train.count
+    return count
 
 
 def test_rounds_share_a_reading_and_its_bits(source: Source) -> None:

@@ -5,6 +5,7 @@ import os
 import stat
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,6 +25,7 @@ from client.enrol import (
 )
 from configs.errors import AdmissionError, ConfigError, JournalError, RunError
 from configs.frame import Frame
+from configs.journal import read
 from configs.papers import to_json
 from configs.records.site_journal import Received, Repeated
 from configs.site import SiteConfig, load_site
@@ -92,7 +94,8 @@ DAMAGED = {
 def test_a_damaged_welcome_is_refused_and_nothing_is_kept(lille: SiteConfig, field: str, value: str) -> None:
     kept = (lille.welcome.read_bytes(), (lille.keys / CERTIFICATE).read_bytes())
     paper = lille.folder / "odd.json"
-    paper.write_bytes(to_json(dataclasses.replace(load_welcome(lille), **{field: value})))
+    damage: dict[str, Any] = {field: value}
+    paper.write_bytes(to_json(dataclasses.replace(load_welcome(lille), **damage)))
     with pytest.raises(ConfigError, match=f"{field}: {DAMAGED[field]}"):
         join(lille, paper)
     assert (lille.welcome.read_bytes(), (lille.keys / CERTIFICATE).read_bytes()) == kept
@@ -259,8 +262,7 @@ def test_the_journal_is_read_once_however_many_messages_left(
     audit = audit_of(lille)
     for number in range(20):
         keep(audit, f"message{number:02}")
-    reads = []
-    read = audit_module.read
+    reads: list[object] = []
     monkeypatch.setattr(audit_module, "read", lambda *given, **named: reads.append(given) or read(*given, **named))
     assert audit.verify() == 20
     assert len(reads) == 1

@@ -1,6 +1,7 @@
 """One local fit against PyTorch's own optimizers on the same batches, and the bits it must repeat."""
 
 from dataclasses import replace
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -50,7 +51,7 @@ def fit(
 
 
 def by_torch(
-    local: Local, make: type[torch.optim.Optimizer], *, steps: int, mu: float = 0.0, **options: float
+    local: Local, make: type[torch.optim.Optimizer], *, steps: int, mu: float = 0.0, **options: Any
 ) -> np.ndarray:
     """PyTorch alone, on the documented batches: pass after pass in a new order, the last batch of a pass short."""
     model = TASK.build()
@@ -68,7 +69,7 @@ def by_torch(
         optimizer.zero_grad()
         loss = torch.nn.functional.binary_cross_entropy_with_logits(model(x[rows])[:, 0], y[rows])
         pull = sum((p - s).square().sum() for p, s in zip(model.parameters(), start, strict=True))
-        (loss + mu / 2 * pull).backward()
+        (loss + mu / 2 * pull).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
     return torch.cat([p.detach().flatten() for p in model.parameters()]).numpy()
 
@@ -177,7 +178,7 @@ def test_each_private_step_takes_the_patients_that_chance_chose_with_all_their_r
         gradients = torch.autograd.grad(loss / PLAN.expected_patients, list(model.parameters()))
         with torch.no_grad():
             for parameter, gradient in zip(model.parameters(), gradients, strict=True):
-                parameter -= 0.2 * gradient
+                parameter -= 0.2 * gradient  # type: ignore[misc]
     assert min(sizes) < max(sizes) < people.count
     expected = torch.cat([p.detach().flatten() for p in model.parameters()]).numpy()
     found = fit(Local(5, 0.2), people, plan=replace(WIDE, sampling_rate=PLAN.sampling_rate))
@@ -228,9 +229,9 @@ def test_the_reference_engine_trains_the_same_model(people: TablePatients) -> No
 
 
 def test_an_audit_may_bring_its_own_engine() -> None:
-    seen = []
+    seen: list[str] = []
 
-    def watched(model: FlatModel, plan: PrivacyPlan, gaussian: Gaussian, name: str) -> Engine:
+    def watched(model: FlatModel, plan: PrivacyPlan, gaussian: Gaussian, name: Literal["auto", "opacus"]) -> Engine:
         seen.append(name)
         return private_engine(model, plan, lambda size, deviation: torch.zeros(size), name)
 

@@ -145,7 +145,7 @@ def test_a_state_that_is_not_approval_lets_nothing_in_where_a_person_decides(sta
 def test_no_fact_can_hold_a_row() -> None:
     """A fact is of the message, the study, the policy or the hospital's own decision, never an array or a reading."""
     plain = {str, bool, int, float, bytes, str | None, int | None, Statement, type(STUDY), Policy}
-    kinds = [Arrival, Subject, Content, Bundle, Admission, Spending]
+    kinds: list[Any] = [Arrival, Subject, Content, Bundle, Admission, Spending]
     assert all(is_dataclass(kind) for kind in kinds)
     assert {hint for kind in kinds for hint in get_type_hints(kind).values()} <= plain
     assert all(kind.__dataclass_params__.frozen for kind in kinds)

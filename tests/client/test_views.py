@@ -1,6 +1,7 @@
 """What `archipel-site` has to say is data; text and JSON are made of it, without a process."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -83,7 +84,7 @@ def test_spending_is_numbers_by_data_set_and_study(folder: SiteFolder) -> None:
 def test_a_departure_that_was_repeated_is_one_line() -> None:
     view = outbox.Departure("2026-01-01T00:00:00", "ab" * 16, "cd" * 32, 0, "not yet", 1234, "ef" * 32, "answered: no")
     assert "times more" not in text.departure(view)
-    more = outbox.Departure(*[getattr(view, f) for f in view.__slots__[:8]], 3, "2026-01-02T00:00:00")  # type: ignore[attr-defined]
+    more = replace(view, more=3, until="2026-01-02T00:00:00")
     assert text.departure(more) == f"{text.departure(view)}, and 3 times more until 2026-01-02T00:00:00"
 
 

@@ -25,6 +25,7 @@ from client.worker import STATUS
 from configs import wire
 from configs.errors import BegunError, BudgetError, UnsettledError
 from configs.frame import Frame
+from configs.records.kinds import Kind
 from configs.schema import Study
 from configs.seal import COORDINATOR, Signed, Statement
 from configs.site import SiteConfig, load_site
@@ -102,6 +103,12 @@ class BookingWorker:
     def __post_init__(self) -> None:
         self.ledger = Ledger.open(self.config.ledger, cap=CAP)
 
+    def start(self) -> None:
+        pass
+
+    def stop(self) -> None:
+        pass
+
     def ask(self, request: Frame, max_bytes: int) -> tuple[Frame, Frame]:
         del max_bytes
         digest = hashlib.sha256(str(request.fields.get("study", "")).encode()).hexdigest()
@@ -173,7 +180,8 @@ class Ward:
 
     def __init__(self, folder: Path, coordinator: Coordinator, studies: dict[str, Study]) -> None:
         self.folder, self.coordinator, self.studies = folder, coordinator, studies
-        self.fuse, self.node = Fuse(), None
+        self.fuse = Fuse()
+        self.node: Node | None = None
         self.worker: BookingWorker | None = None
 
     @property
@@ -186,9 +194,9 @@ class Ward:
         self.node = Node(self.config, self.worker)
         note = self.node.books.audit.note
 
-        def noted(kind: str, **facts: Any) -> None:
+        def noted(record: Kind) -> None:
             self.fuse.step()
-            note(kind, **facts)
+            note(record)
             self.fuse.step()
 
         self.node.books.audit.note = noted  # type: ignore[method-assign]

@@ -35,7 +35,9 @@ def test_a_query_and_the_name_of_a_variable_are_a_source(tmp_path: Path) -> None
     assert config.datasets[0].source == SqlQuery("EDS_URL", "select 1", 300)
     assert config.secrets == ("EDS_URL",)
     entry = {"connector": "sql", "url_env": "EDS_URL", "query": "select 1", "query_timeout_s": 900}
-    assert site(tmp_path, entry).datasets[0].source.query_timeout_s == 900
+    source = site(tmp_path, entry).datasets[0].source
+    assert isinstance(source, SqlQuery)
+    assert source.query_timeout_s == 900
 
 
 def test_a_file_stays_what_is_meant_where_no_connector_is_named(tmp_path: Path) -> None:
@@ -46,6 +48,7 @@ def test_a_file_stays_what_is_meant_where_no_connector_is_named(tmp_path: Path) 
 @pytest.mark.parametrize("said", [True, False, None])
 def test_a_file_may_be_said_to_have_cells_of_several_lines(said: bool | None, tmp_path: Path) -> None:
     source = site(tmp_path, {"path": "a.csv", "multiline": said}).datasets[0].source
+    assert isinstance(source, CsvFile)
     assert source.multiline is (said is True)
     again = builders.study(simulation={"sites": dict.fromkeys(("brest", "lille", "lyon"), source.to_dict())})
     assert dict(again.simulation)["lille"] == source

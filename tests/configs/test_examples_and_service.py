@@ -11,6 +11,7 @@ import pytest
 
 from configs.coordinator import load_coordinator
 from configs.errors import ConfigError
+from configs.schema import SqlQuery
 from configs.service import unit
 from configs.site import Policy, SiteConfig, load_site
 
@@ -34,6 +35,7 @@ def test_the_hospitals_example_of_a_data_base_loads_once_it_is_no_comment(tmp_pa
     (tmp_path / "site.yaml").write_text(text.replace("\n# worker_network", "\nworker_network"))
     config = load_site(tmp_path)
     (dataset,) = config.datasets
+    assert isinstance(dataset.source, SqlQuery)
     assert (dataset.identity, dataset.source.url_env, dataset.source.query_timeout_s) == (
         "cardiology-2020-2025",
         "EDS_URL",

@@ -59,7 +59,8 @@ def documents(draw: st.DrawFn) -> dict[str, Any]:
     sizes = maybe(hidden=st.lists(st.integers(1, 99), min_size=1, max_size=3))
     document["model"] = draw(st.just({"name": plain}) | sizes.map(lambda layers: {"name": "mlp"} | layers))
     name = draw(st.sampled_from(FEDERATED.names))
-    options = {option.name: st.just(option.default or option.value.high) for option in FEDERATED[name].options}
+    declared: tuple[Any, ...] = FEDERATED[name].options
+    options = {option.name: st.just(option.default or option.value.high) for option in declared}
     document["training"] |= {"strategy": {"name": name} | draw(maybe(**options))}
     rounds = {"average_last": st.floats(0.0, 1.0), "round_timeout_s": numbers, "quorum": st.integers(1, 3)}
     document["training"] |= draw(maybe(**rounds))
@@ -202,14 +203,22 @@ def test_a_change_of_a_key_that_is_not_there_is_told_where_it_is_made() -> None:
 # The JSON Schema, held against documents by a small reader of the words that it uses
 
 
-def violations(schema: Mapping[str, Any], value: Any, path: str = "") -> list[str]:
+def violations(schema: Mapping[str, Any] | bool, value: Any, path: str = "") -> list[str]:
     """Where a plain value is not as the schema says; an unknown word of a schema is an error."""
+    assert schema is not False
     words = {} if schema is True else schema
-    return [text for word, rule in words.items() for text in _held(word, rule, value, path, schema)]
+    return [text for word, rule in words.items() for text in _held(word, rule, value, path, words)]
 
 
-_TYPES = {"object": dict, "array": list, "string": str, "integer": int, "number": (int, float), "boolean": bool}
-_BOUNDS = {
+_TYPES: dict[str, Any] = {
+    "object": dict,
+    "array": list,
+    "string": str,
+    "integer": int,
+    "number": (int, float),
+    "boolean": bool,
+}
+_BOUNDS: dict[str, Callable[[Any, Any], object]] = {
     "minimum": lambda value, bound: value >= bound,
     "exclusiveMinimum": lambda value, bound: value > bound,
     "maximum": lambda value, bound: value <= bound,
@@ -224,7 +233,7 @@ _BOUNDS = {
     "enum": lambda value, words: value in words,
     "const": lambda value, word: value == word and type(value) is type(word),
 }
-_APPLIES = {
+_APPLIES: dict[str, Any] = {
     "minLength": str,
     "maxLength": str,
     "pattern": str,

@@ -1,6 +1,7 @@
 """The lock file of a folder is our own, or none: what somebody planted in its place is neither followed nor written."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,14 +14,15 @@ from configs.lock import holder, only_one
 def test_what_lies_in_the_place_of_a_lock_is_not_written(tmp_path: Path, planted: str) -> None:
     victim, lock = tmp_path / "ledger.sqlite", tmp_path / "node.lock"
     victim.write_bytes(b"what was spent")
-    {
+    plant: dict[str, Callable[[], object]] = {
         "link": lambda: lock.symlink_to(victim),
         "link to nothing": lambda: lock.symlink_to(tmp_path / "made"),
         "hard link": lambda: os.link(victim, lock),
         "folder": lock.mkdir,
         "pipe": lambda: os.mkfifo(lock),
         "link to a folder": lambda: lock.symlink_to(tmp_path),
-    }[planted]()
+    }
+    plant[planted]()
     refusal = r"node\.lock: expected a lock file of our own, found something else; remove it"
     with pytest.raises(RunError, match=refusal), only_one(lock, "taken", "note"):
         pass

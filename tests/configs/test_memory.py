@@ -2,6 +2,8 @@
 
 import subprocess
 import sys
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -40,12 +42,13 @@ def test_room_is_not_given_again_while_anything_refers_to_it(holder: str) -> Non
     room = Room()
     first = room.of(1_000_000)
     first[:] = b"a" * len(first)
-    held = {
+    holders: dict[str, Callable[[memoryview], Any]] = {
         "view": lambda view: view,
         "slice": lambda view: view[500:600],
         "array": lambda view: np.frombuffer(view, np.float32)[10:20],
         "read only": lambda view: view.toreadonly(),
-    }[holder](first)
+    }
+    held = holders[holder](first)
     block = first.obj
     del first
     other = room.of(1_000_000)

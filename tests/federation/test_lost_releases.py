@@ -4,6 +4,7 @@ A node that is killed takes its worker with it, as a power cut does: what was bo
 """
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -74,9 +75,13 @@ def test_without_spare_one_killed_node_ends_the_run_and_each_resume_says_so_by_i
     kill(federation, "hungary")
     federation.start_site("hungary")
     federation.await_state(run, "INCOMPLETE")
+
+    def ended_more_often_than(times: int) -> bool:
+        return len(records(run_journal(federation, run), "end")) > times
+
     for resumed in (1, 2):
         federation.consortium("resume", run)
-        until(lambda n=resumed: len(records(run_journal(federation, run), "end")) > n, "the resumed run to end")
+        until(partial(ended_more_often_than, resumed), "the resumed run to end")
         line = federation.await_state(run, "INCOMPLETE")
         assert "the release of hungary is lost and the study has none spare: nothing more can be done" in line
     assert reserved(federation, "hungary", study) == [(1, "reserved")]

@@ -68,7 +68,7 @@ class DriftCorrection(Mean, flower.FedAvg):
         """Return the mean, and renew the controls: own - mean + (start - model) / (steps * learning rate)."""
         answered = list(replies)
         local = self.study.training.local
-        renewed = {}
+        renewed: dict[str, dict[str, NDArray[Any]]] = {}
         for reply in answered:
             site = self._site_of[reply.metadata.src_node_id]
             steps = local.steps_per_round(self.study.announced_train_patients(site) or 1)

@@ -40,7 +40,7 @@ def _installed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def document() -> dict[str, Any]:
-    made = read_yaml(PRESET)
+    made: dict[str, Any] = read_yaml(PRESET)
     made["training"] |= {"rounds": 2}
     for source in made["simulation"]["sites"].values():
         source["path"] = str((PRESET.parent / source["path"]).resolve())
@@ -125,7 +125,7 @@ def test_it_is_made_once_and_only_where_the_study_has_trained(document: dict[str
         site.release(NAME, Request())
     site.fit(1, random_arrays(study_parameters(one)))
     count = site.release(NAME, Request())[ARRAY]
-    assert (count.shape, count.dtype) == ((1,), np.float32)
+    assert (count.shape, count.dtype.name) == ((1,), "float32")
     assert count == np.rint(count)
     with pytest.raises(BudgetError):
         site.release(NAME, Request())

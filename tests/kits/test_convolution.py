@@ -85,7 +85,8 @@ def by_torch(chosen: Study, people: list[TablePatients], rate: float) -> np.ndar
         nn.functional.binary_cross_entropy_with_logits(module(x)[:, 0], y).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         models.append(torch.cat([p.detach().flatten() for p in module.parameters()]).numpy())
-    return np.mean(models, axis=0)
+    mean: np.ndarray = np.mean(models, axis=0)
+    return mean
 
 
 # The model
@@ -134,7 +135,7 @@ def test_its_clipped_sum_is_that_of_opacus(rows_each: int) -> None:
     task, people = learning_of(convolved()), patients(40, rows_each=rows_each, scale=3.0)
     start = random_arrays(task.parameters, seed=1)
     ours, theirs = (clipped_sum(engine, task, start, people) for engine in (BookKeeping, OpacusEngine))
-    assert np.linalg.norm(ours - theirs) <= 1e-5 * max(PLAN.clip_norm, np.linalg.norm(theirs))
+    assert np.linalg.norm(ours - theirs) <= 1e-5 * max(PLAN.clip_norm, float(np.linalg.norm(theirs)))
     assert np.linalg.norm(theirs) > PLAN.clip_norm
 
 
@@ -208,7 +209,8 @@ def test_its_keys_are_judged_as_any() -> None:
         plain(model=MODEL | {"hidden": [8]})
     with pytest.raises(ConfigError, match="one of logistic, linear, mlp, convolution"):
         plain(model={"name": "convolutional"})
-    assert convolved().model == ConvolutionKeys("convolution", 3, 2)
+    model: object = convolved().model
+    assert model == ConvolutionKeys("convolution", 3, 2)
     assert convolved().to_dict()["model"] == {"name": "convolution", "channels": 3, "width": 2}
 
 
@@ -247,7 +249,8 @@ def test_it_is_planned_simulated_and_reported(tmp_path: Path, capsys: pytest.Cap
         assert metrics["models"][model]["auroc"]["value"] > 0.7
     assert "convolution" in (run / "report.html").read_text()
     assert "convolution" in (run / "model_card.md").read_text()
-    assert load_study(run / "study.yaml").model == ConvolutionKeys("convolution", 3, 2)
+    kept: object = load_study(run / "study.yaml").model
+    assert kept == ConvolutionKeys("convolution", 3, 2)
 
 
 def test_keys_of_another_name_are_refused() -> None:

@@ -230,5 +230,5 @@ def test_it_is_audited() -> None:
     people = {site: encoded(60, i) for i, site in enumerate(chosen.sites)}
     effort = Effort(0.3, least_steps=30, few_steps=20, canaries=60, neighbours=2, starts=1, places=1)
     audited = audit_patients(chosen, people, Subject(), seed=1, effort=effort)
-    assert {part.part: part.verdict for part in audited.parts if part.verdict == "FAILED"} == {}
+    assert {part.key: part.verdict for part in audited.parts if part.verdict == "FAILED"} == {}
     assert len(audited.parts) == 5

@@ -102,12 +102,14 @@ class TimeToEvent(Objective):
     def residual(self, outputs: Floats, y: NDArray[np.float32]) -> Floats:
         """Return each reached interval's hazard, less 1 where the event came."""
         number, interval, event = np.arange(INTERVALS), y[..., :1], y[..., 1:]
-        return (sigmoid(outputs) - ((number == interval) & (event == 1))) * (number <= interval)
+        result: Floats = (sigmoid(outputs) - ((number == interval) & (event == 1))) * (number <= interval)
+        return result
 
     def predict(self, outputs: Floats) -> Floats:
         """Return the probability of the event within the range: (rows, 1)."""
         survival = (1.0 - sigmoid(np.maximum(outputs, -709.0))).prod(axis=1, keepdims=True)
-        return 1.0 - survival
+        result: Floats = 1.0 - survival
+        return result
 
     def made_up(self, rows: int) -> NDArray[np.float32]:
         """Return patients whose event comes in each interval in turn."""

@@ -299,7 +299,7 @@ class Hospital:
         """The worker's answer to a new instruction, killed before or after it booked."""
         site = self.site()
         try:
-            fields = dict(message.content.config_records["config"])
+            fields: dict[str, Any] = dict(message.content.config_records["config"])
             kind = release_of(form)
             assert kind is not None
             try:

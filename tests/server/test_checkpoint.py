@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from safetensors.numpy import save
 
 from configs.errors import CheckpointError
@@ -29,7 +30,10 @@ STUDY = "ab" * 32
 def checkpoint(number: int, *, size: int = 4) -> Checkpoint:
     rng = np.random.default_rng(number)
     model = {"0.weight": rng.normal(size=(2, size)).astype(np.float32), "0.bias": np.full(2, number, np.float32)}
-    optimizer = {"m_t/0.weight": rng.normal(size=(2, size)), "momentum/0001": rng.normal(size=3).astype(np.float32)}
+    optimizer: dict[str, NDArray[Any]] = {
+        "m_t/0.weight": rng.normal(size=(2, size)),
+        "momentum/0001": rng.normal(size=3).astype(np.float32),
+    }
     return Checkpoint(number, model, optimizer, {"0.bias": np.full(2, 1 / 3)}, averaged=number)
 
 

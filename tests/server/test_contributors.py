@@ -221,7 +221,7 @@ def test_reasons_are_told_once_for_all_rounds_they_hold_for(tmp_path: Path) -> N
 
 def simulated(away: Sequence[str] = ("hungary",)) -> dict[str, Any]:
     """A simulation in which some hospitals never took part."""
-    metrics = heart()
+    metrics: dict[str, Any] = heart()
     for entry in metrics["rounds"]:
         entry["contributed"] = [name for name in entry["contributed"] if name not in away]
         entry["missing"] = dict.fromkeys(away, "no reply in time")

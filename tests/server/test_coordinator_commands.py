@@ -1,12 +1,15 @@
 """`archipel-coordinator` as the consortium types it: what it prints, what it writes down, what it lets others read."""
 
 import dataclasses
+import datetime
 import fcntl
 import json
 import os
 import ssl
 import stat
 import threading
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -21,7 +24,7 @@ from configs.lock import holder, only_one
 from configs.papers import Welcome, from_json
 from configs.site import load_site
 from configs.strict_yaml import dump_yaml, read_yaml
-from server import cli, pki
+from server import pki
 from server.cli import main
 from server.membership import Membership
 
@@ -134,7 +137,7 @@ def test_to_admit_a_hospital_by_its_signatures_alone_is_an_explicit_choice_that_
 def test_sites_says_who_is_connected_revoked_and_expiring(
     centre: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Output, days: int, said: str
 ) -> None:
-    monkeypatch.setattr(pki, "_BACKDATED", pki.datetime.timedelta(days=3))
+    monkeypatch.setattr(pki, "_BACKDATED", datetime.timedelta(days=3))
     for site in ("lille", "lyon", "nantes"):
         monkeypatch.setattr(pki, "SITE_DAYS", days if site == "lille" else 398)
         assert type_(centre, "admit", str(request_of(tmp_path / site, site))) == 0
@@ -187,7 +190,7 @@ def test_a_coordinator_that_was_killed_is_said_whatever_the_run_says_of_itself(
     assert capsys.readouterr().err.endswith(
         f"expected a run that ended INCOMPLETE, found RUNNING; {absent}: it goes on by itself\n"
     )
-    monkeypatch.setattr(cli.time, "sleep", lambda _: members.hold("held"))
+    monkeypatch.setattr(time, "sleep", lambda _: members.hold("held"))
     assert type_(centre, "watch", name) == 1
     assert absent in capsys.readouterr().out.splitlines()
     assert type_(centre, "resume", name) == 0
@@ -414,7 +417,7 @@ def test_watch_says_who_is_waited_for_only_until_hospitals_are_gathered(
     run = members.runs()[-1].name
     members.set_state(run, "WAITING", "")
     journal = journals.Journal(centre / "runs" / run / "journal.jsonl")
-    steps = iter(
+    steps: Iterator[Callable[[], object]] = iter(
         [
             lambda: journal.append("begin"),
             lambda: members.set_presence(run, "cleveland", "not yet"),
@@ -423,7 +426,7 @@ def test_watch_says_who_is_waited_for_only_until_hospitals_are_gathered(
             lambda: members.set_state(run, "COMPLETE", ""),
         ]
     )
-    monkeypatch.setattr(cli.time, "sleep", lambda _: next(steps)())
+    monkeypatch.setattr(time, "sleep", lambda _: next(steps)())
     assert type_(centre, "watch", run) == 0
     said = capsys.readouterr().out
     assert "not yet" in said

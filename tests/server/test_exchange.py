@@ -118,11 +118,11 @@ def test_nodes_of_both_releases_get_messages_of_any_size(
     sent = send(grid, node, 7, size)
     incoming = fleet.receive()
     assert incoming is not None
-    assert (incoming.records["config"]["round"], len(incoming.records["config"]["blob"])) == (7, size)
+    assert (incoming.records["config"]["round"], len(blob_in(incoming.records))) == (7, size)
     reply(fleet, incoming, node, size)
     found: list[Message] = []
     assert eventually(lambda: bool(found.extend(grid.await_messages([sent], 1.0)) or found), 60)
-    assert len(found[0].content["config"]["blob"]) == size
+    assert len(blob_in(found[0].content)) == size
     fleet.close()
 
 
@@ -131,6 +131,12 @@ def test_a_look_without_a_message_ends_with_its_time(fleet: Fleet) -> None:
     began = time.monotonic()
     assert fleet.receive() is None
     assert time.monotonic() - began > 0.25
+
+
+def blob_in(records: RecordDict) -> bytes:
+    blob = records.config_records["config"]["blob"]
+    assert isinstance(blob, bytes)
+    return blob
 
 
 def raw(federation: Federation, hospital: Hospital, path: str, body: bytes, timeout_s: float = 60.0) -> httpx.Response:
@@ -223,7 +229,7 @@ def test_nobody_looks_or_answers_for_another_node(
     incoming = fleet.receive()
     assert incoming is not None
     pieces: list[list[bytes]] = []
-    fleet._reply_whole = pieces.append  # type: ignore[method-assign]
+    fleet._reply_whole = pieces.append  # type: ignore[assignment,method-assign]
     reply(fleet, incoming, node)
     stolen = answered(federation.nodes["lyon"], "", pieces[0])
     assert raw(federation, lyon, REPLY_PATH, stolen).status_code == 400  # lille's, sent by lyon
@@ -255,7 +261,7 @@ def test_a_reply_that_is_none_is_refused_and_its_node_can_still_answer(
     incoming = fleet.receive()
     assert incoming is not None
     pieces: list[list[bytes]] = []
-    fleet._reply_whole = pieces.append  # type: ignore[method-assign]
+    fleet._reply_whole = pieces.append  # type: ignore[assignment,method-assign]
     reply(fleet, incoming, node)
     for how, spoilt in spoilt_replies(pieces[0]).items():
         answer = raw(federation, lille, REPLY_PATH, answered(node, "", spoilt))

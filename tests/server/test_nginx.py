@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -108,7 +109,7 @@ def unprivileged(program: str, config: CoordinatorConfig, log: Path) -> Iterator
         for path in (config.folder, *config.folder.rglob("*")):
             os.chown(path, nobody.pw_uid, nobody.pw_gid)
     command = [program, "-e", "stderr", "-c", "nginx.conf", "-p", str(config.folder)]
-    as_whom = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []} if nobody else {}
+    as_whom: dict[str, Any] = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []} if nobody else {}
     with log.open("wb") as out, subprocess.Popen(command, stdout=out, stderr=out, **as_whom) as child:
         try:
             await_listener(int(config.listen.rpartition(":")[2]), child, log)

@@ -5,7 +5,7 @@ import copy
 import hashlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -198,7 +198,7 @@ def with_objects_where_the_contract_has_lists() -> Metrics:
     return metrics
 
 
-CASES = {
+CASES: dict[str, Callable[[], dict[str, Any]]] = {
     "four hospitals": heart,
     "objects for lists": with_objects_where_the_contract_has_lists,
     "one hospital, one round": lambda: heart(1, 1),

@@ -287,7 +287,7 @@ def test_a_coordinators_clock_that_jumps_lets_nothing_pass_twice(jump_s: float) 
 
 
 def test_that_a_node_signs_is_told_once_and_not_before_its_signature_holds() -> None:
-    clock, node, told = Clock(), Node("brest"), []
+    clock, node, told = Clock(), Node("brest"), list[str]()
     signed = SignedRequests(told.append, clock)
     clock.now += 30
     forged = node.header(clock.now)[:-8] + b"AAAAAAA="

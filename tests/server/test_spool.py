@@ -1,6 +1,7 @@
 """Large parts of messages in files: found again, gone with what they belong to, and bounded in memory."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from configs.frame import MappedFile
 from server.superlink.spool import LARGE_BYTES, SpooledParts, zeros
 from server.superlink.store import SpooledStore
 from strategies.exchange.arrays import to_record
-from strategies.federated.mean import add, mean_of
+from strategies.federated.mean import Sums, add, mean_of
 
 RUN = 1
 
@@ -59,7 +60,8 @@ def test_a_part_that_was_announced_and_has_not_come_is_empty(tmp_path: Path, mes
 def test_files_go_with_their_message(tmp_path: Path, message: Message, how: str) -> None:
     store = SpooledStore(tmp_path / "parts", kept_bytes=0)
     put(store, message)
-    getattr(store, how)(*{"delete": [message.object_id], "delete_objects_in_run": [RUN], "clear": []}[how])
+    given: dict[str, list[Any]] = {"delete": [message.object_id], "delete_objects_in_run": [RUN], "clear": []}
+    getattr(store, how)(*given[how])
     assert list((tmp_path / "parts").iterdir()) == []
 
 
@@ -86,9 +88,11 @@ def test_a_large_array_is_mapped_from_its_file(tmp_path: Path, message: Message)
 
 def test_sums_in_a_file_are_those_in_memory(tmp_path: Path) -> None:
     models = [np.random.default_rng(n).normal(size=(700, 1000)).astype(np.float32) for n in range(3)]
-    filed, held = {}, {}
+    filed: Sums = {}
+    held: Sums = {}
     for model in models:
         filed, held = add(filed, {"w": model}, lambda shape: zeros(shape, tmp_path, 0)), add(held, {"w": model})
-    assert filed["w"].tobytes() == held["w"].tobytes() == sum(m.astype(np.float64) for m in models).tobytes()
+    whole = sum((m.astype(np.float64) for m in models), np.zeros((700, 1000)))
+    assert filed["w"].tobytes() == held["w"].tobytes() == whole.tobytes()
     assert mean_of(filed, 3)["w"].tobytes() == (held["w"] / 3).astype(np.float32).tobytes()
     assert list(tmp_path.iterdir()) == []

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from client.ledger import Ledger, Release
@@ -19,7 +20,7 @@ from simulations.audit.auditor import PARTS, audit_patients
 from simulations.audit.effort import Effort
 from simulations.audit.subject import Subject, chance
 from simulations.audit.verdict import Audit
-from strategies.privacy.accounting import epsilon
+from strategies.privacy.accounting import SampledGaussian, epsilon
 from strategies.privacy.engines.base import on_grid
 from strategies.privacy.engines.select import private_engine
 from strategies.privacy.plan import Budget, PrivacyPlan
@@ -77,6 +78,9 @@ def failed(audit: Audit) -> set[str]:
 class Engine:
     """A private step in the plainest words: each method is one thing that can be got wrong."""
 
+    began: Tensor  # the weights at first, and the noise of the step before: some faults keep them
+    last: Tensor
+
     def __init__(self, model: Any, plan: PrivacyPlan, gaussian: Callable[[int, float], Tensor], name: str) -> None:
         self.model, self.plan, self.gaussian = model, plan, gaussian
         self.weights = list(model.module.parameters())
@@ -104,7 +108,8 @@ class Engine:
         return rows.new_zeros((count, rows.shape[1])).index_add_(0, patients, rows)
 
     def clip(self, each: Tensor) -> Tensor:
-        return each * (self.plan.clip_norm / each.norm(dim=1, keepdim=True).clamp_min(self.plan.clip_norm))
+        result: Tensor = each * (self.plan.clip_norm / each.norm(dim=1, keepdim=True).clamp_min(self.plan.clip_norm))
+        return result
 
     def noise(self, size: int) -> Tensor:
         return self.gaussian(size, self.plan.noise_multiplier * self.plan.clip_norm)
@@ -121,7 +126,8 @@ class Engine:
         released = self.release(each, patients_in_batch).double().numpy() * expected
         self.model.gradient.copy_(torch.from_numpy(on_grid(released, deviation, expected)))
         self.steps += 1
-        return self.model.gradient
+        result: Tensor = self.model.gradient
+        return result
 
     def close(self) -> None:
         pass
@@ -150,7 +156,8 @@ def layers(each: Tensor, sizes: list[int]) -> tuple[Tensor, ...]:
 
 
 def to_norm(each: Tensor, norm: float) -> Tensor:
-    return each * (norm / each.norm(dim=1, keepdim=True).clamp_min(norm))
+    result: Tensor = each * (norm / each.norm(dim=1, keepdim=True).clamp_min(norm))
+    return result
 
 
 def clip_after_averaging(self: Engine, each: Tensor, batch: int) -> Tensor:
@@ -171,7 +178,8 @@ def each_layer_at_full_norm(self: Engine, each: Tensor) -> Tensor:
 def norm_without_bias(self: Engine, each: Tensor) -> Tensor:
     w1, _, w2, _ = layers(each, self.sizes)
     norm = torch.cat([w1, w2], 1).norm(dim=1, keepdim=True)
-    return each * (self.plan.clip_norm / norm.clamp_min(self.plan.clip_norm))
+    result: Tensor = each * (self.plan.clip_norm / norm.clamp_min(self.plan.clip_norm))
+    return result
 
 
 def clip_by_value(self: Engine, each: Tensor) -> Tensor:
@@ -207,7 +215,8 @@ def same_every_step(self: Engine, size: int) -> Tensor:
 
 def uniform(self: Engine, size: int) -> Tensor:
     ranks = torch.special.ndtr(self.gaussian(size, 1.0))
-    return (ranks - 0.5) * math.sqrt(12) * self.plan.noise_multiplier * self.plan.clip_norm
+    result: Tensor = (ranks - 0.5) * math.sqrt(12) * self.plan.noise_multiplier * self.plan.clip_norm
+    return result
 
 
 def cut_tails(self: Engine, size: int) -> Tensor:
@@ -241,7 +250,8 @@ class Chance:
     """Randomness whose samples are others."""
 
     def __init__(self, own: Randomness, sample: Callable[..., Any]) -> None:
-        self._own, self._sample, self._pass = own, sample, np.empty((0, 0), np.int64)
+        self._own, self._sample = own, sample
+        self._pass: NDArray[np.int64] = np.empty((0, 0), np.int64)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._own, name)
@@ -404,6 +414,7 @@ class BooksLess(Ledger):
 
     @contextmanager
     def reserve(self, release: Release, plan: PrivacyPlan, *rest: Any, **more: Any) -> Iterator[None]:
+        assert isinstance(release.event, SampledGaussian)
         one = replace(release, event=replace(release.event, steps=1))
         with super().reserve(one, plan, *rest, **more):
             yield
@@ -422,7 +433,10 @@ class StatesOneRound(Ledger):
 
     def spent(self, dataset: str, *, delta: float, study: str | None = None) -> float:
         events = self.events(dataset, study)
-        return epsilon([replace(events[0], steps=1)], delta) if events else 0.0
+        if not events:
+            return 0.0
+        assert isinstance(events[0], SampledGaussian)
+        return epsilon([replace(events[0], steps=1)], delta)
 
 
 class NeverRefuses(Ledger):

@@ -18,6 +18,7 @@ from configs.schema import EvaluationRelease, Study
 from configs.wire import HISTOGRAM
 from simulations.audit.evaluation import exact_histogram
 from simulations.audit.subject import Subject
+from strategies.privacy.accounting import SampledGaussian
 from strategies.privacy.engines.base import on_grid
 from strategies.privacy.plan import PrivacyPlan
 from strategies.releases.base import Request
@@ -98,7 +99,8 @@ class StaleNorm(Engine):
 
     def clip(self, each: Tensor) -> Tensor:
         norms = self.old.norm(dim=1, keepdim=True).clamp_min(self.plan.clip_norm)
-        return each * (self.plan.clip_norm / norms)
+        result: Tensor = each * (self.plan.clip_norm / norms)
+        return result
 
 
 class StepBefore(Engine):
@@ -130,7 +132,7 @@ def with_opposite_steps(self: Engine, size: int) -> Tensor:
 
 def with_distant_opposites(self: Engine, size: int) -> Tensor:
     """Every step has its opposite seven to eleven steps later."""
-    kept = self.__dict__.setdefault("kept", {})
+    kept: dict[int, Tensor] = self.__dict__.setdefault("kept", {})
     if self.steps in kept:
         return kept.pop(self.steps)
     noise = Engine.noise(self, size).clone()
@@ -237,7 +239,8 @@ class OnNoGrid(Engine):
         released = self.release(each, patients_in_batch).double().numpy() * self.plan.expected_patients
         self.model.gradient.copy_(torch.from_numpy(self.rounded(released, deviation) / self.plan.expected_patients))
         self.steps += 1
-        return self.model.gradient
+        result: Tensor = self.model.gradient
+        return result
 
 
 def on_no_grid(rounded: Callable[[Any, float], Any]) -> Subject:
@@ -291,8 +294,9 @@ def clip_then_scale_up(self: Engine, each: Tensor) -> Tensor:
 
 
 def step_of(own: Any) -> int:
-    own.step = getattr(own, "step", -1) + 1
-    return own.step
+    step: int = getattr(own, "step", -1) + 1
+    own.step = step
+    return step
 
 
 def drawn(own: Any, patients: int, rate: Any) -> Any:
@@ -399,6 +403,7 @@ class BooksRarerSamples(Ledger):
     """Books half the sampling rate."""
 
     def _insert(self, release: Release, plan: PrivacyPlan) -> int:
+        assert isinstance(release.event, SampledGaussian)
         event = replace(release.event, sampling_rate=release.event.sampling_rate / 2)
         return super()._insert(replace(release, event=event), plan)
 
@@ -527,8 +532,8 @@ MORE = [
     ),
     Sabotage("unclipped once weights have moved", engine(clip=once_moved(unclipped, Engine.clip)), "sensitivity"),
     Sabotage("a clip norm that grows with the way", engine(clip=wider_with_distance), "sensitivity"),
-    Sabotage("a norm of the step before", Subject(engine=StaleNorm), "sensitivity"),  # type: ignore[arg-type]
-    Sabotage("a third of the step before", Subject(engine=StepBefore), "residual"),  # type: ignore[arg-type]
+    Sabotage("a norm of the step before", Subject(engine=StaleNorm), "sensitivity"),
+    Sabotage("a third of the step before", Subject(engine=StepBefore), "residual"),
     Sabotage("noise that fades", engine(noise=fading), "residual"),
     Sabotage("less noise in every second step", engine(noise=in_every_second_step), "residual"),
     Sabotage("opposite noise in every second step", engine(noise=with_opposite_steps), "residual"),

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from configs.errors import RunError
 from simulations.benchmarks import flamby_heart, heart_utility
 from simulations.benchmarks import utility as by_epsilon
 from simulations.benchmarks.heart import preset, train
@@ -16,7 +17,7 @@ from strategies.data.base import concatenate
 SITES = {"cleveland", "hungary", "switzerland", "long_beach_va"}
 
 
-def test_the_preset_scales_as_flamby_does_and_clips_nothing():
+def test_the_preset_scales_as_flamby_does_and_clips_nothing() -> None:
     study = preset("flamby_heart")
     assert set(study.inputs) == set(flamby_heart.FLAMBY_INPUTS)
     for member in study.cohort:
@@ -30,7 +31,7 @@ def test_the_preset_scales_as_flamby_does_and_clips_nothing():
         np.testing.assert_allclose(x.std(axis=0, ddof=1)[x.std(axis=0) > 0], 1.0, rtol=1e-4)
 
 
-def test_flambys_start_is_pytorchs_with_each_weight_at_its_own_column():
+def test_flambys_start_is_pytorchs_with_each_weight_at_its_own_column() -> None:
     study = preset("flamby_heart")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(42)
@@ -41,7 +42,7 @@ def test_flambys_start_is_pytorchs_with_each_weight_at_its_own_column():
     assert start["0.bias"].tolist() == theirs.bias.tolist()
 
 
-def test_fedavg_comes_out_as_flamby_published_it():
+def test_fedavg_comes_out_as_flamby_published_it() -> None:
     row = next(flamby_heart.flamby_rows())
     assert row["strategy"] == "fedavg"
     assert row["within_one_std"]
@@ -49,7 +50,7 @@ def test_fedavg_comes_out_as_flamby_published_it():
     assert row["std"] == pytest.approx(0.0253, abs=0.003)
 
 
-def test_flambys_table_has_every_row_and_names_each_hospital():
+def test_flambys_table_has_every_row_and_names_each_hospital() -> None:
     rows = list(flamby_heart.flamby_rows(seeds=[42]))
     assert [row["strategy"] for row in rows] == [
         *("fedavg", "fedprox", "fedadam", "fedyogi", "fedadagrad", "fedavg, from zeros"),
@@ -63,7 +64,7 @@ def test_flambys_table_has_every_row_and_names_each_hospital():
         assert set(row["per_centre"]) == SITES
 
 
-def test_our_presets_reach_flambys_pooled_model_within_an_epsilon_that_the_ledger_shows():
+def test_our_presets_reach_flambys_pooled_model_within_an_epsilon_that_the_ledger_shows() -> None:
     rows = list(flamby_heart.our_rows(noise_seeds=1))
     summary = flamby_heart._summary([], rows)
     assert summary["beats_fedavg"]
@@ -73,7 +74,7 @@ def test_our_presets_reach_flambys_pooled_model_within_an_epsilon_that_the_ledge
     assert set(private.values()) == {1e-5}
 
 
-def test_flambys_nominal_epsilon_is_more_than_it_says_at_every_hospital():
+def test_flambys_nominal_epsilon_is_more_than_it_says_at_every_hospital() -> None:
     row = flamby_heart.flamby_epsilons()
     expected = {"cleveland": 1.30, "hungary": 1.41, "long_beach_va": 2.06, "switzerland": 3.73}
     assert row["epsilon_if_poisson"] == {site: pytest.approx(value, abs=0.01) for site, value in expected.items()}
@@ -85,7 +86,7 @@ def utility() -> list[heart_utility.Row]:
     return list(heart_utility.rows(range(2), epsilons=(3.0, 1.0)))
 
 
-def test_utility_prints_each_system_and_judges_the_three_targets(utility):
+def test_utility_prints_each_system_and_judges_the_three_targets(utility: list[heart_utility.Row]) -> None:
     assert [(row["system"], row["epsilon"]) for row in utility[:-1]] == [
         ("pooled", None),
         ("pooled_same_settings", None),
@@ -104,24 +105,24 @@ def test_utility_prints_each_system_and_judges_the_three_targets(utility):
     assert isinstance(utility[-1]["meets_every_target"], bool)
 
 
-def test_no_system_spends_more_than_asked_for(utility):
+def test_no_system_spends_more_than_asked_for(utility: list[heart_utility.Row]) -> None:
     for row in utility[:-1]:
         if row["epsilon"] is not None:
             assert row["epsilon"] - 0.001 < row["epsilon_spent"] <= row["epsilon"]
 
 
-def test_switzerlands_own_auroc_is_not_printed(utility):
+def test_switzerlands_own_auroc_is_not_printed(utility: list[heart_utility.Row]) -> None:
     assert all(row.get("site") != "switzerland" for row in utility)
     assert "per_site" not in json.dumps(utility)
 
 
-def test_the_presets_with_and_without_privacy_differ_in_training_and_privacy_alone():
+def test_the_presets_with_and_without_privacy_differ_in_training_and_privacy_alone() -> None:
     private, none = preset("heart_disease"), preset("heart_disease_none")
     names = {"name", "training", "privacy"}
     assert replace(none, **{name: getattr(private, name) for name in names}) == private
 
 
-def test_validation_patients_are_training_patients_of_the_split_and_nobody_is_lost():
+def test_validation_patients_are_training_patients_of_the_split_and_nobody_is_lost() -> None:
     study = replace(preset("heart_disease"), seed=7)
     for site, patients in heart_utility.validation_split(study).items():
         found = concatenate([patients.train, patients.test])
@@ -130,7 +131,7 @@ def test_validation_patients_are_training_patients_of_the_split_and_nobody_is_lo
         assert sorted(map(bytes, found.x)) == sorted(map(bytes, expected.x))
 
 
-def test_the_pooled_baseline_is_at_its_optimum():
+def test_the_pooled_baseline_is_at_its_optimum() -> None:
     patients = concatenate([p.train for p in load_all(preset("heart_disease")).values()])
     model = heart_utility.ridge_logistic(patients, ridge=1.0)
     predicted = 1 / (1 + np.exp(-(patients.x @ model["0.weight"][0] + model["0.bias"])))
@@ -138,7 +139,7 @@ def test_the_pooled_baseline_is_at_its_optimum():
     np.testing.assert_allclose(gradient, 0.0, atol=1e-3)
 
 
-def test_selection_prints_the_grid_the_nested_choice_and_the_rule():
+def test_selection_prints_the_grid_the_nested_choice_and_the_rule() -> None:
     *table, fixed, nested, summary = heart_utility.selection(range(2), grid=[(0.35, 2.0), (0.35, 0.01)])
     assert [(row["clip_norm"], row["learning_rate"]) for row in table] == [(0.35, 2.0), (0.35, 0.01)]
     assert sum(row["chosen"] for row in table) == 1
@@ -147,22 +148,24 @@ def test_selection_prints_the_grid_the_nested_choice_and_the_rule():
     assert set(summary["choice"]) == set(summary["preset"]) == {"clip_norm", "learning_rate"}
 
 
-def test_a_benchmark_never_goes_on_with_a_federation_that_lacks_a_hospital():
+def test_a_benchmark_never_goes_on_with_a_federation_that_lacks_a_hospital() -> None:
     study = preset("heart_disease_none")
     three = {site: p.train for site, p in load_all(study).items() if site != "hungary"}
-    with pytest.raises(heart_utility.RunError, match="the study asks for 4"):
+    with pytest.raises(RunError, match="the study asks for 4"):
         train(study, three)
 
 
 @pytest.mark.parametrize("arguments", [["--splits", "1"], ["--noise-seeds", "0"], ["--splits", "many"]])
-def test_a_number_that_makes_no_sense_is_explained(arguments, capsys):
+def test_a_number_that_makes_no_sense_is_explained(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
         heart_utility.main(arguments)
     assert stopped.value.code == 2
     assert "--" in capsys.readouterr().err
 
 
-def test_utility_by_epsilon_is_heart_utilitys_with_a_paired_difference_against_every_reference(utility):
+def test_utility_by_epsilon_is_heart_utilitys_with_a_paired_difference_against_every_reference(
+    utility: list[heart_utility.Row],
+) -> None:
     found = list(by_epsilon.rows(range(2), epsilons=(3.0, 1.0)))
     references = ["federated_without_privacy", "clipping_alone", "pooled", "local_only", "best_local"]
     assert [row["system"] for row in found] == [*references, "federated", "federated"]

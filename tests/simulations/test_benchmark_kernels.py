@@ -1,6 +1,7 @@
 """The benchmark of kernels: one digest whatever the kernel and the threads, and a sentence where one cannot run."""
 
 import json
+import subprocess
 
 import pytest
 
@@ -27,7 +28,7 @@ def test_a_kernel_that_is_not_there_is_said(monkeypatch: pytest.MonkeyPatch) -> 
     class Done:
         returncode, stdout, stderr = 0, '{"runs": "Haswell"}\n', ""
 
-    monkeypatch.setattr(kernels.subprocess, "run", lambda *_, **__: Done())
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: Done())
     assert list(kernels._rows("Zen", quick=True)) == [{"skipped": "NumPy's OpenBLAS runs Haswell in its place"}]
     Done.returncode = -4
     assert list(kernels._rows("SkylakeX", quick=True)) == [

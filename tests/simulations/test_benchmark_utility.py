@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from simulations.benchmarks import heart_utility, utility
 from simulations.benchmarks.heart_utility import Row, Scores
 
 Measured = tuple[Scores, float]
-ASKED = {"noise_seeds": 1, "epsilons": (3.0, 0.05)}
+ASKED: dict[str, Any] = {"noise_seeds": 1, "epsilons": (3.0, 0.05)}
 REFERENCES = ["federated_without_privacy", "clipping_alone", "pooled", "local_only", "best_local"]
 
 

@@ -86,7 +86,8 @@ def diverging(rate: float) -> dict[str, Any]:
 def test_a_model_worse_than_predicting_the_middle_is_called_so_everywhere(
     tmp_path: Path, capsys: Output, privacy: dict[str, Any]
 ) -> None:
-    study = written(tmp_path, **diverging(1000.0), **({"privacy": privacy} if privacy else {}))
+    changes = diverging(1000.0) | ({"privacy": privacy} if privacy else {})
+    study = written(tmp_path, **changes)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         simulated(study, tmp_path / "out")

@@ -20,6 +20,7 @@ from simulations.audit.counting import audit_statistics
 from simulations.audit.effort import Effort
 from simulations.audit.verdict import Audit
 from simulations.counting_run import plan_statistics
+from strategies.data.cells import places
 from strategies.data.columns import layout_of
 from strategies.exchange.arrays import Arrays
 from strategies.privacy.plan import PrivacyPlan
@@ -353,10 +354,8 @@ def test_an_audit_finds_a_sabotaged_hospital(make: type[Site], part: str) -> Non
 def test_an_audit_finds_rows_that_count_as_patients(monkeypatch: pytest.MonkeyPatch) -> None:
     import simulations.audit.counting as under_test
 
-    honest = under_test.places
-
     def by_row(table: Any, study: Study) -> Any:
-        return honest(
+        return places(
             type(table)(
                 table.numbers,
                 table.categories,

@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from configs.errors import DataError
 from simulations.data.heart_disease import rebuild
 from simulations.data.heart_disease.flamby_split import training_rows
 
+Output = pytest.CaptureFixture[str]
 NUMBERS = {"age", "trestbps", "chol", "thalach", "oldpeak"}
 VOCABULARY = {
     "sex": {"female", "male"},
@@ -44,7 +46,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @each_hospital
-def test_each_file_is_the_released_one(hospital):
+def test_each_file_is_the_released_one(hospital: rebuild.Hospital) -> None:
     content = (rebuild.FOLDER / hospital.file_name).read_bytes()
     assert hashlib.sha256(content).hexdigest() == hospital.sha256
     assert b"\r" not in content
@@ -52,7 +54,7 @@ def test_each_file_is_the_released_one(hospital):
 
 
 @each_hospital
-def test_each_file_holds_known_words_and_numbers_and_nothing_missing(hospital):
+def test_each_file_holds_known_words_and_numbers_and_nothing_missing(hospital: rebuild.Hospital) -> None:
     patients = patients_of(hospital)
     assert len(patients) == hospital.patients
     for patient in patients:
@@ -62,20 +64,20 @@ def test_each_file_holds_known_words_and_numbers_and_nothing_missing(hospital):
 
 
 @each_hospital
-def test_the_split_column_is_flambys_membership(hospital):
+def test_the_split_column_is_flambys_membership(hospital: rebuild.Hospital) -> None:
     patients = patients_of(hospital)
     train = {row for row, patient in enumerate(patients) if patient["flamby_split"] == "train"}
     assert train == training_rows([int(patient["disease"]) for patient in patients])
 
 
-def test_the_readme_counts_what_the_files_hold():
-    def count(patients, column, value):
+def test_the_readme_counts_what_the_files_hold() -> None:
+    def count(patients: list[dict[str, str]], column: str, value: str) -> int:
         return sum(patient[column] == value for patient in patients)
 
-    stated = [line.split("|") for line in (rebuild.FOLDER / "README.md").read_text("utf-8").splitlines()]
+    lines = [line.split("|") for line in (rebuild.FOLDER / "README.md").read_text("utf-8").splitlines()]
     stated = {
         cells[1].strip(" `"): [int(cell) for cell in cells[3:9]]
-        for cells in stated
+        for cells in lines
         if len(cells) == 10 and cells[3].strip().isdigit()
     }
     counted = {}
@@ -92,11 +94,13 @@ def test_the_readme_counts_what_the_files_hold():
     assert stated == counted
 
 
-def test_a_single_class_centre_is_split_without_strata():
+def test_a_single_class_centre_is_split_without_strata() -> None:
     assert len(training_rows([1] * 46)) == 30
 
 
-def test_another_wheel_is_refused_and_nothing_is_written(tmp_path, monkeypatch, capsys):
+def test_another_wheel_is_refused_and_nothing_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Output
+) -> None:
     monkeypatch.setattr(rebuild, "FOLDER", tmp_path)
     other = tmp_path / "other.whl"
     with zipfile.ZipFile(other, "w") as archive:
@@ -106,12 +110,14 @@ def test_another_wheel_is_refused_and_nothing_is_written(tmp_path, monkeypatch, 
     assert list(tmp_path.iterdir()) == [other]
 
 
-def test_a_wheel_that_is_not_there_is_named(tmp_path, capsys):
+def test_a_wheel_that_is_not_there_is_named(tmp_path: Path, capsys: Output) -> None:
     assert rebuild.main(["--check", "--wheel", str(tmp_path / "absent.whl")]) == 2
     assert "absent.whl" in capsys.readouterr().err
 
 
-def test_the_source_gives_the_committed_files_and_a_changed_one_is_named(wheel, tmp_path, monkeypatch, capsys):
+def test_the_source_gives_the_committed_files_and_a_changed_one_is_named(
+    wheel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Output
+) -> None:
     assert rebuild.main(["--check", "--wheel", str(wheel)]) == 0
     monkeypatch.setattr(rebuild, "FOLDER", tmp_path)
     assert rebuild.main(["--wheel", str(wheel)]) == 0
@@ -122,7 +128,7 @@ def test_the_source_gives_the_committed_files_and_a_changed_one_is_named(wheel, 
     assert capsys.readouterr().out.startswith("hungary.csv: ")
 
 
-def test_the_source_is_ucis_four_files_byte_for_byte(wheel):
+def test_the_source_is_ucis_four_files_byte_for_byte(wheel: Path) -> None:
     codes = {
         "sex": {"Female": "0", "Male": "1"},
         "cp": {"typical angina": "1", "atypical angina": "2", "non-anginal": "3", "asymptomatic": "4"},
@@ -132,7 +138,7 @@ def test_the_source_is_ucis_four_files_byte_for_byte(wheel):
         "slope": {"upsloping": "1", "flat": "2", "downsloping": "3"},
         "thal": {"normal": "3", "fixed defect": "6", "reversable defect": "7"},
     }
-    as_uci_writes = {
+    as_uci_writes: dict[str, Callable[[str], str]] = {
         "Cleveland": lambda text: str(float(text)),  # 63.0
         "Switzerland": lambda text: text.replace("0.", ".") if text.startswith(("0.", "-0.")) else text,  # .7
     }

@@ -49,8 +49,8 @@ def replies(
     specs = learning_of(about).parameters
     asked = hospitals or Hospitals(about, train_of)
     found: Replies = []
-    make_rounds = {"make_rounds": asked.make_rounds} if together else {}
-    with InProcessGrid(asked.make_app, 3, workers=workers, **make_rounds) as grid:  # type: ignore[arg-type]
+    make_rounds = asked.make_rounds if together else None
+    with InProcessGrid(asked.make_app, 3, workers=workers, make_rounds=make_rounds) as grid:
         for number in rounds:
             sent = instructions(about, round_number=number)
             messages = [Message(sent, dst_node_id=node, message_type="train") for node in grid.get_node_ids()]

@@ -137,10 +137,12 @@ def test_a_hospital_whose_training_diverges_changes_nobody_elses_bits() -> None:
     with np.errstate(all="ignore"):
         together, alone = Together(task).fit(make()), [Trainer(task).fit(fit) for fit in make()]
     for i in (0, 2, 3):
-        assert together[i] is not None
-        assert same_bits(together[i], alone[i])
-    assert together[1] is not None
-    assert not all(np.isfinite(array).all() for array in together[1].values())
+        model = together[i]
+        assert model is not None
+        assert same_bits(model, alone[i])
+    wild = together[1]
+    assert wild is not None
+    assert not all(np.isfinite(array).all() for array in wild.values())
 
 
 def test_a_large_model_and_opacus_are_left_to_train_alone() -> None:
@@ -198,7 +200,7 @@ def test_the_last_noise_has_the_same_bits_and_what_follows_is_new(before: list[l
 def test_samples_that_are_drawn_together_are_each_hospitals_own(
     before: list[list[tuple[int, float]]], asked: list[tuple[int, float]], steps: int
 ) -> None:
-    def chances_after(before) -> list[Randomness]:
+    def chances_after(before: list[list[tuple[int, float]]]) -> list[Randomness]:
         made = [Randomness.seeded(0, f"site-{i}", 1) for i in range(len(before))]
         for chance, some in zip(made, before, strict=True):
             for patients_there, rate in some:

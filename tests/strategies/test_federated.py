@@ -117,11 +117,13 @@ def adagrad(x: Vector, replies: Vector, memory: dict[str, Vector]) -> Vector:
 
 
 def median(x: Vector, replies: Vector, memory: dict[str, Vector]) -> Vector:
-    return np.sort(replies, axis=0)[2]  # of five
+    middle: Vector = np.sort(replies, axis=0)[2]  # of five
+    return middle
 
 
 def trimmed_mean(x: Vector, replies: Vector, memory: dict[str, Vector]) -> Vector:
-    return np.sort(replies, axis=0)[1:4].mean(axis=0)  # a quarter of five, rounded down, from each end
+    mean: Vector = np.sort(replies, axis=0)[1:4].mean(axis=0)  # a quarter of five, rounded down, from each end
+    return mean
 
 
 def krum(x: Vector, replies: Vector, memory: dict[str, Vector]) -> Vector:
@@ -130,7 +132,8 @@ def krum(x: Vector, replies: Vector, memory: dict[str, Vector]) -> Vector:
     for i, own in enumerate(replies):
         distances = sorted(float(((own - other) ** 2).sum()) for j, other in enumerate(replies) if j != i)
         scores.append(sum(distances[:2]))
-    return replies[int(np.argmin(scores))]
+    chosen: Vector = replies[int(np.argmin(scores))]
+    return chosen
 
 
 _ADAPTIVE = {"server_learning_rate": 0.05, "tau": 0.01}
@@ -161,7 +164,7 @@ def test_every_strategy_can_be_built_with_the_defaults_of_the_study(name: str) -
 def test_three_rounds_follow_the_published_arithmetic(name: str) -> None:
     options, reference = CASES[name]
     found = rounds_of(strategy_for(study_with(name, **options)), starting_point(), range(1, 4))
-    x, memory = flat(starting_point()), {}
+    x, memory = flat(starting_point()), dict[str, Vector]()
     for number, model in enumerate(found, 1):
         x = reference(x, np.stack([trained_at(site, number) for site in SITES]), memory)
         np.testing.assert_allclose(flat(model), x, rtol=2e-5, atol=2e-5, err_msg=f"round {number}")

@@ -6,7 +6,7 @@ from flwr.app import Array, ArrayRecord, MetricRecord, RecordDict
 from flwr.serverapp.strategy.strategy_utils import aggregate_arrayrecords
 
 from strategies.exchange.arrays import to_record
-from strategies.federated.mean import add, mean_of, site_weights, weighted_mean
+from strategies.federated.mean import Sums, add, mean_of, site_weights, weighted_mean
 from tests.builders import plain, study
 
 
@@ -23,7 +23,7 @@ def test_without_an_announcement_every_hospital_weighs_the_same() -> None:
 
 
 def test_the_average_of_iterates_is_summed_in_double_precision_and_ends_as_float32() -> None:
-    sums = {}
+    sums: Sums = {}
     for value in [1e8] + [1.0] * 1000:
         sums = add(sums, {"w": np.array([value], np.float32)})
     mean = mean_of(sums, 1001)["w"]

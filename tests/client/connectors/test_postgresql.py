@@ -37,7 +37,7 @@ def address(server: PostgreSql, monkeypatch: pytest.MonkeyPatch) -> Iterator[Non
     monkeypatch.setenv("EDS_URL", server.url())
     said: list[logging.LogRecord] = []
     handler = logging.Handler()
-    handler.emit = said.append  # type: ignore[method-assign]
+    handler.emit = said.append  # type: ignore[assignment,method-assign]
     logging.getLogger().addHandler(handler)
     yield
     logging.getLogger().removeHandler(handler)

@@ -1,6 +1,7 @@
 """A hospital whose patients are in a PostgreSQL: worker, forwarder, check, review and simulation, all of them real."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from client.worker_process import WorkerProcess
 from configs import wire
 from configs.frame import Frame
 from configs.load import load_study, study_from
-from configs.schema import Study
+from configs.schema import SqlQuery, Study
 from configs.site import SiteConfig
 from configs.strict_yaml import dump_yaml, read_yaml
 from simulations import cli as researcher
@@ -85,7 +86,7 @@ def sql(query: str = QUERY, **options: Any) -> dict[str, Any]:
 
 def trained(worker: WorkerProcess, study: Study) -> builders.Arrays:
     """The model after a round that starts from zeros."""
-    proposal = {"protocol": wire.PROTOCOL, "study": study.canonical}
+    proposal: dict[str, str | int] = {"protocol": wire.PROTOCOL, "study": study.canonical}
     status, reply = worker.ask(Frame("hello", proposal), MAX_BYTES)
     assert reply.form == "hello reply", status.fields
     expected = study_parameters(study)
@@ -162,10 +163,11 @@ def test_the_process_that_talks_to_the_coordinator_lets_go_of_the_address(
     seen: list[tuple[bool, bool]] = []
 
     def run(self: Node) -> None:
+        assert isinstance(self.worker, WorkerProcess)
         seen.append(("EDS_URL" in os.environ, "EDS_URL" in self.worker._environment))
 
     monkeypatch.setattr(Node, "run", run)
-    monkeypatch.setattr(node.signal, "signal", lambda *_: None)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
     node.start(hospital({"heart-disease": sql()}))
     assert seen == [(False, True)]
 
@@ -216,7 +218,7 @@ def test_a_file_is_still_not_opened_before_a_study_is_approved(hospital: Any) ->
 def test_review_shows_the_query_and_the_name_of_the_variable_alone(hospital: Any) -> None:
     study = plain()
     config = hospital({"heart-disease": sql(identity="cardiology")})
-    text = page(config, Admission(study.sha256, "waiting", study.canonical, "", "now", ""))
+    text = page(config, Admission(study.sha256, study.name, study.canonical, "waiting", "", "now"))
     words = " ".join(text.split())
     assert f"sql, the data base whose address the variable EDS_URL holds: {QUERY} (budget of the data set" in words
     assert "any other column: one that the query gives is dropped as it arrives" in words
@@ -243,7 +245,9 @@ def test_a_simulation_on_a_data_base_ends_with_the_bits_of_one_on_files(tmp_path
         models.append((tmp_path / name / "latest" / "model.safetensors").read_bytes())
     assert models[0] == models[1]
     kept = load_study(tmp_path / "base" / "latest" / "study.yaml")
-    assert dict(kept.simulation)[SITE].query == QUERY
+    read = dict(kept.simulation)[SITE]
+    assert isinstance(read, SqlQuery)
+    assert read.query == QUERY
 
 
 def test_a_rehearsal_between_processes_needs_files_and_says_so(tmp_path: Path, capsys: Any) -> None:

@@ -335,13 +335,13 @@ def test_parts_that_make_no_message_are_refused(fleet: Fleet, liar: Liar, spoil:
         fleet.receive()
 
 
-@pytest.mark.parametrize("state", [{}, {"object_found": True}], ids=["not there", "never available"])
+@pytest.mark.parametrize("found", [False, True], ids=["not there", "never available"])
 def test_a_message_whose_parts_never_come_is_given_up(
-    fleet: Fleet, liar: Liar, state: dict[str, bool], monkeypatch: pytest.MonkeyPatch
+    fleet: Fleet, liar: Liar, found: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(flower, "PULL_TIMEOUT_S", 0.5)
     offer(liar, small())
-    liar.answers["pull-object"] = (200, PullObjectResponse(**state).SerializeToString())
+    liar.answers["pull-object"] = (200, PullObjectResponse(object_found=found).SerializeToString())
     with pytest.raises(WireError, match="did not arrive whole"):
         fleet.receive()
     assert "confirm-message-received" in liar.asked  # or it would be offered for ever

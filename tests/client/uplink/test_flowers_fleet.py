@@ -22,6 +22,7 @@ from flwr.proto.message_pb2 import (
 )
 from flwr.proto.run_pb2 import GetRunResponse, Run
 from flwr.supercore.error import FlowerError
+from flwr.supernode.fleet_http_client import FleetHttpClient
 
 from client.uplink import flower
 from client.uplink.flower import FleetClient
@@ -63,10 +64,10 @@ def test_flower_is_the_release_that_this_was_written_against() -> None:
 
 
 def test_flowers_client_has_the_fields_that_ours_sets_in_its_place() -> None:
-    made = flower.FleetHttpClient("https://127.0.0.1:1")
+    made = FleetHttpClient("https://127.0.0.1:1")
     assert set(vars(made)) == {"_base_url", "_interceptors", "_retry_invoker", "_client"}
     made.close()
-    assert list(inspect.signature(flower.FleetHttpClient._send).parameters) == ["self", "context", "stream"]
+    assert list(inspect.signature(FleetHttpClient._send).parameters) == ["self", "context", "stream"]
 
 
 def test_each_request_of_the_fleet_goes_to_its_path_and_its_answer_is_read(
@@ -130,12 +131,12 @@ def test_a_message_without_its_tree_is_a_value_error(client: FleetClient, answer
         client.pull(7)
 
 
-@pytest.mark.parametrize("state", [{}, {"object_found": True}], ids=["not there", "never available"])
+@pytest.mark.parametrize("found", [False, True], ids=["not there", "never available"])
 def test_parts_that_never_come_are_missing(
-    client: FleetClient, answers: Answers, state: dict[str, bool], monkeypatch: pytest.MonkeyPatch
+    client: FleetClient, answers: Answers, found: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(flower, "PULL_TIMEOUT_S", 0.2)
-    answers.answers = {"/v1/fleet/pull-object": PullObjectResponse(**state).SerializeToString()}
+    answers.answers = {"/v1/fleet/pull-object": PullObjectResponse(object_found=found).SerializeToString()}
     with pytest.raises(flower.MissingPartsError):
         flower.pull_all(["ab"], lambda name: client.part(7, 8, name))
 

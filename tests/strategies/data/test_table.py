@@ -1,11 +1,13 @@
 """What a model reads of a table: public ranges alone decide it."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from configs.errors import DataError
 from configs.schema import Feature, Task
@@ -145,7 +147,12 @@ def test_hospitals_put_together_keep_their_patients_apart(here: list[int], there
 
 
 def same_rows(part: TablePatients, whole: TablePatients) -> bool:
-    pairs = [(part.x, whole.x), (part.y, whole.y), (part.patients, whole.patients), (part.starts, whole.starts)]
+    pairs: list[tuple[NDArray[Any], NDArray[Any]]] = [
+        (part.x, whole.x),
+        (part.y, whole.y),
+        (part.patients, whole.patients),
+        (part.starts, whole.starts),
+    ]
     return all(np.array_equal(x, y) for x, y in pairs)
 
 

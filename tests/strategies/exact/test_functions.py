@@ -3,6 +3,7 @@
 import hashlib
 import math
 from collections.abc import Callable
+from typing import Any
 
 import mpmath
 import numpy as np
@@ -12,7 +13,7 @@ from strategies.exact import functions
 
 mpmath.mp.prec = 120
 CHANCE = np.random.default_rng(0)
-CASES: dict[str, tuple[Callable[..., np.ndarray], Callable[..., object], np.ndarray]] = {
+CASES: dict[str, tuple[Callable[..., np.ndarray], Callable[..., Any], np.ndarray]] = {
     "exponential": (
         functions.exponential,
         mpmath.exp,

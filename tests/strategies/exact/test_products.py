@@ -127,7 +127,8 @@ def test_every_product_is_exact_in_any_order(
         task.predict(weights, x)
         flat.mean_gradient(torch.from_numpy(x), torch.from_numpy(y))
         for owner in owners.values():
-            engine._sums(*map(torch.from_numpy, (x, y, owner)), int(owner[-1]) + 1)
+            rows = (torch.from_numpy(x), torch.from_numpy(y), torch.from_numpy(owner))
+            engine._sums(*rows, int(owner[-1]) + 1)
     assert spy.seen >= 4 * len(flat.layers.shapes)
 
 

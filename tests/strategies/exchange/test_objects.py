@@ -1,12 +1,14 @@
 """The parts of a message, put together: what Flower's own assembly makes of them, bounded, and without keeping them."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from flwr.app import ConfigRecord, Message, RecordDict
-from flwr.supercore.inflatable import inflatable_object, inflatable_utils
+from flwr.supercore.constant import HEAD_BODY_DIVIDER
+from flwr.supercore.inflatable import inflatable_utils
 from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects
 from flwr.supercore.task_identity import TaskIdentity
 
@@ -117,7 +119,7 @@ def test_a_chunk_that_is_named_a_million_times_is_refused_before_room_is_made(ki
         parts.message(message.object_id)
 
 
-BROKEN = {
+BROKEN: dict[str, Callable[[dict[str, bytes]], dict[str, bytes]]] = {
     "no part at all": lambda contents: {},
     "a part that never came": lambda contents: dict(list(contents.items())[1:]),
     "a part that is something else": lambda contents: {**contents, next(iter(contents)): b"nonsense"},
@@ -144,7 +146,7 @@ def test_parts_that_make_no_message_are_refused_in_one_sentence(what: str, kind:
 
 def test_flower_is_the_release_that_this_file_was_written_against() -> None:
     """How its parts begin and end, and what its constructor takes."""
-    assert inflatable_object.HEAD_BODY_DIVIDER == b"\x00"
+    assert HEAD_BODY_DIVIDER == b"\x00"
     contents = deflated(message_of(MODELS["small"]))
     assert {content.split(b" ")[0] for content in contents.values()} == {
         *(b"Message", b"RecordDict", b"ArrayRecord", b"ConfigRecord", b"Array", b"ArrayChunk")

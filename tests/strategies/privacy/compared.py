@@ -155,7 +155,7 @@ def stacks(draw: st.DrawFn) -> Learning:
     hidden = draw(st.lists(st.one_of(st.integers(1, 9), st.sampled_from([64, 300])), max_size=3))
     inputs, kind = draw(st.integers(1, 20)), draw(st.sampled_from(sorted(TASK_TYPES)))
     task = Task(
-        kind,  # type: ignore[arg-type]
+        kind,
         "y",
         ("a", "b", "c") if kind == "multiclass" else (),
         *((0.0, 9.0) if kind == "regression" else (None, None)),

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from configs.errors import PrivacyError
 from strategies.privacy import losses
 from strategies.privacy.accounting import (
+    Event,
     GaussianRelease,
     LaplaceRelease,
     SampledGaussian,
@@ -151,7 +152,7 @@ def test_releases_whose_spectrum_comes_back_cost_what_the_definition_says() -> N
 
 
 def test_gaussian_and_laplace_releases_cost_what_google_says() -> None:
-    events = [SampledGaussian(2.0, 0.1, 50), GaussianRelease(4.0, 2), LaplaceRelease(5.0, 3)]
+    events: list[Event] = [SampledGaussian(2.0, 0.1, 50), GaussianRelease(4.0, 2), LaplaceRelease(5.0, 3)]
     accountant = pld.PLDAccountant(dp_accounting.NeighboringRelation.ADD_OR_REMOVE_ONE)
     accountant.compose(dp_accounting.PoissonSampledDpEvent(0.1, dp_accounting.GaussianDpEvent(2.0)), 50)
     accountant.compose(dp_accounting.GaussianDpEvent(4.0), 2)
@@ -201,7 +202,7 @@ def test_a_mix_never_costs_less_than_its_laplace_part(
     scale: float, count: int, rate: float, sigma: float, n: int, delta: float
 ) -> None:
     """All losses of `count` releases are at once the largest with a chance of 2^-count: so epsilon cannot be below."""
-    mix = [LaplaceRelease(scale, count), SampledGaussian(sigma, rate, n)]
+    mix: list[Event] = [LaplaceRelease(scale, count), SampledGaussian(sigma, rate, n)]
     assert epsilon(mix, delta) >= count / scale + math.log1p(-delta * 2**count) - 1e-12
 
 
@@ -316,7 +317,7 @@ def test_what_was_asked_before_is_answered_from_memory(monkeypatch: pytest.Monke
 
 
 def test_events_of_another_rate_are_not_merged() -> None:
-    events = [SampledGaussian(1.0, 0.1, 10), SampledGaussian(1.0, 0.2, 10)]
+    events: list[Event] = [SampledGaussian(1.0, 0.1, 10), SampledGaussian(1.0, 0.2, 10)]
     assert merged(events) == tuple(events)
 
 

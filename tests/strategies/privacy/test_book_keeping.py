@@ -1,6 +1,7 @@
 """Private gradients of convolutions, norms, embeddings, attention against Opacus's; layers that cannot be private."""
 
 from collections.abc import Callable
+from typing import Literal
 
 import pytest
 import torch
@@ -120,7 +121,8 @@ class Tied(nn.Module):
         self.layer, self.out = nn.Linear(16, 16), nn.Linear(16, 3)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.out(self.layer(self.layer(x.flatten(1)).tanh()))
+        result: Tensor = self.out(self.layer(self.layer(x.flatten(1)).tanh()))
+        return result
 
 
 UNUSUAL: dict[str, Callable[[], nn.Module]] = {
@@ -193,7 +195,8 @@ class Positions(nn.Module):
         self.table, self.out = nn.Embedding(4, 4), nn.Linear(4, 2)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.out((x.flatten(2)[:, 0, :4, None] + self.table(torch.arange(4))).mean(1))
+        result: Tensor = self.out((x.flatten(2)[:, 0, :4, None] + self.table(torch.arange(4))).mean(1))
+        return result
 
 
 @pytest.mark.parametrize("rows", [3, 4], ids=["other than the table", "as many as the table"])
@@ -223,7 +226,7 @@ def test_a_layer_that_cannot_be_private_is_named_with_the_reason_and_the_way_out
 
 
 @pytest.mark.parametrize("name", ["auto", "opacus"])
-def test_no_engine_is_made_for_a_layer_that_mixes_patients(name: str) -> None:
+def test_no_engine_is_made_for_a_layer_that_mixes_patients(name: Literal["auto", "opacus"]) -> None:
     model = Network(lambda: nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4))).flat_model()
     plan = PrivacyPlan(1.0, 1.0, 1.0, 1, 1, 1e-5, 1.0)
     with pytest.raises(PrivacyError, match="GroupNorm"):

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from configs.schema import Model, Task
 from simulations.benchmarks.models import Network, Transformer, cnn
 from strategies.learning import Learning, learning
-from strategies.models.flat_model import FlatModel
+from strategies.models.flat_model import FlatModel, Trainable
 from strategies.privacy.engines.base import NoisySum
 from strategies.privacy.engines.book_keeping import BookKeeping
 from strategies.privacy.engines.groups import Groups, positions
@@ -48,7 +48,7 @@ from tests.strategies.privacy.compared import (
 
 PLAN = PrivacyPlan(0.5, 1.0, sampling_rate=1.0, steps_per_round=1, rounds=1, delta=1e-5, expected_patients=4.0)
 ROWS = 6
-TASKS = {
+TASKS: dict[str, Trainable] = {
     "logistic": learning(Task("binary", "y"), Model("logistic"), 13),
     "mlp": learning(Task("binary", "y"), Model("mlp", (8, 4), "random"), 13),
     "cnn": Network(cnn),
@@ -95,7 +95,7 @@ PATIENTS: dict[str, Callable[[], tuple[Tensor, int]]] = {
 
 
 def precisions() -> list[str]:
-    return [what.fp32_precision for what in (torch.backends.cuda.matmul, torch.backends.cudnn.conv)]
+    return [what.fp32_precision for what in (torch.backends.cuda.matmul, torch.backends.cudnn.conv)]  # type: ignore[attr-defined]
 
 
 def test_a_gpu_multiplies_in_all_digits_while_an_engine_works_and_then_as_before() -> None:

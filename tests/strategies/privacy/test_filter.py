@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from configs.errors import PrivacyError
-from strategies.privacy.accounting import GaussianRelease, LaplaceRelease, SampledGaussian, epsilon
+from strategies.privacy.accounting import Event, GaussianRelease, LaplaceRelease, SampledGaussian, epsilon
 from strategies.privacy.filter import Filter, divergence
 
 DELTA = 1e-5
@@ -40,7 +40,7 @@ def test_a_pure_release_diverges_a_little_more_than_laplaces(order: int) -> None
 def test_what_the_filter_allows_is_within_the_cap_by_composition_too(
     cap: float, sigma: float, rate: float, steps: int
 ) -> None:
-    events = [SampledGaussian(sigma, rate, steps), GaussianRelease(3 * sigma), LaplaceRelease(20.0)]
+    events: list[Event] = [SampledGaussian(sigma, rate, steps), GaussianRelease(3 * sigma), LaplaceRelease(20.0)]
     if Filter(cap, DELTA).allows(events):
         assert epsilon(events, DELTA) <= cap
 
@@ -59,7 +59,7 @@ def test_the_filter_allows_most_of_what_composition_would(cap: float, sigma: flo
 
 
 def test_full_batches_are_counted_as_one_gaussian_at_half_of_delta() -> None:
-    events = [SampledGaussian(8.0, 1.0, 20), GaussianRelease(6.0, 5)]
+    events: list[Event] = [SampledGaussian(8.0, 1.0, 20), GaussianRelease(6.0, 5)]
     assert Filter(3.0, DELTA).needs(events) == pytest.approx(epsilon(events, DELTA / 2), rel=1e-6)
 
 

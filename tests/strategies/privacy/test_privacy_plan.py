@@ -15,7 +15,7 @@ from strategies.privacy.plan import Budget, PrivacyPlan, calibrate
 from tests.builders import plain, study
 from tests.strategies.privacy.accountants import by_google
 
-LOCALS = {
+LOCALS: dict[str, dict[str, object]] = {
     "full batch, one epoch": {"batch_size": "full", "epochs": 1},
     "full batch, three epochs": {"batch_size": "full", "epochs": 3},
     "full batch, five steps": {"batch_size": "full", "steps": 5},

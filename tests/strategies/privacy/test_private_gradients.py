@@ -2,12 +2,14 @@
 
 import subprocess
 import sys
+from typing import Any, Literal
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 
 from client.trainer import Trainer
 from configs.schema import Local, Model, Task
@@ -223,11 +225,13 @@ def test_a_second_private_fit_gives_the_bits_of_a_first_one() -> None:
 def test_closing_takes_every_hook_and_every_patients_gradient_away() -> None:
     steps = Steps(TASKS["mlp"], plan_of(1.0), OpacusEngine)
     steps.gradient(cohort_for(TASKS["mlp"], 3))
+    assert isinstance(steps.model.module, nn.Sequential)
     layers = list(steps.model.module)
     assert any(layer._forward_hooks for layer in layers)
     steps.engine.close()
     assert not any(layer._forward_hooks or layer._backward_hooks for layer in layers)
-    assert all(p.grad_sample is None and p.summed_grad is None for p in steps.model.module.parameters())
+    parameters: list[Any] = list(steps.model.module.parameters())  # with what Opacus adds
+    assert all(p.grad_sample is None and p.summed_grad is None for p in parameters)
 
 
 @pytest.mark.parametrize("engine", ENGINES.values(), ids=ENGINES)
@@ -310,7 +314,7 @@ def test_every_release_is_a_whole_number_of_the_same_steps(engine: type[NoisySum
 
 
 def test_a_linear_stack_gets_the_closed_form_and_the_reference_where_it_is_asked_for() -> None:
-    def made(name: str) -> object:
+    def made(name: Literal["auto", "opacus"]) -> object:
         return private_engine(FlatModel(TASKS["mlp"]), plan_of(1.0), lambda size, _: torch.zeros(size), name)
 
     assert isinstance(made("auto"), ClosedForm)

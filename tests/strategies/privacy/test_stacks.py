@@ -196,7 +196,8 @@ def summed_exactly(model: FlatModel, clip: float, patients: Sequence[Rows]) -> n
     x, y = (np.concatenate([p[i] for p in patients]) for i in range(2))
     owners = np.arange(len(patients)).repeat([len(p.x) for p in patients])
     with np.errstate(all="raise"):
-        return engine._sums(*map(torch.from_numpy, (x, y, owners)), len(patients)).copy()
+        rows = (torch.from_numpy(x), torch.from_numpy(y), torch.from_numpy(owners))
+        return engine._sums(*rows, len(patients)).copy()
 
 
 @settings(max_examples=300, deadline=None)

@@ -177,7 +177,8 @@ def true_counts(rng: np.random.Generator, people: int) -> Floats:
 
 def released(rng: np.random.Generator, true: Floats, hospitals: int = 1) -> Floats:
     """With noise that does not come from the code under test; of several hospitals the sum."""
-    return true + np.rint(rng.normal(scale=SIGMA, size=(hospitals, len(true)))).sum(axis=0)
+    result: Floats = true + np.rint(rng.normal(scale=SIGMA, size=(hospitals, len(true)))).sum(axis=0)
+    return result
 
 
 @pytest.mark.parametrize(("people", "hospitals"), [(30, 1), (90, 1), (400, 1), (900, 5)])

@@ -1,6 +1,7 @@
 """Bounds of honest updates: none that a real fit makes is ever refused, what nobody can explain always is."""
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from client.ledger import Ledger
 from client.site import Site
@@ -156,7 +158,7 @@ def test_many_private_updates_at_the_edge_of_what_is_announced_are_all_plausible
         plausibility.require("brest", fitted(study, "brest", 80, start, seed, extreme=extreme))
 
 
-POISON = {
+POISON: dict[str, Callable[[NDArray[np.float32], NDArray[np.float32]], NDArray[Any]]] = {
     "1e30": lambda start, honest: np.full_like(start, 1e30),
     "3e38": lambda start, honest: np.full_like(start, 3e38),
     "-3e38": lambda start, honest: np.full_like(start, -3e38),

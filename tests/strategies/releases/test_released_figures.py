@@ -145,6 +145,8 @@ def test_of_each_calibration_bin_the_interval_holds_the_share() -> None:
     noisy = exact(y, score) + np.rint(np.random.default_rng(4).normal(scale=SIGMA, size=(2, 20)))
     held = []
     for entry in figures(noisy, cell_variance=cell_variance(SIGMA)).calibration:
+        assert entry.low is not None
+        assert entry.high is not None
         inside = (score >= entry.low) & (score < entry.high)
         held.append(entry.observed_low <= y[inside].mean() <= entry.observed_high)
     assert len(held) >= 8

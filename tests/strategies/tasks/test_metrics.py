@@ -21,20 +21,21 @@ METRICS = {metric.name: metric for kind in OBJECTIVES for metric in kind.metrics
 Floats = NDArray[np.float64]
 
 
-def pairwise_auroc(positive: Floats, score: Floats) -> float:
+def pairwise_auroc(positive: NDArray[np.bool_], score: Floats) -> float:
     """Every pair of one with the outcome and one without, one by one."""
     pairs = [(a > b) + (a == b) / 2 for a in score[positive] for b in score[~positive]]
-    return sum(pairs) / len(pairs)
+    return float(sum(pairs) / len(pairs))
 
 
 def auroc(y: Floats, p: Floats) -> float:
     if p.shape[1] == 2:
         return pairwise_auroc(y == 1, p[:, 1])
-    return sum(pairwise_auroc(y == c, p[:, c]) for c in range(p.shape[1])) / p.shape[1]
+    return float(sum(pairwise_auroc(y == c, p[:, c]) for c in range(p.shape[1])) / p.shape[1])
 
 
 def accuracy(y: Floats, p: Floats) -> float:
-    return sum(max(range(p.shape[1]), key=lambda c: row[c]) == truth for row, truth in zip(p, y, strict=True)) / len(y)
+    right = sum(max(range(p.shape[1]), key=lambda c: row[c]) == truth for row, truth in zip(p, y, strict=True))
+    return float(right / len(y))
 
 
 def balanced_accuracy(y: Floats, p: Floats) -> float:
@@ -44,9 +45,9 @@ def balanced_accuracy(y: Floats, p: Floats) -> float:
 
 def brier(y: Floats, p: Floats) -> float:
     if p.shape[1] == 2:
-        return sum((row[1] - truth) ** 2 for row, truth in zip(p, y, strict=True)) / len(y)
+        return float(sum((row[1] - truth) ** 2 for row, truth in zip(p, y, strict=True)) / len(y))
     whole = [sum((row[c] - (truth == c)) ** 2 for c in range(len(row))) for row, truth in zip(p, y, strict=True)]
-    return sum(whole) / len(y)
+    return float(sum(whole) / len(y))
 
 
 def log_loss(y: Floats, p: Floats) -> float:
@@ -54,13 +55,13 @@ def log_loss(y: Floats, p: Floats) -> float:
 
 
 def mae(y: Floats, p: Floats) -> float:
-    return sum(abs(row[0] - truth) for row, truth in zip(p, y, strict=True)) / len(y)
+    return float(sum(abs(row[0] - truth) for row, truth in zip(p, y, strict=True)) / len(y))
 
 
 def r2(y: Floats, p: Floats) -> float:
     mean = sum(y) / len(y)
     unexplained = sum((row[0] - truth) ** 2 for row, truth in zip(p, y, strict=True))
-    return 1 - unexplained / sum((truth - mean) ** 2 for truth in y)
+    return float(1 - unexplained / sum((truth - mean) ** 2 for truth in y))
 
 
 PLAIN: dict[str, Callable[[Floats, Floats], float]] = {
