@@ -127,7 +127,7 @@ def releasing(form: str, site: Site, received: Received) -> Answering:
 def guarded_releasing(
     form: str, site_of: Callable[[], Site], content: Callable[[Site], Received], on_error: OnError = log_error
 ) -> Answering:
-    """`respond` for a caller that fits several hospitals at once."""
+    """Respond as `respond` does, for a caller that fits several hospitals at once."""
     site = None
     try:
         site = site_of()

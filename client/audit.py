@@ -173,7 +173,7 @@ class Audit:
         return self._open(matches[0].message, matches[0].sha256)
 
     def verify(self) -> int:
-        """Walk the journal and the outbox; the number of records.
+        """Walk the journal and the outbox; return the number of records.
 
         Raises:
             JournalError: naming the first record that was changed, cut, reordered or forged, or a changed message.

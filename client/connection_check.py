@@ -134,7 +134,7 @@ def _distrusted(found: Reach, coordinator: str, via: str) -> Finding:
 
 
 def _clock(found: Reach) -> Finding:
-    """Flower refuses times that are off; the node corrects its own up to an hour."""
+    """Return a finding on the clock: Flower refuses times that are off; the node corrects its own up to an hour."""
     if found.clock_s is None:
         return Finding("clock", NOTE, "the coordinator told no time")
     off = round(found.clock_s)

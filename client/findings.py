@@ -45,6 +45,6 @@ def render(findings: list[Finding]) -> str:
 
 
 def exit_code(findings: list[Finding]) -> int:
-    """For monitoring: 0 all is well, 1 something to know of, 2 something is wrong."""
+    """Return the exit code for monitoring: 0 all is well, 1 something to know of, 2 something is wrong."""
     verdicts = {finding.verdict for finding in findings}
     return 2 if WRONG in verdicts else 1 if WARNING in verdicts else 0

@@ -142,7 +142,7 @@ def _start(addresses: Sequence[str]) -> socket.socket:
 
 
 def _bring_up_loopback() -> None:
-    """netdevice(7): a new namespace has a loopback interface, which is down."""
+    """Set the loopback interface up, which is down in a new namespace (netdevice(7))."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
         fcntl.ioctl(any_socket, SIOCSIFFLAGS, struct.pack("16sH22x", b"lo", IFF_UP))
 

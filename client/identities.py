@@ -16,7 +16,7 @@ from configs.site import SiteConfig
 
 @dataclass(frozen=True, slots=True)
 class Forgotten:
-    """What was spent under an identity that no data set of site.yaml has any more."""
+    """The spending under an identity that no data set of site.yaml has any more."""
 
     identity: str
     epsilon: float

@@ -30,7 +30,7 @@ def worker_variables(config: SiteConfig) -> tuple[str, ...]:
 
 
 def die_with_parent() -> None:
-    """Be killed when the process that started this one ends, however it does (Linux; elsewhere nothing happens)."""
+    """Have the kernel kill this process when its parent ends, however that ends (Linux; elsewhere nothing happens)."""
     try:
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
     except (OSError, AttributeError):

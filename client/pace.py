@@ -5,7 +5,7 @@ PATIENCE, EARLY = 0.1, 0.7  # a look every tenth of the time since the last mess
 
 
 class Pace:
-    """When to look for the next message. Each look costs the coordinator some milliseconds, so they are well placed.
+    """The times of the looks for the next message. Each look costs the coordinator some milliseconds.
 
     Rounds resemble each other: if the last message was not there yet after some time, the first look comes a little
     before that time; then one every tenth of the time that passed. Only what was seen counts, not when the message was

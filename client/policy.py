@@ -22,7 +22,7 @@ NO_FIGURES = 117
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What a study asks of a hospital, apart from its data set's budget.
+    """A study's requirements of a hospital, apart from its data set's budget.
 
     `patients` is the number that the study announces for this hospital, None where it announces none: what is decided
     here may be told to anybody, so nothing of it is counted in the data.
@@ -36,7 +36,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Spending:
-    """What a data set has spent, and would have spent once a study is over.
+    """The spending of a data set, now and once a study is over.
 
     Epsilons per patient, at the policy's delta, over all studies; both 0 where the study has no privacy mode.
     """

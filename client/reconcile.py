@@ -33,7 +33,7 @@ _IDENTITY = re.compile(r"([0-9a-f]{16}):([0-9]{1,9})((?:[=+][sgl]/[0-9.e+-]{1,25
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """How far a hospital's records are: how often a person settled them, the journal's last record and its hash."""
+    """The progress of a hospital's records: how often a person settled them, the journal's last record and its hash."""
 
     settled: int
     sequence: int
@@ -42,7 +42,7 @@ class Standing:
 
 @dataclass(frozen=True)
 class Spent:
-    """What was released about one identity: how many bookings, and their steps by kind (None where not known)."""
+    """The releases about one identity: how many bookings, and their steps by kind (None where not known)."""
 
     count: int
     steps: Mapping[Kind, int] | None
@@ -50,7 +50,7 @@ class Spent:
 
 @dataclass(frozen=True)
 class Facts:
-    """What is compared at a start: the ledger as it lies there, and what the journal and the outbox say of it.
+    """The facts compared at a start: the ledger as it lies there, and what the journal and the outbox say of it.
 
     `noted` is the row that the journal noted last, `digest` that of this row in the ledger now (empty where it has
     none). `left` are releases of private studies that left, `booked` those of the ledger, as (study, *place) of

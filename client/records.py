@@ -138,7 +138,7 @@ def _standing(statement: Statement) -> Standing:
 
 
 class Records:
-    """What the node asks before each training, and what it writes down after."""
+    """The node's checks before each training, and its records after it."""
 
     def __init__(
         self, config: SiteConfig, audit: Audit, ledger: Ledger, admissions: Admissions, key: SigningKey

@@ -40,7 +40,7 @@ _QUIETEST, _LOUDEST = 1e6, 0.05  # noise multipliers between which a cap is fill
 
 @dataclass
 class Settlement:
-    """What was found, and what the ledger would come to hold beside its rows."""
+    """The result of a settlement: the booked rows, and those that the ledger would hold beside them."""
 
     reasons: list[str]
     booked: list[Release]

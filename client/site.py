@@ -130,7 +130,7 @@ class Site:
         return self._trainer.fit(fit)
 
     def releasing(self, name: str, request: Request) -> Making:
-        """`release` for a caller that fits several hospitals at once: yield each fit, once it is booked.
+        """Make a release as `release` does, for a caller that fits several hospitals at once: yield each booked fit.
 
         A release about the test patients is booked about the whole data set, though nobody is in both the training and
         the test: the ledger knows data sets, and composing the two is on the safe side.

@@ -40,7 +40,7 @@ from strategies.releases.base import Fit
 
 
 class EngineMaker(Protocol):
-    """How a private fit gets its engine; `private_engine` is the one that trains."""
+    """The factory of a private fit's engine; `private_engine` is the one that trains."""
 
     def __call__(
         self, model: FlatModel, plan: PrivacyPlan, gaussian: Gaussian, name: Literal["auto", "opacus"]

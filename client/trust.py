@@ -83,7 +83,7 @@ def hear(arrival: Arrival) -> Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """What a message is about, before its content is read.
+    """A message's facts before its content is read.
 
     Attributes:
         form: of configs/wire.py for the message's type; None where no hospital receives such a message.
@@ -129,7 +129,7 @@ def match(content: Content) -> Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """What the run of a message consists of. `overridden`: settings stand beside the bundle."""
+    """The run of a message: its bundle. `overridden`: settings stand beside the bundle."""
 
     study: Study
     content: bytes

@@ -21,7 +21,7 @@ PIPE_BYTES = 1 << 20  # between this process and the worker
 
 
 class WorkerPort(Protocol):
-    """What a node asks of its worker; tests give it one without a process."""
+    """The worker's interface as the node uses it; tests give it one without a process."""
 
     @property
     def alone(self) -> bool:
@@ -54,7 +54,7 @@ class WorkerProcess:
     """The other process, started again when it has ended."""
 
     def __init__(self, config: SiteConfig, command: Sequence[str] = ()) -> None:
-        """`command` starts another worker than ours; only tests have one."""
+        """Prepare a worker. `command` starts another worker than ours; only tests have one."""
         self._config = config
         self._command = list(command) or parts.command("client.worker", str(config.folder))
         self.caps = Caps(config)

@@ -22,7 +22,7 @@ Specs = Mapping[str, ArraySpec]
 
 @dataclass(frozen=True, slots=True)
 class Strategy:
-    """How the coordinator combines models: a name of FEDERATED and that strategy's options."""
+    """The coordinator's strategy: a name of FEDERATED and that strategy's options."""
 
     name: str
     options: tuple[tuple[str, float], ...] = ()
@@ -40,7 +40,7 @@ def no_arrays(parameters: Specs) -> Specs:
 
 @dataclass(frozen=True, slots=True)
 class FederatedKeys:
-    """What a study's `training.strategy` may hold under this name.
+    """The keys that a study's `training.strategy` may hold under this name.
 
     `sent` declares the arrays that a hospital receives beside the model, by name and shape, given the model's
     parameters. Their names must differ from the parameters'. None ever leaves a hospital beside the model: what a

@@ -31,7 +31,7 @@ TIDY_BYTES = 20_000_000
 
 
 def return_large_blocks() -> None:
-    """For the rest of this process; a C library that knows no such setting goes on as before."""
+    """Return freed large blocks to the system from now on; a C library without that setting goes on as before."""
     _set({_MMAP_THRESHOLD: LARGE_BLOCK_BYTES, _TRIM_THRESHOLD: SMALL_BYTES})
 
 

@@ -27,7 +27,7 @@ _VALUE = re.compile(rb"([1-9][0-9]{0,15});([0-9a-f]{32});([0-9a-f]{64});([A-Za-z
 
 @dataclass(frozen=True, slots=True)
 class Stamp:
-    """When a request was made (`time_ms` since 1970), which one it is (`nonce`), and its body's SHA-256."""
+    """A request's time (`time_ms` since 1970), its `nonce`, and its body's SHA-256."""
 
     time_ms: int
     nonce: str

@@ -58,7 +58,7 @@ class Policy:
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """Where one study's rows lie. `identity` names the patients: their budget follows it, not the file's name."""
+    """The source of one study's rows. `identity` names the patients: their budget follows it, not the file's name."""
 
     study: str
     source: DataSource

@@ -70,23 +70,23 @@ class _StrictLoader(yaml.SafeLoader):
         return super().compose_node(parent, index)
 
     def construct_mapping(self, node: Any, deep: bool = False) -> Any:  # noqa: FBT001, FBT002 - PyYAML's interface
-        seen: set[str] = set()
+        keys: set[str] = set()
         for key, value in node.value if isinstance(node, yaml.MappingNode) else ():
             if key.value in _LISTS_OF_WORDS and isinstance(value, yaml.SequenceNode):
                 _as_written(value)
             text = str(key.value)
-            if text in seen:
+            if text in keys:
                 problem = f"the key {short(text)!r} is given twice; keep one"
                 raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
-            seen.add(text)
+            keys.add(text)
         return super().construct_mapping(node, deep)
 
     def construct_object(self, node: Any, deep: bool = False) -> Any:  # noqa: FBT001, FBT002 - PyYAML's interface
         try:
             return super().construct_object(node, deep)
         except (AttributeError, LookupError, TypeError, ValueError, OverflowError):  # of `!!bool often`, 5,000 digits
-            said = short(AFTER_SCHEME.sub("://...", repr(node.value)), 40)
-            problem = f"{said} cannot be read as {short(node.tag.rpartition(':')[2])}; correct it"
+            text = short(AFTER_SCHEME.sub("://...", repr(node.value)), 40)
+            problem = f"{text} cannot be read as {short(node.tag.rpartition(':')[2])}; correct it"
             raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark) from None
 
 

@@ -71,7 +71,7 @@ class Field:
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """What one kind of message holds. `arrays` says in a word what arrays it carries, and is empty where it has none.
+    """The content of one kind of message. `arrays` says in a word what arrays it carries, empty for none.
 
     The model's parameters and noisy counts are all of Archipel's own.
     """

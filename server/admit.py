@@ -23,7 +23,7 @@ from server.recorded import versions
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """What was done: `replaced` says in words whom, `path` is where the welcome lies."""
+    """The result of an admission: `replaced` names in words the hospital replaced, `path` is the welcome's place."""
 
     request: Request
     welcome: Welcome

@@ -37,7 +37,7 @@ class Connection:
 
 
 class Registered(Protocol):
-    """What is needed of server/superlink/client.py's nodes."""
+    """The part of server/superlink/client.py's nodes that is used here."""
 
     @property
     def node_id(self) -> int:

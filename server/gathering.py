@@ -42,7 +42,7 @@ TOGETHER = 0.3  # hospitals that are due within this part of the slowest interva
 
 @dataclass
 class Standing:
-    """Where one hospital stands: `state` is "", "takes part", "refused" or "not yet"; times are the machine's clock.
+    """The standing of one hospital: `state` is "", "takes part", "refused" or "not yet"; times are the machine's clock.
 
     `due` is when it is asked next, `sent` when the proposal under way was sent (None: there is none), `sent_at` the
     same for people, `since` the start of the node that was asked.
@@ -69,7 +69,7 @@ class Standing:
 
 @dataclass(frozen=True)
 class Patience:
-    """How long to wait, in seconds: for all hospitals, for more than the quorum, and for one that is not connected."""
+    """The times to wait, in seconds: for all hospitals, for more than the quorum, and for one that is not connected."""
 
     timeout_s: float
     quorum_after_s: float = 3600.0

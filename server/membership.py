@@ -100,7 +100,7 @@ class RunState:
 
 @dataclass(frozen=True, slots=True)
 class Talk:
-    """What a hospital's node has said that it can talk. A node of protocol 1 says nothing: empty and 0."""
+    """The protocol and release that a hospital's node named. A node of protocol 1 names none: empty and 0."""
 
     protocol: int = 1
     release: str = ""

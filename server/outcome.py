@@ -10,7 +10,7 @@ from strategies.exchange.arrays import Arrays
 
 @dataclass(frozen=True)
 class RoundRecord:
-    """What happened in one round: bytes that each hospital sent, and a plain reason for each that did not.
+    """The result of one round: bytes that each hospital sent, and a plain reason for each that did not.
 
     `missing` names every hospital of the study that did not contribute, those that never took part or were away too. So
     it stands in the journal (kind `round`) and in metrics.json (`rounds`, a list: `round`, `contributed`, `missing`,
@@ -32,7 +32,7 @@ Observer = Callable[[RoundRecord, Arrays], None]
 
 @dataclass(frozen=True)
 class Released:
-    """What hospitals released when they were asked once, and why others released nothing."""
+    """The releases that hospitals were asked for once, and why others released nothing."""
 
     arrays: Mapping[str, Arrays]  # hospital -> the arrays of its release
     missing: Mapping[str, str]

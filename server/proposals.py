@@ -26,7 +26,7 @@ QUICK_LOOK_S = 0.05  # between two looks at who is connected
 
 
 class Post(Protocol):
-    """What carries proposals: `SealedGrid` between machines, `GridPost` elsewhere."""
+    """The carrier of proposals: `SealedGrid` between machines, `GridPost` elsewhere."""
 
     def connections(self) -> Mapping[str, Connection]:
         """Return each hospital's node by the hospital's name (by another word where no name is known)."""

@@ -50,7 +50,7 @@ def versions() -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Recorded:
-    """What a run's journal says, the time before an interruption included.
+    """The content of a run's journal, the time before an interruption included.
 
     `rounds` are in order, `hello` the bytes of each time that hospitals were gathered, `once` the bytes of what they
     released after the training, by release and hospital, `reasons` the newest one of each hospital that was away,

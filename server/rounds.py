@@ -18,7 +18,7 @@ State = Literal["RUNNING", "COMPLETE", "INCOMPLETE"]
 
 @dataclass(frozen=True, slots=True)
 class Rounds:
-    """How far a study is. COMPLETE only if every planned round had its quorum."""
+    """The state of a study. COMPLETE only if every planned round had its quorum."""
 
     planned: int
     quorum: int

@@ -53,7 +53,7 @@ class Deployment:
 
 @dataclass(frozen=True)
 class Answers(Generic[Accepted]):
-    """What came of one instruction: what was accepted of each hospital, and why the others do not count."""
+    """The replies to one instruction: what was accepted of each hospital, and why the others do not count."""
 
     accepted: Mapping[str, Accepted]
     missing: Mapping[str, str]

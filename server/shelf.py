@@ -113,7 +113,7 @@ class Storing:
     """A window of a reply, written as it comes: the door holds no more of it than `BATCH` bytes."""
 
     def __init__(self, folder: Path, site: str) -> None:
-        """Nothing has come yet."""
+        """Begin with nothing received."""
         self._folder, self._site = folder, site
         self._head, self._place = b"", ("", "", 0)
         self._begun, self._left, self._over = False, 0, False

@@ -83,7 +83,7 @@ def _spent(study: Study, run: Path, site: str) -> float:
 
 @dataclass(frozen=True)
 class SiteView:
-    """What can be seen of one hospital through its noise.
+    """The figures of one hospital that can be seen through its noise.
 
     `hidden`: a count of fewer patients is not told from none. `total`, `share`: half the 95 % interval of the number of
     patients, and of the share with the outcome where half have it; None where there is no such share, or the noise
@@ -100,7 +100,7 @@ class SiteView:
 
 @dataclass(frozen=True)
 class StatisticsPlan:
-    """What `archipel plan` prints of a study that trains nothing. `noise`: of each count, in patients."""
+    """The output of `archipel plan` for a study that trains nothing. `noise`: of each count, in patients."""
 
     study: str
     noise: float

@@ -27,7 +27,7 @@ class Phase(Protocol):
 
 
 class Display(Protocol):
-    """Where progress is shown; `simulations/cli.py` has one for terminals and one for plain lines."""
+    """A display of progress; `simulations/cli.py` has one for terminals and one for plain lines."""
 
     def phase(self, title: str, total: int) -> AbstractContextManager[Phase]:
         """Open a bar of so many steps."""
@@ -35,7 +35,7 @@ class Display(Protocol):
 
 @dataclass(frozen=True)
 class Options:
-    """How a simulation is run. None of it changes the federated model's bits."""
+    """The options of a simulation. None of them changes the federated model's bits."""
 
     engine: str = "inprocess"
     baselines: bool = True

@@ -1,7 +1,8 @@
-"""A federation on this machine: coordinator and hospitals as separate processes, over mutual TLS on loopback.
+"""A federation of separate processes on this machine, over mutual TLS on loopback.
 
-Everything goes through the commands that people type (`archipel-coordinator`, `archipel-site`), in folders of a
-temporary directory; nothing is left behind. Tests use the same class to hurt it.
+Its processes are the coordinator and the hospitals. Everything goes through the commands that people type
+(`archipel-coordinator`, `archipel-site`), in folders of a temporary directory; nothing is left behind. Tests use the
+same class to hurt it.
 
     python -m simulations.federation STUDY
 
@@ -152,8 +153,8 @@ class Federation:
         """
         database = load_coordinator(self.coordinator).database
         with contextlib.suppress(sqlite3.Error), contextlib.closing(read_only(database)) as members:
-            found = members.execute("SELECT state FROM runs WHERE name = ?", (run,)).fetchone()
-            return str(found[0]) if found else ""
+            row = members.execute("SELECT state FROM runs WHERE name = ?", (run,)).fetchone()
+            return str(row[0]) if row else ""
         return ""
 
     def _line(self, run: str) -> str:

@@ -45,7 +45,7 @@ class SitePlan:
 
 @dataclass(frozen=True)
 class StudyPlan:
-    """What `archipel plan` prints."""
+    """The output of `archipel plan`."""
 
     study: str
     sites: tuple[SitePlan, ...]

@@ -38,7 +38,7 @@ class StockFlower:
     """A SuperLink and its SuperNodes. Use as a context manager: what it started ends with it."""
 
     def __init__(self, folder: Path, nodes: Sequence[Mapping[str, str]]) -> None:
-        """`nodes` are the environment variables of each SuperNode."""
+        """Prepare a federation. `nodes` are the environment variables of each SuperNode."""
         self.folder, self._nodes = folder, nodes
         self._port = free_port()
         self._pki = Pki(folder / "pki")

@@ -1,4 +1,4 @@
-"""Cells as text, whatever store they come from -> a typed `Table`. What every connector ends with.
+"""The checks of every connector: text cells from any store -> a typed `Table`.
 
 No row is refused, because a refusal would tell whoever asks that such a row is there. What a cell means is decided by
 the study alone, row by row, so one patient more or less changes nothing about the others:

@@ -1,9 +1,9 @@
-"""The text of a CSV file -> its records. Which lines are a record is decided by these lines alone.
+"""The records of a CSV file's text.
 
-A quotation mark that is never closed must not take other patients' lines with it, yet free text of several lines is a
-proper cell (RFC 4180, section 2.6). So a quotation goes on over the end of its line as long as no line within it could
-itself begin a record: by being one whole, or by opening a quotation as RFC 4180 has it. A line with a stray quotation
-mark is left out alone, and every other record stays what it was.
+These lines alone decide which of them are a record. A quotation mark that is never closed must not take other patients'
+lines with it, yet free text of several lines is a proper cell (RFC 4180, section 2.6). So a quotation goes on over the
+end of its line as long as no line within it could itself begin a record: by being one whole, or by opening a quotation
+as RFC 4180 has it. A line with a stray quotation mark is left out alone, and every other record stays what it was.
 
 >>> broken = 'p,"q,1\\na,2,3\\nb,5,"6\\nor 7"\\n'
 >>> notes = Notes()

@@ -28,7 +28,7 @@ _LENGTH = struct.Struct(">I")  # as of configs/pieces.py
 
 
 class Ask(Protocol):
-    """How a path of the coordinator's is asked."""
+    """A function that asks one of the coordinator's paths."""
 
     def __call__(self, path: str, body: Sequence[bytes], into: Callable[[bytes], object] | None = None) -> bytes:
         """Send a body in pieces and return the answer, unless its pieces are handed to `into` as they come."""

@@ -30,7 +30,7 @@ _INTERRUPTED = (None, None)
 
 
 class Line:
-    """How long requests may be held on this way, and the one that is."""
+    """The time for which requests may be held on this connection, and the request that is held."""
 
     def __init__(self) -> None:
         self.hold_s, self.taken = MAX_HOLD_S, ""  # the id of the last message that arrived whole

@@ -27,7 +27,7 @@ NOT_ADMITTED = "this key is not admitted, or no longer"  # what the gateway answ
 
 @dataclass(frozen=True)
 class Reach:
-    """How far a connection to the coordinator came.
+    """The steps that a connection to the coordinator passed.
 
     `step` is where it stopped: resolve, refused, silent, proxy (its answer is in `code`), tls, certificate, client,
     health; or arrived. `issuer` is who signed the certificate that was shown, `clock_s` how far this machine's clock is

@@ -22,7 +22,7 @@ class Command:
 
 @dataclass(frozen=True, slots=True)
 class StudyPage:
-    """What a security officer or a DPO reads before deciding.
+    """The page that a security officer or a DPO reads before deciding.
 
     `flaw` says why there are no rows; `obstacle` why the study cannot run here whoever approves it; `over` whether it
     has ended here, `left` what left for it.

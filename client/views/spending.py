@@ -11,7 +11,7 @@ from strategies.releases.registry import MODEL_UPDATE, SCORE_HISTOGRAM, STATISTI
 
 @dataclass(frozen=True, slots=True)
 class StudySpending:
-    """What a study spent of a data set, at the delta of site.yaml. `name` is "?" where its proposal is unknown.
+    """A study's spending of a data set, at the delta of site.yaml. `name` is "?" where its proposal is unknown.
 
     `others` names releases beside the rounds, the evaluation and the statistics. `lost` counts the releases that were
     begun and lost, `seeded` those whose noise came from a seed.
@@ -30,7 +30,7 @@ class StudySpending:
 
 @dataclass(frozen=True, slots=True)
 class DatasetSpending:
-    """What all studies together spent of a data set. Epsilon is per patient, at this delta."""
+    """The spending of all studies together of a data set. Epsilon is per patient, at this delta."""
 
     dataset: str
     spent: float

@@ -45,7 +45,7 @@ class Place:
 
 
 class Value:
-    """What may stand under a key."""
+    """A value that may stand under a key."""
 
     expected: str  # in the words of an error: "expected ..., found ..."
 

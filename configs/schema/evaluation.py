@@ -13,7 +13,7 @@ _FRACTION = Number("a share of the patients from 0 to 0.9", 0.0, 0.9)
 
 @dataclass(frozen=True, slots=True)
 class EvaluationRelease:
-    """What is asked of each hospital about its test patients, once: a noisy histogram of scores by outcome.
+    """The release asked of each hospital about its test patients, once: a noisy histogram of scores by outcome.
 
     `epsilon` is what this costs per patient at the study's delta, beside the training's; `bins` divide [0, 1] equally.
     """

@@ -23,7 +23,7 @@ class Costed(Protocol):
 
 @dataclass(frozen=True)
 class ReleaseKeys:
-    """What a study may hold under a release's name: a frozen dataclass of keys, with its `epsilon` among them."""
+    """The keys under a release's name in a study: a frozen dataclass, with the release's `epsilon` among them."""
 
     name: str
     section: type

@@ -89,7 +89,7 @@ class Query(Value):
 
 
 class DataSource:
-    """Where a connector finds one site's rows. A connector's own source is a frozen dataclass with its keys.
+    """The place where a connector finds one site's rows. A connector's own source is a frozen dataclass with its keys.
 
     `store` is the kind of thing that it reads, in a word or two; `networked` whether it is reached over a network, so
     that only the worker may ask it; `unread` says what is never read of it.

@@ -67,7 +67,7 @@ class Feature:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What is predicted. `classes` are the target column's words in order; of two, the second is the outcome.
+    """The task that is learned. `classes` are the target column's words in order; of two, the second is the outcome.
 
     `statistics` predicts nothing: each hospital counts its patients by every column, in `bins` equal parts of the range
     of a number, and releases the counts once, with noise.

@@ -43,7 +43,7 @@ def _one_epoch(section: Section, _around: Around) -> int | None:
 
 @dataclass(frozen=True, slots=True)
 class Local:
-    """What a hospital does in one round: `steps` optimizer steps, or `epochs` passes' worth of them.
+    """A hospital's work in one round: `steps` optimizer steps, or `epochs` passes' worth of them.
 
     `batch_size` is the number of patients expected in a step; None means all of them. `engine` says how private
     gradients are computed, never what they are: `opacus` forces the reference.

@@ -94,7 +94,7 @@ def rect(
 
 
 def path(points: Sequence[tuple[float, float]], class_: str, *, closed: bool = False) -> Html:
-    """Straight lines from point to point."""
+    """Draw straight lines from point to point."""
     steps = " ".join(f"{decimal(x)},{decimal(y)}" for x, y in points)
     return el("polygon" if closed else "polyline", points=steps, class_=class_)
 

@@ -37,7 +37,7 @@ Points = tuple[tuple[int, float], ...]  # (round, value)
 
 @dataclass(frozen=True)
 class Model(ModelResult):
-    """How good a model is, with its figure of the study's main metric; None where that is undefined or not there."""
+    """A model's quality, with its figure of the study's main metric; None where that is undefined or not there."""
 
     calibration: tuple[Bin, ...] = ()
     main: Estimate | None = None

@@ -1,4 +1,4 @@
-"""What a sealed grid is given: the hospitals that it may reach, the run that it sends for, and who watches it.
+"""The assignment of a sealed grid: the hospitals it may reach, its run, and its watcher.
 
 >>> Watch().stopped()
 False
@@ -17,7 +17,7 @@ from strategies.exchange.keys import SigningKey
 
 @dataclass(frozen=True)
 class Watch:
-    """What a sealed grid reports: a hospital's epsilon; and whether it was asked to stop."""
+    """The watcher of a sealed grid: it takes what hospitals report, and says whether to stop."""
 
     epsilon: Callable[[str, str], None] = lambda _site, _epsilon: None
     stopped: Callable[[], bool] = lambda: False
@@ -27,7 +27,7 @@ class Watch:
 
 @dataclass(frozen=True)
 class Directory:
-    """What the coordinator knows of the hospitals: who is connected, who is admitted, and what each sent before.
+    """The coordinator's facts on the hospitals: connected, admitted, and what each sent before.
 
     Args:
         talks: what each hospital's node can talk, as it said before; its reply to a proposal renews it.

@@ -132,7 +132,7 @@ class Exchange:
         return None
 
     def _confirm(self, node: int, taken: str) -> None:
-        """Forget what has arrived: its parts go."""
+        """Forget a message that has arrived, with its parts."""
         with self._giving:
             head = self._given.get(node)
             if head is not None and head.header.metadata.message_id == taken:

@@ -245,7 +245,7 @@ def superlink_app(store: Callable[[], InMemoryObjectStore]) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """What the SuperLink answered to messages: their ids, the objects that it lacks, the session to send these in."""
+    """The SuperLink's answer to messages: their ids, the objects that it lacks, the session to send these in."""
 
     ids: Sequence[str]
     missing: Sequence[str]

@@ -69,7 +69,7 @@ class Waiting:
                 del self._holds[key]
 
     def held(self) -> list[int]:
-        """For what requests are held."""
+        """Return the keys for which requests are held."""
         return list(self._holds)
 
     def wake(self, key: int, *, release: bool = False) -> None:

@@ -48,7 +48,7 @@ RECORDS_FROM = 2  # the protocol from which a hospital is given its own statemen
 
 
 class Carrier(Protocol):
-    """What is needed of a grid: server/superlink/grid.py's."""
+    """The part of server/superlink/grid.py that a sealed grid uses."""
 
     @property
     def run(self) -> Run:

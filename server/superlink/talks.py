@@ -67,5 +67,5 @@ class Talks:
         self._note(site, talk)
 
     def forget(self, site: str) -> None:
-        """Forget what a node could talk, so that it is next asked in the first protocol."""
+        """Forget a node's protocol, so that it is next asked in the first one."""
         self._talks.pop(site, None)

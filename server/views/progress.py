@@ -10,7 +10,7 @@ from server.views import text
 
 
 class Progress:
-    """What a run's journal has told so far. `gathered` is whether rounds have begun since the last start."""
+    """The content of a run's journal so far. `gathered` is whether rounds have begun since the last start."""
 
     def __init__(self, study: Study, journal: Path) -> None:
         self._study, self._journal, self._seen = study, journal, 0

@@ -13,7 +13,7 @@ ENDED = ("COMPLETE", "INCOMPLETE")
 
 @dataclass(frozen=True, slots=True)
 class Presence:
-    """What a hospital does in a run, and the epsilon that it last reported (empty: none) of the study's."""
+    """A hospital's activity in a run, and the epsilon that it last reported (empty: none) of the study's."""
 
     site: str
     state: str
@@ -24,7 +24,7 @@ class Presence:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """To how many of the rounds that were made a hospital contributed, and the newest reason why not to all."""
+    """A hospital's number of contributions to the rounds made, and the newest reason why not to all."""
 
     site: str
     rounds: int

@@ -1,5 +1,6 @@
-"""`archipel audit`: does the code that trains protect patients as its ledger claims? Five parts, each with a verdict.
+"""`archipel audit`: does the training code protect patients as its ledger claims?
 
-The very objects that train (Trainer, Site, engine, Randomness, Ledger) are watched while they work; what they ought to
-do is computed here again, by other means. An audit looks for mistakes: it proves none absent.
+It has five parts, each with a verdict. The very objects that train (Trainer, Site, engine, Randomness, Ledger) are
+watched while they work; what they ought to do is computed here again, by other means. An audit looks for mistakes: it
+proves none absent.
 """

@@ -122,26 +122,26 @@ class _Auditor:
             self._rehearse(site, folder / str(number), self.cohorts[site], self._rounds(site))
             for number, site in enumerate(self.sites[1:], 1)
         ]
-        own = [*samples, *(done.recording for done in rehearsals)]
+        recordings = [*samples, *(done.recording for done in rehearsals)]
         wide, many = self._all_rows(folder / "all rows", noisy=bool(noisy))
         if noisy:
             progress("rounds at the study's own learning rate")
-            moved, left = self._moving(folder / "moving")
+            moved, outgoing = self._moving(folder / "moving")
         if "residual" in only:
             samples_by_name = {
-                "": own,
+                "": recordings,
                 " (with canaries)": [with_coins.recording],
                 " (few patients)": few,
                 " (every patient at once)": self._crowded(),
                 " (at the study's own rate)": [moved],
             }
-            others = [left, self._failed(folder / "failed"), *self._evaluations(folder / "evaluations")]
+            others = [outgoing, self._failed(folder / "failed"), *self._evaluations(folder / "evaluations")]
             yield residual_part(samples_by_name, many, others)
         if "sensitivity" in only:
             progress("the largest move of one patient")
             yield self._sensitivity(folder / "moves of an evaluation")
         if "sampler" in only:
-            yield sampler_part([*own, with_coins.recording, moved], [*few, *many])
+            yield sampler_part([*recordings, with_coins.recording, moved], [*few, *many])
         if "ledger" in only:
             yield self._ledger([with_coins, *rehearsals], wide, run)
         if "canaries" in only:
@@ -311,9 +311,9 @@ class _Auditor:
             words += f", with its evaluation (epsilon {release.epsilon:g} by itself)"
         if run is not None:
             old, journal = ledger_replay.replay_run(self.subject, run, self.study, self.plans)
-            checks += [journal, *(check for found in old for check in found.checks)]
+            checks += [journal, *(check for replay in old for check in replay.checks)]
             replays, words = old or replays, f"{words}; and {len(old)} ledgers of {run.name}, drawn here"
-        worst = max(replays, key=lambda found: (found.released - found.stated, found.released))
+        worst = max(replays, key=lambda replay: (replay.released - replay.stated, replay.released))
         return Part.of(
             "ledger",
             "Is everything that was released booked?",

@@ -1,8 +1,8 @@
-"""A lower bound on epsilon from one run with canaries (Steinke, Nasr and Jagielski 2023, arXiv 2305.08846).
+"""A lower bound on epsilon from one run with canaries.
 
-m canaries are each put among the patients by the toss of a fair coin, all in one run; whoever sees what leaves then
-guesses r of the m coins and abstains from the others. An epsilon so small that the number of right guesses would be a
-surprise is refuted.
+The method is that of Steinke, Nasr and Jagielski 2023 (arXiv 2305.08846). m canaries are each put among the patients by
+the toss of a fair coin, all in one run; whoever sees what leaves then guesses r of the m coins and abstains from the
+others. An epsilon so small that the number of right guesses would be a surprise is refuted.
 
 The bound (their theorem 5.2, derived again). Under (epsilon, 0) every guess is right with probability at most
 p = e^epsilon / (1 + e^epsilon), whatever the others are: the odds of a fair coin grow by at most e^epsilon. So the
@@ -86,8 +86,8 @@ def design(plan: PrivacyPlan, claimed: float, steps: int, canaries: int) -> Desi
     rate, sigma = plan.sampling_rate, plan.noise_multiplier
     gap = steps * rate / math.sqrt(steps * (sigma**2 + rate * (1 - rate)))
     designs = [_planned(gap, claimed, canaries, n, plan.delta) for n in GUESSES if n <= canaries]
-    able = [one for one in designs if one.ceiling > 1.2 * claimed] or [max(designs, key=lambda one: one.ceiling)]
-    return max(able, key=lambda one: (one.expected, one.guesses))
+    able = [run for run in designs if run.ceiling > 1.2 * claimed] or [max(designs, key=lambda run: run.ceiling)]
+    return max(able, key=lambda run: (run.expected, run.guesses))
 
 
 def _planned(gap: float, claimed: float, canaries: int, guesses: int, delta: float) -> Design:

@@ -1,4 +1,4 @@
-"""The audit of a study of statistics: is its noise what was booked, what can one patient move, what is in the ledger?
+"""The audit of a study of statistics: its noise, one patient's influence, its ledger.
 
 It has no steps, no sampling and no model, so two of the five parts of a training's audit have no object here. Releases
 are made by the hospital's own code, as often as it takes to see 1 % too little noise, each with a ledger of its own:
@@ -173,8 +173,8 @@ class _Auditor:
         )
 
     def _moved(self, table: Table, without: Table) -> float:
-        one, other = (counts(places(t, self.study).cells, self.layout) for t in (table, without))
-        return float(np.linalg.norm(one - other))
+        whole, other = (counts(places(t, self.study).cells, self.layout) for t in (table, without))
+        return float(np.linalg.norm(whole - other))
 
     # The ledger
 

@@ -1,4 +1,4 @@
-"""How much an audit looks at.
+"""The effort of an audit: the numbers of fits, steps and patients.
 
 >>> FULL.smallest_loss
 0.01
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Effort:
-    """How much is looked at. `smallest_loss` is the share of missing noise that must be noticed.
+    """The amount of work of an audit. `smallest_loss` is the share of missing noise that must be noticed.
 
     `starts` and `places` are models and places in the batch where planted patients are tried. `rows`: of a hospital, in
     the long fits; where it has more, `all_rows` are what a short study of those patients who have most of them goes

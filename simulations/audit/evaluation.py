@@ -1,9 +1,10 @@
-"""The evaluation's noisy histogram, audited: its noise, whole numbers, and how far one patient moves it.
+"""The audit of the evaluation's noisy histogram.
 
-Many evaluations of one model are made through Site.evaluate, each with a ledger of its own, and compared with the
-exact histogram: scores by PyTorch in float64, with nothing of the product's prediction. The noise of a cell must be a
-Gaussian of the booked deviation, rounded to a whole number. One patient more or less, with the same noise, must move
-the histogram by 1 at most (L2 norm).
+It checks the noise, whole numbers, and how far one patient moves the histogram. Many evaluations of one model are made
+through Site.evaluate, each with a ledger of its own, and compared with the exact histogram: scores by PyTorch in
+float64, with nothing of the product's prediction. The noise of a cell must be a Gaussian of the booked deviation,
+rounded to a whole number. One patient more or less, with the same noise, must move the histogram by 1 at most (L2
+norm).
 """
 
 import math
@@ -164,21 +165,21 @@ def _each_cell(noise: Floats, variance: float, fourth: float) -> Check:
 
 def _fit(noise: Floats, values: Floats, chances: Floats) -> Check:
     """Check the shape against the rounded Gaussian (Pearson's goodness of fit), rare neighbours joined."""
-    expected, seen, at = [], [], 0
+    expected, observed, at = [], [], 0
     counts = np.array([(noise == value).sum() for value in values], float)
     while at < len(values):
         mass, number = 0.0, 0.0
         while at < len(values) and mass * len(noise) < _LEAST_EXPECTED:
             mass, number, at = mass + float(chances[at]), number + counts[at], at + 1
         expected.append(mass * len(noise))
-        seen.append(number)
+        observed.append(number)
     if len(expected) > 1 and expected[-1] < _LEAST_EXPECTED:
-        last, number = expected.pop(), seen.pop()
-        expected[-1], seen[-1] = expected[-1] + last, seen[-1] + number
+        last, number = expected.pop(), observed.pop()
+        expected[-1], observed[-1] = expected[-1] + last, observed[-1] + number
     if len(expected) < 2:
         return exact("evaluation: shape", holds=True)
-    beyond = len(noise) - sum(seen)
-    distance = sum((s - e) ** 2 / e for s, e in zip(seen, expected, strict=True))
+    beyond = len(noise) - sum(observed)
+    distance = sum((s - e) ** 2 / e for s, e in zip(observed, expected, strict=True))
     p = float(stats.chi2.sf(distance, len(expected) - 1))
     # The law is a limit; its far tail is not: a classes' share of an observation more is allowed for.
     p = float(stats.chi2.sf(distance / (1 + 2 / _LEAST_EXPECTED), len(expected) - 1)) if p < 1e-3 else p
@@ -247,8 +248,8 @@ def _moves(
         empty = release(nobody)
     except ArchipelError:
         empty = None
-    for who, one in planted:
-        for people in (concatenate([cohort, one]), concatenate([one, cohort])):
+    for who, patient in planted:
+        for people in (concatenate([cohort, patient]), concatenate([patient, cohort])):
             yield float(np.linalg.norm(release(people) - everybody)), who
         if empty is not None:
-            yield float(np.linalg.norm(release(one) - empty)), who
+            yield float(np.linalg.norm(release(patient) - empty)), who

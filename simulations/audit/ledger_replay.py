@@ -1,4 +1,4 @@
-"""Ledger replay: what was released, by the journal, against what was booked, as it lies on the disk.
+"""Ledger replay: the releases in the journal against the bookings on the disk.
 
 Every round that left must be booked with the plan's own event, and with no fewer steps than were taken; no row may have
 vanished, no round may be skipped, and the epsilon that the ledger states must be that of what was released. A run that
@@ -71,7 +71,9 @@ def releases_left(journal: Path) -> dict[str, list[Left]]:
             continue
         for site in entry.contributed:
             by_site.setdefault(site, {})[departure.which] = departure
-    return {site: sorted(left.values(), key=lambda one: (one.round, one.release)) for site, left in by_site.items()}
+    return {
+        site: sorted(releases.values(), key=lambda row: (row.round, row.release)) for site, releases in by_site.items()
+    }
 
 
 def replay(
@@ -107,11 +109,11 @@ def _checks(
     steps: Counter[Which] = Counter()
     for row in of_study:
         steps[_which(row)] += row.event.steps if row.event else 0
-    missing = [one.which for one in left if one.which not in steps]
-    short = [one.which for one in left if one.steps is not None and one.steps > steps[one.which]]
+    missing = [release.which for release in left if release.which not in steps]
+    short = [release.which for release in left if release.steps is not None and release.steps > steps[release.which]]
     odd = [_which(row) for row in of_study if row.event != _planned(_which(row)[0], plan)]
     ids = [row.id for row in booked]
-    numbers = [one.round for one in left if one.release == MODEL_UPDATE.name]
+    numbers = [release.round for release in left if release.release == MODEL_UPDATE.name]
     return [
         exact("rounds booked", f"{site}: {_some(missing)} left and is not booked", holds=not missing),
         exact("steps booked", f"{site}: {_some(short)} took more steps than are booked", holds=not short),
@@ -158,8 +160,8 @@ def facts(replays: Sequence[Replay]) -> list[dict[str, Any]]:
 
 
 def _events(left: Sequence[Left], plan: PrivacyPlan) -> list[SampledGaussian]:
-    planned = [(one, _planned(one.release, plan)) for one in left if one.steps != 0]
-    return [event if one.steps is None else replace(event, steps=one.steps) for one, event in planned if event]
+    planned = [(row, _planned(row.release, plan)) for row in left if row.steps != 0]
+    return [event if row.steps is None else replace(event, steps=row.steps) for row, event in planned if event]
 
 
 def _planned(release: str, plan: PrivacyPlan) -> SampledGaussian | None:

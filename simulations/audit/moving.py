@@ -1,8 +1,9 @@
-"""A fit that moves: whole rounds at the study's own learning rate, through Site.fit, judged at each step's own weights.
+"""Fits at the study's own learning rate, judged at each step's own weights.
 
-A fit at learning rate 0 cannot show a fault that waits until the weights have moved: less noise from then on, a clip
-norm that follows the batch, a norm that was right a step ago. Here each step's noiseless sum is computed anew at the
-weights where that step began, by plain autograd in float64, and each round begins where the one before ended.
+They are whole rounds, made through Site.fit. A fit at learning rate 0 cannot show a fault that waits until the weights
+have moved: less noise from then on, a clip norm that follows the batch, a norm that was right a step ago. Here each
+step's noiseless sum is computed anew at the weights where that step began, by plain autograd in float64, and each round
+begins where the one before ended.
 """
 
 import math
@@ -97,8 +98,8 @@ class _Follower:
         assert self._weights is not None
         chosen = np.flatnonzero(self.roll.last)
         total = np.zeros(len(gradient))
-        for own in clip_each(self._rows.of_patients(self._weights, self._patients, chosen), self._clip):
-            total += own
+        for clipped in clip_each(self._rows.of_patients(self._weights, self._patients, chosen), self._clip):
+            total += clipped
         self.clean.append(total)
 
 
@@ -117,14 +118,14 @@ def moving_rounds(audited: AuditedSite, folder: Path, *, steps: int) -> tuple[Re
     plan, model, wrong, done = plan_of(hospital), audited.start, list[int](), 0
     rounds = max(1, min(plan.rounds, -(-steps // plan.steps_per_round)))
     for number in range(1, rounds + 1):
-        taken = watch.steps
+        steps_before = watch.steps
         try:
             outcome = hospital.fit(number, {name: array.copy() for name, array in model.items()})
         except RunError:  # the study diverges at this rate, without a fault in its privacy
             break
         done = number
-        expected = _retrained(model, watch.released[taken:], study.training.local, local_rule(study, {}).pull)
-        if watch.steps - taken != plan.steps_per_round or not _as_expected(model, outcome, expected):
+        expected = _retrained(model, watch.released[steps_before:], study.training.local, local_rule(study, {}).pull)
+        if watch.steps - steps_before != plan.steps_per_round or not _as_expected(model, outcome, expected):
             wrong.append(number)
         model = outcome
     hospital.ledger.close()

@@ -1,4 +1,4 @@
-"""Fits as an audit saw them: who was in each step, what was released, and what the sum ought to have been.
+"""Recordings of fits: each step's patients, what was released, and the expected sum.
 
 To know who is in a step, an audit's copies of the patients carry a mark that survives every path: each row's first
 input is replaced by that row's rank among all, scaled to [-1, 1], so that no two rows agree in it. The learning rate is
@@ -167,8 +167,8 @@ def recorded(
     unit = plan.noise_multiplier * plan.clip_norm
     size = _size(task)
     each = np.empty((patients.count, np.arange(size)[watch.kept].size))  # (patients, coordinates)
-    for own, gradient in zip(each, clipped_gradients(task, start, patients, plan.clip_norm), strict=True):
-        own[:] = gradient[watch.kept] / unit
+    for row, gradient in zip(each, clipped_gradients(task, start, patients, plan.clip_norm), strict=True):
+        row[:] = gradient[watch.kept] / unit
     clean = roll.member.astype(np.float64) @ each  # (steps, coordinates)
     released = np.array(watch.released, np.float64).reshape(len(watch.released), each.shape[1])
     noise = released * (plan.expected_patients / unit) - clean

@@ -1,6 +1,7 @@
-"""A whole study at one hospital, run by the audit through the real path: Site.fit, with a real ledger on the disk.
+"""A rehearsal: a whole study at one hospital, run by the audit through the real path.
 
-The journal that it keeps is a coordinator's, with the number of steps that were seen beside it.
+That is Site.fit, with a real ledger on the disk. The journal that it keeps is a coordinator's, with the number of steps
+that were seen beside it.
 """
 
 from collections.abc import Callable

@@ -1,13 +1,13 @@
-"""Residual test: what was released minus the noiseless sum must be the noise that was booked, in size and in shape.
+"""Residual test: a release minus the noiseless sum must be the booked noise.
 
-In booked standard deviations every value must be an independent standard Gaussian. Size: the sum of squares is
-chi-squared, over all values, for each coordinate and for each step. Centre: no coordinate's mean is off, and nothing of
-the clean sum, or of the one a step before, is left in the noise. Shape: Kolmogorov-Smirnov and the fourth moment.
-Constancy: the size is the same in every window of the steps, and does not follow the number of patients in a batch.
-Independence: for every shift in steps and coordinates the product sum is Gaussian (all shifts at once by
-Wiener-Khinchin), no two steps and no two coordinates are correlated, and no two steps have equal noise. Grid: what is
-released is a whole multiple of the noise's public step. A seed used twice, one draw for several coordinates, noise that
-is not Gaussian or fades all show here.
+It is compared in size and in shape. In booked standard deviations every value must be an independent standard Gaussian.
+Size: the sum of squares is chi-squared, over all values, for each coordinate and for each step. Centre: no coordinate's
+mean is off, and nothing of the clean sum, or of the one a step before, is left in the noise. Shape: Kolmogorov-Smirnov
+and the fourth moment. Constancy: the size is the same in every window of the steps, and does not follow the number of
+patients in a batch. Independence: for every shift in steps and coordinates the product sum is Gaussian (all shifts at
+once by Wiener-Khinchin), no two steps and no two coordinates are correlated, and no two steps have equal noise. Grid:
+what is released is a whole multiple of the noise's public step. A seed used twice, one draw for several coordinates,
+noise that is not Gaussian or fades all show here.
 
 >>> rng = np.random.default_rng(0)
 >>> healthy = rng.normal(size=(200, 30))

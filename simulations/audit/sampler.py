@@ -1,4 +1,4 @@
-"""Sampler test: every patient is in every step independently, with the probability that was booked.
+"""Sampler test: every patient is in every step independently, with the booked probability.
 
 Amplification by sampling holds for Poisson samples alone; batches of a shuffled list, or of a fixed size, are not
 Poisson samples, and their epsilon is larger than what such a ledger books (Chua et al. 2024, arXiv 2403.17673). Under

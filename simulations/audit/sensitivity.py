@@ -1,10 +1,11 @@
-"""Sensitivity test: no patient, whatever their rows and values, moves the noiseless sum by more than the clip norm.
+"""Sensitivity test: no patient moves the noiseless sum by more than the clip norm.
 
-Two fits of one step with the same seed have the same noise, so the difference of what they release is the difference
-of their noiseless sums: with and without one patient (add or remove one). The noise is next to none: what is released
-is rounded to a step that follows from it, and how far a patient moves the sum does not. Every patient of a small cohort
-is taken out once; planted ones are put in: values at the corners of the range and far beyond, every outcome, many rows,
-copies of others, and all of this also at starting models that a hostile coordinator might send.
+That holds whatever their rows and values are. Two fits of one step with the same seed have the same noise, so the
+difference of what they release is the difference of their noiseless sums: with and without one patient (add or remove
+one). The noise is next to none: what is released is rounded to a step that follows from it, and how far a patient moves
+the sum does not. Every patient of a small cohort is taken out once; planted ones are put in: values at the corners of
+the range and far beyond, every outcome, many rows, copies of others, and all of this also at starting models that a
+hostile coordinator might send.
 """
 
 import math

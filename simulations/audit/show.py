@@ -1,4 +1,4 @@
-"""An audit for people: progress while it runs, a table at its end, audit.json and audit.html in a folder."""
+"""The display of an audit: progress, a table, and its files audit.json and audit.html."""
 
 import json
 import textwrap

@@ -1,7 +1,7 @@
-"""What is audited: the objects that train, watched at the one place where a gradient gets its noise.
+"""The subject of an audit: the objects that train.
 
-The watch sees what goes into the engine and what comes out; it changes neither. This file alone knows how a ledger lies
-on the disk.
+They are watched at the one place where a gradient gets its noise. The watch sees what goes into the engine and what
+comes out; it changes neither. This file alone knows how a ledger lies on the disk.
 """
 
 import sqlite3

@@ -1,7 +1,8 @@
-"""What an audit finds: checks with p-values, parts with verdicts, and how often a healthy run is wrongly accused.
+"""The verdicts of an audit: checks with p-values, and parts.
 
-Every statistical check fails below one level, chosen so that all of them together accuse a healthy run less than once
-in five thousand (Bonferroni). Exact checks have p = 1 or 0.
+They keep the chance that a healthy run is accused below a bound. Every statistical check fails below one level, chosen
+so that all of them together accuse a healthy run less than once in five thousand (Bonferroni). Exact checks have p = 1
+or 0.
 
 >>> part = Part.of("sampler", "Who is in a step", "rate 0.2", "as booked", [Check("rate", 0.4), Check("steps", 0.0)])
 >>> part.verdict, [check.name for check in part.failed]

@@ -62,7 +62,7 @@ def large_model(megabytes: int) -> dict[str, Any]:
     with TemporaryDirectory(prefix="archipel-") as name:
         folder = Path(name)
         path = write_study(folder, (width, width, width), nodes=2, rounds=2)
-        with federation_of(load_study(path), folder / "federation", **POLICY) as federation, peaks(federation) as found:
+        with federation_of(load_study(path), folder / "federation", **POLICY) as federation, peaks(federation) as peak:
             run = federation.submit(path)
             federation.await_state(run, "COMPLETE", timeout_s=3600)
             rounds = [entry.seconds for entry in _rounds(federation, run)]
@@ -72,11 +72,11 @@ def large_model(megabytes: int) -> dict[str, Any]:
         "model_mb": round(size / 1e6),
         "nodes": 2,
         "seconds_per_round": rounds,
-        "coordinator_peak_models": round(found.together["coordinator"] / size, 2),
+        "coordinator_peak_models": round(peak.together["coordinator"] / size, 2),
         "node_peak_models": round(
-            max(held for owner, held in found.together.items() if owner != "coordinator") / size, 2
+            max(models for owner, models in peak.together.items() if owner != "coordinator") / size, 2
         ),
-        "peaks_mb": {key: round(value / 1e6) for key, value in sorted(found.bytes.items())},
+        "peaks_mb": {key: round(value / 1e6) for key, value in sorted(peak.bytes.items())},
     }
 
 
@@ -201,18 +201,18 @@ class Peaks:
 @contextmanager
 def peaks(federation: Federation) -> Iterator[Peaks]:
     """Watch every process of a federation."""
-    found, over = Peaks(), threading.Event()
+    measured, over = Peaks(), threading.Event()
     roots = {name: process.pid for name, process in federation.processes.items()}
 
     def watch() -> None:
         while not over.wait(0.1):
             for owner, root in roots.items():
-                found.note(owner, [seen for pid in family(root) if (seen := _status(pid)) is not None])
+                measured.note(owner, [status for pid in family(root) if (status := _status(pid)) is not None])
 
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()
     try:
-        yield found
+        yield measured
     finally:
         over.set()
         thread.join()

@@ -206,9 +206,9 @@ def _with(study: Study, published: Published, seed: int) -> Study:
 
 def _train_alone(study: Study, site: str, patients: TablePatients, seed: int) -> Trained:
     """FLamby's training without a federation: 50 passes with Adam."""
-    one = alone(study, site, patients.count)
-    one = replace(one, seed=seed, training=replace(one.training, rounds=1, local=ADAM))
-    return train(one, {site: patients}, flamby_start(study, seed))
+    local = alone(study, site, patients.count)
+    local = replace(local, seed=seed, training=replace(local.training, rounds=1, local=ADAM))
+    return train(local, {site: patients}, flamby_start(study, seed))
 
 
 def _scaled_together(study: Study) -> tuple[TablePatients, dict[str, TablePatients]]:

@@ -34,7 +34,7 @@ def score(study: Study, model: Arrays, patients: TrainablePatients, metric: str)
     task = learning_of(study)
     predicted = task.predictions(model, patients)
     y, (measure,) = task.objective.in_unit(patients.y), task.objective.metrics_of([metric])
-    found = estimate(measure, y, predicted, patients.patients, resamples=0)
-    if found is None:
+    result = estimate(measure, y, predicted, patients.patients, resamples=0)
+    if result is None:
         raise RunError(f"{metric}: expected test patients with and without the outcome, found one kind")
-    return found.value
+    return result.value

@@ -168,8 +168,8 @@ def _score_split(scores: Scores, seed: int, ridge: float, noise_seeds: int, epsi
     scores.add(("federated_without_privacy_same_settings", None), auroc(unprotected))
     scores.add(CLIPPING, auroc(train(private, by_site, noise=False).model))
     for epsilon in epsilons:
-        asked = replace(private, privacy=replace(private.privacy, epsilon=epsilon, spare=0))  # all of it is spent
-        draws = [replace(asked, seed=seed + draw * NOISE_SEED) for draw in range(noise_seeds)]
+        whole = replace(private, privacy=replace(private.privacy, epsilon=epsilon, spare=0))  # all of it is spent
+        draws = [replace(whole, seed=seed + draw * NOISE_SEED) for draw in range(noise_seeds)]
         runs = [train(study, by_site) for study in draws]
         spent = max(run.epsilon or 0.0 for run in runs)
         scores.add(("federated", epsilon), float(np.mean([auroc(run.model) for run in runs])), spent)
@@ -222,8 +222,8 @@ def _validation_split(study: Study, site: str) -> Split:
     encoded = encode(table, study.features, objective_of(study))
     test = in_test(table.keys, site=site, seed=study.seed, fraction=study.evaluation.test_fraction)
     aside = in_test(table.keys, site=f"{site}/validation", seed=study.seed, fraction=VALIDATION)
-    kept, validation = np.flatnonzero(~test & ~aside), np.flatnonzero(~test & aside)
-    return Split(encoded.subset(kept), encoded.subset(validation), encoded.clipped)
+    training, validation = np.flatnonzero(~test & ~aside), np.flatnonzero(~test & aside)
+    return Split(encoded.subset(training), encoded.subset(validation), encoded.clipped)
 
 
 def selection(seeds: Sequence[int], grid: Sequence[Point] = ()) -> Iterator[Row]:

@@ -100,19 +100,19 @@ def _digest() -> str:
     digest, chance = hashlib.sha256(), np.random.default_rng(0)
     classes = ("a", "b", "c")
     for task, rows_each in ((Task("binary", "y"), 1), (Task("multiclass", "y", classes), 2)):
-        made = learning(task, Model("mlp", (64, 300), "random"), 13)
+        learned = learning(task, Model("mlp", (64, 300), "random"), 13)
         count = 600
         x = chance.uniform(-1, 1, (count, 13)).astype(np.float32)
-        y = chance.integers(0, max(2, made.architecture.outputs), count).astype(np.float32)
+        y = chance.integers(0, max(2, learned.architecture.outputs), count).astype(np.float32)
         starts = np.arange(0, count + 1, rows_each)
         people = TablePatients(x, y, np.arange(count) // rows_each, starts)
         plan = PrivacyPlan(1.0, 1.0, 0.3, steps_per_round=3, rounds=1, delta=1e-5, expected_patients=90.0)
         for local, private in ((Local(32, 0.1), False), (Local(None, 0.05, optimizer="adam"), True)):
             draws = Randomness.seeded(0, "here", 1)
-            weights = Trainer(made).fit(Fit(made.initial(0), people, local, 3, draws, plan if private else None))
+            weights = Trainer(learned).fit(Fit(learned.initial(0), people, local, 3, draws, plan if private else None))
             for name in sorted(weights):
                 digest.update(weights[name].tobytes())
-            digest.update(made.predict(weights, x).tobytes())
+            digest.update(learned.predict(weights, x).tobytes())
     return digest.hexdigest()
 
 

@@ -1,4 +1,4 @@
-"""The other systems whose clients per second are measured beside ours (simulations/benchmarks/simulation.py).
+"""The other systems whose clients per second simulation.py measures beside ours.
 
 Each trains the same model on the same rows: `plain` is a loop in PyTorch, `flower_ray` is Flower on Ray, `pfl` is
 Apple's. Their libraries are imported where they are used: each is measured in a process of its own.

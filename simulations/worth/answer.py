@@ -68,7 +68,7 @@ class Cheapest:
 
 @dataclass(frozen=True, slots=True)
 class Worth:
-    """What `archipel plan --worth` prints."""
+    """The output of `archipel plan --worth`."""
 
     study: str
     classes: int

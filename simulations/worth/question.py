@@ -15,7 +15,7 @@ MIN_REPETITIONS = 3  # fewer allow no verdict
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What the researcher wants to know.
+    """The researcher's question.
 
     Raises:
         ConfigError: a wish that no study can meet.

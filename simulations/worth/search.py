@@ -43,7 +43,7 @@ _EXAMPLE = Study(
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What is moved. `batch` None is everybody."""
+    """The settings that the search moves. `batch` None is everybody."""
 
     batch: int | None
     rounds: int

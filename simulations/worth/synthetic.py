@@ -73,7 +73,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Assumed:
-    """What cannot be known beforehand; see the module's docstring.
+    """The assumptions that cannot be known beforehand; see the module's docstring.
 
     Raises:
         ConfigError: a value that no world has.
@@ -246,7 +246,7 @@ class _Truth:
         return _softmax(self.strength * (x @ self.weights) + self.intercepts)
 
     def chances(self, x: NDArray[np.float32], hospitals: NDArray[np.int64]) -> Floats:
-        """(rows, classes) probabilities; hospitals: (rows,) positions."""
+        """Return (rows, classes) probabilities; hospitals: (rows,) positions."""
         return _softmax(self.strength * (x @ self.weights) + self.intercepts + self.shifts[hospitals])
 
 
@@ -285,7 +285,7 @@ def _truth(
 def _with_strength(
     strength: float, weights: Floats, shifts: Floats, shares: Floats, x: NDArray[np.float32], hospitals: NDArray[Any]
 ) -> _Truth:
-    """With intercepts that give the shares: a fixed point."""
+    """Return the truth with intercepts that give the shares, by a fixed point."""
     truth = _Truth(weights, strength, np.log(shares), shifts)
     for _ in range(_STEPS):
         chances = truth.chances(x, hospitals).mean(axis=0)

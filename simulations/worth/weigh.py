@@ -241,7 +241,7 @@ class _Weighing:
         )
 
     def _cheapest(self, recommended: Recommended | None) -> Cheapest | None:
-        """Down or up the epsilons from the study's own, then halve the gap; None where the time did not last."""
+        """Search down or up the epsilons from the study's own, then halve the gap; None where the time did not last."""
         self._bench.until(CHEAPEST)
         better = recommended is not None and recommended.better
         start = recommended.settings.put_into(self.study) if recommended is not None and better else self.study

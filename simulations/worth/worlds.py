@@ -73,7 +73,7 @@ def plain(study: Study) -> Study:
 
 
 def in_one_place(study: Study, rounds: int) -> Study:
-    """Nothing protected, all patients at one hospital, for so many rounds: what a federation can hope for."""
+    """Return a study without privacy, all patients at one hospital, for so many rounds: a federation's best case."""
     patients = sum(member.patients for member in study.cohort)
     training = replace(study.training, quorum=1, rounds=rounds)
     return replace(plain(study), cohort=(CohortMember(ALL, patients),), training=training)
@@ -87,7 +87,7 @@ def largest(study: Study, count: int) -> Study:
 
 
 class TimeIsOverError(Exception):
-    """What may be spent until here is spent."""
+    """The time that may be spent until here is spent."""
 
 
 class Bench:

@@ -106,7 +106,7 @@ def concatenate(parts: Sequence[Kind]) -> Kind:
 
 
 class DataKind(ABC):
-    """How one kind of patients comes from what a connector read."""
+    """The construction of one kind of patients from what a connector read."""
 
     name: ClassVar[str]
     keeps_aside: ClassVar[bool] = True  # whether some patients are kept aside for the test

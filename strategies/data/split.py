@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 
 def in_test(keys: Sequence[str], *, site: str, seed: int, fraction: float) -> NDArray[np.bool_]:
-    """(patients,) booleans, each True with probability `fraction`."""
+    """Return (patients,) booleans, each True with probability `fraction`."""
     if fraction == 0.0:
         return np.zeros(len(keys), bool)
     salt = hashlib.sha256(f"split/{seed}/{site}/".encode())

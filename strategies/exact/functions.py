@@ -52,7 +52,7 @@ ONE, _TWO, _HALF = np.array(1.0), np.array(2.0), np.array(0.5)
 
 
 def exponential(values: Doubles) -> Doubles:
-    """e to each power, in a new array; infinite above e^709, zero below e^-708."""
+    """Return e to each power, in a new array; infinite above e^709, zero below e^-708."""
     with np.errstate(invalid="ignore"):
         powers = _bounded_exponential(np.array(values))
         if not (values.min(initial=0.0) >= _LEAST and values.max(initial=0.0) <= _MOST):
@@ -62,7 +62,7 @@ def exponential(values: Doubles) -> Doubles:
 
 
 def _bounded_exponential(x: Doubles) -> Doubles:
-    """e to each power, of the nearest power from -708 to 709; overwrites the powers."""
+    """Return e to each power, of the nearest power from -708 to 709; overwrites the powers."""
     np.maximum(x, _LEAST, out=x)
     np.minimum(x, _MOST, out=x)
     k = np.multiply(x, _PARTS_OF_E)
@@ -103,7 +103,7 @@ def logarithm(values: Doubles) -> Doubles:
 
 
 def logarithm_of_normal(values: Doubles, room: Doubles | None = None) -> Doubles:
-    """`logarithm` of positive, finite numbers from 2^-1022, without a look whether they are.
+    """Return `logarithm` of positive, finite numbers from 2^-1022 on, without checking that they are.
 
     Args:
         room: (4, *shape), overwritten; the logarithms are the first of the four.

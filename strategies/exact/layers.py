@@ -163,7 +163,7 @@ class Layers:
         return self._works[rows]
 
     def outputs(self, x: NDArray[Any]) -> Doubles:
-        """(..., rows, inputs) -> (..., rows, outputs)."""
+        """Return the outputs: (..., rows, inputs) -> (..., rows, outputs)."""
         result = np.empty((*x.shape[:-1], self.shapes[-1][0]))
         with np.errstate(all="ignore"):
             for some in portions(x.shape[-2]):

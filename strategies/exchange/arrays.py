@@ -267,7 +267,7 @@ def _held(array: NDArray[np.float32]) -> Buffer | None:
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """Where an array lies among others that were joined, and what its own bytes must begin with."""
+    """The place of an array among others that were joined, and the bytes that it must begin with."""
 
     name: str
     shape: tuple[int, ...]

@@ -19,7 +19,7 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class LocalRule:
-    """What a hospital adds to each step's gradient: pull * (model - start) + drift.
+    """The term that a hospital adds to each step's gradient: pull * (model - start) + drift.
 
     `drift` has the model's parameters by name, or is None where nothing is added.
     """

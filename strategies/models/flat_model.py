@@ -30,7 +30,7 @@ RELEASED_BYTES = 1 << 26  # a model of this size is not kept warm between two fi
 
 
 class Trainable(Protocol):
-    """What a model needs to be trained: `Learning` is one. Losses are of each row, never of the batch."""
+    """The interface of a trainable model: `Learning` is one. Losses are of each row, never of the batch."""
 
     @property
     def parameters(self) -> Mapping[str, ArraySpec]:

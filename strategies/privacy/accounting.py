@@ -71,7 +71,7 @@ class LaplaceRelease:
 
     @property
     def epsilon(self) -> float:
-        """Of one of them, at delta 0."""
+        """Return epsilon of one of them, at delta 0."""
         return 1.0 / self.noise_multiplier
 
 
@@ -131,7 +131,7 @@ def _epsilon(events: tuple[Merged, ...], delta: float) -> float:
 
 
 def gaussian_mu(events: Iterable[Merged]) -> float:
-    """Of the full-batch Gaussian events together: the most a patient moves them over the noise (mu of Gaussian DP)."""
+    """Return mu (Gaussian DP) of all full-batch Gaussian events: a patient's largest move over the noise."""
     full = [e for e in events if isinstance(e, SampledGaussian) and e.sampling_rate == 1.0]
     return math.sqrt(sum(e.steps / e.noise_multiplier**2 for e in full))
 

@@ -43,7 +43,7 @@ class CipherStream:
 
     @property
     def key_number(self) -> tuple[int, int]:
-        """Changes whenever the next words will be those of another key, as in a forked process."""
+        """Return a number that changes when the next words are of another key, as in a forked process."""
         return self._keys, threading.get_native_id() if self._is_system else 0
 
     @classmethod
@@ -73,7 +73,7 @@ class CipherStream:
         self._given, self._thread, self._keys = 0, threading.get_native_id(), self._keys + 1
 
     def _renew(self, size: int) -> None:
-        """Before `size` bytes are drawn: a new key in a forked process, and after as many bytes as one key may give.
+        """Take a new key before `size` bytes are drawn, in a forked process and once a key has given its bytes.
 
         The kernel numbers threads across processes, so a forked process is another thread here. So is a second thread
         of this process, which takes a new key too: that costs microseconds and harms nothing.

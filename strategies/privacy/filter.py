@@ -125,7 +125,7 @@ def _sampled(sigma: float, rate: float, order: int) -> float:
 
 
 def _pure(epsilon: float, order: int) -> float:
-    """Of randomised response, the worst release of pure epsilon."""
+    """Return the divergence of randomised response, the worst release of pure epsilon."""
     likely, unlikely = -math.log1p(math.exp(-epsilon)), -epsilon - math.log1p(math.exp(-epsilon))
     first, second = order * likely + (1 - order) * unlikely, order * unlikely + (1 - order) * likely
     return max(0.0, (first + math.log1p(math.exp(second - first))) / (order - 1))

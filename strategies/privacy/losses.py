@@ -105,13 +105,13 @@ class _Moments:
         self.width = float(max(widths.max(), widths.sum() / 8))  # of the longest grid; all together have eight times it
 
     def removing(self, theta: float) -> float:
-        """Of removing a patient."""
+        """Return the log moment of removing a patient."""
         exponent = theta * self._loss + self._log_mass
         top = exponent.max(axis=1)
         return float(self._steps @ (top + np.log(np.exp(exponent - top[:, None]).sum(axis=1))))
 
     def adding(self, theta: float) -> float:
-        """Of adding one: the same curve read from the other end."""
+        """Return the log moment of adding one: the same curve read from the other end."""
         return self.removing(-1.0 - theta)
 
     def theta(self, delta: float) -> float:
@@ -183,7 +183,7 @@ def _loss(x: Floats, sigma: float, rate: float) -> Floats:
 
 
 def _gaussian_losses(event: Gaussian, interval: float, reach: float) -> tuple[_Losses, _Losses]:
-    """Of removing one patient and of adding one."""
+    """Return the losses of removing one patient and of adding one."""
     sigma, rate = event.noise_multiplier, event.sampling_rate
     ends = _loss(np.array([-reach * sigma, 1 + reach * sigma]), sigma, rate) / interval
     first, last = math.floor(ends[0]), math.ceil(ends[1])
@@ -350,7 +350,7 @@ def _transform(mass: Floats, peak: int, size: int, kept: int) -> NDArray[np.comp
 
 
 def _folded(mass: Floats, peak: int, size: int) -> Floats:
-    """(size,) with what stood at `peak` at 0, modulo the size."""
+    """Return (size,) values modulo the size, the one at `peak` moved to 0."""
     padded = np.zeros(size * -(-len(mass) // size))
     padded[: len(mass)] = mass
     return np.roll(padded.reshape(-1, size).sum(axis=0), -peak)

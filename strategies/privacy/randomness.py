@@ -54,7 +54,7 @@ class Randomness:
 
     @classmethod
     def ordering(cls, seed: int, site: str, round_number: int) -> "Randomness":
-        """`seeded` for a fit without privacy, which needs an order and nothing else: no cipher is started."""
+        """Return `seeded` streams for a fit without privacy, which needs an order alone: no cipher is started."""
         randomness = cls.__new__(cls)
         randomness.is_seeded, randomness._order = True, _order_of(_name(seed, site, round_number, 0))
         return randomness
@@ -152,7 +152,7 @@ class _Samples:
 
 
 def samples(many: Sequence[Randomness], patients: Sequence[int], rates: Sequence[float]) -> list[NDArray[np.int64]]:
-    """`Randomness.poisson` of many hospitals at once: each has the very bits that it has alone."""
+    """Return `Randomness.poisson` of many hospitals at once: each has the very bits that it has alone."""
     lacking: dict[tuple[int, int, float], list[_Samples]] = {}
     for randomness, count, rate in zip(many, patients, rates, strict=True):
         if not 0.0 < rate <= 1.0:

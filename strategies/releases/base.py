@@ -52,7 +52,7 @@ Making = Generator[Fit, Arrays, Arrays]  # asks for fits, is sent each one's mod
 
 @dataclass(frozen=True)
 class Request:
-    """What an instruction asks for, beside the kind of release.
+    """The content of an instruction, beside the kind of release.
 
     `arrays` is the shared model, where the instruction carries one, with what is sent beside it. `round` is 0 of what
     is asked for once. `attempt` is above 0 of a release that was lost: a booking of its own, with other noise. `loaded`
@@ -66,7 +66,7 @@ class Request:
 
 
 class Hospital(Protocol):
-    """What a release may know of the hospital that makes it."""
+    """The facts that a release may know of the hospital that makes it."""
 
     @property
     def name(self) -> str:

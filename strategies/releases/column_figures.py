@@ -29,7 +29,7 @@ LEAST = 2.0  # patients that must be there for sure before a share of them is to
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """What is known of one column: patients in each cell, and their share of all patients.
+    """The figures of one column: patients in each cell, and their share of all patients.
 
     A share is None where the noise does not say for sure that there are LEAST patients.
     """
@@ -41,7 +41,7 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Statistics:
-    """What is known of one hospital, or of several together. `outcome`: its share of those whose target is known."""
+    """The figures of one hospital, or of several together. `outcome`: its share of those whose target is known."""
 
     patients: Estimate
     columns: tuple[Column, ...]

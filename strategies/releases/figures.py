@@ -41,7 +41,7 @@ _DRAWN_BINS = 10  # of a calibration plot; finer ones are put together
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What a histogram says of a model; None where it is undefined. `calibration`: bins that hold patients for sure."""
+    """A model's figures from a histogram; None where undefined. `calibration`: bins that hold patients for sure."""
 
     auroc: Estimate | None
     brier: Estimate | None

@@ -59,7 +59,7 @@ class Layer:
 
 
 class Plausibility:
-    """What honest updates of one shared model can be, hospital by hospital."""
+    """The bounds of honest updates of one shared model, hospital by hospital."""
 
     def __init__(self, study: Study, start: Arrays, sent: Callable[[str], Arrays] = lambda _: {}) -> None:
         """Hold what was sent: `start` to every hospital, and beside it what `sent` says of each."""
@@ -229,7 +229,7 @@ def _halves(array: NDArray[np.float32]) -> list[slice]:
 
 
 def _moved_in(part: tuple[NDArray[np.float32], NDArray[np.float32]]) -> list[tuple[float, float]]:
-    """Of each piece of a part, before and after: the square of the difference, and its largest coordinate."""
+    """Return each piece's squared difference before and after, and its largest coordinate."""
     moves = []
     for before, after in zip(pieces(part[0]), pieces(part[1]), strict=True):
         moved = np.subtract(after, before, dtype=np.float64)

@@ -37,7 +37,7 @@ def _has_rows(y: Floats, _predicted: Floats, _patients: NDArray[np.int64]) -> bo
 
 @dataclass(frozen=True)
 class Metric:
-    """How well predictions fit, as a number, and how a report speaks of it.
+    """A measure of how well predictions fit, and its words in a report.
 
     `compute` takes y: (rows,) or (rows, targets), predictions: (rows, columns), and weights: (resamples, rows); it
     returns (resamples,). `is_defined` takes y, predictions and the rows' patients, of one row or more.

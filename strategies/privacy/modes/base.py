@@ -25,7 +25,7 @@ if TYPE_CHECKING:  # imports Flower, which commands that plan do without
 
 @dataclass(frozen=True, slots=True)
 class Guarantee:
-    """What an epsilon is about, for people.
+    """The guarantee of an epsilon, for people.
 
     `where` says of which releases; `against` whom it protects; `limits`, a sentence, against whom it does not.
     """

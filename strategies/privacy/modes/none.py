@@ -14,7 +14,7 @@ from strategies.privacy.modes.base import PrivacyMode
 
 
 class NoPrivacy(PrivacyMode):
-    """Nothing is planned, added or guaranteed."""
+    """The mode without privacy: nothing is planned, added or guaranteed."""
 
     keys = NONE_KEYS
 
