@@ -12,7 +12,7 @@ patient more or less does not change but where the work ends at the very edge.
 import time
 
 from configs.schema import Study
-from strategies.releases.registry import MODEL_UPDATE, study_bytes
+from strategies.releases.registry import MODEL_UPDATE, kind_bytes, main_release
 
 LEAST_S = 0.02  # what booking, two processes and the journal take
 OPERATIONS_PER_S = 2e9  # of a training, of one core
@@ -22,7 +22,7 @@ _PASSES = 6  # operations for each parameter and patient: forward, backward and 
 
 def quantum_s(study: Study, site: str) -> float:
     """Return q for the answers of a hospital, from the study and the hospital's announced size."""
-    parameters = study_bytes(study) / 4
+    parameters = kind_bytes(main_release(study), study) / 4
     patients = study.announced_train_patients(site) or 1
     steps = study.training.local.steps_per_round(patients) if MODEL_UPDATE.is_asked(study) else 1
     batch = min(patients, study.training.local.batch_size or patients)

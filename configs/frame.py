@@ -151,9 +151,9 @@ def _header(text: bytes) -> tuple[str, dict[str, str | int], dict[str, int]]:
         form, fields, arrays = header["form"], header["fields"], header["arrays"]
         sizes = dict(arrays)
         good = len(header) == 3 and len(sizes) == len(arrays) <= MAX_ARRAYS and list(sizes) == sorted(sizes)
-        good = good and isinstance(form, str) and isinstance(fields, dict)
+        good = good and isinstance(form, str) and isinstance(fields, dict) and isinstance(arrays, list)
         good = good and all(type(value) in (str, int) for value in fields.values())
-        good = good and all(type(size) is int and 0 <= size < 2**40 for size in sizes.values())
+        good = good and all(type(n) is str and type(size) is int and 0 <= size < 2**40 for n, size in sizes.items())
         good = good and canonical_json(header).encode("ascii") == text
     except (ValueError, TypeError, KeyError, RecursionError):
         good = False

@@ -87,6 +87,9 @@ def _check_protection(study: Study, top: Section) -> None:
     if study.evaluation.release:
         advice = "remove it; without privacy there is no delta to give it at"
         top.note("evaluation.release", f"expected none where privacy.mode is {mode.name}, found one; {advice}")
+    if study.releases:
+        text = f"expected none where privacy.mode is {mode.name}, found some; remove it"
+        top.note("releases", text)
     if study.training.local.engine != "auto":
         top.note("training.local.engine", "expected nothing without privacy, found 'opacus'; remove it")
 

@@ -303,6 +303,7 @@ def _watch(arguments: argparse.Namespace) -> int:
     from configs.load import load_study
     from server.views import runs, text
     from server.views.progress import Progress
+    from strategies.privacy.modes.base import covered
     from strategies.privacy.modes.registry import mode_of
 
     folder = CoordinatorFolder.open(arguments.folder)
@@ -311,7 +312,8 @@ def _watch(arguments: argparse.Namespace) -> int:
     study = load_study(path / "study.yaml")
     progress = Progress(study, path / "journal.jsonl")
     if guarantee := mode_of(study).guarantee(study):
-        print(f"epsilon: {guarantee.words}, {study.privacy.epsilon:g} for the whole study", flush=True)
+        about = f"{guarantee.words}, {study.privacy.epsilon:g} for the whole {covered(study)}"
+        print(f"epsilon: {about}", flush=True)
     while True:
         run = members.run(name)
         assert run is not None

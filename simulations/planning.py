@@ -20,6 +20,7 @@ from strategies.data.table import TablePatients
 from strategies.exchange.arrays import payload_bytes, to_record
 from strategies.federated.mean import site_weights
 from strategies.learning import learning_of
+from strategies.privacy.modes.base import covered
 from strategies.privacy.modes.registry import mode_of, plans_of
 from strategies.privacy.plan import PrivacyPlan, spare_cost
 from strategies.privacy.randomness import Randomness
@@ -158,7 +159,7 @@ def _notes(study: Study, sizes: dict[str, int], *, counted: bool) -> list[str]:
         privacy = study.privacy
         notes.append(
             f"guarantee: epsilon {privacy.epsilon:g} at delta {privacy.delta:g} {guarantee.words}, "
-            f"for the whole {'training' if study.evaluation.release else 'study'}"
+            f"for the whole {covered(study)}"
         )
         notes += [f"limits: {guarantee.limits}"] if guarantee.limits else []
     if (release := study.evaluation.release) and (event := mode_of(study).evaluation(study)):

@@ -260,7 +260,10 @@ def _any_large(metrics: TrainingResult) -> bool:
 
 def _worse(metrics: TrainingResult) -> list[str]:
     """Return the shared models that are no better than what needs no model."""
-    lines, kind = [], OBJECTIVES[metrics.task["type"]]
+    lines, task = list[str](), str(metrics.task.get("type"))
+    if task not in OBJECTIVES:  # of a kit that is not installed here, or of a file that anybody wrote
+        return lines
+    kind = OBJECTIVES[task]
     for key, model in _shown(metrics):
         if (estimate := model.metrics.get(_figure(metrics))) is not None:
             flaws = _flaws(kind, model.guess, estimate)

@@ -6,6 +6,7 @@
 
 import math
 from collections.abc import Mapping
+from dataclasses import fields
 
 from configs import wire
 from configs.errors import KindError
@@ -31,9 +32,16 @@ def register(kind: Release, keys: ReleaseKeys, instruction: wire.Form, reply: wi
     """
     if kind.name != keys.name:
         raise KindError(f"release {kind.name!r}: expected keys of its own name, found {keys.name!r}; correct one")
-    wire.register(kind.message_type, kind.message_type.rpartition(".")[2], instruction, reply)
+    if "epsilon" not in {entry.name for entry in fields(keys.section)}:
+        raise KindError(f"release {kind.name!r}: expected its cost among its keys, found no epsilon; add it")
+    form = kind.message_type.rpartition(".")[2]
+    if others := [other for other in RELEASES if other is not kind and other.form == form]:
+        raise KindError(
+            f"release {kind.name!r}: expected a form of its own, found that of {others[0].name!r}; rename it"
+        )
     RELEASES.register(kind)
     RELEASE_KEYS.register(keys)
+    wire.register(kind.message_type, form, instruction, reply)
 
 
 def main_release(study: Study) -> Release:
@@ -65,6 +73,11 @@ def arrays_of(form: str, study: Study) -> Mapping[str, ArraySpec]:
 
 
 def study_bytes(study: Study) -> int:
-    """Return the most bytes of arrays in a message of the study: the model's parameters, or the statistics."""
-    arrays = MODEL_UPDATE.instructed(study) or STATISTICS.arrays(study)
-    return sum(4 * math.prod(shape) for shape, _ in arrays.values())
+    """Return the most bytes of arrays in a message of the study, of whatever it asks: a model, say, or statistics."""
+    return max((kind_bytes(kind, study) for kind in RELEASES if kind.is_asked(study)), default=0)
+
+
+def kind_bytes(kind: Release, study: Study) -> int:
+    """Return the bytes of arrays in the larger of a release's two messages."""
+    both = kind.instructed(study), kind.arrays(study)
+    return max(sum(4 * math.prod(shape) for shape, _ in arrays.values()) for arrays in both)

@@ -645,6 +645,9 @@ def spoilt(study: Study, how: str) -> Frame:
         "not finite": replace(good, arrays={n: bytes(d)[:-4] + b"\xff\xff\xff\x7f" for n, d in good.arrays.items()}),
         "a sentence of its own": Frame("refusal", {"code": 105, "reason": "patient Dupont is 73"}),
         "a code of its own": Frame("refusal", {"code": 73, "reason": "the hospital refused this study"}),
+        "no code": Frame("refusal", {"reason": "patient Dupont is 73"}),
+        "a code that is text": Frame("refusal", {"code": "Dupont", "reason": "the hospital refused this study"}),
+        "a form that is none": Frame("Dupont reply", {}),
         "another form": Frame("train", {"study_sha256": study.sha256, "round": 73}),
         "a site's name that is text": Frame(
             "hello reply", {"protocol": 1, "site": "Dupont" * 20, "study_sha256": study.sha256}
@@ -655,9 +658,10 @@ def spoilt(study: Study, how: str) -> Frame:
 
 SPOILT = ("an array more", "an array less", "a metric", "a row count", "a longer name", "more bytes", "another header")
 SPOILT_ALSO = ("not finite", "a sentence of its own", "a code of its own", "another form", "a site's name that is text")
+SPOILT_REFUSALS = ("no code", "a code that is text", "a form that is none")
 
 
-@pytest.mark.parametrize("how", SPOILT)
+@pytest.mark.parametrize("how", [*SPOILT, *SPOILT_ALSO, *SPOILT_REFUSALS])
 def test_what_a_trainer_adds_does_not_leave(
     lille: Lille, trained: Study, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:

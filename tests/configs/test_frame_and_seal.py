@@ -59,6 +59,13 @@ def test_nothing_of_an_announced_giant_is_read() -> None:
     assert max(asked) < 1000
 
 
+@pytest.mark.parametrize("arrays", ['{"ab":0}', "[[1,0]]", "[[null,0]]"])
+def test_a_message_has_one_encoding_and_its_arrays_have_names(arrays: str) -> None:
+    header = f'{{"arrays":{arrays},"fields":{{}},"form":"train"}}'.encode()
+    with pytest.raises(WireError, match="found something else"):
+        Frame.decode(len(header).to_bytes(4, "big") + header)
+
+
 def test_a_header_without_end_is_not_read() -> None:
     with pytest.raises(WireError, match="header"):
         Frame.decode((MAX_HEADER_BYTES + 1).to_bytes(4, "big") + b"{}")

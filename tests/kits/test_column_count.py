@@ -1,6 +1,8 @@
 """A release of its own, with both halves, its keys and its forms, is one file and its registration."""
 
 import json
+import math
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,21 +11,23 @@ import pytest
 
 from client.ledger import Ledger
 from client.site import Site
+from client.timing import quantum_s
 from configs import wire
 from configs.errors import BudgetError, ConfigError, KindError, WireError
 from configs.load import study_from
 from configs.schema import Study
-from configs.schema.releases import RELEASE_KEYS
+from configs.schema.releases import RELEASE_KEYS, ReleaseKeys
 from configs.site import Policy
 from configs.strict_yaml import dump_yaml, read_yaml
 from simulations import cli
+from simulations.planning import plan_study
 from strategies.models.registry import study_parameters
 from strategies.privacy.accounting import epsilon
 from strategies.privacy.modes.registry import mode_of
 from strategies.releases.base import Request
-from strategies.releases.registry import RELEASES
+from strategies.releases.registry import RELEASES, register, study_bytes
 from tests.builders import patients, random_arrays, study
-from tests.kits.column_count import ARRAY, COLUMN_COUNT, FORM, NAME, install
+from tests.kits.column_count import ARRAY, COLUMN_COUNT, FORM, NAME, ColumnCount, Keys, install
 
 PRESET = Path(__file__).resolve().parents[2] / "configs" / "presets" / "heart_disease.yaml"
 DELTA = 1e-5
@@ -158,3 +162,44 @@ def test_an_unknown_release_and_one_with_anothers_form_are_errors(
         study_from(document | {"releases": {"count them": {"epsilon": 1.0}}})
     with pytest.raises(KindError, match="expected names of its own"):
         wire.register("train", "training", wire.FORMS["train"], wire.FORMS["train reply"])
+
+
+def test_the_trainings_epsilon_is_not_called_the_whole_studys(document: dict[str, Any]) -> None:
+    one = chosen({**document, "evaluation": {"test_fraction": 0.25}})
+    assert one.evaluation.release is None
+    assert "for the whole training" in mode_of(one).review(one)
+    assert any("for the whole training" in note for note in plan_study(one).notes)
+    plain = chosen({name: value for name, value in document.items() if name != "releases"})
+    assert "for the whole study" in mode_of(plain).review(plain)
+
+
+def test_without_a_hospitals_noise_it_cannot_be_asked(document: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=r"releases: expected none where privacy\.mode is none"):
+        chosen({**document, "privacy": {"mode": "none"}})
+
+
+def test_a_release_larger_than_the_model_counts_for_the_policy(
+    document: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = chosen(document)
+    small, quantum = study_bytes(one), quantum_s(one, one.sites[0])
+    monkeypatch.setattr(ColumnCount, "arrays", lambda _self, _study: {ARRAY: ((1_000_000,), "float32")})
+    assert (small, study_bytes(one)) == (4 * sum(map(math.prod, (s for s, _ in study_parameters(one).values()))), 4e6)
+    assert quantum_s(one, one.sites[0]) == quantum
+
+
+def test_a_kind_needs_a_form_and_a_cost_of_its_own() -> None:
+    class Same(ColumnCount):
+        name = "model update again"
+        message_type = "query.train"
+
+    class Free:
+        pass
+
+    instruction, reply = wire.FORMS["train"], wire.FORMS["train reply"]
+    before = dict(wire.ASKS), RELEASES.names, RELEASE_KEYS.names
+    with pytest.raises(KindError, match="found that of 'model update'"):
+        register(Same(), ReleaseKeys(Same.name, Keys), instruction, reply)
+    with pytest.raises(KindError, match="found no epsilon"):
+        register(Same(), ReleaseKeys(Same.name, dataclass(frozen=True)(Free)), instruction, reply)
+    assert (dict(wire.ASKS), RELEASES.names, RELEASE_KEYS.names) == before

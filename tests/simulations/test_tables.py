@@ -8,6 +8,7 @@ import pytest
 
 from configs.strict_yaml import dump_yaml, read_yaml
 from simulations import cli
+from simulations.tables import print_run
 
 PRESET = Path(__file__).resolve().parents[2] / "configs" / "presets" / "heart_disease.yaml"
 
@@ -66,3 +67,14 @@ def test_a_simulation_of_a_study_that_asks_for_figures_says_what_their_epsilon_i
             "The guarantee covers what training sends and the noisy histogram that the study asks for (epsilon 1.00 by "
             "itself). The figures here come from test patients and carry no noise: who simulates has the data." in text
         )
+
+
+@pytest.mark.parametrize("task", [{}, {"type": "of no kit here"}, {"type": ["binary"]}])
+def test_a_run_of_a_task_that_is_not_known_here_is_shown_all_the_same(
+    task: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    written = Path(__file__).parents[1] / "configs" / "written" / "simulated_plain"
+    result = json.loads((written / "metrics.json").read_text()) | {"task": task}
+    (tmp_path / "metrics.json").write_text(json.dumps(result))
+    print_run(tmp_path)
+    assert result["study"] in said(capsys)

@@ -42,6 +42,11 @@ class Guarantee:
         return f"per {self.unit}, {self.adjacency}, {self.where}"
 
 
+def covered(study: Study) -> str:
+    """Return what the study's epsilon is about: its training, where releases cost an epsilon of their own beside it."""
+    return "training" if study.evaluation.release or study.releases else "study"
+
+
 class PrivacyMode(ABC):
     """One mode. By default nothing is planned, added or guaranteed."""
 
@@ -127,7 +132,7 @@ class PrivacyMode(ABC):
             return "NONE: the model's numbers leave without noise"
         return (
             f"differential privacy ({self.name}): epsilon {privacy.epsilon:g} at delta {privacy.delta:g} "
-            f"{guarantee.words}, for the whole study, against {guarantee.against}"
+            f"{guarantee.words}, for the whole {covered(study)}, against {guarantee.against}"
             f"{f'; {guarantee.limits}' if guarantee.limits else ''}"
         )
 

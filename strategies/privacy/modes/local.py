@@ -12,7 +12,7 @@ from configs.errors import PrivacyError
 from configs.schema import Study
 from configs.schema.privacy import LOCAL_KEYS
 from strategies.privacy.accounting import SampledGaussian
-from strategies.privacy.modes.base import Guarantee, PrivacyMode
+from strategies.privacy.modes.base import Guarantee, PrivacyMode, covered
 from strategies.privacy.plan import Budget, PrivacyPlan, calibrate, least_noise
 from strategies.tasks.registry import is_learned
 
@@ -64,7 +64,7 @@ class Local(PrivacyMode):
             )
         return (
             f"differential privacy in this hospital: epsilon {privacy.epsilon:g} at delta {privacy.delta:g} "
-            f"{self.keys.about}, for the whole {'training' if study.evaluation.release else 'study'}; what one patient "
+            f"{self.keys.about}, for the whole {covered(study)}; what one patient "
             "adds to a step of the training (its gradient) is cut to a length of at most "
             f"{privacy.clip_norm:g} (clip norm), then noise is added{_spare(study)}{_by_the_reference(study)}"
         )
