@@ -293,7 +293,7 @@ class Answering:
         if private and reply.form != REFUSAL:
             wait_until_public(started, quantum_s(study, self.config.site))
         why, reading = str(status.fields["why"]), str(status.fields.get("reading", ""))[:32]
-        if reply.form == REFUSAL and reply.fields["code"] in OF_ROWS:  # may name a line: for the log alone
+        if reply.form == REFUSAL and reply.fields.get("code") in OF_ROWS:  # may name a line: for the log alone
             log.info("study %s, round %d: %s", statement.study[:DIGITS], statement.round, why)
             why = ""
         elif why and reply.form != REFUSAL:

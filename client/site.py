@@ -166,7 +166,7 @@ class Site:
                 raise WireError(f"{kind.form}: expected a hospital with test patients, found one without")
             require_figures(self.policy)
         trained = self.seeded or not kind.after_training or self.ledger.events(self.dataset, self.study.sha256)
-        if not trained or (self.plan is None and not kind.unprotected):
+        if not trained or (self.plan is None and (self.mode.keys.budgeted or not kind.unprotected)):
             raise WireError(f"{kind.form}: {_UNTRAINED}")
 
     def _booked(self, release: Release, plan: PrivacyPlan) -> AbstractContextManager[None]:

@@ -9,9 +9,9 @@ import pytest
 from client.ledger import Ledger
 from client.policy import Allow, Deny, Request, decide
 from client.site import Site
-from configs.errors import ConfigError, KindError, PrivacyError
+from configs.errors import ConfigError, KindError, PrivacyError, WireError
 from configs.schema import Study
-from configs.schema.privacy import PRIVACY_MODES
+from configs.schema.privacy import PRIVACY_MODES, ModeKeys
 from configs.site import Policy
 from configs.strict_yaml import dump_yaml, read_yaml
 from simulations import cli
@@ -19,9 +19,10 @@ from simulations.memory import train
 from strategies.data.table import TablePatients
 from strategies.models.registry import study_parameters
 from strategies.privacy.accounting import SampledGaussian, epsilon
+from strategies.privacy.modes.base import PrivacyMode
 from strategies.privacy.modes.registry import MODES, mode_of, register
 from tests.builders import counting, flat, patients, plain, random_arrays, same_bits, study
-from tests.kits.central import CENTRAL, install
+from tests.kits.central import CENTRAL, Central, install
 
 PRESET = Path(__file__).resolve().parents[2] / "configs" / "presets" / "heart_disease.yaml"
 CLIP = 0.01
@@ -148,3 +149,28 @@ def test_an_audit_of_a_hospitals_noise_is_refused(tmp_path: Path, capsys: pytest
 def test_a_person_at_a_hospital_reads_against_whom_it_does_not_protect(chosen: Study) -> None:
     assert "against whoever sees the combined models alone" in mode_of(chosen).review(chosen)
     assert "does not protect against the coordinator" in mode_of(chosen).review(chosen)
+
+
+class Planless(PrivacyMode):
+    keys = ModeKeys("planless", budgeted=True, noised_here=False, leaves="something")
+
+
+class Noiseless(PrivacyMode):
+    keys = ModeKeys("noiseless", budgeted=False, noised_here=True, leaves="")
+
+
+@pytest.mark.parametrize("mode", [Planless(), Noiseless()], ids=lambda mode: mode.name)
+def test_a_mode_whose_promise_nothing_keeps_is_not_registered(mode: PrivacyMode) -> None:
+    with pytest.raises(KindError, match="expected its own"):
+        register(mode)
+    assert mode.name not in MODES
+    assert mode.name not in PRIVACY_MODES
+
+
+def test_a_budget_without_a_plan_lets_nothing_leave(chosen: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Central, "plan", lambda *_, **__: None)
+    read = []
+    site = Site("lille", chosen, lambda: read.append(1), Ledger.in_memory(), seeded=False)  # type: ignore[arg-type,return-value,func-returns-value]
+    with pytest.raises(WireError):
+        site.fit(1, random_arrays(study_parameters(chosen)))
+    assert not read

@@ -4,6 +4,7 @@
 ('local', 'none')
 """
 
+from configs.errors import KindError
 from configs.kinds import Registry
 from configs.schema import Study
 from configs.schema.privacy import PRIVACY_MODES
@@ -21,10 +22,19 @@ def register(mode: PrivacyMode) -> None:
     """Add a mode, so that studies may name it.
 
     Raises:
-        KindError: another one has its name, or it lacks a part.
+        KindError: another one has its name, or it lacks a part: a budget without a plan would be booked nowhere, and a
+            hospital's noise that nothing adds would be believed.
     """
+    lacks = mode.keys.budgeted and not _brings(mode, "plan")
+    if lacks or (mode.keys.noised_here and not (_brings(mode, "training_plan") or _brings(mode, "protect"))):
+        part, keys = ("plan", "budgeted") if lacks else ("training_plan or protect", "noised_here")
+        raise KindError(f"privacy mode {mode.name!r}: expected its own {part}, as it is {keys}, found none; add it")
     MODES.register(mode)
     PRIVACY_MODES.register(mode.keys)
+
+
+def _brings(mode: PrivacyMode, part: str) -> bool:
+    return getattr(type(mode), part) is not getattr(PrivacyMode, part)
 
 
 def mode_of(study: Study) -> PrivacyMode:
