@@ -170,7 +170,7 @@ def test_a_mode_whose_promise_nothing_keeps_is_not_registered(mode: PrivacyMode)
 def test_a_budget_without_a_plan_lets_nothing_leave(chosen: Study, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Central, "plan", lambda *_, **__: None)
     read = []
-    site = Site("lille", chosen, lambda: read.append(1), Ledger.in_memory(), seeded=False)  # type: ignore[arg-type,return-value,func-returns-value]
+    site = Site("lille", chosen, lambda: read.append(1), Ledger.in_memory(), seeded=False)  # type: ignore[arg-type,return-value]
     with pytest.raises(WireError):
         site.fit(1, random_arrays(study_parameters(chosen)))
     assert not read
