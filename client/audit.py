@@ -1,7 +1,7 @@
 """The hospital's signed journal and its outbox.
 
 They hold what came, what was decided, and every message that left, byte for byte. A message is in the outbox and in the
-journal before its first byte is sent. Whoever shows an outbox file can prove with the journal that it is what left, and
+journal before its first byte is sent. The owner of an outbox file can prove with the journal that it is what left, and
 the coordinator's journal quotes the same hashes.
 """
 

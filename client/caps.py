@@ -1,8 +1,8 @@
 """Lowered privacy caps of site.yaml, followed while a node runs.
 
 The file is read again when it has changed, and a cap that was lowered holds at once. Only a lower `max_epsilon` (or
-`delta`) is followed so. A higher one, and everything else, holds from the next start: whoever restarts the node looks
-once more at what spends more.
+`delta`) is followed so. A higher one, and everything else, holds from the next start: the person who restarts the node
+looks once more at what spends more.
 """
 
 import logging

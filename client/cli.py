@@ -306,7 +306,7 @@ def _warn(folder: SiteFolder) -> None:
 
 
 def _person() -> str:
-    """Return who typed the command, as the machine knows them."""
+    """Return the user that typed the command, by the machine's name."""
     import getpass
 
     try:

@@ -153,7 +153,7 @@ def _rules(config: SiteConfig, *, books: bool) -> Iterator[tuple[Path, int]]:
 
 
 def _installation() -> set[Path]:
-    """Where Python, Archipel and the system's libraries lie."""
+    """Return where Python, Archipel and the system's libraries lie."""
     named = [sys.prefix, sys.base_prefix, sys.exec_prefix, *(entry for entry in sys.path if entry), *SYSTEM]
     named += os.environ.get("LD_LIBRARY_PATH", "").split(os.pathsep)
     for room in ROOMS:
@@ -166,7 +166,7 @@ def _installation() -> set[Path]:
 
 
 def _of_libpq(config: SiteConfig, environment: Mapping[str, str]) -> Iterator[Path]:
-    """Passwords, certificates and services of data bases, as libpq finds them; nothing where there is no data base."""
+    """Yield the files of data bases' passwords, certificates and services that libpq reads; none without one."""
     if not config.secrets:
         return
     home = Path(environment.get("HOME") or "/nonexistent")
@@ -179,7 +179,7 @@ def _of_libpq(config: SiteConfig, environment: Mapping[str, str]) -> Iterator[Pa
 
 
 def _talks_to_a_socket(config: SiteConfig) -> bool:
-    """Whether a data base is reached through a Unix socket of this machine."""
+    """Return whether a data base is reached through a Unix socket of this machine."""
     if not config.secrets:
         return False
     from client.connectors.postgresql import has_socket
@@ -221,7 +221,7 @@ def _call(number: int, *arguments: object) -> int:
 
 
 def _landlock(rules: Iterable[tuple[Path, int]], ports: Sequence[int]) -> int:
-    """Restrict this thread and those that it starts; the version of Landlock, 0 where there is none."""
+    """Restrict this thread and those that it starts; return the version of Landlock, 0 where there is none."""
     version = _call(CREATE, None, ctypes.c_size_t(0), ctypes.c_uint32(1))
     if version < 1:
         return 0
@@ -271,7 +271,7 @@ SET_MODE_FILTER, ALL_THREADS, AF_UNIX, OTHER_ABI = 1, 1, 1, 0x40000000
 
 
 def _filter(*, unix_sockets: bool) -> bool:
-    """Forbid system calls, in all threads; whether the kernel took it."""
+    """Forbid system calls, in all threads; return whether the kernel took it."""
     processor = platform.machine()
     if processor not in PROCESSORS or sys.byteorder != "little":
         return False

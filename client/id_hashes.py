@@ -28,7 +28,7 @@ def prepare_hashes(config: SiteConfig) -> None:
             file.flush()
             os.fsync(file.fileno())
         try:
-            os.link(part, config.id_key)  # whoever was first has made it
+            os.link(part, config.id_key)  # another process was first and has made it
         except FileExistsError:
             pass
         finally:

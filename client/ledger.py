@@ -2,7 +2,7 @@
 
 Facts only. What a release costs is computed in strategies/privacy/accounting.py. A release is reserved on disk before
 the first gradient and committed after the last; one that was reserved and never committed counts as spent, because
-nobody can prove that nothing left. So a crash costs budget and never refunds it.
+it cannot be proved that nothing left. So a crash costs budget and never refunds it.
 
 The cap of a data set is over all its studies, and people choose a study after they have seen the results of others. So:
 

@@ -144,7 +144,7 @@ class Node:
             return
         self._stay_in_touch()
         if incoming is None:
-            if (now := time.monotonic()) - began < HELD_S:  # nobody held the request
+            if (now := time.monotonic()) - began < HELD_S:  # the request was not held
                 self._over.wait(pace.wait_s(now))
             elif uplink.line.cut_after_s:
                 keep(self.config.folder, uplink.line)

@@ -52,7 +52,7 @@ class Allow:
 
 @dataclass(frozen=True, slots=True)
 class Deny:
-    """The study may not run, whoever approves it. The code may leave (client/egress.py), the reason stays."""
+    """The study may not run, even if it is approved. The code may leave (client/egress.py), the reason stays."""
 
     code: int
     reason: str

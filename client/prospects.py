@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def obstacle(config: SiteConfig, study: Study) -> str:
-    """Return why a study cannot run here whoever approves it, empty where nothing is in its way."""
+    """Return why a study cannot run here even if approved, empty where nothing is in its way."""
     from strategies.releases.registry import study_bytes
 
     has_dataset, cost = config.dataset(study.name) is not None, Spending(0.0, 0.0)

@@ -15,7 +15,7 @@ restart; the identity, whose budget is spent, is not.
 What if it cannot be read any more? Until it is too old the last reading serves, as the source may be back in a minute;
 a person who asks for a reading (`archipel-site reread`) ends that at once. Then `require` looks, before the booking,
 whether the source opens: a file that is gone as a whole, or a data base that is down, is not a row, so that is a
-refusal (SourceError) like the one of a proposal. A source that opens and then cannot be read is told to nobody: the
+refusal (SourceError) like the one of a proposal. That a source opens and then cannot be read is not reported: the
 round is noise alone. Nor is it tried again while an answer is waited for, as a reading that is made is not either: how
 long each answer takes would tell that a row cannot be read. The thread tries again, and at once when something changes.
 
@@ -106,7 +106,7 @@ class Reading:
         return self._fresh() is not None
 
     def patients(self) -> Split:
-        """Return the patients of the last complete reading, who are read now if it is too old.
+        """Return the patients of the last complete reading; they are read now if it is too old.
 
         Raises:
             SourceError, DataError: they cannot be read. Exception: what else reading raises.
@@ -114,7 +114,7 @@ class Reading:
         self._used = None
         if (last := self._fresh()) is None:
             self._require_readable()
-            with self._lock:  # whoever reads already is waited for
+            with self._lock:  # a reading that is under way is waited for
                 if (last := self._fresh()) is None:
                     self._require_readable()
                     last = self._read()
@@ -236,7 +236,7 @@ def watch(
     """Start a thread that renews the reading which `current` names, for as long as the process lives.
 
     Args:
-        wake: set by whoever wants it to look at once.
+        wake: set it to have the source looked at at once.
     """
     wake = wake or threading.Event()
 

@@ -45,7 +45,7 @@ def traces_of(config: SiteConfig) -> Traces:
 
 
 def reasons_in(config: SiteConfig) -> list[str]:
-    """Say what does not fit together in a hospital's folder, for whoever looks at it; a node may run there.
+    """Say what does not fit together in a hospital's folder, for people; a node may run there.
 
     Raises:
         RunError: the ledger or the list of studies cannot be opened.

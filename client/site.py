@@ -132,8 +132,8 @@ class Site:
     def releasing(self, name: str, request: Request) -> Making:
         """Make a release as `release` does, for a caller that fits several hospitals at once: yield each booked fit.
 
-        A release about the test patients is booked about the whole data set, though nobody is in both the training and
-        the test: the ledger knows data sets, and composing the two is on the safe side.
+        A release about the test patients is booked about the whole data set, though no patient is in both the training
+        and the test: the ledger knows data sets, and composing the two is on the safe side.
         """
         kind = RELEASES[name]
         self._require(kind, request)

@@ -12,7 +12,7 @@
     │   ├── ReleaseError     a message is of a release that this one does not know: somebody must upgrade
     │   └── SealError        a message is not what the other side signed, or not for this one
     ├── AdmissionError       the hospital has not approved a study, or has refused it; `waiting` says which
-    ├── PolicyError          the hospital's policy does not allow a study, whoever approves it
+    ├── PolicyError          the hospital's policy does not allow a study, even if it is approved
     ├── UnsettledError       a hospital's ledger, journal, outbox and the coordinator's record contradict each other
     ├── JournalError         a journal was changed, cut or reordered
     ├── RecordError          a file that was written down is not of its form; holds every problem of the file
@@ -32,7 +32,7 @@ from collections.abc import Sequence
 
 
 class ArchipelError(Exception):
-    """The root: whoever catches it catches every error that is meant for people."""
+    """The root of all errors that are meant for people."""
 
 
 class ConfigError(ArchipelError):

@@ -2,10 +2,9 @@
 
 Each record quotes the hash of the one before. Both sides keep one. Each record holds 128 random bits, which are hashed
 and never leave: a hash that was quoted to the other side says nothing of the record, however few records are possible.
-Whoever changes, cuts out or reorders a record breaks the chain at that record, and `verify` names it. With a signing
-key each hash is signed too, so that nobody else can write a new chain. Cutting the end off is seen by whoever kept a
-later hash: the other side, or the run's manifest. Several processes may append: a file lock keeps their records in one
-chain.
+A record that is changed, cut out or moved breaks the chain there, and `verify` names it. With a signing key each hash
+is signed too, so that no other party can write a new chain. Cutting the end off is seen by a party that kept a later
+hash: the other side, or the run's manifest. Several processes may append: a file lock keeps their records in one chain.
 
 >>> from tempfile import TemporaryDirectory
 >>> from configs.records.run_journal import Judged
@@ -172,7 +171,7 @@ def read(
     """Yield the records in order, each checked against the chain; with `check`, its signature too.
 
     Args:
-        offset, sequence, previous: where to go on, for whoever has read the records before.
+        offset, sequence, previous: where to go on, if the records before were read already.
 
     Raises:
         JournalError: naming the first record that was changed, cut or reordered.

@@ -24,7 +24,7 @@ MAX_PAPER_BYTES = 100_000
 RESERVED = {"coordinator"}  # the other side's name in every seal
 _KEY = ("64 hexadecimal digits", re.compile(r"[0-9a-f]{64}"))
 _RELEASE = ("a release's number", re.compile(r"[0-9A-Za-z.+!-]{1,40}"))
-_FORMS = {  # of the fields that name files or are shown on a terminal; certificates are read by whoever uses them
+_FORMS = {  # of the fields that name files or are shown on a terminal; certificates are read where they are used
     "site": ("a hospital's name of a-z, 0-9, - and _, not 'coordinator'", SITE_NAME),
     "signing_key": _KEY,
     "proof": ("a signature in hexadecimal", re.compile(r"[0-9a-f]{128}")),
@@ -86,7 +86,7 @@ def to_json(paper: Request | Welcome) -> bytes:
 
 
 def from_json(kind: type[Paper], data: bytes, source: str) -> Paper:
-    """Return the paper in a file's bytes; whoever wrote them may be hostile.
+    """Return the paper in a file's bytes, which may come from a hostile author.
 
     Raises:
         ConfigError: it is not such a paper.

@@ -1,6 +1,6 @@
 """The signed form of requests from nodes without a certificate, and its header.
 
-Flower's own signature covers a time alone: whoever reads a request on its way could send it again, or send another one
+Flower's own signature covers a time alone: a reader of a request on its way could send it again, or send another one
 under it. This one covers the method, the path, the body, the time and a nonce. Client and server share this form;
 neither a key nor a clock is used here.
 

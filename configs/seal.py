@@ -1,8 +1,8 @@
 """The signed statement about one message, and the checks that it must pass.
 
-Flower's own node signature covers a timestamp alone, so whoever opens TLS on the way could change or repeat a message.
-A seal is a statement (who to whom, run, round, study, message, hash of the content, which message it answers) with an
-Ed25519 signature over its canonical form. Signing is in strategies/exchange/keys.py; here is only what is said.
+Flower's own node signature covers a timestamp alone, so a party that opens TLS on the way could change or repeat a
+message. A seal is a statement (who to whom, run, round, study, message, hash of the content, which message it answers)
+with an Ed25519 signature over its canonical form. Signing is in strategies/exchange/keys.py; here is only what is said.
 
 >>> said = Statement("coordinator", "lille", "run-1", 3, "ab" * 32, "m1", "cd" * 32, "", 0, "", "")
 >>> Statement.parse(said.text) == said

@@ -1,6 +1,6 @@
 r"""One mapping of a configuration file, read with all mistakes noted.
 
-It raises nothing, and names the keys that nobody read.
+It raises nothing, and names the keys that were not read.
 
 >>> problems: list[str] = []
 >>> section = Section({"rounds": "often", "sead": 1}, "training", problems)

@@ -87,9 +87,8 @@ def require_admissible(
         members: everybody admitted so far, the revoked too.
         path: of the request, for the command that the error names.
 
-    Raises:
-        RunError: its keys are another hospital's; or its name is taken by other keys, or was revoked, and nobody said
-            that this is meant.
+    Raises: RunError: its keys are another hospital's; or its name is taken by other keys, or was revoked, and no person
+    said that this is meant.
     """
     for member in members:
         if member.site != request.site and (

@@ -64,7 +64,7 @@ class Attendance:
         self._lost: dict[str, tuple[float, str]] = {}  # hospital -> when it was first seen without a connection
 
     def note(self, nodes: Mapping[str, Registered]) -> dict[str, Connection]:
-        """Take down who is connected now.
+        """Record which hospitals are connected now.
 
         Args:
             nodes: hospital -> its node.

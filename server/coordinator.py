@@ -215,7 +215,7 @@ class Coordinator:
     def _mind_members(self) -> None:
         """Register the admitted hospitals with the SuperLink, and note which are connected.
 
-        Whom we revoked the gateway refuses, at each request. The SuperLink is not told: it would never take the same
+        The gateway refuses revoked hospitals at each request. The SuperLink is not told: it would never take the same
         key again, and a hospital that was revoked by mistake could not come back.
         """
         assert self._link is not None

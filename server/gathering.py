@@ -35,7 +35,7 @@ UNREADY_REPEAT_S, SLOWEST_UNREADY_S = 2.0, 300.0  # the same, where it is not a 
 PATIENCE_S, LONGEST_PATIENCE_S = (
     900.0,
     21_600.0,
-)  # a proposal that nobody answered is sent again after so long; the reply to either counts
+)  # a proposal without an answer is sent again after so long; the reply to either counts
 QUICK_LOOK_S, LOOK_PART, SLOW_LOOK_S = 0.05, 0.25, 2.0  # between two looks: a part of the time since the last event
 TOGETHER = 0.3  # hospitals that are due within this part of the slowest interval are asked together
 

@@ -32,7 +32,7 @@ class Rounds:
         return self.done + 1
 
     def close(self, contributed: Set[str]) -> "Rounds":
-        """Judge the open round by who contributed to it."""
+        """Judge the open round by its contributors."""
         if len(contributed) < self.quorum:
             hospitals = f"{len(contributed)} hospital{'' if len(contributed) == 1 else 's'} contributed"
             why = f"round {self.current}: {hospitals}, the study asks for {self.quorum}"

@@ -230,7 +230,7 @@ class Session:
     # Rounds
 
     def close(self, contributed: Mapping[str, int], answers: Answers[Accepted], refused: str = "") -> None:
-        """Judge the open round by who contributed; say which releases no resume can have.
+        """Judge the open round by its contributors; say which releases no resume can have.
 
         Args:
             refused: what else a reader should know of hospitals that did not contribute.

@@ -1,7 +1,7 @@
 """Verification of signed requests at the door.
 
 They stand in for a certificate where a proxy ends TLS. A hospital that is admitted by its signatures alone has no
-certificate on its connections, and whoever opens them on the way (the proxy, or its logs) reads every request. So its
+certificate on its connections, and every request can be read where TLS ends (at the proxy, or in its logs). So its
 node signs each one whole (configs/requests.py), and a request is served once, within a minute. A node of an older
 release signs a time alone, as Flower does; it is served so until it was seen to sign requests whole, and never again
 after that: stripping the header gains nothing.

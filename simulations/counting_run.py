@@ -148,7 +148,7 @@ def _view(study: Study, site: str, patients: int, plan: PrivacyPlan, hospitals: 
 
 
 def _expected(layout: tuple[Histogram, ...], patients: int) -> Floats:
-    """Return counts without noise, of patients who are spread evenly and all known."""
+    """Return counts without noise, of patients spread evenly and without unknown values."""
     parts = [np.append(np.full(h.cells - 1, patients / (h.cells - 1)), 0.0) for h in layout]
     return np.concatenate(parts)
 

@@ -49,7 +49,7 @@ class Federation:
     """One coordinator and its hospitals in a folder. Use as a context manager: what it started ends with it."""
 
     def __init__(self, folder: Path, *, environment: Mapping[str, str] | None = None, node: Sequence[str] = ()) -> None:
-        """`node` is a command that takes a hospital's folder and serves it, instead of `archipel-site start`."""
+        """Prepare a federation. `node`: a command that serves a hospital's folder, instead of `archipel-site start`."""
         self.folder = folder
         self.coordinator = folder / "coordinator"
         self.listen, self.health = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
@@ -88,7 +88,7 @@ class Federation:
         self._wait_for("coordinator", lambda: _listens(host, int(port)))
 
     def consortium(self, *arguments: str) -> str:
-        """One command of the consortium; what it printed.
+        """Run one command of the consortium; return its output.
 
         Raises:
             RunError: it failed.
@@ -117,7 +117,7 @@ class Federation:
         self._start(site, [*self._node, str(folder)] if self._node else usual, folder, environment)
 
     def hospital(self, site: str, *arguments: str) -> str:
-        """One command of a hospital; what it printed.
+        """Run one command of a hospital; return its output.
 
         Raises:
             RunError: it failed.

@@ -21,7 +21,7 @@ from strategies.models.registry import architecture, architecture_of
 from strategies.tasks.base import Objective
 from strategies.tasks.registry import objective, objective_of
 
-if TYPE_CHECKING:  # whoever fits has PyTorch; a coordinator knows tasks too, and begins every run without it
+if TYPE_CHECKING:  # a process that fits has PyTorch; a coordinator knows tasks too, and begins every run without it
     from torch import Tensor, nn
 
 

@@ -1,6 +1,6 @@
 """The checks of every connector: text cells from any store -> a typed `Table`.
 
-No row is refused, because a refusal would tell whoever asks that such a row is there. What a cell means is decided by
+No row is refused, because a refusal would reveal that such a row is there. What a cell means is decided by
 the study alone, row by row, so one patient more or less changes nothing about the others:
 
 - a number that cannot be read (`<5` too), is empty, or is a code or a word for unknown: unknown. One beyond its range
@@ -83,7 +83,7 @@ def columns_of(study: Study) -> list[str]:
 def table_of(
     columns: Mapping[str, Sequence[str]], study: Study, notes: Notes, numbers: Sequence[int] | None = None
 ) -> Table:
-    """Typed columns of a study.
+    """Return the typed table of a study's columns.
 
     Args:
         columns: for each name a cell a row, without white space around it.
@@ -129,7 +129,7 @@ class _Reader:
         self._columns, self._notes, self._where = columns, notes, where
 
     def numbers(self, feature: Feature, kind: str = "number") -> NDArray[np.float64]:
-        """(rows,) numbers; NaN is unknown."""
+        """Return (rows,) numbers; NaN is unknown."""
         cells, counted = self._columns[feature.name], self._notes.column(feature.name, kind)
         values = np.array([_number(cell) for cell in cells], np.float64)
         empty = np.array([not cell for cell in cells], bool)
@@ -143,7 +143,7 @@ class _Reader:
         return values
 
     def categories(self, feature: Feature, kind: str = "category") -> NDArray[np.int64]:
-        """(rows,) positions in the feature's values; -1 is unknown."""
+        """Return (rows,) positions in the feature's values; -1 is unknown."""
         words = {"": _UNKNOWN_CODE} | dict.fromkeys(feature.missing, _UNKNOWN_CODE)
         codes = self._codes(feature.name, words | {value: i for i, value in enumerate(feature.values)}, kind)
         return np.maximum(codes, _UNKNOWN_CODE)
@@ -168,7 +168,7 @@ class _Reader:
         return has_id
 
     def sides(self, name: str | None) -> tuple[NDArray[np.bool_] | None, NDArray[np.bool_]]:
-        """(rows,) whether a row is on the test side, None without such a column; and whether it says its side."""
+        """Return (rows,) whether a row is on the test side, None without such a column, and whether it says so."""
         if name is None:
             return None, np.full(len(self._where), fill_value=True)
         cells = self._columns[name]
@@ -177,7 +177,7 @@ class _Reader:
         return np.array([cell == "test" for cell in cells], bool), has_side
 
     def _codes(self, name: str, words: Mapping[str, int], kind: str) -> NDArray[np.int64]:
-        """(rows,) codes of the cells' words, which may be numbers written otherwise; _UNREAD_CODE of others."""
+        """Return (rows,) codes of the cells' words, which may be numbers written otherwise; _UNREAD_CODE of others."""
         codes, by_number = dict(words), _by_number(words)
         for cell in set(self._columns[name]) - codes.keys():
             codes[cell] = by_number.get(_number(cell), _UNREAD_CODE)
@@ -193,7 +193,7 @@ def _listed(cells: Sequence[str], codes: Sequence[str]) -> NDArray[np.bool_]:
 
 
 def _by_number(words: Mapping[str, int]) -> dict[float, int]:
-    """Codes by the number that a word is; of words that are the same number, the first."""
+    """Return codes by the number that a word is; of words that are the same number, the first."""
     numbers: dict[float, int] = {}
     for word, code in words.items():
         if not math.isnan(value := _number(word)):
@@ -216,10 +216,10 @@ def _number(cell: str) -> float:
 def _patients(
     columns: Mapping[str, Sequence[str]], study: Study, rows: NDArray[np.int64], notes: Notes
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], tuple[str, ...]]:
-    """Rows that count, each row's patient, and the patients' keys: their ids, or what the row says if it is a patient.
+    """Return the rows that count, each row's patient, and the patients' keys: their ids, or the row's cells.
 
     A row's position would do as a key but for one thing: it changes when another patient's row is taken out, and the
-    split by key would then move patients who have nothing to do with it. Equal rows have one key and share a side, and
+    split by key would then move unrelated patients. Equal rows have one key and share a side, and
     so do rows that write the same number in two ways: 50 in a file is 50.00 in a data base.
     """
     if study.patient_id is None:
@@ -234,7 +234,7 @@ def _patients(
 
 
 def _alike(ids: Sequence[str], steps: tuple[str, ...], notes: Notes) -> Sequence[str]:
-    """(rows,) ids after the study's steps; notes how many more would be one after all of them."""
+    """Return (rows,) ids after the study's steps; notes how many more would be one after all of them."""
     written = {cell: normal(cell, steps) for cell in set(ids)}
     different = set(written.values()) - {""}
     notes.spelled += len(different) - len({normal(cell, ID_STEPS) for cell in different} - {""})
@@ -242,7 +242,7 @@ def _alike(ids: Sequence[str], steps: tuple[str, ...], notes: Notes) -> Sequence
 
 
 def _rows_before(patients: NDArray[np.int64]) -> NDArray[np.int64]:
-    """(rows,) how many earlier rows are the same patient's."""
+    """Return (rows,) the number of earlier rows of the same patient."""
     order = np.argsort(patients, kind="stable")
     ranked = patients[order]
     first = np.searchsorted(ranked, ranked)
@@ -252,7 +252,7 @@ def _rows_before(patients: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def _told_apart(columns: Mapping[str, Sequence[str]], study: Study, rows: NDArray[np.int64]) -> list[list[str]]:
-    """Every column's cells in these rows, a number always written in the same way."""
+    """Return every column's cells in these rows, a number always written in the same way."""
     numbers = {column.name for column in study.counted if column.type == "number"}
     numbers |= {column.name for column in study.task.columns}
     words = {f.name: dict.fromkeys(f.values + f.missing, 0) for f in study.features if f.type == "category"}
@@ -269,7 +269,7 @@ def _told_apart(columns: Mapping[str, Sequence[str]], study: Study, rows: NDArra
 
 
 def _spelled(cells: set[str], words: Mapping[str, int]) -> dict[str, str]:
-    """How the study's list writes each of these cells: 1 for 1.0; a cell that it does not list, as it is."""
+    """Return how the study's list writes each of these cells: 1 for 1.0; a cell that it does not list, as it is."""
     by_number = {value: word for word in reversed(list(words)) if not math.isnan(value := _number(word))}
     return {cell: cell if cell in words else by_number.get(_number(cell), cell) for cell in cells}
 
@@ -283,7 +283,7 @@ def plain(cell: str) -> str:
 def _side_of_each(
     is_test: NDArray[np.bool_], patients: NDArray[np.int64], count: int, notes: Notes
 ) -> NDArray[np.bool_]:
-    """(patients,) booleans from (rows,) booleans: one row on the test side keeps a patient out of the training."""
+    """Return (patients,) booleans from (rows,) ones: one row on the test side keeps a patient out of the training."""
     in_test, in_train = np.zeros(count, bool), np.zeros(count, bool)
     in_test[patients[is_test]] = True
     in_train[patients[~is_test]] = True

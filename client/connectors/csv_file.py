@@ -178,7 +178,7 @@ def _header(text: str, wanted: Sequence[str], name: str, head: bytes = b"", *, m
 
 
 def _has_a_row_within(text: str, count: int, width: int) -> bool:
-    """Whether one of the first `count` lines, other than the first, could be a row: the header never ended there."""
+    """Return whether a line after the first, up to `count`, could be a row: then the header never ended."""
     stream = io.StringIO(text[:MAX_HEADER], newline="")
     within = [line for line, _ in zip(stream, range(count), strict=False)][1:]
     return any(number for line in within for number, _ in records(line, width, Notes()))

@@ -103,7 +103,7 @@ def _separated(line: str, wanted: Sequence[str]) -> str | None:
 
 
 def _otherwise_written(line: str, wanted: Sequence[str], data: bytes) -> str:
-    """Whether the header has the missing names in another encoding, or with other spaces, accents or capitals."""
+    """Return whether the header has the missing names in another encoding, or in other spaces, accents, capitals."""
     missing = set(wanted) - set(_cells(line, ","))
     if not missing:
         return ""

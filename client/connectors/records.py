@@ -94,7 +94,7 @@ def _by_lines(stream: io.StringIO, width: int, number: int, notes: Notes) -> tup
 
 
 def _begins(line: str, width: int) -> bool:
-    """Whether a line could begin a record: it is one by itself, with something in it, or it opens a quotation."""
+    """Return whether a line could begin a record: it is a non-empty one by itself, or it opens a quotation."""
     if _ENDS.match(line):
         return False
     if _OPENS.match(line):
@@ -109,7 +109,7 @@ def _begins(line: str, width: int) -> bool:
 
 
 def _has_a_mark(row: list[str]) -> bool:
-    """Whether the first cell ends with a quotation mark: perhaps that is all that the line has of a quotation."""
+    """Return whether the first cell ends with a quotation mark: it may be the only one of the line."""
     return bool(row) and row[0].rstrip().endswith('"')
 
 

@@ -1,7 +1,7 @@
 """Large messages as files, sent apart from their seals in windows and resumable.
 
 Nothing here is believed: a file is read no further than its announced size, and what it holds is compared with the hash
-in the seal by whoever reads it.
+in the seal by its reader.
 """
 
 import contextlib

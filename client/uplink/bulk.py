@@ -8,7 +8,7 @@ import contextlib
 from collections.abc import Iterable
 from typing import Any
 
-RECORD_BYTES = 1 << 14  # of TLS at most; whoever sent a whole one is likely to have sent more
+RECORD_BYTES = 1 << 14  # of TLS at most; a sender of a whole one is likely to have sent more
 AT_ONCE = 1 << 18
 
 

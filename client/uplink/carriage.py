@@ -10,7 +10,7 @@ over one connection (reach.py).
 """
 
 REQUESTS, WEIGHT = 32, 2000  # requests over one connection, and bytes of each: together the size of a small model
-PADDING = "archipel-padding"  # a header that nobody reads
+PADDING = "archipel-padding"  # a header that is not read
 
 
 def heavy(host: str) -> bytes:

@@ -114,7 +114,7 @@ def _greet(
 ) -> Reach:
     """Shake hands over TLS, and ask for the health path."""
     host, where, through = coordinator[0], f"{coordinator[0]}:{coordinator[1]}", str(proxy) if proxy else ""
-    trusted = False  # from then on it is the coordinator: whoever ends the connection does not accept our certificate
+    trusted = False  # from then on it is the coordinator: a connection that ends was refused for our certificate
     try:
         with context.wrap_socket(plain, server_hostname=host) as tls:
             trusted = True

@@ -24,7 +24,7 @@ class Command:
 class StudyPage:
     """The page that a security officer or a DPO reads before deciding.
 
-    `flaw` says why there are no rows; `obstacle` why the study cannot run here whoever approves it; `over` whether it
+    `flaw` says why there are no rows; `obstacle` why the study cannot run here even if approved; `over` whether it
     has ended here, `left` what left for it.
     """
 

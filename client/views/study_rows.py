@@ -29,7 +29,7 @@ class Row:
 
 
 def rows_of(config: SiteConfig, study: Study) -> list[Row]:
-    """Return what a study is and does, for people who decide about it."""
+    """Return a study's description, for the people who decide about it."""
     alike = _alike(study)
     rows = [
         ("purpose", "\n".join(quoted_lines(study.purpose))),

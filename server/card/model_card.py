@@ -103,7 +103,7 @@ def _data(run: Run) -> Iterable[str]:
 
 
 def _clipped(site: Site) -> str:
-    if site.patients_train is None:  # between machines nobody but the hospital knows
+    if site.patients_train is None:  # between machines only the hospital knows
         return NONE
     return ", ".join(f"{md(name)} {count:,}" for name, count in site.values_clipped.items() if count) or "none"
 

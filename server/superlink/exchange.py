@@ -2,8 +2,8 @@
 
 One request takes the place of ten of Flower's. It stands before the SuperLink's application, in its process, and calls
 Flower's own handlers on its state, so that both ways see the same messages. A hospital's node asks for the next message
-and is held until one is there, at most as long as it asks for; the conductor likewise for replies. Nobody looks again
-by guess.
+and is held until one is there, at most as long as it asks for; the conductor likewise for replies. No process looks
+again by guess.
 
 A message is given again until its node says that it has arrived, because a connection that was cut is not seen here.
 A node has two requests held at most; for a third the oldest is answered. A node that hangs up is forgotten.

@@ -87,7 +87,7 @@ def _checks(part: Part) -> Html:
 
 
 def _worst(part: Part) -> list[Check]:
-    """One line a name: the worst of its checks."""
+    """Return one line for each name: the worst of its checks."""
     worst: dict[str, Check] = {}
     for check in part.checks:
         if check.name not in worst or check.p < worst[check.name].p:
@@ -165,7 +165,7 @@ def _moves(facts: Mapping[str, Any]) -> Html:
 
 
 def _sizes(facts: Mapping[str, Any]) -> Html | None:
-    """How many steps had how many patients, with the binomial that was booked."""
+    """Return a chart of how many steps had how many patients, with the binomial that was booked."""
     sizes, rate, people = facts["sizes"], facts["rate"], facts["patients"]
     steps = sum(sizes)
     if rate >= 1 or not steps:
@@ -200,7 +200,7 @@ def _binomial(trials: int, successes: int, chance: float) -> float:
 
 
 def _spent(facts: Mapping[str, Any]) -> Html:
-    """Epsilon released and stated, a row each hospital."""
+    """Return a table of epsilon released and stated, a row for each hospital."""
     rows = [[site["site"], f"{site['released']:.3f}", f"{site['stated']:.3f}"] for site in facts["sites"]]
     return table(["Hospital", "Epsilon released", "Epsilon stated"], rows, "Per patient, add or remove one", 2)
 

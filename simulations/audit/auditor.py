@@ -109,7 +109,7 @@ class _Auditor:
         self.fits = 0
 
     def parts(self, folder: Path, run: Path | None, only: Collection[str], progress: Progress) -> Iterator[Part]:
-        """Those that are asked for."""
+        """Yield the parts that are asked for."""
         noisy = {"residual", "sampler"} & set(only)
         if noisy:
             progress("noise and sampling, step by step")
@@ -173,7 +173,7 @@ class _Auditor:
         return Evaluator(self.subject, self._alone(site), site, model, folder, seeded=self.seed is not None)
 
     def _samples(self) -> list[Recording]:
-        """Long fits at each hospital's plan: of patients as they are, and, at another model, of several rows each."""
+        """Return long fits at each hospital's plan: of the patients as they are, and of several rows each."""
         values = math.ceil(noise_values_needed(self.effort.smallest_loss) / self._size)
         total = min(self.effort.most_steps, max(self.effort.least_steps, values))
         each = -(-total // len(self.sites))
@@ -270,7 +270,7 @@ class _Auditor:
         return AuditedSite(self.subject, self._alone(site), site, people, start, seeded=self.seed is not None)
 
     def _all_rows(self, folder: Path, *, noisy: bool) -> tuple[list[Rehearsal], list[Recording]]:
-        """Where rows are too many for the long fits: a short study and a short fit of the patients with most rows."""
+        """Return a short study and fit of the patients with most rows, if the long fits leave rows out."""
         if not any(len(_some(self.train[site], self.effort.patients).x) > self.effort.rows for site in self.sites):
             return [], []
         site = max(self.sites, key=lambda site: (int(np.diff(self.train[site].starts).max()), site))

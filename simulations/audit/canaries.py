@@ -1,7 +1,7 @@
 """A lower bound on epsilon from one run with canaries.
 
 The method is that of Steinke, Nasr and Jagielski 2023 (arXiv 2305.08846). m canaries are each put among the patients by
-the toss of a fair coin, all in one run; whoever sees what leaves then guesses r of the m coins and abstains from the
+the toss of a fair coin, all in one run; an observer of what leaves then guesses r of the m coins and abstains from the
 others. An epsilon so small that the number of right guesses would be a surprise is refuted.
 
 The bound (their theorem 5.2, derived again). Under (epsilon, 0) every guess is right with probability at most
@@ -41,7 +41,7 @@ GUESSES = (10, 20, 40, 60, 100, 150, 200, 300, 400, 600, 800, 1000, 2000, 3000)
 
 
 def p_value(canaries: int, guesses: int, right: int, *, epsilon: float, delta: float) -> float:
-    """How often an (epsilon, delta) private run gives so many right guesses or more, at most."""
+    """Return how often an (epsilon, delta) private run gives so many right guesses or more, at most."""
     p = 1.0 / (1.0 + math.exp(-epsilon))
     reached = float(stats.binom.sf(right - 1, guesses, p))
     given_away = np.arange(1, canaries + 1)
@@ -101,7 +101,7 @@ def _planned(gap: float, claimed: float, canaries: int, guesses: int, delta: flo
 
 
 def _accused(share: float, claimed: float, canaries: int, guesses: int, delta: float, confidence: float) -> float:
-    """How often a run whose guesses are right with this chance refutes the claim."""
+    """Return how often a run whose guesses are right with this chance refutes the claim."""
     if confidence == CONFIDENCES[-1]:
         return 0.0
     low, high = 0, guesses + 1  # the fewest right guesses that refute the claim, by bisection
@@ -113,7 +113,7 @@ def _accused(share: float, claimed: float, canaries: int, guesses: int, delta: f
 
 
 def _share_right(gap: float, guessed: float) -> float:
-    """How many of the boldest guesses are right, if scores are N(-gap / 2, 1) or N(gap / 2, 1), half of each."""
+    """Return how many of the boldest guesses are right, if scores are N(-gap / 2, 1) or N(gap / 2, 1), half of each."""
     low, high = -gap / 2 - 10, gap / 2 + 10
     for _ in range(60):  # the score above which half of all guesses lie, by bisection
         middle = (low + high) / 2
@@ -156,7 +156,7 @@ def _positive(rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.fl
 
 
 def canary_scores(task: Learning, start: Arrays, canaries: TablePatients, plan: PrivacyPlan, total: Floats) -> Floats:
-    """(canaries,): how far the sum of everything released points along each canary's own clipped gradient.
+    """Return (canaries,) how far the sum of everything released points along each canary's own clipped gradient.
 
     Args:
         canaries: every canary, whether it was in or not. total: (parameters,), the noisy sums of all steps.

@@ -124,7 +124,7 @@ class _Auditor:
         )
 
     def _releases(self) -> tuple[Floats, Floats]:
-        """(releases, cells) noise and counts in booked standard deviations; the rounding is undone by chance.
+        """Return (releases, cells) noise and counts in booked standard deviations; the rounding is undone by chance.
 
         Noise rounded to whole numbers and spread again over a unit has two twelfths more variance (Sheppard 1898).
         """
@@ -229,7 +229,7 @@ class _Crash(BaseException):
 
 
 class _Dead:
-    """Patients who cannot be counted."""
+    """Patients that cannot be counted."""
 
     def __len__(self) -> int:
         return 0
@@ -268,7 +268,7 @@ def _kept(table: Table, patients: Any) -> Table:
 
 
 def _planted(table: Table, study: Study) -> Iterator[tuple[str, Table]]:
-    """Hospitals whose last patient is one that nobody expects."""
+    """Yield hospitals with an unexpected patient as their last one."""
     last = max(1, len(study.task.classes)) - 1.0
     for who, rows, number, code in (
         ("one far beyond every range", 1, 1e300, 0),

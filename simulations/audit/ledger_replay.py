@@ -31,7 +31,7 @@ _ROUNDING = 1e-6  # of epsilon
 class Left:
     """A release that left a hospital: its name and round, 0 of what is asked for once.
 
-    `steps` is None where nobody counted them.
+    `steps` is None where they were not counted.
     """
 
     release: str
@@ -155,7 +155,7 @@ def replay_run(subject: Subject, run: Path, study: Study, plans: dict[str, Priva
 
 
 def facts(replays: Sequence[Replay]) -> list[dict[str, Any]]:
-    """For the page: epsilon released and stated, hospital by hospital."""
+    """Return the page's facts: epsilon released and stated, hospital by hospital."""
     return [{"site": r.site, "released": r.released, "stated": r.stated} for r in replays]
 
 

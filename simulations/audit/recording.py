@@ -84,7 +84,7 @@ def longest(patients: TablePatients, rows: int) -> TablePatients:
 
 
 class Roll:
-    """Who of some marked patients is in each step, read from the marks of its rows."""
+    """The presence of some marked patients in each step, read from the marks of its rows."""
 
     def __init__(self, patients: TablePatients) -> None:
         self._order = np.argsort(patients.x[:, 0], kind="stable")
@@ -94,7 +94,7 @@ class Roll:
         self.torn = 0
 
     def call(self, seen: NDArray[np.float32]) -> None:
-        """One step: the first input of each of its rows."""
+        """Record one step: the first input of each of its rows."""
         place = np.minimum(np.searchsorted(self._marks, seen), len(self._marks) - 1)
         rows = self._order[place]
         counts = np.bincount(self._owners[rows], minlength=len(self._lengths))
@@ -105,12 +105,12 @@ class Roll:
 
     @property
     def last(self) -> NDArray[np.bool_]:
-        """Return who was in the last step, (patients,)."""
+        """Return which patients were in the last step, (patients,)."""
         return self._member[-1]
 
     @property
     def member(self) -> NDArray[np.bool_]:
-        """(steps, patients)."""
+        """Return the patients in each step, (steps, patients)."""
         return np.array(self._member, bool).reshape(len(self._member), len(self._lengths))
 
 
@@ -136,12 +136,12 @@ class Recording:
 
     @property
     def steps(self) -> int:
-        """Steps that were taken."""
+        """Return the number of steps that were taken."""
         return len(self.member)
 
 
 def coordinates(task: Learning, rows: int, values: int) -> NDArray[np.int64] | slice:
-    """Which coordinates are kept where `rows` rows of them may hold `values` numbers: all, or some at equal distances.
+    """Return the coordinates kept where `rows` rows of them may hold `values` numbers: all, or equidistant ones.
 
     That is fixed before the fit, by numbers of the plan.
     """
@@ -186,7 +186,7 @@ def record_fit(
     randomness: Randomness,
     look: Callable[[NDArray[np.float32]], None] = lambda _marks: None,
 ) -> Watch:
-    """One fit of the plan's steps, watched, at learning rate 0."""
+    """Return the recording of one fit of the plan's steps, watched, at learning rate 0."""
     watch = Watch(look=look)
     trainer = watched_trainer(subject, task, watch)
     trainer.fit(Fit(start, patients, STILL, plan.steps_per_round, randomness, plan))
@@ -194,7 +194,7 @@ def record_fit(
 
 
 def clipped_gradients(task: Learning, start: Arrays, patients: TablePatients, clip_norm: float) -> Iterator[Floats]:
-    """Each patient's gradient, (parameters,), summed over their rows, shortened to the clip norm."""
+    """Yield each patient's gradient, (parameters,), summed over their rows, shortened to the clip norm."""
     yield from clip_each(patient_gradients(task, start, patients), clip_norm)
 
 
@@ -206,7 +206,7 @@ def clip_each(gradients: Iterable[Floats], clip_norm: float) -> Iterator[Floats]
 
 
 def patient_gradients(task: Learning, start: Arrays, patients: TablePatients) -> Iterator[Floats]:
-    """Of each patient: the gradient of the sum of the losses of their rows, (parameters,)."""
+    """Yield each patient's gradient of the sum of the losses of their rows, (parameters,)."""
     model = task.build().double()
     model.load_state_dict({name: torch.from_numpy(array.astype(np.float64)) for name, array in start.items()})
     parameters = list(model.parameters())

@@ -134,7 +134,7 @@ def _windows(sample: Sequence[Recording]) -> Check:
 
 
 def _by_batch(noise: Floats, batches: NDArray[np.int64]) -> Check:
-    """Check that the noise's size does not follow the number of patients who came."""
+    """Check that the noise's size does not follow the number of sampled patients."""
     steps, size = noise.shape
     centred = batches - batches.mean()
     spread = float(centred @ centred)
@@ -219,7 +219,7 @@ def _each(name: str, sums: Floats, count: int) -> Check:
 
 
 def _left_over(noise: Floats, clean: Floats) -> Check:
-    """Return the part of the clean sum that is in the noise.
+    """Check that no part of the clean sum is in the noise.
 
     0, unless the sum is clipped or scaled otherwise than booked.
     """
@@ -240,7 +240,7 @@ def _shape(values: Floats) -> list[Check]:
 
 
 def _independence(noise: Floats) -> Check:
-    """Product sums for every shift of up to half the steps and half the coordinates, but for no shift at all."""
+    """Check the product sums for every shift of up to half the steps and half the coordinates, except no shift."""
     steps, size = noise.shape
     shape = (fft.next_fast_len(2 * steps, real=True), fft.next_fast_len(2 * size, real=True))
     products = fft.irfft2(np.abs(fft.rfft2(noise, s=shape)) ** 2, s=shape)
@@ -258,7 +258,7 @@ def _independence(noise: Floats) -> Check:
 
 
 def _repeats(noise: Floats) -> Check:
-    """Pairs of steps with equal noise: neighbours when sorted by the first coordinate, equal in all."""
+    """Check that no two steps have equal noise: neighbours when sorted by the first coordinate, equal in all."""
     steps, size = noise.shape
     order = np.argsort(noise[:, 0], kind="stable")
     pairs, shift = 0, 1
@@ -274,7 +274,7 @@ def _repeats(noise: Floats) -> Check:
 
 
 def _histogram(values: Floats) -> list[float]:
-    """Shares of the values in bins from -4.1 to 4.1 standard deviations, the tails in the last ones."""
+    """Return the shares of the values in bins from -4.1 to 4.1 standard deviations, the tails in the last ones."""
     edges = np.linspace(-4.1, 4.1, _BINS + 1)
     counts = np.histogram(np.clip(values, edges[0], edges[-1]), edges)[0]
     return [float(count) / len(values) for count in counts]

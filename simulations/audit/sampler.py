@@ -60,7 +60,7 @@ def sampler_part(samples: Sequence[Recording], rehearsal: Sequence[Recording]) -
 
 
 def membership_checks(member: NDArray[np.bool_], rate: float) -> list[Check]:
-    """Check (steps, patients) of who is in which step."""
+    """Check the sampling, (steps, patients) booleans."""
     steps, patients = member.shape
     if rate >= 1.0:
         return [exact("everybody", "somebody is missing, though the rate is 1", holds=bool(member.all()))]
@@ -108,7 +108,7 @@ def _dispersion(name: str, counts: NDArray[np.int64], trials: int, rate: float) 
 
 
 def _between_steps(centred: Floats, spread: float) -> Check:
-    """For every number of steps apart: whether who was in one step tells who is in the other."""
+    """Check for every number of steps apart that the samples of two steps are independent."""
     steps, patients = centred.shape
     longest = min(steps // 2, _LONGEST)
     size = fft.next_fast_len(steps + longest, real=True)
@@ -127,7 +127,7 @@ def _between_steps(centred: Floats, spread: float) -> Check:
 
 
 def _between_patients(member: NDArray[np.bool_], rate: float) -> Check:
-    """For every two patients: how often they come together is binomial with the square of the rate."""
+    """Check for every two patients that their joint number of steps is binomial with the square of the rate."""
     steps, patients = member.shape
     if patients < 2:
         return exact("pairs", holds=True)
@@ -139,7 +139,7 @@ def _between_patients(member: NDArray[np.bool_], rate: float) -> Check:
 
 
 def _empty(recording: Recording) -> Check:
-    """Of few patients many batches are empty: their number is binomial too."""
+    """Check the number of empty batches, which is binomial too and large for few patients."""
     chance = (1 - recording.plan.sampling_rate) ** recording.member.shape[1]
     empty = int((~recording.member.any(axis=1)).sum())
     law = stats.binom(recording.steps, chance)
@@ -148,7 +148,7 @@ def _empty(recording: Recording) -> Check:
 
 
 def _worst_of_each(checks: Sequence[Check]) -> list[Check]:
-    """Of the same check on several recordings the worst, its p-value multiplied by their number (Bonferroni)."""
+    """Return the worst of each check on several recordings, its p-value multiplied by their number (Bonferroni)."""
     worst_checks = []
     for name in dict.fromkeys(check.name for check in checks):
         same = [check for check in checks if check.name == name]
@@ -168,5 +168,5 @@ def _words(samples: Sequence[Recording], empty: int) -> str:
 
 
 def _sizes(recording: Recording) -> list[int]:
-    """How many steps had 0, 1, 2 ... patients."""
+    """Return how many steps had 0, 1, 2 ... patients."""
     return [int(n) for n in np.bincount(recording.member.sum(axis=1), minlength=recording.member.shape[1] + 1)]

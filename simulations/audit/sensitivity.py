@@ -96,7 +96,7 @@ class _Prober:
         patients: Sequence[tuple[str, TablePatients]],
         places: int,
     ) -> Iterator[Move]:
-        """Everybody out once; everybody planted in last, first and alone."""
+        """Yield the moves: every patient taken out once; every planted one put in last, first and alone."""
         everybody, nobody = self._sum(start, cohort), self._sum(start, cohort.subset(np.empty(0, np.int64)))
         for number in range(cohort.count):
             rest = cohort.subset(np.delete(np.arange(cohort.count), number))
@@ -117,7 +117,7 @@ class _Prober:
         randomness = self._subject.randomness(0, "sensitivity", 1)
         try:
             watch = record_fit(self._subject, self._task, self._plan, patients, start, randomness)
-        except PrivacyError:  # refused, as a gradient that is not finite must be: nobody has moved anything
+        except PrivacyError:  # refused, as a gradient that is not finite must be: no patient has moved the sum
             return None
         if not watch.released:
             return {name: np.full_like(array, math.nan) for name, array in start.items()}
@@ -134,7 +134,7 @@ class _Prober:
 
 
 def planted_patients(cohort: TablePatients) -> list[tuple[str, TablePatients]]:
-    """Patients that nobody hopes for, each with a name."""
+    """Return worst-case patients (extreme values, many rows, duplicates), each with a name."""
     inputs = cohort.x.shape[1]
     corner, zeros = np.ones(inputs, np.float32), np.zeros(inputs, np.float32)
     mixed = np.where(np.arange(inputs) % 2, 1.0, -1.0).astype(np.float32)

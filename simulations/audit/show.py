@@ -59,7 +59,7 @@ def audit_and_show(study: Study, run: Path | None, out: Path | None, seed: int |
 
 @contextmanager
 def _folder(study: Study, run: Path | None, out: Path | None) -> Iterator[Path]:
-    """Where the audit will be written: there and open to writing before anything is computed, gone if it fails.
+    """Make the audit's folder: writable before anything is computed, removed if it fails.
 
     Raises:
         OSError: it cannot be made, or not be written.

@@ -128,7 +128,7 @@ class Booked:
 
 
 def read_ledger(path: Path) -> list[Booked]:
-    """Every release on the disk, in the order of booking, read without the ledger's own code.
+    """Return every release on the disk, in the order of booking, read without the ledger's own code.
 
     Raises:
         sqlite3.Error: the file is no ledger.

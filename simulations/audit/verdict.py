@@ -37,12 +37,12 @@ class Check:
 
     @property
     def passed(self) -> bool:
-        """Whether a healthy run may well look so. A p-value that is no number has failed."""
+        """Return whether a healthy run may well look so. A p-value that is no number has failed."""
         return self.p >= LEVEL
 
 
 def exact(name: str, words: str = "", *, holds: bool) -> Check:
-    """Return a question without chance."""
+    """Return the check of a question without chance."""
     return Check(name, 1.0 if holds else 0.0, words)
 
 
@@ -80,7 +80,7 @@ class Part:
 
     @property
     def failed(self) -> list[Check]:
-        """The checks that failed."""
+        """Return the checks that failed."""
         return [check for check in self.checks if not check.passed]
 
     @property
@@ -110,7 +110,7 @@ class Audit:
 
     @property
     def verdict(self) -> Verdict:
-        """FAILED if a part failed; passed if one at least did and none failed."""
+        """Return FAILED if a part failed; passed if one at least did and none failed."""
         verdicts = {part.verdict for part in self.parts}
         return "FAILED" if "FAILED" in verdicts else "passed" if "passed" in verdicts else "cannot say"
 
@@ -141,7 +141,7 @@ def _plan_record(plan: PrivacyPlan) -> AuditedPlan:
 
 
 def noise_values_needed(smallest_loss: float) -> int:
-    """How many independent noise values show that the noise is smaller by this share, at LEVEL and MISSED.
+    """Return how many independent noise values show that the noise is smaller by this share, at LEVEL and MISSED.
 
     The mean of N squares has standard deviation sqrt(2 / N); a loss of 1 % takes 2 % of the variance.
 

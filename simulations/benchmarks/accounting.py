@@ -73,7 +73,7 @@ def _compared(target: float, rate: float, steps: int) -> dict[str, Any]:
 
 
 def google_pld(events: list[SampledGaussian]) -> float:
-    """dp-accounting's privacy loss distributions with its defaults, one composition an event."""
+    """Return dp-accounting's privacy loss distributions with its defaults, one composition an event."""
     import dp_accounting
     from dp_accounting import pld
 
@@ -81,7 +81,7 @@ def google_pld(events: list[SampledGaussian]) -> float:
 
 
 def google_rdp(events: list[SampledGaussian]) -> float:
-    """dp-accounting's Renyi accountant with its defaults."""
+    """Return dp-accounting's Renyi accountant with its defaults."""
     import dp_accounting
     from dp_accounting import rdp
 
@@ -100,7 +100,7 @@ def _composed(accountant: Any, events: list[SampledGaussian]) -> float:
 
 
 def opacus_prv(events: list[SampledGaussian]) -> float:
-    """Opacus's PRV accountant with its defaults."""
+    """Return Opacus's PRV accountant with its defaults."""
     from opacus.accountants import PRVAccountant
 
     accountant = PRVAccountant()

@@ -108,7 +108,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _periods(times: list[float]) -> float:
-    """Median time from one round's end to the next one's."""
+    """Return the median time from one round's end to the next one's."""
     return statistics.median(np.diff(times).tolist())
 
 
@@ -144,7 +144,7 @@ def _archipel(size: int, nodes: int, rounds: int) -> float:
 
 
 def ends(journal: Path) -> Iterator[float]:
-    """When each round ended, in seconds since 1970."""
+    """Yield each round's end, in seconds since 1970."""
     from datetime import datetime
 
     for record in journals.read(journal):

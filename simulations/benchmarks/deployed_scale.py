@@ -57,7 +57,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def large_model(megabytes: int) -> dict[str, Any]:
-    """Two rounds of two hospitals with a large model; peaks in models."""
+    """Run two rounds of two hospitals with a large model; return peaks in models."""
     width = round(math.sqrt(megabytes * 1e6 / 4 / 2))  # three layers of about width x width
     with TemporaryDirectory(prefix="archipel-") as name:
         folder = Path(name)
@@ -143,7 +143,7 @@ def _count(federation: Federation, word: str) -> int:
 
 
 def _waits(federation: Federation, site: str) -> bool:
-    """Whether the node has a study that waits for a person."""
+    """Return whether the node has a study that waits for a person."""
     from client.admission import Admissions
 
     with closing(Admissions.open(federation.site_folder(site) / "admissions.sqlite")) as admissions:
@@ -159,7 +159,7 @@ def _approve(federation: Federation, site: str, digest: str) -> None:
 
 
 def _per_round(federation: Federation, run: str, nodes: list[int], first: int, last: int) -> dict[str, float]:
-    """Processor time of the coordinator, and of one hospital's node, from the end of one round to another one's."""
+    """Return the processor time of the coordinator and of one node, from the end of one round to another's."""
 
     def until(number: int) -> tuple[float, float]:
         path = _journal(federation, run)
@@ -242,7 +242,7 @@ def _status(pid: int) -> tuple[str, int, int] | None:
 
 
 def busy_percent(federation: Federation) -> float:
-    """Processor time of the coordinator's processes over a quiet while, in percent of one core."""
+    """Return the processor time of the coordinator's processes over a quiet while, in percent of one core."""
     pid = federation.processes["coordinator"].pid
     before = seconds_used(pid)
     time.sleep(IDLE_S)
@@ -250,7 +250,7 @@ def busy_percent(federation: Federation) -> float:
 
 
 def seconds_used(root: int) -> float:
-    """Processor time of a process and all below it so far."""
+    """Return the processor time of a process and all below it so far."""
     ticks = 0
     for pid in family(root):
         with suppress(OSError):  # it has ended

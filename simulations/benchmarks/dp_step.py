@@ -96,7 +96,7 @@ def _when_the_gpu_is_done() -> float:
 
 
 def _ratios(sides: Sides, seconds: float, clock: Clock) -> dict[str, float]:
-    """Our time over each other's: the median of the turns' ratios.
+    """Return our time over each other engine's: the median of the turns' ratios.
 
     A side is repeated within a turn until it can be timed.
     """
@@ -123,7 +123,7 @@ def _timed(run: Run, often: int, clock: Clock) -> float:
 
 
 def _steps(case: str, batch: int, device: str) -> Sides:
-    """One step on a batch that is given: gradient, clip, noise, update."""
+    """Return functions of one step on a given batch: gradient, clip, noise, update."""
     task: Any = _task(case) if case in ("logistic", "mlp") else Network(_network(case))
     inputs = _batch(case, batch)
     there = tuple(part.to(device) for part in inputs)
@@ -175,7 +175,7 @@ def _our_step(task: Any, x: Tensor, y: Tensor) -> Run:
 
 
 def _torch_step(task: Any, x: Tensor, y: Tensor, *, private: bool) -> Run:
-    """PyTorch's step as one writes it, or Opacus's around the same model."""
+    """Return PyTorch's step as one writes it, or Opacus's around the same model."""
     module = task.build().to(x.device)
     optimizer: Any = torch.optim.SGD(module.parameters(), lr=LEARNING_RATE)
     if private:

@@ -24,7 +24,7 @@ What to know before citing any of it:
 - Their differential privacy is nominal: noise for 15 passes over the data, 1,500 steps taken, which are 30 to 188. Row
   `flamby's nominal epsilon`: `epsilon_if_poisson` is by our accountant, were the batches Poisson samples. They are
   shuffled (Opacus's Poisson loader is made and not used), so what we can prove is `epsilon_shuffled`: one Gaussian
-  release a pass, for replacing a patient by nobody in the same place.
+  release a pass, for replacing a patient by an empty place.
 
 Our rows: the presets as they are, on FLamby's split, with their announced sizes. Nothing was tuned on this split, but
 its patients took part in the splits that were looked at while the presets were written. The best hospital alone is
@@ -98,7 +98,7 @@ ADAM = Local(batch_size=4, learning_rate=0.001, epochs=50, optimizer="adam")
 
 
 def rows(seeds: Sequence[int] = SEEDS, noise_seeds: int = NOISE_SEEDS) -> Iterator[Row]:
-    """FLamby's table, our presets, FLamby's epsilons, the summary."""
+    """Yield the rows: FLamby's table, our presets, FLamby's epsilons, the summary."""
     reproduced, ours = [], []
     for row in flamby_rows(seeds):
         reproduced.append(row)
@@ -111,7 +111,7 @@ def rows(seeds: Sequence[int] = SEEDS, noise_seeds: int = NOISE_SEEDS) -> Iterat
 
 
 def flamby_rows(seeds: Sequence[int] = SEEDS) -> Iterator[Row]:
-    """Each line of FLamby's table that we have the strategy for, and two that show its traps."""
+    """Yield each line of FLamby's table with a strategy of ours, and two that show its traps."""
     study = preset("flamby_heart")
     patients = load_all(study)
     by_site, test = {site: p.train for site, p in patients.items()}, {site: p.test for site, p in patients.items()}
@@ -131,7 +131,7 @@ def flamby_rows(seeds: Sequence[int] = SEEDS) -> Iterator[Row]:
 
 
 def our_rows(noise_seeds: int = NOISE_SEEDS) -> Iterator[Row]:
-    """Our presets on FLamby's split: alone, pooled, federated, and federated with privacy."""
+    """Yield the rows of our presets on FLamby's split: alone, pooled, federated, and federated with privacy."""
     none, private = (_on_flambys_split(preset(name)) for name in ("heart_disease_none", "heart_disease"))
     patients = load_all(none)
     by_site, test = {site: p.train for site, p in patients.items()}, {site: p.test for site, p in patients.items()}
@@ -154,7 +154,7 @@ def our_rows(noise_seeds: int = NOISE_SEEDS) -> Iterator[Row]:
 
 
 def flamby_start(study: Study, seed: int) -> Arrays:
-    """FLamby's random start: PyTorch's for a linear layer under this seed, its columns put in our order."""
+    """Return FLamby's random start: PyTorch's for a linear layer under this seed, its columns put in our order."""
     start = architecture_of(replace(study, model=replace(study.model, init="random"))).initial(seed)
     order = [FLAMBY_INPUTS.index(name) for name in study.inputs]
     return start | {"0.weight": start["0.weight"][:, order]}
@@ -199,20 +199,20 @@ def _opacus_noise(sampling_rate: float, passes: int) -> float:
 
 
 def _with(study: Study, published: Published, seed: int) -> Study:
-    """FLamby's study with one of its strategies, from one of its starts."""
+    """Return FLamby's study with one of its strategies, from one of its starts."""
     local = replace(study.training.local, learning_rate=published.learning_rate)
     return replace(study, seed=seed, training=replace(study.training, strategy=published.strategy, local=local))
 
 
 def _train_alone(study: Study, site: str, patients: TablePatients, seed: int) -> Trained:
-    """FLamby's training without a federation: 50 passes with Adam."""
+    """Return the result of FLamby's training without a federation: 50 passes with Adam."""
     local = alone(study, site, patients.count)
     local = replace(local, seed=seed, training=replace(local.training, rounds=1, local=ADAM))
     return train(local, {site: patients}, flamby_start(study, seed))
 
 
 def _scaled_together(study: Study) -> tuple[TablePatients, dict[str, TablePatients]]:
-    """All training patients, and each hospital's test patients, scaled by the training patients of all hospitals."""
+    """Return all training patients and each hospital's test patients, scaled by all training patients."""
     patients = load_all(replace(study, scaling="public"))
     sites = sorted(patients)
     both = [part for site in sites for part in (patients[site].train, patients[site].test)]
@@ -224,7 +224,7 @@ def _scaled_together(study: Study) -> tuple[TablePatients, dict[str, TablePatien
 
 
 def _on_flambys_split(study: Study) -> Study:
-    """One of our presets on FLamby's patients; the announced sizes become those of the training patients."""
+    """Return one of our presets on FLamby's patients; the announced sizes become those of the training patients."""
     train_sizes = {member.site: study.announced_train_patients(member.site) or 0 for member in study.cohort}
     cohort = tuple(CohortMember(site, patients) for site, patients in train_sizes.items())
     return replace(study, cohort=cohort, evaluation=Evaluation(0.0, study.evaluation.metrics, "flamby_split"))
@@ -237,7 +237,7 @@ def _accuracies(study: Study, model: Arrays, test: Mapping[str, TablePatients]) 
 def _row(
     name: str, found: Sequence[Mapping[str, float]], published: float | None = None, std: float | None = None
 ) -> Row:
-    """One line: the runs' mean over hospitals, beside what is published."""
+    """Return one line: the runs' mean over hospitals, beside what is published."""
     means = np.array([np.mean(list(run.values())) for run in found])  # (runs,)
     accuracy = float(means.mean())
     return {

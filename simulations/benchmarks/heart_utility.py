@@ -6,8 +6,9 @@ AUROC, means over splits, paired.
     python -m simulations.benchmarks.heart_utility --noise-seeds 5    two minutes: five draws of the noise on each split
     python -m simulations.benchmarks.heart_utility --select           a minute: how the preset's settings were chosen
 
-A split is a study seed: who is a test patient, and the noise. AUROC is over all hospitals' test patients together;
-Switzerland's own is never printed: one patient without the disease among 46 leaves it undefined on most splits.
+A split is a study seed: it decides the test patients and the noise. AUROC is over all hospitals' test patients
+together; Switzerland's own is never printed: one patient without the disease among 46 leaves it undefined on most
+splits.
 
 `pooled` is a strong baseline: all data in one place, Newton's method to the optimum, with the ridge strength whose mean
 AUROC on validation patients is best. `pooled_same_settings` trains with heart_disease_none.yaml's settings instead;
@@ -81,7 +82,7 @@ class Scores:
     spent: dict[System, float] = field(default_factory=dict)
 
     def add(self, system: System, auroc: float, spent: float | None = None) -> None:
-        """One more split."""
+        """Add one more split."""
         self.auroc.setdefault(system, []).append(auroc)
         if spent is not None:
             self.spent[system] = max(spent, self.spent.get(system, 0.0))
@@ -106,7 +107,7 @@ class Scores:
         return max(local, key=lambda system: float(np.mean(self.auroc[system])))
 
     def difference(self, system: System, reference: System) -> dict[str, float]:
-        """Mean of the paired differences, with its 95 % interval (Student's t)."""
+        """Return the mean of the paired differences, with its 95 % interval (Student's t)."""
         values = np.array(self.auroc[system]) - np.array(self.auroc[reference])
         reach = float(stats.t.ppf(0.975, len(values) - 1)) * _standard_error(values)
         low, mean, high = (_round(values.mean() + shift) for shift in (-reach, 0.0, reach))
@@ -114,7 +115,7 @@ class Scores:
 
 
 def scored(seeds: Sequence[int], noise_seeds: int, epsilons: Sequence[float]) -> tuple[Scores, float]:
-    """Every system on every split, and the pooled baseline's ridge strength."""
+    """Return every system's scores on every split, and the pooled baseline's ridge strength."""
     scores, ridge = Scores(), best_ridge(seeds)
     for seed in seeds:
         _score_split(scores, seed, ridge, noise_seeds, epsilons)
@@ -122,7 +123,7 @@ def scored(seeds: Sequence[int], noise_seeds: int, epsilons: Sequence[float]) ->
 
 
 def rows(seeds: Sequence[int], noise_seeds: int = 1, epsilons: Sequence[float] = EPSILONS) -> Iterator[Row]:
-    """Every system's row, then the summary. `seeds` are the splits."""
+    """Yield every system's row, then the summary. `seeds` are the splits."""
     scores, ridge = scored(seeds, noise_seeds, epsilons)
     best = scores.best_local()
 
@@ -148,7 +149,7 @@ def rows(seeds: Sequence[int], noise_seeds: int = 1, epsilons: Sequence[float] =
 
 
 def _score_split(scores: Scores, seed: int, ridge: float, noise_seeds: int, epsilons: Sequence[float]) -> None:
-    """Every system on one split."""
+    """Score every system on one split."""
     private, none = (replace(preset(name), seed=seed) for name in ("heart_disease", "heart_disease_none"))
     by_site, test = _sides(load_all(private))
     everybody = {"pooled": concatenate(list(by_site.values()))}
@@ -176,12 +177,12 @@ def _score_split(scores: Scores, seed: int, ridge: float, noise_seeds: int, epsi
 
 
 def _sides(patients: Mapping[str, Split]) -> tuple[dict[str, TablePatients], TablePatients]:
-    """Training patients by hospital, and everybody on the other side together."""
+    """Return the training patients by hospital, and all others together."""
     return {site: p.train for site, p in patients.items()}, concatenate([p.test for p in patients.values()])
 
 
 def ridge_logistic(patients: TablePatients, ridge: float) -> Arrays:
-    """Logistic regression to its optimum: least summed log loss + ridge / 2 * squared weights, by Newton's method.
+    """Fit a logistic regression to its optimum: least log loss + ridge / 2 * squared weights, by Newton's method.
 
     Raises:
         RunError: it does not converge.
@@ -213,7 +214,7 @@ def best_ridge(seeds: Sequence[int]) -> float:
 
 
 def validation_split(study: Study) -> dict[str, Split]:
-    """Each hospital's training patients in two, the second for validation. Test patients are on neither side."""
+    """Return each hospital's training patients in two, the second for validation. Test patients are on neither side."""
     return {site: _validation_split(study, site) for site in study.sites}
 
 
@@ -246,7 +247,7 @@ def selection(seeds: Sequence[int], grid: Sequence[Point] = ()) -> Iterator[Row]
 
 
 def _validate(study: Study, points: Sequence[Point]) -> list[tuple[float, float]]:
-    """(AUROC, log loss) of each point on the validation patients of one split."""
+    """Return (AUROC, log loss) of each point on the validation patients of one split."""
     by_site, validation = _sides(validation_split(study))
     fewer = tuple(CohortMember(m.site, round(m.patients * (1.0 - VALIDATION))) for m in study.cohort)
     models = [train(_tuned(replace(study, cohort=fewer), point), by_site).model for point in points]
@@ -264,7 +265,7 @@ def choose(table: NDArray[np.float64]) -> int:
 
 
 def _nested(study: Study, seeds: Sequence[int], points: list[Point], table: NDArray[np.float64]) -> Iterator[Row]:
-    """Each split's own choice, on that split's test patients, beside the preset's settings."""
+    """Yield the scores of each split's own choice, on that split's test patients, beside the preset's settings."""
     scores, times = Scores(), dict.fromkeys(points, 0)
     fixed, nested = ("preset", study.privacy.epsilon), ("nested", study.privacy.epsilon)
     for seed, row in zip(seeds, table, strict=True):

@@ -84,7 +84,7 @@ def _measured(threads: int, seconds: float) -> Iterator[dict[str, Any]]:
 
 
 def _digest() -> str:
-    """SHA-256 of the weights of studies that train for some rounds: plain and private, several rows of a patient."""
+    """Return the SHA-256 of the weights of studies, trained for some rounds: plain and private, several rows each."""
     import hashlib
 
     import numpy as np

@@ -48,7 +48,7 @@ COMMANDS = {
 
 
 def write_study(folder: Path, patients: int) -> Path:
-    """Two hospitals' made-up patients, and the study of them."""
+    """Write two hospitals' made-up patients, and the study of them."""
     rng, each = np.random.default_rng(0), patients // len(SITES)
     for place, site in enumerate(SITES):
         with (folder / f"{site}.csv").open("w") as file:
@@ -90,7 +90,7 @@ def write_study(folder: Path, patients: int) -> Path:
 
 
 def measured(study: Path, what: str) -> dict[str, Any]:
-    """Peak memory and seconds of one command, and its exit code."""
+    """Run one command; return its peak memory, its seconds and its exit code."""
     out = study.parent / f"out-{what}"
     words = [word.format(study=study, out=out) for word in COMMANDS[what]]
     began, model_s = time.monotonic(), None

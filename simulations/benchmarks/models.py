@@ -41,7 +41,7 @@ class Network:
         return {name: (tuple(p.shape), "float32") for name, p in self.build().named_parameters()}
 
     def loss(self, outputs: Tensor, y: Tensor) -> Tensor:
-        """Cross-entropy of each row."""
+        """Return the cross-entropy of each row."""
         return functional.cross_entropy(outputs, y, reduction="none")
 
     def residual(self, outputs: NDArray[np.float64], y: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -56,7 +56,7 @@ class Network:
 
 
 def cnn() -> nn.Module:
-    """Two convolutions and two linear layers, for (rows, 1, 28, 28)."""
+    """Return a model of two convolutions and two linear layers, for (rows, 1, 28, 28)."""
     return nn.Sequential(
         *(nn.Conv2d(1, 16, 8, stride=2, padding=3), nn.ReLU(), nn.MaxPool2d(2, stride=1)),
         *(nn.Conv2d(16, 32, 4, stride=2), nn.ReLU(), nn.MaxPool2d(2, stride=1)),
@@ -78,12 +78,12 @@ class Residual(nn.Module):
             self.cut = nn.Sequential(nn.Conv2d(before, after, 1, stride, bias=False), nn.GroupNorm(groups, after))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(rows, before, height, width) -> (rows, after, height / stride, width / stride)."""
+        """Return the output: (rows, before, height, width) -> (rows, after, height / stride, width / stride)."""
         return functional.relu(self.body(x) + self.cut(x))
 
 
 def resnet18() -> nn.Module:
-    """For (rows, 3, 64, 64)."""
+    """Return a ResNet18 for (rows, 3, 64, 64)."""
     widths = [(64, 1), (64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), (512, 1)]
     blocks, before = [], 64
     for after, stride in widths:
@@ -104,7 +104,7 @@ class Attention(nn.Module):
         self.query, self.key, self.value, self.out = (nn.Linear(width, width) for _ in range(4))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(rows, tokens, width) -> the same shape."""
+        """Return the output of the same shape, (rows, tokens, width)."""
         q, k, v = (
             f(x).unflatten(2, (self.heads, -1)).transpose(1, 2) for f in (self.query, self.key, self.value)
         )  # (rows, heads, tokens, width / heads)
@@ -123,7 +123,7 @@ class Block(nn.Module):
         self.network = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(rows, tokens, width) -> the same shape."""
+        """Return the output of the same shape, (rows, tokens, width)."""
         x = x + self.attention(self.first(x))
         outputs: Tensor = x + self.network(self.second(x))
         return outputs
@@ -139,6 +139,6 @@ class Transformer(nn.Module):
         self.norm, self.out = nn.LayerNorm(width), nn.Linear(width, CLASSES)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(rows, tokens) -> (rows, classes)."""
+        """Return the outputs: (rows, tokens) -> (rows, classes)."""
         outputs: Tensor = self.out(self.norm(self.blocks(self.words(x))).mean(1))
         return outputs

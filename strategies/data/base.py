@@ -42,7 +42,7 @@ class Patients(ABC):
 
 
 class TrainablePatients(Patients):
-    """Patients of whom a model reads rows: one each, or several, those of one patient together.
+    """Patients with rows that a model reads: one each, or several, those of one patient together.
 
     starts: (patients + 1,) row offsets of each patient; patients: (rows,) the patient of each row, from 0;
     y: (rows,) or (rows, targets) float32, as the study's outcome encodes it.

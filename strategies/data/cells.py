@@ -21,7 +21,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Cells(Patients):
-    """Patients who are counted. cells: (patients, histograms) float32, cell numbers from 0."""
+    """Patients as they are counted. cells: (patients, histograms) float32, cell numbers from 0."""
 
     cells: NDArray[np.float32]
 

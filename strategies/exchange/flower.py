@@ -97,7 +97,7 @@ def taken_apart(messages: list[Message]) -> Iterator[tuple[list[Head], dict[str,
     """Yield each message's head and the objects of all messages by id, children first.
 
     Inside the block an object's id is computed once. Each message's id is set to its hash. No message is kept here,
-    so that whoever removes an object from the dictionary frees it.
+    so that removing an object from the dictionary frees it.
     """
     with no_object_id_recompute():
         for message in messages:

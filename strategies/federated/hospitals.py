@@ -48,7 +48,7 @@ class Hospitals:
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """Return one message a hospital: the shared model, what it is sent beside it, and `config` as it is."""
-        del grid  # Flower asks it who takes part
+        del grid  # Flower asks it for the participants
         self._names = list(arrays)
         # Flower's class keeps what it needs of the arrays; its own messages (with fields of its own) are not sent.
         super().configure_train(server_round, arrays, ConfigRecord(), _Nodes(self._nodes.values()))  # type: ignore[misc]

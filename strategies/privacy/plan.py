@@ -52,7 +52,7 @@ class PrivacyPlan:
 
     `expected_patients` is the public divisor of each noisy sum: sampling rate times announced training patients.
     `evaluation` is the one noisy histogram after the last round, where the study asks and the hospital allows: beside
-    the training and its budget, though nobody is in both the training and the test (composed as if they were).
+    the training and its budget, though no patient is in both the training and the test (composed as if they were).
     `others` are what the study asks for once beside it, by name, each with a budget of its own.
     `spare` is how many lost releases may be made anew, of whatever kind: each kind's noise is calibrated for so many
     more of its own, so that any mixture of them stays within both budgets.

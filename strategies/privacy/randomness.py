@@ -2,7 +2,7 @@
 
 A deployed hospital draws from a stream cipher whose key comes from the operating system (strategies/privacy/cipher.py).
 A simulation or a test may ask for seeded chance, so that two runs agree bit for bit: the same cipher and the same code,
-with a key made from the seed. Whoever knows the seed can subtract the noise, so the ledger records which of the two it
+with a key made from the seed. With the seed the noise can be subtracted, so the ledger records which of the two it
 was. Not here: how much noise, and the sum that it is added to.
 
 Every number is a sum of several Gaussians, scaled: what is known of a sum's bits does not lead back to the uniform
@@ -79,7 +79,7 @@ class Randomness:
     def poisson(self, patients: int, rate: float) -> NDArray[np.int64]:
         """Return a sample's sorted positions, each with probability `rate` independently, to the float's last bit.
 
-        The positions are (chosen,), possibly none; the time does not depend on who.
+        The positions are (chosen,), possibly none; the time does not depend on which.
 
         Raises:
             PrivacyError: the rate is not in (0, 1].

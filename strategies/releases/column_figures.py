@@ -138,8 +138,9 @@ def _reach(z: float, found: float, deviation: float) -> float:
     """Return how many deviations an interval of `z` of them reaches, around something that is zero at least.
 
     z, but for what was found below zero: the plain interval's end then comes near zero or falls below it, as if one
-    knew that nobody is there. It is at least the end below which the truncated normal distribution (of the true number,
-    given what was found) has the interval's probability. At zero both agree. A longer interval misses no more often.
+    knew that no patient is there. It is at least the end below which the truncated normal distribution (of the true
+    number, given what was found) has the interval's probability. At zero both agree. A longer interval misses no more
+    often.
     """
     if found >= 0.0 or not deviation:
         return z

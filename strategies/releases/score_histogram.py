@@ -63,7 +63,7 @@ class ScoreHistogram(Release):
             raise WireError("evaluate: expected a study that asks for figures (evaluation.release), found another")
 
     def make(self, hospital: Hospital, people: People, request: Request, randomness: "Randomness") -> Making:
-        """Score the test patients with the model, count them and add the noise."""
+        """Yield score the test patients with the model, count them and add the noise."""
         yield from ()  # nothing is fitted
         release, plan, test = hospital.study.evaluation.release, hospital.plan, people.test
         assert release is not None

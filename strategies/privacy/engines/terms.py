@@ -249,7 +249,7 @@ def _positions(groups: Groups, each: int) -> list[int]:
 
 
 def _pieces(groups: Groups, inputs: Tensor, back: Tensor) -> Iterator[tuple[Tensor | None, Tensor, Tensor]]:
-    """Yield patients of about as many rows together: who (None for all), and both factors, (patients, ...)."""
+    """Yield patients of about as many rows together: positions (None for all), and both factors, (patients, ...)."""
     if groups.one_row_each:
         yield None, inputs, back
         return
