@@ -118,7 +118,7 @@ class Admissions:
         return self.require_known(sha256)
 
     def decide(self, digest: str, state: State, why: str = "") -> Admission:
-        """Approve or refuse the study whose digest begins like this.
+        """Approve or refuse the study with a digest that begins like this.
 
         Raises:
             RunError: no study's digest does, or several do.
@@ -142,7 +142,7 @@ class Admissions:
         return admissions[0]
 
     def named(self, digest: str) -> list[Admission]:
-        """Return every study whose digest begins like this; none where fewer than eight digits are given."""
+        """Return every study with a digest that begins like this; none for fewer than eight digits."""
         begins = digest.lower()
         if len(begins) < 8 or not set(begins) <= set("0123456789abcdef"):
             return []

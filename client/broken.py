@@ -1,4 +1,4 @@
-"""Recovery of a hospital's journal whose hash chain is broken.
+"""Recovery of a hospital's journal with a broken hash chain.
 
 It says what is wrong, what can still be read, and how the file is put aside. A journal is broken by a disk, by an
 editor, by two machines that share a folder, or by somebody who wants to remove a record. Nothing is written behind a

@@ -23,7 +23,7 @@ def told(policy: Policy) -> str:
 
 
 def lowered(policy: Policy, text: str) -> Policy:
-    """Return a policy with the cap that `told` wrote, where that is lower; with none it is as it was.
+    """Return a policy with the cap that `told` wrote, where that is lower, and otherwise unchanged.
 
     >>> [lowered(Policy(), text).max_epsilon for text in ("2.0 1e-06", "9.0 1e-06", "")]
     [2.0, 8.0, 8.0]

@@ -115,7 +115,7 @@ def folders_of(path: Path) -> set[Path]:
 
 
 def named_once(config: SiteConfig, environment: Mapping[str, str]) -> set[Path]:
-    """Return what the fence opens as it is when the worker starts, and not what takes its place.
+    """Return the paths that the fence opens as they are when the worker starts, and not as they are replaced.
 
     That is folders of data (not the files in them), and files of data bases.
 

@@ -67,7 +67,7 @@ class SiteFolder:
         return self.audit.outgoing() if self.config.journal.exists() else []
 
     def study(self, digest: str) -> "Admission":
-        """Return the study whose digest begins so.
+        """Return the study with a digest that begins so.
 
         Raises:
             RunError: there is none, or several.

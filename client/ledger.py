@@ -67,8 +67,8 @@ class Release:
     """One booking about one data set: which release of a study, and what it costs.
 
     `release` is the name of its kind (strategies/releases/registry.py), `round` 0 of what is asked for once. `attempt`
-    counts from 0: a release whose reply was lost may be made anew, as a booking of its own. `name` names the bits of a
-    seeded, repeatable release.
+    counts from 0: a release may be made anew when its reply was lost, as a booking of its own. `name` names the bits of
+    a seeded, repeatable release.
     """
 
     dataset: str

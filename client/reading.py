@@ -3,14 +3,14 @@
 Reading is apart from refusing. `probe` and `require` look at no row and may refuse; `patients` looks at rows, and in a
 private study whatever fails in it leaves as noise alone (client/site.py).
 
-A patient whose row is taken out, or all of whose file is, must be gone from the next round on. So a round uses the last
-complete reading, and never one that is older than site.yaml's `reread_s`, a public number. A reading is renewed by
-`renew_if_due`, which a thread of the worker calls: at half that age, at once when the source changed
+When a patient's row, or the whole file, is removed, the patient must be gone from the next round on. So a round uses
+the last complete reading, and never one that is older than site.yaml's `reread_s`, a public number. A reading is
+renewed by `renew_if_due`, which a thread of the worker calls: at half that age, at once when the source changed
 (`client.connectors.stamp_of`, which costs nothing) and when a person asks (`archipel-site reread`). A file that changes
 while it is read is no complete reading: what was read is dropped, and read anew.
 
 Where the rows are is asked of site.yaml each time (`source`), so a query that was corrected there is followed without a
-restart; the identity, whose budget is spent, is not.
+restart; the identity that the budget follows is not.
 
 What if it cannot be read any more? Until it is too old the last reading serves, as the source may be back in a minute;
 a person who asks for a reading (`archipel-site reread`) ends that at once. Then `require` looks, before the booking,
@@ -208,7 +208,7 @@ class Reading:
 
 
 def source_in(config: SiteConfig, study: str) -> Callable[[], DataSource]:
-    """Return what says where a study's rows are: site.yaml as it is now, as far as it can be read.
+    """Return the source of a study's rows: from site.yaml as it is now, as far as it can be read.
 
     A data set that is gone from it, or that has another identity, leaves the source as it was: that is for a restart.
     """

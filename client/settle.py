@@ -73,7 +73,7 @@ def settlement(config: SiteConfig, key: SigningKey, *, everything: bool) -> Sett
     for unsettled in traces.open:
         unknown |= _add_record(result, config, key, unsettled)
     if traces.compared and not traces.open and len(records.orphans(config, traces)) > 1:
-        unknown |= _identities(config, result)  # the outbox alone does not say whose releases these are
+        unknown |= _identities(config, result)  # the outbox alone does not name the identity of these releases
     for identity in sorted(_identities(config, result)) if everything else sorted(unknown):
         _fill(result, config, identity)
     _tell(result, config, key, traces, listed)

@@ -98,7 +98,7 @@ class Trainer:
     def _private(self, fit: Fit, plan: PrivacyPlan) -> Iterator[Tensor]:
         patients = fit.patients
         engine = (self._engine or private_engine)(self._model, plan, fit.randomness.gaussian, fit.local.engine)
-        # The usual case without tensors, whose making costs as much as a tenth of such a step. The bits are the same.
+        # The usual case without tensors: making them costs a tenth of such a step. The bits are the same.
         of_rows = engine if isinstance(engine, ClosedForm) and self.is_plain and patients.one_row_each else None
         try:
             for _ in range(plan.steps_per_round):

@@ -63,7 +63,7 @@ TRUSTED = Verdict()
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """A message whose signature holds. `used`: one of its id was heard before."""
+    """A message with a valid signature. `used`: its id was received before."""
 
     statement: Statement
     site: str

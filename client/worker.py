@@ -86,7 +86,7 @@ class Worker:
         return Frame(STATUS, {"why": self._why, "reading": reading}), reply
 
     def _content(self, site: "Site") -> "Received":
-        """Read what is asked, and let go of its bytes once nothing else refers to them."""
+        """Read a request, and free its bytes once nothing else refers to them."""
         from strategies.exchange.messages import received
 
         content = received(self._request.form, self._request, site.forms.get(self._request.form))
@@ -157,7 +157,7 @@ def open_site(
     """Return an admitted study's hospital, once its budget allows it, and how its patients are read: not yet.
 
     Args:
-        reading: the one of the same study before, whose patients may be kept.
+        reading: the one of the same study before; its patients may be kept.
         anew: look at the header whatever was read before, as for a proposal; a round may use the last reading.
 
     Raises:
@@ -192,7 +192,7 @@ def open_site(
 
 
 def require_new(site: "Site", kind: "Kind", round_number: int = 0, attempt: int = 0) -> None:
-    """Let each attempt at a release be made once: what was begun is spent, whatever became of it.
+    """Allow each attempt at a release once: a release that was begun is spent, however it ended.
 
     Of lost releases as many are made anew, over the whole study, as it has spare.
 

@@ -27,7 +27,7 @@ PATIENCE_S = 30.0  # how long to wait for another process that writes
 
 
 def connect(path: Path, *, durable: bool = True, keep_log: bool = False) -> sqlite3.Connection:
-    """Open or create a file whose committed transactions are all in the one file, whatever happens to this process.
+    """Open or create a database with all committed transactions in its one file, whatever happens to this process.
 
     Args:
         durable: a committed transaction survives a power cut too.
@@ -57,7 +57,7 @@ def closed_on_error(connection: sqlite3.Connection) -> Iterator[None]:
 
 
 def read_only(path: Path) -> sqlite3.Connection:
-    """Open a file that is there to read it alone.
+    """Open an existing file, to read only.
 
     Raises:
         sqlite3.Error: there is none, or it is no database.

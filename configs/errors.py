@@ -62,7 +62,7 @@ class BudgetError(PrivacyError):
 
 
 class BegunError(BudgetError):
-    """This very release was begun before: it counts as spent, whatever became of it, and is not made twice."""
+    """This very release was begun before: it counts as spent, however it ended, and is not made twice."""
 
 
 class SpareError(BudgetError):

@@ -63,7 +63,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Welcome:
-    """The consortium's answer: where the door is, whom to trust, and the hospital's certificate."""
+    """The consortium's answer: the door's address, the authorities to trust, and the hospital's certificate."""
 
     site: str
     coordinator: str

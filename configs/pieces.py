@@ -53,7 +53,7 @@ def split(data: bytes, most: int = MAX_PIECES) -> list[bytes]:
 
 
 def fields_of(piece: bytes, form: Mapping[str, type]) -> dict[str, object]:
-    """Return the JSON object in a piece, whose keys and types are those of `form`.
+    """Return the JSON object in a piece, with the keys and types of `form`.
 
     Raises:
         WireError: it is another.

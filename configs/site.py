@@ -139,7 +139,7 @@ def _study_flaw(name: str) -> str:
 
 @dataclass(frozen=True)
 class SiteConfig:
-    """One hospital's `site.yaml`. `folder` is where it lies; everything the node keeps is there."""
+    """One hospital's `site.yaml`. `folder` is its folder, which holds everything the node keeps."""
 
     folder: Path
     site: str = key(
@@ -178,7 +178,7 @@ class SiteConfig:
     sha256: str = ""  # of site.yaml as it was read
 
     def check(self, section: Section, around: Around) -> None:
-        """Note a name that is the other side's, and data sets whose patients would have two budgets."""
+        """Note a name that is the other side's, and data sets that would give their patients two budgets."""
         if self.site == "coordinator":
             advice = "take another: this one is the other side's in every message"
             section.problem("site", "a hospital's name", self.site, advice)
@@ -202,7 +202,7 @@ class SiteConfig:
 
     @property
     def reread(self) -> Path:
-        """Return the file whose change asks the worker to read the data again at once."""
+        """Return the file that asks the worker, when changed, to read the data again at once."""
         return self.folder / "reread"
 
     @property

@@ -80,7 +80,7 @@ class Attempts:
 
     @property
     def lost_for_good(self) -> list[str]:
-        """Return hospitals whose release cannot be had in this run, in the order of their names."""
+        """Return the hospitals without a possible release in this run, in the order of their names."""
         return sorted(site for site, error in self._last.items() if self._is_final(site, error))
 
     def _is_final(self, site: str, error: Error) -> bool:

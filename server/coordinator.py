@@ -54,7 +54,7 @@ PARTS = "parts"
 
 
 class Part:
-    """A process of the coordinator. It reads nothing from us: that its standard input closes tells it to end."""
+    """A process of the coordinator. It reads nothing from us: it ends when its standard input closes."""
 
     def __init__(self, folder: Path, module: str, *arguments: str) -> None:
         self._folder, self.module, self._arguments = folder, module, arguments
@@ -271,7 +271,7 @@ class Coordinator:
             self._close(name, -1)
 
     def _close(self, name: str, code: int) -> None:
-        """Write down what became of a run whose process has ended."""
+        """Record the outcome of a run after its process has ended."""
         run = self._members.run(name)
         resumed = code == 0 or name in self._members.unready()  # by somebody, before we looked
         if run is None or run.state in ENDED or resumed:

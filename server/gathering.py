@@ -93,7 +93,7 @@ class Gathering:
         """Begin to gather.
 
         Args:
-            expected: hospitals after whose answers it is over; all of the study unless they are given.
+            expected: hospitals that must answer before it is over; by default all of the study.
         """
         self._study, self._post, self._patience = study, post, patience
         self._presence, self._write, self._clock = presence, write, clock

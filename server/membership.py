@@ -215,7 +215,7 @@ class Membership:
         return next((run for run in self.runs() if run.name == name), None)
 
     def unready(self) -> list[str]:
-        """Return the runs whose hospitals have yet to answer, oldest first."""
+        """Return the runs with hospitals that have yet to answer, oldest first."""
         query = "SELECT name FROM runs WHERE state IN ('QUEUED', 'WAITING') AND ready = '' ORDER BY id"
         return [row[0] for row in self._connection.execute(query)]
 
@@ -227,7 +227,7 @@ class Membership:
         )
 
     def ready(self, name: str) -> list[str]:
-        """Return the hospitals that take part in a run whose hospitals have answered."""
+        """Return the hospitals that take part in a run, once they have answered."""
         row = self._connection.execute("SELECT ready FROM runs WHERE name = ?", (name,)).fetchone()
         return list(json.loads(row[0])["sites"]) if row and row[0] else []
 

@@ -121,7 +121,7 @@ class Pki:
 
 
 def check_request(request: Request, source: str) -> ec.EllipticCurvePublicKey:
-    """Return the public key of a request whose two signatures hold.
+    """Return the public key of a request, after checking its two signatures.
 
     Raises:
         ConfigError: one does not.

@@ -60,7 +60,7 @@ def begin(journal: journals.Journal, study: Study, engine: str, noise: str = "")
 
 
 def require_arithmetic(run: Path) -> None:
-    """Check that what a run's journal says of earlier legs was begun under the arithmetic of this release.
+    """Check that the earlier attempts in a run's journal used the arithmetic of this release.
 
     Raises:
         RunError: it was another. JournalError: the journal was changed.

@@ -61,7 +61,7 @@ class Answers(Generic[Accepted]):
 
     @property
     def made_anew(self) -> Mapping[str, int]:
-        """Return the hospitals whose release was lost and asked for anew, with the last attempt."""
+        """Return the hospitals that were asked anew for a lost release, with the last attempt."""
         return self.attempts.made
 
 
@@ -168,7 +168,7 @@ class Session:
     def ask(self, messages: list[Message], number: int, accept: Accept[Accepted]) -> Answers[Accepted]:
         """Send one release's instructions, and take what `accept` makes of each hospital's reply.
 
-        Hospitals whose release was lost are asked anew, as long as there is spare. All attempts together last at most
+        Lost releases are asked for anew, as long as there is spare. All attempts together last at most
         two time-outs, however late each hospital says that it lost its release.
 
         Args:

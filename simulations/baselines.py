@@ -36,7 +36,7 @@ def server_app(
     observer: Observer,
     done: Callable[[Outcome], None],
 ) -> Any:
-    """Return the app of a study, whose result goes to `done`."""
+    """Return the app of a study; its result goes to `done`."""
     return make_app(study, checkpoints=checkpoints, journal=journal, observer=observer, done=done)
 
 

@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _interrupted(stop: KeyboardInterrupt) -> None:
-    """Say how to go on; only a run that has begun says where it is."""
+    """Say how to resume a run, with its folder if it has begun."""
     hint = f"; go on with: archipel simulate --resume {shlex.quote(str(stop.args[0]))}" if stop.args else ""
     print(f"\narchipel: interrupted{hint}", file=sys.stderr)
 

@@ -37,7 +37,7 @@ PatientsOf = Callable[[str], TrainablePatients]  # a hospital's name -> its trai
 class Hospitals:
     """All hospitals of one study. Without a folder for ledgers, they end with the process.
 
-    With test patients they answer a study that asks how good its model is, as hospitals whose policy allows it.
+    With test patients they answer a study that asks how good its model is, as if their policy allowed it.
     `engine` is the trainer's seam.
     """
 

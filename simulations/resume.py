@@ -27,7 +27,7 @@ from strategies.privacy.accounting import epsilon
 from strategies.privacy.plan import PrivacyPlan
 from strategies.releases.registry import MODEL_UPDATE, RELEASES, SCORE_HISTOGRAM
 
-MOST_LINES = 10  # of hospitals whose ledgers do not hold
+MOST_LINES = 10  # of hospitals with contradicting ledgers
 _ROUNDING = 1e-6  # of epsilon
 
 

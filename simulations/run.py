@@ -111,7 +111,7 @@ def resume(run: Path, options: Options, display: Display) -> bool:
 
 @contextmanager
 def _named_if_interrupted(run: Path) -> Iterator[None]:
-    """Add the run's folder to a Ctrl-C, so that the command can say how the run goes on.
+    """Add the run's folder to a Ctrl-C, so that the command can say how to resume the run.
 
     Raises:
         RunError: memory does not suffice.

@@ -41,7 +41,7 @@ def stamp_of(source: DataSource) -> tuple[int, int, int] | None:
 
 
 def read_table(source: DataSource, study: Study, notes: Notes | None = None) -> Table:
-    """Return the rows of one data source; `notes` gets the counts of what was come upon in them.
+    """Return the rows of one data source; `notes` collects counts of their oddities.
 
     Raises:
         SourceError: the data cannot be read.

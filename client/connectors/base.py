@@ -15,7 +15,7 @@ from strategies.data.source import Table
 
 
 class Connector(ABC):
-    """Reads one kind of source; `section` is that source's class, whose keys a file may give.
+    """Reads one kind of source; `section` is that source's class, with the keys that a file may give.
 
     Where something is wrong with the data, `keeper` says who mends it, and `remedy` how.
     """

@@ -55,7 +55,7 @@ def normal(cell: str, steps: Collection[str]) -> str:
 
 
 def looks_like_ids(header: Sequence[str]) -> list[str]:
-    """Return the columns whose names are usual ones of a patient's id."""
+    """Return the columns with usual names of a patient's id."""
     return [name for name in header if re.sub(r"[ .-]", "_", name.strip().casefold()) in ID_NAMES]
 
 

@@ -54,7 +54,7 @@ class Uplink(Protocol):
 
     @property
     def release(self) -> str:
-        """Return the coordinator's release of Archipel as it has told it, empty where it has told none."""
+        """Return the coordinator's release of Archipel, empty where it named none."""
 
     @property
     def line(self) -> Line:
@@ -107,4 +107,4 @@ class Uplink(Protocol):
         """
 
     def close(self) -> bool:
-        """Sign off, let go, and return whether the coordinator heard it."""
+        """Sign off, close the connection, and return whether the coordinator answered."""

@@ -100,7 +100,7 @@ class Fleet:
 
     @property
     def release(self) -> str:
-        """Return the coordinator's release of Archipel as it has told it, empty where it has told none."""
+        """Return the coordinator's release of Archipel, empty where it named none."""
         return self._client.release
 
     @property
@@ -135,7 +135,7 @@ class Fleet:
         self._line.interrupt()
 
     def close(self) -> bool:
-        """Sign off, let go, and return whether the coordinator heard it."""
+        """Sign off, close the connection, and return whether the coordinator answered."""
         self._over.set()
         self._scratch.close()
         self._line.interrupt()

@@ -14,7 +14,7 @@ class StudySpending:
     """A study's spending of a data set, at the delta of site.yaml. `name` is "?" where its proposal is unknown.
 
     `others` names releases beside the rounds, the evaluation and the statistics. `lost` counts the releases that were
-    begun and lost, `seeded` those whose noise came from a seed.
+    begun and lost, `seeded` those with noise from a seed.
     """
 
     name: str

@@ -289,7 +289,7 @@ STUDIES: Sections[HasSection] = Sections("procedure", [Kind("training", Study), 
 
 
 def study_declaration(task_type: str) -> Declaration:
-    """Return the keys of a study whose task is of this type.
+    """Return the keys of a study with a task of this type.
 
     Raises:
         KindError: no such type of task, or no such procedure, is registered.

@@ -23,7 +23,7 @@ def make_auth(lookup: Lookup, shelf: Path | None = None, signed: SignedRequests 
 
     Args:
         lookup: the admission of a public key (PEM).
-        shelf: the folder of large messages, whose paths nginx forwards here.
+        shelf: the folder of large messages; nginx forwards their paths here.
         signed: what requests without a certificate are compared with; None begins anew.
     """
     return _Auth(lookup, signed or SignedRequests(), shelf)

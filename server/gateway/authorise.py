@@ -64,7 +64,7 @@ def escaped_peer(escaped: bytes) -> Peer:
 
 
 def authorise(peer: Peer | None, key: bytes | None, lookup: Lookup) -> Admitted:
-    """Return the hospital whose certificate, node key and admission agree.
+    """Return the hospital of a request: certificate, node key and admission must agree.
 
     Args:
         peer: the connection's verified certificate, None where it has none.

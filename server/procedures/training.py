@@ -84,7 +84,7 @@ class _Training:
         self.model = self._held(session.initial or learning_of(self._study).initial(self._study.seed))
         self._sums: mean.Sums = {}
         self._averaged = 0
-        self._implausible: set[str] = set()  # hospitals whose last update was refused
+        self._implausible: set[str] = set()  # hospitals that sent a refused update last
 
     def round(self, strategy: Hospitals) -> RoundRecord:
         """Ask for one round's updates and combine them."""

@@ -154,7 +154,7 @@ class Run:
 
     @property
     def contributors(self) -> tuple[Site, ...]:
-        """Return the hospitals whose updates or counts are in the result; all where the run recorded no rounds."""
+        """Return the hospitals with updates or counts in the result; all where the run recorded no rounds."""
         if self.statistics is not None:
             names = set(self.statistics.sites)
         elif self.rounds:

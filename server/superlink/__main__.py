@@ -75,7 +75,7 @@ def serve(socket: Path, parts: Path) -> None:
 
 
 def telling(app: "ASGIApp") -> "ASGIApp":
-    """Return the application, whose answers to hospitals also say which protocol and release the coordinator has."""
+    """Return the application. Its answers to hospitals also say which protocol and release the coordinator has."""
     headers = [(PROTOCOL_HEADER.encode(), str(PROTOCOL_MAX).encode())]
     headers.append((RELEASE_HEADER.encode(), metadata.version("archipel").encode()))
 

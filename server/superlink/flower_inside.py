@@ -117,7 +117,7 @@ class Control:
         return self._client.ListRuns(ListRunsRequest(run_id=run_id)).run_dict[run_id].status
 
     def stop_run(self, run_id: int) -> None:
-        """Stop a run that has not ended by itself."""
+        """Stop a run that is still under way."""
         with suppress(httpx.HTTPStatusError):
             self._client.StopRun(StopRunRequest(run_id=run_id))
 
@@ -328,7 +328,7 @@ class Handlers:
     # The process that conducts a run
 
     def task(self, scope: MutableMapping[str, Any]) -> Any:
-        """Return the task whose token a request carries.
+        """Return the task that a request's token belongs to.
 
         Raises:
             FlowerError: it carries none.

@@ -43,7 +43,7 @@ log = logging.getLogger("archipel.sealed_grid")
 LOOK_S = 1.0  # how often to look which nodes are connected while replies are awaited
 PROPOSAL_S = 43_000  # for how long a proposal holds; Flower keeps a message for 43,200 s
 OVERHEAD_BYTES = 1_000_000  # of a large reply, beyond what was sent
-AWAY = "away/"  # stands for Flower's id of an instruction whose hospital was not reached
+AWAY = "away/"  # stands for Flower's id of an instruction that did not reach its hospital
 RECORDS_FROM = 2  # the protocol from which a hospital is given its own statement back
 
 
@@ -145,7 +145,7 @@ class SealedGrid(Grid):
         return replies
 
     def _only_absent(self, waiting: Mapping[str, Instruction], replies: list[Message]) -> bool:
-        """Return whether all that is missing was never sent, its hospitals are absent, and the quorum is there."""
+        """Return whether only absent hospitals without an instruction are missing, and the quorum is there."""
         quorum = self._study.training.quorum
         if any(sent.pushed for sent in waiting.values()) or sum(r.has_content() for r in replies) < quorum:
             return False
@@ -270,7 +270,7 @@ class SealedGrid(Grid):
         ]
 
     def _repeat(self, waiting: dict[str, Instruction]) -> None:
-        """Repeat the request to hospitals whose node came back, or was restarted, after it."""
+        """Repeat a request to hospitals with a node that came back, or was restarted, after it."""
         present = self._present()
         again = {
             flower_id: sent

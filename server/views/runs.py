@@ -74,7 +74,7 @@ def presence(folder: CoordinatorFolder, members: Membership, run: RunState) -> t
 
 
 def _turn(members: Membership, run: RunState, others: Sequence[RunState]) -> str:
-    """Say for which other run a run waits whose hospitals are ready; empty where it waits for hospitals."""
+    """Name the other run that a run with ready hospitals waits for; empty where it waits for hospitals."""
     if run.state not in ("QUEUED", "WAITING") or not members.ready(run.name):
         return ""
     ahead = (other.name for other in others if other.state in ("RUNNING", "STOPPING"))

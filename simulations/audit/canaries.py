@@ -101,7 +101,7 @@ def _planned(gap: float, claimed: float, canaries: int, guesses: int, delta: flo
 
 
 def _accused(share: float, claimed: float, canaries: int, guesses: int, delta: float, confidence: float) -> float:
-    """Return how often a run whose guesses are right with this chance refutes the claim."""
+    """Return how often a run refutes the claim if its guesses are right with this probability."""
     if confidence == CONFIDENCES[-1]:
         return 0.0
     low, high = 0, guesses + 1  # the fewest right guesses that refute the claim, by bisection

@@ -129,7 +129,7 @@ def _is_booked(path: Path, number: int) -> bool:
 
 
 def _is_kept(audited: AuditedSite, path: Path) -> bool:
-    """Return whether a round whose training fails at its first step is still spent when the ledger is opened anew."""
+    """Return whether a round stays spent in a reopened ledger when its training fails at the first step."""
 
     def crash() -> None:
         raise _Crash

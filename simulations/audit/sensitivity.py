@@ -54,7 +54,7 @@ def sensitivity_part(
     """Measure every move.
 
     Args:
-        cohort: few patients. many: patients whose rows, very many perhaps, are planted as those of one.
+        cohort: few patients. many: patients with perhaps very many rows, which are planted as those of one.
         places: planted patients come last, first, and alone. others: about the evaluation.
     """
     prober = _Prober(

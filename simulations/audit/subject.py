@@ -105,7 +105,7 @@ class _WatchedEngine:
 
 
 def watched_trainer(subject: Subject, task: Learning, watch: Watch) -> Trainer:
-    """Return the subject's trainer, whose engine is watched."""
+    """Return the subject's trainer with a watched engine."""
 
     def engine(
         model: FlatModel, plan: PrivacyPlan, gaussian: Gaussian, name: Literal["auto", "opacus"] = "auto"

@@ -69,7 +69,7 @@ class Part:
         drawing: Mapping[str, Any] | None = None,
         cannot_say: str = "",
     ) -> "Part":
-        """Return a part whose verdict follows from its checks.
+        """Return a part with the verdict that follows from its checks.
 
         `cannot_say` is the reason why a pass would mean nothing.
         """

@@ -102,7 +102,7 @@ class Scores:
         return row
 
     def best_local(self) -> System:
-        """Return the hospital whose own model is best on average over these splits' test patients."""
+        """Return the hospital with the best own model on average over these splits' test patients."""
         local = [system for system in self.auroc if system[0].startswith(_LOCAL)]
         return max(local, key=lambda system: float(np.mean(self.auroc[system])))
 
@@ -203,7 +203,7 @@ def ridge_logistic(patients: TablePatients, ridge: float) -> Arrays:
 
 
 def best_ridge(seeds: Sequence[int]) -> float:
-    """Return the ridge strength whose mean AUROC on the splits' validation patients is best."""
+    """Return the ridge strength with the best mean AUROC on the splits' validation patients."""
     study = preset("heart_disease")
     aurocs = []
     for seed in seeds:

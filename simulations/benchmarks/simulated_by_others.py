@@ -1,4 +1,4 @@
-"""The other systems whose clients per second simulation.py measures beside ours.
+"""The other systems that simulation.py compares with ours in clients per second.
 
 Each trains the same model on the same rows: `plain` is a loop in PyTorch, `flower_ray` is Flower on Ray, `pfl` is
 Apple's. Their libraries are imported where they are used: each is measured in a process of its own.
@@ -25,7 +25,7 @@ class Trial:
 
 
 def data_of(client: int) -> tuple[Any, Any]:
-    """Return 64 rows whose outcome follows a shared direction; each client's rows are shifted a little."""
+    """Return 64 rows with an outcome along a shared direction; each client's rows are shifted a little."""
     import numpy as np
 
     rng = np.random.default_rng(1000 + client)

@@ -258,7 +258,7 @@ def _truth(
     assumed: Assumed,
     rng: np.random.Generator,
 ) -> _Truth:
-    """Return the truth whose perfect model has the assumed AUROC over these rows, and the assumed share of outcomes."""
+    """Return the truth with the assumed AUROC of a perfect model over these rows, and the assumed share of outcomes."""
     scale = x.std(axis=0).astype(np.float64)
     weights = np.abs(signs)[:, None] * rng.normal(size=(x.shape[1], classes))
     weights /= np.where(scale > 0, scale, 1.0)[:, None]

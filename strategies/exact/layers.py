@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from strategies.exact.functions import EXPONENT, ONE, power_below
 from strategies.exact.weights import HeldWeights, Order, Shapes, WeightsInPieces, as_layers, by_parameter, pieces_of
 
-IN_PIECES = 1 << 24  # parameters of a model whose whole numbers are made anew for each product, in pieces
+IN_PIECES = 1 << 24  # parameters of a model from which on whole numbers are made anew for each product, in pieces
 PORTION = 512  # rows that are worked through together: few enough for the cache
 BLOCK = 64  # rows whose gradients are added up in one product
 _MOST_BITS = 23  # of a factor: what a row read leaves room for what comes back to it
@@ -313,7 +313,7 @@ class MeanGradient:
         np.divide(1.0, np.multiply(work.ones, work.scales, out=work.units), out=work.units)
 
     def _round_back(self, work: Work, i: int, top: Any) -> Doubles:
-        """Round a layer's derivatives to the largest whole numbers whose products are exact; returns their scale."""
+        """Round a layer's derivatives to the largest whole numbers with exact products; return their scale."""
         back = work.backs[i]
         back *= work.unit_rows[i]  # in units of what the layer read
         largest = np.maximum.reduce(back, (-2, -1), keepdims=True)

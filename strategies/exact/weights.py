@@ -137,7 +137,7 @@ class HeldWeights:
 
 
 class WeightsInPieces:
-    """The same of one large model, whose parameters are read again in each product."""
+    """The weights of one large model; its parameters are read again in each product."""
 
     def __init__(self, shapes: Shapes, top: float) -> None:
         self._shapes, self._top = shapes, top

@@ -87,7 +87,7 @@ def joined_of(held: Mapping[str, Array], specs: Mapping[str, ArraySpec]) -> Arra
 
 
 def from_buffers(buffers: Mapping[str, Buffer], specs: Mapping[str, ArraySpec]) -> Arrays:
-    """Return the arrays whose .npy files these are, which have exactly these names, shapes and types.
+    """Return the arrays in these .npy files, which have exactly these names, shapes and types.
 
     Raises:
         WireError: bytes that do not fit, a value not finite.

@@ -83,7 +83,7 @@ class Session:
 
 
 def identify(*, node_id: int, run_id: int = 0, task_id: int = 0) -> None:
-    """Set whose messages this process makes from now on; Flower keeps that once for the whole process."""
+    """Set the sender of this process's messages from now on; Flower keeps it once for the whole process."""
     TaskIdentity.node_id, TaskIdentity.run_id, TaskIdentity.task_id = node_id, run_id, task_id
 
 

@@ -49,7 +49,7 @@ class Parts:
         self._keep(object_id, content)
 
     def message(self, object_id: str) -> Message:
-        """Return the message that the parts make, and let go of them.
+        """Return the message that the parts make, and drop the parts.
 
         Raises:
             WireError: they make none, or one that is too large.
@@ -92,7 +92,7 @@ class Parts:
         return arrays
 
     def _joined(self, chunks: Sequence[str], uses: Counter[str]) -> Buffer:
-        """Return the bytes of these chunks, one after the other; a chunk is let go of after its last use."""
+        """Return the bytes of these chunks, one after the other; a chunk is dropped after its last use."""
         joined, position = bytearray(sum(len(self._body(chunk)) for chunk in chunks)), 0
         for chunk in chunks:
             body = self._body(chunk)

@@ -47,7 +47,7 @@ class Hospitals:
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """Return one message a hospital: the shared model, what it is sent beside it, and `config` as it is."""
+        """Return one message for each hospital: the shared model, the arrays beside it, and `config` unchanged."""
         del grid  # Flower asks it for the participants
         self._names = list(arrays)
         # Flower's class keeps what it needs of the arrays; its own messages (with fields of its own) are not sent.
@@ -120,7 +120,7 @@ class Mean(Hospitals):
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """Return one message a hospital; keep nothing of the arrays."""
+        """Return one message for each hospital; keep no array."""
         del grid
         return self._messages(server_round, arrays, config)
 

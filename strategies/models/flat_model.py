@@ -1,4 +1,4 @@
-"""A model whose parameters are views of one flat vector, and the mean gradient of a batch.
+"""A model with parameters that are views of one flat vector, and the mean gradient of a batch.
 
 For a linear stack on the processor the gradient is a product of what came in and what came back at each layer, in exact
 arithmetic (strategies/exact/layers.py): the same bits on every processor. Models of other layers use autograd.

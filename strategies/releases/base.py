@@ -214,7 +214,7 @@ class Release(ABC):
 
 @dataclass(frozen=True)
 class Each:
-    """A judge of each reply by itself: `check` gets the hospital's name and arrays."""
+    """A judge of each reply independently: `check` gets the hospital's name and arrays."""
 
     check: Callable[[str, Arrays], None]
 

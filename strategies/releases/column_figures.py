@@ -41,7 +41,7 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Statistics:
-    """The figures of one hospital, or of several together. `outcome`: its share of those whose target is known."""
+    """The figures of one hospital, or of several together. `outcome`: its share of those with a known target."""
 
     patients: Estimate
     columns: tuple[Column, ...]
@@ -55,7 +55,7 @@ class Statistics:
 
 
 def hidden_below(standard_deviation: float, hospitals: int = 1) -> float:
-    """Return the count below which patients are not told from none: noise alone passes it once in 20.
+    """Return the count below which patients cannot be distinguished from none: noise alone passes it once in 20.
 
     Args:
         hospitals: of how many the counts are the sum.
@@ -64,7 +64,7 @@ def hidden_below(standard_deviation: float, hospitals: int = 1) -> float:
 
 
 def seen_with(patients: int, hospitals: int = 1) -> float:
-    """Return the most noise (standard deviation) with which a count of all patients is told from none."""
+    """Return the most noise (standard deviation) with which a count of all patients is distinguished from none."""
     return math.sqrt(max((patients / _Z) ** 2 / hospitals - ROUNDING_VARIANCE, 1e-6))
 
 
@@ -83,7 +83,7 @@ def statistics(vector: NDArray[Any], layout: Sequence[Histogram], *, variance: f
 
 @dataclass(frozen=True, slots=True)
 class Consistent:
-    """Unbiased counts whose histograms all have one total. Negative ones are left: intervals need them."""
+    """Unbiased counts with one total for all histograms. Negative ones are left: intervals need them."""
 
     histograms: tuple[Floats, ...]
     patients: float

@@ -42,7 +42,7 @@ def _has_patients_of_each_class(y: Floats, predicted: Floats, patients: NDArray[
 
 
 def accuracy(y: Floats, predicted: Floats, weights: Floats) -> Floats:
-    """Return the share of rows whose most probable class is right (of two classes: probability above one half)."""
+    """Return the share of rows with the right most probable class (of two classes: probability above one half)."""
     return weighted_mean((predicted.argmax(axis=1) == y).astype(np.float64), weights)
 
 

@@ -49,7 +49,7 @@ class NoisySum(ABC):
     """Noise and divide the clipped sum that an engine works out.
 
     Args:
-        rows_at_once: rows whose gradients are worked out together. Without it, as many as suit the engine.
+        rows_at_once: rows with gradients that are worked out together. Without it, as many as suit the engine.
     """
 
     rows_at_once = 128

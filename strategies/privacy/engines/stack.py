@@ -13,7 +13,7 @@ to sensitivities). Therefore:
   with room left for the rounding, and added up without any loss (strategies/exact/sums.py); then comes the clip norm
 - how a patient is worked out follows from that patient's own number of rows, never from another's
 - no absolute size decides anything: norms are worked out from factors that were brought to the same size first
-- patients whose gradient is not finite contribute zero: an error would tell, without noise, that they are there
+- patients with a non-finite gradient contribute zero: an error would reveal, without noise, that they are there
 
 >>> layers = Layers(((1, 1),))
 >>> layers.load(np.zeros(2, np.float32))
