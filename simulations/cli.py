@@ -143,8 +143,8 @@ def _simulate(arguments: argparse.Namespace) -> int:
     display = _display()
     from dataclasses import replace
 
+    from simulations.cautions import warnings_of
     from simulations.display import Options
-    from simulations.planning import warnings_of
     from simulations.run import resume, simulate
     from simulations.tables import print_run
 
@@ -197,7 +197,7 @@ def _plan_statistics(arguments: argparse.Namespace, study: "Study") -> int:
         raise ArchipelError(
             f"{study.name}: --worth: expected a study that trains a model, found one of statistics; leave it out"
         )
-    from simulations.counting_run import plan_statistics
+    from simulations.counting_plan import plan_statistics
     from simulations.counting_tables import print_plan
 
     print_plan(plan_statistics(study), as_json=arguments.json)

@@ -13,7 +13,7 @@ from rich.table import Table
 from configs.records.fields import read
 from configs.records.result import Estimate, ReleasedStatistics, Result, StatisticsResult, TaskInWords
 from configs.schema import PER_PATIENT
-from simulations.counting_run import ALL, StatisticsPlan
+from simulations.counting_plan import ALL, StatisticsPlan
 
 HIDDEN = "hidden"
 

@@ -7,7 +7,6 @@ squares. A hospital that makes that larger than leaving it out would costs the w
 
 import math
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,14 +14,15 @@ import numpy as np
 from client.connectors import read_table
 from client.trainer import Trainer
 from configs.errors import ConfigError
-from configs.schema import PER_PATIENT, Study
+from configs.schema import Study
+from simulations.cautions import spare_notes, warnings_of
 from strategies.data.table import TablePatients
 from strategies.exchange.arrays import payload_bytes, to_record
 from strategies.federated.mean import site_weights
 from strategies.learning import learning_of
 from strategies.privacy.modes.base import covered
 from strategies.privacy.modes.registry import mode_of, plans_of
-from strategies.privacy.plan import PrivacyPlan, spare_cost
+from strategies.privacy.plan import PrivacyPlan
 from strategies.privacy.randomness import Randomness
 from strategies.releases.base import Fit
 from strategies.releases.registry import RELEASES
@@ -68,23 +68,6 @@ def plan_study(study: Study) -> StudyPlan:
     sites = tuple(_site_plan(study, site, n, plans.get(site), noise) for site, n in sizes.items())
     notes = (*_notes(study, sizes, counted=counted), *spare_notes(study, plans))
     return StudyPlan(study.name, sites, _curve(study, plans), notes, warnings_of(study))
-
-
-def spare_notes(study: Study, plans: Mapping[str, PrivacyPlan]) -> tuple[str, ...]:
-    """Return what the spare releases are for and what they cost, one line; none where the study asks for none."""
-    if not (spare := study.privacy.spare) or not plans:
-        return ()
-    share, spent = max(map(spare_cost, plans.values())), max(plan.epsilon(plan.rounds) for plan in plans.values())
-    releases = "one lost release" if spare == 1 else f"up to {spare} lost releases"
-    return (
-        f"spare: each hospital can make {releases} anew; for that its noise is {share:.1%} larger at most",
-        f"where none is lost, the rounds cost epsilon {spent:.2f} {PER_PATIENT}",
-    )
-
-
-def warnings_of(study: Study) -> tuple[str, ...]:
-    """Return what a researcher should change before deploying a study."""
-    return (f"warning: {text}",) if (text := mode_of(study).fragility(study)) else ()
 
 
 def _noise_of_round(plan: PrivacyPlan) -> float:

@@ -19,11 +19,11 @@ from configs.schema.privacy import is_budgeted
 from configs.shown import DIGITS
 from server.result.read import load_result
 from simulations.counting_tables import COUNTED, absent_of, print_statistics
-from simulations.planning import StudyPlan
 from strategies.tasks.base import Objective
 from strategies.tasks.registry import OBJECTIVES
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # PyTorch, which a comparison and a finished run's table do without
+    from simulations.planning import StudyPlan
     from simulations.worth.answer import Worth
 
 Metrics = TrainingResult | StatisticsResult
@@ -144,7 +144,7 @@ def _exact(metrics: TrainingResult) -> str:
     return " Figures here are exact: who simulates has the data." if shown and shown.noisy is None else ""
 
 
-def print_plan(plan: StudyPlan) -> None:
+def print_plan(plan: "StudyPlan") -> None:
     """Print each hospital's noise, steps, epsilon and verdict; then epsilon against rounds; then bytes and time."""
     console = _console()
     table = Table(title=f"{plan.study}: plan, before any data is read", title_justify="left", box=box.SIMPLE_HEAD)
@@ -169,7 +169,7 @@ def print_plan(plan: StudyPlan) -> None:
         console.print(line, highlight=False)
 
 
-def _print_curve(console: Console, plan: StudyPlan) -> None:
+def _print_curve(console: Console, plan: "StudyPlan") -> None:
     table = Table(title="epsilon against rounds, with this noise", title_justify="left", box=box.SIMPLE_HEAD)
     table.add_column("rounds", justify="right")
     for site in plan.sites:
@@ -179,7 +179,7 @@ def _print_curve(console: Console, plan: StudyPlan) -> None:
     console.print(table)
 
 
-def print_json(plan: StudyPlan, worth: "Worth | None") -> None:
+def print_json(plan: "StudyPlan", worth: "Worth | None") -> None:
     """Print the plan, and what it is worth where that was asked, as one JSON object."""
     document = asdict(plan) | ({} if worth is None else {"worth": worth.to_dict()})
     print(json.dumps(document, indent=1, allow_nan=False))

@@ -330,3 +330,10 @@ def test_help_answers_without_importing_anything_heavy(command: str) -> None:
     assert done.returncode == 0
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert not imported & {"torch", "numpy", "flwr", "rich", "opacus", "yaml"}
+
+
+def test_a_plan_of_statistics_is_told_without_importing_what_trains() -> None:
+    done = in_a_process("plan", str(PRESET.with_name("heart_statistics.yaml")), python=("-X", "importtime"))
+    assert (done.returncode, "guarantee: epsilon" in done.stdout) == (0, True)
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert not imported & {"torch", "flwr", "opacus", "scipy"}

@@ -19,7 +19,7 @@ from simulations import cli
 from simulations.audit.counting import audit_statistics
 from simulations.audit.effort import Effort
 from simulations.audit.verdict import Audit
-from simulations.counting_run import plan_statistics
+from simulations.counting_plan import plan_statistics
 from strategies.data.cells import places
 from strategies.data.columns import layout_of
 from strategies.exchange.arrays import Arrays
