@@ -204,7 +204,7 @@ def test_a_target_that_is_a_number_has_no_rate_but_a_plan_a_table_and_a_report(
 
 
 def test_a_plan_reads_no_data(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("simulations.counting_run.read_table", lambda *_: pytest.fail("data were read"))
+    monkeypatch.setattr("simulations.counting_plan.read_table", lambda *_: pytest.fail("data were read"))
     assert len(plan_statistics(load_study(PRESET)).sites) == 5
 
 
