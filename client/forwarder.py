@@ -152,7 +152,7 @@ def _hand_over(listener: socket.socket, control: socket.socket, number: int) -> 
         try:
             connection, _ = listener.accept()
             with connection:
-                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)  # if nobody takes it
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)  # if it is not taken
                 socket.send_fds(control, [bytes([number])], [connection.fileno()])
         except OSError as error:
             log.error("worker_network: a connection could not be handed over (%s)", error.strerror)

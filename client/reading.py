@@ -9,13 +9,13 @@ renewed by `renew_if_due`, which a thread of the worker calls: at half that age,
 (`client.connectors.stamp_of`, which costs nothing) and when a person asks (`archipel-site reread`). A file that changes
 while it is read is no complete reading: what was read is dropped, and read anew.
 
-Where the rows are is asked of site.yaml each time (`source`), so a query that was corrected there is followed without a
+The rows' source is read from site.yaml each time (`source`), so a query that was corrected there is followed without a
 restart; the identity that the budget follows is not.
 
-What if it cannot be read any more? Until it is too old the last reading serves, as the source may be back in a minute;
-a person who asks for a reading (`archipel-site reread`) ends that at once. Then `require` looks, before the booking,
-whether the source opens: a file that is gone as a whole, or a data base that is down, is not a row, so that is a
-refusal (SourceError) like the one of a proposal. That a source opens and then cannot be read is not reported: the
+What happens if it cannot be read any more? Until it is too old the last reading serves, as the source may be back in a
+minute; a person who asks for a reading (`archipel-site reread`) ends that at once. Then `require` looks, before the
+booking, whether the source opens: a file that is gone as a whole, or a data base that is down, is not a row, so that is
+a refusal (SourceError) like the one of a proposal. That a source opens and then cannot be read is not reported: the
 round is noise alone. Nor is it tried again while an answer is waited for, as a reading that is made is not either: how
 long each answer takes would tell that a row cannot be read. The thread tries again, and at once when something changes.
 

@@ -119,8 +119,8 @@ def load_coordinator(folder: Path) -> CoordinatorConfig:
 def coordinator_yaml(name: str, names: Sequence[str], listen: str) -> str:
     """Return the text of a new coordinator.yaml: every key with what it means.
 
-    Keys that need not be there are commented out, with the value that holds: to set another, change the line,
-    or write one of their own.
+    Keys that need not be there are commented out, with the value that holds: to set another, change the line
+    or write a file of your own.
     """
     text = resources.files("configs").joinpath("coordinator.example.yaml").read_text("utf-8")
     settings = {"name": name, "names": list(names), "listen": listen}

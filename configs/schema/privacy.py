@@ -105,7 +105,7 @@ class ModeKeys:
             engines, and keep to itself which patients a step draws.
         leaves: what leaves a hospital without noise, in words; empty where nothing does. A policy lets it leave only
             with `allow_privacy_none`.
-        unit: the person or hospital of whom one step of `adjacency` adds or removes the data.
+        unit: the owner of the data that one step of `adjacency` adds or removes.
         adjacency: what the guarantee compares.
     """
 

@@ -10,7 +10,7 @@ before a study has run:
 - A number is bell-shaped; its public range is five of its standard deviations wide and its mean lies up to .3 of the
   half range from the middle. A category's values have unequal shares. Up to a tenth of a column that may be unknown is,
   and that says nothing about the outcome.
-- Columns go together, as in a clinic: a patient's severity, which nobody sees, moves each of them (a correlation of .5
+- Columns go together, as in a clinic: a patient's severity, which is hidden, moves each of them (a correlation of .5
   with a number, so .25 between two) in the direction in which it moves the outcome.
 - Hospitals differ: `Assumed.differences` is the standard deviation, over hospitals, of a number's mean (in standard
   deviations of patients), of a category's log odds and of the outcome's.
