@@ -168,10 +168,8 @@ def check(
     Raises:
         WireError: a field or array too many, too few, of another type, shape, dtype or size. The text holds no value.
     """
-    if form not in FORMS:
-        _refuse(form[:64], "a form of configs/wire.py or of an installed kind of release", "no such form")
-    listed = {field.name: field for field in FORMS[form].fields}
-    expected_arrays = expected_arrays if FORMS[form].arrays else {}
+    listed = {field.name: field for field in form_of(form).fields}
+    expected_arrays = expected_arrays if form_of(form).arrays else {}
     for name in sorted(fields.keys() - listed.keys()):
         _refuse(form, f"no field {name[:64]!r}", "one; only configs/wire.py's fields may cross")
     for name, field in listed.items():
@@ -205,6 +203,17 @@ def without_optional(form: str, fields: Mapping[str, str | int]) -> dict[str, st
     """Return the fields of a message as a side of protocol 1 reads them."""
     optional = {field.name for field in FORMS[form].fields if field.optional}
     return {name: value for name, value in fields.items() if name not in optional}
+
+
+def form_of(name: str) -> Form:
+    """Return the form of that name.
+
+    Raises:
+        WireError: there is none, or the kind of release that brought it is not installed any more.
+    """
+    if name not in FORMS:
+        _refuse(name[:64], "a form of configs/wire.py or of an installed kind of release", "no such form")
+    return FORMS[name]
 
 
 def _refuse(form: str, expected: str, found: str) -> None:

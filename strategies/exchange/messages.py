@@ -73,7 +73,7 @@ def received(form: str, frame: Frame, expected: Mapping[str, ArraySpec] | None =
     """
     if frame.form != form:
         raise WireError(f"frame: expected {form}, found another form")
-    carries = (expected or {}) if wire.FORMS[form].arrays else {}
+    carries = (expected or {}) if wire.form_of(form).arrays else {}
     if set(frame.arrays) != set(carries):
         raise WireError(f"{form}: expected the arrays of the study, found others")
     wire.check(form, frame.fields, carries, carries)
@@ -156,7 +156,7 @@ def read(form: str, records: RecordDict, expected: Mapping[str, ArraySpec] | Non
     config, arrays = by_name.get(wire.CONFIG), by_name.get(wire.ARRAYS)
     fields: dict[str, Any] = {n: None for n, record in by_name.items() if not isinstance(record, _RECORDS.get(n, ()))}
     fields |= dict(config.items()) if isinstance(config, ConfigRecord) else {}
-    carries, expected = wire.FORMS[form].arrays, expected or {}
+    carries, expected = wire.form_of(form).arrays, expected or {}
     record = arrays if isinstance(arrays, ArrayRecord) else ArrayRecord()
     named = dict(record.items())
     if carries and (joined := joined_of(named, expected)) is not None:

@@ -8,12 +8,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from flwr.app import RecordDict
 
 from client.ledger import Ledger
 from client.site import Site
 from client.timing import quantum_s
 from configs import wire
 from configs.errors import BudgetError, ConfigError, KindError, WireError
+from configs.frame import Frame
 from configs.load import study_from
 from configs.schema import Study
 from configs.schema.releases import RELEASE_KEYS, ReleaseKeys
@@ -21,6 +23,7 @@ from configs.site import Policy
 from configs.strict_yaml import dump_yaml, read_yaml
 from simulations import cli
 from simulations.planning import plan_study
+from strategies.exchange.messages import from_frame, read, received
 from strategies.models.registry import study_parameters
 from strategies.privacy.accounting import epsilon
 from strategies.privacy.modes.registry import mode_of
@@ -151,6 +154,11 @@ def test_what_no_noise_explains_is_refused(document: dict[str, Any]) -> None:
 
 def test_a_form_that_is_not_registered_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(wire.FORMS, f"{FORM} reply")
+    for read_again in (received, from_frame):  # as the outbox does of what left while the kind was installed
+        with pytest.raises(WireError, match="no such form"):
+            read_again(f"{FORM} reply", Frame(f"{FORM} reply", {}, {ARRAY: b""}))
+    with pytest.raises(WireError, match="no such form"):
+        read(f"{FORM} reply", RecordDict())
     with pytest.raises(WireError, match="no such form"):
         wire.check(f"{FORM} reply", {}, {}, {})
 
