@@ -141,7 +141,7 @@ class Site:
         plan = self.plan
         if plan is None:
             chance = self._randomness(*kind.chance(request), request.attempt)
-            return (yield from kind.make(self, self._read(), request, chance))
+            return (yield from kind.make(self, self._people(kind), request, chance))
         event = kind.event(plan)
         if event is None:
             raise WireError(f"{kind.form}: {_UNTRAINED}")
@@ -193,7 +193,7 @@ class Site:
         label, number = kind.chance(request)
         if not self.alone:
             try:
-                people = self._read()
+                people = self._people(kind)
                 return (yield from kind.make(self, people, request, self._randomness(label, number, request.attempt)))
             except Exception as error:
                 self.on_failure(error)
@@ -205,6 +205,11 @@ class Site:
         except Exception as error:
             text = f"{self.name}: no release could be made, not even of nobody: {type(error).__name__}"
             raise RunError(text) from None
+
+    def _people(self, kind: Kind) -> Split:
+        """Return the patients whom a kind may see: those who were kept aside only where it says that it is of them."""
+        people = self._read()
+        return people if kind.of_test else replace(people, test=nobody(self.study).test)
 
     def _randomness(self, label: str, number: int, attempt: int) -> Randomness:
         # Without noise chance only orders the batches, so it is always seeded: a deployment repeats its simulation.

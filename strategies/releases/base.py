@@ -116,9 +116,9 @@ class Release(ABC):
 
     `name` is the kind's name in the ledger, `what` says in a few words what leaves; `message_type` is what the
     coordinator's instruction is called (configs/wire.py: ASKS). `of_test` says that it tells of the patients who were
-    kept aside; `after_training`, that a hospital makes it only where it has trained before; `unprotected`, that it may
-    leave without noise in a study without privacy. `number` is given to the kinds that were there before kinds had
-    names: it stood in the place of a round's number where one was asked for once.
+    kept aside, whom no other kind is given; `after_training`, that a hospital makes it only where it has trained
+    before; `unprotected`, that it may leave without noise in a study without privacy. `number` is given to the kinds
+    that were there before kinds had names: it stood in the place of a round's number where one was asked for once.
     """
 
     name: ClassVar[str]

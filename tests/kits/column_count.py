@@ -61,7 +61,7 @@ class ColumnCount(Release):
             raise WireError("column_count: expected a study that asks for a count (releases), found another")
 
     def make(self, hospital: Hospital, people: People, _request: Request, randomness: Randomness) -> Making:
-        """Count the patients of both sides of the split, and add the noise."""
+        """Count the patients who train, and add the noise: those kept aside are given to no such kind."""
         yield from ()  # nothing is fitted
         keys = keys_of(hospital.study)
         assert keys is not None
@@ -69,7 +69,7 @@ class ColumnCount(Release):
         event = self.event(hospital.plan)
         assert event is not None
         place = hospital.study.inputs.index(f"{keys.column} = {keys.value}")
-        exact = sum(float((side.x[side.starts[:-1], place] > 0.5).sum()) for side in (people.train, people.test))
+        exact = float((people.train.x[people.train.starts[:-1], place] > 0.5).sum())
         return {ARRAY: noised(np.array([exact]), event.noise_multiplier, randomness)}
 
     def judge(self, study: Study, _shared: Arrays, _sent: Sent) -> Judge:

@@ -11,6 +11,7 @@ import pytest
 from flwr.app import RecordDict
 
 from client.ledger import Ledger
+from client.patients import Split
 from client.site import Site
 from client.timing import quantum_s
 from configs import wire
@@ -136,6 +137,22 @@ def test_it_is_made_once_and_only_where_the_study_has_trained(document: dict[str
     assert count == np.rint(count)
     with pytest.raises(BudgetError):
         site.release(NAME, Request())
+
+
+def test_it_is_given_nobody_who_was_kept_aside(document: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    one, given = chosen(document), list[tuple[int, int]]()
+    make = ColumnCount.make
+
+    def watched(self: ColumnCount, hospital: Any, people: Any, request: Request, chance: Any) -> Any:
+        given.append((people.train.count, people.test.count))
+        return make(self, hospital, people, request, chance)
+
+    monkeypatch.setattr(ColumnCount, "make", watched)
+    train, test = (patients(number, inputs=len(one.inputs)) for number in (30, 12))
+    site = Site(one.sites[0], one, Split(train, test, {}), Ledger.in_memory(), seeded=False, policy=Policy())
+    site.fit(1, random_arrays(study_parameters(one)))
+    site.release(NAME, Request())
+    assert given == [(30, 0)]
 
 
 def test_a_hospital_is_not_asked_by_a_study_without_it() -> None:
