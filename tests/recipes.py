@@ -108,7 +108,7 @@ def recipes() -> str:
     """Return the recipes as Markdown."""
     parts = []
     for recipe in RECIPES:
-        code = "\n\n".join(source(recipe.kit, name) for name in recipe.shown)
+        code = "\n\n\n".join(source(recipe.kit, name) for name in recipe.shown)
         kit = f"tests/kits/{recipe.kit}.py"
         parts.append(
             f"### {recipe.title}\n\n"
