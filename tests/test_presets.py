@@ -22,6 +22,13 @@ SITE_KEYS = {
 }
 MODELS = {"federated", "federated_without_privacy", "local_only", "pooled"}
 
+BITS = {  # of the model that each preset trains, on any processor, in any release
+    "flamby_heart": "c76015e37161d580c3619cfeeb10767430fcfdbea2e555b18809e95f80f9c1c0",
+    "heart_disease": "bf7b4c3613336946f107a894b9fc76759a2f91a9ca416c2aea581f7da089255a",
+    "heart_disease_none": "ded25457b543ea0fd54dfcc1ed54686d7f717b455c57c8df84c609340d5acc09",
+    "rehearsal": "1a3015ddd12bcb183d3689f2eb389d8df0cce94cc8057063b86e8e6c7ba19abb",
+}
+
 
 @pytest.fixture(scope="module", params=PRESETS, ids=lambda path: path.stem)
 def finished(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
@@ -42,6 +49,10 @@ def test_a_preset_ends_complete_with_every_promised_figure(finished: tuple[Path,
     for model in metrics["models"].values():
         low, value, high = (model["auroc"][key] for key in ("low", "value", "high"))
         assert 0.5 < low < value < high < 1
+
+
+def test_a_preset_trains_the_bits_that_it_always_did(finished: tuple[Path, dict[str, Any]]) -> None:
+    assert finished[1]["model_sha256"] == BITS[finished[0].stem]
 
 
 def test_switzerland_has_no_auroc_in_any_preset(finished: tuple[Path, dict[str, Any]]) -> None:
