@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from client.patients import Split
 from client.site import Site
 from simulations.audit.auditor import PARTS, audit_patients
 from simulations.audit.recording import longest, shortened
@@ -105,8 +106,12 @@ class ClipsInPortions(Engine):
 class LosesRows(Site):
     """Trains with the first rows of a patient who has many."""
 
-    def __init__(self, name: str, study: Any, train: TablePatients, *rest: Any, **more: Any) -> None:
-        super().__init__(name, study, shortened(train, 3 * MANY), *rest, **more)
+    def __init__(self, name: str, study: Any, people: Any, *rest: Any, **more: Any) -> None:
+        if isinstance(people, Split):
+            people = replace(people, train=shortened(people.train, 3 * MANY))
+        else:
+            people = shortened(people, 3 * MANY)
+        super().__init__(name, study, people, *rest, **more)
 
 
 @pytest.mark.parametrize(
