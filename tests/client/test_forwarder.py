@@ -208,7 +208,8 @@ forwarder._forwarder[0].wait()
 print(said(lambda: asked(forwarder.reach(sys.argv[1]))))
 """
     with server(echo) as port:
-        assert inside(code, f"127.0.0.1:{port}")[0] in ("ConnectionResetError 104", "BrokenPipeError 32")
+        ended = inside(code, f"127.0.0.1:{port}")[0]  # by how far the kernel had got: reset, broken, not connected
+        assert ended in ("ConnectionResetError 104", "BrokenPipeError 32", "OSError 107")
 
 
 @pytest.mark.usefixtures("namespaces")
