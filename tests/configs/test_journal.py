@@ -9,6 +9,7 @@ import pytest
 from configs import journal as journal_module
 from configs.errors import JournalError
 from configs.journal import GENESIS, Journal, read, verify
+from configs.records.run_journal import Round
 from configs.schema import canonical_json
 
 
@@ -77,3 +78,34 @@ def test_a_journal_knows_every_hash_that_it_has_had(tmp_path: Path) -> None:
     assert journal.sequence == 5
     assert [journal.hash_at(number) for number in range(6)] == [GENESIS, *hashes]
     assert [Journal(path).hash_at(number) for number in range(6)] == [GENESIS, *hashes]
+
+
+@pytest.mark.parametrize("tail", [b'{"sequence": 3', b"\xff", b"{}"])
+def test_half_a_record_is_cut_off_and_the_journal_says_so(tmp_path: Path, tail: bytes) -> None:
+    path = tmp_path / "journal.jsonl"
+    journal = Journal(path)
+    journal.append("first")
+    journal.append("second")
+    with path.open("ab") as file:
+        file.write(tail)
+    Journal(path).append("third")
+    kinds = [(record.kind, dict(record.facts)) for record in read(path)]
+    assert kinds == [("first", {}), ("second", {}), ("recovered", {"torn_bytes": len(tail)}), ("third", {})]
+
+
+@pytest.mark.parametrize("line", [b"no JSON", b"[1]", b'{"sequence": 1}', b"[" * 100_000])
+def test_what_is_no_record_is_named_by_its_place(tmp_path: Path, line: bytes) -> None:
+    path = tmp_path / "journal.jsonl"
+    Journal(path).append("first")
+    with path.open("ab") as file:
+        file.write(line + b"\n")
+    with pytest.raises(JournalError, match="record 2: expected one JSON record, found something else"):
+        verify(path)
+
+
+def test_a_record_with_another_type_of_fact_is_refused_with_its_place_and_what_to_do(tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    Journal(path).append("round", round="first")
+    (record,) = read(path)
+    with pytest.raises(JournalError, match=r"record 1 \(round\): .*round.*; keep the journal"):
+        record.of(Round)
