@@ -3,7 +3,8 @@
 import csv
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -132,29 +133,46 @@ def federation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]
         parts.command = usual
 
 
-def reviewed(federation: Federation, kit: str) -> str:
-    """Return the page that people at a hospital read before they approve, in one line; empty before it came."""
-    page = " ".join(federation.hospital(CAREFUL, "review").split())
-    return page if kit.replace("_", "-") in page else ""
+@dataclass(frozen=True)
+class Deployed:
+    """What people saw of all toy studies: the page before they approved, the runs, the ledger afterwards."""
+
+    page: str
+    runs: Mapping[str, str]
+    states: Mapping[str, str]
+    ledger: str
+
+
+@pytest.fixture(scope="module")
+def deployed(federation: Federation, tmp_path_factory: pytest.TempPathFactory) -> Deployed:
+    """Submit every study, review and approve each, and wait for all to end."""
+    folder = tmp_path_factory.mktemp("studies")
+    runs = {kit: federation.submit(study(folder, kit)) for kit in EDITS}
+    names = {kit.replace("_", "-") for kit in EDITS}
+
+    def reviewed() -> str:
+        page = " ".join(federation.hospital(CAREFUL, "review").split())
+        return page if all(f"{name}: waiting" in page for name in names) else ""
+
+    try:
+        page = until(reviewed, "all studies to arrive")
+        for digest in sorted(set(re.findall(r"approve ([0-9a-f]{20,})", page))):
+            federation.hospital(CAREFUL, "approve", digest)
+        states = {kit: federation.await_state(run, "COMPLETE", "INCOMPLETE") for kit, run in runs.items()}
+    finally:
+        print(*(federation.log(name) for name in ("coordinator", *SITES)), sep="\n")  # shown where it fails
+    return Deployed(page, runs, states, federation.hospital(SITES[0], "ledger"))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kit", sorted(EDITS))
 def test_a_toy_kind_is_reviewed_deployed_over_tls_booked_and_reported(
-    federation: Federation, tmp_path: Path, kit: str
+    federation: Federation, deployed: Deployed, kit: str
 ) -> None:
-    run = federation.submit(study(tmp_path, kit))
-    try:
-        page = until(lambda: reviewed(federation, kit), "the study to arrive")
-        typed = re.search(r"approve ([0-9a-f]{20,})", page)
-        assert typed, page
-        federation.hospital(CAREFUL, "approve", typed[1])
-        line = federation.await_state(run, "COMPLETE", "INCOMPLETE", timeout_s=120.0)
-    finally:
-        print(*(federation.log(name) for name in ("coordinator", *SITES)), sep="\n")  # shown where it fails
-    assert line.split("  ", 1)[1].startswith("COMPLETE")
+    run = deployed.runs[kit]
+    assert deployed.states[kit].split("  ", 1)[1].startswith("COMPLETE")
     on_page, on_card = REVIEWED[kit]
-    assert on_page in page
+    assert on_page in deployed.page
     assert federation.metrics(run)["outcome"] == "COMPLETE"
     assert on_card in (federation.coordinator / "runs" / run / "model_card.md").read_text()
-    assert kit.replace("_", "-") in federation.hospital(SITES[0], "ledger")
+    assert re.search(rf"{kit.replace('_', '-')} [0-9a-f]{{20}}: epsilon \d", deployed.ledger)
