@@ -2,7 +2,8 @@
 
 import copy
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from configs import wire
 from configs.load import study_from
 from configs.schema import Study
+from configs.strict_yaml import dump_yaml
 from configs.wire import ArraySpec
 from strategies.data.table import TablePatients
 from strategies.exchange.flower import identify, name_message
@@ -144,3 +146,11 @@ def train_message(study: Study, number: int, start: Arrays, parameters: Mapping[
 def context(node: int = 7) -> Context:
     """What Flower hands to a ClientApp beside the message."""
     return Context(run_id=1, node_id=node, node_config={"partition-id": 0}, state=RecordDict(), run_config={})
+
+
+def write_simulated(folder: Path, document: dict[str, Any], sites: Iterable[str]) -> Path:
+    """Write a study that is simulated from the folder's own files, SITE.csv each; return its path."""
+    document["simulation"] = {"sites": {site: {"connector": "csv", "path": f"{site}.csv"} for site in sites}}
+    path = folder / "study.yaml"
+    path.write_text(dump_yaml(document))
+    return path

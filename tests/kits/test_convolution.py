@@ -15,7 +15,6 @@ from configs.keys.one_of import Kind
 from configs.load import load_study
 from configs.schema import Local, Study
 from configs.schema.model import MODELS
-from configs.strict_yaml import dump_yaml
 from server.app import make_app
 from simulations import cli
 from simulations.audit.auditor import audit_patients
@@ -33,7 +32,7 @@ from strategies.privacy.engines.select import private_engine
 from strategies.privacy.plan import PrivacyPlan
 from strategies.privacy.randomness import Randomness
 from strategies.releases.base import Fit
-from tests.builders import flat, patients, plain, random_arrays, study
+from tests.builders import flat, patients, plain, random_arrays, study, write_simulated
 from tests.kits import convolution as kit
 from tests.kits.convolution import Convolution, ConvolutionKeys
 from tests.simulations.sabotage import BRIEF, PATIENTS, SITE
@@ -229,10 +228,7 @@ def written(folder: Path) -> Path:
         training={"rounds": 8, "local": local},
         privacy={"epsilon": 8.0},
     ).to_dict()
-    document["simulation"] = {"sites": {site: {"connector": "csv", "path": f"{site}.csv"} for site in sites}}
-    path = folder / "study.yaml"
-    path.write_text(dump_yaml(document))
-    return path
+    return write_simulated(folder, document, sites)
 
 
 def test_it_is_planned_simulated_and_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,7 +15,6 @@ from configs.load import load_study
 from configs.schema import Study
 from configs.schema.task import TASKS, Task
 from configs.site import SiteConfig
-from configs.strict_yaml import dump_yaml
 from server.app import make_app
 from simulations import cli
 from simulations.audit.auditor import audit_patients
@@ -25,7 +24,7 @@ from simulations.engines import run_engine
 from simulations.hospitals import Hospitals
 from strategies.data.table import TablePatients
 from strategies.tasks.registry import OBJECTIVES, objective_of, register
-from tests.builders import flat, plain, study
+from tests.builders import flat, plain, study, write_simulated
 from tests.kits import ordinal as kit
 from tests.kits.ordinal import ORDINAL_KEYS, Ordinal, concordance, grade_error
 
@@ -180,10 +179,7 @@ def written(folder: Path) -> Path:
     document = ordinal(
         study, cohort=sites, evaluation={"test_fraction": 0.3}, training={"rounds": 8}, privacy={"epsilon": 8.0}
     ).to_dict()
-    document["simulation"] = {"sites": {site: {"connector": "csv", "path": f"{site}.csv"} for site in sites}}
-    path = folder / "study.yaml"
-    path.write_text(dump_yaml(document))
-    return path
+    return write_simulated(folder, document, sites)
 
 
 def test_it_is_planned_simulated_and_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,7 +17,6 @@ from configs.errors import ConfigError
 from configs.schema import CsvFile, Study
 from configs.schema.task import TASKS
 from configs.site import SiteConfig
-from configs.strict_yaml import dump_yaml
 from server.app import make_app
 from simulations import cli
 from simulations.audit.auditor import audit_patients
@@ -32,7 +31,7 @@ from strategies.models.flat_model import FlatModel
 from strategies.privacy.engines.select import private_engine
 from strategies.privacy.plan import PrivacyPlan
 from strategies.tasks.registry import OBJECTIVES, objective_of
-from tests.builders import flat, plain, study
+from tests.builders import flat, plain, study, write_simulated
 from tests.kits.time_to_event import harrells_c, install
 
 TASK = {"type": "time_to_event", "target": "months", "event": "died", "range": [0, 60], "unit": "months"}
@@ -154,10 +153,7 @@ def written(folder: Path) -> Path:
     document = survival(
         study, cohort=sites, evaluation={"test_fraction": 0.3}, training={"rounds": 8}, privacy={"epsilon": 8.0}
     ).to_dict()
-    document["simulation"] = {"sites": {site: {"connector": "csv", "path": f"{site}.csv"} for site in sites}}
-    path = folder / "study.yaml"
-    path.write_text(dump_yaml(document))
-    return path
+    return write_simulated(folder, document, sites)
 
 
 def test_it_is_planned_simulated_and_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
