@@ -86,6 +86,10 @@ class Site:
         return study_parameters(self.study)
 
     @cached_property
+    def _nobody(self) -> Split:
+        return nobody(self.study)
+
+    @cached_property
     def forms(self) -> Mapping[str, Mapping[str, ArraySpec]]:
         """Return the arrays of each form of a release, instruction or reply, in this study."""
         return {form: arrays_of(form, self.study) for kind in RELEASES for form in (kind.form, kind.reply)}
@@ -199,7 +203,7 @@ class Site:
                 self.on_failure(error)
         chance = self._randomness(f"{label}/noise alone", number, request.attempt)
         try:
-            return (yield from kind.make(self, nobody(self.study), request, chance))
+            return (yield from kind.make(self, self._nobody, request, chance))
         except RunError:
             raise
         except Exception as error:
@@ -209,7 +213,7 @@ class Site:
     def _people(self, kind: Kind) -> Split:
         """Return the patients whom a kind may see: those who were kept aside only where it says that it is of them."""
         people = self._read()
-        return people if kind.of_test else replace(people, test=nobody(self.study).test)
+        return people if kind.of_test else replace(people, test=self._nobody.test)
 
     def _randomness(self, label: str, number: int, attempt: int) -> Randomness:
         # Without noise chance only orders the batches, so it is always seeded: a deployment repeats its simulation.

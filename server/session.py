@@ -152,13 +152,13 @@ class Session:
     def ask_once(self, kind: Release, shared: Arrays | None = None) -> Answers[Arrays]:
         """Ask each hospital for a release that is made once. `shared`: the model, sent where it is about one."""
         fields: dict[str, str | int] = {"study_sha256": self.study.sha256}
-        instructed = kind.instructed(self.study)
+        instructed, replied = kind.instructed(self.study), kind.arrays(self.study)
         instruction = content(kind.form, fields, shared if instructed else None, instructed)
         nodes = self.roster.asked.values()
         judge = kind.judge(self.study, shared or {}, lambda _: {})
 
         def accept(reply: Message, site: str) -> Arrays:
-            arrays = read(kind.reply, reply.content, kind.arrays(self.study)).arrays
+            arrays = read(kind.reply, reply.content, replied).arrays
             judge.require(site, arrays)
             return arrays
 

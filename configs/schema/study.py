@@ -222,7 +222,7 @@ class Study:
         patients = self.announced_patients(site)
         return None if patients is None else max(1, round(patients * (1.0 - self.evaluation.test_fraction)))
 
-    @property
+    @cached_property
     def inputs(self) -> tuple[str, ...]:
         """Return the names of the model's inputs, in the order of the features."""
         return tuple(name for feature in self.features for name in feature.inputs)
