@@ -194,29 +194,21 @@ class Answering:
             reply, why = refusal(error), str(error)
             again = self._audit.was_refused(spoken(reply, uplink.protocol), statement.study, instruction, why)
             if not again and not self._audit.seen(statement.message):
-                if frame is not None:
-                    self._note_received(statement, frame)
-                else:
-                    self._audit.note(
-                        Received(
-                            message=statement.message, run=statement.run, study=statement.study, round=statement.round
-                        )
-                    )
+                self._note_received(statement, frame)
             return Outcome(reply, why, instruction)
 
-    def _note_received(self, statement: Statement, frame: Frame) -> None:
-        self._audit.note(
-            Received(
-                message=statement.message,
-                run=statement.run,
-                study=statement.study,
-                round=statement.round,
+    def _note_received(self, statement: Statement, frame: Frame | None) -> None:
+        """Note a message; of one that could not be read, only what its signature says."""
+        received = Received(message=statement.message, run=statement.run, study=statement.study, round=statement.round)
+        if frame is not None:
+            received = replace(
+                received,
                 form=frame.form,
                 bytes=frame.size,
                 content=frame.sha256,
                 their_journal=statement.journal,
             )
-        )
+        self._audit.note(received)
 
     def _read(
         self, uplink: Uplink, incoming: Incoming, statement: Statement, packed: bytes | MappedFile | None
