@@ -5,20 +5,12 @@ Each is asked for once, beside the evaluation. Archipel itself has none; a kind 
 """
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from configs.keys.declare import Key, Part
 from configs.keys.values import Place, Value
 from configs.kinds import Registry
 from configs.shown import short
-
-
-class Costed(Protocol):
-    """The keys of one release; `epsilon` is what it costs per patient at the study's delta, beside the training's."""
-
-    @property
-    def epsilon(self) -> float:
-        """Return the cost of the one release."""
 
 
 @dataclass(frozen=True)
