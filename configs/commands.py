@@ -107,12 +107,27 @@ def run(
     """
     prepare(alone=argv is None, guard=guard)
     commands = parser()
+    commands.add_argument("--version", action=_Version, nargs=0, help="the versions of Archipel and of what it talks")
     arguments = commands.parse_args(argv)
     try:
         return carry_out(commands.prog, lambda: int(arguments.command(arguments)), beside=beside)
     except KeyboardInterrupt as stop:
         interrupted(stop)
         return INTERRUPTED
+
+
+class _Version(argparse.Action):
+    """Print the versions that two sides compare, and end."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        """Print one line; what it reads is imported here, as no other command needs it at its start."""
+        from importlib import metadata
+
+        from configs.wire import ARITHMETIC, PROTOCOL, PROTOCOL_MAX
+
+        release = metadata.version("archipel")
+        print(f"{parser.prog} {release} (protocol {PROTOCOL} to {PROTOCOL_MAX}, arithmetic {ARITHMETIC})")
+        parser.exit()
 
 
 def carry_out(program: str, work: Callable[[], int], *, beside: str = "") -> int:

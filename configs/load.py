@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from configs.errors import ConfigError
+from configs.keys.values import Around
 from configs.schema.study import CANONICAL_VERSION, Study, read_study
 from configs.sections import Section, kind_of
 from configs.strict_yaml import read_yaml
@@ -37,20 +38,24 @@ def load_study(path: Path | str) -> Study:
         ConfigError: the file cannot be read or holds mistakes; all of them are listed.
     """
     path = Path(path)
-    return study_from(read_yaml(path), source=str(path), folder=path.resolve().parent)
+    return _study(read_yaml(path), str(path), {"folder": path.resolve().parent, "looks": True})
 
 
 def study_from(document: Any, source: str = "study", folder: Path = Path(".")) -> Study:
-    """Return the study of plain values: a YAML document, or the parsed canonical form that came over the wire.
+    """Return the study of plain values: the parsed canonical form that came over the wire. No file is looked for.
 
     Raises:
         ConfigError: with every problem of the document.
     """
+    return _study(document, source, {"folder": folder})
+
+
+def _study(document: Any, source: str, around: Around) -> Study:
     if not isinstance(document, Mapping):
         raise ConfigError(source, [f"expected a mapping of keys, found {kind_of(document)}; see configs/presets"])
     top = Section(document, "", [])
     version = top.take("version")
-    study = read_study(top, {"folder": folder})
+    study = read_study(top, around)
     if version not in (None, CANONICAL_VERSION):
         top.problem("version", f"'{CANONICAL_VERSION}'", version, "use a matching release of Archipel")
     _check_columns(study, top)

@@ -19,7 +19,8 @@ from configs.schema.evaluation import Evaluation
 from configs.schema.model import MODEL, Model
 from configs.schema.privacy import COUNTING_PRIVACY, PRIVACY, Privacy
 from configs.schema.releases import AskedRelease, Releases
-from configs.schema.source import SOURCE, DataSource
+from configs.schema.sites import SIMULATION, hospital_flaw
+from configs.schema.source import DataSource
 from configs.schema.task import FEATURES, TASK, TASKS, Feature, Task
 from configs.schema.training import Training
 from configs.sections import Section
@@ -36,52 +37,14 @@ class CohortMember:
     patients: int
 
 
-def _hospital_flaw(name: str) -> str:
-    return "" if SITE_NAME.fullmatch(name) else "expected a hospital's name of a-z, 0-9, - and _; rename it"
-
-
 _COHORT = Entries(
     Integer(1, 1_000_000_000),
-    _hospital_flaw,
+    hospital_flaw,
     "a mapping of hospital: announced patients",
     build=CohortMember,
     member="HOSPITAL",
     split=lambda member: (member.site, member.patients),
 )
-_SITES = Entries(
-    SOURCE,
-    _hospital_flaw,
-    "a mapping of hospital: {connector, path}",
-    build=lambda site, source: (site, source),
-    member="HOSPITAL",
-    split=lambda pair: pair,
-)
-
-
-def _sites(section: Section, around: Around) -> Any:
-    return _SITES.read(Place(section, "sites", None, around)) if section.values else ()
-
-
-@dataclass(frozen=True)
-class _Simulation:
-    sites: tuple[tuple[str, DataSource], ...] = key(
-        _SITES, "where the researcher's copy of each hospital's rows lies", default=_sites, init=(), unsaid="none"
-    )
-
-
-class _Sources(Part):
-    """The section `simulation`, of which a study holds the sources alone."""
-
-    def read(self, at: Place) -> Any:
-        """Return pairs of a hospital and its source."""
-        return Part.read(self, at).sites
-
-    def write(self, value: Any) -> dict[str, Any]:
-        """Return the sources as a mapping of hospitals."""
-        return Part.write(self, _Simulation(value))
-
-
-_SIMULATION = _Sources(_Simulation, "a mapping with sites")
 
 
 class _Steps(Words):
@@ -183,7 +146,7 @@ class Study:
     )
     seed: int = key(Integer(0, 2**32 - 1), "of initial values and batches where chance is repeatable", default=0)
     simulation: tuple[tuple[str, DataSource], ...] = key(
-        _SIMULATION,
+        SIMULATION,
         "where the researcher's copies of the data lie; it is no part of the study's identity",
         default=(),
         written=lambda _: False,
@@ -248,7 +211,7 @@ class Study:
 
     def to_file(self) -> dict[str, Any]:
         """Return the same with `simulation`: what the file that was read says."""
-        return self.to_dict() | {"simulation": _SIMULATION.write(self.simulation)}
+        return self.to_dict() | {"simulation": SIMULATION.write(self.simulation)}
 
 
 def canonical_json(value: Any) -> str:
