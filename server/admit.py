@@ -11,10 +11,10 @@ from pathlib import Path
 from configs import journal as journals
 from configs.coordinator import CoordinatorConfig
 from configs.errors import RunError
+from configs.files import write_atomically
 from configs.folder import typed
 from configs.papers import Request, Welcome, from_json, to_json
 from configs.records.coordinator_journal import Admitted
-from server.files import write_atomically
 from server.folder import CoordinatorFolder
 from server.membership import Member
 from server.pki import Pki, check_request, expiry, public_pem

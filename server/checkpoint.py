@@ -14,8 +14,7 @@ iterates. The manifest names the study, the round, the tensor file and its SHA-2
 
 import hashlib
 import json
-import struct
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,17 +25,17 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from configs.errors import CheckpointError
+from configs.files import write_atomically
 from configs.schema import canonical_json
 from configs.shown import DIGITS
 from configs.wire import ARITHMETIC
-from server.files import write_atomically
 from server.superlink.spool import FILED_BYTES, zeros
-from strategies.exchange.arrays import Arrays, pieces
+from strategies.exchange.arrays import Arrays
 from strategies.exchange.halves import both
+from strategies.exchange.tensors import safetensors
 from strategies.federated.mean import Sums
 
 MANIFEST = "manifest.json"
-_TYPES = {"<f4": "F32", "<f8": "F64"}
 _GROUPS = ("model", "optimizer", "average")
 
 
@@ -161,34 +160,15 @@ def write_tensors(path: Path, tensors: Mapping[str, NDArray[Any]], *, durable: b
 
     def write(part: Path) -> None:
         with part.open("wb") as file:
-            for piece in _safetensors(tensors):
+            for piece in safetensors(tensors):
                 file.write(piece)
 
     def digest() -> str:
         hasher = hashlib.sha256()
-        for piece in _safetensors(tensors):
+        for piece in safetensors(tensors):
             hasher.update(piece)
         return hasher.hexdigest()
 
     steps: list[Callable[[], str | None]] = [digest, lambda: write_atomically(path, write, durable=durable)]
     sha256, _ = both(lambda step: step(), steps, sum(array.nbytes for array in tensors.values()))
     return str(sha256)
-
-
-def _safetensors(tensors: Mapping[str, NDArray[Any]]) -> Iterator[Any]:
-    """Yield the file as buffers.
-
-    The format: a length, a header in JSON, the tensors, wide types first, then by name.
-    """
-    order = sorted(tensors, key=lambda name: (-tensors[name].itemsize, name))
-    header, end = {}, 0
-    for name in order:
-        start, end = end, end + tensors[name].nbytes
-        kind = _TYPES[tensors[name].dtype.str]
-        header[name] = {"dtype": kind, "shape": list(tensors[name].shape), "data_offsets": [start, end]}
-    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-    text += b" " * (-len(text) % 8)
-    yield struct.pack("<Q", len(text))
-    yield text
-    for name in order:
-        yield from pieces(np.asarray(tensors[name], order="C"))

@@ -138,7 +138,7 @@ def _new_passphrase() -> bytes | None:
 
 
 def _init(arguments: argparse.Namespace) -> int:
-    from server.files import write_atomically
+    from configs.files import write_atomically
     from server.membership import Membership
     from server.pki import PASSPHRASE, Pki
 
@@ -239,9 +239,9 @@ def _start(arguments: argparse.Namespace) -> int:
 
 
 def _submit(arguments: argparse.Namespace) -> int:
+    from configs.files import write_atomically
     from configs.load import load_study
     from configs.strict_yaml import dump_yaml
-    from server.files import write_atomically
     from server.recorded import new_folder
     from strategies.privacy.modes.registry import mode_of
 

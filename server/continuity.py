@@ -24,10 +24,10 @@ from typing import Any
 
 from configs import journal as journals
 from configs.coordinator import CoordinatorConfig
+from configs.files import write_atomically
 from configs.journal import Journal
 from configs.records.coordinator_journal import Started
 from configs.records.kinds import Kind
-from server.files import write_atomically
 from server.membership import Membership
 
 MARK_FILE = "coordinator.mark"

@@ -13,13 +13,13 @@ from pathlib import Path
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
+from configs.files import write_atomically
 from configs.journal import Journal
 from configs.load import study_from
 from configs.strict_yaml import dump_yaml
 from server.app import conduct
 from server.checkpoint import Checkpoints
 from server.conductor import write_down
-from server.files import write_atomically
 from server.gathering import Patience
 from server.proposals import GridPost
 from server.recorded import new_folder

@@ -17,8 +17,8 @@ made of is in server/result/, server/charts/, server/report/ and server/card/.
 from pathlib import Path
 
 from configs.errors import RunError
+from configs.files import write_atomically
 from server.card import model_card
-from server.files import write_atomically
 from server.report import page
 from server.result.read import load
 

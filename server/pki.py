@@ -19,8 +19,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from configs.errors import ConfigError
+from configs.files import write_atomically
 from configs.papers import Request
-from server.files import write_atomically
 from strategies.exchange.keys import SigningKey, verify
 
 PASSPHRASE = "ARCHIPEL_CA_PASSPHRASE"  # noqa: S105 - the variable's name

@@ -14,6 +14,7 @@ from typing import Any
 
 from configs import journal as journals
 from configs.errors import RunError
+from configs.files import write_atomically
 from configs.records import result as results
 from configs.records.fields import plain
 from configs.records.result import (
@@ -32,7 +33,6 @@ from configs.records.run_journal import Begin, Received, Round
 from configs.schema import Study
 from configs.wire import ARITHMETIC, HISTOGRAM
 from server.checkpoint import of_another_arithmetic
-from server.files import write_atomically
 from server.outcome import Outcome, Released
 from server.recorded import Recorded, versions
 from server.rounds import Rounds

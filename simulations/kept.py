@@ -22,11 +22,11 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from configs.errors import RecordError
+from configs.files import write_atomically
 from configs.records.fields import plain, read
 from configs.records.result import Point
 from configs.schema import canonical_json
 from server.checkpoint import write_tensors
-from server.files import write_atomically
 from server.recorded import versions
 from server.run import sha256
 from strategies.exchange.arrays import Arrays

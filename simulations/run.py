@@ -14,6 +14,7 @@ from typing import Any
 from client.ledger import Ledger
 from client.patients import Split
 from configs.errors import RunError
+from configs.files import write_atomically
 from configs.journal import Journal
 from configs.load import load_study
 from configs.paths import require_short
@@ -23,7 +24,6 @@ from configs.records.run_journal import Measured
 from configs.schema import Study
 from configs.strict_yaml import dump_yaml
 from server.checkpoint import Checkpoints, write_tensors
-from server.files import write_atomically
 from server.outcome import Outcome, RoundRecord
 from server.papers import write_papers
 from server.procedures.registry import procedure_of

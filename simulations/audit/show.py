@@ -11,9 +11,9 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from configs.files import write_atomically
 from configs.records.fields import plain
 from configs.schema import PER_PATIENT, Study
-from server.files import write_atomically
 from server.recorded import new_folder
 from simulations.audit.audit_page import render
 from simulations.audit.auditor import audit

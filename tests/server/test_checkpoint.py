@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from safetensors.numpy import save
 
 from configs.errors import CheckpointError
+from configs.files import write_atomically
 from configs.wire import ARITHMETIC
 from server.checkpoint import MANIFEST, Checkpoint, Checkpoints, write_tensors
-from server.files import write_atomically
 from tests.builders import same_bits
 
 STUDY = "ab" * 32
