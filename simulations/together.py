@@ -32,8 +32,8 @@ from strategies.exact.weights import as_layers
 from strategies.exchange.arrays import Arrays
 from strategies.learning import Learning
 from strategies.optimizers import optimizer_of
-from strategies.privacy.engines.base import on_grid
 from strategies.privacy.engines.stack import Stack
+from strategies.privacy.grid import on_grid
 from strategies.privacy.randomness import Noise, samples
 from strategies.releases.base import Fit
 

@@ -45,7 +45,7 @@ MOST_STEPS = 10_000  # that are followed one by one: beyond, a model without a c
 _TAIL = math.log(1e10)  # a chance of 1e-10 for the noise, and as much for the sample
 _SLACK = 1.01  # gradients may be rounded to a grid
 _ROUNDING = 2.0**-22  # of a weight in one step: float32's, generously
-_GRID = 2.0**-12  # half the grid of a noised sum over its noise (strategies/privacy/engines/base.py), generously
+_GRID = 2.0**-12  # half the grid of a noised sum over its noise (strategies/privacy/grid.py), generously
 _LARGEST = 1e38
 _AT_ONCE = 1 << 15  # values of a large matrix
 

@@ -90,6 +90,14 @@ class Objective(ABC):
             outputs: (..., rows, outputs), as `y` with any leading axes, such as models that are trained together.
         """
 
+    def curvature(self, outputs: Floats) -> Floats | None:
+        """Return the derivative of each row's residual by its one output, (rows,); None of an outcome that has none.
+
+        It is what a row adds to the information about a linear model's coefficients, beside its inputs.
+        """
+        del outputs
+        return None
+
     @abstractmethod
     def predict(self, outputs: Floats) -> Floats:
         """Return what people read: probabilities (rows, classes), or a value in the target's own unit (rows, 1)."""

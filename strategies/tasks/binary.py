@@ -40,6 +40,11 @@ class Binary(Classification):
         residual -= y[..., None]
         return residual
 
+    def curvature(self, outputs: Floats) -> Floats:
+        """Return the variance of the outcome: p (1 - p), 1/4 at most."""
+        probability = sigmoid(outputs[:, 0])
+        return probability * (1.0 - probability)
+
     def predict(self, outputs: Floats) -> Floats:
         """Return the probabilities of both words."""
         positive = np.where(outputs < -709.0, 0.0, sigmoid(outputs))  # e^709 is the last power that float64 holds

@@ -21,8 +21,8 @@ from simulations.audit.effort import Effort
 from simulations.audit.subject import Subject, chance
 from simulations.audit.verdict import Audit
 from strategies.privacy.accounting import SampledGaussian, epsilon
-from strategies.privacy.engines.base import on_grid
 from strategies.privacy.engines.select import private_engine
+from strategies.privacy.grid import on_grid
 from strategies.privacy.plan import Budget, PrivacyPlan
 from strategies.privacy.randomness import Randomness
 from strategies.releases.base import Fit

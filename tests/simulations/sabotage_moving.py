@@ -19,7 +19,7 @@ from configs.wire import HISTOGRAM
 from simulations.audit.evaluation import exact_histogram
 from simulations.audit.subject import Subject
 from strategies.privacy.accounting import SampledGaussian
-from strategies.privacy.engines.base import on_grid
+from strategies.privacy.grid import on_grid
 from strategies.privacy.plan import PrivacyPlan
 from strategies.releases.base import Request
 from tests.simulations.sabotage import (

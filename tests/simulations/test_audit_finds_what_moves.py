@@ -15,7 +15,7 @@ from simulations.audit.subject import Subject
 from simulations.audit.verdict import LEVEL, STATISTICAL_CHECKS
 from simulations.benchmarks.audit_power import FAULTS, accusations, at_most, patients_of, study_of
 from strategies.learning import learning_of
-from strategies.privacy.engines.base import on_grid
+from strategies.privacy.grid import on_grid
 from strategies.releases.score_histogram import counts
 from tests import builders
 from tests.simulations.sabotage import BRIEF, HEALTHY, Sabotage, audited, audited_study, failed, study

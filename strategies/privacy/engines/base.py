@@ -5,12 +5,8 @@ follow Opacus's conventions: one clip over all layers by clip / (norm + 1e-6), n
 on the sum. Rows of one patient are added up before the clip, an empty Poisson batch is a step of noise alone, and the
 divisor never depends on the batch that was drawn. A patient with a non-finite gradient contributes zero, like one who
 was not drawn: an error would be an answer without noise.
-
->>> on_grid(np.array([0.30001]), deviation=1.0, divisor=1.0).tolist()  # multiples of 2^-11
-[0.2998046875]
 """
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -22,10 +18,10 @@ from torch import Tensor
 
 from strategies.models.flat_model import FlatModel
 from strategies.privacy.engines.groups import positions
+from strategies.privacy.grid import on_grid
 from strategies.privacy.plan import PrivacyPlan
 
 Gaussian = Callable[[int, float], Tensor]  # (size, standard deviation) -> (size,) float64, on the processor
-_DIGITS = 12  # binary digits of the noise's standard deviation that a release keeps
 _AT_ONCE = 2**13  # numbers that are noised together: few enough for the cache
 
 
@@ -97,18 +93,3 @@ class NoisySum(ABC):
         sums = self._sums(x, y, positions(rows), rows)
         sums.fill(0.0)
         return sums
-
-
-def on_grid(noised: NDArray[np.float64], deviation: float, divisor: float) -> NDArray[np.float64]:
-    """Round a noised sum to multiples of 2^-11 to 2^-12 deviations, a power of two, and divide it; overwritten.
-
-    The last bits of a sum of floating-point numbers show how large its parts were: where the noise happens to cancel
-    most of the exact sum, what is left has fewer bits than noise alone would (Mironov 2012, "On significance of the
-    least significant bits for differential privacy"; Haney et al. 2022, arXiv 2207.13793). Rounded, every
-    sum is a whole number of the same steps, and each step has 2^40 values of the noise behind it.
-    """
-    grid = math.ldexp(1.0, math.frexp(deviation)[1] - _DIGITS)
-    noised *= 1.0 / grid
-    np.rint(noised, out=noised)
-    noised *= grid / divisor
-    return noised
