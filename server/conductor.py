@@ -167,7 +167,7 @@ def write_down(run: Path, study: Study, outcome: Outcome, seconds: float, engine
     reported = _reported(run)
     plans = {site: plan for site in study.sites if (plan := _plan(study, site))}
     sites = study.sites or sorted({site for entry in recorded.rounds for site in entry.contributed})
-    result = training_result(study, run, recorded, outcome.rounds, engine=engine, noise=NOISE, plans=plans)
+    result = training_result(study, run, recorded, outcome, engine=engine, noise=NOISE, plans=plans)
     models: dict[str, ModelResult | None] = dict.fromkeys(WRITTEN)
     models[ComparedModel.FEDERATED] = released_model(study, outcome.released.get(SCORE_HISTOGRAM.name), sites)
     result = replace(

@@ -75,7 +75,7 @@ def training_result(
     study: Study,
     run: Path,
     recorded: Recorded,
-    rounds: Rounds,
+    outcome: Outcome,
     *,
     engine: str,
     noise: str,
@@ -83,8 +83,9 @@ def training_result(
 ) -> TrainingResult:
     """Return the metrics.json of a study that trains, without what needs patients, and without its times."""
     parameters = study_parameters(study)
+    further = {asked.name: outcome.released[asked.name] for asked in study.releases if asked.name in outcome.released}
     return TrainingResult(
-        **_entries_of_any(study, recorded, rounds, engine=engine, noise=noise, plans=plans),
+        **_entries_of_any(study, recorded, outcome.rounds, engine=engine, noise=noise, plans=plans),
         model_sha256=sha256(run / "model.safetensors"),
         model=ModelSize(study.model.name, sum(math.prod(shape) for shape, _ in parameters.values())),
         strategy=study.training.strategy.name,
@@ -95,6 +96,12 @@ def training_result(
         convergence={},
         epsilon_by_round={},
         started="",
+        releases={
+            name: RELEASES[name].combine(study, released.arrays)
+            for name, released in further.items()
+            if released.arrays
+        },
+        releases_missing={name: released.missing for name, released in further.items() if released.missing},
     )
 
 

@@ -218,7 +218,7 @@ def _result(
 ) -> TrainingResult:
     """Return what is known of a run before its models are judged."""
     recorded = Recorded.of(run)
-    result = training_result(study, run, recorded, outcome.rounds, engine=options.engine, noise=NOISE, plans=plans)
+    result = training_result(study, run, recorded, outcome, engine=options.engine, noise=NOISE, plans=plans)
     return replace(
         result,
         primary_metric=headline(study).name,

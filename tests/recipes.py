@@ -69,8 +69,12 @@ RECIPES = (
         "strategies/releases/registry.py",
         "One thing that may leave, both halves: what it costs, what the hospital makes of patients (after it was "
         "booked), what the coordinator believes, and one sentence for the people who approve it. Its forms join the "
-        "list of what may cross the wire.",
-        ("Keys", "ColumnCount.event", "ColumnCount.make", "ColumnCount.judge", "ColumnCount.sentence", "install"),
+        "list of what may cross the wire. What follows from it is a record in metrics.json; a renderer "
+        "(`server/report/released/base.py`) gives it a section of the report and a paragraph of the model card.",
+        (
+            *("Keys", "Counted", "ColumnCount.event", "ColumnCount.make", "ColumnCount.judge", "ColumnCount.combine"),
+            *("ColumnCount.sentence", "CountRenderer", "install"),
+        ),
     ),
     Recipe(
         "A privacy mode",

@@ -14,6 +14,7 @@ from configs.records import coordinator_journal, run_journal, site_journal
 from configs.records.audit import AuditResult
 from configs.records.fields import Field, fields_of
 from configs.records.result import FeatureInWords, Guarantee, StatisticsResult, TaskInWords, TrainingResult
+from configs.schema.releases import RELEASE_KEYS
 
 HEAD = """# What is written down
 
@@ -55,6 +56,10 @@ def _files() -> Iterator[str]:
             if part not in shown:
                 shown.add(part)
                 yield _table(part, f"`{part.__name__}`")
+    for release in RELEASE_KEYS:
+        yield from (
+            _table(part, f"`{part.__name__}` of `releases: {release.name}`") for part in _with_parts(release.record)
+        )
 
 
 def _journals() -> Iterator[str]:

@@ -7,10 +7,11 @@ It is written by simulations and by the coordinator, and read by reports and tab
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any
 
 from configs.records.fields import LATER, OMIT, Within, read
+from configs.records.further import read_further
 from configs.records.run_journal import MAX_ROUNDS, Again, Round
 
 SHARE = Within(0.0, 1.0)
@@ -301,6 +302,12 @@ class TrainingResult(Result):
         Mapping[str, tuple[SpentPoint, ...]], "Hospital: epsilon after some of the rounds.", LATER
     ]
     started: Annotated[str, "When the run began (ISO 8601, UTC).", LATER]
+    releases: Annotated[
+        Mapping[str, Any], "Further release: what follows from it, of the form that its kind declares.", OMIT
+    ] = field(default_factory=dict)
+    releases_missing: Annotated[
+        Mapping[str, Mapping[str, str]], "Further release: hospital: why it released none.", OMIT
+    ] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -324,8 +331,11 @@ def read_result(document: Any, *, clean: Callable[[str], str] = str) -> Training
     Raises:
         RecordError: with every mistake of the file.
     """
-    counted = isinstance(document, Mapping) and "statistics" in document
-    return read(StatisticsResult, document, clean=clean) if counted else read(TrainingResult, document, clean=clean)
+    if isinstance(document, Mapping) and "statistics" in document:
+        return read(StatisticsResult, document, clean=clean)
+    result = read(TrainingResult, document, clean=clean)
+    releases = {clean(name): read_further(name, entry, clean=clean) for name, entry in result.releases.items()}
+    return replace(result, releases=releases)
 
 
 def _points(curve: Any, name: str) -> Any:

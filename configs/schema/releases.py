@@ -15,10 +15,15 @@ from configs.shown import short
 
 @dataclass(frozen=True)
 class ReleaseKeys:
-    """The keys under a release's name in a study: a frozen dataclass, with the release's `epsilon` among them."""
+    """What a kind of release declares: its keys in a study, and the record of its result in metrics.json.
+
+    Both are frozen dataclasses: `section` has the release's `epsilon` among its keys, `record` is what
+    `Release.combine` returns (configs/records/fields.py says how its fields are written).
+    """
 
     name: str
     section: type
+    record: type
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +34,7 @@ class AskedRelease:
     keys: Any
 
 
-RELEASE_KEYS: Registry[ReleaseKeys] = Registry("release", ("section",))
+RELEASE_KEYS: Registry[ReleaseKeys] = Registry("release", ("section", "record"))
 
 
 class Releases(Value):

@@ -3,9 +3,6 @@
 The form is that of Mitchell et al. 2019, "Model cards for model reporting".
 
 Every text of the run passes `md`, so that none of it can become a heading, a link, a table or HTML.
-
->>> print(md("# <b>a|b</b> [x](https://e.x)"))
-\\# &lt;b&gt;a\\|b&lt;/b&gt; \\[x\\](https\\://e.x)
 """
 
 import re
@@ -13,8 +10,10 @@ from collections.abc import Iterable, Sequence
 
 from configs.records.result import Estimate, FeatureInWords
 from server.charts.quality import forest_rows
+from server.report.released.registry import released_results
 from server.result import sentences
 from server.result.finished import Run, Site
+from server.result.markdown import bullets, grid, md
 from server.result.wording import (
     NONE,
     PLAN,
@@ -35,27 +34,21 @@ from server.result.wording import (
     undefined,
 )
 
-SPECIAL = re.compile(r"([\\`*{}\[\]#|~!@$]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])|:(?=//)|(?<=www)\.)")
-
-
-def md(text: str) -> str:
-    """Return the text escaped so that Markdown shows it as it is."""
-    return SPECIAL.sub(r"\\\1", text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-
 
 def render(run: Run) -> str:
     """Return the whole card."""
-    sections = {
+    sections: dict[str, Iterable[str]] = {
         "What it predicts": _predicts(run),
         "Intended use": _use(run),
         "Data": _data(run),
         "Training": _training(run),
         "Privacy": _privacy(run),
         "Performance": _performance(run),
-        "Limits": _limits(run),
-        "Digests": _digests(run),
     }
     parts = [f"# Model card: {md(run.study)}", *_summary(run)]
+    if results := released_results(run):
+        sections["Further releases"] = [text for result in results for text in result.card()]
+    sections |= {"Limits": _limits(run), "Digests": _digests(run)}
     for title, paragraphs in sections.items():
         parts += [f"## {title}", *paragraphs]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -225,14 +218,3 @@ def _digests(run: Run) -> Iterable[str]:
             f"Releases: {releases or 'not recorded'}",
         ]
     )
-
-
-def bullets(lines: Sequence[str]) -> str:
-    """Return a list."""
-    return "\n".join(f"- {line}" for line in lines)
-
-
-def grid(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a table; cells are Markdown already."""
-    lines = [headings, ["---"] * len(headings), *([cell or NONE for cell in row] for row in rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

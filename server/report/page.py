@@ -16,6 +16,7 @@ from string import Template
 from server.charts.markup import Html, el
 from server.charts.sea import sea
 from server.report import counting_sections
+from server.report.released.registry import released_results
 from server.report.sections import SECTIONS
 from server.result import counting, sentences
 from server.result.finished import Run
@@ -56,6 +57,8 @@ def _read(name: str) -> str:
 def _body(run: Run) -> list[Html]:
     hidden = MEASURED if run.unmeasured else ("learning",) if run.noisy else ()  # one release, after the last round
     shown = [section for section in SECTIONS if section.key not in hidden] if run.trains else counting_sections.SECTIONS
+    place = next(place for place, section in enumerate(shown) if section.key == "privacy")
+    shown = [*shown[:place], *(result.section() for result in released_results(run)), *shown[place:]]
     links = [el("li", el("a", section.short, href=f"#{section.key}")) for section in shown]
     sections = [section.render(run, number) for number, section in enumerate(shown, 1)]
     return [

@@ -106,6 +106,8 @@ class Run:
     left: tuple[Left, ...]
     statistics: ReleasedStatistics | None
     absent: Mapping[str, str]  # hospital of the study that contributed nothing -> why
+    releases: Mapping[str, Any] = field(default_factory=dict)  # further release -> the record of its result
+    releases_missing: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # -> hospital -> why
 
     @classmethod
     def of(cls, result: TrainingResult | StatisticsResult, clean: Callable[[str], str] = str) -> "Run":
@@ -150,6 +152,8 @@ class Run:
             left=result.left,
             statistics=result.statistics if isinstance(result, StatisticsResult) else None,
             absent=result.absent,
+            releases=trained.releases if trained else {},
+            releases_missing=trained.releases_missing if trained else {},
         )
 
     @property

@@ -201,7 +201,11 @@ class Release(ABC):
 
     @abstractmethod
     def combine(self, study: Study, released: Mapping[str, Arrays]) -> Any:
-        """Return what follows from the hospitals' releases, as metrics.json has it; hospital -> arrays."""
+        """Return what follows from the hospitals' releases, as metrics.json has it.
+
+        `released` is hospital -> arrays, of one hospital at least. What follows from a further release
+        (section `releases` of a study) is the record that its `ReleaseKeys` declare.
+        """
 
     def chance(self, request: Request) -> tuple[str, int]:
         """Return what decides a seeded release's chance: what is added to the hospital's name, and a number."""

@@ -3,18 +3,25 @@
 Both halves, the keys that a study gives and the forms of its messages stand here. Not part of the product.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
 
 from configs.errors import WireError
 from configs.keys.declare import key
 from configs.keys.values import COLUMN, Number, Text
+from configs.records.fields import LATER
+from configs.records.result import Estimate
 from configs.schema import Study
 from configs.schema.releases import ReleaseKeys
 from configs.wire import STUDY_FIELDS, ArraySpec, Form
+from server.charts.markup import Html
+from server.report.parts import table
+from server.report.released.base import Renderer
+from server.report.released.registry import RENDERERS
+from server.result.finished import Run
 from strategies.privacy.accounting import SampledGaussian
 from strategies.privacy.modes.registry import mode_of
 from strategies.privacy.plan import PrivacyPlan
@@ -33,6 +40,14 @@ class Keys:
     epsilon: float = key(Number("an epsilon from 0.01 to 10", 0.01, 10.0), "what it costs per patient")
     column: str = key(COLUMN, "a category among the features")
     value: str = key(Text(), "the value that is counted, not the first of the column's")
+
+
+@dataclass(frozen=True)
+class Counted:
+    """How many patients have the value, as hospitals released it."""
+
+    together: Annotated[Estimate, "All of them, with the 95 % interval of the noise."]
+    sites: Annotated[Mapping[str, float], "Hospital: its count.", LATER]
 
 
 class ColumnCount(Release):
@@ -83,15 +98,34 @@ class ColumnCount(Release):
 
         return Each(check)
 
-    def combine(self, _study: Study, released: Mapping[str, Arrays]) -> dict[str, Any]:
-        """Return the sum of all counts."""
-        return {"together": sum(float(arrays[ARRAY][0]) for arrays in released.values())}
+    def combine(self, study: Study, released: Mapping[str, Arrays]) -> Counted:
+        """Return each count and their sum."""
+        counts = {site: float(arrays[ARRAY][0]) for site, arrays in sorted(released.items())}
+        margin = 1.96 * sum(cell_variance(_noise(study, site)) for site in counts) ** 0.5
+        total = sum(counts.values())
+        return Counted(Estimate(total, total - margin, total + margin), counts)
 
     def sentence(self, study: Study) -> str:
         """Return what leaves."""
         keys = keys_of(study)
         assert keys is not None
         return f"once, after the last round, how many patients have {keys.column} {keys.value}, with noise"
+
+
+class CountRenderer(Renderer):
+    """Shows the count: a sentence for report and card, a table of the hospitals."""
+
+    name = NAME
+    title = "How many have the value?"
+
+    def reading(self, _run: Run, result: Counted) -> str:
+        """Return the count with its interval."""
+        count = result.together
+        return f"About {count.value:,.0f} patients have the value ({count.low:,.0f} to {count.high:,.0f})."
+
+    def body(self, _run: Run, result: Counted) -> Iterable[Html | None]:
+        """Yield a table of the hospitals' counts."""
+        yield table(["Hospital", "Count"], [(site, f"{n:,.0f}") for site, n in result.sites.items()], "Counts", 1)
 
 
 def keys_of(study: Study) -> Keys | None:
@@ -105,11 +139,12 @@ def _noise(study: Study, site: str) -> float:
     return event.noise_multiplier if event else 0.0
 
 
-COLUMN_COUNT = ColumnCount()
+COLUMN_COUNT, RENDERER = ColumnCount(), CountRenderer()
 
 
 def install() -> None:
-    """Register the kind, its keys and its forms."""
+    """Register the kind, its keys, its record, its forms and its renderer."""
     instruction = Form(STUDY_FIELDS, arrays="", purpose="the coordinator asks for the count of one value, once")
     reply = Form((), arrays="count", purpose="patients with one value of one column, with noise")
-    register(COLUMN_COUNT, ReleaseKeys(NAME, Keys), instruction, reply)
+    register(COLUMN_COUNT, ReleaseKeys(NAME, Keys, Counted), instruction, reply)
+    RENDERERS.register(RENDERER)

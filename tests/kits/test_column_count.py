@@ -15,13 +15,17 @@ from client.patients import Split
 from client.site import Site
 from client.timing import quantum_s
 from configs import wire
-from configs.errors import BudgetError, ConfigError, KindError, WireError
+from configs.errors import BudgetError, ConfigError, KindError, RunError, WireError
 from configs.frame import Frame
 from configs.load import study_from
+from configs.records.fields import plain
+from configs.records.result import TrainingResult, read_result
 from configs.schema import Study
 from configs.schema.releases import RELEASE_KEYS, ReleaseKeys
 from configs.site import Policy
 from configs.strict_yaml import dump_yaml, read_yaml
+from server.papers import write_papers
+from server.report.released.registry import RENDERERS
 from simulations import cli
 from simulations.planning import plan_study
 from strategies.exchange.messages import from_frame, read, received
@@ -31,7 +35,7 @@ from strategies.privacy.modes.registry import mode_of
 from strategies.releases.base import Request
 from strategies.releases.registry import RELEASES, register, study_bytes
 from tests.builders import patients, random_arrays, study
-from tests.kits.column_count import ARRAY, COLUMN_COUNT, FORM, NAME, ColumnCount, Keys, install
+from tests.kits.column_count import ARRAY, COLUMN_COUNT, FORM, NAME, ColumnCount, Counted, Keys, install
 
 PRESET = Path(__file__).resolve().parents[2] / "configs" / "presets" / "heart_disease.yaml"
 DELTA = 1e-5
@@ -39,7 +43,7 @@ DELTA = 1e-5
 
 @pytest.fixture(autouse=True)
 def _installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    for registry in (RELEASES, RELEASE_KEYS):
+    for registry in (RELEASES, RELEASE_KEYS, RENDERERS):
         monkeypatch.setattr(registry, "_kinds", dict(registry._kinds))
     for table in ("ASKS", "FORMS"):
         monkeypatch.setattr(wire, table, dict(getattr(wire, table)))
@@ -109,6 +113,55 @@ def test_a_simulation_releases_books_and_reports_it(run: Path, document: dict[st
         released = [plan.round_event, plan.round_event, event]
         assert ledger.spent(site, delta=plan.delta) == pytest.approx(epsilon(released, plan.delta))
         ledger.close()
+
+
+def test_its_result_is_a_record_of_the_run_and_a_section_of_report_and_card(run: Path) -> None:
+    metrics = json.loads((run / "metrics.json").read_text())
+    result = read_result(metrics)
+    assert isinstance(result, TrainingResult)
+    counted = result.releases[NAME]
+    assert isinstance(counted, Counted)
+    assert counted.together.value == sum(counted.sites.values()) == pytest.approx(390, abs=60)
+    assert counted.together.low < counted.together.value < counted.together.high
+    assert json.dumps(plain(result), indent=1) + "\n" == (run / "metrics.json").read_text()
+    sentence = f"About {counted.together.value:,.0f} patients have the value"
+    page, card = (run / "report.html").read_text(), (run / "model_card.md").read_text()
+    assert sentence in page
+    assert 'id="release-column-count"' in page
+    assert "How many have the value?" in page
+    assert f"**Column count.**\n\n{sentence}" in card
+
+
+def test_without_a_renderer_or_even_the_kind_its_fields_are_a_table(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for registry in (RENDERERS, RELEASE_KEYS):
+        monkeypatch.delitem(registry._kinds, NAME)
+        write_papers(run)
+        page = (run / "report.html").read_text()
+        assert "together, low" in page
+        assert "sites, cleveland" in page
+        assert "Four hospitals released the column count." in page
+        assert "Column count" in (run / "model_card.md").read_text()
+
+
+def test_a_result_of_another_form_is_refused_with_its_place(run: Path) -> None:
+    path = run / "metrics.json"
+    metrics = json.loads(path.read_text())
+    metrics["releases"][NAME]["together"]["low"] = "<b>"
+    path.write_text(json.dumps(metrics))
+    with pytest.raises(RunError, match=r"releases\.column count\.together\.low: expected a finite number, found text"):
+        write_papers(run)
+
+
+def test_hospitals_that_released_none_are_named_with_the_reason(run: Path) -> None:
+    path = run / "metrics.json"
+    metrics = json.loads(path.read_text())
+    del metrics["releases"]
+    metrics["releases_missing"] = {NAME: {"hungary": "its policy lets no such <b> leave"}}
+    path.write_text(json.dumps(metrics))
+    write_papers(run)
+    page = (run / "report.html").read_text()
+    assert "No hospital released anything." in page
+    assert "its policy lets no such &lt;b&gt; leave" in page
 
 
 def test_an_audit_finds_it_booked_with_its_own_event(run: Path, document: dict[str, Any]) -> None:
@@ -224,7 +277,7 @@ def test_a_kind_needs_a_form_and_a_cost_of_its_own() -> None:
     instruction, reply = wire.FORMS["train"], wire.FORMS["train reply"]
     before = dict(wire.ASKS), RELEASES.names, RELEASE_KEYS.names
     with pytest.raises(KindError, match="found that of 'model update'"):
-        register(Same(), ReleaseKeys(Same.name, Keys), instruction, reply)
+        register(Same(), ReleaseKeys(Same.name, Keys, Counted), instruction, reply)
     with pytest.raises(KindError, match="found no epsilon"):
-        register(Same(), ReleaseKeys(Same.name, dataclass(frozen=True)(Free)), instruction, reply)
+        register(Same(), ReleaseKeys(Same.name, dataclass(frozen=True)(Free), Counted), instruction, reply)
     assert (dict(wire.ASKS), RELEASES.names, RELEASE_KEYS.names) == before

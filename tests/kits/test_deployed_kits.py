@@ -72,7 +72,7 @@ REVIEWED = {  # on the page that a hospital's people read before they approve, a
     "json_lines": (".jsonl", "`disease`"),
     "convolution": ("with a convolution model", "convolution"),
     "central": ("A toy: it does not protect against the coordinator", "does not protect against the coordinator"),
-    "column_count": ("how many patients have sex male", "`disease`"),
+    "column_count": ("how many patients have sex male", "patients have the value ("),
     "time_to_event": ("time_to_event 'thalach' (60 to 200)", "the risk by `thalach`"),
 }
 KITS = ",".join(EDITS)

@@ -1,0 +1,5 @@
+"""How report and model card show the results of further releases.
+
+base.py       what a renderer is: a section of the report, paragraphs of the card
+registry.py   the renderers by the release's name; a plain table for a release without one
+"""

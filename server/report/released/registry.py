@@ -1,0 +1,19 @@
+"""The registered renderers of further releases.
+
+>>> from server.result.read import read
+>>> run = read('{"study": "a", "study_sha256": "", "outcome": "COMPLETE", "rounds_completed": 1, "releases": {"n": 3}}')
+>>> [result.section().key for result in released_results(run)]
+['release-n']
+"""
+
+from configs.kinds import Registry
+from server.report.released.base import ReleasedResult, Renderer
+from server.result.finished import Run
+
+RENDERERS: Registry[Renderer] = Registry("renderer of a release", ("reading", "about", "body", "card"))
+
+
+def released_results(run: Run) -> list[ReleasedResult]:
+    """Return the run's further releases in order, also those of which no hospital released anything."""
+    names = sorted({*run.releases, *run.releases_missing})
+    return [ReleasedResult(run, RENDERERS[name] if name in RENDERERS else Renderer(name)) for name in names]
