@@ -130,6 +130,7 @@ def _column(feature: Feature) -> str:
     unit = f" in {shown(feature.unit)}" if feature.unit else ""
     if feature.type == "number":
         what = f"a number from {feature.minimum:g} to {feature.maximum:g}{unit}"
+        what += f", whose effect is a curve of {len(feature.knots)} public knots" if feature.knots else ""
     else:
         what = f"one of {', '.join(map(shown, feature.values))}{unit}"
     codes = f"; unknown where {', '.join(map(shown, feature.missing))}" if feature.missing else ""

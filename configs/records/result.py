@@ -187,6 +187,7 @@ class FeatureInWords:
     unit: Annotated[str, "The unit of its numbers.", LATER]
     range: Annotated[tuple[float, ...], "The public range of its numbers.", LATER]
     values: Annotated[tuple[Any, ...], "The public values of a category.", LATER]
+    curve: Annotated[int | None, "How many knots its effect may bend at; null where it is a straight line."]
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,8 @@
 ('chol', 'chol unknown')
 >>> Feature("cp", "category", values=("typical", "atypical", "none")).inputs
 ('cp = atypical', 'cp = none')
+>>> Feature("age", "number", minimum=20.0, maximum=90.0, curve=6).inputs
+('age', 'age bends at 34', 'age bends at 48', 'age bends at 62', 'age bends at 76')
 """
 
 from dataclasses import dataclass
@@ -19,6 +21,7 @@ from configs.shown import flaw_of
 
 MIN_BINS, MAX_BINS, DEFAULT_BINS = 2, 100, 10  # of a noisy histogram: each more is fewer patients to as much noise
 NO_RANGE = (None, None)
+MIN_KNOTS, MAX_KNOTS = 3, 20  # of a curve: each inner one is an input more
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +30,8 @@ class Feature:
 
     A number is scaled so that its range becomes [-1, 1]. A category of k values becomes k - 1 inputs of 0 or 1,
     the first value being the reference. Where `missing` lists codes, such a value (or an empty cell) is placed at
-    the range's middle (or at no category) and an extra input says that it is unknown.
+    the range's middle (or at no category) and an extra input says that it is unknown. With `curve` a number has an
+    input more for each inner knot (strategies/data/curve.py), 0 where it is unknown.
     """
 
     name: str
@@ -52,17 +56,35 @@ class Feature:
         "codes that stand for unknown; with them an empty cell is unknown too",
         default=(),
     )
+    curve: int | None = key(
+        Integer(MIN_KNOTS, MAX_KNOTS),
+        "how many public knots, equally spaced over the range, its effect may bend at: a curve, not a straight line",
+        default=None,
+    )
 
     @property
     def inputs(self) -> tuple[str, ...]:
         """Return the names of the model inputs that this column becomes, in order."""
-        names = (self.name,) if self.type == "number" else tuple(f"{self.name} = {v}" for v in self.values[1:])
+        if self.type == "number":
+            names = (self.name, *(f"{self.name} bends at {knot:.10g}" for knot in self.knots[1:-1]))
+        else:
+            names = tuple(f"{self.name} = {value}" for value in self.values[1:])
         return names + ((f"{self.name} unknown",) if self.missing else ())
 
-    def check(self, section: Section, _around: Around) -> None:
-        """Note codes that are values too."""
+    @property
+    def knots(self) -> tuple[float, ...]:
+        """Return the public knots of the curve, the ends of the range among them; nothing without a curve."""
+        if self.curve is None or self.minimum is None or self.maximum is None:
+            return ()
+        width = self.maximum - self.minimum
+        return tuple(self.minimum + width * i / (self.curve - 1) for i in range(self.curve))
+
+    def check(self, section: Section, around: Around) -> None:
+        """Note codes that are values too, and a curve where nothing is trained."""
         if set(self.missing) & set(self.values):
             section.problem("missing", "codes that are not values", list(self.missing), "keep a word in one of the two")
+        if self.curve and TASKS[around["task"].type].procedure != "training":
+            section.note("curve", "expected nothing, as no model is trained; remove it")
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,12 +192,16 @@ TASK = OneOf(TASKS, "type", "a mapping with type and target")
 
 
 _FEATURE = declaration_of(Feature)
+_NO_CURVE = "expected none for a category, found {found}; leave it out"
 _NO_VALUES = "expected none for a number, found {found}; leave it out, or say type: category"
 FEATURE_TYPES = Sections(
     "column type",
     [
         Kind("number", _FEATURE.but(refused={"values": _NO_VALUES})),
-        Kind("category", _FEATURE.but(refused={"range": _NO_RANGE.replace("classification", "category")})),
+        Kind(
+            "category",
+            _FEATURE.but(refused={"range": _NO_RANGE.replace("classification", "category"), "curve": _NO_CURVE}),
+        ),
     ],
 )
 

@@ -103,7 +103,8 @@ def _clipped(site: Site) -> str:
 
 def _feature(name: str, feature: FeatureInWords) -> list[str]:
     values = " to ".join(f"{bound:g}" for bound in feature.range) or ", ".join(md(value) for value in feature.values)
-    return [md(name), md(feature.type), values, md(feature.unit)]
+    curve = f", as a curve of {feature.curve} knots" if feature.curve else ""
+    return [md(name), md(feature.type) + curve, values, md(feature.unit)]
 
 
 def _training(run: Run) -> Iterable[str]:

@@ -263,7 +263,7 @@ def _sites_of(models: Mapping[Any, Model | None]) -> tuple[Site, ...]:
 def _feature(name: str, section: object, clean: Callable[[str], str]) -> FeatureInWords:
     feature = read(FeatureInWords, section, f"features.{name}", clean=clean)
     words = (value if isinstance(value, str) else json.dumps(value) for value in feature.values)
-    return FeatureInWords(feature.type, feature.unit, feature.range, tuple(map(clean, words)))
+    return FeatureInWords(feature.type, feature.unit, feature.range, tuple(map(clean, words)), feature.curve)
 
 
 def _curves(curves: Mapping[str, Any], name: str) -> dict[str, Points]:

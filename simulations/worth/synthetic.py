@@ -4,7 +4,8 @@ They are made from announced sizes and public ranges; no patient is read. What i
 before a study has run:
 
 - A truth of the model's own kind: the outcome follows a logistic model (softmax for several classes) of the study's
-  inputs. Every input matters, with a normal weight on its own scale. What curves and interactions add is not in it.
+  inputs. Every input matters, with a normal weight on its own scale. What interactions add is not in it, and what
+  curves add only of columns that the study lets bend: the bends together weigh as much as the straight column.
 - Its strength is `Assumed.signal`: the AUROC that a perfect model of the patient's features would reach.
 - The outcome's share is `Assumed.outcomes`; several classes are equally frequent.
 - A number is bell-shaped; its public range is five of its standard deviations wide and its mean lies up to .3 of the
@@ -172,10 +173,11 @@ class _Number:
     deviation: float
     sign: float  # of severity's pull
     unknown: float
+    bends: tuple[float, ...]  # the pull of each bend
 
     def signs(self) -> Floats:
-        """Return which way each of the column's inputs pulls the outcome; 0 not at all."""
-        return np.array([self.sign, 0.0][: 1 + bool(self.feature.missing)])
+        """Return which way, and how much, each of the column's inputs pulls the outcome; 0 not at all."""
+        return np.array([self.sign, *self.bends, *([0.0] if self.feature.missing else [])])
 
     def at_a_hospital(self, differences: float, rng: np.random.Generator) -> "_Number":
         return replace(self, mean=self.mean + differences * self.deviation * float(rng.normal()))
@@ -218,7 +220,10 @@ def _population(feature: Feature, rng: np.random.Generator) -> _Number | _Catego
     assert feature.maximum is not None
     half = (feature.maximum - feature.minimum) / 2
     mean = feature.minimum + half * (1 + float(rng.uniform(-MEAN_SHIFT, MEAN_SHIFT)))
-    return _Number(feature, mean, 2 * half / RANGE_DEVIATIONS, float(rng.choice([-1.0, 1.0])), unknown)
+    sign = float(rng.choice([-1.0, 1.0]))
+    inner = max(0, len(feature.knots) - 2)
+    bends = tuple((rng.choice([-1.0, 1.0], inner) / math.sqrt(inner)).tolist()) if inner else ()
+    return _Number(feature, mean, 2 * half / RANGE_DEVIATIONS, sign, unknown, bends)
 
 
 def _patients(study: Study, columns: list[_Number | _Category], count: int, rng: np.random.Generator) -> TablePatients:

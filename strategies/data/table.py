@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from configs.errors import DataError
 from configs.schema import Feature, Study
 from strategies.data.base import DataKind, Numbers, TrainablePatients
+from strategies.data.curve import bends
 from strategies.data.source import Table
 from strategies.tasks.base import Objective
 from strategies.tasks.ranges import scaled
@@ -141,7 +142,8 @@ def _number(values: NDArray[np.float64], feature: Feature) -> tuple[list[NDArray
     unknown = np.isnan(values)
     inputs, count = scaled(np.where(unknown, feature.minimum, values), feature.minimum, feature.maximum)
     inputs[unknown] = 0.0  # the middle of the range
-    return [inputs, unknown.astype(np.float64)] if feature.missing else [inputs], count
+    columns = [inputs, *(np.where(unknown, 0.0, bend) for bend in bends(inputs, len(feature.knots)))]
+    return [*columns, unknown.astype(np.float64)] if feature.missing else columns, count
 
 
 def _category(codes: NDArray[np.int64], feature: Feature) -> list[NDArray[np.float64]]:

@@ -32,6 +32,7 @@ from numpy.typing import NDArray
 
 from configs.errors import ImplausibleError, PrivacyError
 from configs.schema import Local, Study
+from strategies.data.curve import largest_square
 from strategies.exchange.arrays import Arrays, flat_of, pieces
 from strategies.exchange.halves import both, spans
 from strategies.federated.registry import local_rule
@@ -296,11 +297,12 @@ def adam_steps(steps: int, beta_1: float = 0.9, beta_2: float = 0.999) -> float:
 def _row_norm(study: Study, announced: int | None, *, of_each: bool = False) -> float:
     """Bound the L2 norm of what a model reads of a row, with the 1 of the bias.
 
-    Of a column at most one input of at most 1 in size is not 0. With `scaling: site` inputs have a mean square of at
-    most 1: that bounds a batch of everybody as a whole, and one row (`of_each`) by the number of rows.
+    Of a column at most one input of at most 1 in size is not 0; a curve's have a bound of their own. With
+    `scaling: site` inputs have a mean square of at most 1: that bounds a batch of everybody as a whole, and one row
+    (`of_each`) by the number of rows.
     """
     if study.scaling == "public":
-        return math.sqrt(len(study.features) + 1)
+        return math.sqrt(sum(map(largest_square, study.features)) + 1)
     if study.training.local.batch_size is None and not of_each:
         return math.sqrt(len(study.inputs) + 1)
     rows = MOST_PATIENTS if announced is None or study.patient_id else max(2 * announced, announced + 20)
