@@ -1,11 +1,11 @@
-"""The models that a federation is compared with.
+"""The models that a federation is compared with, all without privacy.
 
-They are trained without privacy, at each hospital alone, and on all patients in one place.
+Alone and pooled are fitted to convergence (simulations/converged.py), whatever the study's rounds and rates; together
+without privacy is the study itself, with nothing protected.
 """
 
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -13,10 +13,11 @@ from client.patients import Split
 from configs.journal import Journal
 from configs.records.models import ComparedModel
 from configs.records.result import ModelResult, Point
-from configs.schema import CohortMember, Study
+from configs.schema import Study
 from server.app import make_app
 from server.checkpoint import Checkpoints
 from server.outcome import Observer, Outcome
+from simulations.converged import converged
 from simulations.curve import Curve
 from simulations.display import Display, Phase
 from simulations.engines import run_engine
@@ -47,7 +48,7 @@ def baselines(
     curves: dict[str, list[Point]],
     kept: Kept | None = None,
 ) -> dict[str, Any]:
-    """Train the same study without privacy, at each hospital alone, and on all training patients in one place.
+    """Train the study without privacy; fit a model at each hospital alone, and one to all training patients.
 
     Args:
         kept: where those that are done are found again after an interruption.
@@ -61,13 +62,12 @@ def baselines(
             return {"": _train_plainly(plain, train, lambda record, model: phase.advance(curve(record, model)))}
 
     def alone() -> dict[str, Arrays]:
-        with display.phase(ComparedModel.LOCAL_ONLY.words, len(patients) * plain.training.rounds) as phase:
-            return {site: _train_plainly(_only(plain, site), {site: t}, _advance(phase)) for site, t in train.items()}
+        with display.phase(ComparedModel.LOCAL_ONLY.words, len(train)) as phase:
+            return {site: _converged(study, people, phase, site) for site, people in train.items()}
 
     def pooled() -> dict[str, Arrays]:
-        with display.phase(ComparedModel.POOLED.words, plain.training.rounds) as phase:
-            everybody = {"pooled": concatenate(list(train.values()))}
-            return {"": _train_plainly(_pooled(plain), everybody, _advance(phase))}
+        with display.phase(ComparedModel.POOLED.words, 1) as phase:
+            return {"": _converged(study, concatenate(list(train.values())), phase)}
 
     makers = {ComparedModel.WITHOUT_PRIVACY: together} if study.privacy.keys.budgeted else {}
     makers |= {ComparedModel.LOCAL_ONLY: alone, ComparedModel.POOLED: pooled}
@@ -91,37 +91,17 @@ def _kept_or_made(
     return models
 
 
-def _advance(phase: Phase) -> Observer:
-    """Show one step a round, with the hospital that trained."""
-    return lambda record, _model: phase.advance(", ".join(record.contributed))
+def _converged(study: Study, people: TrainablePatients, phase: Phase, site: str = "") -> Arrays:
+    model = converged(learning_of(study), people, seed=study.seed)
+    phase.advance(site)
+    return model
 
 
 def _train_plainly(study: Study, train: dict[str, TrainablePatients], observer: Observer) -> Arrays:
-    """Train one baseline, which is a federation too: the same apps, in this process."""
+    """Train without privacy, by the same apps, in this process."""
     make = partial(server_app, study, None, None, observer)
     with closing(Hospitals(study, train.__getitem__)) as hospitals:
         return run_engine("inprocess", hospitals, make).model
-
-
-def _only(study: Study, site: str) -> Study:
-    """Return the study with one hospital."""
-    return replace(
-        study,
-        cohort=tuple(member for member in study.cohort if member.site == site),
-        simulation=tuple(entry for entry in study.simulation if entry[0] == site),
-        training=replace(study.training, quorum=1),
-    )
-
-
-def _pooled(study: Study) -> Study:
-    """Return the study with one hospital that has everybody."""
-    everybody = sum(member.patients for member in study.cohort)
-    return replace(
-        study,
-        cohort=(CohortMember("pooled", everybody),) if everybody else (),
-        simulation=(("pooled", study.simulation[0][1]),),
-        training=replace(study.training, quorum=1),
-    )
 
 
 def score(

@@ -122,7 +122,9 @@ def _epsilon(spent: float | None) -> str:
 
 def _footnotes(metrics: TrainingResult) -> list[str]:
     alone = "alone, all together: mean of the hospitals' own models on all test patients."
+    fitted = "alone and pooled: fitted to convergence, without privacy."
     notes = [f"patients: training + test. {alone if metrics.models.get(ComparedModel.LOCAL_ONLY) else ''}".rstrip()]
+    notes += [fitted] if metrics.models.get(ComparedModel.POOLED) else []
     if _is_private(metrics):
         privacy = _guarantee(metrics)
         limits = privacy.limits or "each hospital protects its own patients"

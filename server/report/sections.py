@@ -85,7 +85,8 @@ def _quality(run: Run) -> Iterable[Html | None]:
 def _alone_note(_run: Run) -> str:
     return (
         "At a hospital, “alone” is its own model on its own test patients. In the first row it is the mean of "
-        "the hospitals' own models, each judged on all test patients."
+        "the hospitals' own models, each judged on all test patients. Models of one hospital alone, and of all data in "
+        "one place, are fitted to convergence without privacy."
     )
 
 

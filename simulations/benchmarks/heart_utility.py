@@ -10,7 +10,7 @@ A split is a study seed: it decides the test patients and the noise. AUROC is ov
 together; Switzerland's own is never printed: one patient without the disease among 46 leaves it undefined on most
 splits.
 
-`pooled` is a strong baseline: all data in one place, Newton's method to the optimum, with the ridge strength whose mean
+`pooled` is a strong baseline: all data in one place, at the optimum, with the ridge strength whose mean
 AUROC on validation patients is best. `pooled_same_settings` trains with heart_disease_none.yaml's settings instead;
 `local_only` is the mean over the hospitals of a model trained there alone, `best_local` the best of these hospitals (as
 its test patients say: a flattered baseline); `federated_without_privacy` is heart_disease_none.yaml,
@@ -44,14 +44,16 @@ from scipy import stats
 
 from client.connectors import read_table
 from client.patients import Split
-from configs.errors import ArchipelError, RunError
+from configs.errors import ArchipelError
 from configs.schema import CohortMember, Study
 from simulations.benchmarks.heart import alone, preset, score, train
+from simulations.converged import converged
 from simulations.hospitals import load_all
 from strategies.data.base import concatenate
 from strategies.data.split import in_test
 from strategies.data.table import TablePatients, encode
 from strategies.exchange.arrays import Arrays
+from strategies.learning import learning_of
 from strategies.privacy.modes.none import without_privacy
 from strategies.tasks.registry import objective_of
 
@@ -157,7 +159,7 @@ def _score_split(scores: Scores, seed: int, ridge: float, noise_seeds: int, epsi
     def auroc(model: Arrays) -> float:
         return score(private, model, test, "auroc")
 
-    scores.add(POOLED, auroc(ridge_logistic(everybody["pooled"], ridge)))
+    scores.add(POOLED, auroc(converged(learning_of(private), everybody["pooled"], ridge=ridge)))
     announced = sum(member.patients for member in none.cohort)
     scores.add(("pooled_same_settings", None), auroc(train(alone(none, "pooled", announced), everybody).model))
     alone_auroc = {m.site: auroc(train(alone(none, m.site, m.patients), by_site).model) for m in none.cohort}
@@ -181,35 +183,15 @@ def _sides(patients: Mapping[str, Split]) -> tuple[dict[str, TablePatients], Tab
     return {site: p.train for site, p in patients.items()}, concatenate([p.test for p in patients.values()])
 
 
-def ridge_logistic(patients: TablePatients, ridge: float) -> Arrays:
-    """Fit a logistic regression to its optimum: least log loss + ridge / 2 * squared weights, by Newton's method.
-
-    Raises:
-        RunError: it does not converge.
-    """
-    x = np.column_stack([patients.x, np.ones(len(patients.x))]).astype(np.float64)  # (rows, inputs + 1)
-    penalty = np.append(np.full(patients.x.shape[1], ridge), 0.0)  # the intercept goes free
-    weights = np.zeros(x.shape[1])
-    for _ in range(50):
-        probability = 1.0 / (1.0 + np.exp(-x @ weights))
-        gradient = x.T @ (probability - patients.y) + penalty * weights
-        hessian = (x.T * (probability * (1.0 - probability))) @ x + np.diag(penalty)
-        step = np.linalg.solve(hessian, gradient)
-        weights = weights - step
-        if np.abs(step).max() < 1e-9:
-            final = weights.astype(np.float32)
-            return {"0.weight": final[None, :-1], "0.bias": final[-1:]}
-    raise RunError(f"Newton's method: expected to converge in 50 steps with ridge {ridge:g}, did not; raise the ridge")
-
-
 def best_ridge(seeds: Sequence[int]) -> float:
     """Return the ridge strength with the best mean AUROC on the splits' validation patients."""
     study = preset("heart_disease")
-    aurocs = []
+    task, aurocs = learning_of(study), []
     for seed in seeds:
         by_site, validation = _sides(validation_split(replace(study, seed=seed)))
         part = concatenate(list(by_site.values()))
-        aurocs.append([score(study, ridge_logistic(part, ridge), validation, "auroc") for ridge in RIDGES])
+        models = [converged(task, part, ridge=ridge) for ridge in RIDGES]
+        aurocs.append([score(study, model, validation, "auroc") for model in models])
     return RIDGES[int(np.argmax(np.mean(aurocs, axis=0)))]
 
 

@@ -131,14 +131,6 @@ def test_validation_patients_are_training_patients_of_the_split_and_nobody_is_lo
         assert sorted(map(bytes, found.x)) == sorted(map(bytes, expected.x))
 
 
-def test_the_pooled_baseline_is_at_its_optimum() -> None:
-    patients = concatenate([p.train for p in load_all(preset("heart_disease")).values()])
-    model = heart_utility.ridge_logistic(patients, ridge=1.0)
-    predicted = 1 / (1 + np.exp(-(patients.x @ model["0.weight"][0] + model["0.bias"])))
-    gradient = patients.x.T @ (predicted - patients.y) + model["0.weight"][0]
-    np.testing.assert_allclose(gradient, 0.0, atol=1e-3)
-
-
 def test_selection_prints_the_grid_the_nested_choice_and_the_rule() -> None:
     *table, fixed, nested, summary = heart_utility.selection(range(2), grid=[(0.35, 2.0), (0.35, 0.01)])
     assert [(row["clip_norm"], row["learning_rate"]) for row in table] == [(0.35, 2.0), (0.35, 0.01)]

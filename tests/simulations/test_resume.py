@@ -367,6 +367,7 @@ def test_a_run_that_goes_on_after_its_figures_failed_trains_nothing_anew(
     run = (tmp_path / "stopped" / "latest").resolve()
     with monkeypatch.context() as patch:
         failing(patch, "_train_plainly", AssertionError, baselines)
+        failing(patch, "_converged", AssertionError, baselines)
         assert resume(run, Options(), Stopping())
     assert all(metrics_of(run)["models"].values())
 
