@@ -77,6 +77,15 @@ RECIPES = (
         ),
     ),
     Recipe(
+        "A section of the report",
+        "purpose_section",
+        "server/report/parts.py",
+        "server/report/sections/registry.py",
+        "A question, the sentence that answers it, and what to show below; where it stands, and which runs have it. "
+        "Sentences that must not be overlooked, paragraphs of the model card and charts as files come with it.",
+        ("reading", "body", "PURPOSE", "install"),
+    ),
+    Recipe(
         "A privacy mode",
         "central",
         "strategies/privacy/modes/base.py",

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 
 from configs.records.result import Estimate, FeatureInWords
 from server.charts.quality import forest_rows
-from server.report.released.registry import released_results
+from server.report.sections.registry import sections_of
 from server.result import sentences
 from server.result.finished import Run, Site
 from server.result.markdown import bullets, grid, md
@@ -46,11 +46,12 @@ def render(run: Run) -> str:
         "Performance": _performance(run),
     }
     parts = [f"# Model card: {md(run.study)}", *_summary(run)]
-    if results := released_results(run):
-        sections["Further releases"] = [text for result in results for text in result.card()]
+    for section in sections_of(run):
+        if paragraphs := list(section.card(run)):
+            sections[md(section.short)] = paragraphs
     sections |= {"Limits": _limits(run), "Digests": _digests(run)}
-    for title, paragraphs in sections.items():
-        parts += [f"## {title}", *paragraphs]
+    for title, texts in sections.items():
+        parts += [f"## {title}", *texts]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -61,6 +62,8 @@ def _summary(run: Run) -> Iterable[str]:
         yield f"Outcome: {md(run.outcome)}. {md(capital(run.why))}".strip()
     if run.rounds_completed:
         yield md(" ".join(sentences.away(run)))
+    for section in sections_of(run):
+        yield from (f"**{md(line)}**" for line in section.alerts(run))
 
 
 def _predicts(run: Run) -> Iterable[str]:

@@ -1,5 +1,7 @@
 """report.html: its sections and its page.
 
-sections.py           sections of a trained model;  counting_sections.py  sections of a study of statistics
-page.py               the whole page, with page.html and page.css
+parts.py              what a section is made of;  page.py  the whole page, with page.html and page.css
+sections/             sections of a trained model, and their registry
+released/             how results of further releases are shown, and the renderers' registry
+counting_sections.py  sections of a study of statistics
 """

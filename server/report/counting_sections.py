@@ -12,8 +12,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from configs.records.result import CountedColumn, ReleasedStatistics
 from server.charts import counts_chart
 from server.charts.markup import Html, el
-from server.report import sections
 from server.report.parts import Section, drawing, folded, table
+from server.report.sections import left
 from server.result import counting, sentences
 from server.result.counting import (
     ALL,
@@ -218,12 +218,11 @@ def _check_about(_run: Run) -> str:
     return "A digest is a fingerprint: if a single character of the study changes, so does the digest."
 
 
-_LEFT = next(section for section in sections.SECTIONS if section.key == "left")
 SECTIONS: Sequence[Section] = (
     Section("patients", "Patients", "Who are the patients?", counting.patients, _patients_about, _patients),
     Section("spread", "Columns", "How are they spread?", counting.spread, _spread_about, _spread),
     Section("unknown", "Unknown", "How much is unknown?", counting.unknown, _unknown_about, _unknown),
     Section("privacy", "Privacy", "How are patients protected?", sentences.privacy, _privacy_about, _privacy),
-    _LEFT,
+    left.SECTION,
     Section("check", "Checks", "How can this be checked?", _check_reading, _check_about, _check),
 )

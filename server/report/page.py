@@ -16,8 +16,7 @@ from string import Template
 from server.charts.markup import Html, el
 from server.charts.sea import sea
 from server.report import counting_sections
-from server.report.released.registry import released_results
-from server.report.sections import SECTIONS
+from server.report.sections.registry import sections_of
 from server.result import counting, sentences
 from server.result.finished import Run
 from server.result.wording import (
@@ -33,7 +32,6 @@ from server.result.wording import (
     some,
 )
 
-MEASURED = ("quality", "learning", "calibration")  # sections of figures that need patients
 TICK, STOP = "M2 7.5 5.5 11 12 3.5", "M7 1.5v7.5M7 12.2v.3"
 
 
@@ -55,10 +53,7 @@ def _read(name: str) -> str:
 
 
 def _body(run: Run) -> list[Html]:
-    hidden = MEASURED if run.unmeasured else ("learning",) if run.noisy else ()  # one release, after the last round
-    shown = [section for section in SECTIONS if section.key not in hidden] if run.trains else counting_sections.SECTIONS
-    place = next(place for place, section in enumerate(shown) if section.key == "privacy")
-    shown = [*shown[:place], *(result.section() for result in released_results(run)), *shown[place:]]
+    shown = sections_of(run) if run.trains else counting_sections.SECTIONS
     links = [el("li", el("a", section.short, href=f"#{section.key}")) for section in shown]
     sections = [section.render(run, number) for number, section in enumerate(shown, 1)]
     return [
@@ -105,6 +100,8 @@ def _alerts(run: Run) -> list[Html]:
         )
     if sentences.overspent(run):
         lines.append((sentences.privacy(run), "alert"))
+    if run.trains:
+        lines += [(line, "alert") for section in sections_of(run) for line in section.alerts(run)]
     if run.rounds_completed:
         lines += [(line, "alert calm") for line in sentences.away(run)]
     if run.seeded:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+from server.charts.figure import Figure
 from server.charts.markup import Html, el, join
 from server.charts.svg import line, mark
 from server.result.finished import Run
@@ -11,7 +12,13 @@ from server.result.wording import model_name
 
 @dataclass(frozen=True)
 class Section:
-    """A question, one sentence that answers it, what to know to read the pictures, and the pictures."""
+    """A question, one sentence that answers it, what to know to read the pictures, and the pictures.
+
+    `place` orders the page: the model's quality is at 20 to 45, what else the study asked at 50 to 75, privacy at 80,
+    checks at 95. `shows` says of which runs there is such a section. `alerts` are sentences that must not be
+    overlooked: they stand at the head of report and card. `card` gives paragraphs of Markdown, which stand in the model
+    card under the heading `short`. `figures` are the charts as files for a paper.
+    """
 
     key: str
     short: str
@@ -19,6 +26,16 @@ class Section:
     reading: Callable[[Run], str]
     about: Callable[[Run], str]
     body: Callable[[Run], Iterable[Html | None]]
+    place: int = 50
+    shows: Callable[[Run], bool] = lambda _run: True
+    alerts: Callable[[Run], Iterable[str]] = lambda _run: ()
+    card: Callable[[Run], Iterable[str]] = lambda _run: ()
+    figures: Callable[[Run], Iterable[Figure]] = lambda _run: ()
+
+    @property
+    def name(self) -> str:
+        """Return the key, by which the section is registered."""
+        return self.key
 
     def render(self, run: Run, number: int) -> Html:
         """Return the section with its number."""

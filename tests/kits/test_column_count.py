@@ -129,7 +129,7 @@ def test_its_result_is_a_record_of_the_run_and_a_section_of_report_and_card(run:
     assert sentence in page
     assert 'id="release-column-count"' in page
     assert "How many have the value?" in page
-    assert f"**Column count.**\n\n{sentence}" in card
+    assert f"## Column count\n\n{sentence}" in card
 
 
 def test_without_a_renderer_or_even_the_kind_its_fields_are_a_table(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from configs.records.fields import plain
+from server.charts.figure import Figure
 from server.charts.markup import Html
 from server.report.parts import Section, folded, table
 from server.result.finished import Run
@@ -52,6 +53,10 @@ class Renderer:
         drawn = table(["Entry", "Value"], lines[:MOST_ROWS], title, 1)
         yield drawn if len(lines) <= FEW else folded("Every entry as a table", drawn)
 
+    def figures(self, _run: Run, _result: Any) -> Iterable[Figure]:
+        """Return the section's charts as files for a paper."""
+        return ()
+
     def card(self, run: Run, result: Any) -> Iterable[str]:
         """Yield the card's paragraphs, as Markdown: each text of the run passes `md`."""
         yield md(self.reading(run, result))
@@ -76,12 +81,14 @@ class ReleasedResult:
             lambda run: self._nothing if result is None else show.reading(run, result),
             lambda run: "" if result is None else show.about(run, result),
             lambda run: [*([] if result is None else show.body(run, result)), self._missing()],
+            place=70,
+            card=lambda _run: self.card(),
+            figures=lambda run: () if result is None else show.figures(run, result),
         )
 
     def card(self) -> Iterator[str]:
         """Yield the card's paragraphs."""
         result = self.run.releases.get(self.renderer.name)
-        yield f"**{md(capital(self.renderer.name))}.**"
         yield from [self._nothing] if result is None else self.renderer.card(self.run, result)
         missing = self.run.releases_missing.get(self.renderer.name, {})
         if result is not None and missing:

@@ -1,0 +1,6 @@
+"""The sections of a trained model's report, each in one file.
+
+registry.py           the sections that there are; another one is a file and a line there, or a call of `register`
+quality.py learning.py calibration.py      how good the model is
+privacy.py left.py rounds.py check.py      what protects patients, what left, who took part, digests
+"""

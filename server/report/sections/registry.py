@@ -1,0 +1,28 @@
+"""The registered sections of a trained model's report, in the order of the page.
+
+>>> [section.key for section in sections_in_order()]
+['quality', 'learning', 'calibration', 'privacy', 'left', 'rounds', 'check']
+"""
+
+from configs.kinds import Registry
+from server.report.parts import Section
+from server.report.released.registry import released_results
+from server.report.sections import calibration, check, learning, left, privacy, quality, rounds
+from server.result.finished import Run
+
+SECTIONS: Registry[Section] = Registry(
+    "section of the report",
+    ("key", "reading", "body"),
+    [module.SECTION for module in (quality, learning, calibration, privacy, left, rounds, check)],
+)
+
+
+def sections_in_order() -> list[Section]:
+    """Return every registered section, by its place on the page."""
+    return sorted(SECTIONS, key=lambda section: section.place)
+
+
+def sections_of(run: Run) -> list[Section]:
+    """Return the sections that the report of a run has, those of its further releases among them."""
+    released = [result.section() for result in released_results(run)]
+    return sorted([*(s for s in SECTIONS if s.shows(run)), *released], key=lambda section: section.place)
