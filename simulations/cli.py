@@ -10,6 +10,8 @@ import argparse
 import shlex
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -84,7 +86,11 @@ def _simulate_parser(commands: "argparse._SubParsersAction[argparse.ArgumentPars
     what.add_argument("--resume", type=Path, metavar="RUN", help="go on with an interrupted run")
     simulate.add_argument("--engine", choices=("inprocess", "ray"), default="inprocess", help="default: inprocess")
     simulate.add_argument("--workers", type=_positive, default=1, help="processes of the inprocess engine (default 1)")
-    simulate.add_argument("--seed", type=_seed, help="instead of the study's own seed")
+    chance = simulate.add_mutually_exclusive_group()
+    chance.add_argument("--seed", type=_seed, help="instead of the study's own seed")
+    chance.add_argument(
+        "--seeds", metavar="N|A,B,...", help="one run for each of N seeds from the study's own on, or of these seeds"
+    )
     simulate.add_argument("--out", type=Path, default=Path("runs"), help="where runs are kept (default: runs)")
     simulate.add_argument(
         "--baselines",
@@ -138,11 +144,10 @@ def _simulate(arguments: argparse.Namespace) -> int:
     from configs.load import load_study
 
     study = None if arguments.resume else load_study(arguments.study)
-    if arguments.resume and arguments.seed is not None:
-        raise ArchipelError("--seed: expected none with --resume; a resumed run keeps its seed")
+    if arguments.resume and (arguments.seed is not None or arguments.seeds is not None):
+        raise ArchipelError("--seed, --seeds: expected none with --resume; a resumed run keeps its seed")
+    seeds = seeds_of(arguments.seeds, study.seed) if study and arguments.seeds is not None else ()
     display = _display()
-    from dataclasses import replace
-
     from simulations.cautions import warnings_of
     from simulations.display import Options
     from simulations.run import resume, simulate
@@ -153,12 +158,39 @@ def _simulate(arguments: argparse.Namespace) -> int:
         run = arguments.resume.resolve()
         if not resume(run, options, display):
             print(f"{run}: complete already, nothing was done again")
-    else:
-        for warning in warnings_of(study):
-            print(warning, file=sys.stderr)
-        seeded = study if arguments.seed is None else replace(study, seed=arguments.seed)
-        run = simulate(seeded, arguments.out, options, display)
-    return print_run(run)
+        return print_run(run)
+    for warning in warnings_of(study):
+        print(warning, file=sys.stderr)
+    seeded = [replace(study, seed=seed) for seed in seeds or [study.seed if arguments.seed is None else arguments.seed]]
+    runs = []
+    for number, each in enumerate(seeded, 1):
+        if len(seeded) > 1:
+            print(f"seed {each.seed}, run {number} of {len(seeded)}", flush=True)
+        runs.append(simulate(each, arguments.out, options, display))
+    if len(runs) == 1:
+        return print_run(runs[0])
+    from simulations.paired import print_seeds
+
+    return print_seeds(runs)
+
+
+def seeds_of(text: str, first: int) -> tuple[int, ...]:
+    """Return the seeds that an option names: so many from the first on, or a list.
+
+    Raises:
+        ArchipelError: it names none, or one twice.
+
+    >>> seeds_of("3", 7), seeds_of("0,4", 7)
+    ((7, 8, 9), (0, 4))
+    """
+    words, seeds = text.split(","), list[int]()
+    with suppress(argparse.ArgumentTypeError):
+        seeds = (
+            [_seed(word) for word in words] if len(words) > 1 else [first + n for n in range(_integer(text, 2, 1000))]
+        )
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise ArchipelError(f"--seeds: expected a number from 2 to 1000, or a list such as 0,1,2, found {text[:40]!r}")
+    return tuple(seeds)
 
 
 def _plan(arguments: argparse.Namespace) -> int:
@@ -223,9 +255,11 @@ def _question(arguments: argparse.Namespace, study: "Study") -> "Question":
 
 
 def _compare(arguments: argparse.Namespace) -> int:
+    from simulations.paired import print_paired
     from simulations.tables import print_comparison
 
     print_comparison(arguments.runs)
+    print_paired(arguments.runs)
     return 0
 
 
