@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 FILES = ("study", "site", "coordinator")
 ASSUMED = ("signal", "outcomes", "differences")  # options of `plan --worth`, None where not given
-WORTH = ("within", "auroc", *ASSUMED, "repetitions", "seconds")
+WORTH = ("within", "auroc", *ASSUMED, "repetitions", "seconds")  # and --outcomes-from
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -111,19 +111,31 @@ def _plan_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     wish.add_argument("--within", type=float, metavar="LOSS", help="AUROC to give up (default 0.02)")
     wish.add_argument("--auroc", type=float, metavar="AUROC", help="an AUROC to reach, instead of --within")
     worth.add_argument("--signal", type=float, metavar="AUROC", help="what a perfect model would reach (default 0.85)")
-    worth.add_argument(
+    share = worth.add_mutually_exclusive_group()
+    share.add_argument(
         "--outcomes", type=float, metavar="SHARE", help="share of patients with the outcome (default 0.4)"
+    )
+    share.add_argument(
+        "--outcomes-from", type=Path, metavar="RUN", help="the same, as a run of a study of statistics released it"
     )
     worth.add_argument(
         "--differences", type=float, metavar="SD", help="between hospitals, in patients' SD (default 0.4)"
     )
     worth.add_argument("--repetitions", type=_positive, help="made-up worlds (default 8)")
-    worth.add_argument("--seconds", type=_positive, help="of computing on one core, at most (default 60)")
+    worth.add_argument(
+        "--seconds",
+        type=_seconds,
+        help="of computing on one core, at most (default: twice what the first trainings lead to expect, told then)",
+    )
     plan.set_defaults(command=_plan)
 
 
 def _positive(text: str) -> int:
     return _integer(text, 1, 1024)
+
+
+def _seconds(text: str) -> int:
+    return _integer(text, 1, 1_000_000)
 
 
 def _seed(text: str) -> int:
@@ -196,7 +208,7 @@ def seeds_of(text: str, first: int) -> tuple[int, ...]:
 def _plan(arguments: argparse.Namespace) -> int:
     from configs.load import load_study
 
-    if not arguments.worth and (alone := [f"--{name}" for name in WORTH if getattr(arguments, name) is not None]):
+    if not arguments.worth and (alone := _given(arguments)):
         raise ArchipelError(f"{', '.join(alone)}: expected only beside --worth, which answers it; add --worth")
     from strategies.releases.registry import MODEL_UPDATE
 
@@ -224,6 +236,12 @@ def _plan(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _given(arguments: argparse.Namespace) -> list[str]:
+    """Return the options of `--worth` that were given."""
+    names = [name for name in (*WORTH, "outcomes_from") if getattr(arguments, name) is not None]
+    return [f"--{name.replace('_', '-')}" for name in names]
+
+
 def _plan_statistics(arguments: argparse.Namespace, study: "Study") -> int:
     if arguments.worth:
         raise ArchipelError(
@@ -244,14 +262,20 @@ def _question(arguments: argparse.Namespace, study: "Study") -> "Question":
     from strategies.tasks.registry import objective_of
 
     require_weighable(study)
-    if arguments.outcomes is not None and objective_of(study).outcome is None:
+    run = arguments.outcomes_from
+    if (arguments.outcomes is not None or run is not None) and objective_of(study).outcome is None:
+        option = "--outcomes" if run is None else "--outcomes-from"
         raise ArchipelError(
-            f"--outcomes: expected only for a binary task; the classes of a {study.task.type} one are "
-            "made up equally frequent"
+            f"{option}: expected only for a binary task; the classes of a {study.task.type} one are made up equally "
+            "frequent"
         )
     options = {name: value for name in WORTH if (value := getattr(arguments, name)) is not None}
-    assumed = Assumed(**{name: options.pop(name) for name in ASSUMED if name in options})
-    return Question(assumed=assumed, **options)
+    assumed = {name: options.pop(name) for name in ASSUMED if name in options}
+    if run is not None:
+        from simulations.worth.outcomes import released_share
+
+        assumed["outcomes"], options["outcomes_of"] = released_share(run, study), f"released to {run}"
+    return Question(assumed=Assumed(**assumed), **options)
 
 
 def _compare(arguments: argparse.Namespace) -> int:

@@ -9,14 +9,30 @@ from simulations.worth.worlds import Interval
 
 
 @dataclass(frozen=True, slots=True)
+class Probabilities:
+    """How far a model's probabilities can be trusted, over worlds.
+
+    Args:
+        calibration: mean predicted probability less the observed share (calibration-in-the-large).
+        off: its size in one world, whichever its sign: what one study must expect.
+        called: the share of patients called ill.
+    """
+
+    calibration: Interval
+    off: Interval
+    called: float
+
+
+@dataclass(frozen=True, slots=True)
 class AtEpsilon:
-    """One row of the first table: the loss, and what of it is the noise's."""
+    """One row of the first table: the loss, and what of it is the noise's; `probabilities` None without one outcome."""
 
     epsilon: float
     auroc: Interval
     loss: Interval
     noise: Interval
     nine_in_ten: float
+    probabilities: Probabilities | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +64,7 @@ class Recommended:
     gain: Interval
     above_largest_alone: Interval | None
     better: bool
+    probabilities: Probabilities | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +94,11 @@ class Worth:
     within: float
     auroc: float | None
     assumed: Assumed
+    outcomes_of: str
     repetitions: int
     asked: int
+    seconds: float
+    cut_off: str
     by_epsilon: tuple[AtEpsilon, ...]
     without_privacy: Interval | None
     clipping: Reference | None

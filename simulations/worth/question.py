@@ -25,8 +25,9 @@ class Question:
     auroc: float | None = None
     assumed: Assumed = field(default_factory=Assumed)
     repetitions: int = 8
-    seconds: float = 60.0  # of one core's computing; what is finished by then is the answer
+    seconds: float | None = None  # of one core's computing, after which it is cut off; None: as the study is large
     search: bool = True  # also better settings and the cheapest epsilon
+    outcomes_of: str = ""  # where the share of outcomes comes from, in words; empty where it is assumed
 
     def __post_init__(self) -> None:
         problems = []

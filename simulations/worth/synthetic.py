@@ -47,6 +47,7 @@ from strategies.tasks.classification import AUROC, auroc
 from strategies.tasks.registry import OBJECTIVES, objective_of
 
 TEST_PATIENTS = 4000
+CALIBRATED = 0.05  # mean predicted less observed within which a model is taken for calibrated
 RANGE_DEVIATIONS = 5.0  # standard deviations that a public range spans
 MEAN_SHIFT = 0.3  # of the half range, at most
 UNKNOWN = 0.1  # share of a column that may be unknown, at most
@@ -95,6 +96,25 @@ class Assumed:
             raise ConfigError("assumed", problems)
 
 
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A model's figures in one world. Without one outcome, as of several classes, the AUROC alone.
+
+    Args:
+        calibration: mean predicted probability less the observed share (calibration-in-the-large).
+        called: the share of patients whose outcome is predicted with one half or more.
+    """
+
+    auroc: float
+    calibration: float | None = None
+    called: float | None = None
+
+    @property
+    def score(self) -> float:
+        """Return the AUROC, less what the calibration is off beyond what is tolerated: settings are chosen by it."""
+        return self.auroc - max(0.0, abs(self.calibration or 0.0) - CALIBRATED)
+
+
 @dataclass(frozen=True)
 class World:
     """Patients of one made-up draw. chances: (test rows, classes), the outcome's probabilities; best: log odds."""
@@ -105,9 +125,14 @@ class World:
     chances: Floats
     best: Floats
 
-    def auroc(self, model: Arrays) -> float:
-        """Return a model's expected AUROC on the test patients."""
-        return self.auroc_of(self.task.predict(model, self.test.x))
+    def judge(self, model: Arrays) -> Judged:
+        """Return a model's expected figures on the test patients."""
+        scores, outcome = self.task.predict(model, self.test.x), self.task.objective.outcome
+        if outcome is None:
+            return Judged(self.auroc_of(scores))
+        predicted = scores[:, outcome]
+        off = float(predicted.mean() - self.chances[:, outcome].mean())
+        return Judged(self.auroc_of(scores), off, float((predicted >= 0.5).mean()))
 
     def auroc_of(self, scores: Floats) -> float:
         """Return the same of any scores, (test rows, classes)."""

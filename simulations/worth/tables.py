@@ -32,7 +32,8 @@ def print_worth(worth: Worth) -> None:
 def _outcomes(worth: Worth) -> str:
     if worth.classes > 2:
         return f"the {worth.classes} classes, each judged against the rest, are equally frequent"
-    return f"{worth.assumed.outcomes:.0%} of patients have the outcome"
+    source = f" ({worth.outcomes_of})" if worth.outcomes_of else ""
+    return f"{worth.assumed.outcomes:.0%} of patients have the outcome{source}"
 
 
 def _unit(delta: float) -> str:
@@ -43,17 +44,21 @@ def _unit(delta: float) -> str:
 def _epsilon_table(worth: Worth) -> Table:
     title = "loss: AUROC of the same settings without privacy, less the private one's; noise: what of it is the noise's"
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
-    for column in ("epsilon", "AUROC", "loss", "of it noise", "9 in 10 studies\nlose less than"):
+    judged = ["predicted less\nobserved", "called ill"] if worth.by_epsilon[0].probabilities is not None else []
+    for column in ("epsilon", "AUROC", "loss", "of it noise", "9 in 10 studies\nlose less than", *judged):
         table.add_column(column, justify="right")
     for row in worth.by_epsilon:
         figures = (str(interval) for interval in (row.auroc, row.loss, row.noise))
-        table.add_row(f"{row.epsilon:g}", *figures, f"{row.nine_in_ten:.3f}")
+        seen = row.probabilities
+        trusted = [] if seen is None else [f"{seen.calibration.mean:+.3f}", f"{seen.called:.0%}"]
+        table.add_row(f"{row.epsilon:g}", *figures, f"{row.nine_in_ten:.3f}", *trusted)
     table.add_section()
+    rest = ["-"] * (2 + len(judged))
     if (clipping := worth.clipping) is not None:
-        table.add_row("clipping alone", str(clipping.auroc), str(clipping.loss), "-", "-")
-    table.add_row("without privacy", str(worth.without_privacy), "-", "-", "-")
+        table.add_row("clipping alone", str(clipping.auroc), str(clipping.loss), *rest)
+    table.add_row("without privacy", str(worth.without_privacy), "-", *rest)
     if (converged := worth.converged) is not None:
-        table.add_row("all in one place, 5 x rounds", str(converged.auroc), str(converged.loss), "-", "-")
+        table.add_row("all in one place, 5 x rounds", str(converged.auroc), str(converged.loss), *rest)
     return table
 
 
@@ -80,6 +85,8 @@ def _findings(worth: Worth) -> list[str]:
             gain = f"{advice.gain} of AUROC above the study's own"
             above = advice.above_largest_alone
             alone = "" if above is None else f", {above} above the largest hospital alone"
+            if advice.probabilities is not None:
+                alone += f", predicted less observed {advice.probabilities.calibration.mean:+.3f}"
             lines.append(f"recommended: {shown}: loss {advice.loss}, {gain}{alone} ({advice.tried} settings tried)")
         elif advice.settings == worth.own:
             lines.append(f"recommended: the study's own {shown}; none of {advice.tried} settings was better")

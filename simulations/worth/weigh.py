@@ -18,8 +18,12 @@ preset loses .019 to its clip norm here, .002 on its own four hospitals (simulat
 noise .002, .009 and .026 at epsilon 3, 1 and .5 here, .000, .002 and .006 there. The means of the two outcomes' columns
 point to nearly the best model in these hospitals, which a few clipped steps find; not so in the worlds.
 
-The work ends when so many seconds of computing are spent, other programs' not counted; where that comes before the
-repetitions are done, the answer says so. An answer that had its time is the same on every run with the study's seed.
+The work ends when so many seconds of computing are spent, other programs' not counted. Where nobody sets them, they
+follow from what the first trainings take (effort.py) and are told before the rest begins. An answer that was cut off
+says so, what is known so far and what would finish it, and is never "not worth it". An answer that had its time is the
+same on every run with the study's seed.
+
+Probabilities are judged too: calibration-in-the-large, and whether everybody is called ill (verdict.py).
 
 It is a planning aid and no promise: real patients are not these.
 """
@@ -33,12 +37,13 @@ import numpy as np
 from configs.errors import ConfigError, PrivacyError, RunError
 from configs.schema import Study
 from simulations.display import Display
-from simulations.worth.answer import AtEpsilon, AtHospitals, Cheapest, Recommended, Reference, Worth
+from simulations.worth.answer import AtEpsilon, AtHospitals, Cheapest, Probabilities, Recommended, Reference, Worth
+from simulations.worth.effort import CONVERGED, limit_s, trainings
 from simulations.worth.epsilon_search import Bisection
 from simulations.worth.question import MIN_REPETITIONS, Question
 from simulations.worth.search import GENERATIONS, Settings, best_settings, require_plans
 from simulations.worth.synthetic import require_announced
-from simulations.worth.verdict import verdict_of
+from simulations.worth.verdict import flaw_of, verdict_of
 from simulations.worth.worlds import (
     Bench,
     Interval,
@@ -54,7 +59,6 @@ from simulations.worth.worlds import (
 EPSILONS = (0.5, 1.0, 3.0, 8.0)
 LOWEST = 0.1  # of the search for the cheapest epsilon
 SEARCH_WORLDS = 10_000  # their seeds begin here, so that none is also judged on
-CONVERGED = 5  # times the study's rounds
 TABLES, CONVERGENCE, SEARCH, RECOMMENDED, CHEAPEST = 0.55, 0.6, 0.8, 0.9, 1.0  # of the time: when each part ends
 
 
@@ -87,25 +91,28 @@ class _Weighing:
 
     def __init__(self, study: Study, question: Question, display: Display) -> None:
         self.study, self.question, self._display = study, question, display
-        self._bench = Bench(study, question.assumed, question.seconds)
+        self._bench = Bench(study, question.assumed)
         self._notes: list[str] = []
         self._epsilons = self._reachable_epsilons()
         count = len(study.sites)
         self._sizes = {k: largest(study, k) for k in sorted({1, math.ceil(count / 2)} - {count})} | {count: study}
         self._in_time = True
         self._done: list[int] = []  # the worlds in which every variant of the tables is trained
+        self._tried: set[Settings] = set()
 
     def answer(self) -> Worth:
         """Return every part, in turn."""
+        self._set_time()
         self._repeat()
         enough, question = len(self._done) >= MIN_REPETITIONS, self.question
         converged = self._converged() if self._done else None
         recommended = self._recommended() if enough and question.search else None
         cheapest = self._cheapest(recommended) if enough and question.search else None
         if not self._in_time:
-            self._notes.append("the time ended first, so another machine may answer otherwise; give more --seconds")
+            self._notes.append(f"the time ended first, so another machine may answer otherwise; {self._would_finish()}")
         by_epsilon = self._by_epsilon() if self._done else ()
         above = self._above_largest_alone(self.study) if self._done else None
+        cut_off = "" if self._in_time else self._cut_off(recommended)
         current = next((row for row in by_epsilon if row.epsilon == self.study.privacy.epsilon), None)
         return Worth(
             self.study.name,
@@ -115,8 +122,11 @@ class _Weighing:
             question.within,
             question.auroc,
             question.assumed,
+            question.outcomes_of,
             len(self._done),
             question.repetitions,
+            self._bench.seconds,
+            cut_off,
             by_epsilon,
             t_interval(self._plain()) if self._done else None,
             self._reference(self._clipped()) if self._done else None,
@@ -126,7 +136,7 @@ class _Weighing:
             Settings.of(self.study),
             recommended,
             cheapest,
-            verdict_of(question, self.study.privacy.epsilon, len(self._done), current, above, recommended),
+            verdict_of(question, self.study.privacy.epsilon, len(self._done), current, above, recommended, cut_off),
             tuple(self._notes),
         )
 
@@ -141,6 +151,49 @@ class _Weighing:
                 reachable.append(epsilon)
         return reachable
 
+    def _set_time(self) -> None:
+        """Set the seconds: those of the question, or twice what the first trainings lead to expect."""
+        if self.question.seconds is not None:
+            self._bench.seconds = self.question.seconds
+            return
+        first = ((plain(self.study), 0), (self.study, 0), (self.study, 1))
+        with self._display.phase("made-up worlds, to see how long it takes", len(first)) as phase:
+            for study, number in first:
+                self._bench.judged(study, number)
+                phase.advance(self._expectation())
+
+    def _expectation(self) -> str:
+        expected = self._expected_s() or 0.0
+        self._bench.seconds = limit_s(expected)
+        return (
+            f"about {expected:,.0f} s of computing, {self._bench.seconds:,.0f} s at most; --seconds sets another limit"
+        )
+
+    def _expected_s(self) -> float | None:
+        """Return the seconds that the whole answer takes; None before anything is trained."""
+        question, typical = self.question, self._bench.typical_s
+        if typical is None:
+            return None
+        count = trainings(
+            repetitions=question.repetitions,
+            sizes=len(self._sizes),
+            epsilons=len(self._epsilons),
+            search=question.search,
+        )
+        return typical * count
+
+    def _would_finish(self) -> str:
+        expected = self._expected_s()
+        return "give more --seconds" if expected is None else f"--seconds {limit_s(expected)} would finish it"
+
+    def _cut_off(self, recommended: Recommended | None) -> str:
+        """Return how far the answer came, and what would finish it."""
+        if not self.question.search or not self._tried:
+            seen = f"{len(self._done)} of {self.question.repetitions} made-up worlds, before other settings were tried"
+        else:
+            seen = f"{len(self._tried)} settings, {'the best' if recommended else 'none'} of them judged to the end"
+        return f"it was cut off after {seen}; {self._would_finish()}"
+
     def _repeat(self) -> None:
         """Train every variant of the tables in world after world."""
         self._bench.until(TABLES)
@@ -150,13 +203,13 @@ class _Weighing:
                 try:
                     for part in self._sizes.values():
                         for variant in (plain(part), *(at(part, epsilon) for epsilon in self._epsilons)):
-                            self._bench.auroc(variant, number)
-                    self._bench.auroc(self.study, number, noise=False)
+                            self._bench.judged(variant, number)
+                    self._bench.judged(self.study, number, noise=False)
                 except TimeIsOverError:
                     self._in_time = False
                     break
                 self._done.append(number)
-                phase.advance(f"AUROC {self._bench.auroc(plain(self.study), number):.3f} without privacy")
+                phase.advance(f"AUROC {self._bench.judged(plain(self.study), number).auroc:.3f} without privacy")
 
     def _values(self, study: Study) -> list[float]:
         return self._bench.values(study, self._done)
@@ -176,8 +229,17 @@ class _Weighing:
             private = self._values(at(self.study, epsilon))
             losses, noise = np.subtract(self._plain(), private), np.subtract(self._clipped(), private)
             nine_in_ten = rounded(float(np.percentile(losses, 90)))
-            rows.append(AtEpsilon(epsilon, t_interval(private), t_interval(losses), t_interval(noise), nine_in_ten))
+            figures = t_interval(private), t_interval(losses), t_interval(noise)
+            rows.append(AtEpsilon(epsilon, *figures, nine_in_ten, self._probabilities(at(self.study, epsilon))))
         return tuple(rows)
+
+    def _probabilities(self, study: Study) -> Probabilities | None:
+        judged = [self._bench.judged(study, number) for number in self._done]
+        off = [entry.calibration for entry in judged if entry.calibration is not None]
+        called = [entry.called for entry in judged if entry.called is not None]
+        if not off:
+            return None
+        return Probabilities(t_interval(off), t_interval(np.abs(off)), rounded(float(np.mean(called))))
 
     def _by_hospitals(self) -> tuple[AtHospitals, ...]:
         columns = []
@@ -212,10 +274,11 @@ class _Weighing:
             def judge(studies: Sequence[Study], count: int) -> list[float] | None:
                 worlds = range(SEARCH_WORLDS, SEARCH_WORLDS + count)
                 try:
-                    means = [float(np.mean(self._bench.values(study, worlds))) for study in studies]
+                    means = [float(np.mean([self._bench.judged(s, n).score for n in worlds])) for s in studies]
                 except TimeIsOverError:
                     self._in_time = False
                     return None
+                self._tried.update(Settings.of(study) for study in studies)
                 phase.advance(f"best AUROC {max(means):.3f} of {len(means)} settings")
                 return means
 
@@ -230,6 +293,8 @@ class _Weighing:
             self._in_time = False
             return None
         gain = t_interval(np.subtract(private, self._values(self.study)))
+        judge_ = self._bench.judged
+        surely = t_interval([judge_(moved, n).score - judge_(self.study, n).score for n in self._done])
         return Recommended(
             sought.settings,
             sought.tried,
@@ -237,7 +302,8 @@ class _Weighing:
             t_interval(np.subtract(self._plain(), private)),
             gain,
             self._above_largest_alone(moved),
-            better=gain.low is not None and gain.low > 0,
+            surely.low is not None and surely.low > 0,
+            self._probabilities(moved),
         )
 
     def _cheapest(self, recommended: Recommended | None) -> Cheapest | None:
@@ -267,4 +333,5 @@ class _Weighing:
         except PrivacyError:
             return False
         values = self._values(study)
-        return self.question.surely(t_interval(values), t_interval(np.subtract(self._plain(), values)))
+        reached = self.question.surely(t_interval(values), t_interval(np.subtract(self._plain(), values)))
+        return reached and flaw_of(self._probabilities(study)) is None

@@ -10,6 +10,7 @@ Interval(mean=0.01, low=None, high=None)
 """
 
 import math
+import statistics
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -20,11 +21,11 @@ from numpy.typing import NDArray
 from configs.errors import RunError
 from configs.schema import CohortMember, Study
 from simulations.memory import train
-from simulations.worth.synthetic import Assumed, World, draw
+from simulations.worth.synthetic import Assumed, Judged, World, draw
 from strategies.data.base import concatenate
 from strategies.privacy.modes.none import without_privacy
 
-CHANCE_AUROC = 0.5  # the AUROC of a model that diverged
+DIVERGED = Judged(auroc=0.5, calibration=1.0, called=1.0)  # a model that diverged predicts nothing
 ALL = "all-in-one-place"
 
 
@@ -96,15 +97,16 @@ class Bench:
     Other programs' time is not counted. Every world is the whole study's, whichever of its hospitals train.
     """
 
-    def __init__(self, study: Study, assumed: Assumed, seconds: float) -> None:
-        self.study, self._assumed, self._seconds = study, assumed, seconds
+    def __init__(self, study: Study, assumed: Assumed, seconds: float = math.inf) -> None:
+        self.study, self._assumed, self.seconds = study, assumed, seconds
         self._started, self._ends = time.process_time(), math.inf
         self._worlds: dict[int, World] = {}
-        self._aurocs: dict[tuple[str, bool, int], float] = {}
+        self._judged: dict[tuple[str, bool, int], Judged] = {}
+        self._costs: list[float] = []  # seconds of each training, with its world where that was drawn
 
     def until(self, share: float) -> None:
         """Begin a part, which ends when this share of all the time is spent."""
-        self._ends = self._started + share * self._seconds
+        self._ends = self._started + share * self.seconds
 
     def values(self, study: Study, worlds: Iterable[int], *, noise: bool = True) -> list[float]:
         """Return a variant's AUROC in each of these worlds; without `noise` it is sampled and clipped all the same.
@@ -112,24 +114,31 @@ class Bench:
         Raises:
             TimeIsOverError: before one that is not trained yet. RunError: without privacy, it diverges.
         """
-        return [self.auroc(study, number, noise=noise) for number in worlds]
+        return [self.judged(study, number, noise=noise).auroc for number in worlds]
 
-    def auroc(self, study: Study, number: int, *, noise: bool = True) -> float:
-        """See `values`."""
+    def judged(self, study: Study, number: int, *, noise: bool = True) -> Judged:
+        """Return a variant's figures in one world; see `values`."""
         key = (study.sha256, noise, number)
-        if key not in self._aurocs:
-            if time.process_time() > self._ends:
+        if key not in self._judged:
+            begun = time.process_time()
+            if begun > self._ends:
                 raise TimeIsOverError
-            self._aurocs[key] = self._train(study, number, noise=noise)
-        return self._aurocs[key]
+            self._judged[key] = self._train(study, number, noise=noise)
+            self._costs.append(time.process_time() - begun)
+        return self._judged[key]
 
-    def _train(self, study: Study, number: int, *, noise: bool) -> float:
+    @property
+    def typical_s(self) -> float | None:
+        """Return the median of what a training cost, in seconds of computing; None before the first."""
+        return statistics.median(self._costs) if self._costs else None
+
+    def _train(self, study: Study, number: int, *, noise: bool) -> Judged:
         if number not in self._worlds:
             self._worlds[number] = draw(self.study, self._assumed, self.study.seed + number)
         world, seeded = self._worlds[number], replace(study, seed=(self.study.seed + number) % 2**32)
         patients = {ALL: concatenate(list(world.train.values()))} if study.sites == (ALL,) else world.train
         try:
-            return world.auroc(train(seeded, patients, noise=noise).model)
+            return world.judge(train(seeded, patients, noise=noise).model)
         except RunError as error:
             # A loss against a model that learnt nothing would call anything worth it.
             if not study.privacy.keys.budgeted:
@@ -137,4 +146,4 @@ class Bench:
                     f"{study.name}: without privacy, on made-up patients: expected training to end, found: {error}; "
                     "lower the study's learning_rate"
                 ) from None
-            return CHANCE_AUROC  # it diverged: nothing is predicted
+            return DIVERGED

@@ -128,7 +128,7 @@ def test_a_clip_that_is_far_too_small_for_rare_outcomes_costs_by_clipping_and_no
 def test_without_noise_a_study_of_so_much_epsilon_that_there_is_next_to_none_learns_the_same() -> None:
     study_ = at(here({"brest": 60}, 3.0), 1e6)
     bench = Bench(study_, Question().assumed, 1e6)
-    assert bench.auroc(study_, 0) == pytest.approx(bench.auroc(study_, 0, noise=False), abs=1e-3)
+    assert bench.judged(study_, 0).auroc == pytest.approx(bench.judged(study_, 0, noise=False).auroc, abs=1e-3)
 
 
 def test_all_patients_in_one_place_for_longer_are_a_reference(worth: Worth) -> None:
@@ -153,11 +153,11 @@ def test_an_easy_study_is_worth_it_and_could_do_with_less_epsilon() -> None:
 
 
 def test_the_cheapest_epsilon_for_an_auroc_reaches_it_with_the_whole_interval_or_none_is_named() -> None:
-    found = asked(here({"brest": 400, "lille": 400}, 3.0), search=True, auroc=0.76).cheapest
+    found = asked(here({"brest": 400, "lille": 400}, 3.0, clip_norm=2.0), search=True, auroc=0.76).cheapest
     assert found is not None
     assert found.wanted == "AUROC 0.76"
     assert found.epsilon is not None
-    assert found.epsilon < 0.5  # the wish is modest, these hospitals are large
+    assert found.epsilon < 1  # the wish is modest, these hospitals are large
     assert found.auroc is not None
     assert found.auroc.low is not None
     assert found.auroc.low >= 0.76
