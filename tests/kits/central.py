@@ -16,7 +16,6 @@ from strategies.exchange.arrays import Arrays
 from strategies.privacy.modes.base import Guarantee, PrivacyMode
 from strategies.privacy.modes.registry import register
 from strategies.privacy.plan import Budget, PrivacyPlan, calibrate
-from strategies.privacy.randomness import Randomness
 
 MEANS = ("fedavg", "fedprox")
 
@@ -66,6 +65,8 @@ class Central(PrivacyMode):
         self, study: Study, combined: Arrays, weights: Mapping[str, float], number: int, *, seeded: bool
     ) -> Arrays:
         """Return the mean with noise for the hospital of the largest weight."""
+        from strategies.privacy.randomness import Randomness  # PyTorch, which the commands of people do not need
+
         plan = self.plan(study, next(iter(weights)))
         deviation = plan.noise_multiplier * plan.clip_norm * max(weights.values()) / sum(weights.values())
         chance = Randomness.seeded(study.seed, "coordinator", number) if seeded else Randomness.system()

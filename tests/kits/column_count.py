@@ -5,7 +5,7 @@ Both halves, the keys that a study gives and the forms of its messages stand her
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import numpy as np
 
@@ -25,10 +25,12 @@ from server.result.finished import Run
 from strategies.privacy.accounting import SampledGaussian
 from strategies.privacy.modes.registry import mode_of
 from strategies.privacy.plan import PrivacyPlan
-from strategies.privacy.randomness import Randomness
 from strategies.releases.base import Arrays, Each, Hospital, Judge, Making, People, Release, Request, Sent
 from strategies.releases.noisy_counts import FAR, cell_variance, noised
 from strategies.releases.registry import register
+
+if TYPE_CHECKING:  # PyTorch, which the commands of people do not need
+    from strategies.privacy.randomness import Randomness
 
 NAME, FORM, ARRAY = "column count", "column_count", "count"
 
@@ -75,7 +77,7 @@ class ColumnCount(Release):
         if keys_of(study) is None:
             raise WireError("column_count: expected a study that asks for a count (releases), found another")
 
-    def make(self, hospital: Hospital, people: People, _request: Request, randomness: Randomness) -> Making:
+    def make(self, hospital: Hospital, people: People, _request: Request, randomness: "Randomness") -> Making:
         """Count the patients who train, and add the noise: those kept aside are given to no such kind."""
         yield from ()  # nothing is fitted
         keys = keys_of(hospital.study)

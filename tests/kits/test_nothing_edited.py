@@ -4,6 +4,8 @@ python -m tests.kits.test_nothing_edited    # prints the table: kind, its file, 
 """
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -40,6 +42,14 @@ def test_a_toy_kind_is_one_file_that_registers_itself(kit: Path) -> None:
     assert re.search(r"^def install\(\) -> None:", text, re.MULTILINE)
     others = {other.stem for other in KITS} - {kit.stem}
     assert not [other for other in others if re.search(rf"kits\.{other}\b", text)]
+
+
+def test_registering_all_toy_kinds_loads_no_pytorch() -> None:
+    """Each command of people registers them: with PyTorch, a second and a half more."""
+    kits = ",".join(kit.stem for kit in KITS)
+    registered = f"from tests.kits import launch; launch.register(launch.read({kits!r}))"
+    code = f"import sys; {registered}; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 
 
 if __name__ == "__main__":
