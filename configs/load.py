@@ -13,13 +13,14 @@ configs.errors.ConfigError: study.yaml: 9 problems
   patient_id: expected the column that says whose a row is, or null, found nothing; write null if a row is a patient
   features: expected a mapping of columns, found nothing; add it
   model: expected a mapping with a name, found nothing; add it
-  training: expected a mapping with strategy, rounds, local, found nothing; add it
   privacy: expected a mapping with a mode, found nothing; add it
   evaluation: expected a mapping with test_fraction or split_column, found nothing; add it
   sead: unknown key; did you mean 'seed'?
+  training: expected settings that a hospital can approve, found nothing; write them: archipel complete study.yaml
 """
 
 import math
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -30,15 +31,28 @@ from configs.schema.study import CANONICAL_VERSION, Study, read_study
 from configs.sections import Section, kind_of
 from configs.strict_yaml import read_yaml
 
+_SUFFIXES = (".yaml", ".yml")  # of a source that is a file
+
 
 def load_study(path: Path | str) -> Study:
     """Read one study file; relative data paths are taken from the file's folder.
 
     Raises:
-        ConfigError: the file cannot be read or holds mistakes; all of them are listed.
+        ConfigError: the file cannot be read, leaves settings open or holds mistakes; all of them are listed.
     """
-    path = Path(path)
-    return _study(read_yaml(path), str(path), {"folder": path.resolve().parent, "looks": True})
+    return study_of_file(read_yaml(Path(path)), Path(path))
+
+
+def study_of_file(document: Any, path: Path, *, unfinished: bool = False) -> Study:
+    """Return the study of a file's document, which may have been completed since it was read.
+
+    Args:
+        unfinished: whether settings may be left open (`training: auto`): to complete them, and for nothing else.
+
+    Raises:
+        ConfigError: with every problem of the document.
+    """
+    return _study(document, str(path), {"folder": path.resolve().parent, "looks": True}, unfinished=unfinished)
 
 
 def study_from(document: Any, source: str = "study", folder: Path = Path(".")) -> Study:
@@ -50,7 +64,7 @@ def study_from(document: Any, source: str = "study", folder: Path = Path(".")) -
     return _study(document, source, {"folder": folder})
 
 
-def _study(document: Any, source: str, around: Around) -> Study:
+def _study(document: Any, source: str, around: Around, *, unfinished: bool = False) -> Study:
     if not isinstance(document, Mapping):
         raise ConfigError(source, [f"expected a mapping of keys, found {kind_of(document)}; see configs/presets"])
     top = Section(document, "", [])
@@ -61,6 +75,9 @@ def _study(document: Any, source: str, around: Around) -> Study:
     _check_columns(study, top)
     _check_hospitals(study, top)
     _check_protection(study, top)
+    if study.is_unfinished and not unfinished:
+        advice = f"write them: archipel complete {shlex.quote(source) if source.endswith(_SUFFIXES) else 'STUDY'}"
+        top.problem("training", "settings that a hospital can approve", document.get("training"), advice)
     if top.problems:
         raise ConfigError(source, top.problems)
     return study

@@ -32,8 +32,7 @@ def read_yaml(path: Path) -> Any:
     try:
         if path.stat().st_size > MAX_FILE_BYTES:
             raise ConfigError(str(path), [f"expected at most {MAX_FILE_BYTES} bytes; this is not a study file"])
-        text = path.read_text("utf-8")
-        return yaml.load(text, Loader=_StrictLoader)  # noqa: S506 - a SafeLoader: builds plain values only
+        return parse_yaml(path.read_text("utf-8"), str(path))
     except OSError as error:
         raise ConfigError(str(path), [f"cannot be read: {error.strerror}; check the path"]) from None
     except UnicodeDecodeError as error:
@@ -41,13 +40,23 @@ def read_yaml(path: Path) -> Any:
         raise ConfigError(
             str(path), [f"expected UTF-8 text, found other bytes on line {line}; save it as UTF-8"]
         ) from None
+
+
+def parse_yaml(text: str, source: str) -> Any:
+    """Return the document of a YAML text, plain values only.
+
+    Raises:
+        ConfigError: not YAML, a duplicate key, an alias.
+    """
+    try:
+        return yaml.load(text, Loader=_StrictLoader)  # noqa: S506 - a SafeLoader: builds plain values only
     except RecursionError:
-        raise ConfigError(str(path), ["nested too deeply to be a study"]) from None
+        raise ConfigError(source, ["nested too deeply to be a study"]) from None
     except (yaml.YAMLError, ValueError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
         problem = short(" ".join(str(getattr(error, "problem", None) or error).split()), 200)
-        raise ConfigError(str(path), [f"{where}not valid YAML: {guarded(problem)}"]) from None
+        raise ConfigError(source, [f"{where}not valid YAML: {guarded(problem)}"]) from None
 
 
 _LISTS_OF_WORDS = ("classes", "values", "missing")

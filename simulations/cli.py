@@ -50,6 +50,10 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _simulate_parser(commands)
     _plan_parser(commands)
+    complete = commands.add_parser("complete", help="write out the settings that a study leaves open (training: auto)")
+    complete.add_argument("study", type=Path, metavar="STUDY", help="a study file")
+    complete.add_argument("--out", type=Path, metavar="FILE", help="the finished file (default: STUDY itself)")
+    complete.set_defaults(command=_complete)
     compare = commands.add_parser("compare", help="runs side by side")
     compare.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="folders of finished runs")
     compare.set_defaults(command=_compare)
@@ -152,10 +156,25 @@ def _integer(text: str, low: int, high: int) -> int:
     return value
 
 
-def _simulate(arguments: argparse.Namespace) -> int:
-    from configs.load import load_study
+def _complete(arguments: argparse.Namespace) -> int:
+    from simulations.complete import write_completed
 
-    study = None if arguments.resume else load_study(arguments.study)
+    print(write_completed(arguments.study, arguments.out or arguments.study))
+    return 0
+
+
+def _load(path: Path) -> "Study":
+    """Return a study, completed where its file leaves settings open, which is said in a line beside the output."""
+    from simulations.complete import completed
+
+    completion = completed(path)
+    if completion.settings:
+        print(completion.line, file=sys.stderr)
+    return completion.study
+
+
+def _simulate(arguments: argparse.Namespace) -> int:
+    study = None if arguments.resume else _load(arguments.study)
     if arguments.resume and (arguments.seed is not None or arguments.seeds is not None):
         raise ArchipelError("--seed, --seeds: expected none with --resume; a resumed run keeps its seed")
     seeds = seeds_of(arguments.seeds, study.seed) if study and arguments.seeds is not None else ()
@@ -206,13 +225,11 @@ def seeds_of(text: str, first: int) -> tuple[int, ...]:
 
 
 def _plan(arguments: argparse.Namespace) -> int:
-    from configs.load import load_study
-
     if not arguments.worth and (alone := _given(arguments)):
         raise ArchipelError(f"{', '.join(alone)}: expected only beside --worth, which answers it; add --worth")
     from strategies.releases.registry import MODEL_UPDATE
 
-    study = load_study(arguments.study)
+    study = _load(arguments.study)
     if not MODEL_UPDATE.is_asked(study):
         return _plan_statistics(arguments, study)
     from simulations.planning import plan_study
@@ -312,12 +329,10 @@ def _report(arguments: argparse.Namespace) -> int:
 
 
 def _audit(arguments: argparse.Namespace) -> int:
-    from configs.load import load_study
-
     run = arguments.study if arguments.study.is_dir() else None
     if run is not None and not (run / "study.yaml").is_file():
         raise ArchipelError(f"{run}: expected a study file or a run's folder with study.yaml, found none")
-    study = load_study(arguments.study if run is None else run / "study.yaml")
+    study = _load(arguments.study if run is None else run / "study.yaml")
     from simulations.audit.show import audit_and_show
 
     return audit_and_show(study, run, arguments.out, arguments.seed)

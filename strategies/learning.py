@@ -59,7 +59,7 @@ class Learning:
 
     def initial(self, seed: int) -> Arrays:
         """Return the shared starting point."""
-        return self.architecture.initial(seed)
+        return self.architecture.beginning_at(self.objective.beginning, self.architecture.initial(seed))
 
     def loss(self, outputs: "Tensor", y: "Tensor") -> "Tensor":
         """Return the loss of each row: (rows, outputs), (rows,) -> (rows,)."""

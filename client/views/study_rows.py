@@ -50,10 +50,18 @@ def _training(config: SiteConfig, study: Study) -> list[tuple[str, str]]:
     hospitals = "hospital" if study.training.quorum == 1 else "hospitals"
     outcome = " and ".join(shown(column.name) + _contents(column) for column in study.task.columns)
     return [
-        ("learns", f"{study.task.type} {outcome} with a {study.model.name} model"),
+        ("learns", f"{study.task.type} {outcome} with a {study.model.name} model{_share(study)}"),
         ("rounds", f"{study.training.rounds}, with at least {study.training.quorum} {hospitals} in each"),
         ("leaves", _leaving(config, study)),
     ]
+
+
+def _share(study: Study) -> str:
+    """Return the outcome share that the study announces, and from where it is known."""
+    if study.task.outcome_share is None:
+        return ""
+    source = study.task.outcome_share_source
+    return f"; announced: {study.task.outcome_share:g} of all patients have the outcome ({source or 'source not said'})"
 
 
 def _statistics(study: Study) -> list[tuple[str, str]]:

@@ -167,7 +167,7 @@ class Declaration:
 def described(key: Key) -> dict[str, Any]:
     """Return a key's JSON Schema: null says what an absent key says."""
     schema = key.value.schema
-    if key.default is not REQUIRED:
+    if key.default is not REQUIRED and "null" not in schema.get("type", ()):
         schema = {"anyOf": [schema, {"type": "null"}]}
     return schema | ({"description": key.about} if key.about else {})
 

@@ -42,22 +42,34 @@ class Model:
 
     name: str
     hidden: tuple[int, ...] = key(_Layers(), "sizes of the hidden layers", default=DEFAULT_LAYERS, init=())
-    init: Literal["zeros", "random"] = key(
-        Choice(("zeros", "random")), "what every hospital begins from; random follows the seed", default="zeros"
+    init: Literal["zeros", "random", "share"] = key(
+        Choice(("zeros", "random", "share")),
+        "what every hospital begins from; random follows the seed, share begins at task.outcome_share for everybody",
+        default="zeros",
     )
 
 
+def _check_share(model: Model, section: Section, around: Around) -> None:
+    if model.init == "share" and getattr(around["task"], "outcome_share", None) is None:
+        section.problem(
+            "init", "zeros or random without task.outcome_share", model.init, "announce the share, or change"
+        )
+
+
 def _check_logistic(model: Model, section: Section, around: Around) -> None:
+    _check_share(model, section, around)
     if around["task"].minimum is not None:
         section.problem("name", "linear or mlp for a regression", model.name, "change the model or the task")
 
 
 def _check_linear(model: Model, section: Section, around: Around) -> None:
+    _check_share(model, section, around)
     if around["task"].classes:
         section.problem("name", "logistic or mlp for a classification", model.name, "change the model or the task")
 
 
-def _check_mlp(model: Model, section: Section, _around: Around) -> None:
+def _check_mlp(model: Model, section: Section, around: Around) -> None:
+    _check_share(model, section, around)
     if model.init == "zeros":
         section.problem("init", "random for an mlp", model.init, "an mlp of zeros has no gradient to start from")
 

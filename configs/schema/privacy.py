@@ -28,6 +28,15 @@ class _Delta(Number):
         return Number(expected, self.low, math.nextafter(bound, 0.0)).read(at)
 
 
+_CLIP_NORM = Number("a number from 1e-6 to 1e6", 1e-6, 1e6)
+
+
+def _left_open(section: Section, around: Around) -> float:
+    """Return 0 where the settings are left to be completed; elsewhere note that the clip norm is missing."""
+    unfinished = getattr(around.get("training"), "auto", False)
+    return 0.0 if unfinished else _CLIP_NORM.read(Place(section, "clip_norm", None, around))
+
+
 def _members(around: Around) -> Iterable[Any]:
     return around["cohort"]  # type: ignore[no-any-return]
 
@@ -52,7 +61,11 @@ class Privacy:
         init=0.0,
     )
     clip_norm: float = key(
-        Number("a number from 1e-6 to 1e6", 1e-6, 1e6), "the largest norm of one patient's gradient", init=0.0
+        _CLIP_NORM,
+        "the largest norm of one patient's gradient",
+        default=_left_open,
+        init=0.0,
+        unsaid="from the columns, with training: auto",
     )
     spare: int = key(
         Integer(0, MAX_SPARE),

@@ -22,7 +22,7 @@ from configs.schema.releases import AskedRelease, Releases
 from configs.schema.sites import SIMULATION, hospital_flaw
 from configs.schema.source import DataSource
 from configs.schema.task import FEATURES, TASK, TASKS, Feature, Task
-from configs.schema.training import Training
+from configs.schema.training import AUTO, TRAINING, Training
 from configs.sections import Section
 
 CANONICAL_VERSION = "archipel-study/1"
@@ -131,7 +131,10 @@ class Study:
     )
     model: Model = key(MODEL, "the model that is trained", init=Model("none"))
     training: Training = key(
-        Part(Training, "a mapping with strategy, rounds, local"), "rounds, and what makes a round valid"
+        TRAINING,
+        "rounds, and what makes a round valid; auto: archipel complete writes it, from public facts",
+        default=AUTO,
+        unsaid="auto",
     )
     privacy: Privacy = key(PRIVACY, "the guarantee asked for")
     evaluation: Evaluation = key(
@@ -161,6 +164,11 @@ class Study:
     def data(self) -> str:
         """Return the name of the kind of data that the study reads (strategies/data/)."""
         return getattr(TASKS[self.task.type], "data", "table")
+
+    @property
+    def is_unfinished(self) -> bool:
+        """Return whether settings are left to be completed; no hospital is asked to approve such a study."""
+        return self.training.auto
 
     @property
     def counted(self) -> tuple[Feature, ...]:

@@ -10,18 +10,21 @@
 ('age', 'age bends at 34', 'age bends at 48', 'age bends at 62', 'age bends at 76')
 """
 
-from dataclasses import dataclass
+import math
+import re
+from dataclasses import dataclass, replace
 from typing import Literal
 
-from configs.keys.declare import REQUIRED, Declaration, Entries, declaration_of, key
+from configs.keys.declare import REQUIRED, Declaration, Entries, Key, declaration_of, key
 from configs.keys.one_of import Kind, OneOf, Sections
-from configs.keys.values import COLUMN, COLUMN_NAME, LINE, Around, Integer, Span, Words
+from configs.keys.values import COLUMN, COLUMN_NAME, LINE, Around, Integer, Number, Place, Span, Text, Words
 from configs.sections import Section
 from configs.shown import flaw_of
 
 MIN_BINS, MAX_BINS, DEFAULT_BINS = 2, 100, 10  # of a noisy histogram: each more is fewer patients to as much noise
 NO_RANGE = (None, None)
 MIN_KNOTS, MAX_KNOTS = 3, 20  # of a curve: each inner one is an input more
+_SOURCE = re.compile(r"literature|statistics:[0-9a-f]{8,64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +90,14 @@ class Feature:
             section.note("curve", "expected nothing, as no model is trained; remove it")
 
 
+class _Share(Number):
+    """A number in (0, 1)."""
+
+    def read(self, at: Place) -> float:
+        """Return the number, NaN in place of a mistake."""
+        return Number(self.expected, self.low, math.nextafter(self.high, 0.0), above=True).read(at)
+
+
 @dataclass(frozen=True, slots=True)
 class Task:
     """The task that is learned. `classes` are the target column's words in order; of two, the second is the outcome.
@@ -115,6 +126,8 @@ class Task:
     bins: int = key(
         Integer(MIN_BINS, MAX_BINS), "equal parts of a number's range to count in", default=DEFAULT_BINS, init=0
     )
+    outcome_share: float | None = None
+    outcome_share_source: str | None = None
 
     @property
     def columns(self) -> tuple[Feature, ...]:
@@ -148,6 +161,25 @@ def _check_counted(task: Task, section: Section, _around: Around) -> None:
         section.problem("range", "either classes or range", "[low, high]", "keep one")
 
 
+def _check_share(task: Task, section: Section, _around: Around) -> None:
+    if task.outcome_share is None and task.outcome_share_source is not None:
+        section.note("outcome_share_source", "expected nothing without an outcome_share, found a source; add the share")
+
+
+_SHARE_KEYS = (
+    Key(
+        "outcome_share",
+        _Share("a share of patients above 0 and below 1", 0.0, 1.0, above=True),
+        default=None,
+        about="the share of patients with the outcome, announced in public: where training: auto begins",
+    ),
+    Key(
+        "outcome_share_source",
+        Text("literature, or statistics:DIGEST of a study of statistics", _SOURCE),
+        default=None,
+        about="where the outcome share is known from",
+    ),
+)
 _LIST, _OUTCOME = "a list of the target's values", declaration_of(Task).without("bins")
 _NO_RANGE = "expected none for a classification, found {found}; leave it out"
 _BINARY = Words(_LIST, 2, 2, "two values, the outcome second", "or leave it out for 0 and 1")
@@ -159,7 +191,9 @@ TASKS = Sections(
     [
         TaskKeys(
             "binary",
-            _OUTCOME.but(refused={"range": _NO_RANGE}, classes={"value": _BINARY, "default": ("0", "1")}),
+            replace(_OUTCOME, keys=(*_OUTCOME.keys, *_SHARE_KEYS)).but(
+                refused={"range": _NO_RANGE}, classes={"value": _BINARY, "default": ("0", "1")}, check=_check_share
+            ),
             _SCORES,
             has_outcome=True,
         ),

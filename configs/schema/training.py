@@ -112,7 +112,10 @@ def _weighted(_section: Section, around: Around) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Training:
-    """Rounds, and what makes a round valid. `average_last` is the share of last rounds averaged into the result."""
+    """Rounds, and what makes a round valid. `average_last` is the share of last rounds averaged into the result.
+
+    `auto`: the file leaves all of it to be completed from public facts (strategies/settings.py).
+    """
 
     strategy: Strategy = key(STRATEGY, "how the coordinator combines models", init=Strategy("none"))
     rounds: int = key(Integer(1, MAX_ROUNDS), "how often every hospital trains and sends its model", init=1)
@@ -141,8 +144,36 @@ class Training:
         unsaid="public where a cohort is announced, else uniform",
     )
     average_last: float = key(_SHARE_OF_ROUNDS, "the share of last rounds averaged into the result", default=0.0)
+    auto: bool = False
 
     def check(self, section: Section, around: Around) -> None:
         """Note weights by sizes that were not announced."""
         if self.weights == "public" and not around["cohort"]:
             section.problem("weights", "uniform, as no cohort is announced", "public", "announce the cohort's sizes")
+
+
+AUTO = Training(auto=True)
+
+
+class Settings(Part):
+    """The section `training`, or the word `auto` in its place, which a study without the section means too."""
+
+    def read(self, at: Place) -> Training:
+        """Return the section's settings, or AUTO."""
+        if at.found in (None, "auto"):
+            at.section.take(at.key)
+            return AUTO
+        return Part.read(self, at)  # type: ignore[no-any-return]
+
+    def write(self, value: Training) -> Any:
+        """Return the section, or `auto`."""
+        return "auto" if value.auto else Part.write(self, value)
+
+    @property
+    def schema(self) -> dict[str, Any]:
+        """Return the section, `auto` or null, so that an editor speaks of the section where it stands."""
+        words = {"type": ["object", "string", "null"], "pattern": "^auto$"}
+        return words | {"if": {"type": "object"}, "then": super().schema}
+
+
+TRAINING = Settings(Training, "a mapping with strategy, rounds, local, or auto")

@@ -55,10 +55,17 @@ class LinearStack(Architecture):
         return nn.Sequential(*layers)
 
     def initial(self, seed: int) -> Arrays:
-        """Return zeros, or PyTorch's default initialisation under `seed`, as the study says."""
-        if self.section.init == "zeros":
+        """Return zeros, or PyTorch's default initialisation under `seed`, as the study says; one layer needs none."""
+        if self.section.init == "zeros" or (self.section.init == "share" and not self.section.hidden):
             return {name: np.zeros(shape, np.float32) for name, (shape, _) in self.parameters.items()}
         return super().initial(seed)
+
+    def beginning_at(self, outputs: tuple[float, ...], arrays: Arrays) -> Arrays:
+        """Return the arrays with these outputs as the last bias and zeros as its weights, under `init: share`."""
+        if self.section.init != "share":
+            return arrays
+        weight, bias = list(arrays)[-2:]
+        return arrays | {weight: np.zeros_like(arrays[weight]), bias: np.asarray(outputs, np.float32)}
 
     def evaluate(self, arrays: Mapping[str, NDArray[np.float32]], x: NDArray[np.float32]) -> NDArray[np.float64]:
         """Return the outputs of rows, (rows, outputs), the same bits on every processor."""

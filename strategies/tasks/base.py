@@ -60,6 +60,11 @@ class Objective(ABC):
         return 1
 
     @property
+    def beginning(self) -> tuple[float, ...]:
+        """Return the outputs for everybody before anything is learned, as far as the task announces them."""
+        return (0.0,) * self.outputs
+
+    @property
     @abstractmethod
     def residual_bound(self) -> tuple[float, float]:
         """Return a and b such that the norm of a row's residual is at most a + b * norm of its outputs."""

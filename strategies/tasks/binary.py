@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from strategies.exact.functions import sigmoid
+from strategies.exact.functions import logarithm, sigmoid
 from strategies.tasks.classification import Classification
 from strategies.tasks.metrics import Floats
 
@@ -22,6 +22,12 @@ class Binary(Classification):
     name = "binary"
     prediction = "the probability of"
     outcome = 1
+
+    @property
+    def beginning(self) -> tuple[float, ...]:
+        """Return the log odds of the announced outcome share; 0 where none is announced."""
+        share = 0.5 if self.task.outcome_share is None else self.task.outcome_share
+        return (float(logarithm(np.array([share / (1.0 - share)]))[0]),)
 
     @property
     def residual_bound(self) -> tuple[float, float]:
