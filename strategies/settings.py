@@ -18,7 +18,9 @@ from typing import Any
 
 from configs.schema import Feature, Study
 
-NUMBER_SQUARE = 0.2  # mean square of a number in [-1, 1]: bell-shaped, its range five deviations wide, not quite central
+NUMBER_SQUARE = (
+    0.2  # mean square of a number in [-1, 1]: bell-shaped, its range five deviations wide, not quite central
+)
 UNKNOWN_SHARE = 0.05  # of a column that may be unknown
 TYPICAL_CLIP = ((3.0, 0.6), (0.0, 0.4))  # epsilon from which, and the clip norm over the row norm
 
