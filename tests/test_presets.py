@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from configs.load import load_study
 from simulations.cli import main
+from simulations.complete import completed
 from strategies.privacy.modes.local import plan_for
 
 ALL = sorted((Path(__file__).resolve().parent.parent / "configs" / "presets").glob("*.yaml"))
-PRESETS = [path for path in ALL if load_study(path).procedure == "training"]
+PRESETS = [path for path in ALL if completed(path).study.procedure == "training"]
 KEYS = {
     *("study", "study_sha256", "engine", "seed", "outcome", "rounds_completed", "seconds", "model_sha256"),
     *("sites", "models"),
@@ -24,6 +24,7 @@ MODELS = {"federated", "federated_without_privacy", "local_only", "pooled"}
 
 BITS = {  # of the model that each preset trains, on any processor, in any release
     "flamby_heart": "c76015e37161d580c3619cfeeb10767430fcfdbea2e555b18809e95f80f9c1c0",
+    "heart_auto": "e716ca5d1c3c8f484a3d26e631b5187c69a56ee34294e8bbb6d0546f93b394b0",
     "heart_disease": "bf7b4c3613336946f107a894b9fc76759a2f91a9ca416c2aea581f7da089255a",
     "heart_disease_none": "ded25457b543ea0fd54dfcc1ed54686d7f717b455c57c8df84c609340d5acc09",
     "rehearsal": "1a3015ddd12bcb183d3689f2eb389d8df0cce94cc8057063b86e8e6c7ba19abb",
@@ -40,7 +41,7 @@ def finished(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 
 def test_a_preset_ends_complete_with_every_promised_figure(finished: tuple[Path, dict[str, Any]]) -> None:
     preset, metrics = finished
-    study = load_study(preset)
+    study = completed(preset).study
     assert metrics.keys() >= KEYS
     assert (metrics["outcome"], metrics["rounds_completed"]) == ("COMPLETE", study.training.rounds)
     assert metrics["study_sha256"] == study.sha256
@@ -60,7 +61,7 @@ def test_switzerland_has_no_auroc_in_any_preset(finished: tuple[Path, dict[str, 
 
 
 def test_a_private_preset_spends_its_epsilon_and_no_more(finished: tuple[Path, dict[str, Any]]) -> None:
-    study = load_study(finished[0])
+    study = completed(finished[0]).study
     for site in finished[1]["sites"]:
         if study.privacy.keys.budgeted:
             plan = plan_for(study, site["site"])
@@ -73,7 +74,7 @@ def test_a_private_preset_spends_its_epsilon_and_no_more(finished: tuple[Path, d
 
 @pytest.mark.parametrize("preset", [path for path in ALL if path not in PRESETS], ids=lambda path: path.stem)
 def test_a_preset_of_statistics_ends_complete_and_spends_its_epsilon_and_no_more(preset: Path, tmp_path: Path) -> None:
-    study = load_study(preset)
+    study = completed(preset).study
     assert main(["simulate", str(preset), "--out", str(tmp_path)]) == 0
     metrics = json.loads((tmp_path / "latest" / "metrics.json").read_text())
     assert (metrics["outcome"], metrics["study_sha256"]) == ("COMPLETE", study.sha256)

@@ -24,6 +24,7 @@ from configs.sections import Section
 from configs.site import SiteConfig, load_site
 from configs.strict_yaml import dump_yaml, read_yaml
 from simulations import cli
+from simulations.complete import completed
 from tests import builders
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
@@ -85,8 +86,8 @@ def test_reading_what_was_written_gives_the_same_study_and_digest(document: dict
 
 @pytest.mark.parametrize("preset", PRESETS, ids=lambda path: path.stem)
 def test_a_study_is_written_with_its_sources_where_it_is_kept(preset: Path, tmp_path: Path) -> None:
-    (tmp_path / "study.yaml").write_text(dump_yaml(load_study(preset).to_file()))
-    assert load_study(tmp_path / "study.yaml") == load_study(preset)
+    (tmp_path / "study.yaml").write_text(dump_yaml(completed(preset).study.to_file()))
+    assert load_study(tmp_path / "study.yaml") == completed(preset).study
 
 
 @pytest.mark.parametrize(("file", "load"), [("site", load_site), ("coordinator", load_coordinator)])
@@ -286,7 +287,7 @@ SCHEMA = reference.json_schema("study")
 @pytest.mark.parametrize("preset", PRESETS, ids=lambda path: path.stem)
 def test_the_schema_takes_every_preset_and_its_canonical_form(preset: Path) -> None:
     assert violations(SCHEMA, read_yaml(preset)) == []
-    assert violations(SCHEMA, json.loads(load_study(preset).canonical)) == []
+    assert violations(SCHEMA, json.loads(completed(preset).study.canonical)) == []
 
 
 BAD: list[tuple[str, Any]] = [

@@ -4,11 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from configs.load import load_study, study_from
+from configs.load import study_from
+from simulations.complete import completed
 
 PRESETS = Path(__file__).resolve().parents[2] / "configs" / "presets"
 DIGESTS = {
     "flamby_heart": "d1917936e0d3ce670e10533753c040c85d8dbd34bec8b4de557376981bb530d1",
+    "heart_auto": "e01b7afcf3b702726da52cd86ee495784ff8a13845373eef4c9dea15a379a307",
     "heart_disease": "0904527848be41eddb2bd54b4912b8bc5762494a8f24731d096aeed542870b0c",
     "heart_disease_none": "822151ab3832e9e9608d5e0586f1994b8ea30f15b9540092a6aea15c4f602db9",
     "heart_statistics": "59706ac9987e37faf0578648f47738d2b2ff62898b5be746b3e07a4de3af659c",
@@ -18,12 +20,12 @@ DIGESTS = {
 
 @pytest.mark.parametrize("name", sorted(DIGESTS))
 def test_a_preset_has_the_digest_that_hospitals_approved(name: str) -> None:
-    assert load_study(PRESETS / f"{name}.yaml").sha256 == DIGESTS[name]
+    assert completed(PRESETS / f"{name}.yaml").study.sha256 == DIGESTS[name]
 
 
 @pytest.mark.parametrize("name", sorted(DIGESTS))
 def test_the_canonical_form_of_a_preset_is_read_back_with_the_same_digest(name: str) -> None:
-    study = load_study(PRESETS / f"{name}.yaml")
+    study = completed(PRESETS / f"{name}.yaml").study
     assert study_from(study.to_dict()).sha256 == DIGESTS[name]
 
 
