@@ -253,7 +253,7 @@ def _submit(arguments: argparse.Namespace) -> int:
             "watch that one, or submit it --again"
         )
     run = new_folder(config.runs, study.name)
-    write_atomically(run / "study.yaml", dump_yaml(study.to_dict()).encode())
+    write_atomically(run / "study.yaml", dump_yaml(study.to_submit()).encode())
     members.submit(run.name)
     folder.note(Submitted(run=run.name, study=study.sha256))
     print(f"{run.name}: queued; digest {study.sha256}")

@@ -28,6 +28,7 @@ from configs.records.result import (
     StatisticsResult,
     TrainedSite,
     TrainingResult,
+    TunedOn,
 )
 from configs.records.run_journal import Begin, Received, Round
 from configs.schema import Study
@@ -96,6 +97,7 @@ def training_result(
         convergence={},
         epsilon_by_round={},
         started="",
+        tuned=TunedOn(study.tuned.settings, study.tuned.seeds, study.tuned.validation) if study.tuned else None,
         releases={
             name: RELEASES[name].combine(study, released.arrays)
             for name, released in further.items()

@@ -285,6 +285,15 @@ class Result:
         return document
 
 
+@dataclass(frozen=True)
+class TunedOn:
+    """How settings were chosen on real patients before the run: `archipel tune`."""
+
+    settings: Annotated[int, "Settings that were tried."]
+    seeds: Annotated[int, "Splits into training and validation patients."]
+    validation: Annotated[float, "Share of the training patients who judged them."]
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainingResult(Result):
     """metrics.json of a run that trained a model."""
@@ -303,6 +312,7 @@ class TrainingResult(Result):
         Mapping[str, tuple[SpentPoint, ...]], "Hospital: epsilon after some of the rounds.", LATER
     ]
     started: Annotated[str, "When the run began (ISO 8601, UTC).", LATER]
+    tuned: Annotated[TunedOn | None, "How settings were chosen on real patients before the run.", OMIT] = None
     releases: Annotated[
         Mapping[str, Any], "Further release: what follows from it, of the form that its kind declares.", OMIT
     ] = field(default_factory=dict)

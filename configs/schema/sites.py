@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from configs.keys.declare import Entries, Key, Part, key
-from configs.keys.values import SITE_NAME, Around, Place, Value
+from configs.keys.values import SITE_NAME, Around, Integer, Number, Place, Value
 from configs.schema.source import SOURCE, CsvFile, DataSource, FilePath
 from configs.sections import Section
 from configs.shown import short
@@ -122,7 +122,18 @@ SITES = _SiteSources()
 
 
 def _sites(section: Section, around: Around) -> Any:
-    return SITES.read(Place(section, "sites", None, around)) if section.values else ()
+    return SITES.read(Place(section, "sites", None, around)) if {*section.values} - {"tuned"} else ()
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """How settings were chosen on real patients before the study was written; `archipel tune` writes it."""
+
+    settings: int = key(Integer(1, 1_000_000), "settings that were tried")
+    seeds: int = key(Integer(1, 100_000), "splits into training and validation patients")
+    validation: float = key(
+        Number("a share above 0 and below 1", 0.0, 0.95, above=True), "the share of training patients who judged them"
+    )
 
 
 @dataclass(frozen=True)
@@ -130,18 +141,24 @@ class _Simulation:
     sites: Sites = key(
         SITES, "where the researcher's copy of each hospital's rows lies", default=_sites, init=(), unsaid="none"
     )
+    tuned: Tuned | None = key(
+        Part(Tuned, "a mapping with settings, seeds and validation"),
+        "that the settings were chosen on real patients, which no epsilon covers; reports say so",
+        default=None,
+    )
 
 
 class _Sources(Part):
-    """The section `simulation`, of which a study holds the sources alone."""
+    """The section `simulation`, of which a study holds the sources, and whether it was tuned."""
 
     def read(self, at: Place) -> Any:
-        """Return pairs of a hospital and its source."""
-        return Part.read(self, at).sites
+        """Return pairs of a hospital and its source, and how the study was tuned."""
+        simulation = Part.read(self, at)
+        return simulation.sites, simulation.tuned
 
     def write(self, value: Any) -> dict[str, Any]:
-        """Return the sources as a mapping of hospitals."""
-        return Part.write(self, _Simulation(value))
+        """Return the sources as a mapping of hospitals, and how the study was tuned."""
+        return Part.write(self, _Simulation(*value))
 
 
 SIMULATION = _Sources(_Simulation, "a mapping with sites")

@@ -8,7 +8,7 @@ changes nothing that a hospital approves.
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -19,7 +19,7 @@ from configs.schema.evaluation import Evaluation
 from configs.schema.model import MODEL, Model
 from configs.schema.privacy import COUNTING_PRIVACY, PRIVACY, Privacy
 from configs.schema.releases import AskedRelease, Releases
-from configs.schema.sites import SIMULATION, hospital_flaw
+from configs.schema.sites import SIMULATION, Tuned, hospital_flaw
 from configs.schema.source import DataSource
 from configs.schema.task import FEATURES, TASK, TASKS, Feature, Task
 from configs.schema.training import AUTO, TRAINING, Training
@@ -151,9 +151,13 @@ class Study:
     simulation: tuple[tuple[str, DataSource], ...] = key(
         SIMULATION,
         "where the researcher's copies of the data lie; it is no part of the study's identity",
-        default=(),
+        default=((), None),
+        init=(),
+        fills=("tuned",),
+        unsaid="none",
         written=lambda _: False,
     )
+    tuned: Tuned | None = None
 
     @property
     def procedure(self) -> str:
@@ -219,7 +223,11 @@ class Study:
 
     def to_file(self) -> dict[str, Any]:
         """Return the same with `simulation`: what the file that was read says."""
-        return self.to_dict() | {"simulation": SIMULATION.write(self.simulation)}
+        return self.to_dict() | {"simulation": SIMULATION.write((self.simulation, self.tuned))}
+
+    def to_submit(self) -> dict[str, Any]:
+        """Return what a coordinator keeps: no sources, yet how the study was tuned."""
+        return replace(self, simulation=()).to_file() if self.tuned else self.to_dict()
 
 
 def canonical_json(value: Any) -> str:

@@ -28,6 +28,7 @@ from configs.records.result import (
     TaskInWords,
     TrainedSite,
     TrainingResult,
+    TunedOn,
 )
 from configs.records.run_journal import Round
 from configs.schema.privacy import is_budgeted
@@ -106,6 +107,7 @@ class Run:
     left: tuple[Left, ...]
     statistics: ReleasedStatistics | None
     absent: Mapping[str, str]  # hospital of the study that contributed nothing -> why
+    tuned: TunedOn | None = None
     releases: Mapping[str, Any] = field(default_factory=dict)  # further release -> the record of its result
     releases_missing: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # -> hospital -> why
 
@@ -152,6 +154,7 @@ class Run:
             left=result.left,
             statistics=result.statistics if isinstance(result, StatisticsResult) else None,
             absent=result.absent,
+            tuned=trained.tuned if trained else None,
             releases=trained.releases if trained else {},
             releases_missing=trained.releases_missing if trained else {},
         )
