@@ -13,6 +13,7 @@ import time
 
 from configs.schema import Study
 from strategies.releases.registry import MODEL_UPDATE, kind_bytes, main_release
+from strategies.tasks.registry import objective_of
 
 LEAST_S = 0.02  # what booking, two processes and the journal take
 OPERATIONS_PER_S = 2e9  # of a training, of one core
@@ -26,7 +27,8 @@ def quantum_s(study: Study, site: str) -> float:
     patients = study.announced_train_patients(site) or 1
     steps = study.training.local.steps_per_round(patients) if MODEL_UPDATE.is_asked(study) else 1
     batch = min(patients, study.training.local.batch_size or patients)
-    work = _PASSES * steps * batch * parameters / OPERATIONS_PER_S + 4 * parameters / BYTES_PER_S
+    rows = batch * (objective_of(study).rows_each if MODEL_UPDATE.is_asked(study) else 1)
+    work = _PASSES * steps * rows * parameters / OPERATIONS_PER_S + 4 * parameters / BYTES_PER_S
     return LEAST_S + work
 
 

@@ -93,7 +93,7 @@ class Trainer:
     def _plain(self, fit: Fit) -> Iterator[Tensor]:
         for rows in batches(fit.patients, fit.local.batch_size, fit.steps, fit.randomness):
             x, y = map(torch.from_numpy, fit.patients.take(rows))
-            yield self._model.mean_gradient(x, y)
+            yield self._model.mean_gradient(x, y, fit.patients.averaged(rows))
 
     def _private(self, fit: Fit, plan: PrivacyPlan) -> Iterator[Tensor]:
         patients = fit.patients

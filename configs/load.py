@@ -26,8 +26,10 @@ from pathlib import Path
 from typing import Any
 
 from configs.errors import ConfigError
-from configs.keys.values import Around
+from configs.keys.declare import declaration_of
+from configs.keys.values import COLUMN, Around
 from configs.schema.study import CANONICAL_VERSION, Study, read_study
+from configs.schema.task import TASKS
 from configs.sections import Section, kind_of
 from configs.strict_yaml import read_yaml
 
@@ -85,7 +87,8 @@ def _study(document: Any, source: str, around: Around, *, unfinished: bool = Fal
 
 def _check_columns(study: Study, top: Section) -> None:
     columns = [feature.name for feature in study.features]
-    special = [("task.target", column.name) for column in study.task.columns]
+    named = [key for key in declaration_of(TASKS[study.task.type].section).keys if key.value is COLUMN]
+    special = [(f"task.{key.name}", getattr(study.task, key.fields[0]) or "") for key in named]
     special += [
         ("patient_id", study.patient_id or ""),
         ("evaluation.split_column", study.evaluation.split_column or ""),
@@ -95,7 +98,9 @@ def _check_columns(study: Study, top: Section) -> None:
             top.note(path, f"expected a column that is not a feature, found {column!r}; remove it from features")
     names = [column for _, column in special if column]
     if len(set(names)) < len(names):
-        top.note("task.target", "target, patient_id and split_column must be three different columns")
+        keys = [path.rpartition(".")[2] for path, _ in special]
+        count = {3: "three", 4: "four"}.get(len(keys), str(len(keys)))
+        top.note(special[0][0], f"{', '.join(keys[:-1])} and {keys[-1]} must be {count} different columns")
 
 
 def _check_protection(study: Study, top: Section) -> None:

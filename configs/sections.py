@@ -22,7 +22,10 @@ from configs.strict_yaml import AFTER_SCHEME
 _DERIVED = dict.fromkeys(
     ("noise_multiplier", "sigma"),
     "the noise follows from epsilon, delta and the steps: remove it, archipel plan shows it",
-) | {"sampling_rate": "the rate is batch_size over a hospital's training patients: say batch_size, at most all of them"}
+) | {
+    "loss": "it follows from task.type and is one of each patient alone, which Cox's is not: remove it",
+    "sampling_rate": "the rate is batch_size over a hospital's training patients: say batch_size, at most all of them",
+}
 
 
 class Section:

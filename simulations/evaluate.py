@@ -16,7 +16,6 @@ from configs.schema import Study
 from strategies.data.base import TrainablePatients, concatenate
 from strategies.exchange.arrays import Arrays
 from strategies.learning import Learning
-from strategies.tasks.classification import calibration
 from strategies.tasks.metrics import Metric, estimate, estimates
 from strategies.tasks.registry import objective_of
 
@@ -42,8 +41,8 @@ def curve_value(study: Study, task: Learning, model: Arrays, pooled: TrainablePa
     """Return the headline metric on all test patients, without an interval: one point of the convergence curve."""
     if not pooled.rows:
         return None
-    y, predicted = task.objective.in_unit(pooled.y), task.predictions(model, pooled)
-    point = estimate(headline(study), y, predicted, pooled.patients, resamples=0)
+    y, predicted = task.objective.in_unit(pooled.outcomes), task.predictions(model, pooled)
+    point = estimate(headline(study), y, predicted, pooled.owners, resamples=0)
     return point.value if point else None
 
 
@@ -57,10 +56,9 @@ def _scores(
     per_site = {site: _at_home(study, task, main, at_home[site], test[site]) for site in test}
     if not pooled.rows:
         return ModelResult(metrics.get("auroc"), per_site, metrics)
-    bins = None
-    if (outcome := task.objective.outcome) is not None and len(models) == 1:
-        bins = calibration(np.asarray(pooled.y, np.float64), predictions[0][:, outcome])
-    guess = task.objective.guess(task.objective.in_unit(pooled.y))
+    y = task.objective.in_unit(pooled.outcomes)
+    bins = task.objective.bins(y, predictions[0]) if len(models) == 1 else None
+    guess = task.objective.guess(y)
     return ModelResult(metrics.get("auroc"), per_site, metrics, guess, bins)
 
 
@@ -78,4 +76,4 @@ def _estimates(
     of: TrainablePatients,
 ) -> dict[str, Estimate | None]:
     """Return each metric with its interval, None where it is undefined."""
-    return estimates(metrics, task.objective.in_unit(of.y), predictions, of.patients, seed=study.seed)
+    return estimates(metrics, task.objective.in_unit(of.outcomes), predictions, of.owners, seed=study.seed)

@@ -19,7 +19,7 @@ from simulations.cautions import spare_notes, warnings_of
 from strategies.data.table import TablePatients
 from strategies.exchange.arrays import payload_bytes, to_record
 from strategies.federated.mean import site_weights
-from strategies.learning import learning_of
+from strategies.learning import inputs_of, learning_of
 from strategies.privacy.modes.base import covered
 from strategies.privacy.modes.registry import mode_of, plans_of
 from strategies.privacy.plan import PrivacyPlan
@@ -167,8 +167,10 @@ def _seconds_a_round(study: Study, patients: int) -> float:
     """Return the training time of one round on made-up patients of the same number: no data is read."""
     task = learning_of(study)
     rng = np.random.default_rng(0)
-    x = rng.uniform(-1, 1, (patients, len(study.inputs))).astype(np.float32)
-    made_up = TablePatients(x, task.objective.made_up(patients), np.arange(patients), np.arange(patients + 1))
+    each = task.objective.rows_each
+    x = rng.uniform(-1, 1, (each * patients, len(inputs_of(study)))).astype(np.float32)
+    owners, starts = np.repeat(np.arange(patients), each), each * np.arange(patients + 1)
+    made_up = TablePatients(x, task.objective.made_up(each * patients), owners, starts)
     trainer, local = Trainer(task), study.training.local
     mode = mode_of(study)
     plan = mode.training_plan(mode.plan_of_size(study, patients, "the largest hospital"))

@@ -143,7 +143,8 @@ class Together:
         for rows in zip(*drawn, strict=True):
             x, y, counts = people.batch(rows)
             layers.load(flat)
-            result = mean.of(x, self._residual(y), counts[:, None, None].astype(np.float64), counts)
+            shares = [fit.patients.averaged(some) for fit, some in zip(fits, rows, strict=True)]
+            result = mean.of(x, self._residual(y), np.array(shares, np.float64)[:, None, None], counts)
             for layer, (weight, bias) in zip(as_layers(result, self._shapes), places, strict=True):
                 write_layer(layer, weight, bias)
             yield gradient

@@ -76,18 +76,26 @@ class Learning:
     def predictions(
         self, arrays: Mapping[str, NDArray[np.float32]], patients: TrainablePatients
     ) -> NDArray[np.float64]:
-        """Return what the model predicts of each row of these patients."""
+        """Return what the model predicts of these patients: as many rows as their `outcomes`."""
         return np.concatenate([self.predict(arrays, x) for x in patients.portions()])
 
 
 def learning(task: Task, model: Model, inputs: int) -> Learning:
     """Return what is trained for a task by a model of the registry's names.
 
+    Args:
+        inputs: of the features; the task may add some.
+
     Raises:
         KindError: nothing of such a name is registered.
     """
     outcome = objective(task)
-    return Learning(outcome, architecture(model, inputs, outcome.outputs))
+    return Learning(outcome, architecture(model, inputs + len(outcome.added_inputs), outcome.outputs))
+
+
+def inputs_of(study: Study) -> tuple[str, ...]:
+    """Return the names of all inputs of a study's model: those of its features, then those that its outcome adds."""
+    return study.inputs + objective_of(study).added_inputs
 
 
 def learning_of(study: Study) -> Learning:

@@ -51,7 +51,7 @@ def study(**changes: Any) -> Study:
     for section, value in changes.items():
         if value is None:
             del document[section]
-        elif section == "privacy" and value.get("mode") == "none":
+        elif (section == "privacy" and value.get("mode") == "none") or (section == "task" and "time" in value):
             document[section] = value
         elif isinstance(value, Mapping) and section in ("training", "privacy", "evaluation", "task"):
             document[section] = document[section] | value

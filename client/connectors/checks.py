@@ -7,7 +7,7 @@ the study alone, row by row, so one patient more or less changes nothing about t
   is moved to the edge (strategies/data/table.py);
 - a category's word that the study does not list: unknown. `1.0` and `1` are one code;
 - a row without an outcome, a patient id or a side of the split that can be read is no patient's row: left out. A study
-  of statistics counts unknown outcomes, so there it stays;
+  of statistics counts unknown outcomes, so there it stays. A time before zero is no outcome, nor is half a count;
 - of one patient the first MOST_ROWS_EACH rows count;
 - a patient with a row on the test side is in the test, whole.
 
@@ -32,7 +32,7 @@ from client.connectors.notes import Notes
 from configs.errors import DataError
 from configs.schema import ID_STEPS, Feature, Study
 from strategies.data.source import Table
-from strategies.tasks.registry import is_learned
+from strategies.tasks.registry import is_learned, objective_of
 
 MAX_PROBLEMS = 20
 MOST_ROWS_EACH = 10_000  # of one patient: a public number that bounds what one patient costs in time and memory
@@ -101,6 +101,8 @@ def table_of(
         column.name: reader.target(column, may_be_unknown=not is_learned(study)) for column in study.task.columns
     }
     complete = np.logical_and.reduce([has_value for _, has_value in targets.values()])
+    if is_learned(study):
+        complete &= reader.sound(objective_of(study).unsound({name: values for name, (values, _) in targets.items()}))
     complete &= reader.identified(study.patient_id)
     in_test, has_side = reader.sides(study.evaluation.split_column)
     complete &= has_side
@@ -158,6 +160,14 @@ class _Reader:
         values = read(column, kind).astype(np.float64)
         has_value = ~np.isnan(values) if column.type == "number" else values >= 0
         return values, has_value | may_be_unknown
+
+    def sound(self, unsound: Mapping[str, NDArray[np.bool_]]) -> NDArray[np.bool_]:
+        """Return (rows,) whether a row's values can be an outcome, and count those that cannot."""
+        is_sound = np.full(len(self._where), fill_value=True)
+        for name, cells in unsound.items():
+            self._notes.column(name, "outcome").odd(cells, self._where)
+            is_sound &= ~cells
+        return is_sound
 
     def identified(self, name: str | None) -> NDArray[np.bool_]:
         """Return (rows,) whether each row has a patient's id; all count as having one where a row is a patient."""

@@ -44,7 +44,7 @@ class ColumnNotes:
         """Count cells that could not be read; both (rows,)."""
         positions = np.flatnonzero(cells)
         self.unread += len(positions)
-        self.where = tuple(numbers[positions[:SHOWN]].tolist())
+        self.where = (*self.where, *numbers[positions[:SHOWN]].tolist())[:SHOWN]
 
     def share_outside(self, rows: int) -> float:
         """Share of the rows beyond the public range."""

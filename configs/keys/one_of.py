@@ -75,6 +75,7 @@ class OneOf(Value):
         label: the field that holds the name of the key it stands under.
         strays: whether a key of another kind is answered with that kind's name, and not as an unknown key.
         changes: declarations that hold here in the place of a kind's own.
+        refused: names that no kind has, and what to note of each.
     """
 
     kinds: Registry[Any]
@@ -85,6 +86,7 @@ class OneOf(Value):
     label: str = ""
     strays: bool = False
     changes: Mapping[str, Declaration] = field(default_factory=dict)
+    refused: Mapping[str, str] = field(default_factory=dict)
 
     def declaration(self, name: str) -> Declaration:
         """Return the declaration of the kind of that name."""
@@ -122,7 +124,10 @@ class OneOf(Value):
         if name not in self.kinds:
             advice = "choose one" if entry is not None else "add it"
             question = nearest(entry, self.kinds.names, advice)
-            section.problem(self.tag, f"one of {', '.join(self.kinds.names)}", entry, question)
+            if name in self.refused:
+                section.note(self.tag, self.refused[name])
+            else:
+                section.problem(self.tag, f"one of {', '.join(self.kinds.names)}", entry, question)
             name = next((kind for kind in self.kinds.names if question == f"did you mean {kind!r}?"), "")
         if not name:
             section.known.update(key.name for _, kind in self.declarations for key in kind.keys)

@@ -177,6 +177,7 @@ class TaskInWords:
     type: Annotated[str, "The task type.", LATER]
     target: Annotated[str, "The target column.", LATER]
     unit: Annotated[str, "The target's unit.", LATER]
+    time: Annotated[str, "The column with the time, where the target is a time to an event.", LATER]
 
 
 @dataclass(frozen=True)

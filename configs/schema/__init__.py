@@ -9,6 +9,7 @@ from configs.schema.model import MODELS, Model
 from configs.schema.privacy import PER_PATIENT, Privacy
 from configs.schema.source import CsvFile, DataSource, SqlQuery
 from configs.schema.study import ID_STEPS, CohortMember, Study, canonical_json
+from configs.schema.survival import Counts, Survival
 from configs.schema.task import Feature, Task
 from configs.schema.training import Local, Training
 
@@ -17,6 +18,7 @@ __all__ = [
     "MODELS",
     "PER_PATIENT",
     "CohortMember",
+    "Counts",
     "CsvFile",
     "DataSource",
     "Evaluation",
@@ -28,6 +30,7 @@ __all__ = [
     "SqlQuery",
     "Strategy",
     "Study",
+    "Survival",
     "Task",
     "Training",
     "canonical_json",

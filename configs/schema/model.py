@@ -6,6 +6,7 @@ from typing import Any, Literal
 from configs.keys.declare import declaration_of, key
 from configs.keys.one_of import HasSection, Kind, OneOf, Sections
 from configs.keys.values import Around, Choice, Place, Value
+from configs.schema.task import COX
 from configs.sections import Section
 
 DEFAULT_LAYERS, MAX_LAYERS, MAX_WIDTH = (64, 32), 16, 65_536
@@ -83,4 +84,4 @@ MODELS: Sections[HasSection] = Sections(
         Kind("mlp", _MODEL.but(check=_check_mlp, init={"default": "random"})),
     ],
 )
-MODEL = OneOf(MODELS, "name", "a mapping with a name")
+MODEL = OneOf(MODELS, "name", "a mapping with a name", refused={"cox": COX})

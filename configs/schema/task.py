@@ -222,7 +222,11 @@ TASKS = Sections(
     ],
     parts=("metrics",),
 )
-TASK = OneOf(TASKS, "type", "a mapping with type and target")
+COX = (
+    "expected a loss of each patient alone, found Cox's partial likelihood: its risk sets mix patients, so that no "
+    "clip bounds what one of them changes; write type: survival, whose report shows a pooled Cox model beside its own"
+)
+TASK = OneOf(TASKS, "type", "a mapping with type and target", refused={"cox": COX})
 
 
 _FEATURE = declaration_of(Feature)

@@ -137,7 +137,7 @@ class Run:
             model_sha256=trained.model_sha256 if trained else "",
             purpose=result.purpose,
             task_type=task.type,
-            target=task.target,
+            target=task.target or task.time,
             target_unit=task.unit,
             metric=metric,
             versions=result.versions,

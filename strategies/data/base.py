@@ -67,12 +67,28 @@ class TrainablePatients(Patients):
         """Return whether every patient has exactly one row, so that patients and rows coincide."""
         return self.count == self.rows
 
+    @property
+    def outcomes(self) -> NDArray[np.float32]:
+        """Return the outcomes that predictions are judged by: each row's, unless the kind of data says otherwise."""
+        return self.y
+
+    @property
+    def owners(self) -> Numbers:
+        """Return the patient of each of the `outcomes`, from 0."""
+        return self.patients
+
+    def averaged(self, rows: Numbers | None) -> int:
+        """Return what the summed loss of these rows (None: of all) is divided by in plain training: their number."""
+        return self.rows if rows is None else len(rows)
+
     def rows_of(self, chosen: Numbers) -> Numbers:
         """Return row numbers of the chosen patients, patient by patient."""
         if self.one_row_each:
             return chosen
-        spans = [np.arange(self.starts[p], self.starts[p + 1]) for p in chosen]
-        return np.concatenate(spans) if spans else np.empty(0, np.int64)
+        first, lengths = self.starts[chosen], self.starts[chosen + 1] - self.starts[chosen]
+        ends = np.cumsum(lengths)
+        rows: Numbers = np.arange(lengths.sum()) + np.repeat(first - ends + lengths, lengths)
+        return rows
 
     def rows_and_patients(self, chosen: Numbers) -> tuple[Numbers, Numbers]:
         """Return row numbers of the chosen patients, and each row's patient: positions from 0 in the order given."""
@@ -86,7 +102,10 @@ class TrainablePatients(Patients):
         """Return rows as a model reads them: x (rows, ...) and y (rows, ...); all of them unless given."""
 
     def portions(self) -> Iterator[NDArray[np.float32]]:
-        """Yield x of all rows in order, as many at once as fit into memory; one empty portion where there are none."""
+        """Yield x of what is predicted, in the order of `outcomes`, as many rows at once as fit into memory.
+
+        One empty portion where there are none.
+        """
         for start in range(0, max(1, self.rows), _AT_ONCE):
             yield self.take(np.arange(start, min(start + _AT_ONCE, self.rows)))[0]
 

@@ -1,16 +1,17 @@
 """The registered kinds of patients' data.
 
 >>> DATA.names
-('table', 'cells')
+('table', 'cells', 'person_periods')
 """
 
 from configs.kinds import Registry
 from configs.schema import Study
 from strategies.data.base import DataKind
 from strategies.data.cells import CELLS
+from strategies.data.person_periods import PERSON_PERIODS
 from strategies.data.table import TABLE
 
-DATA: Registry[DataKind] = Registry("kind of data", ("read", "scaled", "nobody"), [TABLE, CELLS])
+DATA: Registry[DataKind] = Registry("kind of data", ("read", "scaled", "nobody"), [TABLE, CELLS, PERSON_PERIODS])
 
 
 def data_of(study: Study) -> DataKind:

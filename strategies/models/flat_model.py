@@ -132,20 +132,26 @@ class FlatModel:
         _give_back(self._memory[:1])
         return arrays
 
-    def mean_gradient(self, x: Tensor, y: Tensor) -> Tensor:
-        """Write the gradient of the mean loss over rows to `gradient`: x (rows, inputs), y (rows,)."""
+    def mean_gradient(self, x: Tensor, y: Tensor, count: int | None = None) -> Tensor:
+        """Write the gradient of the mean loss to `gradient`: x (rows, inputs), y (rows,).
+
+        Args:
+            count: what the sum over rows is divided by: the rows, unless given.
+        """
+        count = len(x) if count is None else count
         if self.task.linear_layers is not None and self._on_host is not None:
-            self._write_exact(x.numpy(), y.numpy())
+            self._write_exact(x.numpy(), y.numpy(), count)
         else:
             self.gradient.zero_()
-            self.task.loss(self.module(x), y).mean().backward()  # type: ignore[no-untyped-call]
+            mean = self.task.loss(self.module(x), y).mean()
+            (mean if count == len(x) else mean * (len(x) / count)).backward()  # type: ignore[no-untyped-call]
         return self.gradient
 
-    def _write_exact(self, x: NDArray[np.float32], y: NDArray[np.float32]) -> None:
+    def _write_exact(self, x: NDArray[np.float32], y: NDArray[np.float32], count: int) -> None:
         assert self._on_host is not None
         flat, _ = self._on_host
         self.layers.load(flat)
-        self._mean.write(x, lambda some: lambda outputs: self.task.residual(outputs, y[some]), len(x), self._ordered)
+        self._mean.write(x, lambda some: lambda outputs: self.task.residual(outputs, y[some]), count, self._ordered)
 
 
 def _memory(size: int) -> mmap.mmap:

@@ -35,7 +35,8 @@ def architecture_of(study: Study) -> Architecture:
     Raises:
         KindError: the study trains none, or nothing of its name is registered.
     """
-    return architecture(study.model, len(study.inputs), objective_of(study).outputs)
+    outcome = objective_of(study)
+    return architecture(study.model, len(study.inputs) + len(outcome.added_inputs), outcome.outputs)
 
 
 def study_parameters(study: Study) -> Mapping[str, ArraySpec]:

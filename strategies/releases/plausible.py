@@ -157,6 +157,7 @@ class Plausibility:
         """Bound a logistic or linear model's plain update. `row`: the norm of what it reads, with the bias's 1."""
         study, local = self._study, self._study.training.local
         base, growth = objective_of(study).residual_bound
+        row *= objective_of(study).rows_each  # of a patient; plain means are over patients
         if not growth:  # the residual is bounded at any weights
             total = math.fsum(gradient_weights(local, pull, steps))
             return total * (base * row + local.weight_decay * self._norm + drift)
@@ -182,6 +183,7 @@ class Plausibility:
             for layer, before in zip(reversed(self._layers), reversed(read[:-1]), strict=True):
                 norm = math.hypot(norm, back * math.hypot(before, 1.0))
                 back *= layer.weight + moved
+            norm *= objective_of(self._study).rows_each  # of a patient; plain means are over patients
             return norm + local.weight_decay * (self._norm + moved) + pull * moved + drift
 
         return _followed(local, steps, gradient)
@@ -301,12 +303,13 @@ def _row_norm(study: Study, announced: int | None, *, of_each: bool = False) -> 
     `scaling: site` inputs have a mean square of at most 1: that bounds a batch of everybody as a whole, and one row
     (`of_each`) by the number of rows.
     """
+    one = 2 if objective_of(study).added_inputs else 1  # the bias's, and that of the one added input that is not 0
     if study.scaling == "public":
-        return math.sqrt(sum(map(largest_square, study.features)) + 1)
+        return math.sqrt(sum(map(largest_square, study.features)) + one)
     if study.training.local.batch_size is None and not of_each:
-        return math.sqrt(len(study.inputs) + 1)
+        return math.sqrt(len(study.inputs) + one)
     rows = MOST_PATIENTS if announced is None or study.patient_id else max(2 * announced, announced + 20)
-    return math.sqrt(len(study.inputs) * rows + 1)
+    return math.sqrt(len(study.inputs) * rows + one)
 
 
 def _followed(local: Local, steps: int, gradient: Callable[[float], float]) -> float:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from configs.records.result import Bin
 from configs.schema import Feature, Task
 from strategies.tasks.metrics import Floats, Metric
 
@@ -69,6 +70,16 @@ class Objective(ABC):
     def residual_bound(self) -> tuple[float, float]:
         """Return a and b such that the norm of a row's residual is at most a + b * norm of its outputs."""
 
+    @property
+    def added_inputs(self) -> tuple[str, ...]:
+        """Return the names of inputs that a model reads of each row beside those of the study's features."""
+        return ()
+
+    @property
+    def rows_each(self) -> int:
+        """Return the most rows that the outcome makes of one row of the data."""
+        return 1
+
     @classmethod
     def metrics_of(cls, names: Iterable[str]) -> list[Metric]:
         """Return the metrics of these names, each once."""
@@ -82,6 +93,15 @@ class Objective(ABC):
         Args:
             targets: column name -> (rows,) numbers, or positions in the column's values.
         """
+
+    def unsound(self, targets: Mapping[str, Floats]) -> Mapping[str, NDArray[np.bool_]]:
+        """Return for some columns which values are no outcome, such as a time before zero: their rows do not count.
+
+        Args:
+            targets: as `encode` takes them; NaN and -1 are unknown, and not meant here.
+        """
+        del targets
+        return {}
 
     @abstractmethod
     def loss(self, outputs: "Tensor", y: "Tensor") -> "Tensor":
@@ -114,6 +134,15 @@ class Objective(ABC):
     def in_unit(self, y: NDArray[Any]) -> Floats:
         """Return `y` as metrics read it: class numbers, or values in the target's own unit."""
         return np.asarray(y, np.float64)
+
+    def bins(self, y: Floats, predicted: Floats) -> tuple[Bin, ...] | None:
+        """Return predicted and observed shares of patients, by predicted probability; None of an outcome without any.
+
+        Args:
+            y: as `in_unit` returns it.
+        """
+        del y, predicted
+        return None
 
     def guess(self, y: Floats) -> float | None:
         """Return the headline metric of a prediction that reads no patient, where the metric says nothing of chance.

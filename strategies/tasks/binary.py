@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from configs.records.result import Bin
 from strategies.exact.functions import logarithm, sigmoid
-from strategies.tasks.classification import Classification
+from strategies.tasks.classification import Classification, calibration
 from strategies.tasks.metrics import Floats
 
 if TYPE_CHECKING:
@@ -50,6 +51,10 @@ class Binary(Classification):
         """Return the variance of the outcome: p (1 - p), 1/4 at most."""
         probability = sigmoid(outputs[:, 0])
         return probability * (1.0 - probability)
+
+    def bins(self, y: Floats, predicted: Floats) -> tuple[Bin, ...]:
+        """Return the tenths of the outcome's predicted probability."""
+        return calibration(y, predicted[:, 1])
 
     def predict(self, outputs: Floats) -> Floats:
         """Return the probabilities of both words."""

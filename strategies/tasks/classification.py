@@ -22,17 +22,18 @@ from strategies.tasks.metrics import MIN_PER_CLASS, Floats, Metric, weighted_mea
 def auroc(y: Floats, predicted: Floats, weights: Floats) -> Floats:
     """Return the area under the ROC curve; for several classes the mean over classes of one against the rest."""
     if predicted.shape[1] == 2:
-        return _auroc_binary(y == 1, predicted[:, 1], weights)
-    per_class = [_auroc_binary(y == c, predicted[:, c], weights) for c in range(predicted.shape[1])]
+        return area(predicted[:, 1], weights * (y == 1), weights * (y != 1))
+    classes = range(predicted.shape[1])
+    per_class = [area(predicted[:, c], weights * (y == c), weights * (y != c)) for c in classes]
     return np.asarray(np.mean(per_class, axis=0))
 
 
-def _auroc_binary(positive: NDArray[np.bool_], score: Floats, weights: Floats) -> Floats:
+def area(score: Floats, positive: Floats, negative: Floats) -> Floats:
+    """Return the area under the ROC curve of rows that count as positive and negative by weights, (resamples, rows)."""
     order = np.argsort(score, kind="stable")
     ties = np.flatnonzero(np.concatenate([[True], np.diff(score[order]) > 0]))  # where each group of equals starts
-    sorted_weights = weights[:, order]
-    up = np.add.reduceat(sorted_weights * positive[order], ties, axis=1)  # (resamples, groups)
-    down = np.add.reduceat(sorted_weights * ~positive[order], ties, axis=1)
+    up = np.add.reduceat(positive[:, order], ties, axis=1)  # (resamples, groups)
+    down = np.add.reduceat(negative[:, order], ties, axis=1)
     below = np.cumsum(down, axis=1) - down
     return np.asarray((up * (below + down / 2)).sum(axis=1) / (up.sum(axis=1) * down.sum(axis=1)))
 

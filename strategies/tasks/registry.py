@@ -1,7 +1,7 @@
 """The registered task types, by the name in a study's `task.type`.
 
 >>> OBJECTIVES.names
-('binary', 'multiclass', 'regression')
+('binary', 'multiclass', 'regression', 'survival', 'counts')
 >>> [metric.name for metric in OBJECTIVES["regression"].metrics]
 ['mae', 'r2']
 """
@@ -12,10 +12,12 @@ from configs.schema import Study, Task
 from configs.schema.task import TASKS, TaskKeys
 from strategies.tasks.base import PARTS, Objective
 from strategies.tasks.binary import Binary
+from strategies.tasks.counts import Counts
 from strategies.tasks.multiclass import Multiclass
 from strategies.tasks.regression import Regression
+from strategies.tasks.survival import Survival
 
-OBJECTIVES: Registry[type[Objective]] = Registry("task type", PARTS, [Binary, Multiclass, Regression])
+OBJECTIVES: Registry[type[Objective]] = Registry("task type", PARTS, [Binary, Multiclass, Regression, Survival, Counts])
 
 
 def objective(task: Task) -> Objective:
