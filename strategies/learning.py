@@ -77,7 +77,7 @@ class Learning:
         self, arrays: Mapping[str, NDArray[np.float32]], patients: TrainablePatients
     ) -> NDArray[np.float64]:
         """Return what the model predicts of these patients: as many rows as their `outcomes`."""
-        return np.concatenate([self.predict(arrays, x) for x in patients.portions()])
+        return np.concatenate([self.predict(arrays, x) for x in patients.judged()])
 
 
 def learning(task: Task, model: Model, inputs: int) -> Learning:

@@ -102,12 +102,13 @@ class TrainablePatients(Patients):
         """Return rows as a model reads them: x (rows, ...) and y (rows, ...); all of them unless given."""
 
     def portions(self) -> Iterator[NDArray[np.float32]]:
-        """Yield x of what is predicted, in the order of `outcomes`, as many rows at once as fit into memory.
-
-        One empty portion where there are none.
-        """
+        """Yield x of all rows in order, as many at once as fit into memory; one empty portion where there are none."""
         for start in range(0, max(1, self.rows), _AT_ONCE):
             yield self.take(np.arange(start, min(start + _AT_ONCE, self.rows)))[0]
+
+    def judged(self) -> Iterator[NDArray[np.float32]]:
+        """Yield x of what is predicted for the `outcomes`, in portions: of all rows, unless the kind says otherwise."""
+        return self.portions()
 
     @classmethod
     @abstractmethod

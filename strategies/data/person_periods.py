@@ -63,7 +63,7 @@ class PersonPeriods(TablePatients):
         x = self.x[self.starts[:-1], : -self.intervals]
         return TablePatients(x, self.followed, self.owners, np.arange(self.count + 1), self.clipped)
 
-    def portions(self) -> Iterator[NDArray[np.float32]]:
+    def judged(self) -> Iterator[NDArray[np.float32]]:
         """Yield every interval of every patient, patient by patient: (patients * intervals, inputs + intervals)."""
         features, most = self.features.x, max(1, _AT_ONCE // self.intervals)
         for start in range(0, max(1, self.count), most):

@@ -174,9 +174,9 @@ def test_it_is_explained_and_in_the_schema() -> None:
 
 def test_an_unknown_kind_is_told_with_those_that_are_registered(ordinal: TaskKeys) -> None:
     with pytest.raises(ConfigError) as caught:
-        study_from(toy(type="survival"))
-    known = "binary, multiclass, regression, statistics, ordinal"
-    assert caught.value.problems == (f"task.type: expected one of {known}, found 'survival'; choose one",)
+        study_from(toy(type="ranks"))
+    known = "binary, multiclass, regression, statistics, survival, counts, ordinal"
+    assert caught.value.problems == (f"task.type: expected one of {known}, found 'ranks'; choose one",)
     assert ordinal.name in known
 
 
