@@ -308,7 +308,7 @@ def test_an_editor_hears_of_the_kind_that_was_meant_alone() -> None:
     wrong = document | {"training": document["training"] | {"strategy": {"name": "fedprox", "tau": 1}}}
     assert violations(SCHEMA, wrong) == [".training.strategy.tau: unknown"]
     assert violations(SCHEMA, document | {"task": {"type": "binari", "target": "y"}}) == [
-        ".task.type: not enum ['binary', 'multiclass', 'regression', 'statistics']"
+        ".task.type: not enum ['binary', 'multiclass', 'regression', 'statistics', 'survival', 'counts']"
     ]
 
 
