@@ -11,10 +11,11 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from client import trust
+from client import ending, trust
 from client.audit import instruction_of
 from client.books import Books
 from client.egress import OF_ROWS, REFUSAL, SENTENCES, refusal
+from client.over import Over
 from client.releases import forget_awaited, note_awaited, proposed, spoken
 from client.timing import quantum_s, wait_until_public
 from client.uplink.base import EndedError, Incoming, RefusedError, UnreachableError, Uplink
@@ -63,6 +64,7 @@ class Answering:
         self._books, self._audit, self._admissions = books, books.audit, books.admissions
         self._worker, self._limit = worker, max_message_bytes(config)
         self._bundles: dict[int, str] = {}  # run -> digest of the study in its bundle
+        self.over = Over(config, books, worker)
 
     def answer(self, uplink: Uplink, incoming: Incoming) -> None:
         """Answer one message, unless it is not the coordinator's.
@@ -98,6 +100,7 @@ class Answering:
             records = shelve(records, uplink.store(statement.run, statement.message, path))
         del reply
         uplink.reply(incoming, records)
+        self.over.go_on()
         if reading and self._audit.rows_changed(statement.study):  # once it has left: no time follows from it
             log.warning(
                 "study %s, round %d: other rows were read than for the answer before; if nobody here changed them, "
@@ -272,8 +275,10 @@ class Answering:
         if (reply_before := self._audit.answer_to(statement.study, instruction)) is not None:
             self._audit.note(Repeated(message=statement.message))
             return Outcome(reply_before)
-        started = time.monotonic()
         study = self._admissions.approved(statement.study)
+        if frame.form == ending.FORM:
+            return Outcome(self.over.hear(study, statement, frame))
+        started = time.monotonic()
         private = study.privacy.keys.budgeted and frame.form != "hello"
         self._books.records.require()
         try:

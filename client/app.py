@@ -68,6 +68,8 @@ def make_app(site_of: SiteOf, on_error: OnError = log_error, *, paced: bool = Fa
         return egress.addressed(reply, message, sites[0].forms.get(reply.form) if sites else None)
 
     for message_type, form in wire.ASKS.items():
+        if message_type == wire.END:
+            continue  # the node's own matter (client/ending.py)
         category, _, action = message_type.partition(".")
         register = getattr(app, category)
         (register(action) if action else register())(partial(handle, form))

@@ -13,6 +13,7 @@ from typing import BinaryIO
 
 from client.broken import advised
 from client.traces import TRACED, Traces
+from configs import wire
 from configs.errors import JournalError, RunError, WireError
 from configs.frame import Frame
 from configs.journal import Journal, Record, read
@@ -24,6 +25,7 @@ from strategies.exchange.keys import SigningKey, verify
 from strategies.releases.registry import is_reply
 
 REMEMBERED = (*TRACED, Received)
+ENDED = f"{wire.ASKS[wire.END]} reply"
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +208,7 @@ class Audit:
         if isinstance(record, Received):
             self._seen.add(record.message)
         elif isinstance(record, Sent):
-            if is_reply(record.form):  # sent again if asked again; refusals are not
+            if is_reply(record.form) or record.form == ENDED:  # sent again if asked again; refusals are not
                 self._kept[record.study, record.instruction] = record.message
             if record.reading:
                 before = self._readings.get(record.study, ("", record.reading))[1]

@@ -5,7 +5,7 @@ where the kernel allows it:
 
 * no picture of its memory on disk (RLIMIT_CORE, PR_SET_DUMPABLE), and no new privileges;
 * Landlock (Linux 5.13; TCP from 6.7 on): it reads the installation, the folders of its data paths and the hospital's
-  records, never a key; it writes the ledger and the list of approved studies, nothing else, and creates no file;
+  records, never a key; it writes the ledger and the list of approved studies, and creates files in `personal` alone;
 * seccomp: it starts no program, looks into no other process, opens no Unix socket. Landlock knows no rule for a socket
   that has a path; without seccomp such sockets, a desktop's or a container engine's, stay reachable.
 
@@ -38,7 +38,9 @@ PR_SET_DUMPABLE, PR_SET_NO_NEW_PRIVS = 4, 38
 # Landlock (include/uapi/linux/landlock.h)
 CREATE, ADD, RESTRICT = 444, 445, 446  # system calls, the same numbers on every processor
 EXECUTE, WRITE_FILE, READ_FILE, READ_DIR, TRUNCATE = 1, 2, 4, 8, 1 << 14
+REMOVE_FILE, MAKE_DIR, MAKE_REG = 1 << 5, 1 << 7, 1 << 8
 READ, WRITE = READ_FILE | READ_DIR, READ_FILE | WRITE_FILE | TRUNCATE
+CREATE_FILES = READ | WRITE | REMOVE_FILE | MAKE_DIR | MAKE_REG
 OF_FILES = EXECUTE | WRITE_FILE | READ_FILE | TRUNCATE  # what a rule of a file, not of a folder, may say
 HANDLED = {1: (1 << 13) - 1, 2: (1 << 14) - 1, 3: (1 << 15) - 1, 5: (1 << 16) - 1}  # by version of Landlock
 BENEATH, PORT, CONNECT_TCP, ALL_TCP, ALL_SCOPES = 1, 2, 2, 3, 3
@@ -148,6 +150,8 @@ def _rules(config: SiteConfig, *, books: bool) -> Iterator[tuple[Path, int]]:
             written = (config.admissions.name, config.ledger.name) if books else (config.admissions.name,)
             if entry == config.ids and entry.is_dir() and not entry.is_symlink():
                 yield entry, WRITE | READ
+            elif books and entry == config.personal and entry.is_dir() and not entry.is_symlink():
+                yield entry, CREATE_FILES
             elif entry.name != config.keys.name and not entry.is_symlink():
                 yield entry, WRITE if entry.name.startswith(written) else READ
 

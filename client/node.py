@@ -88,6 +88,7 @@ class Node:
                 log.warning("the kernel does not let the worker leave the network; see: archipel-site check")
             audit.note(Worker(alone=worker.alone, reaches=tuple(config.worker_network), fence=worker.fence))
             try:
+                self.answering.over.catch_up()
                 self._serve_for_ever()
             finally:
                 worker.stop()

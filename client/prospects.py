@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from client.audit import Outgoing
     from client.ledger import Ledger
 
+NO_RELEASE = ("hello reply", "end reply")  # replies that hold nothing of a patient
+
 
 def obstacle(config: SiteConfig, study: Study) -> str:
     """Return why a study cannot run here even if approved, empty where nothing is in its way."""
@@ -85,7 +87,9 @@ def is_over(study: Study, outgoing: "Iterable[Outgoing]") -> bool:
 
 def contribution(config: SiteConfig, study: Study, ledger: "Ledger | None", outgoing: "Iterable[Outgoing]") -> str:
     """Return in words what this hospital has given to a study so far."""
-    answers = [o for o in outgoing if o.study == study.sha256 and o.form.endswith(" reply") and o.form != "hello reply"]
+    answers = [
+        o for o in outgoing if o.study == study.sha256 and o.form.endswith(" reply") and o.form not in NO_RELEASE
+    ]
     if not answers:
         return "nothing has left"
     rounds = len({o.round for o in answers if o.form == "train reply"})

@@ -24,6 +24,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
+from client import after_end
 from client.caps import CAP, lowered
 from client.fence import fence
 from client.forwarder import leave_network_but
@@ -77,6 +78,10 @@ class Worker:
         self._lower_the_cap(str(request.fields.get(CAP, "")))
         fields = {name: value for name, value in request.fields.items() if name not in (ALONE, CAP)}
         request, incoming = Frame(request.form, fields, request.arrays), request
+        if request.form == after_end.FORM:
+            self._request, self._why, self._alone = request, "", False
+            after_end.make(self._config, self._site())
+            return Frame(STATUS, {"why": ""}), Frame(after_end.FORM, {})
         if not alone:
             incoming.let_go()
         self._request, self._why, self._alone = request, "", alone
@@ -280,6 +285,8 @@ def main(arguments: list[str], *, seeded: bool = False) -> int:
         print(error, file=sys.stderr)
         return 1
     prepare_hashes(config)
+    for folder in (config.models, config.personal):  # none can be made later
+        folder.mkdir(mode=0o700, exist_ok=True)
     fences = fence(config, books=True)
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever prints must not print into the answers

@@ -226,6 +226,16 @@ class SiteConfig:
         return self.folder / "outbox"
 
     @property
+    def models(self) -> Path:
+        """Return the folder of how studies ended, and of the models that came of them."""
+        return self.folder / "models"
+
+    @property
+    def personal(self) -> Path:
+        """Return the folder of what the worker made of patients after a study's end; it never leaves."""
+        return self.folder / "personal"
+
+    @property
     def journal(self) -> Path:
         """Return the journal of what came, was decided, left."""
         return self.folder / "journal.jsonl"

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from configs.errors import KindError, WireError
 
 PROTOCOL = 1
-PROTOCOL_MAX = 3  # what this release can talk; a side that says nothing talks 1
+PROTOCOL_MAX = 4  # what this release can talk; a side that says nothing talks 1
 OPTIONAL_FROM = (
     2  # the optional fields below; from 3 on a node without a certificate signs requests (configs/requests.py)
 )
@@ -29,7 +29,11 @@ HELLO = "query.hello"  # Flower message types: a category and an action
 TRAIN = "train"
 EVALUATE = "evaluate"
 STATISTICS = "query.statistics"
-ASKS = {HELLO: "hello", TRAIN: "train", EVALUATE: "evaluate", STATISTICS: "statistics"}  # type -> form that it carries
+END = "query.end"
+ASKS = {  # type -> form that it carries
+    **{HELLO: "hello", TRAIN: "train", EVALUATE: "evaluate", STATISTICS: "statistics"},
+    END: "end",
+}
 ARRAYS = "arrays"  # names of the records inside a message
 CONFIG = "config"
 HISTOGRAM = "histogram"  # the one array of an evaluate reply: (2, bins) of the study
@@ -52,6 +56,17 @@ BEGUN = 120  # the release was begun at the hospital before: another attempt may
 NO_SPARE = 121  # none is left there
 MISREAD = 104  # what a node of protocol 1 answers to a study that it does not know
 
+COMPLETE, INCOMPLETE = "COMPLETE", "INCOMPLETE"  # how a run ends
+FEW_TAKE_PART, FEW_CONTRIBUTED, STOPPED, NOT_FINITE, FAILED = 1, 2, 3, 4, 9
+ENDS: Mapping[int, str] = {  # why, as hospitals are told it: nothing of another hospital's words
+    0: "every planned round had its quorum",
+    FEW_TAKE_PART: "fewer hospitals took part than the study asks for",
+    FEW_CONTRIBUTED: "fewer hospitals contributed to a round than the study asks for",
+    STOPPED: "the consortium stopped it",
+    NOT_FINITE: "the hospitals' models added up to no finite model",
+    FAILED: "the coordinator ended it early; the coordinator's log says why",
+}
+
 ArraySpec = tuple[tuple[int, ...], str]  # shape, dtype
 
 
@@ -73,12 +88,15 @@ class Field:
 class Form:
     """The content of one kind of message. `arrays` says in a word what arrays it carries, empty for none.
 
-    The model's parameters and noisy counts are all of Archipel's own.
+    The model's parameters and noisy counts are all of Archipel's own. `bare`: it may also come without any. `since` is
+    the protocol from which a side reads such a message.
     """
 
     fields: tuple[Field, ...]
     arrays: str
     purpose: str
+    bare: bool = False
+    since: int = 1
 
 
 _STUDY = Field("study_sha256", str, 64, "which study this is about")
@@ -139,6 +157,19 @@ FORMS: dict[str, Form] = {
     "statistics reply": Form(
         (), arrays="statistics", purpose="patients by each column's values or bins, with noise; nothing is trained"
     ),
+    "end": Form(
+        (
+            _STUDY,
+            Field("outcome", str, 10, "COMPLETE or INCOMPLETE"),
+            Field("code", int, 99, "why it ended (ENDS); 0 where it is complete"),
+            Field("rounds", int, 100_000, "how many rounds were done"),
+        ),
+        arrays="model",
+        purpose="the coordinator tells that the run is over, with the model after the last round if there was one",
+        bare=True,
+        since=4,
+    ),
+    "end reply": Form((_STUDY,), arrays="", purpose="the hospital has the end; it depends on no patient", since=4),
 }
 
 
@@ -181,7 +212,7 @@ def check(
         size = len(value) if isinstance(value, str) else value
         if not isinstance(size, int) or not 0 <= size <= field.limit:
             _refuse(form, f"{name} within {field.limit}", "a larger or negative one")
-    if arrays == expected_arrays:
+    if arrays == expected_arrays or (form_of(form).bare and not arrays):
         return
     for name in sorted(arrays.keys() - expected_arrays.keys()):
         _refuse(form, f"no array {name[:64]!r}", "one; only what configs/wire.py lists may cross")

@@ -31,6 +31,7 @@ from configs.schema import Study
 from server.app import conduct
 from server.bundle import build_bundle
 from server.checkpoint import Checkpoints, write_tensors
+from server.ends import owe_end
 from server.gathering import Patience
 from server.logs import write_lines
 from server.membership import Membership
@@ -108,7 +109,9 @@ def carry_out(config: CoordinatorConfig, name: str) -> str:
             journal.write(Measured(model_sha256=result.model_sha256))
         else:
             journal.write(Measured(metrics_sha256=sha256(run / "metrics.json")))
-    members.set_state(name, outcome.rounds.outcome, outcome.rounds.why)
+    rounds = outcome.rounds
+    owe_end(config, name, rounds.outcome, rounds.code, rounds.done)
+    members.set_state(name, rounds.outcome, rounds.why)
     return outcome.rounds.outcome
 
 

@@ -21,6 +21,7 @@ import grpc
 import httpx
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
+from configs import wire
 from configs.coordinator import CoordinatorConfig
 from configs.errors import RunError
 from configs.journal import Journal
@@ -39,6 +40,7 @@ from configs.records.coordinator_journal import (
 )
 from configs.records.kinds import Kind
 from server import continuity
+from server.ends import owe_end
 from server.files import private_folder
 from server.membership import ENDED, Membership
 from server.pki import Pki
@@ -243,6 +245,7 @@ class Coordinator:
     def _mind_runs(self) -> None:
         """Conduct one run at a time, whichever was ready first; end those that were stopped while they waited."""
         for name in self._members.stopped(self._conductor[0] if self._conductor else ""):
+            owe_end(self._config, name, "INCOMPLETE", wire.STOPPED)
             self._note(Ended(run=name, outcome="INCOMPLETE", why="stopped by the consortium"))
         if self._conductor is not None:
             name, part = self._conductor
@@ -279,6 +282,7 @@ class Coordinator:
             self._note(Ended(run=name, outcome=outcome, why=why))
             return
         why = f"its process ended with exit code {code}; the coordinator's log says why"
+        owe_end(self._config, name, "INCOMPLETE")
         self._members.set_state(name, "INCOMPLETE", why)
         self._note(Ended(run=name, outcome="INCOMPLETE", why=why))
 

@@ -1,11 +1,11 @@
-"""The herald: proposes every waiting study to its hospitals, whatever run is under way.
+"""The herald: proposes every waiting study to its hospitals, and tells them the ends of runs, whatever is under way.
 
     python -m server.herald FOLDER    # started by server/coordinator.py, ends when its standard input is closed
 
 Each waiting study has a run of its own at the SuperLink, because a hospital compares the study in a proposal with its
 run's bundle. When a study's hospitals have answered (server/gathering.py says when), it is ready: the coordinator
 conducts those that are ready one by one, in the order in which they have their quorum. One that cannot have its quorum
-ends here. Nothing is trained here, and no model passes.
+ends here. Nothing is trained here. Ends and final models are told by server/telling.py.
 """
 
 import logging
@@ -23,6 +23,7 @@ from typing import Any
 import httpx
 
 from configs import journal as journals
+from configs import wire
 from configs.coordinator import CoordinatorConfig, load_coordinator
 from configs.errors import ArchipelError
 from configs.journal import Journal
@@ -33,16 +34,19 @@ from configs.records.run_journal import End, Gathered
 from configs.schema import Study
 from server import continuity
 from server.bundle import build_bundle
+from server.ends import owe_end
 from server.gathering import Gathering, Patience
 from server.logs import write_lines
 from server.membership import Membership
 from server.pki import Pki
 from server.proposals import shortage
+from server.shelf import Shelf
 from server.sockets import SUPERLINK_SOCKET
 from server.superlink.assignment import Directory, Sender, Watch
 from server.superlink.client import SuperLinkClient
 from server.superlink.grid import SuperLinkGrid
 from server.superlink.sealed_grid import SealedGrid
+from server.telling import Tellings
 
 log = logging.getLogger("archipel.herald")
 LOOK_S = 1.0  # between two looks at the queue
@@ -72,6 +76,7 @@ class Herald:
         self._link = SuperLinkClient(config.sockets / SUPERLINK_SOCKET)
         self._nodes, self._known = Recent(self._link.nodes), Recent(self._members.members)
         self._proposed: dict[str, Proposed] = {}
+        self._tellings = Tellings(config, self._members, self._nodes, self._opened_to_tell)
 
     def run(self, over: threading.Event) -> None:
         """Propose until `over`.
@@ -86,8 +91,9 @@ class Herald:
             for name, proposed in list(self._proposed.items()):
                 if proposed.due <= now:
                     self._step(name, proposed)
+            told_s = self._tellings.step()
             dues = (proposed.due - time.monotonic() for proposed in self._proposed.values())
-            rest_s = min(max(min(dues, default=LOOK_S), 0.02), LOOK_S)
+            rest_s = min(max(min(dues, default=LOOK_S), 0.02), LOOK_S, told_s)
 
     def _follow_the_queue(self) -> None:
         """Take up studies that wait, drop those that do not any more."""
@@ -110,18 +116,12 @@ class Herald:
         study = load_study(run / "study.yaml")
         journal = Journal(run / "journal.jsonl", sign=self._key.sign)
         closing = ExitStack()
-        grid = closing.enter_context(self._link.run(*build_bundle(study)))
-        sealed_grid = SealedGrid(
-            grid,
-            Directory(self._nodes, self._known, members.talks(), members.statements),
-            Sender(name, study, self._key, journal),
-            watch=Watch(
-                epsilon=lambda site, epsilon: members.set_presence(name, site, "takes part", epsilon),
-                talk=members.set_talk,
-                statement=members.set_statement,
-            ),
-            absent_after_s=config.absent_after_s,
+        watch = Watch(
+            epsilon=lambda site, epsilon: members.set_presence(name, site, "takes part", epsilon),
+            talk=members.set_talk,
+            statement=members.set_statement,
         )
+        grid, sealed_grid = self._opened(Sender(name, study, self._key, journal), watch, closing)
         # A study that had begun does not wait for more than its quorum again as long as at its first start.
         records = journals.read(journal.path) if journal.path.exists() else ()
         began = any(gathered.sites for record in records if (gathered := record.of(Gathered)))
@@ -136,6 +136,26 @@ class Herald:
         members.set_state(name, "WAITING")
         log.info("%s is proposed to its hospitals", name)
         return Proposed(study, journal, grid, gathering, closing)
+
+    def _opened(
+        self, sender: Sender, watch: Watch, closing: ExitStack, shelf: Shelf | None = None
+    ) -> tuple[SuperLinkGrid, SealedGrid]:
+        """Open a run of a study at the SuperLink."""
+        grid = closing.enter_context(self._link.run(*build_bundle(sender.study)))
+        directory = Directory(self._nodes, self._known, self._members.talks(), self._members.statements)
+        absent_after_s = self._config.absent_after_s
+        return grid, SealedGrid(grid, directory, sender, watch=watch, absent_after_s=absent_after_s, shelf=shelf)
+
+    def _opened_to_tell(self, name: str, closing: ExitStack, shelf: Shelf) -> tuple[SuperLinkGrid, SealedGrid]:
+        """Open a run to tell the end of an earlier one.
+
+        Raises:
+            ArchipelError: the run's folder cannot be read.
+        """
+        run = self._config.runs / name
+        journal = Journal(run / "journal.jsonl", sign=self._key.sign)
+        watch = Watch(talk=self._members.set_talk, statement=self._members.set_statement)
+        return self._opened(Sender(name, load_study(run / "study.yaml"), self._key, journal), watch, closing, shelf)
 
     def _step(self, name: str, proposed: Proposed) -> None:
         proposed.grid.identify()
@@ -157,6 +177,7 @@ class Herald:
                 self._members.set_presence(name, site, reason)
             why = shortage(sites, proposed.study.training.quorum, gathering.missing())
             proposed.journal.write(End(outcome="INCOMPLETE", why=why))
+            owe_end(self._config, name, "INCOMPLETE", wire.FEW_TAKE_PART)
             self._finish(name, why)
         self._proposed.pop(name).closing.close()
 

@@ -13,6 +13,8 @@ from collections.abc import Set
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from configs import wire
+
 State = Literal["RUNNING", "COMPLETE", "INCOMPLETE"]
 
 
@@ -25,6 +27,7 @@ class Rounds:
     done: int = 0
     outcome: State = "RUNNING"
     why: str = ""
+    code: int = 0  # of the same for hospitals (configs/wire.py: ENDS)
 
     @property
     def current(self) -> int:
@@ -36,13 +39,17 @@ class Rounds:
         if len(contributed) < self.quorum:
             hospitals = f"{len(contributed)} hospital{'' if len(contributed) == 1 else 's'} contributed"
             why = f"round {self.current}: {hospitals}, the study asks for {self.quorum}"
-            return replace(self, outcome="INCOMPLETE", why=why)
+            return self.abandon(why, wire.FEW_CONTRIBUTED)
         return self.resume(self.done + 1)
 
     def resume(self, done: int) -> "Rounds":
         """Go on after a round that is behind us."""
         return replace(self, done=done, outcome="COMPLETE" if done >= self.planned else "RUNNING")
 
-    def abandon(self, why: str) -> "Rounds":
-        """Stop for a reason that lies outside the rounds."""
-        return replace(self, outcome="INCOMPLETE", why=why)
+    def abandon(self, why: str, code: int) -> "Rounds":
+        """Stop for a reason that lies outside the rounds.
+
+        Args:
+            code: of the reason, as hospitals are told it (configs/wire.py: ENDS).
+        """
+        return replace(self, outcome="INCOMPLETE", why=why, code=code)

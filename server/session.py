@@ -13,6 +13,7 @@ from typing import Generic, TypeVar
 from flwr.app import Message
 from flwr.serverapp import Grid
 
+from configs import wire
 from configs.errors import WireError
 from configs.journal import Journal
 from configs.records.kinds import Kind
@@ -101,14 +102,14 @@ class Session:
         self._gather()
         nodes, quorum = {**self.roster.asked, **self.roster.away}, self.study.training.quorum
         if self.stopped and not resumed:
-            self.rounds = self.rounds.abandon("stopped by the consortium before it began")
+            self.rounds = self.rounds.abandon("stopped by the consortium before it began", wire.STOPPED)
         elif len(nodes) < quorum and self.stopped:
-            self.rounds = self.rounds.abandon("stopped by the consortium before it went on")
+            self.rounds = self.rounds.abandon("stopped by the consortium before it went on", wire.STOPPED)
         elif len(nodes) < quorum:
             gathering = self._gathering
             if gathering is not None and self.deployment and self.deployment.ready and not gathering.hopeless:
                 raise PostponedError("hospitals that take part are not connected any more")
-            self.rounds = self.rounds.abandon(shortage(nodes, quorum, self.roster.missing))
+            self.rounds = self.rounds.abandon(shortage(nodes, quorum, self.roster.missing), wire.FEW_TAKE_PART)
         return self.rounds.outcome != "INCOMPLETE"
 
     def _gather(self) -> None:
@@ -237,7 +238,8 @@ class Session:
         """
         self.rounds = self.rounds.close(set(contributed))
         if self.rounds.outcome == "INCOMPLETE":
-            self.rounds = self.rounds.abandon(answers.attempts.explained(self.rounds.why) + refused)
+            why = answers.attempts.explained(self.rounds.why) + refused
+            self.rounds = self.rounds.abandon(why, self.rounds.code)
 
     def end(self, outcome: Outcome) -> Outcome:
         """Write the end of the run."""

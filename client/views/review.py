@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from client.admission import Admission
 from client.folder import SiteFolder
+from client.kept_models import kept
 from client.prospects import contribution, is_over, obstacle
 from client.views.study_rows import Row, rows_of
 from configs.errors import ConfigError
@@ -25,7 +26,7 @@ class StudyPage:
     """The page that a security officer or a DPO reads before deciding.
 
     `flaw` says why there are no rows; `obstacle` why the study cannot run here even if approved; `over` whether it
-    has ended here, `left` what left for it.
+    has ended here, `left` what left for it, `end` how it ended, as the coordinator told it.
     """
 
     name: str
@@ -35,6 +36,7 @@ class StudyPage:
     obstacle: str = ""
     over: bool = False
     left: str = ""
+    end: str = ""
     rows: tuple[Row, ...] = ()
     commands: tuple[Command, ...] = ()
 
@@ -49,6 +51,7 @@ class Decided:
     why: str
     left: str
     over: bool
+    end: str = ""
 
 
 def page_of(folder: SiteFolder, admission: Admission) -> StudyPage:
@@ -81,6 +84,7 @@ def study_page(folder: SiteFolder, admission: Admission) -> StudyPage:
         obstacle=why,
         over=over,
         left=_left(folder, admission)[0] if over else "",
+        end=_end(folder, admission),
         rows=(*rows, Row("digest", admission.sha256), Row("arrived", admission.arrived)),
         commands=tuple(commands),
     )
@@ -92,7 +96,8 @@ def decided(folder: SiteFolder) -> Iterator[Decided]:
         if not admission.waits:
             state = "not proposed any more" if admission.state == "waiting" else admission.state
             remaining, over = _left(folder, admission)
-            yield Decided(admission.name, admission.sha256, state, admission.why, remaining, over)
+            end = _end(folder, admission)
+            yield Decided(admission.name, admission.sha256, state, admission.why, remaining, over, end)
 
 
 def nothing_waits(folder: SiteFolder) -> str:
@@ -108,6 +113,15 @@ def nothing_waits(folder: SiteFolder) -> str:
 def _flawed(folder: SiteFolder, admission: Admission, flaw: str) -> StudyPage:
     refuse = Command(f"{folder.typed(f'refuse {admission.sha256[:DIGITS]}')} --why REASON")
     return StudyPage(admission.name, admission.sha256, admission.state, flaw=flaw, commands=(refuse,))
+
+
+def _end(folder: SiteFolder, admission: Admission) -> str:
+    """Say how a study ended and which model was kept, empty where the coordinator has not told it."""
+    if (end := kept(folder.config, admission.sha256)) is None:
+        return ""
+    rounds = f"after {end.rounds} round{'' if end.rounds == 1 else 's'}"
+    model = f"; its model is models/{end.study[:DIGITS]}..., sha256 {end.model_sha256[:16]}" if end.has_model else ""
+    return f"{escaped(end.outcome)} {rounds}{'' if not end.code else f': {escaped(end.why)}'}{model}"
 
 
 def _left(folder: SiteFolder, admission: Admission) -> tuple[str, bool]:

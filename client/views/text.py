@@ -24,6 +24,8 @@ def page(view: StudyPage) -> str:
         rows.insert(0, ("", f"CANNOT RUN HERE: {view.obstacle}"))
     if view.over:
         rows.insert(0, ("over", f"{view.left}; OVER here"))
+    if view.end:
+        rows.append(("the end", view.end))
     lines = [f"── {view.name}: {view.state}{', OVER here' if view.over else ''} " + "─" * 40]
     for title, text in rows:
         parts = []  # of others' words none begins left of here, where the titles are
@@ -40,7 +42,8 @@ def decided(view: Decided) -> str:
     why = f" ({escaped(view.why)})" if view.why else ""
     remaining = f": {view.left}" if view.left else ""
     over = "; OVER here" if view.over else ""
-    return f"{view.state}: {escaped(view.name)} {view.digest[:DIGITS]}{why}{remaining}{over}"
+    end = f"; the end: {view.end}" if view.end else ""
+    return f"{view.state}: {escaped(view.name)} {view.digest[:DIGITS]}{why}{remaining}{over}{end}"
 
 
 def notice(view: Notice) -> str:

@@ -13,6 +13,7 @@ from typing import Any, get_args, get_origin
 from configs.records import coordinator_journal, run_journal, site_journal
 from configs.records.audit import AuditResult
 from configs.records.fields import Field, fields_of
+from configs.records.kept_model import KeptModel
 from configs.records.result import FeatureInWords, Guarantee, StatisticsResult, TaskInWords, TrainingResult
 from configs.schema.releases import RELEASE_KEYS
 
@@ -28,6 +29,7 @@ FILES = (
         TrainingResult,
     ),
     ("metrics.json of statistics", "Written as that of a training; the study trains nothing.", StatisticsResult),
+    ("models/DIGEST.json", "Written by a hospital's node into its folder when a study ends.", KeptModel),
     ("audit.json", "Written by `archipel audit` into a run's folder, or into one of its own.", AuditResult),
 )
 JOURNALS = (

@@ -159,6 +159,25 @@ class Sent(Kind, name="sent"):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Ended(Kind, name="ended"):
+    """The coordinator told how a study ended; what came is kept in `models`."""
+
+    study: Annotated[str, STUDY]
+    outcome: Annotated[str, "COMPLETE or INCOMPLETE."]
+    code: Annotated[int, "Why it ended (configs/wire.py, ENDS); 0 where it is complete."]
+    rounds: Annotated[int, "How many rounds were done."]
+    model_sha256: Annotated[str, "Digest of the model's file; absent where none came.", OMIT] = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Personalised(Kind, name="personalised"):
+    """The worker went on from a study's last model on this hospital's own patients; nothing of it leaves."""
+
+    study: Annotated[str, STUDY]
+    why: Annotated[str, "Why it failed, where it did.", OMIT] = ""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Compared(Kind, name="compared"):
     """A start found that ledger, journal and outbox fit together."""
 
@@ -214,6 +233,7 @@ KINDS: Mapping[str, type[Kind]] = {
     kind.kind: kind
     for kind in (
         *(Joined, Started, Stopped, Worker, Proposed, RereadAsked, DataReviewed, Approved, RefusedStudy, Received),
-        *(Repeated, Refused, RefusedAgain, Egress, Sent, Compared, Booked, Ignored, Unsettled, Settled),
+        *(Repeated, Refused, RefusedAgain, Egress, Sent, Ended, Personalised, Compared, Booked, Ignored, Unsettled),
+        Settled,
     )
 }

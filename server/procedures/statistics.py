@@ -3,6 +3,7 @@
 import time
 from typing import ClassVar
 
+from configs import wire
 from server.outcome import Outcome, RoundRecord
 from server.procedures.base import Procedure
 from server.session import Session, released, sent_bytes
@@ -25,7 +26,8 @@ class CountingProcedure(Procedure):
         answers = session.ask_once(STATISTICS)
         sent = sent_bytes(answers.accepted)
         if session.stopped and len(sent) < len(nodes):
-            session.rounds = session.rounds.abandon("stopped by the consortium before every hospital had answered")
+            why = "stopped by the consortium before every hospital had answered"
+            session.rounds = session.rounds.abandon(why, wire.STOPPED)
         else:
             session.close(sent, answers)
         record = RoundRecord(1, sent, answers.missing, time.monotonic() - started, answers.made_anew)

@@ -62,7 +62,8 @@ class TrainingProcedure(Procedure):
             del restored  # a large model is held once
         while session.rounds.outcome == "RUNNING":
             if session.stopped:
-                session.rounds = session.rounds.abandon(f"stopped by the consortium after round {session.rounds.done}")
+                why = f"stopped by the consortium after round {session.rounds.done}"
+                session.rounds = session.rounds.abandon(why, wire.STOPPED)
                 break
             session.look_again()
             members = session.roster.asked
@@ -98,7 +99,7 @@ class _Training:
         sent = {site: payload_bytes(arrays_in(reply.content)) for site, reply in answers.accepted.items()}
         record = RoundRecord(number, sent, answers.missing, time.monotonic() - started, answers.made_anew)
         if session.stopped and len(sent) < len(nodes):
-            session.rounds = session.rounds.abandon(f"stopped by the consortium in round {number}")
+            session.rounds = session.rounds.abandon(f"stopped by the consortium in round {number}", wire.STOPPED)
             return record
         refused = sorted(self._implausible & set(answers.missing))
         session.close(sent, answers, "".join(f"; {site}: {answers.missing[site]}" for site in refused))
@@ -139,8 +140,8 @@ class _Training:
             weights, seeded = mean.site_weights(self._study, sites), self._session.deployment is None
             self.model = mode_of(self._study).combine(self._study, combined, weights, number, seeded=seeded)
         except WireError:
-            rounds = self._session.rounds
-            self._session.rounds = rounds.abandon(f"round {number}: the hospitals' models add up to no finite model")
+            rounds, why = self._session.rounds, f"round {number}: the hospitals' models add up to no finite model"
+            self._session.rounds = rounds.abandon(why, wire.NOT_FINITE)
 
     def _held(self, model: Arrays) -> Arrays:
         """Return a model as it will be sent: from here on it is not copied."""

@@ -73,7 +73,7 @@ def received(form: str, frame: Frame, expected: Mapping[str, ArraySpec] | None =
     """
     if frame.form != form:
         raise WireError(f"frame: expected {form}, found another form")
-    carries = (expected or {}) if wire.form_of(form).arrays else {}
+    carries = (expected or {}) if _carries(form, frame.arrays) else {}
     if set(frame.arrays) != set(carries):
         raise WireError(f"{form}: expected the arrays of the study, found others")
     wire.check(form, frame.fields, carries, carries)
@@ -156,14 +156,21 @@ def read(form: str, records: RecordDict, expected: Mapping[str, ArraySpec] | Non
     config, arrays = by_name.get(wire.CONFIG), by_name.get(wire.ARRAYS)
     fields: dict[str, Any] = {n: None for n, record in by_name.items() if not isinstance(record, _RECORDS.get(n, ()))}
     fields |= dict(config.items()) if isinstance(config, ConfigRecord) else {}
-    carries, expected = wire.form_of(form).arrays, expected or {}
+    expected = expected or {}
     record = arrays if isinstance(arrays, ArrayRecord) else ArrayRecord()
     named = dict(record.items())
+    carries = _carries(form, named)
     if carries and (joined := joined_of(named, expected)) is not None:
         wire.check(form, fields, expected, expected)
         return Received(fields, joined)
     wire.check(form, fields, {name: spec(array) for name, array in named.items()}, expected)
     return Received(fields, from_record(record, expected) if carries else {})
+
+
+def _carries(form: str, arrays: Mapping[str, object]) -> bool:
+    """Return whether a message must have the arrays of its form: one that may come bare only where it has any."""
+    listed = wire.form_of(form)
+    return bool(listed.arrays) and not (listed.bare and not arrays)
 
 
 def to_frame(form: str, records: RecordDict, expected: Mapping[str, ArraySpec] | None = None) -> Frame:

@@ -14,6 +14,7 @@ from configs.kinds import Registry
 from configs.schema import Study
 from configs.schema.releases import RELEASE_KEYS, ReleaseKeys
 from configs.wire import ArraySpec
+from strategies.models.registry import study_parameters
 from strategies.releases.base import Release
 from strategies.releases.model_update import ModelUpdate
 from strategies.releases.score_histogram import ScoreHistogram
@@ -66,6 +67,8 @@ def is_reply(form: str) -> bool:
 
 def arrays_of(form: str, study: Study) -> Mapping[str, ArraySpec]:
     """Return the arrays of one form of configs/wire.py in this study."""
+    if form == wire.ASKS[wire.END]:
+        return study_parameters(study)
     kind = release_of(form)
     if kind is None:
         return {}

@@ -1,5 +1,6 @@
 """A deployed study: real processes, a real SuperLink, mutual TLS; what it leaves, and what it lets nobody do."""
 
+import hashlib
 import json
 import os
 import re
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from configs import wire
 from configs.coordinator import load_coordinator
 from configs.journal import GENESIS, read
 from configs.load import load_study
@@ -72,6 +74,22 @@ def test_a_deployed_study_ends_with_the_bits_of_its_simulation(
     released = json.loads((tmp_path / "runs" / "latest" / "metrics.json").read_bytes())["released"]
     assert set(released["histograms"]) == set(SITES)
     assert federation.metrics(run)["released"] == released
+
+
+def test_every_hospital_has_the_model_that_came_of_a_study_once_it_is_over(
+    federation: Federation, private_run: tuple[Path, str]
+) -> None:
+    study, run = private_run
+    digest = load_study(study).sha256
+    for site in SITES:
+        kept = federation.site_folder(site) / "models" / f"{digest}.json"
+        until(kept.exists, f"{site} to keep the end")
+        assert json.loads(kept.read_bytes()) | {"received": ""} == {
+            **{"study": digest, "name": "parity-private", "outcome": "COMPLETE", "code": 0, "rounds": 3, "run": run},
+            **{"why": wire.ENDS[0], "coordinator": federation.address, "received": ""},
+            "model_sha256": hashlib.sha256(model(federation, run)).hexdigest(),
+        }
+        assert kept.with_suffix(".safetensors").read_bytes() == model(federation, run)
 
 
 def test_deployed_statistics_are_those_of_the_simulation(federation: Federation, tmp_path: Path) -> None:
@@ -298,8 +316,12 @@ def test_a_run_that_is_stopped_is_incomplete_and_goes_on_when_it_is_resumed(
     federation.consortium("stop", run)
     go_on(federation, "cleveland")
     assert "stopped by the consortium" in federation.await_state(run, "INCOMPLETE")
+    kept = federation.site_folder("hungary") / "models" / f"{load_study(study).sha256}.json"
+    until(kept.exists, "the hospital to learn the end")
+    assert json.loads(kept.read_bytes())["code"] == wire.STOPPED
     federation.consortium("resume", run)
     federation.await_state(run, "COMPLETE")
+    until(lambda: json.loads(kept.read_bytes())["outcome"] == "COMPLETE", "the hospital to learn the new end")
     assert records(run_journal(federation, run), "resumed")
     assert model(federation, run) == simulated(study, tmp_path / "runs")
 

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from configs import wire
 from server.rounds import Rounds
 
 sites = st.sets(st.sampled_from("abcdefgh"))
@@ -56,7 +57,7 @@ def test_a_study_resumed_at_its_end_is_complete() -> None:
 
 
 def test_an_abandoned_study_is_incomplete_for_the_given_reason() -> None:
-    rounds = Rounds(planned=3, quorum=1).abandon("two hospitals take part")
+    rounds = Rounds(planned=3, quorum=1).abandon("two hospitals take part", wire.FEW_TAKE_PART)
     assert (rounds.outcome, rounds.why, rounds.done) == ("INCOMPLETE", "two hospitals take part", 0)
 
 
