@@ -80,9 +80,9 @@ def test_the_answer_is_the_same_whatever_is_kept_and_a_complete_study_does_not_e
     read_back = kept_models.model_of(hospital.config, study)
     assert all(np.array_equal(read_back[name], array) for name, array in model_of(study).items())
     records = list(read(hospital.config.journal))
-    assert [entry.what for record in records if (entry := record.of(Ignored))] == ["end"]
-    sent = [entry for record in records if (entry := record.of(Sent)) and entry.form == "end reply"]
-    assert len({entry.content for entry in sent}) == 1
+    assert [ignored.what for record in records if (ignored := record.of(Ignored))] == ["end"]
+    answers = {sent.content for record in records if (sent := record.of(Sent)) and sent.form == "end reply"}
+    assert len(answers) == 1
 
 
 def test_a_run_that_was_resumed_ends_again_as_long_as_it_was_not_complete(hospital: Ward, study: Study) -> None:
