@@ -10,11 +10,13 @@ What a strategy does stands in strategies/federated, one file each; a declaratio
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from configs.keys.declare import Declaration, Key
 from configs.keys.one_of import OneOf
-from configs.keys.values import Number
+from configs.keys.values import Around, Number
 from configs.kinds import Registry
+from configs.sections import Section
 from configs.wire import ArraySpec
 
 Specs = Mapping[str, ArraySpec]
@@ -38,18 +40,25 @@ def no_arrays(parameters: Specs) -> Specs:
     return {}
 
 
+def fits_any(training: Any, section: Section, around: Around) -> None:
+    """Note nothing: the strategy goes with every local step."""
+    del training, section, around
+
+
 @dataclass(frozen=True, slots=True)
 class FederatedKeys:
     """The keys that a study's `training.strategy` may hold under this name.
 
     `sent` declares the arrays that a hospital receives beside the model, by name and shape, given the model's
     parameters. Their names must differ from the parameters'. None ever leaves a hospital beside the model: what a
-    strategy would have it compute from released models, the coordinator computes itself.
+    strategy would have it compute from released models, the coordinator computes itself. `check` notes what of the
+    section `training` does not go with the strategy.
     """
 
     name: str
     options: tuple[Key, ...] = ()
     sent: Callable[[Specs], Specs] = no_arrays
+    check: Callable[[Any, Section, Around], None] = fits_any
 
     @property
     def section(self) -> Declaration:
@@ -58,6 +67,28 @@ class FederatedKeys:
 
     def _chosen(self, **options: float) -> Strategy:
         return Strategy(self.name, tuple(options.items()))
+
+
+CORRECTION = "correction/"  # before the name of each parameter
+
+
+def _corrections(parameters: Specs) -> Specs:
+    return {CORRECTION + name: spec for name, spec in parameters.items()}
+
+
+def _check_drifts(training: Any, section: Section, around: Around) -> None:
+    """Note what leaves nothing to correct, and local steps whose sum is not the model's move."""
+    local, sizes = training.local, [member.patients for member in around["cohort"]]
+    most = max(map(local.steps_per_round, sizes or [1]))
+    if (sizes or local.batch_size is None or local.steps) and most < 2:
+        section.problem(
+            "local",
+            "two local steps or more with scaffold, which corrects the later ones",
+            f"{most} step",
+            "raise local.steps, or use fedavg, which is the same with one step",
+        )
+    if local.optimizer != "sgd" or local.momentum:
+        section.problem("local", "sgd without momentum with scaffold", "another", "change it, or use fedavg")
 
 
 def _rate(default: float) -> Key:
@@ -97,6 +128,7 @@ FEDERATED: Registry[FederatedKeys] = Registry(
         FederatedKeys("median"),
         FederatedKeys("trimmed_mean", (_TRIM,)),
         FederatedKeys("krum", (_MALICIOUS,)),
+        FederatedKeys("scaffold", sent=_corrections, check=_check_drifts),
     ),
 )
 STRATEGY = OneOf(FEDERATED, "name", "a mapping with a name")

@@ -55,12 +55,12 @@ RECIPES = (
     ),
     Recipe(
         "A strategy",
-        "drift_correction",
+        "shared_direction",
         "strategies/federated/base.py",
         "strategies/federated/registry.py",
         "The coordinator's half combines the hospitals' models, and says which arrays are sent beside the model and "
         "kept in a checkpoint; the hospital's half changes local steps by public arrays alone, after clip and noise.",
-        ("corrections", "DriftCorrection.sent", "DriftCorrection.aggregate_train", "corrected", "install"),
+        ("directions", "SharedDirection.configure_train", "SharedDirection.sent", "leaning", "install"),
     ),
     Recipe(
         "A release",

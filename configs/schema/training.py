@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from configs.federated import STRATEGY, Strategy
+from configs.federated import FEDERATED, STRATEGY, Strategy
 from configs.keys.declare import Part, key
 from configs.keys.values import Around, Choice, Integer, Number, Place
 from configs.sections import Section
@@ -147,9 +147,11 @@ class Training:
     auto: bool = False
 
     def check(self, section: Section, around: Around) -> None:
-        """Note weights by sizes that were not announced."""
+        """Note weights by sizes that were not announced, and what does not go with the strategy."""
         if self.weights == "public" and not around["cohort"]:
             section.problem("weights", "uniform, as no cohort is announced", "public", "announce the cohort's sizes")
+        if self.strategy.name in FEDERATED:
+            FEDERATED[self.strategy.name].check(self, section, around)
 
 
 AUTO = Training(auto=True)

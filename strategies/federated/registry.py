@@ -1,7 +1,7 @@
 """The registered strategies, by name.
 
 >>> STRATEGIES.names
-('fedavg', 'fedprox', 'fedavgm', 'fedadam', 'fedyogi', 'fedadagrad', 'median', 'trimmed_mean', 'krum')
+('fedavg', 'fedprox', 'fedavgm', 'fedadam', 'fedyogi', 'fedadagrad', 'median', 'trimmed_mean', 'krum', 'scaffold')
 """
 
 from collections.abc import Mapping
@@ -21,12 +21,13 @@ from strategies.federated.hospitals import Hospitals
 from strategies.federated.krum import KRUM
 from strategies.federated.local_rule import LocalRule
 from strategies.federated.median import MEDIAN
+from strategies.federated.scaffold import SCAFFOLD
 from strategies.federated.trimmed_mean import TRIMMED_MEAN
 
 STRATEGIES: Registry[Strategy] = Registry(
     "strategy",
     ("keys", "coordinator", "local_rule"),
-    (FEDAVG, FEDPROX, FEDAVGM, FEDADAM, FEDYOGI, FEDADAGRAD, MEDIAN, TRIMMED_MEAN, KRUM),
+    (FEDAVG, FEDPROX, FEDAVGM, FEDADAM, FEDYOGI, FEDADAGRAD, MEDIAN, TRIMMED_MEAN, KRUM, SCAFFOLD),
 )
 
 

@@ -65,7 +65,8 @@ def documents(draw: st.DrawFn) -> dict[str, Any]:
     document["training"] |= {"strategy": {"name": name} | draw(maybe(**options))}
     rounds = {"average_last": st.floats(0.0, 1.0), "round_timeout_s": numbers, "quorum": st.integers(1, 3)}
     document["training"] |= draw(maybe(**rounds))
-    local = maybe(momentum=st.floats(0.0, 0.9), engine=st.sampled_from(["auto", "opacus"]), weight_decay=numbers)
+    momentum = st.just(0.0) if name == "scaffold" else st.floats(0.0, 0.9)
+    local = maybe(momentum=momentum, engine=st.sampled_from(["auto", "opacus"]), weight_decay=numbers)
     length = draw(st.sampled_from([{"epochs": 2}, {"steps": 3}]))
     document["training"]["local"] = {"batch_size": "full", "learning_rate": 0.5} | length | draw(local)
     document["evaluation"] = draw(st.sampled_from([{"test_fraction": 0.2}, {"split_column": "fold"}]))

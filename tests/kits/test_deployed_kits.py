@@ -23,8 +23,8 @@ CAREFUL = "hungary"  # where a person approves
 GRADES = ["typical_angina", "atypical_angina", "non_anginal_pain", "asymptomatic"]  # of the column cp, in order
 
 
-def _drift_correction(document: dict[str, Any]) -> None:
-    document["training"]["strategy"] = {"name": "drift_correction"}
+def _shared_direction(document: dict[str, Any]) -> None:
+    document["training"]["strategy"] = {"name": "shared_direction"}
 
 
 def _ordinal(document: dict[str, Any]) -> None:
@@ -58,7 +58,7 @@ def _column_count(document: dict[str, Any]) -> None:
 
 
 EDITS: dict[str, Callable[[dict[str, Any]], None]] = {
-    "drift_correction": _drift_correction,
+    "shared_direction": _shared_direction,
     "ordinal": _ordinal,
     "json_lines": _json_lines,
     "convolution": _convolution,
@@ -67,7 +67,7 @@ EDITS: dict[str, Callable[[dict[str, Any]], None]] = {
     "column_count": _column_count,
 }
 REVIEWED = {  # on the page that a hospital's people read before they approve, and on the model card
-    "drift_correction": ("drift_correction", "drift_correction"),
+    "shared_direction": ("shared_direction", "shared_direction"),
     "ordinal": ("ordinal 'cp' ('typical_angina',", "the grade of `cp`"),
     "json_lines": (".jsonl", "`disease`"),
     "convolution": ("with a convolution model", "convolution"),
