@@ -21,7 +21,7 @@ from simulations.converged import converged
 from simulations.curve import Curve
 from simulations.display import Display, Phase
 from simulations.engines import run_engine
-from simulations.evaluate import evaluate, evaluate_local
+from simulations.evaluate import compared, evaluate, evaluate_local
 from simulations.hospitals import Hospitals
 from simulations.kept import Kept
 from strategies.data.base import TrainablePatients, concatenate
@@ -109,11 +109,13 @@ def score(
 ) -> dict[str, ModelResult | None]:
     """Judge each model on the test patients, all together and at each hospital; the `models` of metrics.json."""
     task, test = learning_of(study), {site: p.test for site, p in patients.items()}
-    scores: dict[str, ModelResult | None] = {ComparedModel.FEDERATED: evaluate(study, task, federated, test)}
+    shared = evaluate(study, task, federated, test)
+    scores: dict[str, ModelResult | None] = {ComparedModel.FEDERATED: shared.result}
     for key in (ComparedModel.WITHOUT_PRIVACY, ComparedModel.POOLED):
-        scores[key] = evaluate(study, task, models[key], test) if key in models else None
+        scores[key] = compared(shared, evaluate(study, task, models[key], test)) if key in models else None
     if not study.privacy.keys.budgeted:
-        scores[ComparedModel.WITHOUT_PRIVACY] = scores[ComparedModel.FEDERATED]
+        scores[ComparedModel.WITHOUT_PRIVACY] = shared.result
     local = models.get(ComparedModel.LOCAL_ONLY)
-    scores[ComparedModel.LOCAL_ONLY] = evaluate_local(study, task, local, test) if local else None
+    alone = compared(shared, evaluate_local(study, task, local, test)) if local else None
+    scores[ComparedModel.LOCAL_ONLY] = alone
     return scores

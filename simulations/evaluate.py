@@ -7,16 +7,39 @@ diseased patients (from 38 % to 98 % in the demo), which is no skill.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
-from configs.records.result import Estimate, ModelResult
+from configs.records.outcome import Difference
+from configs.records.result import ModelResult
 from configs.schema import Study
 from strategies.data.base import TrainablePatients, concatenate
 from strategies.exchange.arrays import Arrays
 from strategies.learning import Learning
-from strategies.tasks.metrics import Metric, estimate, estimates
+    own = {site: task.predictions(at_home[site], patients) for site, patients in test.items()}
+    asked = task.objective.metrics_of([main.name, *study.evaluation.metrics, *task.objective.always])
+    y = task.objective.in_unit(pooled.outcomes)
+    whole = resampled(asked, y, predictions, pooled.owners, seed=seed)
+    per_site = {
+        site: resampled([main], task.objective.in_unit(p.outcomes), [own[site]], p.owners, seed=seed).get(main.name)
+        for site, p in test.items()
+    }
+    metrics = {metric.name: interval(whole.get(metric.name)) for metric in asked}
+    result = ModelResult(metrics.get("auroc"), {site: interval(values) for site, values in per_site.items()}, metrics)
+    if pooled.rows:
+        bins = task.objective.bins(y, predictions[0]) if len(models) == 1 else None
+        result = replace(result, guess=task.objective.guess(y), calibration=bins)
+    outcome = task.objective.outcome
+    if pooled.rows and outcome is not None and len(models) == 1:
+        rows = _rows(pooled, predictions[0], outcome)
+        sites = {site: _rows(test[site], own[site], outcome) for site in test if test[site].rows}
+        result = replace(result, outcome=outcome_figures(rows, sites, study.evaluation.thresholds, seed=seed))
+    return Judged(result, whole.get(main.name), per_site)
+
+
+def _rows(patients: TrainablePatients, predicted: Floats, outcome: int) -> Rows:
+    return np.asarray(patients.outcomes, np.float64), predicted[:, outcome], patients.owners
 from strategies.tasks.registry import objective_of
 
 TestOf = Mapping[str, TrainablePatients]
@@ -27,14 +50,34 @@ def headline(study: Study) -> Metric:
     return objective_of(study).metrics[0]
 
 
-def evaluate(study: Study, task: Learning, model: Arrays, test: TestOf) -> ModelResult:
+@dataclass(frozen=True)
+class Judged:
+    """A model's figures, and the resamples behind those of the primary metric: (1 + resamples,), the value first."""
+
+    result: ModelResult
+    whole: Floats | None
+    per_site: Mapping[str, Floats | None]
+
+
+def evaluate(study: Study, task: Learning, model: Arrays, test: TestOf) -> Judged:
     """Judge one shared model on all test patients together, and at each hospital."""
-    return _scores(study, task, [model], test, dict.fromkeys(test, model))
+    return _judged(study, task, [model], test, dict.fromkeys(test, model))
 
 
-def evaluate_local(study: Study, task: Learning, models: Mapping[str, Arrays], test: TestOf) -> ModelResult:
+def evaluate_local(study: Study, task: Learning, models: Mapping[str, Arrays], test: TestOf) -> Judged:
     """Judge each hospital's own model: the mean over models on all test patients, and each at home."""
-    return _scores(study, task, list(models.values()), test, models)
+    return _judged(study, task, list(models.values()), test, models)
+
+
+def compared(shared: Judged, other: Judged) -> ModelResult:
+    """Return another model's figures with the shared one's differences from it, on the same resamples of patients."""
+    sites = {site: interval(_less(values, other.per_site.get(site))) for site, values in shared.per_site.items()}
+    difference = Difference(interval(_less(shared.whole, other.whole)), sites)
+    return replace(other.result, difference=difference)
+
+
+def _less(values: Floats | None, others: Floats | None) -> Floats | None:
+    return None if values is None or others is None else values - others
 
 
 def curve_value(study: Study, task: Learning, model: Arrays, pooled: TrainablePatients) -> float | None:
@@ -46,34 +89,31 @@ def curve_value(study: Study, task: Learning, model: Arrays, pooled: TrainablePa
     return point.value if point else None
 
 
-def _scores(
+def _judged(
     study: Study, task: Learning, models: Sequence[Arrays], test: TestOf, at_home: Mapping[str, Arrays]
-) -> ModelResult:
-    pooled, main = concatenate(list(test.values())), headline(study)
+) -> Judged:
+    pooled, main, seed = concatenate(list(test.values())), headline(study), study.seed
     predictions = [task.predictions(model, pooled) for model in models]
-    reported = task.objective.metrics_of([main.name, *study.evaluation.metrics])
-    metrics = _estimates(study, task, reported, predictions, pooled)
-    per_site = {site: _at_home(study, task, main, at_home[site], test[site]) for site in test}
-    if not pooled.rows:
-        return ModelResult(metrics.get("auroc"), per_site, metrics)
+    own = {site: task.predictions(at_home[site], patients) for site, patients in test.items()}
+    asked = task.objective.metrics_of([main.name, *study.evaluation.metrics, *task.objective.always])
     y = task.objective.in_unit(pooled.outcomes)
-    bins = task.objective.bins(y, predictions[0]) if len(models) == 1 else None
-    guess = task.objective.guess(y)
-    return ModelResult(metrics.get("auroc"), per_site, metrics, guess, bins)
+    whole = resampled(asked, y, predictions, pooled.owners, seed=seed)
+    per_site = {
+        site: resampled([main], task.objective.in_unit(p.outcomes), [own[site]], p.owners, seed=seed).get(main.name)
+        for site, p in test.items()
+    }
+    metrics = {metric.name: interval(whole.get(metric.name)) for metric in asked}
+    result = ModelResult(metrics.get("auroc"), {site: interval(values) for site, values in per_site.items()}, metrics)
+    if pooled.rows:
+        bins = task.objective.bins(y, predictions[0]) if len(models) == 1 else None
+        result = replace(result, guess=task.objective.guess(y), calibration=bins)
+    outcome = task.objective.outcome
+    if pooled.rows and outcome is not None and len(models) == 1:
+        rows = _rows(pooled, predictions[0], outcome)
+        sites = {site: _rows(test[site], own[site], outcome) for site in test if test[site].rows}
+        result = replace(result, outcome=outcome_figures(rows, sites, study.evaluation.thresholds, seed=seed))
+    return Judged(result, whole.get(main.name), per_site)
 
 
-def _at_home(
-    study: Study, task: Learning, metric: Metric, model: Arrays, patients: TrainablePatients
-) -> Estimate | None:
-    return _estimates(study, task, [metric], [task.predictions(model, patients)], patients)[metric.name]
-
-
-def _estimates(
-    study: Study,
-    task: Learning,
-    metrics: Sequence[Metric],
-    predictions: Sequence[NDArray[np.float64]],
-    of: TrainablePatients,
-) -> dict[str, Estimate | None]:
-    """Return each metric with its interval, None where it is undefined."""
-    return estimates(metrics, task.objective.in_unit(of.outcomes), predictions, of.owners, seed=study.seed)
+def _rows(patients: TrainablePatients, predicted: Floats, outcome: int) -> Rows:
+    return np.asarray(patients.outcomes, np.float64), predicted[:, outcome], patients.owners

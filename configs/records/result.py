@@ -10,26 +10,14 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any
 
+from configs.records.estimate import Estimate as Estimate
 from configs.records.fields import LATER, OMIT, Within, read
 from configs.records.further import read_further
+from configs.records.outcome import Difference, OutcomeFigures
 from configs.records.run_journal import MAX_ROUNDS, Again, Round
 
 SHARE = Within(0.0, 1.0)
 ROUNDS = Within(0, MAX_ROUNDS)
-
-
-@dataclass(frozen=True, slots=True)
-class Estimate:
-    """A figure with its 95 % interval."""
-
-    value: Annotated[float, "The figure."]
-    low: Annotated[float, "Lower end of the interval."]
-    high: Annotated[float, "Upper end of the interval."]
-
-    @classmethod
-    def present_form(cls, document: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Return a figure without an interval as one with a point as interval."""
-        return {end: document.get("value") for end in ("low", "high")} | _without_null(document)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +63,8 @@ class ModelResult:
     ] = None
     calibration: Annotated[tuple[Bin, ...] | None, "Predicted and observed shares; of binary outcomes.", OMIT] = None
     noisy: Annotated[Noisy | None, "The release behind these figures, where hospitals released them.", OMIT] = None
+    outcome: Annotated[OutcomeFigures | None, "Thresholds, decision curve, calibration by hospital.", OMIT] = None
+    difference: Annotated[Difference | None, "The shared model's primary metric less this model's.", OMIT] = None
 
 
 @dataclass(frozen=True)
@@ -359,7 +349,3 @@ def _points(curve: Any, name: str) -> Any:
 
 def _are_objects(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(entry, Mapping) for entry in value)
-
-
-def _without_null(document: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in document.items() if value is not None}

@@ -1,13 +1,15 @@
 """The section `evaluation`: test patients, metrics, and what may leave a hospital."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from configs.keys.declare import Part, key
-from configs.keys.values import COLUMN, Around, Integer, Number, Place, Words, nearest
+from configs.keys.values import COLUMN, Around, Integer, Number, Place, Value, Words, is_number, nearest
 from configs.schema.privacy import MAX_EPSILON, MIN_EPSILON, PER_PATIENT
 from configs.schema.task import DEFAULT_BINS, MAX_BINS, MIN_BINS, TASKS
 from configs.sections import Section
 
+MOST_THRESHOLDS = 10
 _FRACTION = Number("a share of the patients from 0 to 0.9", 0.0, 0.9)
 
 
@@ -31,7 +33,7 @@ class _Metrics(Words):
     def read(self, at: Place) -> tuple[str, ...]:
         """Return the metrics; those that the task does not have are noted."""
         task = at.around["task"].type
-        metrics = _all_metrics(at.section, at.around)
+        metrics = TASKS[task].metrics
         expected = ", ".join(metrics)
         words = Words(f"a list from {expected}").read(at)
         for word in words:
@@ -41,8 +43,34 @@ class _Metrics(Words):
         return words
 
 
-def _all_metrics(_section: Section, around: Around) -> tuple[str, ...]:
-    return TASKS[around["task"].type].metrics
+def _usual_metrics(_section: Section, around: Around) -> tuple[str, ...]:
+    kind = TASKS[around["task"].type]
+    return tuple(metric for metric in kind.metrics if metric not in kind.unasked)
+
+
+class _Thresholds(Value):
+    """Probabilities from which on a patient is called ill."""
+
+    expected = f"a list of 1 to {MOST_THRESHOLDS} distinct probabilities above 0 and below 1, such as [0.1, 0.2, 0.5]"
+
+    def read(self, at: Place) -> tuple[float, ...]:
+        """Return the probabilities, from the lowest to the highest."""
+        numbers = at.found if isinstance(at.found, list) else []
+        good = 0 < len(numbers) <= MOST_THRESHOLDS and len({*map(str, numbers)}) == len(numbers)
+        if good and all(is_number(number) and 0 < number < 1 for number in numbers):
+            return tuple(sorted(float(number) for number in numbers))
+        at.problem(self.expected, "correct the list, or leave it out for 0.5")
+        return ()
+
+    def write(self, value: Any) -> list[float]:
+        """Return the probabilities as a list."""
+        return list(value)
+
+    @property
+    def schema(self) -> dict[str, Any]:
+        """Return a list of distinct numbers between 0 and 1."""
+        items = {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1}
+        return {"type": "array", "items": items, "minItems": 1, "maxItems": MOST_THRESHOLDS, "uniqueItems": True}
 
 
 def _whole_fraction(section: Section, around: Around) -> float:
@@ -69,9 +97,9 @@ class Evaluation:
     metrics: tuple[str, ...] = key(
         _Metrics("a list of the task's metrics"),
         "what is measured on test patients, where patients of all hospitals are at hand",
-        default=_all_metrics,
+        default=_usual_metrics,
         init=(),
-        unsaid="all of the task's metrics",
+        unsaid="all of the task's metrics but auprc",
         written=lambda _: True,
     )
     split_column: str | None = key(
@@ -83,8 +111,17 @@ class Evaluation:
         default=None,
     )
 
+    thresholds: tuple[float, ...] = key(
+        _Thresholds(),
+        "probabilities from which on a patient is called ill: sensitivity, specificity and predictive values at each",
+        default=(),
+        unsaid="0.5",
+    )
+
     def check(self, section: Section, around: Around) -> None:
         """Note what no key can see alone."""
+        if self.thresholds and not TASKS[around["task"].type].has_outcome:
+            section.problem("thresholds", "none for a task that is not binary", list(self.thresholds), "leave it out")
         if self.split_column is not None and section.values.get("test_fraction") is not None:
             section.note("split_column", "expected either test_fraction or split_column, found both; keep one")
         if self.release and not TASKS[around["task"].type].has_outcome:

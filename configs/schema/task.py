@@ -140,6 +140,9 @@ class Task:
 class TaskKeys:
     """A type of task: its section, the metrics to ask for (the first is the headline), and what it makes of a study.
 
+    `unasked` names those of the metrics that a study has only where it lists them, so that older studies keep their
+    digests.
+
     `procedure` names what the coordinator does (server/procedures/), `data` how patients are read (strategies/data/).
     `has_outcome`: whether a prediction gives the probability of one outcome, so that hospitals may release scores.
     """
@@ -150,6 +153,7 @@ class TaskKeys:
     procedure: str = "training"
     data: str = "table"
     has_outcome: bool = False
+    unasked: tuple[str, ...] = ()
 
 
 def _counted_classes(section: Section, _around: Around) -> tuple[str, ...]:
@@ -194,8 +198,9 @@ TASKS = Sections(
             replace(_OUTCOME, keys=(*_OUTCOME.keys, *_SHARE_KEYS)).but(
                 refused={"range": _NO_RANGE}, classes={"value": _BINARY, "default": ("0", "1")}, check=_check_share
             ),
-            _SCORES,
+            (*_SCORES, "auprc"),
             has_outcome=True,
+            unasked=("auprc",),
         ),
         TaskKeys(
             "multiclass",

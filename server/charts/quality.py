@@ -1,8 +1,4 @@
-"""Charts of the model's quality: by hospital, by round, and calibration.
-
->>> wilson(50, 100)[0] < 0.5 < wilson(50, 100)[1]
-True
-"""
+"""Charts of the model's quality: by hospital, by round, and calibration."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -27,6 +23,7 @@ from server.result.wording import (
     share,
     undefined,
 )
+from strategies.tasks.outcome_figures import wilson
 
 PANEL = 12  # hospitals in one drawing: then the axis is drawn again
 SPACE, GAP = 17.0, 18.0  # between the models of a hospital, between hospitals
@@ -270,12 +267,3 @@ def _bin(group: Bin, x: svg.Scale, y: svg.Scale, most: int, key: str) -> Html:
     place = x(group.predicted)
     whisker = svg.line(place, y(low), place, y(high), f"whisker {key}") if key != ComparedModel.POOLED else None
     return el("g", whisker, svg.mark(key, place, y(group.observed), hint, radius), class_="bin")
-
-
-def wilson(successes: float, count: int) -> tuple[float, float]:
-    """Return the 95 % interval of a share (Wilson 1927), which unlike the textbook one works for few patients."""
-    z = 1.96
-    rate, spare = successes / count, z * z / count
-    middle = (rate + spare / 2) / (1 + spare)
-    half = z / (1 + spare) * math.sqrt(rate * (1 - rate) / count + spare / (4 * count))
-    return max(0.0, middle - half), min(1.0, middle + half)

@@ -56,9 +56,7 @@ def figures(histogram: NDArray[Any], *, cell_variance: float) -> Figures:
         cell_variance: of the noise in each cell; of a sum of histograms the sum of theirs.
     """
     without, having = np.asarray(histogram, np.float64)  # (bins,) each
-    bins = len(having)
-    least = MIN_PER_CLASS + _Z * math.sqrt(bins * cell_variance)
-    if min(without.sum(), having.sum()) < least:
+    if not all(surely_holds(row, cell_variance) for row in (without, having)):
         return Figures(None, None)
     return Figures(
         _auroc(having, without, cell_variance),
@@ -89,7 +87,7 @@ def _brier(having: Floats, without: Floats, variance: float) -> Estimate:
     middles = (np.arange(len(having)) + 0.5) / len(having)
     losses = np.stack([middles**2, (1 - middles) ** 2])  # (2, bins)
     counts = np.stack([without, having])
-    return _mean(counts.ravel(), losses.ravel(), variance)
+    return mean_of_cells(counts.ravel(), losses.ravel(), variance)
 
 
 def _calibration(having: Floats, without: Floats, variance: float) -> tuple[Bin, ...]:
@@ -101,7 +99,7 @@ def _calibration(having: Floats, without: Floats, variance: float) -> tuple[Bin,
         up, down, noise = having[low:high].sum(), without[low:high].sum(), (high - low) * variance
         if up + down < MIN_PER_CLASS + _Z * math.sqrt(2 * noise):
             continue
-        observed = _mean(np.array([up, down]), np.array([1.0, 0.0]), noise)
+        observed = mean_of_cells(np.array([up, down]), np.array([1.0, 0.0]), noise)
         middle = (low + high) / 2 / bins
         groups.append(
             Bin(
@@ -117,15 +115,29 @@ def _calibration(having: Floats, without: Floats, variance: float) -> tuple[Bin,
     return tuple(groups)
 
 
-def _mean(counts: Floats, values: Floats, variance: float) -> Estimate:
-    """Return the mean of values over patients, of whom each cell holds a noisy count."""
+def mean_of_cells(counts: Floats, values: Floats, variance: float) -> Estimate:
+    """Return the mean of values over patients, of whom each cell holds a noisy count.
+
+    Args:
+        counts: (cells,), as many as `values`; variance: of the noise in each cell.
+    """
+    low, high = float(values.min()), float(values.max())
+    if high <= low:
+        return Estimate(low, low, low)
+    parts = (values - low) / (high - low)  # the equation is looked at from 0 to 1
 
     def equation(mean: Floats) -> tuple[Floats, Floats]:
-        gaps = values - mean  # (values, cells)
+        gaps = parts - mean  # (values, cells)
         noise, patients = variance * (gaps**2).sum(1), (_positive(counts) * gaps**2).sum(1)
         return gaps @ counts, noise + patients
 
-    return _interval(float(values @ counts / counts.sum()), equation)
+    share = _interval(float(parts @ counts / counts.sum()), equation)
+    return Estimate(*(low + (high - low) * end for end in (share.value, share.low, share.high)))
+
+
+def surely_holds(counts: Floats, variance: float) -> bool:
+    """Return whether noisy cells hold two patients or more, with 97.5 %."""
+    return bool(counts.sum() >= MIN_PER_CLASS + _Z * math.sqrt(counts.size * variance))
 
 
 def _interval(root: float, equation: Callable[[Floats], tuple[Floats, Floats]]) -> Estimate:

@@ -25,6 +25,7 @@ from strategies.privacy.modes.registry import mode_of
 from strategies.releases.base import Arrays, Each, Hospital, Judge, Making, People, Release, Request, Sent
 from strategies.releases.figures import figures
 from strategies.releases.noisy_counts import FAR, cell_variance, noised
+from strategies.releases.outcome_figures import outcome_figures
 
 if TYPE_CHECKING:  # PyTorch, which the coordinator's half does not need
     from strategies.privacy.accounting import SampledGaussian
@@ -93,7 +94,7 @@ class ScoreHistogram(Release):
         if event is None or not released:
             return None
         histograms = {site: arrays[wire.HISTOGRAM] for site, arrays in released.items()}
-        return report(histograms, event.noise_multiplier, study.evaluation.metrics)
+        return report(histograms, event.noise_multiplier, study.evaluation.metrics, study.evaluation.thresholds)
 
     def sentence(self, _study: Study) -> str:
         """Return what leaves after the last round."""
@@ -137,21 +138,30 @@ def require_plausible(
         raise WireError("evaluate reply: expected no more patients than the hospital announced, found many more")
 
 
-def report(histograms: Mapping[str, NDArray[Any]], noise_multiplier: float, metrics: tuple[str, ...]) -> ModelResult:
+def report(
+    histograms: Mapping[str, NDArray[Any]],
+    noise_multiplier: float,
+    metrics: tuple[str, ...],
+    thresholds: tuple[float, ...] = (),
+) -> ModelResult:
     """Return a model's entry in metrics.json, from the histograms that hospitals released.
 
     Metrics that the histogram does not give are null, like those that are undefined.
     """
     variance = cell_variance(noise_multiplier)
-    together = figures(
+    whole, of_whole = (
         np.sum([np.asarray(h, np.float64) for h in histograms.values()], axis=0),
-        cell_variance=len(histograms) * variance,
+        len(histograms) * variance,
     )
+    together = figures(whole, cell_variance=of_whole)
     estimates = {"auroc": together.auroc, "brier": together.brier}
     each = {site: figures(h, cell_variance=variance).auroc for site, h in sorted(histograms.items())}
     return ModelResult(
         auroc=together.auroc,
         per_site=each,
-        metrics={name: estimates.get(name) for name in dict.fromkeys(("auroc", *metrics))},
+        metrics={name: estimates.get(name) for name in dict.fromkeys(("auroc", *metrics, "brier"))},
         calibration=together.calibration,
+        outcome=outcome_figures(
+            whole, histograms, cell_variance=of_whole, thresholds=thresholds, site_variance=variance
+        ),
     )

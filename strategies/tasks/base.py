@@ -43,6 +43,7 @@ class Objective(ABC):
 
     name: ClassVar[str]  # what `task.type` calls it
     metrics: ClassVar[tuple[Metric, ...]]  # what a study may ask for; the first is the headline
+    always: ClassVar[tuple[str, ...]] = ()  # metrics that are measured also where a study does not ask for them
     prediction: ClassVar[str]  # what is predicted for one patient, before the target's name: "the value of"
     outcome: ClassVar[int | None] = None  # the column of a prediction that is the probability of one outcome
     lowest: ClassVar[float] = 0.0  # the least value of y

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from configs.records.result import Bin
 from strategies.exact.functions import logarithm, sigmoid
-from strategies.tasks.classification import Classification, calibration
+from strategies.tasks.classification import AUPRC, BALANCED_ACCURACY, BRIER, Classification, calibration
 from strategies.tasks.metrics import Floats
 
 if TYPE_CHECKING:
@@ -23,6 +23,8 @@ class Binary(Classification):
     name = "binary"
     prediction = "the probability of"
     outcome = 1
+    metrics = (*Classification.metrics, AUPRC)
+    always = (AUPRC.name, BALANCED_ACCURACY.name, BRIER.name)
 
     @property
     def beginning(self) -> tuple[float, ...]:

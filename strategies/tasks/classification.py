@@ -9,6 +9,7 @@ undefined, never a number, where a group has fewer than two patients of either o
 """
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +37,21 @@ def area(score: Floats, positive: Floats, negative: Floats) -> Floats:
     down = np.add.reduceat(negative[:, order], ties, axis=1)
     below = np.cumsum(down, axis=1) - down
     return np.asarray((up * (below + down / 2)).sum(axis=1) / (up.sum(axis=1) * down.sum(axis=1)))
+
+
+def average_precision(y: Floats, predicted: Floats, weights: Floats) -> Floats:
+    """Return the area under the precision-recall curve: precision averaged over the steps of recall, ties together.
+
+    Davis and Goadrich 2006 say why its points are not joined by lines.
+    """
+    positive, score = y == 1, predicted[:, 1]
+    order = np.argsort(-score, kind="stable")
+    ties = np.flatnonzero(np.concatenate([[True], np.diff(score[order]) < 0]))
+    sorted_weights = weights[:, order]
+    up = np.add.reduceat(sorted_weights * positive[order], ties, axis=1)  # (resamples, groups)
+    called = np.cumsum(np.add.reduceat(sorted_weights, ties, axis=1), axis=1)
+    precision = np.divide(np.cumsum(up, axis=1), called, out=np.zeros_like(up), where=called > 0)
+    return np.asarray((up * precision).sum(axis=1) / up.sum(axis=1))
 
 
 def _has_patients_of_each_class(y: Floats, predicted: Floats, patients: NDArray[np.int64]) -> bool:
@@ -81,6 +97,14 @@ BALANCED_ACCURACY = Metric(
     "balanced_accuracy", "Balanced accuracy", "the same, each outcome counting half", balanced_accuracy
 )
 BRIER = Metric("brier", "Brier score", "squared error of the probabilities; 0 is perfect", brier, lower_is_better=True)
+AUPRC = Metric(
+    "auprc",
+    "AUPRC",
+    "precision averaged over the recalls; the outcome's share is chance, 1 is perfect",
+    average_precision,
+    is_defined=_has_patients_of_each_class,
+    needs=AUROC.needs,
+)
 LOG_LOSS = Metric(
     "log_loss", "Log loss", "penalty for confident mistakes, in nats; 0 is perfect", log_loss, lower_is_better=True
 )
@@ -89,7 +113,7 @@ LOG_LOSS = Metric(
 class Classification(Objective):
     """An outcome that is one of several words. `y` is a word's position in the task's classes."""
 
-    metrics = (AUROC, ACCURACY, BALANCED_ACCURACY, BRIER, LOG_LOSS)
+    metrics: ClassVar[tuple[Metric, ...]] = (AUROC, ACCURACY, BALANCED_ACCURACY, BRIER, LOG_LOSS)
 
     @property
     def classes(self) -> int:

@@ -101,6 +101,23 @@ def estimates(
     resamples: int = RESAMPLES,
 ) -> dict[str, Estimate | None]:
     """Return several metrics' means over models, of the same resamples, as `estimate_mean` has each."""
+    values = resampled(metrics, y, predictions, patients, seed=seed, resamples=resamples)
+    return {metric.name: interval(values.get(metric.name)) for metric in metrics}
+
+
+def resampled(
+    metrics: Sequence[Metric],
+    y: Floats,
+    predictions: Sequence[Floats],
+    patients: NDArray[np.int64],
+    *,
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+) -> dict[str, Floats]:
+    """Return each metric that is defined, (1 + resamples,): its value, then that of each resample.
+
+    Of as many patients and the same seed the resamples are the same, so that differences of two models are paired.
+    """
     defined = [m for m in metrics if len(y) and m.is_defined(y, predictions[0], patients)]
     values: dict[str, list[Floats]] = {metric.name: [] for metric in defined}
     for weights in _resampled(patients, seed, resamples) if defined else ():
@@ -108,12 +125,12 @@ def estimates(
             for metric in defined:
                 each = [metric.compute(y, predicted, weights) for predicted in predictions]
                 values[metric.name].append(np.mean(each, axis=0))
-    return {m.name: _interval(np.concatenate(values[m.name])) if m in defined else None for m in metrics}
+    return {name: np.concatenate(pieces) for name, pieces in values.items()}
 
 
-def _interval(values: Floats) -> Estimate | None:
+def interval(values: Floats | None) -> Estimate | None:
     """Return a value and the middle 95 % of its resamples; values: (1 + resamples,), the value itself first."""
-    if not np.isfinite(values[0]):
+    if values is None or not np.isfinite(values[0]):
         return None
     defined = values[1:][np.isfinite(values[1:])]
     low, high = np.percentile(defined if len(defined) else values[:1], [2.5, 97.5])

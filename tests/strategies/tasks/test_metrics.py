@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from sklearn.metrics import average_precision_score
 
 from configs.schema.task import TASKS
 from strategies.tasks import metrics
@@ -71,6 +72,7 @@ PLAIN: dict[str, Callable[[Floats, Floats], float]] = {
     "balanced_accuracy": balanced_accuracy,
     "brier": brier,
     "log_loss": log_loss,
+    "auprc": lambda y, p: float(average_precision_score(y == 1, p[:, 1])),
     "mae": mae,
     "r2": r2,
 }
