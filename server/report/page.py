@@ -19,6 +19,7 @@ from server.report import counting_sections
 from server.report.sections.registry import sections_of
 from server.result import counting, sentences
 from server.result.finished import Run
+from server.result.flaws import flaws
 from server.result.wording import (
     NONE,
     duration,
@@ -82,11 +83,12 @@ def _headline(run: Run) -> list[Html]:
 
 
 def _badge(run: Run) -> Html:
-    drawing = el("svg", el("path", d=TICK if run.complete else STOP), viewBox="0 0 14 14", aria_hidden="true")
-    word = (
-        "Complete" if run.complete else "Incomplete" if run.outcome == "INCOMPLETE" else run.outcome[:40] or "Unknown"
-    )
-    return el("span", drawing, word, class_="badge" if run.complete else "badge stopped")
+    good = run.complete and not flaws(run)
+    drawing = el("svg", el("path", d=TICK if good else STOP), viewBox="0 0 14 14", aria_hidden="true")
+    word = "Incomplete" if run.outcome == "INCOMPLETE" else run.outcome[:40] or "Unknown"
+    if run.complete:
+        word = "Complete" if good else "Complete, with a warning"
+    return el("span", drawing, word, class_="badge" if good else "badge stopped")
 
 
 def _alerts(run: Run) -> list[Html]:

@@ -12,8 +12,10 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from configs.records.models import ComparedModel
 from configs.records.result import Bin
-from server.result.finished import Model, Points, Run
+from server.result.finished import Points, Run
+from server.result.flaws import flaws
 from server.result.wording import (
+    MINUS,
     capital,
     enumerated,
     epsilon,
@@ -28,12 +30,10 @@ from server.result.wording import (
     objective_of_run,
     plural,
     share,
-    signed,
     size,
     some,
 )
 
-ABOUT_EQUAL = 0.015  # of a rate, so a hundredth when rounded; of an error, its share
 SETTLED = 0.01
 FEW = 3  # hospitals that a sentence can name
 ENOUGH = 10  # patients in a bin that is worth a sentence
@@ -64,7 +64,8 @@ def _result(run: Run) -> str:
     label = label if label.isupper() else f"a {label.lower()} of"
     alone = len(run.contributors) == 1
     who = f"{capital(contributors(run))} reaches" if alone else f"Together, {contributors(run)} reach"
-    return "; ".join([f"{who} {label} {main_interval(run, together.main)}", *_comparisons(run)]) + f".{_worse(run)}"
+    reached = "; ".join([f"{who} {label} {main_interval(run, together.main)}", *_comparisons(run)])
+    return " ".join([f"{reached}.{_worse(run)}", *flaws(run)])
 
 
 def _worse(run: Run) -> str:
@@ -116,7 +117,7 @@ def _comparisons(run: Run) -> Iterator[str]:
         yield f"with all data in one place, {figure(pooled.main.value, bounded=bounded)}"
     cost = privacy_cost(run)
     if cost is not None:
-        yield f"privacy costs {_amount(run, cost)}"
+        yield f"privacy costs {_amount(run, cost)}{_cost_interval(run, cost)}"
 
 
 def privacy_cost(run: Run) -> float | None:
@@ -128,58 +129,22 @@ def privacy_cost(run: Run) -> float | None:
     return -loss if headline_of(run).lower_is_better else loss
 
 
+def _cost_interval(run: Run, cost: float) -> str:
+    """Return the paired interval of what privacy costs, where the run has it and the cost is said as a number."""
+    plain = run.model(ComparedModel.WITHOUT_PRIVACY)
+    paired = plain.difference.whole if plain and plain.difference else None
+    if paired is None or cost <= 0 or not headline_of(run).is_bounded:
+        return ""
+    low, high = sorted((paired.low, paired.high) if headline_of(run).lower_is_better else (-paired.low, -paired.high))
+    return f" ({figure(low).replace('-', MINUS)} to {figure(high).replace('-', MINUS)})"
+
+
 def _amount(run: Run, cost: float) -> str:
     if cost <= 0:
         return "nothing that can be measured here"
     if not headline_of(run).is_bounded:
         return f"{cost:.2g} {main_unit(run)}".strip()
     return "less than 0.01" if cost < 0.005 else figure(cost)
-
-
-def quality(run: Run) -> str:
-    """Return which hospitals gain and which lose by the shared model."""
-    shared, alone = run.model(run.shared), run.model(ComparedModel.LOCAL_ONLY)
-    if shared is None:
-        return "The run recorded no figures of its model."
-    if alone is None or len(run.sites) < 2:
-        return f"The shared model reaches {main_interval(run, shared.main)} over all test patients."
-    parts = [
-        f"{word} at {listed(names, of=len(run.sites))}"
-        for word, names in _against_alone(run, shared, alone).items()
-        if names
-    ]
-    sentence = (
-        f"Next to a hospital's own model, the shared one is {', '.join(parts[:-1])}{' and ' if parts[1:] else ''}"
-    )
-    return f"{sentence}{parts[-1]}{_margin(shared, alone)}."
-
-
-def _against_alone(run: Run, shared: Model, alone: Model) -> dict[str, list[str]]:
-    """Return the hospitals by how the shared model scores against their own (better, worse, ...)."""
-    kinds: dict[str, list[str]] = {"better": [], "about the same": [], "worse": [], "undefined": []}
-    for site in run.sites:
-        local, common = alone.per_site.get(site.name), shared.per_site.get(site.name)
-        if local is None or common is None:
-            kinds["undefined"].append(site.name)
-            continue
-        gain, bounded = common.value - local.value, headline_of(run).is_bounded
-        if abs(gain) <= (ABOUT_EQUAL if bounded else ABOUT_EQUAL * abs(local.value)):
-            kinds["about the same"].append(site.name)
-        else:
-            better = (gain > 0) != headline_of(run).lower_is_better
-            kinds["better" if better else "worse"].append(f"{site.name} ({signed(gain, bounded=bounded)})")
-    return kinds
-
-
-def _margin(shared: Model, alone: Model) -> str:
-    """Return words for whether all differences are within the intervals that the test patients allow."""
-    pairs = [(alone.per_site.get(site), common) for site, common in shared.per_site.items()]
-    complete = [(local, common) for local, common in pairs if local and common]
-    inside = [
-        common.low <= local.value <= common.high and local.low <= common.value <= local.high
-        for local, common in complete
-    ]
-    return "; every difference is within the 95 % intervals" if inside and all(inside) else ""
 
 
 def convergence(run: Run) -> str:

@@ -8,6 +8,7 @@ from server.charts.markup import Html, el
 from server.report.parts import Section, drawing, legend, table
 from server.result import sentences
 from server.result.finished import Run
+from server.result.flaws import alerts
 from server.result.wording import has_calibration, interval, metric_of, model_name, series, share
 
 DOWN = "\N{DOWNWARDS ARROW}"
@@ -73,4 +74,5 @@ SECTION = Section(
     _calibration,
     place=40,
     shows=lambda run: not run.unmeasured,
+    alerts=alerts,
 )

@@ -7,7 +7,7 @@ from server.charts import quality
 from server.charts.markup import Html, el
 from server.charts.quality import forest_rows
 from server.report.parts import Section, drawing, folded, legend, table
-from server.result import sentences
+from server.result import comparisons
 from server.result.finished import Run
 from server.result.wording import (
     capital,
@@ -71,7 +71,7 @@ SECTION = Section(
     "quality",
     "Quality",
     "How good is it at each hospital?",
-    sentences.quality,
+    comparisons.quality,
     _quality_about,
     _quality,
     place=20,
