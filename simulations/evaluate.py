@@ -17,29 +17,8 @@ from configs.schema import Study
 from strategies.data.base import TrainablePatients, concatenate
 from strategies.exchange.arrays import Arrays
 from strategies.learning import Learning
-    own = {site: task.predictions(at_home[site], patients) for site, patients in test.items()}
-    asked = task.objective.metrics_of([main.name, *study.evaluation.metrics, *task.objective.always])
-    y = task.objective.in_unit(pooled.outcomes)
-    whole = resampled(asked, y, predictions, pooled.owners, seed=seed)
-    per_site = {
-        site: resampled([main], task.objective.in_unit(p.outcomes), [own[site]], p.owners, seed=seed).get(main.name)
-        for site, p in test.items()
-    }
-    metrics = {metric.name: interval(whole.get(metric.name)) for metric in asked}
-    result = ModelResult(metrics.get("auroc"), {site: interval(values) for site, values in per_site.items()}, metrics)
-    if pooled.rows:
-        bins = task.objective.bins(y, predictions[0]) if len(models) == 1 else None
-        result = replace(result, guess=task.objective.guess(y), calibration=bins)
-    outcome = task.objective.outcome
-    if pooled.rows and outcome is not None and len(models) == 1:
-        rows = _rows(pooled, predictions[0], outcome)
-        sites = {site: _rows(test[site], own[site], outcome) for site in test if test[site].rows}
-        result = replace(result, outcome=outcome_figures(rows, sites, study.evaluation.thresholds, seed=seed))
-    return Judged(result, whole.get(main.name), per_site)
-
-
-def _rows(patients: TrainablePatients, predicted: Floats, outcome: int) -> Rows:
-    return np.asarray(patients.outcomes, np.float64), predicted[:, outcome], patients.owners
+from strategies.tasks.metrics import Floats, Metric, estimate, interval, resampled
+from strategies.tasks.outcome_figures import Rows, outcome_figures
 from strategies.tasks.registry import objective_of
 
 TestOf = Mapping[str, TrainablePatients]
