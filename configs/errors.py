@@ -24,8 +24,7 @@ Command lines print the message and exit with 2; a traceback means a bug.
 >>> raise ConfigError("study.yaml", ["seed: expected an integer, got 'x'; write a number"])
 Traceback (most recent call last):
     ...
-configs.errors.ConfigError: study.yaml: 1 problem
-  seed: expected an integer, got 'x'; write a number
+configs.errors.ConfigError: study.yaml: seed: expected an integer, got 'x'; write a number
 """
 
 from collections.abc import Sequence
@@ -35,14 +34,28 @@ class ArchipelError(Exception):
     """The root of all errors that are meant for people."""
 
 
+class Problem(str):
+    """A problem of a file in words, with its line and column for a message; empty where they are unknown."""
+
+    __slots__ = ("place",)
+    place: str
+
+    def __new__(cls, text: str, place: str = "") -> "Problem":
+        """Return the text with its place."""
+        problem = super().__new__(cls, text)
+        problem.place = place
+        return problem
+
+
 class ConfigError(ArchipelError):
     """Every problem of one configuration file, each with its path in the file."""
 
     def __init__(self, source: str, problems: Sequence[str]) -> None:
         self.source = source
         self.problems = tuple(problems)
-        count = f"{len(problems)} problem{'' if len(problems) == 1 else 's'}"
-        super().__init__("\n  ".join([f"{source}: {count}", *problems]))
+        lines = [f"{getattr(problem, 'place', '')}{problem}" for problem in problems]
+        head, *rest = lines if len(lines) == 1 else (f"{len(lines)} problems", *lines)
+        super().__init__("\n  ".join([f"{source}: {head}", *rest]))
 
 
 class DataError(ArchipelError):

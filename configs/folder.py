@@ -15,7 +15,8 @@ from configs.errors import ConfigError
 from configs.keys.declare import declaration_of, read_keys
 from configs.keys.values import Place, Text
 from configs.sections import Section
-from configs.strict_yaml import read_yaml
+from configs.slips import slips
+from configs.strict_yaml import read_marked
 
 FOLDERS = {"archipel-site": "ARCHIPEL_SITE", "archipel-coordinator": "ARCHIPEL_COORDINATOR"}  # variables that name one
 _HOST = r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?|\[[0-9a-fA-F:]{2,39}\]"
@@ -46,7 +47,7 @@ def load_folder(kind: type[Config], folder: Path, name: str, **around: Any) -> C
         ConfigError: the file cannot be read or holds mistakes; all of them are listed.
     """
     path = folder / name
-    top = _open(path)
+    top = _open(path, kind)
     facts = {"folder": folder.resolve(), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
     values = {name: facts[name] for name in facts if name in kind.__dataclass_fields__}  # type: ignore[attr-defined]
     config = read_keys(declaration_of(kind), top, facts | around, values)
@@ -78,7 +79,7 @@ def typed(program: str, folder: Path, command: str) -> str:
     return f"{program} {where}{command}"
 
 
-def _open(path: Path) -> Section:
+def _open(path: Path, kind: type) -> Section:
     try:
         path.stat()
     except FileNotFoundError:
@@ -86,7 +87,7 @@ def _open(path: Path) -> Section:
     except PermissionError:
         problem = "expected a folder that this user may open; run the command as its owner, for instance with runuser"
         raise ConfigError(str(path), [problem]) from None
-    document = read_yaml(path)
-    if not isinstance(document, dict):
+    marks = read_marked(path)
+    if not isinstance(marks.document, dict):
         raise ConfigError(str(path), ["expected a mapping of keys; see the README"])
-    return Section(document, "", [])
+    return Section(marks.document, "", slips(marks.document, declaration_of(kind).children, marks), marks)

@@ -21,17 +21,19 @@ configs.errors.ConfigError: study.yaml: 9 problems
 
 import math
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from configs.errors import ConfigError
-from configs.keys.declare import declaration_of
-from configs.keys.values import COLUMN, Around
-from configs.schema.study import CANONICAL_VERSION, Study, read_study
+from configs.keys.declare import Key, declaration_of
+from configs.keys.values import COLUMN, Around, Text
+from configs.marks import Marks
+from configs.schema.study import CANONICAL_VERSION, Study, read_study, study_declaration
 from configs.schema.task import TASKS
 from configs.sections import Section, kind_of
-from configs.strict_yaml import read_yaml
+from configs.slips import slips
+from configs.strict_yaml import read_marked
 
 _SUFFIXES = (".yaml", ".yml")  # of a source that is a file
 
@@ -42,19 +44,32 @@ def load_study(path: Path | str) -> Study:
     Raises:
         ConfigError: the file cannot be read, leaves settings open or holds mistakes; all of them are listed.
     """
-    return study_of_file(read_yaml(Path(path)), Path(path))
+    marks = read_marked(Path(path))
+    return study_of_file(marks.document, Path(path), marks=marks)
 
 
-def study_of_file(document: Any, path: Path, *, unfinished: bool = False) -> Study:
+def study_of_file(document: Any, path: Path, *, unfinished: bool = False, marks: Marks | None = None) -> Study:
     """Return the study of a file's document, which may have been completed since it was read.
 
     Args:
         unfinished: whether settings may be left open (`training: auto`): to complete them, and for nothing else.
+        marks: the places of the document's keys, where it is just as the file has it.
 
     Raises:
         ConfigError: with every problem of the document.
     """
-    return _study(document, str(path), {"folder": path.resolve().parent, "looks": True}, unfinished=unfinished)
+    around = {"folder": path.resolve().parent, "looks": True}
+    return _study(document, str(path), around, unfinished=unfinished, marks=marks)
+
+
+def _slips(document: Any, marks: Marks | None) -> list[str]:
+    """Return the mistakes of a file's structure, and put them right in its document."""
+    if marks is None:
+        return []
+    task = document.get("task") if isinstance(document, Mapping) else None
+    chosen = task.get("type") if isinstance(task, Mapping) else None
+    declaration = study_declaration(chosen if isinstance(chosen, str) and chosen in TASKS else TASKS.names[0])
+    return slips(document, (*declaration.children, ("", Key("version", Text()))), marks)
 
 
 def study_from(document: Any, source: str = "study", folder: Path = Path(".")) -> Study:
@@ -66,10 +81,12 @@ def study_from(document: Any, source: str = "study", folder: Path = Path(".")) -
     return _study(document, source, {"folder": folder})
 
 
-def _study(document: Any, source: str, around: Around, *, unfinished: bool = False) -> Study:
+def _study(
+    document: Any, source: str, around: Around, *, unfinished: bool = False, marks: Marks | None = None
+) -> Study:
     if not isinstance(document, Mapping):
         raise ConfigError(source, [f"expected a mapping of keys, found {kind_of(document)}; see configs/presets"])
-    top = Section(document, "", [])
+    top = Section(document, "", _slips(document, marks), marks)
     version = top.take("version")
     study = read_study(top, around)
     if version not in (None, CANONICAL_VERSION):
@@ -81,8 +98,14 @@ def _study(document: Any, source: str, around: Around, *, unfinished: bool = Fal
         advice = f"write them: archipel complete {shlex.quote(source) if source.endswith(_SUFFIXES) else 'STUDY'}"
         top.problem("training", "settings that a hospital can approve", document.get("training"), advice)
     if top.problems:
-        raise ConfigError(source, top.problems)
+        raise ConfigError(source, _without_consequences(top.problems))
     return study
+
+
+def _without_consequences(problems: Sequence[str]) -> list[str]:
+    """Return the problems without the one that a missing cohort has in the training section."""
+    cohort = any(" cohort: " in f" {problem}" for problem in problems)
+    return [problem for problem in problems if not (cohort and problem.endswith("; announce the cohort's sizes"))]
 
 
 def _check_columns(study: Study, top: Section) -> None:

@@ -15,6 +15,8 @@ import difflib
 from collections.abc import Mapping
 from typing import Any
 
+from configs.errors import Problem
+from configs.marks import Marks
 from configs.shown import guarded, short
 from configs.strict_yaml import AFTER_SCHEME
 
@@ -31,7 +33,10 @@ _DERIVED = dict.fromkeys(
 class Section:
     """One mapping of the file: notes problems instead of raising, and remembers which keys were read."""
 
-    def __init__(self, values: Mapping[Any, Any], path: str, problems: list[str]) -> None:
+    def __init__(
+        self, values: Mapping[Any, Any], path: str, problems: list[str], marks: Marks | None = None, at: str = ""
+    ) -> None:
+        self._source, self._marks, self._at = values, marks, at
         self.values, self.path, self.problems = {str(key): value for key, value in values.items()}, path, problems
         self.known: set[str] = set()
         self.top = self
@@ -42,8 +47,13 @@ class Section:
 
     def note(self, key: str, text: str) -> None:
         """Note a problem in words."""
-        line = f"{short(self._full(key))}: {text}"
-        self.problems.append(guarded(line).replace("\n", "\\n"))  # a terminal will show it
+        name = AFTER_SCHEME.sub("://...", self._full(key))  # an address may hold a password
+        line = guarded(f"{short(name)}: {text}").replace("\n", "\\n")  # a terminal will show it
+        self.problems.append(Problem(line, self._where(key)))
+
+    def _where(self, key: str) -> str:
+        """Return the line and the column of a key, those of the section where it has none."""
+        return (self._marks.where(self._source, key) or self._at) if self._marks else ""
 
     def _full(self, key: str) -> str:
         return ".".join(part for part in (self.path, key) if part)
@@ -58,7 +68,8 @@ class Section:
         value = self.take(key)
         if not isinstance(value, Mapping) and (required or value is not None):
             self.problem(key, expected, value, "add it" if value is None else "write it as key: value")
-        child = Section(value if isinstance(value, Mapping) else {}, self._full(key), self.problems)
+        values = value if isinstance(value, Mapping) else {}
+        child = Section(values, self._full(key), self.problems, self._marks, self._where(key))
         child.top = self.top
         if not isinstance(value, Mapping) and (required or value is not None):
             child.problems = []  # its missing keys would only repeat the one problem above

@@ -17,7 +17,9 @@ from typing import Any, cast
 import yaml
 
 from configs.errors import ConfigError
-from configs.shown import guarded, short
+from configs.marks import Marks
+from configs.shown import short
+from configs.yaml_errors import EACH_ONCE, in_words
 
 MAX_FILE_BYTES = 1_000_000
 AFTER_SCHEME = re.compile(r"://.*", re.DOTALL)  # of an address, which may hold a password
@@ -29,10 +31,19 @@ def read_yaml(path: Path) -> Any:
     Raises:
         ConfigError: unreadable, too large, not YAML, a duplicate key, an alias.
     """
+    return read_marked(path).document
+
+
+def read_marked(path: Path) -> Marks:
+    """Return the same with the place of each key.
+
+    Raises:
+        ConfigError: as `read_yaml`.
+    """
     try:
         if path.stat().st_size > MAX_FILE_BYTES:
             raise ConfigError(str(path), [f"expected at most {MAX_FILE_BYTES} bytes; this is not a study file"])
-        return parse_yaml(path.read_text("utf-8"), str(path))
+        return parse_marked(path.read_text("utf-8"), str(path))
     except OSError as error:
         raise ConfigError(str(path), [f"cannot be read: {error.strerror}; check the path"]) from None
     except UnicodeDecodeError as error:
@@ -48,15 +59,33 @@ def parse_yaml(text: str, source: str) -> Any:
     Raises:
         ConfigError: not YAML, a duplicate key, an alias.
     """
+    return parse_marked(text, source).document
+
+
+def parse_marked(text: str, source: str) -> Marks:
+    """Return the same with the place of each key.
+
+    Raises:
+        ConfigError: as `parse_yaml`.
+    """
     try:
-        return yaml.load(text, Loader=_StrictLoader)  # noqa: S506 - a SafeLoader: builds plain values only
+        loader = _StrictLoader(text)  # a SafeLoader: builds plain values only
+        node = loader.get_single_node()
+        return Marks.of(None if node is None else loader.construct_document(node), node)
     except RecursionError:
         raise ConfigError(source, ["nested too deeply to be a study"]) from None
     except (yaml.YAMLError, ValueError) as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-        problem = short(" ".join(str(getattr(error, "problem", None) or error).split()), 200)
-        raise ConfigError(source, [f"{where}not valid YAML: {guarded(problem)}"]) from None
+        line, column, problem = in_words(error, text)
+        where = f"line {line}, column {column}: " if line else ""
+        raise ConfigError(source, [f"{where}{problem}"]) from None
+
+
+def read_scalar(text: str) -> Any:
+    """Return the plain value of a text that stands for one, the text itself where it does not."""
+    try:
+        return yaml.load(text, Loader=_StrictLoader)  # noqa: S506 - a SafeLoader: builds plain values only
+    except yaml.YAMLError:
+        return text
 
 
 _LISTS_OF_WORDS = ("classes", "values", "missing")
@@ -85,7 +114,7 @@ class _StrictLoader(yaml.SafeLoader):
                 _as_written(value)
             text = str(key.value)
             if text in keys:
-                problem = f"the key {short(text)!r} is given twice; keep one"
+                problem = f"{EACH_ONCE}, found {short(text)!r} again; keep one, or indent it below its section"
                 raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
             keys.add(text)
         return super().construct_mapping(node, deep)

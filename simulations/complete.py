@@ -15,7 +15,7 @@ from configs.errors import ConfigError, RunError
 from configs.files import write_atomically
 from configs.load import study_of_file
 from configs.schema import Study
-from configs.strict_yaml import dump_yaml, parse_yaml, read_yaml
+from configs.strict_yaml import dump_yaml, parse_yaml, read_marked
 from simulations.yaml_text import with_key, with_section
 from strategies.settings import Setting, settings_of
 
@@ -68,8 +68,8 @@ def completed(path: Path) -> Completed:
     Raises:
         ConfigError: the file cannot be read or holds mistakes; all of them are listed.
     """
-    document = read_yaml(path)
-    draft = study_of_file(document, path, unfinished=True)
+    marks = read_marked(path)
+    document, draft = marks.document, study_of_file(marks.document, path, unfinished=True, marks=marks)
     if not draft.is_unfinished:
         return Completed(path, draft, ())
     settings = tuple(s for s in settings_of(draft) if s.section == "training" or s.key not in _section(document, s))
