@@ -29,6 +29,7 @@ from configs.errors import ConfigError
 from configs.keys.declare import Key, declaration_of
 from configs.keys.values import COLUMN, Around, Text
 from configs.marks import Marks
+from configs.records import further  # noqa: F401 - Archipel's own further releases declare their keys there
 from configs.schema.study import CANONICAL_VERSION, Study, read_study, study_declaration
 from configs.schema.task import TASKS
 from configs.sections import Section, kind_of

@@ -30,13 +30,16 @@ TRAIN = "train"
 EVALUATE = "evaluate"
 STATISTICS = "query.statistics"
 END = "query.end"
+INFERENCE = "query.inference"
 ASKS = {  # type -> form that it carries
     **{HELLO: "hello", TRAIN: "train", EVALUATE: "evaluate", STATISTICS: "statistics"},
     END: "end",
+    INFERENCE: "inference",
 }
 ARRAYS = "arrays"  # names of the records inside a message
 CONFIG = "config"
 HISTOGRAM = "histogram"  # the one array of an evaluate reply: (2, bins) of the study
+INFORMATION = "information"  # the one array of an inference reply: (numbers,) of strategies/releases/information.py
 COUNTS = "counts"  # the one array of a statistics reply: (cells,) of strategies/releases/statistics.py
 SEAL = "seal"  # between machines: the signed statement of configs/seal.py, taken off before a handler sees the message
 SEAL_FIELDS = {"statement": 2000, "signature": 128}  # texts and their longest length
@@ -170,6 +173,16 @@ FORMS: dict[str, Form] = {
         since=4,
     ),
     "end reply": Form((_STUDY,), arrays="", purpose="the hospital has the end; it depends on no patient", since=4),
+    "inference": Form(
+        (_STUDY, _ATTEMPT),
+        arrays="model",
+        purpose="the coordinator sends the final model, and asks how certain its coefficients are, once",
+    ),
+    "inference reply": Form(
+        (),
+        arrays="information",
+        purpose="the summed gradient and second derivative of the model's loss, each patient bounded, with noise",
+    ),
 }
 
 

@@ -37,6 +37,7 @@ from server.checkpoint import of_another_arithmetic
 from server.outcome import Outcome, Released
 from server.recorded import Recorded, versions
 from server.rounds import Rounds
+from strategies.effects import effects
 from strategies.federated.mean import site_weights
 from strategies.models.registry import study_parameters
 from strategies.privacy.modes.registry import mode_of, statistics_plan
@@ -98,8 +99,9 @@ def training_result(
         epsilon_by_round={},
         started="",
         tuned=TunedOn(study.tuned.settings, study.tuned.seeds, study.tuned.validation) if study.tuned else None,
+        effects=effects(study, outcome.model),
         releases={
-            name: RELEASES[name].combine(study, released.arrays)
+            name: RELEASES[name].combine(study, released.arrays, outcome.model)
             for name, released in further.items()
             if released.arrays
         },
@@ -133,7 +135,7 @@ def statistics_result(
             for site in sites
         ),
         models={},
-        statistics=replace(STATISTICS.combine(study, counted.arrays), missing=counted.missing) if counted else None,
+        statistics=replace(STATISTICS.combine(study, counted.arrays, {}), missing=counted.missing) if counted else None,
         started="",
     )
 
@@ -202,7 +204,7 @@ def released_model(study: Study, released: Released | None, sites: Sequence[str]
     """Return the shared model's figures as hospitals released them: with noise, null where one released none."""
     if released is None or not released.arrays:
         return None
-    figures = SCORE_HISTOGRAM.combine(study, released.arrays)
+    figures = SCORE_HISTOGRAM.combine(study, released.arrays, {})
     release, event = study.evaluation.release, mode_of(study).evaluation(study)
     assert figures is not None
     noisy = Noisy(

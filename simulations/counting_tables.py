@@ -10,8 +10,9 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from configs.records.estimate import Estimate
 from configs.records.fields import read
-from configs.records.result import Estimate, ReleasedStatistics, Result, StatisticsResult, TaskInWords
+from configs.records.result import ReleasedStatistics, Result, StatisticsResult, TaskInWords
 from configs.schema import PER_PATIENT
 from simulations.counting_plan import ALL, StatisticsPlan
 

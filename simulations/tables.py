@@ -11,9 +11,10 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from configs.records.estimate import Estimate
 from configs.records.fields import read
 from configs.records.models import TABULATED, ComparedModel
-from configs.records.result import Estimate, Guarantee, ModelResult, StatisticsResult, TrainingResult
+from configs.records.result import Guarantee, ModelResult, StatisticsResult, TrainingResult
 from configs.schema import PER_PATIENT
 from configs.schema.privacy import is_budgeted
 from configs.shown import DIGITS

@@ -12,7 +12,10 @@ from typing import Any
 
 from configs.errors import RecordError
 from configs.records.fields import LARGEST, read
+from configs.records.inference import INFERENCE_KEYS
 from configs.schema.releases import RELEASE_KEYS
+
+RELEASE_KEYS.register(INFERENCE_KEYS)  # Archipel's own further releases
 
 
 def read_further(name: str, document: Any, *, clean: Callable[[str], str] = str) -> Any:

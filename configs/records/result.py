@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any
 
+from configs.records.effects import Effects
 from configs.records.estimate import Estimate as Estimate
 from configs.records.fields import LATER, OMIT, Within, read
 from configs.records.further import read_further
@@ -304,6 +305,7 @@ class TrainingResult(Result):
     ]
     started: Annotated[str, "When the run began (ISO 8601, UTC).", LATER]
     tuned: Annotated[TunedOn | None, "How settings were chosen on real patients before the run.", OMIT] = None
+    effects: Annotated[Effects | None, "What the coefficients say, of a model that is linear.", OMIT] = None
     releases: Annotated[
         Mapping[str, Any], "Further release: what follows from it, of the form that its kind declares.", OMIT
     ] = field(default_factory=dict)

@@ -1,7 +1,8 @@
 """The section `releases`: further releases of each hospital after the training, by name.
 
-Each is asked for once, beside the evaluation. Archipel itself has none; a kind that is registered
-(strategies/releases/registry.py) brings the keys of its section.
+Each is asked for once, beside the evaluation. Archipel's own are declared with their results
+(configs/records/further.py); any other kind that is registered (strategies/releases/registry.py) brings the keys of its
+section.
 """
 
 from dataclasses import dataclass
@@ -49,7 +50,7 @@ class Releases(Value):
         for name in sorted(child.values):
             entry = child.take(name)
             if name not in RELEASE_KEYS:
-                registered = ", ".join(RELEASE_KEYS.names) or "none, as no kit is installed"
+                registered = ", ".join(RELEASE_KEYS.names)
                 child.note(short(name), f"unknown release; registered: {registered}")
                 continue
             section = Part(RELEASE_KEYS[name].section)

@@ -145,6 +145,7 @@ class TaskKeys:
 
     `procedure` names what the coordinator does (server/procedures/), `data` how patients are read (strategies/data/).
     `has_outcome`: whether a prediction gives the probability of one outcome, so that hospitals may release scores.
+    `has_information`: whether a linear model's score and information are bounded per row, so that they may be released.
     """
 
     name: str
@@ -154,6 +155,7 @@ class TaskKeys:
     data: str = "table"
     has_outcome: bool = False
     unasked: tuple[str, ...] = ()
+    has_information: bool = False
 
 
 def _counted_classes(section: Section, _around: Around) -> tuple[str, ...]:
@@ -201,6 +203,7 @@ TASKS = Sections(
             (*_SCORES, "auprc"),
             has_outcome=True,
             unasked=("auprc",),
+            has_information=True,
         ),
         TaskKeys(
             "multiclass",

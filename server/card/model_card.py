@@ -8,7 +8,8 @@ Every text of the run passes `md`, so that none of it can become a heading, a li
 import re
 from collections.abc import Iterable, Sequence
 
-from configs.records.result import Estimate, FeatureInWords
+from configs.records.estimate import Estimate
+from configs.records.result import FeatureInWords
 from server.charts.quality import forest_rows
 from server.report.sections.registry import sections_of
 from server.result import sentences

@@ -5,8 +5,9 @@ Each share is drawn by hospital.
 
 from functools import partial
 
+from configs.records.estimate import Estimate
 from configs.records.models import ComparedModel
-from configs.records.result import CountedColumn, Estimate, PatientCounts
+from configs.records.result import CountedColumn, PatientCounts
 from server.charts import svg
 from server.charts.markup import Html, el, join
 from server.result.counting import ALL, Rows, rows_of, share_range

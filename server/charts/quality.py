@@ -5,8 +5,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+from configs.records.estimate import Estimate
 from configs.records.models import ComparedModel
-from configs.records.result import Bin, Estimate
+from configs.records.result import Bin
 from server.charts import svg
 from server.charts.markup import Html, el, join
 from server.result.finished import Run

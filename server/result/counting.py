@@ -3,7 +3,8 @@
 They give counts and shares with intervals, and a sentence for each chart.
 """
 
-from configs.records.result import Estimate, PatientCounts, ReleasedStatistics
+from configs.records.estimate import Estimate
+from configs.records.result import PatientCounts, ReleasedStatistics
 from server.result.finished import Run
 from server.result.wording import (
     NONE,

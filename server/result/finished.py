@@ -1,6 +1,7 @@
 """A finished run as its report sees it: the cleaned metrics.json and derived numbers.
 
->>> from configs.records.result import read_result
+>>> from configs.records.estimate import Estimate
+from configs.records.result import read_result
 >>> run = Run.of(read_result({"study": "heart", "study_sha256": "ab", "outcome": "COMPLETE", "rounds_completed": 2}))
 >>> run.study, run.private, run.model("federated")
 ('heart', False, None)
@@ -11,12 +12,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from configs.records.estimate import Estimate
 from configs.records.fields import read
 from configs.records.models import ComparedModel
 from configs.records.result import (
     Bin,
     CountedSite,
-    Estimate,
     FeatureInWords,
     Guarantee,
     Left,

@@ -9,8 +9,9 @@
 import math
 from collections.abc import Sequence
 
+from configs.records.estimate import Estimate
 from configs.records.models import ComparedModel
-from configs.records.result import Estimate, Guarantee
+from configs.records.result import Guarantee
 from server.result.finished import Run, Site
 from strategies.tasks.base import Objective
 from strategies.tasks.metrics import Metric

@@ -20,8 +20,13 @@ def on_grid(noised: NDArray[np.float64], deviation: float, divisor: float) -> ND
     least significant bits for differential privacy"; Haney et al. 2022, arXiv 2207.13793). Rounded, every
     sum is a whole number of the same steps, and each step has 2^40 values of the noise behind it.
     """
-    grid = math.ldexp(1.0, math.frexp(deviation)[1] - _DIGITS)
+    grid = step_of(deviation)
     noised *= 1.0 / grid
     np.rint(noised, out=noised)
     noised *= grid / divisor
     return noised
+
+
+def step_of(deviation: float) -> float:
+    """Return the grid's step for noise of this standard deviation, a power of two."""
+    return math.ldexp(1.0, math.frexp(deviation)[1] - _DIGITS)

@@ -200,10 +200,11 @@ class Release(ABC):
         return f"the {self.name}"
 
     @abstractmethod
-    def combine(self, study: Study, released: Mapping[str, Arrays]) -> Any:
+    def combine(self, study: Study, released: Mapping[str, Arrays], shared: Arrays) -> Any:
         """Return what follows from the hospitals' releases, as metrics.json has it.
 
-        `released` is hospital -> arrays, of one hospital at least. What follows from a further release
+        `released` is hospital -> arrays, of one hospital at least; `shared` the final model, empty where nothing is
+        trained or nothing is read of it. What follows from a further release
         (section `releases` of a study) is the record that its `ReleaseKeys` declare.
         """
 

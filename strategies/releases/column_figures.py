@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from configs.records.result import ColumnCounts, Estimate, PatientCounts
+from configs.records.estimate import Estimate
+from configs.records.result import ColumnCounts, PatientCounts
 from strategies.data.columns import Histogram
 from strategies.releases.noisy_counts import ROUNDING_VARIANCE, cell_variance
 

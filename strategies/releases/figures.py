@@ -31,7 +31,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from configs.records.result import Bin, Estimate
+from configs.records.estimate import Estimate
+from configs.records.result import Bin
 from strategies.tasks.metrics import MIN_PER_CLASS, Floats
 
 _Z = 1.959964  # 97.5 % of the normal distribution

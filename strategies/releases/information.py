@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 
 from configs.schema import Feature, Study
 from strategies.data.base import TrainablePatients
+from strategies.data.curve import largest_square
 from strategies.learning import Learning
 from strategies.releases.base import Arrays
 
@@ -92,12 +93,12 @@ def frame_of(study: Study) -> Frame:
 def _block(feature: Feature) -> tuple[list[float], float]:
     """Return the centre of a column's inputs, and the square of the largest distance from it.
 
-    A number is from -1 to 1; where it is unknown it is 0 and another input 1. A category is one of the unit vectors or
-    the origin: their centre is 1/2 of one, and the mean of several.
+    A number is from -1 to 1, its bends beside it; where it is unknown these are 0 and another input 1. A category is
+    one of the unit vectors or the origin: their centre is 1/2 of one, and the mean of several.
     """
     inputs = len(feature.inputs)
     if feature.type == "number":
-        return [0.0] * inputs, 1.0
+        return [0.0] * inputs, largest_square(feature)
     return ([0.5], 0.25) if inputs == 1 else ([1.0 / inputs] * inputs, 1.0 - 1.0 / inputs)
 
 

@@ -109,7 +109,7 @@ class ModelUpdate(Release):
         """Return the round's number."""
         return f"round {round_number}"
 
-    def combine(self, _study: Study, _released: Mapping[str, Arrays]) -> dict[str, Any]:
+    def combine(self, _study: Study, _released: Mapping[str, Arrays], _shared: Arrays) -> dict[str, Any]:
         """Return nothing: what follows from the updates is the next shared model."""
         return {}
 

@@ -1,7 +1,7 @@
 """The registered kinds of release, and the arrays of each message of a study.
 
 >>> RELEASES.names
-('model update', 'score histogram', 'statistics')
+('model update', 'score histogram', 'statistics', 'inference')
 """
 
 import math
@@ -16,13 +16,14 @@ from configs.schema.releases import RELEASE_KEYS, ReleaseKeys
 from configs.wire import ArraySpec
 from strategies.models.registry import study_parameters
 from strategies.releases.base import Release
+from strategies.releases.inference import Inference
 from strategies.releases.model_update import ModelUpdate
 from strategies.releases.score_histogram import ScoreHistogram
 from strategies.releases.statistics import Statistics
 
 _PARTS = ("what", "message_type", "arrays", "event", "require", "make", "judge", "combine", "sentence")
-MODEL_UPDATE, SCORE_HISTOGRAM, STATISTICS = ModelUpdate(), ScoreHistogram(), Statistics()
-RELEASES: Registry[Release] = Registry("release", _PARTS, (MODEL_UPDATE, SCORE_HISTOGRAM, STATISTICS))
+MODEL_UPDATE, SCORE_HISTOGRAM, STATISTICS, INFERENCE = ModelUpdate(), ScoreHistogram(), Statistics(), Inference()
+RELEASES: Registry[Release] = Registry("release", _PARTS, (MODEL_UPDATE, SCORE_HISTOGRAM, STATISTICS, INFERENCE))
 
 
 def register(kind: Release, keys: ReleaseKeys, instruction: wire.Form, reply: wire.Form) -> None:

@@ -88,7 +88,7 @@ class ScoreHistogram(Release):
         """Return how people call it."""
         return "the evaluation"
 
-    def combine(self, study: Study, released: Mapping[str, Arrays]) -> ModelResult | None:
+    def combine(self, study: Study, released: Mapping[str, Arrays], _shared: Arrays) -> ModelResult | None:
         """Return the shared model's entry in metrics.json; nothing where no hospital released anything."""
         event = mode_of(study).evaluation(study)
         if event is None or not released:

@@ -90,7 +90,7 @@ class Statistics(Release):
         """Return how people call it."""
         return "the release of statistics"
 
-    def combine(self, study: Study, released: Mapping[str, Arrays]) -> ReleasedStatistics:
+    def combine(self, study: Study, released: Mapping[str, Arrays], _shared: Arrays) -> ReleasedStatistics:
         """Return each hospital's figures and those of all that released theirs."""
         layout, plan = layout_of(study), statistics_plan(study)
         noise = standard_deviation(plan)

@@ -5,6 +5,7 @@ those that there are. PyTorch is imported within the methods that train: plannin
 without it.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ from strategies.tasks.metrics import Floats, Metric
 if TYPE_CHECKING:
     from torch import Tensor
 
+MOST_EXPONENT = 700.0  # a power of e that a float holds
+
 # What a task type must have, beside its name.
 PARTS = (
     "metrics",
@@ -31,6 +34,19 @@ PARTS = (
     "predict",
     "made_up",
 )
+
+
+@dataclass(frozen=True)
+class Measure:
+    """What a linear model's coefficient says of a step in a column.
+
+    `name`: "odds ratio"; `of`: what it is of, before the outcome's name: "the odds of". `is_ratio`: whether the model's
+    output is a logarithm, so that steps multiply.
+    """
+
+    name: str
+    of: str
+    is_ratio: bool = True
 
 
 @dataclass(frozen=True)
@@ -47,6 +63,7 @@ class Objective(ABC):
     prediction: ClassVar[str]  # what is predicted for one patient, before the target's name: "the value of"
     outcome: ClassVar[int | None] = None  # the column of a prediction that is the probability of one outcome
     lowest: ClassVar[float] = 0.0  # the least value of y
+    measure: ClassVar[Measure | None] = None  # what a coefficient of a linear model says
     guess_in_words: ClassVar[str] = "the same for every patient"  # of `guess`, after "worse than predicting"
 
     task: Task
@@ -115,6 +132,12 @@ class Objective(ABC):
         Args:
             outputs: (..., rows, outputs), as `y` with any leading axes, such as models that are trained together.
         """
+
+    def effect(self, moved: float) -> float:
+        """Return what `measure` says of so much change in a linear model's output; infinite beyond a float."""
+        if self.measure is None or not self.measure.is_ratio:
+            return moved
+        return math.exp(moved) if moved < MOST_EXPONENT else math.inf
 
     def curvature(self, outputs: Floats) -> Floats | None:
         """Return the derivative of each row's residual by its one output, (rows,); None of an outcome that has none.

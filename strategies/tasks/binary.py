@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from configs.records.result import Bin
 from strategies.exact.functions import logarithm, sigmoid
+from strategies.tasks.base import Measure
 from strategies.tasks.classification import AUPRC, BALANCED_ACCURACY, BRIER, Classification, calibration
 from strategies.tasks.metrics import Floats
 
@@ -25,6 +26,7 @@ class Binary(Classification):
     outcome = 1
     metrics = (*Classification.metrics, AUPRC)
     always = (AUPRC.name, BALANCED_ACCURACY.name, BRIER.name)
+    measure = Measure("odds ratio", "the odds of")
 
     @property
     def beginning(self) -> tuple[float, ...]:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from configs.records.result import Estimate
+from configs.records.estimate import Estimate
 from strategies.exact.functions import added
 
 Floats = NDArray[np.float64]

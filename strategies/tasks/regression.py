@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from strategies.exact.functions import added
-from strategies.tasks.base import Objective
+from strategies.tasks.base import Measure, Objective
 from strategies.tasks.metrics import Floats, Metric, weighted_mean
 from strategies.tasks.ranges import scaled, unscaled
 
@@ -53,6 +53,7 @@ class Regression(Objective):
     metrics = (MAE, R2)
     prediction = "the value of"
     lowest = -1.0
+    measure = Measure("mean difference", "the mean of", is_ratio=False)
     guess_in_words = "the middle of the range for every patient"
 
     @property
@@ -84,6 +85,11 @@ class Regression(Objective):
     def in_unit(self, y: NDArray[Any]) -> Floats:
         """Return scaled numbers in their own unit."""
         return unscaled(y, *self._range)
+
+    def effect(self, moved: float) -> float:
+        """Return the difference in the target's own unit."""
+        low, high = self._range
+        return moved * ((high - low) / 2)
 
     def guess(self, y: Floats) -> float | None:
         """Return the mean absolute error of predicting the middle of the range for everybody."""

@@ -12,8 +12,8 @@ import numpy as np
 from configs.errors import WireError
 from configs.keys.declare import key
 from configs.keys.values import COLUMN, Number, Text
+from configs.records.estimate import Estimate
 from configs.records.fields import LATER
-from configs.records.result import Estimate
 from configs.schema import Study
 from configs.schema.releases import ReleaseKeys
 from configs.wire import STUDY_FIELDS, ArraySpec, Form
@@ -100,7 +100,7 @@ class ColumnCount(Release):
 
         return Each(check)
 
-    def combine(self, study: Study, released: Mapping[str, Arrays]) -> Counted:
+    def combine(self, study: Study, released: Mapping[str, Arrays], _shared: Arrays) -> Counted:
         """Return each count and their sum."""
         counts = {site: float(arrays[ARRAY][0]) for site, arrays in sorted(released.items())}
         margin = 1.96 * sum(cell_variance(_noise(study, site)) for site in counts) ** 0.5

@@ -236,7 +236,9 @@ def test_a_form_that_is_not_registered_is_refused(monkeypatch: pytest.MonkeyPatc
 def test_an_unknown_release_and_one_with_anothers_form_are_errors(
     document: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(ConfigError, match=r"releases\.count them: unknown release; registered: column count"):
+    with pytest.raises(
+        ConfigError, match=r"releases\.count them: unknown release; registered: inference, column count"
+    ):
         study_from(document | {"releases": {"count them": {"epsilon": 1.0}}})
     with pytest.raises(KindError, match="expected names of its own"):
         wire.register("train", "training", wire.FORMS["train"], wire.FORMS["train reply"])

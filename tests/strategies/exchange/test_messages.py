@@ -26,6 +26,8 @@ FIELDS: dict[str, dict[str, Any]] = {
     "evaluate reply": {},
     "statistics": {"study_sha256": "a" * 64},
     "statistics reply": {},
+    "inference": {"study_sha256": "a" * 64},
+    "inference reply": {},
 }
 LATER: dict[str, dict[str, Any]] = {  # what a side of protocol 2 may add
     "hello": {"record": "signed"},
@@ -33,6 +35,7 @@ LATER: dict[str, dict[str, Any]] = {  # what a side of protocol 2 may add
     "train": {"attempt": 1},
     "evaluate": {"attempt": 1},
     "statistics": {"attempt": 1},
+    "inference": {"attempt": 1},
 }
 EVERY = {form: fields | LATER.get(form, {}) for form, fields in FIELDS.items()}
 forms = pytest.mark.parametrize("form", FIELDS)

@@ -1,0 +1,192 @@
+"""The release `inference`: what it costs, what leaves, what is refused, and intervals that hold what they say."""
+
+from typing import Any
+
+import dp_accounting
+import numpy as np
+import pytest
+from dp_accounting import pld
+
+from client.ledger import Ledger
+from client.patients import Split
+from client.site import Site
+from configs.errors import BudgetError, ConfigError, WireError
+from configs.schema import Study
+from simulations.benchmarks import inference as benchmark
+from strategies.effects import effects
+from strategies.learning import learning_of
+from strategies.privacy.grid import step_of
+from strategies.privacy.modes.registry import mode_of
+from strategies.privacy.randomness import Randomness
+from strategies.releases.base import Request
+from strategies.releases.inference import noised, require_plausible
+from strategies.releases.information import frame_of, summed
+from strategies.releases.registry import INFERENCE
+from tests.builders import patients, random_arrays, study
+
+ASKED: dict[str, Any] = {"inference": {"epsilon": 1.0}}
+ARRAY = "information"
+
+
+@pytest.fixture(scope="module")
+def asking() -> Study:
+    return study(releases=ASKED)
+
+
+def multiplier(chosen: Study) -> float:
+    plan = mode_of(chosen).plan(chosen, "lille")
+    assert plan is not None
+    event = INFERENCE.event(plan)
+    assert event is not None
+    return event.noise_multiplier
+
+
+def site(chosen: Study, people: Any) -> Site:
+    """A hospital that has trained all rounds."""
+    made = Site("lille", chosen, people, Ledger.in_memory(), seeded=False)
+    for number in range(1, chosen.training.rounds + 1):
+        made.fit(number, random_arrays(learning_of(chosen).parameters))
+    return made
+
+
+def test_its_noise_keeps_its_epsilon_by_another_accountant(asking: Study) -> None:
+    for chosen, releases in ((asking, 1), (study(releases=ASKED, privacy={"spare": 2}), 3)):
+        accountant = pld.PLDAccountant(dp_accounting.NeighboringRelation.ADD_OR_REMOVE_ONE)
+        accountant.compose(dp_accounting.GaussianDpEvent(multiplier(chosen)), releases)
+        assert 0.98 < accountant.get_epsilon(1e-5) <= 1.001
+
+
+def test_the_noise_is_the_multiplier_times_the_longest_patient_and_lies_on_the_grid(asking: Study) -> None:
+    frame, chance = frame_of(asking), Randomness.seeded(0, "lille", 0)
+    deviation = multiplier(asking) * frame.length
+    drawn = np.concatenate([noised(np.zeros(frame.size), deviation, chance) for _ in range(1000)]).astype(np.float64)
+    assert drawn.std() == pytest.approx(deviation, rel=0.03)
+    assert abs(drawn.mean()) < 4 * deviation / len(drawn) ** 0.5
+    assert (drawn / step_of(deviation) == np.rint(drawn / step_of(deviation))).all()
+
+
+def test_it_is_booked_made_once_and_of_those_who_train(asking: Study) -> None:
+    train, test = patients(40), patients(20, seed=9)
+    hospital = site(asking, Split(train, test, {}))
+    model = random_arrays(learning_of(asking).parameters)
+    released = hospital.release("inference", Request(model))[ARRAY].astype(np.float64)
+    exact = summed(train, learning_of(asking), model, frame_of(asking))
+    assert np.abs(released - exact).max() < 8 * multiplier(asking) * frame_of(asking).length
+    assert hospital.ledger.booked("lille", asking.sha256, 0, release="inference")
+    with pytest.raises(BudgetError):
+        hospital.release("inference", Request(model))
+
+
+def test_a_hospital_that_has_not_trained_or_is_not_asked_refuses(asking: Study) -> None:
+    model = random_arrays(learning_of(asking).parameters)
+    with pytest.raises(WireError, match="has trained here before"):
+        Site("lille", asking, patients(40), Ledger.in_memory(), seeded=False).release("inference", Request(model))
+    with pytest.raises(WireError, match=r"releases\.inference"):
+        site(study(), patients(40)).release("inference", Request(model))
+
+
+def test_after_a_failure_noise_alone_leaves(asking: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    hospital, failures = site(asking, patients(4000)), list[Exception]()
+    monkeypatch.setattr(hospital, "on_failure", failures.append)
+    read = hospital._people
+
+    def broken(kind: Any) -> Any:
+        read(kind)
+        raise MemoryError
+
+    monkeypatch.setattr(hospital, "_people", broken)
+    model = random_arrays(learning_of(asking).parameters)
+    released = hospital.release("inference", Request(model))[ARRAY]
+    assert [type(error) for error in failures] == [MemoryError]
+    deviation = multiplier(asking) * frame_of(asking).length
+    assert 0 < np.abs(released).max() < 8 * deviation  # of 4,000 patients it would be hundreds of patients' lengths
+
+
+def hostile(honest: np.ndarray[Any, Any], change: str) -> np.ndarray[Any, Any]:
+    wrong = honest.copy()
+    if change == "off the grid":
+        wrong[0] += 1e-5
+    elif change == "not finite":
+        wrong[1] = np.nan
+    elif change == "too long":
+        wrong *= 4096
+    else:
+        wrong[3:] *= -1
+    return wrong
+
+
+@pytest.mark.parametrize("change", ["off the grid", "not finite", "too long", "no second derivative"])
+def test_what_no_hospital_can_have_sent_is_refused(asking: Study, change: str) -> None:
+    frame, deviation = frame_of(asking), multiplier(asking) * frame_of(asking).length
+    model, judge = random_arrays(learning_of(asking).parameters, scale=0.1), INFERENCE.judge(asking, {}, lambda _: {})
+    exact = summed(patients(80), learning_of(asking), model, frame)
+    for seed in range(50):
+        judge.require("lille", {ARRAY: noised(exact, deviation, Randomness.seeded(seed, "lille", 0))})
+    many = noised(40 * exact, 0.5, Randomness.seeded(0, "lille", 0))  # so little noise that everything shows
+    require_plausible(many, frame, 0.5, announced=1600)
+    with pytest.raises(WireError, match="inference reply: expected"):
+        require_plausible(hostile(many, change), frame, 0.5, announced=1600)
+
+
+@pytest.mark.parametrize("model", [{"name": "mlp", "hidden": [4]}, {"name": "logistic"}])
+def test_a_study_without_ratios_cannot_ask_for_it(model: dict[str, Any]) -> None:
+    task = {"type": "multiclass", "classes": ["a", "b", "c"]} if model["name"] == "logistic" else {}
+    with pytest.raises(ConfigError, match=r"releases\.inference\.epsilon: expected a logistic model"):
+        study(releases=ASKED, model=model, task=task)
+
+
+def test_too_few_patients_are_called_drowned_and_no_figure_is_told(asking: Study) -> None:
+    model = random_arrays(learning_of(asking).parameters)
+    released = {"lille": site(asking, patients(60)).release("inference", Request(model))}
+    told = INFERENCE.combine(asking, released, model)
+    assert "drown" in told.undefined
+    assert [(row.estimate, row.pooled) for row in told.rows] == [(None, None)] * 2
+
+
+def test_two_hundred_simulations_hold_what_the_intervals_say() -> None:
+    row = benchmark.row(benchmark.QUICK, 200)
+    assert row["undefined"] == 0
+    for name in ("pooled", "truth"):
+        assert 0.92 <= row[name] <= 0.98  # 95 %; four coefficients of one simulation are not independent
+    assert 1 < row["width"] < 1.5
+    assert row["error"] < row["straight_error"] / 3
+
+
+# Ratios without an interval
+
+
+def test_the_models_coefficients_are_told_per_step_and_against_the_reference() -> None:
+    chosen = study(
+        features={
+            "age": {"type": "number", "range": [20, 90], "unit": "years"},
+            "sex": {"type": "category", "values": ["female", "male"], "missing": ["?"]},
+            "dose": {"type": "number", "range": [0, 4], "curve": 3},
+        }
+    )
+    weights = np.array([[0.7, 9.0, 9.0, 0.5, -0.2]], np.float32)
+    told = effects(chosen, {"0.weight": weights, "0.bias": np.zeros(1, np.float32)})
+    assert told is not None
+    assert (told.measure, told.of, told.curved) == ("odds ratio", "the odds of disease", ("dose",))
+    assert [(row.column, row.contrast, round(row.value or 0, 4)) for row in told.rows] == [
+        ("age", "per 10 years", round(float(np.exp(0.7 * 2 * 10 / 70)), 4)),
+        ("sex", "male against female", round(float(np.exp(0.5)), 4)),
+        ("sex", "unknown against female", round(float(np.exp(-0.2)), 4)),
+    ]
+
+
+def test_a_mean_difference_is_in_the_targets_unit_and_an_mlp_has_no_ratio() -> None:
+    task = {"type": "regression", "range": [0, 50]}
+    straight = study(task=task, model={"name": "linear"})
+    told = effects(straight, {"0.weight": np.array([[0.35, 0.2]], np.float32), "0.bias": np.zeros(1, np.float32)})
+    assert told is not None
+    assert told.measure == "mean difference"
+    assert [round(row.value or 0, 3) for row in told.rows] == [round(0.35 * 2 / 7 * 25, 3), 5.0]
+    layers = study(model={"name": "mlp", "hidden": [4]})
+    assert effects(layers, random_arrays(learning_of(layers).parameters)) is None
+
+
+def test_a_ratio_beyond_a_number_is_null(asking: Study) -> None:
+    weights = {"0.weight": np.array([[1.0, 3e4]], np.float32), "0.bias": np.zeros(1, np.float32)}
+    told = effects(asking, weights)
+    assert told is not None
+    assert told.rows[1].value is None
