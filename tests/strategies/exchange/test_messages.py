@@ -26,6 +26,8 @@ FIELDS: dict[str, dict[str, Any]] = {
     "evaluate reply": {},
     "statistics": {"study_sha256": "a" * 64},
     "statistics reply": {},
+    "end": {"study_sha256": "a" * 64, "outcome": "COMPLETE", "code": 0, "rounds": 3},
+    "end reply": {"study_sha256": "a" * 64},
     "inference": {"study_sha256": "a" * 64},
     "inference reply": {},
 }
