@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 from flwr.app import Error, Message, Metadata
@@ -41,17 +41,28 @@ from flwr.supercore.constant import TASK_TOKEN_HEADER, TaskType
 from flwr.supercore.control import ControlHttpClient
 from flwr.supercore.heartbeat import HeartbeatSender, make_task_heartbeat_fn_http
 from flwr.supercore.interceptors import RuntimeTokenHttpInterceptor, RuntimeVersionHttpInterceptor
-from flwr.supercore.object_store.in_memory_object_store import InMemoryObjectStore
 from flwr.supercore.retry import make_simple_http_retry_invoker
 from flwr.supercore.runtime import RuntimeHttpClient
 
 from configs.errors import RunError, WireError
 from strategies.exchange.flower import SUPERLINK_NODE_ID, Head, Node, PullObjectRequest, PushObjectRequest, identify
 
+if TYPE_CHECKING:  # with SQLAlchemy, which a run's process does not need: see `__getattr__`
+    from flwr.supercore.object_store.in_memory_object_store import InMemoryObjectStore
+
 __all__ = ["TASK_TOKEN_HEADER", "InMemoryObjectStore", "build_fab_from_files"]
 BASE_URL = "http://superlink"
 LARGEST_PART = 5_242_880  # of a message, as Flower cuts it
 BROKEN = "query.broken"  # the type of a message that stands for a reply that cannot be read
+
+
+def __getattr__(name: str) -> Any:
+    """Return Flower's store of message parts, loaded where somebody asks for it: in the SuperLink's process."""
+    if name != "InMemoryObjectStore":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from flwr.supercore.object_store.in_memory_object_store import InMemoryObjectStore
+
+    return InMemoryObjectStore
 
 
 # The SuperLink's APIs, for the other processes
@@ -207,7 +218,7 @@ class Task:
 # The SuperLink's own half. It is imported where it is used: a process that only speaks to the SuperLink starts sooner.
 
 
-def superlink_app(store: Callable[[], InMemoryObjectStore]) -> Any:
+def superlink_app(store: "Callable[[], InMemoryObjectStore]") -> Any:
     """Return the stock SuperLink's application, which keeps its state in memory and its messages in `store()`."""
     from flwr.supercore.object_store import object_store_factory
     from flwr.superlink.auth_plugin import NoOpControlAuthnPlugin
