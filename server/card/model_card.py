@@ -14,7 +14,7 @@ from server.charts.quality import forest_rows
 from server.report.sections.registry import sections_of
 from server.result import sentences
 from server.result.finished import Run, Site
-from server.result.markdown import bullets, grid, md
+from server.result.markdown import bullets, each_hospital, grid, md
 from server.result.wording import (
     NONE,
     PLAN,
@@ -32,6 +32,7 @@ from server.result.wording import (
     plan_of,
     plural,
     series,
+    shared_first,
     undefined,
 )
 
@@ -91,7 +92,7 @@ def _data(run: Run) -> Iterable[str]:
         for site in run.contributors
     ]
     yield f"Patients of {sentences.contributors(run)}. Values outside a public range were moved to its edge."
-    yield grid(["Hospital", "Training patients", "Test patients", "Values moved"], rows)
+    yield each_hospital(["Hospital", "Training patients", "Test patients", "Values moved"], rows)
     if run.features:
         yield "Columns, with public ranges and values: agreed beforehand, never measured on patients."
         yield grid(
@@ -131,14 +132,14 @@ def _privacy(run: Run) -> Iterable[str]:
     caveat = "Asked for, and not kept: " if sentences.overspent(run) else ""
     yield f"**{caveat}{md(guarantee(run.privacy))}.**"
     yield md(guarantee_in_plain_words(run.privacy))
-    yield grid(list(PLAN), [[md(site.name), *plan_of(site)] for site in run.took_part])
+    yield each_hospital(list(PLAN), [[md(site.name), *plan_of(site)] for site in run.took_part])
     yield md(sentences.privacy(run))
     if run.seeded:
         yield "This run's noise can be repeated from the seed: it rehearses the guarantee and does not give it."
 
 
 def _performance(run: Run) -> Iterable[str]:
-    keys = series(run)
+    keys = shared_first(run)
     if not keys:
         yield "Not recorded."
         return
@@ -147,12 +148,11 @@ def _performance(run: Run) -> Iterable[str]:
         "95 % intervals that include the noise of what hospitals released" if run.noisy else "95 % bootstrap intervals"
     )
     yield f"{meant.label} on test patients with {how}, {_direction(run)}."
-    headings = [capital(model_name(run, key)) for key in keys]
+    headings, order = [capital(model_name(run, key)) for key in keys], [series(run).index(key) for key in keys]
     rows = [
-        [md(row.name), count(row.patients), *(_cell(run, estimate) for estimate in row.estimates)]
-        for row in forest_rows(run)
+        [md(row.name), *(_cell(run, row.estimates[n]) for n in order), count(row.patients)] for row in forest_rows(run)
     ]
-    yield grid(["Hospital", "Test patients", *headings], rows)
+    yield each_hospital(["Hospital", *headings, "Test patients"], rows, first=1)
     measures = _measures(run, keys)
     if measures:
         yield "Every measure, on all test patients:"

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from configs.records.estimate import Estimate
 from server.charts.markup import Html
 
 Cell = str | float | int | None
@@ -20,3 +21,8 @@ class Figure:
     headings: tuple[str, ...]
     rows: tuple[tuple[Cell, ...], ...]
     drawn: Html | None = None
+
+
+def ends_of(estimate: Estimate | None) -> tuple[Cell, Cell, Cell]:
+    """Return a figure and the ends of its interval as three cells, empty ones where it is undefined."""
+    return (None, None, None) if estimate is None else (estimate.value, estimate.low, estimate.high)

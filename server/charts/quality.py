@@ -10,6 +10,7 @@ from configs.records.models import ComparedModel
 from configs.records.result import Bin
 from server.charts import svg
 from server.charts.markup import Html, el, join
+from server.charts.strip import Strip
 from server.result.finished import Run
 from server.result.wording import (
     capital,
@@ -22,6 +23,7 @@ from server.result.wording import (
     plural,
     series,
     share,
+    shared_first,
     undefined,
 )
 from strategies.tasks.outcome_figures import wilson
@@ -63,9 +65,35 @@ def forest_rows(run: Run) -> list[Row]:
     return [whole, *(Row(s.name, s.patients_test, tuple(m.per_site.get(s.name) for m in models)) for s in sites)]
 
 
+def strip_bounds(run: Run) -> tuple[float, float]:
+    """Return the ends of the axis for hospitals' figures without their intervals."""
+    values = [value for row in quality_strips(run) for _, value in row.values]
+    return _bounds(run, min(values, default=0.0), max(values, default=1.0))
+
+
+def whole_forest(run: Run) -> Html:
+    """Draw all hospitals in one chart, as a file for a paper."""
+    rows = forest_rows(run)
+    return _panel(run, "forest", rows, _forest_bounds(run, rows), svg.WIDE)
+
+
+def quality_strips(run: Run) -> list[Strip]:
+    """Return a row for each model, the shared one first: the main metric of each hospital that has one."""
+    rows = []
+    for key in shared_first(run):
+        model = run.model(key)
+        if model is not None:
+            values = tuple((site, e.value) for site, e in sorted(model.per_site.items()) if e)
+            rows.append(Strip(model_name(run, key), key, values, model.main.value if model.main else None))
+    return rows
+
+
 def _forest_bounds(run: Run, rows: Sequence[Row]) -> tuple[float, float]:
     estimates = [estimate for row in rows for estimate in row.estimates if estimate]
-    low, high = min((f.low for f in estimates), default=0.0), max((f.high for f in estimates), default=1.0)
+    return _bounds(run, min((f.low for f in estimates), default=0.0), max((f.high for f in estimates), default=1.0))
+
+
+def _bounds(run: Run, low: float, high: float) -> tuple[float, float]:
     if (chance := headline_of(run).chance) is not None:  # chance and perfection are always in sight
         return max(0.0, math.floor(min(low, chance) * 10) / 10), 1.0
     return svg.widened(min(low, 0.0), high, 1e-6)

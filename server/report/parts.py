@@ -7,6 +7,7 @@ from server.charts.figure import Figure
 from server.charts.markup import Html, el, join
 from server.charts.svg import line, mark
 from server.result.finished import Run
+from server.result.spread import MANY, Spread
 from server.result.wording import model_name
 
 
@@ -63,6 +64,22 @@ def table(
 def drawing(title: str, about: str, *parts: str | None) -> Html:
     """Return a figure with its title and how to read it."""
     return el("figure", el("figcaption", el("strong", title), about), *parts)
+
+
+def each(title: str, content: Html, count: int) -> Html:
+    """Return what shows each hospital by itself; of more than a page can show, on demand."""
+    return content if count <= MANY else folded(f"{title}: all {count:,} hospitals", content)
+
+
+def spread_table(title: str, rows: Sequence[tuple[str, Sequence[float | None], Callable[[float], str]]]) -> Html:
+    """Return the spread of figures over many hospitals: name, each hospital's value, and how a value is written."""
+    lines = [
+        [name, *map(form, (s.least, s.lower, s.median, s.upper, s.greatest)), f"{s.count:,}"]
+        for name, values, form in rows
+        if (s := Spread.of(values)) is not None
+    ]
+    headings = ["Over the hospitals", "Least", "Quarter", "Median", "Three quarters", "Greatest", "Hospitals"]
+    return table(headings, lines, title, 6)
 
 
 def folded(summary: str, content: Html) -> Html:

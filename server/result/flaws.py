@@ -14,7 +14,7 @@ from server.result.wording import figure, share
 
 OFF = 0.05  # of the mean prediction: less is no flaw, however sure
 GONE = 0.55  # balanced accuracy: a coin reaches one half
-REMEDY = "Train again with `training: auto`, or look for settings with `archipel tune`; do not use these probabilities."
+REMEDY = "Do not use its probabilities: train again with “training: auto”, or look for settings with “archipel tune”."
 
 
 def flaws(run: Run) -> list[str]:

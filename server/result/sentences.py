@@ -65,7 +65,7 @@ def _result(run: Run) -> str:
     alone = len(run.contributors) == 1
     who = f"{capital(contributors(run))} reaches" if alone else f"Together, {contributors(run)} reach"
     reached = "; ".join([f"{who} {label} {main_interval(run, together.main)}", *_comparisons(run)])
-    return " ".join([f"{reached}.{_worse(run)}", *flaws(run)])
+    return " ".join([f"{reached}.{_worse(run)}", *flaws(run)[:1]])
 
 
 def _worse(run: Run) -> str:

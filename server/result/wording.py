@@ -64,6 +64,12 @@ def series(run: Run) -> list[str]:
     ]
 
 
+def shared_first(run: Run) -> list[str]:
+    """Return the models that a table shows, the one that the study is about first: a phone shows no more."""
+    keys = series(run)
+    return sorted(keys, key=lambda key: key != run.shared)
+
+
 def figure(value: float, *, bounded: bool = True) -> str:
     """Return a figure as prose has it.
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from server.charts import rounds_chart
 from server.charts.markup import Html, el, join
-from server.report.parts import Section, drawing, table
+from server.report.parts import Section, drawing, each, table
 from server.result import sentences
 from server.result.finished import Run
 from server.result.wording import NONE, count, size
@@ -21,10 +21,9 @@ def _left_about(run: Run) -> str:
 
 def _left(run: Run) -> Iterable[Html | None]:
     drawn = rounds_chart.bytes_sent(run)
+    bars = drawing("Bytes sent by each hospital", "In the whole study, with the number of messages.", drawn)
     return [
-        drawing("Bytes sent by each hospital", "In the whole study, with the number of messages.", drawn)
-        if drawn
-        else None,
+        each("Bytes sent by each hospital", bars, len(run.sites)) if drawn else None,
         _left_table(run) if run.left else None,
         el("p", el("b", "What did not leave: "), _stayed(), class_="note") if run.left else None,
     ]

@@ -1,13 +1,24 @@
 """The section `privacy`: the guarantee, what was spent of it, and the plan at each hospital."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from server.charts import rounds_chart
-from server.charts.markup import Html, el
-from server.report.parts import Section, drawing, table
+from server.charts.markup import Html, el, join
+from server.report.parts import Section, drawing, each, spread_table, table
 from server.result import sentences
 from server.result.finished import Run
-from server.result.wording import PLAN, count, covered, guarantee, guarantee_in_plain_words, plan_of, small
+from server.result.spread import MANY
+from server.result.wording import (
+    PLAN,
+    count,
+    covered,
+    epsilon,
+    guarantee,
+    guarantee_in_plain_words,
+    plan_of,
+    short,
+    small,
+)
 
 
 def _privacy_about(run: Run) -> str:
@@ -37,9 +48,26 @@ def _plan(run: Run) -> Html:
     """Return what each hospital does in training; without privacy, only what remains of it."""
     if not run.private:
         rows = [[s.name, count(s.patients_train), count(s.steps)] for s in run.took_part]
-        return table(["Hospital", "Training patients", "Steps"], rows, "The plan at each hospital", 2)
-    rows = [[site.name, *plan_of(site)] for site in run.took_part]
-    return table(list(PLAN), rows, "The plan at each hospital", 6)
+        whole = table(["Hospital", "Training patients", "Steps"], rows, "The plan at each hospital", 2)
+    else:
+        rows = [[site.name, *plan_of(site)] for site in run.took_part]
+        whole = table(list(PLAN), rows, "The plan at each hospital", 6)
+    if len(run.took_part) <= MANY:
+        return whole
+    return join([_plans(run), each("The plan at each hospital", whole, len(run.took_part))])
+
+
+def _plans(run: Run) -> Html:
+    """Return the spread of the plans of many hospitals."""
+    forms: list[tuple[str, str, Callable[[float], str]]] = [
+        ("Training patients", "patients_train", lambda value: f"{value:,.0f}"),
+        ("Noise multiplier", "noise_multiplier", short),
+        ("Sampling rate", "sampling_rate", short),
+        ("Steps", "steps", lambda value: f"{value:,.0f}"),
+        ("Epsilon spent", "epsilon", epsilon),
+    ]
+    rows = [(name, [getattr(site, key) for site in run.took_part], form) for name, key, form in forms]
+    return spread_table(f"The plans of {len(run.took_part):,} hospitals", rows)
 
 
 def _privacy_note(run: Run) -> str:

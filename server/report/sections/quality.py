@@ -3,20 +3,24 @@
 from collections.abc import Iterable
 
 from configs.records.models import ComparedModel
-from server.charts import quality
+from server.charts import quality, strip
+from server.charts.figure import Figure, ends_of
 from server.charts.markup import Html, el
 from server.charts.quality import forest_rows
-from server.report.parts import Section, drawing, folded, legend, table
+from server.report.parts import Section, drawing, each, folded, legend, spread_table, table
 from server.result import comparisons
 from server.result.finished import Run
+from server.result.spread import MANY
 from server.result.wording import (
     capital,
     count,
+    figure,
     headline_of,
     hospitals,
     interval,
     model_name,
     series,
+    shared_first,
     undefined,
 )
 
@@ -40,11 +44,31 @@ def _quality(run: Run) -> Iterable[Html | None]:
     name = capital(headline_of(run).label)
     noise = ", the noise included" if run.noisy else ""
     about = f"A dot is the figure on test patients, its whisker the 95 % interval{noise}."
+    forest = drawing(f"{name} by hospital", about, legend(run, keys), *drawings)
+    many = _many(run, name) if len(run.sites) > MANY else []
     return [
-        drawing(f"{name} by hospital", about, legend(run, keys), *drawings),
+        *many,
+        each(f"{name} by hospital", forest, len(run.sites)),
         el("p", _alone_note(run), class_="note") if ComparedModel.LOCAL_ONLY in keys else None,
         folded("The same as a table", _quality_table(run)),
     ]
+
+
+def _many(run: Run, name: str) -> list[Html | None]:
+    """Return the spread over more hospitals than a page can show one by one."""
+    rows, ends = quality.quality_strips(run), quality.strip_bounds(run)
+    chart = strip.strips("quality-strip", name, rows, ends, headline_of(run).chance)
+    about = "A small dot is a hospital, the bar the middle half of them, its line the median, the mark all together."
+    return [drawing(f"{name} of {len(run.sites):,} hospitals", about, chart) if chart else None, _spread(run)]
+
+
+def _spread(run: Run) -> Html:
+    bounded = headline_of(run).is_bounded
+    rows = [
+        (row.name, [value for _, value in row.values], lambda value: figure(value, bounded=bounded))
+        for row in quality.quality_strips(run)
+    ]
+    return spread_table(f"{capital(headline_of(run).label)} over the hospitals", rows)
 
 
 def _alone_note(_run: Run) -> str:
@@ -56,15 +80,27 @@ def _alone_note(_run: Run) -> str:
 
 
 def _quality_table(run: Run) -> Html:
-    bounded, keys = headline_of(run).is_bounded, series(run)
+    """Return every figure; the shared model's stands first, so that a phone shows it."""
+    bounded, keys = headline_of(run).is_bounded, shared_first(run)
+    order = [series(run).index(key) for key in keys]
     rows = [
-        [row.name, count(row.patients), *(interval(estimate, bounded=bounded) for estimate in row.estimates)]
+        [row.name, *(interval(row.estimates[n], bounded=bounded) for n in order), count(row.patients)]
         for row in forest_rows(run)
     ]
     title = f"{capital(headline_of(run).label)} with 95 % intervals; {undefined(run)}"
-    return table(
-        ["Hospital", "Test patients", *(model_name(run, key) for key in keys)], rows, title, len(keys) + 1, whole=True
-    )
+    names = [model_name(run, key) for key in keys]
+    return table(["Hospital", *names, "Test patients"], rows, title, len(keys) + 1, whole=True)
+
+
+def _figures(run: Run) -> Iterable[Figure]:
+    keys = series(run)
+    if not keys:
+        return
+    names = [f"{model_name(run, key)}{end}" for key in keys for end in ("", ", low", ", high")]
+    rows = [(row.name, row.patients, *(end for e in row.estimates for end in ends_of(e))) for row in forest_rows(run)]
+    headings = ("hospital", "test patients", *names)
+    title = f"{capital(headline_of(run).label)} by hospital"
+    yield Figure("forest", title, headings, tuple(rows), quality.whole_forest(run))
 
 
 SECTION = Section(
@@ -76,4 +112,5 @@ SECTION = Section(
     _quality,
     place=20,
     shows=lambda run: not run.unmeasured,
+    figures=_figures,
 )

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from server.charts import rounds_chart
 from server.charts.markup import Html, el
 from server.charts.svg import rect
-from server.report.parts import Section, drawing, table
+from server.report.parts import Section, drawing, each, table
 from server.result import sentences
 from server.result.finished import Run
 from server.result.wording import plural
@@ -36,7 +36,8 @@ def _rounds(run: Run) -> Iterable[Html | None]:
     states = {letters[c] for s in run.sites for c in rounds_chart.states(s.name, contributed, run.rounds_planned, 1)}
     states |= {"some"} if run.rounds_planned > 60 and "none" in states else set()
     about = f"{run.rounds_completed:,} of {plural(run.rounds_planned, 'round')} completed."
-    return [drawing("Contributions by round", about, _state_legend(states), drawn), _reasons(run)]
+    chart = drawing("Contributions by round", about, _state_legend(states), drawn)
+    return [each("Contributions by round", chart, len(run.sites)), _reasons(run)]
 
 
 def _reasons(run: Run) -> Html | None:
