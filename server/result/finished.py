@@ -1,6 +1,7 @@
 """A finished run as its report sees it: the cleaned metrics.json and derived numbers.
 
->>> from configs.records.estimate import Estimate
+>>> from configs.records.effects import Effects
+from configs.records.estimate import Estimate
 from configs.records.result import read_result
 >>> run = Run.of(read_result({"study": "heart", "study_sha256": "ab", "outcome": "COMPLETE", "rounds_completed": 2}))
 >>> run.study, run.private, run.model("federated")
@@ -12,6 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from configs.records.effects import Effects
 from configs.records.estimate import Estimate
 from configs.records.fields import read
 from configs.records.models import ComparedModel
@@ -109,6 +111,7 @@ class Run:
     statistics: ReleasedStatistics | None
     absent: Mapping[str, str]  # hospital of the study that contributed nothing -> why
     tuned: TunedOn | None = None
+    effects: Effects | None = None
     releases: Mapping[str, Any] = field(default_factory=dict)  # further release -> the record of its result
     releases_missing: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # -> hospital -> why
 
@@ -156,6 +159,7 @@ class Run:
             statistics=result.statistics if isinstance(result, StatisticsResult) else None,
             absent=result.absent,
             tuned=trained.tuned if trained else None,
+            effects=trained.effects if trained else None,
             releases=trained.releases if trained else {},
             releases_missing=trained.releases_missing if trained else {},
         )

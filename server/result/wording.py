@@ -91,6 +91,17 @@ def signed(value: float, *, bounded: bool = True) -> str:
     return f"{'+' if value > 0 else MINUS}{figure(abs(value), bounded=bounded)}"
 
 
+def figure_of(value: float | None) -> str:
+    """Return a ratio or a difference with two decimals, or three digits where these say too little or too much.
+
+    >>> figure_of(1.7), figure_of(0.0213), figure_of(1234.5)
+    ('1.70', '0.0213', '1.23e+03')
+    """
+    if value is None:
+        return "undefined"
+    return f"{value:.2f}" if 0.1 <= abs(value) < 100 or value == 0 else f"{value:.3g}"
+
+
 def interval(estimate: Estimate | None, *, bounded: bool = True, unit: str = "") -> str:
     """Return a figure with its 95 % interval, or the word for none."""
     if estimate is None:

@@ -8,9 +8,12 @@
 
 from configs.kinds import Registry
 from server.report.released.base import ReleasedResult, Renderer
+from server.report.released.inference import InferenceRenderer
 from server.result.finished import Run
 
-RENDERERS: Registry[Renderer] = Registry("renderer of a release", ("reading", "about", "body", "card"))
+RENDERERS: Registry[Renderer] = Registry(
+    "renderer of a release", ("reading", "about", "body", "card"), [InferenceRenderer()]
+)
 
 
 def released_results(run: Run) -> list[ReleasedResult]:

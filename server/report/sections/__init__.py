@@ -2,5 +2,6 @@
 
 registry.py           the sections that there are; another one is a file and a line there, or a call of `register`
 quality.py learning.py calibration.py      how good the model is
+effects.py                                 what each column does in a linear model
 privacy.py left.py rounds.py check.py      what protects patients, what left, who took part, digests
 """

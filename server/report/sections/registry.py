@@ -1,19 +1,19 @@
 """The registered sections of a trained model's report, in the order of the page.
 
 >>> [section.key for section in sections_in_order()]
-['quality', 'learning', 'tuned', 'calibration', 'privacy', 'left', 'rounds', 'check']
+['quality', 'learning', 'tuned', 'calibration', 'effects', 'privacy', 'left', 'rounds', 'check']
 """
 
 from configs.kinds import Registry
 from server.report.parts import Section
 from server.report.released.registry import released_results
-from server.report.sections import calibration, check, learning, left, privacy, quality, rounds, tuned
+from server.report.sections import calibration, check, effects, learning, left, privacy, quality, rounds, tuned
 from server.result.finished import Run
 
 SECTIONS: Registry[Section] = Registry(
     "section of the report",
     ("key", "reading", "body"),
-    [module.SECTION for module in (quality, learning, tuned, calibration, privacy, left, rounds, check)],
+    [module.SECTION for module in (quality, learning, tuned, calibration, effects, privacy, left, rounds, check)],
 )
 
 
