@@ -47,8 +47,10 @@ class Completed:
         if not self.settings:
             return text
         for setting in self.settings:
-            if setting.section != "training":
-                entry = f"{setting.key}: {_plain(setting.value)}  # {setting.why}"
+            entry = f"{setting.key}: {_plain(setting.value)}  # {setting.why}"
+            if not setting.section:
+                text = with_section(text, setting.key, [entry], before="model")
+            elif setting.section != "training":
                 text = with_key(text, setting.section, entry)
         text = with_section(text, "training", [f"training:  # {_ABOUT}", *_block(self.settings)], before="privacy")
         return text if self._is_study_of(text, folder) else dump_yaml(self.study.to_file())
@@ -68,15 +70,29 @@ def completed(path: Path) -> Completed:
     Raises:
         ConfigError: the file cannot be read or holds mistakes; all of them are listed.
     """
+<<<<<<< HEAD
     marks = read_marked(path)
     document, draft = marks.document, study_of_file(marks.document, path, unfinished=True, marks=marks)
+=======
+    return finished(read_yaml(path), path)
+
+
+def finished(document: Any, path: Path) -> Completed:
+    """Return the finished study of a file's document.
+
+    Raises:
+        ConfigError: it holds mistakes; all of them are listed.
+    """
+    draft = study_of_file(document, path, unfinished=True)
+>>>>>>> 8fc4d55 (Set the clip norm by the columns, the learning time by the noise, and begin at the announced share)
     if not draft.is_unfinished:
         return Completed(path, draft, ())
     settings = tuple(s for s in settings_of(draft) if s.section == "training" or s.key not in _section(document, s))
-    finished: dict[str, Any] = {**document, "training": {}}
+    whole: dict[str, Any] = {**document, "training": {}}
     for setting in settings:
-        finished[setting.section] = {**finished[setting.section], setting.key: setting.value}
-    return Completed(path, study_of_file(finished, path), settings)
+        within = {setting.key: setting.value}
+        whole |= {setting.section: {**whole[setting.section], **within}} if setting.section else within
+    return Completed(path, study_of_file(whole, path), settings)
 
 
 def write_completed(path: Path, out: Path) -> str:
@@ -94,12 +110,12 @@ def write_completed(path: Path, out: Path) -> str:
         write_atomically(out, text.encode())
     except OSError as error:
         raise RunError(f"{out}: the finished study cannot be written: {error.strerror}; give another --out") from None
-    lines = [f"  {s.section}.{s.key}: {_plain(s.value)}  # {s.why}" for s in completion.settings]
+    lines = [f"  {s.section}{'.' * bool(s.section)}{s.key}: {_plain(s.value)}  # {s.why}" for s in completion.settings]
     return "\n".join([f"{out}: finished, digest {completion.study.sha256}", *lines])
 
 
 def _section(document: Mapping[str, Any], setting: Setting) -> Mapping[str, Any]:
-    section = document.get(setting.section)
+    section = document.get(setting.section) if setting.section else document
     return {key: value for key, value in section.items() if value is not None} if isinstance(section, Mapping) else {}
 
 

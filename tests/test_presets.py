@@ -24,7 +24,7 @@ MODELS = {"federated", "federated_without_privacy", "local_only", "pooled"}
 
 BITS = {  # of the model that each preset trains, on any processor, in any release
     "flamby_heart": "c76015e37161d580c3619cfeeb10767430fcfdbea2e555b18809e95f80f9c1c0",
-    "heart_auto": "e716ca5d1c3c8f484a3d26e631b5187c69a56ee34294e8bbb6d0546f93b394b0",
+    "heart_auto": "a422c3898b17e581457d4f48fa0d73cec7800fd92af75ca96c7bdaa1ef198af0",
     "heart_disease": "bf7b4c3613336946f107a894b9fc76759a2f91a9ca416c2aea581f7da089255a",
     "heart_disease_none": "ded25457b543ea0fd54dfcc1ed54686d7f717b455c57c8df84c609340d5acc09",
     "rehearsal": "1a3015ddd12bcb183d3689f2eb389d8df0cce94cc8057063b86e8e6c7ba19abb",

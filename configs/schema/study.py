@@ -124,9 +124,10 @@ class Study:
         default=(),
         written=lambda _: True,
     )
-    scaling: Literal["public", "site"] = key(
-        Choice(("public", "site")),
-        "whether numbers are scaled by their public range, or by each hospital's own mean and deviation",
+    scaling: Literal["public", "site", "centred"] = key(
+        Choice(("public", "site", "centred")),
+        "whether numbers are scaled by their public range, or by each hospital's own mean and deviation; centred: "
+        "public, and categories about the mean of equally frequent values",
         default="public",
     )
     model: Model = key(MODEL, "the model that is trained", init=Model("none"))

@@ -51,11 +51,10 @@ from simulations.converged import converged
 from simulations.hospitals import load_all
 from strategies.data.base import concatenate
 from strategies.data.split import in_test
-from strategies.data.table import TablePatients, encode
+from strategies.data.table import TablePatients, encoded
 from strategies.exchange.arrays import Arrays
 from strategies.learning import learning_of
 from strategies.privacy.modes.none import without_privacy
-from strategies.tasks.registry import objective_of
 
 EPSILONS = (8.0, 3.0, 1.0, 0.5)
 WITHOUT_PRIVACY_TARGET = 0.005  # below pooled, at most
@@ -202,11 +201,11 @@ def validation_split(study: Study) -> dict[str, Split]:
 
 def _validation_split(study: Study, site: str) -> Split:
     table = read_table(dict(study.simulation)[site], study)
-    encoded = encode(table, study.features, objective_of(study))
+    people = encoded(table, study)
     test = in_test(table.keys, site=site, seed=study.seed, fraction=study.evaluation.test_fraction)
     aside = in_test(table.keys, site=f"{site}/validation", seed=study.seed, fraction=VALIDATION)
     training, validation = np.flatnonzero(~test & ~aside), np.flatnonzero(~test & aside)
-    return Split(encoded.subset(training), encoded.subset(validation), encoded.clipped)
+    return Split(people.subset(training), people.subset(validation), people.clipped)
 
 
 def selection(seeds: Sequence[int], grid: Sequence[Point] = ()) -> Iterator[Row]:

@@ -40,7 +40,7 @@ from configs.errors import ConfigError
 from configs.schema import Feature, Study
 from strategies.data.base import concatenate
 from strategies.data.source import Table
-from strategies.data.table import TablePatients, encode
+from strategies.data.table import TablePatients, encoded
 from strategies.exchange.arrays import Arrays
 from strategies.learning import Learning, learning_of
 from strategies.tasks.classification import AUROC, auroc
@@ -259,7 +259,7 @@ def _patients(study: Study, columns: list[_Number | _Category], count: int, rng:
     keys = tuple(map(str, range(count)))
     targets = {column.name: np.zeros(count) for column in study.task.columns}
     table = Table(numbers, categories, targets, np.arange(count), keys)
-    return encode(table, study.features, objective_of(study))
+    return encoded(table, study)
 
 
 @dataclass(frozen=True)

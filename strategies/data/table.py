@@ -79,8 +79,23 @@ class TablePatients(TrainablePatients):
         )
 
 
-def encode(table: Table, features: tuple[Feature, ...], objective: Objective) -> TablePatients:
+def encoded(table: Table, study: Study) -> TablePatients:
+    """Return the model inputs and the outcome of every row, as a study asks.
+
+    Raises:
+        DataError: as `encode`.
+    """
+    return encode(table, study.features, objective_of(study), centred=study.scaling == "centred")
+
+
+def encode(
+    table: Table, features: tuple[Feature, ...], objective: Objective, *, centred: bool = False
+) -> TablePatients:
     """Return model inputs and the outcome of every row, from public ranges and values only.
+
+    Args:
+        centred: whether a category's inputs are about their mean, each of its values taken as equally frequent, and
+            not 0 and 1. A number is about its range's middle in any case.
 
     Raises:
         DataError: the table names a patient that has no row.
@@ -93,7 +108,7 @@ def encode(table: Table, features: tuple[Feature, ...], objective: Objective) ->
             clipped |= {feature.name: count} if count else {}
             columns += values
         else:
-            columns += _category(table.categories[feature.name], feature)
+            columns += _category(table.categories[feature.name], feature, centres(feature)[0] if centred else 0.0)
     y, beyond = objective.encode(table.targets)
     clipped |= beyond
     order = np.argsort(table.patients, kind="stable")
@@ -146,8 +161,20 @@ def _number(values: NDArray[np.float64], feature: Feature) -> tuple[list[NDArray
     return [*columns, unknown.astype(np.float64)] if feature.missing else columns, count
 
 
-def _category(codes: NDArray[np.int64], feature: Feature) -> list[NDArray[np.float64]]:
-    inputs = [(codes == i).astype(np.float64) for i in range(1, len(feature.values))]
+def centres(feature: Feature) -> list[float]:
+    """Return what `scaling: centred` takes off each input of a column: 1 / k of a category's, where it is known.
+
+    >>> centres(Feature("pain", "category", values=("none", "some", "much", "most"), missing=("9",)))
+    [0.25, 0.25, 0.25, 0.0]
+    """
+    if feature.type == "number":
+        return [0.0] * len(feature.inputs)
+    return [1.0 / len(feature.values)] * (len(feature.values) - 1) + [0.0] * bool(feature.missing)
+
+
+def _category(codes: NDArray[np.int64], feature: Feature, centre: float) -> list[NDArray[np.float64]]:
+    known = np.where(codes >= 0, centre, 0.0)  # an unknown one is at the centre
+    inputs = [(codes == i) - known for i in range(1, len(feature.values))]
     return inputs + ([(codes == -1).astype(np.float64)] if feature.missing else [])
 
 
@@ -156,7 +183,7 @@ class _Rows(DataKind):
 
     def read(self, table: Table, study: Study) -> tuple[TablePatients, Numbers]:
         """Return the encoded rows of all patients; see `DataKind`."""
-        return in_order(encode(table, study.features, objective_of(study)), table.keys)
+        return in_order(encoded(table, study), table.keys)
 
     def scaled(self, patients: TablePatients, train: Numbers, study: Study) -> TablePatients:
         """Return the inputs standardised where the study asks for `scaling: site`."""

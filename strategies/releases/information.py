@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 from configs.schema import Feature, Study
 from strategies.data.base import TrainablePatients
 from strategies.data.curve import largest_square
+from strategies.data.table import centres
 from strategies.learning import Learning
 from strategies.releases.base import Arrays
 
@@ -87,6 +88,8 @@ def frame_of(study: Study) -> Frame:
     """Return the frame of a study whose columns are scaled by their public ranges."""
     blocks = [_block(feature) for feature in study.features]
     centre = np.array([middle for middles, _ in blocks for middle in middles])
+    if study.scaling == "centred":  # the rows are about a centre already
+        centre -= [middle for feature in study.features for middle in centres(feature)]
     return Frame(centre, math.sqrt(1.0 + sum(square for _, square in blocks)))
 
 

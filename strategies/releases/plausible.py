@@ -304,7 +304,7 @@ def _row_norm(study: Study, announced: int | None, *, of_each: bool = False) -> 
     (`of_each`) by the number of rows.
     """
     one = 2 if objective_of(study).added_inputs else 1  # the bias's, and that of the one added input that is not 0
-    if study.scaling == "public":
+    if study.scaling != "site":
         return math.sqrt(sum(map(largest_square, study.features)) + one)
     if study.training.local.batch_size is None and not of_each:
         return math.sqrt(len(study.inputs) + one)

@@ -61,6 +61,7 @@ class Objective(ABC):
     metrics: ClassVar[tuple[Metric, ...]]  # what a study may ask for; the first is the headline
     always: ClassVar[tuple[str, ...]] = ()  # metrics that are measured also where a study does not ask for them
     prediction: ClassVar[str]  # what is predicted for one patient, before the target's name: "the value of"
+    largest_curvature: ClassVar[float] = 1.0  # of a row's loss by its outputs, where it is bounded: sizes first steps
     outcome: ClassVar[int | None] = None  # the column of a prediction that is the probability of one outcome
     lowest: ClassVar[float] = 0.0  # the least value of y
     measure: ClassVar[Measure | None] = None  # what a coefficient of a linear model says

@@ -27,6 +27,7 @@ class Binary(Classification):
     metrics = (*Classification.metrics, AUPRC)
     always = (AUPRC.name, BALANCED_ACCURACY.name, BRIER.name)
     measure = Measure("odds ratio", "the odds of")
+    largest_curvature = 0.25
 
     @property
     def beginning(self) -> tuple[float, ...]:

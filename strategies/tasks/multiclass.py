@@ -22,6 +22,7 @@ class Multiclass(Classification):
 
     name = "multiclass"
     prediction = "the probability of each class of"
+    largest_curvature = 0.5
 
     @property
     def outputs(self) -> int:

@@ -67,6 +67,17 @@ def test_an_unknown_category_is_none_of_the_values_and_says_so() -> None:
     assert encode(table(categories={"smokes": [0, 1, -1]}), (SMOKES,), BINARY).x.tolist() == [[0, 0], [1, 0], [0, 1]]
 
 
+def test_a_centred_category_is_about_the_mean_of_equally_frequent_values() -> None:
+    rows = encode(table(categories={"pain": [0, 1, 2]}), (PAIN,), BINARY, centred=True).x
+    assert rows.sum(axis=0) == pytest.approx([0.0, 0.0], abs=1e-6)
+    assert rows[1] - rows[0] == pytest.approx([1.0, 0.0])
+
+
+def test_an_unknown_category_is_at_the_centre() -> None:
+    rows = encode(table(categories={"smokes": [0, 1, -1]}), (SMOKES,), BINARY, centred=True).x
+    assert rows.tolist() == [[-0.5, 0], [0.5, 0], [0, 1]]
+
+
 def test_inputs_are_in_the_order_of_the_features_and_as_many_as_the_schema_names() -> None:
     features = (PAIN, CHOL, SMOKES, AGE)
     made = table({"age": [90], "chol": [400]}, {"pain": [2], "smokes": [1]})
