@@ -14,6 +14,7 @@ from typing import Any
 from configs.errors import ConfigError, RunError
 from configs.files import write_atomically
 from configs.load import study_of_file
+from configs.marks import Marks
 from configs.schema import Study
 from configs.strict_yaml import dump_yaml, parse_yaml, read_marked
 from simulations.yaml_text import with_key, with_section
@@ -70,21 +71,20 @@ def completed(path: Path) -> Completed:
     Raises:
         ConfigError: the file cannot be read or holds mistakes; all of them are listed.
     """
-<<<<<<< HEAD
     marks = read_marked(path)
-    document, draft = marks.document, study_of_file(marks.document, path, unfinished=True, marks=marks)
-=======
-    return finished(read_yaml(path), path)
+    return finished(marks.document, path, marks)
 
 
-def finished(document: Any, path: Path) -> Completed:
+def finished(document: Any, path: Path, marks: Marks | None = None) -> Completed:
     """Return the finished study of a file's document.
+
+    Args:
+        marks: the places of the document's keys, where it is just as the file has it.
 
     Raises:
         ConfigError: it holds mistakes; all of them are listed.
     """
-    draft = study_of_file(document, path, unfinished=True)
->>>>>>> 8fc4d55 (Set the clip norm by the columns, the learning time by the noise, and begin at the announced share)
+    draft = study_of_file(document, path, unfinished=True, marks=marks)
     if not draft.is_unfinished:
         return Completed(path, draft, ())
     settings = tuple(s for s in settings_of(draft) if s.section == "training" or s.key not in _section(document, s))
