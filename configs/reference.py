@@ -21,6 +21,7 @@ from configs.coordinator import CoordinatorConfig
 from configs.errors import ArchipelError
 from configs.keys.declare import Part, declaration_of
 from configs.keys.explain import Row, explained, matching, rows_of, table
+from configs.records import further  # noqa: F401 - Archipel's own further releases declare their keys there
 from configs.schema.study import Study, study_schema
 from configs.shown import guarded, short
 from configs.site import SiteConfig
