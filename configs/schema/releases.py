@@ -69,5 +69,6 @@ class Releases(Value):
 
     @property
     def children(self) -> tuple[tuple[str, Key], ...]:
-        """Return the registered names."""
-        return tuple((kind.name, Key(kind.name, Part(kind.section), ())) for kind in RELEASE_KEYS)
+        """Return the registered names, each with the sentence of its section."""
+        kinds = ((kind, (kind.section.__doc__ or "").partition("\n")[0].rstrip(".")) for kind in RELEASE_KEYS)
+        return tuple((kind.name, Key(kind.name, Part(kind.section), about=about)) for kind, about in kinds)
