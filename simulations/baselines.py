@@ -17,11 +17,12 @@ from configs.schema import Study
 from server.app import make_app
 from server.checkpoint import Checkpoints
 from server.outcome import Observer, Outcome
+from simulations.anchors import anchors_of
 from simulations.converged import converged
 from simulations.curve import Curve
 from simulations.display import Display, Phase
 from simulations.engines import run_engine
-from simulations.evaluate import compared, evaluate, evaluate_local
+from simulations.evaluate import compared, evaluate, evaluate_local, evaluate_predictions
 from simulations.hospitals import Hospitals
 from simulations.kept import Kept
 from strategies.data.base import TrainablePatients, concatenate
@@ -118,4 +119,7 @@ def score(
     local = models.get(ComparedModel.LOCAL_ONLY)
     alone = compared(shared, evaluate_local(study, task, local, test)) if local else None
     scores[ComparedModel.LOCAL_ONLY] = alone
+    for anchor in anchors_of(study.task.type) if models else ():
+        predict = anchor.fitted(study, concatenate([people.train for people in patients.values()]))
+        scores[anchor.key] = compared(shared, evaluate_predictions(study, task, predict, test))
     return scores

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
-RIDGE = 1e-4  # of the mean log likelihood, on inputs of unit variance
+RIDGE = 1e-6  # of the mean log likelihood, on inputs of unit variance
 MOST_STEPS, TOLERANCE = 50, 1e-9
 
 
@@ -42,25 +42,31 @@ def fit(x: Floats, time: Floats, event: NDArray[np.bool_], ridge: float = RIDGE)
     """
     spread = np.maximum(x.std(axis=0), 1e-9)
     scaled = (x - x.mean(axis=0)) / spread
-    weights, value = np.zeros(x.shape[1]), -np.inf
+    weights: Floats = np.zeros(x.shape[1])
+    value, previous = -np.inf, weights
     order = np.argsort(-time, kind="stable")
     for _ in range(MOST_STEPS):
         likelihood, slope, bend = _likelihood(scaled[order], time[order], event[order], weights)
         likelihood -= len(x) * ridge * float(weights @ weights) / 2
         step = np.linalg.solve(bend + len(x) * ridge * np.eye(len(bend)), slope - len(x) * ridge * weights)
         if likelihood < value:  # too far: half the way back
-            step, previous = previous / 2, previous / 2
-            weights = weights - step
+            previous = np.asarray(previous / 2, np.float64)
+            weights = np.asarray(weights - previous, np.float64)
             continue
         if likelihood - value < TOLERANCE * (abs(likelihood) + TOLERANCE):
             break
-        weights, value, previous = weights + step, likelihood, step
+        weights, value, previous = np.asarray(weights + step, np.float64), likelihood, step
     return np.asarray(weights / spread)
 
 
-def _likelihood(
-    x: Floats, time: Floats, event: NDArray[np.bool_], weights: Floats
-) -> tuple[float, Floats, Floats]:
+def baseline(x: Floats, time: Floats, event: NDArray[np.bool_], weights: Floats, times: Floats) -> Floats:
+    """Return Breslow's cumulative hazard of x = 0 by each of some times (Breslow 1972, JRSS B 34:216)."""
+    relative, order = np.exp(np.clip(x @ weights, -500, 500)), np.argsort(-time, kind="stable")
+    at_risk = np.cumsum(relative[order])[np.searchsorted(-time[order], -time[event], side="right") - 1]
+    return np.asarray([(1 / at_risk)[time[event] <= end].sum() for end in times])
+
+
+def _likelihood(x: Floats, time: Floats, event: NDArray[np.bool_], weights: Floats) -> tuple[float, Floats, Floats]:
     """Return the log partial likelihood, its gradient and minus its second derivative; the latest patients first."""
     hazards = np.exp(np.clip(x @ weights, -500, 500))
     at_risk = _Sums(0.0, np.zeros(x.shape[1]), np.zeros((x.shape[1], x.shape[1])))

@@ -6,8 +6,9 @@ patient. Scoring each patient with the own hospital's model instead would credit
 diseased patients (from 38 % to 98 % in the demo), which is no skill.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
@@ -22,6 +23,7 @@ from strategies.tasks.outcome_figures import Rows, outcome_figures
 from strategies.tasks.registry import objective_of
 
 TestOf = Mapping[str, TrainablePatients]
+Predict = Callable[[TrainablePatients], Floats]
 
 
 def headline(study: Study) -> Metric:
@@ -40,12 +42,18 @@ class Judged:
 
 def evaluate(study: Study, task: Learning, model: Arrays, test: TestOf) -> Judged:
     """Judge one shared model on all test patients together, and at each hospital."""
-    return _judged(study, task, [model], test, dict.fromkeys(test, model))
+    return evaluate_predictions(study, task, partial(task.predictions, model), test)
+
+
+def evaluate_predictions(study: Study, task: Learning, predict: Predict, test: TestOf) -> Judged:
+    """Judge one way to predict on all test patients together, and at each hospital."""
+    return _judged(study, task, [predict], test, dict.fromkeys(test, predict))
 
 
 def evaluate_local(study: Study, task: Learning, models: Mapping[str, Arrays], test: TestOf) -> Judged:
     """Judge each hospital's own model: the mean over models on all test patients, and each at home."""
-    return _judged(study, task, list(models.values()), test, models)
+    at_home = {site: partial(task.predictions, model) for site, model in models.items()}
+    return _judged(study, task, list(at_home.values()), test, at_home)
 
 
 def compared(shared: Judged, other: Judged) -> ModelResult:
@@ -69,11 +77,11 @@ def curve_value(study: Study, task: Learning, model: Arrays, pooled: TrainablePa
 
 
 def _judged(
-    study: Study, task: Learning, models: Sequence[Arrays], test: TestOf, at_home: Mapping[str, Arrays]
+    study: Study, task: Learning, models: Sequence[Predict], test: TestOf, at_home: Mapping[str, Predict]
 ) -> Judged:
     pooled, main, seed = concatenate(list(test.values())), headline(study), study.seed
-    predictions = [task.predictions(model, pooled) for model in models]
-    own = {site: task.predictions(at_home[site], patients) for site, patients in test.items()}
+    predictions = [predict(pooled) for predict in models]
+    own = {site: at_home[site](patients) for site, patients in test.items()}
     asked = task.objective.metrics_of([main.name, *study.evaluation.metrics, *task.objective.always])
     y = task.objective.in_unit(pooled.outcomes)
     whole = resampled(asked, y, predictions, pooled.owners, seed=seed)
@@ -82,10 +90,12 @@ def _judged(
         for site, p in test.items()
     }
     metrics = {metric.name: interval(whole.get(metric.name)) for metric in asked}
-    result = ModelResult(metrics.get("auroc"), {site: interval(values) for site, values in per_site.items()}, metrics)
+    intervals = {site: interval(values) for site, values in per_site.items()}
+    result = ModelResult(metrics.get("auroc"), intervals, metrics, c_index=metrics.get("c_index"))
     if pooled.rows:
         bins = task.objective.bins(y, predictions[0]) if len(models) == 1 else None
-        result = replace(result, guess=task.objective.guess(y), calibration=bins)
+        curves = task.objective.curves(y, np.asarray(np.mean(predictions, axis=0)))
+        result = replace(result, guess=task.objective.guess(y), calibration=bins, survival=curves)
     outcome = task.objective.outcome
     if pooled.rows and outcome is not None and len(models) == 1:
         rows = _rows(pooled, predictions[0], outcome)

@@ -126,6 +126,10 @@ def _footnotes(metrics: TrainingResult) -> list[str]:
     fitted = "alone and pooled: fitted to convergence, without privacy."
     notes = [f"patients: training + test. {alone if metrics.models.get(ComparedModel.LOCAL_ONLY) else ''}".rstrip()]
     notes += [fitted] if metrics.models.get(ComparedModel.POOLED) else []
+    if cox := metrics.models.get(ComparedModel.POOLED_COX):
+        notes.append(
+            f"{ComparedModel.POOLED_COX.column}, all together: {_estimate(cox.metrics.get(_figure(metrics)))}."
+        )
     if _is_private(metrics):
         privacy = _guarantee(metrics)
         limits = privacy.limits or "each hospital protects its own patients"

@@ -53,6 +53,18 @@ class Noisy:
 
 
 @dataclass(frozen=True)
+class SurvivalPoint:
+    """The risk of one cause by one time, of all test patients together."""
+
+    cause: Annotated[str, "The event's word.", LATER]
+    time: Annotated[float, "The end of an interval.", LATER]
+    predicted: Annotated[float | None, "Mean predicted risk by then."]
+    observed: Annotated[float | None, "Observed risk by then, by Kaplan and Meier or Aalen and Johansen."]
+    low: Annotated[float | None, "Lower end of its 95 % interval."]
+    high: Annotated[float | None, "Upper end of its 95 % interval."]
+
+
+@dataclass(frozen=True)
 class ModelResult:
     """How good one of the compared models is on test patients; null where a figure is undefined."""
 
@@ -62,10 +74,16 @@ class ModelResult:
     guess: Annotated[
         float | None, "Mean absolute error of predicting the middle of the target's range for everybody.", OMIT
     ] = None
-    calibration: Annotated[tuple[Bin, ...] | None, "Predicted and observed shares; of binary outcomes.", OMIT] = None
+    calibration: Annotated[
+        tuple[Bin, ...] | None, "Predicted and observed shares; of binary outcomes, and of times at the horizon.", OMIT
+    ] = None
     noisy: Annotated[Noisy | None, "The release behind these figures, where hospitals released them.", OMIT] = None
     outcome: Annotated[OutcomeFigures | None, "Thresholds, decision curve, calibration by hospital.", OMIT] = None
     difference: Annotated[Difference | None, "The shared model's primary metric less this model's.", OMIT] = None
+    c_index: Annotated[Estimate | None, "Concordance index, all test patients together; of times.", OMIT] = None
+    survival: Annotated[
+        tuple[SurvivalPoint, ...] | None, "Predicted and observed risk by the end of each interval; of times.", OMIT
+    ] = None
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from configs.records.result import Bin
+from configs.records.result import Bin, SurvivalPoint
 from configs.schema import Feature, Task
 from strategies.tasks.metrics import Floats, Metric
 
@@ -162,6 +162,15 @@ class Objective(ABC):
 
     def bins(self, y: Floats, predicted: Floats) -> tuple[Bin, ...] | None:
         """Return predicted and observed shares of patients, by predicted probability; None of an outcome without any.
+
+        Args:
+            y: as `in_unit` returns it.
+        """
+        del y, predicted
+        return None
+
+    def curves(self, y: Floats, predicted: Floats) -> tuple[SurvivalPoint, ...] | None:
+        """Return predicted and observed risks over time; None of an outcome without time.
 
         Args:
             y: as `in_unit` returns it.

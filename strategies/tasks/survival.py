@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from configs.records.result import Bin
+from configs.records.result import Bin, SurvivalPoint
 from configs.schema import Survival as SurvivalTask
 from strategies.exact.functions import sigmoid, softmax
 from strategies.tasks.base import Objective
 from strategies.tasks.metrics import Floats
-from strategies.tasks.times import C_INDEX, HORIZON_AUROC, HORIZON_BRIER, horizon_bins
+from strategies.tasks.times import C_INDEX, HORIZON_AUROC, HORIZON_BRIER, horizon_bins, incidence
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -127,6 +127,21 @@ class Survival(Objective):
     def bins(self, y: Floats, predicted: Floats) -> tuple[Bin, ...]:
         """Return predicted and observed risks by the horizon."""
         return horizon_bins(y, predicted)
+
+    def curves(self, y: Floats, predicted: Floats) -> tuple[SurvivalPoint, ...]:
+        """Return predicted and observed risks of each cause by each interval's end."""
+        ends, points = np.array(self.task.intervals[1:]), []
+        for number, cause in enumerate(self.task.classes):
+            mean = predicted[:, number * len(ends) : (number + 1) * len(ends)].mean(axis=0)
+            for time, risk, (observed, error) in zip(ends, mean, incidence(y, number + 1, ends), strict=True):
+                reach = 1.96 * error
+                points.append(
+                    SurvivalPoint(
+                        *(cause, float(time), float(risk), observed),
+                        *(max(0.0, observed - reach), min(1.0, observed + reach)),
+                    )
+                )
+        return tuple(points)
 
     @property
     def _causes(self) -> int:

@@ -117,6 +117,33 @@ def horizon_bins(y: Floats, predicted: Floats, bins: int = 10) -> tuple[Bin, ...
     return tuple(made)
 
 
+def incidence(y: Floats, cause: int, times: Floats) -> list[tuple[float, float]]:
+    """Return the observed risk of a cause by each time and its standard error (Aalen and Johansen 1978).
+
+    With one cause this is one less Kaplan and Meier's curve, with Greenwood's error. With several the error is that of
+    the delta method (Marubini and Valsecchi 1995, chapter 10).
+    """
+    when, ends = np.unique(y[:, 0]), []
+    at_risk = (y[:, 0] >= when[:, None]).sum(axis=1)
+    any_event = ((y[:, 0] == when[:, None]) & (y[:, 1] > 0)).sum(axis=1)
+    of_cause = ((y[:, 0] == when[:, None]) & (y[:, 1] == cause)).sum(axis=1)
+    free = np.cumprod(1 - any_event / at_risk)
+    before = np.concatenate([[1.0], free[:-1]])
+    risk = np.cumsum(before * of_cause / at_risk)
+    spread = any_event / np.maximum(at_risk * (at_risk - any_event), 1)
+    for time in times:
+        known = when <= time
+        reached = float(risk[known][-1]) if known.any() else 0.0
+        gap, share = reached - risk[known], before[known] / at_risk[known]
+        variance = (
+            (gap**2 * spread[known]).sum()
+            + (share**2 * of_cause[known] * (at_risk[known] - of_cause[known]) / at_risk[known]).sum()
+            - 2 * (gap * share * of_cause[known] / at_risk[known]).sum()
+        )
+        ends.append((reached, float(np.sqrt(max(variance, 0.0)))))
+    return ends
+
+
 C_INDEX = Metric(
     "c_index",
     "Concordance index",

@@ -41,7 +41,10 @@ NO_YES = {"0": "no", "1": "yes"}
 WORDS = {
     "sex": ("gender", {"0": "female", "1": "male"}),
     "race": ("race", {"0": "white", "1": "other"}),
-    "arm": ("arms", {"0": "zidovudine", "1": "zidovudine_didanosine", "2": "zidovudine_zalcitabine", "3": "didanosine"}),
+    "arm": (
+        "arms",
+        {"0": "zidovudine", "1": "zidovudine_didanosine", "2": "zidovudine_zalcitabine", "3": "didanosine"},
+    ),
     "earlier": ("strat", {"1": "none", "2": "up_to_a_year", "3": "over_a_year"}),
     "hemophilia": ("hemo", NO_YES),
     "drugs": ("drugs", NO_YES),
@@ -72,7 +75,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (DataError, OSError) as error:
         print(error, file=sys.stderr)
         return 2
-    print(f"{', '.join(different)} {'differ' if chosen.check else 'written'}" if different else "4 files are the source's")
+    outcome = f"{', '.join(different)} {'differ' if chosen.check else 'written'}"
+    print(outcome if different else "4 files are what the source gives")
     return 1 if chosen.check and different else 0
 
 
@@ -82,10 +86,12 @@ def installed() -> Path:
     Raises:
         DataError: there is none.
     """
-    found = importlib.util.find_spec("lifelines")
-    if found is None or found.origin is None:
-        raise DataError(f"expected {PACKAGE} to be installed, it is not; pip install it, or name its file with --source")
-    return Path(found.origin).parent / SOURCE
+    package = importlib.util.find_spec("lifelines")
+    if package is None or package.origin is None:
+        raise DataError(
+            f"expected {PACKAGE} to be installed, it is not; pip install it, or name its file with --source"
+        )
+    return Path(package.origin).parent / SOURCE
 
 
 def source_rows(path: Path) -> list[dict[str, str]]:
@@ -120,7 +126,9 @@ def build(source: Sequence[dict[str, str]]) -> dict[str, bytes]:
         text = io.StringIO(newline="")
         writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
         writer.writeheader()
-        writer.writerows(_patient(row) for row in source if hospital_of(row["pidnum"], naive=row["strat"] == "1") == hospital)
+        writer.writerows(
+            _patient(row) for row in source if hospital_of(row["pidnum"], naive=row["strat"] == "1") == hospital
+        )
         files[f"{hospital}.csv"] = text.getvalue().encode()
         _require(SHA256[hospital], files[f"{hospital}.csv"], f"{hospital}.csv")
     return files
