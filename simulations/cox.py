@@ -43,19 +43,21 @@ def fit(x: Floats, time: Floats, event: NDArray[np.bool_], ridge: float = RIDGE)
     spread = np.maximum(x.std(axis=0), 1e-9)
     scaled = (x - x.mean(axis=0)) / spread
     weights: Floats = np.zeros(x.shape[1])
-    value, previous = -np.inf, weights
+    value, step = -np.inf, np.zeros(x.shape[1])
     order = np.argsort(-time, kind="stable")
     for _ in range(MOST_STEPS):
         likelihood, slope, bend = _likelihood(scaled[order], time[order], event[order], weights)
         likelihood -= len(x) * ridge * float(weights @ weights) / 2
-        step = np.linalg.solve(bend + len(x) * ridge * np.eye(len(bend)), slope - len(x) * ridge * weights)
         if likelihood < value:  # too far: half the way back
-            previous = np.asarray(previous / 2, np.float64)
-            weights = np.asarray(weights - previous, np.float64)
+            step = np.asarray(step / 2, np.float64)
+            weights = weights - step
             continue
         if likelihood - value < TOLERANCE * (abs(likelihood) + TOLERANCE):
             break
-        weights, value, previous = np.asarray(weights + step, np.float64), likelihood, step
+        value = likelihood
+        pulled = bend + len(x) * ridge * np.eye(len(bend))
+        step = np.asarray(np.linalg.solve(pulled, slope - len(x) * ridge * weights), np.float64)
+        weights = weights + step
     return np.asarray(weights / spread)
 
 

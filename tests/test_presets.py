@@ -23,10 +23,12 @@ SITE_KEYS = {
 MODELS = {"federated", "federated_without_privacy", "local_only", "pooled"}
 
 BITS = {  # of the model that each preset trains, on any processor, in any release
+    "counts": "0b9cf461f79b09a8829b15f2e6b61d0dd6196da3b6595615bf316a3f36a0d603",
     "flamby_heart": "c76015e37161d580c3619cfeeb10767430fcfdbea2e555b18809e95f80f9c1c0",
     "heart_auto": "a422c3898b17e581457d4f48fa0d73cec7800fd92af75ca96c7bdaa1ef198af0",
     "heart_disease": "bf7b4c3613336946f107a894b9fc76759a2f91a9ca416c2aea581f7da089255a",
     "heart_disease_none": "ded25457b543ea0fd54dfcc1ed54686d7f717b455c57c8df84c609340d5acc09",
+    "survival": "177b9c78304907ad4ca016d6f8677102c205b2a2541473a22e7206cceb911677",
     "rehearsal": "1a3015ddd12bcb183d3689f2eb389d8df0cce94cc8057063b86e8e6c7ba19abb",
 }
 
@@ -46,10 +48,20 @@ def test_a_preset_ends_complete_with_every_promised_figure(finished: tuple[Path,
     assert (metrics["outcome"], metrics["rounds_completed"]) == ("COMPLETE", study.training.rounds)
     assert metrics["study_sha256"] == study.sha256
     assert all(site.keys() >= SITE_KEYS for site in metrics["sites"])
-    assert metrics["models"].keys() == MODELS
+    assert metrics["models"].keys() == MODELS | ({"pooled_cox"} if preset.stem == "survival" else set())
     for model in metrics["models"].values():
-        low, value, high = (model["auroc"][key] for key in ("low", "value", "high"))
+        low, value, high = (model["metrics"][metrics["primary_metric"]][key] for key in ("low", "value", "high"))
         assert 0.5 < low < value < high < 1
+
+
+def test_survival_comes_near_the_pooled_cox_model(finished: tuple[Path, dict[str, Any]]) -> None:
+    if finished[0].stem != "survival":
+        return
+    c_index = {key: model["c_index"]["value"] for key, model in finished[1]["models"].items()}
+    assert c_index["federated_without_privacy"] > c_index["pooled_cox"] - 0.01
+    assert c_index["federated"] > c_index["pooled_cox"] - 0.02
+    assert c_index["local_only"] < c_index["federated"]
+    assert [point["time"] for point in finished[1]["models"]["federated"]["survival"]][-2:] == [910, 1095]
 
 
 def test_a_preset_trains_the_bits_that_it_always_did(finished: tuple[Path, dict[str, Any]]) -> None:
