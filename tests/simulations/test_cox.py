@@ -45,12 +45,12 @@ def test_observed_risks_are_kaplan_meiers_and_aalen_johansens_with_their_errors(
     for end, (risk, error) in zip([5, 20, 40], incidence(y, 1, np.array([5.0, 20, 40])), strict=True):
         free = float(fitted.predict(end))
         assert risk == pytest.approx(1 - free, abs=1e-9)
-        variance = fitted._cumulative_sq_.loc[:end].iloc[-1, 0]
+        variance = np.ravel(fitted._cumulative_sq_.loc[:end])[-1]
         assert error == pytest.approx(free * np.sqrt(variance), abs=1e-9)
     causes = np.where(event, np.random.default_rng(2).integers(1, 3, 200), 0)
     distinct = time + np.arange(200) / 1e3  # so that lifelines does not move them
     y = np.stack([distinct, causes.astype(float), time, time], axis=1)
     both = lifelines.AalenJohansenFitter(calculate_variance=True).fit(distinct, causes, 2)
     ((risk, error),) = incidence(y, 2, np.array([30.0]))
-    assert risk == pytest.approx(both.cumulative_density_.loc[:30.0].iloc[-1, 0], abs=1e-9)
-    assert error**2 == pytest.approx(both.variance_.loc[:30.0].iloc[-1], rel=1e-6)
+    assert risk == pytest.approx(np.ravel(both.cumulative_density_.loc[:30.0])[-1], abs=1e-9)
+    assert error**2 == pytest.approx(np.ravel(both.variance_.loc[:30.0])[-1], rel=1e-6)
