@@ -1,8 +1,8 @@
 """What a hospital goes on to do with a study's last model, on its own patients, once the study is over.
 
 A kind of step says which studies ask for it and makes arrays of the hospital and the model; the worker keeps them in
-`personal/DIGEST/ROUND.safetensors`, whole or not at all, and nothing of them leaves. A step without an entry here is
-never asked for.
+`personal/DIGEST/after-ROUND.safetensors`, whole or not at all, and nothing of them leaves. A step without an entry here
+is never asked for.
 
 >>> STEPS.names
 ()
@@ -46,7 +46,7 @@ def asked_of(study: Study) -> list[Step]:
 
 def personal_path(config: SiteConfig, sha256: str, number: int) -> Path:
     """Return where the worker keeps what it made of the model after a round."""
-    return config.personal / sha256 / f"{number}.safetensors"
+    return config.personal / sha256 / f"after-{number}.safetensors"
 
 
 def make(config: SiteConfig, site: "Site") -> None:

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from client.ledger import Ledger, Release
 from client.patients import Split, nobody
+from client.personal import Personal
 from client.policy import require_figures
 from client.timing import quantum_s
 from client.trainer import Trainer
@@ -67,6 +68,7 @@ class Site:
         self._tests = callable(patients) or isinstance(patients, Split)
         self._read = patients if callable(patients) else _reader(patients, study)
         self.alone = False
+        self.personal = Personal(study, name)  # which a hospital with a folder keeps there
         self.on_failure: Callable[[Exception], object] = lambda error: log.error("%s: noise alone: %s", name, error)
         self._trainer = trainer or (Trainer(self.task) if self.parameters else None)
 
@@ -229,8 +231,10 @@ class Site:
         people = self._read()
         about = f"{ARITHMETIC}/{label}{number}/{event if kind.after_training else self.plan}/"
         digest = sha256(about.encode() + (people.test if kind.of_test else people.train).digest)
-        for name in sorted(request.arrays):
-            digest.update(request.arrays[name].tobytes())
+        own = self.personal.before(request.round) if request.round else self.personal.final()
+        for arrays in (request.arrays, own):
+            for name in sorted(arrays):
+                digest.update(arrays[name].tobytes())
         return digest.hexdigest()
 
 

@@ -169,6 +169,7 @@ def open_site(
         PolicyError, PrivacyError: it may not train here, or cannot. DataError: the data's header does not fit.
     """
     from client import trust
+    from client.personal import Personal
     from client.reading import Reading, source_in
     from client.site import Site
     from strategies.privacy.modes.registry import mode_of
@@ -187,6 +188,7 @@ def open_site(
     site = Site(
         config.site, study, reading.patients, ledger, seeded=seeded, dataset=dataset.identity, policy=config.policy
     )
+    site.personal = Personal(study, config.site, config.personal)
     if site.parameters:
         from strategies.privacy.engines.select import load_engine
 

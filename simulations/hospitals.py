@@ -18,6 +18,7 @@ from client.connectors.ids import hashed
 from client.connectors.notes import Notes
 from client.ledger import Ledger
 from client.patients import Split, load_patients
+from client.personal import Personal
 from client.site import Site
 from client.trainer import EngineMaker, Trainer
 from configs.errors import DataError
@@ -30,6 +31,7 @@ from strategies.data.base import TrainablePatients
 from strategies.learning import Learning, learning_of
 from strategies.releases.registry import MODEL_UPDATE
 
+PERSONAL = "personal"  # in a hospital's folder, what it keeps to itself
 PatientsOf = Callable[[str], TrainablePatients]  # a hospital's name -> its training or test patients
 
 
@@ -63,6 +65,7 @@ class Hospitals:
                 trainer=self._trainer() if MODEL_UPDATE.is_asked(self.study) else None,
                 policy=Policy(metrics="noisy"),
             )
+            self._sites[name].personal = self._personal(name)
         return self._sites[name]
 
     def site_of(self, context: Context) -> Site:
@@ -91,6 +94,9 @@ class Hospitals:
     def _trainer(self) -> Trainer:
         task = learning_of(self.study)
         return Trainer(task, self.engine) if self.engine else _trainer_of(task)
+
+    def _personal(self, name: str) -> Personal:
+        return Personal(self.study, name, self.ledgers and self.ledgers / name / PERSONAL, durable=False)
 
     def _ledger(self, name: str) -> Ledger:
         if self.ledgers is None:

@@ -12,7 +12,7 @@ from configs.schema import PER_PATIENT, DataSource, Feature, Study
 from configs.shown import mixed_scripts, quoted_lines, shown
 from configs.site import SiteConfig
 from strategies.data.columns import cells_of
-from strategies.models.registry import study_parameters
+from strategies.models.registry import personal_parameters, shared_parameters
 from strategies.privacy.accounting import epsilon
 from strategies.privacy.modes.registry import mode_of, statistics_plan
 from strategies.privacy.plan import Budget
@@ -153,13 +153,20 @@ def _source(config: SiteConfig, study: Study) -> str:
 
 
 def _leaving(config: SiteConfig, study: Study) -> str:
-    numbers = sum(math.prod(shape) for shape, _ in study_parameters(study).values())
+    numbers = sum(math.prod(shape) for shape, _ in shared_parameters(study).values())
     size = 4 * numbers
     return (
         f"in each round {numbers} numbers of the trained model ({size:,} bytes, and some hundreds of packing), in all "
         f"at most {numbers * study.training.rounds:,} numbers; once, this hospital's name and the study's digest. "
-        f"{_others(study)}{_figures(config, study)}"
+        f"{_stays(study)}{_others(study)}{_figures(config, study)}"
     )
+
+
+def _stays(study: Study) -> str:
+    """Say which numbers of the model stay here, where there are any."""
+    kept = sum(math.prod(shape) for shape, _ in personal_parameters(study).values())
+    stay = "1 number of the model stays" if kept == 1 else f"{kept} numbers of the model stay"
+    return f"{stay} here, in the folder personal. " if kept else ""
 
 
 def _others(study: Study) -> str:

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from configs.keys.declare import declaration_of, key
 from configs.keys.one_of import HasSection, Kind, OneOf, Sections
-from configs.keys.values import Around, Choice, Place, Value
+from configs.keys.values import Around, Choice, Place, Truth, Value
 from configs.schema.task import COX
 from configs.sections import Section
 
@@ -47,6 +47,12 @@ class Model:
         Choice(("zeros", "random", "share")),
         "what every hospital begins from; random follows the seed, share begins at task.outcome_share for everybody",
         default="zeros",
+    )
+    site_intercept: bool = key(
+        Truth(),
+        "whether every hospital has an intercept of its own, trained with the rest and never sent",
+        default=False,
+        written=lambda model: model.site_intercept,
     )
 
 

@@ -27,6 +27,7 @@ from strategies.federated import mean
 from strategies.federated.hospitals import Hospitals
 from strategies.federated.registry import strategy_of
 from strategies.learning import learning_of
+from strategies.models.registry import study_parameters
 from strategies.privacy.modes.registry import mode_of
 from strategies.releases.base import Judge
 from strategies.releases.plausible import prepare
@@ -81,7 +82,7 @@ class _Training:
 
     def __init__(self, session: Session) -> None:
         self._session, self._study = session, session.study
-        self._parameters = MODEL_UPDATE.arrays(self._study)
+        self._parameters, self._all = MODEL_UPDATE.arrays(self._study), study_parameters(self._study)
         self.model = self._held(session.initial or learning_of(self._study).initial(self._study.seed))
         self._sums: mean.Sums = {}
         self._averaged = 0
@@ -91,7 +92,7 @@ class _Training:
         """Ask for one round's updates and combine them."""
         session, started = self._session, time.monotonic()
         number, nodes = session.rounds.current, session.roster.asked
-        judge = MODEL_UPDATE.judge(self._study, self.model, strategy.sent)
+        judge = MODEL_UPDATE.judge(self._study, self._shared, strategy.sent)
         instructions = self._instructions(strategy, number)
         if sum(array.nbytes for array in self.model.values()) >= FROM_BYTES:
             threading.Thread(target=judge.work_out, args=(list(nodes),), daemon=True).start()
@@ -114,7 +115,7 @@ class _Training:
 
     def _instructions(self, strategy: Hospitals, number: int) -> list[Message]:
         fields: dict[str, str | int] = {"study_sha256": self._study.sha256, "round": number}
-        instruction = content(MODEL_UPDATE.form, fields, self.model, self._parameters)
+        instruction = content(MODEL_UPDATE.form, fields, self._shared, self._parameters)
         shared, config = arrays_in(instruction), instruction.config_records[wire.CONFIG]
         return list(strategy.configure_train(number, shared, config, self._session.grid))
 
@@ -138,14 +139,24 @@ class _Training:
         try:
             combined = from_record(aggregated, self._parameters)
             weights, seeded = mean.site_weights(self._study, sites), self._session.deployment is None
-            self.model = mode_of(self._study).combine(self._study, combined, weights, number, seeded=seeded)
+            combined = mode_of(self._study).combine(self._study, combined, weights, number, seeded=seeded)
+            self.model = self._whole(combined)
         except WireError:
             rounds, why = self._session.rounds, f"round {number}: the hospitals' models add up to no finite model"
             self._session.rounds = rounds.abandon(why, wire.NOT_FINITE)
 
     def _held(self, model: Arrays) -> Arrays:
         """Return a model as it will be sent: from here on it is not copied."""
-        return from_record(to_record(model), self._parameters)
+        return from_record(to_record(model), self._all)
+
+    @property
+    def _shared(self) -> Arrays:
+        """Return the part of the model that crosses the wire."""
+        return {name: self.model[name] for name in self._parameters}
+
+    def _whole(self, shared: Arrays) -> Arrays:
+        """Return the model with these shared arrays; what hospitals keep to themselves is here as it began."""
+        return {name: shared.get(name, self.model[name]) for name in self._all}
 
     def _remember(self, strategy: Hospitals, number: int) -> None:
         """Average the last iterates, and keep a checkpoint."""
@@ -161,7 +172,7 @@ class _Training:
         """Go on from a checkpoint."""
         self.model = self._held(checkpoint.model)
         self._sums, self._averaged = dict(checkpoint.average), checkpoint.averaged
-        strategy.restore(to_record(self.model), checkpoint.optimizer)
+        strategy.restore(to_record(self._shared), checkpoint.optimizer)
         self._session.rounds = self._session.rounds.resume(checkpoint.round)
         self._session.write(Resumed(after_round=checkpoint.round))
 

@@ -9,7 +9,7 @@ privacy it is added after the noise.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,12 @@ class LocalRule:
     def __bool__(self) -> bool:
         """Return whether anything is added at all."""
         return bool(self.pull) or self.drift is not None
+
+    def sparing(self, own: Mapping[str, Floats]) -> "LocalRule":
+        """Return the same rule without a drift of these arrays, which no strategy combines."""
+        if self.drift is None:
+            return self
+        return replace(self, drift={**self.drift, **{name: np.zeros_like(array) for name, array in own.items()}})
 
     def added(self, flat: Floats, start: Floats, drift: Floats | None = None) -> Floats:
         """Return what is added to the gradient of the model `flat`, all (..., parameters)."""

@@ -55,6 +55,11 @@ class Architecture(ABC):
         """Return name -> (shape, dtype) of every trained array, in the model's order."""
 
     @property
+    def personal(self) -> tuple[str, ...]:
+        """Return the names of the parameters that each hospital has its own values of, which never leave."""
+        return ()
+
+    @property
     def linear_layers(self) -> LinearLayers | None:
         """Return each layer's (out, in) of linear layers with a ReLU between two; None of any other model."""
         return None

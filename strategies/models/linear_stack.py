@@ -45,6 +45,11 @@ class LinearStack(Architecture):
             parameters[f"{2 * i}.bias"] = ((out,), "float32")
         return parameters
 
+    @property
+    def personal(self) -> tuple[str, ...]:
+        """Return the last layer's bias where the study gives every hospital an intercept of its own."""
+        return tuple(self.parameters)[-1:] if self.section.site_intercept else ()
+
     def build(self) -> "nn.Sequential":
         """Return the layers in sequence."""
         from torch import nn

@@ -40,11 +40,23 @@ def architecture_of(study: Study) -> Architecture:
 
 
 def study_parameters(study: Study) -> Mapping[str, ArraySpec]:
-    """Return what a study's model sends: name -> (shape, dtype); nothing where no model is trained.
+    """Return the parameters of a study's model: name -> (shape, dtype); nothing where no model is trained.
 
     The process of a hospital that talks to the network checks every message against this, without PyTorch.
     """
     return architecture_of(study).parameters if is_learned(study) else {}
+
+
+def personal_parameters(study: Study) -> Mapping[str, ArraySpec]:
+    """Return those of the parameters that every hospital keeps to itself."""
+    parameters = study_parameters(study)
+    return {name: parameters[name] for name in (architecture_of(study).personal if parameters else ())}
+
+
+def shared_parameters(study: Study) -> Mapping[str, ArraySpec]:
+    """Return those of the parameters that hospitals send in a round, and are sent."""
+    personal = personal_parameters(study)
+    return {name: spec for name, spec in study_parameters(study).items() if name not in personal}
 
 
 def register(kind: type[Architecture], keys: Kind) -> None:

@@ -65,6 +65,19 @@ class Request:
     loaded: Callable[[], object] = lambda: None
 
 
+class OwnArrays(Protocol):
+    """The arrays of the study's model that a hospital keeps to itself (client/personal.py); most models have none."""
+
+    def before(self, number: int) -> Arrays:
+        """Return the arrays that a round begins from."""
+
+    def keep(self, number: int, arrays: Arrays) -> None:
+        """Keep the arrays as they are after a round."""
+
+    def final(self) -> Arrays:
+        """Return the arrays that go with the study's last model."""
+
+
 class Hospital(Protocol):
     """The facts that a release may know of the hospital that makes it."""
 
@@ -83,6 +96,15 @@ class Hospital(Protocol):
     @property
     def task(self) -> "Learning":
         """Return the study's task and model."""
+
+    @property
+    def personal(self) -> OwnArrays:
+        """Return the arrays of the model that never leave."""
+
+
+def at_home(hospital: Hospital, arrays: Arrays) -> Arrays:
+    """Return the study's last model as a hospital uses it: with the arrays of its own."""
+    return {**arrays, **hospital.personal.final()}
 
 
 class People(Protocol):

@@ -13,7 +13,7 @@ from configs.errors import RunError, WireError
 from configs.federated import sent_arrays
 from configs.schema import Study
 from configs.wire import ArraySpec
-from strategies.models.registry import study_parameters
+from strategies.models.registry import shared_parameters, study_parameters
 from strategies.privacy.modes.registry import mode_of
 from strategies.releases.base import Arrays, Fit, Hospital, Judge, Making, People, Release, Request, Sent
 
@@ -34,12 +34,12 @@ class ModelUpdate(Release):
 
     def instructed(self, study: Study) -> Mapping[str, ArraySpec]:
         """Return the model's parameters, and what the study's strategy sends beside them."""
-        parameters = study_parameters(study)
+        parameters = shared_parameters(study)
         return {**parameters, **sent_arrays(study.training.strategy, parameters)}
 
     def arrays(self, study: Study) -> Mapping[str, ArraySpec]:
-        """Return the model's parameters."""
-        return study_parameters(study)
+        """Return the model's parameters, but those that a hospital keeps to itself."""
+        return shared_parameters(study)
 
     def event(self, plan: "PrivacyPlan") -> "SampledGaussian | None":
         """Return the cost of one round."""
@@ -73,7 +73,8 @@ class ModelUpdate(Release):
         from strategies.exchange.arrays import all_finite  # Flower, which the plan and the commands start without
         from strategies.federated.registry import local_rule
 
-        start, sent = _split(request.arrays, study_parameters(hospital.study))
+        start, sent = _split(request.arrays, hospital.study)
+        own = hospital.personal.before(request.round)
         training, patients, mode = hospital.study.training, people.train, mode_of(hospital.study)
         plan = mode.training_plan(hospital.plan)
         if plan is not None:
@@ -85,14 +86,17 @@ class ModelUpdate(Release):
         else:
             announced = hospital.study.announced_train_patients(hospital.name)
             steps = training.local.steps_per_round(announced or patients.count)
-        rule = local_rule(hospital.study, sent)
-        trained = yield Fit(start, patients, training.local, steps, randomness, plan, rule, request.loaded)
+        rule = local_rule(hospital.study, sent).sparing(own)
+        whole = {**start, **own} if own else start  # whose memory is freed once it was copied
+        trained = yield Fit(whole, patients, training.local, steps, randomness, plan, rule, request.loaded)
         if not all_finite(trained.values()):
             raise RunError(
                 f"{hospital.name}: training diverged to values that are not finite, nothing is sent; "
                 "lower the study's learning_rate"
             )
-        return mode.protect(hospital.study, start, trained)
+        if patients.count:  # noise alone is no training
+            hospital.personal.keep(request.round, {name: trained[name] for name in own})
+        return mode.protect(hospital.study, start, {name: trained[name] for name in trained if name not in own})
 
     def judge(self, study: Study, shared: Arrays, sent: Sent) -> Judge:
         """Return the bounds on how far an honest update can be from the shared model."""
@@ -119,9 +123,10 @@ class ModelUpdate(Release):
         return f"in each round the model's numbers after training here{noise}"
 
 
-def _split(received: Arrays, parameters: Mapping[str, ArraySpec]) -> tuple[Arrays, Arrays]:
-    """Return the model that was received, and what the study's strategy sent beside it."""
-    if len(received) == len(parameters):
+def _split(received: Arrays, study: Study) -> tuple[Arrays, Arrays]:
+    """Return the shared arrays of the model that was received, and what the study's strategy sent beside it."""
+    shared, whole = shared_parameters(study), study_parameters(study)
+    if len(received) == len(shared):
         return received, {}
-    sent = {name: array for name, array in received.items() if name not in parameters}
-    return {name: received[name] for name in parameters}, sent
+    sent = {name: array for name, array in received.items() if name not in whole}
+    return {name: received[name] for name in shared}, sent

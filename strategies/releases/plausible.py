@@ -146,8 +146,10 @@ class Plausibility:
 
     def _plain_bound(self, steps: int, announced: int | None, pull: float, drift: float) -> float:
         """Bound an update without noise; only that of a linear stack has a bound."""
-        layers = architecture_of(self._study).linear_layers
-        if layers is None:
+        architecture = architecture_of(self._study)
+        layers = architecture.linear_layers
+        grows = objective_of(self._study).residual_bound[1] > 0
+        if layers is None or (architecture.personal and grows):  # a residual that grows with what is not known here
             return math.inf
         if len(layers) == 1:
             return self._linear_bound(steps, _row_norm(self._study, announced), pull, drift)
@@ -203,7 +205,9 @@ class Plausibility:
     @cached_property
     def _layers(self) -> Sequence[Layer]:
         arrays = list(self._start.values())
-        return [Layer(_spectral(w), math.sqrt(_square(b))) for w, b in zip(arrays[::2], arrays[1::2], strict=True)]
+        biases = [math.sqrt(_square(bias)) for bias in arrays[1::2]]
+        biases += [0.0] * (len(arrays) % 2)  # the last one is the hospital's own; without growth it bounds nothing
+        return [Layer(_spectral(w), bias) for w, bias in zip(arrays[::2], biases, strict=True)]
 
 
 def prepare(study: Study) -> None:

@@ -22,7 +22,7 @@ from configs.records.result import ModelResult
 from configs.schema import Study
 from configs.wire import ArraySpec
 from strategies.privacy.modes.registry import mode_of
-from strategies.releases.base import Arrays, Each, Hospital, Judge, Making, People, Release, Request, Sent
+from strategies.releases.base import Arrays, Each, Hospital, Judge, Making, People, Release, Request, Sent, at_home
 from strategies.releases.figures import figures
 from strategies.releases.noisy_counts import FAR, cell_variance, noised
 from strategies.releases.outcome_figures import outcome_figures
@@ -70,7 +70,7 @@ class ScoreHistogram(Release):
         assert release is not None
         assert plan is not None
         assert plan.evaluation is not None
-        scores = hospital.task.predictions(request.arrays, test)[:, hospital.task.objective.outcome]
+        scores = hospital.task.predictions(at_home(hospital, request.arrays), test)[:, hospital.task.objective.outcome]
         exact = counts(scores, test.y, starts=test.starts, bins=release.bins)
         return {wire.HISTOGRAM: noised(exact, plan.evaluation.noise_multiplier, randomness)}
 
