@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from client.connectors import read_table
 from client.connectors.notes import Notes
 from configs.schema import DataSource, Study
 from strategies.data.registry import data_of
+from strategies.data.source import Table
 from strategies.data.split import in_test
 
 
@@ -37,15 +39,43 @@ def load_patients(source: DataSource, study: Study, site: str, notes: Notes | No
     """
     notes = Notes() if notes is None else notes
     table = read_table(source, study, notes)
-    data, oddities, aside = data_of(study), tuple(notes.oddities()), table.in_test
-    if not data.keeps_aside:
-        aside = np.zeros(len(table.keys), bool)
-    elif aside is None:
-        aside = in_test(table.keys, site=site, seed=study.seed, fraction=study.evaluation.test_fraction)
+    aside = _aside(table, study, site)
+    return _split(table, study, ~aside, aside, tuple(notes.oddities()))
+
+
+def load_validation(source: DataSource, study: Study, site: str, *, share: float, seed: int) -> Split:
+    """Read a hospital's training patients in two parts, the second for validation; test patients are in neither.
+
+    Args:
+        share: of the training patients, for validation. seed: of the keyed hash that chooses them, patient by patient.
+
+    Raises:
+        SourceError: they cannot be read. DataError: the header does not have the study's columns.
+    """
+    table = read_table(source, study, Notes())
+    train = ~_aside(table, study, site)
+    judges = in_test(table.keys, site=f"{site}/validation", seed=seed, fraction=share)
+    return _split(table, study, train & ~judges, train & judges)
+
+
+def _aside(table: Table, study: Study, site: str) -> NDArray[np.bool_]:
+    """Return which of a table's patients are kept aside for the test."""
+    if not data_of(study).keeps_aside:
+        return np.zeros(len(table.keys), bool)
+    if table.in_test is not None:
+        return table.in_test
+    return in_test(table.keys, site=site, seed=study.seed, fraction=study.evaluation.test_fraction)
+
+
+def _split(
+    table: Table, study: Study, first: NDArray[np.bool_], second: NDArray[np.bool_], oddities: tuple[str, ...] = ()
+) -> Split:
+    """Return the patients of a table on two sides, scaled by the first."""
+    data = data_of(study)
     everybody, order = data.read(table, study)
-    train, test = np.flatnonzero(~aside[order]), np.flatnonzero(aside[order])
-    everybody = data.scaled(everybody, train, study)
-    return Split(everybody.subset(train), everybody.subset(test), everybody.clipped, oddities)
+    learned, judges = np.flatnonzero(first[order]), np.flatnonzero(second[order])
+    everybody = data.scaled(everybody, learned, study)
+    return Split(everybody.subset(learned), everybody.subset(judges), everybody.clipped, oddities)
 
 
 def nobody(study: Study) -> Split:

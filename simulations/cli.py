@@ -10,13 +10,14 @@ import argparse
 import shlex
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from configs.commands import run
 from configs.errors import ArchipelError
+from simulations.numbers import integer, positive, seed, seeds_of
+from simulations.tuning import command as tune
 
 if TYPE_CHECKING:
     from configs.schema import Study
@@ -54,6 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     complete.add_argument("study", type=Path, metavar="STUDY", help="a study file")
     complete.add_argument("--out", type=Path, metavar="FILE", help="the finished file (default: STUDY itself)")
     complete.set_defaults(command=_complete)
+    tune.add_parser(commands)
     compare = commands.add_parser("compare", help="runs side by side")
     compare.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="folders of finished runs")
     compare.set_defaults(command=_compare)
@@ -78,7 +80,7 @@ def _reference_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentPa
 def _audit_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     audit = commands.add_parser("audit", help="check that what trains protects patients as its ledger claims")
     audit.add_argument("study", type=Path, metavar="STUDY", help="a study file, or the folder of a simulated run")
-    audit.add_argument("--seed", type=_seed, help="repeatable chance, instead of the operating system's")
+    audit.add_argument("--seed", type=seed, help="repeatable chance, instead of the operating system's")
     audit.add_argument("--out", type=Path, help="where the audit is written (default: runs, or the run's folder)")
     audit.set_defaults(command=_audit)
 
@@ -89,9 +91,9 @@ def _simulate_parser(commands: "argparse._SubParsersAction[argparse.ArgumentPars
     what.add_argument("study", type=Path, nargs="?", metavar="STUDY", help="a study file")
     what.add_argument("--resume", type=Path, metavar="RUN", help="go on with an interrupted run")
     simulate.add_argument("--engine", choices=("inprocess", "ray"), default="inprocess", help="default: inprocess")
-    simulate.add_argument("--workers", type=_positive, default=1, help="processes of the inprocess engine (default 1)")
+    simulate.add_argument("--workers", type=positive, default=1, help="processes of the inprocess engine (default 1)")
     chance = simulate.add_mutually_exclusive_group()
-    chance.add_argument("--seed", type=_seed, help="instead of the study's own seed")
+    chance.add_argument("--seed", type=seed, help="instead of the study's own seed")
     chance.add_argument(
         "--seeds", metavar="N|A,B,...", help="one run for each of N seeds from the study's own on, or of these seeds"
     )
@@ -125,7 +127,7 @@ def _plan_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     worth.add_argument(
         "--differences", type=float, metavar="SD", help="between hospitals, in patients' SD (default 0.4)"
     )
-    worth.add_argument("--repetitions", type=_positive, help="made-up worlds (default 8)")
+    worth.add_argument("--repetitions", type=positive, help="made-up worlds (default 8)")
     worth.add_argument(
         "--seconds",
         type=_seconds,
@@ -134,26 +136,8 @@ def _plan_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     plan.set_defaults(command=_plan)
 
 
-def _positive(text: str) -> int:
-    return _integer(text, 1, 1024)
-
-
 def _seconds(text: str) -> int:
-    return _integer(text, 1, 1_000_000)
-
-
-def _seed(text: str) -> int:
-    return _integer(text, 0, 2**32 - 1)
-
-
-def _integer(text: str, low: int, high: int) -> int:
-    try:
-        value = int(text)
-    except ValueError:
-        value = low - 1
-    if not low <= value <= high:
-        raise argparse.ArgumentTypeError(f"expected an integer from {low} to {high}, found {text[:40]!r}")
-    return value
+    return integer(text, 1, 1_000_000)
 
 
 def _complete(arguments: argparse.Namespace) -> int:
@@ -203,25 +187,6 @@ def _simulate(arguments: argparse.Namespace) -> int:
     from simulations.paired import print_seeds
 
     return print_seeds(runs)
-
-
-def seeds_of(text: str, first: int) -> tuple[int, ...]:
-    """Return the seeds that an option names: so many from the first on, or a list.
-
-    Raises:
-        ArchipelError: it names none, or one twice.
-
-    >>> seeds_of("3", 7), seeds_of("0,4", 7)
-    ((7, 8, 9), (0, 4))
-    """
-    words, seeds = text.split(","), list[int]()
-    with suppress(argparse.ArgumentTypeError):
-        seeds = (
-            [_seed(word) for word in words] if len(words) > 1 else [first + n for n in range(_integer(text, 2, 1000))]
-        )
-    if not seeds or len(set(seeds)) < len(seeds):
-        raise ArchipelError(f"--seeds: expected a number from 2 to 1000, or a list such as 0,1,2, found {text[:40]!r}")
-    return tuple(seeds)
 
 
 def _plan(arguments: argparse.Namespace) -> int:

@@ -42,16 +42,14 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from client.connectors import read_table
-from client.patients import Split
+from client.patients import Split, load_validation
 from configs.errors import ArchipelError
 from configs.schema import CohortMember, Study
 from simulations.benchmarks.heart import alone, preset, score, train
 from simulations.converged import converged
 from simulations.hospitals import load_all
 from strategies.data.base import concatenate
-from strategies.data.split import in_test
-from strategies.data.table import TablePatients, encoded
+from strategies.data.table import TablePatients
 from strategies.exchange.arrays import Arrays
 from strategies.learning import learning_of
 from strategies.privacy.modes.none import without_privacy
@@ -200,12 +198,7 @@ def validation_split(study: Study) -> dict[str, Split]:
 
 
 def _validation_split(study: Study, site: str) -> Split:
-    table = read_table(dict(study.simulation)[site], study)
-    people = encoded(table, study)
-    test = in_test(table.keys, site=site, seed=study.seed, fraction=study.evaluation.test_fraction)
-    aside = in_test(table.keys, site=f"{site}/validation", seed=study.seed, fraction=VALIDATION)
-    training, validation = np.flatnonzero(~test & ~aside), np.flatnonzero(~test & aside)
-    return Split(people.subset(training), people.subset(validation), people.clipped)
+    return load_validation(dict(study.simulation)[site], study, site, share=VALIDATION, seed=study.seed)
 
 
 def selection(seeds: Sequence[int], grid: Sequence[Point] = ()) -> Iterator[Row]:

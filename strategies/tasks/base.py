@@ -63,6 +63,7 @@ class Objective(ABC):
     prediction: ClassVar[str]  # what is predicted for one patient, before the target's name: "the value of"
     largest_curvature: ClassVar[float] = 1.0  # of a row's loss by its outputs, where it is bounded: sizes first steps
     outcome: ClassVar[int | None] = None  # the column of a prediction that is the probability of one outcome
+    tuned_by: ClassVar[str] = ""  # the metric by which settings are chosen; the headline where empty
     lowest: ClassVar[float] = 0.0  # the least value of y
     measure: ClassVar[Measure | None] = None  # what a coefficient of a linear model says
     guess_in_words: ClassVar[str] = "the same for every patient"  # of `guess`, after "worse than predicting"

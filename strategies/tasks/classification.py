@@ -114,6 +114,7 @@ class Classification(Objective):
     """An outcome that is one of several words. `y` is a word's position in the task's classes."""
 
     metrics: ClassVar[tuple[Metric, ...]] = (AUROC, ACCURACY, BALANCED_ACCURACY, BRIER, LOG_LOSS)
+    tuned_by = LOG_LOSS.name  # AUROC does not see a model that calls everybody ill
 
     @property
     def classes(self) -> int:
