@@ -61,6 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     compare.set_defaults(command=_compare)
     report = commands.add_parser("report", help="write a run's report.html and model_card.md again")
     report.add_argument("run", type=Path, metavar="RUN", help="folder of a finished run")
+    report.add_argument("--figures", type=Path, metavar="DIR", help="also write each chart there, as SVG and CSV")
     report.set_defaults(command=_report)
     _audit_parser(commands)
     _reference_parsers(commands)
@@ -287,9 +288,13 @@ def _explain(arguments: argparse.Namespace) -> int:
 
 
 def _report(arguments: argparse.Namespace) -> int:
+    from server.figures import write_figures
     from server.papers import write_papers
 
     print(write_papers(arguments.run))
+    if arguments.figures is not None:
+        paths = write_figures(arguments.run, arguments.figures)
+        print(f"{len(paths)} files in {arguments.figures}: {', '.join(path.name for path in paths)}")
     return 0
 
 

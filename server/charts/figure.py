@@ -13,7 +13,7 @@ class Figure:
     """A chart and the numbers that it draws.
 
     `drawn` is one drawing of svg.py, of `WIDE` or `SQUARE` pixels; None where there is nothing to draw but the numbers.
-    Each row has a cell for each heading; None is an empty cell.
+    Each row has a cell for each heading; None is an empty cell. `legend` has the class and the name of each line.
     """
 
     name: str
@@ -21,6 +21,7 @@ class Figure:
     headings: tuple[str, ...]
     rows: tuple[tuple[Cell, ...], ...]
     drawn: Html | None = None
+    legend: tuple[tuple[str, str], ...] = ()
 
 
 def ends_of(estimate: Estimate | None) -> tuple[Cell, Cell, Cell]:

@@ -188,6 +188,11 @@ def convergence(run: Run) -> Html | None:
     return svg.both(lambda width: _convergence(run, keys, width)) if keys else None
 
 
+def convergence_file(run: Run) -> Html:
+    """Draw the curves as a file for a paper."""
+    return _convergence(run, [key for key in series(run) if run.convergence.get(key)], svg.WIDE)
+
+
 def _convergence(run: Run, keys: Sequence[str], width: int) -> Html:
     wide, bounded = width == svg.WIDE, headline_of(run).is_bounded
     ends = _ends(run, keys)
@@ -265,6 +270,11 @@ def calibration(run: Run) -> Html | None:
     """Return a chart of predicted against observed shares, a dot for each bin, its area the number of patients."""
     model = run.model(run.shared)
     return svg.both(lambda width: _calibration(run, min(width, svg.SQUARE))) if model and model.calibration else None
+
+
+def calibration_file(run: Run) -> Html:
+    """Draw the calibration as a file for a paper."""
+    return _calibration(run, svg.SQUARE)
 
 
 def _calibration(run: Run, width: int) -> Html:

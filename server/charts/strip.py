@@ -71,7 +71,7 @@ def _row(row: Strip, x: svg.Scale, top: float, width: int) -> Html:
             "circle",
             el("title", f"{site}: {value:.2f}"),
             cx=x(value),
-            cy=middle + 9 * _shift(number),
+            cy=middle + _shift(number),
             r=3,
             class_="dot",
         )

@@ -1,6 +1,6 @@
 """The parts of a report's sections: headings, tables, figures, legends."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from server.charts.figure import Figure
@@ -78,7 +78,7 @@ def spread_table(title: str, rows: Sequence[tuple[str, Sequence[float | None], C
         for name, values, form in rows
         if (s := Spread.of(values)) is not None
     ]
-    headings = ["Over the hospitals", "Least", "Quarter", "Median", "Three quarters", "Greatest", "Hospitals"]
+    headings = ["Hospitals", "Least", "25 %", "Median", "75 %", "Most", "Number"]
     return table(headings, lines, title, 6)
 
 
@@ -90,6 +90,19 @@ def folded(summary: str, content: Html) -> Html:
 def legend(run: Run, keys: Sequence[str]) -> Html:
     """Return shape, colour and name of each model."""
     return el("ul", *(el("li", _sample(key), model_name(run, key)) for key in keys), class_="legend")
+
+
+def models_legend(run: Run, keys: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    """Return the legend of a chart of models as a file has it."""
+    return tuple((key, model_name(run, key)) for key in keys)
+
+
+def legend_of(names: Mapping[str, str]) -> Html:
+    """Return the line and the name of each curve; names: class of the line -> name."""
+    line_of = {
+        key: el("svg", line(1, 8, 25, 8, f"curve {key}"), viewBox="0 0 26 16", aria_hidden="true") for key in names
+    }
+    return el("ul", *(el("li", line_of[key], name) for key, name in names.items()), class_="legend")
 
 
 def _sample(key: str) -> Html:

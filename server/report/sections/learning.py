@@ -6,11 +6,12 @@ from collections.abc import Iterable
 
 from configs.records.models import ComparedModel
 from server.charts import quality
+from server.charts.figure import Figure
 from server.charts.markup import Html
-from server.report.parts import Section, drawing, legend
+from server.report.parts import Section, drawing, legend, models_legend
 from server.result import sentences
 from server.result.finished import Run
-from server.result.wording import capital, headline_of, series
+from server.result.wording import capital, headline_of, model_name, series
 
 
 def _learning_about(run: Run) -> str:
@@ -33,6 +34,18 @@ def _learning(run: Run) -> Iterable[Html | None]:
     return [drawing(f"{capital(headline_of(run).label)} by round", about, legend(run, keys), drawn)]
 
 
+def _figures(run: Run) -> Iterable[Figure]:
+    keys = [key for key in series(run) if run.convergence.get(key)]
+    if not keys:
+        return
+    values = {key: dict(run.convergence[key]) for key in keys}
+    rounds = sorted({number for curve in values.values() for number in curve})
+    rows = tuple((number, *(values[key].get(number) for key in keys)) for number in rounds)
+    headings = ("round", *(model_name(run, key) for key in keys))
+    title = f"{capital(headline_of(run).label)} by round"
+    yield Figure("rounds", title, headings, rows, quality.convergence_file(run), models_legend(run, keys))
+
+
 SECTION = Section(
     "learning",
     "Learning",
@@ -42,4 +55,5 @@ SECTION = Section(
     _learning,
     place=30,
     shows=lambda run: not run.unmeasured and not run.noisy,  # one release, after the last round
+    figures=_figures,
 )

@@ -7,7 +7,7 @@ from server.charts import quality, strip
 from server.charts.figure import Figure, ends_of
 from server.charts.markup import Html, el
 from server.charts.quality import forest_rows
-from server.report.parts import Section, drawing, each, folded, legend, spread_table, table
+from server.report.parts import Section, drawing, each, folded, legend, models_legend, spread_table, table
 from server.result import comparisons
 from server.result.finished import Run
 from server.result.spread import MANY
@@ -100,7 +100,7 @@ def _figures(run: Run) -> Iterable[Figure]:
     rows = [(row.name, row.patients, *(end for e in row.estimates for end in ends_of(e))) for row in forest_rows(run)]
     headings = ("hospital", "test patients", *names)
     title = f"{capital(headline_of(run).label)} by hospital"
-    yield Figure("forest", title, headings, tuple(rows), quality.whole_forest(run))
+    yield Figure("forest", title, headings, tuple(rows), quality.whole_forest(run), models_legend(run, keys))
 
 
 SECTION = Section(

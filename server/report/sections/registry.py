@@ -1,19 +1,41 @@
 """The registered sections of a trained model's report, in the order of the page.
 
 >>> [section.key for section in sections_in_order()]
-['quality', 'learning', 'tuned', 'calibration', 'effects', 'privacy', 'left', 'rounds', 'check']
+['quality', 'learning', 'tuned', 'calibration', 'thresholds', 'effects', 'privacy', 'left', 'rounds', 'check']
 """
 
 from configs.kinds import Registry
 from server.report.parts import Section
 from server.report.released.registry import released_results
-from server.report.sections import calibration, check, effects, learning, left, privacy, quality, rounds, tuned
+from server.report.sections import (
+    calibration,
+    check,
+    effects,
+    learning,
+    left,
+    privacy,
+    quality,
+    rounds,
+    thresholds,
+    tuned,
+)
 from server.result.finished import Run
 
 SECTIONS: Registry[Section] = Registry(
     "section of the report",
     ("key", "reading", "body"),
-    [module.SECTION for module in (quality, learning, tuned, calibration, effects, privacy, left, rounds, check)],
+    [
+        calibration.SECTION,
+        check.SECTION,
+        effects.SECTION,
+        learning.SECTION,
+        left.SECTION,
+        privacy.SECTION,
+        quality.SECTION,
+        rounds.SECTION,
+        thresholds.SECTION,
+        tuned.SECTION,
+    ],
 )
 
 
