@@ -63,6 +63,12 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("run", type=Path, metavar="RUN", help="folder of a finished run")
     report.add_argument("--figures", type=Path, metavar="DIR", help="also write each chart there, as SVG and CSV")
     report.set_defaults(command=_report)
+    export = commands.add_parser("export", help="write a run's final model with its preprocessing, for other software")
+    export.add_argument("run", type=Path, metavar="RUN", help="folder of a finished run")
+    export.add_argument("--format", choices=("onnx", "safetensors"), required=True, help="onnx needs archipel[onnx]")
+    export.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the model and model.json")
+    export.add_argument("--anyway", action="store_true", help="though the run is INCOMPLETE; the file says so")
+    export.set_defaults(command=_export)
     _audit_parser(commands)
     _reference_parsers(commands)
     return parser
@@ -295,6 +301,14 @@ def _report(arguments: argparse.Namespace) -> int:
     if arguments.figures is not None:
         paths = write_figures(arguments.run, arguments.figures)
         print(f"{len(paths)} files in {arguments.figures}: {', '.join(path.name for path in paths)}")
+    return 0
+
+
+def _export(arguments: argparse.Namespace) -> int:
+    from server.export.command import export
+
+    path = export(arguments.run, arguments.format, arguments.out, anyway=arguments.anyway)
+    print(f"{path}; what it reads and what it says stands in {path.with_name('model.json')}")
     return 0
 
 

@@ -12,6 +12,7 @@ from typing import Any, get_args, get_origin
 
 from configs.records import coordinator_journal, run_journal, site_journal
 from configs.records.audit import AuditResult
+from configs.records.exported import Exported
 from configs.records.fields import Field, fields_of
 from configs.records.kept_model import KeptModel
 from configs.records.result import FeatureInWords, Guarantee, StatisticsResult, TaskInWords, TrainingResult
@@ -29,6 +30,7 @@ FILES = (
         TrainingResult,
     ),
     ("metrics.json of statistics", "Written as that of a training; the study trains nothing.", StatisticsResult),
+    ("model.json of an export", "Written by `archipel export`; the model's file holds the same.", Exported),
     ("models/DIGEST.json", "Written by a hospital's node into its folder when a study ends.", KeptModel),
     ("audit.json", "Written by `archipel audit` into a run's folder, or into one of its own.", AuditResult),
 )

@@ -13,7 +13,7 @@ the patients enters the scaling. Values outside their range are clipped, and cou
 ([-1.0, 1.0, 1.0], {'age': 1})
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from hashlib import sha256
@@ -100,15 +100,7 @@ def encode(
     Raises:
         DataError: the table names a patient that has no row.
     """
-    columns: list[NDArray[np.float64]] = []
-    clipped: dict[str, int] = {}
-    for feature in features:
-        if feature.type == "number":
-            values, count = _number(table.numbers[feature.name], feature)
-            clipped |= {feature.name: count} if count else {}
-            columns += values
-        else:
-            columns += _category(table.categories[feature.name], feature, centres(feature)[0] if centred else 0.0)
+    columns, clipped = columns_of(table.numbers, table.categories, features, centred=centred)
     y, beyond = objective.encode(table.targets)
     clipped |= beyond
     order = np.argsort(table.patients, kind="stable")
@@ -117,6 +109,32 @@ def encode(
         raise DataError("expected at least one row of every patient, found a patient without; mend the connector")
     x = np.stack(columns, axis=1)[order].astype(np.float32)  # (rows, inputs)
     return TablePatients(x, y[order].astype(np.float32), table.patients[order], starts.astype(np.int64), clipped)
+
+
+def columns_of(
+    numbers: Mapping[str, NDArray[np.float64]],
+    categories: Mapping[str, NDArray[np.int64]],
+    features: Iterable[Feature],
+    *,
+    centred: bool = False,
+) -> tuple[list[NDArray[np.float64]], dict[str, int]]:
+    """Return each model input of every row, in order, and how many values of each column were clipped.
+
+    Exported models record these very steps (server/export/recording.py).
+
+    Args:
+        centred: as for `encode`.
+    """
+    columns: list[NDArray[np.float64]] = []
+    clipped: dict[str, int] = {}
+    for feature in features:
+        if feature.type == "number":
+            values, count = _number(numbers[feature.name], feature)
+            clipped |= {feature.name: count} if count else {}
+            columns += values
+        else:
+            columns += _category(categories[feature.name], feature, centres(feature)[0] if centred else 0.0)
+    return columns, clipped
 
 
 def in_order(encoded: TablePatients, keys: Sequence[str]) -> tuple[TablePatients, NDArray[np.int64]]:

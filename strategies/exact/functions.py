@@ -9,13 +9,15 @@ one NumPy call each, so that no compiler can fuse two. Errors are below 2 units 
 """
 
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import Any, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 Doubles = NDArray[np.float64]
+Function = TypeVar("Function", bound=Callable[..., Any])
 _PARTS = 256  # of one power of two in the exponential's table
 _LN2 = float.fromhex("0x1.62e42fefa39efp-1")
 _LN2_HIGH, _LN2_LOW = float.fromhex("0x1.62e42fee00000p-1"), float.fromhex("0x1.a39ef35793c76p-33")  # their sum: ln 2
@@ -51,6 +53,18 @@ _TAYLOR = tuple(np.array(1 / n) for n in (24, 6, 2, 1))
 ONE, _TWO, _HALF = np.array(1.0), np.array(2.0), np.array(0.5)
 
 
+def _replaceable(function: Function) -> Function:
+    """Let values that are no numbers yet, such as those that record a graph, bring a function of their own."""
+
+    @wraps(function)
+    def chosen(values: Any) -> Any:
+        own = getattr(values, "__exact__", None)
+        return function(values) if own is None else own(function.__name__)
+
+    return cast(Function, chosen)
+
+
+@_replaceable
 def exponential(values: Doubles) -> Doubles:
     """Return e to each power, in a new array; infinite above e^709, zero below e^-708."""
     with np.errstate(invalid="ignore"):
@@ -86,6 +100,7 @@ def _bounded_exponential(x: Doubles) -> Doubles:
     return result
 
 
+@_replaceable
 def logarithm(values: Doubles) -> Doubles:
     """Return the natural logarithm of each number, in a new array; minus infinity of zero, no number of a negative one.
 
@@ -173,6 +188,7 @@ def sine(quarter: Doubles, room: Doubles | None = None) -> Doubles:
     return sines
 
 
+@_replaceable
 def sigmoid(values: Doubles) -> Doubles:
     """Return 1 / (1 + e^-v) of each value, in a new array; of values below -709 as of that."""
     chances = np.negative(values)
@@ -183,6 +199,7 @@ def sigmoid(values: Doubles) -> Doubles:
     return chances
 
 
+@_replaceable
 def softmax(values: Doubles) -> Doubles:
     """Return the shares of the last axis: (..., classes) -> the same shape, in a new array."""
     with np.errstate(invalid="ignore"):

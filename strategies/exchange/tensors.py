@@ -18,13 +18,17 @@ from strategies.exchange.arrays import pieces
 _TYPES = {"<f4": "F32", "<f8": "F64"}
 
 
-def safetensors(tensors: Mapping[str, NDArray[Any]]) -> Iterator[Any]:
+def safetensors(tensors: Mapping[str, NDArray[Any]], about: Mapping[str, str] | None = None) -> Iterator[Any]:
     """Yield the file as buffers.
 
     The format: a length, a header in JSON, the tensors, wide types first, then by name.
+
+    Args:
+        about: texts that are kept in the header (its `__metadata__`).
     """
     order = sorted(tensors, key=lambda name: (-tensors[name].itemsize, name))
-    header, end = {}, 0
+    header: dict[str, Any] = {"__metadata__": dict(about)} if about else {}
+    end = 0
     for name in order:
         start, end = end, end + tensors[name].nbytes
         kind = _TYPES[tensors[name].dtype.str]

@@ -86,6 +86,11 @@ class Objective(ABC):
         return (0.0,) * self.outputs
 
     @property
+    def predicted(self) -> tuple[str, ...]:
+        """Return what each column of a prediction says, in a few words."""
+        return (f"{self.prediction} {self.task.target}",)
+
+    @property
     @abstractmethod
     def residual_bound(self) -> tuple[float, float]:
         """Return a and b such that the norm of a row's residual is at most a + b * norm of its outputs."""

@@ -121,6 +121,11 @@ class Classification(Objective):
         """Return the number of classes."""
         return max(2, len(self.task.classes))
 
+    @property
+    def predicted(self) -> tuple[str, ...]:
+        """Return each class's probability."""
+        return tuple(f"probability of {self.task.target} = {word}" for word in self.task.classes)
+
     def encode(self, targets: Mapping[str, Floats]) -> tuple[Floats, Mapping[str, int]]:
         """Return the positions as they are."""
         return targets[self.task.target], {}

@@ -22,4 +22,5 @@ def scaled(values: NDArray[np.float64], low: float, high: float) -> tuple[NDArra
 
 def unscaled(values: NDArray[Any], low: float, high: float) -> NDArray[np.float64]:
     """Return scaled values in their own unit; those beyond -1 and 1 lie outside the range."""
-    return np.asarray(low + (np.asarray(values, np.float64) + 1) / 2 * (high - low))
+    number: NDArray[np.float64] = low + np.add(values, 1.0, dtype=np.float64) / 2 * (high - low)
+    return number

@@ -58,6 +58,12 @@ class Survival(Objective):
         return tuple(f"{self.task.target} {low:g} to {high:g}" for low, high in itertools.pairwise(cuts))
 
     @property
+    def predicted(self) -> tuple[str, ...]:
+        """Return the risk of each cause by each interval's end, cause by cause."""
+        ends = self.task.intervals[1:]
+        return tuple(f"risk of {self.task.event} = {cause} by {end:g}" for cause in self.task.classes for end in ends)
+
+    @property
     def rows_each(self) -> int:
         """Return the number of intervals."""
         return len(self.task.intervals) - 1
@@ -110,9 +116,10 @@ class Survival(Objective):
         else:
             hazards = softmax(outputs)[:, 1:].reshape(shape)
         free = np.cumprod(1.0 - hazards.sum(axis=2), axis=1)  # of any event, by each interval's end
-        before = np.concatenate([np.ones((len(free), 1)), free[:, :-1]], axis=1)
+        before = np.concatenate([np.ones_like(free[:, :1]), free[:, :-1]], axis=1)
         incidence = np.cumsum(hazards * before[:, :, None], axis=1)
-        return np.asarray(incidence.transpose(0, 2, 1).reshape(len(free), -1))
+        risks: Floats = incidence.transpose(0, 2, 1).reshape(-1, self._causes * self.rows_each)
+        return risks
 
     def made_up(self, rows: int) -> NDArray[np.float32]:
         """Return every cause in turn, after none."""

@@ -1,0 +1,1 @@
+"""The final model with its preprocessing, as a file that other software reads."""
