@@ -92,7 +92,10 @@ def test_the_contract_needs_only_the_standard_library_and_pyyaml() -> None:
     assert found == []
 
 
-EXTRAS = {"simulations/tuning/cluster.py": {"ray"}}  # file -> what its users install as an extra
+EXTRAS = {  # file -> what its users install as an extra
+    "simulations/tuning/cluster.py": {"ray"},
+    "server/export/onnx_file.py": {"onnx"},
+}
 
 
 def test_what_is_imported_or_asked_for_is_installed_without_the_extras_of_the_tests() -> None:
