@@ -34,7 +34,7 @@ FORMATS = ("onnx", "safetensors")
 ABOUT = "archipel"  # the name under which a file holds what model.json says
 MARK = "INCOMPLETE: not the model that the study planned; do not use it as one"
 _SCALING = {
-    "range": "by public ranges, to [-1, 1]",
+    "public": "by public ranges, to [-1, 1]",
     "centred": "by public ranges, to [-1, 1]; a category's inputs about their mean over its values",
     "site": "by each hospital's own training patients: mean and standard deviation, which are not in this file",
 }

@@ -124,7 +124,7 @@ class Recorded(NDArrayOperatorsMixin):
             return self._node("Not", [self], "bool", self.shape)
         if len(inputs) != 2:
             raise _unknown(ufunc.__name__)
-        left, right = (self._constant(entry) for entry in inputs)
+        left, right = _promoted(*(self._constant(entry) for entry in inputs))
         shape = np.broadcast_shapes(_plain(left.shape), _plain(right.shape))
         if ufunc is np.not_equal:
             equal = self._node("Equal", [left, right], "bool", _rows(shape))
@@ -221,10 +221,21 @@ class Recorded(NDArrayOperatorsMixin):
         return self._node("Slice", [self, *bounds], self.kind, shape)
 
     def _constant(self, value: Any) -> "Recorded":
-        return value if isinstance(value, Recorded) else self.graph.constant(value, self.kind)
+        if isinstance(value, Recorded):
+            return value
+        whole = isinstance(value, float) and self.kind in ("bool", "int64")
+        return self.graph.constant(value, "double" if whole else self.kind)
 
     def _node(self, op: str, inputs: "Sequence[Recorded]", kind: str, shape: Shape, **attributes: Any) -> "Recorded":
         return self.graph.node(op, inputs, kind, shape, **attributes)
+
+
+def _promoted(left: Recorded, right: Recorded) -> tuple[Recorded, Recorded]:
+    """Return two values as one kind, the wider of the two."""
+    kinds = ("bool", "int64", "float", "double", "string")
+    wider = max(left.kind, right.kind, key=kinds.index)
+    one, other = (value if value.kind == wider else value.astype(_DTYPES[wider]) for value in (left, right))
+    return one, other
 
 
 def _plain(shape: Shape) -> Shape:
