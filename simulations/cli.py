@@ -111,6 +111,11 @@ def _simulate_parser(commands: "argparse._SubParsersAction[argparse.ArgumentPars
         default=True,
         help="also train alone, pooled and without privacy, for comparison",
     )
+    simulate.add_argument(
+        "--leave-one-out",
+        action="store_true",
+        help="also train all hospitals but one, for each, and judge it on the patients of the one left out",
+    )
     simulate.set_defaults(command=_simulate)
 
 
@@ -172,10 +177,13 @@ def _simulate(arguments: argparse.Namespace) -> int:
     display = _display()
     from simulations.cautions import warnings_of
     from simulations.display import Options
+    from simulations.leave_one_out import require_several
     from simulations.run import resume, simulate
     from simulations.tables import print_run
 
-    options = Options(arguments.engine, arguments.baselines, arguments.workers)
+    options = Options(arguments.engine, arguments.baselines, arguments.workers, arguments.leave_one_out)
+    if study is not None and arguments.leave_one_out:
+        require_several(study)
     if study is None:
         run = arguments.resume.resolve()
         if not resume(run, options, display):

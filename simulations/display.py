@@ -40,6 +40,7 @@ class Options:
     engine: str = "inprocess"
     baselines: bool = True
     workers: int = 1
+    leave_one_out: bool = False
 
 
 class TerminalDisplay:

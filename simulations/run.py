@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shutil
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -19,7 +20,7 @@ from configs.journal import Journal
 from configs.load import load_study
 from configs.paths import require_short
 from configs.records.models import WRITTEN, ComparedModel
-from configs.records.result import ModelResult, Point, TrainedSite, TrainingResult
+from configs.records.result import LeftOut, ModelResult, Point, TrainedSite, TrainingResult
 from configs.records.run_journal import Measured
 from configs.schema import Study
 from configs.strict_yaml import dump_yaml
@@ -32,6 +33,7 @@ from server.run import (
     begin,
     epsilons,
     released_histograms,
+    released_model,
     require_arithmetic,
     sha256,
     trained_site,
@@ -46,6 +48,7 @@ from simulations.engines import run_engine
 from simulations.evaluate import headline
 from simulations.hospitals import FromSources, Hospitals, load_all
 from simulations.kept import Kept
+from simulations.leave_one_out import FOLDER, leave_one_out
 from simulations.resume import Earlier, require_booked
 from strategies.exchange.arrays import Arrays
 from strategies.privacy.modes.registry import plans_of
@@ -147,6 +150,9 @@ def _carry_out(study: Study, run: Path, options: Options, display: Display, earl
     patients, plans = check(study)
     journal = Journal(run / "journal.jsonl", durable=False)
     begin(journal, study, options.engine, noise="seeded")
+    if options.leave_one_out:
+        (run / FOLDER).mkdir(exist_ok=True)  # a run that is resumed goes on with it
+    left_out: dict[str, LeftOut] = {}
     curves: dict[str, list[Point]] = {}
     curve = Curve(study, patients, curves, ComparedModel.FEDERATED, journal, earlier.curve)
     outcome = _federate(study, run, journal, options, display, curve)
@@ -156,16 +162,19 @@ def _carry_out(study: Study, run: Path, options: Options, display: Display, earl
         result = _result(study, run, options, outcome, patients, plans)
         convergence = {key: tuple(points) for key, points in curves.items()}
         times = earlier.times(started, time.monotonic() - clock)
-        write_result(run, replace(result, models=scores, convergence=convergence, **times))
+        write_result(run, replace(result, models=scores, convergence=convergence, left_out=left_out, **times))
         return result.model_sha256
 
     write_down(dict.fromkeys(WRITTEN))  # what the rounds made is on disk before anything else is computed
     store = Kept(run / "baselines", study.sha256)
     models = baselines(study, patients, display, curves, store) if options.baselines else {}
+    if (run / FOLDER).is_dir():
+        left_out = leave_one_out(study, patients, display, run)
     model_sha256 = write_down(score(study, outcome.model, models, patients))
     journal.write(Measured(metrics_sha256=sha256(run / "metrics.json"), model_sha256=model_sha256))
     write_papers(run)
     store.drop()
+    shutil.rmtree(run / FOLDER, ignore_errors=True)
     return run
 
 
@@ -217,13 +226,14 @@ def _result(
     plans: dict[str, PrivacyPlan],
 ) -> TrainingResult:
     """Return what is known of a run before its models are judged."""
-    recorded = Recorded.of(run)
+    recorded, histograms = Recorded.of(run), outcome.released.get(SCORE_HISTOGRAM.name)
     result = training_result(study, run, recorded, outcome, engine=options.engine, noise=NOISE, plans=plans)
     return replace(
         result,
         primary_metric=headline(study).name,
         sites=tuple(_site(study, run, site, patients[site], plans.get(site), recorded) for site in sorted(patients)),
-        released=released_histograms(study, outcome.released.get(SCORE_HISTOGRAM.name)),
+        released=released_histograms(study, histograms),
+        rehearsed=released_model(study, histograms, study.sites),
         epsilon_by_round={
             site: epsilons(plan, recorded.rounds_of(site, outcome.rounds.done)) for site, plan in plans.items()
         },

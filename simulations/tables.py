@@ -1,7 +1,7 @@
 """Terminal tables of a run, a plan or a comparison."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -54,11 +54,29 @@ def print_table(metrics: TrainingResult) -> None:
         console.print(line, style="bold", highlight=False, soft_wrap=True)
     for site, why in absent_of(metrics).items():
         console.print(f"{site} is no part of the shared model: {why}", highlight=False, soft_wrap=True)
+    for line in (*_rehearsed(metrics), *_left_out(metrics)):
+        console.print(line, highlight=False, soft_wrap=True)
     sent = _size(_total(metrics, "bytes_sent"))
     done = f"{metrics.outcome} after {metrics.rounds_completed} rounds, {metrics.seconds or 0.0:.1f} s, {sent} sent"
     console.print(f"\n{done} by {_senders(metrics)}")
     if metrics.why:
         console.print(metrics.why)
+
+
+def _rehearsed(metrics: TrainingResult) -> Iterable[str]:
+    """Yield what a deployment would show of the shared model, where its hospitals would release anything."""
+    if metrics.rehearsed is not None:
+        noisy = metrics.rehearsed.metrics.get(metrics.primary_metric or "auroc")
+        figure = "no figure: too few test patients for so much noise" if noisy is None else _estimate(noisy)
+        yield f"a deployment would show, from noisy histograms: {figure}"
+
+
+def _left_out(metrics: TrainingResult) -> Iterable[str]:
+    """Yield the figure of each hospital with the model of all the others."""
+    for site, entry in sorted(metrics.left_out.items()):
+        figure = entry.metrics.get(metrics.primary_metric or "auroc")
+        shown = "undefined" if figure is None else _estimate(figure)
+        yield f"{site} left out: {shown} on its {entry.patients:,} patients, by the model of all the others"
 
 
 def _senders(metrics: TrainingResult) -> str:

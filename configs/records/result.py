@@ -87,6 +87,17 @@ class ModelResult:
 
 
 @dataclass(frozen=True)
+class LeftOut:
+    """How good a model of all other hospitals is at one that was left out: `archipel simulate --leave-one-out`."""
+
+    patients: Annotated[int, "Patients of the hospital, none of whom the model has seen."]
+    metrics: Annotated[Mapping[str, Estimate | None], "Metric: its value on them; null where undefined.", LATER]
+    in_the_large: Annotated[
+        Estimate | None, "Mean predicted probability less the share with the outcome; of binary outcomes.", OMIT
+    ] = None
+
+
+@dataclass(frozen=True)
 class Released:
     """The noisy histograms of test patients that hospitals released."""
 
@@ -317,6 +328,12 @@ class TrainingResult(Result):
         Mapping[str, ModelResult | None], "Compared model: its figures; null where there are none.", LATER
     ]
     released: Annotated[Released | None, "Noisy histograms that hospitals released; null where the study asks none."]
+    rehearsed: Annotated[
+        ModelResult | None, "A simulation's shared model as a deployment would show it: from the noisy releases.", OMIT
+    ] = None
+    left_out: Annotated[Mapping[str, LeftOut], "Hospital: a model of all the others, judged on its patients.", OMIT] = (
+        field(default_factory=dict)
+    )
     convergence: Annotated[Mapping[str, tuple[Point, ...]], "Compared model: its learning curve.", LATER]
     epsilon_by_round: Annotated[
         Mapping[str, tuple[SpentPoint, ...]], "Hospital: epsilon after some of the rounds.", LATER

@@ -23,6 +23,7 @@ from configs.records.result import (
     FeatureInWords,
     Guarantee,
     Left,
+    LeftOut,
     ModelResult,
     ModelSize,
     Noisy,
@@ -112,6 +113,8 @@ class Run:
     absent: Mapping[str, str]  # hospital of the study that contributed nothing -> why
     tuned: TunedOn | None = None
     effects: Effects | None = None
+    rehearsed: Model | None = None  # the shared model as a deployment would show it
+    left_out: Mapping[str, LeftOut] = field(default_factory=dict)
     releases: Mapping[str, Any] = field(default_factory=dict)  # further release -> the record of its result
     releases_missing: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # -> hospital -> why
 
@@ -160,6 +163,8 @@ class Run:
             absent=result.absent,
             tuned=trained.tuned if trained else None,
             effects=trained.effects if trained else None,
+            rehearsed=_model(trained.rehearsed, metric) if trained else None,
+            left_out=trained.left_out if trained else {},
             releases=trained.releases if trained else {},
             releases_missing=trained.releases_missing if trained else {},
         )

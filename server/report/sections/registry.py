@@ -1,7 +1,7 @@
 """The registered sections of a trained model's report, in the order of the page.
 
->>> [section.key for section in sections_in_order()]
-['quality', 'learning', 'tuned', 'calibration', 'thresholds', 'effects', 'privacy', 'left', 'rounds', 'check']
+>>> print(*(section.key for section in sections_in_order()))
+quality learning tuned calibration thresholds effects rehearsal left-out privacy left rounds check
 """
 
 from configs.kinds import Registry
@@ -13,8 +13,10 @@ from server.report.sections import (
     effects,
     learning,
     left,
+    left_out,
     privacy,
     quality,
+    rehearsal,
     rounds,
     thresholds,
     tuned,
@@ -30,8 +32,10 @@ SECTIONS: Registry[Section] = Registry(
         effects.SECTION,
         learning.SECTION,
         left.SECTION,
+        left_out.SECTION,
         privacy.SECTION,
         quality.SECTION,
+        rehearsal.SECTION,
         rounds.SECTION,
         thresholds.SECTION,
         tuned.SECTION,
