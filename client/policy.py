@@ -95,7 +95,7 @@ def afford(spending: Spending, policy: Policy) -> Allow | Deny:
 
 
 def require_figures(policy: Policy) -> None:
-    """Let a noisy histogram of scores on test patients leave, if the policy does.
+    """Let noisy histograms of scores on test patients leave, if the policy does.
 
     Raises:
         PolicyError: it does not.

@@ -31,16 +31,18 @@ EVALUATE = "evaluate"
 STATISTICS = "query.statistics"
 END = "query.end"
 INFERENCE = "query.inference"
+SUBGROUPS = "query.subgroups"
 ASKS = {  # type -> form that it carries
     **{HELLO: "hello", TRAIN: "train", EVALUATE: "evaluate", STATISTICS: "statistics"},
     END: "end",
     INFERENCE: "inference",
+    SUBGROUPS: "subgroups",
 }
 ARRAYS = "arrays"  # names of the records inside a message
 CONFIG = "config"
 HISTOGRAM = "histogram"  # the one array of an evaluate reply: (2, bins) of the study
 INFORMATION = "information"  # the one array of an inference reply: (numbers,) of strategies/releases/information.py
-COUNTS = "counts"  # the one array of a statistics reply: (cells,) of strategies/releases/statistics.py
+COUNTS = "counts"  # the one array of a statistics or subgroups reply: (cells,) of strategies/releases
 SEAL = "seal"  # between machines: the signed statement of configs/seal.py, taken off before a handler sees the message
 SEAL_FIELDS = {"statement": 2000, "signature": 128}  # texts and their longest length
 RECORD_FIELDS = {
@@ -173,6 +175,16 @@ FORMS: dict[str, Form] = {
         since=4,
     ),
     "end reply": Form((_STUDY,), arrays="", purpose="the hospital has the end; it depends on no patient", since=4),
+    "subgroups": Form(
+        (_STUDY, _ATTEMPT),
+        arrays="model",
+        purpose="the coordinator sends the final model, and asks how good it is for groups of patients, once",
+    ),
+    "subgroups reply": Form(
+        (),
+        arrays="histograms",
+        purpose="test patients by group, outcome and score, with noise; if study and hospital's policy allow",
+    ),
     "inference": Form(
         (_STUDY, _ATTEMPT),
         arrays="model",

@@ -53,7 +53,7 @@ from simulations.resume import Earlier, require_booked
 from strategies.exchange.arrays import Arrays
 from strategies.privacy.modes.registry import plans_of
 from strategies.privacy.plan import PrivacyPlan
-from strategies.releases.registry import SCORE_HISTOGRAM
+from strategies.releases.registry import RELEASES, SCORE_HISTOGRAM
 
 log = logging.getLogger("archipel.data")  # what is odd about the researcher's own copies
 
@@ -234,6 +234,12 @@ def _result(
         sites=tuple(_site(study, run, site, patients[site], plans.get(site), recorded) for site in sorted(patients)),
         released=released_histograms(study, histograms),
         rehearsed=released_model(study, histograms, study.sites),
+        releases={
+            name: RELEASES[name].rehearsed(
+                study, told, outcome.model, [patients[s] for s in outcome.released[name].arrays]
+            )
+            for name, told in result.releases.items()
+        },
         epsilon_by_round={
             site: epsilons(plan, recorded.rounds_of(site, outcome.rounds.done)) for site, plan in plans.items()
         },

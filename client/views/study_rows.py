@@ -16,6 +16,7 @@ from strategies.models.registry import personal_parameters, shared_parameters
 from strategies.privacy.accounting import epsilon
 from strategies.privacy.modes.registry import mode_of, statistics_plan
 from strategies.privacy.plan import Budget
+from strategies.releases.base import Release
 from strategies.releases.registry import MODEL_UPDATE, RELEASES
 from strategies.releases.statistics import standard_deviation
 
@@ -158,7 +159,7 @@ def _leaving(config: SiteConfig, study: Study) -> str:
     return (
         f"in each round {numbers} numbers of the trained model ({size:,} bytes, and some hundreds of packing), in all "
         f"at most {numbers * study.training.rounds:,} numbers; once, this hospital's name and the study's digest. "
-        f"{_stays(study)}{_others(study)}{_figures(config, study)}"
+        f"{_stays(study)}{_others(config, study)}{_figures(config, study)}"
     )
 
 
@@ -169,13 +170,21 @@ def _stays(study: Study) -> str:
     return f"{stay} here, in the folder personal. " if kept else ""
 
 
-def _others(study: Study) -> str:
-    """Say what leaves beside model and figures, and what it costs."""
+def _others(config: SiteConfig, study: Study) -> str:
+    """Say what leaves beside model and figures, what it costs, and whether the site lets it leave."""
     return "".join(
         f"Moreover, {RELEASES[release.name].sentence(study)}: epsilon {release.keys.epsilon:g} at delta "
-        f"{study.privacy.delta:g} {PER_PATIENT}, beside the training's. "
+        f"{study.privacy.delta:g} {PER_PATIENT}, beside the training's{_permitted(config, RELEASES[release.name])}. "
         for release in study.releases
     )
+
+
+def _permitted(config: SiteConfig, kind: Release) -> str:
+    """Say whether the site lets a release about test patients leave."""
+    if not kind.of_test:
+        return ""
+    noisy = config.policy.metrics == "noisy"
+    return f"; site.yaml {'allows' if noisy else 'does NOT allow'} it (policy.metrics: {config.policy.metrics})"
 
 
 def _figures(config: SiteConfig, study: Study) -> str:

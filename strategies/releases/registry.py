@@ -1,7 +1,7 @@
 """The registered kinds of release, and the arrays of each message of a study.
 
 >>> RELEASES.names
-('model update', 'score histogram', 'statistics', 'inference')
+('model update', 'score histogram', 'statistics', 'inference', 'subgroups')
 """
 
 import math
@@ -20,10 +20,14 @@ from strategies.releases.inference import Inference
 from strategies.releases.model_update import ModelUpdate
 from strategies.releases.score_histogram import ScoreHistogram
 from strategies.releases.statistics import Statistics
+from strategies.releases.subgroups import SubgroupHistograms
 
 _PARTS = ("what", "message_type", "arrays", "event", "require", "make", "judge", "combine", "sentence")
-MODEL_UPDATE, SCORE_HISTOGRAM, STATISTICS, INFERENCE = ModelUpdate(), ScoreHistogram(), Statistics(), Inference()
-RELEASES: Registry[Release] = Registry("release", _PARTS, (MODEL_UPDATE, SCORE_HISTOGRAM, STATISTICS, INFERENCE))
+MODEL_UPDATE, SCORE_HISTOGRAM, STATISTICS = ModelUpdate(), ScoreHistogram(), Statistics()
+INFERENCE, SUBGROUPS = Inference(), SubgroupHistograms()  # further releases, after those of every study
+RELEASES: Registry[Release] = Registry(
+    "release", _PARTS, (MODEL_UPDATE, SCORE_HISTOGRAM, STATISTICS, INFERENCE, SUBGROUPS)
+)
 
 
 def register(kind: Release, keys: ReleaseKeys, instruction: wire.Form, reply: wire.Form) -> None:

@@ -111,12 +111,20 @@ def counts(
         outcomes: (rows,) 0 or 1.
         starts: (patients + 1,) row offsets. Several rows are one patient, of their mean score and first row's outcome.
     """
+    cells = cells_of(scores, outcomes, starts=starts, bins=bins)
+    return np.bincount(cells, minlength=2 * bins).reshape(2, bins).astype(np.float64)
+
+
+def cells_of(
+    scores: NDArray[np.float64], outcomes: NDArray[np.floating], *, starts: NDArray[np.int64], bins: int
+) -> NDArray[np.int64]:
+    """Return the one cell of each patient, (patients,): that without the outcome by score, then those with it."""
     first, lengths = starts[:-1], np.diff(starts)
     rows = np.clip(np.nan_to_num(scores, nan=0.0), 0.0, 1.0)
     means = np.add.reduceat(rows, first) / lengths if len(first) else np.empty(0)
     column = np.minimum((means * bins).astype(np.int64), bins - 1)
     row = (outcomes[first] >= 0.5).astype(np.int64)
-    return np.bincount(row * bins + column, minlength=2 * bins).reshape(2, bins).astype(np.float64)
+    return np.asarray(row * bins + column)
 
 
 def require_plausible(

@@ -9,10 +9,11 @@
 from configs.kinds import Registry
 from server.report.released.base import ReleasedResult, Renderer
 from server.report.released.inference import InferenceRenderer
+from server.report.released.subgroups import SubgroupsRenderer
 from server.result.finished import Run
 
 RENDERERS: Registry[Renderer] = Registry(
-    "renderer of a release", ("reading", "about", "body", "card"), [InferenceRenderer()]
+    "renderer of a release", ("reading", "about", "body", "card"), [InferenceRenderer(), SubgroupsRenderer()]
 )
 
 

@@ -30,6 +30,8 @@ FIELDS: dict[str, dict[str, Any]] = {
     "end reply": {"study_sha256": "a" * 64},
     "inference": {"study_sha256": "a" * 64},
     "inference reply": {},
+    "subgroups": {"study_sha256": "a" * 64},
+    "subgroups reply": {},
 }
 LATER: dict[str, dict[str, Any]] = {  # what a side of protocol 2 may add
     "hello": {"record": "signed"},
@@ -38,6 +40,7 @@ LATER: dict[str, dict[str, Any]] = {  # what a side of protocol 2 may add
     "evaluate": {"attempt": 1},
     "statistics": {"attempt": 1},
     "inference": {"attempt": 1},
+    "subgroups": {"attempt": 1},
 }
 EVERY = {form: fields | LATER.get(form, {}) for form, fields in FIELDS.items()}
 forms = pytest.mark.parametrize("form", FIELDS)
