@@ -91,7 +91,8 @@ def effects(study: Study, model: Mapping[str, NDArray[np.floating]]) -> Effects 
         Effect(contrast.column, contrast.words, effect_of(objective, float(contrast.weights @ weights)))
         for contrast in contrasts(study)
     )
-    return Effects(objective.measure.name, f"{objective.measure.of} {study.task.target}", rows, curved(study))
+    of = objective.measure.of.format(target=study.task.target, event=getattr(study.task, "event", ""))
+    return Effects(objective.measure.name, of, rows, curved(study))
 
 
 def effect_of(objective: Objective, moved: float) -> float | None:

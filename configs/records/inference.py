@@ -24,10 +24,10 @@ class InferenceKeys:
 
     def check(self, section: Section, around: Around) -> None:
         """Note a model or an outcome without ratios."""
-        if not TASKS[around["task"].type].has_information or around["model"].hidden:
-            section.note(
-                "epsilon", "expected a logistic model of one outcome beside this release, found another; remove it"
-            )
+        model = around["model"]
+        if not TASKS[around["task"].type].has_information or model.hidden or model.site_intercept:
+            text = "expected a logistic model of one outcome, all of it shared, beside this release, found another"
+            section.note("epsilon", f"{text}; remove it")
 
 
 @dataclass(frozen=True)

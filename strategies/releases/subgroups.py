@@ -23,8 +23,9 @@ from configs.schema import Feature, Study
 from configs.wire import ArraySpec
 from strategies.data.columns import UNKNOWN
 from strategies.learning import Learning, learning_of
+from strategies.models.registry import personal_parameters
 from strategies.privacy.modes.registry import mode_of
-from strategies.releases.base import Arrays, Each, Hospital, Judge, Making, People, Release, Request, Sent
+from strategies.releases.base import Arrays, Each, Hospital, Judge, Making, People, Release, Request, Sent, at_home
 from strategies.releases.figures import figures
 from strategies.releases.noisy_counts import FAR, cell_variance, noised
 from strategies.releases.outcome_figures import outcome_figures
@@ -99,7 +100,7 @@ class SubgroupHistograms(Release):
         assert hospital.plan is not None
         event = self.event(hospital.plan)
         assert event is not None
-        exact = counted(hospital.study, hospital.task, request.arrays, people.test)
+        exact = counted(hospital.study, hospital.task, at_home(hospital, request.arrays), people.test)
         return {wire.COUNTS: noised(exact, event.noise_multiplier * math.sqrt(len(keys.by)), randomness)}
 
     def judge(self, study: Study, _shared: Arrays, _sent: Sent) -> Judge:
@@ -118,7 +119,9 @@ class SubgroupHistograms(Release):
         return Subgroups(figures_of(study, total, variance), tuple(noise), max(noise.values()))
 
     def rehearsed(self, study: Study, result: Subgroups, shared: Arrays, people: Iterable[People]) -> Subgroups:
-        """Return the result with the figures of the exact counts beside the noisy ones."""
+        """Return the result with the figures of the exact counts beside, unless hospitals keep parts of the model."""
+        if personal_parameters(study):
+            return result
         learning = learning_of(study)
         total = np.sum([counted(study, learning, shared, each.test) for each in people], axis=0)
         return replace(result, exact=figures_of(study, total, 0.0))

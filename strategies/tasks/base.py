@@ -40,8 +40,8 @@ PARTS = (
 class Measure:
     """What a linear model's coefficient says of a step in a column.
 
-    `name`: "odds ratio"; `of`: what it is of, before the outcome's name: "the odds of". `is_ratio`: whether the model's
-    output is a logarithm, so that steps multiply.
+    `name`: "odds ratio"; `of`: what it is of: "the odds of {target}", or of the task's {event}. `is_ratio`: whether the
+    model's output is a logarithm, so that steps multiply.
     """
 
     name: str

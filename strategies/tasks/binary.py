@@ -26,7 +26,7 @@ class Binary(Classification):
     outcome = 1
     metrics = (*Classification.metrics, AUPRC)
     always = (AUPRC.name, BALANCED_ACCURACY.name, BRIER.name)
-    measure = Measure("odds ratio", "the odds of")
+    measure = Measure("odds ratio", "the odds of {target}")
     largest_curvature = 0.25
 
     @property

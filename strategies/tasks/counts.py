@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from configs.schema import Counts as CountsTask
 from strategies.exact.functions import added, exponential, logarithm
-from strategies.tasks.base import Objective
+from strategies.tasks.base import Measure, Objective
 from strategies.tasks.metrics import Floats, Metric, weighted_mean
 
 if TYPE_CHECKING:
@@ -79,6 +79,7 @@ class Counts(Objective):
     """Poisson loss. An encoded outcome is (rows, 2): the count, and the log of the exposure's part of the largest."""
 
     name = "counts"
+    measure = Measure("rate ratio", "the rate of {target}")
     prediction = "the expected number of"
     metrics = (DEVIANCE, D2, COUNT_ERROR)
     guess_in_words = "one rate for every patient"

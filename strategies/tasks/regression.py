@@ -53,7 +53,7 @@ class Regression(Objective):
     metrics = (MAE, R2)
     prediction = "the value of"
     lowest = -1.0
-    measure = Measure("mean difference", "the mean of", is_ratio=False)
+    measure = Measure("mean difference", "the mean of {target}", is_ratio=False)
     guess_in_words = "the middle of the range for every patient"
 
     @property

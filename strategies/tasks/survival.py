@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from configs.records.result import Bin, SurvivalPoint
 from configs.schema import Survival as SurvivalTask
 from strategies.exact.functions import sigmoid, softmax
-from strategies.tasks.base import Objective
+from strategies.tasks.base import Measure, Objective
 from strategies.tasks.metrics import Floats
 from strategies.tasks.times import C_INDEX, HORIZON_AUROC, HORIZON_BRIER, horizon_bins, incidence
 
@@ -39,6 +39,7 @@ class Survival(Objective):
     prediction = "the risk over"
     metrics = (C_INDEX, HORIZON_AUROC, HORIZON_BRIER)
     lowest = -1.0
+    measure = Measure("hazard ratio", "the hazard of {event} (its odds within an interval)")
     task: SurvivalTask
 
     @property

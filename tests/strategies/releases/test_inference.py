@@ -11,6 +11,7 @@ from client.ledger import Ledger
 from client.patients import Split
 from client.site import Site
 from configs.errors import BudgetError, ConfigError, WireError
+from configs.load import study_from
 from configs.schema import Study
 from simulations.benchmarks import inference as benchmark
 from strategies.effects import effects
@@ -190,3 +191,29 @@ def test_a_ratio_beyond_a_number_is_null(asking: Study) -> None:
     told = effects(asking, weights)
     assert told is not None
     assert told.rows[1].value is None
+
+
+@pytest.mark.parametrize(
+    ("task", "model", "told_as"),
+    [
+        (
+            {"type": "survival", "time": "days", "event": "died", "intervals": [0, 90, 365]},
+            "logistic",
+            ("hazard ratio", "the hazard of died (its odds within an interval)"),
+        ),
+        ({"type": "counts", "target": "falls", "range": [0, 20]}, "linear", ("rate ratio", "the rate of falls")),
+    ],
+)
+def test_hazards_and_rates_are_told_as_ratios_of_the_columns_alone(
+    task: dict[str, Any], model: str, told_as: tuple[str, str]
+) -> None:
+    document = study().to_dict() | {"task": task, "model": {"name": model}}
+    document["evaluation"] = {"test_fraction": 0.2}
+    chosen = study_from(document)
+    arrays = random_arrays(learning_of(chosen).parameters)
+    told = effects(chosen, arrays)
+    assert told is not None
+    assert (told.measure, told.of) == told_as
+    weights = arrays["0.weight"][0].astype(float)
+    assert [row.column for row in told.rows] == ["age", "sex"]
+    assert told.rows[1].value == pytest.approx(np.exp(weights[1]))
