@@ -96,7 +96,7 @@ def _parser() -> argparse.ArgumentParser:
         ("watch", _watch, "rounds as they happen, until the run ends"),
         ("stop", _stop, "end a run after what is under way; it can be resumed"),
         ("resume", _resume, "go on with a run from its newest checkpoint"),
-        ("report", _report, "write a run's report.html and model_card.md again"),
+        ("report", _report, "write a run's report.html, model_card.md and tripod.md again"),
     ):
         sub = commands.add_parser(name, help=text)
         sub.add_argument("run", metavar="RUN", help="a run's name, or `latest`")

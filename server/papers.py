@@ -1,8 +1,8 @@
 """The files of a finished run for people.
 
-report.html is to look at; model_card.md is kept beside the model. Both are made of the run's metrics.json and of
-nothing else, so they can be written again at any time. They change nothing and compute no new result; what they are
-made of is in server/result/, server/charts/, server/report/ and server/card/.
+report.html is to look at; model_card.md is kept beside the model; tripod.md is for who writes a paper on it. All are
+made of the run's metrics.json and of nothing else, so they can be written again at any time. They change nothing and
+compute no new result; what they are made of is in server/result/, server/charts/, server/report/ and server/card/.
 
 >>> import json
 >>> from tempfile import TemporaryDirectory
@@ -18,7 +18,7 @@ from pathlib import Path
 
 from configs.errors import RunError
 from configs.files import write_atomically
-from server.card import model_card
+from server.card import model_card, tripod
 from server.report import page
 from server.result.read import load
 
@@ -44,14 +44,24 @@ def write_model_card(run: Path) -> Path:
     return _write(run / "model_card.md", model_card.render(finished))
 
 
+def write_tripod(run: Path) -> Path:
+    """Write `tripod.md` into a run's folder: the checklist for a paper, after Collins et al. 2024.
+
+    Raises:
+        RunError: metrics.json is missing or malformed. An old checklist stays.
+    """
+    return _write(run / "tripod.md", tripod.render(load(run)))
+
+
 def write_papers(run: Path) -> Path:
-    """Write `report.html`, and `model_card.md` where a model was trained; the report's path.
+    """Write `report.html`; where a model was trained, also `model_card.md` and `tripod.md`; the report's path.
 
     Raises:
         RunError: metrics.json is missing or malformed. What there was before stays.
     """
     if load(run).trains:
         write_model_card(run)
+        write_tripod(run)
     return write_report(run)
 
 

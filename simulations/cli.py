@@ -59,7 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     compare = commands.add_parser("compare", help="runs side by side")
     compare.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="folders of finished runs")
     compare.set_defaults(command=_compare)
-    report = commands.add_parser("report", help="write a run's report.html and model_card.md again")
+    report = commands.add_parser("report", help="write a run's report.html, model_card.md and tripod.md again")
     report.add_argument("run", type=Path, metavar="RUN", help="folder of a finished run")
     report.add_argument("--figures", type=Path, metavar="DIR", help="also write each chart there, as SVG and CSV")
     report.set_defaults(command=_report)

@@ -106,7 +106,7 @@ def resume(run: Path, options: Options, display: Display) -> bool:
         return True
     if not all(
         (run / name).is_file()
-        for name in ("report.html", *(["model_card.md"] if procedure_of(study).makes_model else []))
+        for name in ("report.html", *(["model_card.md", "tripod.md"] if procedure_of(study).makes_model else []))
     ):
         write_papers(run)
     return False
