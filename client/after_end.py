@@ -5,13 +5,14 @@ A kind of step says which studies ask for it and makes arrays of the hospital an
 is never asked for.
 
 >>> STEPS.names
-()
+('personalise',)
 """
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from client.kept_models import kept, model_of
+from client.personalise import Ditto
 from configs.files import write_atomically
 from configs.kinds import Registry
 from configs.schema import Study
@@ -36,7 +37,7 @@ class Step(Protocol):
         """Return what is kept at the hospital, made of its patients and the study's last model."""
 
 
-STEPS: Registry[Step] = Registry("step after the end", ("is_asked", "make"), ())
+STEPS: Registry[Step] = Registry("step after the end", ("is_asked", "make"), (Ditto(),))
 
 
 def asked_of(study: Study) -> list[Step]:

@@ -4,9 +4,10 @@ Alone and pooled are fitted to convergence (simulations/converged.py), whatever 
 without privacy is the study itself, with nothing protected.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 from client.patients import Split
@@ -22,7 +23,7 @@ from simulations.converged import converged
 from simulations.curve import Curve
 from simulations.display import Display, Phase
 from simulations.engines import run_engine
-from simulations.evaluate import compared, evaluate, evaluate_local, evaluate_predictions
+from simulations.evaluate import compared, evaluate, evaluate_at_home, evaluate_local, evaluate_predictions
 from simulations.hospitals import Hospitals
 from simulations.kept import Kept
 from strategies.data.base import TrainablePatients, concatenate
@@ -106,9 +107,17 @@ def _train_plainly(study: Study, train: dict[str, TrainablePatients], observer: 
 
 
 def score(
-    study: Study, federated: Arrays, models: dict[str, Any], patients: dict[str, Split]
+    study: Study,
+    federated: Arrays,
+    models: dict[str, Any],
+    patients: dict[str, Split],
+    at_home: Mapping[str, Arrays] = MappingProxyType({}),
 ) -> dict[str, ModelResult | None]:
-    """Judge each model on the test patients, all together and at each hospital; the `models` of metrics.json."""
+    """Judge each model on the test patients, all together and at each hospital; the `models` of metrics.json.
+
+    Args:
+        at_home: each hospital's own version of the federated model, where there are such.
+    """
     task, test = learning_of(study), {site: p.test for site, p in patients.items()}
     shared = evaluate(study, task, federated, test)
     scores: dict[str, ModelResult | None] = {ComparedModel.FEDERATED: shared.result}
@@ -119,6 +128,8 @@ def score(
     local = models.get(ComparedModel.LOCAL_ONLY)
     alone = compared(shared, evaluate_local(study, task, local, test)) if local else None
     scores[ComparedModel.LOCAL_ONLY] = alone
+    if at_home:
+        scores[ComparedModel.PERSONALISED] = compared(shared, evaluate_at_home(study, task, at_home, test))
     for anchor in anchors_of(study.task.type) if models else ():
         predict = anchor.fitted(study, concatenate([people.train for people in patients.values()]))
         scores[anchor.key] = compared(shared, evaluate_predictions(study, task, predict, test))

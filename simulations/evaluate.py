@@ -2,8 +2,9 @@
 
 A simulation owns every hospital's copy of the data, so figures are exact. "All test patients together" pools the test
 patients of every hospital. A local-only model is judged there too: it is what that hospital could offer alone, to any
-patient. Scoring each patient with the own hospital's model instead would credit every hospital with its share of
-diseased patients (from 38 % to 98 % in the demo), which is no skill.
+patient. Scoring each patient with the own hospital's model instead credits every hospital with its share of
+diseased patients (from 38 % to 98 % in the demo), which is no skill: personalised models alone are judged so, as no
+patient would ever be given another hospital's.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -54,6 +55,16 @@ def evaluate_local(study: Study, task: Learning, models: Mapping[str, Arrays], t
     """Judge each hospital's own model: the mean over models on all test patients, and each at home."""
     at_home = {site: partial(task.predictions, model) for site, model in models.items()}
     return _judged(study, task, list(at_home.values()), test, at_home)
+
+
+def evaluate_at_home(study: Study, task: Learning, models: Mapping[str, Arrays], test: TestOf) -> Judged:
+    """Judge each hospital's own model at home, and over everybody, each patient predicted by the own hospital's."""
+    at_home = {site: partial(task.predictions, model) for site, model in models.items()}
+
+    def everybody(_pooled: TrainablePatients) -> Floats:
+        return np.concatenate([at_home[site](patients) for site, patients in test.items()])
+
+    return _judged(study, task, [everybody], test, at_home)
 
 
 def compared(shared: Judged, other: Judged) -> ModelResult:

@@ -14,6 +14,7 @@ from typing import Any
 
 from client.ledger import Ledger
 from client.patients import Split
+from client.personalise import personalised
 from configs.errors import RunError
 from configs.files import write_atomically
 from configs.journal import Journal
@@ -51,6 +52,7 @@ from simulations.kept import Kept
 from simulations.leave_one_out import FOLDER, leave_one_out
 from simulations.resume import Earlier, require_booked
 from strategies.exchange.arrays import Arrays
+from strategies.models.registry import personal_parameters
 from strategies.privacy.modes.registry import plans_of
 from strategies.privacy.plan import PrivacyPlan
 from strategies.releases.registry import RELEASES, SCORE_HISTOGRAM
@@ -170,7 +172,7 @@ def _carry_out(study: Study, run: Path, options: Options, display: Display, earl
     models = baselines(study, patients, display, curves, store) if options.baselines else {}
     if (run / FOLDER).is_dir():
         left_out = leave_one_out(study, patients, display, run)
-    model_sha256 = write_down(score(study, outcome.model, models, patients))
+    model_sha256 = write_down(score(study, outcome.model, models, patients, _at_home(study, run, outcome.model)))
     journal.write(Measured(metrics_sha256=sha256(run / "metrics.json"), model_sha256=model_sha256))
     write_papers(run)
     store.drop()
@@ -201,6 +203,14 @@ def _federate(study: Study, run: Path, journal: Journal, options: Options, displ
 
         make = partial(server_app, study, checkpoints, journal, observer)
         return run_engine(options.engine, hospitals, make, workers=options.workers)
+
+
+def _at_home(study: Study, run: Path, model: Arrays) -> dict[str, Arrays]:
+    """Return each hospital's own version of the last model; none where the study has no such."""
+    if study.training.personalise is None and not personal_parameters(study):
+        return {}
+    with closing(Hospitals(study, FromSources(study), run / "sites")) as hospitals:
+        return {site: personalised(hospitals.site(site), model) for site in study.sites}
 
 
 def _latest(out: Path, run: Path) -> None:

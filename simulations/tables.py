@@ -144,6 +144,8 @@ def _footnotes(metrics: TrainingResult) -> list[str]:
     fitted = "alone and pooled: fitted to convergence, without privacy."
     notes = [f"patients: training + test. {alone if metrics.models.get(ComparedModel.LOCAL_ONLY) else ''}".rstrip()]
     notes += [fitted] if metrics.models.get(ComparedModel.POOLED) else []
+    if metrics.models.get(ComparedModel.PERSONALISED):
+        notes.append("personalised, all together: each patient predicted by the own hospital's model.")
     if cox := metrics.models.get(ComparedModel.POOLED_COX):
         notes.append(
             f"{ComparedModel.POOLED_COX.column}, all together: {_estimate(cox.metrics.get(_figure(metrics)))}."

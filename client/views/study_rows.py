@@ -164,10 +164,12 @@ def _leaving(config: SiteConfig, study: Study) -> str:
 
 
 def _stays(study: Study) -> str:
-    """Say which numbers of the model stay here, where there are any."""
+    """Say what of the model stays here, where there is such."""
     kept = sum(math.prod(shape) for shape, _ in personal_parameters(study).values())
+    own = study.training.personalise
+    after = "After the end a model of this hospital's own is made of the last one, on its patients: it stays here. "
     stay = "1 number of the model stays" if kept == 1 else f"{kept} numbers of the model stay"
-    return f"{stay} here, in the folder personal. " if kept else ""
+    return (f"{stay} here, in the folder personal. " if kept else "") + (after if own else "")
 
 
 def _others(config: SiteConfig, study: Study) -> str:

@@ -15,6 +15,7 @@ class ComparedModel(StrEnum):
     FEDERATED = "federated"
     POOLED = "pooled"
     POOLED_COX = "pooled_cox"
+    PERSONALISED = "personalised"
 
     @property
     def words(self) -> str:
@@ -33,6 +34,7 @@ _WORDS = {
     ComparedModel.FEDERATED: "together, with privacy",
     ComparedModel.POOLED: "all data in one place",
     ComparedModel.POOLED_COX: "all data in one place, Cox",
+    ComparedModel.PERSONALISED: "together, then each hospital's own",
 }
 _COLUMNS = {
     ComparedModel.LOCAL_ONLY: "alone",
@@ -40,6 +42,7 @@ _COLUMNS = {
     ComparedModel.POOLED_COX: "pooled Cox",
     ComparedModel.WITHOUT_PRIVACY: "together, no privacy",
     ComparedModel.FEDERATED: "together, private",
+    ComparedModel.PERSONALISED: "personalised",
 }
 # Those of every run that trains; others stand in metrics.json where a task type has them.
 WRITTEN = (ComparedModel.FEDERATED, ComparedModel.WITHOUT_PRIVACY, ComparedModel.LOCAL_ONLY, ComparedModel.POOLED)

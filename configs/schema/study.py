@@ -241,7 +241,7 @@ _CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_asci
 
 _NO_MODEL = "expected nothing with task.type: statistics, as no model is trained; remove it"
 _COUNTING_ROUNDS = declaration_of(Training).but(
-    refused=dict.fromkeys(("strategy", "rounds", "local", "weights", "average_last"), _NO_MODEL)
+    refused=dict.fromkeys(("strategy", "rounds", "local", "weights", "average_last", "personalise"), _NO_MODEL)
 )
 _COUNTING = Part(_COUNTING_ROUNDS, "a mapping with quorum", required=False)
 

@@ -111,6 +111,16 @@ def _weighted(_section: Section, around: Around) -> str:
 
 
 @dataclass(frozen=True, slots=True)
+class Personalise:
+    """What each hospital makes of the last model for itself: Ditto (Li et al. 2021, arXiv 2012.04221)."""
+
+    steps: int = key(Integer(1, 10_000), "steps on the hospital's own training patients, all of them in each")
+    pull: float = key(
+        Number("a number from 0 to 1000", 0.0, 1e3), "the pull to the shared model: 0 is none, the model then is local"
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class Training:
     """Rounds, and what makes a round valid. `average_last` is the share of last rounds averaged into the result.
 
@@ -144,6 +154,11 @@ class Training:
         unsaid="public where a cohort is announced, else uniform",
     )
     average_last: float = key(_SHARE_OF_ROUNDS, "the share of last rounds averaged into the result", default=0.0)
+    personalise: Personalise | None = key(
+        Part(Personalise, "a mapping with steps and pull"),
+        "a model of its own that each hospital makes of the last one and keeps; nothing of it leaves",
+        default=None,
+    )
     auto: bool = False
 
     def check(self, section: Section, around: Around) -> None:

@@ -111,6 +111,12 @@ def mark(key: str, x: float, y: float, hint: str | None = None, radius: float = 
         corners = [(x, y - r), (x + r, y), (x, y + r), (x - r, y)]
         steps = " ".join(f"{decimal(a)},{decimal(b)}" for a, b in corners)
         return el("polygon", inner, points=steps, class_=class_)
+    if key == ComparedModel.PERSONALISED:
+        r = radius * 1.2
+        steps = " ".join(
+            f"{decimal(a)},{decimal(b)}" for a, b in [(x, y - r), (x + r, y + r * 0.8), (x - r, y + r * 0.8)]
+        )
+        return el("polygon", inner, points=steps, class_=class_)
     return el("circle", inner, cx=x, cy=y, r=radius, class_=class_)
 
 

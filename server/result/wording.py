@@ -22,6 +22,7 @@ UNTESTED = "undefined: the study keeps no test patients"
 UNDEFINED_NOISY = "not released, or undefined: too few test patients for so much noise"
 MINUS = "\N{MINUS SIGN}"
 NONE = "\N{EN DASH}"  # in a table, where nothing is known
+UNPROTECTED = (ComparedModel.LOCAL_ONLY, ComparedModel.POOLED, ComparedModel.PERSONALISED)  # shown without privacy
 CERTAIN = 13.8  # exp of it is a million: beyond, a factor says nothing to anybody
 
 
@@ -57,11 +58,7 @@ def model_name(run: Run, key: str) -> str:
 def series(run: Run) -> list[str]:
     """Return the models that a chart shows, the comparison with the hospitals alone first."""
     keys = [key for key in ComparedModel if run.model(key) is not None]
-    return [
-        key
-        for key in keys
-        if run.private or key == run.shared or key in (ComparedModel.LOCAL_ONLY, ComparedModel.POOLED)
-    ]
+    return [key for key in keys if run.private or key == run.shared or key in UNPROTECTED]
 
 
 def shared_first(run: Run) -> list[str]:

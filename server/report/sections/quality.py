@@ -50,6 +50,7 @@ def _quality(run: Run) -> Iterable[Html | None]:
         *many,
         each(f"{name} by hospital", forest, len(run.sites)),
         el("p", _alone_note(run), class_="note") if ComparedModel.LOCAL_ONLY in keys else None,
+        el("p", _PERSONAL_NOTE, class_="note") if ComparedModel.PERSONALISED in keys else None,
         folded("The same as a table", _quality_table(run)),
     ]
 
@@ -69,6 +70,13 @@ def _spread(run: Run) -> Html:
         for row in quality.quality_strips(run)
     ]
     return spread_table(f"{capital(headline_of(run).label)} over the hospitals", rows)
+
+
+_PERSONAL_NOTE = (
+    "“Together, then each hospital's own” is what each hospital makes of the last model for itself, on its own "
+    "training patients or with its own intercept; it stays there. In the first row each patient is predicted by "
+    "the own hospital's, which knows that hospital's share of outcomes too: compare hospital by hospital."
+)
 
 
 def _alone_note(_run: Run) -> str:
