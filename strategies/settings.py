@@ -25,6 +25,7 @@ from typing import Any
 
 import numpy as np
 
+from configs.errors import ConfigError
 from configs.schema import Feature, Study
 from strategies.data.curve import bends
 from strategies.data.table import centres
@@ -55,8 +56,12 @@ def settings_of(study: Study) -> tuple[Setting, ...]:
     """Return every setting that an unfinished study leaves open, in the order of its file.
 
     Raises:
+        ConfigError: the task's outcome is too rare to begin anywhere but at its share, and none is announced.
         PrivacyError: no noise keeps the budget.
     """
+    if objective_of(study).begins_at_share and study.task.outcome_share is None:
+        about = "the share of patients with an event in the end, for training: auto to begin at"
+        raise ConfigError(study.name, [f"task.outcome_share: expected {about}, found nothing; add it"])
     return (*_inputs(study), *_model(study), *_training(study), *_privacy(study))
 
 
@@ -109,7 +114,7 @@ def _inputs(study: Study) -> tuple[Setting, ...]:
 
 
 def _model(study: Study) -> tuple[Setting, ...]:
-    share = getattr(study.task, "outcome_share", None)
+    share = study.task.outcome_share
     if share is None:
         return ()
     return (Setting("model", "init", "share", f"everybody begins at the announced share {share:g}"),)

@@ -8,12 +8,12 @@ Their words and bounds are public, agreed beforehand. Registered when the schema
 """
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from configs.keys.declare import REQUIRED, declaration_of, key
 from configs.keys.values import COLUMN, LINE, Around, Number, Place, Span, Value, Words, is_number
-from configs.schema.task import NO_RANGE, TASKS, Feature, Task, TaskKeys
+from configs.schema.task import NO_RANGE, SHARE_KEYS, TASKS, Feature, Task, TaskKeys, check_share
 from configs.sections import Section
 from configs.shown import short
 
@@ -84,8 +84,9 @@ class Survival(Task):
         time = Feature(self.target, "number", self.intervals[0], self.intervals[-1], (), self.unit)
         return time, Feature(self.event, "category", values=(self.censored, *self.classes))
 
-    def check(self, section: Section, _around: Around) -> None:
-        """Note a word that says two things."""
+    def check(self, section: Section, around: Around) -> None:
+        """Note a word that says two things, and a source of no share."""
+        check_share(self, section, around)
         if self.censored in self.classes:
             section.problem("censored", "a word that is no cause", self.censored, "keep it in one of the two")
 
@@ -130,11 +131,10 @@ class Counts(Task):
 _CAUSES = Words(
     "a list of the words of an event", 1, MAX_INTERVALS, "one word or more", "or leave it out, where 1 is the event"
 )
+_SURVIVAL = declaration_of(Survival).without("range", "bins")
 SURVIVAL_KEYS = TaskKeys(
     "survival",
-    declaration_of(Survival)
-    .without("range", "bins")
-    .but(
+    replace(_SURVIVAL, keys=(*_SURVIVAL.keys, *SHARE_KEYS)).but(
         target={"name": "time", "about": "the column with the time that a patient was followed"},
         classes={
             "name": "causes",
@@ -143,6 +143,7 @@ SURVIVAL_KEYS = TaskKeys(
             "about": "the words of `event` for what may happen, the one that figures are about first",
         },
         unit={"about": "the unit of time, for the report"},
+        outcome_share={"about": "the share of patients with an event by the last cut point, announced in public"},
     ),
     ("c_index", "horizon_auroc", "horizon_brier"),
     data="person_periods",

@@ -167,12 +167,13 @@ def _check_counted(task: Task, section: Section, _around: Around) -> None:
         section.problem("range", "either classes or range", "[low, high]", "keep one")
 
 
-def _check_share(task: Task, section: Section, _around: Around) -> None:
+def check_share(task: Task, section: Section, _around: Around) -> None:
+    """Note a source of no share."""
     if task.outcome_share is None and task.outcome_share_source is not None:
         section.note("outcome_share_source", "expected nothing without an outcome_share, found a source; add the share")
 
 
-_SHARE_KEYS = (
+SHARE_KEYS = (
     Key(
         "outcome_share",
         _Share("a share of patients above 0 and below 1", 0.0, 1.0, above=True),
@@ -197,8 +198,8 @@ TASKS = Sections(
     [
         TaskKeys(
             "binary",
-            replace(_OUTCOME, keys=(*_OUTCOME.keys, *_SHARE_KEYS)).but(
-                refused={"range": _NO_RANGE}, classes={"value": _BINARY, "default": ("0", "1")}, check=_check_share
+            replace(_OUTCOME, keys=(*_OUTCOME.keys, *SHARE_KEYS)).but(
+                refused={"range": _NO_RANGE}, classes={"value": _BINARY, "default": ("0", "1")}, check=check_share
             ),
             (*_SCORES, "auprc"),
             has_outcome=True,

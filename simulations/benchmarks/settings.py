@@ -36,7 +36,7 @@ from strategies.exchange.arrays import Arrays
 from strategies.learning import Learning, learning_of
 
 SHARES, HOSPITALS, EPSILONS = (0.1, 0.25, 0.4, 0.65, 0.8), (4, 20, 60), (None, 3.0, 1.0)
-WORLDS = {4: 8, 20: 4, 60: 2}  # more patients need fewer
+WORLDS = {4: 12, 20: 5, 60: 2}  # more patients need fewer
 SIGNAL, TEST_FRACTION = 0.8, 0.25
 _MEDIAN, _SPREAD, _LEAST, _MOST = 4.95, 0.45, 100, 520  # of the logarithm of a hospital's patients
 AUTO = PRESETS / "heart_auto.yaml"
@@ -83,6 +83,7 @@ def rows(share: float, hospitals: int, worlds: int) -> Iterator[dict[str, Any]]:
             studies = [
                 _study(settings, epsilon, cohort=_cohort(hospitals, world), share=share) for world in range(worlds)
             ]
+            studies = [replace(study, seed=round(1000 * share) + world) for world, study in enumerate(studies)]
             figures = [_judged(study, _made_up(study, share, world)) for world, study in enumerate(studies)]
             yield {"share": share, "hospitals": hospitals, **_row(epsilon, settings, figures)}
 

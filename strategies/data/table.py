@@ -192,7 +192,7 @@ def centres(feature: Feature) -> list[float]:
 
 def _category(codes: NDArray[np.int64], feature: Feature, centre: float) -> list[NDArray[np.float64]]:
     known = np.where(codes >= 0, centre, 0.0)  # an unknown one is at the centre
-    inputs = [(codes == i) - known for i in range(1, len(feature.values))]
+    inputs = [(codes == i).astype(np.float64) - known for i in range(1, len(feature.values))]
     return inputs + ([(codes == -1).astype(np.float64)] if feature.missing else [])
 
 

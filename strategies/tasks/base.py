@@ -61,7 +61,8 @@ class Objective(ABC):
     metrics: ClassVar[tuple[Metric, ...]]  # what a study may ask for; the first is the headline
     always: ClassVar[tuple[str, ...]] = ()  # metrics that are measured also where a study does not ask for them
     prediction: ClassVar[str]  # what is predicted for one patient, before the target's name: "the value of"
-    largest_curvature: ClassVar[float] = 1.0  # of a row's loss by its outputs, where it is bounded: sizes first steps
+    begins_at_share: ClassVar[bool] = False  # whether `training: auto` needs an announced share of outcomes
+    largest_curvature: ClassVar[float] = 1.0  # of a patient's loss by its outputs: it sizes the steps of training: auto
     outcome: ClassVar[int | None] = None  # the column of a prediction that is the probability of one outcome
     tuned_by: ClassVar[str] = ""  # the metric by which settings are chosen; the headline where empty
     lowest: ClassVar[float] = 0.0  # the least value of y

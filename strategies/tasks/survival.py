@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from configs.records.result import Bin, SurvivalPoint
 from configs.schema import Survival as SurvivalTask
-from strategies.exact.functions import sigmoid, softmax
+from strategies.exact.functions import exponential, logarithm, sigmoid, softmax
 from strategies.tasks.base import Measure, Objective
 from strategies.tasks.metrics import Floats
 from strategies.tasks.times import C_INDEX, HORIZON_AUROC, HORIZON_BRIER, horizon_bins, incidence
@@ -40,12 +40,23 @@ class Survival(Objective):
     metrics = (C_INDEX, HORIZON_AUROC, HORIZON_BRIER)
     lowest = -1.0
     measure = Measure("hazard ratio", "the hazard of {event} (its odds within an interval)")
+    largest_curvature = 0.15  # of a patient's rows together, where hazards begin at the announced share
+    begins_at_share = True
     task: SurvivalTask
 
     @property
     def outputs(self) -> int:
         """Return 1 for one cause, else one for each and one for none."""
         return 1 if self._causes == 1 else self._causes + 1
+
+    @property
+    def beginning(self) -> tuple[float, ...]:
+        """Return outputs of equal hazards of all causes, by which the announced share has an event in the end."""
+        if self.task.outcome_share is None:
+            return (0.0,) * self.outputs
+        none = exponential(logarithm(np.array([1.0 - self.task.outcome_share])) / self.rows_each)  # in one interval
+        odds = float(logarithm((1.0 - none) / (none * self._causes))[0])
+        return (odds,) if self._causes == 1 else (0.0,) + (odds,) * self._causes
 
     @property
     def residual_bound(self) -> tuple[float, float]:

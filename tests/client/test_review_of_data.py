@@ -120,6 +120,12 @@ def test_a_person_who_asks_is_told_what_a_study_would_read_without_a_value(
         assert sentence in text, text
 
 
+def test_the_page_says_which_share_was_announced_and_from_where(tmp_path: Path, capsys: Output) -> None:
+    announced = {"outcome_share": 0.3, "outcome_share_source": "literature"}
+    config = hospital(tmp_path, ROWS, study(task=announced))
+    assert "announced: 0.3 of all patients have the outcome (literature)" in shown(config, capsys, "review")
+
+
 def test_the_command_tells_it_for_trainings_and_for_statistics(tmp_path: Path, capsys: Output) -> None:
     one, other = study(patient_id="ipp"), counting(name="counted")
     config = hospital(tmp_path, ROWS, one, other)

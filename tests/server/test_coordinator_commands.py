@@ -350,6 +350,15 @@ def test_next_commands_name_the_folder_as_it_was_typed(
     assert "archipel-coordinator start" not in said
 
 
+def test_an_unfinished_study_is_not_submitted_and_the_command_that_finishes_it_is_named(
+    centre: Path, capsys: Output
+) -> None:
+    preset = Path(__file__).parents[2] / "configs/presets/heart_auto.yaml"
+    assert type_(centre, "submit", str(preset)) == 2
+    assert f"archipel complete {preset}" in capsys.readouterr().err
+    assert not Membership.open(load_coordinator(centre).database).runs()
+
+
 def test_submit_says_who_does_what_next(centre: Path, capsys: Output) -> None:
     preset = Path(__file__).parents[2] / "configs/presets/rehearsal.yaml"
     assert type_(centre, "submit", str(preset)) == 0

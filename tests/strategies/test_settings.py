@@ -1,14 +1,18 @@
 """The rule behind `training: auto`: public facts in, settings out."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from configs.errors import ConfigError
 from configs.schema import Feature, Study
+from simulations.complete import finished
 from strategies.data.source import Table
 from strategies.data.table import encode
+from strategies.learning import learning_of
 from strategies.settings import CLIP_SHARE, NOISE_TIME, noise_of, row_norm, settings_of
 from strategies.tasks.registry import objective_of
 from tests import builders
@@ -86,6 +90,43 @@ def test_a_study_without_privacy_may_announce_no_size() -> None:
     settings = chosen(builders.plain(cohort=None, training={"quorum": 1}))
     assert settings["weights"] == "uniform"
     assert "clip_norm" not in settings
+
+
+SURVIVAL = {"type": "survival", "time": "days", "event": "died", "intervals": [0, 90, 180, 365]}
+
+
+def test_hazards_begin_where_the_announced_share_has_an_event_in_the_end() -> None:
+    for causes in ({}, {"causes": ["cancer", "other"]}):
+        task = SURVIVAL | causes | {"outcome_share": 0.3}
+        study = builders.study(
+            task=task, evaluation={"metrics": ["c_index"]}, model={"name": "logistic", "init": "share"}
+        )
+        learning = learning_of(study)
+        risks = learning.objective.predict(np.repeat(learning.initial(0)["0.bias"][None].astype(float), 3, axis=0))
+        assert risks[0].reshape(-1, 3)[:, -1].sum() == pytest.approx(0.3, abs=1e-6)
+
+
+def test_a_survival_study_without_a_share_is_not_completed() -> None:
+    study = builders.study(task=SURVIVAL, evaluation={"metrics": ["c_index"]})
+    with pytest.raises(ConfigError, match=r"task\.outcome_share: expected the share of patients with an event"):
+        settings_of(study)
+
+
+@pytest.mark.parametrize(
+    "task",
+    [
+        {"type": "multiclass", "target": "stage", "classes": ["i", "ii", "iii"]},
+        {"type": "counts", "target": "visits", "range": [0, 20]},
+        {"type": "regression", "target": "pressure", "range": [80, 200]},
+    ],
+    ids=lambda task: task["type"],
+)
+def test_every_task_has_settings(task: dict[str, Any]) -> None:
+    document = builders.study().to_dict() | {"task": task, "training": "auto", "evaluation": {"test_fraction": 0.0}}
+    document["model"] = {"name": "logistic" if task["type"] == "multiclass" else "linear"}
+    study = finished(document, Path("study.yaml")).study
+    assert not study.is_unfinished
+    assert "init" not in {setting.key for setting in settings_of(study)}
 
 
 def test_every_setting_says_why() -> None:
