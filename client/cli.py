@@ -59,6 +59,20 @@ def _parser() -> argparse.ArgumentParser:
     )
     review.add_argument("--json", action="store_true", help="as JSON, for monitoring")
     review.set_defaults(command=_review)
+    predict = commands.add_parser("predict", help="score this hospital's patients with a study's final model")
+    predict.add_argument("digest", metavar="DIGEST", help="the study's first digits")
+    predict.add_argument("--data", type=Path, metavar="FILE.csv", help="rows to score (default: the study's own data)")
+    predict.add_argument("--out", type=Path, required=True, metavar="SCORES.csv", help="a new file, yours alone")
+    predict.add_argument("--model", type=Path, metavar="FILE", help="an export of that study, not the model kept here")
+    predict.add_argument(
+        "--recalibrate", action="store_true", help="fit its probabilities to this hospital's own training patients"
+    )
+    predict.set_defaults(command=_predict)
+    evaluate = commands.add_parser("evaluate", help="how good a study's final model is on test patients here")
+    evaluate.add_argument("digest", metavar="DIGEST", help="the study's first digits")
+    evaluate.add_argument("--model", type=Path, metavar="FILE", help="an export of that study, not the model kept here")
+    evaluate.add_argument("--json", action="store_true", help="as JSON")
+    evaluate.set_defaults(command=_evaluate)
     reread = commands.add_parser("reread", help="read the data again at once: a patient who opted out is gone")
     reread.set_defaults(command=_reread)
     approve = commands.add_parser("approve", help="let a study train here")
@@ -190,6 +204,24 @@ def _review_data(folder: SiteFolder, digest: str | None) -> int:
     folder.audit.note(DataReviewed(study=admission.sha256, name=admission.name, by=_person()))
     print(f"what {admission.name} would read here (for this hospital alone: nothing of it leaves):")
     print(textwrap.indent(reviewed(folder.config, admission.name, admission.sha256), "  "))
+    return 0
+
+
+def _predict(arguments: argparse.Namespace) -> int:
+    from client.local_use import predict
+
+    folder, files = SiteFolder.open(arguments.folder), (arguments.data, arguments.model)
+    for line in predict(folder, arguments.digest, arguments.out, *files, _person(), recalibrate=arguments.recalibrate):
+        print(line)
+    return 0
+
+
+def _evaluate(arguments: argparse.Namespace) -> int:
+    from client.local_use import evaluate
+    from client.views import text
+
+    figures = evaluate(SiteFolder.open(arguments.folder), arguments.digest, arguments.model, _person())
+    print(to_json(figures) if arguments.json else "\n".join(text.figures(figures)))
     return 0
 
 

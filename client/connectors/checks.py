@@ -124,6 +124,18 @@ def table_of(
     )
 
 
+def features_of(
+    columns: Mapping[str, Sequence[str]], study: Study, notes: Notes, numbers: Sequence[int]
+) -> tuple[dict[str, NDArray[np.float64]], dict[str, NDArray[np.int64]]]:
+    """Return the typed columns of a study's features, of every row: numbers and categories by name."""
+    reader = _Reader(columns, notes, np.asarray(numbers, np.int64))
+    of_kind = {kind: [f for f in study.features if f.type == kind] for kind in ("number", "category")}
+    return (
+        {feature.name: reader.numbers(feature) for feature in of_kind["number"]},
+        {feature.name: reader.categories(feature).astype(np.int64) for feature in of_kind["category"]},
+    )
+
+
 class _Reader:
     """Columns of cells, read one by one into typed arrays of all rows."""
 

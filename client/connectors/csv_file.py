@@ -47,6 +47,24 @@ def read_csv(source: CsvFile, study: Study, notes: Notes) -> Table:
     return table_of(columns, study, notes, lines)
 
 
+def read_cells(
+    source: CsvFile, wanted: Sequence[str], optional: Sequence[str], notes: Notes, lines: "array[int]"
+) -> dict[str, list[str]]:
+    """Return the cells of wanted columns, and of optional ones that the file has.
+
+    Args:
+        lines: gets the number of each row's first line.
+
+    Raises:
+        SourceError, DataError: as `read_csv`.
+    """
+    head, text, name = _head(source.path), _read_text(source.path), str(source.path)
+    header = _header(text, wanted, name, head, multiline=source.multiline)
+    every = [*wanted, *(column for column in optional if header.count(column) == 1)]
+    notes.rows_are_patients = True
+    return read_columns(text, every, name, notes, lines, head, multiline=source.multiline)
+
+
 def probe_csv(source: CsvFile, study: Study) -> None:
     """See whether the file opens and its header has the study's columns; no row is looked at.
 

@@ -8,6 +8,8 @@ from client.views.notices import Notice
 from client.views.outbox import Departure, OpenedMessage
 from client.views.review import Decided, StudyPage
 from client.views.spending import DatasetSpending, StudySpending
+from configs.records.estimate import Estimate
+from configs.records.local_use import LocalFigures
 from configs.schema import PER_PATIENT
 from configs.shown import DIGITS, escaped
 
@@ -95,6 +97,26 @@ def opened(view: OpenedMessage) -> str:
         for column, counts in view.counts.items():
             lines.append(f"  {column}: " + ", ".join(f"{label} {count:.0f}" for label, count in counts.items()))
     return "\n".join(lines)
+
+
+def figures(view: LocalFigures) -> Iterator[str]:
+    """Yield the lines of how good a model is here."""
+    yield f"{escaped(view.name)} {view.study[:DIGITS]} on {view.patients:,} test patients of this hospital"
+    if view.mark:
+        yield f"WARNING  {escaped(view.mark)}"
+    for name, value in view.metrics.items():
+        yield f"  {name:<26} {_estimate(value)}"
+    if view.outcome is not None:
+        yield f"  {'predicted less observed':<26} {_estimate(view.outcome.calibrated.in_the_large)}"
+        yield f"  {'slope of the log odds':<26} {_estimate(view.outcome.calibrated.slope)}"
+    for part in view.calibration or ():
+        shares = f"predicted {part.predicted:.3f}, observed {part.observed:.3f} of {part.count:,.0f}"
+        yield f"  {f'scores {part.low:.1f} to {part.high:.1f}':<26} {shares}"
+    yield "for this hospital alone: nothing of it leaves"
+
+
+def _estimate(value: Estimate | None) -> str:
+    return "undefined" if value is None else f"{value.value:.3f} ({value.low:.3f} to {value.high:.3f})"
 
 
 def entry(view: Entry) -> str:

@@ -15,6 +15,7 @@ from configs.records.audit import AuditResult
 from configs.records.exported import Exported
 from configs.records.fields import Field, fields_of
 from configs.records.kept_model import KeptModel
+from configs.records.local_use import LocalFigures, Recalibration
 from configs.records.result import FeatureInWords, Guarantee, StatisticsResult, TaskInWords, TrainingResult
 from configs.schema.releases import RELEASE_KEYS
 
@@ -32,6 +33,12 @@ FILES = (
     ("metrics.json of statistics", "Written as that of a training; the study trains nothing.", StatisticsResult),
     ("model.json of an export", "Written by `archipel export`; the model's file holds the same.", Exported),
     ("models/DIGEST.json", "Written by a hospital's node into its folder when a study ends.", KeptModel),
+    (
+        "personal/DIGEST/recalibration.json",
+        "Written by `archipel-site predict --recalibrate`; it never leaves.",
+        Recalibration,
+    ),
+    ("archipel-site evaluate --json", "Printed; nothing of it is written or leaves.", LocalFigures),
     ("audit.json", "Written by `archipel audit` into a run's folder, or into one of its own.", AuditResult),
 )
 JOURNALS = (

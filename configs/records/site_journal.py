@@ -178,6 +178,28 @@ class Personalised(Kind, name="personalised"):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Predicted(Kind, name="predicted"):
+    """A person let a study's model score rows of this hospital; the scores stay in a file of that person's."""
+
+    study: Annotated[str, STUDY]
+    name: Annotated[str, STUDY_NAME]
+    by: Annotated[str, PERSON]
+    model_sha256: Annotated[str, "Digest of the model."]
+    rows: Annotated[int, "Rows that were scored."]
+    recalibrated: Annotated[bool, "Whether it was recalibrated on this hospital's training patients.", OMIT] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluatedHere(Kind, name="evaluated here"):
+    """A person looked how good a study's model is on this hospital's own test patients; nothing of it leaves."""
+
+    study: Annotated[str, STUDY]
+    name: Annotated[str, STUDY_NAME]
+    by: Annotated[str, PERSON]
+    model_sha256: Annotated[str, "Digest of the model."]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Compared(Kind, name="compared"):
     """A start found that ledger, journal and outbox fit together."""
 
@@ -233,7 +255,7 @@ KINDS: Mapping[str, type[Kind]] = {
     kind.kind: kind
     for kind in (
         *(Joined, Started, Stopped, Worker, Proposed, RereadAsked, DataReviewed, Approved, RefusedStudy, Received),
-        *(Repeated, Refused, RefusedAgain, Egress, Sent, Ended, Personalised, Compared, Booked, Ignored, Unsettled),
-        Settled,
+        *(Repeated, Refused, RefusedAgain, Egress, Sent, Compared, Booked, Ignored, Unsettled, Settled),
+        *(Ended, Personalised, Predicted, EvaluatedHere),
     )
 }
