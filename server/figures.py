@@ -17,9 +17,9 @@ from configs.files import write_atomically
 from server.charts import svg
 from server.charts.figure import Cell, Figure
 from server.charts.markup import Html, el, join
+from server.papers import linked
 from server.report.sections.registry import sections_of
 from server.result.finished import Run
-from server.result.read import load
 
 HEAD = 56  # pixels above the drawing, for title and legend
 STYLE = """
@@ -38,13 +38,16 @@ text { font: 13px Helvetica, Arial, sans-serif; fill: #222; }
 """
 
 
-def write_figures(run: Path, folder: Path) -> list[Path]:
+def write_figures(run: Path, folder: Path, statistics: Path | None = None) -> list[Path]:
     """Write every chart of a run into a folder, which is made where it is missing; the paths.
+
+    Args:
+        statistics: as `write_papers` (server/papers.py) takes it.
 
     Raises:
         RunError: metrics.json is missing or malformed, the run trained no model, or the folder cannot be written.
     """
-    finished = load(run)
+    finished = linked(run, statistics)
     if not finished.trains:
         raise RunError(
             f"{run}: expected a run that trained a model, found one of statistics: its figures are in the report"

@@ -61,6 +61,8 @@ def _parser() -> argparse.ArgumentParser:
     compare.set_defaults(command=_compare)
     report = commands.add_parser("report", help="write a run's report.html, model_card.md and tripod.md again")
     report.add_argument("run", type=Path, metavar="RUN", help="folder of a finished run")
+    about = "folder of a run of statistics on the same hospitals: Table 1 is of its released counts"
+    report.add_argument("--statistics", type=Path, metavar="RUN", help=about)
     report.add_argument("--figures", type=Path, metavar="DIR", help="also write each chart there, as SVG and CSV")
     report.set_defaults(command=_report)
     export = commands.add_parser("export", help="write a run's final model with its preprocessing, for other software")
@@ -305,9 +307,9 @@ def _report(arguments: argparse.Namespace) -> int:
     from server.figures import write_figures
     from server.papers import write_papers
 
-    print(write_papers(arguments.run))
+    print(write_papers(arguments.run, arguments.statistics))
     if arguments.figures is not None:
-        paths = write_figures(arguments.run, arguments.figures)
+        paths = write_figures(arguments.run, arguments.figures, arguments.statistics)
         print(f"{len(paths)} files in {arguments.figures}: {', '.join(path.name for path in paths)}")
     return 0
 

@@ -44,6 +44,7 @@ from server.run import (
 from simulations.baselines import baselines, score, server_app
 from simulations.counting_run import NOISE, count
 from simulations.curve import Curve
+from simulations.described import described
 from simulations.display import Display, Options
 from simulations.engines import run_engine
 from simulations.evaluate import headline
@@ -241,6 +242,7 @@ def _result(
     return replace(
         result,
         primary_metric=headline(study).name,
+        patients=described(study, patients),
         sites=tuple(_site(study, run, site, patients[site], plans.get(site), recorded) for site in sorted(patients)),
         released=released_histograms(study, histograms),
         rehearsed=released_model(study, histograms, study.sites),

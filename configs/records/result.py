@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any
 
+from configs.records.described import CountedColumn, DescribedPatients
 from configs.records.effects import Effects
 from configs.records.estimate import Estimate as Estimate
 from configs.records.fields import LATER, OMIT, Within, read
@@ -212,22 +213,6 @@ class FeatureInWords:
 
 
 @dataclass(frozen=True)
-class CountedColumn:
-    """A column of which statistics were released."""
-
-    name: Annotated[str, "The column's name."]
-    type: Annotated[str, "The column's type.", LATER]
-    unit: Annotated[str | None, "The unit of its numbers."]
-    labels: Annotated[tuple[str, ...], "Its values or bins in words, the unknown last."]
-    edges: Annotated[tuple[float, ...], "Ends of a number's bins; empty for a category.", LATER]
-
-    def flaws(self) -> Iterator[tuple[str, str]]:
-        """Yield what was expected where labels and edges do not fit together."""
-        if len(self.labels) < 2 or len(self.edges) not in (0, len(self.labels)):
-            yield "", "labels, and as many edges where there are any"
-
-
-@dataclass(frozen=True)
 class ColumnCounts:
     """What is known of one column: a count for each label, and its share of the patients."""
 
@@ -340,6 +325,7 @@ class TrainingResult(Result):
     ]
     started: Annotated[str, "When the run began (ISO 8601, UTC).", LATER]
     tuned: Annotated[TunedOn | None, "How settings were chosen on real patients before the run.", OMIT] = None
+    patients: Annotated[DescribedPatients | None, "A simulation's patients, counted exactly.", OMIT] = None
     effects: Annotated[Effects | None, "What the coefficients say, of a model that is linear.", OMIT] = None
     releases: Annotated[
         Mapping[str, Any], "Further release: what follows from it, of the form that its kind declares.", OMIT

@@ -5,9 +5,10 @@ Each share is drawn by hospital.
 
 from functools import partial
 
+from configs.records.described import CountedColumn
 from configs.records.estimate import Estimate
 from configs.records.models import ComparedModel
-from configs.records.result import CountedColumn, PatientCounts
+from configs.records.result import PatientCounts
 from server.charts import svg
 from server.charts.markup import Html, el, join
 from server.result.counting import ALL, Rows, rows_of, share_range

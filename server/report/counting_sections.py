@@ -9,7 +9,8 @@ whiskers are 95 % intervals, which the noise is all of.
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from configs.records.result import CountedColumn, ReleasedStatistics
+from configs.records.described import CountedColumn
+from configs.records.result import ReleasedStatistics
 from server.charts import counts_chart
 from server.charts.markup import Html, el
 from server.report.parts import Section, drawing, folded, table

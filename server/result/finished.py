@@ -1,8 +1,6 @@
 """A finished run as its report sees it: the cleaned metrics.json and derived numbers.
 
->>> from configs.records.effects import Effects
-from configs.records.estimate import Estimate
-from configs.records.result import read_result
+>>> from configs.records.result import read_result
 >>> run = Run.of(read_result({"study": "heart", "study_sha256": "ab", "outcome": "COMPLETE", "rounds_completed": 2}))
 >>> run.study, run.private, run.model("federated")
 ('heart', False, None)
@@ -13,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from configs.records.described import DescribedPatients
 from configs.records.effects import Effects
 from configs.records.estimate import Estimate
 from configs.records.fields import read
@@ -78,6 +77,17 @@ class Site:
 
 
 @dataclass(frozen=True)
+class CountedElsewhere:
+    """What a study of statistics released of the same hospitals' patients."""
+
+    study: str
+    study_sha256: str
+    epsilon: float | None
+    released: ReleasedStatistics
+    target: str
+
+
+@dataclass(frozen=True)
 class Run:
     """Everything a report may say."""
 
@@ -113,6 +123,9 @@ class Run:
     absent: Mapping[str, str]  # hospital of the study that contributed nothing -> why
     tuned: TunedOn | None = None
     effects: Effects | None = None
+    patients: DescribedPatients | None = None
+    counted: CountedElsewhere | None = None  # of a study of statistics on the same hospitals
+    outcome_share_source: str = ""
     rehearsed: Model | None = None  # the shared model as a deployment would show it
     left_out: Mapping[str, LeftOut] = field(default_factory=dict)
     releases: Mapping[str, Any] = field(default_factory=dict)  # further release -> the record of its result
@@ -163,6 +176,8 @@ class Run:
             absent=result.absent,
             tuned=trained.tuned if trained else None,
             effects=trained.effects if trained else None,
+            patients=trained.patients if trained else None,
+            outcome_share_source=clean(str(result.task.get("outcome_share_source") or "")),
             rehearsed=_model(trained.rehearsed, metric) if trained else None,
             left_out=trained.left_out if trained else {},
             releases=trained.releases if trained else {},

@@ -17,7 +17,7 @@ from typing import NoReturn
 
 from configs.errors import RecordError, RunError
 from configs.records.result import StatisticsResult, TrainingResult, read_result
-from server.result.finished import Run
+from server.result.finished import CountedElsewhere, Run
 
 LONG_TEXT = 2_000
 # Control characters, halves of surrogate pairs, and marks that reorder text so that it reads as something else.
@@ -42,6 +42,21 @@ def load_result(run: Path) -> TrainingResult | StatisticsResult:
         RunError: as `load`.
     """
     return result_of(_text(run), str(run / "metrics.json"))
+
+
+def counted_elsewhere(run: Path) -> CountedElsewhere:
+    """Read what a run of statistics released.
+
+    Raises:
+        RunError: as `load`; or the run is none of statistics, or too few hospitals released anything.
+    """
+    result = load_result(run)
+    if not isinstance(result, StatisticsResult) or result.statistics is None:
+        what = "a training" if isinstance(result, TrainingResult) else "one without enough hospitals"
+        raise RunError(f"{run}: expected a finished run of statistics, found {what}; give the folder of another")
+    spent = [site.epsilon for site in result.sites if site.epsilon is not None]
+    target = clean(str(result.task.get("target") or ""))
+    return CountedElsewhere(result.study, result.study_sha256, max(spent, default=None), result.statistics, target)
 
 
 def _text(run: Path) -> str:

@@ -27,7 +27,8 @@ from numpy.typing import NDArray
 
 from configs import wire
 from configs.errors import WireError
-from configs.records.result import CountedColumn, ReleasedStatistics
+from configs.records.described import CountedColumn
+from configs.records.result import ReleasedStatistics
 from configs.schema import Study
 from configs.wire import ArraySpec
 from strategies.data.columns import Histogram, cells_of, layout_of

@@ -30,14 +30,12 @@ def entries(run: Run) -> tuple[AtThreshold, ...]:
 def _reading(run: Run) -> str:
     parts = []
     for entry in entries(run):
-        found, spared = entry.sensitivity, entry.specificity
-        if found is None or spared is None:
+        sensitivity, specificity = entry.sensitivity, entry.specificity
+        if sensitivity is None or specificity is None:
             parts.append(f"at {share(entry.threshold)} that is undefined")
         else:
-            parts.append(
-                f"from {share(entry.threshold)} on finds {share(found.value)} of them and spares {share(spared.value)} "
-                "of the others"
-            )
+            ill, others = share(sensitivity.value), share(specificity.value)
+            parts.append(f"from {share(entry.threshold)} on finds {ill} of them and spares {others} of the others")
     return f"To call patients ill {'; '.join(parts)}." if parts else "The run recorded no figures at a threshold."
 
 
