@@ -159,7 +159,7 @@ def _with_noise(study: Study) -> tuple[int, float, str, str]:
     rounds = round(min(max(NOISE_TIME / STEEPEST / noise, FEWEST), MOST))
     time = min(NOISE_TIME / noise, STEEPEST * rounds) / curved
     facts = f"epsilon {study.privacy.epsilon:g}, {_patients(study):,} training patients in {len(study.sites)} hospitals"
-    return rounds, time / rounds, facts, f"times rounds: {time:.3g}, by the same and the row norm"
+    return rounds, time / rounds, facts, f"a learning time of {time:.2g} in all: the same facts, and the row norm"
 
 
 def _without_noise(study: Study) -> tuple[int, float, str, str]:
