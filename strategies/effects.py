@@ -76,7 +76,7 @@ def _words(feature: Feature) -> Iterator[tuple[str, float]]:
 def coefficients(study: Study, model: Mapping[str, NDArray[np.floating]]) -> Floats | None:
     """Return the coefficients of a model's columns, (inputs,); None of a model that is not linear in them."""
     layers = architecture_of(study).linear_layers
-    if layers is None or len(layers) != 1 or layers[0][0] != 1 or study.scaling != "public":
+    if layers is None or len(layers) != 1 or layers[0][0] != 1 or study.scaling == "site":
         return None
     weights = np.asarray(next(array for array in model.values() if array.ndim == 2), np.float64)
     return np.asarray(weights[0, : len(study.inputs)])

@@ -180,7 +180,7 @@ def _number(values: NDArray[np.float64], feature: Feature) -> tuple[list[NDArray
 
 
 def centres(feature: Feature) -> list[float]:
-    """Return what `scaling: centred` takes off each input of a column: 1 / k of a category's, where it is known.
+    """Return what `scaling: centred` takes off each input of a column: 1 / k of a category's. Slopes stay as they are.
 
     >>> centres(Feature("pain", "category", values=("none", "some", "much", "most"), missing=("9",)))
     [0.25, 0.25, 0.25, 0.0]
@@ -191,8 +191,7 @@ def centres(feature: Feature) -> list[float]:
 
 
 def _category(codes: NDArray[np.int64], feature: Feature, centre: float) -> list[NDArray[np.float64]]:
-    known = np.where(codes >= 0, centre, 0.0)  # an unknown one is at the centre
-    inputs = [(codes == i).astype(np.float64) - known for i in range(1, len(feature.values))]
+    inputs = [(codes == i).astype(np.float64) - centre for i in range(1, len(feature.values))]
     return inputs + ([(codes == -1).astype(np.float64)] if feature.missing else [])
 
 
