@@ -85,7 +85,7 @@ class Federation:
         folder = self.coordinator.resolve()
         self._start("coordinator", parts.command("server.cli", "-C", str(folder), "start"), folder)
         host, port = self.listen.split(":")
-        self._wait_for("coordinator", lambda: _listens(host, int(port)))
+        self._wait_for("coordinator", lambda: listens(host, int(port)))
 
     def consortium(self, *arguments: str) -> str:
         """Run one command of the consortium; return its output.
@@ -245,7 +245,8 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _listens(host: str, port: int) -> bool:
+def listens(host: str, port: int) -> bool:
+    """Return whether somebody takes a connection there."""
     try:
         with socket.create_connection((host, port), timeout=1):
             return True

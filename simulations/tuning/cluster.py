@@ -14,7 +14,13 @@ from typing import Any
 
 from configs.errors import ArchipelError, RunError
 from simulations.engines import quiet_flower
+from simulations.federation import listens
 from simulations.tuning.trial import Figures, Trial, figures, parts_of
+
+_NO_CLUSTER = (
+    "engine ray: expected a Ray cluster at {}, found none that answers; start one with `ray start --head`, and give "
+    "the address that it prints"
+)
 
 
 class Cluster:
@@ -22,7 +28,7 @@ class Cluster:
 
     def __init__(self, ray: Any) -> None:
         self._ray = ray
-        self._remote = ray.remote(num_cpus=1, max_retries=2)(_on_a_node)
+        self._remote = ray.remote(num_cpus=1, max_retries=2, scheduling_strategy="SPREAD")(_on_a_node)
         self._parts: dict[Any, Any] = {}
         self.workers = max(1, int(ray.cluster_resources().get("CPU", 1)))
         self.trials_by_node: dict[str, int] = {}
@@ -76,6 +82,8 @@ def cluster_at(address: str | None) -> Iterator[Cluster]:
     if importlib.util.find_spec("ray") is None:
         raise RunError('engine ray: Ray is not installed; pip install "archipel[ray]", or leave --engine out')
     quiet_flower()
+    if address and not _answers(address):
+        raise RunError(_NO_CLUSTER.format(address))
     import ray
 
     try:
@@ -88,11 +96,14 @@ def cluster_at(address: str | None) -> Iterator[Cluster]:
                 logging_level=logging.ERROR,
             )
     except (ConnectionError, RuntimeError, ValueError, TimeoutError):
-        raise RunError(
-            f"engine ray: expected a Ray cluster at {address or 'this machine'}, found none that answers; start one "
-            "with `ray start --head`, and give the address that it prints"
-        ) from None
+        raise RunError(_NO_CLUSTER.format(address or "this machine")) from None
     try:
         yield Cluster(ray)
     finally:
         ray.shutdown()
+
+
+def _answers(address: str) -> bool:
+    """Return whether somebody listens at HOST:PORT or ray://HOST:PORT: Ray itself would wait for long."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    return bool(host) and port.isdecimal() and int(port) < 1 << 16 and listens(host.strip("[]"), int(port))
