@@ -274,6 +274,8 @@ def _question(arguments: argparse.Namespace, study: "Study") -> "Question":
         from simulations.worth.outcomes import released_share
 
         assumed["outcomes"], options["outcomes_of"] = released_share(run, study), f"released to {run}"
+    elif study.task.outcome_share is not None and "outcomes" not in assumed:
+        assumed["outcomes"], options["outcomes_of"] = study.task.outcome_share, "announced in the study"
     return Question(assumed=Assumed(**assumed), **options)
 
 

@@ -12,6 +12,7 @@ import pytest
 from configs.errors import RunError
 from configs.schema import Study
 from configs.strict_yaml import dump_yaml
+from simulations import cli
 from simulations.cli import main
 from simulations.worth import synthetic, weigh
 from simulations.worth.answer import AtEpsilon, Probabilities, Recommended, Worth
@@ -89,6 +90,13 @@ def test_seconds_that_nobody_set_are_told_before_the_tables(tmp_path: Path, caps
     assert worth["seconds"] >= 60
     assert worth["outcomes_of"] == f"released to {COUNTED}"
     assert worth["assumed"]["outcomes"] == pytest.approx(released_share(COUNTED, hopeless()))
+
+
+def test_the_share_that_a_study_announces_is_assumed_unless_another_is_given() -> None:
+    announced = study(task={"outcome_share": 0.2})
+    for words, outcomes, source in (([], 0.2, "announced in the study"), (["--outcomes", "0.5"], 0.5, "")):
+        question = cli._question(cli._parser().parse_args(["plan", "study.yaml", "--worth", *words]), announced)
+        assert (question.assumed.outcomes, question.outcomes_of) == (outcomes, source)
 
 
 def seen(off: Interval, called: float) -> AtEpsilon:
