@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -11,6 +12,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from configs.errors import RecordError
 from configs.records.estimate import Estimate
 from configs.records.fields import read
 from configs.records.models import TABULATED, ComparedModel
@@ -18,6 +20,8 @@ from configs.records.result import Guarantee, ModelResult, StatisticsResult, Tra
 from configs.schema import PER_PATIENT
 from configs.schema.privacy import is_budgeted
 from configs.shown import DIGITS
+from server.result.finished import Run
+from server.result.flaws import alerts
 from server.result.read import load_result
 from simulations.counting_tables import COUNTED, absent_of, print_statistics
 from strategies.tasks.base import Objective
@@ -50,7 +54,7 @@ def print_table(metrics: TrainingResult) -> None:
     console.print(_run_table(metrics, wide=console.width >= WIDE and not _any_large(metrics)))
     for line in _footnotes(metrics):
         console.print(line, style="dim", highlight=False)
-    for line in _worse(metrics):
+    for line in (*_worse(metrics), *_flaws_of(metrics)):
         console.print(line, style="bold", highlight=False, soft_wrap=True)
     for site, why in absent_of(metrics).items():
         console.print(f"{site} is no part of the shared model: {why}", highlight=False, soft_wrap=True)
@@ -61,6 +65,13 @@ def print_table(metrics: TrainingResult) -> None:
     console.print(f"\n{done} by {_senders(metrics)}")
     if metrics.why:
         console.print(metrics.why)
+
+
+def _flaws_of(metrics: TrainingResult) -> list[str]:
+    """Return what the report's headline warns of; nothing of a file that no report can be made of."""
+    with suppress(RecordError):
+        return list(alerts(Run.of(metrics)))
+    return []
 
 
 def _rehearsed(metrics: TrainingResult) -> Iterable[str]:

@@ -7,13 +7,14 @@ whiskers are 95 % intervals, which the noise is all of.
 ['patients', 'spread', 'unknown', 'privacy', 'left', 'check']
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from configs.records.described import CountedColumn
 from configs.records.result import ReleasedStatistics
 from server.charts import counts_chart
 from server.charts.markup import Html, el
-from server.report.parts import Section, drawing, folded, table
+from server.charts.strip import Strip, strips
+from server.report.parts import Section, drawing, each, folded, spread_table, table
 from server.report.sections import left
 from server.result import counting, sentences
 from server.result.counting import (
@@ -27,6 +28,7 @@ from server.result.counting import (
     share_cell,
 )
 from server.result.finished import Run
+from server.result.spread import MANY
 from server.result.wording import (
     NONE,
     count,
@@ -35,6 +37,7 @@ from server.result.wording import (
     guarantee_in_plain_words,
     listed,
     plural,
+    share,
     short,
     small,
 )
@@ -68,10 +71,33 @@ def _patients(run: Run) -> Iterable[Html | None]:
     outcome = [outcome_name(run, released)] if released.outcome else []
     headings = ["Hospital", "Announced", "Patients", *outcome]
     title = "Patients, with 95 % intervals"
+    sites = len(released.sites)
+    whole = table(headings, rows, title, len(headings) - 1, whole=len(rows) > 1)
+    outcomes = _outcomes(run, released)
     return [
-        _outcomes(run, released),
-        table(headings, rows, title, len(headings) - 1, whole=len(rows) > 1),
+        *(_many(run, released) if sites > MANY else []),
+        each("Share with the outcome", outcomes, sites) if outcomes else None,
+        each(title, whole, sites),
         _missing(run),
+    ]
+
+
+def _many(run: Run, statistics: ReleasedStatistics) -> list[Html | None]:
+    """Return the spread over more hospitals than a page can show one by one."""
+    name = outcome_name(run, statistics) if statistics.outcome else ""
+    shares = tuple((site, of.outcome.value) for site, of in sorted(statistics.sites.items()) if of.outcome)
+    whole = statistics.together.outcome
+    row = Strip("hospitals", "federated", shares, whole.value if whole else None)
+    drawn = strips("outcome-strip", f"Share with {name}", [row], (0.0, 1.0)) if name else None
+    about = "A small dot is a hospital, the bar the middle half of them; noise spreads small hospitals further apart."
+    sizes = [of.patients.value for of in statistics.sites.values()]
+    rows: list[tuple[str, Sequence[float | None], Callable[[float], str]]] = [
+        ("Patients, about", sizes, lambda value: f"{value:,.0f}"),
+        *([(f"Share with {name}", [value for _, value in shares], share)] if name else []),
+    ]
+    return [
+        drawing(f"Share with {name}", about, drawn) if drawn else None,
+        spread_table(f"Over {len(statistics.sites):,} hospitals", rows),
     ]
 
 
@@ -162,7 +188,15 @@ def _unknown(run: Run) -> Iterable[Html | None]:
         [column.name, *(share_cell(figures.columns[column.name].shares[-1]) for figures in rows.values())]
         for column in released.columns
     ]
-    return [table(["Column", *rows], lines, "Share of patients of whom it is unknown, with 95 % intervals", len(rows))]
+    title = "Share of patients of whom it is unknown, with 95 % intervals"
+    whole = table(["Column", *rows], lines, title, len(rows))
+    if len(released.sites) <= MANY:
+        return [whole]
+    shares = [
+        (c.name, [s.value if (s := of.columns[c.name].shares[-1]) else None for of in released.sites.values()], share)
+        for c in released.columns
+    ]
+    return [spread_table("Share of patients of whom it is unknown", shares), each(title, whole, len(released.sites))]
 
 
 # The rest, as of any study
@@ -183,7 +217,7 @@ def _privacy(run: Run) -> Iterable[Html | None]:
     rows = [[s.name, short(s.noise_multiplier), noise, epsilon(s.epsilon), small(s.delta)] for s in run.took_part]
     return [
         el("blockquote", caveat, guarantee(run.privacy), ".", plain),
-        table(headings, rows, "The release of each hospital", 4),
+        each("The release of each hospital", table(headings, rows, "The release of each hospital", 4), len(rows)),
         el("p", _privacy_note(run), class_="note"),
     ]
 

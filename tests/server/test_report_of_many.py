@@ -144,3 +144,39 @@ def test_a_folder_that_cannot_be_written_is_an_error_that_says_so(tmp_path: Path
     (tmp_path / "taken").write_text("")
     with pytest.raises(RunError, match=r"figures cannot be written there: .*; give another folder"):
         write_figures(tmp_path, tmp_path / "taken")
+
+
+def counted(sites: int) -> Metrics:
+    """A run of statistics: two columns, the outcome last."""
+
+    def figures(patients: float, share: float) -> dict[str, Any]:
+        cells = {"counts": [estimate(patients / 2, 5.0)] * 3, "shares": [estimate(share), estimate(1 - share), None]}
+        return {
+            "patients": {"value": patients, "low": patients - 9, "high": patients + 9},
+            "outcome": estimate(share),
+            "columns": {"sex": cells, "ill": cells},
+        }
+
+    names = [f"hospital-{n:02}" for n in range(1, sites + 1)]
+    return {
+        **{key: heart()[key] for key in ("study", "study_sha256", "engine", "seed", "outcome", "privacy")},
+        **{"rounds_completed": 1, "task": {"type": "statistics", "target": "ill"}, "models": {}},
+        "sites": [{"site": name, "patients_announced": 100, "epsilon": 1.0} for name in names],
+        "statistics": {
+            "noise": 3.0,
+            "columns": [{"name": name, "labels": ["0", "1", "unknown"], "edges": []} for name in ("sex", "ill")],
+            "outcome": "1",
+            "sites": {name: figures(100.0 + n, 0.3 + n / 200) for n, name in enumerate(names)},
+            "together": figures(6000.0, 0.45),
+        },
+    }
+
+
+def test_a_study_of_statistics_of_many_hospitals_shows_their_spread() -> None:
+    html = page.render(run(counted(60)))
+    seen = open_parts(html)
+    assert seen.count('scope="row" class="name">hospital-') == 0
+    assert "Over 60 hospitals" in seen
+    assert html.count('scope="row" class="name">hospital-') >= 120
+    few = open_parts(page.render(run(counted(4))))
+    assert 'class="name">hospital-02' in few
