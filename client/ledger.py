@@ -397,4 +397,4 @@ class _Planned:
 def _planned_of(plan: PrivacyPlan) -> _Planned:
     """Return the same for all hospitals of a size, in every round."""
     planned = [e for e in merged(plan.events) if isinstance(e, SampledGaussian)]
-    return _Planned(plan.events[0].steps, {(e.noise_multiplier, e.sampling_rate): e.steps for e in planned})
+    return _Planned(plan.training_steps, {(e.noise_multiplier, e.sampling_rate): e.steps for e in planned})

@@ -60,6 +60,8 @@ def load_validation(source: DataSource, study: Study, site: str, *, share: float
 
 def _aside(table: Table, study: Study, site: str) -> NDArray[np.bool_]:
     """Return which of a table's patients are kept aside for the test."""
+    if not study.trains_at(site):
+        return np.ones(len(table.keys), bool)
     if not data_of(study).keeps_aside:
         return np.zeros(len(table.keys), bool)
     if table.in_test is not None:

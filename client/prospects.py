@@ -76,11 +76,11 @@ def spending(config: SiteConfig, study: Study) -> Spending:
         return Spending(spent, ledger.foreseen(dataset.identity, study.sha256, events, cap))
 
 
-def is_over(study: Study, outgoing: "Iterable[Outgoing]") -> bool:
-    """Return whether the last of what a study asks has left: its last round, its statistics."""
-    from strategies.releases.registry import main_release
+def is_over(study: Study, site: str, outgoing: "Iterable[Outgoing]") -> bool:
+    """Return whether the last of what a study asks of a hospital has left: round, statistics or figures."""
+    from strategies.releases.registry import SCORE_HISTOGRAM, main_release
 
-    kind = main_release(study)
+    kind = main_release(study) if study.trains_at(site) else SCORE_HISTOGRAM
     last = study.training.rounds if kind.repeated else 0
     return any(o.study == study.sha256 and o.form == kind.reply and o.round >= last for o in outgoing)
 

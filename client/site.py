@@ -167,12 +167,16 @@ class Site:
             WireError, PolicyError: it may not be made.
         """
         kind.require(self.study, request)
+        trains = self.study.trains_at(self.name)
+        if not trains and not kind.of_test:
+            raise WireError(f"{kind.form}: expected a hospital that trains, found one that only tests")
         if kind.of_test:
             if not self._tests:
                 raise WireError(f"{kind.form}: expected a hospital with test patients, found one without")
             require_figures(self.policy)
-        trained = self.seeded or not kind.after_training or self.ledger.events(self.dataset, self.study.sha256)
-        if not trained or (self.plan is None and (self.mode.keys.budgeted or not kind.unprotected)):
+        waits = kind.after_training and trains and not self.seeded
+        untrained = waits and not self.ledger.events(self.dataset, self.study.sha256)
+        if untrained or (self.plan is None and (self.mode.keys.budgeted or not kind.unprotected)):
             raise WireError(f"{kind.form}: {_UNTRAINED}")
 
     def _booked(self, release: Release, plan: PrivacyPlan) -> AbstractContextManager[None]:

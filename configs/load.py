@@ -33,6 +33,7 @@ from configs.records import further  # noqa: F401 - Archipel's own further relea
 from configs.schema.study import CANONICAL_VERSION, Study, read_study, study_declaration
 from configs.schema.task import TASKS
 from configs.sections import Section, kind_of
+from configs.shown import short
 from configs.slips import slips
 from configs.strict_yaml import read_marked
 
@@ -151,14 +152,35 @@ def _check_hospitals(study: Study, top: Section) -> None:
     if announced and simulated and announced != simulated:
         odd = ", ".join(sorted(announced ^ simulated))
         top.note("simulation.sites", f"expected the hospitals of the cohort; differing: {odd}; list the same names")
-    if simulated and study.training.quorum > len(simulated):
-        top.problem("training.quorum", f"at most {len(simulated)} hospitals", study.training.quorum, "lower it")
+    _check_who_trains(study, announced or simulated, top)
     batch = study.training.local.batch_size
     wrong = {problem.partition(":")[0] for problem in top.problems}
     for member in study.cohort if math.isfinite(study.evaluation.test_fraction) else ():
         if f"cohort.{member.site}" in wrong:  # its number is no number: nothing follows from it
             continue
+        if not study.trains_at(member.site):
+            continue
         available = study.announced_train_patients(member.site) or 0
         if batch is not None and batch > available:
             expected = f"at most the {available} training patients that {member.site} announced"
             top.problem("training.local.batch_size", expected, batch, "lower it, or write full")
+
+
+def _check_who_trains(study: Study, known: set[str], top: Section) -> None:
+    """Note hospitals that only test but are none of the study, and a quorum that those who train cannot be."""
+    only = set(study.evaluation.test_only)
+    if not known or not study.sites:
+        return
+    if strangers := sorted(only - known):
+        top.note(
+            "evaluation.test_only", f"expected hospitals of the study, found {short(', '.join(strangers))}; correct it"
+        )
+    trainers = len(known - only)
+    if not trainers:
+        top.note("evaluation.test_only", "expected a hospital that trains, found none; take one out")
+    elif study.training.quorum > trainers:
+        whose = "hospitals that train" if only else "hospitals"
+        top.problem("training.quorum", f"at most {trainers} {whose}", study.training.quorum, "lower it")
+    if only and study.scaling == "site":
+        text = "expected public where a hospital only tests, found 'site'; it has no training patients to scale by"
+        top.note("scaling", text)

@@ -247,6 +247,14 @@ def _submit(arguments: argparse.Namespace) -> int:
 
     folder, study = CoordinatorFolder.open(arguments.folder), load_study(arguments.study)
     config, members = folder.config, folder.members
+    if study.evaluation.test_only and study.evaluation.release is None:
+        raise ConfigError(
+            str(arguments.study),
+            [
+                "evaluation.release: expected it beside evaluation.test_only, found none: between machines a hospital "
+                "that only tests is asked for that release alone; add it, or take evaluation.test_only out"
+            ],
+        )
     if not arguments.again and (same := _same(config, members, study)):
         raise RunError(
             f"{arguments.study}: expected a study that is not queued or under way, found it as {same}; "

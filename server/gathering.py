@@ -117,8 +117,7 @@ class Gathering:
         if due := self._due():
             self._ask(due)
         self._tell()
-        present = len(self._present())
-        if present < self._study.training.quorum:
+        if not self._study.has_quorum(self._present()):
             self._quorum_since = None
         elif self._quorum_since is None:
             self._quorum_since = self._clock()
@@ -272,14 +271,15 @@ class Gathering:
     def _complete(self) -> bool:
         """Return whether every expected hospital has answered for good; of a study without a cohort, the quorum."""
         if not self._expected:
-            return len(self._present()) >= self._study.training.quorum
+            return self._study.has_quorum(self._present())
         return {s.site for s in self._standings.values() if s.final} >= self._expected
 
     @property
     def hopeless(self) -> bool:
         """Return whether so many persons refused that the quorum cannot be there."""
-        refused = sum(s.state == "refused" for s in self._standings.values())
-        return bool(self._study.sites) and len(self._study.sites) - refused < self._study.training.quorum
+        refused = [s.site or word for word, s in self._standings.items() if s.state == "refused"]
+        left = len(self._study.training_sites) - sum(map(self._study.trains_at, refused))
+        return bool(self._study.sites) and left < self._study.training.quorum
 
     def missing(self) -> dict[str, str]:
         """Return why each hospital of the study that does not take part does not, by name."""
@@ -314,7 +314,7 @@ class Gathering:
         sites = self.sites
         away = {s: node for s, node in sites.items() if self._offline_s(s) >= self._patience.absent_after_s}
         nodes = {site: node for site, node in sites.items() if site not in away}
-        if len(nodes) < self._study.training.quorum:
+        if not self._study.has_quorum(nodes):
             return Roster(sites, {}, self.missing())
         return Roster(nodes, away, self.missing() | {site: self.absence(site) for site in away})
 

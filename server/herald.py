@@ -165,7 +165,7 @@ class Herald:
         if not gathering.over:
             return
         sites = sorted(gathering.sites)
-        if len(sites) >= proposed.study.training.quorum:
+        if proposed.study.has_quorum(sites):
             self._members.set_ready(name, sites)
             log.info("%s is ready: %s", name, ", ".join(sites))
         else:

@@ -68,6 +68,11 @@ class Roster:
     away: Mapping[str, int] = field(default_factory=dict)
     missing: Mapping[str, str] = field(default_factory=dict)  # of every hospital of the study that is not asked
 
+    def only(self, concerns: Callable[[str], bool]) -> "Roster":
+        """Return the part of it that is about some hospitals."""
+        kept = {name: {s: of[s] for s in of if concerns(s)} for name, of in vars(self).items()}
+        return Roster(**kept)
+
 
 def gather_once(
     grid: Grid, study: Study, timeout_s: float, write: Callable[[Kind], object]

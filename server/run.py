@@ -176,7 +176,7 @@ def _entries_of_any(
         "features": document["features"],
         "rounds": tuple(recorded.rounds),
         "made_anew": tuple(recorded.made_anew),
-        "absent": recorded.absences(study.sites, rounds.done),
+        "absent": recorded.absences(study.training_sites, rounds.done),
         "left": _left(study, recorded),
     }
 
@@ -185,6 +185,8 @@ def trained_site(
     study: Study, site: str, plan: PrivacyPlan | None, steps: int | None, recorded: Recorded
 ) -> TrainedSite:
     """Return what is public about a hospital's part: its plan, its weight, and what it sent."""
+    if not study.trains_at(site):
+        return _testing_site(site, plan, recorded)
     return TrainedSite(
         site=site,
         delta=plan.delta if plan else None,
@@ -196,7 +198,27 @@ def trained_site(
         patients_test=None,
         epsilon=None,
         values_clipped={},
-        **recorded.traffic(site),
+        bytes_sent=recorded.traffic(site)["bytes_sent"],
+        messages_sent=recorded.traffic(site)["messages_sent"],
+    )
+
+
+def _testing_site(site: str, plan: PrivacyPlan | None, recorded: Recorded) -> TrainedSite:
+    """Return the part of a hospital that trains nothing."""
+    return TrainedSite(
+        site=site,
+        delta=plan.delta if plan else None,
+        noise_multiplier=None,
+        sampling_rate=None,
+        steps=0,
+        weight=None,
+        patients_train=None,
+        patients_test=None,
+        epsilon=None,
+        values_clipped={},
+        bytes_sent=recorded.traffic(site)["bytes_sent"],
+        messages_sent=recorded.traffic(site)["messages_sent"],
+        tests_only=True,
     )
 
 

@@ -28,6 +28,7 @@ from server.rounds import Rounds
 from strategies.exchange.arrays import Arrays
 from strategies.exchange.messages import content, read
 from strategies.releases.base import Release
+from strategies.releases.registry import is_asked_of
 
 log = logging.getLogger("archipel.server")
 LONGEST_REST_S = 1.0  # between two looks whether somebody asked to stop
@@ -100,7 +101,8 @@ class Session:
             PostponedError: hospitals that were ready are not there.
         """
         self._gather()
-        nodes, quorum = {**self.roster.asked, **self.roster.away}, self.study.training.quorum
+        trainers, quorum = self.trainers, self.study.training.quorum
+        nodes = {**trainers.asked, **trainers.away}
         if self.stopped and not resumed:
             self.rounds = self.rounds.abandon("stopped by the consortium before it began", wire.STOPPED)
         elif len(nodes) < quorum and self.stopped:
@@ -109,8 +111,13 @@ class Session:
             gathering = self._gathering
             if gathering is not None and self.deployment and self.deployment.ready and not gathering.hopeless:
                 raise PostponedError("hospitals that take part are not connected any more")
-            self.rounds = self.rounds.abandon(shortage(nodes, quorum, self.roster.missing), wire.FEW_TAKE_PART)
+            self.rounds = self.rounds.abandon(shortage(nodes, quorum, trainers.missing), wire.FEW_TAKE_PART)
         return self.rounds.outcome != "INCOMPLETE"
+
+    @property
+    def trainers(self) -> Roster:
+        """Return the roster of the hospitals that train; others are asked for figures of test patients alone."""
+        return self.roster.only(self.study.trains_at)
 
     def _gather(self) -> None:
         """Propose the study to its hospitals; return those that take part, and the bytes that each sent."""
@@ -155,7 +162,7 @@ class Session:
         fields: dict[str, str | int] = {"study_sha256": self.study.sha256}
         instructed, replied = kind.instructed(self.study), kind.arrays(self.study)
         instruction = content(kind.form, fields, shared if instructed else None, instructed)
-        nodes = self.roster.asked.values()
+        roster = self.roster.only(lambda site: is_asked_of(kind, self.study, site))
         judge = kind.judge(self.study, shared or {}, lambda _: {})
 
         def accept(reply: Message, site: str) -> Arrays:
@@ -163,10 +170,12 @@ class Session:
             judge.require(site, arrays)
             return arrays
 
-        messages = [Message(instruction, dst_node_id=node, message_type=kind.message_type) for node in nodes]
-        return self.ask(messages, kind.number_of(0), accept)
+        messages = [
+            Message(instruction, dst_node_id=node, message_type=kind.message_type) for node in roster.asked.values()
+        ]
+        return self.ask(messages, kind.number_of(0), accept, roster)
 
-    def ask(self, messages: list[Message], number: int, accept: Accept[Accepted]) -> Answers[Accepted]:
+    def ask(self, messages: list[Message], number: int, accept: Accept[Accepted], roster: Roster) -> Answers[Accepted]:
         """Send one release's instructions, and take what `accept` makes of each hospital's reply.
 
         Lost releases are asked for anew, as long as there is spare. All attempts together last at most
@@ -174,8 +183,9 @@ class Session:
 
         Args:
             number: the round's, or the kind's own (strategies/releases/base.py), for the journal.
+            roster: of the hospitals that the release concerns.
         """
-        attempts, timeout_s = Attempts(self.study, messages, self.roster.asked), self.study.training.round_timeout_s
+        attempts, timeout_s = Attempts(self.study, messages, roster.asked), self.study.training.round_timeout_s
         until = time.monotonic() + ROUND_TIMEOUTS * timeout_s
         replies = newest = self._exchange(messages, timeout_s)
         while not self.stopped:
@@ -193,18 +203,18 @@ class Session:
                     self.deployment.presence(retry.site, f"its release was lost; it makes it anew ({retry.attempt})")
             newest = self._exchange([retry.message for retry in again], min(timeout_s, left_s))
             replies = replies + newest
-        return Answers(*self._judge(replies, accept), attempts)
+        return Answers(*self._judge(replies, accept, roster), attempts)
 
     def _exchange(self, messages: list[Message], timeout_s: float) -> list[Message]:
         return list(self.grid.send_and_receive(messages, timeout=timeout_s)) if messages else []
 
     def _judge(
-        self, replies: Sequence[Message], accept: Accept[Accepted]
+        self, replies: Sequence[Message], accept: Accept[Accepted], roster: Roster
     ) -> tuple[dict[str, Accepted], dict[str, str]]:
         """Accept each hospital's first reply, and say why the others do not count (WireErrors in words)."""
-        site_of = {node: site for site, node in self.roster.asked.items()}
+        site_of = {node: site for site, node in roster.asked.items()}
         accepted: dict[str, Accepted] = {}
-        missing = {**self.roster.missing, **dict.fromkeys(self.roster.asked, LATE)}
+        missing = {**roster.missing, **dict.fromkeys(roster.asked, LATE)}
         for reply in replies:
             site = site_of.get(reply.metadata.src_node_id)
             if site is None or site in accepted or not (reply.has_error() or reply.has_content()):

@@ -64,12 +64,12 @@ def baselines(
             return {"": _train_plainly(plain, train, lambda record, model: phase.advance(curve(record, model)))}
 
     def alone() -> dict[str, Arrays]:
-        with display.phase(ComparedModel.LOCAL_ONLY.words, len(train)) as phase:
-            return {site: _converged(study, people, phase, site) for site, people in train.items()}
+        with display.phase(ComparedModel.LOCAL_ONLY.words, len(study.training_sites)) as phase:
+            return {site: _converged(study, train[site], phase, site) for site in study.training_sites}
 
     def pooled() -> dict[str, Arrays]:
         with display.phase(ComparedModel.POOLED.words, 1) as phase:
-            return {"": _converged(study, concatenate(list(train.values())), phase)}
+            return {"": _converged(study, concatenate([train[site] for site in study.training_sites]), phase)}
 
     makers = {ComparedModel.WITHOUT_PRIVACY: together} if study.privacy.keys.budgeted else {}
     makers |= {ComparedModel.LOCAL_ONLY: alone, ComparedModel.POOLED: pooled}

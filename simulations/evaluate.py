@@ -92,12 +92,14 @@ def _judged(
 ) -> Judged:
     pooled, main, seed = concatenate(list(test.values())), headline(study), study.seed
     predictions = [predict(pooled) for predict in models]
-    own = {site: at_home[site](patients) for site, patients in test.items()}
+    own = {site: at_home[site](patients) for site, patients in test.items() if site in at_home}
     asked = task.objective.metrics_of([main.name, *study.evaluation.metrics, *task.objective.always])
     y = task.objective.in_unit(pooled.outcomes)
     whole = resampled(asked, y, predictions, pooled.owners, seed=seed)
     per_site = {
         site: resampled([main], task.objective.in_unit(p.outcomes), [own[site]], p.owners, seed=seed).get(main.name)
+        if site in own
+        else None  # it has no model of its own: it only tests
         for site, p in test.items()
     }
     metrics = {metric.name: interval(whole.get(metric.name)) for metric in asked}
@@ -110,7 +112,7 @@ def _judged(
     outcome = task.objective.outcome
     if pooled.rows and outcome is not None and len(models) == 1:
         rows = _rows(pooled, predictions[0], outcome)
-        sites = {site: _rows(test[site], own[site], outcome) for site in test if test[site].rows}
+        sites = {site: _rows(test[site], own[site], outcome) for site in own if test[site].rows}
         result = replace(result, outcome=outcome_figures(rows, sites, study.evaluation.thresholds, seed=seed))
     return Judged(result, whole.get(main.name), per_site)
 

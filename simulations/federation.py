@@ -267,7 +267,11 @@ def run(path: Path) -> int:
     sites = [site for site, _ in study.simulation]
     with TemporaryDirectory(prefix="archipel-") as folder:
         _say(f"coordinator and {len(sites)} hospitals: {', '.join(sites)}")
-        allow = {"allow_privacy_none": True} if study.privacy.keys.refusal(allow_privacy_none=False) else {}
+        allow: dict[str, object] = {}
+        if study.privacy.keys.refusal(allow_privacy_none=False):
+            allow["allow_privacy_none"] = True
+        if study.evaluation.release:
+            allow["metrics"] = "noisy"
         with federation_of(study, Path(folder), **allow) as federation:
             name = federation.submit(path)
             _say(f"submitted {name}; each hospital reviews it and approves")

@@ -32,20 +32,20 @@ def require_several(study: Study) -> None:
     """
     if not study.model.name or study.procedure != "training":
         raise ConfigError("--leave-one-out", [f"expected a study that trains a model, found {study.task.type}"])
-    if len(study.sites) < 2:
-        raise ConfigError("--leave-one-out", [f"expected two hospitals or more, found {len(study.sites)}"])
+    if (trainers := len(study.training_sites)) < 2:
+        raise ConfigError("--leave-one-out", [f"expected two hospitals or more, found {trainers}"])
 
 
 def without(study: Study, site: str) -> Study:
     """Return the study of all hospitals but one, which asks for its model alone."""
-    left = len(study.sites) - 1
+    left = {name for name in study.training_sites if name != site}
     return replace(
         study,
-        evaluation=replace(study.evaluation, release=None),
+        evaluation=replace(study.evaluation, release=None, test_only=()),
         releases=(),
-        cohort=tuple(member for member in study.cohort if member.site != site),
-        simulation=tuple(entry for entry in study.simulation if entry[0] != site),
-        training=replace(study.training, quorum=min(study.training.quorum, left)),
+        cohort=tuple(member for member in study.cohort if member.site in left),
+        simulation=tuple(entry for entry in study.simulation if entry[0] in left),
+        training=replace(study.training, quorum=min(study.training.quorum, len(left))),
     )
 
 
@@ -56,8 +56,8 @@ def leave_one_out(study: Study, patients: Mapping[str, Split], display: Display,
         RunError: a training ends early.
     """
     kept, figures = Kept(run / FOLDER, study.sha256), {}
-    with display.phase("all hospitals but one", len(study.sites)) as phase:
-        for site in study.sites:
+    with display.phase("all hospitals but one", len(study.training_sites)) as phase:
+        for site in study.training_sites:
             everybody = concatenate([patients[site].train, patients[site].test])
             model = _model(study, site, patients, kept)
             result = evaluate(study, learning_of(study), model, {site: everybody}).result
@@ -70,7 +70,7 @@ def leave_one_out(study: Study, patients: Mapping[str, Split], display: Display,
 def _model(study: Study, site: str, patients: Mapping[str, Split], kept: Kept) -> Arrays:
     if (stored := kept.load(site)) is not None:
         return stored[0][""]
-    others = {name: people.train for name, people in patients.items() if name != site}
-    model = train(without(study, site), others).model
+    others = without(study, site)
+    model = train(others, {name: patients[name].train for name in others.sites}).model
     kept.keep(site, {"": model})
     return model

@@ -64,10 +64,11 @@ def plan_study(study: Study) -> StudyPlan:
     sizes, counted = _sizes(study)
     plans = plans_of(study, sizes)
     mode = mode_of(study)
-    noise = {site: _noise_of_round(plan) for site, plan in plans.items() if mode.training_plan(plan)}
+    training = {site: plan for site, plan in plans.items() if study.trains_at(site)}
+    noise = {site: _noise_of_round(plan) for site, plan in training.items() if mode.training_plan(plan)}
     sites = tuple(_site_plan(study, site, n, plans.get(site), noise) for site, n in sizes.items())
     notes = (*_notes(study, sizes, counted=counted), *spare_notes(study, plans))
-    return StudyPlan(study.name, sites, _curve(study, plans), notes, warnings_of(study))
+    return StudyPlan(study.name, sites, _curve(study, training), notes, warnings_of(study))
 
 
 def _noise_of_round(plan: PrivacyPlan) -> float:
@@ -87,6 +88,11 @@ def _sizes(study: Study) -> tuple[dict[str, int], bool]:
 
 
 def _site_plan(study: Study, site: str, patients: int, plan: PrivacyPlan | None, noise: dict[str, float]) -> SitePlan:
+    if not study.trains_at(site):
+        cost = plan.whole_epsilon() if plan else None
+        return SitePlan(
+            site, 0, 0.0, 0.0, 0, None, cost, "only tests: trains nothing, all its patients are test patients"
+        )
     local = study.training.local
     rate = local.sampling_rate(patients)
     return SitePlan(

@@ -210,7 +210,7 @@ def print_plan(plan: "StudyPlan") -> None:
 def _print_curve(console: Console, plan: "StudyPlan") -> None:
     table = Table(title="epsilon against rounds, with this noise", title_justify="left", box=box.SIMPLE_HEAD)
     table.add_column("rounds", justify="right")
-    for site in plan.sites:
+    for site in filter(lambda site: site.steps, plan.sites):  # who only tests pays for no round
         table.add_column(site.site, justify="right")
     for rounds, values in plan.curve:
         table.add_row(str(rounds), *(f"{value:.2f}" for value in values))

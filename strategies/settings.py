@@ -140,7 +140,7 @@ def _training(study: Study) -> tuple[Setting, ...]:
         Setting("training", "rounds", rounds, why),
         Setting("training", "average_last", 0.5 if private else 0.1, "noise of single rounds averages out"),
         Setting("training", "local", local, rate_why),
-        Setting("training", "quorum", len(study.sites), "every hospital"),
+        Setting("training", "quorum", len(study.training_sites), "every hospital"),
         Setting("training", "round_timeout_s", 600, "the usual"),
     )
 

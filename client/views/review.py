@@ -70,7 +70,7 @@ def study_page(folder: SiteFolder, admission: Admission) -> StudyPage:
     except ConfigError as error:  # it arrived before a rule that this release has
         return _flawed(folder, admission, f"and cannot run: {escaped('; '.join(error.problems))}")
     config, digits = folder.config, admission.sha256[:DIGITS]
-    over = is_over(study, folder.outgoing)
+    over = is_over(study, folder.config.site, folder.outgoing)
     why = "" if over else obstacle(config, study)
     commands = [] if over else [Command(f"{folder.typed(f'refuse {digits}')} --why REASON")]
     if not over and not why and admission.state != "approved":
@@ -130,4 +130,4 @@ def _left(folder: SiteFolder, admission: Admission) -> tuple[str, bool]:
         study, outgoing = admission.study, folder.outgoing
     except (ConfigError, ValueError, RecursionError):
         return "", False
-    return contribution(folder.config, study, folder.ledger, outgoing), is_over(study, outgoing)
+    return contribution(folder.config, study, folder.ledger, outgoing), is_over(study, folder.config.site, outgoing)

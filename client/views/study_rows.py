@@ -53,8 +53,23 @@ def _training(config: SiteConfig, study: Study) -> list[tuple[str, str]]:
     return [
         ("learns", f"{study.task.type} {outcome} with a {study.model.name} model{_share(study)}"),
         ("rounds", f"{study.training.rounds}, with at least {study.training.quorum} {hospitals} in each"),
-        ("leaves", _leaving(config, study)),
+        *([("only tests", _testers(config, study))] if study.evaluation.test_only else []),
+        ("leaves", _leaving(config, study) if study.trains_at(config.site) else _tested(config, study)),
     ]
+
+
+def _testers(config: SiteConfig, study: Study) -> str:
+    """Say which hospitals train nothing."""
+    others = [shown(site) for site in study.evaluation.test_only if site != config.site]
+    here = (
+        [] if study.trains_at(config.site) else ["THIS HOSPITAL: it trains nothing, all its patients are test patients"]
+    )
+    return "; ".join([*here, *([f"{', '.join(others)}"] if others else [])])
+
+
+def _tested(config: SiteConfig, study: Study) -> str:
+    """Say what leaves a hospital that only tests."""
+    return f"no update of the model; once, this hospital's name and the study's digest. {_figures(config, study)}"
 
 
 def _share(study: Study) -> str:
@@ -201,17 +216,24 @@ def _figures(config: SiteConfig, study: Study) -> str:
         )
     event = mode_of(study).evaluation(study)
     assert event is not None
+    beside = ", beside the training's" if study.trains_at(config.site) else ""
     return (
         f"Once, after the last round, {2 * release.bins} noisy counts of this hospital's test patients, by outcome and "
         f"by the model's score in {release.bins} bins, which site.yaml allows (policy.metrics: noisy): one patient "
         f"changes one count by 1, noise of standard deviation {event.noise_multiplier:.1f} patients is added to each. "
-        f"This costs epsilon {release.epsilon:g} at delta {study.privacy.delta:g} {PER_PATIENT}, beside the training's."
+        f"This costs epsilon {release.epsilon:g} at delta {study.privacy.delta:g} {PER_PATIENT}{beside}."
         " No row, no exact count."
     )
 
 
 def _privacy(config: SiteConfig, study: Study) -> str:
     mode = mode_of(study)
+    if not study.trains_at(config.site) and study.evaluation.release:
+        return (
+            f"differential privacy in this hospital: epsilon {study.evaluation.release.epsilon:g} at delta "
+            f"{study.privacy.delta:g} {PER_PATIENT}, for the one histogram that leaves; this hospital has no part in "
+            "the training and pays nothing for it"
+        )
     if not mode.keys.leaves:
         return mode.review(study)
     allowed = "which site.yaml allows" if config.policy.allow_privacy_none else "which site.yaml does NOT allow"

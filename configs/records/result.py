@@ -123,6 +123,7 @@ class TrainedSite:
     values_clipped: Annotated[Mapping[str, int], "Column: values that were moved into its public range.", LATER]
     bytes_sent: Annotated[int | None, "Bytes that left the hospital."]
     messages_sent: Annotated[int | None, "Messages that left the hospital."]
+    tests_only: Annotated[bool, "Whether it trains nothing: all its patients are test patients.", OMIT] = False
 
 
 @dataclass(frozen=True, kw_only=True)

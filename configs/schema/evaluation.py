@@ -111,6 +111,12 @@ class Evaluation:
         default=None,
     )
 
+    test_only: tuple[str, ...] = key(
+        Words("a list of hospitals of the cohort"),
+        "hospitals that train nothing: all their patients are test patients, asked for the release alone",
+        default=(),
+        unsaid="none: every hospital trains",
+    )
     thresholds: tuple[float, ...] = key(
         _Thresholds(),
         "probabilities from which on a patient is called ill: sensitivity, specificity and predictive values at each",

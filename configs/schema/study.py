@@ -7,7 +7,7 @@ changes nothing that a hospital approves.
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
@@ -184,6 +184,19 @@ class Study:
     def sites(self) -> tuple[str, ...]:
         """Return the names of the hospitals, sorted: those of the cohort, or else those of the simulation."""
         return tuple(sorted([m.site for m in self.cohort] or [site for site, _ in self.simulation]))
+
+    def trains_at(self, site: str) -> bool:
+        """Return whether a hospital trains; if not, it only tests, and none of its patients is for training."""
+        return site not in self.evaluation.test_only
+
+    @property
+    def training_sites(self) -> tuple[str, ...]:
+        """Return the names of the hospitals that train, sorted."""
+        return tuple(filter(self.trains_at, self.sites))
+
+    def has_quorum(self, sites: Iterable[str]) -> bool:
+        """Return whether so many of these hospitals train as a round needs."""
+        return sum(map(self.trains_at, sites)) >= self.training.quorum
 
     def announced_patients(self, site: str) -> int | None:
         """Return the hospital's public number of patients, None where the study announces none."""

@@ -1,5 +1,6 @@
 """The section `training`: the strategy, the rounds, and the local steps."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -103,7 +104,10 @@ class _Quorum(Integer):
 def _whole_cohort(section: Section, around: Around) -> int:
     if not around["cohort"]:
         section.note("quorum", "expected a number of hospitals, found nothing; add it, or announce the cohort")
-    return len(around["cohort"]) or 1
+    evaluation = section.top.values.get("evaluation")
+    only = evaluation.get("test_only") if isinstance(evaluation, Mapping) else None
+    names = set(only) if isinstance(only, list) and all(isinstance(name, str) for name in only) else set()
+    return max(1, sum(member.site not in names for member in around["cohort"]))
 
 
 def _weighted(_section: Section, around: Around) -> str:

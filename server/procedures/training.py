@@ -52,12 +52,9 @@ class TrainingProcedure(Procedure):
         outcome = session.outcome(training.model)
         if not opened:
             return session.end(outcome)
-        nodes = [*session.roster.asked, *session.roster.away]
-        strategy = strategy_of(
-            session.study,
-            {**session.roster.asked, **session.roster.away},
-            mean.site_weights(session.study, nodes),
-        )
+        trainers = session.trainers
+        nodes = {**trainers.asked, **trainers.away}
+        strategy = strategy_of(session.study, nodes, mean.site_weights(session.study, list(nodes)))
         if restored:
             training.restore(restored, strategy)
             del restored  # a large model is held once
@@ -67,7 +64,7 @@ class TrainingProcedure(Procedure):
                 session.rounds = session.rounds.abandon(why, wire.STOPPED)
                 break
             session.look_again()
-            members = session.roster.asked
+            members = session.trainers.asked
             strategy.address(members, mean.site_weights(session.study, list(members)))
             outcome.records.append(training.round(strategy))
         outcome.model = training.final_model()
@@ -91,12 +88,13 @@ class _Training:
     def round(self, strategy: Hospitals) -> RoundRecord:
         """Ask for one round's updates and combine them."""
         session, started = self._session, time.monotonic()
-        number, nodes = session.rounds.current, session.roster.asked
+        number, trainers = session.rounds.current, session.trainers
+        nodes = trainers.asked
         judge = MODEL_UPDATE.judge(self._study, self._shared, strategy.sent)
         instructions = self._instructions(strategy, number)
         if sum(array.nbytes for array in self.model.values()) >= FROM_BYTES:
             threading.Thread(target=judge.work_out, args=(list(nodes),), daemon=True).start()
-        answers = session.ask(instructions, number, lambda reply, site: self._accepted(reply, site, judge))
+        answers = session.ask(instructions, number, lambda reply, site: self._accepted(reply, site, judge), trainers)
         sent = {site: payload_bytes(arrays_in(reply.content)) for site, reply in answers.accepted.items()}
         record = RoundRecord(number, sent, answers.missing, time.monotonic() - started, answers.made_anew)
         if session.stopped and len(sent) < len(nodes):

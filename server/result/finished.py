@@ -63,6 +63,7 @@ class Site:
     messages_sent: int | None = None
     patients_announced: int | None = None
     values_clipped: Mapping[str, int] = field(default_factory=dict)
+    tests_only: bool = False
 
     @classmethod
     def of(cls, part: TrainedSite | CountedSite) -> "Site":
@@ -205,7 +206,7 @@ class Run:
     def away(self) -> dict[str, str]:
         """Return the hospitals of the study that are no contributors, and the recorded reasons."""
         contributors = {site.name for site in self.contributors}
-        return {site.name: self.reason(site.name) for site in self.sites if site.name not in contributors}
+        return {s.name: self.reason(s.name) for s in self.sites if s.name not in contributors and not s.tests_only}
 
     def reason(self, site: str) -> str:
         """Return why a hospital contributed nothing; the newest of what was written down, empty where nothing was."""

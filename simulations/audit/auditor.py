@@ -68,7 +68,7 @@ def audit(
         )
     if run is not None and not (run / "journal.jsonl").is_file():
         raise RunError(f"{run}: expected a run's folder with journal.jsonl, found none; give a folder under runs/")
-    train = {site: patients.train for site, patients in load_all(study).items()}
+    train = {site: patients.train for site, patients in load_all(study).items() if study.trains_at(site)}
     return audit_patients(study, train, subject or Subject(), seed=seed, effort=effort, run=run, progress=progress)
 
 

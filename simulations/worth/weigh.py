@@ -70,7 +70,10 @@ def weigh(study: Study, question: Question, display: Display) -> Worth:
         PrivacyError: no plan reaches the study's own epsilon. RunError: the study diverges without privacy.
     """
     require_weighable(study)
-    return _Weighing(replace(study, simulation=()), question, display).answer()
+    trainers = tuple(member for member in study.cohort if study.trains_at(member.site))
+    evaluation = replace(study.evaluation, test_only=())
+    weighed = replace(study, simulation=(), cohort=trainers, evaluation=evaluation)
+    return _Weighing(weighed, question, display).answer()
 
 
 def require_weighable(study: Study) -> None:

@@ -32,7 +32,7 @@ class Scaffold(Mean, flower.FedAvg):
 
     def __init__(self, study: schema.Study, nodes: Mapping[str, int], weights: Mapping[str, float]) -> None:
         super().__init__(study, nodes, weights)
-        every = site_weights(study, study.sites)
+        every = site_weights(study, study.training_sites)
         self._shares = {site: np.float32(weight / sum(every.values())) for site, weight in every.items()}
         self._controls: dict[str, Arrays] = {}  # hospital -> its mean gradient when it last took part, by parameter
         self._mean: Arrays = {}

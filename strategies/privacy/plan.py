@@ -56,6 +56,7 @@ class PrivacyPlan:
     `others` are what the study asks for once beside it, by name, each with a budget of its own.
     `spare` is how many lost releases may be made anew, of whatever kind: each kind's noise is calibrated for so many
     more of its own, so that any mixture of them stays within both budgets.
+    `trains`: a hospital that only tests has no training to release or to pay for.
     """
 
     clip_norm: float
@@ -68,6 +69,7 @@ class PrivacyPlan:
     evaluation: SampledGaussian | None = field(default=None, repr=False)
     spare: int = field(default=0, repr=False)
     others: tuple[tuple[str, SampledGaussian], ...] = field(default=(), repr=False)
+    trains: bool = field(default=True, repr=False)
 
     def __post_init__(self) -> None:
         _require("clip_norm", "0 < clip norm", self.clip_norm, fits=0 < self.clip_norm < math.inf)
@@ -85,20 +87,27 @@ class PrivacyPlan:
         return self.steps_per_round * self.rounds
 
     @property
+    def training_steps(self) -> int:
+        """Return the most steps of the training, spare rounds included; 0 at a hospital that only tests."""
+        return self.steps_per_round * (self.rounds + self.spare) if self.trains else 0
+
+    @property
     def round_event(self) -> SampledGaussian:
         """Return what one round releases."""
         return SampledGaussian(self.noise_multiplier, self.sampling_rate, self.steps_per_round)
 
     def epsilon(self, rounds: int | None = None) -> float:
         """Return epsilon per patient of the training after some rounds, by default all of them and every spare one."""
+        if not self.trains:
+            return 0.0
         rounds = self.rounds + self.spare if rounds is None else rounds
         return epsilon([self.round_event] * rounds, self.delta)
 
     @property
     def events(self) -> tuple[SampledGaussian, ...]:
         """Return the most that the study can release: its training, what is asked once, and every spare release."""
-        training = replace(self.round_event, steps=self.steps_per_round * (self.rounds + self.spare))
-        return training, *(replace(event, steps=event.steps * (1 + self.spare)) for event in self.once)
+        training = (replace(self.round_event, steps=self.training_steps),) if self.trains else ()
+        return *training, *(replace(event, steps=event.steps * (1 + self.spare)) for event in self.once)
 
     @property
     def once(self) -> tuple[SampledGaussian, ...]:
@@ -113,7 +122,7 @@ class PrivacyPlan:
 
 def spare_cost(plan: PrivacyPlan) -> float:
     """Return by which share the plan's noise is larger than without spare releases, 0.05 for 5 %."""
-    if not plan.spare:
+    if not plan.spare or not plan.trains:
         return 0.0
     budget = Budget(plan.epsilon(), plan.delta)
     return plan.noise_multiplier / least_noise(budget, plan.sampling_rate, plan.steps) - 1.0

@@ -43,7 +43,7 @@ class ModelUpdate(Release):
 
     def event(self, plan: "PrivacyPlan") -> "SampledGaussian | None":
         """Return the cost of one round."""
-        return plan.round_event
+        return plan.round_event if plan.trains else None
 
     def require_asked(self, study: Study) -> None:
         """Check that the study trains.

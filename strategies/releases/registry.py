@@ -15,6 +15,7 @@ from configs.schema import Study
 from configs.schema.releases import RELEASE_KEYS, ReleaseKeys
 from configs.wire import ArraySpec
 from strategies.models.registry import study_parameters
+from strategies.privacy.modes.registry import mode_of
 from strategies.releases.base import Release
 from strategies.releases.inference import Inference
 from strategies.releases.model_update import ModelUpdate
@@ -58,6 +59,18 @@ def main_release(study: Study) -> Release:
 def releases_after_training(study: Study) -> list[Release]:
     """Return the kinds of release that a study asks for once, after its last round."""
     return [kind for kind in RELEASES if kind.after_training and kind.is_asked(study)]
+
+
+def is_asked_of(kind: Release, study: Study, site: str) -> bool:
+    """Return whether a hospital is asked for a kind: one that only tests, for the figures of its test patients alone.
+
+    Raises:
+        PrivacyError: such a hospital has no plan.
+    """
+    if study.trains_at(site):
+        return True
+    plan = mode_of(study).plan(study, site)
+    return plan is not None and kind.of_test and kind.event(plan) is not None
 
 
 def release_of(form: str) -> Release | None:

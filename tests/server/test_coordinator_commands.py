@@ -27,6 +27,7 @@ from configs.strict_yaml import dump_yaml, read_yaml
 from server import pki
 from server.cli import main
 from server.membership import Membership
+from tests.builders import study
 
 Output = pytest.CaptureFixture[str]
 
@@ -203,6 +204,16 @@ def test_a_coordinator_that_was_killed_is_said_whatever_the_run_says_of_itself(
         assert type_(centre, "watch", name) == 1
         said = capsys.readouterr()
         assert "no coordinator" not in said.out + said.err
+
+
+def test_a_study_with_hospitals_that_only_test_but_asks_them_nothing_is_not_queued(
+    centre: Path, tmp_path: Path, capsys: Output
+) -> None:
+    document = study(evaluation={"test_fraction": 0.3, "test_only": ["lyon"]}).to_dict()
+    (tmp_path / "study.yaml").write_text(dump_yaml(document))
+    assert type_(centre, "submit", str(tmp_path / "study.yaml")) == 2
+    assert "evaluation.release: expected it beside evaluation.test_only, found none" in capsys.readouterr().err
+    assert Membership.open(load_coordinator(centre).database).runs() == []
 
 
 def test_a_study_that_is_queued_is_not_queued_twice_unless_somebody_says_again(centre: Path, capsys: Output) -> None:

@@ -138,10 +138,10 @@ class PrivacyMode(ABC):
 
     def fragility(self, study: Study) -> str:
         """Return a sentence where one lost release ends the study for ever, an empty text where it does not."""
-        if not self.keys.budgeted or study.privacy.spare or study.training.quorum < max(1, len(study.sites)):
+        if not self.keys.budgeted or study.privacy.spare or study.training.quorum < max(1, len(study.training_sites)):
             return ""
         return (
-            f"training.quorum is all {len(study.sites)} hospitals and privacy.spare is 0: one release that is lost "
-            "after it was booked (a killed process, a power cut) ends the study for ever; write privacy.spare: 2, or "
-            "lower training.quorum"
+            f"training.quorum is all {len(study.training_sites)} hospitals and privacy.spare is 0: one release that is "
+            "lost after it was booked (a killed process, a power cut) ends the study for ever; write privacy.spare: 2, "
+            "or lower training.quorum"
         )

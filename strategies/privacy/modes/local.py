@@ -135,8 +135,9 @@ def _plan_of_size(study: Study, patients: int, site: str, *, figures: bool = Tru
         patients=patients,
         spare=privacy.spare,
     )
-    others = tuple((release.name, _once(study, release.keys.epsilon)) for release in study.releases)
-    return replace(plan, evaluation=evaluation_event(study) if figures else None, others=others)
+    evaluation, trains = evaluation_event(study) if figures else None, study.trains_at(site)
+    others = tuple((release.name, _once(study, release.keys.epsilon)) for release in study.releases if trains)
+    return replace(plan, evaluation=evaluation, others=others, trains=trains)
 
 
 def statistics_norm(study: Study) -> float:
