@@ -32,17 +32,20 @@ STATISTICS = "query.statistics"
 END = "query.end"
 INFERENCE = "query.inference"
 SUBGROUPS = "query.subgroups"
+KAPLAN_MEIER = "query.kaplan_meier"
 ASKS = {  # type -> form that it carries
     **{HELLO: "hello", TRAIN: "train", EVALUATE: "evaluate", STATISTICS: "statistics"},
     END: "end",
     INFERENCE: "inference",
     SUBGROUPS: "subgroups",
+    KAPLAN_MEIER: "kaplan_meier",
 }
 ARRAYS = "arrays"  # names of the records inside a message
 CONFIG = "config"
 HISTOGRAM = "histogram"  # the one array of an evaluate reply: (2, bins) of the study
 INFORMATION = "information"  # the one array of an inference reply: (numbers,) of strategies/releases/information.py
 COUNTS = "counts"  # the one array of a statistics or subgroups reply: (cells,) of strategies/releases
+ENDINGS = "endings"  # the one array of a kaplan_meier reply: (cells,) of strategies/releases/kaplan_meier.py
 SEAL = "seal"  # between machines: the signed statement of configs/seal.py, taken off before a handler sees the message
 SEAL_FIELDS = {"statement": 2000, "signature": 128}  # texts and their longest length
 RECORD_FIELDS = {
@@ -194,6 +197,16 @@ FORMS: dict[str, Form] = {
         (),
         arrays="information",
         purpose="the summed gradient and second derivative of the model's loss, each patient bounded, with noise",
+    ),
+    "kaplan_meier": Form(
+        (_STUDY, _ATTEMPT),
+        arrays="",
+        purpose="the coordinator asks how and in which interval training patients' times ended, once",
+    ),
+    "kaplan_meier reply": Form(
+        (),
+        arrays="endings",
+        purpose="counts of training patients by how and in which interval their time ended, with noise",
     ),
 }
 

@@ -1,7 +1,7 @@
 """The registered kinds of release, and the arrays of each message of a study.
 
 >>> RELEASES.names
-('model update', 'score histogram', 'statistics', 'inference', 'subgroups')
+('model update', 'score histogram', 'statistics', 'inference', 'subgroups', 'kaplan_meier')
 """
 
 import math
@@ -18,6 +18,7 @@ from strategies.models.registry import study_parameters
 from strategies.privacy.modes.registry import mode_of
 from strategies.releases.base import Release
 from strategies.releases.inference import Inference
+from strategies.releases.kaplan_meier import KaplanMeier
 from strategies.releases.model_update import ModelUpdate
 from strategies.releases.score_histogram import ScoreHistogram
 from strategies.releases.statistics import Statistics
@@ -27,7 +28,7 @@ _PARTS = ("what", "message_type", "arrays", "event", "require", "make", "judge",
 MODEL_UPDATE, SCORE_HISTOGRAM, STATISTICS = ModelUpdate(), ScoreHistogram(), Statistics()
 INFERENCE, SUBGROUPS = Inference(), SubgroupHistograms()  # further releases, after those of every study
 RELEASES: Registry[Release] = Registry(
-    "release", _PARTS, (MODEL_UPDATE, SCORE_HISTOGRAM, STATISTICS, INFERENCE, SUBGROUPS)
+    "release", _PARTS, (MODEL_UPDATE, SCORE_HISTOGRAM, STATISTICS, INFERENCE, SUBGROUPS, KaplanMeier())
 )
 
 

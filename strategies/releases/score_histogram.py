@@ -128,9 +128,16 @@ def cells_of(
 
 
 def require_plausible(
-    histogram: NDArray[np.float32], noise_multiplier: float, announced_patients: int | None = None
+    histogram: NDArray[np.float32],
+    noise_multiplier: float,
+    announced_patients: int | None = None,
+    *,
+    form: str = "evaluate reply",
 ) -> None:
     """Check that such a histogram can come from an honest hospital; its shape is known to be right.
+
+    Args:
+        form: what the message says that it is.
 
     Raises:
         WireError: it cannot. The text holds no value.
@@ -138,12 +145,12 @@ def require_plausible(
     slack = FAR * math.sqrt(cell_variance(noise_multiplier))
     most = MOST_PATIENTS if announced_patients is None else announced_patients
     if not np.isfinite(histogram).all() or (histogram != np.rint(histogram)).any():
-        raise WireError("evaluate reply: expected whole numbers of patients, found others")
+        raise WireError(f"{form}: expected whole numbers of patients, found others")
     if histogram.min() < -slack - 1:
-        raise WireError("evaluate reply: expected counts that the noise can explain, found one far below zero")
+        raise WireError(f"{form}: expected counts that the noise can explain, found one far below zero")
     total = histogram.astype(np.float64).sum()
     if histogram.max() > most + slack or total > most + slack * math.sqrt(histogram.size):
-        raise WireError("evaluate reply: expected no more patients than the hospital announced, found many more")
+        raise WireError(f"{form}: expected no more patients than the hospital announced, found many more")
 
 
 def report(

@@ -76,8 +76,8 @@ class ReleasedResult:
         key = f"release-{re.sub(r'[^a-z0-9]+', '-', name.lower()).strip('-')}"
         return Section(
             key,
-            capital(name),
-            show.title or capital(name),
+            capital(name.replace("_", " ")),
+            show.title or capital(name.replace("_", " ")),
             lambda run: self._nothing if result is None else show.reading(run, result),
             lambda run: "" if result is None else show.about(run, result),
             lambda run: [*([] if result is None else show.body(run, result)), self._missing()],

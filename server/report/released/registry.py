@@ -9,11 +9,14 @@
 from configs.kinds import Registry
 from server.report.released.base import ReleasedResult, Renderer
 from server.report.released.inference import InferenceRenderer
+from server.report.released.kaplan_meier import KaplanMeierRenderer
 from server.report.released.subgroups import SubgroupsRenderer
 from server.result.finished import Run
 
 RENDERERS: Registry[Renderer] = Registry(
-    "renderer of a release", ("reading", "about", "body", "card"), [InferenceRenderer(), SubgroupsRenderer()]
+    "renderer of a release",
+    ("reading", "about", "body", "card"),
+    [InferenceRenderer(), SubgroupsRenderer(), KaplanMeierRenderer()],
 )
 
 

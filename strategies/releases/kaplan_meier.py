@@ -1,0 +1,198 @@
+"""The release `kaplan_meier`: noisy counts of how, and in which interval, training patients' times ended.
+
+Both halves are here. A patient is in one of (causes + 1) * intervals + 1 cells: an event of one cause in an interval,
+lost from sight in an interval, or followed to the last cut point. So adding or removing one moves the counts by 1 (L2
+norm), which the noise is scaled by. The coordinator adds the hospitals' counts up and follows the risks from interval
+to interval, those lost within an interval counting half in it (the life table: Cutler and Ederer 1958; for several
+causes Aalen and Johansen 1978). Known from private counts: Gondara and Wang 2020, "Differentially private survival
+function estimation".
+
+An interval holds the noise and the sampling of patients: the risk is a smooth function of the cells, whose derivatives
+weigh each cell's variance (delta method). A curve ends where the noisy counts do not say with 97.5 % that two patients
+are still followed.
+
+>>> cells = np.array([[[10.0, 10.0]]]), np.array([[0.0, 0.0, 80.0]])
+>>> risks_over_time(*cells)[0].round(3).tolist()
+[[[0.1, 0.2]]]
+"""
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from configs import wire
+from configs.errors import WireError
+from configs.records.estimate import Estimate
+from configs.records.kaplan_meier import KAPLAN_MEIER_KEYS, KaplanMeierKeys, ObservedRisk, ObservedRisks
+from configs.schema import Study, Survival
+from configs.wire import ArraySpec
+from strategies.privacy.modes.registry import mode_of
+from strategies.releases.base import Arrays, Each, Hospital, Judge, Making, People, Release, Request, Sent
+from strategies.releases.noisy_counts import cell_variance, noised
+from strategies.releases.score_histogram import require_plausible
+from strategies.tasks.metrics import MIN_PER_CLASS, Floats
+
+if TYPE_CHECKING:  # PyTorch, which the coordinator's half does not need
+    from strategies.privacy.accounting import SampledGaussian
+    from strategies.privacy.plan import PrivacyPlan
+    from strategies.privacy.randomness import Randomness
+
+_Z = 1.959964  # 97.5 % of the normal distribution
+_TINY = 1e-20  # an imaginary step: derivatives without a difference of two numbers
+
+
+class KaplanMeier(Release):
+    """How training patients' times ended, counted; asked for once, after the last round."""
+
+    name: ClassVar[str] = KAPLAN_MEIER_KEYS.name
+    what: ClassVar[str] = "noisy counts of how and when times ended"
+    message_type: ClassVar[str] = wire.KAPLAN_MEIER
+    after_training: ClassVar[bool] = True
+
+    def arrays(self, study: Study) -> Mapping[str, ArraySpec]:
+        """Return one count for each cell."""
+        return {wire.ENDINGS: ((_cells_of(study),), "float32")} if keys_of(study) else {}
+
+    def event(self, plan: "PrivacyPlan") -> "SampledGaussian | None":
+        """Return the cost of the counts: adding or removing a patient moves one of them by 1."""
+        return dict(plan.others).get(self.name)
+
+    def require_asked(self, study: Study) -> None:
+        """Check that the study asks for it.
+
+        Raises:
+            WireError: it does not.
+        """
+        if keys_of(study) is None:
+            raise WireError("kaplan_meier: expected a study that asks for it (releases.kaplan_meier), found another")
+
+    def make(self, hospital: Hospital, people: People, _request: Request, randomness: "Randomness") -> Making:
+        """Count the training patients and add the noise."""
+        yield from ()  # nothing is fitted
+        assert hospital.plan is not None
+        event = self.event(hospital.plan)
+        assert event is not None
+        exact = counts(people.train.outcomes, _task(hospital.study))
+        return {wire.ENDINGS: noised(exact, event.noise_multiplier, randomness)}
+
+    def judge(self, study: Study, _shared: Arrays, _sent: Sent) -> Judge:
+        """Return what refuses counts that noise and announced patients cannot explain."""
+
+        def check(site: str, arrays: Arrays) -> None:
+            require_plausible(
+                arrays[wire.ENDINGS], _noise(study, site), study.announced_patients(site), form="kaplan_meier reply"
+            )
+
+        return Each(check)
+
+    def combine(self, study: Study, released: Mapping[str, Arrays], _shared: Arrays) -> ObservedRisks:
+        """Return the risks of all patients together, and of each hospital's."""
+        cells = {site: np.asarray(arrays[wire.ENDINGS], np.float64) for site, arrays in sorted(released.items())}
+        variance = {site: cell_variance(_noise(study, site)) for site in cells}
+        together = np.sum(list(cells.values()), axis=0)
+        return ObservedRisks(
+            observed(together, _task(study), sum(variance.values())),
+            {site: observed(each, _task(study), variance[site]) for site, each in cells.items()},
+            {site: tuple(map(float, each)) for site, each in cells.items()},
+            max(_noise(study, site) for site in cells),
+        )
+
+    def sentence(self, study: Study) -> str:
+        """Return what leaves."""
+        task = _task(study)
+        return (
+            f"once, after the last round, {_cells_of(study)} counts of training patients: in which interval of "
+            f"{task.target!r} the time ended, and how, with noise"
+        )
+
+
+def keys_of(study: Study) -> KaplanMeierKeys | None:
+    """Return what a study says of the release, None where it asks for none."""
+    return next((asked.keys for asked in study.releases if asked.name == KAPLAN_MEIER_KEYS.name), None)
+
+
+def counts(outcomes: NDArray[np.float32], task: Survival) -> Floats:
+    """Return how many patients are in each cell: events cause by cause, then those lost, then those at the end.
+
+    Args:
+        outcomes: (patients, 2), time and cause, as the objective encodes them.
+    """
+    cuts = np.array(task.intervals, np.float32)  # as times are kept
+    intervals, causes = len(cuts) - 1, len(task.classes)
+    time, cause = outcomes[:, 0], outcomes[:, 1].astype(np.int64)
+    within = np.minimum(np.searchsorted(cuts[1:], time, side="left"), intervals - 1)
+    passed = np.searchsorted(cuts[1:], time, side="right")
+    cell = np.where(cause > 0, (cause - 1) * intervals + within, causes * intervals + passed)
+    return np.bincount(cell, minlength=(causes + 1) * intervals + 1).astype(np.float64)
+
+
+def risks_over_time(events: NDArray[Any], others: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return each cause's risk by each interval's end, and how many are followed in the interval.
+
+    Args:
+        events: (..., causes, intervals); others: (..., intervals + 1), those lost in each, and at the end.
+    """
+    lost = others[..., :-1]
+    leaving = events.sum(axis=-2) + others[..., 1:]  # who leaves in an interval by an event, or lost in the next
+    followed = np.cumsum(leaving[..., ::-1], axis=-1)[..., ::-1] + lost / 2
+    free = np.cumprod(1 - events.sum(axis=-2) / followed, axis=-1)
+    before = np.concatenate([np.ones_like(free[..., :1]), free[..., :-1]], axis=-1)
+    return np.cumsum((before / followed)[..., None, :] * events, axis=-1), followed
+
+
+def observed(cells: Floats, task: Survival, variance: float) -> tuple[ObservedRisk, ...]:
+    """Return the risks that noisy counts say, None from where noise would drown them.
+
+    Args:
+        cells: as `counts` has them; variance: of the noise in each.
+    """
+    intervals, causes = len(task.intervals) - 1, len(task.classes)
+
+    def of(some: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+        events = some[..., : causes * intervals].reshape(*some.shape[:-1], causes, intervals)
+        return risks_over_time(events, some[..., causes * intervals :])
+
+    with np.errstate(all="ignore"):  # where nobody is followed, the curve has ended
+        risk, followed = of(cells)
+        steps = of(cells + 1j * _TINY * np.eye(len(cells)))[0].imag / _TINY  # (cells, causes, intervals)
+        spread = np.sqrt(np.einsum("cki,c->ki", steps**2, variance + _positive(cells)))
+    behind = (causes + 1) * np.arange(intervals, 0, -1)  # cells that say who is followed in an interval
+    is_known = np.logical_and.accumulate(followed >= MIN_PER_CLASS + _Z * np.sqrt(variance * behind))
+    points = []
+    for number, cause in enumerate(task.classes):
+        for k, time in enumerate(task.intervals[1:]):
+            points.append(ObservedRisk(cause, time, _estimate(risk[number, k], spread[number, k], known=is_known[k])))
+    return tuple(points)
+
+
+def _estimate(risk: float, spread: float, *, known: bool) -> Estimate | None:
+    if not known or not math.isfinite(risk) or not math.isfinite(spread):
+        return None
+    value, low, high = (min(max(float(end), 0.0), 1.0) for end in (risk, risk - _Z * spread, risk + _Z * spread))
+    return Estimate(value, low, high)
+
+
+def _positive(cells: Floats) -> Floats:
+    """Return counts as a variance needs them: none below zero, of the same total."""
+    positive = np.maximum(cells, 0.0)
+    return np.asarray(positive * (max(float(cells.sum()), 0.0) / max(float(positive.sum()), 1e-9)))
+
+
+def _cells_of(study: Study) -> int:
+    task = _task(study)
+    return (len(task.classes) + 1) * (len(task.intervals) - 1) + 1
+
+
+def _task(study: Study) -> Survival:
+    assert isinstance(study.task, Survival)
+    return study.task
+
+
+def _noise(study: Study, site: str) -> float:
+    plan = mode_of(study).plan(study, site)
+    event = dict(plan.others).get(KAPLAN_MEIER_KEYS.name) if plan else None
+    assert event is not None
+    return event.noise_multiplier
