@@ -60,6 +60,7 @@ def sensitivity_part(
     prober = _Prober(
         subject, task, replace(plan, noise_multiplier=QUIET, sampling_rate=1.0, steps_per_round=1, rounds=1)
     )
+    cohort = cohort.rows_alone()
     planted = [*planted_patients(cohort), *(_with_all_rows(people) for people in many)]
     moves = [move for name, start in starts.items() for move in prober.moves(name, start, cohort, planted, places)]
     if not moves:

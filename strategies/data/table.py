@@ -54,6 +54,10 @@ class TablePatients(TrainablePatients):
         """Return x (rows, inputs) and y: copies of the given rows, or the arrays themselves."""
         return (self.x, self.y) if rows is None else (self.x.take(rows, axis=0), self.y.take(rows, axis=0))
 
+    def rows_alone(self) -> "TablePatients":
+        """Return the rows that a training reads, without what else a kind of data keeps of its patients."""
+        return TablePatients(self.x, self.y, self.patients, self.starts, self.clipped)
+
     def portions(self) -> Iterator[NDArray[np.float32]]:
         """Yield all rows at once: they are in memory."""
         yield self.x
