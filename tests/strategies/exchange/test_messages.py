@@ -32,6 +32,8 @@ FIELDS: dict[str, dict[str, Any]] = {
     "inference reply": {},
     "subgroups": {"study_sha256": "a" * 64},
     "subgroups reply": {},
+    "kaplan_meier": {"study_sha256": "a" * 64},
+    "kaplan_meier reply": {},
 }
 LATER: dict[str, dict[str, Any]] = {  # what a side of protocol 2 may add
     "hello": {"record": "signed"},
@@ -41,6 +43,7 @@ LATER: dict[str, dict[str, Any]] = {  # what a side of protocol 2 may add
     "statistics": {"attempt": 1},
     "inference": {"attempt": 1},
     "subgroups": {"attempt": 1},
+    "kaplan_meier": {"attempt": 1},
 }
 EVERY = {form: fields | LATER.get(form, {}) for form, fields in FIELDS.items()}
 forms = pytest.mark.parametrize("form", FIELDS)
