@@ -14,8 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from configs.records.effects import Effect, Effects
+from configs.records.effects import CurvePoint, Effect, Effects
 from configs.schema import Feature, Study
+from strategies.data.curve import shape
 from strategies.models.registry import architecture_of
 from strategies.tasks.base import Objective
 from strategies.tasks.registry import objective_of
@@ -92,7 +93,15 @@ def effects(study: Study, model: Mapping[str, NDArray[np.floating]]) -> Effects 
         for contrast in contrasts(study)
     )
     of = objective.measure.of.format(target=study.task.target, event=getattr(study.task, "event", ""))
-    return Effects(objective.measure.name, of, rows, curved(study))
+    curves = {feature.name: _curve(objective, study, feature, weights) for feature in study.features if feature.curve}
+    return Effects(objective.measure.name, of, rows, curved(study), curves)
+
+
+def _curve(objective: Objective, study: Study, feature: Feature, weights: Floats) -> tuple[CurvePoint, ...]:
+    """Return a fitted curve at its knots, against the lowest of them."""
+    first = study.inputs.index(feature.inputs[0])
+    points = shape(weights[first : first + len(feature.knots) - 1], feature)
+    return tuple(CurvePoint(at, effect_of(objective, moved - points[0][1])) for at, moved in points)
 
 
 def effect_of(objective: Objective, moved: float) -> float | None:

@@ -1,5 +1,6 @@
 """What the coefficients of a shared model say, in metrics.json."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -16,6 +17,14 @@ class Effect:
 
 
 @dataclass(frozen=True)
+class CurvePoint:
+    """A fitted curve at one of its knots."""
+
+    at: Annotated[float, "The column's value."]
+    value: Annotated[float | None, "As an effect's, against the lowest value of the range."]
+
+
+@dataclass(frozen=True)
 class Effects:
     """What a linear model's coefficients say; an interval needs a release `inference`."""
 
@@ -23,3 +32,4 @@ class Effects:
     of: Annotated[str, "What they are of, such as the odds of the outcome."]
     rows: Annotated[tuple[Effect, ...], "Each coefficient but the intercept.", LATER]
     curved: Annotated[tuple[str, ...], "Columns with a curve in the place of one figure.", LATER]
+    curves: Annotated[Mapping[str, tuple[CurvePoint, ...]], "Column: its curve, straight between two knots.", LATER]

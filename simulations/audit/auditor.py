@@ -333,6 +333,7 @@ class _Auditor:
         return replace(
             self.study,
             features=self.study.features + more,
+            model=self.task.architecture.all_shared,  # what a hospital keeps to itself is watched as if it left too
             cohort=(CohortMember(site, announced),),
             evaluation=replace(self.study.evaluation, test_fraction=0.0),
             training=replace(self.study.training, quorum=1),

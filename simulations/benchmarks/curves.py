@@ -60,7 +60,7 @@ def study_of(patients: int, epsilon: float | None, *, curve: bool) -> Study:
         rounds = 150
         local |= {"learning_rate": 2.0, "momentum": 0.9}
     else:
-        rounds, clip_norm = (30, 1.2) if epsilon >= 3 else (14, 0.8)
+        rounds, clip_norm = (30, 1.2) if epsilon >= 3 else (14, 1.2 if patients >= 5000 else 0.8)
         privacy = {"mode": "local", "epsilon": epsilon, "delta": 1e-5, "clip_norm": clip_norm}
         local |= {"learning_rate": 4.0}
     rounds *= next(factor for least, factor in ((5000, 8), (1000, 3), (0, 1)) if patients >= least)

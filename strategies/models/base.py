@@ -60,6 +60,11 @@ class Architecture(ABC):
         return ()
 
     @property
+    def all_shared(self) -> Any:
+        """Return the section of the same model with every array shared: the same steps, and all of them leave."""
+        return self.section
+
+    @property
     def linear_layers(self) -> LinearLayers | None:
         """Return each layer's (out, in) of linear layers with a ReLU between two; None of any other model."""
         return None

@@ -11,7 +11,8 @@ never depends on the rest of the batch.
 
 import itertools
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,6 +50,11 @@ class LinearStack(Architecture):
     def personal(self) -> tuple[str, ...]:
         """Return the last layer's bias where the study gives every hospital an intercept of its own."""
         return tuple(self.parameters)[-1:] if self.section.site_intercept else ()
+
+    @property
+    def all_shared(self) -> Any:
+        """Return the section without an intercept of each hospital's own."""
+        return replace(self.section, site_intercept=False) if self.personal else self.section
 
     def build(self) -> "nn.Sequential":
         """Return the layers in sequence."""

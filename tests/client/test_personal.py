@@ -88,6 +88,11 @@ def test_a_truth_value_is_asked_for() -> None:
         study(model={"name": "logistic", "site_intercept": "yes"})
 
 
+def test_an_audit_watches_the_model_with_every_array_shared() -> None:
+    own = learning_of(with_own()).architecture
+    assert learning_of(study(model={"name": "logistic"})).architecture.section == own.all_shared
+
+
 @pytest.mark.parametrize("make", [study, plain])
 def test_a_round_is_the_joint_clipped_noised_step_of_all_arrays(make: Any) -> None:
     """What is sent and what is kept are, together, the bits that the usual model has from the same start."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from configs.records.effects import Effects
+from configs.records.effects import CurvePoint, Effects
 from configs.records.inference import Ratios
 from server.charts.markup import Html, el
 from server.report.parts import Section, table
@@ -23,7 +23,8 @@ def curves(names: tuple[str, ...]) -> str:
 
 def _shows(run: Run) -> bool:
     told = (result for result in run.releases.values() if isinstance(result, Ratios))
-    return run.effects is not None and bool(run.effects.rows) and all(result.undefined for result in told)
+    effects = run.effects
+    return effects is not None and bool(effects.rows or effects.curves) and all(result.undefined for result in told)
 
 
 def _reading(run: Run) -> str:
@@ -48,19 +49,28 @@ def _heading(run: Run) -> str:
 
 
 def _body(run: Run) -> Iterable[Html | None]:
-    note = curves(_effects(run).curved)
-    yield table(["Column", "Step", _heading(run)], _rows(run), f"{capital(_effects(run).measure)} by column", 1)
+    note, measure = curves(_effects(run).curved), capital(_effects(run).measure)
+    yield table(["Column", "Step", _heading(run)], _rows(run), f"{measure} by column", 1) if _rows(run) else None
     yield el("p", note, class_="note") if note else None
+    for column, points in _effects(run).curves.items():
+        yield table([column, _heading(run)], _points(points), f"{measure} along the curve of {column}", 1)
+
+
+def _points(points: tuple[CurvePoint, ...]) -> list[list[str]]:
+    """Return a row for each knot; the first is what the others are compared with."""
+    return [[f"{point.at:.6g}", figure_of(point.value) if n else "the reference"] for n, point in enumerate(points)]
 
 
 def _card(run: Run) -> Iterable[str]:
     if _shows(run):
         yield md(f"{_about(run)} {curves(_effects(run).curved)}".strip())
         yield grid(["Column", "Step", md(_heading(run))], [[md(cell) for cell in row] for row in _rows(run)])
+        for column, points in _effects(run).curves.items():
+            yield grid([md(column), md(_heading(run))], [[md(cell) for cell in row] for row in _points(points)])
 
 
 def _effects(run: Run) -> Effects:
-    return run.effects or Effects("ratio", "the outcome", (), ())
+    return run.effects or Effects("ratio", "the outcome", (), (), {})
 
 
 SECTION = Section(

@@ -15,6 +15,7 @@ from simulations.worth.synthetic import Assumed, draw
 from strategies.data.curve import bends, largest_square, shape
 from strategies.data.source import Table
 from strategies.data.table import TablePatients, encode
+from strategies.effects import effects
 from strategies.learning import learning_of
 from strategies.privacy.modes.registry import mode_of
 from strategies.releases.plausible import Plausibility
@@ -162,3 +163,15 @@ def test_where_effects_bend_a_private_curve_wins_over_a_straight_line() -> None:
         scores[name] = float(auroc(ill, learning_of(of).predict(model, x), np.ones((1, len(ill))))[0])
     assert scores["straight"] < 0.6
     assert scores["curve"] > 0.75
+
+
+def test_a_fitted_curve_is_shown_against_the_lowest_value_of_the_range() -> None:
+    bent = study(features=CURVED | {"sex": {"type": "category", "values": ["f", "m"]}})
+    weights = np.array([[0.5, 0.0, -1.0, 0.0, 2.0, 0.3]], np.float32)
+    shown = effects(bent, {"0.weight": weights, "0.bias": np.zeros(1, np.float32)})
+    assert shown is not None
+    assert [row.contrast for row in shown.rows] == ["m against f"]
+    (points,) = shown.curves.values()
+    outputs = read([20, 34, 48, 62, 76, 90]).x[:, :5].astype(float) @ weights[0, :5].astype(float)
+    np.testing.assert_allclose([point.value or 0.0 for point in points], np.exp(outputs - outputs[0]), rtol=1e-5)
+    assert [point.at for point in points] == [20, 34, 48, 62, 76, 90]
