@@ -128,7 +128,7 @@ def exported(request: pytest.FixtureRequest) -> tuple[Study, dict[str, NDArray[n
     return study, arrays, onnxruntime.InferenceSession(to_bytes(graph, prediction, "exported", {}))
 
 
-@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(rows=st.lists(cells(), min_size=1, max_size=12))
 def test_exported_scores_are_ours(exported: Any, rows: list[dict[str, str]]) -> None:
     study, arrays, session = exported
