@@ -19,6 +19,7 @@ from simulations.audit import ledger_replay
 from simulations.audit.canaries import canary_part, canary_scores, canary_start, design, with_canaries
 from simulations.audit.effort import FULL, Effort
 from simulations.audit.evaluation import Evaluator, evaluation_checks, largest_move, noise_of_evaluations
+from simulations.audit.further import further_of
 from simulations.audit.moving import failed_round, moving_rounds, quiet_fit
 from simulations.audit.recording import Recording, Roll, joined, longest, marked, record_fit, recorded, shortened
 from simulations.audit.rehearsal import AuditedSite, Rehearsal, rehearse
@@ -136,10 +137,11 @@ class _Auditor:
                 " (at the study's own rate)": [moved],
             }
             others = [outgoing, self._failed(folder / "failed"), *self._evaluations(folder / "evaluations")]
+            others += self._further_noise(folder / "further")
             yield residual_part(samples_by_name, many, others)
         if "sensitivity" in only:
             progress("the largest move of one patient")
-            yield self._sensitivity(folder / "moves of an evaluation")
+            yield self._sensitivity(folder / "moves")
         if "sampler" in only:
             yield sampler_part([*recordings, with_coins.recording, moved], [*few, *many])
         if "ledger" in only:
@@ -167,6 +169,24 @@ class _Auditor:
         seeds = range(first, first + self.effort.evaluations)
         with closing(self._evaluator(folder, model)) as evaluator:
             return evaluation_checks(noise_of_evaluations(evaluator, self.study, people, model, seeds))
+
+    def _further_noise(self, folder: Path) -> list[Check]:
+        """Judge the noise of what the study asks once beside an evaluation."""
+        people, model = self.cohorts[self.largest], self._starts()[0]
+        first = 1_000_000 * (self.seed or 0)
+        seeds, checks = range(first, first + self.effort.evaluations), list[Check]()
+        for release in further_of(self.study):
+            with closing(release.evaluator(self._evaluator(folder / release.name, model))) as evaluator:
+                checks += release.noise(evaluator, self.study, people, model, seeds)
+        return checks
+
+    def _further_moves(self, folder: Path, cohort: TablePatients) -> list[Check]:
+        checks = []
+        for release in further_of(self.study):
+            with closing(release.evaluator(self._evaluator(folder / release.name, self._starts()[1]))) as evaluator:
+                move = largest_move(evaluator, cohort, planted_patients(cohort), self.effort.neighbours)
+            checks.append(release.move(self.study, *move))
+        return checks
 
     def _evaluator(self, folder: Path, model: Arrays) -> Evaluator:
         site = self.largest
@@ -239,7 +259,8 @@ class _Auditor:
             most = everybody.subset(np.array([np.diff(everybody.starts).argmax()]))
             many.append(shortened(most, self.effort.planted_rows))
         plan = self.plans[self.largest]
-        others = [*self._sums(), *self._move_of_evaluation(folder, cohort)]
+        others = [*self._sums(), *self._move_of_evaluation(folder / "of an evaluation", cohort)]
+        others += self._further_moves(folder, cohort)
         return sensitivity_part(self.subject, self.task, plan, cohort, starts, many, self.effort.places, others)
 
     def _sums(self) -> list[Check]:

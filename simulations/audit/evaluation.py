@@ -34,7 +34,7 @@ from strategies.data.table import TablePatients
 from strategies.exchange.arrays import Arrays
 from strategies.learning import Learning, learning_of
 from strategies.releases.base import Request
-from strategies.releases.registry import SCORE_HISTOGRAM
+from strategies.releases.registry import RELEASES, SCORE_HISTOGRAM
 
 _NEAR = 1e-4  # of a bin's width: a score so near to an edge may lie on either side of it
 _FEW = 50  # evaluations
@@ -52,6 +52,8 @@ class Evaluations:
 
 class Evaluator:
     """Evaluations of one model at one hospital. Each is of a data set of its own, so that its ledger allows it."""
+
+    kind, array = SCORE_HISTOGRAM.name, HISTOGRAM
 
     def __init__(self, subject: Subject, study: Study, site: str, model: Arrays, folder: Path, *, seeded: bool) -> None:
         self._subject, self._study, self._site, self._model = subject, study, site, model
@@ -72,11 +74,11 @@ class Evaluator:
         hospital = self._hospital(study, patients, seeded=seeded)
         if not seeded:
             _train_once(hospital, study)
-        return hospital.release(SCORE_HISTOGRAM.name, Request(self._model))[HISTOGRAM].astype(np.float64).ravel()
+        return hospital.release(self.kind, Request(self._model))[self.array].astype(np.float64).ravel()
 
     def deviation(self, patients: TablePatients) -> float:
-        """Return the booked standard deviation of a cell's noise."""
-        event = plan_of(self._hospital(self._study, patients, seeded=True)).evaluation
+        """Return the booked noise multiplier: the standard deviation of a histogram's cells."""
+        event = RELEASES[self.kind].event(plan_of(self._hospital(self._study, patients, seeded=True)))
         assert event is not None
         return event.noise_multiplier
 
