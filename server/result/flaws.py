@@ -35,10 +35,15 @@ def _off(model: Model) -> str:
     """Return whether the mean prediction is off by more than its interval, and by more than OFF."""
     assert model.outcome is not None
     gap, observed = model.outcome.calibrated.in_the_large, model.outcome.calibrated.observed
-    if gap is None or observed is None or abs(gap.value) <= OFF or gap.low <= 0 <= gap.high:
+    if gap is None or observed is None or gap.low <= 0 <= gap.high or abs(gap.value) <= OFF + _of_bins(model):
         return ""
     said = share(observed.value + gap.value)
     return f"On average the model predicts {said} where {share(observed.value)} of the test patients had the outcome."
+
+
+def _of_bins(model: Model) -> float:
+    """Return by how much a mean of bins' middles may differ from that of the predictions: half a bin."""
+    return 0.5 / model.noisy.bins if model.noisy and model.noisy.bins else 0.0
 
 
 def _same_for_all(run: Run, model: Model) -> str:
@@ -83,7 +88,7 @@ def _at_one_half(model: Model) -> AtThreshold | None:
 def _worse_than_a_constant(model: Model) -> str:
     """Return whether the Brier score is worse than that of predicting the observed share for everybody."""
     brier, constant = model.metrics.get("brier"), constant_brier(model)
-    if brier is None or constant is None or brier.value <= constant:
+    if brier is None or constant is None or (brier.low if model.noisy else brier.value) <= constant:
         return ""
     return (
         f"Its Brier score, {figure(brier.value)}, is worse than that of one constant for everybody, {figure(constant)}."

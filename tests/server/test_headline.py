@@ -89,6 +89,14 @@ def test_a_brier_score_worse_than_a_constants_is_said() -> None:
     assert next(iter(alerts(run(metrics)))).startswith(flaw)
 
 
+def test_noisy_bins_must_show_more_before_a_flaw_is_claimed() -> None:
+    metrics = judged(0.08)
+    assert len(flaws(run(metrics))) == 1
+    noisy = {"epsilon": 1.0, "bins": 10, "noise_multiplier": 3.0, "sites": ["cleveland"], "missing": {}}
+    metrics["models"]["federated"]["noisy"] = noisy
+    assert flaws(run(metrics)) == []  # a mean of the bins' middles may be half a bin off
+
+
 def test_an_older_file_without_such_figures_has_no_flaw_that_can_be_seen() -> None:
     assert flaws(run(heart())) == []
 

@@ -1,7 +1,7 @@
 """The registered sections of a trained model's report, in the order of the page.
 
 >>> print(*(section.key for section in sections_in_order()))
-quality learning tuned calibration thresholds effects rehearsal left-out privacy left rounds check
+patients quality learning tuned calibration thresholds effects rehearsal left-out privacy left rounds check
 """
 
 from configs.kinds import Registry

@@ -9,7 +9,7 @@ from server.charts.markup import Html, el
 from server.report.parts import Section, drawing, legend_of, table
 from server.result.finished import Run
 from server.result.markdown import grid, md
-from server.result.wording import UNDEFINED_NOISY, interval, share
+from server.result.wording import UNDEFINED_NOISY, enumerated, interval, share
 
 MEASURES = {
     "sensitivity": "Sensitivity",
@@ -29,6 +29,8 @@ def entries(run: Run) -> tuple[AtThreshold, ...]:
 
 def _reading(run: Run) -> str:
     parts = []
+    if entries(run) and not any(entry.sensitivity and entry.specificity for entry in entries(run)):
+        return f"What follows at {enumerated([share(entry.threshold) for entry in entries(run)])} is undefined."
     for entry in entries(run):
         sensitivity, specificity = entry.sensitivity, entry.specificity
         if sensitivity is None or specificity is None:
