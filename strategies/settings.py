@@ -56,13 +56,22 @@ def settings_of(study: Study) -> tuple[Setting, ...]:
     """Return every setting that an unfinished study leaves open, in the order of its file.
 
     Raises:
-        ConfigError: the task's outcome is too rare to begin anywhere but at its share, and none is announced.
+        ConfigError: a public fact is missing: the hospitals, or the share of a task that can begin nowhere else.
         PrivacyError: no noise keeps the budget.
     """
+    _require_facts(study)
+    return (*_inputs(study), *_model(study), *_training(study), *_privacy(study))
+
+
+def _require_facts(study: Study) -> None:
+    problems = []
+    if not study.sites:
+        problems.append("cohort: expected each hospital's announced patients for training: auto, found none; add them")
     if objective_of(study).begins_at_share and study.task.outcome_share is None:
         about = "the share of patients with an event in the end, for training: auto to begin at"
-        raise ConfigError(study.name, [f"task.outcome_share: expected {about}, found nothing; add it"])
-    return (*_inputs(study), *_model(study), *_training(study), *_privacy(study))
+        problems.append(f"task.outcome_share: expected {about}, found nothing; add it")
+    if problems:
+        raise ConfigError(study.name, problems)
 
 
 def row_norm(features: Sequence[Feature], added: int = 0) -> float:

@@ -87,7 +87,8 @@ def test_only_a_study_with_categories_is_centred_and_only_an_announced_share_beg
 
 
 def test_a_study_without_privacy_may_announce_no_size() -> None:
-    settings = chosen(builders.plain(cohort=None, training={"quorum": 1}))
+    sites = {"brest": {"connector": "csv", "path": "brest.csv"}}
+    settings = chosen(builders.plain(cohort=None, training={"quorum": 1}, simulation={"sites": sites}))
     assert settings["weights"] == "uniform"
     assert "clip_norm" not in settings
 
@@ -110,6 +111,11 @@ def test_a_survival_study_without_a_share_is_not_completed() -> None:
     study = builders.study(task=SURVIVAL, evaluation={"metrics": ["c_index"]})
     with pytest.raises(ConfigError, match=r"task\.outcome_share: expected the share of patients with an event"):
         settings_of(study)
+
+
+def test_a_study_without_hospitals_is_not_completed() -> None:
+    with pytest.raises(ConfigError, match="cohort: expected each hospital's announced patients for training: auto"):
+        settings_of(replace(builders.plain(), cohort=(), simulation=()))
 
 
 @pytest.mark.parametrize(
