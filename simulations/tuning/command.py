@@ -86,7 +86,7 @@ def _carry_out(tuning: "Tuning", arguments: argparse.Namespace) -> int:
             print(tuning.begin(pool), flush=True)
             ranked = tuning.run(pool, display)
     except KeyboardInterrupt:
-        print_settings(tuning, sorted(range(len(tuning.candidates)), key=tuning.score))
+        print_settings(tuning, sorted(tuning.begun, key=tuning.score))
         kept = f"{tuning.done:,} trainings are kept in {tuning.wish.trials}"
         print(f"\narchipel: interrupted; {kept}; the same command goes on", file=sys.stderr)
         return 130

@@ -69,8 +69,8 @@ def figures(trial: Trial, parts: Parts | None = None) -> Figures:
     task, judges = learning_of(trial.study), concatenate([people.test for people in parts.values()])
     if not judges.rows:
         return {metric.name: None for metric in task.objective.metrics}
-    y, predicted = task.objective.in_unit(judges.y), task.predictions(model, judges)
-    values = estimates(task.objective.metrics, y, [predicted], judges.patients, resamples=0)
+    y, predicted = task.objective.in_unit(judges.outcomes), task.predictions(model, judges)
+    values = estimates(task.objective.metrics, y, [predicted], judges.owners, resamples=0)
     return {name: value.value if value else None for name, value in values.items()}
 
 

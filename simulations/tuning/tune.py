@@ -132,6 +132,11 @@ class Tuning:
         """Return the number of finished trainings of this search's settings."""
         return sum(len(self.values(i, self.by)) for i in range(len(self.candidates)))
 
+    @property
+    def begun(self) -> list[int]:
+        """Return the settings of which a training is finished, the study's own first."""
+        return [i for i in range(len(self.candidates)) if i == 0 or self.values(i, self.by)]
+
     def write(self, candidate: int) -> None:
         """Write a setting's study, which says from now on that it was chosen on real patients."""
         tuned = Tuned(len(self.candidates), len(self.seeds), self.wish.validation)

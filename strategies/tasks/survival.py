@@ -38,6 +38,7 @@ class Survival(Objective):
     name = "survival"
     prediction = "the risk over"
     metrics = (C_INDEX, HORIZON_AUROC, HORIZON_BRIER)
+    tuned_by = HORIZON_BRIER.name  # ranks alone do not see risks that are all too high
     lowest = -1.0
     measure = Measure("hazard ratio", "the hazard of {event} (its odds within an interval)")
     largest_curvature = 0.15  # of a patient's rows together, where hazards begin at the announced share
