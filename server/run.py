@@ -8,7 +8,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +98,7 @@ def training_result(
         convergence={},
         epsilon_by_round={},
         started="",
-        tuned=TunedOn(study.tuned.settings, study.tuned.seeds, study.tuned.validation) if study.tuned else None,
+        tuned=TunedOn(**asdict(study.tuned)) if study.tuned else None,
         effects=effects(study, outcome.model),
         releases={
             name: RELEASES[name].combine(study, released.arrays, outcome.model)

@@ -54,7 +54,7 @@ def print_table(metrics: TrainingResult) -> None:
     console.print(_run_table(metrics, wide=console.width >= WIDE and not _any_large(metrics)))
     for line in _footnotes(metrics):
         console.print(line, style="dim", highlight=False)
-    for line in (*_worse(metrics), *_flaws_of(metrics)):
+    for line in (*_worse(metrics), *_flaws_of(metrics), *([metrics.tuned.warning] if metrics.tuned else [])):
         console.print(line, style="bold", highlight=False, soft_wrap=True)
     for site, why in absent_of(metrics).items():
         console.print(f"{site} is no part of the shared model: {why}", highlight=False, soft_wrap=True)

@@ -8,7 +8,7 @@ It is written by simulations and by the coordinator, and read by reports and tab
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from configs.records.described import CountedColumn, DescribedPatients
 from configs.records.effects import Effects
@@ -296,9 +296,12 @@ class Result:
 class TunedOn:
     """How settings were chosen on real patients before the run: `archipel tune`."""
 
+    warning: ClassVar[str] = "settings were chosen on real patients; no epsilon covers this"
+
     settings: Annotated[int, "Settings that were tried."]
     seeds: Annotated[int, "Splits into training and validation patients."]
     validation: Annotated[float, "Share of the training patients who judged them."]
+    seed: Annotated[int, "The seed whose test patients were not read for the choice."]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -134,6 +134,7 @@ class Tuned:
     validation: float = key(
         Number("a share above 0 and below 1", 0.0, 0.95, above=True), "the share of training patients who judged them"
     )
+    seed: int = key(Integer(0, 2**32 - 1), "the study's seed then: its test patients were not read for the choice")
 
 
 @dataclass(frozen=True)

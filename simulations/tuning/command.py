@@ -74,7 +74,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _carry_out(tuning: "Tuning", arguments: argparse.Namespace) -> int:
-    from server.report.sections.tuned import WARNING
+    from configs.records.result import TunedOn
     from simulations.display import PlainDisplay, TerminalDisplay
     from simulations.tuning.cluster import Cluster
     from simulations.tuning.pool import pool_of
@@ -96,7 +96,7 @@ def _carry_out(tuning: "Tuning", arguments: argparse.Namespace) -> int:
         print(f"trainings by node of the cluster: {nodes}")
     tuning.write(ranked[0])
     print(verdict(tuning, ranked[0]))
-    print(f"{WARNING}; the figures above are of the judges who chose, hence flattered")
+    print(f"{TunedOn.warning}; the figures above are of the judges who chose, hence flattered")
     print(f"{tuning.wish.out}: written; what it is worth: archipel simulate {tuning.wish.out}")
     return 0
 

@@ -24,7 +24,7 @@ def print_settings(tuning: Tuning, ranked: Sequence[int]) -> None:
     table.add_column("seeds", justify="right")
     for metric in metrics:
         table.add_column(metric.label, justify="right")
-    table.add_column(f"{tuning.by.label}, less the study's own", justify="right")
+    table.add_column("less the study's own", justify="right")
     shown = [i for place, i in enumerate(ranked) if place < SHOWN or i == 0]
     for i in shown:
         name = f"{tuning.candidates[i]}{'  (the study)' if i == 0 else ''}"
@@ -46,7 +46,7 @@ def difference(tuning: Tuning, candidate: int) -> Interval | None:
 def verdict(tuning: Tuning, best: int) -> str:
     """Return what was chosen, and whether it is better than the study's own settings beyond chance."""
     if best == 0:
-        return f"no setting has a better {tuning.by.label} than the study's own"
+        return "no setting is better than the study's own"
     less = difference(tuning, best)
     certain = less is not None and (less.high < 0 if tuning.by.lower_is_better else less.low > 0)
     beyond = "better than the study's own beyond chance" if certain else "perhaps no better than the study's own"

@@ -139,7 +139,7 @@ class Tuning:
 
     def write(self, candidate: int) -> None:
         """Write a setting's study, which says from now on that it was chosen on real patients."""
-        tuned = Tuned(len(self.candidates), len(self.seeds), self.wish.validation)
+        tuned = Tuned(len(self.candidates), len(self.seeds), self.wish.validation, self.study.seed)
         study = replace(self.candidates[candidate].study, tuned=tuned)
         write_atomically(self.wish.out, dump_yaml(study.to_file()).encode())
 

@@ -12,6 +12,7 @@ from scipy import stats
 
 from configs.errors import ArchipelError
 from configs.load import load_study
+from configs.schema.sites import Tuned
 from configs.strict_yaml import dump_yaml
 from simulations import cli
 from simulations.hospitals import load_all
@@ -69,7 +70,7 @@ def test_the_best_settings_are_written_as_a_finished_study_that_says_how_it_was_
     own, best = load_study(study), load_study(tuned)
     assert best.training.local.learning_rate == 2.0
     assert best.tuned is not None
-    assert (best.tuned.settings, best.tuned.seeds, best.tuned.validation) == (2, 2, 0.2)
+    assert best.tuned == Tuned(settings=2, seeds=2, validation=0.2, seed=0)
     assert best.sha256 == own.sha256, "the study's own settings were the better ones"
     assert dict(best.simulation)["hungary"].path == study.parent / "hungary.csv"
     assert len(trials(tuned)) == 4
@@ -150,7 +151,7 @@ def test_differences_to_the_studys_own_settings_are_paired_seed_by_seed(
     assert found is not None
     np.testing.assert_allclose((found.low, found.mean, found.high), (low, np.mean(other - own), high))
     assert (tuning.by.name, tuning.headline.name) == ("log_loss", "auroc")
-    assert verdict(tuning, 0) == "no setting has a better Log loss than the study's own"
+    assert verdict(tuning, 0) == "no setting is better than the study's own"
     assert "learning_rate 0.01; perhaps no better" in verdict(tuning, 1)
 
 
