@@ -50,13 +50,15 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     init = commands.add_parser("init", help="make the authority, the server's certificate, the database")
-    init.add_argument("--name", help="the consortium's name (written to coordinator.yaml if there is none)")
-    init.add_argument("--names", nargs="+", metavar="HOST", help="host names and addresses that hospitals use")
-    init.add_argument("--listen", default="0.0.0.0:8443", help="where the gateway listens")
+    init.add_argument("--name", help="the consortium's name (default: the one in coordinator.yaml)")
+    init.add_argument(
+        "--names", nargs="+", metavar="HOST", help="hosts that hospitals use (default: those in the file)"
+    )
+    init.add_argument("--listen", default="0.0.0.0:8443", help="where the gateway listens (default: 0.0.0.0:8443)")
     init.add_argument("--renew", action="store_true", help="only a new server certificate, of the same authority")
     init.set_defaults(command=_init)
     admit = commands.add_parser("admit", help="sign a hospital's request and write its welcome")
-    admit.add_argument("request", type=Path, metavar="REQUEST")
+    admit.add_argument("request", type=Path, metavar="REQUEST", help="the file that the hospital sent")
     admit.add_argument(
         "--signatures-alone",
         action="store_true",
@@ -69,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     admit.set_defaults(command=_admit)
     revoke = commands.add_parser("revoke", help="shut a hospital out, open connections too")
-    revoke.add_argument("site", metavar="SITE")
+    revoke.add_argument("site", metavar="SITE", help="the hospital's name")
     revoke.set_defaults(command=_revoke)
     sites = commands.add_parser("sites", help="who is admitted, connected, expiring")
     sites.add_argument("--json", action="store_true", help="as JSON, for monitoring")
@@ -83,7 +85,7 @@ def _parser() -> argparse.ArgumentParser:
     start.add_argument("--print-systemd", action="store_true", help="print a hardened systemd unit for this folder")
     start.set_defaults(command=_start)
     submit = commands.add_parser("submit", help="put a study into the queue")
-    submit.add_argument("study", type=Path, metavar="STUDY")
+    submit.add_argument("study", type=Path, metavar="STUDY", help="a study file")
     submit.add_argument("--again", action="store_true", help="although the very study is queued or under way already")
     submit.set_defaults(command=_submit)
     status = commands.add_parser(
@@ -102,7 +104,7 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument("run", metavar="RUN", help="a run's name, or `latest`")
         sub.set_defaults(command=command)
     verify = commands.add_parser("journal", help="check a journal's chain and signatures")
-    verify.add_argument("action", choices=("verify",))
+    verify.add_argument("action", choices=("verify",), help="what to do with it")
     verify.add_argument("run", metavar="RUN", nargs="?", help="a run's journal instead of the coordinator's own")
     verify.set_defaults(command=_journal)
     return parser

@@ -61,9 +61,9 @@ def _parser() -> argparse.ArgumentParser:
     compare.set_defaults(command=_compare)
     report = commands.add_parser("report", help="write a run's report.html, model_card.md and tripod.md again")
     report.add_argument("run", type=Path, metavar="RUN", help="folder of a finished run")
-    about = "folder of a run of statistics on the same hospitals: Table 1 is of its released counts"
+    about = "a run of statistics on the same hospitals: Table 1 is of its released counts (default: none)"
     report.add_argument("--statistics", type=Path, metavar="RUN", help=about)
-    report.add_argument("--figures", type=Path, metavar="DIR", help="also write each chart there, as SVG and CSV")
+    report.add_argument("--figures", type=Path, metavar="DIR", help="also write each chart there (default: no)")
     report.set_defaults(command=_report)
     export = commands.add_parser("export", help="write a run's final model with its preprocessing, for other software")
     export.add_argument("run", type=Path, metavar="RUN", help="folder of a finished run")
@@ -89,7 +89,7 @@ def _reference_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentPa
 def _audit_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     audit = commands.add_parser("audit", help="check that what trains protects patients as its ledger claims")
     audit.add_argument("study", type=Path, metavar="STUDY", help="a study file, or the folder of a simulated run")
-    audit.add_argument("--seed", type=seed, help="repeatable chance, instead of the operating system's")
+    audit.add_argument("--seed", type=seed, help="repeatable chance (default: the operating system's)")
     audit.add_argument("--out", type=Path, help="where the audit is written (default: runs, or the run's folder)")
     audit.set_defaults(command=_audit)
 
@@ -98,20 +98,22 @@ def _simulate_parser(commands: "argparse._SubParsersAction[argparse.ArgumentPars
     simulate = commands.add_parser("simulate", help="run a whole study, with baselines, and write a report")
     what = simulate.add_mutually_exclusive_group(required=True)
     what.add_argument("study", type=Path, nargs="?", metavar="STUDY", help="a study file")
-    what.add_argument("--resume", type=Path, metavar="RUN", help="go on with an interrupted run")
+    what.add_argument("--resume", type=Path, metavar="RUN", help="go on with an interrupted run (default: a new one)")
     simulate.add_argument("--engine", choices=("inprocess", "ray"), default="inprocess", help="default: inprocess")
     simulate.add_argument("--workers", type=positive, default=1, help="processes of the inprocess engine (default 1)")
     chance = simulate.add_mutually_exclusive_group()
-    chance.add_argument("--seed", type=seed, help="instead of the study's own seed")
+    chance.add_argument("--seed", type=seed, help="of chance (default: the study's own)")
     chance.add_argument(
-        "--seeds", metavar="N|A,B,...", help="one run for each of N seeds from the study's own on, or of these seeds"
+        "--seeds",
+        metavar="N|A,B,...",
+        help="one run for each of N seeds from the study's own on, or of these seeds (default: one run)",
     )
     simulate.add_argument("--out", type=Path, default=Path("runs"), help="where runs are kept (default: runs)")
     simulate.add_argument(
         "--baselines",
         action=argparse.BooleanOptionalAction,
         default=True,
-        help="also train alone, pooled and without privacy, for comparison",
+        help="also train alone, pooled and without privacy, for comparison (default: yes)",
     )
     simulate.add_argument(
         "--leave-one-out",
@@ -129,14 +131,20 @@ def _plan_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     worth.add_argument("--worth", action="store_true", help="also what privacy costs, by epsilon and hospitals")
     wish = worth.add_mutually_exclusive_group()
     wish.add_argument("--within", type=float, metavar="LOSS", help="AUROC to give up (default 0.02)")
-    wish.add_argument("--auroc", type=float, metavar="AUROC", help="an AUROC to reach, instead of --within")
+    wish.add_argument("--auroc", type=float, metavar="AUROC", help="an AUROC to reach instead (default: none)")
     worth.add_argument("--signal", type=float, metavar="AUROC", help="what a perfect model would reach (default 0.85)")
     share = worth.add_mutually_exclusive_group()
     share.add_argument(
-        "--outcomes", type=float, metavar="SHARE", help="share of patients with the outcome (default 0.4)"
+        "--outcomes",
+        type=float,
+        metavar="SHARE",
+        help="share of patients with the outcome (default: the study's outcome_share, else 0.4)",
     )
     share.add_argument(
-        "--outcomes-from", type=Path, metavar="RUN", help="the same, as a run of a study of statistics released it"
+        "--outcomes-from",
+        type=Path,
+        metavar="RUN",
+        help="the same, as a run of a study of statistics released it (default: none)",
     )
     worth.add_argument(
         "--differences", type=float, metavar="SD", help="between hospitals, in patients' SD (default 0.4)"

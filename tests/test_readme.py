@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from client import cli as hospital
-from server import cli as consortium
+from configs.reference import FILES, _rows
 from simulations import cli
+from tests.options import PARSERS, options_of, with_options
 from tests.recipes import with_recipes
 from tests.trees import ROOMS, with_tree
 
@@ -36,7 +36,6 @@ COMMANDS = sorted(
         for line in re.findall(r"^[123]?\$ (.+)$", page, re.MULTILINE)
     }
 )
-PARSERS = {"archipel": cli._parser, "archipel-site": hospital._parser, "archipel-coordinator": consortium._parser}
 PERSONS = {"archipel": "simulations", "archipel-site": "client", "archipel-coordinator": "server"}
 COLUMNS = ("local_only", "pooled", "federated_without_privacy", "federated")
 
@@ -87,7 +86,7 @@ def test_the_readme_is_short() -> None:
 @pytest.mark.parametrize("room", ROOMS)
 def test_a_rooms_tree_has_a_line_for_each_file(room: str) -> None:
     page = PAGES[f"{room}/README.md"]
-    assert page == with_tree(room, page), "write it anew with: make docs"
+    assert page == with_options(room, with_tree(room, page)), "write it anew with: make docs"
 
 
 def test_the_recipes_are_the_code_of_the_toy_kinds() -> None:
@@ -145,3 +144,17 @@ def test_the_demo_says_what_it_installs_and_is_never_silent_for_long() -> None:
     assert "two minutes or more" in shown
     assert "pip install" in shown
     assert "--quiet" not in shown
+
+
+@pytest.mark.parametrize("program", sorted(PARSERS))
+def test_help_says_what_each_option_does_and_its_default(program: str) -> None:
+    silent = []
+    for command, text, action in options_of(program):
+        is_flag = isinstance(action, argparse._StoreTrueAction) or not action.option_strings or action.required
+        if not action.help or not (is_flag or "default" in action.help):
+            silent.append(f"{command} {text}")
+    assert silent == []
+
+
+def test_every_key_says_what_it_is() -> None:
+    assert [row.path for file in FILES for row in _rows(file) if not row.key.about or not row.expected] == []

@@ -1,4 +1,4 @@
-"""Write each room's tree of files into its README, a line a file: the first line of the file's docstring.
+"""Write each room's tree of files into its README, a line a file: the first line of the file's docstring; and options.
 
 python -m tests.trees    # or: make docs; a test compares
 """
@@ -8,6 +8,8 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+
+from tests.options import with_options
 
 ROOT = Path(__file__).resolve().parent.parent
 ROOMS = ("configs", "strategies", "client", "server", "simulations")
@@ -47,7 +49,7 @@ def main() -> None:
     """Write the trees, and the picture of the README."""
     for room in ROOMS:
         readme = ROOT / room / "README.md"
-        readme.write_text(with_tree(room, readme.read_text("utf-8")), "utf-8")
+        readme.write_text(with_options(room, with_tree(room, readme.read_text("utf-8"))), "utf-8")
     subprocess.run([sys.executable, str(ROOT / ".github" / "data_flow.py")], check=True)
 
 
