@@ -11,7 +11,7 @@ is never asked for.
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from client.kept_models import kept, model_of
+from client.kept_models import kept, model_of, read_model
 from client.personalise import Ditto
 from configs.files import write_atomically
 from configs.kinds import Registry
@@ -48,6 +48,20 @@ def asked_of(study: Study) -> list[Step]:
 def personal_path(config: SiteConfig, sha256: str, number: int) -> Path:
     """Return where the worker keeps what it made of the model after a round."""
     return config.personal / sha256 / f"after-{number}.safetensors"
+
+
+def own_model(config: SiteConfig, study: Study, number: int) -> "Arrays":
+    """Return the model that was made here of a study's last one, empty where the study asks for none or none is kept.
+
+    Raises:
+        RunError: the file does not hold such a model.
+    """
+    from strategies.models.registry import study_parameters
+
+    path = personal_path(config, study.sha256, number)
+    if study.training.personalise is None or not path.is_file():
+        return {}
+    return read_model(path.read_bytes(), study_parameters(study), str(path))
 
 
 def make(config: SiteConfig, site: "Site") -> None:

@@ -84,6 +84,7 @@ def _used(config: SiteConfig, study: Study, data: bytes, source: str) -> Used:
     Raises:
         RunError: it is none of this study, or none was kept.
     """
+    from client.after_end import own_model
     from client.kept_models import kept, model_of, read_model
     from client.personal import Personal
     from strategies.models.registry import study_parameters
@@ -95,7 +96,7 @@ def _used(config: SiteConfig, study: Study, data: bytes, source: str) -> Used:
         arrays, end = model_of(config, study), kept(config, study.sha256)
         assert end is not None
         mark = "" if not end.code else f"{end.outcome}: {end.why}"
-        return Used({**arrays, **personal}, end.model_sha256, mark)
+        return Used({**arrays, **personal, **own_model(config, study, end.rounds)}, end.model_sha256, mark)
     about = exported(data, source)
     if about.study_sha256 != study.sha256:
         raise RunError(

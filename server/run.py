@@ -6,7 +6,6 @@ machines those entries are null, but for what hospitals released with noise wher
 
 import hashlib
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -39,7 +38,7 @@ from server.recorded import Recorded, versions
 from server.rounds import Rounds
 from strategies.effects import effects
 from strategies.federated.mean import site_weights
-from strategies.models.registry import study_parameters
+from strategies.models.registry import count_of, personal_parameters, study_parameters
 from strategies.privacy.modes.registry import mode_of, statistics_plan
 from strategies.privacy.plan import PrivacyPlan
 from strategies.releases.registry import RELEASES, SCORE_HISTOGRAM, STATISTICS, main_release
@@ -84,12 +83,11 @@ def training_result(
     plans: Mapping[str, PrivacyPlan],
 ) -> TrainingResult:
     """Return the metrics.json of a study that trains, without what needs patients, and without its times."""
-    parameters = study_parameters(study)
     further = {asked.name: outcome.released[asked.name] for asked in study.releases if asked.name in outcome.released}
     return TrainingResult(
         **_entries_of_any(study, recorded, outcome.rounds, engine=engine, noise=noise, plans=plans),
         model_sha256=sha256(run / "model.safetensors"),
-        model=ModelSize(study.model.name, sum(math.prod(shape) for shape, _ in parameters.values())),
+        model=ModelSize(study.model.name, count_of(study_parameters(study)), count_of(personal_parameters(study))),
         strategy=study.training.strategy.name,
         primary_metric=None,
         sites=(),

@@ -12,7 +12,7 @@ from configs.schema import PER_PATIENT, DataSource, Feature, Study
 from configs.shown import mixed_scripts, quoted_lines, shown
 from configs.site import SiteConfig
 from strategies.data.columns import cells_of
-from strategies.models.registry import personal_parameters, shared_parameters
+from strategies.models.registry import count_of, personal_parameters, shared_parameters
 from strategies.privacy.accounting import epsilon
 from strategies.privacy.modes.registry import mode_of, statistics_plan
 from strategies.privacy.plan import Budget
@@ -169,7 +169,7 @@ def _source(config: SiteConfig, study: Study) -> str:
 
 
 def _leaving(config: SiteConfig, study: Study) -> str:
-    numbers = sum(math.prod(shape) for shape, _ in shared_parameters(study).values())
+    numbers = count_of(shared_parameters(study))
     size = 4 * numbers
     return (
         f"in each round {numbers} numbers of the trained model ({size:,} bytes, and some hundreds of packing), in all "
@@ -180,7 +180,7 @@ def _leaving(config: SiteConfig, study: Study) -> str:
 
 def _stays(study: Study) -> str:
     """Say what of the model stays here, where there is such."""
-    kept = sum(math.prod(shape) for shape, _ in personal_parameters(study).values())
+    kept = count_of(personal_parameters(study))
     own = study.training.personalise
     after = "After the end a model of this hospital's own is made of the last one, on its patients: it stays here. "
     stay = "1 number of the model stays" if kept == 1 else f"{kept} numbers of the model stay"

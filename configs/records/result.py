@@ -147,6 +147,7 @@ class ModelSize:
 
     name: Annotated[str, "The architecture's name in the study.", LATER]
     parameters: Annotated[int | None, "Number of parameters."]
+    personal: Annotated[int, "How many of them each hospital has values of its own for, which never leave.", OMIT] = 0
 
 
 @dataclass(frozen=True)

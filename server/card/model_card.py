@@ -112,11 +112,18 @@ def _feature(name: str, feature: FeatureInWords) -> list[str]:
     return [md(name), md(feature.type) + curve, values, md(feature.unit)]
 
 
+_PERSONAL = (
+    "Each hospital of the study has an intercept of its own, which stays there. This model has the public one that all "
+    "began with: it ranks patients, and elsewhere its probabilities want a recalibration."
+)
+
+
 def _training(run: Run) -> Iterable[str]:
     size = f", {plural(run.parameters, 'parameter')}" if run.parameters is not None else ""
     yield bullets(
         [
             f"Model: {md(run.model_name) or 'not recorded'}{size}",
+            *([_PERSONAL] if run.personal else []),
             f"Combined by: {md(run.strategy) or 'not recorded'}",
             f"Rounds: {run.rounds_completed:,} of {run.rounds_planned:,}. {md(sentences.rounds(run))}",
             f"Engine: {md(run.engine) or 'not recorded'}{' (a simulation on one machine)' if run.simulated else ''}",

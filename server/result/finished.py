@@ -113,6 +113,7 @@ class Run:
     features: Mapping[str, FeatureInWords]
     model_name: str
     parameters: int | None
+    personal: int  # of them each hospital has its own
     strategy: str
     sites: tuple[Site, ...]
     models: Mapping[str, Model | None]
@@ -166,6 +167,7 @@ class Run:
             features={name: _feature(name, section, clean) for name, section in result.features.items()},
             model_name=size.name,
             parameters=size.parameters,
+            personal=size.personal,
             strategy=trained.strategy if trained else "",
             sites=tuple(map(Site.of, result.sites)) or _sites_of(models),
             models=models,

@@ -4,6 +4,7 @@
 ('logistic', 'linear', 'mlp')
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -57,6 +58,11 @@ def shared_parameters(study: Study) -> Mapping[str, ArraySpec]:
     """Return those of the parameters that hospitals send in a round, and are sent."""
     personal = personal_parameters(study)
     return {name: spec for name, spec in study_parameters(study).items() if name not in personal}
+
+
+def count_of(parameters: Mapping[str, ArraySpec]) -> int:
+    """Return how many numbers such arrays hold."""
+    return sum(math.prod(shape) for shape, _ in parameters.values())
 
 
 def register(kind: type[Architecture], keys: Kind) -> None:

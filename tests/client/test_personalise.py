@@ -130,4 +130,6 @@ def test_a_hospital_makes_it_after_the_end_in_its_own_folder(tmp_path: Path, mon
 
         assert file.stat().st_mode & 0o077 == 0
         assert same_bits(load_file(file), personalised(simulated, model))
+        assert same_bits(after_end.own_model(config, chosen, ROUNDS), load_file(file))
+        assert after_end.own_model(config, usual, ROUNDS) == {}
         assert same_bits(site.personal.final(), simulated.personal.final())  # the file beside is no round's
