@@ -160,6 +160,7 @@ def _notes(study: Study, sizes: dict[str, int], *, counted: bool) -> list[str]:
         f"{extra.name}: epsilon {extra.keys.epsilon:g} beside the training's; {RELEASES[extra.name].sentence(study)}"
         for extra in study.releases
     ]
+    notes += [text for extra in study.releases if (text := RELEASES[extra.name].outlook(study))]
     if not task.architecture.exact:
         notes.append(
             "bits: a deployment repeats its simulation on one machine; on others results agree within rounding"

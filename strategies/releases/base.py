@@ -212,6 +212,11 @@ class Release(ABC):
     def sentence(self, study: Study) -> str:
         """Return what leaves, in one sentence."""
 
+    def outlook(self, study: Study) -> str:
+        """Return what a plan must say of it by public numbers alone, such as that noise will drown it."""
+        del study
+        return ""
+
     @property
     def repeated(self) -> bool:
         """Return whether it is asked for in each round, and not once."""

@@ -97,6 +97,30 @@ class Inference(Release):
             f"part cut to a length of at most {frame.length:.3g}, with noise"
         )
 
+    def outlook(self, study: Study) -> str:
+        """Return whether the noise must drown it, however informative the announced patients are.
+
+        No patient's information is above L^2 / 4, so that the weakest of d directions has n L^2 / 4 d at most.
+        """
+        frame, patients = frame_of(study), [study.announced_train_patients(site) for site in study.sites]
+        if None in patients or not patients:
+            return ""
+        variance = sum((_noise(study, site) * frame.length / frame.scale) ** 2 for site in study.sites)
+        most = sum(count or 0 for count in patients) * frame.length**2 / 4 / frame.dimension
+        if math.sqrt(variance / 2 * (frame.dimension + 1)) / most <= DROWNED:
+            return ""
+        return (
+            f"warning: inference: the noise will drown every ratio: {sum(count or 0 for count in patients):,} training "
+            f"patients are too few for {frame.dimension - 1} inputs at epsilon {_asked_epsilon(study):g}; ask for more "
+            "epsilon, more hospitals or fewer columns"
+        )
+
+
+def _asked_epsilon(study: Study) -> float:
+    keys = keys_of(study)
+    assert keys is not None
+    return keys.epsilon
+
 
 def keys_of(study: Study) -> InferenceKeys | None:
     """Return what a study says of the release, None where it asks for none."""

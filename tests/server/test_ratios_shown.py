@@ -5,6 +5,7 @@ from typing import Any
 
 from server.card import model_card
 from server.report import page
+from server.report.sections.registry import sections_of
 from server.result.finished import Run
 from server.result.read import read
 
@@ -50,6 +51,16 @@ def test_with_a_release_both_intervals_are_told_and_the_shrunken_ones_are_not() 
         assert "1.50 (1.45 to 1.60)" in text
         assert "no interval" not in text
     assert "the training had not arrived" in page.render(shown)
+
+
+def test_ratios_are_drawn_and_given_as_numbers_for_a_paper() -> None:
+    shown = run(releases={"inference": RATIOS})
+    assert "age per 10 years: 1.50 (1.40 to 1.60)" in page.render(shown)
+    (section,) = [section for section in sections_of(shown) if section.key == "release-inference"]
+    (figure,) = section.figures(shown)
+    assert figure.headings[:5] == ("column", "step", "odds ratio", "odds ratio low", "odds ratio high")
+    assert figure.rows[0] == ("age", "per 10 years", 1.5, 1.4, 1.6, 1.5, 1.45, 1.6)
+    assert figure.drawn
 
 
 def test_drowned_ratios_are_undefined_and_the_shrunken_ones_remain() -> None:

@@ -1,17 +1,20 @@
 """The renderer of the release `inference`: ratios with intervals that include the noise."""
 
 from collections.abc import Iterable
+from functools import partial
 
 from configs.records.estimate import Estimate
 from configs.records.inference import INFERENCE_KEYS, Ratios
+from server.charts import svg
+from server.charts.figure import Figure, ends_of
 from server.charts.markup import Html, el
-from server.report.parts import table
+from server.charts.ratios_chart import ratios
+from server.report.parts import drawing, table
 from server.report.released.base import Renderer
 from server.result.finished import Run
 from server.result.markdown import grid, md
 from server.result.wording import capital, enumerated, figure_of, hospitals
 
-NO_EFFECT = {"mean difference": 0.0}  # what a measure is where a column does nothing; 1 of a ratio
 FAR = 0.5  # log odds: a final model that is further from its estimate is worth a word
 
 
@@ -25,11 +28,10 @@ class InferenceRenderer(Renderer):
         """Return which columns surely have an effect, or why nothing can be said."""
         if result.undefined:
             return f"{capital(result.measure)}s are undefined: {result.undefined}."
-        none = NO_EFFECT.get(result.measure, 1.0)
-        sure = list(dict.fromkeys(row.column for row in result.rows if _excludes(row.estimate, none)))
+        sure = list(dict.fromkeys(row.column for row in result.rows if _excludes_one(row.estimate)))
         if not sure:
-            return f"No {result.measure} is surely other than {none:g}."
-        return f"The {result.measure}s of {enumerated(sure)} are surely other than {none:g}."
+            return f"No {result.measure} is surely other than 1."
+        return f"The {result.measure}s of {enumerated(sure)} are surely other than 1."
 
     def about(self, _run: Run, result: Ratios) -> str:
         """Return what the two intervals are about."""
@@ -41,11 +43,22 @@ class InferenceRenderer(Renderer):
         )
 
     def body(self, _run: Run, result: Ratios) -> Iterable[Html | None]:
-        """Yield the table of ratios."""
+        """Yield the drawing and the table of ratios."""
         if not result.undefined:
+            about = f"The dot is the {result.measure} of patients like these, its whisker the 95 % interval."
+            yield drawing(f"{capital(result.measure)}s by column", about, svg.both(partial(ratios, result)))
             title = f"{capital(result.measure)}s with 95 % intervals"
             yield table(_headings(result), _rows(result), title, 2)
         yield el("p", note, class_="note") if (note := _note(result)) else None
+
+    def figures(self, _run: Run, result: Ratios) -> Iterable[Figure]:
+        """Yield the drawing and its numbers for a paper."""
+        if result.undefined:
+            return
+        ends = ("", " low", " high")
+        headings = ("column", "step", *(f"{result.measure}{end}" for end in ends), *(f"pooled{end}" for end in ends))
+        rows = tuple((r.column, r.contrast, *ends_of(r.estimate), *ends_of(r.pooled)) for r in result.rows)
+        yield Figure("ratios", f"{capital(result.measure)}s by column", headings, rows, ratios(result, svg.WIDE))
 
     def card(self, run: Run, result: Ratios) -> Iterable[str]:
         """Yield the reading, and the table."""
@@ -69,8 +82,8 @@ def _with_ends(estimate: Estimate | None) -> str:
     return f"{figure_of(estimate.value)} ({figure_of(estimate.low)} to {figure_of(estimate.high)})"
 
 
-def _excludes(estimate: Estimate | None, value: float) -> bool:
-    return estimate is not None and not estimate.low <= value <= estimate.high
+def _excludes_one(estimate: Estimate | None) -> bool:
+    return estimate is not None and not estimate.low <= 1.0 <= estimate.high
 
 
 def _note(result: Ratios) -> str:
