@@ -169,18 +169,10 @@ def _complete(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _load(path: Path) -> "Study":
-    """Return a study, completed where its file leaves settings open, which is said in a line beside the output."""
-    from simulations.complete import completed
-
-    completion = completed(path)
-    if completion.settings:
-        print(completion.line, file=sys.stderr)
-    return completion.study
-
-
 def _simulate(arguments: argparse.Namespace) -> int:
-    study = None if arguments.resume else _load(arguments.study)
+    from simulations.complete import load_completed
+
+    study = None if arguments.resume else load_completed(arguments.study)
     if arguments.resume and (arguments.seed is not None or arguments.seeds is not None):
         raise ArchipelError("--seed, --seeds: expected none with --resume; a resumed run keeps its seed")
     seeds = seeds_of(arguments.seeds, study.seed) if study and arguments.seeds is not None else ()
@@ -217,9 +209,10 @@ def _simulate(arguments: argparse.Namespace) -> int:
 def _plan(arguments: argparse.Namespace) -> int:
     if not arguments.worth and (alone := _given(arguments)):
         raise ArchipelError(f"{', '.join(alone)}: expected only beside --worth, which answers it; add --worth")
+    from simulations.complete import load_completed
     from strategies.releases.registry import MODEL_UPDATE
 
-    study = _load(arguments.study)
+    study = load_completed(arguments.study)
     if not MODEL_UPDATE.is_asked(study):
         return _plan_statistics(arguments, study)
     from simulations.planning import plan_study
@@ -336,7 +329,9 @@ def _audit(arguments: argparse.Namespace) -> int:
     run = arguments.study if arguments.study.is_dir() else None
     if run is not None and not (run / "study.yaml").is_file():
         raise ArchipelError(f"{run}: expected a study file or a run's folder with study.yaml, found none")
-    study = _load(arguments.study if run is None else run / "study.yaml")
+    from simulations.complete import load_completed
+
+    study = load_completed(arguments.study if run is None else run / "study.yaml")
     from simulations.audit.show import audit_and_show
 
     return audit_and_show(study, run, arguments.out, arguments.seed)

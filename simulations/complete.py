@@ -6,6 +6,7 @@ line, or into the memory of a command that simulates, plans or audits. A finishe
 
 import os
 import re
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,6 +74,18 @@ def completed(path: Path) -> Completed:
     """
     marks = read_marked(path)
     return finished(marks.document, path, marks)
+
+
+def load_completed(path: Path) -> Study:
+    """Return the finished study of a file; what was completed is said in a line beside the output.
+
+    Raises:
+        ConfigError: as `completed`.
+    """
+    completion = completed(path)
+    if completion.settings:
+        print(completion.line, file=sys.stderr)
+    return completion.study
 
 
 def finished(document: Any, path: Path, marks: Marks | None = None) -> Completed:

@@ -53,11 +53,11 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         ArchipelError: the study, an option or the data do not allow it.
     """
-    from configs.load import load_study
+    from simulations.complete import load_completed
 
     if arguments.address and arguments.engine != "ray":
         raise ArchipelError("--address: expected only beside --engine ray, whose cluster it is; add that")
-    study = load_study(arguments.study)
+    study = load_completed(arguments.study)
     seeds = seeds_of(arguments.seeds, study.seed, least=1)
     from simulations.tuning.tune import Tuning, Wish
 

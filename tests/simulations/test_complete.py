@@ -11,6 +11,8 @@ from configs.load import load_study, study_from
 from configs.strict_yaml import dump_yaml, read_yaml
 from simulations.cli import main
 from simulations.complete import completed
+from simulations.tuning import command
+from simulations.tuning.tune import Tuning
 from strategies.learning import learning_of
 
 BLOCK = """\
@@ -201,3 +203,17 @@ def test_a_finished_study_is_read_as_it_was_written_anew(written: Any) -> None:
     study = completed(written(BLOCK)).study
     assert study_from(json.loads(study.canonical)).sha256 == study.sha256
     assert load_study(written(dump_yaml(study.to_file()))).sha256 == study.sha256
+
+
+def test_a_search_for_better_settings_begins_at_those_that_were_completed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    preset, searches = Path(__file__).parents[2] / "configs" / "presets" / "heart_auto.yaml", []
+
+    def noted(tuning: Tuning, _arguments: Any) -> int:
+        searches.append(tuning.study)
+        return 0
+
+    monkeypatch.setattr(command, "_carry_out", noted)
+    assert main(["tune", str(preset), "--out", str(tmp_path / "tuned.yaml")]) == 0
+    assert [study.sha256 for study in searches] == [completed(preset).study.sha256]
