@@ -23,6 +23,8 @@ from configs.records.site_journal import Approved, DataReviewed, Joined, Refused
 from configs.shown import DIGITS
 from configs.views import to_json
 
+PERSONAL = "the model that this hospital made of it for itself (training.personalise)"
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. Exit codes: 0 done, 2 an error that is explained, 130 Ctrl-C; `check` has its own."""
@@ -64,6 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument("--data", type=Path, metavar="FILE.csv", help="rows to score (default: the study's own data)")
     predict.add_argument("--out", type=Path, required=True, metavar="SCORES.csv", help="a new file, yours alone")
     predict.add_argument("--model", type=Path, metavar="FILE", help="an export of it (default: the model kept here)")
+    predict.add_argument("--personal", action="store_true", help=PERSONAL)
     predict.add_argument(
         "--recalibrate", action="store_true", help="fit its probabilities to this hospital's own training patients"
     )
@@ -71,6 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     evaluate = commands.add_parser("evaluate", help="how good a study's final model is on test patients here")
     evaluate.add_argument("digest", metavar="DIGEST", help="the study's first digits")
     evaluate.add_argument("--model", type=Path, metavar="FILE", help="an export of it (default: the model kept here)")
+    evaluate.add_argument("--personal", action="store_true", help=PERSONAL)
     evaluate.add_argument("--json", action="store_true", help="as JSON")
     evaluate.set_defaults(command=_evaluate)
     reread = commands.add_parser("reread", help="read the data again at once: a patient who opted out is gone")
@@ -208,19 +212,21 @@ def _review_data(folder: SiteFolder, digest: str | None) -> int:
 
 
 def _predict(arguments: argparse.Namespace) -> int:
-    from client.local_use import predict
+    from client.local_use import Wanted, predict
 
-    folder, files = SiteFolder.open(arguments.folder), (arguments.data, arguments.model)
-    for line in predict(folder, arguments.digest, arguments.out, *files, _person(), recalibrate=arguments.recalibrate):
+    folder, wanted = SiteFolder.open(arguments.folder), Wanted(arguments.digest, arguments.model, arguments.personal)
+    files = arguments.out, arguments.data
+    for line in predict(folder, wanted, *files, _person(), recalibrate=arguments.recalibrate):
         print(line)
     return 0
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:
-    from client.local_use import evaluate
+    from client.local_use import Wanted, evaluate
     from client.views import text
 
-    figures = evaluate(SiteFolder.open(arguments.folder), arguments.digest, arguments.model, _person())
+    wanted = Wanted(arguments.digest, arguments.model, arguments.personal)
+    figures = evaluate(SiteFolder.open(arguments.folder), wanted, _person())
     print(to_json(figures) if arguments.json else "\n".join(text.figures(figures)))
     return 0
 

@@ -6,7 +6,7 @@ asked; who asked, when, and of which model is in the journal.
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from subprocess import TimeoutExpired
 from typing import TypeVar
@@ -27,8 +27,17 @@ from configs.site import SiteConfig
 Answer = TypeVar("Answer")
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """The model that a person wants: of a study, by its first digits; the one kept here unless another is named."""
+
+    digest: str
+    model: Path | None = None
+    personal: bool = False
+
+
 def predict(
-    folder: SiteFolder, digest: str, out: Path, data: Path | None, model: Path | None, person: str, *, recalibrate: bool
+    folder: SiteFolder, wanted: Wanted, out: Path, data: Path | None, person: str, *, recalibrate: bool
 ) -> Iterator[str]:
     """Write scores into a new file of this user alone, whole or not at all, and yield lines for people.
 
@@ -37,8 +46,8 @@ def predict(
     """
     if out.exists():
         raise RunError(f"--out {out}: expected a new file, found one; give another name, or remove it")
-    admission = folder.study(digest)
-    request = Request(PREDICT, admission.sha256, _file(data, "--data"), _file(model, "--model"), recalibrate)
+    admission = folder.study(wanted.digest)
+    request = replace(_request(PREDICT, admission, wanted), data=_file(data, "--data"), recalibrate=recalibrate)
     scores = _asked(folder.config, admission, request, Scores)
     if scores.recalibration is not None:
         _keep(folder.config, scores.recalibration)
@@ -62,19 +71,29 @@ def predict(
     yield f"{scores.rows:,} rows scored by model {scores.model_sha256[:16]}: {out} (for this hospital alone)"
 
 
-def evaluate(folder: SiteFolder, digest: str, model: Path | None, person: str) -> LocalFigures:
+def evaluate(folder: SiteFolder, wanted: Wanted, person: str) -> LocalFigures:
     """Return how good a study's model is on this hospital's own test patients.
 
     Raises:
         RunError: the data or the model cannot be used.
     """
-    admission = folder.study(digest)
-    request = Request(EVALUATE, admission.sha256, model=_file(model, "--model"))
-    figures = _asked(folder.config, admission, request, LocalFigures)
+    admission = folder.study(wanted.digest)
+    figures = _asked(folder.config, admission, _request(EVALUATE, admission, wanted), LocalFigures)
     folder.audit.note(
         EvaluatedHere(study=admission.sha256, name=admission.name, by=person, model_sha256=figures.model_sha256)
     )
     return figures
+
+
+def _request(task: str, admission: Admission, wanted: Wanted) -> Request:
+    """Return what is asked of the process that reads patients.
+
+    Raises:
+        RunError: two models are named, or a file is none.
+    """
+    if wanted.personal and wanted.model is not None:
+        raise RunError("--personal, --model: expected one of the two, found both; keep one")
+    return Request(task, admission.sha256, model=_file(wanted.model, "--model"), personal=wanted.personal)
 
 
 def _file(path: Path | None, option: str) -> str:

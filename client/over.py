@@ -5,12 +5,14 @@ The answer leaves before anything is made of patients, so that no time follows f
 
 import logging
 import time
+from contextlib import suppress
 
 from client import after_end, ending, kept_models
+from client.admission import Admission
 from client.books import Books
 from client.timing import quantum_s, wait_until_public
 from client.worker_process import WorkerPort
-from configs.errors import RunError, WireError
+from configs.errors import ArchipelError, RunError, WireError
 from configs.frame import Frame
 from configs.records.site_journal import Ended, Ignored, Personalised
 from configs.schema import Study
@@ -65,8 +67,13 @@ class Over:
     def catch_up(self) -> None:
         """Do what an earlier process did not come to do after the end of a study."""
         for admission in self._admissions.all():
-            end = kept_models.kept(self._config, admission.sha256) if admission.state == "approved" else None
-            if end is None or not end.has_model or not after_end.asked_of(admission.study):
-                continue
-            if not after_end.personal_path(self._config, end.study, end.rounds).exists():
-                self._ask(admission.study)
+            if admission.state == "approved":
+                with suppress(ArchipelError):  # it was kept under a rule that this release does not know
+                    self._catch_up(admission)
+
+    def _catch_up(self, admission: Admission) -> None:
+        end = kept_models.kept(self._config, admission.sha256)
+        if end is None or not end.has_model or not after_end.asked_of(study := admission.study):
+            return
+        if not after_end.personal_path(self._config, end.study, end.rounds).exists():
+            self._ask(study)

@@ -40,13 +40,17 @@ PREDICT, EVALUATE = "predict", "evaluate"
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked of the process. `data` and `model` are files, empty for the study's own."""
+    """What is asked of the process. `data` and `model` are files, empty for the study's own.
+
+    `personal` asks for the model that this hospital made of the last one for itself (client/after_end.py).
+    """
 
     task: str
     study: str
     data: str = ""
     model: str = ""
     recalibrate: bool = False
+    personal: bool = False
 
 
 @dataclass(frozen=True)
@@ -74,7 +78,7 @@ def answer(folder: Path, request: Request) -> Scores | LocalFigures:
     fence(replace(config, datasets=(*config.datasets, *extra)), books=False)
     admissions = Admissions.open(config.admissions)
     study = admissions.require_known(request.study).study
-    used = _used(config, study, data, request.model)
+    used = _personal(config, study) if request.personal else _used(config, study, data, request.model)
     return evaluated(config, study, used) if request.task == EVALUATE else predicted(config, study, used, request)
 
 
@@ -105,6 +109,26 @@ def _used(config: SiteConfig, study: Study, data: bytes, source: str) -> Used:
         )
     arrays = read_model(data, study_parameters(study), source)
     return Used({**arrays, **personal}, about.model_sha256, about.mark)
+
+
+def _personal(config: SiteConfig, study: Study) -> Used:
+    """Return the model that the hospital made of the last one for itself.
+
+    Raises:
+        RunError: there is none.
+    """
+    import hashlib
+
+    from client.after_end import personal_path
+    from client.kept_models import kept, read_model
+    from strategies.models.registry import study_parameters
+
+    end = kept(config, study.sha256)
+    path = personal_path(config, study.sha256, end.rounds if end else 0)
+    if not path.is_file():
+        raise RunError("--personal: expected a study with training.personalise that is over here, found no such model")
+    data = path.read_bytes()
+    return Used(read_model(data, study_parameters(study), str(path)), hashlib.sha256(data).hexdigest(), "")
 
 
 def exported(data: bytes, source: str) -> Exported:

@@ -37,6 +37,9 @@ class Exported:
     model: Annotated[str, "The kind of model."]
     features: Annotated[tuple[ExportedColumn, ...], "Raw columns, in the order of the model's inputs."]
     inputs: Annotated[tuple[str, ...], "All inputs of the model, in order."]
+    personal: Annotated[
+        tuple[str, ...], "Arrays that every hospital keeps to itself; here they are the study's start.", OMIT
+    ] = ()
     scaling: Annotated[str, "How numbers become inputs: by public ranges, or at each hospital by its own patients."]
     prediction: Annotated[tuple[str, ...], "What each column of a prediction says."]
     outcome: Annotated[str, "How the run ended: COMPLETE or INCOMPLETE."]

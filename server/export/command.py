@@ -28,7 +28,7 @@ from server.result.read import load as load_run
 from server.result.read import load_result
 from strategies.exchange.tensors import safetensors
 from strategies.learning import inputs_of, learning_of
-from strategies.models.registry import study_parameters
+from strategies.models.registry import personal_parameters, study_parameters
 
 FORMATS = ("onnx", "safetensors")
 ABOUT = "archipel"  # the name under which a file holds what model.json says
@@ -127,6 +127,7 @@ def _about(run: Path, study: Study, *, anyway: bool) -> Exported:
         model=study.model.name,
         features=tuple(map(_column, study.features)),
         inputs=inputs_of(study),
+        personal=tuple(personal_parameters(study)),
         scaling=_SCALING[study.scaling],
         prediction=learning_of(study).objective.predicted,
         outcome=result.outcome,

@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from client import recalibration, scoring
+from client import local_use, recalibration, scoring
 from client.admission import Admissions
+from client.after_end import personal_path
 from client.audit import Audit
 from client.cli import main
 from client.ending import keep
 from client.enrol import load_signing_key
+from client.folder import SiteFolder
 from client.kept_models import model_path
 from client.patients import load_patients
 from client.scoring import PREDICT, Request, Used
@@ -164,6 +166,26 @@ def test_a_model_of_another_study_is_refused_by_its_digest(
         scoring.exported(plain.read_bytes(), "plain")
     same = export_of(study, model, tmp_path / "same.safetensors")
     assert scoring.exported(same.read_bytes(), "same").study_sha256 == study.sha256
+
+
+def test_the_hospitals_own_model_is_used_where_there_is_one(
+    hospital: SiteConfig, study: Study, model: dict[str, Any]
+) -> None:
+    with pytest.raises(RunError, match="found no such model"):
+        scoring._personal(hospital, study)
+    path = personal_path(hospital, study.sha256, study.training.rounds)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, b"".join(bytes(piece) for piece in safetensors({n: a + 1 for n, a in model.items()})))
+    own = scoring._personal(hospital, study).arrays
+    path.unlink()
+    assert all(np.array_equal(own[name], array + 1) for name, array in model.items())
+    with pytest.raises(RunError, match="expected one of the two"):
+        list(evaluate_here(hospital, path))
+
+
+def evaluate_here(hospital: SiteConfig, path: Path) -> Any:
+    digest = next(hospital.models.glob("*.json")).stem
+    return local_use.evaluate(SiteFolder.open(hospital.folder), local_use.Wanted(digest, path, personal=True), "me")
 
 
 def test_too_few_events_recalibrate_nothing() -> None:
