@@ -12,6 +12,7 @@ from scipy import stats
 
 from configs.errors import ArchipelError
 from configs.load import load_study
+from configs.records.result import TunedOn
 from configs.schema.sites import Tuned
 from configs.strict_yaml import dump_yaml
 from simulations import cli
@@ -135,6 +136,20 @@ def test_an_interrupted_search_prints_its_table_and_goes_on(
 
 def trials_done(out: Path) -> int:
     return out.with_suffix(".trials.jsonl").read_text().count('"figures"')
+
+
+def test_settings_that_hardly_learn_are_replaced_and_the_verdict_says_that_it_is_no_chance(
+    study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    document = load_study(study).to_file()
+    document["training"]["local"]["learning_rate"] = 0.01
+    (tmp_path / "study.yaml").write_text(dump_yaml(document))
+    options = ["--search", "halving", "--seeds", "3", "--out", str(tmp_path / "tuned.yaml")]
+    assert cli.main(["tune", str(tmp_path / "study.yaml"), "--set", RATES, *options]) == 0
+    assert load_study(tmp_path / "tuned.yaml").training.local.learning_rate == 2.0
+    shown = capsys.readouterr().out
+    assert "chosen: learning_rate 2; better than the study's own beyond chance" in shown
+    assert TunedOn.warning in shown
 
 
 def test_differences_to_the_studys_own_settings_are_paired_seed_by_seed(
