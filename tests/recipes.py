@@ -69,12 +69,20 @@ RECIPES = (
         "strategies/releases/registry.py",
         "One thing that may leave, both halves: what it costs, what the hospital makes of patients (after it was "
         "booked), what the coordinator believes, and one sentence for the people who approve it. Its forms join the "
-        "list of what may cross the wire. What follows from it is a record in metrics.json; a renderer "
-        "(`server/report/released/base.py`) gives it a section of the report and a paragraph of the model card.",
+        "list of what may cross the wire. What follows from it is a record in metrics.json.",
         (
             *("Keys", "Counted", "ColumnCount.event", "ColumnCount.make", "ColumnCount.judge", "ColumnCount.combine"),
-            *("ColumnCount.sentence", "CountRenderer", "install"),
+            *("ColumnCount.sentence", "install"),
         ),
+    ),
+    Recipe(
+        "How a release's result is shown",
+        "count_renderer",
+        "server/report/released/base.py",
+        "server/report/released/registry.py",
+        "A section of the report and a paragraph of the model card for the record of a release, in a file of its own: "
+        "a hospital's worker may not read the code that draws. Without it the record's fields are a plain table.",
+        ("CountRenderer", "install"),
     ),
     Recipe(
         "A section of the report",

@@ -3,7 +3,7 @@
 Both halves, the keys that a study gives and the forms of its messages stand here. Not part of the product.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
@@ -17,11 +17,6 @@ from configs.records.fields import LATER
 from configs.schema import Study
 from configs.schema.releases import ReleaseKeys
 from configs.wire import STUDY_FIELDS, ArraySpec, Form
-from server.charts.markup import Html
-from server.report.parts import table
-from server.report.released.base import Renderer
-from server.report.released.registry import RENDERERS
-from server.result.finished import Run
 from strategies.privacy.accounting import SampledGaussian
 from strategies.privacy.modes.registry import mode_of
 from strategies.privacy.plan import PrivacyPlan
@@ -114,22 +109,6 @@ class ColumnCount(Release):
         return f"once, after the last round, how many patients have {keys.column} {keys.value}, with noise"
 
 
-class CountRenderer(Renderer):
-    """Shows the count: a sentence for report and card, a table of the hospitals."""
-
-    name = NAME
-    title = "How many have the value?"
-
-    def reading(self, _run: Run, result: Counted) -> str:
-        """Return the count with its interval."""
-        count = result.together
-        return f"About {count.value:,.0f} patients have the value ({count.low:,.0f} to {count.high:,.0f})."
-
-    def body(self, _run: Run, result: Counted) -> Iterable[Html | None]:
-        """Yield a table of the hospitals' counts."""
-        yield table(["Hospital", "Count"], [(site, f"{n:,.0f}") for site, n in result.sites.items()], "Counts", 1)
-
-
 def keys_of(study: Study) -> Keys | None:
     """Return what a study says of the count, None where it asks for none."""
     return next((asked.keys for asked in study.releases if asked.name == NAME), None)
@@ -141,12 +120,11 @@ def _noise(study: Study, site: str) -> float:
     return event.noise_multiplier if event else 0.0
 
 
-COLUMN_COUNT, RENDERER = ColumnCount(), CountRenderer()
+COLUMN_COUNT = ColumnCount()
 
 
 def install() -> None:
-    """Register the kind, its keys, its record, its forms and its renderer."""
+    """Register the kind, its keys, its record and its forms."""
     instruction = Form(STUDY_FIELDS, arrays="", purpose="the coordinator asks for the count of one value, once")
     reply = Form((), arrays="count", purpose="patients with one value of one column, with noise")
     register(COLUMN_COUNT, ReleaseKeys(NAME, Keys, Counted), instruction, reply)
-    RENDERERS.register(RENDERER)

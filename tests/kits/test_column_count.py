@@ -35,6 +35,7 @@ from strategies.privacy.modes.registry import mode_of
 from strategies.releases.base import Request
 from strategies.releases.registry import RELEASES, register, study_bytes
 from tests.builders import patients, random_arrays, study
+from tests.kits import count_renderer
 from tests.kits.column_count import ARRAY, COLUMN_COUNT, FORM, NAME, ColumnCount, Counted, Keys, install
 
 PRESET = Path(__file__).resolve().parents[2] / "configs" / "presets" / "heart_disease.yaml"
@@ -48,6 +49,7 @@ def _installed(monkeypatch: pytest.MonkeyPatch) -> None:
     for table in ("ASKS", "FORMS"):
         monkeypatch.setattr(wire, table, dict(getattr(wire, table)))
     install()
+    count_renderer.install()
 
 
 @pytest.fixture

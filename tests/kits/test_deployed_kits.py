@@ -75,7 +75,7 @@ REVIEWED = {  # on the page that a hospital's people read before they approve, a
     "column_count": ("how many patients have sex male", "patients have the value ("),
     "time_to_event": ("time_to_event 'thalach' (60 to 200)", "the risk by `thalach`"),
 }
-KITS = ",".join(EDITS)
+KITS = ",".join((*EDITS, "count_renderer"))
 
 
 def study(folder: Path, kit: str) -> Path:
