@@ -188,6 +188,19 @@ def test_a_release_of_other_own_arrays_is_another_release() -> None:
     assert booked(ledger) == 3
 
 
+def test_another_attempt_at_a_round_begins_where_the_first_did_with_other_noise() -> None:
+    chosen = with_own(privacy={"spare": 1})
+    site = Site("lille", chosen, people(chosen)["lille"], Ledger.in_memory(), seeded=True)
+    start = {name: learning_of(chosen).initial(0)[name] for name in shared_parameters(chosen)}
+    site.fit(1, start)
+    before = site.personal.before(2)
+    first, first_own = site.fit(2, start), site.personal.before(3)
+    assert same_bits(site.personal.before(2), before)
+    again = site.fit(2, start, attempt=1)
+    assert not same_bits(again, first)
+    assert not same_bits(site.personal.before(3), first_own)  # the attempt that was sent is the one that goes on
+
+
 def test_noise_alone_changes_nothing_that_is_kept() -> None:
     chosen = with_own()
 
