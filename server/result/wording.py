@@ -46,8 +46,9 @@ def headline_of(run: Run) -> Metric:
 
 def has_calibration(run: Run) -> bool:
     """Return whether the run's model gives one probability; it may where the run names no task type."""
-    kind = objective_of_run(run)
-    return not run.task_type or (kind is not None and kind.outcome is not None)
+    kind, model = objective_of_run(run), run.model(run.shared)
+    drawn = model is not None and bool(model.calibration)
+    return not run.task_type or drawn or (kind is not None and kind.outcome is not None)
 
 
 def model_name(run: Run, key: str) -> str:

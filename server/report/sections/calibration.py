@@ -84,7 +84,7 @@ def _by_hospital(run: Run) -> Iterable[Html | None]:
         drawn = strips("calibration-strip", "Mean predicted less observed", [row], ends, 0.0)
         about = f"A dot is one of {sites:,} hospitals; left of 0 the risk is understated there, right of it overstated."
         yield drawing("Calibration by hospital", about, drawn) if drawn else None
-    if sites:
+    if sites > 0:
         yield each("Calibration by hospital", _calibration_table(run, entries), sites)
 
 

@@ -1,7 +1,7 @@
 """The registered sections of a trained model's report, in the order of the page.
 
 >>> print(*(section.key for section in sections_in_order()))
-patients quality learning tuned calibration thresholds effects rehearsal left-out privacy left rounds check
+patients quality learning tuned calibration thresholds effects times rehearsal left-out privacy left rounds check
 """
 
 from configs.kinds import Registry
@@ -20,6 +20,7 @@ from server.report.sections import (
     rehearsal,
     rounds,
     thresholds,
+    times,
     tuned,
 )
 from server.result.finished import Run
@@ -40,6 +41,7 @@ SECTIONS: Registry[Section] = Registry(
         rehearsal.SECTION,
         rounds.SECTION,
         thresholds.SECTION,
+        times.SECTION,
         tuned.SECTION,
     ],
 )
