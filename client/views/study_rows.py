@@ -19,6 +19,7 @@ from strategies.privacy.plan import Budget
 from strategies.releases.base import Release
 from strategies.releases.registry import MODEL_UPDATE, RELEASES
 from strategies.releases.statistics import standard_deviation
+from strategies.tasks.registry import objective_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,7 @@ def _training(config: SiteConfig, study: Study) -> list[tuple[str, str]]:
     hospitals = "hospital" if study.training.quorum == 1 else "hospitals"
     outcome = " and ".join(shown(column.name) + _contents(column) for column in study.task.columns)
     return [
-        ("learns", f"{study.task.type} {outcome} with a {study.model.name} model{_share(study)}"),
+        ("learns", f"{study.task.type} {outcome} with a {study.model.name} model{_share(study)}{_remark(study)}"),
         ("rounds", f"{study.training.rounds}, with at least {study.training.quorum} {hospitals} in each"),
         *([("only tests", _testers(config, study))] if study.evaluation.test_only else []),
         ("leaves", _leaving(config, study) if study.trains_at(config.site) else _tested(config, study)),
@@ -176,6 +177,11 @@ def _leaving(config: SiteConfig, study: Study) -> str:
         f"at most {numbers * study.training.rounds:,} numbers; once, this hospital's name and the study's digest. "
         f"{_stays(study)}{_others(config, study)}{_figures(config, study)}"
     )
+
+
+def _remark(study: Study) -> str:
+    remark = objective_of(study).remark
+    return f"; {remark}" if remark else ""
 
 
 def _stays(study: Study) -> str:

@@ -106,6 +106,11 @@ class Objective(ABC):
         """Return the most rows that the outcome makes of one row of the data."""
         return 1
 
+    @property
+    def remark(self) -> str:
+        """Return what a hospital should know of how the outcome is read, in words; mostly nothing."""
+        return ""
+
     @classmethod
     def metrics_of(cls, names: Iterable[str]) -> list[Metric]:
         """Return the metrics of these names, each once."""

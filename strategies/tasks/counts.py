@@ -90,6 +90,11 @@ class Counts(Objective):
         """Return the largest count at any outputs: neither it nor what is expected is larger."""
         return self._most, 0.0
 
+    @property
+    def remark(self) -> str:
+        """Return the bound of counts."""
+        return f"counts above {self._most:g} are taken as {self._most:g}, and none larger is expected"
+
     def encode(self, targets: Mapping[str, Floats]) -> tuple[Floats, Mapping[str, int]]:
         """Return counts and log exposures, clipped to their ranges, which is counted."""
         count = targets[self.task.target]

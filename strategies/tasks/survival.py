@@ -81,6 +81,12 @@ class Survival(Objective):
         """Return the number of intervals."""
         return len(self.task.intervals) - 1
 
+    @property
+    def remark(self) -> str:
+        """Return the cut points, and which row of a patient counts."""
+        cuts = ", ".join(f"{cut:g}" for cut in self.task.intervals)
+        return f"time is cut at {cuts}; of a patient's rows, that with the longest follow-up counts"
+
     def encode(self, targets: Mapping[str, Floats]) -> tuple[Floats, Mapping[str, int]]:
         """Return times and causes: nobody is followed beyond the last cut point, which is counted."""
         time, cause = (targets[column.name] for column in self.columns)

@@ -6,8 +6,10 @@ import pytest
 
 from client.connectors import read_table
 from client.connectors.notes import Notes
+from client.views.study_rows import rows_of
 from configs.errors import ConfigError
 from configs.schema import CsvFile, Study
+from configs.site import SiteConfig
 from tests.builders import plain
 
 SURVIVAL = {"type": "survival", "time": "days", "event": "died", "intervals": [0, 90, 365], "unit": "days"}
@@ -88,3 +90,16 @@ def test_models_that_do_not_fit_are_refused() -> None:
 def test_counts_need_public_ranges(task: dict[str, object], sentence: str) -> None:
     with pytest.raises(ConfigError, match=sentence):
         plain(task=COUNTS | task, model={"name": "linear"})
+
+
+def test_a_hospital_that_reviews_is_told_how_the_outcome_is_read(tmp_path: Path) -> None:
+    def learns(study: Study) -> str:
+        site = SiteConfig(tmp_path, "lille", "coord.example.org:8443")
+        return next(row.text for row in rows_of(site, study) if row.title == "learns")
+
+    assert learns(plain(task=SURVIVAL)).endswith(
+        "time is cut at 0, 90, 365; of a patient's rows, that with the longest follow-up counts"
+    )
+    assert learns(plain(task=COUNTS, model={"name": "linear"})).endswith(
+        "counts above 10 are taken as 10, and none larger is expected"
+    )
