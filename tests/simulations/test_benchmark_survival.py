@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from simulations.benchmarks import survival
+from simulations.benchmarks import kaplan_meier, survival
 
 
 def test_each_row_has_the_federation_and_its_anchors(
@@ -29,3 +29,10 @@ def test_a_set_of_a_package_that_is_not_there_is_told(
     monkeypatch.setitem(sys.modules, "SurvSet.data", None)
     assert survival.main(["--sets", "rott2"]) == 0
     assert capsys.readouterr().err == "rott2: expected the package SurvSet, found none; pip install SurvSet\n"
+
+
+def test_the_benchmark_of_released_risks_tells_how_often_intervals_hold(capsys: pytest.CaptureFixture[str]) -> None:
+    kaplan_meier.main(["--simulations", "5"])
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert len(rows) == len(kaplan_meier.CASES)
+    assert all(0.6 <= row["held"] <= 1 and 0 < row["width"] < 0.8 for row in rows)
