@@ -67,19 +67,19 @@ class RowGradients:
     ) -> Iterator[Floats]:
         """Yield each chosen patient's gradient, (parameters,), summed over their rows, before any clip."""
         at_once = max(1, _BUILT // sum(self._sizes))
-        each = np.diff(patients.starts)[chosen]
-        if (each == 1).all():
-            rows = patients.rows_of(chosen)
-            for first in range(0, len(rows), at_once):
-                some = rows[first : first + at_once]
-                yield from self.at(weights, patients.x[some], patients.y[some])
-            return
-        for patient in chosen.tolist():
-            total = np.zeros(sum(self._sizes))
-            for first in range(patients.starts[patient], patients.starts[patient + 1], at_once):
-                rows = np.arange(first, min(first + at_once, patients.starts[patient + 1]))
-                total += self.at(weights, patients.x[rows], patients.y[rows]).sum(0)
-            yield total
+        lengths = np.diff(patients.starts)[chosen]
+        ends, first = np.cumsum(lengths), 0
+        while first < len(chosen):
+            begin = ends[first] - lengths[first]
+            last = max(first + 1, int(np.searchsorted(ends, begin + at_once, side="right")))
+            rows = patients.rows_of(chosen[first:last])
+            parts = np.array_split(rows, -(-len(rows) // at_once))  # several of a patient with very many rows
+            if len(parts) == 1:
+                gradients = self.at(weights, patients.x[rows], patients.y[rows])
+                yield from np.add.reduceat(gradients, ends[first:last] - lengths[first:last] - begin)
+            else:
+                yield np.sum([self.at(weights, patients.x[some], patients.y[some]).sum(0) for some in parts], axis=0)
+            first = last
 
 
 class _Follower:
