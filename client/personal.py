@@ -44,7 +44,7 @@ class Personal:
         for earlier in sorted((kept for kept in self._rounds if kept < number), reverse=True):
             if (arrays := self._read(earlier)) is not None:
                 return arrays
-        if number > 1:
+        if number > 1 and self._study.trains_at(self._site):
             log.warning(
                 "%s: study %s, round %d: no arrays of its own (%s) are kept from an earlier round; they begin from the "
                 "study's start",
