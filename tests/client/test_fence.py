@@ -45,7 +45,7 @@ def here() -> Iterator[Path]:
     """A machine with a hospital's folder, its data, and things that are none of the worker's business."""
     with TemporaryDirectory(prefix="fence-", dir="/var/tmp") as folder:
         here = Path(folder)
-        for name in ("hospital/keys", "data", "other", "hospital/outbox"):
+        for name in ("hospital/keys", "data", "other", *(f"hospital/{n}" for n in ("outbox", "models", "personal"))):
             (here / name).mkdir(parents=True)
         (here / "hospital" / "keys" / "signing.key").write_text("secret")
         (here / "hospital" / "outbox" / "1.frame").write_text("left")
@@ -93,6 +93,9 @@ FORBIDDEN = {
     "the outbox": "open(here / 'hospital/outbox/1.frame', 'a')",
     "a new file in the outbox": "open(here / 'hospital/outbox/2.frame', 'w')",
     "a new file in the folder": "open(here / 'hospital/note.txt', 'w')",
+    "a model that was kept, written": "open(here / 'hospital/models/a.safetensors', 'w')",
+    "what it keeps, moved out": "(config.personal / 'a').write_text('x'); "
+    "os.rename(config.personal / 'a', here / 'hospital/models/a')",
     "the ledger, removed": "os.unlink(here / 'hospital/ledger.sqlite')",
     "the ledger, replaced": "os.rename(here / 'hospital/site.yaml', here / 'hospital/ledger.sqlite')",
     "a temporary file": "open('/tmp/archipel-out', 'w')",
@@ -139,6 +142,10 @@ ALLOWED = {
     "the time here": "import zoneinfo; zoneinfo.ZoneInfo('Europe/Paris')",
     "the ledger": "from client.ledger import Ledger; "
     "Ledger.open(config.ledger)._connection.execute('CREATE TABLE t (x)')",
+    "the hospital's own arrays": "from configs.files import write_atomically; (config.personal / 'ab').mkdir(); "
+    "write_atomically(config.personal / 'ab/1.safetensors', b'a', private=True); "
+    "write_atomically(config.personal / 'ab/1.safetensors', b'b', private=True); "
+    "assert os.listdir(config.personal / 'ab') == ['1.safetensors']",
     "the list of studies": "from client.admission import Admissions; a = Admissions.open(config.admissions); "
     "a.propose('ab' * 32, 'x', '{}')",
 }
