@@ -61,7 +61,7 @@ def _of_file(source: CsvFile, study: Study) -> FeatureRows:
     columns = read_cells(source, [feature.name for feature in study.features], optional, notes, lines)
     labels = {LINE: [str(number) for number in lines]}
     labels |= {name: columns.pop(name) for name in optional if name in columns}
-    notes.rows = notes.counted = len(lines)
+    notes.rows = notes.counted = notes.patients = len(lines)
     return _rows(*features_of(columns, study, notes, lines), labels, study, notes)
 
 

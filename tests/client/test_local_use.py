@@ -108,6 +108,7 @@ def test_new_patients_are_scored_and_nothing_but_a_private_file_and_a_record_is_
     sent = sorted(hospital.outbox.glob("*")) if hospital.outbox.exists() else []
     said = typed(hospital, capsys, "predict", study.sha256[:20], "--data", str(data), "--out", str(out))
     assert "3 rows scored" in said
+    assert "noise" not in said
     assert "sex: 1 of 3 rows is no value that the study lists (line 4)" in said
     assert out.stat().st_mode & 0o777 == 0o600
     rows = list(csv.reader(out.read_text().splitlines()))
