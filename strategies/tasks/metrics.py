@@ -120,7 +120,7 @@ def resampled(
     """
     defined = [m for m in metrics if len(y) and m.is_defined(y, predictions[0], patients)]
     values: dict[str, list[Floats]] = {metric.name: [] for metric in defined}
-    for weights in _resampled(patients, seed, resamples) if defined else ():
+    for weights in resamples_of(patients, seed, resamples) if defined else ():
         with np.errstate(all="ignore"):  # of a model that diverged, figures are what they are, or undefined
             for metric in defined:
                 each = [metric.compute(y, predicted, weights) for predicted in predictions]
@@ -142,7 +142,7 @@ def weighted_mean(values: Floats, weights: Floats) -> Floats:
     return np.asarray(added(weights * values) / weights.sum(axis=1))
 
 
-def _resampled(patients: NDArray[np.int64], seed: int, resamples: int) -> Iterator[Floats]:
+def resamples_of(patients: NDArray[np.int64], seed: int, resamples: int = RESAMPLES) -> Iterator[Floats]:
     """Yield row weights in pieces, (resamples in the piece, rows): everybody once, then draws with replacement."""
     count = int(patients.max()) + 1
     rng = np.random.default_rng([seed, count])

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from configs.records.estimate import Estimate
 from configs.records.outcome import AtThreshold, Calibrated, NetBenefit, OutcomeFigures, RocPoint
 from strategies.exact.functions import logarithm, sigmoid
-from strategies.tasks.metrics import MIN_PER_CLASS, Floats, Metric, estimates, weighted_mean
+from strategies.tasks.metrics import MIN_PER_CLASS, Floats, interval, resamples_of, weighted_mean
 
 Rows = tuple[Floats, Floats, NDArray[np.int64]]  # outcome 0 or 1, probability, patient from 0: (rows,) each
 USUAL = (0.5,)  # where a study states no threshold
@@ -37,10 +37,11 @@ def outcome_figures(
 ) -> OutcomeFigures:
     """Return the figures of all patients, and the calibration at each hospital."""
     y, probability, _ = rows
+    drawn = _Drawn(rows, thresholds or USUAL, seed)
     return OutcomeFigures(
-        calibrated=calibrated(rows, seed=seed),
+        calibrated=drawn.calibrated(),
         calibrated_by_site={site: calibrated(own, seed=seed) for site, own in sites.items()},
-        thresholds=tuple(at_threshold(rows, threshold, seed=seed) for threshold in thresholds or USUAL),
+        thresholds=tuple(drawn.at(place) for place in range(len(thresholds or USUAL))),
         decision=decision_curve(y, probability) if len(y) else (),
         roc=roc(y, probability),
     )
@@ -48,15 +49,64 @@ def outcome_figures(
 
 def at_threshold(rows: Rows, threshold: float, *, seed: int = 0) -> AtThreshold:
     """Return sensitivity, specificity, predictive values, share called ill and net benefit, with 95 % intervals."""
-    y, probability, patients = rows
-    predicted = np.stack([1 - probability, probability], axis=1)
-    names = ("sensitivity", "specificity", "ppv", "npv", "flagged", "net_benefit")
-    metrics = [Metric(name, name, "", _Compute(name, threshold), is_defined=_Enough(name)) for name in names]
-    shares = estimates(metrics, y, [predicted], patients, seed=seed)
-    called = probability >= threshold
-    among = {"sensitivity": y == 1, "specificity": y == 0, "ppv": called, "npv": ~called, "flagged": y >= 0}
-    wide = {name: _not_certain(shares[name], len(np.unique(patients[rows]))) for name, rows in among.items()}
-    return AtThreshold(threshold=threshold, **shares | wide)
+    return _Drawn(rows, (threshold,), seed).at(0)
+
+
+def calibrated(rows: Rows, *, seed: int = 0) -> Calibrated:
+    """Return the observed share, calibration in the large and the slope, with 95 % intervals."""
+    return _Drawn(rows, (), seed).calibrated()
+
+
+class _Drawn:
+    """All shares over one draw of resamples: counts are whole numbers, so that a product of matrices is exact."""
+
+    def __init__(self, rows: Rows, thresholds: Sequence[float], seed: int) -> None:
+        self._y, self._probability, self._patients = rows
+        self._thresholds, ill = thresholds, self._y == 1
+        self._called = [self._probability >= threshold for threshold in thresholds]
+        columns = [np.ones(len(ill), bool), ill, *(c for called in self._called for c in (called, called & ill))]
+        cells, gaps = np.stack(columns, axis=1).astype(np.float64), self._probability - self._y
+        counts, means = [], []
+        for weights in resamples_of(self._patients, seed) if len(ill) else ():
+            counts.append(weights @ cells)  # (resamples, 2 + 2 thresholds)
+            means.append(weighted_mean(gaps, weights))
+        self._counts = np.concatenate(counts) if counts else np.full((1, cells.shape[1]), np.nan)
+        self._gap = np.concatenate(means) if means else np.full(1, np.nan)
+
+    def calibrated(self) -> Calibrated:
+        """Return the observed share, calibration in the large and the slope."""
+        everybody = np.ones(len(self._y), bool)
+        return Calibrated(
+            observed=self._share(self._counts[:, 1], self._counts[:, 0], everybody),
+            in_the_large=interval(self._gap),
+            slope=calibration_slope(self._y, self._probability, self._patients),
+        )
+
+    def at(self, place: int) -> AtThreshold:
+        """Return the figures at one of the thresholds."""
+        called, right = self._counts[:, 2 + 2 * place], self._counts[:, 3 + 2 * place]
+        total, ill = self._counts[:, 0], self._counts[:, 1]
+        threshold, rows = self._thresholds[place], self._called[place]
+        odds = threshold / (1 - threshold)
+        is_ill, everybody = self._y == 1, np.ones(len(self._y), bool)
+        enough = len(np.unique(self._patients)) >= MIN_PER_CLASS
+        return AtThreshold(
+            threshold=threshold,
+            sensitivity=self._share(right, ill, is_ill),
+            specificity=self._share(total - ill - called + right, total - ill, ~is_ill),
+            ppv=self._share(right, called, rows, least=1),
+            npv=self._share(total - ill - called + right, total - called, ~rows, least=1),
+            flagged=self._share(called, total, everybody),
+            net_benefit=interval((right - odds * (called - right)) / total) if enough else None,
+        )
+
+    def _share(self, part: Floats, of: Floats, rows: NDArray[np.bool_], least: int = MIN_PER_CLASS) -> Estimate | None:
+        """Return a share of the patients in some rows; None where there are fewer than `least` of them."""
+        patients = len(np.unique(self._patients[rows]))
+        if patients < least or len(np.unique(self._patients)) < MIN_PER_CLASS:
+            return None
+        with np.errstate(invalid="ignore"):  # a resample without such a patient has no share
+            return _not_certain(interval(part / of), patients)
 
 
 def _not_certain(share: Estimate | None, patients: int) -> Estimate | None:
@@ -77,38 +127,6 @@ def wilson(successes: float, count: int) -> tuple[float, float]:
     middle = (rate + spare / 2) / (1 + spare)
     half = z / (1 + spare) * math.sqrt(rate * (1 - rate) / count + spare / (4 * count))
     return max(0.0, middle - half), min(1.0, middle + half)
-
-
-class _Compute:
-    """A figure at a threshold as a metric computes it, (resamples,) of weights (resamples, rows)."""
-
-    def __init__(self, name: str, threshold: float) -> None:
-        self._name, self._threshold = name, threshold
-
-    def __call__(self, y: Floats, predicted: Floats, weights: Floats) -> Floats:
-        ill, called = y == 1, predicted[:, 1] >= self._threshold
-        among = {"sensitivity": ill, "specificity": ~ill, "ppv": called, "npv": ~called}.get(self._name)
-        right = {"sensitivity": called, "specificity": ~called, "ppv": ill, "npv": ~ill, "flagged": called}
-        if self._name == "net_benefit":
-            odds = self._threshold / (1 - self._threshold)
-            return weighted_mean((called & ill) - odds * (called & ~ill), weights)
-        values = right[self._name].astype(np.float64)
-        if among is None:
-            return weighted_mean(values, weights)
-        if not among.any():
-            return np.full(len(weights), np.nan)
-        return weighted_mean(values[among], weights[:, among])
-
-
-class _Enough:
-    """Whether there are patients enough for a share of those with the outcome, or of those without."""
-
-    def __init__(self, name: str) -> None:
-        self._outcome = {"sensitivity": 1.0, "specificity": 0.0}.get(name)
-
-    def __call__(self, y: Floats, _predicted: Floats, patients: NDArray[np.int64]) -> bool:
-        counted = patients if self._outcome is None else patients[y == self._outcome]
-        return len(np.unique(counted)) >= MIN_PER_CLASS
 
 
 def decision_curve(y: Floats, probability: Floats, thresholds: Sequence[float] = CURVE) -> tuple[NetBenefit, ...]:
@@ -134,16 +152,6 @@ def roc(y: Floats, probability: Floats, most: int = MOST_POINTS) -> tuple[RocPoi
     return tuple(
         RocPoint(float(t), float(a), float(b)) for t, a, b in zip(chosen, sensitivity, specificity, strict=True)
     )
-
-
-def calibrated(rows: Rows, *, seed: int = 0) -> Calibrated:
-    """Return the observed share, calibration in the large and the slope, with 95 % intervals."""
-    y, probability, patients = rows
-    predicted = probability[:, None]
-    observed = Metric("observed", "", "", lambda y, _predicted, weights: weighted_mean(y, weights))
-    large = Metric("in_the_large", "", "", lambda y, predicted, weights: weighted_mean(predicted[:, 0] - y, weights))
-    means = estimates([observed, large], y, [predicted], patients, seed=seed)
-    return Calibrated(**means, slope=calibration_slope(y, probability, patients))
 
 
 def calibration_slope(y: Floats, probability: Floats, patients: NDArray[np.int64]) -> Estimate | None:
