@@ -230,7 +230,7 @@ def test_a_folder_that_is_no_run_is_told(tmp_path: Path, refused: Callable[..., 
 
 
 def test_a_seed_cannot_be_given_to_a_resumed_run(run: Path, refused: Callable[..., str]) -> None:
-    assert "--seed: expected none with --resume" in refused("simulate", "--resume", run, "--seed", 1)
+    assert "--seed, --seeds: expected none with --resume" in refused("simulate", "--resume", run, "--seed", 1)
 
 
 SPOILT: dict[str, Callable[[Path], object]] = {
