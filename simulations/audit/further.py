@@ -85,6 +85,7 @@ class _Inference(FurtherRelease):
     def exact(self, study: Study, model: Arrays, patients: TablePatients) -> tuple[Floats, Mask]:
         bound = self.bound(study)
         middle = np.concatenate([np.full(len(f.inputs), _reach(f)[0]) for f in study.features])
+        middle -= np.concatenate([_taken_off(study, feature) for feature in study.features])
         module = learning_of(study).build().double()
         module.load_state_dict({name: torch.from_numpy(array.astype(np.float64)) for name, array in model.items()})
         with torch.no_grad():
@@ -134,6 +135,12 @@ def _reach(feature: Feature) -> tuple[float, float]:
     return (0.5, 0.25) if values == 1 else (1 / values, 1 - 1 / values)
 
 
+def _taken_off(study: Study, feature: Feature) -> Floats:
+    """Return what `scaling: centred` has taken off each input of a column."""
+    words = len(feature.values) - 1 if study.scaling == "centred" and feature.type == "category" else 0
+    return np.array([1 / max(1, len(feature.values))] * words + [0.0] * (len(feature.inputs) - words))
+
+
 def _groups(
     study: Study, name: str, cuts: dict[str, tuple[float, ...]], patients: TablePatients
 ) -> Iterator[NDArray[np.int64]]:
@@ -149,7 +156,8 @@ def _groups(
         ends = [-math.inf, *cuts.get(name, (feature.minimum + width / 2,)), math.inf]
         members = [(value >= low) & (value < high) for low, high in itertools.pairwise(ends)]
     else:
-        others = [x[:, place.index(f"{name} = {word}")] > 0.5 for word in feature.values[1:]]
+        off = _taken_off(study, feature)[0]
+        others = [x[:, place.index(f"{name} = {word}")] + off > 0.5 for word in feature.values[1:]]
         members = [~np.any(others, axis=0), *others]
     for member in members:
         yield np.flatnonzero(member & ~unknown)

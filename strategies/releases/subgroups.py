@@ -22,6 +22,7 @@ from configs.records.subgroups import SUBGROUPS_KEYS, Subgroup, Subgroups, Subgr
 from configs.schema import Feature, Study
 from configs.wire import ArraySpec
 from strategies.data.columns import UNKNOWN
+from strategies.data.table import centres
 from strategies.learning import Learning, learning_of
 from strategies.models.registry import personal_parameters
 from strategies.privacy.modes.registry import mode_of
@@ -44,12 +45,16 @@ _Z = 1.959964
 
 @dataclass(frozen=True)
 class Groups:
-    """The groups of one column. place: of the column's first input; cuts: as inputs have them, of a number."""
+    """The groups of one column.
+
+    place: of the column's first input; cuts: as inputs have them, of a number; centre: what was taken off each input.
+    """
 
     feature: Feature
     labels: tuple[str, ...]
     place: int
     cuts: tuple[float, ...] = ()
+    centre: tuple[float, ...] = ()
 
     def of(self, x: NDArray[np.float32]) -> NDArray[np.int64]:
         """Return the group of each row of model inputs, (rows,)."""
@@ -58,7 +63,7 @@ class Groups:
             group = np.searchsorted(np.asarray(self.cuts, np.float32), x[:, self.place], side="right")
             unknown = x[:, self.place + inputs - 1] > 0.5 if self.feature.missing else np.zeros(len(x), bool)
             return np.where(unknown, len(self.labels) - 1, group).astype(np.int64)
-        words = x[:, self.place : self.place + inputs] > 0.5
+        words = x[:, self.place : self.place + inputs] + np.asarray(self.centre) > 0.5
         return np.where(words.any(axis=1), 1 + words.argmax(axis=1), 0).astype(np.int64)
 
 
@@ -145,13 +150,16 @@ def keys_of(study: Study) -> SubgroupsKeys | None:
 def groups_of(study: Study, keys: SubgroupsKeys) -> list[Groups]:
     """Return the groups of each listed column, in the order of the study's list."""
     features = {feature.name: feature for feature in study.features}
-    return [_groups(features[name], study.inputs, dict(keys.cuts)) for name in keys.by]
+    groups = [_groups(features[name], study.inputs, dict(keys.cuts)) for name in keys.by]
+    if study.scaling != "centred":
+        return groups
+    return [replace(column, centre=tuple(centres(column.feature))) for column in groups]
 
 
 def _groups(feature: Feature, inputs: tuple[str, ...], cuts: Mapping[str, tuple[float, ...]]) -> Groups:
     place, unknown = inputs.index(feature.inputs[0]), (UNKNOWN,) if feature.missing else ()
     if feature.type == "category":
-        return Groups(feature, (*feature.values, *unknown), place)
+        return Groups(feature, (*feature.values, *unknown), place, centre=(0.0,) * len(feature.inputs))
     assert feature.minimum is not None
     assert feature.maximum is not None
     chosen = cuts.get(feature.name, ((feature.minimum + feature.maximum) / 2,))

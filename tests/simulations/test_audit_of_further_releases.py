@@ -27,8 +27,8 @@ MODEL = {"0.weight": np.array([[0.7, -0.4]], np.float32), "0.bias": np.zeros(1, 
 releases = pytest.mark.parametrize("release", FURTHER, ids=lambda release: release.name)
 
 
-def asking() -> Study:
-    return study(releases=RELEASES, evaluation={"test_fraction": 0.25})
+def asking(scaling: str = "public") -> Study:
+    return study(releases=RELEASES, evaluation={"test_fraction": 0.25}, scaling=scaling)
 
 
 def people(count: int) -> TablePatients:
@@ -37,9 +37,11 @@ def people(count: int) -> TablePatients:
     return made
 
 
-def looked_at(release: FurtherRelease, folder: Path) -> tuple[list[Check], Check]:
+def looked_at(release: FurtherRelease, folder: Path, scaling: str = "public") -> tuple[list[Check], Check]:
     """The checks of the noise, and that of the largest move."""
-    chosen, crowd = asking(), people(30)
+    chosen, crowd = asking(scaling), people(30)
+    if scaling == "centred":
+        crowd.x[:, 1] -= 0.5
     evaluator = Evaluator(Subject(), chosen, "lille", MODEL, folder / release.name, seeded=True)
     with closing(release.evaluator(evaluator)):
         checks = release.noise(evaluator, chosen, crowd, MODEL, range(EVALUATIONS))
@@ -53,8 +55,9 @@ def test_a_study_is_audited_for_what_it_asks() -> None:
 
 
 @releases
-def test_a_healthy_release_passes(release: FurtherRelease, tmp_path: Path) -> None:
-    checks, move = looked_at(release, tmp_path)
+@pytest.mark.parametrize("scaling", ["public", "centred"])
+def test_a_healthy_release_passes(release: FurtherRelease, scaling: str, tmp_path: Path) -> None:
+    checks, move = looked_at(release, tmp_path, scaling)
     assert [check.name for check in [*checks, move] if not check.passed] == []
 
 

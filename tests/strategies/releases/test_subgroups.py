@@ -13,13 +13,14 @@ from client.ledger import Ledger
 from client.patients import Split
 from client.site import Site
 from configs.errors import ConfigError, PolicyError, WireError
+from configs.load import study_from
 from configs.records.fields import plain
 from configs.schema import Study
 from configs.site import Policy
 from server.card import model_card
 from server.report import page
 from server.result.read import read
-from strategies.data.table import TABLE, TablePatients
+from strategies.data.table import TABLE, TablePatients, centres
 from strategies.learning import learning_of
 from strategies.privacy.modes.registry import mode_of
 from strategies.privacy.randomness import Randomness
@@ -74,6 +75,15 @@ def test_everybody_is_in_one_group_of_each_column_and_the_cut_is_in_the_upper_on
     assert age.of(x).tolist() == [0, 0, 1, 1, 2, 2, 3]
     assert sex.of(x).tolist() == [0, 1, 1, 0, 0, 0, 0]
     assert stage.of(x).tolist() == [2, 3, 0, 0, 0, 0, 0]
+
+
+def test_groups_are_the_same_where_inputs_are_centred() -> None:
+    plain, centred = asking(), study_from(asking().to_dict() | {"scaling": "centred"})
+    crowd = people(np.random.default_rng(6), 50)
+    off = np.array([centre for feature in centred.features for centre in centres(feature)], np.float32)
+    assert off.any()
+    for one, other in zip(*(groups_of(chosen, keys_of(chosen)) for chosen in (plain, centred)), strict=True):  # type: ignore[arg-type]
+        assert one.of(crowd.x).tolist() == other.of(crowd.x - off).tolist()
 
 
 @pytest.mark.parametrize("rows_each", [1, 3])
