@@ -110,6 +110,8 @@ def _legend(figure: Figure) -> list[Html]:
     parts, place = [], 8.0
     for key, name in figure.legend:
         sample = svg.line(place, -14, place + 24, -14, f"curve {key}")
-        parts += [sample, svg.mark(key, place + 12, -14, radius=4.0), svg.text(place + 32, -10, name)]
-        place += 52 + 7.2 * len(name)
+        has_marks = f'class="m {key}"' in str(figure.drawn)
+        parts += [sample, *([svg.mark(key, place + 12, -14, radius=4.0)] if has_marks else [])]
+        parts.append(svg.text(place + 32, -10, name))
+        place += 54 + 6.1 * len(name)
     return parts
