@@ -13,6 +13,7 @@ from configs.records.described import CountedColumn, DescribedPatients
 from configs.schema import Feature, Study
 from strategies.data.base import TrainablePatients
 from strategies.data.columns import Histogram
+from strategies.data.table import ABOVE
 from strategies.tasks.registry import objective_of
 
 BINS = 10
@@ -73,7 +74,7 @@ def _of_feature(histogram: Histogram, place: Mapping[str, int], x: Rows) -> Numb
     """Return the cell of each patient in one column's counts."""
     column = histogram.column
     if column.values:
-        chosen = x[:, [place[f"{column.name} = {value}"] for value in column.values[1:]]] > 0.5
+        chosen = x[:, [place[f"{column.name} = {value}"] for value in column.values[1:]]] > ABOVE
         cells = np.where(chosen.any(axis=1), chosen.argmax(axis=1) + 1, 0)
     else:
         cells = _binned((x[:, place[column.name]].astype(np.float64) + 1) / 2)

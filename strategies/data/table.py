@@ -30,6 +30,8 @@ from strategies.tasks.base import Objective
 from strategies.tasks.ranges import scaled
 from strategies.tasks.registry import objective_of
 
+ABOVE = 0.25  # an input of a category that says its value is above it, one that does not is below, centred or not
+
 
 @dataclass(frozen=True)
 class TablePatients(TrainablePatients):
