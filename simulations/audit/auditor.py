@@ -185,7 +185,7 @@ class _Auditor:
         for release in further_of(self.study):
             with closing(release.evaluator(self._evaluator(folder / release.name, self._starts()[1]))) as evaluator:
                 move = largest_move(evaluator, cohort, planted_patients(cohort), self.effort.neighbours)
-            checks.append(release.move(self.study, *move))
+                checks.append(release.move(evaluator, self.study, cohort, move))
         return checks
 
     def _evaluator(self, folder: Path, model: Arrays) -> Evaluator:

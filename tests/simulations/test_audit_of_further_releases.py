@@ -46,7 +46,7 @@ def looked_at(release: FurtherRelease, folder: Path, scaling: str = "public") ->
     with closing(release.evaluator(evaluator)):
         checks = release.noise(evaluator, chosen, crowd, MODEL, range(EVALUATIONS))
         move = largest_move(evaluator, crowd, planted_patients(crowd), 3)
-    return checks, release.move(chosen, *move)
+        return checks, release.move(evaluator, chosen, crowd, move)
 
 
 def test_a_study_is_audited_for_what_it_asks() -> None:
