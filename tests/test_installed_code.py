@@ -126,6 +126,9 @@ def test_no_command_runs_what_lies_in_the_folder_where_it_is_typed(planted: Fold
     planted.type("archipel", "simulate", "study.yaml", "--no-baselines", "--workers", "2", "--out", "runs-here")
     planted.type("archipel", "compare", "runs-here/latest")
     planted.type("archipel", "report", "runs-here/latest")
+    planted.type("archipel", "complete", "study.yaml")
+    planted.type("archipel", "export", "runs-here/latest", "--format", "safetensors", "--out", "export")
+    planted.type("archipel", "tune", "study.yaml", "--set", "training.rounds=1,2", "--seeds", "1")
     planted.type("archipel", "audit", "no-such-study.yaml", codes=(2,))  # the whole one takes long, and starts nothing
 
     (planted.folder / "consortium" / "coordinator.yaml").write_text(
@@ -166,6 +169,8 @@ def test_no_command_runs_what_lies_in_the_folder_where_it_is_typed(planted: Fold
             process.wait(DEADLINE_S)
     planted.type("archipel-site", "reread", codes=(0, 2))
     planted.type("archipel-site", "settle", codes=(0, 2))
+    planted.type("archipel-site", "predict", digest, "--out", "scores.csv", codes=(2,))  # no model is kept here
+    planted.type("archipel-site", "evaluate", digest, codes=(2,))
     planted.type("archipel-site", "ledger")
     planted.type("archipel-site", "outbox")
     planted.type("archipel-site", "journal", "verify")
