@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from configs.records.estimate import Estimate
 from configs.records.result import FeatureInWords
 from server.charts.quality import forest_rows
+from server.report.released.registry import has_groups
 from server.report.sections.registry import sections_of
 from server.result import sentences
 from server.result.finished import Run, Site
@@ -195,7 +196,7 @@ def _limits(run: Run) -> Iterable[str]:
     ]
     limits = [
         *(["Judged on nobody: the study keeps no test patients."] if run.untested else judged),
-        "Figures of groups (by sex, age or origin) were not computed.",
+        *([] if has_groups(run) else ["Figures of groups (by sex, age or origin) were not computed."]),
     ]
     if run.private:
         limits += [

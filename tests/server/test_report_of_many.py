@@ -12,6 +12,8 @@ from configs.errors import RunError
 from server.card import model_card
 from server.figures import write_figures
 from server.report import page
+from server.report.released.base import Renderer
+from server.report.released.registry import RENDERERS
 from server.result.finished import Run
 from server.result.read import read
 from server.result.spread import Spread
@@ -180,3 +182,14 @@ def test_a_study_of_statistics_of_many_hospitals_shows_their_spread() -> None:
     assert html.count('scope="row" class="name">hospital-') >= 120
     few = open_parts(page.render(run(counted(4))))
     assert 'class="name">hospital-02' in few
+
+
+def test_the_card_says_that_no_groups_were_judged_unless_a_release_did(monkeypatch: pytest.MonkeyPatch) -> None:
+    class OfGroups(Renderer):
+        name, of_groups = "by age", True
+
+    monkeypatch.setattr(RENDERERS, "_kinds", dict(RENDERERS._kinds))
+    RENDERERS.register(OfGroups())
+    limit = "Figures of groups (by sex, age or origin) were not computed."
+    assert limit in model_card.render(run(heart() | {"releases": {"count of beds": {"n": 3}}}))
+    assert limit not in model_card.render(run(heart() | {"releases": {"by age": {"n": 3}}}))

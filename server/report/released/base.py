@@ -26,11 +26,13 @@ FEW, MOST_ROWS = 12, 300
 class Renderer:
     """Show a release's result; the defaults show any record as a table of its fields.
 
-    `name` is the release's name, `title` the question above its section.
+    `name` is the release's name, `title` the question above its section. `of_groups` says that the release gives
+    figures of groups of patients.
     """
 
     name: str
     title: str = ""
+    of_groups: bool = False
 
     def __init__(self, name: str = "") -> None:
         """Be the renderer of a release that has none, where a name is given."""

@@ -24,3 +24,8 @@ def released_results(run: Run) -> list[ReleasedResult]:
     """Return the run's further releases in order, also those of which no hospital released anything."""
     names = sorted({*run.releases, *run.releases_missing})
     return [ReleasedResult(run, RENDERERS[name] if name in RENDERERS else Renderer(name)) for name in names]
+
+
+def has_groups(run: Run) -> bool:
+    """Return whether a release of the run gives figures of groups of patients, such as by sex or age."""
+    return any(result.renderer.of_groups and result.renderer.name in run.releases for result in released_results(run))

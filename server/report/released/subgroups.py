@@ -23,6 +23,7 @@ class SubgroupsRenderer(Renderer):
 
     name = SUBGROUPS_KEYS.name
     title = "Is it as good for every group?"
+    of_groups = True
 
     def reading(self, _run: Run, result: Subgroups) -> str:
         """Return in which groups the model is surely worse or off, or that none is seen."""
