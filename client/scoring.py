@@ -197,7 +197,10 @@ def predicted(config: SiteConfig, study: Study, used: Used, request: Request) ->
     predictions = learning.predictions(used.arrays, rows.patients(study))
     if recalibration is not None:
         predictions = _through(recalibration, predictions, learning.objective.outcome)
-    text = _csv(learning.objective.predicted, rows.labels, predictions, rows.unknown)
+    names, width = learning.objective.predicted, predictions.shape[1]
+    if len(names) != width:  # a task type of others that does not name them
+        names = tuple(f"{names[0]} ({number + 1} of {width})" for number in range(width))
+    text = _csv(names, rows.labels, predictions, rows.unknown)
     return Scores(
         model_sha256=used.sha256,
         mark=used.mark,
