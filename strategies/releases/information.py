@@ -121,23 +121,46 @@ def summed(patients: TrainablePatients, learning: Learning, model: Arrays, frame
 
 
 def _vectors(patients: TrainablePatients, learning: Learning, model: Arrays, frame: Frame) -> Iterator[Floats]:
-    """Yield (patients, frame.size) of some patients at a time."""
+    """Yield (patients, frame.size) of some patients at a time; one with more rows than fit together comes alone."""
     rows_at_once = max(1, _AT_ONCE // frame.size)
     first = 0
     while first < patients.count:
         end = max(first + 1, int(np.searchsorted(patients.starts, patients.starts[first] + rows_at_once, "right")) - 1)
         starts = patients.starts[first : end + 1]
-        x, y = patients.take(np.arange(starts[0], starts[-1]))
-        of_rows = _of_rows(x, y, learning, model, frame)
-        yield np.add.reduceat(of_rows, starts[:-1] - starts[0], axis=0)
+        if starts[-1] - starts[0] > rows_at_once:
+            yield _of_one(patients, starts, learning, model, frame)
+        else:
+            x, y = patients.take(np.arange(starts[0], starts[-1]))
+            yield np.add.reduceat(_of_rows(x, y, learning, model, frame), starts[:-1] - starts[0], axis=0)
         first = end
 
 
+def _of_one(
+    patients: TrainablePatients, ends: NDArray[np.int64], learning: Learning, model: Arrays, frame: Frame
+) -> Floats:
+    """Return (1, frame.size) of a patient with the rows from the first of `ends` to the last, however many they are."""
+    score, information = np.zeros(frame.dimension), np.zeros((frame.dimension, frame.dimension))
+    rows_at_once = max(1, _AT_ONCE // frame.dimension)
+    for start in range(int(ends[0]), int(ends[-1]), rows_at_once):
+        x, y = patients.take(np.arange(start, min(start + rows_at_once, int(ends[-1]))))
+        z, residual, curvature = _parts(x, y, learning, model, frame)
+        score += (z * residual).sum(axis=0)
+        information += (z * curvature).T @ z
+    return np.concatenate([score, information[frame.triangle] * frame.weights])[None]
+
+
 def _of_rows(x: NDArray[np.float32], y: NDArray[np.float32], learning: Learning, model: Arrays, frame: Frame) -> Floats:
+    z, residual, curvature = _parts(x, y, learning, model, frame)
+    rows, columns = frame.triangle
+    return np.concatenate([z * residual, z[:, rows] * z[:, columns] * (frame.weights * curvature)], axis=1)
+
+
+def _parts(
+    x: NDArray[np.float32], y: NDArray[np.float32], learning: Learning, model: Arrays, frame: Frame
+) -> tuple[Floats, Floats, Floats]:
+    """Return of each row z, (rows, dimension), and the loss's slope and curvature along z, (rows, 1) each."""
     outputs = learning.architecture.evaluate(model, x)
     curvature = learning.objective.curvature(outputs)
     assert curvature is not None
     z = np.concatenate([x - frame.centre, np.ones((len(x), 1))], axis=1)
-    rows, columns = frame.triangle
-    information = z[:, rows] * z[:, columns] * (frame.weights * curvature[:, None])
-    return np.concatenate([z * learning.residual(outputs, y), information], axis=1)
+    return z, learning.residual(outputs, y), curvature[:, None]

@@ -1,5 +1,6 @@
 """No patient moves a released score and information by more than the public bound, and their sums are the model's."""
 
+import tracemalloc
 from dataclasses import replace
 from typing import Any
 
@@ -116,3 +117,18 @@ def test_portions_change_nothing(mixed: Study, monkeypatch: pytest.MonkeyPatch) 
     whole = summed(people, learning, random_arrays(learning.parameters), frame)
     monkeypatch.setattr("strategies.releases.information._AT_ONCE", 3 * frame.size)
     np.testing.assert_allclose(summed(people, learning, random_arrays(learning.parameters), frame), whole, rtol=1e-9)
+
+
+def test_a_patient_with_very_many_rows_costs_no_more_memory_than_many_patients() -> None:
+    """Memory that ends the worker because of one patient's rows would leave noise alone: it would tell of them."""
+    wide = study(features={f"c{number}": {"type": "number", "range": [0, 1]} for number in range(60)})
+    learning, frame = learning_of(wide), frame_of(wide)
+    one = drawn(wide, np.random.default_rng(7), np.array([2, 10_000, 1]))
+    model = random_arrays(learning.parameters)
+    tracemalloc.start()
+    together = summed(one, learning, model, frame)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 100e6
+    others = summed(one.subset(np.array([0, 2])), learning, model, frame)
+    assert np.linalg.norm(together - others) <= frame.length
