@@ -64,6 +64,12 @@ def own_model(config: SiteConfig, study: Study, number: int) -> "Arrays":
     return read_model(path.read_bytes(), study_parameters(study), str(path))
 
 
+def forget(config: SiteConfig, sha256: str) -> None:
+    """Remove what was made of a study's earlier model: another one has come, and a folder holds one of them at most."""
+    for path in (config.personal / sha256).glob("after-*.safetensors"):
+        path.unlink(missing_ok=True)
+
+
 def make(config: SiteConfig, site: "Site") -> None:
     """Make and keep what a study asks for after its end; what was kept before stays as it is.
 

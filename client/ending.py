@@ -10,6 +10,7 @@ import json
 from datetime import UTC, datetime
 from pathlib import Path
 
+from client import after_end
 from client.kept_models import kept, model_path, record_path
 from configs import wire
 from configs.errors import WireError
@@ -64,6 +65,8 @@ def keep(config: SiteConfig, study: Study, statement: Statement, frame: Frame) -
     ):
         return None
     config.models.mkdir(mode=0o700, exist_ok=True)
+    digest = _write(model_path(config, study.sha256), arrays) if arrays else ""
+    after_end.forget(config, study.sha256)
     end = KeptModel(
         study=study.sha256,
         name=study.name,
@@ -73,7 +76,7 @@ def keep(config: SiteConfig, study: Study, statement: Statement, frame: Frame) -
         rounds=rounds,
         run=statement.run,
         coordinator=config.coordinator,
-        model_sha256=_write(model_path(config, study.sha256), arrays) if arrays else "",
+        model_sha256=digest,
         received=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     text = json.dumps(fields.plain(end), indent=1) + "\n"

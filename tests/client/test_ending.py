@@ -97,6 +97,23 @@ def test_a_run_that_was_resumed_ends_again_as_long_as_it_was_not_complete(hospit
     assert after.outcome == "COMPLETE"
 
 
+def test_what_was_made_of_an_earlier_model_goes_with_it_and_never_adds_up(hospital: Ward, study: Study) -> None:
+    config, about = hospital.config, {"outcome": "INCOMPLETE", "code": wire.STOPPED}
+    for seed, rounds in enumerate((1, 1, 2, 3)):
+        assert end(hospital, study, model_of(study, seed=seed), rounds=rounds, **about) == 0
+        assert not after_end.personal_path(config, study.sha256, rounds).exists()
+        for number in range(rounds + 1):
+            made = after_end.personal_path(config, study.sha256, number)
+            made.parent.mkdir(parents=True, exist_ok=True)
+            made.write_bytes(b"of an earlier model")
+    (made.parent / "3.safetensors").write_bytes(b"arrays of its own after a round")
+    assert end(hospital, study, model_of(study)) == 0
+    assert [path.name for path in made.parent.iterdir()] == ["3.safetensors"]
+    after_end.personal_path(config, study.sha256, ROUNDS).write_bytes(b"of the last model")
+    assert end(hospital, study, model_of(study, seed=9)) == 0  # ignored
+    assert after_end.personal_path(config, study.sha256, ROUNDS).exists()
+
+
 def test_an_end_without_a_round_leaves_no_model(hospital: Ward, study: Study) -> None:
     assert end(hospital, study, None, outcome="INCOMPLETE", code=wire.FEW_TAKE_PART, rounds=0) == 0
     assert not kept_models.model_path(hospital.config, study.sha256).exists()
