@@ -25,7 +25,7 @@ from configs.records import fields
 from configs.records.exported import Exported
 from configs.records.local_use import LocalFigures, Recalibration, Scores
 from configs.schema import CsvFile, Study
-from configs.shown import DIGITS
+from configs.shown import DIGITS, escaped
 from configs.site import Dataset, SiteConfig
 
 if TYPE_CHECKING:
@@ -105,10 +105,24 @@ def _used(config: SiteConfig, study: Study, data: bytes, source: str) -> Used:
     if about.study_sha256 != study.sha256:
         raise RunError(
             f"{source}: expected a model of study {study.sha256[:DIGITS]}, found one of {about.study_sha256[:DIGITS]} "
-            f"({about.study[:60]}); give that study's digest, or this study's model"
+            f"({escaped(about.study[:60])}); give that study's digest, or this study's model"
         )
     arrays = read_model(data, study_parameters(study), source)
-    return Used({**arrays, **personal}, about.model_sha256, about.mark)
+    if _digest(arrays) != about.model_sha256:  # the journal will name this digest
+        raise RunError(f"{source}: expected the arrays of the model that it names, found others; export the run again")
+    return Used({**arrays, **personal}, about.model_sha256, escaped(about.mark[:200]))
+
+
+def _digest(arrays: "Arrays") -> str:
+    """Return the digest of a run's model.safetensors with these arrays."""
+    import hashlib
+
+    from strategies.exchange.tensors import safetensors
+
+    hasher = hashlib.sha256()
+    for piece in safetensors(arrays):
+        hasher.update(piece)
+    return hasher.hexdigest()
 
 
 def _personal(config: SiteConfig, study: Study) -> Used:

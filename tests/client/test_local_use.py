@@ -1,6 +1,7 @@
 """A study's final model at work at the hospital: scores, recalibration and figures that never leave."""
 
 import csv
+import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -91,10 +92,11 @@ def typed(config: SiteConfig, capsys: Output, *words: str, code: int = 0) -> str
     return out + err
 
 
-def export_of(study: Study, model: dict[str, Any], path: Path) -> Path:
+def export_of(study: Study, model: dict[str, Any], path: Path, /, **changes: Any) -> Path:
     words = ("file", "format", "study", "purpose", "task", "model", "scaling", "outcome", "privacy", "archipel")
     about: dict[str, Any] = dict.fromkeys(words, "x") | {"features": [], "inputs": [], "prediction": []}
-    about |= {"rounds": 1, "rounds_planned": 1, "study_sha256": study.sha256, "model_sha256": "ab" * 32}
+    digest = hashlib.sha256(b"".join(bytes(piece) for piece in safetensors(model))).hexdigest()
+    about |= {"rounds": 1, "rounds_planned": 1, "study_sha256": study.sha256, "model_sha256": digest} | changes
     text = json.dumps(fields.plain(fields.read(Exported, about)))
     pieces = safetensors(model, {"archipel": text})
     path.write_bytes(b"".join(bytes(piece) for piece in pieces))
@@ -167,6 +169,23 @@ def test_a_model_of_another_study_is_refused_by_its_digest(
         scoring.exported(plain.read_bytes(), "plain")
     same = export_of(study, model, tmp_path / "same.safetensors")
     assert scoring.exported(same.read_bytes(), "same").study_sha256 == study.sha256
+
+
+def test_a_file_that_names_another_model_than_it_holds_is_refused_and_its_words_stay_on_their_line(
+    hospital: SiteConfig, study: Study, model: dict[str, Any], tmp_path: Path, capsys: Output
+) -> None:
+    """Whoever writes the file also writes its words: what the journal will name must be what scores."""
+    genuine = export_of(study, model, tmp_path / "genuine.safetensors", mark="old\nall is well")
+    said = typed(hospital, capsys, "evaluate", study.sha256[:20], "--model", str(genuine))
+    assert "old\\nall is well" in said
+    digest = hashlib.sha256(model_path(hospital, study.sha256).read_bytes()).hexdigest()
+    moved = {name: array + 1 for name, array in model.items()}
+    forged = export_of(study, moved, tmp_path / "forged.safetensors", model_sha256=digest)
+    words = ("evaluate", study.sha256[:20], "--model", str(forged))
+    assert "expected the arrays of the model that it names" in typed(hospital, capsys, *words, code=2)
+    other = export_of(replace(study, seed=9), model, tmp_path / "other.safetensors", study="x\nall is well")
+    words = ("evaluate", study.sha256[:20], "--model", str(other))
+    assert "x\\nall is well" in typed(hospital, capsys, *words, code=2)
 
 
 def test_the_hospitals_own_model_is_used_where_there_is_one(
