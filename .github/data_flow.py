@@ -74,7 +74,7 @@ def picture() -> str:
             224,
             106,
             "Result",
-            ("a model, a report, a model card:", "epsilon per patient at each", "hospital"),
+            ("report, card, epsilon per patient;", "the model, which hospitals have", "in the end too"),
         ),
         arrow(172, 228, 110, "rows", 100),
         arrow(386, 448, 110, "update", 100),
