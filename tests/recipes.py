@@ -67,11 +67,11 @@ RECIPES = (
         "column_count",
         "strategies/releases/base.py",
         "strategies/releases/registry.py",
-        "One thing that may leave, both halves: what it costs, what the hospital makes of patients (after it was "
+        "One thing that may leave, both halves: its arrays, what the hospital makes of patients (after it was "
         "booked), what the coordinator believes, and one sentence for the people who approve it. Its forms join the "
         "list of what may cross the wire. What follows from it is a record in metrics.json.",
         (
-            *("Keys", "Counted", "ColumnCount.event", "ColumnCount.make", "ColumnCount.judge", "ColumnCount.combine"),
+            *("Keys", "Counted", "ColumnCount.arrays", "ColumnCount.make", "ColumnCount.judge", "ColumnCount.combine"),
             *("ColumnCount.sentence", "install"),
         ),
     ),

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from configs.records.subgroups import SubgroupsKeys
 from configs.schema import Feature, Study
 from configs.wire import COUNTS, INFORMATION
 from simulations.audit.evaluation import Evaluations, Evaluator, evaluation_checks, exact_histogram
@@ -26,7 +27,7 @@ from simulations.audit.verdict import Check, exact
 from strategies.data.table import TablePatients
 from strategies.exchange.arrays import Arrays
 from strategies.learning import learning_of
-from strategies.releases.subgroups import keys_of
+from strategies.releases.further import given_keys, keys_of
 
 Mask = NDArray[np.bool_]
 _PARTS = 8.0  # of the noise's deviation, in which a release that is not of whole numbers is looked at
@@ -109,12 +110,11 @@ class _Subgroups(FurtherRelease):
     name, array, of_counts = "subgroups", COUNTS, True
 
     def bound(self, study: Study) -> float:
-        keys = keys_of(study)
+        keys = keys_of(study, SubgroupsKeys)
         return math.sqrt(len(keys.by)) if keys else 0.0
 
     def exact(self, study: Study, model: Arrays, patients: TablePatients) -> tuple[Floats, Mask]:
-        keys, task = keys_of(study), learning_of(study)
-        assert keys is not None
+        keys, task = given_keys(study, SubgroupsKeys), learning_of(study)
         groups = [group for name in keys.by for group in _groups(study, name, dict(keys.cuts), patients)]
         parts = [exact_histogram(task, model, patients.subset(group), keys.bins) for group in groups]
         return np.concatenate([counts for counts, _ in parts]), np.concatenate([clear for _, clear in parts])

@@ -21,45 +21,29 @@ from configs.schema import Study
 from configs.wire import ArraySpec
 from strategies.effects import Contrast, coefficients, contrasts, curved, effect_of
 from strategies.privacy.grid import on_grid, step_of
-from strategies.privacy.modes.registry import mode_of
-from strategies.releases.base import Arrays, Each, Hospital, Judge, Making, People, Release, Request, Sent
+from strategies.releases.base import Arrays, Each, Hospital, Judge, Making, People, Request, Sent
+from strategies.releases.further import FurtherRelease, given_keys, keys_of
 from strategies.releases.information import Frame, frame_of, summed
 from strategies.releases.newton import DROWNED, FARTHEST, Inferred, inferred
 from strategies.releases.noisy_counts import FAR
 from strategies.tasks.registry import objective_of
 
 if TYPE_CHECKING:  # PyTorch, which the coordinator's half does not need
-    from strategies.privacy.accounting import SampledGaussian
-    from strategies.privacy.plan import PrivacyPlan
     from strategies.privacy.randomness import Randomness
 
 MOST_PATIENTS = 10_000_000  # at a hospital that announced none
 
 
-class Inference(Release):
+class Inference(FurtherRelease):
     """The final model's score and information over the training patients; asked for once, after the last round."""
 
     name: ClassVar[str] = INFERENCE_KEYS.name
     what: ClassVar[str] = "noisy score and information at the final model"
     message_type: ClassVar[str] = wire.INFERENCE
-    after_training: ClassVar[bool] = True
 
     def arrays(self, study: Study) -> Mapping[str, ArraySpec]:
         """Return one vector: the score, then the information's upper triangle."""
-        return {wire.INFORMATION: ((frame_of(study).size,), "float32")} if keys_of(study) else {}
-
-    def event(self, plan: "PrivacyPlan") -> "SampledGaussian | None":
-        """Return the cost of the one vector, which adding or removing a patient moves by the frame's length at most."""
-        return dict(plan.others).get(self.name)
-
-    def require_asked(self, study: Study) -> None:
-        """Check that the study asks for it.
-
-        Raises:
-            WireError: it does not.
-        """
-        if keys_of(study) is None:
-            raise WireError("inference: expected a study that asks for it (releases.inference), found another")
+        return {wire.INFORMATION: ((frame_of(study).size,), "float32")} if keys_of(study, InferenceKeys) else {}
 
     def make(self, hospital: Hospital, people: People, request: Request, randomness: "Randomness") -> Making:
         """Sum the training patients' bounded vectors and add the noise."""
@@ -76,14 +60,14 @@ class Inference(Release):
         frame = frame_of(study)
 
         def check(site: str, arrays: Arrays) -> None:
-            deviation = _noise(study, site) * frame.length
+            deviation = self.noise_multiplier(study, site) * frame.length
             require_plausible(arrays[wire.INFORMATION], frame, deviation, study.announced_train_patients(site))
 
         return Each(check)
 
     def combine(self, study: Study, released: Mapping[str, Arrays], shared: Arrays) -> Ratios:
         """Return each coefficient's ratio with its intervals, undefined where the noise would drown them."""
-        frame, noise = frame_of(study), {site: _noise(study, site) for site in sorted(released)}
+        frame, noise = frame_of(study), {site: self.noise_multiplier(study, site) for site in sorted(released)}
         sums = np.sum([np.asarray(arrays[wire.INFORMATION], np.float64) for arrays in released.values()], axis=0)
         result = of_sums(study, shared, sums, frame, [multiplier * frame.length for multiplier in noise.values()])
         return _ratios(study, shared, result, noise)
@@ -105,7 +89,7 @@ class Inference(Release):
         frame, patients = frame_of(study), [study.announced_train_patients(site) for site in study.sites]
         if None in patients or not patients:
             return ""
-        variance = sum((_noise(study, site) * frame.length / frame.scale) ** 2 for site in study.sites)
+        variance = sum((self.noise_multiplier(study, site) * frame.length / frame.scale) ** 2 for site in study.sites)
         most = sum(count or 0 for count in patients) * frame.length**2 / 4 / frame.dimension
         if math.sqrt(variance / 2 * (frame.dimension + 1)) / most <= DROWNED:
             return ""
@@ -117,14 +101,8 @@ class Inference(Release):
 
 
 def _asked_epsilon(study: Study) -> float:
-    keys = keys_of(study)
-    assert keys is not None
+    keys = given_keys(study, InferenceKeys)
     return keys.epsilon
-
-
-def keys_of(study: Study) -> InferenceKeys | None:
-    """Return what a study says of the release, None where it asks for none."""
-    return next((asked.keys for asked in study.releases if asked.name == INFERENCE_KEYS.name), None)
 
 
 def noised(exact: NDArray[np.float64], deviation: float, randomness: "Randomness") -> NDArray[np.float32]:
@@ -214,10 +192,3 @@ def _undefined(result: Inferred) -> str:
         return "noise would drown it: too few patients for so many columns at this epsilon"
     far = f", {result.distance:.1f} in log odds" if result.distance else ""
     return f"the final model is too far from the estimate{far} (at most {FARTHEST:g}): train longer"
-
-
-def _noise(study: Study, site: str) -> float:
-    plan = mode_of(study).plan(study, site)
-    event = dict(plan.others).get(INFERENCE_KEYS.name) if plan else None
-    assert event is not None
-    return event.noise_multiplier

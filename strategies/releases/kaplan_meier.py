@@ -24,50 +24,33 @@ import numpy as np
 from numpy.typing import NDArray
 
 from configs import wire
-from configs.errors import WireError
 from configs.records.estimate import Estimate
 from configs.records.kaplan_meier import KAPLAN_MEIER_KEYS, KaplanMeierKeys, ObservedRisk, ObservedRisks
 from configs.schema import Study, Survival
 from configs.wire import ArraySpec
-from strategies.privacy.modes.registry import mode_of
-from strategies.releases.base import Arrays, Each, Hospital, Judge, Making, People, Release, Request, Sent
+from strategies.releases.base import Arrays, Each, Hospital, Judge, Making, People, Request, Sent
+from strategies.releases.further import FurtherRelease, keys_of
 from strategies.releases.noisy_counts import cell_variance, noised
 from strategies.releases.score_histogram import require_plausible
 from strategies.tasks.metrics import MIN_PER_CLASS, Floats
 
 if TYPE_CHECKING:  # PyTorch, which the coordinator's half does not need
-    from strategies.privacy.accounting import SampledGaussian
-    from strategies.privacy.plan import PrivacyPlan
     from strategies.privacy.randomness import Randomness
 
 _Z = 1.959964  # 97.5 % of the normal distribution
 _TINY = 1e-20  # an imaginary step: derivatives without a difference of two numbers
 
 
-class KaplanMeier(Release):
+class KaplanMeier(FurtherRelease):
     """How training patients' times ended, counted; asked for once, after the last round."""
 
     name: ClassVar[str] = KAPLAN_MEIER_KEYS.name
     what: ClassVar[str] = "noisy counts of how and when times ended"
     message_type: ClassVar[str] = wire.KAPLAN_MEIER
-    after_training: ClassVar[bool] = True
 
     def arrays(self, study: Study) -> Mapping[str, ArraySpec]:
         """Return one count for each cell."""
-        return {wire.ENDINGS: ((_cells_of(study),), "float32")} if keys_of(study) else {}
-
-    def event(self, plan: "PrivacyPlan") -> "SampledGaussian | None":
-        """Return the cost of the counts: adding or removing a patient moves one of them by 1."""
-        return dict(plan.others).get(self.name)
-
-    def require_asked(self, study: Study) -> None:
-        """Check that the study asks for it.
-
-        Raises:
-            WireError: it does not.
-        """
-        if keys_of(study) is None:
-            raise WireError("kaplan_meier: expected a study that asks for it (releases.kaplan_meier), found another")
+        return {wire.ENDINGS: ((_cells_of(study),), "float32")} if keys_of(study, KaplanMeierKeys) else {}
 
     def make(self, hospital: Hospital, people: People, _request: Request, randomness: "Randomness") -> Making:
         """Count the training patients and add the noise."""
@@ -82,22 +65,21 @@ class KaplanMeier(Release):
         """Return what refuses counts that noise and announced patients cannot explain."""
 
         def check(site: str, arrays: Arrays) -> None:
-            require_plausible(
-                arrays[wire.ENDINGS], _noise(study, site), study.announced_patients(site), form="kaplan_meier reply"
-            )
+            noise, announced = self.noise_multiplier(study, site), study.announced_patients(site)
+            require_plausible(arrays[wire.ENDINGS], noise, announced, form=self.reply)
 
         return Each(check)
 
     def combine(self, study: Study, released: Mapping[str, Arrays], _shared: Arrays) -> ObservedRisks:
         """Return the risks of all patients together, and of each hospital's."""
         cells = {site: np.asarray(arrays[wire.ENDINGS], np.float64) for site, arrays in sorted(released.items())}
-        variance = {site: cell_variance(_noise(study, site)) for site in cells}
+        variance = {site: cell_variance(self.noise_multiplier(study, site)) for site in cells}
         together = np.sum(list(cells.values()), axis=0)
         return ObservedRisks(
             observed(together, _task(study), sum(variance.values())),
             {site: observed(each, _task(study), variance[site]) for site, each in cells.items()},
             {site: tuple(map(float, each)) for site, each in cells.items()},
-            max(_noise(study, site) for site in cells),
+            max(self.noise_multiplier(study, site) for site in cells),
         )
 
     def sentence(self, study: Study) -> str:
@@ -107,11 +89,6 @@ class KaplanMeier(Release):
             f"once, after the last round, {_cells_of(study)} counts of training patients: in which interval of "
             f"{task.target!r} the time ended, and how, with noise"
         )
-
-
-def keys_of(study: Study) -> KaplanMeierKeys | None:
-    """Return what a study says of the release, None where it asks for none."""
-    return next((asked.keys for asked in study.releases if asked.name == KAPLAN_MEIER_KEYS.name), None)
 
 
 def counts(outcomes: NDArray[np.float32], task: Survival) -> Floats:
@@ -189,10 +166,3 @@ def _cells_of(study: Study) -> int:
 def _task(study: Study) -> Survival:
     assert isinstance(study.task, Survival)
     return study.task
-
-
-def _noise(study: Study, site: str) -> float:
-    plan = mode_of(study).plan(study, site)
-    event = dict(plan.others).get(KAPLAN_MEIER_KEYS.name) if plan else None
-    assert event is not None
-    return event.noise_multiplier

@@ -25,9 +25,9 @@ from strategies.data.columns import UNKNOWN
 from strategies.data.table import centres
 from strategies.learning import Learning, learning_of
 from strategies.models.registry import personal_parameters
-from strategies.privacy.modes.registry import mode_of
-from strategies.releases.base import Arrays, Each, Hospital, Judge, Making, People, Release, Request, Sent, at_home
+from strategies.releases.base import Arrays, Each, Hospital, Judge, Making, People, Request, Sent, at_home
 from strategies.releases.figures import figures
+from strategies.releases.further import FurtherRelease, given_keys, keys_of
 from strategies.releases.noisy_counts import FAR, cell_variance, noised
 from strategies.releases.outcome_figures import outcome_figures
 from strategies.releases.score_histogram import MOST_PATIENTS, cells_of
@@ -35,8 +35,6 @@ from strategies.tasks.ranges import scaled
 
 if TYPE_CHECKING:  # PyTorch, which the coordinator's half does not need
     from strategies.data.table import TablePatients
-    from strategies.privacy.accounting import SampledGaussian
-    from strategies.privacy.plan import PrivacyPlan
     from strategies.privacy.randomness import Randomness
 
 Floats = NDArray[np.float64]
@@ -67,41 +65,26 @@ class Groups:
         return np.where(words.any(axis=1), 1 + words.argmax(axis=1), 0).astype(np.int64)
 
 
-class SubgroupHistograms(Release):
+class SubgroupHistograms(FurtherRelease):
     """The final model's scores of the test patients, counted by outcome within each group; asked for once."""
 
     name: ClassVar[str] = SUBGROUPS_KEYS.name
     what: ClassVar[str] = "noisy histograms of test patients by group"
     message_type: ClassVar[str] = wire.SUBGROUPS
     of_test: ClassVar[bool] = True
-    after_training: ClassVar[bool] = True
 
     def arrays(self, study: Study) -> Mapping[str, ArraySpec]:
         """Return one row of counts: column by column, group by group, without the outcome and with it, by score."""
-        keys = keys_of(study)
+        keys = keys_of(study, SubgroupsKeys)
         if keys is None:
             return {}
         groups = sum(len(column.labels) for column in groups_of(study, keys))
         return {wire.COUNTS: ((2 * groups * keys.bins,), "float32")}
 
-    def event(self, plan: "PrivacyPlan") -> "SampledGaussian | None":
-        """Return the cost of the counts, which a patient moves by the square root of the columns at most."""
-        return dict(plan.others).get(self.name)
-
-    def require_asked(self, study: Study) -> None:
-        """Check that the study asks for it.
-
-        Raises:
-            WireError: it does not.
-        """
-        if keys_of(study) is None:
-            raise WireError("subgroups: expected a study that asks for it (releases.subgroups), found another")
-
     def make(self, hospital: Hospital, people: People, request: Request, randomness: "Randomness") -> Making:
         """Score the test patients with the model, count them group by group and add the noise."""
         yield from ()  # nothing is fitted
-        keys = keys_of(hospital.study)
-        assert keys is not None
+        keys = given_keys(hospital.study, SubgroupsKeys)
         assert hospital.plan is not None
         event = self.event(hospital.plan)
         assert event is not None
@@ -133,18 +116,12 @@ class SubgroupHistograms(Release):
 
     def sentence(self, study: Study) -> str:
         """Return what leaves."""
-        keys = keys_of(study)
-        assert keys is not None
+        keys = given_keys(study, SubgroupsKeys)
         numbers = math.prod(self.arrays(study)[wire.COUNTS][0])
         return (
             f"once, after the last round, {numbers} counts of test patients by outcome and by the model's score in "
             f"{keys.bins} bins, within each group of {', '.join(keys.by)}, with noise"
         )
-
-
-def keys_of(study: Study) -> SubgroupsKeys | None:
-    """Return what a study says of the release, None where it asks for none."""
-    return next((asked.keys for asked in study.releases if asked.name == SUBGROUPS_KEYS.name), None)
 
 
 def groups_of(study: Study, keys: SubgroupsKeys) -> list[Groups]:
@@ -171,8 +148,7 @@ def _groups(feature: Feature, inputs: tuple[str, ...], cuts: Mapping[str, tuple[
 
 def counted(study: Study, learning: Learning, model: Arrays, test: "TablePatients") -> Floats:
     """Return the exact counts, (cells,): each patient is in one cell of each column."""
-    keys = keys_of(study)
-    assert keys is not None
+    keys = given_keys(study, SubgroupsKeys)
     scores = learning.predictions(model, test)[:, learning.objective.outcome]
     cells, width = cells_of(scores, test.y, starts=test.starts, bins=keys.bins), 2 * keys.bins
     x, _ = test.take(test.starts[:-1])
@@ -189,8 +165,7 @@ def figures_of(study: Study, counts: Floats, variance: float) -> tuple[Subgroup,
     Args:
         counts: (cells,) of all hospitals; variance: of the noise in each.
     """
-    keys = keys_of(study)
-    assert keys is not None
+    keys = given_keys(study, SubgroupsKeys)
     histograms = iter(counts.reshape(-1, 2, keys.bins))
     return tuple(
         _figures(column.feature.name, label, next(histograms), variance, study.evaluation.thresholds)
@@ -220,8 +195,7 @@ def require_plausible(
     Raises:
         WireError: they cannot. The text holds no value.
     """
-    keys, slack = keys_of(study), FAR * math.sqrt(cell_variance(deviation))
-    assert keys is not None
+    keys, slack = given_keys(study, SubgroupsKeys), FAR * math.sqrt(cell_variance(deviation))
     if not np.isfinite(counts).all() or (counts != np.rint(counts)).any():
         raise WireError("subgroups reply: expected whole numbers of patients, found others")
     if counts.min() < -slack - 1:
@@ -238,8 +212,5 @@ def require_plausible(
 
 def noise_of(study: Study, site: str) -> float:
     """Return the standard deviation of the noise in each cell of a hospital, in patients."""
-    keys, plan = keys_of(study), mode_of(study).plan(study, site)
-    event = dict(plan.others).get(SUBGROUPS_KEYS.name) if plan else None
-    assert keys is not None
-    assert event is not None
-    return event.noise_multiplier * math.sqrt(len(keys.by))
+    columns = given_keys(study, SubgroupsKeys).by
+    return SubgroupHistograms().noise_multiplier(study, site) * math.sqrt(len(columns))

@@ -17,10 +17,8 @@ from configs.records.fields import LATER
 from configs.schema import Study
 from configs.schema.releases import ReleaseKeys
 from configs.wire import STUDY_FIELDS, ArraySpec, Form
-from strategies.privacy.accounting import SampledGaussian
-from strategies.privacy.modes.registry import mode_of
-from strategies.privacy.plan import PrivacyPlan
-from strategies.releases.base import Arrays, Each, Hospital, Judge, Making, People, Release, Request, Sent
+from strategies.releases.base import Arrays, Each, Hospital, Judge, Making, People, Request, Sent
+from strategies.releases.further import FurtherRelease, given_keys, keys_of
 from strategies.releases.noisy_counts import FAR, cell_variance, noised
 from strategies.releases.registry import register
 
@@ -47,36 +45,21 @@ class Counted:
     sites: Annotated[Mapping[str, float], "Hospital: its count.", LATER]
 
 
-class ColumnCount(Release):
+class ColumnCount(FurtherRelease):
     """How many patients have a value of a column, by the first row of each, with Gaussian noise."""
 
     name: ClassVar[str] = NAME
     what: ClassVar[str] = "noisy count of patients with one value"
     message_type: ClassVar[str] = f"query.{FORM}"
-    after_training: ClassVar[bool] = True
 
     def arrays(self, study: Study) -> Mapping[str, ArraySpec]:
         """Return one number."""
-        return {ARRAY: ((1,), "float32")} if keys_of(study) else {}
-
-    def event(self, plan: PrivacyPlan) -> SampledGaussian | None:
-        """Return the cost of the one count: adding or removing a patient moves it by 1."""
-        return dict(plan.others).get(NAME)
-
-    def require_asked(self, study: Study) -> None:
-        """Check that the study asks for a count.
-
-        Raises:
-            WireError: it asks for none.
-        """
-        if keys_of(study) is None:
-            raise WireError("column_count: expected a study that asks for a count (releases), found another")
+        return {ARRAY: ((1,), "float32")} if keys_of(study, Keys) else {}
 
     def make(self, hospital: Hospital, people: People, _request: Request, randomness: "Randomness") -> Making:
         """Count the patients who train, and add the noise: those kept aside are given to no such kind."""
         yield from ()  # nothing is fitted
-        keys = keys_of(hospital.study)
-        assert keys is not None
+        keys = given_keys(hospital.study, Keys)
         assert hospital.plan is not None
         event = self.event(hospital.plan)
         assert event is not None
@@ -89,7 +72,7 @@ class ColumnCount(Release):
 
         def check(site: str, arrays: Arrays) -> None:
             (count,) = arrays[ARRAY].tolist()
-            slack = FAR * cell_variance(_noise(study, site)) ** 0.5 + 1
+            slack = FAR * cell_variance(self.noise_multiplier(study, site)) ** 0.5 + 1
             if count != round(count) or not -slack <= count <= (study.announced_patients(site) or 1e9) + slack:
                 raise WireError("column_count reply: expected a count that the noise can explain, found another")
 
@@ -98,26 +81,14 @@ class ColumnCount(Release):
     def combine(self, study: Study, released: Mapping[str, Arrays], _shared: Arrays) -> Counted:
         """Return each count and their sum."""
         counts = {site: float(arrays[ARRAY][0]) for site, arrays in sorted(released.items())}
-        margin = 1.96 * sum(cell_variance(_noise(study, site)) for site in counts) ** 0.5
+        margin = 1.96 * sum(cell_variance(self.noise_multiplier(study, site)) for site in counts) ** 0.5
         total = sum(counts.values())
         return Counted(Estimate(total, total - margin, total + margin), counts)
 
     def sentence(self, study: Study) -> str:
         """Return what leaves."""
-        keys = keys_of(study)
-        assert keys is not None
+        keys = given_keys(study, Keys)
         return f"once, after the last round, how many patients have {keys.column} {keys.value}, with noise"
-
-
-def keys_of(study: Study) -> Keys | None:
-    """Return what a study says of the count, None where it asks for none."""
-    return next((asked.keys for asked in study.releases if asked.name == NAME), None)
-
-
-def _noise(study: Study, site: str) -> float:
-    plan = mode_of(study).plan(study, site)
-    event = COLUMN_COUNT.event(plan) if plan else None
-    return event.noise_multiplier if event else 0.0
 
 
 COLUMN_COUNT = ColumnCount()

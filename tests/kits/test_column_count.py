@@ -212,7 +212,7 @@ def test_it_is_given_nobody_who_was_kept_aside(document: dict[str, Any], monkeyp
 
 def test_a_hospital_is_not_asked_by_a_study_without_it() -> None:
     site = Site("lille", study(), patients(20), Ledger.in_memory(), seeded=True)
-    with pytest.raises(WireError, match="asks for a count"):
+    with pytest.raises(WireError, match="asks for it"):
         site.release(NAME, Request())
 
 

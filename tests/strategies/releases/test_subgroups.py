@@ -15,6 +15,7 @@ from client.site import Site
 from configs.errors import ConfigError, PolicyError, WireError
 from configs.load import study_from
 from configs.records.fields import plain
+from configs.records.subgroups import SubgroupsKeys
 from configs.schema import Study
 from configs.site import Policy
 from server.card import model_card
@@ -25,9 +26,10 @@ from strategies.learning import learning_of
 from strategies.privacy.modes.registry import mode_of
 from strategies.privacy.randomness import Randomness
 from strategies.releases.base import Request
+from strategies.releases.further import given_keys
 from strategies.releases.noisy_counts import cell_variance, noised
 from strategies.releases.registry import SUBGROUPS
-from strategies.releases.subgroups import counted, figures_of, groups_of, keys_of, noise_of
+from strategies.releases.subgroups import counted, figures_of, groups_of, noise_of
 from tests.builders import random_arrays, study
 
 FEATURES: dict[str, Any] = {
@@ -62,8 +64,7 @@ MODEL = {
 
 def test_everybody_is_in_one_group_of_each_column_and_the_cut_is_in_the_upper_one() -> None:
     chosen = asking()
-    keys = keys_of(chosen)
-    assert keys is not None
+    keys = given_keys(chosen, SubgroupsKeys)
     sex, age, stage = groups_of(chosen, keys)
     assert age.labels == ("under 50", "50 to under 65", "65 or more", "unknown")
     assert stage.labels == ("i", "ii", "iii", "unknown")
@@ -82,7 +83,8 @@ def test_groups_are_the_same_where_inputs_are_centred() -> None:
     crowd = people(np.random.default_rng(6), 50)
     off = np.array([centre for feature in centred.features for centre in centres(feature)], np.float32)
     assert off.any()
-    for one, other in zip(*(groups_of(chosen, keys_of(chosen)) for chosen in (plain, centred)), strict=True):  # type: ignore[arg-type]
+    both = [groups_of(chosen, given_keys(chosen, SubgroupsKeys)) for chosen in (plain, centred)]
+    for one, other in zip(*both, strict=True):
         assert one.of(crowd.x).tolist() == other.of(crowd.x - off).tolist()
 
 
