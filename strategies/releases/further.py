@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, ClassVar, TypeVar
 
-from configs.errors import WireError
+from configs.errors import ImplausibleError, PrivacyError, WireError
 from configs.schema import Study
 from strategies.privacy.modes.registry import mode_of
 from strategies.releases.base import Release
@@ -33,10 +33,20 @@ class FurtherRelease(Release):
             raise WireError(f"{self.form}: expected a study that asks for it (releases.{self.name}), found another")
 
     def noise_multiplier(self, study: Study, site: str) -> float:
-        """Return the noise of a hospital's release, over the largest move of one patient."""
-        plan = mode_of(study).plan(study, site)
+        """Return the noise of a hospital's release, over the largest move of one patient.
+
+        Raises:
+            ImplausibleError: the hospital's plan has no such release: it announced no size, or it only tests.
+        """
+        try:
+            plan = mode_of(study).plan(study, site)
+        except PrivacyError:
+            plan = None
         event = self.event(plan) if plan else None
-        assert event is not None
+        if event is None:
+            raise ImplausibleError(
+                f"{self.reply}: expected none, as this hospital has no privacy plan with it, found one"
+            )
         return event.noise_multiplier
 
 

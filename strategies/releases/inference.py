@@ -86,10 +86,11 @@ class Inference(FurtherRelease):
 
         No patient's information is above L^2 / 4, so that the weakest of d directions has n L^2 / 4 d at most.
         """
-        frame, patients = frame_of(study), [study.announced_train_patients(site) for site in study.sites]
+        frame, sites = frame_of(study), study.training_sites
+        patients = [study.announced_train_patients(site) for site in sites]
         if None in patients or not patients:
             return ""
-        variance = sum((self.noise_multiplier(study, site) * frame.length / frame.scale) ** 2 for site in study.sites)
+        variance = sum((self.noise_multiplier(study, site) * frame.length / frame.scale) ** 2 for site in sites)
         most = sum(count or 0 for count in patients) * frame.length**2 / 4 / frame.dimension
         if math.sqrt(variance / 2 * (frame.dimension + 1)) / most <= DROWNED:
             return ""
