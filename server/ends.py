@@ -22,8 +22,7 @@ from pathlib import Path
 
 from configs import database, wire
 from configs.coordinator import CoordinatorConfig
-from configs.errors import RunError
-from configs.paths import too_long
+from server.database import opened
 from server.recorded import Recorded
 
 _SCHEMA = """
@@ -70,12 +69,7 @@ class Ends:
         Raises:
             RunError: it cannot be opened.
         """
-        try:
-            connection = database.connect(path, keep_log=True)
-            with database.closed_on_error(connection):
-                return cls(connection)
-        except sqlite3.Error as error:
-            raise RunError(f"{path}: the coordinator's database cannot be opened: {error}{too_long(path)}") from None
+        return opened(path, cls)
 
     def close(self) -> None:
         """Let go of the file."""

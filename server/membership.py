@@ -22,9 +22,9 @@ from pathlib import Path
 
 from configs import database
 from configs.errors import RunError
-from configs.paths import too_long
 from configs.requests import SIGNED_FROM
 from configs.seal import Signed
+from server.database import opened
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS members (
@@ -121,12 +121,7 @@ class Membership:
         Raises:
             RunError: it cannot be opened.
         """
-        try:
-            connection = database.connect(path, keep_log=True)
-            with database.closed_on_error(connection):
-                return cls(connection)
-        except sqlite3.Error as error:
-            raise RunError(f"{path}: the coordinator's database cannot be opened: {error}{too_long(path)}") from None
+        return opened(path, cls)
 
     def close(self) -> None:
         """Let go of the file."""
