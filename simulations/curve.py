@@ -60,4 +60,4 @@ class Curve:
         self.points.append(Point(number, value))
         if self.journal:
             self.journal.write(Judged(round=number, value=value))
-        return f"{headline(self.study).name.upper()} {value:.3f}"
+        return f"{headline(self.study).label} {value:.3f}"

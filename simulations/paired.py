@@ -26,6 +26,7 @@ from configs.records.models import TABULATED, ComparedModel
 from configs.records.result import TrainingResult
 from configs.schema.privacy import is_budgeted
 from server.result.read import load_result
+from server.result.wording import metric_named
 
 LEVEL = 0.95
 
@@ -116,7 +117,8 @@ def print_paired(runs: Sequence[Path]) -> None:
     for study in repeated(runs):
         seeds = ", ".join(map(str, sorted(study.results)))
         subject = study.subject.column
-        title = f"{study.name}: {study.figure.upper()} on all test patients, {len(study.results)} seeds ({seeds})"
+        figure = metric_named(study.figure).label
+        title = f"{study.name}: {figure} on all test patients, {len(study.results)} seeds ({seeds})"
         table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
         table.add_column("model")
         for column in ("mean", "from - to", f"{subject}, less it"):

@@ -23,6 +23,7 @@ from configs.shown import DIGITS
 from server.result.finished import Run
 from server.result.flaws import alerts
 from server.result.read import load_result
+from server.result.wording import metric_named
 from simulations.counting_tables import COUNTED, absent_of, print_statistics
 from strategies.tasks.base import Objective
 from strategies.tasks.registry import OBJECTIVES
@@ -34,7 +35,7 @@ if TYPE_CHECKING:  # PyTorch, which a comparison and a finished run's table do w
 Metrics = TrainingResult | StatisticsResult
 UNDEFINED = "undefined"
 LARGE = 1e5  # figures beyond are in short form
-WIDE = 118  # columns of a terminal that holds the run's table with a line a hospital
+UNLIMITED = 1000  # columns, where a table's own width is asked for
 
 
 def print_run(run: Path) -> int:
@@ -51,7 +52,9 @@ def print_run(run: Path) -> int:
 def print_table(metrics: TrainingResult) -> None:
     """Print what each hospital and the whole have of it, and how the run ended."""
     console = _console()
-    console.print(_run_table(metrics, wide=console.width >= WIDE and not _any_large(metrics)))
+    table = _run_table(metrics, wide=not _any_large(metrics))
+    fits = console.measure(table, options=console.options.update(max_width=UNLIMITED)).maximum <= console.width
+    console.print(table if fits else _run_table(metrics, wide=False))
     for line in _footnotes(metrics):
         console.print(line, style="dim", highlight=False)
     for line in (*_worse(metrics), *_flaws_of(metrics), *([metrics.tuned.warning] if metrics.tuned else [])):
@@ -116,7 +119,7 @@ def _shown(metrics: TrainingResult) -> list[tuple[ComparedModel, ModelResult]]:
 def _run_table(metrics: TrainingResult, *, wide: bool) -> Table:
     """Return a line a hospital, or two in a narrow terminal."""
     name, models = _figure(metrics), _shown(metrics)
-    title = f"{metrics.study}: {name.upper()} on test patients, 95 % interval"
+    title = f"{metrics.study}: {metric_named(name).label} on test patients, 95 % interval"
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1) if wide else (0, 1, 0, 0))
     table.add_column("hospital", no_wrap=True)
     last = ("patients", "epsilon", "sent")[: 3 if wide else 2]
@@ -169,11 +172,21 @@ def _footnotes(metrics: TrainingResult) -> list[str]:
     if (histogram_epsilon := metrics.privacy.get("evaluation_epsilon")) is not None:
         covered = f"epsilon covers training and a noisy histogram of scores (epsilon {histogram_epsilon:g} by itself)."
         notes.append(f"{covered}{_exact(metrics)}")
-    if any(None in model.per_site.values() for model in metrics.models.values() if model):
-        nobody = not any(site.patients_test for site in metrics.sites)
-        few = "fewer than two test patients with or without the outcome, so no rate exists."
-        notes.append(f"undefined: {'the study keeps no test patients (test_fraction: 0).' if nobody else few}")
-    return notes
+    return notes + [f"undefined: {reason}" for reason in _undefined(metrics)]
+
+
+def _undefined(metrics: TrainingResult) -> Iterator[str]:
+    """Yield each reason why a hospital has no figure."""
+    models = {key: model for key, model in metrics.models.items() if model}
+    empty = {(key, site) for key, model in models.items() for site, value in model.per_site.items() if value is None}
+    untrained = {(ComparedModel.LOCAL_ONLY, site.site) for site in metrics.sites if not site.patients_train}
+    if empty and not any(site.patients_test for site in metrics.sites):
+        yield "the study keeps no test patients (test_fraction: 0)."
+        return
+    if empty & untrained:
+        yield "a hospital that trained on nobody has no model of its own."
+    if empty - untrained:
+        yield "fewer than two test patients with or without the outcome, so no rate exists."
 
 
 def _exact(metrics: TrainingResult) -> str:
@@ -266,7 +279,7 @@ COMPARED: dict[str, tuple[str, Callable[[Any], str]]] = {
     "seed": ("", lambda m: str(m.seed)),
     "engine": ("", lambda m: str(m.engine)),
     "outcome": ("", lambda m: str(m.outcome)),
-    "figure": ("models", lambda m: _figure(m).upper()),
+    "figure": ("models", lambda m: metric_named(_figure(m)).label),
     **{title: ("models", partial(_whole, key=key)) for key, title in ((key, key.column) for key in TABULATED)},
     **{title: ("statistics", cell) for title, cell in COUNTED.items()},
     "epsilon, at most": ("", _spent),

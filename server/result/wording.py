@@ -33,8 +33,13 @@ def objective_of_run(run: Run) -> type[Objective] | None:
 
 def metric_of(run: Run, name: str) -> Metric:
     """Return a metric of the run's task type, or of any other type; of an unknown name a plain one."""
-    kind = objective_of_run(run)
-    metrics = [m for k in ([kind] if kind else []) + list(OBJECTIVES) for m in k.metrics if m.name == name]
+    return metric_named(name, objective_of_run(run))
+
+
+def metric_named(name: str, *first: type[Objective] | None) -> Metric:
+    """Return a metric of these task types, or of any other type; of an unknown name a plain one."""
+    kinds = [*(kind for kind in first if kind), *OBJECTIVES]
+    metrics = [metric for kind in kinds for metric in kind.metrics if metric.name == name]
     label = capital(name.replace("_", " ")) or "Score"
     return metrics[0] if metrics else Metric(name, label, "", is_bounded=False)
 

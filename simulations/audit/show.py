@@ -10,6 +10,7 @@ from tempfile import TemporaryFile
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from configs.files import write_atomically
 from configs.records.fields import plain
@@ -93,7 +94,7 @@ def _table(done: Audit) -> Table:
         table.add_column(title, no_wrap=title != "what was found")
     for part in done.parts:
         words = f"{part.figure}\n{textwrap.fill(part.words, _WIDTH)}"
-        table.add_row(part.key, f"[{_STYLES[part.verdict]}]{part.verdict}[/]", words)
+        table.add_row(part.key, Text(part.verdict, _STYLES[part.verdict]), words)
     return table
 
 

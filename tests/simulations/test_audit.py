@@ -73,7 +73,9 @@ def test_a_healthy_study_passes_and_is_written_down(tmp_path: Path, capsys: pyte
     page = (folder / "audit.html").read_text()
     assert "<script" not in page
     assert "http" not in page.replace("http-equiv", "")
-    assert "residual" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "residual      passed  " in shown
+    assert "[" not in shown
 
 
 def test_a_runs_folder_is_audited_with_its_ledgers(run: Path) -> None:

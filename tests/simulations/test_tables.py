@@ -16,7 +16,7 @@ PRESET = Path(__file__).resolve().parents[2] / "configs" / "presets" / "heart_di
 def simulated(folder: Path, *options: str, **evaluation: Any) -> Path:
     """Two rounds of the preset with another evaluation."""
     document = read_yaml(PRESET)
-    document["training"]["rounds"] = 2
+    document["training"] |= {"rounds": 2, "quorum": 4 - len(evaluation.get("test_only", []))}
     document["evaluation"] |= evaluation
     for source in document["simulation"]["sites"].values():
         source["path"] = str((PRESET.parent / source["path"]).resolve())
@@ -67,6 +67,31 @@ def test_a_simulation_of_a_study_that_asks_for_figures_says_what_their_epsilon_i
             "The guarantee covers what training sends and the noisy histogram that the study asks for (epsilon 1.00 by "
             "itself). The figures here come from test patients and carry no noise: who simulates has the data." in text
         )
+
+
+def test_figures_are_called_by_their_names_in_words_and_never_cut(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = simulated(tmp_path, "--no-baselines")
+    document = json.loads((run / "metrics.json").read_text())
+    metrics = document["models"]["federated"]
+    document["primary_metric"] = "balanced_accuracy"
+    document["models"] |= dict.fromkeys(("local_only", "pooled", "federated_without_privacy", "personalised"), metrics)
+    (run / "metrics.json").write_text(json.dumps(document))
+    capsys.readouterr()
+    print_run(run)
+    shown = capsys.readouterr().out
+    assert "Balanced accuracy on test patients" in shown
+    assert "…" not in shown
+    cli.main(["compare", str(run)])
+    assert "Balanced accuracy" in capsys.readouterr().out
+
+
+def test_a_hospital_that_only_tests_is_said_to_have_no_model_of_its_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    simulated(tmp_path, test_only=["switzerland"], release={"epsilon": 1.0})
+    assert "undefined: a hospital that trained on nobody has no model of its own." in said(capsys)
 
 
 @pytest.mark.parametrize("task", [{}, {"type": "of no kit here"}, {"type": ["binary"]}])
