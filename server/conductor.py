@@ -43,6 +43,7 @@ from server.recorded import Recorded
 from server.run import (
     begin,
     epsilons_reported,
+    primary_metric,
     released_histograms,
     released_model,
     sha256,
@@ -175,7 +176,7 @@ def write_down(run: Path, study: Study, outcome: Outcome, seconds: float, engine
     models[ComparedModel.FEDERATED] = released_model(study, outcome.released.get(SCORE_HISTOGRAM.name), sites)
     result = replace(
         result,
-        primary_metric=study.evaluation.metrics[0] if study.evaluation.metrics else None,
+        primary_metric=primary_metric(study),
         sites=tuple(_site(study, site, plans.get(site), reported.get(site), recorded) for site in sites),
         models=models,
         released=released_histograms(study, outcome.released.get(SCORE_HISTOGRAM.name)),

@@ -42,6 +42,7 @@ from strategies.models.registry import count_of, personal_parameters, study_para
 from strategies.privacy.modes.registry import mode_of, statistics_plan
 from strategies.privacy.plan import PrivacyPlan
 from strategies.releases.registry import RELEASES, SCORE_HISTOGRAM, STATISTICS, main_release
+from strategies.tasks.registry import objective_of
 
 EPSILON_POINTS = 10
 
@@ -235,6 +236,13 @@ def released_model(study: Study, released: Released | None, sites: Sequence[str]
         missing=released.missing,
     )
     return replace(figures, per_site={site: figures.per_site.get(site) for site in sites}, noisy=noisy)
+
+
+def primary_metric(study: Study) -> str | None:
+    """Return the metric that a run is headed by: one that the released histograms give, where hospitals release any."""
+    if study.evaluation.release:
+        return objective_of(study).figures[0]
+    return study.evaluation.metrics[0] if study.evaluation.metrics else None
 
 
 def released_histograms(study: Study, released: Released | None) -> results.Released | None:

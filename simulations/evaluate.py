@@ -28,8 +28,9 @@ Predict = Callable[[TrainablePatients], Floats]
 
 
 def headline(study: Study) -> Metric:
-    """Return the metric that tables and curves show."""
-    return objective_of(study).metrics[0]
+    """Return the metric that tables and curves show: where hospitals release scores, one that those give."""
+    kind = objective_of(study)
+    return kind.metrics_of([kind.figures[0]])[0] if study.evaluation.release else kind.metrics[0]
 
 
 @dataclass(frozen=True)

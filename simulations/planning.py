@@ -26,6 +26,7 @@ from strategies.privacy.plan import PrivacyPlan
 from strategies.privacy.randomness import Randomness
 from strategies.releases.base import Fit
 from strategies.releases.registry import RELEASES
+from strategies.releases.score_histogram import states_of
 
 CURVE_ROWS = 6
 
@@ -152,8 +153,9 @@ def _notes(study: Study, sizes: dict[str, int], *, counted: bool) -> list[str]:
         )
         notes += [f"limits: {guarantee.limits}"] if guarantee.limits else []
     if (release := study.evaluation.release) and (event := mode_of(study).evaluation(study)):
+        cells = len(states_of(study)) * release.bins
         notes.append(
-            f"evaluation: {2 * release.bins} noisy counts of test patients from each hospital that allows it, noise of "
+            f"evaluation: {cells} noisy counts of test patients from each hospital that allows it, noise of "
             f"{event.noise_multiplier:.1f} patients each; epsilon {release.epsilon:g} beside the training's"
         )
     notes += [

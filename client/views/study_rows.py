@@ -18,6 +18,7 @@ from strategies.privacy.modes.registry import mode_of, statistics_plan
 from strategies.privacy.plan import Budget
 from strategies.releases.base import Release
 from strategies.releases.registry import MODEL_UPDATE, RELEASES
+from strategies.releases.score_histogram import in_words, states_of
 from strategies.releases.statistics import standard_deviation
 from strategies.tasks.registry import objective_of
 
@@ -222,9 +223,10 @@ def _figures(config: SiteConfig, study: Study) -> str:
         )
     event = mode_of(study).evaluation(study)
     assert event is not None
+    cells = len(states_of(study)) * release.bins
     beside = ", beside the training's" if study.trains_at(config.site) else ""
     return (
-        f"Once, after the last round, {2 * release.bins} noisy counts of this hospital's test patients, by outcome and "
+        f"Once, after the last round, {cells} noisy counts of this hospital's test patients, by {in_words(study)} and "
         f"by the model's score in {release.bins} bins, which site.yaml allows (policy.metrics: noisy): one patient "
         f"changes one count by 1, noise of standard deviation {event.noise_multiplier:.1f} patients is added to each. "
         f"This costs epsilon {release.epsilon:g} at delta {study.privacy.delta:g} {PER_PATIENT}{beside}."

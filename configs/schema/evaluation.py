@@ -130,7 +130,8 @@ class Evaluation:
             section.problem("thresholds", "none for a task that is not binary", list(self.thresholds), "leave it out")
         if self.split_column is not None and section.values.get("test_fraction") is not None:
             section.note("split_column", "expected either test_fraction or split_column, found both; keep one")
-        if self.release and not TASKS[around["task"].type].has_outcome:
-            section.problem("release", "none for a task that is not binary", around["task"].type, "leave it out")
+        if self.release and not TASKS[around["task"].type].states:
+            expected = f"none for a task that is not {' or '.join(name for name in TASKS.names if TASKS[name].states)}"
+            section.problem("release", expected, around["task"].type, "leave it out")
         if self.release and self.split_column is None and self.test_fraction == 0.0:
             section.note("release", "expected test patients, found test_fraction 0; raise it, or remove release")

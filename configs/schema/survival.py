@@ -147,6 +147,7 @@ SURVIVAL_KEYS = TaskKeys(
     ),
     ("c_index", "horizon_auroc", "horizon_brier"),
     data="person_periods",
+    states=("free of the event at the horizon", "with it by then", "lost from sight before"),
 )
 COUNTS_KEYS = TaskKeys(
     "counts",

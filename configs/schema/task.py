@@ -144,7 +144,8 @@ class TaskKeys:
     digests.
 
     `procedure` names what the coordinator does (server/procedures/), `data` how patients are read (strategies/data/).
-    `has_outcome`: whether a prediction gives the probability of one outcome, so that hospitals may release scores.
+    `has_outcome`: whether a prediction gives the probability of one outcome that each patient has or has not.
+    `states`: the rows of a released histogram of scores, in words; none of a task that has no such release.
     `has_information`: whether a linear model's score and information are bounded per row, so that they may be released.
     """
 
@@ -156,6 +157,7 @@ class TaskKeys:
     has_outcome: bool = False
     unasked: tuple[str, ...] = ()
     has_information: bool = False
+    states: tuple[str, ...] = ()
 
 
 def _counted_classes(section: Section, _around: Around) -> tuple[str, ...]:
@@ -205,6 +207,7 @@ TASKS = Sections(
             has_outcome=True,
             unasked=("auprc",),
             has_information=True,
+            states=("without the outcome", "with it"),
         ),
         TaskKeys(
             "multiclass",

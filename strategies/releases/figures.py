@@ -8,6 +8,14 @@ is unbiased in the noisy counts: with P and N the counts with and without the ou
     Brier b:          sum P ((1 - c)^2 - b) + sum N (c^2 - b)          = 0
     observed share o: P (1 - o) - N o                                  = 0    (of one bin)
 
+A third row L holds patients whose outcome nobody knows: at a horizon, those lost from sight before. No weight of a
+patient leaves a hospital, so they are handled in the cells, linearly:
+
+    AUROC:            of P and N alone. Its bias is that early events are seen more often than late ones.
+    Brier, share:     N + L / 2 in the place of N: on average they were followed half the time, and count half among
+                      those at risk, as in a life table of one interval (Cutler and Ederer 1958). Leaving them out
+                      would overstate every risk. The bias is that of taking losses and events as evenly spread.
+
 The interval holds every value at which the left side is within 1.96 of its standard deviations from zero (Fieller 1954,
 "Some problems in interval estimation"). Its variance is the noise's, which is known exactly, plus that of patients as a
 sample of those to come (for the AUROC that of DeLong, DeLong and Clarke-Pearson 1988). Nothing is drawn and no count is
@@ -37,6 +45,7 @@ from strategies.tasks.metrics import MIN_PER_CLASS, Floats
 
 _Z = 1.959964  # 97.5 % of the normal distribution
 _VALUES = np.linspace(0.0, 1.0, 2001)[:, None]  # where the equations are looked at: (values, 1)
+_STANDS_FOR = np.array([1.0, 1.0, 0.5])  # without the outcome, with it, unknown
 _DRAWN_BINS = 10  # of a calibration plot; finer ones are put together
 
 
@@ -53,16 +62,16 @@ def figures(histogram: NDArray[Any], *, cell_variance: float) -> Figures:
     """Return the figures of a noisy histogram: of one hospital, or the sum of several.
 
     Args:
-        histogram: (2, bins), row 1 with the outcome.
+        histogram: (2, bins), row 1 with the outcome; or (3, bins), row 2 of patients whose outcome nobody knows.
         cell_variance: of the noise in each cell; of a sum of histograms the sum of theirs.
     """
-    without, having = np.asarray(histogram, np.float64)  # (bins,) each
+    without, having, *unknown = np.asarray(histogram, np.float64)  # (bins,) each
     if not all(surely_holds(row, cell_variance) for row in (without, having)):
         return Figures(None, None)
     return Figures(
         _auroc(having, without, cell_variance),
-        _brier(having, without, cell_variance),
-        _calibration(having, without, cell_variance),
+        _brier([without, having, *unknown], cell_variance),
+        _calibration([without, having, *unknown], cell_variance),
     )
 
 
@@ -84,23 +93,24 @@ def _auroc(having: Floats, without: Floats, variance: float) -> Estimate:
     return _interval(float(having @ beaten / pairs), equation)
 
 
-def _brier(having: Floats, without: Floats, variance: float) -> Estimate:
-    middles = (np.arange(len(having)) + 0.5) / len(having)
-    losses = np.stack([middles**2, (1 - middles) ** 2])  # (2, bins)
-    counts = np.stack([without, having])
-    return mean_of_cells(counts.ravel(), losses.ravel(), variance)
+def _brier(rows: list[Floats], variance: float) -> Estimate:
+    bins = len(rows[0])
+    middles = (np.arange(bins) + 0.5) / bins
+    losses = np.stack([middles**2, (1 - middles) ** 2, middles**2])[: len(rows)]
+    weights = np.repeat(_STANDS_FOR[: len(rows)], bins)
+    return mean_of_cells(np.stack(rows).ravel(), losses.ravel(), variance, weights)
 
 
-def _calibration(having: Floats, without: Floats, variance: float) -> tuple[Bin, ...]:
-    bins = len(having)
+def _calibration(rows: list[Floats], variance: float) -> tuple[Bin, ...]:
+    bins = len(rows[0])
     together = -(-bins // _DRAWN_BINS)
     groups: list[Bin] = []
     for low in range(0, bins, together):
         high = min(low + together, bins)
-        up, down, noise = having[low:high].sum(), without[low:high].sum(), (high - low) * variance
-        if up + down < MIN_PER_CLASS + _Z * math.sqrt(2 * noise):
+        counts, noise = np.array([row[low:high].sum() for row in rows]), (high - low) * variance
+        if not surely_holds(counts[:2], noise):
             continue
-        observed = mean_of_cells(np.array([up, down]), np.array([1.0, 0.0]), noise)
+        observed = mean_of_cells(counts, np.array([0.0, 1.0, 0.0])[: len(rows)], noise, _STANDS_FOR[: len(rows)])
         middle = (low + high) / 2 / bins
         groups.append(
             Bin(
@@ -110,17 +120,18 @@ def _calibration(having: Floats, without: Floats, variance: float) -> tuple[Bin,
                 observed=observed.value,
                 observed_low=observed.low,
                 observed_high=observed.high,
-                count=max(1, round(float(up + down))),
+                count=max(1, round(float(counts.sum()))),
             )
         )
     return tuple(groups)
 
 
-def mean_of_cells(counts: Floats, values: Floats, variance: float) -> Estimate:
+def mean_of_cells(counts: Floats, values: Floats, variance: float, weights: Floats | float = 1.0) -> Estimate:
     """Return the mean of values over patients, of whom each cell holds a noisy count.
 
     Args:
-        counts: (cells,), as many as `values`; variance: of the noise in each cell.
+        counts: (cells,), as many as `values`; variance: of the noise in each cell; weights: for how many a patient of
+            each cell counts.
     """
     low, high = float(values.min()), float(values.max())
     if high <= low:
@@ -128,11 +139,11 @@ def mean_of_cells(counts: Floats, values: Floats, variance: float) -> Estimate:
     parts = (values - low) / (high - low)  # the equation is looked at from 0 to 1
 
     def equation(mean: Floats) -> tuple[Floats, Floats]:
-        gaps = parts - mean  # (values, cells)
+        gaps = weights * (parts - mean)  # (values, cells)
         noise, patients = variance * (gaps**2).sum(1), (_positive(counts) * gaps**2).sum(1)
         return gaps @ counts, noise + patients
 
-    share = _interval(float(parts @ counts / counts.sum()), equation)
+    share = _interval(float((weights * parts) @ counts / (weights * counts).sum()), equation)
     return Estimate(*(low + (high - low) * end for end in (share.value, share.low, share.high)))
 
 

@@ -1,5 +1,7 @@
 """The release `score histogram`: noisy counts of test patients by score and outcome.
 
+Of times to an event the score is the risk by the horizon, and a third row has those lost from sight before.
+
 Both halves are here. A patient adds 1 to one cell whatever the model, so that adding or removing one changes the counts
 by 1 (L2 norm), which the Gaussian noise is scaled by (strategies/releases/noisy_counts.py). Not here: what it costs
 (strategies/privacy/plan.py), and the figures that follow from it (strategies/releases/figures.py).
@@ -18,14 +20,17 @@ from numpy.typing import NDArray
 
 from configs import wire
 from configs.errors import WireError
+from configs.records.outcome import OutcomeFigures
 from configs.records.result import ModelResult
 from configs.schema import Study
+from configs.schema.task import TASKS
 from configs.wire import ArraySpec
 from strategies.privacy.modes.registry import mode_of
 from strategies.releases.base import Arrays, Each, Hospital, Judge, Making, People, Release, Request, Sent, at_home
 from strategies.releases.figures import figures
 from strategies.releases.noisy_counts import FAR, cell_variance, noised
 from strategies.releases.outcome_figures import outcome_figures
+from strategies.tasks.registry import objective_of
 
 if TYPE_CHECKING:  # PyTorch, which the coordinator's half does not need
     from strategies.privacy.accounting import SampledGaussian
@@ -46,9 +51,9 @@ class ScoreHistogram(Release):
     after_training: ClassVar[bool] = True
 
     def arrays(self, study: Study) -> Mapping[str, ArraySpec]:
-        """Return the histogram: the row is the outcome (without, with), the column the score's bin."""
+        """Return the histogram: the row is the outcome (without, with, unknown), the column the score's bin."""
         release = study.evaluation.release
-        return {wire.HISTOGRAM: ((2, release.bins), "float32")} if release else {}
+        return {wire.HISTOGRAM: ((len(states_of(study)), release.bins), "float32")} if release else {}
 
     def event(self, plan: "PrivacyPlan") -> "SampledGaussian | None":
         """Return the cost of the one histogram."""
@@ -70,8 +75,11 @@ class ScoreHistogram(Release):
         assert release is not None
         assert plan is not None
         assert plan.evaluation is not None
-        scores = hospital.task.predictions(at_home(hospital, request.arrays), test)[:, hospital.task.objective.outcome]
-        exact = counts(scores, test.y, starts=test.starts, bins=release.bins)
+        objective = hospital.task.objective
+        scores = hospital.task.predictions(at_home(hospital, request.arrays), test)[:, objective.scored]
+        starts = np.searchsorted(test.owners, np.arange(test.count + 1))
+        states, rows = objective.states(test.outcomes), len(states_of(hospital.study))
+        exact = counts(scores, states, starts=starts, bins=release.bins, rows=rows)
         return {wire.HISTOGRAM: noised(exact, plan.evaluation.noise_multiplier, randomness)}
 
     def judge(self, study: Study, _shared: Arrays, _sent: Sent) -> Judge:
@@ -94,36 +102,48 @@ class ScoreHistogram(Release):
         if event is None or not released:
             return None
         histograms = {site: arrays[wire.HISTOGRAM] for site, arrays in released.items()}
-        return report(histograms, event.noise_multiplier, study.evaluation.metrics, study.evaluation.thresholds)
+        return report(histograms, event.noise_multiplier, study)
 
-    def sentence(self, _study: Study) -> str:
+    def sentence(self, study: Study) -> str:
         """Return what leaves after the last round."""
-        return "once, after the last round, how many test patients have which score by outcome, with noise"
+        outcome = in_words(study)
+        return f"once, after the last round, how many test patients have which score by {outcome}, with noise"
+
+
+def states_of(study: Study) -> tuple[str, ...]:
+    """Return the rows of a study's histogram, in words."""
+    return TASKS[study.task.type].states
+
+
+def in_words(study: Study) -> str:
+    """Return what the rows of a study's histogram are."""
+    states = states_of(study)
+    return "outcome" if len(states) == 2 else f"outcome ({', '.join(states)})"
 
 
 def counts(
-    scores: NDArray[np.float64], outcomes: NDArray[np.floating], *, starts: NDArray[np.int64], bins: int
+    scores: NDArray[np.float64], outcomes: NDArray[Any], *, starts: NDArray[np.int64], bins: int, rows: int = 2
 ) -> NDArray[np.float64]:
-    """Count (2, bins) patients: row 0 without the outcome, row 1 with it; column k has scores from k / bins.
+    """Count (rows, bins) patients: row 0 without the outcome, row 1 with it; column k has scores from k / bins.
 
     Args:
         scores: (rows,) from 0 to 1; a score that is no number counts as 0, so that the patient is in one cell.
-        outcomes: (rows,) 0 or 1.
+        outcomes: (rows,) 0 or 1, and 2 where a third row has outcomes that nobody knows.
         starts: (patients + 1,) row offsets. Several rows are one patient, of their mean score and first row's outcome.
     """
     cells = cells_of(scores, outcomes, starts=starts, bins=bins)
-    return np.bincount(cells, minlength=2 * bins).reshape(2, bins).astype(np.float64)
+    return np.bincount(cells, minlength=rows * bins).reshape(rows, bins).astype(np.float64)
 
 
 def cells_of(
-    scores: NDArray[np.float64], outcomes: NDArray[np.floating], *, starts: NDArray[np.int64], bins: int
+    scores: NDArray[np.float64], outcomes: NDArray[Any], *, starts: NDArray[np.int64], bins: int
 ) -> NDArray[np.int64]:
-    """Return the one cell of each patient, (patients,): that without the outcome by score, then those with it."""
+    """Return the one cell of each patient, (patients,): those without the outcome by score, then those with it."""
     first, lengths = starts[:-1], np.diff(starts)
     rows = np.clip(np.nan_to_num(scores, nan=0.0), 0.0, 1.0)
     means = np.add.reduceat(rows, first) / lengths if len(first) else np.empty(0)
     column = np.minimum((means * bins).astype(np.int64), bins - 1)
-    row = (outcomes[first] >= 0.5).astype(np.int64)
+    row = np.rint(outcomes[first]).astype(np.int64)
     return np.asarray(row * bins + column)
 
 
@@ -156,8 +176,7 @@ def require_plausible(
 def report(
     histograms: Mapping[str, NDArray[Any]],
     noise_multiplier: float,
-    metrics: tuple[str, ...],
-    thresholds: tuple[float, ...] = (),
+    study: Study,
 ) -> ModelResult:
     """Return a model's entry in metrics.json, from the histograms that hospitals released.
 
@@ -169,14 +188,23 @@ def report(
         len(histograms) * variance,
     )
     together = figures(whole, cell_variance=of_whole)
-    estimates = {"auroc": together.auroc, "brier": together.brier}
+    auroc, brier = objective_of(study).figures
+    estimates = {auroc: together.auroc, brier: together.brier}
     each = {site: figures(h, cell_variance=variance).auroc for site, h in sorted(histograms.items())}
     return ModelResult(
-        auroc=together.auroc,
+        auroc=estimates.get("auroc"),
         per_site=each,
-        metrics={name: estimates.get(name) for name in dict.fromkeys(("auroc", *metrics, "brier"))},
+        metrics={name: estimates.get(name) for name in dict.fromkeys((auroc, *study.evaluation.metrics, brier))},
         calibration=together.calibration,
-        outcome=outcome_figures(
-            whole, histograms, cell_variance=of_whole, thresholds=thresholds, site_variance=variance
-        ),
+        outcome=_outcome_figures(whole, histograms, study.evaluation.thresholds, variance),
     )
+
+
+def _outcome_figures(
+    whole: NDArray[np.float64], histograms: Mapping[str, NDArray[Any]], thresholds: tuple[float, ...], variance: float
+) -> OutcomeFigures | None:
+    """Return the figures at thresholds; none where some outcomes are unknown."""
+    if len(whole) > 2:
+        return None
+    together = len(histograms) * variance
+    return outcome_figures(whole, histograms, cell_variance=together, thresholds=thresholds, site_variance=variance)

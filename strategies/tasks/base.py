@@ -64,6 +64,7 @@ class Objective(ABC):
     begins_at_share: ClassVar[bool] = False  # whether `training: auto` needs an announced share of outcomes
     largest_curvature: ClassVar[float] = 1.0  # of a patient's loss by its outputs: it sizes the steps of training: auto
     outcome: ClassVar[int | None] = None  # the column of a prediction that is the probability of one outcome
+    figures: ClassVar[tuple[str, str]] = ("auroc", "brier")  # the metrics that a released histogram of scores gives
     tuned_by: ClassVar[str] = ""  # the metric by which settings are chosen; the headline where empty
     lowest: ClassVar[float] = 0.0  # the least value of y
     measure: ClassVar[Measure | None] = None  # what a coefficient of a linear model says
@@ -95,6 +96,21 @@ class Objective(ABC):
     @abstractmethod
     def residual_bound(self) -> tuple[float, float]:
         """Return a and b such that the norm of a row's residual is at most a + b * norm of its outputs."""
+
+    @property
+    def scored(self) -> int | None:
+        """Return the column of a prediction that is the score of a released histogram."""
+        return self.outcome
+
+    def states(self, y: NDArray[np.float32]) -> NDArray[np.int64]:
+        """Return the row of a released histogram that each outcome is in: 1 with the outcome, 0 without it.
+
+        A third one, 2, is of outcomes that nobody knows; `TaskKeys.states` has the rows' words.
+
+        Args:
+            y: as it is encoded, (patients,) or (patients, targets).
+        """
+        return np.asarray(y >= 0.5).astype(np.int64)
 
     @property
     def added_inputs(self) -> tuple[str, ...]:

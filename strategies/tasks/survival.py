@@ -22,7 +22,7 @@ from configs.schema import Survival as SurvivalTask
 from strategies.exact.functions import exponential, logarithm, sigmoid, softmax
 from strategies.tasks.base import Measure, Objective
 from strategies.tasks.metrics import Floats
-from strategies.tasks.times import C_INDEX, HORIZON_AUROC, HORIZON_BRIER, horizon_bins, incidence
+from strategies.tasks.times import C_INDEX, HORIZON_AUROC, HORIZON_BRIER, horizon_bins, incidence, state
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,6 +38,7 @@ class Survival(Objective):
     name = "survival"
     prediction = "the risk over"
     metrics = (C_INDEX, HORIZON_AUROC, HORIZON_BRIER)
+    figures = (HORIZON_AUROC.name, HORIZON_BRIER.name)
     tuned_by = HORIZON_BRIER.name  # ranks alone do not see risks that are all too high
     lowest = -1.0
     measure = Measure("hazard ratio", "the hazard of {event} (its odds within an interval)")
@@ -80,6 +81,16 @@ class Survival(Objective):
     def rows_each(self) -> int:
         """Return the number of intervals."""
         return len(self.task.intervals) - 1
+
+    @property
+    def scored(self) -> int:
+        """Return the column of the first cause's risk by the horizon."""
+        return self.task.intervals.index(self.task.horizon) - 1
+
+    def states(self, y: NDArray[np.float32]) -> NDArray[np.int64]:
+        """Return 1 with the event by the horizon, 0 free of it, 2 lost from sight before."""
+        now = state(self.in_unit(y))
+        return np.where(now < 0, 2, now)
 
     @property
     def remark(self) -> str:
@@ -146,8 +157,7 @@ class Survival(Objective):
 
     def in_unit(self, y: NDArray[Any]) -> Floats:
         """Return time, cause, the horizon, and the column of a prediction with the risk by then: (patients, 4)."""
-        column = self.task.intervals.index(self.task.horizon) - 1
-        asked = np.broadcast_to([np.float32(self.task.horizon), column], (len(y), 2))
+        asked = np.broadcast_to([np.float32(self.task.horizon), self.scored], (len(y), 2))
         return np.concatenate([np.asarray(y, np.float64), asked], axis=1)
 
     def bins(self, y: Floats, predicted: Floats) -> tuple[Bin, ...]:
