@@ -42,7 +42,7 @@ ASKS = {  # type -> form that it carries
 }
 ARRAYS = "arrays"  # names of the records inside a message
 CONFIG = "config"
-HISTOGRAM = "histogram"  # the one array of an evaluate reply: (2, bins) of the study
+HISTOGRAM = "histogram"  # the one array of an evaluate reply: (2, bins) of the study, or (3, bins) of survival
 INFORMATION = "information"  # the one array of an inference reply: (numbers,) of strategies/releases/information.py
 COUNTS = "counts"  # the one array of a statistics or subgroups reply: (cells,) of strategies/releases
 ENDINGS = "endings"  # the one array of a kaplan_meier reply: (cells,) of strategies/releases/kaplan_meier.py

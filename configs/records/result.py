@@ -102,7 +102,9 @@ class LeftOut:
 class Released:
     """The noisy histograms of test patients that hospitals released."""
 
-    histograms: Annotated[Mapping[str, tuple[tuple[float, ...], ...]], "Hospital: counts by outcome and bin."]
+    histograms: Annotated[
+        Mapping[str, tuple[tuple[float, ...], ...]], "Hospital: counts by outcome (without, with, unknown) and bin."
+    ]
     missing: Annotated[Mapping[str, str], "Hospital: why it released none.", LATER]
     noise_multiplier: Annotated[float | None, "Standard deviation of the noise in each cell, in patients."]
 

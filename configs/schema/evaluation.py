@@ -107,7 +107,7 @@ class Evaluation:
     )
     release: EvaluationRelease | None = key(
         Part(EvaluationRelease, "a mapping with epsilon and bins"),
-        "a noisy histogram of scores by outcome, released once by each hospital",
+        "a noisy histogram of scores by outcome, of survival of risks by the horizon, released once by each hospital",
         default=None,
     )
 

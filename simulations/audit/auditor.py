@@ -21,6 +21,7 @@ from simulations.audit.effort import FULL, Effort
 from simulations.audit.evaluation import Evaluator, evaluation_checks, largest_move, noise_of_evaluations
 from simulations.audit.further import further_of
 from simulations.audit.moving import failed_round, moving_rounds, quiet_fit
+from simulations.audit.periods import planted_to_judge
 from simulations.audit.recording import Recording, Roll, joined, longest, marked, record_fit, recorded, shortened
 from simulations.audit.rehearsal import AuditedSite, Rehearsal, rehearse
 from simulations.audit.residuals import residual_part
@@ -279,7 +280,8 @@ class _Auditor:
         if self.study.evaluation.release is None:
             return []
         with closing(self._evaluator(folder, self._starts()[1])) as evaluator:
-            size, who = largest_move(evaluator, cohort, planted_patients(cohort), self.effort.neighbours)
+            planted = planted_to_judge(self.study, cohort)
+            size, who = largest_move(evaluator, cohort, planted, self.effort.neighbours)
         text = f"{who} moves the evaluation's histogram by {size:.3g} (L2 norm), 1 is booked"
         return [exact("evaluation", text, holds=size <= 1.0 + 1e-6)]
 

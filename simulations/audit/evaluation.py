@@ -7,6 +7,7 @@ rounded to a whole number. One patient more or less, with the same noise, must m
 norm).
 """
 
+import itertools
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -25,6 +26,7 @@ from configs.errors import ArchipelError
 from configs.schema import Study
 from configs.site import Policy
 from configs.wire import HISTOGRAM
+from simulations.audit.periods import PersonPeriods, at_horizon
 from simulations.audit.rehearsal import plan_of
 from simulations.audit.residuals import pairs_check
 from simulations.audit.subject import Floats, Subject
@@ -208,11 +210,16 @@ def exact_histogram(
     module = task.build().double()
     module.load_state_dict({name: torch.from_numpy(array.astype(np.float64)) for name, array in model.items()})
     with torch.no_grad():
-        scores = torch.sigmoid(module(torch.from_numpy(patients.x).double())[:, 0]).numpy()
-    counts, clear = np.zeros((2, bins)), np.ones((2, bins), bool)
-    for first, end in zip(patients.starts[:-1], patients.starts[1:], strict=True):
+        if isinstance(patients, PersonPeriods):
+            scores, states = at_horizon(task, module, patients)
+            starts, rows = np.arange(len(scores) + 1), 3
+        else:
+            scores = torch.sigmoid(module(torch.from_numpy(patients.x).double())[:, 0]).numpy()
+            states, starts, rows = (patients.y >= 0.5).astype(np.int64), patients.starts, 2
+    counts, clear = np.zeros((rows, bins)), np.ones((rows, bins), bool)
+    for first, end in itertools.pairwise(starts):
         place = float(np.clip(np.nan_to_num(scores[first:end], nan=0.0), 0, 1).mean()) * bins
-        row, column = int(patients.y[first] >= 0.5), min(bins - 1, int(place))
+        row, column = int(states[first]), min(bins - 1, int(place))
         counts[row, column] += 1
         edge = round(place)
         if abs(place - edge) < _NEAR and 0 < edge < bins:

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from hashlib import sha256
-from typing import Protocol, cast
+from typing import Protocol, cast, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -83,6 +83,7 @@ class PersonPeriods(TablePatients):
         return replace(joined, followed=followed, intervals=parts[0].intervals)
 
 
+@runtime_checkable
 class HasPeriods(Protocol):
     """An objective that says of each interval what happened in it."""
 

@@ -11,10 +11,12 @@ is unbiased in the noisy counts: with P and N the counts with and without the ou
 A third row L holds patients whose outcome nobody knows: at a horizon, those lost from sight before. No weight of a
 patient leaves a hospital, so they are handled in the cells, linearly:
 
-    AUROC:            of P and N alone. Its bias is that early events are seen more often than late ones.
+    AUROC:            of P and N alone. Early events are seen more often than late ones, and of high scores: .005 too
+                      high where 30 % are lost, .013 where 60 % are (simulations/benchmarks/horizon.py).
     Brier, share:     N + L / 2 in the place of N: on average they were followed half the time, and count half among
                       those at risk, as in a life table of one interval (Cutler and Ederer 1958). Leaving them out
-                      would overstate every risk. The bias is that of taking losses and events as evenly spread.
+                      would overstate every risk. Where risks are high and many are lost, half is too many: the shares
+                      come out too low.
 
 The interval holds every value at which the left side is within 1.96 of its standard deviations from zero (Fieller 1954,
 "Some problems in interval estimation"). Its variance is the noise's, which is known exactly, plus that of patients as a

@@ -102,7 +102,8 @@ class ScoreHistogram(Release):
         if event is None or not released:
             return None
         histograms = {site: arrays[wire.HISTOGRAM] for site, arrays in released.items()}
-        return report(histograms, event.noise_multiplier, study)
+        judged, names = study.evaluation, objective_of(study).figures
+        return report(histograms, event.noise_multiplier, judged.metrics, judged.thresholds, names)
 
     def sentence(self, study: Study) -> str:
         """Return what leaves after the last round."""
@@ -176,11 +177,16 @@ def require_plausible(
 def report(
     histograms: Mapping[str, NDArray[Any]],
     noise_multiplier: float,
-    study: Study,
+    metrics: tuple[str, ...],
+    thresholds: tuple[float, ...] = (),
+    names: tuple[str, str] = ("auroc", "brier"),
 ) -> ModelResult:
     """Return a model's entry in metrics.json, from the histograms that hospitals released.
 
     Metrics that the histogram does not give are null, like those that are undefined.
+
+    Args:
+        names: what the task's metrics call the AUROC and the Brier score.
     """
     variance = cell_variance(noise_multiplier)
     whole, of_whole = (
@@ -188,15 +194,14 @@ def report(
         len(histograms) * variance,
     )
     together = figures(whole, cell_variance=of_whole)
-    auroc, brier = objective_of(study).figures
-    estimates = {auroc: together.auroc, brier: together.brier}
+    estimates = dict(zip(names, (together.auroc, together.brier), strict=True))
     each = {site: figures(h, cell_variance=variance).auroc for site, h in sorted(histograms.items())}
     return ModelResult(
         auroc=estimates.get("auroc"),
         per_site=each,
-        metrics={name: estimates.get(name) for name in dict.fromkeys((auroc, *study.evaluation.metrics, brier))},
+        metrics={name: estimates.get(name) for name in dict.fromkeys((names[0], *metrics, names[1]))},
         calibration=together.calibration,
-        outcome=_outcome_figures(whole, histograms, study.evaluation.thresholds, variance),
+        outcome=_outcome_figures(whole, histograms, thresholds, variance),
     )
 
 

@@ -285,6 +285,13 @@ def test_the_review_says_what_would_leave_and_what_it_costs(tmp_path: Path) -> N
     assert "costs epsilon 0.5 at delta 1e-05 per patient, add or remove one, beside the training's" in shown
 
 
+def test_the_review_says_which_states_of_survival_are_counted(tmp_path: Path) -> None:
+    task = {"type": "survival", "time": "days", "event": "end", "unit": "days", "intervals": [0, 90, 180]}
+    shown = reviewed(NOISY, asking(task=task), tmp_path)
+    assert f"{3 * BINS} noisy counts of this hospital's test patients, by outcome (free of the event at" in shown
+    assert "with it by then, lost from sight before) and by the model's score" in shown
+
+
 def test_the_review_says_that_the_policy_lets_none_leave(tmp_path: Path) -> None:
     assert "which site.yaml does NOT allow (policy.metrics: none)" in reviewed(Policy(), asking(), tmp_path)
 
