@@ -35,6 +35,7 @@ if TYPE_CHECKING:  # PyTorch, which a comparison and a finished run's table do w
 Metrics = TrainingResult | StatisticsResult
 UNDEFINED = "undefined"
 LARGE = 1e5  # figures beyond are in short form
+WITHOUT_HOME = (ComparedModel.FEDERATED, ComparedModel.WITHOUT_PRIVACY)  # lack what each hospital has of its own
 UNLIMITED = 1000  # columns, where a table's own width is asked for
 
 
@@ -315,7 +316,10 @@ def _worse(metrics: TrainingResult) -> list[str]:
     if task not in OBJECTIVES:  # of a kit that is not installed here, or of a file that anybody wrote
         return lines
     kind = OBJECTIVES[task]
+    is_judged_at_home = metrics.model and metrics.model.personal and metrics.models.get(ComparedModel.PERSONALISED)
     for key, model in _shown(metrics):
+        if is_judged_at_home and key in WITHOUT_HOME:
+            continue
         if (estimate := model.metrics.get(_figure(metrics))) is not None:
             flaws = _flaws(kind, model.guess, estimate)
             lines += [f"{key.column}: {flaw}; lower the learning rate, or see what diverges" for flaw in flaws]

@@ -19,13 +19,13 @@ REMEDY = "Do not use its probabilities: train again with “training: auto”, o
 
 def flaws(run: Run) -> list[str]:
     """Return each flaw of the shared model in a sentence; nothing where none can be seen."""
-    model = _used(run)
+    model = used(run)
     if model is None or model.outcome is None:
         return []
     return [flaw for flaw in (_off(model), _same_for_all(run, model), _worse_than_a_constant(model)) if flaw]
 
 
-def _used(run: Run) -> Model | None:
+def used(run: Run) -> Model | None:
     """Return the model as the study's hospitals use it: with the numbers that each has of its own."""
     return (run.model(ComparedModel.PERSONALISED) if run.personal else None) or run.model(run.shared)
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from configs.records.models import ComparedModel
 from configs.records.result import Bin
 from server.result.finished import Points, Run
-from server.result.flaws import flaws
+from server.result.flaws import flaws, used
 from server.result.wording import (
     MINUS,
     capital,
@@ -65,12 +65,20 @@ def _result(run: Run) -> str:
     alone = len(run.contributors) == 1
     who = f"{capital(contributors(run))} reaches" if alone else f"Together, {contributors(run)} reach"
     reached = "; ".join([f"{who} {label} {main_interval(run, together.main)}", *_comparisons(run)])
-    return " ".join([f"{reached}.{_worse(run)}", *flaws(run)[:1]])
+    return " ".join([f"{reached}.{_at_home(run)}{_worse(run)}", *flaws(run)[:1]])
+
+
+def _at_home(run: Run) -> str:
+    """Return the figure with the numbers that each hospital has of its own, where the shared model lacks them."""
+    model = used(run)
+    if not run.personal or model is None or model.main is None or model == run.model(run.shared):
+        return ""
+    return f" With the numbers that each hospital keeps for itself it is {main_interval(run, model.main)}."
 
 
 def _worse(run: Run) -> str:
-    """Return whether the shared model is worse than what needs no model."""
-    model = run.model(run.shared)
+    """Return whether the model, as hospitals use it, is worse than what needs no model."""
+    model = used(run)
     if model is None or model.main is None:
         return ""
     kind, measure = objective_of_run(run), headline_of(run)

@@ -132,3 +132,15 @@ def test_what_privacy_costs_has_a_paired_interval() -> None:
     assert "privacy costs 0.01 (\N{MINUS SIGN}0.02 to 0.03)" in sentences.verdict(run(metrics)).replace(
         "0.00 ", "0.01 "
     )
+
+
+def test_a_model_with_numbers_of_the_hospitals_own_is_judged_as_they_use_it() -> None:
+    metrics = heart()
+    metrics["models"]["personalised"] = json.loads(json.dumps(metrics["models"]["federated"]))
+    metrics["models"]["federated"]["metrics"]["auroc"] = estimate(0.3)
+    metrics["models"]["personalised"]["metrics"]["auroc"] = estimate(0.81)
+    assert "That is worse than chance." in sentences.verdict(run(metrics))
+    metrics["model"]["personal"] = 1
+    verdict = sentences.verdict(run(metrics))
+    assert "With the numbers that each hospital keeps for itself it is 0.81" in verdict
+    assert "worse than" not in verdict
