@@ -61,7 +61,8 @@ def _result(run: Run) -> str:
         where = "so few test patients for so much noise" if run.noisy else "these test patients"
         return f"{_trained(run)}; its quality is undefined on {where}."
     label = headline_of(run).label
-    label = label if label.isupper() else f"a {label.lower()} of"
+    if not label.isupper():
+        label = f"an {label} of" if label.split()[0].isupper() else f"a {label.lower()} of"
     alone = len(run.contributors) == 1
     who = f"{capital(contributors(run))} reaches" if alone else f"Together, {contributors(run)} reach"
     reached = "; ".join([f"{who} {label} {main_interval(run, together.main)}", *_comparisons(run)])

@@ -151,7 +151,8 @@ def _measures(run: Run) -> Html | None:
         for name in names
     ]
     headings = ["Measure", *(model_name(run, key) for key, _ in models)]
-    return table(headings, rows, f"Every measure, on all test patients ({DOWN} lower is better)", len(models))
+    why = f"; {UNDEFINED_NOISY}" if run.noisy and any(None in model.metrics.values() for _, model in models) else ""
+    return table(headings, rows, f"Every measure, on all test patients ({DOWN} lower is better){why}", len(models))
 
 
 SECTION = Section(

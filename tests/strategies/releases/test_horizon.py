@@ -1,6 +1,8 @@
 """Noisy histograms of risks by a horizon: what is counted, what follows where some patients were lost from sight."""
 
 import json
+import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ from configs.errors import ConfigError
 from configs.load import load_study
 from configs.schema import Study, Survival
 from configs.strict_yaml import dump_yaml, read_yaml
+from server.papers import write_report
 from simulations.audit.evaluation import Evaluator, evaluation_checks, largest_move, noise_of_evaluations
 from simulations.audit.periods import planted_to_judge
 from simulations.audit.subject import Subject
@@ -121,6 +124,17 @@ def test_the_benchmark_tells_how_often_intervals_hold(
 # A study that asks for it
 
 
+def test_the_page_of_a_deployment_says_why_the_concordance_index_is_missing(run: Path, tmp_path: Path) -> None:
+    metrics: dict[str, Any] = json.loads((run / "metrics.json").read_text())
+    released = tmp_path / "released"
+    shutil.copytree(run, released)
+    metrics["models"]["federated"], metrics["rehearsed"] = metrics["rehearsed"], None
+    (released / "metrics.json").write_text(json.dumps(metrics))
+    page = write_report(released).read_text()
+    assert "lower is better); not released, or undefined" in page
+    assert re.search(r"Concordance index.{0,60}undefined", page)
+
+
 def test_a_simulation_shows_the_noisy_figures_beside_the_exact_ones(run: Path) -> None:
     metrics: dict[str, Any] = json.loads((run / "metrics.json").read_text())
     noisy, exact = metrics["rehearsed"]["metrics"], metrics["models"]["federated"]["metrics"]
@@ -134,7 +148,9 @@ def test_a_simulation_shows_the_noisy_figures_beside_the_exact_ones(run: Path) -
         SITES, (3, 25)
     )
     text = f"A deployment would show AUROC at the horizon {noisy['horizon_auroc']['value']:.2f}"
-    assert text in (run / "report.html").read_text()
+    page = (run / "report.html").read_text()
+    assert text in page
+    assert "reach an AUROC at the horizon of" in page
     assert text in (run / "model_card.md").read_text()
 
 
