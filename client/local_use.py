@@ -46,8 +46,6 @@ def predict(
     """
     if out.exists():
         raise RunError(f"--out {out}: expected a new file, found one; give another name, or remove it")
-    if not out.parent.is_dir():
-        raise RunError(f"--out {out}: expected an existing folder for it, found none; make it, or name another")
     admission = folder.study(wanted.digest)
     request = replace(_request(PREDICT, admission, wanted), data=_file(data, "--data"), recalibrate=recalibrate)
     scores = _asked(folder.config, admission, request, Scores)

@@ -59,8 +59,6 @@ def _of_file(source: CsvFile, study: Study) -> FeatureRows:
     notes, lines = Notes(), array("q")
     optional = [study.patient_id] if study.patient_id else []
     columns = read_cells(source, [feature.name for feature in study.features], optional, notes, lines)
-    if not lines:
-        raise DataError(f"{source.path}: expected a row for each patient to score, found none; add them")
     labels = {LINE: [str(number) for number in lines]}
     labels |= {name: columns.pop(name) for name in optional if name in columns}
     notes.rows = notes.counted = notes.patients = len(lines)

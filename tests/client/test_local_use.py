@@ -245,19 +245,3 @@ def test_scores_are_written_whole_or_not_at_all(
     data, out = hospital.folder.parent / "new.csv", tmp_path / "scores.csv"
     typed(hospital, capsys, "predict", study.sha256[:20], "--data", str(data), "--out", str(out), code=2)
     assert list(tmp_path.iterdir()) == []
-
-
-def test_a_file_of_nobody_and_a_folder_that_is_not_there_are_refused_by_the_names_typed(
-    hospital: SiteConfig, study: Study, tmp_path: Path, capsys: Output
-) -> None:
-    nobody, data = tmp_path / "nobody.csv", hospital.folder.parent / "new.csv"
-    nobody.write_text("age,sex\n")
-    refusals = {
-        (nobody, tmp_path / "s.csv"): "nobody.csv: expected a row",
-        (data, tmp_path / "no" / "s.csv"): "no/s.csv",
-    }
-    for (source, out), words in refusals.items():
-        said = typed(hospital, capsys, "predict", study.sha256[:20], "--data", str(source), "--out", str(out), code=2)
-        assert words in said
-        assert "noise" not in said
-    assert list(tmp_path.iterdir()) == [nobody]
