@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from client.patients import Split
 from configs.records.described import CountedColumn, DescribedPatients
 from configs.schema import Feature, Study
+from simulations.telltale import telltale
 from strategies.data.base import TrainablePatients
 from strategies.data.columns import Histogram
 from strategies.data.table import ABOVE
@@ -37,7 +38,7 @@ def described(study: Study, patients: Mapping[str, Split]) -> DescribedPatients 
         counts[site] = tuple(total.tolist())
     columns = [*layout, *([_histogram(target)] if target else [])]
     outcome = target.values[1] if target and len(target.values) == 2 else None
-    return DescribedPatients(tuple(map(_column, columns)), counts, outcome)
+    return DescribedPatients(tuple(map(_column, columns)), counts, outcome, telltale(study, patients))
 
 
 def _histogram(column: Feature) -> Histogram:

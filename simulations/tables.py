@@ -58,7 +58,8 @@ def print_table(metrics: TrainingResult) -> None:
     console.print(table if fits else _run_table(metrics, wide=False))
     for line in _footnotes(metrics):
         console.print(line, style="dim", highlight=False)
-    for line in (*_worse(metrics), *_flaws_of(metrics), *([metrics.tuned.warning] if metrics.tuned else [])):
+    said = [entry.warning for entry in (metrics.patients, metrics.tuned) if entry and entry.warning]
+    for line in (*_worse(metrics), *_flaws_of(metrics), *said):
         console.print(line, style="bold", highlight=False, soft_wrap=True)
     for site, why in absent_of(metrics).items():
         console.print(f"{site} is no part of the shared model: {why}", highlight=False, soft_wrap=True)

@@ -39,6 +39,7 @@ NOISE_TIME = 0.25  # learning time times noise times steepness
 STEEPEST = 4.0  # learning rate times steepness, at most
 FEWEST, MOST = 16, 100  # rounds
 NO_NOISE = {"rounds": 60, "steepest": 2.0, "momentum": 0.9}  # of a study without privacy
+SPARE = 2  # lost releases of a hospital that may be made anew
 _POINTS = 41  # at which a number's inputs are averaged
 
 
@@ -186,7 +187,11 @@ def _privacy(study: Study) -> tuple[Setting, ...]:
         return ()
     norm = _norm(study)
     why = f"{CLIP_SHARE:g} of a typical row's norm {norm:.3g}, from the columns' public ranges and values"
-    return (Setting("privacy", "clip_norm", _brief(CLIP_SHARE * norm), why),)
+    lost = "a release that is lost after it was booked ends no study"
+    return (
+        Setting("privacy", "clip_norm", _brief(CLIP_SHARE * norm), why),
+        Setting("privacy", "spare", SPARE, lost),
+    )
 
 
 def _brief(value: float) -> float:

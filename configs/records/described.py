@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated
 
-from configs.records.fields import LATER
+from configs.records.fields import LATER, OMIT
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,15 @@ class DescribedPatients:
     columns: Annotated[tuple[CountedColumn, ...], "Columns, in the order of the counts."]
     counts: Annotated[Mapping[str, tuple[int, ...]], "Hospital: patients in each cell, column after column."]
     outcome: Annotated[str | None, "Value of the last column that is the outcome; null where there is none."]
+    telltale: Annotated[tuple[str, ...], "Columns that say the outcome alone: it may be one in disguise.", OMIT] = ()
+
+    @property
+    def warning(self) -> str:
+        """Return what to look at where columns say the outcome alone, empty where none does."""
+        names = ", ".join(self.telltale)
+        verb = "says" if len(self.telltale) == 1 else "say"
+        advice = "see whether it is the outcome in disguise, or was written down after it; leave it out"
+        return f"{names} {verb} the outcome alone: {advice}" if names else ""
 
     def flaws(self) -> Iterator[tuple[str, str]]:
         """Yield what was expected where a hospital's counts do not fit the columns."""

@@ -8,7 +8,7 @@ from server.report.parts import Section, table
 from server.result.finished import Run
 from server.result.markdown import grid, md
 from server.result.table_one import TableOne, table_one
-from server.result.wording import hospitals
+from server.result.wording import capital, hospitals
 
 HEADINGS = ("Column", "Value", "All together", "Least", "Median", "Most")
 ONLY_HERE = "Simulation only: these are exact counts, which no hospital releases; small ones are not to be published."
@@ -35,6 +35,11 @@ def _about(run: Run) -> str:
         f"From the study of statistics {described.source[:12]}: every count carries noise of standard deviation "
         f"{described.noise:,.1f} patients, and each share a 95 % interval. {spread}"
     )
+
+
+def _alerts(run: Run) -> Iterable[str]:
+    if run.patients and run.patients.telltale:
+        yield f"{capital(run.patients.warning)}."
 
 
 def _body(run: Run) -> Iterable[Html | None]:
@@ -68,6 +73,7 @@ SECTION = Section(
     _body,
     place=10,
     shows=lambda run: table_one(run) is not None,
+    alerts=_alerts,
     card=_card,
     figures=_figures,
 )
