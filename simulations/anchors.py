@@ -2,7 +2,7 @@
 
 An anchor is what a statistician would have done with all data on one desk. Nothing like it leaves a hospital.
 
->>> [anchor.key for anchor in anchors_of("survival")], [anchor.key for anchor in anchors_of("binary")]
+>>> [anchor.key.value for anchor in anchors_of("survival")], [*anchors_of("binary")]
 (['pooled_cox'], [])
 """
 

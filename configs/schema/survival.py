@@ -18,6 +18,7 @@ from configs.sections import Section
 from configs.shown import short
 
 MAX_INTERVALS = 100
+_STAND_IN = (0.0, 1.0)  # in the place of cut points that cannot be read
 
 
 class _Cuts(Value):
@@ -26,14 +27,14 @@ class _Cuts(Value):
     expected = f"a list of 2 to {MAX_INTERVALS + 1} cut points of time, ascending, the first one 0 or more"
 
     def read(self, at: Place) -> tuple[float, ...]:
-        """Return the cut points, two stand-ins in place of a mistake."""
+        """Return the cut points, stand-ins in place of a mistake."""
         cuts = at.found if isinstance(at.found, list) else []
         if 2 <= len(cuts) <= MAX_INTERVALS + 1 and all(map(is_number, cuts)):
             ascending = all(low < high for low, high in itertools.pairwise(cuts))
             if ascending and cuts[0] >= 0:
                 return tuple(map(float, cuts))
         at.problem(self.expected, "for example [0, 90, 180, 365]")
-        return 0.0, 1.0
+        return _STAND_IN
 
     def write(self, value: Any) -> list[float]:
         """Return the cut points as a list."""
@@ -50,8 +51,10 @@ class _Horizon(Number):
     """One of the cut points after the first."""
 
     def read(self, at: Place) -> float:
-        """Return the horizon, the last cut point in place of a mistake."""
+        """Return the horizon, the last cut point in place of a mistake; what cannot be judged is no second one."""
         ends = at.around["intervals"][1:]
+        if at.around["intervals"] is _STAND_IN:
+            return float(ends[-1])
         if at.found in ends:
             return float(at.found)
         at.problem(f"one of the intervals' ends, {short(', '.join(f'{end:g}' for end in ends))}", "choose one")

@@ -37,6 +37,7 @@ from server.result.wording import (
 SETTLED = 0.01
 FEW = 3  # hospitals that a sentence can name
 ENOUGH = 10  # patients in a bin that is worth a sentence
+NAMES = ("Brier", "Poisson")  # of people, in the labels of metrics
 
 
 def verdict(run: Run) -> str:
@@ -62,7 +63,9 @@ def _result(run: Run) -> str:
         return f"{_trained(run)}; its quality is undefined on {where}."
     label = headline_of(run).label
     if not label.isupper():
-        label = f"an {label} of" if label.split()[0].isupper() else f"a {label.lower()} of"
+        first = label.split()[0]
+        lowered = label if first in NAMES else label[:1].lower() + label[1:]
+        label = f"an {label} of" if first.isupper() else f"a {lowered} of"
     alone = len(run.contributors) == 1
     who = f"{capital(contributors(run))} reaches" if alone else f"Together, {contributors(run)} reach"
     reached = "; ".join([f"{who} {label} {main_interval(run, together.main)}", *_comparisons(run)])

@@ -140,7 +140,7 @@ def test_a_run_leaves_what_is_promised(first: Path) -> None:
     names = {path.name for path in first.iterdir()}
     assert names == {
         *("study.yaml", "metrics.json", "model.safetensors", "model_card.md", "journal.jsonl"),
-        *("checkpoints", "report.html", "sites"),
+        *("checkpoints", "report.html", "sites", "tripod.md"),
     }
     assert (first.parent / "latest").resolve() == first.resolve()
 

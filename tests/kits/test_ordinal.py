@@ -187,7 +187,7 @@ def test_it_is_planned_simulated_and_reported(tmp_path: Path, capsys: pytest.Cap
     assert cli.main(["plan", str(path)]) == 0
     assert "epsilon" in capsys.readouterr().out
     assert cli.main(["simulate", str(path), "--out", str(tmp_path / "runs")]) == 0
-    assert "CONCORDANCE" in capsys.readouterr().out
+    assert "Concordance index" in capsys.readouterr().out
     run = tmp_path / "runs" / "latest"
     metrics = json.loads((run / "metrics.json").read_text())
     assert metrics["primary_metric"] == "concordance"

@@ -160,7 +160,7 @@ def test_it_is_planned_simulated_and_reported(tmp_path: Path, capsys: pytest.Cap
     path = written(tmp_path)
     assert cli.main(["plan", str(path)]) == 0
     assert cli.main(["simulate", str(path), "--out", str(tmp_path / "runs")]) == 0
-    assert "CONCORDANCE" in capsys.readouterr().out
+    assert "Concordance index" in capsys.readouterr().out
     run = tmp_path / "runs" / "latest"
     metrics = json.loads((run / "metrics.json").read_text())
     assert metrics["models"]["pooled"]["metrics"]["concordance"]["value"] > 0.65

@@ -10,7 +10,7 @@ FILE is the package's `lifelines/datasets/ACTG175.csv`; without it that of the i
 that is not the pinned one is refused: exit 2, nothing written.
 
 >>> hospital_of("10056", naive=True), hospital_of("10056", naive=False)
-('nord', 'est')
+('sud', 'est')
 """
 
 import argparse

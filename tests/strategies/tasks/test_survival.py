@@ -9,6 +9,7 @@ import torch
 from client.ledger import Ledger
 from client.patients import nobody
 from client.site import Site
+from configs.errors import ConfigError
 from configs.schema import Study
 from server.app import make_app
 from simulations.engines import run_engine
@@ -203,3 +204,17 @@ def test_an_honest_update_is_plausible(model: dict[str, Any]) -> None:
     bound.require("lille", update)
     least = bound.bound("lille") / (3 if model["name"] == "logistic" else 50)
     assert np.linalg.norm(flat(update) - flat(start)) > least
+
+
+@pytest.mark.parametrize("intervals", [[0, 90, 60], [90], [-1, 90], [0, 0], "soon", [0, float("nan")], []])
+def test_cut_points_that_cannot_be_read_are_one_problem_whatever_the_horizon(intervals: Any) -> None:
+    for horizon in ({}, {"horizon": 90}, {"horizon": "late"}):
+        with pytest.raises(ConfigError, match=r"task\.intervals: expected a list of 2 to 101 cut points") as caught:
+            survival(task={"intervals": intervals} | horizon)
+        assert len(caught.value.problems) == 1
+
+
+@pytest.mark.parametrize("horizon", [0, 100, 366, "late", [90]])
+def test_a_horizon_is_the_end_of_an_interval(horizon: Any) -> None:
+    with pytest.raises(ConfigError, match=r"task\.horizon: expected one of the intervals' ends, 90, 180, 365"):
+        survival(task={"horizon": horizon})
