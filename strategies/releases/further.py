@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, ClassVar, TypeVar
 from configs.errors import ImplausibleError, PrivacyError, WireError
 from configs.schema import Study
 from strategies.privacy.modes.registry import mode_of
-from strategies.releases.base import Release
+from strategies.releases.base import Hospital, Release
 
 if TYPE_CHECKING:  # PyTorch, which the coordinator's half does not need
     from strategies.privacy.accounting import SampledGaussian
@@ -32,8 +32,15 @@ class FurtherRelease(Release):
         if all(asked.name != self.name for asked in study.releases):
             raise WireError(f"{self.form}: expected a study that asks for it (releases.{self.name}), found another")
 
+    def own_multiplier(self, hospital: Hospital) -> float:
+        """Return the noise of the release at the hospital, over the largest move of one patient: by its own plan."""
+        assert hospital.plan is not None
+        event = self.event(hospital.plan)
+        assert event is not None
+        return event.noise_multiplier
+
     def noise_multiplier(self, study: Study, site: str) -> float:
-        """Return the noise of a hospital's release, over the largest move of one patient.
+        """Return the same of a hospital, as the coordinator knows it.
 
         Raises:
             ImplausibleError: the hospital's plan has no such release: it announced no size, or it only tests.

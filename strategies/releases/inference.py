@@ -48,12 +48,9 @@ class Inference(FurtherRelease):
     def make(self, hospital: Hospital, people: People, request: Request, randomness: "Randomness") -> Making:
         """Sum the training patients' bounded vectors and add the noise."""
         yield from ()  # nothing is fitted
-        assert hospital.plan is not None
-        event = self.event(hospital.plan)
-        assert event is not None
         frame = frame_of(hospital.study)
         exact = summed(people.train, hospital.task, request.arrays, frame)
-        return {wire.INFORMATION: noised(exact, event.noise_multiplier * frame.length, randomness)}
+        return {wire.INFORMATION: noised(exact, self.own_multiplier(hospital) * frame.length, randomness)}
 
     def judge(self, study: Study, _shared: Arrays, _sent: Sent) -> Judge:
         """Return what refuses sums that noise and announced patients cannot explain."""

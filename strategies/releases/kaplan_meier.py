@@ -55,11 +55,8 @@ class KaplanMeier(FurtherRelease):
     def make(self, hospital: Hospital, people: People, _request: Request, randomness: "Randomness") -> Making:
         """Count the training patients and add the noise."""
         yield from ()  # nothing is fitted
-        assert hospital.plan is not None
-        event = self.event(hospital.plan)
-        assert event is not None
         exact = counts(people.train.outcomes, _task(hospital.study))
-        return {wire.ENDINGS: noised(exact, event.noise_multiplier, randomness)}
+        return {wire.ENDINGS: noised(exact, self.own_multiplier(hospital), randomness)}
 
     def judge(self, study: Study, _shared: Arrays, _sent: Sent) -> Judge:
         """Return what refuses counts that noise and announced patients cannot explain."""

@@ -85,11 +85,8 @@ class SubgroupHistograms(FurtherRelease):
         """Score the test patients with the model, count them group by group and add the noise."""
         yield from ()  # nothing is fitted
         keys = given_keys(hospital.study, SubgroupsKeys)
-        assert hospital.plan is not None
-        event = self.event(hospital.plan)
-        assert event is not None
         exact = counted(hospital.study, hospital.task, at_home(hospital, request.arrays), people.test)
-        return {wire.COUNTS: noised(exact, event.noise_multiplier * math.sqrt(len(keys.by)), randomness)}
+        return {wire.COUNTS: noised(exact, self.own_multiplier(hospital) * math.sqrt(len(keys.by)), randomness)}
 
     def judge(self, study: Study, _shared: Arrays, _sent: Sent) -> Judge:
         """Return what refuses counts that noise and announced patients cannot explain."""

@@ -60,12 +60,9 @@ class ColumnCount(FurtherRelease):
         """Count the patients who train, and add the noise: those kept aside are given to no such kind."""
         yield from ()  # nothing is fitted
         keys = given_keys(hospital.study, Keys)
-        assert hospital.plan is not None
-        event = self.event(hospital.plan)
-        assert event is not None
         place = hospital.study.inputs.index(f"{keys.column} = {keys.value}")
         exact = float((people.train.x[people.train.starts[:-1], place] > 0.5).sum())
-        return {ARRAY: noised(np.array([exact]), event.noise_multiplier, randomness)}
+        return {ARRAY: noised(np.array([exact]), self.own_multiplier(hospital), randomness)}
 
     def judge(self, study: Study, _shared: Arrays, _sent: Sent) -> Judge:
         """Return what refuses a count that noise and announced patients cannot explain."""
