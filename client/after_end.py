@@ -76,7 +76,7 @@ def make(config: SiteConfig, site: "Site") -> None:
     Raises:
         RunError: no model of the study was kept. OSError: the disk is full; nothing is kept.
     """
-    from strategies.exchange.tensors import safetensors  # Flower starts threads, which the worker must not have before
+    from strategies.exchange.tensors import as_bytes  # Flower starts threads, which the worker must not have before
 
     model, end = model_of(config, site.study), kept(config, site.study.sha256)
     assert end is not None
@@ -85,4 +85,4 @@ def make(config: SiteConfig, site: "Site") -> None:
         return
     arrays = {name: array for step in asked_of(site.study) for name, array in step.make(site, model).items()}
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    write_atomically(path, b"".join(bytes(piece) for piece in safetensors(arrays)), private=True)
+    write_atomically(path, as_bytes(arrays), private=True)

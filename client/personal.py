@@ -21,7 +21,7 @@ from configs.schema import Study
 from configs.shown import DIGITS
 from configs.wire import ArraySpec
 from strategies.exchange.arrays import Arrays
-from strategies.exchange.tensors import safetensors
+from strategies.exchange.tensors import as_bytes
 from strategies.learning import learning_of
 from strategies.models.registry import personal_parameters
 
@@ -64,8 +64,7 @@ class Personal:
             self._held[number] = arrays
             return
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        content = b"".join(bytes(piece) for piece in safetensors(arrays))
-        write_atomically(self._path(number), content, durable=self._durable, private=True)
+        write_atomically(self._path(number), as_bytes(arrays), durable=self._durable, private=True)
 
     def final(self) -> Arrays:
         """Return the arrays that go with the study's last model: the mean over the rounds that it is the mean of."""

@@ -7,6 +7,7 @@ the rows, and hands what it makes of them to the command, which is not connected
 was kept at the study's end, or a file of `archipel export` of that very study.
 """
 
+import hashlib
 import io
 import json
 import sys
@@ -91,6 +92,7 @@ def _used(config: SiteConfig, study: Study, data: bytes, source: str) -> Used:
     from client.after_end import own_model
     from client.kept_models import kept, model_of, read_model
     from client.personal import Personal
+    from strategies.exchange.tensors import digest
     from strategies.models.registry import study_parameters
 
     if study.scaling == "site":
@@ -108,21 +110,9 @@ def _used(config: SiteConfig, study: Study, data: bytes, source: str) -> Used:
             f"({escaped(about.study[:60])}); give that study's digest, or this study's model"
         )
     arrays = read_model(data, study_parameters(study), source)
-    if _digest(arrays) != about.model_sha256:  # the journal will name this digest
+    if digest(arrays) != about.model_sha256:  # the journal will name this digest
         raise RunError(f"{source}: expected the arrays of the model that it names, found others; export the run again")
     return Used({**arrays, **personal}, about.model_sha256, escaped(about.mark[:200]))
-
-
-def _digest(arrays: "Arrays") -> str:
-    """Return the digest of a run's model.safetensors with these arrays."""
-    import hashlib
-
-    from strategies.exchange.tensors import safetensors
-
-    hasher = hashlib.sha256()
-    for piece in safetensors(arrays):
-        hasher.update(piece)
-    return hasher.hexdigest()
 
 
 def _personal(config: SiteConfig, study: Study) -> Used:
@@ -131,8 +121,6 @@ def _personal(config: SiteConfig, study: Study) -> Used:
     Raises:
         RunError: there is none.
     """
-    import hashlib
-
     from client.after_end import personal_path
     from client.kept_models import kept, read_model
     from strategies.models.registry import study_parameters

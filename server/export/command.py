@@ -26,7 +26,7 @@ from configs.schema import Feature, Study
 from server.result import sentences
 from server.result.read import load as load_run
 from server.result.read import load_result
-from strategies.exchange.tensors import safetensors
+from strategies.exchange.tensors import as_bytes
 from strategies.learning import inputs_of, learning_of
 from strategies.models.registry import personal_parameters, study_parameters
 
@@ -61,7 +61,7 @@ def export(run: Path, form: str, out: Path, *, anyway: bool = False) -> Path:
 
         data = to_bytes(*recorded(study, arrays), study.name, {ABOUT: text})
     else:
-        data = b"".join(bytes(piece) for piece in safetensors(arrays, {ABOUT: text}))
+        data = as_bytes(arrays, {ABOUT: text})
     _make(out)
     path = out / about.file
     write_atomically(path, data)

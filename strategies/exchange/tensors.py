@@ -1,13 +1,14 @@
 """The bytes of a safetensors file, piece by piece, without a copy of the tensors.
 
 >>> from safetensors.numpy import load
->>> load(b"".join(map(bytes, safetensors({"bias": np.ones(1, np.float32)}))))
+>>> load(as_bytes({"bias": np.ones(1, np.float32)}))
 {'bias': array([1.], dtype=float32)}
 """
 
 import json
 import struct
 from collections.abc import Iterator, Mapping
+from hashlib import sha256
 from typing import Any
 
 import numpy as np
@@ -39,3 +40,16 @@ def safetensors(tensors: Mapping[str, NDArray[Any]], about: Mapping[str, str] | 
     yield text
     for name in order:
         yield from pieces(np.asarray(tensors[name], order="C"))
+
+
+def as_bytes(tensors: Mapping[str, NDArray[Any]], about: Mapping[str, str] | None = None) -> bytes:
+    """Return the whole file, of tensors that are not large."""
+    return b"".join(map(bytes, safetensors(tensors, about)))
+
+
+def digest(tensors: Mapping[str, NDArray[Any]]) -> str:
+    """Return the SHA-256 of the file."""
+    hasher = sha256()
+    for piece in safetensors(tensors):
+        hasher.update(piece)
+    return hasher.hexdigest()

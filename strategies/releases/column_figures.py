@@ -19,10 +19,10 @@ from configs.records.estimate import Estimate
 from configs.records.result import ColumnCounts, PatientCounts
 from strategies.data.columns import Histogram
 from strategies.releases.noisy_counts import ROUNDING_VARIANCE, cell_variance
+from strategies.tasks.metrics import NORMAL_975
 
 Floats = NDArray[np.float64]
 _NORMAL = NormalDist()
-_Z = 1.959964  # 97.5 % of the normal distribution
 _STEP = 5e-4
 _SHARES = np.arange(2001) * _STEP  # where the equation of a share is looked at
 LEAST = 2.0  # patients that must be there for sure before a share of them is told
@@ -61,12 +61,12 @@ def hidden_below(standard_deviation: float, hospitals: int = 1) -> float:
     Args:
         hospitals: of how many the counts are the sum.
     """
-    return _Z * math.sqrt(hospitals * cell_variance(standard_deviation))
+    return NORMAL_975 * math.sqrt(hospitals * cell_variance(standard_deviation))
 
 
 def seen_with(patients: int, hospitals: int = 1) -> float:
     """Return the most noise (standard deviation) with which a count of all patients is distinguished from none."""
-    return math.sqrt(max((patients / _Z) ** 2 / hospitals - ROUNDING_VARIANCE, 1e-6))
+    return math.sqrt(max((patients / NORMAL_975) ** 2 / hospitals - ROUNDING_VARIANCE, 1e-6))
 
 
 def statistics(vector: NDArray[Any], layout: Sequence[Histogram], *, variance: float) -> Statistics:
@@ -131,7 +131,7 @@ def _column(histogram: Histogram, part: Floats, known: Consistent) -> Column:
 
 def _count(found: float, shown: float, deviation: float) -> Estimate:
     """Return a number of patients, shown as `shown`, with the interval of what was found."""
-    spread = _reach(_Z, found, deviation) * deviation
+    spread = _reach(NORMAL_975, found, deviation) * deviation
     return Estimate(shown, min(max(found - spread, 0.0), shown), max(found + spread, shown))
 
 
@@ -159,7 +159,7 @@ def _outcome(histogram: Histogram, known: Consistent) -> Estimate | None:
 
 
 def _share(
-    part: Floats, of: Floats, among: Floats, known: Consistent, shown: float | None = None, z: float = _Z
+    part: Floats, of: Floats, among: Floats, known: Consistent, shown: float | None = None, z: float = NORMAL_975
 ) -> Estimate | None:
     """Return one weighted sum of counts over another, with its interval.
 
@@ -172,7 +172,7 @@ def _share(
         z: how many standard deviations the interval reaches.
     """
     total = float(among @ part)
-    if total < LEAST + _Z * math.sqrt(known.variance_of(among)):
+    if total < LEAST + NORMAL_975 * math.sqrt(known.variance_of(among)):
         return None
     above, below = known.variance_of(of), known.variance_of(among)
     both = (above + below - known.variance_of(of - among)) / 2  # their covariance

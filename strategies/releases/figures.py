@@ -43,9 +43,8 @@ from numpy.typing import NDArray
 
 from configs.records.estimate import Estimate
 from configs.records.result import Bin
-from strategies.tasks.metrics import MIN_PER_CLASS, Floats
+from strategies.tasks.metrics import MIN_PER_CLASS, NORMAL_975, Floats
 
-_Z = 1.959964  # 97.5 % of the normal distribution
 _VALUES = np.linspace(0.0, 1.0, 2001)[:, None]  # where the equations are looked at: (values, 1)
 _STANDS_FOR = np.array([1.0, 1.0, 0.5])  # without the outcome, with it, unknown
 _DRAWN_BINS = 10  # of a calibration plot; finer ones are put together
@@ -151,12 +150,12 @@ def mean_of_cells(counts: Floats, values: Floats, variance: float, weights: Floa
 
 def surely_holds(counts: Floats, variance: float) -> bool:
     """Return whether noisy cells hold two patients or more, with 97.5 %."""
-    return bool(counts.sum() >= MIN_PER_CLASS + _Z * math.sqrt(counts.size * variance))
+    return bool(counts.sum() >= MIN_PER_CLASS + NORMAL_975 * math.sqrt(counts.size * variance))
 
 
 def _interval(root: float, equation: Callable[[Floats], tuple[Floats, Floats]]) -> Estimate:
     difference, variance = equation(_VALUES)
-    inside = _VALUES[difference**2 <= _Z**2 * variance, 0]
+    inside = _VALUES[difference**2 <= NORMAL_975**2 * variance, 0]
     value = min(max(root, 0.0), 1.0)
     low, high = (inside[0], inside[-1]) if len(inside) else (value, value)
     return Estimate(value, min(float(low), value), max(float(high), value))

@@ -32,12 +32,11 @@ from strategies.releases.base import Arrays, Each, Hospital, Judge, Making, Peop
 from strategies.releases.further import FurtherRelease, keys_of
 from strategies.releases.noisy_counts import cell_variance, noised
 from strategies.releases.score_histogram import require_plausible
-from strategies.tasks.metrics import MIN_PER_CLASS, Floats
+from strategies.tasks.metrics import MIN_PER_CLASS, NORMAL_975, Floats
 
 if TYPE_CHECKING:  # PyTorch, which the coordinator's half does not need
     from strategies.privacy.randomness import Randomness
 
-_Z = 1.959964  # 97.5 % of the normal distribution
 _TINY = 1e-20  # an imaginary step: derivatives without a difference of two numbers
 
 
@@ -134,7 +133,7 @@ def observed(cells: Floats, task: Survival, variance: float) -> tuple[ObservedRi
         steps = of(cells + 1j * _TINY * np.eye(len(cells)))[0].imag / _TINY  # (cells, causes, intervals)
         spread = np.sqrt(np.einsum("cki,c->ki", steps**2, variance + _positive(cells)))
     behind = (causes + 1) * np.arange(intervals, 0, -1)  # cells that say who is followed in an interval
-    is_known = np.logical_and.accumulate(followed >= MIN_PER_CLASS + _Z * np.sqrt(variance * behind))
+    is_known = np.logical_and.accumulate(followed >= MIN_PER_CLASS + NORMAL_975 * np.sqrt(variance * behind))
     points = []
     for number, cause in enumerate(task.classes):
         for k, time in enumerate(task.intervals[1:]):
@@ -145,7 +144,9 @@ def observed(cells: Floats, task: Survival, variance: float) -> tuple[ObservedRi
 def _estimate(risk: float, spread: float, *, known: bool) -> Estimate | None:
     if not known or not math.isfinite(risk) or not math.isfinite(spread):
         return None
-    value, low, high = (min(max(float(end), 0.0), 1.0) for end in (risk, risk - _Z * spread, risk + _Z * spread))
+    value, low, high = (
+        min(max(float(end), 0.0), 1.0) for end in (risk, risk - NORMAL_975 * spread, risk + NORMAL_975 * spread)
+    )
     return Estimate(value, low, high)
 
 

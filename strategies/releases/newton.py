@@ -28,6 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from strategies.tasks.base import Objective
+from strategies.tasks.metrics import NORMAL_975
 
 Floats = NDArray[np.float64]
 DROWNED = 0.35
@@ -54,7 +55,7 @@ class Inferred:
         assert self.moved is not None
         covariance = self.whole if whole else self.pooled
         assert covariance is not None
-        moved, margin = float(weights @ self.moved), 1.959964 * math.sqrt(float(weights @ covariance @ weights))
+        moved, margin = float(weights @ self.moved), NORMAL_975 * math.sqrt(float(weights @ covariance @ weights))
         return moved, moved - margin, moved + margin
 
 

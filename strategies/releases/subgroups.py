@@ -31,6 +31,7 @@ from strategies.releases.further import FurtherRelease, given_keys, keys_of
 from strategies.releases.noisy_counts import FAR, cell_variance, noised
 from strategies.releases.outcome_figures import outcome_figures
 from strategies.releases.score_histogram import MOST_PATIENTS, cells_of
+from strategies.tasks.metrics import NORMAL_975
 from strategies.tasks.ranges import scaled
 
 if TYPE_CHECKING:  # PyTorch, which the coordinator's half does not need
@@ -38,7 +39,6 @@ if TYPE_CHECKING:  # PyTorch, which the coordinator's half does not need
     from strategies.privacy.randomness import Randomness
 
 Floats = NDArray[np.float64]
-_Z = 1.959964
 
 
 @dataclass(frozen=True)
@@ -172,7 +172,7 @@ def figures_of(study: Study, counts: Floats, variance: float) -> tuple[Subgroup,
 
 
 def _figures(column: str, label: str, histogram: Floats, variance: float, thresholds: tuple[float, ...]) -> Subgroup:
-    total, margin = float(histogram.sum()), _Z * math.sqrt(histogram.size * variance)
+    total, margin = float(histogram.sum()), NORMAL_975 * math.sqrt(histogram.size * variance)
     told = outcome_figures(histogram, {}, cell_variance=variance, thresholds=thresholds)
     return Subgroup(
         column=column,

@@ -23,6 +23,7 @@ from strategies.exact.functions import added
 
 Floats = NDArray[np.float64]
 RESAMPLES = 1000
+NORMAL_975 = 1.959964  # 97.5 % of the normal distribution lie below: half of a 95 % interval, in deviations
 PIECE = 4_000_000  # weights in one piece, 32 MB: a metric makes a few arrays of this size
 MIN_PER_CLASS = 2
 

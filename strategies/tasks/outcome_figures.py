@@ -23,13 +23,13 @@ from numpy.typing import NDArray
 from configs.records.estimate import Estimate
 from configs.records.outcome import AtThreshold, Calibrated, NetBenefit, OutcomeFigures, RocPoint
 from strategies.exact.functions import logarithm, sigmoid
-from strategies.tasks.metrics import MIN_PER_CLASS, Floats, interval, resamples_of, weighted_mean
+from strategies.tasks.metrics import MIN_PER_CLASS, NORMAL_975, Floats, interval, resamples_of, weighted_mean
 
 Rows = tuple[Floats, Floats, NDArray[np.int64]]  # outcome 0 or 1, probability, patient from 0: (rows,) each
 USUAL = (0.5,)  # where a study states no threshold
 CURVE = tuple(percent / 100 for percent in range(2, 100, 2))  # thresholds of the decision curve
 MOST_POINTS = 60  # of an ROC curve
-_Z, _STEPS, _TINY = 1.959964, 50, 1e-12
+_STEPS, _TINY = 50, 1e-12
 
 
 def outcome_figures(
@@ -169,7 +169,7 @@ def calibration_slope(y: Floats, probability: Floats, patients: NDArray[np.int64
     gaps = y - sigmoid(fit.intercept + fit.slope * odds)
     # The slope's row of the inverse information, times each patient's score.
     parts = np.bincount(patients, gaps * (fit.information[0] * odds - fit.information[1])) / fit.determinant
-    half = _Z * float(np.sqrt((parts * parts).sum()))
+    half = NORMAL_975 * float(np.sqrt((parts * parts).sum()))
     return Estimate(fit.slope, fit.slope - half, fit.slope + half)
 
 
