@@ -92,6 +92,7 @@ class Tuning:
         """Carry out the search, and return the settings of its last step, the best first."""
         steps = search.rungs(self.wish.search, len(self.candidates), len(self.seeds))
         with display.phase("settings on validation patients", search.trainings(steps)) as phase:
+            counted: set[tuple[int, int]] = set()  # a later step names pairs again
 
             def train(pairs: Sequence[tuple[int, int]]) -> None:
                 trials = {}
@@ -99,14 +100,13 @@ class Tuning:
                     study, seed = self.candidates[i].study, self.seeds[place]
                     if (study.sha256, seed) not in self._store.figures:
                         trials[study.sha256, seed] = self._trial(study, seed)
-                for _ in range(len(pairs) - len(trials) - self._counted(pairs)):
+                for _ in range(len(set(pairs) - counted) - len(trials)):
                     phase.advance()
                 for (digest, seed), figures in pool.run(trials):
                     self._store.add(digest, seed, figures)
                     phase.advance()
-                self._seen |= set(pairs)
+                counted.update(pairs)
 
-            self._seen: set[tuple[int, int]] = set()
             ranked = search.search(steps, len(self.candidates), train, self.score)
         if self.score(ranked[0]) == float("inf"):
             raise RunError(
@@ -114,9 +114,6 @@ class Tuning:
                 "any setting; raise --validation, or see what diverges"
             )
         return ranked
-
-    def _counted(self, pairs: Sequence[tuple[int, int]]) -> int:
-        return len(self._seen & set(pairs))
 
     def score(self, candidate: int) -> float:
         """Return a setting's score by what is trained of it, the lower the better."""
