@@ -10,6 +10,8 @@ from server.result.finished import Run
 from server.result.spread import MANY, Spread
 from server.result.wording import model_name
 
+FEW = 12  # rows of a table that is shown at once
+
 
 @dataclass(frozen=True)
 class Section:
@@ -69,6 +71,11 @@ def drawing(title: str, about: str, *parts: str | None) -> Html:
 def each(title: str, content: Html, count: int) -> Html:
     """Return what shows each hospital by itself; of more than a page can show, on demand."""
     return content if count <= MANY else folded(f"{title}: all {count:,} hospitals", content)
+
+
+def short_or_folded(summary: str, content: Html, rows: int) -> Html:
+    """Return a table, on demand where it has more than a few rows."""
+    return content if rows <= FEW else folded(summary, content)
 
 
 def spread_table(title: str, rows: Sequence[tuple[str, Sequence[float | None], Callable[[float], str]]]) -> Html:

@@ -15,12 +15,12 @@ from typing import Any
 from configs.records.fields import plain
 from server.charts.figure import Figure
 from server.charts.markup import Html
-from server.report.parts import Section, folded, table
+from server.report.parts import Section, short_or_folded, table
 from server.result.finished import Run
 from server.result.markdown import md
 from server.result.wording import NONE, capital, enumerated, hospitals
 
-FEW, MOST_ROWS = 12, 300
+MOST_ROWS = 300
 
 
 class Renderer:
@@ -53,7 +53,7 @@ class Renderer:
         title = f"What came of the {self.name}"
         title += f"; the first {MOST_ROWS} of {len(lines):,} entries" if len(lines) > MOST_ROWS else ""
         drawn = table(["Entry", "Value"], lines[:MOST_ROWS], title, 1)
-        yield drawn if len(lines) <= FEW else folded("Every entry as a table", drawn)
+        yield short_or_folded("Every entry as a table", drawn, len(lines))
 
     def figures(self, _run: Run, _result: Any) -> Iterable[Figure]:
         """Return the section's charts as files for a paper."""

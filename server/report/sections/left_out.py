@@ -3,12 +3,10 @@
 from collections.abc import Iterable
 
 from server.charts.markup import Html
-from server.report.parts import Section, folded, table
+from server.report.parts import Section, short_or_folded, table
 from server.result.finished import Run
 from server.result.markdown import md
 from server.result.wording import capital, count, headline_of, interval, main_interval, metric_of, plural
-
-FEW = 12  # rows of a table that is shown at once
 
 
 def _reading(run: Run) -> str:
@@ -48,7 +46,7 @@ def _body(run: Run) -> Iterable[Html | None]:
     title = f"{plural(len(rows), 'hospital')}, each left out in turn; 95 % intervals over its patients"
     heads = ["Left out", "Patients", *(metric.label for metric in metrics), *(["Predicted less observed"] * has_gap)]
     drawn = table(heads, rows, title, len(heads) - 1)
-    return [drawn if len(rows) <= FEW else folded("Every hospital as a table", drawn)]
+    return [short_or_folded("Every hospital as a table", drawn, len(rows))]
 
 
 def _card(run: Run) -> Iterable[str]:

@@ -7,12 +7,10 @@ from collections.abc import Iterable
 
 from configs.records.result import Estimate
 from server.charts.markup import Html
-from server.report.parts import Section, folded, table
+from server.report.parts import Section, short_or_folded, table
 from server.result.finished import Run
 from server.result.markdown import md
 from server.result.wording import UNDEFINED_NOISY, headline_of, interval, main_interval, metric_of
-
-FEW = 12  # rows of a table that is shown at once
 
 
 def _figures(run: Run) -> tuple[Estimate | None, Estimate | None]:
@@ -55,7 +53,7 @@ def _body(run: Run) -> Iterable[Html | None]:
     title = f"Exact figures and those that a deployment would show; {UNDEFINED_NOISY}"
     rows = list(_rows(run))
     drawn = table(["Hospital", "Exact", "As released"], rows, title, 2)
-    return [drawn if len(rows) <= FEW else folded("Every hospital as a table", drawn)]
+    return [short_or_folded("Every hospital as a table", drawn, len(rows))]
 
 
 def _card(run: Run) -> Iterable[str]:
