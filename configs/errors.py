@@ -15,6 +15,7 @@
     ├── PolicyError          the hospital's policy does not allow a study, even if it is approved
     ├── UnsettledError       a hospital's ledger, journal, outbox and the coordinator's record contradict each other
     ├── JournalError         a journal was changed, cut or reordered
+    ├── KitError             a study kit is not what a kit may be, or not the one that was approved
     ├── RecordError          a file that was written down is not of its form; holds every problem of the file
     ├── CheckpointError      a checkpoint is unreadable, truncated or of another study
     └── RunError             a run's folder or a federation cannot go on
@@ -120,6 +121,10 @@ class UnsettledError(ArchipelError):
 
 class JournalError(ArchipelError):
     """A journal's hash chain does not hold."""
+
+
+class KitError(ArchipelError):
+    """A study kit breaks a rule, was changed, or is not here. The text holds nothing of a patient."""
 
 
 class RecordError(ArchipelError):

@@ -1,0 +1,1 @@
+"""Study kits: which are here, and the one function that executes them."""
