@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from configs.commands import run
 from configs.errors import ArchipelError
+from simulations.drafting import command as new
 from simulations.numbers import integer, positive, seed, seeds_of
 from simulations.tuning import command as tune
 
@@ -56,6 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     complete.add_argument("--out", type=Path, metavar="FILE", help="the finished file (default: STUDY itself)")
     complete.set_defaults(command=_complete)
     tune.add_parser(commands)
+    new.add_parser(commands)
     compare = commands.add_parser("compare", help="runs side by side")
     compare.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="folders of finished runs")
     compare.set_defaults(command=_compare)

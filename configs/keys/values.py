@@ -23,6 +23,7 @@ from configs.shown import flaw_of
 
 COLUMN_NAME = re.compile(r"[^\x00-\x1f\x7f]{1,128}")
 SITE_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+TODO = "TODO"  # what a draft has in the place of what nobody documented (archipel new)
 Around = Mapping[str, Any]  # what the file said before, by field: `cohort`, `task`, ...; and `folder`, where it lies
 
 
@@ -83,7 +84,7 @@ class Text(Value):
 
     def read(self, at: Place) -> str:
         """Return the text, an empty one in place of a mistake."""
-        good = isinstance(at.found, str) and 0 < len(at.found.strip()) <= self.limit
+        good = isinstance(at.found, str) and 0 < len(at.found.strip()) <= self.limit and at.found != TODO
         if not good or (self.pattern and not self.pattern.fullmatch(at.found)):
             at.problem(self.expected, _todo(at.found))
         elif self.shown and (flaw := flaw_of(at.found, lines=self.lines)):
@@ -277,4 +278,5 @@ def nearest(word: Any, words: tuple[str, ...], otherwise: str) -> str:
 
 
 def _todo(found: Any, otherwise: str = "correct it") -> str:
-    return "add it" if found is None else otherwise
+    """Return what to do about a value: add it, fill it in, or what else there is."""
+    return "add it" if found is None else "fill it in" if found == TODO else otherwise

@@ -1,0 +1,1 @@
+"""Draft studies: a first study file, from public documentation and the names in headers."""
