@@ -279,7 +279,7 @@ def _filter(*, unix_sockets: bool) -> bool:
     processor = platform.machine()
     if processor not in PROCESSORS or sys.byteorder != "little":
         return False
-    abi, seccomp, socket = PROCESSORS[processor]
+    abi, _, socket = PROCESSORS[processor]
     numbers = [pair[processor == "aarch64"] for pair in FORBIDDEN.values()]
     sockets = [] if unix_sockets else [(EQUAL, "socket", socket)]
     tests = [(AT_LEAST, "deny", OTHER_ABI), *((EQUAL, "deny", number) for number in numbers), *sockets]
@@ -289,6 +289,14 @@ def _filter(*, unix_sockets: bool) -> bool:
         code.append((test, places[target] - len(code) - 1, 0, value))
     code += [(RETURN, 0, 0, ALLOW), (RETURN, 0, 0, DENY)]
     code += [(LOAD, 0, 0, 16), (EQUAL, 0, 1, AF_UNIX), (RETURN, 0, 0, DENY), (RETURN, 0, 0, ALLOW)]
+    return install(code)
+
+
+def install(code: Sequence[tuple[int, int, int, int]]) -> bool:
+    """Put a filter in force, in all threads, for good; return whether the kernel took it."""
+    if platform.machine() not in PROCESSORS:
+        return False
     program = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *instruction) for instruction in code))
     described = struct.pack("HxxxxxxP", len(code), ctypes.addressof(program))
+    seccomp = PROCESSORS[platform.machine()][1]
     return _call(seccomp, ctypes.c_uint(SET_MODE_FILTER), ctypes.c_uint(ALL_THREADS), described) == 0
