@@ -7,10 +7,13 @@ handed the ends of two pipes, forks a child that keeps them, and closes them. No
 A zygote that ends takes with it what cannot be had again here: this process has seen patients by then. The worker ends
 too, and the node starts another.
 
->>> with Zygote(lambda spec: Doubling()) as zygote:  # doctest: +SKIP
+>>> class Reversed:
+...     def load(self, shared): ...
+...     def answer(self, patient): return patient[::-1]
+>>> with Zygote(lambda described: Reversed()) as zygote:
 ...     zygote.prepare(b"")
-...     zygote.ask(np.float32([1.0]), 4, until=time.monotonic() + 1.0)
-b'...'
+...     zygote.ask(b"abc", 3, until=time.monotonic() + 10.0), zygote.ask(b"abc", 4, until=time.monotonic() + 10.0)
+(b'cba', None)
 """
 
 import contextlib
@@ -117,7 +120,8 @@ class Zygote:
             self._tell(_FORK)
             for descriptor in (rows, answer):
                 self._hand(descriptor)
-            os.close(rows), os.close(answer)
+            os.close(rows)
+            os.close(answer)  # a child that ends is then seen
             rows = answer = -1
             content = b"" if patient is None else patient
             received = _exchange(to_child, from_child, content, size, until)
