@@ -50,7 +50,7 @@ RECIPES = (
         "client/connectors/base.py",
         "client/connectors/registry.py",
         "The keys of its source, how it looks whether the source is there without reading a row, and how it reads the "
-        "study's columns as cells. What cells mean is judged in one place, `table_of`, the same for all connectors.",
+        "wanted columns. What cells mean is judged in one place, `table_of`, the same for all connectors.",
         ("JsonLines", "JsonLinesConnector", "install"),
     ),
     Recipe(

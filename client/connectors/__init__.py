@@ -4,6 +4,10 @@ This is the only folder that touches patients' data. One that reads a data base 
 `worker_network`; client/forwarder.py says how.
 """
 
+from collections.abc import Collection, Mapping
+
+from client.connectors.checks import columns_of, table_of
+from client.connectors.columns import Column
 from client.connectors.notes import Notes
 from client.connectors.registry import CONNECTORS
 from configs.schema import DataSource, Study
@@ -25,7 +29,7 @@ def probe(source: DataSource, study: Study) -> None:
     Raises:
         SourceError: it does not open. DataError: a column of the study is not there.
     """
-    CONNECTORS[source.connector].probe(source, study)
+    CONNECTORS[source.connector].probe(source, columns_of(study))
 
 
 def stamp_of(source: DataSource) -> tuple[int, int, int] | None:
@@ -47,4 +51,21 @@ def read_table(source: DataSource, study: Study, notes: Notes | None = None) -> 
         SourceError: the data cannot be read.
         DataError: the header does not have the study's columns.
     """
-    return CONNECTORS[source.connector].read(source, study, Notes() if notes is None else notes)
+    notes = Notes() if notes is None else notes
+    return table_of(read_columns(source, columns_of(study), notes, has_ids=study.patient_id is not None), study, notes)
+
+
+def read_columns(
+    source: DataSource, wanted: Mapping[str, str], notes: Notes, optional: Collection[str] = (), *, has_ids: bool
+) -> Mapping[str, Column]:
+    """Return the wanted columns of every row of one data source, and those optional ones that it has.
+
+    Args:
+        wanted: the columns, and what each is read as (see `Connector.columns`).
+        has_ids: whether a column says whose a row is; else one row counts as one patient.
+
+    Raises:
+        SourceError, DataError: as `read_table`.
+    """
+    notes.rows_are_patients = not has_ids
+    return CONNECTORS[source.connector].columns(source, wanted, optional, notes)

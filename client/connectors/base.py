@@ -1,17 +1,18 @@
 """The interface of a connector, which reads the rows of one kind of source at a hospital.
 
-A connector hands over cells as text, a column a name; client/connectors/checks.py makes a typed table of them, and
-notes what is odd. It may raise what the store or its header decides, never what a row decides: a refusal would tell
+A connector hands over columns (client/connectors/columns.py); client/connectors/checks.py makes a typed table of them,
+and notes what is odd. It may raise what the store or its header decides, never what a row decides: a refusal would tell
 that the row is there.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Collection, Mapping
 from typing import Any, ClassVar
 
+from client.connectors.columns import Column
 from client.connectors.notes import Notes
 from client.findings import DATA
-from configs.schema import DataSource, Study
-from strategies.data.source import Table
+from configs.schema import DataSource
 
 
 class Connector(ABC):
@@ -26,23 +27,26 @@ class Connector(ABC):
     remedy: ClassVar[str] = "correct the data, or tell the consortium"
 
     @abstractmethod
-    def read(self, source: Any, study: Study, notes: Notes) -> Table:
-        """Return the study's columns of every row.
+    def columns(
+        self, source: Any, wanted: Mapping[str, str], optional: Collection[str], notes: Notes
+    ) -> Mapping[str, Column]:
+        """Return the wanted columns of every row, and those optional ones that the store has once.
 
         Args:
             source: one of the class `section`.
-            notes: gets the counts of what was come upon.
+            wanted: the columns' names in the store, and what each is read as: "number", "category" or "text".
+            notes: gets the counts of what was come upon, and the rows' numbers for people.
 
         Raises:
-            SourceError: the store does not open. DataError: it does not have the study's columns.
+            SourceError: the store does not open. DataError: it does not have the wanted columns.
         """
 
     @abstractmethod
-    def probe(self, source: Any, study: Study) -> None:
-        """See whether the source opens and has the study's columns, by its header alone; no row is looked at.
+    def probe(self, source: Any, wanted: Mapping[str, str]) -> None:
+        """See whether the source opens and has the wanted columns, by its header alone; no row is looked at.
 
         Raises:
-            SourceError, DataError: as `read`.
+            SourceError, DataError: as `columns`.
         """
 
     def attempt(self, source: Any) -> None:

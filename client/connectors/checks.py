@@ -1,4 +1,4 @@
-"""The checks of every connector: text cells from any store -> a typed `Table`.
+"""The checks of every connector: columns from any store -> a typed `Table`.
 
 No row is refused, because a refusal would reveal that such a row is there. What a cell means is decided by
 the study alone, row by row, so one patient more or less changes nothing about the others:
@@ -14,19 +14,18 @@ the study alone, row by row, so one patient more or less changes nothing about t
 What was come upon is counted for the hospital's own people (client/connectors/notes.py). What is refused is what the
 header decides: a column that is missing or stands there twice.
 
-An empty cell is unknown. Cells are text here, so that the same patients are the same bits from a file and a data base.
-
->>> print(plain("50.00"), plain("2.50"), plain("1e3"), plain("stage ii"))
-50 2.5 1000 stage ii
+An empty cell is unknown. What a column says is its text, in whatever form a connector hands it over (columns.py), so
+that the same patients are the same bits from a file and a data base.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
+from client.connectors.columns import UNKNOWN, Column, number, plain
 from client.connectors.ids import normal
 from client.connectors.notes import Notes
 from configs.errors import DataError
@@ -36,7 +35,6 @@ from strategies.tasks.registry import is_learned, objective_of
 
 MAX_PROBLEMS = 20
 MOST_ROWS_EACH = 10_000  # of one patient: a public number that bounds what one patient costs in time and memory
-UNKNOWN = float("nan")
 LIMITS = ("<", ">", "\u2264", "\u2265")  # how a cell begins that says less, or more, than what can be measured
 _UNKNOWN_CODE, _UNREAD_CODE = -1, -2
 
@@ -52,7 +50,7 @@ class Misfits:
         """Note a problem in words."""
         self.found.append(text)
 
-    def check_header(self, header: Sequence[str], wanted: Sequence[str], place: str, twice: str, add: str) -> None:
+    def check_header(self, header: Sequence[str], wanted: Collection[str], place: str, twice: str, add: str) -> None:
         """Note wanted columns that are missing or there twice; `twice` and `add` say what to do."""
         for column in wanted:
             if header.count(column) > 1:
@@ -74,27 +72,24 @@ class Misfits:
             raise DataError("\n  ".join(lines))
 
 
-def columns_of(study: Study) -> list[str]:
-    """Return the columns that a study reads: all that a connector keeps."""
-    named = [study.patient_id, study.evaluation.split_column]
-    return [column.name for column in study.counted] + [name for name in named if name]
+def columns_of(study: Study) -> dict[str, str]:
+    """Return the columns that a study reads, in order, and what each is read as: a number, a category, or text."""
+    wanted = {column.name: column.type for column in study.counted}
+    return wanted | {name: "text" for name in (study.patient_id, study.evaluation.split_column) if name}
 
 
-def table_of(
-    columns: Mapping[str, Sequence[str]], study: Study, notes: Notes, numbers: Sequence[int] | None = None
-) -> Table:
+def table_of(columns: Mapping[str, Column], study: Study, notes: Notes) -> Table:
     """Return the typed table of a study's columns.
 
     Args:
-        columns: for each name a cell a row, without white space around it.
-        notes: gets the counts of what was come upon.
-        numbers: (rows,) line numbers for people; the rows from 1 on unless given.
+        notes: gets the counts of what was come upon; it has the rows' numbers for people.
     """
     rows = len(columns[study.task.columns[0].name])
-    where = np.arange(1, rows + 1) if numbers is None else np.asarray(numbers, np.int64)
+    where = notes.numbers_of(rows)
     notes.rows += rows
+    columns = {name: columns[name].written(_listed(study, name)) for name in columns_of(study)}
     if study.patient_id is not None:
-        columns = {**columns, study.patient_id: _alike(columns[study.patient_id], study.normalise, notes)}
+        columns[study.patient_id] = _alike(columns[study.patient_id], study.normalise, notes)
     reader = _Reader(columns, notes, where)
     in_order = [(f, reader.numbers(f) if f.type == "number" else reader.categories(f)) for f in study.features]
     targets = {
@@ -113,7 +108,7 @@ def table_of(
     notes.rows_are_patients = study.patient_id is None
     notes.ids = set() if notes.rows_are_patients else set(keys)
     if notes.thorough:
-        notes.equal += len(chosen) - len({tuple(column[row] for column in columns.values()) for row in chosen})
+        notes.equal += len(chosen) - len(set(zip(*(c.taken(chosen).texts() for c in columns.values()), strict=True)))
     return Table(
         {f.name: values[chosen].astype(np.float64) for f, values in in_order if f.type == "number"},
         {f.name: values[chosen].astype(np.int64) for f, values in in_order if f.type == "category"},
@@ -125,10 +120,11 @@ def table_of(
 
 
 def features_of(
-    columns: Mapping[str, Sequence[str]], study: Study, notes: Notes, numbers: Sequence[int]
+    columns: Mapping[str, Column], study: Study, notes: Notes
 ) -> tuple[dict[str, NDArray[np.float64]], dict[str, NDArray[np.int64]]]:
     """Return the typed columns of a study's features, of every row: numbers and categories by name."""
-    reader = _Reader(columns, notes, np.asarray(numbers, np.int64))
+    columns = {feature.name: columns[feature.name].written(_listed(study, feature.name)) for feature in study.features}
+    reader = _Reader(columns, notes, notes.numbers_of(len(columns[study.features[0].name])))
     of_kind = {kind: [f for f in study.features if f.type == kind] for kind in ("number", "category")}
     return (
         {feature.name: reader.numbers(feature) for feature in of_kind["number"]},
@@ -137,20 +133,23 @@ def features_of(
 
 
 class _Reader:
-    """Columns of cells, read one by one into typed arrays of all rows."""
+    """Columns, read one by one into typed arrays of all rows."""
 
-    def __init__(self, columns: Mapping[str, Sequence[str]], notes: Notes, where: NDArray[np.int64]) -> None:
+    def __init__(self, columns: Mapping[str, Column], notes: Notes, where: NDArray[np.int64]) -> None:
         self._columns, self._notes, self._where = columns, notes, where
 
     def numbers(self, feature: Feature, kind: str = "number") -> NDArray[np.float64]:
         """Return (rows,) numbers; NaN is unknown."""
-        cells, counted = self._columns[feature.name], self._notes.column(feature.name, kind)
-        values = np.array([_number(cell) for cell in cells], np.float64)
-        empty = np.array([not cell for cell in cells], bool)
-        unread = np.isnan(values) & ~empty & ~_listed(cells, feature.missing)
+        column, counted = self._columns[feature.name], self._notes.column(feature.name, kind)
+        values = column.numbers()
+        unread = np.isnan(values) & ~column.empty()
+        rows = np.flatnonzero(unread)
+        odd = column.taken(rows)
+        if feature.missing:
+            unread[rows] = ~odd.each(feature.missing.__contains__, bool)
         counted.odd(unread, self._where)
-        counted.limits += sum(cells[row].startswith(LIMITS) for row in np.flatnonzero(unread).tolist())
-        values[np.isin(values, [_number(code) for code in feature.missing])] = UNKNOWN
+        counted.limits += int((unread[rows] & odd.each(lambda cell: cell.startswith(LIMITS), bool)).sum())
+        values[np.isin(values, [number(code) for code in feature.missing])] = UNKNOWN
         counted.unknown += int(np.isnan(values).sum()) - counted.unread
         if feature.minimum is not None and feature.maximum is not None:
             counted.outside += int(((values < feature.minimum) | (values > feature.maximum)).sum())
@@ -185,7 +184,7 @@ class _Reader:
         """Return (rows,) whether each row has a patient's id; all count as having one where a row is a patient."""
         if name is None:
             return np.full(len(self._where), fill_value=True)
-        has_id = np.array([bool(cell) for cell in self._columns[name]], bool)
+        has_id = ~self._columns[name].empty()
         self._notes.column(name, "patient id").odd(~has_id, self._where)
         return has_id
 
@@ -194,49 +193,40 @@ class _Reader:
         if name is None:
             return None, np.full(len(self._where), fill_value=True)
         cells = self._columns[name]
-        has_side = np.array([cell in ("train", "test") for cell in cells], bool)
+        has_side = cells.each(("train", "test").__contains__, bool)
         self._notes.column(name, "split").odd(~has_side, self._where)
-        return np.array([cell == "test" for cell in cells], bool), has_side
+        return cells.each("test".__eq__, bool), has_side
 
     def _codes(self, name: str, words: Mapping[str, int], kind: str) -> NDArray[np.int64]:
         """Return (rows,) codes of the cells' words, which may be numbers written otherwise; _UNREAD_CODE of others."""
-        codes, by_number = dict(words), _by_number(words)
-        for cell in set(self._columns[name]) - codes.keys():
-            codes[cell] = by_number.get(_number(cell), _UNREAD_CODE)
-        cells = np.array([codes[cell] for cell in self._columns[name]], np.int64)
+        by_number = _by_number(words)
+
+        def code_of(cell: str) -> int:
+            return words[cell] if cell in words else by_number.get(number(cell), _UNREAD_CODE)
+
+        cells = self._columns[name].each(code_of, np.int64)
         counted = self._notes.column(name, kind)
         counted.odd(cells == _UNREAD_CODE, self._where)
         counted.unknown += int((cells == _UNKNOWN_CODE).sum())
         return cells
 
 
-def _listed(cells: Sequence[str], codes: Sequence[str]) -> NDArray[np.bool_]:
-    return np.array([cell in codes for cell in cells], bool) if codes else np.zeros(len(cells), bool)
+def _listed(study: Study, name: str) -> tuple[str, ...]:
+    """Return the words that a study lists for a column."""
+    return next((column.values + column.missing for column in study.counted if column.name == name), ())
 
 
 def _by_number(words: Mapping[str, int]) -> dict[float, int]:
     """Return codes by the number that a word is; of words that are the same number, the first."""
     numbers: dict[float, int] = {}
     for word, code in words.items():
-        if not math.isnan(value := _number(word)):
+        if not math.isnan(value := number(word)):
             numbers.setdefault(value, code)
     return numbers
 
 
-def _number(cell: str) -> float:
-    """Return the finite number that a cell holds, else NaN.
-
-    Python's underscores and non-ASCII digits are not numbers here.
-    """
-    try:
-        value = float(cell) if cell.isascii() and "_" not in cell else UNKNOWN
-    except ValueError:
-        return UNKNOWN
-    return value if math.isfinite(value) else UNKNOWN
-
-
 def _patients(
-    columns: Mapping[str, Sequence[str]], study: Study, rows: NDArray[np.int64], notes: Notes
+    columns: Mapping[str, Column], study: Study, rows: NDArray[np.int64], notes: Notes
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], tuple[str, ...]]:
     """Return the rows that count, each row's patient, and the patients' keys: their ids, or the row's cells.
 
@@ -247,7 +237,7 @@ def _patients(
     if study.patient_id is None:
         cells = _told_apart(columns, study, rows)
         return rows, np.arange(len(rows)), tuple("\x1f".join(row) for row in zip(*cells, strict=True))
-    ids = [columns[study.patient_id][row] for row in rows]
+    ids = columns[study.patient_id].taken(rows).texts()
     position = {key: i for i, key in enumerate(dict.fromkeys(ids))}
     patients = np.array([position[key] for key in ids], np.int64)
     counts = _rows_before(patients) < MOST_ROWS_EACH
@@ -255,12 +245,12 @@ def _patients(
     return rows[counts], patients[counts], tuple(position)
 
 
-def _alike(ids: Sequence[str], steps: tuple[str, ...], notes: Notes) -> Sequence[str]:
+def _alike(ids: Column, steps: tuple[str, ...], notes: Notes) -> Column:
     """Return (rows,) ids after the study's steps; notes how many more would be one after all of them."""
-    written = {cell: normal(cell, steps) for cell in set(ids)}
+    written = {cell: normal(cell, steps) for cell in set(ids.texts())}
     different = set(written.values()) - {""}
     notes.spelled += len(different) - len({normal(cell, ID_STEPS) for cell in different} - {""})
-    return [written[cell] for cell in ids] if steps else ids
+    return ids.mapped(written.__getitem__) if steps else ids
 
 
 def _rows_before(patients: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -273,33 +263,26 @@ def _rows_before(patients: NDArray[np.int64]) -> NDArray[np.int64]:
     return before
 
 
-def _told_apart(columns: Mapping[str, Sequence[str]], study: Study, rows: NDArray[np.int64]) -> list[list[str]]:
+def _told_apart(columns: Mapping[str, Column], study: Study, rows: NDArray[np.int64]) -> list[list[str]]:
     """Return every column's cells in these rows, a number always written in the same way."""
     numbers = {column.name for column in study.counted if column.type == "number"}
     numbers |= {column.name for column in study.task.columns}
     words = {f.name: dict.fromkeys(f.values + f.missing, 0) for f in study.features if f.type == "category"}
     apart = []
     for name, column in columns.items():
-        cells = [column[row] for row in rows]
+        cells = column.taken(rows)
         if name in numbers:
-            cells = [plain(cell) for cell in cells]
+            cells = cells.mapped(plain)
         elif name in words:
-            spelled = _spelled(set(cells), words[name])
-            cells = [spelled[cell] for cell in cells]
-        apart.append(cells)
+            cells = cells.mapped(_spelled(words[name]))
+        apart.append(cells.texts())
     return apart
 
 
-def _spelled(cells: set[str], words: Mapping[str, int]) -> dict[str, str]:
-    """Return how the study's list writes each of these cells: 1 for 1.0; a cell that it does not list, as it is."""
-    by_number = {value: word for word in reversed(list(words)) if not math.isnan(value := _number(word))}
-    return {cell: cell if cell in words else by_number.get(_number(cell), cell) for cell in cells}
-
-
-def plain(cell: str) -> str:
-    """Return a number in its shortest decimal form; any other cell as it is."""
-    value = _number(cell)
-    return cell if math.isnan(value) else repr(value).removesuffix(".0")
+def _spelled(words: Mapping[str, int]) -> Callable[[str], str]:
+    """Return how the study's list writes a cell: 1 for 1.0; a cell that it does not list, as it is."""
+    by_number = {value: word for word in reversed(list(words)) if not math.isnan(value := number(word))}
+    return lambda cell: cell if cell in words else by_number.get(number(cell), cell)
 
 
 def _side_of_each(

@@ -16,57 +16,39 @@ configs.errors.DataError: demo.csv: column 'age' stands twice in the header; kee
 
 import csv
 import io
-from array import array
-from collections.abc import Sequence
+from collections.abc import Collection
 from pathlib import Path
 from typing import TextIO
 
-from client.connectors.checks import Misfits, columns_of, table_of
+from client.connectors.checks import Misfits
+from client.connectors.columns import Cells, Column
 from client.connectors.dialects import advice, kind, likely_encoding, twice_encoded
 from client.connectors.ids import looks_like_ids
 from client.connectors.notes import Notes
 from client.connectors.records import records
 from configs.errors import DataError, SourceError
-from configs.schema import CsvFile, Study
-from strategies.data.source import Table
+from configs.schema import CsvFile
 
 SAMPLE = 65_536  # bytes at the beginning of a file, to say what it is
 MOST_WORDS = 100_000  # of cells that are held once: ids would fill a dictionary for nothing
 MAX_HEADER = 1_000_000  # characters: what is longer is no header, whatever it holds
 
 
-def read_csv(source: CsvFile, study: Study, notes: Notes) -> Table:
-    """Return the study's columns of one file.
+def read_csv(source: CsvFile, wanted: Collection[str], optional: Collection[str], notes: Notes) -> dict[str, Column]:
+    """Return the wanted columns of one file, and those optional ones that it has once; `notes` gets the lines' numbers.
 
     Raises:
-        SourceError: it cannot be opened. DataError: it has no header, or one without a column of the study.
-    """
-    lines, notes.rows_are_patients = array("q"), study.patient_id is None
-    head, text = _head(source.path), _read_text(source.path)
-    columns = read_columns(text, columns_of(study), str(source.path), notes, lines, head, multiline=source.multiline)
-    return table_of(columns, study, notes, lines)
-
-
-def read_cells(
-    source: CsvFile, wanted: Sequence[str], optional: Sequence[str], notes: Notes, lines: "array[int]"
-) -> dict[str, list[str]]:
-    """Return the cells of wanted columns, and of optional ones that the file has.
-
-    Args:
-        lines: gets the number of each row's first line.
-
-    Raises:
-        SourceError, DataError: as `read_csv`.
+        SourceError: it cannot be opened. DataError: it has no header, or one without a wanted column.
     """
     head, text, name = _head(source.path), _read_text(source.path), str(source.path)
     header = _header(text, wanted, name, head, multiline=source.multiline)
     every = [*wanted, *(column for column in optional if header.count(column) == 1)]
-    notes.rows_are_patients = True
-    return read_columns(text, every, name, notes, lines, head, multiline=source.multiline)
+    columns = read_columns(text, every, name, notes, head, multiline=source.multiline)
+    return {column: Cells(cells) for column, cells in columns.items()}
 
 
-def probe_csv(source: CsvFile, study: Study) -> None:
-    """See whether the file opens and its header has the study's columns; no row is looked at.
+def probe_csv(source: CsvFile, wanted: Collection[str]) -> None:
+    """See whether the file opens and its header has the wanted columns; no row is looked at.
 
     A pipe is left alone: what is read from it is gone, and a reader may wait for long.
 
@@ -88,15 +70,14 @@ def probe_csv(source: CsvFile, study: Study) -> None:
                 text += line  # a name with a line break in it
     except OSError as error:
         raise _unreadable(source.path, error) from None
-    _header(text, columns_of(study), str(source.path), head, multiline=source.multiline)
+    _header(text, wanted, str(source.path), head, multiline=source.multiline)
 
 
 def read_columns(
     text: str,
-    wanted: Sequence[str],
+    wanted: Collection[str],
     name: str,
     notes: Notes | None = None,
-    lines: "array[int] | None" = None,
     head: bytes = b"",
     *,
     multiline: bool = False,
@@ -104,8 +85,7 @@ def read_columns(
     """Return the wanted columns' cells as text, stripped of white space.
 
     Args:
-        notes: gets the counts of lines that are no patient's.
-        lines: gets the number of each row's first line.
+        notes: gets the counts of lines that are no patient's, and the number of each row's first line.
         head: the file's first bytes, to say what is wrong with its header.
         multiline: whatever stands between two quotation marks is one cell, in the header too.
 
@@ -128,8 +108,7 @@ def read_columns(
         elif cells == header:
             notes.headers += number > 1
         else:
-            if lines is not None:
-                lines.append(number)
+            notes.numbers.append(number)
             for position, column in targets:
                 column.append(cleaned.of(cells[position], number))
             for position, different in like_ids:
@@ -169,7 +148,7 @@ class _Cells:
         return cell
 
 
-def _header(text: str, wanted: Sequence[str], name: str, head: bytes = b"", *, multiline: bool = False) -> list[str]:
+def _header(text: str, wanted: Collection[str], name: str, head: bytes = b"", *, multiline: bool = False) -> list[str]:
     """Return the names in the header, which must have each wanted one once; it ends on its line unless `multiline`.
 
     Raises:

@@ -12,7 +12,7 @@ and no value of the file is ever in a text, as a file without a header has a pat
 import csv
 import io
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Collection
 
 LINES = 20  # above which a header is looked for
 SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
@@ -63,7 +63,7 @@ def likely_encoding(data: bytes) -> str:
     return best if counts[best] else "Windows-1252"
 
 
-def advice(text: str, wanted: Sequence[str], data: bytes = b"") -> str:
+def advice(text: str, wanted: Collection[str], data: bytes = b"") -> str:
     """Return what to do about a header that lacks columns, empty where the file's first lines do not say it.
 
     Args:
@@ -93,7 +93,7 @@ def _cells(line: str, separator: str) -> list[str]:
         return []
 
 
-def _separated(line: str, wanted: Sequence[str]) -> str | None:
+def _separated(line: str, wanted: Collection[str]) -> str | None:
     """Return the other separator by which a line is the header, None where there is none."""
     for separator, name in SEPARATORS.items():
         cells = _cells(line, separator)
@@ -102,7 +102,7 @@ def _separated(line: str, wanted: Sequence[str]) -> str | None:
     return None
 
 
-def _otherwise_written(line: str, wanted: Sequence[str], data: bytes) -> str:
+def _otherwise_written(line: str, wanted: Collection[str], data: bytes) -> str:
     """Return whether the header has the missing names in another encoding, or in other spaces, accents, capitals."""
     missing = set(wanted) - set(_cells(line, ","))
     if not missing:

@@ -3,16 +3,14 @@
 What a cell means is what it means in training (checks.py). Each row is scored by itself, a patient's several rows too.
 """
 
-from array import array
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from client.connectors import read_table
+from client.connectors import read_columns, read_table
 from client.connectors.checks import features_of
-from client.connectors.csv_file import read_cells
 from client.connectors.notes import Notes
 from configs.errors import DataError
 from configs.schema import CsvFile, DataSource, Feature, Study
@@ -56,13 +54,14 @@ def rows_of_features(source: DataSource, study: Study) -> FeatureRows:
 
 
 def _of_file(source: CsvFile, study: Study) -> FeatureRows:
-    notes, lines = Notes(), array("q")
-    optional = [study.patient_id] if study.patient_id else []
-    columns = read_cells(source, [feature.name for feature in study.features], optional, notes, lines)
-    labels = {LINE: [str(number) for number in lines]}
-    labels |= {name: columns.pop(name) for name in optional if name in columns}
-    notes.rows = notes.counted = notes.patients = len(lines)
-    return _rows(*features_of(columns, study, notes, lines), labels, study, notes)
+    notes, optional = Notes(), [study.patient_id] if study.patient_id else []
+    wanted = {feature.name: feature.type for feature in study.features}
+    columns = read_columns(source, wanted, notes, optional, has_ids=False)
+    count = len(columns[study.features[0].name])
+    labels = {LINE: [str(number) for number in notes.numbers_of(count).tolist()]}
+    labels |= {name: columns[name].texts() for name in optional if name in columns}
+    notes.rows = notes.counted = notes.patients = count
+    return _rows(*features_of(columns, study, notes), labels, study, notes)
 
 
 def _rows(

@@ -11,8 +11,10 @@ They are for people in the hospital. Nothing here decides anything, and nothing 
 age: 1 of 4 rows is no number that can be read (line 3)
 """
 
+from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -79,6 +81,7 @@ class Notes:
     rows_are_patients: bool = False
     thorough: bool = False  # equal rows are looked for too, which takes time and memory
     columns: dict[str, ColumnNotes] = field(default_factory=dict)
+    numbers: "array[int]" = field(default_factory=partial(array, "q"))  # of each row's line; from 1 on where empty
     torn_where: list[int] = field(default_factory=list)
     within_where: list[int] = field(default_factory=list)
     foreign_where: list[int] = field(default_factory=list)
@@ -86,6 +89,10 @@ class Notes:
     def column(self, name: str, kind: str) -> ColumnNotes:
         """Return the counts of one column."""
         return self.columns.setdefault(name, ColumnNotes(name, kind))
+
+    def numbers_of(self, rows: int) -> NDArray[np.int64]:
+        """Return (rows,) the numbers by which people find the rows."""
+        return np.array(self.numbers, np.int64) if self.numbers else np.arange(1, rows + 1)
 
     def like(self, name: str) -> set[str]:
         """Return the different values of a column with the name of an id; they are counted and never shown."""

@@ -23,29 +23,28 @@ import logging
 import os
 import socket
 import threading
-from array import array
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing
 from itertools import chain
 from typing import Any, TypeVar
 
+import numpy as np
 import psycopg
 from psycopg.adapt import AdaptersMap
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.pq import ExecStatus
 from psycopg.types.string import TextLoader
 
-from client.connectors.checks import Misfits, columns_of, plain, table_of
+from client.connectors.checks import Misfits
+from client.connectors.columns import Cells, Coded, Column
 from client.connectors.ids import looks_like_ids
 from client.connectors.notes import Notes
 from client.connectors.sql_errors import why_not_connected, why_refused
 from client.forwarder import CONNECT_TIMEOUT_S, reach
 from configs.errors import SourceError
-from configs.schema import SqlQuery, Study
-from strategies.data.source import Table
+from configs.schema import SqlQuery
 
 ANY_TYPE, BOOLEAN, NUMERIC = 0, 16, 1700  # object identifiers in pg_type
-NUMBERS = {700, 701, NUMERIC}  # and of real and double precision
 CHUNK_ROWS = 1000
 GRACE_S = 30  # after its own time-out a data base that is still silent is not there any more
 LOGIN_TIMEOUT_S = int(CONNECT_TIMEOUT_S) + 5  # the forwarder gives up first
@@ -57,26 +56,25 @@ _driver_log.addHandler(logging.NullHandler())
 _driver_log.propagate = False
 
 
-def read_sql(source: SqlQuery, study: Study, notes: Notes) -> Table:
-    """Return the study's columns of one query's rows, in the order of the query.
+def read_sql(source: SqlQuery, wanted: Collection[str], optional: Collection[str], notes: Notes) -> dict[str, Column]:
+    """Return the wanted columns of one query's rows, in the order of the query, and those optional ones it gives once.
 
     Raises:
         SourceError: no address, no session, or the data base refuses the query.
-        DataError: the query's result does not have the study's columns.
+        DataError: the query's result does not have the wanted columns.
     """
-    notes.unit, numbers = "row", array("q")
-    columns = _ask(source, source.query, lambda rows, header: _columns(rows, header, study, source, notes, numbers))
-    return table_of(columns, study, notes, numbers)
+    notes.unit = "row"
+    return _ask(source, source.query, lambda rows, header: _columns(rows, header, wanted, optional, source, notes))
 
 
-def probe_sql(source: SqlQuery, study: Study) -> None:
+def probe_sql(source: SqlQuery, wanted: Collection[str]) -> None:
     """Let the data base plan the query, which checks permissions, and name its columns; it is not run.
 
     Raises:
         SourceError, DataError: as `read_sql`.
     """
     try_sql(source)
-    _check_names(source, _names(source), study)
+    _check_names(source, _names(source), wanted)
 
 
 def try_sql(source: SqlQuery) -> None:
@@ -94,57 +92,53 @@ def try_sql(source: SqlQuery) -> None:
 def _columns(
     rows: Rows,
     header: Callable[[], Sequence[psycopg.Column]],
-    study: Study,
+    wanted: Collection[str],
+    optional: Collection[str],
     source: SqlQuery,
     notes: Notes,
-    numbers: "array[int]",
-) -> dict[str, list[str]]:
-    """Return the wanted columns' cells; others are dropped as they arrive."""
-    columns, first = columns_of(study), next(rows, None)
+) -> dict[str, Column]:
+    """Return the wanted columns; others are dropped as they arrive."""
+    first = next(rows, None)
     if first is None:
-        _check_names(source, _names(source), study)  # a result without rows comes without names
-        return {name: [] for name in columns}
+        _check_names(source, _names(source), wanted)  # a result without rows comes without names
+        return {name: Cells([]) for name in wanted}
     described = header()
     names = [column.name for column in described]
-    _check_names(source, names, study)
-    readers = [
-        (names.index(name), _writer(described[names.index(name)].type_code, name, study), list[str]())
-        for name in columns
-    ]
-    like_ids = [(names.index(name), notes.like(name)) for name in looks_like_ids(names) if study.patient_id is None]
+    _check_names(source, names, wanted)
+    every = [*wanted, *(name for name in optional if names.count(name) == 1)]
+    readers = [(names.index(name), _writer(described[names.index(name)].type_code), list[str]()) for name in every]
+    like_ids = [(names.index(name), notes.like(name)) for name in looks_like_ids(names) if notes.rows_are_patients]
     for number, row in enumerate(chain([first], rows), 1):
         if not any(cell and not cell.isspace() for cell in row):
             notes.empty += 1
             continue
-        numbers.append(number)
+        notes.numbers.append(number)
         for position, write, cells in readers:
             cell = row[position]
             cells.append("" if cell is None else write(cell))
         for position, different in like_ids:
             different.add(row[position] or "")
-    return dict(zip(columns, (cells for _, _, cells in readers), strict=True))
+    return {
+        name: _truth(cells) if described[position].type_code == BOOLEAN else Cells(cells)
+        for name, (position, _, cells) in zip(every, readers, strict=True)
+    }
 
 
-def _check_names(source: SqlQuery, names: Sequence[str], study: Study) -> None:
+def _truth(cells: Sequence[str]) -> Coded:
+    words = {"": 0, "f": 1, "t": 2}
+    return Coded(np.fromiter(map(words.__getitem__, cells), np.int8, len(cells)), ["", "0", "1"], is_truth=True)
+
+
+def _check_names(source: SqlQuery, names: Sequence[str], wanted: Collection[str]) -> None:
     misfits = Misfits(source.url_env)
     add = 'add them to the query; a name with capitals needs double quotes: AS "NAME"'
-    misfits.check_header(names, columns_of(study), "the query's result", "name one of them otherwise", add)
+    misfits.check_header(names, wanted, "the query's result", "name one of them otherwise", add)
     misfits.raise_if_any()
 
 
-def _writer(type_code: int, column: str, study: Study) -> Callable[[str], str]:
+def _writer(type_code: int) -> Callable[[str], str]:
     """Return how a cell of this type is written in a file."""
-    words = next((f.values + f.missing for f in study.counted if f.name == column), ())
-    if type_code == BOOLEAN:
-        truth = {"false": "false", "true": "true"} | {word.lower(): word for word in words}  # False in one study's file
-        no, yes = (truth["false"], truth["true"]) if {truth["false"], truth["true"]} & {*words} else ("0", "1")
-        return lambda cell: yes if cell == "t" else no
-    write: Callable[[str], str] = _short if type_code == NUMERIC else str.strip
-    if type_code in NUMBERS:  # what the study's list writes as 1.50 is here 1.5
-        same = _short if type_code == NUMERIC else plain
-        written = {same(word): word for word in words}
-        return lambda cell: written.get(same(cell), write(cell))
-    return write
+    return _short if type_code == NUMERIC else str.strip
 
 
 def _short(cell: str) -> str:

@@ -4,14 +4,16 @@
 ('csv', 'sql')
 """
 
+from collections.abc import Collection, Mapping
+
 from client.connectors.base import Connector
+from client.connectors.columns import Column
 from client.connectors.csv_file import probe_csv, read_csv
 from client.connectors.notes import Notes
 from client.findings import DATABASE
 from configs.kinds import Registry
-from configs.schema import CsvFile, SqlQuery, Study
+from configs.schema import CsvFile, SqlQuery
 from configs.schema.source import SOURCES
-from strategies.data.source import Table
 
 
 class Csv(Connector):
@@ -19,13 +21,15 @@ class Csv(Connector):
 
     name, section = "csv", CsvFile
 
-    def read(self, source: CsvFile, study: Study, notes: Notes) -> Table:
-        """Return the study's columns of the file."""
-        return read_csv(source, study, notes)
+    def columns(
+        self, source: CsvFile, wanted: Mapping[str, str], optional: Collection[str], notes: Notes
+    ) -> Mapping[str, Column]:
+        """Return the wanted columns of the file."""
+        return read_csv(source, wanted, optional, notes)
 
-    def probe(self, source: CsvFile, study: Study) -> None:
-        """See whether the file opens and its header has the study's columns."""
-        probe_csv(source, study)
+    def probe(self, source: CsvFile, wanted: Mapping[str, str]) -> None:
+        """See whether the file opens and its header has the wanted columns."""
+        probe_csv(source, wanted)
 
 
 class Sql(Connector):
@@ -35,17 +39,19 @@ class Sql(Connector):
     keeper = f"{DATABASE}, or whoever wrote site.yaml"
     remedy = "see the text; or tell the consortium"
 
-    def read(self, source: SqlQuery, study: Study, notes: Notes) -> Table:
-        """Return the study's columns of the query's rows."""
+    def columns(
+        self, source: SqlQuery, wanted: Mapping[str, str], optional: Collection[str], notes: Notes
+    ) -> Mapping[str, Column]:
+        """Return the wanted columns of the query's rows."""
         from client.connectors.postgresql import read_sql
 
-        return read_sql(source, study, notes)
+        return read_sql(source, wanted, optional, notes)
 
-    def probe(self, source: SqlQuery, study: Study) -> None:
+    def probe(self, source: SqlQuery, wanted: Mapping[str, str]) -> None:
         """Let the data base plan the query and name its columns; it is not run."""
         from client.connectors.postgresql import probe_sql
 
-        probe_sql(source, study)
+        probe_sql(source, wanted)
 
     def attempt(self, source: SqlQuery) -> None:
         """Open a session and let the data base plan the query; no row is read."""
@@ -55,7 +61,7 @@ class Sql(Connector):
 
 
 CONNECTORS: Registry[Connector] = Registry(
-    "connector", ("section", "read", "probe", "attempt", "keeper", "remedy"), [Csv(), Sql()]
+    "connector", ("section", "columns", "probe", "attempt", "keeper", "remedy"), [Csv(), Sql()]
 )
 
 

@@ -1,21 +1,20 @@
 """A toy connector: a file with one JSON object a line. Not part of the product."""
 
 import json
-from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from client.connectors.base import Connector
-from client.connectors.checks import Misfits, columns_of, table_of
+from client.connectors.checks import Misfits
+from client.connectors.columns import Cells, Column
 from client.connectors.notes import Notes
 from client.connectors.registry import register
 from configs.errors import SourceError
 from configs.keys.declare import key
-from configs.schema import DataSource, Study
+from configs.schema import DataSource
 from configs.schema.source import FilePath
-from strategies.data.source import Table
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,26 +30,27 @@ class JsonLinesConnector(Connector):
 
     name, section = "jsonl", JsonLines
 
-    def read(self, source: JsonLines, study: Study, notes: Notes) -> Table:
-        """Return the study's columns of the file."""
-        self.probe(source, study)
-        columns: dict[str, list[str]] = {name: [] for name in columns_of(study)}
-        numbers = array("q")
+    def columns(
+        self, source: JsonLines, wanted: Mapping[str, str], optional: Collection[str], notes: Notes
+    ) -> dict[str, Column]:
+        """Return the wanted columns of the file, and the optional ones of its first object."""
+        self.probe(source, wanted)
+        columns: dict[str, list[str]] = {name: [] for name in [*wanted, *optional]}
         for number, record in _records(source.path):
             if isinstance(record, dict):
-                numbers.append(number)
+                notes.numbers.append(number)
                 for name, cells in columns.items():
                     cells.append("" if record.get(name) is None else str(record[name]).strip())
             else:
                 notes.note_torn(number)
-        return table_of(columns, study, notes, numbers)
+        return {name: Cells(cells) for name, cells in columns.items()}
 
-    def probe(self, source: JsonLines, study: Study) -> None:
-        """See whether the file opens and its first object has the study's columns."""
+    def probe(self, source: JsonLines, wanted: Mapping[str, str]) -> None:
+        """See whether the file opens and its first object has the wanted columns."""
         _, first = next(_records(source.path), (0, None))
         names: Sequence[str] = list(first) if isinstance(first, dict) else []
         misfits = Misfits(str(source.path))
-        misfits.check_header(names, columns_of(study), "the first object", "keep one", "add them to every object")
+        misfits.check_header(names, wanted, "the first object", "keep one", "add them to every object")
         misfits.raise_if_any()
 
 

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 
 from client.connectors.checks import table_of
+from client.connectors.columns import Cells
 from client.connectors.notes import Notes
 from configs.errors import RunError
 from configs.load import load_study
@@ -92,8 +93,8 @@ def cells() -> st.SearchStrategy[dict[str, str]]:
 
 def ours(study: Study, arrays: Mapping[str, NDArray[np.float32]], rows: list[dict[str, str]]) -> NDArray[np.float64]:
     """Our own scores, by the way of every patient: cells, table, patients, predictions; in the rows' order."""
-    columns = {name: [row[name] for row in rows] for name in FEATURES}
-    targets = {c.name: [OUTCOME.get(c.name, "1")] * len(rows) for c in study.task.columns}
+    columns = {name: Cells([row[name] for row in rows]) for name in FEATURES}
+    targets = {c.name: Cells([OUTCOME.get(c.name, "1")] * len(rows)) for c in study.task.columns}
     patients, order = data_of(study).read(table_of({**columns, **targets}, study, Notes()), study)
     scores = learning_of(study).predictions(arrays, patients)
     back = np.empty_like(scores)
