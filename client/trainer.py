@@ -16,7 +16,7 @@ in a shuffled order. Only the batches and the noise are random, and both come fr
 """
 
 from collections.abc import Iterator
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -30,9 +30,7 @@ from strategies.exchange.arrays import Arrays
 from strategies.learning import Learning
 from strategies.models.flat_model import FlatModel
 from strategies.optimizers import optimizer_of
-from strategies.privacy.engines.base import Engine, Gaussian
-from strategies.privacy.engines.closed_form import ClosedForm
-from strategies.privacy.engines.groups import positions
+from strategies.privacy.engines.base import Engine, Gaussian, NoisySum, batch_of
 from strategies.privacy.engines.select import private_engine
 from strategies.privacy.plan import PrivacyPlan
 from strategies.privacy.randomness import Randomness
@@ -42,9 +40,7 @@ from strategies.releases.base import Fit
 class EngineMaker(Protocol):
     """The factory of a private fit's engine; `private_engine` is the one that trains."""
 
-    def __call__(
-        self, model: FlatModel, plan: PrivacyPlan, gaussian: Gaussian, name: Literal["auto", "opacus"]
-    ) -> Engine:
+    def __call__(self, model: FlatModel, plan: PrivacyPlan, gaussian: Gaussian, name: str) -> Engine:
         """Return an engine for one fit."""
 
 
@@ -98,21 +94,14 @@ class Trainer:
     def _private(self, fit: Fit, plan: PrivacyPlan) -> Iterator[Tensor]:
         patients = fit.patients
         engine = (self._engine or private_engine)(self._model, plan, fit.randomness.gaussian, fit.local.engine)
-        # The usual case without tensors: making them costs a tenth of such a step. The bits are the same.
-        of_rows = engine if isinstance(engine, ClosedForm) and self.is_plain and patients.one_row_each else None
         try:
             for _ in range(plan.steps_per_round):
                 chosen = fit.randomness.poisson(patients.count, plan.sampling_rate)
-                if of_rows is not None:
-                    yield of_rows.noisy_gradient_of_rows(*patients.take(chosen))
-                    continue
-                if patients.one_row_each:
-                    rows, whose = chosen, positions(len(chosen))
+                if isinstance(engine, NoisySum):  # one of the product's own, which may read patients in portions
+                    yield engine.noisy_gradient_of(patients, chosen)
                 else:
-                    rows, owners = patients.rows_and_patients(chosen)
-                    whose = torch.from_numpy(owners)
-                x, y = map(torch.from_numpy, patients.take(rows))
-                yield engine.noisy_gradient(x, y, whose, patients_in_batch=len(chosen))
+                    x, y, whose = batch_of(patients, chosen)
+                    yield engine.noisy_gradient(x, y, whose, patients_in_batch=len(chosen))
         finally:
             engine.close()
 

@@ -143,7 +143,8 @@ def _check_protection(study: Study, top: Section) -> None:
         text = f"expected none where privacy.mode is {mode.name}, found some; remove it"
         top.note("releases", text)
     if study.training.local.engine != "auto":
-        top.note("training.local.engine", "expected nothing without privacy, found 'opacus'; remove it")
+        text = f"expected nothing without privacy, found {study.training.local.engine!r}; remove it"
+        top.note("training.local.engine", text)
 
 
 def _check_hospitals(study: Study, top: Section) -> None:

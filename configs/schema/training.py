@@ -47,7 +47,7 @@ class Local:
     """A hospital's work in one round: `steps` optimizer steps, or `epochs` passes' worth of them.
 
     `batch_size` is the number of patients expected in a step; None means all of them. `engine` says how private
-    gradients are computed, never what they are: `opacus` forces the reference.
+    gradients are computed, never what they are: `alone` takes one patient at a time, `opacus` forces the reference.
     """
 
     batch_size: int | None = key(
@@ -65,11 +65,12 @@ class Local:
     )
     momentum: float = key(Number("a number from 0 to 0.999", 0.0, 0.999), "of sgd", default=0.0)
     weight_decay: float = key(Number("a number from 0 to 10", 0.0, 10.0), "pull towards 0", default=0.0)
-    engine: Literal["auto", "opacus"] = key(
-        Choice(("auto", "opacus")),
+    engine: str = key(
+        Choice(("auto", "opacus", "alone")),
         default="auto",
         written=lambda local: local.engine != "auto",  # studies keep the digest that they had before it was
-        about="how private gradients are computed, never what they are; opacus forces the reference",
+        about="how private gradients are computed, never what they are; alone takes one patient at a time, "
+        "opacus forces the reference",
     )
 
     def check(self, section: Section, _around: Around) -> None:

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -107,9 +106,7 @@ class _WatchedEngine:
 def watched_trainer(subject: Subject, task: Learning, watch: Watch) -> Trainer:
     """Return the subject's trainer with a watched engine."""
 
-    def engine(
-        model: FlatModel, plan: PrivacyPlan, gaussian: Gaussian, name: Literal["auto", "opacus"] = "auto"
-    ) -> Engine:
+    def engine(model: FlatModel, plan: PrivacyPlan, gaussian: Gaussian, name: str = "auto") -> Engine:
         return _WatchedEngine(subject.engine(model, plan, gaussian, name), model, watch)
 
     return subject.trainer(task, engine)

@@ -25,6 +25,34 @@ Gaussian = Callable[[int, float], Tensor]  # (size, standard deviation) -> (size
 _AT_ONCE = 2**13  # numbers that are noised together: few enough for the cache
 
 
+class Rows(Protocol):
+    """Patients as an engine may ask for them: strategies/data/base.py has them all."""
+
+    @property
+    def one_row_each(self) -> bool:
+        """Return whether every patient has exactly one row."""
+
+    def rows_of(self, chosen: NDArray[np.int64], /) -> NDArray[np.int64]:
+        """Return row numbers of the chosen patients, patient by patient."""
+
+    def rows_and_patients(self, chosen: NDArray[np.int64], /) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return row numbers of the chosen patients, and each row's patient: positions from 0 in the order given."""
+
+    def take(self, rows: NDArray[np.int64], /) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return rows as a model reads them: x (rows, ...) and y (rows, ...)."""
+
+
+def batch_of(patients: Rows, chosen: NDArray[np.int64]) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the rows of the chosen patients, and each row's patient: x (rows, ...), y (rows, ...), (rows,)."""
+    if patients.one_row_each:
+        rows, whose = chosen, positions(len(chosen))
+    else:
+        rows, owners = patients.rows_and_patients(chosen)
+        whose = torch.from_numpy(owners)
+    x, y = map(torch.from_numpy, patients.take(rows))
+    return x, y, whose
+
+
 class Engine(Protocol):
     """One local fit's private gradients. x: (rows, ...); y: (rows,); patients: (rows,), 0 to patients_in_batch - 1."""
 
@@ -66,6 +94,11 @@ class NoisySum(ABC):
     def noisy_gradient(self, x: Tensor, y: Tensor, patients: Tensor, *, patients_in_batch: int) -> Tensor:
         """See `Engine`."""
         return self._noised(self._sums(x, y, patients, patients_in_batch))
+
+    def noisy_gradient_of(self, patients: Rows, chosen: NDArray[np.int64]) -> Tensor:
+        """Return `noisy_gradient` of the chosen patients, which an engine may read in portions."""
+        x, y, whose = batch_of(patients, chosen)
+        return self.noisy_gradient(x, y, whose, patients_in_batch=len(chosen))
 
     def _noised(self, sums: NDArray[Any]) -> Tensor:
         gradient = self._model.gradient

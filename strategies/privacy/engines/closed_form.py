@@ -18,12 +18,11 @@ of that patient's rows and of the model alone (stack.py).
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from strategies.models.flat_model import FlatModel
-from strategies.privacy.engines.base import Gaussian, NoisySum
+from strategies.privacy.engines.base import Gaussian, NoisySum, Rows
 from strategies.privacy.engines.groups import counts_up
 from strategies.privacy.engines.stack import Stack
 from strategies.privacy.plan import PrivacyPlan
@@ -41,11 +40,11 @@ class ClosedForm(NoisySum):
         self._parameters, self._layers = model.flat.data.numpy(), model.layers
         self._stack = Stack(model.layers, model.task.residual, plan.clip_norm)
 
-    def noisy_gradient_of_rows(self, x: NDArray[np.float32], y: NDArray[np.float32]) -> Tensor:
-        """Return `noisy_gradient` of patients with one row each, to the last bit: x (rows, inputs), y (rows,)."""
-        if not len(x):
-            return self._noised(self._sum_over_nobody(torch.from_numpy(x), torch.from_numpy(y)))
-        return self._noised(self._sums_of_rows(x, y))
+    def noisy_gradient_of(self, patients: Rows, chosen: NDArray[np.int64]) -> Tensor:
+        """See `NoisySum`. Of patients with one row each no tensor is made, which would cost a tenth of such a step."""
+        if not len(chosen) or not patients.one_row_each:
+            return super().noisy_gradient_of(patients, chosen)
+        return self._noised(self._sums_of_rows(*patients.take(chosen)))
 
     def _sums_of_rows(self, x: NDArray[np.float32], y: NDArray[np.float32]) -> NDArray[Any]:
         self._layers.load(self._parameters)

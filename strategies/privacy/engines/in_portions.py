@@ -41,7 +41,7 @@ class InPortions(NoisySum):
     ) -> None:
         super().__init__(model, plan, gaussian, rows_at_once=rows_at_once)
         require_separable(model.module)
-        self._precision: AbstractContextManager[object] = nullcontext() if self._host is not None else AllDigits()
+        self._precision = digits_of(model.flat.device)
 
     @abstractmethod
     def _sum_into_gradient(self, x: Tensor, y: Tensor, groups: Groups) -> None:
@@ -93,6 +93,11 @@ class AllDigits:
     def __exit__(self, *_: object) -> None:
         for setting, before in zip(self._settings, self._chosen, strict=True):
             setting.fp32_precision = before
+
+
+def digits_of(device: torch.device) -> AbstractContextManager[object]:
+    """Return what to enter before products on a device: `AllDigits` of a GPU, nothing of the processor."""
+    return nullcontext() if device.type == "cpu" else AllDigits()
 
 
 def _portions(patients: Tensor, count: int, rows_at_once: int) -> Iterator[tuple[Tensor, Tensor]]:

@@ -1,6 +1,6 @@
 """The choice of a model's engine.
 
-It is the closed form, book-keeping, or Opacus where a study asks for the reference.
+It is the closed form, book-keeping, one patient alone, or Opacus where a study asks for the reference.
 
 >>> from configs.schema import Model, Task
 >>> from strategies.privacy.plan import PrivacyPlan
@@ -14,7 +14,6 @@ It is the closed form, book-keeping, or Opacus where a study asks for the refere
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 from configs.kinds import Registry
 from strategies.models.flat_model import FlatModel
@@ -39,6 +38,12 @@ def _book_keeping() -> Maker:
     return BookKeeping
 
 
+def _alone() -> Maker:
+    from strategies.privacy.engines.alone import Alone  # linear stacks start without
+
+    return Alone
+
+
 def _opacus() -> Maker:
     from strategies.privacy.engines.opacus import OpacusEngine  # over a second to import
 
@@ -56,6 +61,7 @@ ENGINES = Registry(
     [
         EngineKind("closed form", lambda: _closed_form),
         EngineKind("book-keeping", _book_keeping),
+        EngineKind("alone", _alone),
         EngineKind("opacus", _opacus),
     ],
 )
@@ -74,10 +80,8 @@ def load_engine(of_model: str, of_study: str = "auto") -> Maker:
     return ENGINES[of_model if of_study == "auto" else of_study].load()
 
 
-def private_engine(
-    model: FlatModel, plan: PrivacyPlan, gaussian: Gaussian, name: Literal["auto", "opacus"] = "auto"
-) -> Engine:
-    """Return the engine that the model's architecture names, or Opacus's.
+def private_engine(model: FlatModel, plan: PrivacyPlan, gaussian: Gaussian, name: str = "auto") -> Engine:
+    """Return the engine that the model's architecture names, or the one that the study asks for.
 
     Raises:
         KindError: there is no engine of that name. PrivacyError: a layer's gradient mixes patients; see separable.py.

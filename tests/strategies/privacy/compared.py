@@ -181,7 +181,7 @@ def assert_task_equals_opacus(
         try:
             model = FlatModel(task, device)
             model.load(random_arrays(task.parameters))
-            made: Any = private_engine(model, plan_of(clip), lambda size, _: torch.zeros(size), engine)  # type: ignore[arg-type]
+            made: Any = private_engine(model, plan_of(clip), lambda size, _: torch.zeros(size), engine)
             patients, count = torch.tensor(owners, dtype=torch.long), max(owners, default=-1) + 1
             rows = x.to(device, kind), y.to(device, kind), patients
             found: Tensor = made.clipped_sum(*rows, patients_in_batch=count).cpu().double()

@@ -2,7 +2,7 @@
 
 import subprocess
 import sys
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +16,7 @@ from configs.schema import Local, Model, Task
 from strategies.data.table import TablePatients
 from strategies.learning import Learning, learning
 from strategies.models.flat_model import FlatModel
+from strategies.privacy.engines.alone import Alone
 from strategies.privacy.engines.base import NoisySum
 from strategies.privacy.engines.book_keeping import BookKeeping
 from strategies.privacy.engines.closed_form import ClosedForm
@@ -27,7 +28,12 @@ from strategies.releases.base import Fit
 from tests.builders import patients, random_arrays, same_bits
 
 SILENT = 1e-9  # a noise multiplier too small to be seen
-ENGINES: dict[str, type[NoisySum]] = {"closed form": ClosedForm, "book-keeping": BookKeeping, "opacus": OpacusEngine}
+ENGINES: dict[str, type[NoisySum]] = {
+    "closed form": ClosedForm,
+    "book-keeping": BookKeeping,
+    "alone": Alone,
+    "opacus": OpacusEngine,
+}
 TASKS = {
     "logistic": learning(Task("binary", "y"), Model("logistic"), inputs=3),
     "mlp": learning(Task("binary", "y"), Model("mlp", (5, 4)), inputs=3),
@@ -314,7 +320,7 @@ def test_every_release_is_a_whole_number_of_the_same_steps(engine: type[NoisySum
 
 
 def test_a_linear_stack_gets_the_closed_form_and_the_reference_where_it_is_asked_for() -> None:
-    def made(name: Literal["auto", "opacus"]) -> object:
+    def made(name: str) -> object:
         return private_engine(FlatModel(TASKS["mlp"]), plan_of(1.0), lambda size, _: torch.zeros(size), name)
 
     assert isinstance(made("auto"), ClosedForm)
