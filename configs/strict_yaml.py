@@ -89,6 +89,7 @@ def read_scalar(text: str) -> Any:
 
 
 _LISTS_OF_WORDS = ("classes", "values", "missing")
+_MAPPING_OF_WORDS = "words"
 _PLAIN = {f"tag:yaml.org,2002:{kind}" for kind in ("bool", "int", "float")}
 
 
@@ -112,6 +113,8 @@ class _StrictLoader(yaml.SafeLoader):
         for key, value in node.value if isinstance(node, yaml.MappingNode) else ():
             if key.value in _LISTS_OF_WORDS and isinstance(value, yaml.SequenceNode):
                 _as_written(value)
+            if key.value == _MAPPING_OF_WORDS and isinstance(value, yaml.MappingNode):
+                _pairs_as_written(value)
             text = str(key.value)
             if text in keys:
                 problem = f"{EACH_ONCE}, found {short(text)!r} again; keep one, or indent it below its section"
@@ -142,6 +145,14 @@ def _as_written(words: yaml.SequenceNode) -> None:
             raise yaml.MarkedYAMLError(problem=problem, problem_mark=item.start_mark)
         if isinstance(item, yaml.ScalarNode) and item.tag in _PLAIN:
             item.tag = "tag:yaml.org,2002:str"
+
+
+def _pairs_as_written(columns: yaml.MappingNode) -> None:
+    """Let the words of each column, here and in the study, be the text that stands in the file, but for null."""
+    for _, pairs in columns.value:
+        for item in (item for pair in pairs.value for item in pair if isinstance(pairs, yaml.MappingNode)):
+            if isinstance(item, yaml.ScalarNode) and item.tag in _PLAIN:
+                item.tag = "tag:yaml.org,2002:str"
 
 
 _StrictLoader.yaml_implicit_resolvers = {

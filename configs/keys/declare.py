@@ -175,7 +175,7 @@ def described(key: Key) -> dict[str, Any]:
 @functools.cache
 def _of_class(section: type) -> Declaration:
     keys = []
-    for each in dataclasses.fields(section):
+    for each in sorted(dataclasses.fields(section), key=lambda each: bool(each.kw_only)):  # a base class's come last
         if "key" in each.metadata:
             declared = each.metadata["key"]
             keys.append(replace(declared, name=declared.name or each.name, fills=(each.name, *declared.fills)))

@@ -106,7 +106,7 @@ def _matches(at: Place, source: DataSource) -> Sites:
             at.note(f"{short(path.name)}: {odd}; rename the file, or list the hospitals by name")
     if len(at.section.problems) > problems:
         return ()
-    return tuple((path.stem, replace(source, path=path)) for path in sorted(files, key=lambda path: path.stem))  # type: ignore[type-var]
+    return tuple((path.stem, replace(source, path=path)) for path in sorted(files, key=lambda path: path.stem))  # type: ignore[call-arg]
 
 
 def _flaw(pattern: Path | None) -> str:

@@ -22,6 +22,7 @@ from typing import Any, ClassVar
 from configs.keys.declare import key
 from configs.keys.one_of import HasSection, Kind, OneOf, Sections
 from configs.keys.values import Integer, Place, Text, Truth, Value
+from configs.schema.mapping import SiteMapping
 
 QUERY_TIMEOUT_S, MAX_QUERY_TIMEOUT_S = 300, 86_400
 MAX_QUERY_CHARACTERS = 20_000
@@ -88,9 +89,10 @@ class Query(Value):
         return {"type": "string", "minLength": 1, "maxLength": MAX_QUERY_CHARACTERS}
 
 
-class DataSource:
+class DataSource(SiteMapping):
     """The place where a connector finds one site's rows. A connector's own source is a frozen dataclass with its keys.
 
+    Every source has the keys of `SiteMapping` beside its own: how this hospital writes what a study names.
     `store` is the kind of thing that it reads, in a word or two; `networked` whether it is reached over a network, so
     that only the worker may ask it; `unread` says what is never read of it.
     """
