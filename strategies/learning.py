@@ -80,17 +80,19 @@ class Learning:
         return np.concatenate([self.predict(arrays, x) for x in patients.judged()])
 
 
-def learning(task: Task, model: Model, inputs: int) -> Learning:
+def learning(task: Task, model: Model, inputs: int, input_shape: tuple[int, ...] | None = None) -> Learning:
     """Return what is trained for a task by a model of the registry's names.
 
     Args:
         inputs: of the features; the task may add some.
+        input_shape: (channels, sides...) of a record that the model reads in the place of a row.
 
     Raises:
         KindError: nothing of such a name is registered.
     """
     outcome = objective(task)
-    return Learning(outcome, architecture(model, inputs + len(outcome.added_inputs), outcome.outputs))
+    inputs += len(outcome.added_inputs)
+    return Learning(outcome, architecture(model, inputs, outcome.outputs, input_shape))
 
 
 def inputs_of(study: Study) -> tuple[str, ...]:

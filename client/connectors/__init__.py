@@ -5,6 +5,7 @@ This is the only folder that touches patients' data. One that reads a data base 
 """
 
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 
 from client.connectors.checks import columns_of, table_of
 from client.connectors.columns import Column
@@ -45,14 +46,15 @@ def stamp_of(source: DataSource) -> tuple[int, int, int] | None:
 
 
 def read_table(source: DataSource, study: Study, notes: Notes | None = None) -> Table:
-    """Return the rows of one data source; `notes` collects counts of their oddities.
+    """Return the rows of one data source, records among them as paths; `notes` collects counts of their oddities.
 
     Raises:
         SourceError: the data cannot be read.
         DataError: the header does not have the study's columns.
     """
     notes = Notes() if notes is None else notes
-    return table_of(read_columns(source, columns_of(study), notes, has_ids=study.patient_id is not None), study, notes)
+    columns = read_columns(source, columns_of(study), notes, has_ids=study.patient_id is not None)
+    return replace(table_of(columns, study, notes), root=source.root)
 
 
 def read_columns(

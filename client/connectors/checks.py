@@ -91,11 +91,16 @@ def table_of(columns: Mapping[str, Column], study: Study, notes: Notes) -> Table
     if study.patient_id is not None:
         columns[study.patient_id] = _alike(columns[study.patient_id], study.normalise, notes)
     reader = _Reader(columns, notes, where)
-    in_order = [(f, reader.numbers(f) if f.type == "number" else reader.categories(f)) for f in study.features]
+    flat = [feature for feature in study.features if not feature.is_record]
+    in_order = [(f, reader.numbers(f) if f.type == "number" else reader.categories(f)) for f in flat]
     targets = {
-        column.name: reader.target(column, may_be_unknown=not is_learned(study)) for column in study.task.columns
+        column.name: reader.target(column, may_be_unknown=not is_learned(study))
+        for column in study.task.columns
+        if not column.is_record
     }
-    complete = np.logical_and.reduce([has_value for _, has_value in targets.values()])
+    complete = np.full(rows, fill_value=True)
+    for _, has_value in targets.values():
+        complete &= has_value
     if is_learned(study):
         complete &= reader.sound(objective_of(study).unsound({name: values for name, (values, _) in targets.items()}))
     complete &= reader.identified(study.patient_id)
@@ -116,6 +121,7 @@ def table_of(columns: Mapping[str, Column], study: Study, notes: Notes) -> Table
         patients,
         keys,
         None if in_test is None else _side_of_each(in_test[chosen], patients, len(keys), notes),
+        {column.name: tuple(columns[column.name].taken(chosen).texts()) for column in study.records},
     )
 
 

@@ -7,6 +7,7 @@ from configs.federated import Strategy
 from configs.schema.evaluation import Evaluation, EvaluationRelease
 from configs.schema.model import MODELS, Model
 from configs.schema.privacy import PER_PATIENT, Privacy
+from configs.schema.records import Image, Record, Series
 from configs.schema.source import CsvFile, DataSource, SqlQuery
 from configs.schema.study import ID_STEPS, CohortMember, Study, canonical_json
 from configs.schema.survival import Counts, Survival
@@ -24,9 +25,12 @@ __all__ = [
     "Evaluation",
     "EvaluationRelease",
     "Feature",
+    "Image",
     "Local",
     "Model",
     "Privacy",
+    "Record",
+    "Series",
     "SqlQuery",
     "Strategy",
     "Study",

@@ -81,6 +81,21 @@ def _check_mlp(model: Model, section: Section, around: Around) -> None:
         section.problem("init", "random for an mlp", model.init, "an mlp of zeros has no gradient to start from")
 
 
+AXES = ("rows of numbers", "series", "images of two axes", "images of three axes")
+
+
+@dataclass(frozen=True)
+class ModelKind(Kind):
+    """A model's keys, and what it reads: `axes` of a record beside its channels, as places in AXES; 0: rows."""
+
+    axes: tuple[int, ...] = (0,)
+
+
+def axes_of(name: str) -> tuple[int, ...]:
+    """Return the axes of what a model of that name reads: those of rows unless its kind says otherwise."""
+    return getattr(MODELS[name], "axes", (0,)) if name in MODELS else tuple(range(len(AXES)))
+
+
 _MODEL = declaration_of(Model)
 MODELS: Sections[HasSection] = Sections(
     "model",

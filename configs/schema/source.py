@@ -89,6 +89,7 @@ class Query(Value):
         return {"type": "string", "minLength": 1, "maxLength": MAX_QUERY_CHARACTERS}
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DataSource(SiteMapping):
     """The place where a connector finds one site's rows. A connector's own source is a frozen dataclass with its keys.
 
@@ -97,11 +98,16 @@ class DataSource(SiteMapping):
     that only the worker may ask it; `unread` says what is never read of it.
     """
 
-    __slots__ = ()
     connector: ClassVar[str]
     store: ClassVar[str] = "file"
     networked: ClassVar[bool] = False
     unread: ClassVar[str] = "any other column of the file"
+    root: Path | None = key(
+        FilePath(),
+        "the folder of images and series: the paths in the rows begin there, and none leaves it",
+        default=None,
+        written=lambda source: source.root is not None,
+    )
 
     @property
     def path(self) -> Path | None:

@@ -16,7 +16,7 @@ from configs.keys.declare import Declaration, Entries, Key, Part, declaration_of
 from configs.keys.one_of import HasSection, Kind, Sections
 from configs.keys.values import COLUMN, SITE_NAME, Around, Choice, Integer, Place, Text, Value, Words
 from configs.schema.evaluation import Evaluation
-from configs.schema.model import MODEL, Model
+from configs.schema.model import AXES, MODEL, Model, axes_of
 from configs.schema.privacy import COUNTING_PRIVACY, PRIVACY, Privacy
 from configs.schema.releases import AskedRelease, Releases
 from configs.schema.sites import SIMULATION, Tuned, hospital_flaw
@@ -24,6 +24,7 @@ from configs.schema.source import DataSource
 from configs.schema.task import FEATURES, TASK, TASKS, Feature, Task
 from configs.schema.training import AUTO, TRAINING, Training
 from configs.sections import Section
+from configs.shown import short
 
 CANONICAL_VERSION = "archipel-study/1"
 ID_STEPS = ("nfkc", "case", "zeros")  # in which ids may be written alike (client/connectors/ids.py)
@@ -168,7 +169,7 @@ class Study:
     @property
     def data(self) -> str:
         """Return the name of the kind of data that the study reads (strategies/data/)."""
-        return getattr(TASKS[self.task.type], "data", "table")
+        return getattr(TASKS[self.task.type], "data", "table") if self.input_shape is None else "records"
 
     @property
     def is_unfinished(self) -> bool:
@@ -212,9 +213,52 @@ class Study:
         return None if patients is None else max(1, round(patients * (1.0 - self.evaluation.test_fraction)))
 
     @cached_property
+    def predictors(self) -> tuple[Feature, ...]:
+        """Return the numbers and categories that a model reads: the features, an image's by its encoder."""
+        return tuple(column for feature in self.features for column in feature.predictors)
+
+    @cached_property
     def inputs(self) -> tuple[str, ...]:
         """Return the names of the model's inputs, in the order of the features."""
         return tuple(name for feature in self.features for name in feature.inputs)
+
+    @cached_property
+    def input_shape(self) -> tuple[int, ...] | None:
+        """Return (channels, sides...) of the one record that a model reads itself; None of rows of numbers."""
+        return next((feature.shape for feature in self.features if feature.shape is not None), None)
+
+    @property
+    def records(self) -> tuple[Feature, ...]:
+        """Return the columns of paths, of features and then of the outcome."""
+        return tuple(column for column in self.counted if column.is_record)
+
+    def check(self, section: Section, around: Around) -> None:
+        """Note records that the task or the model cannot read."""
+        del around
+        alone = [feature.name for feature in self.features if feature.shape is not None]
+        if self.procedure != "training":
+            if self.records:
+                section.note("features", "expected numbers and categories, as patients are counted, found a record")
+            return
+        if alone and len(self.features) > 1:
+            section.note(
+                "features",
+                f"expected one record alone without an encoder, found {short(', '.join(alone))} beside others; "
+                "give images an encoder, or leave the other columns out",
+            )
+        if alone and getattr(TASKS[self.task.type], "data", "table") not in ("table", "records"):
+            text = f"expected another task with a record that has no encoder, found {self.task.type!r}"
+            section.note("task.type", f"{text}; give the image encoder: texture")
+        if alone and self.scaling != "public":
+            section.problem("scaling", "public where a model reads records", self.scaling, "leave it out")
+        axes = len(self.input_shape or (0,)) - 1
+        if axes not in axes_of(self.model.name):
+            read = " or ".join(map(AXES.__getitem__, axes_of(self.model.name)))
+            encodes = bool(alone) and axes > 1
+            advice = "choose another model" + (", or give the image encoder: texture" if encodes else "")
+            section.note(
+                "model.name", f"{self.model.name} reads {read}, found features that are {AXES[axes]}; {advice}"
+            )
 
     @property
     def averaged_rounds(self) -> int:

@@ -13,7 +13,6 @@
 import math
 import re
 from dataclasses import dataclass, replace
-from typing import Literal
 
 from configs.keys.declare import REQUIRED, Declaration, Entries, Key, declaration_of, key
 from configs.keys.one_of import Kind, OneOf, Sections
@@ -38,7 +37,7 @@ class Feature:
     """
 
     name: str
-    type: Literal["number", "category"]
+    type: str
     minimum: float | None = key(
         Span(),
         "the public range, agreed beforehand; it becomes [-1, 1]",
@@ -73,6 +72,21 @@ class Feature:
         else:
             names = tuple(f"{self.name} = {value}" for value in self.values[1:])
         return names + ((f"{self.name} unknown",) if self.missing else ())
+
+    @property
+    def is_record(self) -> bool:
+        """Return whether its cells are paths of records (configs/schema/records.py)."""
+        return False
+
+    @property
+    def shape(self) -> tuple[int, ...] | None:
+        """Return (channels, sides...) of a record that the model reads itself; None of any other column."""
+        return None
+
+    @property
+    def predictors(self) -> tuple["Feature", ...]:
+        """Return the numbers and categories that it becomes: itself, or what an encoder makes of a record."""
+        return (self,)
 
     @property
     def knots(self) -> tuple[float, ...]:
@@ -132,7 +146,7 @@ class Task:
     @property
     def columns(self) -> tuple[Feature, ...]:
         """Return the columns that the outcome is read from, with their public range or values."""
-        kind: Literal["number", "category"] = "category" if self.classes else "number"
+        kind = "category" if self.classes else "number"
         return (Feature(self.target, kind, self.minimum, self.maximum, self.classes, self.unit),)
 
 

@@ -1,7 +1,8 @@
 """A hospital's rows as a connector returns them: typed, checked columns."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,7 @@ class Table:
 
     `targets` are the columns that the outcome is read from: (rows,) numbers, or positions in the column's values.
     `patients` maps each row to a position in `keys`: (rows,) integers, every patient having one row or more.
+    `records` are the texts of columns of paths, below the folder `root`: (rows,) each; an unknown one is empty.
     `in_test` is given where a column of the data decides the split: (patients,) booleans.
     """
 
@@ -22,3 +24,5 @@ class Table:
     patients: NDArray[np.int64]
     keys: tuple[str, ...]
     in_test: NDArray[np.bool_] | None = None
+    records: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    root: Path | None = None

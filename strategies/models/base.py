@@ -36,6 +36,7 @@ class Architecture(ABC):
         section: the study's section `model`, as its kind declares it.
         inputs: numbers that the model reads of a row.
         outputs: numbers that it puts out for a row, as the study's outcome asks.
+        input_shape: (channels, sides...) of a record that it reads in the place of a row; None of a flat row.
 
     `exact` promises the same bits on every processor, whatever else is in a batch. Without it a simulation and a
     deployment agree to the bit on one machine and with one PyTorch, and elsewhere within rounding.
@@ -48,6 +49,7 @@ class Architecture(ABC):
     section: Any
     inputs: int
     outputs: int
+    input_shape: tuple[int, ...] | None = None
 
     @property
     @abstractmethod

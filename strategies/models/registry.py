@@ -21,13 +21,13 @@ from strategies.tasks.registry import is_learned, objective_of
 ARCHITECTURES: Registry[type[Architecture]] = Registry("model", PARTS, [Logistic, Linear, MLP])
 
 
-def architecture(section: Any, inputs: int, outputs: int) -> Architecture:
+def architecture(section: Any, inputs: int, outputs: int, input_shape: tuple[int, ...] | None = None) -> Architecture:
     """Return the model of a study's section `model`.
 
     Raises:
         KindError: nothing of that name is registered.
     """
-    return ARCHITECTURES[section.name](section, inputs, outputs)
+    return ARCHITECTURES[section.name](section, inputs, outputs, input_shape)
 
 
 def architecture_of(study: Study) -> Architecture:
@@ -37,7 +37,8 @@ def architecture_of(study: Study) -> Architecture:
         KindError: the study trains none, or nothing of its name is registered.
     """
     outcome = objective_of(study)
-    return architecture(study.model, len(study.inputs) + len(outcome.added_inputs), outcome.outputs)
+    inputs = len(study.inputs) + len(outcome.added_inputs)
+    return architecture(study.model, inputs, outcome.outputs, study.input_shape)
 
 
 def study_parameters(study: Study) -> Mapping[str, ArraySpec]:
