@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from client.connectors.checks import columns_of, table_of
 from client.connectors.columns import Column
+from client.connectors.files import Below
 from client.connectors.notes import Notes
 from client.connectors.registry import CONNECTORS
 from configs.schema import DataSource, Study
@@ -54,7 +55,8 @@ def read_table(source: DataSource, study: Study, notes: Notes | None = None) -> 
     """
     notes = Notes() if notes is None else notes
     columns = read_columns(source, columns_of(study), notes, has_ids=study.patient_id is not None)
-    return replace(table_of(columns, study, notes), root=source.root)
+    table = table_of(columns, study, notes)
+    return replace(table, files=Below(str(source.root))) if source.root else table
 
 
 def read_columns(

@@ -74,7 +74,7 @@ class Misfits:
 
 def columns_of(study: Study) -> dict[str, str]:
     """Return the columns that a study reads, in order, and what each is read as: a number, a category, or text."""
-    wanted = {column.name: column.type for column in study.counted}
+    wanted = {column.name: "text" if column.is_record else column.type for column in study.counted}
     return wanted | {name: "text" for name in (study.patient_id, study.evaluation.split_column) if name}
 
 

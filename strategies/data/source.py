@@ -2,10 +2,53 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from enum import Enum
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+
+class Why(Enum):
+    """Why a record is not read, in words for the hospital's own people."""
+
+    UNKNOWN = "without a path"
+    MISSING = "that are not there"
+    OUTSIDE = "outside of the folder `root`"
+    NO_FILE = "that are no file or folder of files"
+    TOO_LARGE = "beyond the most bytes or files of one record"
+    UNREADABLE = "that cannot be read"
+    SHAPE = "of another number of axes or channels"
+
+
+class UnreadError(Exception):
+    """A record that is not read. It never leaves: the record counts as unknown."""
+
+    def __init__(self, why: Why) -> None:
+        super().__init__(f"a record {why.value}")
+        self.why = why
+
+
+@dataclass(frozen=True, slots=True)
+class Located:
+    """Where one record lies: its path, and its files, which are several where it is a folder of slices."""
+
+    path: str
+    files: tuple[str, ...]
+
+
+class Files(Protocol):
+    """The place of records, which alone looks at folders. Rows name records by texts."""
+
+    def find(self, text: str) -> Located:
+        """Return where a record lies.
+
+        Raises:
+            UnreadError: it is not there, it lies elsewhere, or it is nothing that is opened.
+        """
+
+    def digest(self, text: str) -> bytes:
+        """Return a SHA-256 of what a record's files hold, of nothing for one that cannot be read."""
 
 
 @dataclass(frozen=True)
@@ -14,7 +57,7 @@ class Table:
 
     `targets` are the columns that the outcome is read from: (rows,) numbers, or positions in the column's values.
     `patients` maps each row to a position in `keys`: (rows,) integers, every patient having one row or more.
-    `records` are the texts of columns of paths, below the folder `root`: (rows,) each; an unknown one is empty.
+    `records` are the texts of columns of paths, (rows,) each; `files` finds what they lead to.
     `in_test` is given where a column of the data decides the split: (patients,) booleans.
     """
 
@@ -25,4 +68,4 @@ class Table:
     keys: tuple[str, ...]
     in_test: NDArray[np.bool_] | None = None
     records: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    root: Path | None = None
+    files: Files | None = None
