@@ -30,9 +30,13 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from configs.folder import split_address
-from configs.site import SiteConfig
+from configs.site import Dataset, SiteConfig
+
+if TYPE_CHECKING:
+    from client.connectors.base import Connector
 
 PR_SET_DUMPABLE, PR_SET_NO_NEW_PRIVS = 4, 38
 # Landlock (include/uapi/linux/landlock.h)
@@ -50,7 +54,6 @@ SYSTEM = (
     *("/proc/stat", "/proc/filesystems", "/sys/devices/system", "/sys/fs/cgroup", "/sys/kernel/mm"),
     *("/dev/urandom", "/dev/random", "/dev/zero"),
 )
-PG_FILES = ("PGPASSFILE", "PGSERVICEFILE", "PGSYSCONFDIR", "PGSSLCERT", "PGSSLKEY", "PGSSLROOTCERT", "KRB5_CONFIG")
 LANDLOCK, SECCOMP = "Landlock", "seccomp"
 ROOT, MAX_LINKS = Path("/"), 8
 
@@ -126,7 +129,7 @@ def named_once(config: SiteConfig, environment: Mapping[str, str]) -> set[Path]:
     """
     paths = (dataset.source.path for dataset in config.datasets)
     folders = {folder for path in paths if path is not None for folder in folders_of(path)}
-    return folders | set(_of_libpq(config, environment))
+    return folders | set(_of_drivers(config, environment))
 
 
 def _lasting(folder: Path) -> Path:
@@ -144,7 +147,7 @@ def _rules(config: SiteConfig, *, books: bool) -> Iterator[tuple[Path, int]]:
     for dataset in config.datasets:
         if dataset.source.path is not None:
             yield from ((folder, READ) for folder in folders_of(dataset.source.path))
-    yield from ((path, READ) for path in _of_libpq(config, os.environ))
+    yield from ((path, READ) for path in _of_drivers(config, os.environ))
     with contextlib.suppress(OSError):
         for entry in config.folder.iterdir():
             written = (config.admissions.name, config.ledger.name) if books else (config.admissions.name,)
@@ -169,26 +172,25 @@ def _installation() -> set[Path]:
     return {Path(name) for name in named if name and os.path.realpath(name) != "/"}
 
 
-def _of_libpq(config: SiteConfig, environment: Mapping[str, str]) -> Iterator[Path]:
-    """Yield the files of data bases' passwords, certificates and services that libpq reads; none without one."""
-    if not config.secrets:
-        return
-    home = Path(environment.get("HOME") or "/nonexistent")
-    yield from (home / name for name in (".pgpass", ".postgresql", ".pg_service.conf"))
-    yield from (Path(environment[name]) for name in PG_FILES if environment.get(name))
-    from client.connectors.postgresql import files_named
-
-    for name in config.secrets:
-        yield from (Path(file) for file in files_named(environment.get(name, "")))
+def _of_drivers(config: SiteConfig, environment: Mapping[str, str]) -> Iterator[Path]:
+    """Yield the files of data bases' passwords, certificates and services that their drivers read."""
+    for dataset in _in_bases(config):
+        yield from _connector(dataset).files(dataset.source, environment)
 
 
 def _talks_to_a_socket(config: SiteConfig) -> bool:
     """Return whether a data base is reached through a Unix socket of this machine."""
-    if not config.secrets:
-        return False
-    from client.connectors.postgresql import has_socket
+    return any(_connector(dataset).has_socket(dataset.source, os.environ) for dataset in _in_bases(config))
 
-    return any(has_socket(os.environ.get(name, "")) for name in config.secrets)
+
+def _in_bases(config: SiteConfig) -> Iterator[Dataset]:
+    return (dataset for dataset in config.datasets if dataset.source.secrets)
+
+
+def _connector(dataset: Dataset) -> "Connector":
+    from client.connectors.registry import CONNECTORS  # needs numpy: loaded where there is a data base
+
+    return CONNECTORS[dataset.source.connector]
 
 
 def _make(path: Path) -> None:

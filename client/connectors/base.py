@@ -7,6 +7,7 @@ that the row is there.
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import Any, ClassVar
 
 from client.connectors.columns import Column
@@ -56,3 +57,13 @@ class Connector(ABC):
             SourceError: it could not.
         """
         del source
+
+    def files(self, source: Any, environment: Mapping[str, str]) -> set[Path]:
+        """Return the files, beside the source's own path, that reading it opens; `environment` is the worker's."""
+        del source, environment
+        return set()
+
+    def has_socket(self, source: Any, environment: Mapping[str, str]) -> bool:
+        """Return whether the source is reached through a Unix socket of this machine."""
+        del source, environment
+        return False

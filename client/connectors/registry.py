@@ -10,9 +10,9 @@ from client.connectors.base import Connector
 from client.connectors.columns import Column
 from client.connectors.csv_file import probe_csv, read_csv
 from client.connectors.notes import Notes
-from client.findings import DATABASE
+from client.connectors.sql import SqlConnector
 from configs.kinds import Registry
-from configs.schema import CsvFile, SqlQuery
+from configs.schema import CsvFile
 from configs.schema.source import SOURCES
 
 
@@ -32,36 +32,14 @@ class Csv(Connector):
         probe_csv(source, wanted)
 
 
-class Sql(Connector):
-    """A PostgreSQL. Its driver is imported here, so that only hospitals with a data base load it."""
+class Sql(SqlConnector):
+    """A PostgreSQL."""
 
-    name, section = "sql", SqlQuery
-    keeper = f"{DATABASE}, or whoever wrote site.yaml"
-    remedy = "see the text; or tell the consortium"
-
-    def columns(
-        self, source: SqlQuery, wanted: Mapping[str, str], optional: Collection[str], notes: Notes
-    ) -> Mapping[str, Column]:
-        """Return the wanted columns of the query's rows."""
-        from client.connectors.postgresql import read_sql
-
-        return read_sql(source, wanted, optional, notes)
-
-    def probe(self, source: SqlQuery, wanted: Mapping[str, str]) -> None:
-        """Let the data base plan the query and name its columns; it is not run."""
-        from client.connectors.postgresql import probe_sql
-
-        probe_sql(source, wanted)
-
-    def attempt(self, source: SqlQuery) -> None:
-        """Open a session and let the data base plan the query; no row is read."""
-        from client.connectors.postgresql import try_sql
-
-        try_sql(source)
+    name, dialect = "sql", "client.connectors.postgresql"
 
 
 CONNECTORS: Registry[Connector] = Registry(
-    "connector", ("section", "columns", "probe", "attempt", "keeper", "remedy"), [Csv(), Sql()]
+    "connector", ("section", "columns", "probe", "attempt", "files", "has_socket", "keeper", "remedy"), [Csv(), Sql()]
 )
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import psycopg
 import pytest
 
-from client.connectors import postgresql, probe, read_table, try_source
+from client.connectors import postgresql, probe, read_table, sql, try_source
 from client.connectors.notes import Notes
 from client.connectors.sql_errors import why_not_connected
 from configs.errors import DataError
@@ -152,10 +152,11 @@ def test_a_percent_sign_is_no_parameter() -> None:
 def test_nothing_can_be_written(server: PostgreSql) -> None:
     server.run("create table if not exists notes (a int)", "grant all on notes to public")
     server.run("create sequence if not exists s", "grant all on sequence s to public")
+    row = "a as age, a as chol, a as sex, a as stage, a as ill"
     writes = [
-        "insert into notes values (1) returning a as age",
-        "with w as (insert into notes values (1) returning a) select a as age from w",
-        "select nextval('s') as age",
+        f"insert into notes values (1) returning {row}",
+        f"with w as (insert into notes values (1) returning a) select {row} from w",
+        f"select nextval('s'), {row} from (values (1)) as v(a)",
         "create table other (a int)",
         "set transaction read write",
         "commit",
@@ -234,16 +235,18 @@ def test_what_a_row_decides_is_no_reason_to_refuse_before_the_rows_are_read() ->
 
 
 def test_a_query_that_takes_too_long_is_ended_by_the_data_base() -> None:
-    assert "takes longer than query_timeout_s (1 s)" in told("select pg_sleep(20)::text as age", query_timeout_s=1)
+    assert "takes longer than query_timeout_s (1 s)" in told(
+        ONE_ROW.format(0).replace("50", "pg_sleep(20)::text"), query_timeout_s=1
+    )
 
 
 def test_a_data_base_that_says_nothing_any_more_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(postgresql, "GRACE_S", -8.0)
-    assert "said nothing for 2.0 s" in told("select pg_sleep(60)::text as age", query_timeout_s=10)
+    monkeypatch.setattr(sql, "GRACE_S", -8.0)
+    assert "said nothing for 2.0 s" in told(ONE_ROW.format(0).replace("50", "pg_sleep(60)::text"), query_timeout_s=10)
 
 
 def test_a_session_that_the_data_base_ends_is_said() -> None:
-    assert "57P01" in told("select pg_terminate_backend(pg_backend_pid())::text as age")
+    assert "57P01" in told(ONE_ROW.format(0).replace("50", "pg_terminate_backend(pg_backend_pid())::text"))
 
 
 def test_text_in_another_encoding_is_said(server: PostgreSql, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,292 @@
+"""What every connector of a data base promises, whatever its dialect.
+
+- One SELECT is sent, in a session that can only read. Cells are text as PostgreSQL writes it, so that the same patients
+  are the same bits from every store: NULL is an empty cell, a decimal has no closing zeros.
+- Columns that the study does not name are dropped as they arrive. For `probe` the data base plans the query and names
+  its columns; it is not run.
+- A query ends at `query_timeout_s`; a data base that says nothing any more is left.
+- The address, with its password, is in the environment variable that the source names: read here, shown nowhere. What
+  a data base or its driver says may hold a value or the address: errors are sentences of our own.
+
+A dialect is one file with a `DIALECT`: how a session opens, describes a query and gives its rows, and what errors mean.
+
+>>> print(text_of(Decimal("120.50")), text_of(0.1), text_of(1e16), text_of(b"\\x01"), text_of(date(2024, 1, 31)))
+120.50 0.1 1e+16 \\x01 2024-01-31
+>>> print(text_of(datetime(2024, 1, 31, 8, 5, 0, 120000)), text_of(datetime(2024, 1, 31, tzinfo=UTC)), text_of(3.0))
+2024-01-31 08:05:00.12 2024-01-31 00:00:00+00 3
+"""
+
+import contextlib
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time
+from decimal import Decimal
+from enum import Enum
+from importlib import import_module
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+import numpy as np
+
+from client.connectors.base import Connector
+from client.connectors.checks import Misfits
+from client.connectors.columns import Cells, Coded, Column
+from client.connectors.ids import looks_like_ids
+from client.connectors.notes import Notes
+from client.findings import DATABASE
+from configs.errors import DataError, SourceError
+from configs.schema import SqlQuery
+
+GRACE_S = 30  # after its own time-out a data base that is still silent is not there any more
+Result = TypeVar("Result")
+Rows = Iterator[Sequence[str | None]]
+
+
+class Kind(Enum):
+    """What the cells of a column are."""
+
+    TEXT, DECIMAL, TRUTH = range(3)
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """A column of a query's result, as the data base describes it."""
+
+    name: str
+    kind: Kind = Kind.TEXT
+
+
+class Session(ABC):
+    """An open session that can only read. What the data base refuses is one of `errors`."""
+
+    errors: ClassVar[tuple[type[Exception], ...]]
+
+    @abstractmethod
+    def describe(self, query: str) -> list[Field]:
+        """Return the columns that a query would give; it is not run."""
+
+    @abstractmethod
+    def plan(self, query: str) -> None:
+        """Let the data base look at the query's names and permissions; no row is read."""
+
+    @abstractmethod
+    def rows(self, query: str) -> Rows:
+        """Yield a query's rows as they arrive, each cell as text, None where it is NULL; a truth value is t or f."""
+
+    @abstractmethod
+    def why_refused(self, error: Any, timeout_s: int) -> str:
+        """Return what an error means, in words of our own."""
+
+    @abstractmethod
+    def cut(self) -> None:
+        """End the connection from another thread."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Undo whatever was done, and end the session."""
+
+
+class Dialect(ABC):
+    """One kind of data base."""
+
+    @abstractmethod
+    def connect(self, source: SqlQuery) -> Session:
+        """Open a session that can only read, with the address in the source's variable.
+
+        Raises:
+            SourceError: no address, or no session.
+        """
+
+    def files(self, variable: str, environment: Mapping[str, str]) -> set[Path]:
+        """Return the files that a session reads: of certificates, of passwords."""
+        del variable, environment
+        return set()
+
+    def has_socket(self, variable: str, environment: Mapping[str, str]) -> bool:
+        """Return whether the address leads to a Unix socket."""
+        del variable, environment
+        return False
+
+
+class SqlConnector(Connector):
+    """Reads one query of a data base. The dialect, with its driver, is loaded when a data base is asked.
+
+    `dialect` is a module that has a `DIALECT`; `extra` is the extra of this package that brings its driver.
+    """
+
+    section = SqlQuery
+    dialect: ClassVar[str]
+    extra: ClassVar[str] = ""
+    keeper = f"{DATABASE}, or whoever wrote site.yaml"
+    remedy = "see the text; or tell the consortium"
+
+    def columns(
+        self, source: SqlQuery, wanted: Mapping[str, str], optional: Collection[str], notes: Notes
+    ) -> dict[str, Column]:
+        """Return the wanted columns of one query's rows, in the order of the query."""
+        notes.unit = "row"
+
+        def use(session: Session) -> dict[str, Column]:
+            fields = session.describe(source.query)
+            try:
+                _check_names(source, fields, wanted)
+            except DataError:
+                session.plan(source.query)  # what the data base itself has against the query comes first
+                raise
+            return _columns(session.rows(source.query), fields, wanted, optional, notes)
+
+        return self._ask(source, use)
+
+    def probe(self, source: SqlQuery, wanted: Mapping[str, str]) -> None:
+        """Let the data base plan the query, which checks permissions, and name its columns; it is not run."""
+
+        def use(session: Session) -> None:
+            session.plan(source.query)
+            _check_names(source, session.describe(source.query), wanted)
+
+        self._ask(source, use)
+
+    def attempt(self, source: SqlQuery) -> None:
+        """Open a session and let the data base plan the query, which checks its names and permissions."""
+        self._ask(source, lambda session: session.plan(source.query))
+
+    def files(self, source: SqlQuery, environment: Mapping[str, str]) -> set[Path]:
+        """Return the files that the driver reads; none where it is not installed."""
+        with contextlib.suppress(SourceError):
+            return self._dialect().files(source.url_env, environment)
+        return set()
+
+    def has_socket(self, source: SqlQuery, environment: Mapping[str, str]) -> bool:
+        """Return whether the data base is reached through a Unix socket of this machine."""
+        with contextlib.suppress(SourceError):
+            return self._dialect().has_socket(source.url_env, environment)
+        return False
+
+    def _dialect(self) -> Dialect:
+        try:
+            dialect = import_module(self.dialect).DIALECT
+        except ImportError:
+            raise SourceError(
+                f"connector: {self.name}: the driver is not installed here; pip install 'archipel[{self.extra}]'"
+            ) from None
+        assert isinstance(dialect, Dialect)
+        return dialect
+
+    def _ask(self, source: SqlQuery, use: Callable[[Session], Result]) -> Result:
+        """Return what `use` makes of a session.
+
+        Raises:
+            SourceError: in words of our own; the driver's error is not chained, as it may hold a value.
+        """
+        late, silence_s = threading.Event(), source.query_timeout_s + GRACE_S
+        session = self._dialect().connect(source)
+        try:
+            with closing(session), cut_after(silence_s, session.cut, late):
+                return use(session)
+        except session.errors as error:
+            reason = (
+                f"the data base said nothing for {silence_s} s; look whether it and the network are up"
+                if late.is_set()
+                else session.why_refused(error, source.query_timeout_s)
+            )
+        raise SourceError(f"{source.url_env}: {reason}")
+
+
+@contextlib.contextmanager
+def cut_after(seconds: float, cut: Callable[[], None], late: threading.Event) -> Iterator[None]:
+    """Cut a connection that is still there, and say so in `late`: a server that vanished keeps no time-out."""
+
+    def end() -> None:
+        late.set()
+        cut()
+
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+# Rows
+
+
+def _columns(
+    rows: Rows, fields: Sequence[Field], wanted: Collection[str], optional: Collection[str], notes: Notes
+) -> dict[str, Column]:
+    """Return the wanted columns, and those optional ones that stand there once; others are dropped as they arrive."""
+    names = [field.name for field in fields]
+    every = [*wanted, *(name for name in optional if names.count(name) == 1)]
+    readers = [(names.index(name), _WRITERS[fields[names.index(name)].kind], list[str]()) for name in every]
+    like_ids = [(names.index(name), notes.like(name)) for name in looks_like_ids(names) if notes.rows_are_patients]
+    for number, row in enumerate(rows, 1):
+        if not any(cell and not cell.isspace() for cell in row):
+            notes.empty += 1
+            continue
+        notes.numbers.append(number)
+        for position, write, cells in readers:
+            cell = row[position]
+            cells.append("" if cell is None else write(cell))
+        for position, different in like_ids:
+            different.add(row[position] or "")
+    return {
+        name: _truth(cells) if fields[position].kind is Kind.TRUTH else Cells(cells)
+        for name, (position, _, cells) in zip(every, readers, strict=True)
+    }
+
+
+def _truth(cells: Sequence[str]) -> Coded:
+    words = {"": 0, "f": 1, "t": 2}
+    return Coded(np.fromiter(map(words.__getitem__, cells), np.int8, len(cells)), ["", "0", "1"], is_truth=True)
+
+
+def _check_names(source: SqlQuery, fields: Sequence[Field], wanted: Collection[str]) -> None:
+    misfits, names = Misfits(source.url_env), [field.name for field in fields]
+    add = 'add them to the query; a name with capitals needs double quotes: AS "NAME"'
+    misfits.check_header(names, wanted, "the query's result", "name one of them otherwise", add)
+    misfits.raise_if_any()
+
+
+def _short(cell: str) -> str:
+    """Return a decimal without closing zeros, every digit kept.
+
+    >>> _short("120.50"), _short("100"), _short("3.00"), _short("12345678901234567890.10")
+    ('120.5', '100', '3', '12345678901234567890.1')
+    """
+    return cell.rstrip("0").rstrip(".") if "." in cell else cell
+
+
+_WRITERS: Mapping[Kind, Callable[[str], str]] = {Kind.TEXT: str.strip, Kind.DECIMAL: _short, Kind.TRUTH: str.strip}
+
+
+def text_of(value: Any) -> str | None:
+    """Return the text of a driver's Python value as PostgreSQL writes it, in UTC where it has a time zone."""
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, bool):
+        return "t" if value else "f"
+    if isinstance(value, float):
+        return repr(value).removesuffix(".0")
+    if isinstance(value, Decimal):
+        return format(value, "f")
+    if isinstance(value, bytes | bytearray | memoryview):
+        return f"\\x{bytes(value).hex()}"
+    if isinstance(value, datetime):
+        return _moment(value)
+    if isinstance(value, date):
+        return value.isoformat()
+    return _fraction(value.isoformat()) if isinstance(value, time) else str(value)
+
+
+def _moment(value: datetime) -> str:
+    zone = "" if value.tzinfo is None else "+00"
+    value = value if value.tzinfo is None else value.astimezone(UTC)
+    return _fraction(value.replace(tzinfo=None).isoformat(" ")) + zone
+
+
+def _fraction(written: str) -> str:
+    return written.rstrip("0").rstrip(".") if "." in written else written
