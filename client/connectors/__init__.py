@@ -10,6 +10,7 @@ from dataclasses import replace
 from client.connectors.checks import columns_of, table_of
 from client.connectors.columns import Column
 from client.connectors.files import Below
+from client.connectors.mapping import as_the_study_writes, check_mapping, local_columns, local_names
 from client.connectors.notes import Notes
 from client.connectors.registry import CONNECTORS
 from configs.schema import DataSource, Study
@@ -29,9 +30,11 @@ def probe(source: DataSource, study: Study) -> None:
     """See whether a source opens and has the study's columns, by its header alone; no patient's row is read.
 
     Raises:
-        SourceError: it does not open. DataError: a column of the study is not there.
+        SourceError: it does not open. DataError: a column of the study is not there, or the source's mapping does not
+            fit the study.
     """
-    CONNECTORS[source.connector].probe(source, columns_of(study))
+    check_mapping(source, study)
+    CONNECTORS[source.connector].probe(source, local_columns(source, columns_of(study)))
 
 
 def stamp_of(source: DataSource) -> tuple[int, int, int] | None:
@@ -51,25 +54,26 @@ def read_table(source: DataSource, study: Study, notes: Notes | None = None) -> 
 
     Raises:
         SourceError: the data cannot be read.
-        DataError: the header does not have the study's columns.
+        DataError: the header does not have the study's columns, or the source's mapping does not fit the study.
     """
     notes = Notes() if notes is None else notes
-    columns = read_columns(source, columns_of(study), notes, has_ids=study.patient_id is not None)
-    table = table_of(columns, study, notes)
+    table = table_of(read_columns(source, study, columns_of(study), notes), study, notes)
     return replace(table, files=Below(str(source.root))) if source.root else table
 
 
 def read_columns(
-    source: DataSource, wanted: Mapping[str, str], notes: Notes, optional: Collection[str] = (), *, has_ids: bool
+    source: DataSource, study: Study, wanted: Mapping[str, str], notes: Notes, optional: Collection[str] = ()
 ) -> Mapping[str, Column]:
-    """Return the wanted columns of every row of one data source, and those optional ones that it has.
+    """Return wanted columns of every row of one data source as the study writes them, and the optional ones it has.
 
     Args:
-        wanted: the columns, and what each is read as (see `Connector.columns`).
-        has_ids: whether a column says whose a row is; else one row counts as one patient.
+        wanted: columns of the study, and what each is read as (see `Connector.columns`).
 
     Raises:
         SourceError, DataError: as `read_table`.
     """
-    notes.rows_are_patients = not has_ids
-    return CONNECTORS[source.connector].columns(source, wanted, optional, notes)
+    check_mapping(source, study)
+    notes.rows_are_patients = study.patient_id not in wanted
+    local = local_columns(source, wanted)
+    columns = CONNECTORS[source.connector].columns(source, local, local_names(source, optional), notes)
+    return as_the_study_writes(columns, source, study, [*wanted, *optional], notes)

@@ -45,7 +45,7 @@ def plain(cell: str) -> str:
     50 2.5 1000 stage ii
     """
     value = number(cell)
-    return cell if math.isnan(value) else _shortest(value)
+    return cell if math.isnan(value) else shortest(value)
 
 
 class Column(ABC):
@@ -195,7 +195,7 @@ class Numbers(Column):
 
     def texts(self) -> list[str]:
         """Return each row's text."""
-        return list(map(_shortest, self.values.tolist()))
+        return list(map(shortest, self.values.tolist()))
 
     def mapped(self, change: Callable[[str], str]) -> Column:
         """Return the column with each cell's text changed."""
@@ -209,8 +209,9 @@ class Numbers(Column):
         # by their bits, as -0 is not written as 0
         bits = np.where(np.isnan(self.values), UNKNOWN, self.values).view(np.int64)
         different, codes = np.unique(bits, return_inverse=True)
-        return Coded(codes, list(map(_shortest, different.view(np.float64).tolist())))
+        return Coded(codes, list(map(shortest, different.view(np.float64).tolist())))
 
 
-def _shortest(value: float) -> str:
+def shortest(value: float) -> str:
+    """Return a number's shortest decimal form, empty for NaN."""
     return "" if math.isnan(value) else repr(value).removesuffix(".0")

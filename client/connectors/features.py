@@ -56,7 +56,7 @@ def rows_of_features(source: DataSource, study: Study) -> FeatureRows:
 def _of_file(source: CsvFile, study: Study) -> FeatureRows:
     notes, optional = Notes(), [study.patient_id] if study.patient_id else []
     wanted = {feature.name: feature.type for feature in study.features}
-    columns = read_columns(source, wanted, notes, optional, has_ids=False)
+    columns = read_columns(source, study, wanted, notes, optional)
     count = len(columns[study.features[0].name])
     labels = {LINE: [str(number) for number in notes.numbers_of(count).tolist()]}
     labels |= {name: columns[name].texts() for name in optional if name in columns}

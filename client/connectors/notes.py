@@ -82,6 +82,7 @@ class Notes:
     thorough: bool = False  # equal rows are looked for too, which takes time and memory
     columns: dict[str, ColumnNotes] = field(default_factory=dict)
     numbers: "array[int]" = field(default_factory=partial(array, "q"))  # of each row's line; from 1 on where empty
+    remarks: list[str] = field(default_factory=list)  # on what site.yaml says of the data, whole sentences
     torn_where: list[int] = field(default_factory=list)
     within_where: list[int] = field(default_factory=list)
     foreign_where: list[int] = field(default_factory=list)
@@ -97,6 +98,12 @@ class Notes:
     def like(self, name: str) -> set[str]:
         """Return the different values of a column with the name of an id; they are counted and never shown."""
         return self.like_ids.setdefault(name, set())
+
+    def remark(self, text: str, cells: NDArray[np.bool_]) -> None:
+        """Add a sentence about some cells, with their rows' numbers; `cells` (rows,)."""
+        positions = np.flatnonzero(cells)
+        numbers = self.numbers_of(len(cells))[positions[:SHOWN]].tolist()
+        self.remarks.append(f"{text}{_where(self.unit, numbers, len(positions))}")
 
     def note_torn(self, number: int) -> None:
         """Count a line that is no record."""
@@ -131,6 +138,7 @@ class Notes:
         """Write what a person should look at before a study trains: all but usual shares of unknown or outside."""
         if not self.patients:
             yield "no patient at all: only noise would leave"
+        yield from self.remarks
         if self.empty:
             yield f"{_rows(self.empty)} with nothing in {'it' if self.empty == 1 else 'them'}: no patient's"
         if self.torn:
