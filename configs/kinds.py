@@ -17,7 +17,9 @@ Traceback (most recent call last):
 configs.errors.KindError: task type 'survival' (types.SimpleNamespace): expected encode and loss, found no loss; add it
 """
 
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
 from configs.errors import KindError
@@ -35,6 +37,21 @@ class Named(Protocol):
 Kind = TypeVar("Kind", bound=Named)
 
 
+@dataclass(frozen=True)
+class Family(Generic[Kind]):
+    """Kinds whose names are given elsewhere, by what somebody installs: the models of study kits, say.
+
+    Args:
+        name: what stands for such a name in a message for people, such as KIT/MODEL; it is no kind's name.
+        pattern: what such names look like.
+        of: returns the kind of a name.
+    """
+
+    name: str
+    pattern: re.Pattern[str]
+    of: Callable[[str], Kind]
+
+
 class Registry(Generic[Kind]):
     """The kinds of one thing, by name, in the order in which they were registered."""
 
@@ -50,6 +67,7 @@ class Registry(Generic[Kind]):
         """
         self.thing, self.parts = thing, tuple(parts)
         self._kinds: dict[str, Kind] = {}
+        self._families: dict[str, Family[Kind]] = {}
         for kind in kinds:
             self.register(kind)
 
@@ -71,21 +89,34 @@ class Registry(Generic[Kind]):
             )
         return kind
 
+    def register_family(self, family: Family[Kind]) -> None:
+        """Add kinds by what their names look like, after those that have names of their own."""
+        self._families[family.name] = family
+
+    def family_of(self, name: object) -> Family[Kind] | None:
+        """Return the family that a name belongs to, or that is called so."""
+        if name in self._kinds or not isinstance(name, str):
+            return None
+        fitting = (family for family in self._families.values() if family.pattern.fullmatch(name))
+        return self._families.get(name) or next(fitting, None)
+
     def __getitem__(self, name: str) -> Kind:
         """Return the kind of that name.
 
         Raises:
             KindError: there is none; the message names those there are.
         """
+        if (family := self.family_of(name)) is not None:
+            return family.of(name)
         try:
             return self._kinds[name]
         except KeyError:
-            names, word = ", ".join(self._kinds), guarded(short(str(name)))
+            names, word = ", ".join(self.shown), guarded(short(str(name)))
             text = f"{self.thing}: expected one of {names}, found {word!r}; correct it, or install what brings it"
             raise KindError(text) from None
 
     def __contains__(self, name: object) -> bool:
-        return name in self._kinds
+        return name in self._kinds or (name not in self._families and self.family_of(name) is not None)
 
     def __iter__(self) -> Iterator[Kind]:
         return iter(self._kinds.values())
@@ -94,6 +125,11 @@ class Registry(Generic[Kind]):
     def names(self) -> tuple[str, ...]:
         """Return the registered names, in order."""
         return tuple(self._kinds)
+
+    @property
+    def shown(self) -> tuple[str, ...]:
+        """Return the same, and what stands for the names of families."""
+        return (*self._kinds, *self._families)
 
     def _describe(self, kind: Kind) -> str:
         # The file's own class, so that two kinds of one name can both be found.

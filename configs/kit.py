@@ -38,6 +38,7 @@ ENTRY = re.compile(rf"{PREFIX}[A-Za-z0-9_]+(\.[A-Za-z_][A-Za-z0-9_]*)*:[A-Za-z_]
 MAX_BYTES, MAX_FILES = 2_000_000, 500
 DATE, MODE = (2000, 1, 1, 0, 0, 0), stat.S_IFREG | 0o644
 RECORD, METADATA, WHEEL, ENTRIES = "RECORD", "METADATA", "WHEEL", "entry_points.txt"
+SIGNATURES = ".sig"  # what a wheel's name ends with where reviewers signed it: lines of public key and signature
 Folder = Path  # for rooms that open no file by themselves
 _WHEEL = "Wheel-Version: 1.0\nGenerator: archipel-kit\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
 
@@ -214,6 +215,11 @@ class KitFiles:
 
 def _hash(content: bytes) -> str:
     return base64.urlsafe_b64encode(hashlib.sha256(content).digest()).rstrip(b"=").decode()
+
+
+def statement_of(sha256: str) -> bytes:
+    """Return what a reviewer signs: the digest, and that it is a kit's."""
+    return f"archipel-kit/1 {sha256}".encode()
 
 
 def tree_of(folder: Path) -> Mapping[str, bytes]:

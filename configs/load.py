@@ -96,12 +96,25 @@ def _study(
     _check_columns(study, top)
     _check_hospitals(study, top)
     _check_protection(study, top)
+    _check_kit(study, top)
     if study.is_unfinished and not unfinished:
         advice = f"write them: archipel complete {shlex.quote(source) if source.endswith(_SUFFIXES) else 'STUDY'}"
-        top.problem("training", "settings that a hospital can approve", document.get("training"), advice)
+        if study.training.auto:
+            top.problem("training", "settings that a hospital can approve", document.get("training"), advice)
+        else:
+            top.problem("model.start", "the file that a kit's model begins from", None, advice.replace("them", "it"))
     if top.problems:
         raise ConfigError(source, _without_consequences(top.problems))
     return study
+
+
+def _check_kit(study: Study, top: Section) -> None:
+    """Note arrays without the model that they are of, and a start without them."""
+    start = getattr(study.model, "start", None)
+    if study.arrays and start is None:
+        top.note("arrays", "expected none without a kit's model and its start, found some; remove them")
+    if start is not None and not study.arrays:
+        top.note("arrays", "expected the arrays of the kit's model, found none; write them: archipel complete STUDY")
 
 
 def _without_consequences(problems: Sequence[str]) -> list[str]:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from configs.commands import run
 from configs.errors import ArchipelError
 from simulations.drafting import command as new
+from simulations.kits import command as kit
 from simulations.numbers import integer, positive, seed, seeds_of
 from simulations.tuning import command as tune
 
@@ -55,8 +56,10 @@ def _parser() -> argparse.ArgumentParser:
     complete = commands.add_parser("complete", help="write out the settings that a study leaves open (training: auto)")
     complete.add_argument("study", type=Path, metavar="STUDY", help="a study file")
     complete.add_argument("--out", type=Path, metavar="FILE", help="the finished file (default: STUDY itself)")
+    kit.add_option(complete)
     complete.set_defaults(command=_complete)
     tune.add_parser(commands)
+    kit.add_parser(commands)
     new.add_parser(commands)
     compare = commands.add_parser("compare", help="runs side by side")
     compare.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="folders of finished runs")
@@ -93,6 +96,7 @@ def _audit_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
     audit.add_argument("study", type=Path, metavar="STUDY", help="a study file, or the folder of a simulated run")
     audit.add_argument("--seed", type=seed, help="repeatable chance (default: the operating system's)")
     audit.add_argument("--out", type=Path, help="where the audit is written (default: runs, or the run's folder)")
+    kit.add_option(audit)
     audit.set_defaults(command=_audit)
 
 
@@ -122,6 +126,7 @@ def _simulate_parser(commands: "argparse._SubParsersAction[argparse.ArgumentPars
         action="store_true",
         help="also train all hospitals but one, for each, and judge it on the patients of the one left out",
     )
+    kit.add_option(simulate)
     simulate.set_defaults(command=_simulate)
 
 
@@ -157,6 +162,7 @@ def _plan_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         type=_seconds,
         help="of computing on one core, at most (default: twice what the first trainings lead to expect, told then)",
     )
+    kit.add_option(plan)
     plan.set_defaults(command=_plan)
 
 

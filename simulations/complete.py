@@ -18,7 +18,9 @@ from configs.load import study_of_file
 from configs.marks import Marks
 from configs.schema import Study
 from configs.strict_yaml import dump_yaml, parse_yaml, read_marked
+from simulations.kits.here import bring_start, write_start
 from simulations.yaml_text import with_key, with_section
+from strategies.models.registry import architecture_of
 from strategies.settings import Setting, settings_of
 
 _PATH = re.compile(r"""((?:path|sites): +["']?)([^\s{}"',][^\s{}"',]*)""")
@@ -36,12 +38,19 @@ class Completed:
     @property
     def line(self) -> str:
         """Return what was completed, in one line."""
+        if not self.opened_training:
+            return f"{self.path}: what the model leaves open is completed; archipel complete writes it out"
         training, privacy = self.study.training, self.study.privacy
         clip = f"clip norm {privacy.clip_norm:g}, " if privacy.keys.budgeted else ""
         return (
             f"{self.path}: training: auto is {training.strategy.name}, {training.rounds} rounds, {clip}"
             f"learning rate {training.local.learning_rate:g}; archipel complete writes it out"
         )
+
+    @property
+    def opened_training(self) -> bool:
+        """Return whether the file left its training open."""
+        return any(setting.section == "training" for setting in self.settings)
 
     def text(self, folder: Path) -> str:
         """Return the text of the finished file, for a file in this folder: the same bytes where nothing was open."""
@@ -54,6 +63,8 @@ class Completed:
                 text = with_section(text, setting.key, [entry], before="model")
             elif setting.section != "training":
                 text = with_key(text, setting.section, entry)
+        if not self.opened_training:
+            return text if self._is_study_of(text, folder) else dump_yaml(self.study.to_file())
         text = with_section(text, "training", [f"training:  # {_ABOUT}", *_block(self.settings)], before="privacy")
         return text if self._is_study_of(text, folder) else dump_yaml(self.study.to_file())
 
@@ -98,10 +109,13 @@ def finished(document: Any, path: Path, marks: Marks | None = None) -> Completed
         ConfigError: it holds mistakes; all of them are listed.
     """
     draft = study_of_file(document, path, unfinished=True, marks=marks)
+    bring_start(draft, path.resolve().parent)
     if not draft.is_unfinished:
         return Completed(path, draft, ())
-    settings = tuple(s for s in settings_of(draft) if s.section == "training" or s.key not in _section(document, s))
-    whole: dict[str, Any] = {**document, "training": {}}
+    open_settings = settings_of(draft) if draft.training.auto else ()
+    settings = tuple(s for s in open_settings if s.section == "training" or s.key not in _section(document, s))
+    settings += tuple(Setting(*each) for each in architecture_of(draft).settings(draft.seed))
+    whole: dict[str, Any] = {**document, **({"training": {}} if draft.training.auto else {})}
     for setting in settings:
         within = {setting.key: setting.value}
         whole |= {setting.section: {**whole[setting.section], **within}} if setting.section else within
@@ -120,6 +134,7 @@ def write_completed(path: Path, out: Path) -> str:
     if not completion.settings and out.resolve() == path.resolve():
         return f"{path}: finished already, nothing was changed"
     try:
+        write_start(completion.study, out.resolve().parent)
         write_atomically(out, text.encode())
     except OSError as error:
         raise RunError(f"{out}: the finished study cannot be written: {error.strerror}; give another --out") from None

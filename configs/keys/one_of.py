@@ -14,7 +14,7 @@
 """
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
@@ -95,15 +95,15 @@ class OneOf(Value):
     @property
     def declarations(self) -> Iterator[tuple[str, Declaration]]:
         """Yield each kind's name and declaration."""
-        return ((name, self.declaration(name)) for name in self.kinds.names)
+        return ((name, self.declaration(name)) for name in self.kinds.shown)
 
     @property
     def children(self) -> tuple[tuple[str, Key], ...]:
         """Return the tag, and the keys of each kind."""
         default = REQUIRED if self.default is None else self.default
-        tag = Key(self.tag, Choice(self.kinds.names), default=default, about="which kind it is")
+        tag = Key(self.tag, Choice(self.kinds.shown), default=default, about="which kind it is")
         rows = [(name, key) for name, kind in self.declarations for _, key in kind.children]
-        shared = [key for _, key in rows if [other for _, other in rows].count(key) == len(self.kinds.names)]
+        shared = [key for _, key in rows if [other for _, other in rows].count(key) == len(self.kinds.shown)]
         kinds = (("" if key in shared else f"{self.tag}: {name}", key) for name, key in rows)
         return (("", tag), *kinds)
 
@@ -127,7 +127,7 @@ class OneOf(Value):
             if name in self.refused:
                 section.note(self.tag, self.refused[name])
             else:
-                section.problem(self.tag, f"one of {', '.join(self.kinds.names)}", entry, question)
+                section.problem(self.tag, f"one of {', '.join(self.kinds.shown)}", entry, question)
             name = next((kind for kind in self.kinds.names if question == f"did you mean {kind!r}?"), "")
         if not name:
             section.known.update(key.name for _, kind in self.declarations for key in kind.keys)
@@ -163,18 +163,26 @@ class OneOf(Value):
 
     def schema_with(self, properties: Mapping[str, Any]) -> dict[str, Any]:
         """Return the same with further properties, which any kind has."""
-        names = [*self.kinds.names, *([] if self.default is None else [None])]
+        names = [*self.kinds.shown, *([] if self.default is None else [None])]
         return {
             "type": "object",
-            "properties": {self.tag: {"enum": names}},
+            "properties": {self.tag: self._one_of_names(names)},
             "required": [] if self.default else [self.tag],
             "allOf": [self._schema(name, kind, properties) for name, kind in self.declarations],
         }
+
+    def _one_of_names(self, names: Sequence[str | None]) -> dict[str, Any]:
+        families = [self.kinds.family_of(name) for name in names]
+        patterns = [{"type": "string", "pattern": f"^(?:{f.pattern.pattern})$"} for f in families if f is not None]
+        enum = {"enum": [name for name, family in zip(names, families, strict=True) if family is None]}
+        return {"anyOf": [enum, *patterns]} if patterns else enum
 
     def _schema(self, name: str, declaration: Declaration, properties: Mapping[str, Any]) -> dict[str, Any]:
         schema = declaration.schema
         allowed = {self.tag: True, **schema["properties"], **properties}
         if name == self.default:
             return {"if": {"properties": {self.tag: {"enum": [name, None]}}}, "then": schema | {"properties": allowed}}
-        condition = {"properties": {self.tag: {"const": name}}, "required": [self.tag]}
+        family = self.kinds.family_of(name)
+        meant = {"const": name} if family is None else {"pattern": f"^(?:{family.pattern.pattern})$"}
+        condition = {"properties": {self.tag: meant}, "required": [self.tag]}
         return {"if": condition, "then": schema | {"properties": allowed}}

@@ -16,6 +16,7 @@ from configs.keys.declare import Declaration, Entries, Key, Part, declaration_of
 from configs.keys.one_of import HasSection, Kind, Sections
 from configs.keys.values import COLUMN, SITE_NAME, Around, Choice, Integer, Place, Text, Value, Words
 from configs.schema.evaluation import Evaluation
+from configs.schema.kit import ARRAYS, KIT, KitKeys
 from configs.schema.model import AXES, MODEL, Model, axes_of
 from configs.schema.privacy import COUNTING_PRIVACY, PRIVACY, Privacy
 from configs.schema.releases import AskedRelease, Releases
@@ -131,6 +132,14 @@ class Study:
         "public, and categories about the mean of equally frequent values",
         default="public",
     )
+    kit: KitKeys | None = key(
+        KIT, "the study kit that brings the model or a reader of records, to the byte", default=None
+    )
+    arrays: tuple[tuple[str, tuple[int, ...]], ...] = key(
+        ARRAYS,
+        "the arrays of a kit's model, with their sides: all that hospitals may send; archipel complete writes it",
+        default=(),
+    )
     model: Model = key(MODEL, "the model that is trained", init=Model("none"))
     training: Training = key(
         TRAINING,
@@ -174,7 +183,7 @@ class Study:
     @property
     def is_unfinished(self) -> bool:
         """Return whether settings are left to be completed; no hospital is asked to approve such a study."""
-        return self.training.auto
+        return self.training.auto or getattr(self.model, "is_open", False)
 
     @property
     def counted(self) -> tuple[Feature, ...]:

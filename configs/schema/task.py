@@ -203,21 +203,23 @@ SHARE_KEYS = (
         about="where the outcome share is known from",
     ),
 )
-_LIST, _OUTCOME = "a list of the target's values", declaration_of(Task).without("bins")
-_NO_RANGE = "expected none for a classification, found {found}; leave it out"
-_BINARY = Words(_LIST, 2, 2, "two values, the outcome second", "or leave it out for 0 and 1")
+_LIST, OUTCOME = "a list of the target's values", declaration_of(Task).without("bins")
+NO_RANGE_OF_CLASSES = "expected none for a classification, found {found}; leave it out"
+BINARY_WORDS = Words(_LIST, 2, 2, "two values, the outcome second", "or leave it out for 0 and 1")
 _MULTICLASS = Words(_LIST, 3, None, "three values or more", "list every value of the target")
 _COUNTED = Words(_LIST, 2, None, "two values or more", "or leave it out for 0 and 1")
-_SCORES = ("auroc", "accuracy", "balanced_accuracy", "brier", "log_loss")
+SCORES = ("auroc", "accuracy", "balanced_accuracy", "brier", "log_loss")
 TASKS = Sections(
     "task type",
     [
         TaskKeys(
             "binary",
-            replace(_OUTCOME, keys=(*_OUTCOME.keys, *SHARE_KEYS)).but(
-                refused={"range": _NO_RANGE}, classes={"value": _BINARY, "default": ("0", "1")}, check=check_share
+            replace(OUTCOME, keys=(*OUTCOME.keys, *SHARE_KEYS)).but(
+                refused={"range": NO_RANGE_OF_CLASSES},
+                classes={"value": BINARY_WORDS, "default": ("0", "1")},
+                check=check_share,
             ),
-            (*_SCORES, "auprc"),
+            (*SCORES, "auprc"),
             has_outcome=True,
             unasked=("auprc",),
             has_information=True,
@@ -225,12 +227,12 @@ TASKS = Sections(
         ),
         TaskKeys(
             "multiclass",
-            _OUTCOME.but(refused={"range": _NO_RANGE}, classes={"value": _MULTICLASS, "default": REQUIRED}),
-            _SCORES,
+            OUTCOME.but(refused={"range": NO_RANGE_OF_CLASSES}, classes={"value": _MULTICLASS, "default": REQUIRED}),
+            SCORES,
         ),
         TaskKeys(
             "regression",
-            _OUTCOME.but(
+            OUTCOME.but(
                 refused={"classes": "expected none for a regression, found {found}; leave it out"},
                 range={"default": REQUIRED},
             ),
@@ -264,7 +266,9 @@ FEATURE_TYPES = Sections(
         Kind("number", _FEATURE.but(refused={"values": _NO_VALUES})),
         Kind(
             "category",
-            _FEATURE.but(refused={"range": _NO_RANGE.replace("classification", "category"), "curve": _NO_CURVE}),
+            _FEATURE.but(
+                refused={"range": NO_RANGE_OF_CLASSES.replace("classification", "category"), "curve": _NO_CURVE}
+            ),
         ),
     ],
 )

@@ -7,14 +7,15 @@ shapes alone.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from configs.errors import KindError
+from configs.schema import Study
 from configs.wire import ArraySpec
 
 if TYPE_CHECKING:
@@ -51,6 +52,11 @@ class Architecture(ABC):
     outputs: int
     input_shape: tuple[int, ...] | None = None
 
+    @classmethod
+    def of(cls, study: Study, inputs: int, outputs: int) -> Self:
+        """Return the model of a study, for a kind that reads more of it than its section `model`."""
+        return cls(study.model, inputs, outputs, study.input_shape)
+
     @property
     @abstractmethod
     def parameters(self) -> Mapping[str, ArraySpec]:
@@ -82,6 +88,11 @@ class Architecture(ABC):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             return {name: p.detach().numpy().copy() for name, p in self.build().named_parameters()}
+
+    def settings(self, seed: int) -> Iterable[tuple[str, str, Any, str]]:
+        """Return section, key, value and reason of what a study leaves open and its model decides; mostly nothing."""
+        del seed
+        return ()
 
     def beginning_at(self, outputs: tuple[float, ...], arrays: Arrays) -> Arrays:
         """Return initial values with which a row of zeros has these outputs, where the study asks for that."""

@@ -10,15 +10,19 @@ from typing import Any
 
 from configs.errors import KindError
 from configs.keys.one_of import Kind
-from configs.kinds import Registry
+from configs.kinds import Family, Registry
+from configs.kit import PART
 from configs.schema import Study
+from configs.schema.kit import FAMILY
 from configs.schema.model import MODELS
 from configs.wire import ArraySpec
 from strategies.models.base import PARTS, Architecture
 from strategies.models.linear_stack import MLP, Linear, Logistic
+from strategies.models.of_a_kit import KitArchitecture
 from strategies.tasks.registry import is_learned, objective_of
 
 ARCHITECTURES: Registry[type[Architecture]] = Registry("model", PARTS, [Logistic, Linear, MLP])
+ARCHITECTURES.register_family(Family(FAMILY, PART, lambda _: KitArchitecture))
 
 
 def architecture(section: Any, inputs: int, outputs: int, input_shape: tuple[int, ...] | None = None) -> Architecture:
@@ -38,7 +42,7 @@ def architecture_of(study: Study) -> Architecture:
     """
     outcome = objective_of(study)
     inputs = len(study.inputs) + len(outcome.added_inputs)
-    return architecture(study.model, inputs, outcome.outputs, study.input_shape)
+    return ARCHITECTURES[study.model.name].of(study, inputs, outcome.outputs)
 
 
 def study_parameters(study: Study) -> Mapping[str, ArraySpec]:

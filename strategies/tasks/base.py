@@ -9,13 +9,13 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from configs.records.result import Bin, SurvivalPoint
-from configs.schema import Feature, Task
+from configs.schema import Feature, Study, Task
 from strategies.tasks.metrics import Floats, Metric
 
 if TYPE_CHECKING:
@@ -71,6 +71,11 @@ class Objective(ABC):
     guess_in_words: ClassVar[str] = "the same for every patient"  # of `guess`, after "worse than predicting"
 
     task: Task
+
+    @classmethod
+    def of(cls, study: Study) -> Self:
+        """Return the outcome of a study, for a type that reads more of it than its section `task`."""
+        return cls(study.task)
 
     @property
     def columns(self) -> tuple[Feature, ...]:

@@ -1,7 +1,7 @@
 """The registered task types, by the name in a study's `task.type`.
 
 >>> OBJECTIVES.names
-('binary', 'multiclass', 'regression', 'survival', 'counts')
+('binary', 'multiclass', 'regression', 'survival', 'counts', 'own')
 >>> [metric.name for metric in OBJECTIVES["regression"].metrics]
 ['mae', 'r2']
 """
@@ -14,10 +14,13 @@ from strategies.tasks.base import PARTS, Objective
 from strategies.tasks.binary import Binary
 from strategies.tasks.counts import Counts
 from strategies.tasks.multiclass import Multiclass
+from strategies.tasks.own import Own
 from strategies.tasks.regression import Regression
 from strategies.tasks.survival import Survival
 
-OBJECTIVES: Registry[type[Objective]] = Registry("task type", PARTS, [Binary, Multiclass, Regression, Survival, Counts])
+OBJECTIVES: Registry[type[Objective]] = Registry(
+    "task type", PARTS, [Binary, Multiclass, Regression, Survival, Counts, Own]
+)
 
 
 def objective(task: Task) -> Objective:
@@ -35,7 +38,7 @@ def objective_of(study: Study) -> Objective:
     Raises:
         KindError: its task trains no model, or its type is not registered.
     """
-    return objective(study.task)
+    return OBJECTIVES[study.task.type].of(study)
 
 
 def is_learned(study: Study) -> bool:

@@ -37,7 +37,7 @@ def rows_of(outcome: Objective, count: int, seed: int, scale: float) -> tuple[to
 
 
 def test_every_type_has_an_example_here() -> None:
-    assert set(ALL) == set(OBJECTIVES.names)
+    assert set(ALL) | {"own"} == set(OBJECTIVES.names)  # whose loss is a kit's
 
 
 @each_kind

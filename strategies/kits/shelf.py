@@ -1,0 +1,96 @@
+"""The study kits that this process can open, and how it runs them.
+
+Whoever starts a process says where its kits are: a hospital's worker those that were approved, a laptop those that are
+installed there. A kit is found by what a study says of it, its files are hashed once, and it is opened where it is
+first used, which under `kit_run: forked` is in a child alone.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from configs.errors import KitError
+from configs.kit import KitFiles
+from configs.schema.kit import KitKeys
+from strategies.exchange.tensors import digest
+from strategies.kits.opened import Kit, open_files
+
+Arrays = Mapping[str, NDArray[np.float32]]
+Finder = Callable[[KitKeys], KitFiles]
+Run = Literal["together", "forked"]
+
+
+@dataclass
+class Shelf:
+    """The kits of one process.
+
+    Args:
+        finder: returns the files of the kit that a study names; it raises KitError where there is none.
+        run: whether a kit sees one patient in a process of its own, or runs in this one.
+    """
+
+    finder: Finder | None = None
+    run: Run = "together"
+    _files: dict[str, KitFiles] = field(default_factory=dict)
+    _opened: dict[str, Kit] = field(default_factory=dict)
+    _starts: dict[str, Arrays] = field(default_factory=dict)
+
+    def files(self, keys: KitKeys) -> KitFiles:
+        """Return the files of a kit; nothing of them is executed.
+
+        Raises:
+            KitError: it is not here, or not the one that the study names.
+        """
+        if keys.sha256 not in self._files:
+            if self.finder is None:
+                raise KitError(
+                    f"kit {keys.name} {keys.version}: expected it here, found none: this process opens no kit"
+                )
+            kit = self.finder(keys)
+            if (kit.about.name, kit.about.version, kit.sha256) != (keys.name, keys.version, keys.sha256):
+                raise KitError(
+                    f"kit {keys.name}: expected version {keys.version} with the digest {keys.sha256[:12]}, found "
+                    f"{kit.about.name} {kit.about.version} with {kit.sha256[:12]}; install the one that the study names"
+                )
+            self._files[keys.sha256] = kit
+        return self._files[keys.sha256]
+
+    def opened(self, keys: KitKeys) -> Kit:
+        """Return a kit, opened in this process.
+
+        Raises:
+            KitError: as `files`. Anything: the kit's own failure.
+        """
+        if keys.sha256 not in self._opened:
+            self._opened[keys.sha256] = open_files(self.files(keys))
+        return self._opened[keys.sha256]
+
+    def begin_from(self, arrays: Arrays) -> str:
+        """Keep initial values, and return their digest: that of their safetensors file."""
+        sha256 = digest(arrays)
+        self._starts[sha256] = arrays
+        return sha256
+
+    def start(self, sha256: str) -> Arrays | None:
+        """Return initial values, None where nobody gave them."""
+        return self._starts.get(sha256)
+
+    def clear(self) -> None:
+        """Forget every kit."""
+        self.finder, self.run = None, "together"
+        self._files, self._opened, self._starts = {}, {}, {}
+
+
+SHELF = Shelf()
+
+
+def kit_reader(keys: KitKeys, name: str) -> Any:
+    """Return a kit's reader of records.
+
+    Raises:
+        KitError: there is none of that name. Anything: the kit's own failure.
+    """
+    return SHELF.opened(keys).reader(name)

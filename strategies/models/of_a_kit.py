@@ -1,0 +1,130 @@
+"""Models of study kits: known by the arrays that a study lists, opened where they are first run.
+
+`build` executes nothing of a kit. Under `kit_run: together` its module is the kit's own, so that an engine may hook its
+layers; under `forked` it has the same parameters and opens the kit when a record is first put through it, which is in a
+patient's child.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from configs.errors import KitError
+from configs.schema import Study
+from configs.schema.kit import FAMILY, KitKeys, specifications
+from configs.wire import ArraySpec
+from strategies.kit import Model
+from strategies.kits.shelf import SHELF
+from strategies.models.base import Architecture, Arrays
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+FORKED, TOGETHER = "forked", "alone"  # engines, by the shelf's `run`
+
+
+@dataclass(frozen=True)
+class KitArchitecture(Architecture):
+    """A kit's model; `section` is a `configs.schema.kit.KitModel`."""
+
+    name = FAMILY
+    kit: KitKeys | None = None
+    arrays: tuple[tuple[str, tuple[int, ...]], ...] = ()
+
+    @classmethod
+    def of(cls, study: Study, inputs: int, outputs: int) -> "KitArchitecture":
+        """Return the model of a study."""
+        return cls(study.model, inputs, outputs, study.input_shape, study.kit, study.arrays)
+
+    @property
+    def engine(self) -> str:  # type: ignore[override]
+        """Return the engine that gives a kit one patient at a time: in this process, or each in a child."""
+        return FORKED if SHELF.run == "forked" else TOGETHER
+
+    @property
+    def parameters(self) -> Mapping[str, ArraySpec]:
+        """Return the arrays that the study lists, sorted by name."""
+        return specifications(self.arrays)
+
+    @property
+    def model(self) -> Model:
+        """Return what the kit declares; the kit is opened.
+
+        Raises:
+            KitError: it is not here, or has no such model. Anything: the kit's own failure.
+        """
+        assert self.kit is not None
+        return SHELF.opened(self.kit).model(self.section.name)
+
+    def module(self) -> "nn.Module":
+        """Return the kit's module itself, with arbitrary parameters.
+
+        Raises:
+            KitError: an option is not allowed, or its parameters are not those that the study lists.
+        """
+        module = self.model.module(dict(self.section.options), self.inputs)
+        built = {name: (tuple(p.shape), "float32") for name, p in sorted(module.named_parameters())}
+        if self.arrays and built != dict(self.parameters):
+            raise KitError(
+                f"kit: expected the arrays that the study lists, built others by {self.section.name}; "
+                "complete the study anew"
+            )
+        return module
+
+    def build(self) -> "nn.Module":
+        """Return a module with the listed parameters; nothing of the kit is executed where it runs in children."""
+        from strategies.models.kit_module import Opened, Unopened
+
+        return Unopened(self.parameters, self.module) if SHELF.run == "forked" else Opened(self.module())
+
+    def initial(self, seed: int) -> Arrays:
+        """Return the initial values that the study names, or what the kit draws under `seed` where it names none yet.
+
+        Raises:
+            KitError: the file that the study names is not here.
+        """
+        import torch
+
+        if self.section.start is not None:
+            if (arrays := SHELF.start(self.section.start)) is None:
+                raise KitError(
+                    f"model.start: expected the file of digest {self.section.start[:12]} beside the study, found none; "
+                    "put it there, or write it: archipel complete STUDY"
+                )
+            return {name: np.array(arrays[name], np.float32) for name in self.parameters}
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return {name: p.detach().numpy().copy() for name, p in sorted(self.module().named_parameters())}
+
+    def settings(self, seed: int) -> Iterator[tuple[str, str, Any, str]]:
+        """Yield section, key, value and reason of each key that a study leaves open; the kit is opened.
+
+        Raises:
+            KitError: the kit is not here, or builds no such model.
+        """
+        if not self.section.is_open:
+            return
+        arrays = replace(self, arrays=()).initial(seed)
+        shapes = {name: list(array.shape) for name, array in arrays.items()}
+        yield "", "arrays", shapes, "what the kit's model has: all that hospitals may send"
+        yield "model", "start", {"sha256": SHELF.begin_from(arrays)}, f"what the kit draws under the seed {seed}"
+
+    def evaluate(self, arrays: Mapping[str, NDArray[np.float32]], x: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Return each row's score by the kit, (rows, 1): each row is put through alone."""
+        import torch
+
+        module = self.build().eval()
+        module.load_state_dict({name: torch.tensor(arrays[name]) for name in self.parameters})
+        with torch.no_grad():
+            scores = [_score(self.model, module, row) for row in torch.split(torch.from_numpy(x), 1)]
+        return np.array(scores, np.float64).reshape(-1, 1)
+
+
+def _score(model: Model, module: "nn.Module", row: "Tensor") -> float:
+    """Return one row's risk in [0, 1]."""
+    assert model.score is not None
+    score = float(model.score(module(row), row.new_zeros(len(row))))
+    return min(1.0, max(0.0, score)) if score == score else 0.0

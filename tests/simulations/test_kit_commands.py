@@ -1,0 +1,81 @@
+"""A researcher's way with a kit: begin, build, complete a study, simulate it."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from configs.errors import ConfigError, KitError
+from configs.load import load_study
+from simulations.cli import main
+from simulations.kits.project import build
+from strategies.kits.shelf import SHELF
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("kits")
+    assert main(["kit", "new", "retina", "--out", str(folder)]) == 0
+    return folder / "retina"
+
+
+@pytest.fixture(autouse=True)
+def _no_kits() -> None:
+    SHELF.clear()
+
+
+def test_a_wheel_has_the_same_bits_under_any_umask(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wheels = []
+    for mask, clock in ((0o022, "0"), (0o077, "1700000000")):
+        before = os.umask(mask)
+        monkeypatch.setenv("SOURCE_DATE_EPOCH", clock)
+        path, kit = build(home)
+        os.umask(before)
+        os.utime(home / "archipel_kit_retina.py", (int(clock), int(clock)))
+        wheels.append((path.read_bytes(), kit.sha256))
+        path.unlink()
+    assert wheels[0] == wheels[1]
+
+
+def test_a_kit_is_tested_on_made_up_patients(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["kit", "test", str(home)]) == 0
+    assert "model retina/small_unet: " in capsys.readouterr().out
+
+
+def test_a_new_kits_study_is_completed_and_simulated(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(ConfigError, match=r"model\.start: expected the file that a kit's model begins from"):
+        load_study(home / "study.yaml")
+    done, kit = str(home / "done.yaml"), ["--kit", str(home)]
+    assert main(["complete", str(home / "study.yaml"), *kit, "--out", done]) == 0
+    study = load_study(home / "done.yaml")
+    assert dict(study.arrays)["0.weight"] == (4, 2)
+    options = ["--no-baselines", "--out", str(home / "runs")]
+    assert main(["simulate", done, *kit, *options]) == 0
+    assert "COMPLETE after 8 rounds" in capsys.readouterr().out
+
+
+def test_another_kit_than_the_studys_is_refused(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = home / "archipel_kit_retina.py"
+    before = source.read_text()
+    source.write_text(before + "# changed\n")
+    try:
+        assert main(["simulate", str(home / "study.yaml"), "--kit", str(home)]) == 2
+    finally:
+        source.write_text(before)
+    assert "kit retina: expected version 1.0.0 with the digest" in capsys.readouterr().err
+
+
+def test_a_project_that_breaks_a_rule_is_told(tmp_path: Path) -> None:
+    assert main(["kit", "new", "odd", "--out", str(tmp_path)]) == 0
+    project = tmp_path / "odd" / "pyproject.toml"
+    text = project.read_text()
+    for broken, sentence in (
+        ('[project.scripts]\nx = "a:b"\n', "a kit installs no command"),
+        ('[project.entry-points."pytest11"]\nx = "a:b"\n', "a kit installs no command"),
+    ):
+        project.write_text(text + broken)
+        with pytest.raises(KitError, match=sentence):
+            build(tmp_path / "odd")
+    project.write_text(text.replace("dependencies = []", 'dependencies = ["x @ https://example.org/x.whl"]'))
+    with pytest.raises(KitError, match="expected a requirement such as"):
+        build(tmp_path / "odd")
