@@ -1,0 +1,95 @@
+"""When each child runs: in slots of public length, in an order that chance decides.
+
+What a child sees beside its patient must not depend on who else is there, or one patient could turn all other answers
+by being one more: a child reads the clock, and its number among all processes. So a step has a public number of slots,
+and each patient gets one of them at random, without a second one. The others' slots then have the same distribution
+with a patient and without. A slot that is left over gets a child of nobody. Each begins at its own moment, whatever the
+one before did with its time, and a step ends after the last.
+
+Only where there are more patients than slots does their number show: slots are then doubled until all have one, as the
+times of answers are (client/timing.py).
+
+>>> slots_for(100), slots_for(100, count=140), slots_for(0.0)
+(132, 264, 2)
+>>> sorted(placed(2, 4).items()) == sorted(placed(2, 4).items())  # almost never
+False
+"""
+
+import math
+import secrets
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from client.children.zygote import Zygote
+
+WORKING = 0.8  # the part of a slot after which its child is killed; the rest is for its end and the next one's start
+_SPREAD = 3.0  # standard deviations of the patients of a step for whom there are slots
+Question = Callable[[], bytes]  # reads one patient, when it is that patient's turn
+_chance = secrets.SystemRandom()
+
+
+def slots_for(expected: float, count: int = 0) -> int:
+    """Return the number of slots of a step, from the number of patients that is expected by public numbers.
+
+    Args:
+        expected: sampling rate times announced patients.
+        count: how many there are.
+    """
+    slots = math.ceil(expected + _SPREAD * math.sqrt(expected)) + 2
+    while slots < count:
+        slots *= 2
+    return slots
+
+
+def placed(count: int, slots: int) -> dict[int, int]:
+    """Return slot -> patient: a slot of its own for each, all choices being equally likely."""
+    return {slot: patient for patient, slot in enumerate(_chance.sample(range(slots), count))}
+
+
+@dataclass(frozen=True)
+class Slots:
+    """The children of one hospital's steps, as an engine asks them (strategies/privacy/engines/forked.py).
+
+    Args:
+        zygote: forks them.
+        patient_s: the length of a slot.
+        expected: patients of a step, by public numbers; None to ask them one after the other as fast as they are,
+            where nobody's data have to be hidden from the clock (a simulation).
+    """
+
+    zygote: Zygote
+    patient_s: float
+    expected: float | None
+    clock: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], object] = time.sleep
+
+    def load(self, shared: bytes) -> None:
+        """Give what all children get."""
+        self.zygote.load(shared)
+
+    def answers(self, questions: Sequence[Question], size: int) -> Iterator[bytes | None]:
+        """Yield what the children say of patients, in no order: `size` bytes, or None."""
+        if self.expected is None:
+            yield from (self._ask(question, size, self.clock()) for question in questions)
+            return
+        slots = slots_for(self.expected, len(questions))
+        patients, begin = placed(len(questions), slots), self.clock()
+        for slot in range(slots):
+            patient = patients.get(slot)
+            question = None if patient is None else questions[patient]
+            yield self._ask(question, size, self._sleep_until(begin + slot * self.patient_s))
+        self._sleep_until(begin + slots * self.patient_s)
+
+    def _ask(self, question: Question | None, size: int, begin: float) -> bytes | None:
+        try:
+            patient = None if question is None else question()
+        except Exception:  # whatever it is, it is this patient's
+            patient = None
+        return self.zygote.ask(patient, size, until=begin + WORKING * self.patient_s)
+
+    def _sleep_until(self, moment: float) -> float:
+        """Return the moment, or now where it has passed."""
+        now = self.clock()
+        self.sleep(max(0.0, moment - now))
+        return max(moment, now)

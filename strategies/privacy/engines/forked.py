@@ -1,0 +1,149 @@
+"""The engine `forked`: each patient's gradient is worked out by a process that has seen nobody else.
+
+It rests on no reading of the model's code: a child has one patient, the parameters, and no memory of others. It may
+return anything; what is not as many float32 as there are parameters contributes zero. Clip, grid, sum and noise stay
+here. Of an honest model the sum has the same bits as the engine `alone` gives, which seeds chance within a model by the
+same rows and parameters.
+
+How children are made, what they may do and when they run is the hospital's matter (client/children). This file has the
+engine, which sees them as `Children`, and the work that they do.
+
+The idea is Airavat's (Roy et al., NSDI 2010): what maps one record is not trusted, what reduces is. Its holes are
+state, time and budget (Haeberlen, Pierce and Narayan 2011, "Differential privacy under fire").
+"""
+
+import importlib
+import io
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from hashlib import blake2b
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from strategies.models.flat_model import FlatModel, Trainable
+from strategies.privacy.engines.alone import as_it_was, gradient_of_rows, seed_of
+from strategies.privacy.engines.base import Gaussian
+from strategies.privacy.engines.one_by_one import OneByOne, Take, add_clipped
+from strategies.privacy.plan import PrivacyPlan
+
+_ON_PROCESSOR = torch.device("cpu")
+_FLOAT32 = 4  # bytes
+_LATE = ("numpy.random", "numpy.linalg", "numpy.fft", "torch.nn.functional", "torch.nn.utils", "torch.fft")
+
+
+class Children(Protocol):
+    """Processes that each work for one patient, and end."""
+
+    def load(self, shared: bytes) -> None:
+        """Give what all children get: the parameters."""
+
+    def answers(self, questions: Sequence[Callable[[], bytes]], size: int) -> Iterator[bytes | None]:
+        """Yield what the children say of patients, in any order: `size` bytes of each, or None.
+
+        Args:
+            questions: each returns one patient's rows, read when it is that patient's turn.
+            size: of an answer in bytes; any other answer is None.
+        """
+
+
+class Forked(OneByOne):
+    """Clipped sums of gradients that children work out."""
+
+    def __init__(
+        self,
+        model: FlatModel,
+        plan: PrivacyPlan,
+        gaussian: Gaussian,
+        *,
+        children: Children,
+        rows_at_once: int | None = None,
+    ) -> None:
+        super().__init__(model, plan, gaussian, rows_at_once=rows_at_once)
+        self._children = children
+
+    def begin(self, x: Tensor, y: Tensor) -> None:
+        """Give the parameters to the children to come."""
+        del x, y
+        self._children.load(self._model.flat.detach().numpy().tobytes())
+
+    def whole_sum(self, takes: Iterable[Take]) -> NDArray[np.int64]:
+        """See `OneByOne`; nothing here depends on what a child says but the sum."""
+        self._whole.fill(0)
+        for gradient in self._answers(list(takes)):
+            if gradient is not None:
+                add_clipped(gradient, self._plan.clip_norm, self._whole)
+        return self._whole
+
+    def gradient_of(self, take: Take) -> NDArray[np.float32]:
+        """See `OneByOne`.
+
+        Raises:
+            ValueError: the child gave none.
+        """
+        (gradient,) = self._answers([take])
+        if gradient is None:
+            raise ValueError("the child gave no gradient")
+        return gradient
+
+    def _answers(self, takes: Sequence[Take]) -> Iterator[NDArray[np.float32] | None]:
+        size = _FLOAT32 * len(self._model.flat)
+        for answer in self._children.answers([partial(_packed, take) for take in takes], size):
+            yield None if answer is None else np.frombuffer(answer, np.float32)
+
+
+class GradientWork:
+    """The work of a child: one patient's gradient.
+
+    Args:
+        task: the model and its loss. It is built where children come from, without code of a kit; `answer`, in a
+            child, is what runs such code.
+    """
+
+    def __init__(self, task: Trainable) -> None:
+        torch.set_num_threads(1)  # a process with threads cannot be forked
+        _load_what_is_loaded_late()
+        self._model, self._salt = FlatModel(task), b""
+
+    def load(self, shared: bytes) -> None:
+        """Take the parameters, (parameters,) float32."""
+        flat = self._model.flat.data.numpy()
+        flat[:] = np.frombuffer(shared, np.float32)
+        self._salt = blake2b(flat.tobytes(), digest_size=32).digest()
+
+    def answer(self, patient: bytes) -> bytes:
+        """Return the gradient of the summed loss of a patient's rows, (parameters,) float32.
+
+        Raises:
+            Exception: of any kind, where the patient has no gradient.
+        """
+        x, y = _unpacked(patient)
+        with as_it_was(self._model.module, seed_of(self._salt, x, y), _ON_PROCESSOR):
+            gradient = gradient_of_rows(self._model, x, y)
+        return gradient.numpy().tobytes()
+
+
+def _load_what_is_loaded_late() -> None:
+    """Load what NumPy and PyTorch load when it is first needed: a child can open no file."""
+    for name in _LATE:
+        importlib.import_module(name)
+    layer = nn.Linear(1, 1)
+    with as_it_was(layer, 0, _ON_PROCESSOR), torch.enable_grad():
+        layer(torch.zeros((1, 1))).sum().backward()
+
+
+def _packed(take: Take) -> bytes:
+    """Return one patient's rows and outcomes as bytes."""
+    buffer = io.BytesIO()
+    for array in take():
+        np.save(buffer, np.ascontiguousarray(array.numpy()), allow_pickle=False)
+    return buffer.getvalue()
+
+
+def _unpacked(patient: bytes) -> tuple[Tensor, Tensor]:
+    buffer = io.BytesIO(patient)
+    x, y = (torch.from_numpy(np.load(buffer, allow_pickle=False)) for _ in range(2))
+    return x, y

@@ -1,0 +1,117 @@
+"""The engine `forked` and real children: equal bits for honest models, and no patient moves another one's part."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from client.children.limits import can_confine
+from client.children.slots import Slots
+from client.children.zygote import Work, Zygote
+from configs.wire import ArraySpec
+from strategies.models.flat_model import FlatModel
+from strategies.privacy.engines.alone import Alone
+from strategies.privacy.engines.forked import Forked, GradientWork
+from strategies.privacy.engines.one_by_one import OneByOne, Take
+from strategies.privacy.plan import PrivacyPlan
+from tests.kits.faulty_models import FAULTY, INPUTS, SOUND, models
+
+pytestmark = pytest.mark.skipif(not can_confine(), reason="needs seccomp")
+MODELS: dict[str, Any] = models()
+PATIENTS = 5
+torch.set_num_threads(1)  # as whoever trains does
+
+
+@dataclass(frozen=True)
+class Task:
+    """What FlatModel trains: one of the models that kits may bring."""
+
+    name: str
+    engine: str = "forked"
+    linear_layers: None = None
+
+    @property
+    def parameters(self) -> dict[str, ArraySpec]:
+        return {name: (tuple(p.shape), "float32") for name, p in self.build().named_parameters()}
+
+    def build(self) -> nn.Module:
+        torch.manual_seed(1)
+        module: nn.Module = MODELS[self.name].build()
+        return module
+
+    def loss(self, outputs: Tensor, y: Tensor) -> Tensor:
+        losses: Tensor = MODELS[self.name].loss(outputs, y)
+        return losses
+
+    def residual(self, outputs: NDArray[np.float64], y: NDArray[np.float32]) -> NDArray[np.float64]:
+        raise NotImplementedError
+
+
+def prepare(described: bytes) -> Work:
+    return GradientWork(Task(described.decode()))
+
+
+@pytest.fixture(scope="module")
+def zygote() -> Iterator[Zygote]:
+    with Zygote(prepare) as zygote:
+        yield zygote
+
+
+def plan() -> PrivacyPlan:
+    numbers = {"clip_norm": 0.5, "noise_multiplier": 1.0, "sampling_rate": 1.0, "delta": 1e-5}
+    return PrivacyPlan(**numbers, steps_per_round=1, rounds=1, expected_patients=PATIENTS)  # type: ignore[arg-type]
+
+
+def patients(*, extreme: bool = False) -> list[Take]:
+    """Return patients of two rows each; the last one's may be rare."""
+    chance = torch.Generator().manual_seed(3)
+    x = torch.randn((PATIENTS, 2, INPUTS), generator=chance)
+    if extreme:
+        x[-1] *= 1000.0
+    y = torch.tensor([[0.0, 1.0]] * PATIENTS)
+    return [lambda i=i: (x[i], y[i]) for i in range(PATIENTS)]  # type: ignore[misc]
+
+
+def no_noise(size: int, deviation: float) -> Tensor:
+    del deviation
+    return torch.zeros(size, dtype=torch.float64)
+
+
+def whole(engine: OneByOne, takes: list[Take]) -> NDArray[np.int64]:
+    engine.begin(torch.zeros((0, INPUTS)), torch.zeros(0))
+    return engine.whole_sum(takes).copy()
+
+
+def model(name: str) -> FlatModel:
+    model = FlatModel(Task(name))
+    model.flat.data[:] = torch.linspace(-1.0, 1.0, len(model.flat))
+    return model
+
+
+def forked(zygote: Zygote, name: str) -> Forked:
+    zygote.prepare(name.encode())
+    return Forked(model(name), plan(), no_noise, children=Slots(zygote, 20.0, None))
+
+
+@pytest.mark.parametrize("name", SOUND)
+def test_an_honest_model_has_the_same_bits_as_alone(zygote: Zygote, name: str) -> None:
+    alone = Alone(model(name), plan(), no_noise)
+    sums = whole(forked(zygote, name), patients()), whole(alone, patients())
+    assert sums[0].any()
+    assert np.array_equal(*sums)
+
+
+@pytest.mark.parametrize("name", FAULTY)
+def test_a_patient_adds_exactly_the_same_whoever_else_is_there(zygote: Zygote, name: str) -> None:
+    """So whatever noise is added has the same distribution around sums that differ by one clipped gradient alone."""
+    engine, everybody = forked(zygote, name), patients(extreme=True)
+    last = whole(engine, everybody[-1:])
+    together = whole(engine, everybody)
+    assert together.any()
+    assert np.array_equal(together - whole(engine, everybody[:-1]), last)
+    assert np.sqrt((last.astype(float) ** 2).sum()) * engine.step <= 0.5
