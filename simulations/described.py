@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from client.patients import Split
 from configs.records.described import CountedColumn, DescribedPatients
 from configs.schema import Feature, Study
-from simulations.telltale import telltale
 from strategies.data.base import TrainablePatients
 from strategies.data.columns import Histogram
 from strategies.data.table import ABOVE
 from strategies.tasks.registry import objective_of
+from strategies.telltale import telltale
 
 BINS = 10
 Rows = NDArray[np.float32]  # (patients, inputs): the first row of each
@@ -38,7 +38,8 @@ def described(study: Study, patients: Mapping[str, Split]) -> DescribedPatients 
         counts[site] = tuple(total.tolist())
     columns = [*layout, *([_histogram(target)] if target else [])]
     outcome = target.values[1] if target and len(target.values) == 2 else None
-    return DescribedPatients(tuple(map(_column, columns)), counts, outcome, telltale(study, patients))
+    parts = [part for people in patients.values() for part in (people.train, people.test)]
+    return DescribedPatients(tuple(map(_column, columns)), counts, outcome, telltale(study, parts))
 
 
 def _histogram(column: Feature) -> Histogram:

@@ -1,15 +1,15 @@
 """Columns that say the outcome alone: the outcome in disguise, or something that was written down after it.
 
 Of an outcome in words a column is judged by its area under the ROC curve, a category by each value's share of the
-outcome; of a value by the rank correlation. Only who simulates has the rows for it, and no value is told.
+outcome; of a value by the rank correlation. A researcher who simulates and a hospital that looks at its own data have
+the rows for it. No value is told.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from client.patients import Split
 from configs.schema import Feature, Study
 from strategies.data.base import TrainablePatients
 from strategies.tasks.classification import area
@@ -21,10 +21,9 @@ LEAST = 20  # patients: of fewer, much looks alike by chance
 Rows = NDArray[np.float64]
 
 
-def telltale(study: Study, patients: Mapping[str, Split]) -> tuple[str, ...]:
-    """Return the columns that say the outcome alone over all patients, in the study's order."""
-    parts = [part for people in patients.values() for part in (people.train, people.test) if part.count]
-    firsts = [_first(part, len(study.inputs)) for part in parts]
+def telltale(study: Study, parts: Iterable[TrainablePatients]) -> tuple[str, ...]:
+    """Return the columns that say the outcome alone over all patients of these parts, in the study's order."""
+    firsts = [_first(part, len(study.inputs)) for part in parts if part.count]
     if not firsts or any(first is None for first in firsts):
         return ()
     x, y = (np.concatenate(columns) for columns in zip(*[first for first in firsts if first is not None], strict=True))
