@@ -10,9 +10,9 @@ import argparse
 import logging
 import os
 import sys
-import textwrap
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from client.folder import SiteFolder
 from client.site_file import load_site
@@ -22,6 +22,9 @@ from configs.parts import programs
 from configs.records.site_journal import Approved, DataReviewed, Joined, RefusedStudy, RereadAsked
 from configs.shown import DIGITS
 from configs.views import to_json
+
+if TYPE_CHECKING:
+    from configs.schema import Study
 
 PERSONAL = "the model that this hospital made of it for itself (training.personalise)"
 
@@ -52,6 +55,11 @@ def _parser() -> argparse.ArgumentParser:
     join.add_argument("--replace", action="store_true", help="though another authority or coordinator's key made it")
     join.set_defaults(command=_join)
     check = commands.add_parser("check", help="what is wrong, and who must fix it; for monitoring too")
+    check.add_argument(
+        "--data",
+        metavar="STUDY",
+        help="instead: read this hospital's rows for a study file or a DIGEST, and say what would be read",
+    )
     check.add_argument("--json", action="store_true", help="as JSON, for monitoring")
     check.set_defaults(command=_check)
     review = commands.add_parser("review", help="each waiting study on one page of plain language")
@@ -137,6 +145,9 @@ def _join(arguments: argparse.Namespace) -> int:
 
 
 def _check(arguments: argparse.Namespace) -> int:
+    if arguments.data is not None:
+        folder = SiteFolder.open(arguments.folder)
+        return _look_at_data(folder, folder.study_or_file(arguments.data), as_json=arguments.json)
     from client.doctor import examine
     from client.findings import exit_code, render
 
@@ -166,7 +177,10 @@ def _review(arguments: argparse.Namespace) -> int:
 
     folder = SiteFolder.open(arguments.folder)
     if arguments.data:
-        return _review_data(folder, arguments.digest)
+        if not arguments.digest:
+            raise RunError("review --data: expected the digest of one study, found none; see: archipel-site review")
+        _look_at_data(folder, folder.study(arguments.digest).study, as_json=arguments.json)
+        return 0
     waiting = [a for a in folder.admissions.all() if a.waits]
     chosen = [folder.study(arguments.digest)] if arguments.digest else waiting
     if arguments.json:
@@ -198,17 +212,20 @@ def _reread(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _review_data(folder: SiteFolder, digest: str | None) -> int:
-    """Read the data for one study because a person asks, and write down that they did."""
+def _look_at_data(folder: SiteFolder, study: "Study", *, as_json: bool) -> int:
+    """Read the data for one study because a person asks, and write down that they did; return 1 for findings."""
     from client.data_check import reviewed
+    from client.views.data_text import data_page
 
-    if not digest:
-        raise RunError("review --data: expected the digest of one study, found none; see: archipel-site review")
-    admission = folder.study(digest)
-    folder.audit.note(DataReviewed(study=admission.sha256, name=admission.name, by=_person()))
-    print(f"what {admission.name} would read here (for this hospital alone: nothing of it leaves):")
-    print(textwrap.indent(reviewed(folder.config, admission.name, admission.sha256), "  "))
-    return 0
+    folder.audit.note(DataReviewed(study=study.sha256, name=study.name, by=_person()))
+    page = reviewed(folder.config, study)
+    if as_json:
+        print(to_json(page))
+    else:
+        print(f"what {study.name} would read here (for this hospital alone: nothing of it leaves):")
+        lines = data_page(page, f"datasets.{study.name} in site.yaml")
+        print("\n".join(f"  {line}".rstrip() for line in lines))
+    return 1 if page.findings else 0
 
 
 def _predict(arguments: argparse.Namespace) -> int:

@@ -6,13 +6,16 @@ approved studies alone, and by a process that has left the network as the worker
     python -m client.data_check FOLDER STUDY [DIGEST [all]]    # 0 all is well; 3 not, with the reason printed
 
 Without a digest no row is read: a file is there, a data base opens a session and plans the query. With `all`, which a
-person asks for (`archipel-site review --data`), a study that is not approved yet is read too, and everything is told
-that was come upon. No value of a patient is ever printed, nothing of it leaves.
+person asks for (`archipel-site check --data`, `review --data`), a study that is not approved yet is read too, or one
+whose canonical form comes on standard input in a digest's place (`-`), and the whole page is printed as JSON
+(client/looking.py). No value of a patient is ever printed, nothing of it leaves.
 """
 
+import json
 import os
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from subprocess import TimeoutExpired
 
@@ -24,11 +27,15 @@ from client.identities import forgotten
 from client.isolation import worker_variables
 from client.site_file import load_site
 from configs.commands import prepare
-from configs.errors import AdmissionError, DataError, RunError
+from configs.errors import AdmissionError, ConfigError, DataError, RunError
+from configs.load import study_from
 from configs.parts import run
+from configs.records import fields
+from configs.records.data_page import DataFinding, DataPage
+from configs.schema import Study
 from configs.site import Dataset, SiteConfig, same_rows_twice
 
-EVERYTHING = "all"
+GIVEN, EVERYTHING = "-", "all"
 START_TIMEOUT_S = 300  # of the process that looks, beside what a query may take
 
 
@@ -94,37 +101,73 @@ def _looked_at(config: SiteConfig, dataset: Dataset, sha256: str | None) -> Find
     return Finding("data", OK, f"{dataset.study}: fits the approved study")
 
 
-def reviewed(config: SiteConfig, name: str, sha256: str) -> str:
+def reviewed(config: SiteConfig, study: Study) -> DataPage:
     """Return what a study would read here, for the person who asked: counts, shares and lines, no value.
 
     Raises:
         RunError: the data cannot be read, or not in time.
     """
-    dataset = config.dataset(name)
+    dataset = config.dataset(study.name)
     if dataset is None:
-        raise RunError(f"site.yaml names no data set for {name} (datasets)")
+        raise RunError(f"site.yaml names no data set for {study.name} (datasets)")
     timeout_s = START_TIMEOUT_S + dataset.source.reading_time_s
-    arguments = (str(config.folder), name, sha256, EVERYTHING)
+    arguments, also = (str(config.folder), study.name, GIVEN, EVERYTHING), worker_variables(config)
     try:
         done = run(
-            "client.data_check", *arguments, folder=config.folder, also=worker_variables(config), timeout_s=timeout_s
+            "client.data_check",
+            *arguments,
+            folder=config.folder,
+            also=also,
+            timeout_s=timeout_s,
+            given=study.canonical,
         )
     except TimeoutExpired:
-        raise RunError(f"{name}: the data could not be read in {timeout_s} s") from None
+        raise RunError(f"{study.name}: the data could not be read in {timeout_s} s") from None
     if done.returncode:
-        raise RunError(f"{name}: {done.stdout.strip() if done.returncode == 3 else 'the data could not be read'}")
-    return str(done.stdout).rstrip()
+        raise RunError(f"{study.name}: {done.stdout.strip() if done.returncode == 3 else 'the data could not be read'}")
+    return fields.read(DataPage, json.loads(done.stdout))
 
 
-def look(folder: Path, name: str, sha256: str | None, *, everything: bool = False) -> Iterator[str]:
-    """Read a data set for a study and yield what is odd about it; without one, see whether it could be read.
-
-    Args:
-        everything: tell also what is usual, and read for a study that is not approved: a person asks.
+def look(folder: Path, name: str, sha256: str | None) -> Iterator[str]:
+    """Read a data set for an approved study and yield what is odd about it; without one, see whether it could be read.
 
     Raises:
         DataError: it cannot be read, or its header does not fit. AdmissionError: the study is not approved.
     """
+    config, dataset = _apart(folder, name)
+    if sha256 is None:
+        from client.connectors import try_source
+
+        try_source(dataset.source)
+        return
+    from client.connectors.notes import Notes
+    from client.patients import load_patients
+
+    admissions, notes = Admissions.open(config.admissions), Notes(thorough=True)
+    load_patients(dataset.source, admissions.approved(sha256), config.site, notes)
+    yield from notes.oddities()
+    yield from (finding.text for finding in _shared(config, dataset, notes.ids))
+
+
+def look_whole(folder: Path, name: str, canonical: str) -> DataPage:
+    """Read a data set for a study because a person asks, and return the page of it.
+
+    Raises:
+        DataError: it cannot be read, or its header does not fit. ConfigError: the study is none.
+    """
+    config, dataset = _apart(folder, name)
+    from client.connectors.notes import Notes
+    from client.looking import page_of
+    from client.patients import load_patients
+
+    study, notes = study_from(json.loads(canonical)), Notes(thorough=True)
+    people = load_patients(dataset.source, study, config.site, notes)
+    page = page_of(study, notes, people, site=config.site, min_patients=config.policy.min_patients)
+    return replace(page, findings=(*page.findings, *_shared(config, dataset, notes.ids)))
+
+
+def _apart(folder: Path, name: str) -> tuple[SiteConfig, Dataset]:
+    """Leave the network, put up the fence, and return the settings and a data set."""
     from client.forwarder import leave_network_but
 
     config = load_site(folder)
@@ -133,25 +176,10 @@ def look(folder: Path, name: str, sha256: str | None, *, everything: bool = Fals
     fence(config, books=False)
     dataset = config.dataset(name)
     assert dataset is not None
-    if sha256 is None:
-        from client.connectors import try_source
-
-        try_source(dataset.source)
-        return
-    from client.connectors.notes import Notes
-    from client.patients import load_patients
-    from strategies.data.registry import data_of
-
-    admissions, notes = Admissions.open(config.admissions), Notes(thorough=True)
-    study = admissions.require_known(sha256).study if everything else admissions.approved(sha256)
-    people = load_patients(dataset.source, study, config.site, notes)
-    yield from notes.lines() if everything else notes.oddities()
-    if everything and data_of(study).keeps_aside:
-        yield f"{people.train.count:,} patients to train on, {people.test.count:,} kept aside for the test"
-    yield from _shared(config, dataset, notes.ids)
+    return config, dataset
 
 
-def _shared(config: SiteConfig, dataset: Dataset, ids: "set[str]") -> Iterator[str]:
+def _shared(config: SiteConfig, dataset: Dataset, ids: "set[str]") -> Iterator[DataFinding]:
     """Compare patients with those of the data sets of other identities that were looked at before, by keyed hashes."""
     from client.connectors.ids import hashed
 
@@ -160,11 +188,12 @@ def _shared(config: SiteConfig, dataset: Dataset, ids: "set[str]") -> Iterator[s
     for other in config.datasets:
         common = len(hashes & kept(config, other.study)) if other.identity != dataset.identity else 0
         if common:
-            yield (
+            text = (
                 f"{100 * common / len(hashes):.0f} % of these patients ({common:,}) are in the data set of "
                 f"{other.study} too, under another identity ({other.identity!r}, here {dataset.identity!r}): they have "
                 "two budgets; give both data sets one identity"
             )
+            yield DataFinding(text=text, line=f"identity: {other.identity}")
 
 
 def main(arguments: list[str]) -> int:
@@ -172,9 +201,12 @@ def main(arguments: list[str]) -> int:
     prepare(alone=True)
     folder, name, *rest = arguments
     try:
-        for line in look(Path(folder), name, rest[0] if rest else None, everything=EVERYTHING in rest):
+        if EVERYTHING in rest:
+            print(json.dumps(fields.plain(look_whole(Path(folder), name, sys.stdin.read()))))
+            return 0
+        for line in look(Path(folder), name, rest[0] if rest else None):
             print(line)
-    except (DataError, AdmissionError) as error:
+    except (DataError, AdmissionError, ConfigError) as error:
         print(error)
         return 3
     return 0

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from client.admission import Admission, Admissions
     from client.audit import Audit, Outgoing
     from client.ledger import Ledger
+    from configs.schema import Study
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,3 +80,16 @@ class SiteFolder:
                 "see: archipel-site review"
             )
         return admissions[0]
+
+    def study_or_file(self, text: str) -> "Study":
+        """Return the study of a file, or the one with a digest that begins so.
+
+        Raises:
+            ConfigError: the file is no study. RunError: there is neither.
+        """
+        path = Path(text)
+        if path.suffix in (".yaml", ".yml") or path.is_file():
+            from configs.load import load_study
+
+            return load_study(path)
+        return self.study(text).study

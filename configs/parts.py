@@ -66,9 +66,9 @@ def start(
 
 
 def run(
-    module: str, *arguments: str, folder: Path, also: Iterable[str] = (), timeout_s: float
+    module: str, *arguments: str, folder: Path, also: Iterable[str] = (), timeout_s: float, given: str = ""
 ) -> "subprocess.CompletedProcess[str]":
-    """Run a part to its end and return what it printed.
+    """Run a part to its end and return what it printed; `given` is its standard input.
 
     Raises:
         subprocess.TimeoutExpired: it takes longer than `timeout_s` seconds.
@@ -77,7 +77,7 @@ def run(
         command(module, *arguments),
         cwd=folder,
         env=environment(also),
-        stdin=subprocess.DEVNULL,
+        input=given,
         capture_output=True,
         encoding="utf-8",
         errors="replace",

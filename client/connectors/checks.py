@@ -25,6 +25,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from client.connectors.clues import clues_of, clues_of_ids
 from client.connectors.columns import UNKNOWN, Column, number, plain
 from client.connectors.ids import normal
 from client.connectors.notes import Notes
@@ -113,6 +114,7 @@ def table_of(columns: Mapping[str, Column], study: Study, notes: Notes) -> Table
     notes.rows_are_patients = study.patient_id is None
     notes.ids = set() if notes.rows_are_patients else set(keys)
     if notes.thorough:
+        _look_for_clues(columns, study, notes)
         notes.equal += len(chosen) - len(set(zip(*(c.taken(chosen).texts() for c in columns.values()), strict=True)))
     return Table(
         {f.name: values[chosen].astype(np.float64) for f, values in in_order if f.type == "number"},
@@ -123,6 +125,14 @@ def table_of(columns: Mapping[str, Column], study: Study, notes: Notes) -> Table
         None if in_test is None else _side_of_each(in_test[chosen], patients, len(keys), notes),
         {column.name: tuple(columns[column.name].taken(chosen).texts()) for column in study.records},
     )
+
+
+def _look_for_clues(columns: Mapping[str, Column], study: Study, notes: Notes) -> None:
+    """Note what would explain the cells that the study cannot take."""
+    for feature in study.counted:
+        notes.columns[feature.name].clues = tuple(clues_of(columns[feature.name], feature))
+    if study.patient_id is not None:
+        notes.columns[study.patient_id].clues = tuple(clues_of_ids(columns[study.patient_id]))
 
 
 def features_of(

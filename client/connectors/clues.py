@@ -37,6 +37,8 @@ COMMON_WORDS = frozenset(
         *("0", "1", "2", "3", "4", "5", "9", "99", "-1", "-9", "positif", "négatif", "negatif", "positive", "negative"),
     )
 )
+ANOTHER_UNIT = "another unit"
+OTHER_WORDS = "other words"  # a clue whose count is that of different words, not of cells
 MOST, NEARLY_ALL, FEW = 0.5, 0.95, 20  # shares of the values; values below which nothing is suspected of units
 NARROW = 0.02  # of the range: values that spread less look like another unit
 DATE = re.compile(r"\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}([ T]\d{1,2}:\d{2}(:\d{2}(\.\d+)?)?)?Z?")
@@ -47,24 +49,41 @@ SCIENTIFIC = re.compile(r"\d([.,]\d+)?[eE]\+?\d{2}")
 
 @dataclass(frozen=True)
 class Factor:
-    """Values times `times` plus `plus` would be in the study's unit; `of` says which change of units that is."""
+    """Values times `times` plus `plus` would be in the unit `to`; `of` says of what, and `names` how columns begin."""
 
     times: float
     plus: float = 0.0
+    to: str = ""
     of: str = ""
+    names: tuple[str, ...] = ()
 
 
+def _both(times: float, one: str, other: str, of: str, *names: str) -> tuple[Factor, Factor]:
+    """Return the change from one unit to another, and back."""
+    return (
+        Factor(times, 0.0, other, f"{of}{one} to {other}", names),
+        Factor(1 / times, 0.0, one, f"{of}{other} to {one}", names),
+    )
+
+
+TENS = tuple(Factor(10.0**power) for power in (1, -1, 2, -2, 3, -3, 6, -6))
 FACTORS = (
-    *(Factor(10.0**power) for power in (1, -1, 2, -2, 3, -3, 6, -6)),
-    *(Factor(38.67, of="cholesterol, mmol/L to mg/dl"), Factor(1 / 38.67, of="cholesterol, mg/dl to mmol/L")),
-    *(Factor(88.42, of="creatinine, mg/dl to \u00b5mol/l"), Factor(1 / 88.42, of="creatinine, \u00b5mol/l to mg/dl")),
-    *(Factor(18.016, of="glucose, mmol/L to mg/dl"), Factor(1 / 18.016, of="glucose, mg/dl to mmol/L")),
-    *(Factor(88.57, of="triglycerides, mmol/L to mg/dl"), Factor(1 / 88.57, of="triglycerides, mg/dl to mmol/L")),
-    *(Factor(17.1, of="bilirubin, mg/dl to \u00b5mol/l"), Factor(1 / 17.1, of="bilirubin, \u00b5mol/l to mg/dl")),
-    *(Factor(2.54, of="inches to cm"), Factor(1 / 2.54, of="cm to inches"), Factor(0.4536, of="pounds to kg")),
-    *(Factor(2.2046, of="kg to pounds"), Factor(7.5006, of="kPa to mmHg"), Factor(1 / 7.5006, of="mmHg to kPa")),
-    *(Factor(5 / 9, -160 / 9, "Fahrenheit to Celsius"), Factor(1.8, 32.0, "Celsius to Fahrenheit")),
-    *(Factor(365.25, of="years to days"), Factor(1 / 365.25, of="days to years"), Factor(12.0, of="years to months")),
+    *_both(38.67, "mmol/l", "mg/dl", "cholesterol, ", "chol", "ldl", "hdl"),
+    *_both(18.016, "mmol/l", "mg/dl", "glucose, ", "gluc", "glyc", "gaj"),
+    *_both(88.57, "mmol/l", "mg/dl", "triglycerides, ", "trig", "tg"),
+    *_both(88.42, "mg/dl", "\u00b5mol/l", "creatinine, ", "creat", "cr\u00e9at"),
+    *_both(17.1, "mg/dl", "\u00b5mol/l", "bilirubin, ", "bili"),
+    *_both(59.48, "mg/dl", "\u00b5mol/l", "uric acid, ", "uric", "urat"),
+    *_both(2.54, "in", "cm", "", "height", "taille"),
+    *_both(0.4536, "lb", "kg", "", "weight", "poids"),
+    *_both(7.5006, "kpa", "mmhg", ""),
+    *(
+        Factor(5 / 9, -160 / 9, "\u00b0c", "Fahrenheit to Celsius"),
+        Factor(1.8, 32.0, "\u00b0f", "Celsius to Fahrenheit"),
+    ),
+    *_both(365.25, "years", "days", ""),
+    *_both(12.0, "years", "months", ""),
+    *_both(30.4375, "months", "days", ""),
 )
 
 
@@ -121,20 +140,32 @@ def _of_units(values: NDArray[np.float64], feature: Feature) -> list[Clue]:
     is_crowded = not outside.any() and 0 < ends[1] - ends[0] < NARROW * (high - low)
     if outside.mean() <= MOST and not is_crowded:
         return []
-    factor = _factor(values, low, high)
-    kind = "crowded" if is_crowded else "another unit"
+    factor = _factor(values, feature)
+    kind = "crowded" if is_crowded else ANOTHER_UNIT
     return [Clue(kind, int(outside.sum()), factor=factor)] if factor or not is_crowded else []
 
 
-def _factor(values: NDArray[np.float64], low: float, high: float) -> Factor | None:
-    """Return the change of units after which most values are in the range and their median nearest to its middle."""
-    best: tuple[float, Factor] | None = None
-    for factor in FACTORS:
-        changed = values * factor.times + factor.plus
-        if ((changed >= low) & (changed <= high)).mean() >= NEARLY_ALL:
-            distance = abs(float(np.median(changed)) - (low + high) / 2)
-            best = (distance, factor) if best is None or distance < best[0] else best
-    return best[1] if best else None
+def _factor(values: NDArray[np.float64], feature: Feature) -> Factor | None:
+    """Return the likeliest change of units after which nearly all values are in the range.
+
+    One of the column's own substance comes first, then one of any substance to the study's unit or a power of ten, then
+    one of another substance; of several the one that brings the median nearest to the range's middle.
+    """
+    assert feature.minimum is not None
+    assert feature.maximum is not None
+    unit = (feature.unit or "").casefold().replace("\u03bc", "\u00b5")  # two signs that look alike
+    name = feature.name.casefold()
+    to_unit = [factor for factor in FACTORS if factor.to == unit]
+    own = [factor for factor in to_unit if name.startswith(factor.names or ("\0",))]
+    for factors in (own, [*TENS, *(factor for factor in to_unit if not factor.names)], to_unit):
+        fits = {}
+        for factor in factors:
+            changed = values * factor.times + factor.plus
+            if ((changed >= feature.minimum) & (changed <= feature.maximum)).mean() >= NEARLY_ALL:
+                fits[abs(float(np.median(changed)) - (feature.minimum + feature.maximum) / 2)] = factor
+        if fits:
+            return fits[min(fits)]
+    return None
 
 
 def _of_words(column: Column, feature: Feature) -> list[Clue]:
@@ -146,11 +177,12 @@ def _of_words(column: Column, feature: Feature) -> list[Clue]:
     unknown = {cell: count for cell, count in odd.items() if cell.casefold() in UNKNOWN_WORDS}
     spelled = {cell: count for cell, count in odd.items() if cell.casefold() in alike and cell not in unknown}
     common = {c: n for c, n in odd.items() if c.casefold() in COMMON_WORDS and c not in unknown and c not in spelled}
+    others = odd.keys() - unknown.keys() - spelled.keys() - common.keys()
     clues = [
         Clue("words for unknown", sum(unknown.values()), tuple(sorted(unknown))),
         Clue("another case", sum(spelled.values()), tuple(sorted(spelled))),
         Clue("common words", sum(common.values()), tuple(sorted(common))),
-        Clue("different words", len(odd)),
+        Clue(OTHER_WORDS, len(others)),
     ]
     return [clue for clue in clues if clue.count]
 

@@ -19,6 +19,8 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
+from client.connectors.clues import Clue
+
 SHOWN = 3  # line numbers that are named
 MOST, MANY = 0.5, 0.1  # shares of the rows
 _ODD = {  # what is wrong with a cell that could not be read, by the column's kind
@@ -41,6 +43,7 @@ class ColumnNotes:
     outside: int = 0
     limits: int = 0  # of those unread, the ones that begin with < or >, as a laboratory writes what it cannot measure
     where: tuple[int, ...] = ()
+    clues: tuple[Clue, ...] = ()  # of a thorough reading
 
     def odd(self, cells: NDArray[np.bool_], numbers: NDArray[np.int64]) -> None:
         """Count cells that could not be read; both (rows,)."""
@@ -136,16 +139,42 @@ class Notes:
 
     def oddities(self) -> Iterator[str]:
         """Write what a person should look at before a study trains: all but usual shares of unknown or outside."""
+        yield from (text for text, _ in self.of_rows())
+        for column in self.columns.values():
+            yield from self.of_column(column)
+
+    def of_rows(self) -> Iterator[tuple[str, str]]:
+        """Write what is odd about rows and patients, each with what to do where its sentence does not say it."""
+        look = "look at these lines in the export"
         if not self.patients:
-            yield "no patient at all: only noise would leave"
-        yield from self.remarks
+            yield (
+                "no patient at all: only noise would leave",
+                "see whether the path and the filter of the export are right",
+            )
+        yield from ((text, "") for text in self.remarks)
         if self.empty:
-            yield f"{_rows(self.empty)} with nothing in {'it' if self.empty == 1 else 'them'}: no patient's"
+            text = f"{_rows(self.empty)} with nothing in {'it' if self.empty == 1 else 'them'}: no patient's"
+            yield text, "nothing, if a spreadsheet left them"
         if self.torn:
             where = _where(self.unit, self.torn_where, self.torn)
-            yield f"{_rows(self.torn)} left out: another number of cells, or a broken quotation{where}"
+            yield f"{_rows(self.torn)} left out: another number of cells, or a broken quotation{where}", look
         if self.within:
-            yield self._of_quotations(_where(self.unit, self.within_where, len(self.within_where)))
+            yield self._of_quotations(_where(self.unit, self.within_where, len(self.within_where))), ""
+        yield from ((text, "") for text in self._of_encoding())
+        if self.headers:
+            yield f"{_rows(self.headers)} left out: the header again", "nothing, if several exports were joined"
+        if self.left_out:
+            reason = "without an outcome, a patient id or a side of the split that can be read"
+            yield f"{_rows(self.left_out)} left out: {reason}", "see the columns below"
+        if self.beyond:
+            text = f"{_rows(self.beyond)} left out: beyond the most rows that count of one patient"
+            yield text, "see whether one id stands for many patients"
+        if self.both_sides:
+            text = f"{self.both_sides:,} patients have rows on both sides of the split: they are in the test, whole"
+            yield text, "write one side for each patient"
+        yield from self._of_patients()
+
+    def _of_encoding(self) -> Iterator[str]:
         if self.foreign:
             where = _where(self.unit, self.foreign_where, self.foreign)
             yield (
@@ -157,20 +186,6 @@ class Notes:
                 f"{_cells(self.twice_encoded)} written in UTF-8 and read as Windows-1252 once, it seems: export again, "
                 "and open the file as UTF-8"
             )
-        if self.headers:
-            yield f"{_rows(self.headers)} left out: the header again"
-        if self.left_out:
-            yield (
-                f"{_rows(self.left_out)} left out: without an outcome, a patient id or a side of the split that can "
-                "be read"
-            )
-        if self.beyond:
-            yield f"{_rows(self.beyond)} left out: beyond the most rows that count of one patient"
-        if self.both_sides:
-            yield f"{self.both_sides:,} patients have rows on both sides of the split: they are in the test, whole"
-        yield from self._of_patients()
-        for column in self.columns.values():
-            yield from self._odd(column)
 
     def _of_quotations(self, where: str) -> str:
         """Write what quotations were met with that hold lines which look like rows."""
@@ -185,23 +200,35 @@ class Notes:
             "looks like a row is text, write multiline: true beside path in site.yaml"
         )
 
-    def _of_patients(self) -> Iterator[str]:
+    def _of_patients(self) -> Iterator[tuple[str, str]]:
         """Write what speaks against the number of patients: each of them has a clip, and an epsilon, of their own."""
         for name, ids in self.like_ids.items():
             if len(ids) < self.rows:
-                yield (
+                text = (
                     f"ONE ROW COUNTS AS ONE PATIENT, but column {name!r} has {len(ids):,} different values in "
                     f"{self.rows:,} rows: a patient of several rows spends several times the epsilon"
                 )
+                yield text, f"refuse the study, and ask the consortium to write patient_id: {name}"
         if self.equal > MANY * self.counted:
-            yield f"{_rows(self.equal)} equal to another, word for word: an export twice, or a patient twice?"
+            text = f"{_rows(self.equal)} equal to another, word for word: an export twice, or a patient twice?"
+            yield text, "look for rows that were joined or exported twice"
         if self.spelled:
-            yield (
+            text = (
                 f"{self.spelled:,} patient ids differ from another only in zeros, case or invisible characters: "
                 "patient_id: {column, normalise: [nfkc, case, zeros]} in the study would make them one"
             )
+            yield text, "correct the export, or ask the consortium to write that line"
 
-    def _odd(self, column: ColumnNotes) -> Iterator[str]:
+    def of_column(self, column: ColumnNotes) -> Iterator[str]:
+        """Write what is odd about one column."""
+        yield from self.unread_of(column)
+        if column.share_outside(self.rows) > MOST:
+            yield f"{column.name}: MOST VALUES LIE OUTSIDE the study's range: is it another unit?"
+        if self.all_unknown(column):
+            yield f"{column.name}: UNKNOWN OF ALL: is it another column?"
+
+    def unread_of(self, column: ColumnNotes) -> Iterator[str]:
+        """Write how many cells of a column could not be read, and where."""
         if column.unread:
             verb = "is" if column.unread == 1 else "are"
             where = _where(self.unit, column.where, column.unread)
@@ -212,10 +239,10 @@ class Notes:
                 f"{column.name}: of these {count} with < or >, beyond what is measured: unknown, never that number; "
                 "export the limit itself where it should count"
             )
-        if column.share_outside(self.rows) > MOST:
-            yield f"{column.name}: MOST VALUES LIE OUTSIDE the study's range: is it another unit?"
-        if self.rows and column.unknown + column.unread == self.rows:
-            yield f"{column.name}: UNKNOWN OF ALL: is it another column?"
+
+    def all_unknown(self, column: ColumnNotes) -> bool:
+        """Return whether a column says nothing of anybody."""
+        return bool(self.rows) and column.unknown + column.unread == self.rows
 
     def _shares(self, column: ColumnNotes) -> Iterator[str]:
         if column.outside:

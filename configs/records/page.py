@@ -12,6 +12,7 @@ from typing import Any, get_args, get_origin
 
 from configs.records import coordinator_journal, run_journal, site_journal
 from configs.records.audit import AuditResult
+from configs.records.data_page import DataPage
 from configs.records.exported import Exported
 from configs.records.fields import Field, fields_of
 from configs.records.kept_model import KeptModel
@@ -39,6 +40,7 @@ FILES = (
         Recalibration,
     ),
     ("archipel-site evaluate --json", "Printed; nothing of it is written or leaves.", LocalFigures),
+    ("archipel-site check --data --json", "Printed, as `review --data --json` does; nothing leaves.", DataPage),
     ("audit.json", "Written by `archipel audit` into a run's folder, or into one of its own.", AuditResult),
 )
 JOURNALS = (
