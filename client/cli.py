@@ -58,7 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument(
         "--data",
         metavar="STUDY",
-        help="instead: read this hospital's rows for a study file or a DIGEST, and say what would be read",
+        help="read this hospital's rows for a study file or a DIGEST: what would be read (default: check the node)",
     )
     check.add_argument("--json", action="store_true", help="as JSON, for monitoring")
     check.set_defaults(command=_check)
