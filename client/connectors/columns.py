@@ -75,6 +75,10 @@ class Column(ABC):
     def mapped(self, change: Callable[[str], str]) -> "Column":
         """Return the column with each cell's text changed."""
 
+    def held(self) -> "Column":
+        """Return the column in memory, where several questions are asked of it."""
+        return self
+
     def empty(self) -> NDArray[np.bool_]:
         """Return (rows,) whether a cell is empty."""
         return self.each(lambda cell: not cell, bool)
@@ -187,7 +191,7 @@ class Numbers(Column):
 
     def each(self, decide: Callable[[str], Any], kind: type) -> NDArray[Any]:
         """Return (rows,) what a function makes of each cell's text, asked once a number."""
-        return self._coded().each(decide, kind)
+        return self.coded().each(decide, kind)
 
     def taken(self, rows: NDArray[np.int64]) -> "Numbers":
         """Return these rows alone, in their order."""
@@ -199,17 +203,78 @@ class Numbers(Column):
 
     def mapped(self, change: Callable[[str], str]) -> Column:
         """Return the column with each cell's text changed."""
-        return self._coded().mapped(change)
+        return self.coded().mapped(change)
 
     def empty(self) -> NDArray[np.bool_]:
         """Return (rows,) whether there is no number."""
         return np.isnan(self.values)
 
-    def _coded(self) -> Coded:
-        # by their bits, as -0 is not written as 0
+    def coded(self) -> Coded:
+        """Return the same as words, told apart by their bits, as -0 is not written as 0."""
         bits = np.where(np.isnan(self.values), UNKNOWN, self.values).view(np.int64)
         different, codes = np.unique(bits, return_inverse=True)
         return Coded(codes, list(map(shortest, different.view(np.float64).tolist())))
+
+
+@dataclass(frozen=True)
+class Stored(Column):
+    """A column that stays in its store until it is asked, and is read anew for each question."""
+
+    rows: int
+    load: Callable[[], Column]
+
+    def __len__(self) -> int:
+        return self.rows
+
+    def held(self) -> Column:
+        """Return the column in memory."""
+        return self.load().held()
+
+    def numbers(self) -> NDArray[np.float64]:
+        """Return (rows,) the finite number that each cell holds, else NaN."""
+        return self.held().numbers()
+
+    def each(self, decide: Callable[[str], Any], kind: type) -> NDArray[Any]:
+        """Return (rows,) what a function makes of each cell's text."""
+        return self.held().each(decide, kind)
+
+    def taken(self, rows: NDArray[np.int64]) -> "Stored":
+        """Return these rows alone, in their order."""
+        return Stored(len(rows), lambda: self.held().taken(rows))
+
+    def texts(self) -> list[str]:
+        """Return each row's text."""
+        return self.held().texts()
+
+    def mapped(self, change: Callable[[str], str]) -> "Stored":
+        """Return the column with each cell's text changed."""
+        return Stored(self.rows, lambda: self.held().mapped(change))
+
+    def empty(self) -> NDArray[np.bool_]:
+        """Return (rows,) whether a cell is empty."""
+        return self.held().empty()
+
+    def written(self, words: Sequence[str]) -> "Stored":
+        """Return the column as the study writes it."""
+        return Stored(self.rows, lambda: self.held().written(words))
+
+
+def joined(pieces: Sequence[Column]) -> Column:
+    """Return pieces of one column, one after the other; numbers that stand beside text are text too."""
+    if not pieces:
+        return Cells([])
+    if all(isinstance(piece, Numbers) for piece in pieces):
+        return Numbers(np.concatenate([piece.values for piece in pieces if isinstance(piece, Numbers)]))
+    coded = [piece.coded() if isinstance(piece, Numbers) else piece for piece in pieces]
+    if not all(isinstance(piece, Coded) for piece in coded):
+        return Cells([cell for piece in pieces for cell in piece.texts()])
+    positions, codes = dict[str, int](), []
+    for piece in coded:
+        assert isinstance(piece, Coded)
+        places = [positions.setdefault(word, len(positions)) for word in piece.words]
+        codes.append(np.asarray(places, np.int32)[piece.codes])
+    is_truth = any(isinstance(piece, Coded) and piece.is_truth for piece in coded)
+    return Coded(np.concatenate(codes), list(positions), is_truth)
 
 
 def shortest(value: float) -> str:
