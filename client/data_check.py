@@ -63,7 +63,8 @@ def look_at_data(config: SiteConfig) -> Iterator[Finding]:
 def _absent(dataset: Dataset) -> Finding | None:
     """Return what needs no look inside: the file, or the variable with the data base's address."""
     path = dataset.source.path
-    if path is not None and (not path.is_file() or not os.access(path, os.R_OK)):
+    is_there = path is None or path.is_file() or (dataset.source.in_parts and path.is_dir())
+    if path is not None and (not is_there or not os.access(path, os.R_OK)):
         text = f"{dataset.study}: {path} is not a file that this user can read"
         return Finding("data", WRONG, text, DATA, "correct the path in site.yaml, or the file's permissions")
     for variable in (name for name in dataset.source.secrets if not os.environ.get(name)):

@@ -40,13 +40,16 @@ def probe(source: DataSource, study: Study) -> None:
 def stamp_of(source: DataSource) -> tuple[int, int, int] | None:
     """Return what changes when a file is written, moved, or replaced; None where only reading can tell, or it is gone.
 
-    A link is followed: what counts is the file that would be read.
+    A link is followed: what counts is the file that would be read. Of a folder of parts, all its files count.
     """
+    if source.path is None:
+        return None
     try:
-        status = source.path.stat() if source.path else None
+        parts = source.path.iterdir() if source.in_parts and source.path.is_dir() else ()
+        states = [path.stat() for path in (source.path, *parts)]
     except OSError:
         return None
-    return None if status is None else (status.st_mtime_ns, status.st_size, status.st_ino)
+    return (sum(s.st_mtime_ns for s in states), sum(s.st_size for s in states), sum(s.st_ino for s in states))
 
 
 def read_table(source: DataSource, study: Study, notes: Notes | None = None) -> Table:

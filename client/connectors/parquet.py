@@ -171,7 +171,6 @@ def _reader(file: Any, words: Collection[str] = (), footer: Any = None) -> Any:
         file,
         metadata=footer,
         read_dictionary=list(words),
-        memory_pool=pa.system_memory_pool(),
         pre_buffer=False,
         page_checksum_verification=True,
     )

@@ -1,19 +1,21 @@
 """The connectors, by the name that a file's `connector` uses.
 
 >>> CONNECTORS.names
-('csv', 'sql')
+('csv', 'sql', 'parquet')
 """
 
 from collections.abc import Collection, Mapping
+from importlib.util import find_spec
 
 from client.connectors.base import Connector
 from client.connectors.columns import Column
 from client.connectors.csv_file import probe_csv, read_csv
 from client.connectors.notes import Notes
 from client.connectors.sql import SqlConnector
+from configs.errors import SourceError
 from configs.kinds import Registry
 from configs.schema import CsvFile
-from configs.schema.source import SOURCES
+from configs.schema.source import SOURCES, ParquetFiles
 
 
 class Csv(Connector):
@@ -38,8 +40,37 @@ class Sql(SqlConnector):
     name, dialect = "sql", "client.connectors.postgresql"
 
 
+class Parquet(Connector):
+    """A Parquet file, or a folder of parts. pyarrow is imported here, so that only hospitals with Parquet load it."""
+
+    name, section = "parquet", ParquetFiles
+
+    def columns(
+        self, source: ParquetFiles, wanted: Mapping[str, str], optional: Collection[str], notes: Notes
+    ) -> Mapping[str, Column]:
+        """Return the wanted columns of the files."""
+        self._require()
+        from client.connectors.parquet import read_parquet
+
+        return read_parquet(source.path, wanted, optional, notes)
+
+    def probe(self, source: ParquetFiles, wanted: Mapping[str, str]) -> None:
+        """See whether the files open and their footers have the wanted columns."""
+        self._require()
+        from client.connectors.parquet import probe_parquet
+
+        probe_parquet(source.path, wanted)
+
+    def _require(self) -> None:
+        """Raise a SourceError where pyarrow is not installed."""
+        if find_spec("pyarrow") is None:
+            raise SourceError("expected pyarrow to read Parquet, found none here: pip install 'archipel[parquet]'")
+
+
 CONNECTORS: Registry[Connector] = Registry(
-    "connector", ("section", "columns", "probe", "attempt", "files", "has_socket", "keeper", "remedy"), [Csv(), Sql()]
+    "connector",
+    ("section", "columns", "probe", "attempt", "files", "has_socket", "keeper", "remedy"),
+    [Csv(), Sql(), Parquet()],
 )
 
 

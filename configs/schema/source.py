@@ -102,6 +102,7 @@ class DataSource(SiteMapping):
     store: ClassVar[str] = "file"
     networked: ClassVar[bool] = False
     unread: ClassVar[str] = "any other column of the file"
+    in_parts: ClassVar[bool] = False  # whether its path may be a folder of several files
     root: Path | None = key(
         FilePath(),
         "the folder of images and series: the paths in the rows begin there, and none leaves it",
@@ -167,6 +168,15 @@ class CsvFile(DataSource):
 
 
 @dataclass(frozen=True, slots=True)
+class ParquetFiles(DataSource):
+    """A Parquet file, or a folder of parts with one schema: its files whose names end with .parquet."""
+
+    connector = "parquet"
+    in_parts = True
+    path: Path = key(FilePath(), "the file, or the folder of parts, relative to the folder of the one that names it")
+
+
+@dataclass(frozen=True, slots=True)
 class SqlQuery(DataSource):
     """One query, and the NAME of a variable that holds the data base's address."""
 
@@ -201,5 +211,5 @@ class SqlQuery(DataSource):
         return f"{self.connector}, the data base whose address the variable {self.url_env} holds: {self.query}"
 
 
-SOURCES: Sections[HasSection] = Sections("connector", [Kind("csv", CsvFile), Kind("sql", SqlQuery)])
+SOURCES: Sections[HasSection] = Sections("connector", [Kind("csv", CsvFile), Kind("sql", SqlQuery), Kind("parquet", ParquetFiles)])
 SOURCE = OneOf(SOURCES, "connector", "a mapping with connector and path", strays=True)
