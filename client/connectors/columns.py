@@ -79,6 +79,10 @@ class Column(ABC):
         """Return the column in memory, where several questions are asked of it."""
         return self
 
+    def changed(self, change: "Callable[[Column], Column]") -> "Column":
+        """Return what a function makes of the column in memory."""
+        return change(self)
+
     def empty(self) -> NDArray[np.bool_]:
         """Return (rows,) whether a cell is empty."""
         return self.each(lambda cell: not cell, bool)
@@ -238,6 +242,10 @@ class Stored(Column):
         """Return (rows,) what a function makes of each cell's text."""
         return self.held().each(decide, kind)
 
+    def changed(self, change: Callable[[Column], Column]) -> "Stored":
+        """Return what a function will make of the column, once it is read."""
+        return Stored(self.rows, lambda: change(self.held()))
+
     def taken(self, rows: NDArray[np.int64]) -> "Stored":
         """Return these rows alone, in their order."""
         return Stored(len(rows), lambda: self.held().taken(rows))
@@ -248,7 +256,7 @@ class Stored(Column):
 
     def mapped(self, change: Callable[[str], str]) -> "Stored":
         """Return the column with each cell's text changed."""
-        return Stored(self.rows, lambda: self.held().mapped(change))
+        return self.changed(lambda column: column.mapped(change))
 
     def empty(self) -> NDArray[np.bool_]:
         """Return (rows,) whether a cell is empty."""
@@ -256,7 +264,7 @@ class Stored(Column):
 
     def written(self, words: Sequence[str]) -> "Stored":
         """Return the column as the study writes it."""
-        return Stored(self.rows, lambda: self.held().written(words))
+        return self.changed(lambda column: column.written(words))
 
 
 def joined(pieces: Sequence[Column]) -> Column:

@@ -16,7 +16,7 @@ import difflib
 import math
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -116,7 +116,8 @@ def as_the_study_writes(
         if name in dates:
             written[name] = _time_between(columns, dates[name], codes_of(source, name), notes)
         elif local in columns:
-            written[name] = changed(columns[local], source, counted.get(name, Feature(name, "category")))
+            feature = counted.get(name, Feature(name, "category"))
+            written[name] = columns[local].changed(partial(changed, source=source, feature=feature))
     return written
 
 
@@ -275,7 +276,7 @@ def _moments(
     """Return (rows,) seconds of a column's dates, or of the public day that `text` is; NO_DATE is unknown."""
     if text not in columns:
         return np.full(rows, date_reader("YYYY-MM-DD")(text), np.int64)
-    column, read = columns[text], date_reader(form)
+    column, read = columns[text].held(), date_reader(form)
     moments: NDArray[np.int64] = column.each(read, np.int64)
     unread = (moments == NO_DATE) & ~column.empty() & ~column.each(set(codes).__contains__, bool)
     moments[column.each(set(codes).__contains__, bool)] = NO_DATE

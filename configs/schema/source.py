@@ -211,5 +211,7 @@ class SqlQuery(DataSource):
         return f"{self.connector}, the data base whose address the variable {self.url_env} holds: {self.query}"
 
 
-SOURCES: Sections[HasSection] = Sections("connector", [Kind("csv", CsvFile), Kind("sql", SqlQuery), Kind("parquet", ParquetFiles)])
+SOURCES: Sections[HasSection] = Sections(
+    "connector", [Kind("csv", CsvFile), Kind("sql", SqlQuery), Kind("parquet", ParquetFiles)]
+)
 SOURCE = OneOf(SOURCES, "connector", "a mapping with connector and path", strays=True)

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from client.admission import Admissions
@@ -139,6 +141,10 @@ ALLOWED = {
     "a module that is imported late": "import torch, scipy.stats, psycopg, opacus; torch.zeros(3) + 1",
     "the threads of the C library's products": "import numpy; from threadpoolctl import threadpool_limits; "
     "threadpool_limits(1, user_api='blas')",
+    "a Parquet file, by a library that is imported late": "from client.connectors.parquet import read_parquet; "
+    "from client.connectors.notes import Notes; from pathlib import Path; "
+    "columns = read_parquet(here / 'data/a.parquet', {'age': 'number'}, (), Notes()); "
+    "assert columns['age'].numbers().tolist() == [50, 61]",
     "the time here": "import zoneinfo; zoneinfo.ZoneInfo('Europe/Paris')",
     "the ledger": "from client.ledger import Ledger; "
     "Ledger.open(config.ledger)._connection.execute('CREATE TABLE t (x)')",
@@ -153,6 +159,7 @@ ALLOWED = {
 
 @pytest.mark.parametrize("name", sorted(ALLOWED))
 def test_what_training_needs_is_inside_the_fence(here: Path, name: str) -> None:
+    pq.write_table(pa.table({"age": [50, 61]}), here / "data" / "a.parquet")
     done = fenced(here, ALLOWED[name])
     assert done.stdout.endswith("done\n"), done.stderr
 

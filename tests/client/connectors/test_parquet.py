@@ -16,6 +16,7 @@ from client.connectors.notes import Notes
 from client.connectors.parquet import read_parquet
 from configs.errors import ArchipelError, DataError, SourceError
 from configs.schema import CsvFile, Study
+from configs.schema.mapping import UnitChange
 from configs.schema.source import ParquetFiles
 from strategies.data.registry import data_of
 from strategies.data.source import Table
@@ -254,3 +255,24 @@ def test_no_row_is_read_to_probe(tmp_path: Path) -> None:
     start = pq.ParquetFile(source.path).metadata.row_group(0).column(0).data_page_offset
     source.path.write_bytes(data[:start] + bytes(200) + data[start + 200 :])
     probe(source, study())
+
+
+def test_what_a_site_maps_is_done_to_typed_columns_as_to_text(tmp_path: Path) -> None:
+    mapped: dict[str, Any] = {
+        "columns": (("age", "AGE"),),
+        "words": (("sex", (("H", "male"), ("F", "female"))),),
+        "missing": (("", ("-9",)),),
+        "units": (UnitChange("chol", "mmol/L", "mg/dl", 38.67, 0.0),),
+    }
+    chol = [-9.0 if cell is None else round(cell / 38.67, 3) for cell in CHOL]
+    local = good(sex=["FH"[word == "male"] for word in SEX], chol=chol)
+    columns = {"AGE" if name == "age" else name: cells for name, cells in local.items()}
+    pq.write_table(pa.table(columns), tmp_path / "a.parquet")
+    csv = tmp_path / "a.csv"
+    csv.write_text(
+        "\n".join([",".join(columns), *(",".join(row) for row in zip(*map(text_of, columns.values()), strict=True))])
+    )
+    table = read_table(ParquetFiles(tmp_path / "a.parquet", **mapped), study())
+    assert same(read_table(CsvFile(csv, **mapped), study()), table)
+    assert int(np.isnan(table.numbers["chol"]).sum()) == CHOL.count(None)
+    assert set(table.categories["sex"].tolist()) == {0, 1}
