@@ -105,6 +105,6 @@ def test_a_hospital_may_name_it_and_its_mistakes_are_told(folder: Path) -> None:
         "connector: csv",
         "datasets.heart.path: expected a file's path, found nothing; add it",
     )
-    with pytest.raises(ConfigError, match="expected one of csv, sql, .*jsonl, found 'json'; did you mean 'jsonl'"):
+    with pytest.raises(ConfigError, match=r"expected one of csv, sql, .*jsonl, found 'json'; did you mean 'jsonl'"):
         load_site(site(connector="json", path="a"))
     assert "connector: csv, connector: jsonl" in reference.explain("datasets.heart.path")
