@@ -107,4 +107,4 @@ def test_a_hospital_may_name_it_and_its_mistakes_are_told(folder: Path) -> None:
     )
     with pytest.raises(ConfigError, match=r"expected one of csv, sql, .*jsonl, found 'json'; did you mean 'jsonl'"):
         load_site(site(connector="json", path="a"))
-    assert "connector: csv, connector: jsonl" in reference.explain("datasets.heart.path")
+    assert "connector: csv, connector: parquet, connector: jsonl" in reference.explain("datasets.heart.path")
