@@ -1,0 +1,1 @@
+"""Encoders: fixed public functions that make numbers of an image, one file for each."""

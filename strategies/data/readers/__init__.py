@@ -1,0 +1,1 @@
+"""Readers of records, one file for each format."""

@@ -1,0 +1,30 @@
+"""The registered readers of records, by the name in a study's `features`.
+
+>>> READERS.names
+('png', 'dicom', 'nifti', 'csv', 'npy')
+"""
+
+from configs.errors import KindError
+from configs.kinds import Registry
+from configs.schema.records import READER_KEYS, ReaderKeys
+from strategies.data.readers.base import Reader
+from strategies.data.readers.csv_series import CSV_SERIES
+from strategies.data.readers.dicom import DICOM
+from strategies.data.readers.nifti import NIFTI
+from strategies.data.readers.npy import NPY
+from strategies.data.readers.png import PNG
+
+READERS: Registry[Reader] = Registry("reader", ("read",), [PNG, DICOM, NIFTI, CSV_SERIES, NPY])
+
+
+def register(reader: Reader, keys: ReaderKeys | None = None) -> None:
+    """Add a reader, so that studies may name it; that of a study kit, `kit/name`, needs no keys.
+
+    Raises:
+        KindError: another one has its name, it lacks a part, or its keys have another name.
+    """
+    if keys is not None:
+        if keys.name != reader.name:
+            raise KindError(f"reader {reader.name!r}: expected keys of that name, found {keys.name!r}; correct one")
+        READER_KEYS.register(keys)
+    READERS.register(reader)
