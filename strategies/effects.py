@@ -42,12 +42,12 @@ def public_step(low: float, high: float) -> float:
 
 def contrasts(study: Study) -> list[Contrast]:
     """Return what each coefficient of a linear model compares, in the order of the inputs; curves are left out."""
-    return [contrast for feature in study.features if not feature.curve for contrast in _of(feature, study.inputs)]
+    return [contrast for feature in study.predictors if not feature.curve for contrast in _of(feature, study.inputs)]
 
 
 def curved(study: Study) -> tuple[str, ...]:
     """Return the columns whose effect is a curve."""
-    return tuple(feature.name for feature in study.features if feature.curve)
+    return tuple(feature.name for feature in study.predictors if feature.curve)
 
 
 def _of(feature: Feature, inputs: tuple[str, ...]) -> Iterator[Contrast]:
@@ -93,7 +93,7 @@ def effects(study: Study, model: Mapping[str, NDArray[np.floating]]) -> Effects 
         for contrast in contrasts(study)
     )
     of = objective.measure.of.format(target=study.task.target, event=getattr(study.task, "event", ""))
-    curves = {feature.name: _curve(objective, study, feature, weights) for feature in study.features if feature.curve}
+    curves = {feature.name: _curve(objective, study, feature, weights) for feature in study.predictors if feature.curve}
     return Effects(objective.measure.name, of, rows, curved(study), curves)
 
 

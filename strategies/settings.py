@@ -117,7 +117,7 @@ def _of_a_number(knots: int) -> float:
 
 
 def _inputs(study: Study) -> tuple[Setting, ...]:
-    if all(feature.type == "number" for feature in study.features):
+    if all(feature.type == "number" for feature in study.predictors):
         return ()
     why = "shorter rows, so less noise, and an intercept that learns for itself"
     return (Setting("", "scaling", "centred", why),)
@@ -161,7 +161,7 @@ def _steepness(study: Study) -> float:
 
 
 def _norm(study: Study) -> float:
-    return row_norm(study.features, added=bool(objective_of(study).added_inputs))
+    return row_norm(study.predictors, added=bool(objective_of(study).added_inputs))
 
 
 def _with_noise(study: Study) -> tuple[int, float, str, str]:

@@ -31,8 +31,8 @@ def telltale(study: Study, parts: Iterable[TrainablePatients]) -> tuple[str, ...
     if values.ndim != 1 or len(values) < LEAST:
         return ()
     place = {name: number for number, name in enumerate(study.inputs)}
-    columns = {f.name: x[:, [place[name] for name in f.inputs]].astype(np.float64) for f in study.features}
-    return tuple(f.name for f in study.features if _says(_score(f, columns[f.name], values), values, study))
+    columns = {f.name: x[:, [place[name] for name in f.inputs]].astype(np.float64) for f in study.predictors}
+    return tuple(f.name for f in study.predictors if _says(_score(f, columns[f.name], values), values, study))
 
 
 def _first(part: TrainablePatients, inputs: int) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:

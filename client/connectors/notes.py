@@ -12,7 +12,7 @@ age: 1 of 4 rows is no number that can be read (line 3)
 """
 
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -29,6 +29,8 @@ _ODD = {  # what is wrong with a cell that could not be read, by the column's ki
     "outcome": "no outcome that the study lists; left out",
     "patient id": "without a patient id; left out",
     "split": "neither train nor test; left out",
+    "record": "no record that can be read; it counts as unknown",
+    "mask": "without a mask that can be read; left out",
 }
 
 
@@ -44,6 +46,13 @@ class ColumnNotes:
     limits: int = 0  # of those unread, the ones that begin with < or >, as a laboratory writes what it cannot measure
     where: tuple[int, ...] = ()
     clues: tuple[Clue, ...] = ()  # of a thorough reading
+    why: dict[str, int] = field(default_factory=dict)  # of records that could not be read: how many, for each reason
+    resized: int = 0  # images of another size than the study's
+
+    def note_records(self, why: Mapping[str, int], resized: int) -> None:
+        """Count records that could not be read, each reason in words, and images that were brought to another size."""
+        self.why, self.resized = {**why}, resized
+        self.unread += sum(why.values())
 
     def odd(self, cells: NDArray[np.bool_], numbers: NDArray[np.int64]) -> None:
         """Count cells that could not be read; both (rows,)."""
@@ -233,6 +242,8 @@ class Notes:
             verb = "is" if column.unread == 1 else "are"
             where = _where(self.unit, column.where, column.unread)
             yield f"{column.name}: {column.unread:,} of {_rows(self.rows)} {verb} {_ODD[column.kind]}{where}"
+        for why, count in column.why.items():
+            yield f"{column.name}: of these {count:,} {why}"
         if column.limits:
             count = f"{column.limits:,} cell{' begins' if column.limits == 1 else 's begin'}"
             yield (
@@ -249,6 +260,8 @@ class Notes:
             yield f"{column.name}: {_share(column.outside, self.rows)} outside its range, moved to the edge"
         if column.unknown:
             yield f"{column.name}: {_share(column.unknown, self.rows)} unknown"
+        if column.resized:
+            yield f"{column.name}: {_share(column.resized, self.rows)} of another size, brought to the study's"
 
 
 def _rows(count: int) -> str:

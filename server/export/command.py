@@ -125,7 +125,7 @@ def _about(run: Path, study: Study, *, anyway: bool) -> Exported:
         purpose=study.purpose,
         task=study.task.type,
         model=study.model.name,
-        features=tuple(map(_column, study.features)),
+        features=tuple(map(_column, study.predictors)),
         inputs=inputs_of(study),
         personal=tuple(personal_parameters(study)),
         scaling=_SCALING[study.scaling],

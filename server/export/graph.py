@@ -53,9 +53,9 @@ def _prediction(graph: Graph, study: Study, learning: Learning, layers: LinearLa
 
 def _inputs(graph: Graph, study: Study) -> Recorded:
     """Return the model's inputs of the features: (rows, inputs), as hospitals make them of the same cells."""
-    numbers = {f.name: _number(graph, f) for f in study.features if f.type == "number"}
-    categories = {f.name: _codes(graph, f) for f in study.features if f.type == "category"}
-    columns, _ = columns_of(numbers, categories, study.features, centred=study.scaling == "centred")  # type: ignore[arg-type]
+    numbers = {f.name: _number(graph, f) for f in study.predictors if f.type == "number"}
+    categories = {f.name: _codes(graph, f) for f in study.predictors if f.type == "category"}
+    columns, _ = columns_of(numbers, categories, study.predictors, centred=study.scaling == "centred")  # type: ignore[arg-type]
     return np.stack(columns, axis=1).astype(np.float32)  # type: ignore[return-value]
 
 

@@ -83,12 +83,12 @@ class _Inference(FurtherRelease):
     name, array, of_counts = "inference", INFORMATION, False
 
     def bound(self, study: Study) -> float:
-        return math.sqrt(1 + sum(_reach(feature)[1] for feature in study.features))
+        return math.sqrt(1 + sum(_reach(feature)[1] for feature in study.predictors))
 
     def exact(self, study: Study, model: Arrays, patients: TablePatients) -> tuple[Floats, Mask]:
         bound = self.bound(study)
-        middle = np.concatenate([np.full(len(f.inputs), _reach(f)[0]) for f in study.features])
-        middle -= np.concatenate([_taken_off(study, feature) for feature in study.features])
+        middle = np.concatenate([np.full(len(f.inputs), _reach(f)[0]) for f in study.predictors])
+        middle -= np.concatenate([_taken_off(study, feature) for feature in study.predictors])
         module = learning_of(study).build().double()
         module.load_state_dict({name: torch.from_numpy(array.astype(np.float64)) for name, array in model.items()})
         with torch.no_grad():

@@ -154,7 +154,7 @@ def draw(study: Study, assumed: Assumed, seed: int) -> World:
     """
     require_announced(study)
     rng = np.random.default_rng([seed, 0xA7C41])
-    population = [_population(feature, rng) for feature in study.features]
+    population = [_population(feature, rng) for feature in study.predictors]
     hospitals = [[p.at_a_hospital(assumed.differences, rng) for p in population] for _ in study.sites]
     announced = np.array([study.announced_patients(site) or 1 for site in study.sites])
     tests = np.maximum(1, np.round(TEST_PATIENTS * announced / announced.sum())).astype(int)

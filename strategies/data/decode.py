@@ -24,6 +24,11 @@ class Unread:
     why: Counter[Why] = field(default_factory=Counter)
     resized: int = 0
 
+    @property
+    def words(self) -> dict[str, int]:
+        """Return the counts by the reason in words."""
+        return {why.value: count for why, count in sorted(self.why.items(), key=lambda pair: pair[0].name)}
+
 
 def decoded(files: Files | None, text: str, column: Record, unread: Unread | None = None) -> NDArray[np.float32] | None:
     """Return one record, (channels, sides...); None where it cannot be read.

@@ -91,7 +91,7 @@ def encoded(table: Table, study: Study) -> TablePatients:
     Raises:
         DataError: as `encode`.
     """
-    return encode(table, study.features, objective_of(study), centred=study.scaling == "centred")
+    return encode(table, study.predictors, objective_of(study), centred=study.scaling == "centred")
 
 
 def encode(
@@ -109,12 +109,22 @@ def encode(
     columns, clipped = columns_of(table.numbers, table.categories, features, centred=centred)
     y, beyond = objective.encode(table.targets)
     clipped |= beyond
+    order, starts = sorted_by_patient(table)
+    x = np.stack(columns, axis=1)[order].astype(np.float32)  # (rows, inputs)
+    return TablePatients(x, y[order].astype(np.float32), table.patients[order], starts, clipped)
+
+
+def sorted_by_patient(table: Table) -> tuple[Numbers, Numbers]:
+    """Return the order of rows by patient, and in it the row offsets of each patient: (rows,) and (patients + 1,).
+
+    Raises:
+        DataError: the table names a patient that has no row.
+    """
     order = np.argsort(table.patients, kind="stable")
     starts = np.searchsorted(table.patients[order], np.arange(len(table.keys) + 1))
     if (np.diff(starts) < 1).any():  # rows would be taken for patients
         raise DataError("expected at least one row of every patient, found a patient without; mend the connector")
-    x = np.stack(columns, axis=1)[order].astype(np.float32)  # (rows, inputs)
-    return TablePatients(x, y[order].astype(np.float32), table.patients[order], starts.astype(np.int64), clipped)
+    return order, starts.astype(np.int64)
 
 
 def columns_of(

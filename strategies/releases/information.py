@@ -86,10 +86,10 @@ class Frame:
 
 def frame_of(study: Study) -> Frame:
     """Return the frame of a study whose columns are scaled by their public ranges."""
-    blocks = [_block(feature) for feature in study.features]
+    blocks = [_block(feature) for feature in study.predictors]
     centre = np.array([middle for middles, _ in blocks for middle in middles])
     if study.scaling == "centred":  # the rows are about a centre already
-        centre -= [middle for feature in study.features for middle in centres(feature)]
+        centre -= [middle for feature in study.predictors for middle in centres(feature)]
     return Frame(centre, math.sqrt(1.0 + sum(square for _, square in blocks)))
 
 

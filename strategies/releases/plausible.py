@@ -309,7 +309,7 @@ def _row_norm(study: Study, announced: int | None, *, of_each: bool = False) -> 
     """
     one = 2 if objective_of(study).added_inputs else 1  # the bias's, and that of the one added input that is not 0
     if study.scaling != "site":
-        return math.sqrt(sum(map(largest_square, study.features)) + one)
+        return math.sqrt(sum(map(largest_square, study.predictors)) + one)
     if study.training.local.batch_size is None and not of_each:
         return math.sqrt(len(study.inputs) + one)
     rows = MOST_PATIENTS if announced is None or study.patient_id else max(2 * announced, announced + 20)
