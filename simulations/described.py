@@ -13,6 +13,7 @@ from configs.records.described import CountedColumn, DescribedPatients
 from configs.schema import Feature, Study
 from strategies.data.base import TrainablePatients
 from strategies.data.columns import Histogram
+from strategies.data.records import RECORDS
 from strategies.data.table import ABOVE
 from strategies.tasks.registry import objective_of
 from strategies.telltale import telltale
@@ -24,7 +25,7 @@ Numbers = NDArray[np.int64]
 
 def described(study: Study, patients: Mapping[str, Split]) -> DescribedPatients | None:
     """Return each hospital's counts, None where patients are no rows of a table."""
-    layout = [_histogram(feature) for feature in study.features]
+    layout = [_histogram(feature) for feature in study.features if not feature.is_record]
     target = study.task.columns[0] if len(study.task.columns) == 1 else None
     counts = {}
     for site, people in sorted(patients.items()):
@@ -60,6 +61,8 @@ def _cells(
 ) -> NDArray[np.int64] | None:
     """Return how many patients are in each cell of all columns, one after the other."""
     first = people.starts[:-1]
+    if study.data == RECORDS.name:
+        return None
     x, y = people.take(first)
     if x.ndim != 2 or x.shape[1] < len(study.inputs):
         return None

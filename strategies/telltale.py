@@ -23,6 +23,8 @@ Rows = NDArray[np.float64]
 
 def telltale(study: Study, parts: Iterable[TrainablePatients]) -> tuple[str, ...]:
     """Return the columns that say the outcome alone over all patients of these parts, in the study's order."""
+    if study.input_shape is not None:
+        return ()  # no column says anything alone
     firsts = [_first(part, len(study.inputs)) for part in parts if part.count]
     if not firsts or any(first is None for first in firsts):
         return ()

@@ -98,6 +98,9 @@ EXTRAS = {  # file -> what its users install as an extra
     "simulations/drafting/headers.py": {"pyarrow"},
     "simulations/tuning/cluster.py": {"ray"},
     "server/export/onnx_file.py": {"onnx"},
+    "strategies/data/readers/png.py": {"PIL"},
+    "strategies/data/readers/dicom.py": {"pydicom"},
+    "strategies/data/readers/nifti.py": {"nibabel"},
 }
 
 

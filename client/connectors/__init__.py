@@ -9,9 +9,10 @@ from dataclasses import replace
 
 from client.connectors.checks import columns_of, table_of
 from client.connectors.columns import Column
-from client.connectors.files import Below
+from client.connectors.files import below
 from client.connectors.mapping import as_the_study_writes, check_mapping, local_columns, local_names
 from client.connectors.notes import Notes
+from client.connectors.recorded import require_records, with_records
 from client.connectors.registry import CONNECTORS
 from configs.schema import DataSource, Study
 from strategies.data.source import Table
@@ -34,6 +35,7 @@ def probe(source: DataSource, study: Study) -> None:
             fit the study.
     """
     check_mapping(source, study)
+    require_records(source, study)
     CONNECTORS[source.connector].probe(source, local_columns(source, columns_of(study)))
 
 
@@ -60,8 +62,9 @@ def read_table(source: DataSource, study: Study, notes: Notes | None = None) -> 
         DataError: the header does not have the study's columns, or the source's mapping does not fit the study.
     """
     notes = Notes() if notes is None else notes
+    require_records(source, study)
     table = table_of(read_columns(source, study, columns_of(study), notes), study, notes)
-    return replace(table, files=Below(str(source.root))) if source.root else table
+    return with_records(replace(table, files=below(str(source.root))), study, notes) if study.records else table
 
 
 def read_columns(

@@ -13,6 +13,8 @@ import stat
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
+from itertools import islice
 
 from strategies.data.source import Located, UnreadError, Why
 
@@ -75,9 +77,11 @@ class Below:
         root, statuses = os.path.realpath(self.root), []
         try:
             with os.scandir(folder) as entries:
-                names = sorted(entry.name for entry, _ in zip(entries, range(MAX_FILES + 1), strict=False))
+                names = sorted(entry.name for entry in islice(entries, MAX_FILES + 1))
         except OSError:
             raise UnreadError(Why.UNREADABLE) from None
+        if len(names) > MAX_FILES:
+            raise UnreadError(Why.TOO_LARGE)
         for name in names:
             path = os.path.realpath(os.path.join(folder, name))
             status = _status(_below(root, path))
@@ -85,6 +89,12 @@ class Below:
                 statuses.append(status)
                 yield path
         _check(statuses)
+
+
+@lru_cache(16)
+def below(root: str) -> Below:
+    """Return the records below a folder, the same each time, so that what it knows of unchanged files is kept."""
+    return Below(root)
 
 
 def _below(root: str, path: str) -> str:
@@ -101,14 +111,14 @@ def _status(path: str) -> os.stat_result:
 
 
 def _check(statuses: list[os.stat_result]) -> None:
-    """Check that these are regular files, not too many and not too large together.
+    """Check that these are regular files, and not too large together.
 
     Raises:
         UnreadError: they are not.
     """
     if not all(stat.S_ISREG(status.st_mode) for status in statuses):
         raise UnreadError(Why.NO_FILE)
-    if len(statuses) > MAX_FILES or sum(status.st_size for status in statuses) > MAX_BYTES:
+    if sum(status.st_size for status in statuses) > MAX_BYTES:
         raise UnreadError(Why.TOO_LARGE)
     if not statuses:
         raise UnreadError(Why.MISSING)

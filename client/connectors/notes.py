@@ -242,8 +242,8 @@ class Notes:
             verb = "is" if column.unread == 1 else "are"
             where = _where(self.unit, column.where, column.unread)
             yield f"{column.name}: {column.unread:,} of {_rows(self.rows)} {verb} {_ODD[column.kind]}{where}"
-        for why, count in column.why.items():
-            yield f"{column.name}: of these {count:,} {why}"
+        for why, records in column.why.items():
+            yield f"{column.name}: of these {records:,} {why}"
         if column.limits:
             count = f"{column.limits:,} cell{' begins' if column.limits == 1 else 's begin'}"
             yield (

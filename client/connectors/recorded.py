@@ -1,4 +1,4 @@
-"""Records of a table: counted for the hospital's own people, made numbers by an encoder, left out where no mask is read.
+"""Records of a table: counted for the hospital, made numbers by an encoder, left out where no mask can be read.
 
 Nothing is refused because of a record. What is refused before any row is looked at: a study with records and no folder
 `root` for them, and a reader whose library is not installed.
@@ -64,7 +64,7 @@ def _records(study: Study) -> Sequence[Record]:
 def _encoded(
     files: Files | None, texts: Sequence[str], column: Record, unread: Unread
 ) -> dict[str, NDArray[np.float64]]:
-    """Return the columns of an encoder's numbers, NaN for a record that cannot be read; records that come again once."""
+    """Return the columns of an encoder's numbers: (rows,) each, NaN for a record that cannot be read."""
     assert column.encoder is not None
     encoder, numbers = ENCODERS[column.encoder], np.full((len(texts), column.encoded), np.nan)
     for row, text in enumerate(texts):
@@ -76,9 +76,10 @@ def _encoded(
 
 def _find_all(files: Files | None, texts: Sequence[str], unread: Unread) -> None:
     """Count the records that are not there."""
-    for text in texts if files is not None else ():
+    for text in texts:
         try:
-            files.find(text)
+            if files is not None:
+                files.find(text)
         except UnreadError as error:
             unread.why[error.why] += 1
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from client.ledger import Ledger
 from configs.errors import PrivacyError
-from configs.schema import PER_PATIENT, DataSource, Feature, Study
+from configs.schema import PER_PATIENT, DataSource, Feature, Record, Study
 from configs.shown import mixed_scripts, quoted_lines, shown
 from configs.site import SiteConfig
 from strategies.data.columns import cells_of
@@ -154,6 +154,8 @@ def _unread(config: SiteConfig, study: Study) -> str:
 
 def _column(feature: Feature) -> str:
     unit = f" in {shown(feature.unit)}" if feature.unit else ""
+    if isinstance(feature, Record):
+        return f"{shown(feature.name)}: {_record(feature)}"
     if feature.type == "number":
         what = f"a number from {feature.minimum:g} to {feature.maximum:g}{unit}"
         what += f", whose effect is a curve of {len(feature.knots)} public knots" if feature.knots else ""
@@ -161,6 +163,14 @@ def _column(feature: Feature) -> str:
         what = f"one of {', '.join(map(shown, feature.values))}{unit}"
     codes = f"; unknown where {', '.join(map(shown, feature.missing))}" if feature.missing else ""
     return f"{shown(feature.name)}: {what}{codes}"
+
+
+def _record(column: Record) -> str:
+    size = " x ".join(map(str, column.size))
+    window = "their own range" if column.low is None else f"the range {column.low:g} to {column.high:g}"
+    what = f"paths of {column.type} records below root, read by {column.reader} as {column.channels} x {size} numbers"
+    made = f"; {column.encoder} makes {column.encoded} numbers of each" if column.encoder else ""
+    return f"{what}, scaled by {window}{made}"
 
 
 def _source(config: SiteConfig, study: Study) -> str:

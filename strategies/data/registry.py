@@ -12,7 +12,9 @@ from strategies.data.person_periods import PERSON_PERIODS
 from strategies.data.records import RECORDS
 from strategies.data.table import TABLE
 
-DATA: Registry[DataKind] = Registry("kind of data", ("read", "scaled", "nobody"), [TABLE, CELLS, PERSON_PERIODS, RECORDS])
+DATA: Registry[DataKind] = Registry(
+    "kind of data", ("read", "scaled", "nobody"), [TABLE, CELLS, PERSON_PERIODS, RECORDS]
+)
 
 
 def data_of(study: Study) -> DataKind:

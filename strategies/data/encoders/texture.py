@@ -59,7 +59,7 @@ def _usual() -> Floats:
 
 def _around(values: Floats, usual: Floats | float) -> Floats:
     """Return values from 0 on, brought into [-1, 1): the usual one becomes 0."""
-    return (values - usual) / (values + usual)
+    return np.asarray((values - usual) / (values + usual))
 
 
 @lru_cache(8)
@@ -84,7 +84,8 @@ def _cells(side: int) -> Floats:
     edges = np.linspace(0.0, side, CELLS + 1)
     places = np.arange(side)
     inside = np.minimum(places + 1.0, edges[1:, None]) - np.maximum(places, edges[:-1, None])
-    return np.maximum(inside, 0.0) * (CELLS / side)
+    shares: Floats = np.maximum(inside, 0.0) * (CELLS / side)
+    return shares
 
 
 def _pooled(planes: Floats) -> Floats:
