@@ -22,10 +22,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from client.children.zygote import Zygote
+from strategies.kits.children import Question
 
 WORKING = 0.8  # the part of a slot after which its child is killed; the rest is for its end and the next one's start
 _SPREAD = 3.0  # standard deviations of the patients of a step for whom there are slots
-Question = Callable[[], bytes]  # reads one patient, when it is that patient's turn
 _chance = secrets.SystemRandom()
 
 
@@ -54,13 +54,15 @@ class Slots:
     Args:
         zygote: forks them.
         patient_s: the length of a slot.
-        expected: patients of a step, by public numbers; None to ask them one after the other as fast as they are,
-            where nobody's data have to be hidden from the clock (a simulation).
+        tested: test patients, by public numbers.
+        paced: whether there are slots. Without them patients are asked one after the other, as fast as they are, where
+            nothing has to be hidden from a clock: a simulation, a study without privacy.
     """
 
     zygote: Zygote
     patient_s: float
-    expected: float | None
+    tested: float = 0.0
+    paced: bool = True
     clock: Callable[[], float] = time.monotonic
     sleep: Callable[[float], object] = time.sleep
 
@@ -68,17 +70,21 @@ class Slots:
         """Give what all children get."""
         self.zygote.load(shared)
 
-    def answers(self, questions: Sequence[Question], size: int) -> Iterator[bytes | None]:
-        """Yield what the children say of patients, in no order: `size` bytes, or None."""
-        if self.expected is None:
-            yield from (self._ask(question, size, self.clock()) for question in questions)
+    def answers(
+        self, questions: Sequence[Question], size: int, *, expected: float | None = None
+    ) -> Iterator[tuple[int, bytes | None]]:
+        """Yield each question's number and what its child says, in the order of the slots: `size` bytes, or None."""
+        if not self.paced:
+            yield from ((number, self._ask(one, size, self.clock())) for number, one in enumerate(questions))
             return
-        slots = slots_for(self.expected, len(questions))
+        slots = slots_for(self.tested if expected is None else expected, len(questions))
         patients, begin = placed(len(questions), slots), self.clock()
         for slot in range(slots):
             patient = patients.get(slot)
             question = None if patient is None else questions[patient]
-            yield self._ask(question, size, self._sleep_until(begin + slot * self.patient_s))
+            answer = self._ask(question, size, self._sleep_until(begin + slot * self.patient_s))
+            if patient is not None:
+                yield patient, answer
         self._sleep_until(begin + slots * self.patient_s)
 
     def _ask(self, question: Question | None, size: int, begin: float) -> bytes | None:

@@ -16,6 +16,7 @@ from configs.errors import KitError
 from configs.kit import KitFiles
 from configs.schema.kit import KitKeys
 from strategies.exchange.tensors import digest
+from strategies.kits.children import Children
 from strategies.kits.opened import Kit, open_files
 
 Arrays = Mapping[str, NDArray[np.float32]]
@@ -30,10 +31,12 @@ class Shelf:
     Args:
         finder: returns the files of the kit that a study names; it raises KitError where there is none.
         run: whether a kit sees one patient in a process of its own, or runs in this one.
+        children: the processes of their own, in a process that forks them.
     """
 
     finder: Finder | None = None
     run: Run = "together"
+    children: Children | None = None
     _files: dict[str, KitFiles] = field(default_factory=dict)
     _opened: dict[str, Kit] = field(default_factory=dict)
     _starts: dict[str, Arrays] = field(default_factory=dict)
@@ -80,7 +83,7 @@ class Shelf:
 
     def clear(self) -> None:
         """Forget every kit."""
-        self.finder, self.run = None, "together"
+        self.finder, self.run, self.children = None, "together", None
         self._files, self._opened, self._starts = {}, {}, {}
 
 

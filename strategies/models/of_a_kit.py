@@ -7,6 +7,7 @@ patient's child.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +18,8 @@ from configs.schema import Study
 from configs.schema.kit import FAMILY, KitKeys, specifications
 from configs.wire import ArraySpec
 from strategies.kit import Model
+from strategies.kits.children import Children
+from strategies.kits.packed import SCORE, packed
 from strategies.kits.shelf import SHELF
 from strategies.models.base import Architecture, Arrays
 
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 FORKED, TOGETHER = "forked", "alone"  # engines, by the shelf's `run`
+_FLOAT32 = 4  # bytes
 
 
 @dataclass(frozen=True)
@@ -116,15 +120,35 @@ class KitArchitecture(Architecture):
         """Return each row's score by the kit, (rows, 1): each row is put through alone."""
         import torch
 
+        if SHELF.children is not None:
+            return self._scores_of_children(arrays, x, SHELF.children)
         module = self.build().eval()
         module.load_state_dict({name: torch.tensor(arrays[name]) for name in self.parameters})
         with torch.no_grad():
-            scores = [_score(self.model, module, row) for row in torch.split(torch.from_numpy(x), 1)]
-        return np.array(scores, np.float64).reshape(-1, 1)
+            scores = [self.score(module, row) for row in torch.split(torch.from_numpy(x), 1)]
+        return np.array(scores, np.float32).astype(np.float64).reshape(-1, 1)
+
+    def _scores_of_children(
+        self, arrays: Mapping[str, NDArray[np.float32]], x: NDArray[np.float32], children: Children
+    ) -> NDArray[np.float64]:
+        children.load(SCORE + np.concatenate([arrays[name].reshape(-1) for name in self.parameters]).tobytes())
+        questions = [partial(packed, row[None]) for row in x]
+        scores = np.zeros((len(x), 1))
+        for row, answer in children.answers(questions, _FLOAT32):
+            scores[row] = _risk(answer)
+        return scores
+
+    def score(self, module: "nn.Module", row: "Tensor") -> float:
+        """Return one record's score by the kit, a risk in [0, 1]; 0 where it is no number."""
+        score = self.model.score
+        assert score is not None
+        return _within(float(score(module(row), row.new_zeros(len(row)))))
 
 
-def _score(model: Model, module: "nn.Module", row: "Tensor") -> float:
-    """Return one row's risk in [0, 1]."""
-    assert model.score is not None
-    score = float(model.score(module(row), row.new_zeros(len(row))))
+def _risk(answer: bytes | None) -> float:
+    """Return the risk that a child answered; 0 where it did not."""
+    return 0.0 if answer is None else _within(float(np.frombuffer(answer, np.float32)[0]))
+
+
+def _within(score: float) -> float:
     return min(1.0, max(0.0, score)) if score == score else 0.0

@@ -16,7 +16,7 @@ from client.children.zygote import Work, Zygote
 from configs.wire import ArraySpec
 from strategies.models.flat_model import FlatModel
 from strategies.privacy.engines.alone import Alone
-from strategies.privacy.engines.forked import Forked, GradientWork
+from strategies.privacy.engines.forked import Forked, PatientWork
 from strategies.privacy.engines.one_by_one import OneByOne, Take
 from strategies.privacy.plan import PrivacyPlan
 from tests.kits.faulty_models import FAULTY, INPUTS, SOUND, models
@@ -53,7 +53,7 @@ class Task:
 
 
 def prepare(described: bytes) -> Work:
-    return GradientWork(Task(described.decode()))
+    return PatientWork(Task(described.decode()))
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +95,7 @@ def model(name: str) -> FlatModel:
 
 def forked(zygote: Zygote, name: str) -> Forked:
     zygote.prepare(name.encode())
-    return Forked(model(name), plan(), no_noise, children=Slots(zygote, 20.0, None))
+    return Forked(model(name), plan(), no_noise, children=Slots(zygote, 20.0, paced=False))
 
 
 @pytest.mark.parametrize("name", SOUND)

@@ -29,8 +29,8 @@ class Asked:
     def sleep(self, seconds: float) -> None:
         self.now += seconds
 
-    def slots(self, expected: float | None) -> Slots:
-        return Slots(self, PATIENT_S, expected, lambda: self.now, self.sleep)  # type: ignore[arg-type]
+    def slots(self, tested: float, *, paced: bool = True) -> Slots:
+        return Slots(self, PATIENT_S, tested, paced, lambda: self.now, self.sleep)  # type: ignore[arg-type]
 
 
 def fail() -> bytes:
@@ -40,9 +40,10 @@ def fail() -> bytes:
 @pytest.mark.parametrize("count", [0, 1, 4])
 def test_a_step_has_the_same_moments_whoever_is_there(count: int) -> None:
     zygote = Asked()
+    assert slots_for(4.0) == 12
     people = [bytes([n]) for n in range(count)]
-    answers = list(zygote.slots(4.0).answers([lambda one=one: one for one in people], 1))  # type: ignore[misc]
-    assert len(answers) == slots_for(4.0) == 12
+    answers = list(zygote.slots(0.0).answers([lambda one=one: one for one in people], 1, expected=4.0))  # type: ignore[misc]
+    assert sorted(answers) == list(enumerate(people))
     assert sorted(patient for patient in zygote.patients if patient is not None) == people
     assert zygote.until == pytest.approx([100.0 + (n + WORKING) * PATIENT_S for n in range(12)])
     assert zygote.now == pytest.approx(100.0 + 12 * PATIENT_S)
@@ -50,12 +51,16 @@ def test_a_step_has_the_same_moments_whoever_is_there(count: int) -> None:
 
 def test_a_patient_who_cannot_be_read_is_a_slot_of_nobody() -> None:
     zygote = Asked()
-    assert not any(zygote.slots(0.0).answers([fail], 1))
+    assert list(zygote.slots(0.0).answers([fail], 1)) == [(0, None)]
     assert zygote.patients == [None] * slots_for(0.0)
 
 
 def test_without_slots_patients_follow_each_other() -> None:
-    assert list(Asked().slots(None).answers([lambda: b"a", fail, lambda: b"b"], 1)) == [b"a", None, b"b"]
+    assert list(Asked().slots(0.0, paced=False).answers([lambda: b"a", fail, lambda: b"b"], 1)) == [
+        (0, b"a"),
+        (1, None),
+        (2, b"b"),
+    ]
 
 
 def test_every_slot_is_equally_likely_for_one_patient_and_for_one_beside_others() -> None:

@@ -13,17 +13,19 @@ state, time and budget (Haeberlen, Pierce and Narayan 2011, "Differential privac
 """
 
 import importlib
-import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from hashlib import blake2b
-from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from configs.errors import PrivacyError
+from strategies.kits.children import Children
+from strategies.kits.packed import GRADIENT, packed, unpacked
+from strategies.kits.shelf import SHELF
 from strategies.models.flat_model import FlatModel, Trainable
 from strategies.privacy.engines.alone import as_it_was, gradient_of_rows, seed_of
 from strategies.privacy.engines.base import Gaussian
@@ -32,26 +34,26 @@ from strategies.privacy.plan import PrivacyPlan
 
 _ON_PROCESSOR = torch.device("cpu")
 _FLOAT32 = 4  # bytes
-_LATE = ("numpy.random", "numpy.linalg", "numpy.fft", "torch.nn.functional", "torch.nn.utils", "torch.fft")
-
-
-class Children(Protocol):
-    """Processes that each work for one patient, and end."""
-
-    def load(self, shared: bytes) -> None:
-        """Give what all children get: the parameters."""
-
-    def answers(self, questions: Sequence[Callable[[], bytes]], size: int) -> Iterator[bytes | None]:
-        """Yield what the children say of patients, in any order: `size` bytes of each, or None.
-
-        Args:
-            questions: each returns one patient's rows, read when it is that patient's turn.
-            size: of an answer in bytes; any other answer is None.
-        """
+_LATE = (
+    "numpy.random",
+    "numpy.linalg",
+    "numpy.fft",
+    "torch.nn.functional",
+    "torch.nn.utils",
+    "torch.fft",
+    "torch.func",
+)
 
 
 class Forked(OneByOne):
-    """Clipped sums of gradients that children work out."""
+    """Clipped sums of gradients that children work out.
+
+    Args:
+        children: the processes; those of this process's shelf of kits unless given.
+
+    Raises:
+        PrivacyError: there are none.
+    """
 
     def __init__(
         self,
@@ -59,16 +61,16 @@ class Forked(OneByOne):
         plan: PrivacyPlan,
         gaussian: Gaussian,
         *,
-        children: Children,
         rows_at_once: int | None = None,
+        children: Children | None = None,
     ) -> None:
         super().__init__(model, plan, gaussian, rows_at_once=rows_at_once)
-        self._children = children
+        self._children = children_here() if children is None else children
 
     def begin(self, x: Tensor, y: Tensor) -> None:
         """Give the parameters to the children to come."""
         del x, y
-        self._children.load(self._model.flat.detach().numpy().tobytes())
+        self._children.load(GRADIENT + self._model.flat.detach().numpy().tobytes())
 
     def whole_sum(self, takes: Iterable[Take]) -> NDArray[np.int64]:
         """See `OneByOne`; nothing here depends on what a child says but the sum."""
@@ -90,40 +92,56 @@ class Forked(OneByOne):
         return gradient
 
     def _answers(self, takes: Sequence[Take]) -> Iterator[NDArray[np.float32] | None]:
+        questions = [partial(packed_from, take) for take in takes]
         size = _FLOAT32 * len(self._model.flat)
-        for answer in self._children.answers([partial(_packed, take) for take in takes], size):
+        for _, answer in self._children.answers(questions, size, expected=self._plan.expected_patients):
             yield None if answer is None else np.frombuffer(answer, np.float32)
 
 
-class GradientWork:
-    """The work of a child: one patient's gradient.
+def children_here() -> Children:
+    """Return the children of this process's shelf of kits.
+
+    Raises:
+        PrivacyError: there are none.
+    """
+    if SHELF.children is None:
+        raise PrivacyError("kits in children of their own: expected a process that forks them, found none here")
+    return SHELF.children
+
+
+class PatientWork:
+    """The work of a child: one patient's gradient, or one record's score.
 
     Args:
         task: the model and its loss. It is built where children come from, without code of a kit; `answer`, in a
             child, is what runs such code.
+        score: returns the score of one record, from the module and x (1, ...).
     """
 
-    def __init__(self, task: Trainable) -> None:
+    def __init__(self, task: Trainable, score: Callable[[nn.Module, Tensor], float] | None = None) -> None:
         torch.set_num_threads(1)  # a process with threads cannot be forked
         _load_what_is_loaded_late()
-        self._model, self._salt = FlatModel(task), b""
+        self._model, self._score, self._salt, self._kind = FlatModel(task), score, b"", b""
 
     def load(self, shared: bytes) -> None:
-        """Take the parameters, (parameters,) float32."""
-        flat = self._model.flat.data.numpy()
-        flat[:] = np.frombuffer(shared, np.float32)
+        """Take what is to be done, one byte, and the parameters, (parameters,) float32."""
+        self._kind, flat = shared[:1], self._model.flat.data.numpy()
+        flat[:] = np.frombuffer(shared, np.float32, offset=1)
         self._salt = blake2b(flat.tobytes(), digest_size=32).digest()
 
     def answer(self, patient: bytes) -> bytes:
-        """Return the gradient of the summed loss of a patient's rows, (parameters,) float32.
+        """Return the gradient of the summed loss of a patient's rows, (parameters,), or the score, all float32.
 
         Raises:
-            Exception: of any kind, where the patient has no gradient.
+            Exception: of any kind, where the patient has none.
         """
-        x, y = _unpacked(patient)
-        with as_it_was(self._model.module, seed_of(self._salt, x, y), _ON_PROCESSOR):
-            gradient = gradient_of_rows(self._model, x, y)
-        return gradient.numpy().tobytes()
+        x, *rest = unpacked(patient)
+        if self._kind == GRADIENT:
+            with as_it_was(self._model.module, seed_of(self._salt, x, rest[0]), _ON_PROCESSOR):
+                return gradient_of_rows(self._model, x, rest[0]).numpy().tobytes()
+        assert self._score is not None
+        with torch.no_grad():
+            return np.float32(self._score(self._model.module.eval(), x)).tobytes()
 
 
 def _load_what_is_loaded_late() -> None:
@@ -135,15 +153,6 @@ def _load_what_is_loaded_late() -> None:
         layer(torch.zeros((1, 1))).sum().backward()
 
 
-def _packed(take: Take) -> bytes:
+def packed_from(take: Take) -> bytes:
     """Return one patient's rows and outcomes as bytes."""
-    buffer = io.BytesIO()
-    for array in take():
-        np.save(buffer, np.ascontiguousarray(array.numpy()), allow_pickle=False)
-    return buffer.getvalue()
-
-
-def _unpacked(patient: bytes) -> tuple[Tensor, Tensor]:
-    buffer = io.BytesIO(patient)
-    x, y = (torch.from_numpy(np.load(buffer, allow_pickle=False)) for _ in range(2))
-    return x, y
+    return packed(*(tensor.numpy() for tensor in take()))

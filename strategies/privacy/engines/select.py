@@ -1,6 +1,6 @@
 """The choice of a model's engine.
 
-It is the closed form, book-keeping, one patient alone, or Opacus where a study asks for the reference.
+It is the closed form, book-keeping, one patient alone, here or in a child, or Opacus where a study asks for it.
 
 >>> from configs.schema import Model, Task
 >>> from strategies.privacy.plan import PrivacyPlan
@@ -15,6 +15,7 @@ It is the closed form, book-keeping, one patient alone, or Opacus where a study 
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from configs.errors import PrivacyError
 from configs.kinds import Registry
 from strategies.models.flat_model import FlatModel
 from strategies.privacy.engines.base import Engine, Gaussian
@@ -26,10 +27,14 @@ Maker = Callable[[FlatModel, PrivacyPlan, Gaussian], Engine]
 
 @dataclass(frozen=True)
 class EngineKind:
-    """An engine's name; `load` imports it and returns what makes one for a fit."""
+    """An engine's name; `load` imports it and returns what makes one for a fit.
+
+    `binding`: a study whose model has it can ask for no other, as it is the hospital that chose it.
+    """
 
     name: str
     load: Callable[[], Maker]
+    binding: bool = False
 
 
 def _book_keeping() -> Maker:
@@ -42,6 +47,12 @@ def _alone() -> Maker:
     from strategies.privacy.engines.alone import Alone  # linear stacks start without
 
     return Alone
+
+
+def _forked() -> Maker:
+    from strategies.privacy.engines.forked import Forked  # linear stacks start without
+
+    return Forked
 
 
 def _opacus() -> Maker:
@@ -62,6 +73,7 @@ ENGINES = Registry(
         EngineKind("closed form", lambda: _closed_form),
         EngineKind("book-keeping", _book_keeping),
         EngineKind("alone", _alone),
+        EngineKind("forked", _forked, binding=True),
         EngineKind("opacus", _opacus),
     ],
 )
@@ -75,9 +87,14 @@ def load_engine(of_model: str, of_study: str = "auto") -> Maker:
         of_study: another one that the study asks for, or `auto`.
 
     Raises:
-        KindError: there is no engine of that name.
+        KindError: there is no engine of that name. PrivacyError: the study asks for another than the hospital's own.
     """
-    return ENGINES[of_model if of_study == "auto" else of_study].load()
+    if ENGINES[of_model].binding and of_study not in ("auto", "alone"):
+        raise PrivacyError(
+            f"training.local.engine: expected auto where kits run in children of their own, found {of_study!r}; it "
+            "needs kit_run: together in site.yaml, at a hospital where a person has read the kit"
+        )
+    return ENGINES[of_model if of_study == "auto" or ENGINES[of_model].binding else of_study].load()
 
 
 def private_engine(model: FlatModel, plan: PrivacyPlan, gaussian: Gaussian, name: str = "auto") -> Engine:

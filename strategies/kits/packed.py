@@ -1,0 +1,35 @@
+"""What passes between a worker and the children that run a kit: arrays as bytes, and what is to be done with them.
+
+>>> import numpy as np
+>>> [tensor.tolist() for tensor in unpacked(packed(np.zeros((1, 2), np.float32), np.ones(1, np.float32)))]
+[[[0.0, 0.0]], [1.0]]
+"""
+
+import io
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:  # the coordinator knows kits' models, and begins without PyTorch
+    from torch import Tensor
+
+GRADIENT, SCORE = b"g", b"s"  # what children are to do
+
+
+def packed(*arrays: NDArray[Any]) -> bytes:
+    """Return arrays as bytes."""
+    buffer = io.BytesIO()
+    for array in arrays:
+        np.save(buffer, np.ascontiguousarray(array), allow_pickle=False)
+    return buffer.getvalue()
+
+
+def unpacked(content: bytes) -> "list[Tensor]":
+    """Return the arrays that were packed."""
+    import torch
+
+    buffer, tensors = io.BytesIO(content), []
+    while buffer.tell() < len(content):
+        tensors.append(torch.from_numpy(np.load(buffer, allow_pickle=False)))
+    return tensors
