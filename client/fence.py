@@ -47,7 +47,7 @@ READ, WRITE = READ_FILE | READ_DIR, READ_FILE | WRITE_FILE | TRUNCATE
 CREATE_FILES = READ | WRITE | REMOVE_FILE | MAKE_DIR | MAKE_REG
 OF_FILES = EXECUTE | WRITE_FILE | READ_FILE | TRUNCATE  # what a rule of a file, not of a folder, may say
 HANDLED = {1: (1 << 13) - 1, 2: (1 << 14) - 1, 3: (1 << 15) - 1, 5: (1 << 16) - 1}  # by version of Landlock
-BENEATH, PORT, CONNECT_TCP, ALL_TCP, ALL_SCOPES = 1, 2, 2, 3, 3
+BENEATH, PORT, BIND_TCP, CONNECT_TCP, ALL_TCP, ALL_SCOPES = 1, 2, 1, 2, 3, 3
 ROOMS = ("client", "strategies", "configs")
 SYSTEM = (
     *("/usr", "/lib", "/lib64", "/etc", "/nix/store", "/proc/self", "/proc/sys", "/proc/cpuinfo", "/proc/meminfo"),
@@ -95,7 +95,7 @@ def fence(config: SiteConfig, *, books: bool) -> Fence:
             _make(database.with_name(name))
     ctypes.util.find_library = _loaded  # the standard library's own starts ldconfig and a compiler
     ports = [split_address(address)[1] for address in config.worker_network]
-    landlock = _landlock(_rules(config, books=books), ports)
+    landlock = _landlock(_rules(config, books=books), _of_ports(config, ports))
     return Fence(landlock, _filter(unix_sockets=_talks_to_a_socket(config)))
 
 
@@ -183,6 +183,16 @@ def _talks_to_a_socket(config: SiteConfig) -> bool:
     return any(_connector(dataset).has_socket(dataset.source, os.environ) for dataset in _in_bases(config))
 
 
+def _of_ports(config: SiteConfig, ports: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Yield each port of TCP with what may be done: to connect to those listed.
+
+    A driver may bind its own end to port 0, which is any that is free, before it connects.
+    """
+    yield from ((port, CONNECT_TCP) for port in ports)
+    if any(_connector(dataset).binds for dataset in _in_bases(config)):
+        yield 0, BIND_TCP
+
+
 def _in_bases(config: SiteConfig) -> Iterator[Dataset]:
     return (dataset for dataset in config.datasets if dataset.source.secrets)
 
@@ -226,8 +236,13 @@ def _call(number: int, *arguments: object) -> int:
         return -1
 
 
-def _landlock(rules: Iterable[tuple[Path, int]], ports: Sequence[int]) -> int:
-    """Restrict this thread and those that it starts; return the version of Landlock, 0 where there is none."""
+def _landlock(rules: Iterable[tuple[Path, int]], ports: Iterable[tuple[int, int]]) -> int:
+    """Restrict this thread and those that it starts; return the version of Landlock, 0 where there is none.
+
+    Args:
+        rules: paths, and what may be done beneath them.
+        ports: numbers of TCP, and what may be done with them.
+    """
     version = _call(CREATE, None, ctypes.c_size_t(0), ctypes.c_uint32(1))
     if version < 1:
         return 0
@@ -240,8 +255,8 @@ def _landlock(rules: Iterable[tuple[Path, int]], ports: Sequence[int]) -> int:
     try:
         for path, access in rules:
             _allow(ruleset, path, access & handled)
-        for port in ports if version >= 4 else ():
-            _add(ruleset, PORT, struct.pack("QQ", CONNECT_TCP, port))
+        for port, access in ports if version >= 4 else ():
+            _add(ruleset, PORT, struct.pack("QQ", access, port))
         return version if _call(RESTRICT, ctypes.c_int(ruleset), ctypes.c_uint32(0)) == 0 else 0
     finally:
         os.close(ruleset)

@@ -95,6 +95,8 @@ def test_the_contract_needs_only_the_standard_library_and_pyyaml() -> None:
 EXTRAS = {  # file -> what its users install as an extra
     "client/connectors/arrow.py": {"pyarrow"},
     "client/connectors/parquet.py": {"pyarrow"},
+    "client/connectors/oracle.py": {"oracledb"},
+    "client/connectors/sql_server.py": {"mssql_python"},
     "simulations/drafting/headers.py": {"pyarrow"},
     "simulations/tuning/cluster.py": {"ray"},
     "server/export/onnx_file.py": {"onnx"},

@@ -19,11 +19,13 @@ from configs.schema import DataSource
 class Connector(ABC):
     """Reads one kind of source; `section` is that source's class, with the keys that a file may give.
 
+    `binds`: its driver binds its own end of a connection to any free port first, which the fence then lets it do.
     Where something is wrong with the data, `keeper` says who mends it, and `remedy` how.
     """
 
     name: ClassVar[str]
     section: ClassVar[type[DataSource]]
+    binds: ClassVar[bool] = False
     keeper: ClassVar[str] = DATA
     remedy: ClassVar[str] = "correct the data, or tell the consortium"
 

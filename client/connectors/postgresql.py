@@ -13,7 +13,6 @@ something else (not shown: it may hold a password); correct the variable, and wr
 """
 
 import contextlib
-import ipaddress
 import logging
 import os
 import socket
@@ -28,6 +27,7 @@ from psycopg.pq import ExecStatus
 from psycopg.types.string import TextLoader
 
 from client.connectors.sql import Dialect, Field, Kind, Rows, Session
+from client.connectors.sql_address import is_number, is_this_machine
 from client.connectors.sql_errors import why_not_connected, why_refused
 from client.forwarder import CONNECT_TIMEOUT_S, reach
 from configs.errors import SourceError
@@ -213,18 +213,8 @@ def _listed(info: dict[str, Any], variable: str) -> str:
     ]
     ways = [reach(address) for address in addresses]
     info["port"] = ",".join(str(port) for _, port in ways)
-    if all(_is_number(host) for host, _ in ways):  # libpq resolves names itself, but not where there is no network
+    if all(is_number(host) for host, _ in ways):  # libpq resolves names itself, but not where there is no network
         info["hostaddr"] = ",".join(host for host, _ in ways)
-    if not info.get("sslmode") and "PGSSLMODE" not in os.environ and not all(map(_is_this_machine, hosts)):
+    if not info.get("sslmode") and "PGSSLMODE" not in os.environ and not all(map(is_this_machine, hosts)):
         info["sslmode"] = "require"  # libpq's own default would go on without
     return ", ".join(addresses)
-
-
-def _is_number(host: str) -> bool:
-    with contextlib.suppress(ValueError):
-        return bool(ipaddress.ip_address(host))
-    return False
-
-
-def _is_this_machine(host: str) -> bool:
-    return host == "localhost" or (_is_number(host) and ipaddress.ip_address(host).is_loopback)

@@ -1,7 +1,7 @@
 """The connectors, by the name that a file's `connector` uses.
 
 >>> CONNECTORS.names
-('csv', 'sql', 'parquet')
+('csv', 'sql', 'parquet', 'sql_server', 'oracle')
 """
 
 from collections.abc import Collection, Mapping
@@ -15,7 +15,7 @@ from client.connectors.sql import SqlConnector
 from configs.errors import SourceError
 from configs.kinds import Registry
 from configs.schema import CsvFile
-from configs.schema.source import SOURCES, ParquetFiles
+from configs.schema.source import SOURCES, OracleQuery, ParquetFiles, SqlServerQuery
 
 
 class Csv(Connector):
@@ -67,10 +67,23 @@ class Parquet(Connector):
             raise SourceError("expected pyarrow to read Parquet, found none here: pip install 'archipel[parquet]'")
 
 
+class SqlServer(SqlConnector):
+    """A SQL Server."""
+
+    name, section, dialect, extra = "sql_server", SqlServerQuery, "client.connectors.sql_server", "mssql"
+    binds = True
+
+
+class Oracle(SqlConnector):
+    """An Oracle."""
+
+    name, section, dialect, extra = "oracle", OracleQuery, "client.connectors.oracle", "oracle"
+
+
 CONNECTORS: Registry[Connector] = Registry(
     "connector",
     ("section", "columns", "probe", "attempt", "files", "has_socket", "keeper", "remedy"),
-    [Csv(), Sql(), Parquet()],
+    [Csv(), Sql(), Parquet(), SqlServer(), Oracle()],
 )
 
 

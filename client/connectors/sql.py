@@ -17,6 +17,7 @@ A dialect is one file with a `DIALECT`: how a session opens, describes a query a
 """
 
 import contextlib
+import re
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -27,6 +28,7 @@ from decimal import Decimal
 from enum import Enum
 from importlib import import_module
 from pathlib import Path
+from time import monotonic
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
@@ -40,6 +42,7 @@ from client.findings import DATABASE
 from configs.errors import DataError, SourceError
 from configs.schema import SqlQuery
 
+TOO_LONG = "the query takes longer than query_timeout_s ({timeout} s); make it quicker, or raise query_timeout_s"
 GRACE_S = 30  # after its own time-out a data base that is still silent is not there any more
 Result = TypeVar("Result")
 Rows = Iterator[Sequence[str | None]]
@@ -117,7 +120,7 @@ class SqlConnector(Connector):
     `dialect` is a module that has a `DIALECT`; `extra` is the extra of this package that brings its driver.
     """
 
-    section = SqlQuery
+    section: ClassVar[type[SqlQuery]] = SqlQuery
     dialect: ClassVar[str]
     extra: ClassVar[str] = ""
     keeper = f"{DATABASE}, or whoever wrote site.yaml"
@@ -186,12 +189,12 @@ class SqlConnector(Connector):
         try:
             with closing(session), cut_after(silence_s, session.cut, late):
                 return use(session)
+        except TimeoutError:
+            reason = TOO_LONG.format(timeout=source.query_timeout_s)
         except session.errors as error:
-            reason = (
-                f"the data base said nothing for {silence_s} s; look whether it and the network are up"
-                if late.is_set()
-                else session.why_refused(error, source.query_timeout_s)
-            )
+            reason = session.why_refused(error, source.query_timeout_s)
+        if late.is_set():
+            reason = f"the data base said nothing for {silence_s} s; look whether it and the network are up"
         raise SourceError(f"{source.url_env}: {reason}")
 
 
@@ -210,6 +213,42 @@ def cut_after(seconds: float, cut: Callable[[], None], late: threading.Event) ->
         yield
     finally:
         timer.cancel()
+
+
+def in_time(rows: Iterator[Result], seconds: float) -> Iterator[Result]:
+    """Yield rows until a time is over; for drivers whose time-out is that of one step alone.
+
+    Raises:
+        TimeoutError: it is over.
+    """
+    end = monotonic() + seconds
+    for row in rows:
+        if monotonic() > end:
+            raise TimeoutError
+        yield row
+
+
+def require_one_select(source: SqlQuery, forbidden: Collection[str] = ()) -> None:
+    """See that a query begins as one SELECT does, and neither ends earlier nor has a word of other statements.
+
+    For data bases that would run more than one statement, or change data in a session that was to read. What stands
+    between quotation marks and in comments is no word; where the data base reads those otherwise, more is refused here.
+
+    Raises:
+        SourceError: it does not.
+    """
+    words = [word.lower() for word in _TOKENS.findall(source.query) if word]
+    while words and words[-1] == ";":
+        words.pop()
+    odd = next((word for word in words if word == ";" or word in forbidden), "")
+    if not words or words[0] not in ("select", "with") or odd:
+        shown = f" ({odd.upper()} is no part of one)" if odd and odd != ";" else ""
+        raise SourceError(f"{source.url_env}: the query is not one SELECT statement{shown}, and it may only read")
+
+
+_TOKENS = re.compile(
+    r"""'(?:[^']|'')*'|"(?:[^"]|"")*"|\[(?:[^\]]|\]\])*\]|--[^\n]*|/\*.*?\*/|([^\W\d]\w*|;)|[\w@#$]+|.""", re.DOTALL
+)
 
 
 # Rows
@@ -280,6 +319,15 @@ def text_of(value: Any) -> str | None:
     if isinstance(value, date):
         return value.isoformat()
     return _fraction(value.isoformat()) if isinstance(value, time) else str(value)
+
+
+def text_of_real(value: Any) -> str | None:
+    """Return a number of four bytes in the fewest digits that read back as the same four bytes.
+
+    >>> text_of_real(0.10000000149011612)
+    '0.1'
+    """
+    return None if value is None else str(np.float32(value)).removesuffix(".0")
 
 
 def _moment(value: datetime) -> str:

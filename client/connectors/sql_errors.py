@@ -12,6 +12,8 @@ from collections.abc import Mapping
 
 import psycopg
 
+from client.connectors.sql import TOO_LONG
+
 _CHECK = "archipel-site check says which"
 _NOT_CONNECTED: tuple[tuple[str, str], ...] = (  # what libpq's text holds -> what to say; the first that fits
     (
@@ -79,7 +81,7 @@ _REFUSED: Mapping[str, str] = {  # SQLSTATE, or its class -> what to say
     "42": "the data base does not take the query{near}; try it with psql",
     "22021": "a cell holds bytes that are no text in the data base's encoding; correct them, or leave the column out",
     "22": "a cast or a calculation of the query fails on a row (it is not shown){near}; try it with psql",
-    "57014": "the query takes longer than query_timeout_s ({timeout} s); make it quicker, or raise query_timeout_s",
+    "57014": TOO_LONG,
     "53": "the data base is short of memory, disk or connections; make the query smaller, or ask who runs it",
     "08": "the connection broke while the query ran; try again, then ask who runs the data base",
     "57": "the data base ended the session; try again, then ask who runs it",

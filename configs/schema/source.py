@@ -211,7 +211,20 @@ class SqlQuery(DataSource):
         return f"{self.connector}, the data base whose address the variable {self.url_env} holds: {self.query}"
 
 
-SOURCES: Sections[HasSection] = Sections(
-    "connector", [Kind("csv", CsvFile), Kind("sql", SqlQuery), Kind("parquet", ParquetFiles)]
-)
+@dataclass(frozen=True, slots=True)
+class SqlServerQuery(SqlQuery):
+    """One query of a SQL Server."""
+
+    connector = "sql_server"
+
+
+@dataclass(frozen=True, slots=True)
+class OracleQuery(SqlQuery):
+    """One query of an Oracle."""
+
+    connector = "oracle"
+
+
+_SECTIONS: tuple[type[DataSource], ...] = (CsvFile, SqlQuery, ParquetFiles, SqlServerQuery, OracleQuery)
+SOURCES: Sections[HasSection] = Sections("connector", [Kind(section.connector, section) for section in _SECTIONS])
 SOURCE = OneOf(SOURCES, "connector", "a mapping with connector and path", strays=True)
