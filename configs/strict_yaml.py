@@ -143,16 +143,23 @@ def _as_written(words: yaml.SequenceNode) -> None:
                 'it as text; write what the cells say, in quotes: ["no", "yes"], or ["false", "true"]'
             )
             raise yaml.MarkedYAMLError(problem=problem, problem_mark=item.start_mark)
-        if isinstance(item, yaml.ScalarNode) and item.tag in _PLAIN:
+        if isinstance(item, yaml.ScalarNode) and (item.tag in _PLAIN or _is_word_null(item)):
             item.tag = "tag:yaml.org,2002:str"
+
+
+def _is_word_null(item: yaml.ScalarNode) -> bool:
+    """Return whether a data base's NULL stands there as a word."""
+    return item.tag.endswith(":null") and item.value.lower() == "null"
 
 
 def _pairs_as_written(columns: yaml.MappingNode) -> None:
     """Let the words of each column, here and in the study, be the text that stands in the file, but for null."""
     for _, pairs in columns.value:
-        for item in (item for pair in pairs.value for item in pair if isinstance(pairs, yaml.MappingNode)):
-            if isinstance(item, yaml.ScalarNode) and item.tag in _PLAIN:
-                item.tag = "tag:yaml.org,2002:str"
+        for local, word in pairs.value if isinstance(pairs, yaml.MappingNode) else ():
+            if isinstance(local, yaml.ScalarNode) and (local.tag in _PLAIN or _is_word_null(local)):
+                local.tag = "tag:yaml.org,2002:str"
+            if isinstance(word, yaml.ScalarNode) and word.tag in _PLAIN:
+                word.tag = "tag:yaml.org,2002:str"
 
 
 _StrictLoader.yaml_implicit_resolvers = {

@@ -1,37 +1,39 @@
-"""The connector of CSV files: comma-separated UTF-8 with one header line -> a typed `Table`.
+"""The connector of CSV files: text in columns with a header -> columns of cells.
 
-Only the study's columns are kept. What the file as a whole or its header decides is refused, with what to do. What a
-line decides never is: a refusal would tell that the line is there. A line with another number of cells, a broken
-quotation or the header again is no patient's; bytes that are no UTF-8 are kept apart from each other and match no word
-of a study. A cell in quotation marks may have several lines; a quotation that is never closed takes no other row with
-it (records.py says how).
+Without a dialect in site.yaml it is comma-separated UTF-8 with one header line. Only the study's columns are kept. What
+the file as a whole or its header decides is refused, with what to do. What a line decides never is: a refusal would
+tell that the line is there. A line with another number of cells, a broken quotation or the header again is no
+patient's; bytes that are no text are kept apart from each other and match no word of a study. A cell in quotation marks
+may have several lines; a quotation that is never closed takes no other row with it (records.py says how).
 
->>> read_columns("age,sex\\n50,male\\n", ["age", "sex"], "demo.csv")
+>>> demo = CsvFile(Path("demo.csv"))
+>>> read_columns("age,sex\\n50,male\\n", ["age", "sex"], demo)
 {'age': ['50'], 'sex': ['male']}
->>> read_columns("age,age\\n50,51\\n", ["age"], "demo.csv")
+>>> read_columns("age,age\\n50,51\\n", ["age"], demo)
 Traceback (most recent call last):
     ...
 configs.errors.DataError: demo.csv: column 'age' stands twice in the header; keep one
 """
 
+import codecs
 import csv
-import io
+import re
 from collections.abc import Collection
 from pathlib import Path
 from typing import TextIO
 
-from client.connectors.checks import Misfits
 from client.connectors.columns import Cells, Column
-from client.connectors.dialects import advice, kind, likely_encoding, twice_encoded
+from client.connectors.csv_header import MAX_HEADER, Header, find_header
+from client.connectors.dialects import SAMPLE, kind, likely_encoding, named_encoding, twice_encoded
 from client.connectors.ids import looks_like_ids
 from client.connectors.notes import Notes
-from client.connectors.records import records
+from client.connectors.records import Form, records
 from configs.errors import DataError, SourceError
 from configs.schema import CsvFile
+from configs.schema.dialect import EXCEL, Dialect
 
-SAMPLE = 65_536  # bytes at the beginning of a file, to say what it is
 MOST_WORDS = 100_000  # of cells that are held once: ids would fill a dictionary for nothing
-MAX_HEADER = 1_000_000  # characters: what is longer is no header, whatever it holds
+_UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 def read_csv(source: CsvFile, wanted: Collection[str], optional: Collection[str], notes: Notes) -> dict[str, Column]:
@@ -40,11 +42,11 @@ def read_csv(source: CsvFile, wanted: Collection[str], optional: Collection[str]
     Raises:
         SourceError: it cannot be opened. DataError: it has no header, or one without a wanted column.
     """
-    head, text, name = _head(source.path), _read_text(source.path), str(source.path)
-    header = _header(text, wanted, name, head, multiline=source.multiline)
+    head = _head(source)
+    text = _read_text(source, head)
+    header = find_header(text, wanted, source, head)
     every = [*wanted, *(column for column in optional if header.count(column) == 1)]
-    columns = read_columns(text, every, name, notes, head, multiline=source.multiline)
-    return {column: Cells(cells) for column, cells in columns.items()}
+    return {column: Cells(cells) for column, cells in _columns(text, every, header, source, notes).items()}
 
 
 def probe_csv(source: CsvFile, wanted: Collection[str]) -> None:
@@ -60,53 +62,45 @@ def probe_csv(source: CsvFile, wanted: Collection[str]) -> None:
             return
     except OSError as error:
         raise _unreadable(source.path, error) from None
-    head = _head(source.path)
-    try:
-        with _open(source.path) as file:
-            text = file.readline(MAX_HEADER)
-            while source.multiline and text.count('"') % 2 and len(text) < MAX_HEADER:
-                if not (line := file.readline(MAX_HEADER)):
-                    break
-                text += line  # a name with a line break in it
-    except OSError as error:
-        raise _unreadable(source.path, error) from None
-    _header(text, wanted, str(source.path), head, multiline=source.multiline)
+    head = _head(source)
+    find_header(_read_text(source, head, MAX_HEADER), wanted, source, head)
 
 
 def read_columns(
-    text: str,
-    wanted: Collection[str],
-    name: str,
-    notes: Notes | None = None,
-    head: bytes = b"",
-    *,
-    multiline: bool = False,
+    text: str, wanted: Collection[str], source: CsvFile, notes: Notes | None = None, head: bytes = b""
 ) -> dict[str, list[str]]:
     """Return the wanted columns' cells as text, stripped of white space.
 
     Args:
+        source: says how the text is written.
         notes: gets the counts of lines that are no patient's, and the number of each row's first line.
         head: the file's first bytes, to say what is wrong with its header.
-        multiline: whatever stands between two quotation marks is one cell, in the header too.
 
     Raises:
         DataError: no header, or a wanted column is missing in it or given twice.
     """
-    notes = Notes() if notes is None else notes
-    notes.multiline = multiline
+    header = find_header(text, wanted, source, head)
+    return _columns(text, wanted, header, source, Notes() if notes is None else notes)
+
+
+def _columns(text: str, wanted: Collection[str], header: Header, source: CsvFile, notes: Notes) -> dict[str, list[str]]:
+    notes.multiline, notes.read_as = source.multiline, source.dialect.encoding
     csv.field_size_limit(max(csv.field_size_limit(), len(text)))  # refuses long cells for all readers otherwise
-    header = _header(text, wanted, name, head, multiline=multiline)
     cleaned = _Cells(notes)
     targets = [(header.index(column), list[str]()) for column in wanted]
     like_ids = [
-        (header.index(column), notes.like(column)) for column in looks_like_ids(header) if notes.rows_are_patients
+        (header.index(column), notes.like(column)) for column in looks_like_ids(header.names) if notes.rows_are_patients
     ]
-    for number, row in records(text, len(header), notes, multiline=multiline):
+    form = Form(source.dialect, multiline=source.multiline)
+    body = text[header.end :]
+    if source.dialect.escape:
+        body = _nulls(form).sub("", body)
+    for number, row in records(body, len(header.names), notes, form, header.line):
         cells = [cell.strip() for cell in row]
         if not any(cells):
             notes.empty += 1
-        elif cells == header:
-            notes.headers += number > 1
+        elif cells == header.names:
+            notes.headers += 1
         else:
             notes.numbers.append(number)
             for position, column in targets:
@@ -115,6 +109,12 @@ def read_columns(
                 different.add(cells[position])
     cleaned.finish()
     return dict(zip(wanted, (column for _, column in targets), strict=True))
+
+
+def _nulls(form: Form) -> re.Pattern[str]:
+    """Return what matches a cell that is \\N and no more: unknown, where a backslash escapes."""
+    sign = re.escape(form.separator)
+    return re.compile(rf"(?:^|(?<={sign}))\\N(?={sign}|$)", re.MULTILINE)
 
 
 class _Cells:
@@ -136,7 +136,7 @@ class _Cells:
     def finish(self) -> None:
         """Note the encoding that bytes which are no UTF-8 are likely in."""
         if self._foreign:
-            self._notes.encoding = likely_encoding(bytes(self._foreign))
+            self._notes.encoding = named_encoding(likely_encoding(bytes(self._foreign)))
 
     def _in_utf8(self, cell: str, number: int) -> str:
         if any("\ud800" <= character <= "\udfff" for character in cell):
@@ -148,68 +148,49 @@ class _Cells:
         return cell
 
 
-def _header(text: str, wanted: Collection[str], name: str, head: bytes = b"", *, multiline: bool = False) -> list[str]:
-    """Return the names in the header, which must have each wanted one once; it ends on its line unless `multiline`.
-
-    Raises:
-        DataError: it has not, or there is no header.
-    """
-    lines = io.StringIO(text[:MAX_HEADER], newline="")
-    reader = csv.reader(lines if multiline else [lines.readline()], strict=True)
-    try:
-        header = [cell.strip() for cell in next(reader, [])]
-    except csv.Error:
-        header = None
-    if header is None or _has_a_row_within(text, reader.line_num, len(header)):
-        cure = "" if multiline else ", or, if a name in it has several lines, write multiline: true beside path"
-        raise DataError(
-            f"{name}: expected a header line, found a broken quotation in it; export it again{cure}"
-        ) from None
-    if not any(header):
-        raise DataError(f"{name}: expected a header line, found an empty file; export the data again")
-    misfits = Misfits(name)
-    sample = text if len(head) < len(text) else head.decode("utf-8", "replace")  # a probe has read no further
-    misfits.check_header(header, wanted, "the header", "keep one", advice(sample[:SAMPLE], wanted, head) or "add them")
-    misfits.raise_if_any()
-    return header
-
-
-def _has_a_row_within(text: str, count: int, width: int) -> bool:
-    """Return whether a line after the first, up to `count`, could be a row: then the header never ended."""
-    stream = io.StringIO(text[:MAX_HEADER], newline="")
-    within = [line for line, _ in zip(stream, range(count), strict=False)][1:]
-    return any(number for line in within for number, _ in records(line, width, Notes()))
-
-
 def _unreadable(path: Path, error: OSError) -> SourceError:
     hint = "; it has backslashes: write / between folders" if "\\" in str(path) else ""
     return SourceError(f"{path}: cannot be read: {error.strerror}; check the path and its permissions{hint}")
 
 
-def _head(path: Path) -> bytes:
+def _head(source: CsvFile) -> bytes:
     """Return a file's first bytes.
 
     Raises:
-        SourceError: it cannot be opened. DataError: it is no text in UTF-8, by its first bytes.
+        SourceError: it cannot be opened. DataError: it is no text as its dialect says, by its first bytes.
     """
     try:
-        with path.open("rb") as file:
+        with source.path.open("rb") as file:
             head = file.read(SAMPLE)
     except OSError as error:
-        raise _unreadable(path, error) from None
-    if what := kind(head):
-        raise DataError(f"{path}: expected comma-separated text in UTF-8, found {what}")
+        raise _unreadable(source.path, error) from None
+    if what := kind(head, source.dialect):
+        wanted = "comma-separated text in UTF-8" if source.dialect == Dialect() else f"text ({source.dialect})"
+        raise DataError(f"{source.path}: expected {wanted}, found {what}")
     return head
 
 
-def _open(path: Path) -> TextIO:
-    """Open a file as text; a byte that is no UTF-8 becomes half of a surrogate pair, each its own."""
-    return path.open(encoding="utf-8-sig", errors="surrogateescape")
+def _codec(dialect: Dialect, head: bytes) -> str:
+    """Return the codec of a file of this dialect; one that says UTF-8 by its first bytes is that."""
+    if dialect.encoding == "utf-16":
+        return "utf-16" if head.startswith(_UTF16_MARKS) else "utf-16-le"
+    if dialect.encoding == "utf-8" or head.startswith(codecs.BOM_UTF8):
+        return "utf-8-sig"
+    return "cp1252" if dialect.encoding == EXCEL else dialect.encoding
 
 
-def _read_text(path: Path) -> str:
+def _open(source: CsvFile, head: bytes) -> TextIO:
+    """Open a file as text; a byte that is no text becomes half of a surrogate pair, each its own.
+
+    Of UTF-16, which has no such way, it becomes the sign for what cannot be read.
+    """
+    errors = "replace" if source.dialect.encoding == "utf-16" else "surrogateescape"
+    return source.path.open(encoding=_codec(source.dialect, head), errors=errors)
+
+
+def _read_text(source: CsvFile, head: bytes, size: int = -1) -> str:
     try:
-        with _open(path) as file:
-            return file.read()
+        with _open(source, head) as file:
+            return file.read(size)
     except OSError as error:
-        raise _unreadable(path, error) from None
+        raise _unreadable(source.path, error) from None

@@ -79,7 +79,8 @@ class Notes:
     headers: int = 0  # the header again
     left_out: int = 0
     foreign: int = 0  # cells with bytes that are no UTF-8
-    encoding: str = ""  # that such bytes are likely in
+    encoding: str = ""  # that such bytes are likely in, as site.yaml names it
+    read_as: str = "utf-8"  # the encoding that site.yaml says
     twice_encoded: int = 0  # cells that were UTF-8 and were read as Windows-1252 once
     beyond: int = 0  # rows of a patient beyond the most that count
     both_sides: int = 0  # patients with rows on both sides of the split
@@ -187,13 +188,14 @@ class Notes:
         if self.foreign:
             where = _where(self.unit, self.foreign_where, self.foreign)
             yield (
-                f"{_cells(self.foreign)} no text in UTF-8{where}: the file is likely in {self.encoding or 'another'}; "
-                "save it as UTF-8, or words with accents are unknown"
+                f"{_cells(self.foreign)} no text in {self.read_as.upper()}{where}: write dialect: {{encoding: "
+                f"{self.encoding or 'cp1252'}}} beside path, it seems, or save the file as UTF-8; else words with "
+                "accents are unknown"
             )
         if self.twice_encoded:
             yield (
-                f"{_cells(self.twice_encoded)} written in UTF-8 and read as Windows-1252 once, it seems: export again, "
-                "and open the file as UTF-8"
+                f"{_cells(self.twice_encoded)} written in UTF-8 and read as Windows-1252 once, it seems: "
+                + ("export again, and open the file as UTF-8" if self.read_as == "utf-8" else "write encoding: utf-8")
             )
 
     def _of_quotations(self, where: str) -> str:

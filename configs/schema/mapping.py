@@ -54,7 +54,7 @@ class _Word(Value):
 
 
 @dataclass(frozen=True)
-class _Sign(Value):
+class Sign(Value):
     """One sign, which a file may write by its name: `comma` is `,`."""
 
     names: Mapping[str, str]
@@ -289,7 +289,7 @@ def _by_column(of: Value, expected: str) -> Entries:
 
 _WORDS = Entries(_Word(), _word_flaw, "a mapping of local word: study's word", build=_pair, split=_same, member="WORD")
 DECIMALS = {"point": ".", "comma": ","}
-THOUSANDS = {"space": " ", "point": ".", "comma": ",", "apostrophe": "'"}
+THOUSANDS = {"none": "", "space": " ", "point": ".", "comma": ",", "apostrophe": "'"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -319,9 +319,9 @@ class SiteMapping:
         "a study's number as the time between two of the hospital's dates",
         default=(),
     )
-    decimal: str | None = key(_Sign(DECIMALS), "the sign before decimals", default=None, unsaid="point")
+    decimal: str | None = key(Sign(DECIMALS), "the sign before decimals", default=None, unsaid="point")
     thousands: str | None = key(
-        _Sign(THOUSANDS), "the sign between thousands; any kind of space is space", default=None, unsaid="none"
+        Sign(THOUSANDS), "the sign between thousands; any kind of space is space", default=None, unsaid="none"
     )
 
     def check(self, section: Section, _around: Around) -> None:
@@ -334,8 +334,8 @@ class SiteMapping:
         ):
             for name in sorted(dated.intersection(names)):
                 section.note(f"{key_name}.{short(name)}", "expected nothing, as dates gives this column; keep one")
-        if self.thousands is not None and self.thousands == self.decimal_sign:
-            section.problem("thousands", "another sign than decimal's", self.thousands, "correct one of the two")
+        if self.thousands_sign == self.decimal_sign:
+            section.problem("thousands", "another sign than decimal's", self.thousands_sign, "correct one of the two")
 
     @property
     def decimal_sign(self) -> str:

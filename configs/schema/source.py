@@ -22,6 +22,7 @@ from typing import Any, ClassVar
 from configs.keys.declare import key
 from configs.keys.one_of import HasSection, Kind, OneOf, Sections
 from configs.keys.values import Integer, Place, Text, Truth, Value
+from configs.schema.dialect import Dialect, DialectKey
 from configs.schema.mapping import SiteMapping
 
 QUERY_TIMEOUT_S, MAX_QUERY_TIMEOUT_S = 300, 86_400
@@ -165,6 +166,23 @@ class CsvFile(DataSource):
         default=False,
         written=lambda source: source.multiline,
     )
+    dialect: Dialect = key(
+        DialectKey(),
+        "how the file is written, where it is no comma-separated UTF-8 with one header line",
+        default=Dialect(),
+        unsaid="standard",
+        written=lambda source: source.dialect != Dialect(),
+    )
+
+    @property
+    def decimal_sign(self) -> str:
+        """Return the sign before decimals: what is said of it, or the dialect's."""
+        return self.decimal or self.dialect.decimal
+
+    @property
+    def thousands_sign(self) -> str:
+        """Return the sign between thousands, empty where there is none."""
+        return self.dialect.thousands if self.thousands is None else self.thousands
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,6 +62,22 @@ def test_codes_may_be_one_column_s_and_dates_of_two_forms(tmp_path: Path) -> Non
     assert source(tmp_path, "    dates: {age: {from: A, to: B}}\n").dates[0].forms == (ISO, ISO)
 
 
+def test_a_dialect_may_be_named_or_said_sign_by_sign(tmp_path: Path) -> None:
+    french = source(tmp_path, "    dialect: french\n")
+    assert (french.dialect.separator, french.dialect.encoding, french.decimal_sign) == (";", "excel", ",")
+    assert french.to_dict()["dialect"] == {"like": "french"}
+    other = source(tmp_path, "    dialect: {like: french, encoding: latin-1, skip_lines: 2}\n    thousands: none\n")
+    assert (other.dialect.separator, other.dialect.encoding, other.thousands_sign) == (";", "cp1252", "")
+    assert other.to_dict()["dialect"] == {"like": "french", "encoding": "cp1252", "skip_lines": 2}
+    assert source(tmp_path, "    dialect: standard\n") == source(tmp_path, "")
+
+
+def test_null_is_a_word_where_a_data_base_writes_it(tmp_path: Path) -> None:
+    mapping = source(tmp_path, "    missing: [NULL, 'NA']\n    words: {sex: {NULL: NULL, x: null}}\n")
+    assert mapping.missing == (("", ("NULL", "NA")),)
+    assert mapping.words == (("sex", (("NULL", ""), ("x", ""))),)
+
+
 def test_a_source_without_a_mapping_is_written_as_ever(tmp_path: Path) -> None:
     assert source(tmp_path, "").to_dict() == {"connector": "csv", "path": str(tmp_path.resolve() / "a.csv")}
 
@@ -87,6 +103,23 @@ MISTAKES = {
     "another sign": ("decimal: semicolon", "decimal: expected one of point, comma, found 'semicolon'; choose one"),
     "a list as a word": ("words: {sex: {H: [male]}}", "words.sex.H: expected a word, or null for unknown, found"),
     "no mapping of words": ("words: {sex: H}", "words.sex: expected a mapping of local word: study's word, found 'H'"),
+    "a dialect that is none": (
+        "dialect: frensh",
+        "dialect: expected one of standard, french, tabs, found 'frensh'; did",
+    ),
+    "another separator": (
+        "dialect: {separator: '::'}",
+        "dialect.separator: expected one of comma, semicolon, tab, bar",
+    ),
+    "another encoding": (
+        "dialect: {encoding: utf8}",
+        "dialect.encoding: expected one of utf-8, excel, cp1252, windows-",
+    ),
+    "a comment that separates": (
+        "dialect: {separator: ';', comment: ';'}",
+        "dialect.comment: expected another sign than the separator, found ';'",
+    ),
+    "a typo in a dialect": ("dialect: {seperator: ';'}", "dialect.seperator: unknown key; did you mean 'separator'?"),
     "a typo": ("colums: {age: AGE}", "colums: unknown key; did you mean 'columns'?"),
 }
 

@@ -3,6 +3,7 @@
 import math
 import os
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -237,12 +238,13 @@ def test_a_line_that_is_no_patients_leaves_every_other_as_it_is(line: str, note:
     assert MARKER not in "".join(notes.lines())
 
 
+DEMO = CsvFile(Path("demo.csv"))
 SWALLOWING = "\n".join(["id,age,note", '"q,1,y', *[f"p{n},{n},x" for n in range(9)], '",2,z', ""])
 
 
 def test_rows_between_a_quotation_that_is_never_closed_and_a_stray_mark_are_read() -> None:
     notes = Notes(patients=1)
-    assert read_columns(SWALLOWING, ["id", "age"], "demo.csv", notes)["age"] == list("012345678")
+    assert read_columns(SWALLOWING, ["id", "age"], DEMO, notes)["age"] == list("012345678")
     assert list(notes.oddities()) == [
         "2 rows left out: another number of cells, or a broken quotation (lines 2, 12)",
         'of these, 1 with a quotation that a row breaks off (line 2): export again with every " in a cell doubled; '
@@ -252,7 +254,7 @@ def test_rows_between_a_quotation_that_is_never_closed_and_a_stray_mark_are_read
 
 def test_what_stands_in_a_quotation_is_one_cell_where_site_yaml_says_so_and_told() -> None:
     notes = Notes(patients=1)
-    assert read_columns(SWALLOWING, ["id", "age"], "demo.csv", notes, multiline=True)["age"] == ["2"]
+    assert read_columns(SWALLOWING, ["id", "age"], replace(DEMO, multiline=True), notes)["age"] == ["2"]
     assert list(notes.oddities()) == [
         "9 LINES INSIDE A QUOTATION LOOK LIKE ROWS (line 2): they are no patients', as site.yaml says multiline: true; "
         'where a quotation mark was never closed, export again with every " in a cell doubled'
@@ -262,7 +264,7 @@ def test_what_stands_in_a_quotation_is_one_cell_where_site_yaml_says_so_and_told
 def test_a_text_of_several_lines_is_nothing_to_tell() -> None:
     notes = Notes(patients=1)
     text = 'id,age,note\np,1,"fever, cough\nand more, as was said"\nq,2,""\n'
-    assert read_columns(text, ["id", "age"], "demo.csv", notes)["id"] == ["p", "q"]
+    assert read_columns(text, ["id", "age"], DEMO, notes)["id"] == ["p", "q"]
     assert list(notes.oddities()) == []
 
 

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from client.connectors import probe, read_table
 from client.connectors.csv_file import read_columns
 from client.connectors.notes import Notes
-from client.connectors.records import records
+from client.connectors.records import Form, records
 from configs.errors import DataError
 from configs.schema import CsvFile
+from configs.schema.dialect import Dialect
 from tests.client.connectors.test_csv_file import study
 
 WIDTH = 4
@@ -40,7 +41,7 @@ PLACES = {  # where such a cell stands in a row
 
 
 def rows_of(text: str, *, multiline: bool = False) -> list[list[str]]:
-    return [row for _, row in records(text, WIDTH, Notes(), multiline=multiline)]
+    return [row for _, row in records(text, WIDTH, Notes(), Form(Dialect(), multiline=multiline))]
 
 
 @pytest.mark.parametrize("place", PLACES.values(), ids=PLACES)
@@ -98,6 +99,48 @@ def test_an_unclosed_quotation_and_a_stray_mark_swallow_no_row_between(opened: s
     assert [row[0] for row in got if row[0].startswith("p")] == [f"p{n}" for n in range(9)]
 
 
+FORMS = {
+    "semicolons": Dialect(separator=";"),
+    "tabs": Dialect(separator="\t"),
+    "bars and apostrophes": Dialect(separator="|", quote="'"),
+    "backslashes": Dialect(escape="\\"),
+    "comments": Dialect(comment="#"),
+}
+
+
+@pytest.mark.parametrize("dialect", FORMS.values(), ids=FORMS)
+@pytest.mark.parametrize("between", ["{0},1,2,3", '{0},1,2,"fever\nand cough"'])
+@pytest.mark.parametrize(("opened", "closed"), STRAY.values(), ids=STRAY)
+def test_stray_marks_swallow_no_row_in_any_dialect(dialect: Dialect, opened: str, closed: str, between: str) -> None:
+    rows = [between.format(f"p{n}") for n in range(9)]
+    text = "\n".join([rows[0], opened, *rows[1:5], closed, *rows[5:], ""])
+    text = text.replace(",", dialect.separator).replace('"', dialect.quote)
+    got = [row for _, row in records(text, WIDTH, Notes(), Form(dialect))]
+    assert [row[0] for row in got if row[0].startswith("p")] == [f"p{n}" for n in range(9)]
+
+
+def test_marks_that_a_backslash_escapes_are_part_of_a_cell_and_a_last_backslash_takes_no_row_with_it() -> None:
+    rows = ['a,"said \\"no\\", twice",2,3', "b,x\\,y,2,3", "c,1,2,3\\", "d,1,2,3", 'e,"1\\",2,3', "f,1,2,3", ""]
+    got = [row for _, row in records("\n".join(rows), WIDTH, Notes(), Form(Dialect(escape="\\")))]
+    assert [row[0] for row in got] == ["a", "b", "d", "f"]
+    assert (got[0][1], got[1][1]) == ('said "no", twice', "x,y")
+
+
+@pytest.mark.parametrize("comment", ["# a remark", '# it is "not closed', '#"', "#,,,", '# 5" more'])
+def test_a_comment_is_no_record_and_takes_none_with_it(comment: str) -> None:
+    notes = Notes()
+    text = "\n".join(["a,1,2,3", comment, "b,1,2,3", comment, 'c,1,2,"3"', ""])
+    got = [(number, row[0]) for number, row in records(text, WIDTH, notes, Form(Dialect(comment="#")))]
+    assert got == [(1, "a"), (3, "b"), (5, "c")]
+    assert notes.torn == 0
+
+
+def test_without_quotations_every_line_is_one_record() -> None:
+    text = 'a,"1,2,3\nb,1",2,"\nc,1,2,3\n'
+    got = [row for _, row in records(text, WIDTH, Notes(), Form(Dialect(quote="")))]
+    assert got == [["a", '"1', "2", "3"], ["b", '1"', "2", '"'], ["c", "1", "2", "3"]]
+
+
 HEADERS = {  # a header whose quotation never ends, and what follows
     "nothing": ('age,chol,sex,stage,ill,"note', []),
     "rows": ('age,chol,sex,stage,ill,"note', ["50,200,male,i,0,x"] * 3),
@@ -149,4 +192,4 @@ def test_lines_are_numbered_as_in_the_file() -> None:
     notes = Notes()
     assert [(number, row[0]) for number, row in records(text, WIDTH, notes)] == [(1, "a"), (4, "c"), (6, "d"), (9, "e")]
     assert (notes.torn, notes.torn_where, notes.within, notes.within_where) == (2, [3, 5], 1, [3])
-    assert read_columns("h,i\n" + '1,"a\nb"\n', ["h", "i"], "demo.csv")["i"] == ["a\nb"]
+    assert read_columns("h,i\n" + '1,"a\nb"\n', ["h", "i"], CsvFile(Path("demo.csv")))["i"] == ["a\nb"]
