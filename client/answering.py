@@ -15,6 +15,7 @@ from client import ending, trust
 from client.audit import instruction_of
 from client.books import Books
 from client.egress import OF_ROWS, REFUSAL, SENTENCES, refusal
+from client.kits import standing_of
 from client.over import Over
 from client.releases import forget_awaited, note_awaited, proposed, spoken
 from client.timing import quantum_s, wait_until_public
@@ -265,7 +266,9 @@ class Answering:
             log.info("a new study waits: archipel-site review %s", study.sha256[:DIGITS])
         elif frame.form == "hello":
             self._admissions.proposed(study.sha256)
-        trust.admit(trust.Admission.at(self.config, study, frame.form, admission.state)).require()
+        trust.admit(
+            trust.Admission.at(self.config, study, frame.form, admission.state, standing_of(self.config, study))
+        ).require()
         if admission.state == "waiting":
             self._admissions.decide(study.sha256, "approved", "site.yaml: require_approval: false")
             self._audit.note(Approved(study=study.sha256, by="policy"))

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from client import kit_commands
 from client.folder import SiteFolder
 from client.site_file import load_site
 from configs.commands import guard_lines, run
@@ -110,6 +111,7 @@ def _parser() -> argparse.ArgumentParser:
     outbox.add_argument("--show", metavar="ID", help="open one: its fields and the values in it (default: list all)")
     outbox.add_argument("--json", action="store_true", help="as JSON, for monitoring")
     outbox.set_defaults(command=_outbox)
+    kit_commands.add_parser(commands)
     journal = commands.add_parser("journal", help="check the journal's chain, signatures and the outbox; or read it")
     journal.add_argument("action", choices=("verify", "show"), help="check it, or read it")
     journal.add_argument("--decisions", action="store_true", help="of `show`: who approved or refused what, and when")

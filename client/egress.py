@@ -69,6 +69,9 @@ DECISIONS: Mapping[int, str] = {  # what a person or a policy of the hospital de
     114: "the hospital's policy leaves less privacy budget than the study asks for",
     115: "the study's messages are larger than the hospital's policy allows",
     116: "the hospital's policy does not allow this study on its data set",
+    wire.KIT_ABSENT: "the hospital has not the study's kit; send it the wheel, its IT adds it (archipel-site kit add)",
+    wire.KIT_OTHER: "the hospital has another version of the study's kit, or a changed one; send it the wheel anew",
+    wire.KIT_UNAPPROVED: "the hospital has not approved the study's kit; a person there must (archipel-site kit show)",
     NO_FIGURES: "the hospital's policy does not let figures of its test patients leave",
 }
 OF_ROWS = frozenset({102, 103, 105, 107, 116, 199})  # what lies behind these may be rows: never in the journal's chain

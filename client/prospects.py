@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from contextlib import closing
 from typing import TYPE_CHECKING
 
+from client.kits import standing_of
 from client.policy import Allow, Deny, Request, Spending, afford, decide
 from configs.errors import DataError, PrivacyError, SourceError
 from configs.schema import Study
@@ -31,6 +32,8 @@ def obstacle(config: SiteConfig, study: Study) -> str:
             cost = spending(config, study)
         except PrivacyError as error:
             return str(error)
+    if (denial := standing_of(config, study)) is not None:
+        return denial.reason
     announced = study.announced_patients(config.site)
     verdict = decide(Request(study.privacy.keys, has_dataset, study_bytes(study), announced), config.policy)
     if isinstance(verdict, Allow):

@@ -1,7 +1,7 @@
 """The rules by which a hospital trusts a message and lets its study run.
 
 Pure functions from facts to a verdict: no disk, no clock, no network. The rules, in the order in which they are asked.
-The node asks all but the last, the worker 9 to 16 again: each reads its facts by itself, and neither believes the
+The node asks all but the last, the worker 9 to 17 again: each reads its facts by itself, and neither believes the
 other.
 
  1. The coordinator's key, as the welcome has it, signed the message's statement (`unseal`).
@@ -16,10 +16,11 @@ other.
 10. The policy allows the study's privacy mode.
 11. The policy allows the size of the study's messages.
 12. The policy allows the number of patients that the study announces here.
-13. A person at the hospital approved the study, or site.yaml lets every one in that the policy allows.
-14. The message asks for what the study asks for.
-15. The policy lets figures of test patients leave, where the message asks for them.
-16. What is left of the data set's budget lasts until the study is over.
+13. The study's kit, where it needs one, is here to the byte, and a person approved it.
+14. A person at the hospital approved the study, or site.yaml lets every one in that the policy allows.
+15. The message asks for what the study asks for.
+16. The policy lets figures of test patients leave, where the message asks for them.
+17. What is left of the data set's budget lasts until the study is over.
 
 A message that breaks one of the first three is not the coordinator's: it is not answered. Any other is answered by the
 code of its error (client/egress.py). Afterwards the ledger has the last word: client/ledger.py books each release once.
@@ -155,6 +156,7 @@ class Admission:
     Attributes:
         state: waiting, approved or refused (client/admission.py).
         patients: the number that the study announces for this hospital, None where it announces none.
+        kit: why the kit that the study needs may not run here; None where it may, or it needs none.
     """
 
     study: Study
@@ -163,43 +165,46 @@ class Admission:
     policy: Policy
     has_dataset: bool
     patients: int | None
+    kit: Deny | None = None
 
     @classmethod
-    def at(cls, config: SiteConfig, study: Study, form: str, state: str) -> "Admission":
-        """Return the facts as site.yaml has them."""
-        has_dataset = config.dataset(study.name) is not None
-        return cls(study, form, state, config.policy, has_dataset, study.announced_patients(config.site))
+    def at(cls, config: SiteConfig, study: Study, form: str, state: str, kit: Deny | None = None) -> "Admission":
+        """Return the facts as site.yaml has them; where a person refused the study, its kit is not asked for."""
+        has_dataset, kit = config.dataset(study.name) is not None, None if state == "refused" else kit
+        return cls(study, form, state, config.policy, has_dataset, study.announced_patients(config.site), kit)
 
 
 _POLICY_RULES = {112: 9, 113: 10, 115: 11, 116: 12}
 
 
 def admit(admission: Admission) -> Verdict:
-    """Judge by rules 9 to 15 whether the study may run here, and whether it asks for this."""
+    """Judge by rules 9 to 16 whether the study may run here, and whether it asks for this."""
     study, form, policy = admission.study, admission.form, admission.policy
     request = Request(study.privacy.keys, admission.has_dataset, study_bytes(study), admission.patients)
     if isinstance(denial := decide(request, policy), Deny):
         return Verdict(_POLICY_RULES[denial.code], PolicyError(denial.reason, code=denial.code))
+    if admission.kit is not None:
+        return Verdict(13, PolicyError(admission.kit.reason, code=admission.kit.code))
     if admission.state == "refused":
-        return Verdict(13, AdmissionError("the hospital refused this study", waiting=False))
+        return Verdict(14, AdmissionError("the hospital refused this study", waiting=False))
     if admission.state != "approved" and policy.require_approval:
-        return Verdict(13, AdmissionError("the hospital has not approved this study yet", waiting=True))
+        return Verdict(14, AdmissionError("the hospital has not approved this study yet", waiting=True))
     if (kind := release_of(form)) is None:
         return TRUSTED
     try:
         kind.require_asked(study)
     except WireError as error:
-        return Verdict(14, error)
+        return Verdict(15, error)
     try:
         if kind.of_test:
             require_figures(policy)
     except PolicyError as error:
-        return Verdict(15, error)
+        return Verdict(16, error)
     return TRUSTED
 
 
 def spend(spending: Spending, policy: Policy) -> Verdict:
-    """Judge by rule 16 whether the data set's budget lasts."""
+    """Judge by rule 17 whether the data set's budget lasts."""
     if isinstance(denial := afford(spending, policy), Deny):
-        return Verdict(16, PolicyError(denial.reason, code=denial.code))
+        return Verdict(17, PolicyError(denial.reason, code=denial.code))
     return TRUSTED

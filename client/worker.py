@@ -131,11 +131,14 @@ class Worker:
             AdmissionError, PolicyError, DataError, PrivacyError, BudgetError.
         """
         from client import trust
+        from client.kits import standing_of
         from strategies.releases.registry import release_of
 
         sha256 = _digest(self._request)
         study = self._admissions.approved(sha256)
-        trust.admit(trust.Admission.at(self._config, study, self._request.form, "approved")).require()
+        trust.admit(
+            trust.Admission.at(self._config, study, self._request.form, "approved", standing_of(self._config, study))
+        ).require()
         if self._request.form == "hello" or self._warm is None or self._warm[0] != sha256:
             self._warm = None  # a proposal is judged anew: header, policy and ledger may have changed since
             last, anew = self._readings.get(sha256), self._request.form == "hello"
@@ -287,14 +290,17 @@ def main(arguments: list[str], *, seeded: bool = False) -> int:
         print(error, file=sys.stderr)
         return 1
     prepare_hashes(config)
-    for folder in (config.models, config.personal):  # none can be made later
+    for folder in (config.models, config.personal, config.kits):  # none can be made later
         folder.mkdir(mode=0o700, exist_ok=True)
     fences = fence(config, books=True)
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever prints must not print into the answers
     guard_lines()
     from client import reading
+    from client.kits import Kits
+    from strategies.kits.shelf import SHELF
 
+    SHELF.finder, SHELF.run = Kits(config).files, config.kit_run
     worker, wake = Worker(config, seeded=seeded), threading.Event()
     take = exactly(os.fdopen(0, "rb", buffering=0))
     send(answers, Frame(READY, {"alone": int(alone), "fence": str(fences)}))

@@ -12,15 +12,17 @@ Nothing of a kit is executed here. What a wheel from elsewhere must not hold sta
 ('archipel_kit_retina-1.2.0-py3-none-any.whl', True)
 """
 
+import ast
 import base64
 import configparser
+import contextlib
 import hashlib
 import io
 import os
 import re
 import stat
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from email.parser import HeaderParser
 from functools import cached_property
@@ -186,6 +188,16 @@ class KitFiles:
         """Return how many lines of source it has."""
         return sum(content.count(b"\n") for content in self.sources.values())
 
+    @property
+    def imports(self) -> tuple[str, ...]:
+        """Return the top-level names that its sources import, sorted; a source that is no Python has none."""
+        names: set[str] = set()
+        for path, content in self.sources.items():
+            if path.endswith(".py"):
+                with contextlib.suppress(SyntaxError, ValueError):
+                    names.update(_imported(ast.parse(content)))
+        return tuple(sorted(names))
+
     @classmethod
     def of_files(cls, files: Mapping[str, bytes]) -> "KitFiles":
         """Return the kit of such files, metadata among them; RECORD is worked out anew.
@@ -211,6 +223,14 @@ class KitFiles:
         """Return the kit of a wheel that was checked (configs/kit_rules.py)."""
         with zipfile.ZipFile(io.BytesIO(wheel)) as archive:
             return cls.of_files({entry.filename: archive.read(entry) for entry in archive.infolist()})
+
+
+def _imported(tree: ast.AST) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and not node.level and node.module:
+            yield node.module.partition(".")[0]
 
 
 def _hash(content: bytes) -> str:

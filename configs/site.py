@@ -19,7 +19,8 @@ from typing import Any, Literal
 from configs.folder import Address, load_folder, split_address
 from configs.keys.declare import Entries, Key, Part, described, key
 from configs.keys.one_of import OneOf
-from configs.keys.values import LINE, SITE_NAME, Around, Choice, Integer, Number, Place, Text, Truth, Value
+from configs.keys.values import LINE, SITE_NAME, Around, Choice, Integer, Number, Place, Text, Truth, Value, Words
+from configs.kit import SHA256
 from configs.schema.privacy import MAX_EPSILON
 from configs.schema.source import SOURCES, DataSource, FilePath
 from configs.sections import Section
@@ -49,6 +50,11 @@ class Policy:
     )
     require_approval: bool = key(Truth(), "whether a person approves each study", default=True)
     max_message_mb: int = key(Integer(1, 100_000), "larger messages are refused", default=200)
+    kits: Literal["none", "approved"] = key(
+        Choice(("none", "approved")),
+        "whether studies may open study kits (a researcher's own model) that a person here approved, by digest",
+        default="none",
+    )
     metrics: Literal["none", "noisy"] = key(
         Choice(("none", "noisy")),
         "how good a model is on test patients: it does not leave, or with noise, out of max_epsilon",
@@ -175,13 +181,28 @@ class SiteConfig:
         "a round is trained on rows that were read at most so many seconds before",
         default=3600,
     )
+    kit_run: Literal["forked", "together"] = key(
+        Choice(("forked", "together")),
+        "how a kit's code sees patients: each in a process of its own that has seen nobody else, or one after "
+        "another in the worker, where a person has read it",
+        default="forked",
+    )
+    kit_signers: tuple[str, ...] = key(
+        Words("a list of public keys, 64 digits of 0-9 and a-f each", 1, 20, "1 to 20 keys", "or leave it out"),
+        "public keys of the consortium's reviewers: a kit is approved only where all of them signed it",
+        default=(),
+    )
     sha256: str = ""  # of site.yaml as it was read
 
     def check(self, section: Section, around: Around) -> None:
-        """Note a name that is the other side's, and data sets that would give their patients two budgets."""
+        """Note wrong keys, a name that is the other side's, and data sets whose patients would have two budgets."""
         if self.site == "coordinator":
             advice = "take another: this one is the other side's in every message"
             section.problem("site", "a hospital's name", self.site, advice)
+        if odd := [key for key in self.kit_signers if not SHA256.fullmatch(key)]:
+            section.problem(
+                "kit_signers", "public keys of 64 digits of 0-9 and a-f", odd[0], "archipel kit sign prints it"
+            )
         entries = section.values.get("datasets")
         if isinstance(entries, Mapping):
             _check_identities(self, entries, section, around["booked"])
@@ -234,6 +255,11 @@ class SiteConfig:
     def personal(self) -> Path:
         """Return the folder of what the worker made of patients after a study's end; it never leaves."""
         return self.folder / "personal"
+
+    @property
+    def kits(self) -> Path:
+        """Return the folder of study kits; the worker only reads it."""
+        return self.folder / "kits"
 
     @property
     def journal(self) -> Path:

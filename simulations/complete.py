@@ -18,7 +18,7 @@ from configs.load import study_of_file
 from configs.marks import Marks
 from configs.schema import Study
 from configs.strict_yaml import dump_yaml, parse_yaml, read_marked
-from simulations.kits.here import bring_start, write_start
+from simulations.kits.here import bring_start, kit_warnings, write_start
 from simulations.yaml_text import with_key, with_section
 from strategies.models.registry import architecture_of
 from strategies.settings import Setting, settings_of
@@ -138,6 +138,8 @@ def write_completed(path: Path, out: Path) -> str:
         write_atomically(out, text.encode())
     except OSError as error:
         raise RunError(f"{out}: the finished study cannot be written: {error.strerror}; give another --out") from None
+    for warning in kit_warnings(completion.study) if completion.settings else ():
+        print(warning, file=sys.stderr)
     lines = [f"  {s.section}{'.' * bool(s.section)}{s.key}: {_plain(s.value)}  # {s.why}" for s in completion.settings]
     return "\n".join([f"{out}: finished, digest {completion.study.sha256}", *lines])
 

@@ -4,11 +4,22 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from configs.journal import Record, read
-from configs.records.site_journal import Approved, Joined, Proposed, RefusedStudy, Settled, Started, Stopped
+from configs.records.site_journal import (
+    Approved,
+    Joined,
+    KitAdded,
+    KitApproved,
+    KitWithdrawn,
+    Proposed,
+    RefusedStudy,
+    Settled,
+    Started,
+    Stopped,
+)
 from configs.shown import DIGITS
 from configs.site import SiteConfig
 
-DECISIONS = (Proposed, Approved, RefusedStudy, Joined, Started, Stopped, Settled)
+DECISIONS = (Proposed, Approved, RefusedStudy, Joined, Started, Stopped, Settled, KitAdded, KitApproved, KitWithdrawn)
 PEOPLE = tuple(kind.kind for kind in DECISIONS)
 HIDDEN = ("message", "instruction", "answers", "content", "their_journal", "bytes", "site_yaml", "coordinator_key")
 

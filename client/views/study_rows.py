@@ -7,6 +7,7 @@ import math
 from dataclasses import dataclass
 
 from client.ledger import Ledger
+from client.views.kit_pages import study_row
 from configs.errors import PrivacyError
 from configs.schema import PER_PATIENT, DataSource, Feature, Record, Study
 from configs.shown import mixed_scripts, quoted_lines, shown
@@ -54,6 +55,7 @@ def _training(config: SiteConfig, study: Study) -> list[tuple[str, str]]:
     outcome = " and ".join(shown(column.name) + _contents(column) for column in study.task.columns)
     return [
         ("learns", f"{study.task.type} {outcome} with a {study.model.name} model{_share(study)}{_remark(study)}"),
+        *study_row(config, study),
         ("rounds", f"{study.training.rounds}, with at least {study.training.quorum} {hospitals} in each"),
         *([("only tests", _testers(config, study))] if study.evaluation.test_only else []),
         ("leaves", _leaving(config, study) if study.trains_at(config.site) else _tested(config, study)),

@@ -13,6 +13,7 @@ from configs.records.kinds import Kind
 STUDY = "The study's digest."
 STUDY_NAME = "The study's name."
 MESSAGE = "The message's id."
+KIT = "The kit's digest."
 PERSON = "Who did it: a person's account, or `policy`."
 ROWS = "Number of the ledger's newest release."
 LEDGER = "Hash of the ledger's newest release."
@@ -91,6 +92,36 @@ class RefusedStudy(Kind, name="refused study"):
 
     study: Annotated[str, STUDY]
     name: Annotated[str, STUDY_NAME]
+    by: Annotated[str, PERSON]
+    why: Annotated[str, "Why; it does not leave."]
+
+
+@dataclass(frozen=True, kw_only=True)
+class KitAdded(Kind, name="kit added"):
+    """A study kit was unpacked; nothing of it was executed."""
+
+    kit: Annotated[str, KIT]
+    name: Annotated[str, "Its name."]
+    version: Annotated[str, "Its version."]
+    by: Annotated[str, PERSON]
+
+
+@dataclass(frozen=True, kw_only=True)
+class KitApproved(Kind, name="kit approved"):
+    """A person let studies open a kit."""
+
+    kit: Annotated[str, KIT]
+    name: Annotated[str, "Its name."]
+    version: Annotated[str, "Its version."]
+    by: Annotated[str, PERSON]
+    signers: Annotated[tuple[str, ...], "Public keys of those who had signed its digest."]
+
+
+@dataclass(frozen=True, kw_only=True)
+class KitWithdrawn(Kind, name="kit withdrawn"):
+    """A person took the approval of a kit back."""
+
+    kit: Annotated[str, KIT]
     by: Annotated[str, PERSON]
     why: Annotated[str, "Why; it does not leave."]
 
@@ -256,6 +287,7 @@ KINDS: Mapping[str, type[Kind]] = {
     for kind in (
         *(Joined, Started, Stopped, Worker, Proposed, RereadAsked, DataReviewed, Approved, RefusedStudy, Received),
         *(Repeated, Refused, RefusedAgain, Egress, Sent, Compared, Booked, Ignored, Unsettled, Settled),
+        *(KitAdded, KitApproved, KitWithdrawn),
         *(Ended, Personalised, Predicted, EvaluatedHere),
     )
 }

@@ -1,6 +1,7 @@
 """The commands `archipel kit new|test|build|sign`."""
 
 import argparse
+import sys
 from pathlib import Path
 
 FOLDER_HELP = "the kit's project (default: here)"
@@ -63,11 +64,14 @@ def _test(arguments: argparse.Namespace) -> int:
 
 def _build(arguments: argparse.Namespace) -> int:
     from simulations.kits.project import build, lines_for_a_study
+    from simulations.kits.tested import warnings_of
 
     path, kit = build(arguments.folder)
     print(f"{path}: {len(kit.files)} files, {kit.lines} lines, {len(kit.wheel)} bytes")
     print(f"sha256 {kit.sha256}")
     print(lines_for_a_study(kit))
+    for warning in warnings_of(kit):
+        print(warning, file=sys.stderr)
     for name in kit.about.models:
         print(f"model: {{name: {kit.about.name}/{name}}}  # then: archipel complete STUDY --kit {arguments.folder}")
     print("send the wheel to each hospital by mail or disk; there: archipel-site kit add WHEEL")

@@ -3,6 +3,7 @@
 Its digest is compared with the study's before anything of it is executed; see `strategies/kits/shelf.py`.
 """
 
+from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
@@ -82,6 +83,14 @@ def bring_start(study: Study, folder: Path) -> None:
     if (found := SHELF.begin_from(read_start(path))) != sha256:
         why = f"model.start: expected the file {path.name} of digest {sha256[:12]}, found {found[:12]}"
         raise ConfigError(path.name, [f"{why}; put the right one there, or write it anew: archipel complete STUDY"])
+
+
+def kit_warnings(study: Study) -> Iterator[str]:
+    """Yield what the probe warns of in the kit that a study names; nothing of a study without one."""
+    if study.kit is not None:
+        from simulations.kits.tested import warnings_of  # PyTorch, which a study without a kit starts without
+
+        yield from warnings_of(SHELF.files(study.kit))
 
 
 def write_start(study: Study, folder: Path) -> None:

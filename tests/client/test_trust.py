@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from client import trust
 from client.egress import SENTENCES, code_of
-from client.policy import Spending
+from client.policy import Deny, Spending
 from client.trust import TRUSTED, Admission, Arrival, Bundle, Content, Subject, Verdict
 from configs import wire
 from configs.seal import COORDINATOR, Statement
@@ -81,14 +81,22 @@ BREAKS: list[tuple[int, Callable[[Any], Verdict], Any, dict[str, Any], int, str]
     (11, trust.admit, ADMISSION, {"policy": replace(POLICY, max_message_mb=0)}, 115, "max_message_mb"),
     (12, trust.admit, ADMISSION, {"patients": 49}, 116, "min_patients"),
     (12, trust.admit, ADMISSION, {"patients": None}, 116, "announces no number"),
-    (13, trust.admit, ADMISSION, {"state": "refused"}, 111, "refused this study"),
-    (13, trust.admit, ADMISSION, {"policy": replace(POLICY, require_approval=True)}, WAITING, "not approved"),
-    (14, trust.admit, ADMISSION, {"form": "statistics"}, wire.MISREAD, "a private study of statistics"),
-    (14, trust.admit, ADMISSION, {"study": COUNTING, "form": "train"}, wire.MISREAD, "that trains a model"),
-    (14, trust.admit, ADMISSION, {"study": UNFIGURED}, wire.MISREAD, "asks for figures"),
-    (15, trust.admit, ADMISSION, {"policy": replace(POLICY, metrics="none")}, 117, "metrics: none"),
-    (16, spend, SPENDING, {"after": 8.01}, 114, "3.00 is left"),
-    (16, spend, SPENDING, {"after": float("inf")}, 114, "no study chosen later"),
+    (
+        13,
+        trust.admit,
+        ADMISSION,
+        {"kit": Deny(wire.KIT_ABSENT, "it needs the study kit x")},
+        122,
+        "needs the study kit",
+    ),
+    (14, trust.admit, ADMISSION, {"state": "refused"}, 111, "refused this study"),
+    (14, trust.admit, ADMISSION, {"policy": replace(POLICY, require_approval=True)}, WAITING, "not approved"),
+    (15, trust.admit, ADMISSION, {"form": "statistics"}, wire.MISREAD, "a private study of statistics"),
+    (15, trust.admit, ADMISSION, {"study": COUNTING, "form": "train"}, wire.MISREAD, "that trains a model"),
+    (15, trust.admit, ADMISSION, {"study": UNFIGURED}, wire.MISREAD, "asks for figures"),
+    (16, trust.admit, ADMISSION, {"policy": replace(POLICY, metrics="none")}, 117, "metrics: none"),
+    (17, spend, SPENDING, {"after": 8.01}, 114, "3.00 is left"),
+    (17, spend, SPENDING, {"after": float("inf")}, 114, "no study chosen later"),
 ]
 IDS = [f"{rule} {next(iter(change))}" for rule, _, _, change, _, _ in BREAKS]
 
@@ -102,7 +110,7 @@ def test_a_fact_that_breaks_a_rule_is_refused_by_its_code_and_the_reason_stays(
     assert verdict.error is not None
     assert why in str(verdict.error)
     assert code_of(verdict.error) == (code, SENTENCES[code])
-    assert rule == 13 or str(verdict.error) not in SENTENCES.values()
+    assert rule == 14 or str(verdict.error) not in SENTENCES.values()
     with pytest.raises(type(verdict.error), match=re.escape(str(verdict.error))):
         verdict.require()
 
@@ -116,7 +124,7 @@ def test_facts_that_break_none_are_trusted(judge: Callable[[Any], Verdict], fact
 def test_the_table_has_every_rule_of_the_list_but_the_signature() -> None:
     """The signature itself is `unseal`'s: tests/strategies/exchange/test_messages.py."""
     listed = [int(number) for number in re.findall(r"^ ?(\d+)\. ", str(trust.__doc__), re.MULTILINE)]
-    assert listed == list(range(1, 17))
+    assert listed == list(range(1, 18))
     assert sorted({rule for rule, *_ in BREAKS}) == listed[1:]
 
 
@@ -131,25 +139,25 @@ def test_whatever_else_holds_or_breaks_a_broken_rule_is_never_trusted(broken: li
                 lowest = min(lowest or rule, rule)
         verdict = judge(replace(facts, **changes))
         assert (verdict.error is None) == (not lowest)
-        if lowest in (2, 3, 4, 5, 6, 7, 8, 16):  # of one stage, the first that is broken
+        if lowest in (2, 3, 4, 5, 6, 7, 8, 17):  # of one stage, the first that is broken
             assert verdict.rule == lowest
 
 
 @pytest.mark.parametrize("state", ["", "waiting", "deleted"])
 def test_a_state_that_is_not_approval_lets_nothing_in_where_a_person_decides(state: str) -> None:
     policy = replace(POLICY, require_approval=True)
-    assert trust.admit(replace(ADMISSION, policy=policy, state=state)).rule == 13
+    assert trust.admit(replace(ADMISSION, policy=policy, state=state)).rule == 14
     assert trust.admit(replace(ADMISSION, policy=policy, state="approved")) == TRUSTED
 
 
 def test_no_fact_can_hold_a_row() -> None:
     """A fact is of the message, the study, the policy or the hospital's own decision, never an array or a reading."""
-    plain = {str, bool, int, float, bytes, str | None, int | None, Statement, type(STUDY), Policy}
+    plain = {str, bool, int, float, bytes, str | None, int | None, Statement, type(STUDY), Policy, Deny | None}
     kinds: list[Any] = [Arrival, Subject, Content, Bundle, Admission, Spending]
     assert all(is_dataclass(kind) for kind in kinds)
     assert {hint for kind in kinds for hint in get_type_hints(kind).values()} <= plain
     assert all(kind.__dataclass_params__.frozen for kind in kinds)
-    assert sum(len(fields(kind)) for kind in kinds) == 21
+    assert sum(len(fields(kind)) for kind in kinds) == 22
 
 
 def test_the_decision_reaches_no_module_that_reads_patients_or_talks_to_anybody() -> None:

@@ -39,7 +39,7 @@ def test_a_wheel_has_the_same_bits_under_any_umask(home: Path, monkeypatch: pyte
 
 def test_a_kit_is_tested_on_made_up_patients(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["kit", "test", str(home)]) == 0
-    assert "model retina/small_unet: " in capsys.readouterr().out
+    assert "model retina/small_unet: none of the checks (a) to (e) warns" in capsys.readouterr().out
 
 
 def test_a_new_kits_study_is_completed_and_simulated(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -79,3 +79,23 @@ def test_a_project_that_breaks_a_rule_is_told(tmp_path: Path) -> None:
     project.write_text(text.replace("dependencies = []", 'dependencies = ["x @ https://example.org/x.whl"]'))
     with pytest.raises(KitError, match="expected a requirement such as"):
         build(tmp_path / "odd")
+
+
+def test_a_model_that_mixes_patients_is_built_and_completed_with_a_warning(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["kit", "new", "mixed", "--out", str(tmp_path)])
+    home = tmp_path / "mixed"
+    source = home / "archipel_kit_mixed.py"
+    faulty = source.read_text().replace("nn.Tanh()", "nn.BatchNorm1d(width, affine=False)")
+    source.write_text(faulty[: faulty.index("small_unet = ")] + faulty[faulty.index("risk = ") :])
+    project = home / "pyproject.toml"
+    project.write_text(project.read_text().replace('small_unet = "archipel_kit_mixed:small_unet"\n', ""))
+    assert main(["kit", "build", str(home)]) == 0
+    out, err = capsys.readouterr()
+    assert "warning: the probe says of model mixed/risk" in err
+    study = home / "study.yaml"
+    line = next(line for line in out.splitlines() if line.startswith("kit: "))
+    study.write_text("\n".join(line if old.startswith("kit: ") else old for old in study.read_text().splitlines()))
+    assert main(["complete", str(study), "--kit", str(home)]) == 0
+    assert "warning: the probe says of model mixed/risk" in capsys.readouterr().err
