@@ -33,12 +33,14 @@ END = "query.end"
 INFERENCE = "query.inference"
 SUBGROUPS = "query.subgroups"
 KAPLAN_MEIER = "query.kaplan_meier"
+SCORE_SUM = "query.score_sum"
 ASKS = {  # type -> form that it carries
     **{HELLO: "hello", TRAIN: "train", EVALUATE: "evaluate", STATISTICS: "statistics"},
     END: "end",
     INFERENCE: "inference",
     SUBGROUPS: "subgroups",
     KAPLAN_MEIER: "kaplan_meier",
+    SCORE_SUM: "score_sum",
 }
 ARRAYS = "arrays"  # names of the records inside a message
 CONFIG = "config"
@@ -46,6 +48,7 @@ HISTOGRAM = "histogram"  # the one array of an evaluate reply: (2, bins) of the 
 INFORMATION = "information"  # the one array of an inference reply: (numbers,) of strategies/releases/information.py
 COUNTS = "counts"  # the one array of a statistics or subgroups reply: (cells,) of strategies/releases
 ENDINGS = "endings"  # the one array of a kaplan_meier reply: (cells,) of strategies/releases/kaplan_meier.py
+SCORES = "scores"  # the one array of a score_sum reply: (2,) of strategies/releases/score_sum.py
 SEAL = "seal"  # between machines: the signed statement of configs/seal.py, taken off before a handler sees the message
 SEAL_FIELDS = {"statement": 2000, "signature": 128}  # texts and their longest length
 RECORD_FIELDS = {
@@ -211,6 +214,16 @@ FORMS: dict[str, Form] = {
         (),
         arrays="endings",
         purpose="counts of training patients by how and in which interval their time ended, with noise",
+    ),
+    "score_sum": Form(
+        (_STUDY, _ATTEMPT),
+        arrays="model",
+        purpose="the coordinator asks how well the last model does on each hospital's test patients, as sums, once",
+    ),
+    "score_sum reply": Form(
+        (),
+        arrays="scores",
+        purpose="sums over test patients of a score from 0 to 1, and of what it lacks to 1, with noise",
     ),
 }
 

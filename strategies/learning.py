@@ -20,6 +20,7 @@ from strategies.models.base import Architecture, Arrays, LinearLayers, require_a
 from strategies.models.registry import architecture, architecture_of
 from strategies.tasks.base import Objective
 from strategies.tasks.registry import objective, objective_of
+from strategies.tasks.scores import with_shares
 
 if TYPE_CHECKING:  # a process that fits has PyTorch; a coordinator knows tasks too, and begins every run without it
     from torch import Tensor, nn
@@ -76,8 +77,21 @@ class Learning:
     def predictions(
         self, arrays: Mapping[str, NDArray[np.float32]], patients: TrainablePatients
     ) -> NDArray[np.float64]:
-        """Return what the model predicts of these patients: as many rows as their `outcomes`."""
+        """Return what the model predicts of these patients: as many rows as their `outcomes`.
+
+        Of a task with a score it is each row's patient's score, with its share (strategies/tasks/scores.py).
+        """
+        if self.objective.has_score:
+            return with_shares(self.scores(arrays, patients), patients.owners)
         return np.concatenate([self.predict(arrays, x) for x in patients.judged()])
+
+    def scores(self, arrays: Mapping[str, NDArray[np.float32]], patients: TrainablePatients) -> NDArray[np.float64]:
+        """Return each patient's score from 0 to 1, (patients,), of a task that has one; 0 where it is no number."""
+        scores = np.zeros(patients.count)
+        for i in range(patients.count):  # one at a time: a patient's maps may be large
+            x, y = patients.take(patients.rows_of(np.array([i])))
+            scores[i] = self.objective.score(self.architecture.evaluate(arrays, x), y)
+        return np.clip(np.nan_to_num(scores, nan=0.0), 0.0, 1.0)
 
 
 def learning(task: Task, model: Model, inputs: int, input_shape: tuple[int, ...] | None = None) -> Learning:

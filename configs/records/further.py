@@ -14,10 +14,11 @@ from configs.errors import RecordError
 from configs.records.fields import LARGEST, read
 from configs.records.inference import INFERENCE_KEYS
 from configs.records.kaplan_meier import KAPLAN_MEIER_KEYS
+from configs.records.score_sum import SCORE_SUM_KEYS
 from configs.records.subgroups import SUBGROUPS_KEYS
 from configs.schema.releases import RELEASE_KEYS
 
-for _declared in (INFERENCE_KEYS, SUBGROUPS_KEYS, KAPLAN_MEIER_KEYS):  # Archipel's own further releases
+for _declared in (INFERENCE_KEYS, SUBGROUPS_KEYS, KAPLAN_MEIER_KEYS, SCORE_SUM_KEYS):  # Archipel's own further releases
     RELEASE_KEYS.register(_declared)
 
 

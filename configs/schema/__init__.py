@@ -6,8 +6,10 @@ Their fields say what may stand in a study file.
 from configs.federated import Strategy
 from configs.schema.evaluation import Evaluation, EvaluationRelease
 from configs.schema.model import MODELS, Model
+from configs.schema.networks import GRU, Conv1d, ResNet, UNet
 from configs.schema.privacy import PER_PATIENT, Privacy
 from configs.schema.records import Image, Record, Series
+from configs.schema.segmentation import Segmentation
 from configs.schema.source import CsvFile, DataSource, SqlQuery
 from configs.schema.study import ID_STEPS, CohortMember, Study, canonical_json
 from configs.schema.survival import Counts, Survival
@@ -15,10 +17,12 @@ from configs.schema.task import Feature, Task
 from configs.schema.training import Local, Training
 
 __all__ = [
+    "GRU",
     "ID_STEPS",
     "MODELS",
     "PER_PATIENT",
     "CohortMember",
+    "Conv1d",
     "Counts",
     "CsvFile",
     "DataSource",
@@ -30,6 +34,8 @@ __all__ = [
     "Model",
     "Privacy",
     "Record",
+    "ResNet",
+    "Segmentation",
     "Series",
     "SqlQuery",
     "Strategy",
@@ -37,5 +43,6 @@ __all__ = [
     "Survival",
     "Task",
     "Training",
+    "UNet",
     "canonical_json",
 ]

@@ -86,14 +86,23 @@ AXES = ("rows of numbers", "series", "images of two axes", "images of three axes
 
 @dataclass(frozen=True)
 class ModelKind(Kind):
-    """A model's keys, and what it reads: `axes` of a record beside its channels, as places in AXES; 0: rows."""
+    """A model's keys, and what it reads: `axes` of a record beside its channels, as places in AXES; 0: rows.
+
+    `maps`: whether it puts out a map of the record's sides, and not one row of numbers.
+    """
 
     axes: tuple[int, ...] = (0,)
+    maps: bool = False
 
 
 def axes_of(name: str) -> tuple[int, ...]:
     """Return the axes of what a model of that name reads: those of rows unless its kind says otherwise."""
     return getattr(MODELS[name], "axes", (0,)) if name in MODELS else tuple(range(len(AXES)))
+
+
+def maps_of(name: str, *, otherwise: bool) -> bool:
+    """Return whether a model of that name puts out maps; of one that is not registered what is said otherwise."""
+    return getattr(MODELS[name], "maps", False) if name in MODELS else otherwise
 
 
 _MODEL = declaration_of(Model)

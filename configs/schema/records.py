@@ -64,7 +64,7 @@ ENCODER_KEYS: Registry[EncoderKeys] = Registry("encoder", ("numbers", "axes"), [
 
 
 @dataclass(frozen=True)
-class _Named(Value):
+class NamedKind(Value):
     """The name of a registered kind, or of one that a kit brings: `kit/name`."""
 
     kinds: Registry[Any]
@@ -91,7 +91,7 @@ class _Named(Value):
         return {"anyOf": [{"enum": names}, {"type": "string", "pattern": f"^(?:{OF_A_KIT.pattern})$"}]}
 
 
-class _Size(Value):
+class Size(Value):
     """The sides of an image, in the order of its axes."""
 
     expected = f"a list of two or three sides from 1 to {MAX_SIDE}"
@@ -123,7 +123,7 @@ class Record(Feature):
     """
 
     reader: str = key(
-        _Named(READER_KEYS),
+        NamedKind(READER_KEYS),
         "how one record is read: the name of a reader, or KIT/NAME of a study kit's",
         default=REQUIRED,
         init="npy",
@@ -197,10 +197,10 @@ class Image(Record):
     """A column of images: pictures of two axes, or volumes of three."""
 
     size: tuple[int, ...] = key(
-        _Size(), "the sides to which each image is brought, in the order of its axes", default=REQUIRED, init=()
+        Size(), "the sides to which each image is brought, in the order of its axes", default=REQUIRED, init=()
     )
     encoder: str | None = key(
-        _Named(ENCODER_KEYS, none=True),
+        NamedKind(ENCODER_KEYS, none=True),
         "a fixed public encoder that makes numbers of an image; none: the model reads the image itself",
         default=None,
     )

@@ -17,7 +17,7 @@ from configs.keys.one_of import HasSection, Kind, Sections
 from configs.keys.values import COLUMN, SITE_NAME, Around, Choice, Integer, Place, Text, Value, Words
 from configs.schema.evaluation import Evaluation
 from configs.schema.kit import ARRAYS, KIT, KitKeys
-from configs.schema.model import AXES, MODEL, Model, axes_of
+from configs.schema.model import AXES, MODEL, Model, axes_of, maps_of
 from configs.schema.privacy import COUNTING_PRIVACY, PRIVACY, Privacy
 from configs.schema.releases import AskedRelease, Releases
 from configs.schema.sites import SIMULATION, Tuned, hospital_flaw
@@ -258,6 +258,9 @@ class Study:
         if alone and getattr(TASKS[self.task.type], "data", "table") not in ("table", "records"):
             text = f"expected another task with a record that has no encoder, found {self.task.type!r}"
             section.note("task.type", f"{text}; give the image encoder: texture")
+        masks = [column for column in self.task.columns if column.is_record]
+        if alone and any((mask.shape or ())[1:] != (self.input_shape or ())[1:] for mask in masks):
+            section.note("task.size", f"expected the size of {short(alone[0])}, found another; write the same")
         if alone and self.scaling != "public":
             section.problem("scaling", "public where a model reads records", self.scaling, "leave it out")
         axes = len(self.input_shape or (0,)) - 1
@@ -268,6 +271,10 @@ class Study:
             section.note(
                 "model.name", f"{self.model.name} reads {read}, found features that are {AXES[axes]}; {advice}"
             )
+        if self.task.maps != maps_of(self.model.name, otherwise=self.task.maps):
+            put_out = "a map of the record" if self.task.maps else "a row of numbers"
+            text = f"expected a model that puts out {put_out} for the task {self.task.type}, found {self.model.name}"
+            section.note("model.name", f"{text}; choose another model")
 
     @property
     def averaged_rounds(self) -> int:

@@ -144,6 +144,11 @@ class Task:
     outcome_share_source: str | None = None
 
     @property
+    def maps(self) -> bool:
+        """Return whether the outcome is a map of a record's sides, and not one row of numbers."""
+        return False
+
+    @property
     def columns(self) -> tuple[Feature, ...]:
         """Return the columns that the outcome is read from, with their public range or values."""
         kind = "category" if self.classes else "number"
@@ -160,6 +165,7 @@ class TaskKeys:
     `procedure` names what the coordinator does (server/procedures/), `data` how patients are read (strategies/data/).
     `has_outcome`: whether a prediction gives the probability of one outcome that each patient has or has not.
     `states`: the rows of a released histogram of scores, in words; none of a task that has no such release.
+    `scored`: what the one score from 0 to 1 of each patient is called; empty of a task without such a score.
     `has_information`: whether a linear model's score and information are bounded per row, so that they may be released.
     """
 
@@ -172,6 +178,7 @@ class TaskKeys:
     unasked: tuple[str, ...] = ()
     has_information: bool = False
     states: tuple[str, ...] = ()
+    scored: str = ""
 
 
 def _counted_classes(section: Section, _around: Around) -> tuple[str, ...]:

@@ -26,7 +26,7 @@ LinearLayers = tuple[tuple[int, int], ...]  # (out, in) of each layer
 
 # What a kind of model must have, beside its name.
 PARTS = ("engine", "exact", "parameters", "build")
-_AT_ONCE = 1024  # rows that are predicted together
+_AT_ONCE, _NUMBERS_AT_ONCE = 1024, 1 << 19  # rows, and numbers of them, that are predicted together
 
 
 @dataclass(frozen=True)
@@ -105,8 +105,9 @@ class Architecture(ABC):
 
         module = self.build().eval()
         module.load_state_dict({name: torch.tensor(arrays[name]) for name in self.parameters})
+        together = max(1, min(_AT_ONCE, _NUMBERS_AT_ONCE // max(1, x[:1].size)))
         with torch.no_grad():
-            parts = [module(part).double().numpy() for part in torch.split(torch.from_numpy(x), _AT_ONCE)]
+            parts = [module(part).double().numpy() for part in torch.split(torch.from_numpy(x), together)]
         return np.concatenate(parts) if parts else np.empty((0, self.outputs))
 
 

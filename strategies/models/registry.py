@@ -1,7 +1,7 @@
 """The registered kinds of model, by the name in a study's `model.name`.
 
 >>> ARCHITECTURES.names
-('logistic', 'linear', 'mlp')
+('logistic', 'linear', 'mlp', 'resnet', 'unet', 'conv1d', 'gru')
 """
 
 import math
@@ -17,11 +17,17 @@ from configs.schema.kit import FAMILY
 from configs.schema.model import MODELS
 from configs.wire import ArraySpec
 from strategies.models.base import PARTS, Architecture
+from strategies.models.conv1d import Conv1d
+from strategies.models.gru import GRU
 from strategies.models.linear_stack import MLP, Linear, Logistic
 from strategies.models.of_a_kit import KitArchitecture
+from strategies.models.resnet import ResNet
+from strategies.models.unet import UNet
 from strategies.tasks.registry import is_learned, objective_of
 
-ARCHITECTURES: Registry[type[Architecture]] = Registry("model", PARTS, [Logistic, Linear, MLP])
+ARCHITECTURES: Registry[type[Architecture]] = Registry(
+    "model", PARTS, [Logistic, Linear, MLP, ResNet, UNet, Conv1d, GRU]
+)
 ARCHITECTURES.register_family(Family(FAMILY, PART, lambda _: KitArchitecture))
 
 

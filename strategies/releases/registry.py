@@ -1,7 +1,7 @@
 """The registered kinds of release, and the arrays of each message of a study.
 
 >>> RELEASES.names
-('model update', 'score histogram', 'statistics', 'inference', 'subgroups', 'kaplan_meier')
+('model update', 'score histogram', 'statistics', 'inference', 'subgroups', 'kaplan_meier', 'score_sum')
 """
 
 import math
@@ -21,6 +21,7 @@ from strategies.releases.inference import Inference
 from strategies.releases.kaplan_meier import KaplanMeier
 from strategies.releases.model_update import ModelUpdate
 from strategies.releases.score_histogram import ScoreHistogram
+from strategies.releases.score_sum import ScoreSum
 from strategies.releases.statistics import Statistics
 from strategies.releases.subgroups import SubgroupHistograms
 
@@ -28,7 +29,7 @@ _PARTS = ("what", "message_type", "arrays", "event", "require", "make", "judge",
 MODEL_UPDATE, SCORE_HISTOGRAM, STATISTICS = ModelUpdate(), ScoreHistogram(), Statistics()
 INFERENCE, SUBGROUPS = Inference(), SubgroupHistograms()  # further releases, after those of every study
 RELEASES: Registry[Release] = Registry(
-    "release", _PARTS, (MODEL_UPDATE, SCORE_HISTOGRAM, STATISTICS, INFERENCE, SUBGROUPS, KaplanMeier())
+    "release", _PARTS, (MODEL_UPDATE, SCORE_HISTOGRAM, STATISTICS, INFERENCE, SUBGROUPS, KaplanMeier(), ScoreSum())
 )
 
 

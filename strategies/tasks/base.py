@@ -67,6 +67,7 @@ class Objective(ABC):
     figures: ClassVar[tuple[str, str]] = ("auroc", "brier")  # the metrics that a released histogram of scores gives
     tuned_by: ClassVar[str] = ""  # the metric by which settings are chosen; the headline where empty
     lowest: ClassVar[float] = 0.0  # the least value of y
+    has_score: ClassVar[bool] = False  # whether a patient is judged by one score, and not by a prediction of each row
     measure: ClassVar[Measure | None] = None  # what a coefficient of a linear model says
     guess_in_words: ClassVar[str] = "the same for every patient"  # of `guess`, after "worse than predicting"
 
@@ -184,6 +185,11 @@ class Objective(ABC):
     @abstractmethod
     def predict(self, outputs: Floats) -> Floats:
         """Return what people read: probabilities (rows, classes), or a value in the target's own unit (rows, 1)."""
+
+    def score(self, outputs: Floats, y: NDArray[np.float32]) -> float:
+        """Return how good the outputs for one patient's rows are, from 0 to 1, where `has_score` says so."""
+        del outputs, y
+        raise NotImplementedError
 
     @abstractmethod
     def made_up(self, rows: int) -> NDArray[np.float32]:

@@ -10,13 +10,14 @@ from configs.kinds import Registry
 from server.report.released.base import ReleasedResult, Renderer
 from server.report.released.inference import InferenceRenderer
 from server.report.released.kaplan_meier import KaplanMeierRenderer
+from server.report.released.score_sum import ScoreSumRenderer
 from server.report.released.subgroups import SubgroupsRenderer
 from server.result.finished import Run
 
 RENDERERS: Registry[Renderer] = Registry(
     "renderer of a release",
     ("reading", "about", "body", "card"),
-    [InferenceRenderer(), SubgroupsRenderer(), KaplanMeierRenderer()],
+    [InferenceRenderer(), SubgroupsRenderer(), KaplanMeierRenderer(), ScoreSumRenderer()],
 )
 
 

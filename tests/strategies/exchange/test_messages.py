@@ -34,6 +34,8 @@ FIELDS: dict[str, dict[str, Any]] = {
     "subgroups reply": {},
     "kaplan_meier": {"study_sha256": "a" * 64},
     "kaplan_meier reply": {},
+    "score_sum": {"study_sha256": "a" * 64},
+    "score_sum reply": {},
 }
 LATER: dict[str, dict[str, Any]] = {  # what a side of protocol 2 may add
     "hello": {"record": "signed"},
@@ -44,6 +46,7 @@ LATER: dict[str, dict[str, Any]] = {  # what a side of protocol 2 may add
     "inference": {"attempt": 1},
     "subgroups": {"attempt": 1},
     "kaplan_meier": {"attempt": 1},
+    "score_sum": {"attempt": 1},
 }
 EVERY = {form: fields | LATER.get(form, {}) for form, fields in FIELDS.items()}
 forms = pytest.mark.parametrize("form", FIELDS)
