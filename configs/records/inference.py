@@ -25,9 +25,13 @@ class InferenceKeys:
     def check(self, section: Section, around: Around) -> None:
         """Note a model or an outcome without ratios."""
         model = around["model"]
+        informs = TASKS[around["task"].type].has_information(around["task"])
         is_linear = getattr(model, "hidden", None) == () and not model.site_intercept
-        if not TASKS[around["task"].type].has_information or not is_linear:
-            text = "expected a logistic model of one outcome, all of it shared, beside this release, found another"
+        if not informs or not is_linear:
+            text = (
+                "expected a logistic model of one outcome or of hazards of one cause, all of it shared, beside this "
+                "release, found another"
+            )
             section.note("epsilon", f"{text}; remove it")
 
 

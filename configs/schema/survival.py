@@ -150,6 +150,7 @@ SURVIVAL_KEYS = TaskKeys(
     ),
     ("c_index", "horizon_auroc", "horizon_brier"),
     data="person_periods",
+    has_information=lambda task: len(task.classes) == 1,  # several causes have several hazards
     states=("free of the event at the horizon", "with it by then", "lost from sight before"),
 )
 COUNTS_KEYS = TaskKeys(

@@ -12,7 +12,9 @@
 
 import math
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 from configs.keys.declare import REQUIRED, Declaration, Entries, Key, declaration_of, key
 from configs.keys.one_of import Kind, OneOf, Sections
@@ -166,7 +168,8 @@ class TaskKeys:
     `has_outcome`: whether a prediction gives the probability of one outcome that each patient has or has not.
     `states`: the rows of a released histogram of scores, in words; none of a task that has no such release.
     `scored`: what the one score from 0 to 1 of each patient is called; empty of a task without such a score.
-    `has_information`: whether a linear model's score and information are bounded per row, so that they may be released.
+    `has_information`: whether of a task a linear model's score and information are bounded per patient, so that they
+    may be released.
     """
 
     name: str
@@ -176,7 +179,7 @@ class TaskKeys:
     data: str = "table"
     has_outcome: bool = False
     unasked: tuple[str, ...] = ()
-    has_information: bool = False
+    has_information: Callable[[Any], bool] = lambda _task: False
     states: tuple[str, ...] = ()
     scored: str = ""
 
@@ -229,7 +232,7 @@ TASKS = Sections(
             (*SCORES, "auprc"),
             has_outcome=True,
             unasked=("auprc",),
-            has_information=True,
+            has_information=lambda _task: True,
             states=("without the outcome", "with it"),
         ),
         TaskKeys(

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from configs.records.subgroups import SubgroupsKeys
-from configs.schema import Feature, Study
+from configs.schema import Feature, Study, Survival
 from configs.wire import COUNTS, INFORMATION
 from simulations.audit.evaluation import Evaluations, Evaluator, evaluation_checks, exact_histogram
 from simulations.audit.residuals import public_step
@@ -93,11 +93,15 @@ class _Inference(FurtherRelease):
         module.load_state_dict({name: torch.from_numpy(array.astype(np.float64)) for name, array in model.items()})
         with torch.no_grad():
             chance = torch.sigmoid(module(torch.from_numpy(patients.x).double())[:, 0]).numpy()
-        z = np.column_stack([patients.x.astype(np.float64) - middle, np.ones(len(chance))])
+        z = np.column_stack(
+            [patients.x[:, : len(middle)].astype(np.float64) - middle, _intercepts(patients, len(middle))]
+        )
+        known, share = patients.y >= 0, _information_share(study)
         total = np.zeros(z.shape[1] * (z.shape[1] + 3) // 2)
         for first, end in zip(patients.starts[:-1], patients.starts[1:], strict=True):
-            rows, p, y = z[first:end], chance[first:end], patients.y[first:end].astype(np.float64)
-            curvature = np.einsum("ri,rj,r->ij", rows, rows, p * (1 - p)) * (1.618033988749895**2.5 / bound)
+            at = slice(first, end)
+            rows, p, y = z[at][known[at]], chance[at][known[at]], patients.y[at][known[at]].astype(np.float64)
+            curvature = np.einsum("ri,rj,r->ij", rows, rows, p * (1 - p)) * (share / bound)
             upper = curvature * np.where(np.eye(len(curvature)) > 0, 1.0, math.sqrt(2))
             vector = np.concatenate([(p - y) @ rows, upper[np.triu_indices(len(upper))]])
             total += vector * min(1.0, bound / max(float(np.linalg.norm(vector)), 1e-300))
@@ -127,6 +131,29 @@ def further_of(study: Study) -> list[FurtherRelease]:
     """Return the releases of a study that the audit knows."""
     asked = {release.name for release in study.releases}
     return [release for release in FURTHER if release.name in asked]
+
+
+def _intercepts(patients: TablePatients, columns: int) -> Floats:
+    """Return 1 for each row; of intervals three columns, which say in which third of them it is."""
+    intervals = patients.x.shape[1] - columns
+    if not intervals:
+        return np.ones((len(patients.x), 1))
+    thirds = min(3, intervals)
+    third = np.arange(intervals) * thirds // intervals
+    shared: Floats = patients.x[:, columns:].astype(np.float64) @ (third[:, None] == np.arange(thirds)).astype(
+        np.float64
+    )
+    return shared
+
+
+def _information_share(study: Study) -> float:
+    """Return what the information counts beside the score: phi^2.5, less where a patient has a row each interval."""
+    most: float = 1.618033988749895**2.5
+    if not isinstance(study.task, Survival):
+        return most
+    share = study.task.outcome_share
+    events = 0.5 if share is None else min(0.7, max(0.165, 1.4 * math.log(1 / (1 - share))))
+    return min(most, math.sqrt(2 / events - 1), math.sqrt(1 / events**2 - 1))
 
 
 def _reach(feature: Feature) -> tuple[float, float]:

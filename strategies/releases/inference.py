@@ -81,14 +81,15 @@ class Inference(FurtherRelease):
     def outlook(self, study: Study) -> str:
         """Return whether the noise must drown it, however informative the announced patients are.
 
-        No patient's information is above L^2 / 4, so that the weakest of d directions has n L^2 / 4 d at most.
+        No patient's information is above L^2 times a public number (1/4 of one row), so that the weakest of d
+        directions has n times that over d at most.
         """
         frame, sites = frame_of(study), study.training_sites
         patients = [study.announced_train_patients(site) for site in sites]
         if None in patients or not patients:
             return ""
         variance = sum((self.noise_multiplier(study, site) * frame.length / frame.scale) ** 2 for site in sites)
-        most = sum(count or 0 for count in patients) * frame.length**2 / 4 / frame.dimension
+        most = sum(count or 0 for count in patients) * frame.length**2 * frame.most_informative / frame.dimension
         if math.sqrt(variance / 2 * (frame.dimension + 1)) / most <= DROWNED:
             return ""
         return (
@@ -146,24 +147,31 @@ def of_sums(
     """
     weights = coefficients(study, shared)
     assert weights is not None
-    bias = float(next(array for array in shared.values() if array.ndim == 1)[0])
-    model = np.array([*weights, bias + float(weights @ frame.centre)])
+    model = np.concatenate([weights, _intercepts(study, shared, frame) + float(weights @ frame.centre)])
     variance = sum(deviation**2 for deviation in noise)
-    score, information = frame.apart(sums)
-    return inferred(objective_of(study), model, score, information, (variance, variance / frame.scale**2))
+    variances = variance, variance / frame.scale**2
+    return inferred(objective_of(study), model, *frame.apart(sums), variances, ones=frame.ones)
+
+
+def _intercepts(study: Study, shared: Mapping[str, NDArray[np.floating]], frame: Frame) -> NDArray[np.float64]:
+    """Return the model's intercepts: of intervals that share one, the middle of theirs."""
+    bias = float(next(array for array in shared.values() if array.ndim == 1)[0])
+    added = next(array for array in shared.values() if array.ndim == 2)[0, len(study.inputs) :].astype(np.float64)
+    places = np.array(frame.intercepts)
+    return np.array([bias + (added[places == place].mean() if len(added) else 0.0) for place in range(frame.ones)])
 
 
 def _ratios(
     study: Study, shared: Mapping[str, NDArray[np.floating]], result: Inferred, noise: Mapping[str, float]
 ) -> Ratios:
-    objective, weights = objective_of(study), coefficients(study, shared)
+    objective, weights, frame = objective_of(study), coefficients(study, shared), frame_of(study)
     assert objective.measure is not None
     assert weights is not None
 
     def estimate(contrast: Contrast, *, whole: bool) -> Estimate | None:
         if result.moved is None:
             return None
-        ends = result.ends(np.append(contrast.weights, 0.0), whole=whole)
+        ends = result.ends(np.pad(contrast.weights, (0, frame.ones)), whole=whole)
         figures = [effect_of(objective, float(contrast.weights @ weights) + end) for end in ends]
         return None if None in figures else Estimate(*figures)  # type: ignore[arg-type]
 

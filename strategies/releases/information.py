@@ -13,6 +13,17 @@ which is no more than L^2 for any r in [0, 1] as long as k^2 <= (1 + r) / (r^2 (
 r^2 + r = 1: there it is phi^5, phi being the golden ratio. So with k = phi^2.5 the information costs nothing beside
 the score: a patient's information is small where the score is long.
 
+A patient of a study of hazards has a row for each interval at risk, with hazards h and an event in the last of them or
+in none: the residuals are h, less 1 where the event is. Let s be the sum of the hazards, the events that are expected
+of that patient. Then the squared norm is at most about
+
+    L^2 ((1 - s)^2 + k^2 s^2) with an event, and L^2 s^2 (1 + k^2) without,
+
+both no more than L^2 as long as s <= S, for k^2 = min((2 - S) / S, 1 / S^2 - 1). S is public: it follows from the
+announced share of patients with an event. Who is beyond it is cut to the length L, as everybody is. Early, middle and
+late intervals share one intercept each, and keep the differences that the final model has between them: columns and
+intervals say little of each other, while an intercept for every interval would be drowned first.
+
 The centre is public: the point that is nearest to the farthest row that the study's ranges and values allow. A category
 of two values counts 1/4 in L^2 in the place of 1. Coefficients, but for the intercept's, do not depend on it.
 
@@ -34,24 +45,47 @@ from strategies.data.curve import largest_square
 from strategies.data.table import centres
 from strategies.learning import Learning
 from strategies.releases.base import Arrays
+from strategies.tasks.registry import objective_of
 
 Floats = NDArray[np.float64]
 SHARE: float = ((1.0 + math.sqrt(5.0)) / 2.0) ** 2.5  # k
+GROUPS = 3  # of intervals with one intercept each
 _AT_ONCE = 1 << 22  # numbers of patients' vectors that are held together
 _BELOW = 1.0 - 1e-12  # of the bound: what a float's norm may be off by
 
 
 @dataclass(frozen=True)
 class Frame:
-    """The public frame of a study's rows. centre: (inputs,); length: the most that |z| can be, its 1 included."""
+    """The public frame of a study's rows.
+
+    centre: (inputs,) of the features; length: the most that |z| can be, its 1 included; expected: the most events that
+    the rows of one patient are expected to have, None where a patient is a row. intercepts: (intervals,) the position
+    of each interval's intercept; empty where there are none.
+    """
 
     centre: Floats
     length: float
+    expected: float | None = None
+    intercepts: tuple[int, ...] = ()
+
+    @property
+    def ones(self) -> int:
+        """Return the number of intercepts, the last of the coefficients: each row has a 1 at one of them."""
+        return max(self.intercepts, default=0) + 1
 
     @property
     def dimension(self) -> int:
-        """Return the number of coefficients, the intercept's last."""
-        return len(self.centre) + 1
+        """Return the number of coefficients."""
+        return len(self.centre) + self.ones
+
+    def rows(self, x: NDArray[np.floating]) -> Floats:
+        """Return z of rows as a model reads them: (rows, dimension)."""
+        width = len(self.centre)
+        if not self.intercepts:
+            return np.concatenate([x - self.centre, np.ones((len(x), 1))], axis=1)
+        return np.concatenate(
+            [x[:, :width] - self.centre, x[:, width:] @ np.eye(self.ones)[list(self.intercepts)]], axis=1
+        )
 
     @property
     def size(self) -> int:
@@ -59,9 +93,19 @@ class Frame:
         return self.dimension * (self.dimension + 3) // 2
 
     @property
+    def share(self) -> float:
+        """Return k."""
+        return SHARE if self.expected is None else share_of(self.expected)
+
+    @property
     def scale(self) -> float:
         """Return what the information is multiplied by in a vector."""
-        return SHARE / self.length
+        return self.share / self.length
+
+    @property
+    def most_informative(self) -> float:
+        """Return the most that one patient's curvature adds up to."""
+        return 0.25 if self.expected is None else self.expected
 
     @cached_property
     def triangle(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -90,7 +134,15 @@ def frame_of(study: Study) -> Frame:
     centre = np.array([middle for middles, _ in blocks for middle in middles])
     if study.scaling == "centred":  # the rows are about a centre already
         centre -= [middle for feature in study.predictors for middle in centres(feature)]
-    return Frame(centre, math.sqrt(1.0 + sum(square for _, square in blocks)))
+    length, objective = math.sqrt(1.0 + sum(square for _, square in blocks)), objective_of(study)
+    intervals = len(objective.added_inputs)
+    groups = min(GROUPS, intervals)
+    return Frame(centre, length, objective.most_expected, tuple(i * groups // intervals for i in range(intervals)))
+
+
+def share_of(expected: float) -> float:
+    """Return k where a patient's rows are expected to have so many events at most, above 0 and below 1."""
+    return min(SHARE, math.sqrt(min((2.0 - expected) / expected, 1.0 / expected**2 - 1.0)))
 
 
 def _block(feature: Feature) -> tuple[list[float], float]:
@@ -158,9 +210,11 @@ def _of_rows(x: NDArray[np.float32], y: NDArray[np.float32], learning: Learning,
 def _parts(
     x: NDArray[np.float32], y: NDArray[np.float32], learning: Learning, model: Arrays, frame: Frame
 ) -> tuple[Floats, Floats, Floats]:
-    """Return of each row z, (rows, dimension), and the loss's slope and curvature along z, (rows, 1) each."""
+    """Return of each row z, (rows, dimension), and the loss's slope and curvature along z, (rows, 1) each.
+
+    A row whose outcome is unknown, below 0, has neither.
+    """
     outputs = learning.architecture.evaluate(model, x)
     curvature = learning.objective.curvature(outputs)
     assert curvature is not None
-    z = np.concatenate([x - frame.centre, np.ones((len(x), 1))], axis=1)
-    return z, learning.residual(outputs, y), curvature[:, None]
+    return frame.rows(x), learning.residual(outputs, y), np.where(y < 0, 0.0, curvature)[:, None]

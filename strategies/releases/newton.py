@@ -60,7 +60,13 @@ class Inferred:
 
 
 def inferred(
-    objective: Objective, model: Floats, score: Floats, information: Floats, variances: tuple[float, float]
+    objective: Objective,
+    model: Floats,
+    score: Floats,
+    information: Floats,
+    variances: tuple[float, float],
+    *,
+    ones: int = 1,
 ) -> Inferred:
     """Return the estimate from the summed releases.
 
@@ -68,6 +74,7 @@ def inferred(
         model: (dimension,) of the final model, in the frame of the score.
         score: (dimension,) the loss's noisy gradient; information: (dimension, dimension), symmetric.
         variances: of the score's entries, and of the information's diagonal (half of it off the diagonal).
+        ones: the number of intercepts, the last of the dimensions.
     """
     of_matrix = variances[1]
     eigenvalues, vectors = np.linalg.eigh(information)
@@ -81,17 +88,18 @@ def inferred(
         return Inferred(drowned)
     unbiased = np.eye(len(score)) - of_matrix / 2 * (trace * inverse + inverse @ inverse)
     straight = -unbiased @ inverse @ score
-    moved = _bent(objective, model, information, inverse, straight)
+    rows = _Rows.of(information, model, ones)
+    moved = _bent(objective, rows, inverse, straight)
     if moved is None:
         return Inferred(drowned)
     square = float(moved @ information @ moved)
     by_noise = float(np.trace(information @ _of_noise(inverse, moved, variances)))
     surely = moved * math.sqrt(max(0.0, 1.0 - by_noise / square)) if square > 0 else moved
-    end = np.asarray(np.linalg.inv(_information(objective, model, information, surely)), np.float64)
+    end = np.asarray(np.linalg.inv(_information(objective, rows, surely)), np.float64)
     sampling = end + of_matrix * (float(np.trace(end)) * end @ end + end @ end @ end)
     pooled = unbiased @ _of_noise(end, moved, variances) @ unbiased
     whole = pooled + unbiased @ sampling @ unbiased
-    distance = math.sqrt(square / float(information[-1, -1]))
+    distance = math.sqrt(square / rows.total)
     return Inferred(drowned, distance, moved, pooled, whole) if distance <= FARTHEST else Inferred(drowned, distance)
 
 
@@ -104,11 +112,32 @@ def _of_noise(inverse: Floats, moved: Floats, variances: tuple[float, float]) ->
     )
 
 
-def _bent(objective: Objective, model: Floats, information: Floats, inverse: Floats, straight: Floats) -> Floats | None:
+@dataclass(frozen=True)
+class _Rows:
+    """What the information says of all rows, weighted by curvature.
+
+    model: (dimension,); total: the sum of the weights; mean, covariance: (dimension,) and (dimension, dimension).
+    """
+
+    model: Floats
+    total: float
+    mean: Floats
+    covariance: Floats
+
+    @classmethod
+    def of(cls, information: Floats, model: Floats, ones: int) -> "_Rows":
+        """Return it of an information whose last `ones` dimensions are the rows' intercepts: of each row one is 1."""
+        with_ones = information[:, -ones:].sum(axis=1)
+        total = float(with_ones[-ones:].sum())
+        mean = with_ones / total
+        return cls(model, total, mean, information / total - np.outer(mean, mean))
+
+
+def _bent(objective: Objective, rows: _Rows, inverse: Floats, straight: Floats) -> Floats | None:
     """Return the step that the score's bend leads to, by fixed points; None where they do not settle."""
     moved = straight
     for _ in range(_STEPS):
-        following = straight - inverse @ _bend(objective, model, information, moved)
+        following = straight - inverse @ _bend(objective, rows, moved)
         if not np.isfinite(following).all() or np.abs(following).max() > 100:
             return None
         if np.abs(following - moved).max() < _NEAR * (1 + np.abs(moved).max()):
@@ -132,10 +161,9 @@ class _Cloud:
     shares: Floats
 
 
-def _cloud(information: Floats, model: Floats, moved: Floats) -> _Cloud:
-    mean = information[:, -1] / information[-1, -1]
-    covariance = information / information[-1, -1] - np.outer(mean, mean)
-    pair = np.stack([model, moved], axis=1)
+def _cloud(of: _Rows, moved: Floats) -> _Cloud:
+    mean, covariance = of.mean, of.covariance
+    pair = np.stack([of.model, moved], axis=1)
     with_pair = covariance @ pair  # (dimension, 2)
     eigenvalues, vectors = np.linalg.eigh(pair.T @ with_pair)
     nodes, shares = _quadrature()
@@ -146,22 +174,22 @@ def _cloud(information: Floats, model: Floats, moved: Floats) -> _Cloud:
     return _Cloud(mean + (regression @ about).T, rest, np.clip(outputs, -_MOST, _MOST), move, shares)
 
 
-def _bend(objective: Objective, model: Floats, information: Floats, moved: Floats) -> Floats:
+def _bend(objective: Objective, rows: _Rows, moved: Floats) -> Floats:
     """Return what the score at model + moved has beyond information @ moved."""
-    cloud = _cloud(information, model, moved)
+    cloud = _cloud(rows, moved)
     beyond = _slope(objective, cloud.outputs, cloud.move) - cloud.move
-    return np.asarray(information[-1, -1] * ((cloud.shares * beyond) @ cloud.rows))
+    return np.asarray(rows.total * ((cloud.shares * beyond) @ cloud.rows))
 
 
-def _information(objective: Objective, model: Floats, information: Floats, moved: Floats) -> Floats:
+def _information(objective: Objective, rows: _Rows, moved: Floats) -> Floats:
     """Return the information at model + moved."""
-    cloud = _cloud(information, model, moved)
+    cloud = _cloud(rows, moved)
     ends = cloud.outputs, np.clip(cloud.outputs + cloud.move, -_MOST, _MOST)
     before, after = (objective.curvature(at[:, None]) for at in ends)
     assert before is not None
     assert after is not None
     grown = cloud.shares * after / before
-    return np.asarray(information[-1, -1] * ((cloud.rows.T * grown) @ cloud.rows + grown.sum() * cloud.rest))
+    return np.asarray(rows.total * ((cloud.rows.T * grown) @ cloud.rows + grown.sum() * cloud.rest))
 
 
 def _slope(objective: Objective, outputs: Floats, move: Floats) -> Floats:

@@ -124,6 +124,11 @@ class Objective(ABC):
         return ()
 
     @property
+    def most_expected(self) -> float | None:
+        """Return a bound on the events that the rows of one patient are expected to have; None where a row is one."""
+        return None
+
+    @property
     def rows_each(self) -> int:
         """Return the most rows that the outcome makes of one row of the data."""
         return 1

@@ -27,6 +27,8 @@ from strategies.tasks.times import C_INDEX, HORIZON_AUROC, HORIZON_BRIER, horizo
 if TYPE_CHECKING:
     from torch import Tensor
 
+LEAST_EXPECTED, MOST_EXPECTED = 0.165, 0.7  # of a patient, beyond which little is gained, and the information is lost
+
 
 class Survival(Objective):
     """Discrete hazards. An encoded outcome is (rows, 2): time, and the cause that ended it, 0 for none.
@@ -137,6 +139,20 @@ class Survival(Objective):
             residual -= y[..., None] == np.arange(self.outputs, dtype=np.float32)
         np.copyto(residual, 0.0, where=y[..., None] < 0)
         return residual
+
+    def curvature(self, outputs: Floats) -> Floats | None:
+        """Return the variance of an event in the interval: h (1 - h); None with several causes."""
+        if self._causes > 1:
+            return None
+        hazard = sigmoid(outputs[:, 0])
+        return hazard * (1.0 - hazard)
+
+    @property
+    def most_expected(self) -> float:
+        """Return a bound on the events that are expected of a patient: 1.4 times the announced share's, or 1/2."""
+        if self.task.outcome_share is None:
+            return 0.5
+        return min(MOST_EXPECTED, max(LEAST_EXPECTED, -1.4 * math.log1p(-self.task.outcome_share)))
 
     def predict(self, outputs: Floats) -> Floats:
         """Return the risk of each cause by each interval's end, of rows of whole patients: (patients, causes * K)."""

@@ -2,21 +2,25 @@
 
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from configs.load import study_from
 from configs.schema import Study
 from simulations.audit.evaluation import Evaluator, largest_move
 from simulations.audit.further import FURTHER, FurtherRelease, further_of
 from simulations.audit.sensitivity import planted_patients
 from simulations.audit.subject import Subject
 from simulations.audit.verdict import Check
+from strategies.data.person_periods import HasPeriods, person_periods
 from strategies.data.table import TablePatients
+from strategies.learning import learning_of
 from strategies.releases import inference, information, subgroups
-from tests.builders import patients, study
+from tests.builders import patients, random_arrays, study
 
 RELEASES: dict[str, Any] = {
     "inference": {"epsilon": 1.0},
@@ -52,6 +56,30 @@ def looked_at(release: FurtherRelease, folder: Path, scaling: str = "public") ->
 def test_a_study_is_audited_for_what_it_asks() -> None:
     assert [release.name for release in further_of(asking())] == ["inference", "subgroups"]
     assert further_of(study()) == []
+
+
+def test_a_healthy_release_of_hazards_passes(tmp_path: Path) -> None:
+    (release,) = [release for release in FURTHER if release.name == "inference"]
+    task = {
+        "type": "survival",
+        "time": "days",
+        "event": "died",
+        "intervals": [0, 90, 180, 270, 365],
+        "outcome_share": 0.3,
+    }
+    document = study(releases={"inference": {"epsilon": 1.0}}).to_dict() | {"task": task}
+    chosen = study_from(document | {"evaluation": {"test_fraction": 0.2}})
+    rng, outcome = np.random.default_rng(3), learning_of(chosen).objective
+    assert isinstance(outcome, HasPeriods)
+    followed = np.stack([rng.uniform(0, 365, 30), rng.integers(0, 2, 30)], axis=1).astype(np.float32)
+    crowd = person_periods(replace(people(30), y=followed), outcome)
+    model = random_arrays(learning_of(chosen).parameters)
+    evaluator = Evaluator(Subject(), chosen, "lille", model, tmp_path / "audit", seeded=True)
+    with closing(release.evaluator(evaluator)):
+        checks = release.noise(evaluator, chosen, crowd, model, range(EVALUATIONS))
+        move = largest_move(evaluator, crowd, [("one more", crowd.subset(np.array([4])))], 3)
+        checks.append(release.move(evaluator, chosen, crowd, move))
+    assert [check.words for check in checks if not check.passed] == []
 
 
 @releases

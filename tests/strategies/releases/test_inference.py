@@ -14,6 +14,8 @@ from configs.errors import BudgetError, ConfigError, WireError
 from configs.load import study_from
 from configs.schema import Study
 from simulations.benchmarks import inference as benchmark
+from strategies.data.person_periods import HasPeriods, PersonPeriods, person_periods
+from strategies.data.table import TablePatients
 from strategies.effects import effects
 from strategies.learning import learning_of
 from strategies.privacy.grid import step_of
@@ -144,13 +146,61 @@ def test_too_few_patients_are_called_drowned_and_no_figure_is_told(asking: Study
     assert [(row.estimate, row.pooled) for row in told.rows] == [(None, None)] * 2
 
 
-def test_two_hundred_simulations_hold_what_the_intervals_say() -> None:
-    row = benchmark.row(benchmark.QUICK, 200)
+@pytest.mark.parametrize("case", [benchmark.QUICK, benchmark.QUICK_HAZARDS], ids=lambda case: case.name)
+def test_many_simulations_hold_what_the_intervals_say(case: benchmark.Case) -> None:
+    row = benchmark.row(case, 200 if case is benchmark.QUICK else 60)
     assert row["undefined"] == 0
     for name in ("pooled", "truth"):
         assert 0.92 <= row[name] <= 0.98  # 95 %; four coefficients of one simulation are not independent
     assert 1 < row["width"] < 1.5
-    assert row["error"] < row["straight_error"] / 3
+    assert row["error"] < (row["straight_error"] / 3 if case is benchmark.QUICK else 0.2)
+
+
+SURVIVAL: dict[str, Any] = {"type": "survival", "time": "days", "event": "died", "intervals": [0, 90, 180, 365]}
+
+
+def hazards(**task: Any) -> Study:
+    document = study(releases=ASKED).to_dict() | {"task": SURVIVAL | task}
+    return study_from(document | {"evaluation": {"test_fraction": 0.2}})
+
+
+@pytest.mark.parametrize("share", [None, 0.001, 0.1, 0.3, 0.6, 0.99])
+def test_no_patient_with_many_rows_moves_the_sums_by_more_than_is_booked(share: float | None) -> None:
+    chosen = hazards(**({"outcome_share": share} if share else {}))
+    frame, task, rng = frame_of(chosen), learning_of(chosen), np.random.default_rng(0)
+    assert 0 < frame.share <= 3.34
+    for scale in (0.1, 1.0, 30.0):
+        model = random_arrays(task.parameters, scale=scale)
+        everybody = followed(rng, 40)
+        for number in range(40):
+            one = summed(everybody.subset(np.array([number])), task, model, frame)
+            assert np.linalg.norm(one) <= frame.length
+        parts = [summed(everybody.subset(some), task, model, frame) for some in np.array_split(np.arange(40), 3)]
+        assert np.allclose(np.sum(parts, axis=0), summed(everybody, task, model, frame), rtol=1e-12, atol=1e-12)
+
+
+def followed(rng: np.random.Generator, count: int) -> PersonPeriods:
+    """Patients of hazards with any follow-up, among them some who were never at risk."""
+    chosen = hazards()
+    x = np.stack([rng.uniform(-1, 1, count), rng.integers(0, 2, count)], axis=1).astype(np.float32)
+    y = np.stack([rng.uniform(0, 365, count), rng.integers(0, 2, count)], axis=1).astype(np.float32)
+    y[:3] = [[0, 0], [0, 1], [365, 0]]
+    rows = np.arange(count)
+    outcome = learning_of(chosen).objective
+    assert isinstance(outcome, HasPeriods)
+    return person_periods(TablePatients(x, y, rows, np.arange(count + 1)), outcome)
+
+
+def test_who_was_never_at_risk_adds_nothing() -> None:
+    chosen = hazards()
+    model = random_arrays(learning_of(chosen).parameters)
+    nobody = followed(np.random.default_rng(0), 10).subset(np.array([0]))  # lost from sight on the first day
+    assert not summed(nobody, learning_of(chosen), model, frame_of(chosen)).any()
+
+
+def test_several_causes_have_no_such_release() -> None:
+    with pytest.raises(ConfigError, match=r"hazards of one cause"):
+        hazards(causes=["tumour", "heart"], censored="0")
 
 
 # Ratios without an interval
