@@ -127,9 +127,15 @@ def named_once(config: SiteConfig, environment: Mapping[str, str]) -> set[Path]:
     Args:
         environment: the worker's.
     """
-    paths = (dataset.source.path for dataset in config.datasets)
-    folders = {folder for path in paths if path is not None for folder in folders_of(path)}
-    return folders | set(_of_drivers(config, environment))
+    return _folders(config) | set(_of_drivers(config, environment))
+
+
+def _folders(config: SiteConfig) -> set[Path]:
+    """Return the folders of all data: those of the files with rows, and those below which records lie."""
+    sources = [dataset.source for dataset in config.datasets]
+    paths = [source.path for source in sources if source.path is not None]
+    paths += [source.root / "record" for source in sources if source.root is not None]
+    return {folder for path in paths for folder in folders_of(path)}
 
 
 def _lasting(folder: Path) -> Path:
@@ -144,9 +150,7 @@ def _rules(config: SiteConfig, *, books: bool) -> Iterator[tuple[Path, int]]:
     for path in _installation():
         yield path, READ
     yield Path("/dev/null"), READ | WRITE
-    for dataset in config.datasets:
-        if dataset.source.path is not None:
-            yield from ((folder, READ) for folder in folders_of(dataset.source.path))
+    yield from ((folder, READ) for folder in _folders(config))
     yield from ((path, READ) for path in _of_drivers(config, os.environ))
     with contextlib.suppress(OSError):
         for entry in config.folder.iterdir():

@@ -125,6 +125,9 @@ def _of_outcome(study: Study, people: Split) -> Iterator[DataFinding]:
 
 def _of_column(notes: Notes, column: ColumnNotes, feature: Feature | None) -> Iterator[DataFinding]:
     """Yield what is odd about a column: each known cause with its remedy, then what no cause is known for."""
+    if column.why:
+        yield _records(notes, column)
+        return
     causes = [clue for clue in column.clues if clue.kind in _FINDINGS]
     for clue in causes:
         yield _FINDINGS[clue.kind](clue, column.name, feature)
@@ -135,6 +138,16 @@ def _of_column(notes: Notes, column: ColumnNotes, feature: Feature | None) -> It
     if notes.all_unknown(column):
         todo, line = "see whether another column holds it", f"columns: {{{_key(column.name)}: LOCAL COLUMN}}"
         yield DataFinding(column=column.name, text="UNKNOWN OF ALL: is it another column?", todo=todo, line=line)
+
+
+def _records(notes: Notes, column: ColumnNotes) -> DataFinding:
+    """Return how many images or series cannot be read, for each reason."""
+    return DataFinding(
+        column=column.name,
+        text="; ".join(sentence.removeprefix(f"{column.name}: ") for sentence in notes.unread_of(column)),
+        todo="compare the paths with the files below root: / between folders, upper and lower case as they are",
+        line="root: FOLDER",
+    )
 
 
 def _unread(notes: Notes, column: ColumnNotes, feature: Feature | None) -> DataFinding:

@@ -130,6 +130,8 @@ def table_of(columns: Mapping[str, Column], study: Study, notes: Notes) -> Table
 def _look_for_clues(columns: Mapping[str, Column], study: Study, notes: Notes) -> None:
     """Note what would explain the cells that the study cannot take."""
     for feature in study.counted:
+        if feature.is_record:
+            continue  # client/connectors/recorded.py looks at the files
         notes.columns[feature.name].clues = tuple(clues_of(columns[feature.name], feature))
     if study.patient_id is not None:
         notes.columns[study.patient_id].clues = tuple(clues_of_ids(columns[study.patient_id]))

@@ -29,7 +29,7 @@ _ODD = {  # what is wrong with a cell that could not be read, by the column's ki
     "outcome": "no outcome that the study lists; left out",
     "patient id": "without a patient id; left out",
     "split": "neither train nor test; left out",
-    "record": "no record that can be read; it counts as unknown",
+    "record": "no record that can be read; it is unknown",
     "mask": "without a mask that can be read; left out",
 }
 
@@ -245,7 +245,7 @@ class Notes:
             where = _where(self.unit, column.where, column.unread)
             yield f"{column.name}: {column.unread:,} of {_rows(self.rows)} {verb} {_ODD[column.kind]}{where}"
         for why, records in column.why.items():
-            yield f"{column.name}: of these {records:,} {why}"
+            yield f"{column.name}: of these {records:,}: {why}"
         if column.limits:
             count = f"{column.limits:,} cell{' begins' if column.limits == 1 else 's begin'}"
             yield (

@@ -12,20 +12,20 @@ from numpy.typing import NDArray
 class Why(Enum):
     """Why a record is not read, in words for the hospital's own people."""
 
-    UNKNOWN = "without a path"
-    MISSING = "that are not there"
-    OUTSIDE = "outside of the folder `root`"
-    NO_FILE = "that are no file or folder of files"
-    TOO_LARGE = "beyond the most bytes or files of one record"
-    UNREADABLE = "that cannot be read"
-    SHAPE = "of another number of axes or channels"
+    UNKNOWN = "no path"
+    MISSING = "no such file"
+    OUTSIDE = "outside of the folder root"
+    NO_FILE = "neither a file nor a folder of files"
+    TOO_LARGE = "more bytes, files or pixels than one record may have"
+    UNREADABLE = "broken, not whole, or of another format"
+    SHAPE = "another number of axes or channels"
 
 
 class UnreadError(Exception):
     """A record that is not read. It never leaves: the record counts as unknown."""
 
     def __init__(self, why: Why) -> None:
-        super().__init__(f"a record {why.value}")
+        super().__init__(f"a record is not read: {why.value}")
         self.why = why
 
 
