@@ -256,7 +256,7 @@ def _file(config: SiteConfig, study: Study, path: Path) -> CsvFile:
     """Return a file of new rows, written as the study's data set is where that is a file too."""
     dataset = config.dataset(study.name)
     if dataset is None or not isinstance(dataset.source, CsvFile):
-        return CsvFile(path)
+        return CsvFile(path, root=dataset.source.root if dataset else None)
     return replace(dataset.source, path=path)
 
 

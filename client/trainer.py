@@ -88,8 +88,22 @@ class Trainer:
 
     def _plain(self, fit: Fit) -> Iterator[Tensor]:
         for rows in batches(fit.patients, fit.local.batch_size, fit.steps, fit.randomness):
-            x, y = map(torch.from_numpy, fit.patients.take(rows))
-            yield self._model.mean_gradient(x, y, fit.patients.averaged(rows))
+            count = fit.patients.averaged(rows)
+            if (fit.patients.rows if rows is None else len(rows)) <= fit.patients.at_once:
+                x, y = map(torch.from_numpy, fit.patients.take(rows))
+                yield self._model.mean_gradient(x, y, count)
+            else:
+                yield self._in_portions(fit.patients, rows, count)
+
+    def _in_portions(self, patients: TrainablePatients, rows: NDArray[np.int64] | None, count: int) -> Tensor:
+        """Write the same mean gradient of more rows than fit into memory, added up in float64."""
+        rows = np.arange(patients.rows) if rows is None else rows
+        total = torch.zeros_like(self._model.gradient, dtype=torch.float64)
+        for start in range(0, len(rows), patients.at_once):
+            x, y = map(torch.from_numpy, patients.take(rows[start : start + patients.at_once]))
+            total += self._model.mean_gradient(x, y, count)
+        self._model.gradient.copy_(total)
+        return self._model.gradient
 
     def _private(self, fit: Fit, plan: PrivacyPlan) -> Iterator[Tensor]:
         patients = fit.patients

@@ -4,6 +4,7 @@ Alone and pooled are fitted to convergence (simulations/converged.py), whatever 
 without privacy is the study itself, with nothing protected.
 """
 
+import logging
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from functools import partial
@@ -30,6 +31,8 @@ from strategies.data.base import TrainablePatients, concatenate
 from strategies.exchange.arrays import Arrays
 from strategies.learning import learning_of
 from strategies.privacy.modes.none import without_privacy
+
+log = logging.getLogger("archipel.data")
 
 
 def server_app(
@@ -72,7 +75,10 @@ def baselines(
             return {"": _converged(study, concatenate([train[site] for site in study.training_sites]), phase)}
 
     makers = {ComparedModel.WITHOUT_PRIVACY: together} if study.privacy.keys.budgeted else {}
-    makers |= {ComparedModel.LOCAL_ONLY: alone, ComparedModel.POOLED: pooled}
+    if study.input_shape is None:  # a model of records would decode all of them in each of thousands of steps
+        makers |= {ComparedModel.LOCAL_ONLY: alone, ComparedModel.POOLED: pooled}
+    else:
+        log.warning("each hospital alone and pooled are left out: fitted to convergence, they take records too long")
     models = {key: _kept_or_made(key, make, curves, kept) for key, make in makers.items()}
     return {key: by_site if key == ComparedModel.LOCAL_ONLY else by_site[""] for key, by_site in models.items()}
 

@@ -130,6 +130,7 @@ def _mean_loss(task: Learning, module: nn.Module, patients: TrainablePatients) -
 
 def _losses(task: Learning, module: nn.Module, patients: TrainablePatients) -> Iterator[torch.Tensor]:
     """Yield parts of the rows' mean loss, each of so many rows as are computed together."""
-    for start in range(0, patients.rows, _AT_ONCE):
-        x, y = patients.take(np.arange(start, min(start + _AT_ONCE, patients.rows)))
+    step = min(_AT_ONCE, patients.at_once)
+    for start in range(0, patients.rows, step):
+        x, y = patients.take(np.arange(start, min(start + step, patients.rows)))
         yield task.loss(module(torch.from_numpy(x)), torch.from_numpy(y)).sum() / patients.rows

@@ -4,7 +4,7 @@ This is the only folder that touches patients' data. One that reads a data base 
 `worker_network`; client/forwarder.py says how.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 from client.connectors.checks import columns_of, table_of
@@ -14,7 +14,7 @@ from client.connectors.mapping import as_the_study_writes, check_mapping, local_
 from client.connectors.notes import Notes
 from client.connectors.recorded import require_records, with_records
 from client.connectors.registry import CONNECTORS
-from configs.schema import DataSource, Study
+from configs.schema import DataSource, Feature, Study
 from strategies.data.source import Table
 
 
@@ -64,7 +64,12 @@ def read_table(source: DataSource, study: Study, notes: Notes | None = None) -> 
     notes = Notes() if notes is None else notes
     require_records(source, study)
     table = table_of(read_columns(source, study, columns_of(study), notes), study, notes)
-    return with_records(replace(table, files=below(str(source.root))), study, notes) if study.records else table
+    return with_files(table, source, study.records, notes)
+
+
+def with_files(table: Table, source: DataSource, records: Sequence[Feature], notes: Notes) -> Table:
+    """Return a table whose records are found below the source's folder; see client/connectors/recorded.py."""
+    return with_records(replace(table, files=below(str(source.root))), records, notes) if records else table
 
 
 def read_columns(

@@ -19,7 +19,7 @@ that the same patients are the same bits from a file and a data base.
 """
 
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -75,8 +75,14 @@ class Misfits:
 
 def columns_of(study: Study) -> dict[str, str]:
     """Return the columns that a study reads, in order, and what each is read as: a number, a category, or text."""
-    wanted = {column.name: "text" if column.is_record else column.type for column in study.counted}
-    return wanted | {name: "text" for name in (study.patient_id, study.evaluation.split_column) if name}
+    return columns_read(study.counted) | {
+        name: "text" for name in (study.patient_id, study.evaluation.split_column) if name
+    }
+
+
+def columns_read(columns: Iterable[Feature]) -> dict[str, str]:
+    """Return what each of these columns is read as; a record's path is text."""
+    return {column.name: "text" if column.is_record else column.type for column in columns}
 
 
 def table_of(columns: Mapping[str, Column], study: Study, notes: Notes) -> Table:
@@ -141,8 +147,11 @@ def features_of(
     columns: Mapping[str, Column], study: Study, notes: Notes
 ) -> tuple[dict[str, NDArray[np.float64]], dict[str, NDArray[np.int64]]]:
     """Return the typed columns of a study's features, of every row: numbers and categories by name."""
-    columns = {feature.name: columns[feature.name].written(_listed(study, feature.name)) for feature in study.features}
-    reader = _Reader(columns, notes, notes.numbers_of(len(columns[study.features[0].name])))
+    rows = len(columns[study.features[0].name])
+    flat = [feature.name for feature in study.features if not feature.is_record]
+    reader = _Reader(
+        {name: columns[name].written(_listed(study, name)) for name in flat}, notes, notes.numbers_of(rows)
+    )
     of_kind = {kind: [f for f in study.features if f.type == kind] for kind in ("number", "category")}
     return (
         {feature.name: reader.numbers(feature) for feature in of_kind["number"]},

@@ -4,7 +4,7 @@ Nothing is refused because of a record. What is refused before any row is looked
 `root` for them, and a reader whose library is not installed.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import cast
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from client.connectors.notes import Notes
 from configs.errors import DataError, SourceError
-from configs.schema import DataSource, Record, Study
+from configs.schema import DataSource, Feature, Record, Study
 from strategies.data.decode import Unread, decoded
 from strategies.data.encoders.registry import ENCODERS
 from strategies.data.readers.registry import READERS
@@ -26,7 +26,7 @@ def require_records(source: DataSource, study: Study) -> None:
     Raises:
         SourceError: the folder is not there. DataError: none is named, or a library is not installed.
     """
-    for column in _records(study):
+    for column in cast("tuple[Record, ...]", study.records):
         if source.root is None:
             raise DataError(
                 f"column {column.name!r}: expected the folder that its paths begin in, found none; "
@@ -37,14 +37,15 @@ def require_records(source: DataSource, study: Study) -> None:
         raise SourceError(f"{source.root}: expected the folder of images or series, found none; check root")
 
 
-def with_records(table: Table, study: Study, notes: Notes) -> Table:
+def with_records(table: Table, columns: Iterable[Feature], notes: Notes) -> Table:
     """Return a table with the numbers that encoders make, and without rows whose mask cannot be read.
 
     Args:
+        columns: those of the table's records.
         notes: gets the counts of records that cannot be read. Of records that a model reads itself only those are
             looked into that `notes.thorough` asks for; else it is seen whether they are there.
     """
-    for column in _records(study):
+    for column in cast("Iterable[Record]", columns):
         texts, unread = table.records[column.name], Unread()
         if column.encoder is not None:
             table = replace(table, numbers={**table.numbers, **_encoded(table.files, texts, column, unread)})
@@ -55,10 +56,6 @@ def with_records(table: Table, study: Study, notes: Notes) -> Table:
             _find_all(table.files, texts, unread)
         notes.column(column.name, "mask" if column.labels else "record").note_records(unread.words, unread.resized)
     return table
-
-
-def _records(study: Study) -> Sequence[Record]:
-    return [cast(Record, column) for column in study.records]
 
 
 def _encoded(

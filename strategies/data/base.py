@@ -68,6 +68,11 @@ class TrainablePatients(Patients):
         return self.count == self.rows
 
     @property
+    def at_once(self) -> int:
+        """Return how many rows a training should ask for together: all of those that are in memory anyway."""
+        return max(1, self.rows)
+
+    @property
     def outcomes(self) -> NDArray[np.float32]:
         """Return the outcomes that predictions are judged by: each row's, unless the kind of data says otherwise."""
         return self.y

@@ -5,6 +5,7 @@ not come this far (client/connectors/recorded.py). What is asked for together is
 asks for one patient at a time holds one patient.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -22,7 +23,7 @@ from strategies.data.table import sorted_by_patient
 from strategies.tasks.base import Objective
 from strategies.tasks.registry import objective_of
 
-AT_ONCE = 1 << 24  # numbers of records that are predicted together: 64 MB
+AT_ONCE = 1 << 24  # numbers of records that are in memory together: 64 MB
 
 
 @dataclass(frozen=True)
@@ -101,11 +102,15 @@ class RecordPatients(TrainablePatients):
         rows = np.arange(self.rows) if rows is None else rows
         return self.column.take(rows), self.y[rows] if self.masks is None else self.masks.take(rows)
 
+    @property
+    def at_once(self) -> int:
+        """Return how many records fit into `AT_ONCE` numbers, at least one."""
+        return max(1, AT_ONCE // math.prod(self.column.shape))
+
     def portions(self) -> Iterator[NDArray[np.float32]]:
         """Yield x of all rows in order, a few at once; one empty portion where there are none."""
-        step = max(1, AT_ONCE // int(np.prod(self.column.shape)))
-        for start in range(0, max(1, self.rows), step):
-            yield self.column.take(np.arange(start, min(start + step, self.rows)))
+        for start in range(0, max(1, self.rows), self.at_once):
+            yield self.column.take(np.arange(start, min(start + self.at_once, self.rows)))
 
     def subset(self, chosen: Numbers) -> "RecordPatients":
         """Return the same for some patients, renumbered from 0 in the order given."""

@@ -94,6 +94,24 @@ def test_a_plain_fit_is_what_torch_makes_of_the_same_batches(
 
 
 @pytest.mark.parametrize("batch_size", [None, 8])
+def test_more_rows_than_fit_into_memory_are_asked_for_a_few_at_a_time(
+    batch_size: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = flat(fit(Local(batch_size, 0.2)))
+    asked: list[int] = []
+    take = TablePatients.take
+
+    def noted(people: TablePatients, rows: Any = None) -> Any:
+        asked.append(people.rows if rows is None else len(rows))
+        return take(people, rows)
+
+    monkeypatch.setattr(TablePatients, "at_once", property(lambda _: 5))
+    monkeypatch.setattr(TablePatients, "take", noted)
+    np.testing.assert_allclose(flat(fit(Local(batch_size, 0.2))), expected, rtol=1e-5, atol=1e-7)
+    assert max(asked) == 5
+
+
+@pytest.mark.parametrize("batch_size", [None, 8])
 def test_the_proximal_pull_is_the_gradient_of_the_published_term(batch_size: int | None) -> None:
     local = Local(batch_size, 0.2)
     expected = by_torch(local, torch.optim.SGD, steps=6, mu=1.5)

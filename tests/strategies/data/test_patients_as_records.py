@@ -105,6 +105,7 @@ def test_some_patients_and_several_hospitals_have_the_same_records(root: Path) -
 def test_a_few_are_in_memory_at_once(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(records, "AT_ONCE", 40)
     assert [len(x) for x in read(root, ROWS).portions()] == [2, 2, 1]
+    assert read(root, ROWS).at_once == 2
     nobody = RECORDS.nobody(study())
     assert [x.shape for x in nobody.portions()] == [(0, 1, 4, 4)]
     assert (nobody.count, nobody.rows, nobody.take()[1].shape) == (0, 0, (0,))
