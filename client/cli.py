@@ -20,7 +20,7 @@ from client.site_file import load_site
 from configs.commands import guard_lines, run
 from configs.errors import RunError
 from configs.parts import programs
-from configs.records.site_journal import Approved, DataReviewed, Joined, RefusedStudy, RereadAsked
+from configs.records.site_journal import Approved, DataReviewed, Joined, RefusedStudy, Rehearsed, RereadAsked
 from configs.shown import DIGITS
 from configs.views import to_json
 
@@ -70,6 +70,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     review.add_argument("--json", action="store_true", help="as JSON, for monitoring")
     review.set_defaults(command=_review)
+    rehearse = commands.add_parser("rehearse", help="a whole study on this hospital's own data; nothing of it leaves")
+    rehearse.add_argument("study", metavar="STUDY", help="a study file, or the digest of one that was proposed")
+    rehearse.add_argument("--json", action="store_true", help="as JSON")
+    rehearse.set_defaults(command=_rehearse)
     predict = commands.add_parser("predict", help="score this hospital's patients with a study's final model")
     predict.add_argument("digest", metavar="DIGEST", help="the study's first digits")
     predict.add_argument("--data", type=Path, metavar="FILE.csv", help="rows to score (default: the study's own data)")
@@ -228,6 +232,19 @@ def _look_at_data(folder: SiteFolder, study: "Study", *, as_json: bool) -> int:
         lines = data_page(page, f"datasets.{study.name} in site.yaml")
         print("\n".join(f"  {line}".rstrip() for line in lines))
     return 1 if page.findings else 0
+
+
+def _rehearse(arguments: argparse.Namespace) -> int:
+    from client.rehearsal import rehearsed
+    from client.views.rehearsal_text import rehearsal
+
+    folder = SiteFolder.open(arguments.folder)
+    study = folder.study_or_file(arguments.study)
+    folder.audit.note(Rehearsed(study=study.sha256, name=study.name, by=_person()))
+    print(f"rehearsing {study.name}: every round, with noise and without; Ctrl-C ends it", file=sys.stderr)
+    view = rehearsed(folder.config, study)
+    print(to_json(view) if arguments.json else "\n".join(rehearsal(view)))
+    return 0
 
 
 def _predict(arguments: argparse.Namespace) -> int:

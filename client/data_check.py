@@ -135,7 +135,7 @@ def look(folder: Path, name: str, sha256: str | None) -> Iterator[str]:
     Raises:
         DataError: it cannot be read, or its header does not fit. AdmissionError: the study is not approved.
     """
-    config, dataset = _apart(folder, name)
+    config, dataset = apart(folder, name)
     if sha256 is None:
         from client.connectors import try_source
 
@@ -156,7 +156,7 @@ def look_whole(folder: Path, name: str, canonical: str) -> DataPage:
     Raises:
         DataError: it cannot be read, or its header does not fit. ConfigError: the study is none.
     """
-    config, dataset = _apart(folder, name)
+    config, dataset = apart(folder, name)
     from client.connectors.notes import Notes
     from client.looking import page_of
     from client.patients import load_patients
@@ -167,7 +167,7 @@ def look_whole(folder: Path, name: str, canonical: str) -> DataPage:
     return replace(page, findings=(*page.findings, *_shared(config, dataset, notes.ids)))
 
 
-def _apart(folder: Path, name: str) -> tuple[SiteConfig, Dataset]:
+def apart(folder: Path, name: str) -> tuple[SiteConfig, Dataset]:
     """Leave the network, put up the fence, and return the settings and a data set."""
     from client.forwarder import leave_network_but
 

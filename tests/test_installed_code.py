@@ -31,7 +31,7 @@ PLANTED = (
     *("torch", "flwr", "cryptography", "uvicorn", "httpx", "psycopg", "scipy", "rich", "subprocess", "socket"),
 )
 PARTS = (
-    *("client.worker", "client.forwarder", "client.data_check", "client.isolation_check"),
+    *("client.worker", "client.forwarder", "client.data_check", "client.isolation_check", "client.rehearsal"),
     *("server.superlink", "server.gateway", "server.conductor"),
 )
 DEADLINE_S = 120.0
@@ -159,6 +159,7 @@ def test_no_command_runs_what_lies_in_the_folder_where_it_is_typed(planted: Fold
         planted.wait(lambda: digest in planted.type("archipel-site", "review"), lambda: "no study arrived")
         planted.type("archipel-site", "approve", digest)
         planted.type("archipel-site", "check", codes=(0, 1, 2))
+        planted.type("archipel-site", "rehearse", digest)
         planted.type("archipel-site", "refuse", digest, "--why", "no")
         planted.type("archipel-coordinator", "stop", run)
         planted.type("archipel-coordinator", "watch", run, codes=(1,))

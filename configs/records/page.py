@@ -17,6 +17,7 @@ from configs.records.exported import Exported
 from configs.records.fields import Field, fields_of
 from configs.records.kept_model import KeptModel
 from configs.records.local_use import LocalFigures, Recalibration
+from configs.records.rehearsal import Rehearsal
 from configs.records.result import FeatureInWords, Guarantee, StatisticsResult, TaskInWords, TrainingResult
 from configs.schema.releases import RELEASE_KEYS
 
@@ -41,6 +42,7 @@ FILES = (
     ),
     ("archipel-site evaluate --json", "Printed; nothing of it is written or leaves.", LocalFigures),
     ("archipel-site check --data --json", "Printed, as `review --data --json` does; nothing leaves.", DataPage),
+    ("archipel-site rehearse --json", "Printed; nothing of it is written or leaves.", Rehearsal),
     ("audit.json", "Written by `archipel audit` into a run's folder, or into one of its own.", AuditResult),
 )
 JOURNALS = (

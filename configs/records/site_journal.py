@@ -78,6 +78,15 @@ class DataReviewed(Kind, name="data reviewed"):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Rehearsed(Kind, name="rehearsed"):
+    """A person let a whole study run here on this hospital's own data; nothing of it left or was kept."""
+
+    study: Annotated[str, STUDY]
+    name: Annotated[str, STUDY_NAME]
+    by: Annotated[str, PERSON]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Approved(Kind, name="approved"):
     """A study was approved."""
 
@@ -288,6 +297,6 @@ KINDS: Mapping[str, type[Kind]] = {
         *(Joined, Started, Stopped, Worker, Proposed, RereadAsked, DataReviewed, Approved, RefusedStudy, Received),
         *(Repeated, Refused, RefusedAgain, Egress, Sent, Compared, Booked, Ignored, Unsettled, Settled),
         *(KitAdded, KitApproved, KitWithdrawn),
-        *(Ended, Personalised, Predicted, EvaluatedHere),
+        *(Ended, Personalised, Predicted, EvaluatedHere, Rehearsed),
     )
 }
