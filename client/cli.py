@@ -71,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     review.add_argument("--json", action="store_true", help="as JSON, for monitoring")
     review.set_defaults(command=_review)
     rehearse = commands.add_parser("rehearse", help="a whole study on this hospital's own data; nothing of it leaves")
-    rehearse.add_argument("study", metavar="STUDY", help="a study file, or the digest of one that was proposed")
+    rehearse.add_argument("chosen", metavar="STUDY", help="a study file, or the digest of one that was proposed")
     rehearse.add_argument("--json", action="store_true", help="as JSON")
     rehearse.set_defaults(command=_rehearse)
     predict = commands.add_parser("predict", help="score this hospital's patients with a study's final model")
@@ -239,7 +239,7 @@ def _rehearse(arguments: argparse.Namespace) -> int:
     from client.views.rehearsal_text import rehearsal
 
     folder = SiteFolder.open(arguments.folder)
-    study = folder.study_or_file(arguments.study)
+    study = folder.study_or_file(arguments.chosen)
     folder.audit.note(Rehearsed(study=study.sha256, name=study.name, by=_person()))
     print(f"rehearsing {study.name}: every round, with noise and without; Ctrl-C ends it", file=sys.stderr)
     view = rehearsed(folder.config, study)
