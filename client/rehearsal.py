@@ -145,7 +145,7 @@ def rehearse(folder: Path, name: str, canonical: str) -> Rehearsal:
     config, dataset = apart(folder, name)
     from client.patients import load_patients
     from strategies.exchange.flower import identify
-    from strategies.federated.one_hospital import NODE
+    from strategies.one_hospital import NODE
     from strategies.releases.base import Request
     from strategies.releases.registry import STATISTICS, releases_after_training
 
@@ -190,7 +190,7 @@ def _trained(config: SiteConfig, stage: Stage) -> "tuple[Arrays, dict[str, Compa
 
 def trained(stage: Stage) -> "tuple[Arrays, Arrays]":
     """Return the shared model after all rounds, and the same with what stays at the hospital."""
-    from strategies.federated.one_hospital import trained_alone
+    from strategies.one_hospital import trained_alone
     from strategies.releases.base import Request
     from strategies.releases.registry import MODEL_UPDATE
 
