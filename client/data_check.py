@@ -14,7 +14,7 @@ whose canonical form comes on standard input in a digest's place (`-`), and the 
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from pathlib import Path
 from subprocess import TimeoutExpired
@@ -180,7 +180,7 @@ def apart(folder: Path, name: str) -> tuple[SiteConfig, Dataset]:
     return config, dataset
 
 
-def _shared(config: SiteConfig, dataset: Dataset, ids: "set[str]") -> Iterator[DataFinding]:
+def _shared(config: SiteConfig, dataset: Dataset, ids: Collection[str]) -> Iterator[DataFinding]:
     """Compare patients with those of the data sets of other identities that were looked at before, by keyed hashes."""
     from client.connectors.ids import hashed
 

@@ -40,7 +40,8 @@ def load_patients(source: DataSource, study: Study, site: str, notes: Notes | No
     notes = Notes() if notes is None else notes
     table = read_table(source, study, notes)
     aside = _aside(table, study, site)
-    return _split(table, study, ~aside, aside, tuple(notes.oddities()))
+    train, test, clipped = data_of(study).sides(table, study, ~aside, aside)
+    return Split(train, test, clipped, tuple(notes.oddities()))
 
 
 def load_validation(source: DataSource, study: Study, site: str, *, share: float, seed: int) -> Split:
@@ -55,7 +56,7 @@ def load_validation(source: DataSource, study: Study, site: str, *, share: float
     table = read_table(source, study, Notes())
     train = ~_aside(table, study, site)
     judges = in_test(table.keys, site=f"{site}/validation", seed=seed, fraction=share)
-    return _split(table, study, train & ~judges, train & judges)
+    return Split(*data_of(study).sides(table, study, train & ~judges, train & judges))
 
 
 def _aside(table: Table, study: Study, site: str) -> NDArray[np.bool_]:
@@ -67,17 +68,6 @@ def _aside(table: Table, study: Study, site: str) -> NDArray[np.bool_]:
     if table.in_test is not None:
         return table.in_test
     return in_test(table.keys, site=site, seed=study.seed, fraction=study.evaluation.test_fraction)
-
-
-def _split(
-    table: Table, study: Study, first: NDArray[np.bool_], second: NDArray[np.bool_], oddities: tuple[str, ...] = ()
-) -> Split:
-    """Return the patients of a table on two sides, scaled by the first."""
-    data = data_of(study)
-    everybody, order = data.read(table, study)
-    learned, judges = np.flatnonzero(first[order]), np.flatnonzero(second[order])
-    everybody = data.scaled(everybody, learned, study)
-    return Split(everybody.subset(learned), everybody.subset(judges), everybody.clipped, oddities)
 
 
 def nobody(study: Study) -> Split:

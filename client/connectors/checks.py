@@ -21,17 +21,19 @@ that the same patients are the same bits from a file and a data base.
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from client.connectors.clues import clues_of, clues_of_ids
-from client.connectors.columns import UNKNOWN, Column, number, plain
-from client.connectors.ids import normal
+from client.connectors.columns import UNKNOWN, Cells, Column, Stored, number, plain
+from client.connectors.ids import all_normal, could_be_alike
 from client.connectors.notes import Notes
 from configs.errors import DataError
 from configs.schema import ID_STEPS, Feature, Study
-from strategies.data.source import Table
+from strategies.data.source import Table, WhenAsked
 from strategies.tasks.registry import is_learned, objective_of
 
 MAX_PROBLEMS = 20
@@ -98,8 +100,9 @@ def table_of(columns: Mapping[str, Column], study: Study, notes: Notes) -> Table
     if study.patient_id is not None:
         columns[study.patient_id] = _alike(columns[study.patient_id], study.normalise, notes)
     reader = _Reader(columns, notes, where)
-    flat = [feature for feature in study.features if not feature.is_record]
-    in_order = [(f, reader.numbers(f) if f.type == "number" else reader.categories(f)) for f in flat]
+    for feature in study.features:
+        if not feature.is_record:
+            notes.column(feature.name, feature.type)  # so that people see them in the study's order
     targets = {
         column.name: reader.target(column, may_be_unknown=not is_learned(study))
         for column in study.task.columns
@@ -118,19 +121,59 @@ def table_of(columns: Mapping[str, Column], study: Study, notes: Notes) -> Table
     notes.patients += len(keys)
     notes.counted += len(chosen)
     notes.rows_are_patients = study.patient_id is None
-    notes.ids = set() if notes.rows_are_patients else set(keys)
+    notes.ids = () if notes.rows_are_patients else keys
     if notes.thorough:
         _look_for_clues(columns, study, notes)
         notes.equal += len(chosen) - len(set(zip(*(c.taken(chosen).texts() for c in columns.values()), strict=True)))
+    typed = _Typed(columns, notes, where, chosen)
     return Table(
-        {f.name: values[chosen].astype(np.float64) for f, values in in_order if f.type == "number"},
-        {f.name: values[chosen].astype(np.int64) for f, values in in_order if f.type == "category"},
+        _when_asked(typed.numbers, study, "number", columns),
+        _when_asked(typed.categories, study, "category", columns),
         {name: values[chosen] for name, (values, _) in targets.items()},
         patients,
         keys,
         None if in_test is None else _side_of_each(in_test[chosen], patients, len(keys), notes),
         {column.name: tuple(columns[column.name].taken(chosen).texts()) for column in study.records},
     )
+
+
+Values = TypeVar("Values", bound=np.generic)
+
+
+def _when_asked(
+    make: Callable[[Feature], NDArray[Values]], study: Study, kind: str, columns: Mapping[str, Column]
+) -> Mapping[str, NDArray[Values]]:
+    """Return typed columns of a kind by name: made now, or when asked for where a column stays in its store."""
+    makers = {f.name: partial(make, f) for f in study.features if f.type == kind and not f.is_record}
+    if any(isinstance(columns[name], Stored) for name in makers):
+        return WhenAsked(makers)
+    return {name: maker() for name, maker in makers.items()}
+
+
+class _Typed:
+    """The features of the rows that count; what is come upon is noted once, however often a column is asked for."""
+
+    def __init__(
+        self, columns: Mapping[str, Column], notes: Notes, where: NDArray[np.int64], chosen: NDArray[np.int64]
+    ) -> None:
+        self._columns, self._notes, self._where, self._chosen = columns, notes, where, chosen
+        self._asked: set[str] = set()
+
+    def numbers(self, feature: Feature) -> NDArray[np.float64]:
+        """Return (rows that count,) numbers; NaN is unknown."""
+        return self._of_chosen(self._reader(feature).numbers(feature))
+
+    def categories(self, feature: Feature) -> NDArray[np.int64]:
+        """Return (rows that count,) positions in the feature's values; -1 is unknown."""
+        return self._of_chosen(self._reader(feature).categories(feature))
+
+    def _reader(self, feature: Feature) -> "_Reader":
+        notes = Notes() if feature.name in self._asked else self._notes
+        self._asked.add(feature.name)
+        return _Reader({feature.name: self._columns[feature.name].held()}, notes, self._where)
+
+    def _of_chosen(self, values: NDArray[Values]) -> NDArray[Values]:
+        return values if len(self._chosen) == len(values) else values[self._chosen]
 
 
 def _look_for_clues(columns: Mapping[str, Column], study: Study, notes: Notes) -> None:
@@ -171,12 +214,13 @@ class _Reader:
         values = column.numbers()
         unread = np.isnan(values) & ~column.empty()
         rows = np.flatnonzero(unread)
-        odd = column.taken(rows)
+        odd = column.taken(rows) if len(rows) else Cells([])
         if feature.missing:
             unread[rows] = ~odd.each(feature.missing.__contains__, bool)
         counted.odd(unread, self._where)
         counted.limits += int((unread[rows] & odd.each(lambda cell: cell.startswith(LIMITS), bool)).sum())
-        values[np.isin(values, [number(code) for code in feature.missing])] = UNKNOWN
+        if codes := [number(code) for code in feature.missing]:
+            values = np.where(np.isin(values, codes), UNKNOWN, values)
         counted.unknown += int(np.isnan(values).sum()) - counted.unread
         if feature.minimum is not None and feature.maximum is not None:
             counted.outside += int(((values < feature.minimum) | (values > feature.maximum)).sum())
@@ -264,9 +308,13 @@ def _patients(
     if study.patient_id is None:
         cells = _told_apart(columns, study, rows)
         return rows, np.arange(len(rows)), tuple("\x1f".join(row) for row in zip(*cells, strict=True))
-    ids = columns[study.patient_id].taken(rows).texts()
-    position = {key: i for i, key in enumerate(dict.fromkeys(ids))}
-    patients = np.array([position[key] for key in ids], np.int64)
+    column = columns[study.patient_id]
+    ids = column.texts() if len(rows) == len(column) else column.taken(rows).texts()
+    position = dict.fromkeys(ids, 0)
+    if len(position) == len(ids):
+        return rows, np.arange(len(rows)), tuple(ids)
+    position = {key: i for i, key in enumerate(position)}
+    patients = np.fromiter(map(position.__getitem__, ids), np.int64, len(ids))
     counts = _rows_before(patients) < MOST_ROWS_EACH
     notes.beyond += int((~counts).sum())
     return rows[counts], patients[counts], tuple(position)
@@ -274,10 +322,16 @@ def _patients(
 
 def _alike(ids: Column, steps: tuple[str, ...], notes: Notes) -> Column:
     """Return (rows,) ids after the study's steps; notes how many more would be one after all of them."""
-    written = {cell: normal(cell, steps) for cell in set(ids.texts())}
-    different = set(written.values()) - {""}
-    notes.spelled += len(different) - len({normal(cell, ID_STEPS) for cell in different} - {""})
-    return ids.mapped(written.__getitem__) if steps else ids
+    ids = ids.held()
+    texts = ids.texts()
+    if steps:
+        cells = list(set(texts))
+        ids = ids.mapped(dict(zip(cells, all_normal(cells, steps), strict=True)).__getitem__)
+        texts = ids.texts()
+    if could_be_alike(texts):
+        different = {*texts} - {""}
+        notes.spelled += len(different) - len({*all_normal(list(different), ID_STEPS)} - {""})
+    return ids
 
 
 def _rows_before(patients: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -23,6 +23,8 @@ import re
 import unicodedata
 from collections.abc import Collection, Iterable, Sequence
 
+import numpy as np
+
 from client.id_hashes import HASH_BYTES
 from configs.schema import ID_STEPS
 
@@ -35,6 +37,7 @@ ID_NAMES = frozenset(
     )
 )
 _WRAPPED = re.compile(r'="(.*)"', re.DOTALL)
+_ZEROS = re.compile(r"(?m)^0+(?=.)")
 _WHOLE = re.compile(r"([0-9]+)\.0*")
 
 
@@ -52,6 +55,47 @@ def normal(cell: str, steps: Collection[str]) -> str:
         cell = whole[1] if whole else cell
         cell = cell.lstrip("0") or cell[-1:]
     return cell
+
+
+def all_normal(cells: Sequence[str], steps: Collection[str]) -> list[str]:
+    """Return ids after these steps, as `normal` does each of them: at once where they are visible ASCII.
+
+    >>> all_normal(["0012", "AB-1", "12.0", "'7"], ID_STEPS), all_normal(["00", "A0b"], ID_STEPS)
+    (['12', 'ab-1', '12', '7'], ['0', 'a0b'])
+    """
+    text = "\n".join(cells)
+    if not cells or not _is_visible(text, len(cells)) or ("zeros" in steps and "." in text):
+        return [normal(cell, steps) for cell in cells]
+    if "case" in steps:
+        text = text.lower()
+    if "zeros" in steps:
+        text = _ZEROS.sub("", text)
+    return text.split("\n")
+
+
+def could_be_alike(cells: Sequence[str]) -> bool:
+    """Return whether different ids could be one after all steps; False where it is clear at a glance that none could.
+
+    >>> could_be_alike(["P01", "P02"]), could_be_alike(["01", "12"]), could_be_alike(["1", "01"])
+    (False, False, True)
+    """
+    text = "\n".join(cells)
+    if not cells or not _is_visible(text, len(cells)) or "." in text:
+        return True
+    if text.upper() != text and text.lower() != text:
+        return True
+    starts_with_zero = text.startswith("0") or "\n0" in text  # of one length, those without zeros are as different
+    return starts_with_zero and len(set(map(len, cells)) - {0}) > 1
+
+
+def _is_visible(text: str, count: int) -> bool:
+    """Return whether cells, a line each, are visible ASCII, and none is wrapped as spreadsheets wrap a text."""
+    if not text.isascii() or text.count("\n") != count - 1:
+        return False
+    letters = np.frombuffer(text.encode("ascii"), np.uint8)
+    if (((letters <= 32) & (letters != 10)) | (letters == 127)).any():
+        return False
+    return not (text.startswith(("'", "=")) or "\n'" in text or "\n=" in text)
 
 
 def looks_like_ids(header: Sequence[str]) -> list[str]:

@@ -12,7 +12,7 @@ age: 1 of 4 rows is no number that can be read (line 3)
 """
 
 from array import array
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -90,7 +90,7 @@ class Notes:
     like_ids: dict[str, set[str]] = field(
         default_factory=dict
     )  # columns with the name of an id where a row is a patient
-    ids: set[str] = field(default_factory=set)  # of the patients, where the study names their column; never shown
+    ids: Collection[str] = ()  # of the patients, where the study names their column; never shown
     rows_are_patients: bool = False
     thorough: bool = False  # equal rows are looked for too, which takes time and memory
     columns: dict[str, ColumnNotes] = field(default_factory=dict)

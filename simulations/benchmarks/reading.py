@@ -1,6 +1,6 @@
 """What does it take to read a hospital's rows, beside pandas?
 
-    python -m simulations.benchmarks.reading [--rows 2000000] [--repetitions 3] [--stores csv parquet postgresql --url U]
+    python -m simulations.benchmarks.reading [--rows 2000000] [--stores parquet csv postgresql] [--url U]
 
 Made-up patients, one row each: an id, an outcome, measured values with gaps, whole numbers, and categories, 40 columns
 in all. One JSON line a store: seconds and memory of `load_patients`, which reads, checks, tells patients apart, orders
@@ -33,7 +33,7 @@ STORES = ("parquet", "csv", "postgresql")
 MEASURED, COUNTS, CATEGORIES = 24, 6, 8
 WORDS = ("none", "mild", "moderate", "severe", "extreme")
 URL = "READING_URL"
-TABLE = "reading"
+TABLE, QUERY = "reading", "select * from reading"
 
 
 def study() -> Study:
@@ -49,7 +49,12 @@ def study() -> Study:
             "patient_id": "id",
             "features": features,
             "model": {"name": "logistic"},
-            "training": {"strategy": {"name": "fedavg"}, "rounds": 1, "quorum": 1, "local": {"batch_size": "full", "learning_rate": 0.1}},
+            "training": {
+                "strategy": {"name": "fedavg"},
+                "rounds": 1,
+                "quorum": 1,
+                "local": {"batch_size": "full", "learning_rate": 0.1},
+            },
             "privacy": {"mode": "none"},
             "evaluation": {"test_fraction": 0.2},
         }
@@ -124,7 +129,7 @@ def source_of(store: str, folder: Path) -> DataSource:
         return CsvFile(folder / "rows.csv")
     if store == "parquet":
         return ParquetFiles(folder / "rows.parquet")
-    return SqlQuery(URL, f"select * from {TABLE}", query_timeout_s=3600)
+    return SqlQuery(URL, QUERY, query_timeout_s=3600)
 
 
 def ours(store: str, folder: Path) -> None:
@@ -142,17 +147,20 @@ def with_pandas(store: str, folder: Path) -> None:
     asked = study()
     table = frame(store, folder, ["id", "ill", *(feature.name for feature in asked.features)])
     table = table[table["id"].notna() & table["ill"].isin([0, 1])]
-    columns = []
+    x, column = np.empty((len(table), len(asked.inputs)), np.float32), 0
     for feature in asked.features:
         cells = table[feature.name]
         if feature.type == "number":
             low, high = feature.minimum or 0.0, feature.maximum or 0.0
             scaled = (cells.clip(low, high) - (low + high) / 2) / ((high - low) / 2)
-            columns.append(scaled.fillna(0.0).to_numpy(np.float32))
+            x[:, column] = scaled.fillna(0.0)
+            column += 1
         else:
             codes = pd.Categorical(cells, categories=list(feature.values)).codes
-            columns += [(codes == i).astype(np.float32) for i in range(1, len(feature.values))]
-    x, y = np.column_stack(columns), table["ill"].to_numpy(np.float32)
+            for i in range(1, len(feature.values)):
+                x[:, column] = codes == i
+                column += 1
+    y = table["ill"].to_numpy(np.float32)
     in_test = pd.util.hash_pandas_object(table["id"], index=False).to_numpy() % 5 == 0
     _ = x[~in_test], y[~in_test], x[in_test], y[in_test]
 
@@ -169,7 +177,7 @@ def frame(store: str, folder: Path, columns: list[str]) -> Any:
 
     with psycopg.connect(os.environ[URL]) as connection, warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # pandas would rather be given SQLAlchemy, which is slower
-        return pd.read_sql(f"select {', '.join(columns)} from {TABLE}", connection)
+        return pd.read_sql(QUERY, connection)[columns]
 
 
 def write(folder: Path, rows: int, stores: list[str], url: str) -> None:

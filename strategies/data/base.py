@@ -144,6 +144,22 @@ class DataKind(ABC):
             DataError: the table names a patient that has no row.
         """
 
+    def sides(
+        self, table: Table, study: Study, first: NDArray[np.bool_], second: NDArray[np.bool_]
+    ) -> tuple[Any, Any, Mapping[str, int]]:
+        """Return the patients of a table on two sides, scaled by the first, and what was clipped of all.
+
+        Args:
+            first, second: (patients,) who is on each side; nobody is on both.
+
+        Raises:
+            DataError: as `read`.
+        """
+        everybody, order = self.read(table, study)
+        learned, judges = np.flatnonzero(first[order]), np.flatnonzero(second[order])
+        everybody = self.scaled(everybody, learned, study)
+        return everybody.subset(learned), everybody.subset(judges), everybody.clipped
+
     def scaled(self, patients: Any, train: Numbers, study: Study) -> Any:
         """Return the patients, scaled by what the chosen ones are like; only a study without privacy may ask for it."""
         del train, study

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from configs.schema import Study
 from strategies.data.base import DataKind, Numbers
 from strategies.data.source import Table
-from strategies.data.table import TABLE, TablePatients, encoded, in_order, standardise
+from strategies.data.table import TABLE, TablePatients, standardise
 from strategies.tasks.base import Objective
 from strategies.tasks.registry import objective_of
 
@@ -134,7 +134,7 @@ class _PersonPeriods(DataKind):
     def read(self, table: Table, study: Study) -> tuple[PersonPeriods, Numbers]:
         """Return all patients' rows; see `DataKind`."""
         outcome = objective_of(study)
-        people, order = in_order(encoded(table, study), table.keys)
+        people, order = TABLE.read(table, study)
         return person_periods(one_row_each(people), _timed(outcome)), order
 
     def scaled(self, patients: PersonPeriods, train: Numbers, study: Study) -> PersonPeriods:

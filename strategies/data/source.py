@@ -1,9 +1,9 @@
 """A hospital's rows as a connector returns them: typed, checked columns."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,6 +49,26 @@ class Files(Protocol):
 
     def digest(self, text: str) -> bytes:
         """Return a SHA-256 of what a record's files hold, of nothing for one that cannot be read."""
+
+
+Values = TypeVar("Values")
+
+
+class WhenAsked(Mapping[str, Values]):
+    """Columns that are read anew each time they are asked for, so that one at a time is in memory."""
+
+    def __init__(self, makers: Mapping[str, Callable[[], Values]]) -> None:
+        self._makers = makers
+
+    def __getitem__(self, name: str) -> Values:
+        """Read one column."""
+        return self._makers[name]()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._makers)
+
+    def __len__(self) -> int:
+        return len(self._makers)
 
 
 @dataclass(frozen=True)

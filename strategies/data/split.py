@@ -23,9 +23,11 @@ def in_test(keys: Sequence[str], *, site: str, seed: int, fraction: float) -> ND
     salt = hashlib.sha256(f"split/{seed}/{site}/".encode())
     limit = int(fraction * 2**64)
 
-    def draw(key: str) -> int:
+    def draw(key: str) -> bytes:
         keyed = salt.copy()
         keyed.update(key.encode())
-        return int.from_bytes(keyed.digest()[:8], "big")
+        return keyed.digest()[:8]
 
-    return np.array([draw(key) < limit for key in keys], bool)
+    if limit == 2**64:
+        return np.ones(len(keys), bool)
+    return np.frombuffer(b"".join(map(draw, keys)), ">u8") < np.uint64(limit)

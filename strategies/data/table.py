@@ -30,6 +30,8 @@ from strategies.tasks.base import Objective
 from strategies.tasks.ranges import scaled
 from strategies.tasks.registry import objective_of
 
+_SHORT, _BLOCK = 64, 1 << 16  # characters of keys that are ordered as numbers; rows that are ordered together
+_STRIP = 8  # columns that are put into a matrix together: each of its lines is fetched so much more rarely
 ABOVE = 0.25  # an input of a category that says its value is above it, one that does not is below, centred or not
 
 
@@ -50,7 +52,10 @@ class TablePatients(TrainablePatients):
     @cached_property
     def digest(self) -> bytes:
         """Return the SHA-256 of the rows, their targets and their patients."""
-        return sha256(self.x.tobytes() + self.y.tobytes() + self.starts.tobytes()).digest()
+        digest = sha256()
+        for array in (self.x, self.y, self.starts):
+            digest.update(np.ascontiguousarray(array).data)
+        return digest.digest()
 
     def take(self, rows: NDArray[np.int64] | None = None) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Return x (rows, inputs) and y: copies of the given rows, or the arrays themselves."""
@@ -70,6 +75,12 @@ class TablePatients(TrainablePatients):
         lengths = (self.starts[1:] - self.starts[:-1])[chosen]
         starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
         return replace(self, x=self.x[rows], y=self.y[rows], patients=patients, starts=starts)
+
+    def part(self, first: int, last: int) -> "TablePatients":
+        """Return the patients from `first` to before `last`, on the same memory."""
+        start, end = self.starts[first], self.starts[last]
+        y, patients, starts = self.y[start:end], self.patients[start:end] - first, self.starts[first : last + 1] - start
+        return replace(self, x=self.x[start:end], y=y, patients=patients, starts=starts)
 
     @classmethod
     def joined(cls, parts: Sequence["TablePatients"]) -> "TablePatients":
@@ -106,12 +117,47 @@ def encode(
     Raises:
         DataError: the table names a patient that has no row.
     """
-    columns, clipped = columns_of(table.numbers, table.categories, features, centred=centred)
+    everybody = np.arange(len(table.keys))
+    return _arranged(table, features, objective, everybody, centred=centred)
+
+
+def _arranged(
+    table: Table, features: Sequence[Feature], objective: Objective, chosen: Numbers, *, centred: bool
+) -> TablePatients:
+    """Return chosen patients' inputs and outcomes in the order given, each one's rows in the table's order.
+
+    One matrix is made, a few columns at a time, as a hospital may have millions of rows. What is clipped is counted of
+    all rows.
+    """
+    by_patient, starts = sorted_by_patient(table)
+    lengths = np.diff(starts)[chosen]
+    ends = np.cumsum(lengths)
+    rows = by_patient[np.arange(lengths.sum()) + np.repeat(starts[:-1][chosen] - ends + lengths, lengths)]
+    x, clipped = _matrix(table, features, rows, centred=centred)
     y, beyond = objective.encode(table.targets)
-    clipped |= beyond
-    order, starts = sorted_by_patient(table)
-    x = np.stack(columns, axis=1)[order].astype(np.float32)  # (rows, inputs)
-    return TablePatients(x, y[order].astype(np.float32), table.patients[order], starts, clipped)
+    patients = np.repeat(np.arange(len(chosen)), lengths)
+    after = np.concatenate([[0], ends]).astype(np.int64)
+    return TablePatients(x, y[rows].astype(np.float32), patients, after, {**clipped, **beyond})
+
+
+def _matrix(
+    table: Table, features: Sequence[Feature], rows: Numbers, *, centred: bool
+) -> tuple[NDArray[np.float32], dict[str, int]]:
+    """Return x (rows, inputs) of the given rows, and how many values of each column were clipped."""
+    x = np.empty((len(rows), sum(len(feature.inputs) for feature in features)), np.float32)
+    strip = np.empty((min(_STRIP, x.shape[1]), len(rows)), np.float32)
+    clipped: dict[str, int] = {}
+    done = filled = 0
+    for feature in features:
+        columns, count = columns_of(table.numbers, table.categories, (feature,), centred=centred)
+        clipped |= count
+        for column in columns:
+            column.astype(np.float32).take(rows, out=strip[filled])
+            filled += 1
+            if filled == len(strip) or done + filled == x.shape[1]:
+                x[:, done : done + filled] = strip[:filled].T
+                done, filled = done + filled, 0
+    return x, clipped
 
 
 def sorted_by_patient(table: Table) -> tuple[Numbers, Numbers]:
@@ -153,24 +199,57 @@ def columns_of(
     return columns, clipped
 
 
-def in_order(encoded: TablePatients, keys: Sequence[str]) -> tuple[TablePatients, NDArray[np.int64]]:
-    """Order patients by their keys, and each one's rows by what they hold: the same bits in whatever order rows came.
+def order_of(keys: Sequence[str]) -> Numbers:
+    """Return the positions of keys in the order of their text: (keys,), equal ones as they stand.
 
-    A float's sum, a resample and a batch depend on positions. Patients with one key have the same rows, or one row.
-
-    Args:
-        keys: (patients,) what tells patients apart.
-
-    Returns:
-        The same patients in that order, and for each where it was: (patients,) positions.
+    >>> order_of(["b", "a", "ab", "a"]).tolist()
+    [1, 3, 2, 0]
     """
-    order = np.asarray(sorted(range(len(keys)), key=keys.__getitem__), np.int64)
-    moved = encoded.subset(order)
-    if moved.one_row_each:
-        return moved, order
-    cells = np.ascontiguousarray(np.column_stack([moved.x, moved.y]), np.float32)
-    rows = np.lexsort((*cells.T[::-1], moved.patients))
-    return replace(moved, x=moved.x[rows], y=moved.y[rows]), order
+    width = max(map(len, keys), default=0)
+    joined = "".join(keys) if width <= _SHORT else "\0"
+    if not joined.isascii() or "\0" in joined or not joined:
+        return np.asarray(sorted(range(len(keys)), key=keys.__getitem__), np.int64)
+    words = -(-width // 8)  # the text as whole numbers of 8 bytes, whose order is the text's
+    parts = np.array(keys, f"S{8 * words}").view(">u8").reshape(len(keys), words).astype(np.uint64)
+    return np.lexsort(parts.T[::-1])
+
+
+def ordered_rows(patients: TablePatients) -> TablePatients:
+    """Order each patient's rows by what they hold: the same bits in whatever order rows came.
+
+    A float's sum, a resample and a batch depend on positions.
+    """
+    if patients.one_row_each:
+        return patients
+    for start, end in _blocks(patients.starts):
+        cells = np.column_stack([patients.x[start:end], patients.y[start:end]])
+        rows = start + _within(np.ascontiguousarray(cells.T), patients.patients[start:end])
+        patients.x[start:end], patients.y[start:end] = patients.x[rows], patients.y[rows]
+    return patients
+
+
+def _blocks(starts: Numbers) -> Iterator[tuple[int, int]]:
+    """Yield row ranges of whole patients."""
+    first, rows = 0, int(starts[-1])
+    while first < rows:
+        last = int(starts[np.searchsorted(starts, min(first + _BLOCK, rows))])
+        yield first, last
+        first = last
+
+
+def _within(columns: NDArray[np.float32], patients: Numbers) -> Numbers:
+    """Return the order of rows by patient, then by the first column, and so on; only ties are looked at further."""
+    rows, groups = np.arange(len(patients)), patients
+    for column in columns:
+        ties = groups[1:] == groups[:-1]
+        if not ties.any():
+            break
+        tied = np.flatnonzero(np.append(ties, False) | np.append(False, ties))
+        here = rows[tied]
+        rows[tied] = here[np.lexsort((column[here], groups[tied]))]
+        values = column[rows]
+        groups = np.append(0, np.cumsum((groups[1:] != groups[:-1]) | (values[1:] != values[:-1])))
+    return rows
 
 
 def standardise(encoded: TablePatients, train: NDArray[np.int64]) -> TablePatients:
@@ -216,7 +295,22 @@ class _Rows(DataKind):
 
     def read(self, table: Table, study: Study) -> tuple[TablePatients, Numbers]:
         """Return the encoded rows of all patients; see `DataKind`."""
-        return in_order(encoded(table, study), table.keys)
+        order = order_of(table.keys)
+        return self._read(table, study, order), order
+
+    def sides(
+        self, table: Table, study: Study, first: NDArray[np.bool_], second: NDArray[np.bool_]
+    ) -> tuple[TablePatients, TablePatients, Mapping[str, int]]:
+        """Return the patients of two sides as two parts of one matrix; see `DataKind`."""
+        order = order_of(table.keys)
+        learned = order[first[order]]
+        both = self._read(table, study, np.concatenate([learned, order[second[order]]]))
+        both = self.scaled(both, np.arange(len(learned)), study)
+        return both.part(0, len(learned)), both.part(len(learned), both.count), both.clipped
+
+    def _read(self, table: Table, study: Study, chosen: Numbers) -> TablePatients:
+        centred = study.scaling == "centred"
+        return ordered_rows(_arranged(table, study.features, objective_of(study), chosen, centred=centred))
 
     def scaled(self, patients: TablePatients, train: Numbers, study: Study) -> TablePatients:
         """Return the inputs standardised where the study asks for `scaling: site`."""

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from client.admission import Admissions
 from client.cli import main
-from client.connectors.ids import hashed, normal
+from client.connectors.ids import all_normal, could_be_alike, hashed, normal
 from client.connectors.notes import Notes
 from client.id_hashes import id_key
 from client.patients import load_patients
@@ -204,6 +204,16 @@ def test_spellings_are_one_patient_as_far_as_the_study_says(steps: list[str], pa
     rows = [f"{spelling},50,male,1" for spelling in spellings]
     text = lines(tmp_path, rows, study(patient_id={"column": "ipp", "normalise": steps}))
     assert f"9 rows, {patients} patients" in text
+
+
+ID = st.text(st.sampled_from("0019aZ.-'= \n\u200bé"), max_size=6)
+
+
+@given(st.lists(ID, max_size=6), st.sets(st.sampled_from(ID_STEPS)))
+def test_many_ids_are_normal_as_each_of_them_is(ids: list[str], steps: set[str]) -> None:
+    assert all_normal(ids, steps) == [normal(cell, steps) for cell in ids]
+    different = {*ids} - {""}
+    assert could_be_alike(ids) or len({normal(cell, ID_STEPS) for cell in different} - {""}) == len(different)
 
 
 @given(st.text(max_size=12))

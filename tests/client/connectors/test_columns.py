@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from client.connectors.checks import table_of
 from client.connectors.columns import Cells, Coded, Column, Numbers, Stored, joined
 from client.connectors.notes import Notes
+from strategies.data.registry import data_of
 from strategies.data.source import Table
 from tests.client.connectors.test_csv_file import study
 
@@ -56,7 +57,10 @@ def same(first: Table, second: Table) -> bool:
 def table(columns: Mapping[str, Column], *, ids: bool) -> tuple[Table, list[str]]:
     """The table of columns, and what was noted."""
     notes = Notes(thorough=True)
-    return table_of(columns, IDS if ids else study(), notes), list(notes.lines())
+    of = IDS if ids else study()
+    read = table_of(columns, of, notes)
+    data_of(of).read(read, of)  # columns of a store are typed when they are asked for
+    return read, list(notes.lines())
 
 
 CELL = st.sampled_from(

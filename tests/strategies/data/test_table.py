@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -13,8 +13,9 @@ from configs.errors import DataError
 from configs.schema import Feature, Task
 from strategies.data.base import concatenate
 from strategies.data.source import Table
-from strategies.data.table import TablePatients, encode, standardise
+from strategies.data.table import TABLE, TablePatients, encode, order_of, ordered_rows, standardise
 from strategies.tasks.registry import objective
+from tests import builders
 
 AGE = Feature("age", "number", minimum=20.0, maximum=90.0)
 CHOL = Feature("chol", "number", minimum=100.0, maximum=400.0, missing=("0",))
@@ -174,3 +175,42 @@ def test_standardising_takes_its_statistics_from_the_training_rows_alone() -> No
     np.testing.assert_allclose(scaled.x[:3].ravel(), [-1.0, 0.0, 1.0], atol=1e-6)
     other = encode(table({"age": [20, 55, 90, 70, 90]}), (AGE,), BINARY)
     np.testing.assert_array_equal(standardise(other, np.array([0, 1, 2])).x[:3], scaled.x[:3])
+
+
+KEYS = st.text(st.sampled_from("ab0\x00é~ "), max_size=12)
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.lists(KEYS | st.text("AB01", max_size=70), max_size=12))
+def test_keys_are_ordered_as_python_orders_texts(keys: list[str]) -> None:
+    assert order_of(keys).tolist() == sorted(range(len(keys)), key=keys.__getitem__)
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.integers(0, 2**32), st.integers(1, 5), st.integers(1, 40))
+def test_the_rows_of_each_patient_are_in_the_order_of_all_they_hold(seed: int, columns: int, rows: int) -> None:
+    rng = np.random.default_rng(seed)
+    x = rng.choice([0.0, -0.0, 1.0, 2.0], (rows, columns)).astype(np.float32)
+    y = rng.integers(0, 2, rows).astype(np.float32)
+    patients = np.sort(rng.integers(0, 4, rows))
+    _, patients = np.unique(patients, return_inverse=True)
+    starts = np.searchsorted(patients, np.arange(patients[-1] + 2))
+    full = np.lexsort((y, *x.T[::-1], patients))
+    ordered = ordered_rows(TablePatients(x.copy(), y.copy(), patients, starts))
+    assert ordered.x.tobytes() == x[full].tobytes()
+    assert ordered.y.tobytes() == y[full].tobytes()
+
+
+def test_two_sides_are_the_same_patients_as_one_reading_and_two_choices() -> None:
+    rng, keys = np.random.default_rng(1), ("c", "a", "d", "b")
+    patients = np.array([0, 1, 1, 2, 3, 0])
+    numbers = {"age": rng.uniform(10, 100, 6)}
+    table = Table(numbers, {"sex": rng.integers(-1, 2, 6)}, {"disease": np.array([0.0, 1, 1, 0, 1, 0])}, patients, keys)
+    first = np.array([True, False, True, False])
+    of = builders.plain()
+    everybody, order = TABLE.read(table, of)
+    train, test, clipped = TABLE.sides(table, of, first, ~first)
+    assert train.digest == everybody.subset(np.flatnonzero(first[order])).digest
+    assert test.digest == everybody.subset(np.flatnonzero(~first[order])).digest
+    assert clipped == everybody.clipped
+    assert train.patients.tolist() == everybody.subset(np.flatnonzero(first[order])).patients.tolist()
