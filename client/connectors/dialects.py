@@ -151,7 +151,8 @@ def _of_lines(lines: list[str], above: int, dialect: Dialect) -> str:
     first = lines[0].strip().strip('"')
     if above == 1 and first.lower().startswith("sep=") and len(first) <= 5:
         return "line 1 is `sep=`, which Excel writes"
-    return f"{'line 1 stands' if above == 1 else f'lines 1 to {above} stand'} above the header"
+    lines_above = {1: "line 1 stands", 2: "lines 1 and 2 stand"}.get(above, f"lines 1 to {above} stand")
+    return f"{lines_above} above the header"
 
 
 def _other_encodings(dialect: Dialect, head: bytes) -> Iterator[tuple[str, str, str]]:

@@ -21,7 +21,7 @@ from functools import lru_cache, partial
 import numpy as np
 from numpy.typing import NDArray
 
-from client.connectors.checks import Misfits
+from client.connectors.checks import Misfits, columns_of
 from client.connectors.columns import Coded, Column, Numbers, number, shortest
 from client.connectors.dates import NO_DATE, between, date_reader, likely_form
 from client.connectors.notes import Notes
@@ -57,35 +57,40 @@ def check_mapping(source: DataSource, study: Study) -> None:
     Raises:
         DataError: a unit is not the study's, or a number is made where the study has none.
     """
+    misfits(source, study).raise_if_any()
+
+
+def misfits(source: DataSource, study: Study) -> Misfits:
+    """Return what a source's mapping and the study declare of one column, each otherwise."""
     numbers = {column.name: column for column in study.counted if column.type == "number"}
     others = {column.name: column for column in study.counted if column.type != "number"}
-    misfits = Misfits("site.yaml")
+    odd = Misfits("the source's mapping")
     for change in source.units:
         unit = numbers[change.name].unit if change.name in numbers else None
         if unit is not None and change.after != unit:
-            misfits.add(
+            odd.add(
                 f"units.{change.name}.to: expected {unit!r}, the study's unit, found {change.after!r}; correct it, and "
                 "the factor with it"
             )
     for key, name in (*(("units", each.name) for each in source.units), *(("dates", d.name) for d in source.dates)):
         if name in others:
-            misfits.add(f"{key}.{name}: expected a number of the study, found a {others[name].type}; take it out")
-    misfits.raise_if_any()
+            odd.add(f"{key}.{name}: expected a number of the study, found a {others[name].type}; take it out")
+    return odd
 
 
 def remarks(source: SiteMapping, study: Study) -> Iterator[str]:
     """Yield what the mapping names and the study does not have; a typo perhaps. No row is looked at."""
     counted = {column.name: column for column in study.counted}
-    names = [*counted, *filter(None, (study.patient_id, study.evaluation.split_column))]
+    names = columns_of(study)
     for key, name in source.mapped_names:
         if name not in names:
-            yield f"{key}.{name} in site.yaml: the study has no such column{_hint(name, names)}"
+            yield f"{key}.{name}: the study has no such column{_hint(name, names)}"
     for name, pairs in source.words:
         column = counted.get(name)
         for word in dict.fromkeys(word for _, word in pairs if word):
             if column is not None and column.type == "category" and not _lists(column, word):
                 listed = (*column.values, *column.missing)
-                yield f"words.{name} in site.yaml: the study lists no {word!r} there{_hint(word, listed)}"
+                yield f"words.{name}: the study lists no {word!r} there{_hint(word, listed)}"
 
 
 def _hint(word: str, words: Collection[str]) -> str:

@@ -187,10 +187,10 @@ class Notes:
     def _of_encoding(self) -> Iterator[str]:
         if self.foreign:
             where = _where(self.unit, self.foreign_where, self.foreign)
+            encoding = self.encoding or "cp1252"
             yield (
-                f"{_cells(self.foreign)} no text in {self.read_as.upper()}{where}: write dialect: {{encoding: "
-                f"{self.encoding or 'cp1252'}}} beside path, it seems, or save the file as UTF-8; else words with "
-                "accents are unknown"
+                f"{_cells(self.foreign)} no text in {self.read_as.upper()}{where}, {encoding} it seems: write "
+                f"dialect: {{encoding: {encoding}}} beside path, or words with accents are unknown"
             )
         if self.twice_encoded:
             yield (
@@ -250,7 +250,7 @@ class Notes:
             count = f"{column.limits:,} cell{' begins' if column.limits == 1 else 's begin'}"
             yield (
                 f"{column.name}: of these {count} with < or >, beyond what is measured: unknown, never that number; "
-                "export the limit itself where it should count"
+                "give it a value in words beside path, or export the limit itself, where it should count"
             )
 
     def all_unknown(self, column: ColumnNotes) -> bool:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from client.ledger import Ledger
 from client.views.kit_pages import study_row
+from client.views.mapped import mapping_lines
 from configs.errors import PrivacyError
 from configs.schema import PER_PATIENT, DataSource, Feature, Record, Study
 from configs.shown import mixed_scripts, quoted_lines, shown
@@ -43,6 +44,7 @@ def rows_of(config: SiteConfig, study: Study) -> list[Row]:
         ("patient", _patient(study)),
         ("never reads", _unread(config, study)),
         ("from", _source(config, study)),
+        *([("written here", mapped)] if (mapped := _mapped(config, study)) else []),
         *(_training(config, study) if MODEL_UPDATE.is_asked(study) else _statistics(study)),
         ("privacy", _privacy(config, study)),
         ("budget", _budget(config, study)),
@@ -180,6 +182,12 @@ def _source(config: SiteConfig, study: Study) -> str:
     if dataset is None:
         return f"NO DATA SET: site.yaml names none for {study.name}; without one the study cannot run here"
     return f"{dataset.source} (budget of the data set {dataset.identity!r})"
+
+
+def _mapped(config: SiteConfig, study: Study) -> str:
+    """Return how site.yaml maps the study to the data here, a line a column; nothing where it does not."""
+    dataset = config.dataset(study.name)
+    return "" if dataset is None else "\n".join(mapping_lines(dataset.source, study))
 
 
 def _leaving(config: SiteConfig, study: Study) -> str:

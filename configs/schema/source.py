@@ -122,6 +122,11 @@ class DataSource(SiteMapping):
         return ()
 
     @property
+    def form(self) -> str:
+        """Return how the file is written, in words; nothing where that is as usual."""
+        return ""
+
+    @property
     def located(self) -> bool:
         """Return whether a file or a variable is named; where not, that is a mistake of its own."""
         return self.path != Path()
@@ -173,6 +178,11 @@ class CsvFile(DataSource):
         unsaid="standard",
         written=lambda source: source.dialect != Dialect(),
     )
+
+    @property
+    def form(self) -> str:
+        """Return how the file is written, in words; nothing where that is as usual."""
+        return str(self.dialect)
 
     @property
     def decimal_sign(self) -> str:

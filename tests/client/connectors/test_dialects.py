@@ -165,7 +165,7 @@ def test_cells_in_another_encoding_are_unknown_and_noted_by_line_and_likely_enco
 ) -> None:
     lines, notes = noted(tmp_path, table().encode(codec))
     assert notes.rows == 30
-    said = f"10 cells are no text in UTF-8 (lines 3, 6, 9 and 7 more): write dialect: {{encoding: {name}}} beside path"
+    said = f"10 cells are no text in UTF-8 (lines 3, 6, 9 and 7 more), {name} it seems: write dialect: {{encoding: "
     assert any(said in line for line in lines)
 
 

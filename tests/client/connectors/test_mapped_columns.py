@@ -10,6 +10,7 @@ from client.connectors import probe, read_table
 from client.connectors.columns import Cells, Coded, Column, Numbers
 from client.connectors.mapping import changed, number_change
 from client.connectors.notes import Notes
+from client.views.mapped import mapping_lines
 from configs.errors import DataError
 from configs.schema import CsvFile, DataSource, Feature, Study
 from configs.schema.mapping import SiteMapping, UnitChange
@@ -114,8 +115,8 @@ def test_a_unit_that_is_not_the_study_s_is_refused_before_any_row(tmp_path: Path
 def test_names_and_words_that_the_study_lacks_are_told_with_a_hint(tmp_path: Path) -> None:
     keys = KEYS.replace("{age: AGE_PAT,", "{age: AGE_PAT, aeg: AGE,").replace("F: female", "F: femal")
     _, lines = read(tmp_path, ["50,H,5,,,1"], keys)
-    assert "columns.aeg in site.yaml: the study has no such column; did you mean 'age'?" in lines
-    assert "words.sex in site.yaml: the study lists no 'femal' there; did you mean 'female'?" in lines
+    assert "columns.aeg: the study has no such column; did you mean 'age'?" in lines
+    assert "words.sex: the study lists no 'femal' there; did you mean 'female'?" in lines
 
 
 def test_a_local_column_that_is_missing_is_named_as_the_file_would(tmp_path: Path) -> None:
@@ -186,3 +187,21 @@ def test_a_store_s_truth_is_written_as_the_hospital_s_words(tmp_path: Path) -> N
     feature = Feature("smoker", "category", values=("no", "yes"))
     assert changed(truth, source, feature).texts() == ["yes", "no"]
     assert changed(truth, CsvFile(tmp_path, missing=(("", ("1",)),)), feature) is truth
+
+
+def test_a_person_reads_how_the_study_is_mapped_here(tmp_path: Path) -> None:
+    keys = KEYS + "dialect: {like: french, skip_lines: 2}\n"
+    keys = keys.replace("{age: AGE_PAT,", "{age: AGE_PAT, aeg: AGE,").replace("to: mg/dl", "to: g/l")
+    source = source_of(tmp_path / "a.csv", keys)
+    assert mapping_lines(source, STUDY) == [
+        "'age': column 'AGE_PAT'",
+        "'chol': column 'CHOL'; mmol/L times 38.5 is g/l",
+        "'sex': column 'Sexe'; 'F' is 'female', 'H' is 'male', 'I' is unknown",
+        "'stay': days from ENTREE to SORTIE, dates as DD/MM/YYYY",
+        "every column but the patient's id: unknown where 'NR', '999'",
+        "numbers: a comma before decimals, a space between thousands",
+        "file: like french, skip_lines 2",
+        "WARNING units.chol.to: expected 'mg/dl', the study's unit, found 'g/l'; correct it, and the factor with it",
+        "WARNING columns.aeg: the study has no such column; did you mean 'age'?",
+    ]
+    assert mapping_lines(CsvFile(tmp_path / "a.csv"), STUDY) == []
