@@ -224,7 +224,12 @@ def standing(config: SiteConfig, keys: KitKeys) -> Deny | None:
 
 def standing_of(config: SiteConfig, study: Study) -> Deny | None:
     """Return the same of a study; None where it needs no kit."""
-    return None if study.kit is None else standing(config, study.kit)
+    if study.kit is None:
+        return None
+    if not study.privacy.keys.noised_here and config.kit_run == "forked":
+        why = "without noise a kit sees all patients at once, which kit_run: forked does not allow"
+        return Deny(KIT_UNAPPROVED, f"it needs the study kit {study.kit.name}; {why}")
+    return standing(config, study.kit)
 
 
 def require_installed(kit: KitFiles) -> None:

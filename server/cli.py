@@ -245,6 +245,7 @@ def _submit(arguments: argparse.Namespace) -> int:
     from configs.load import load_study
     from configs.strict_yaml import dump_yaml
     from server.recorded import new_folder
+    from server.starts import require_start, write_start
     from strategies.privacy.modes.registry import mode_of
 
     folder, study = CoordinatorFolder.open(arguments.folder), load_study(arguments.study)
@@ -262,7 +263,9 @@ def _submit(arguments: argparse.Namespace) -> int:
             f"{arguments.study}: expected a study that is not queued or under way, found it as {same}; "
             "watch that one, or submit it --again"
         )
+    require_start(study, arguments.study.resolve().parent)
     run = new_folder(config.runs, study.name)
+    write_start(study, run)
     write_atomically(run / "study.yaml", dump_yaml(study.to_submit()).encode())
     members.submit(run.name)
     folder.note(Submitted(run=run.name, study=study.sha256))

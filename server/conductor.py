@@ -55,6 +55,7 @@ from server.run import (
 from server.session import Deployment
 from server.shelf import FOLDER, Shelf
 from server.sockets import SUPERLINK_SOCKET
+from server.starts import provide_start
 from server.superlink.assignment import Directory, Sender, Watch
 from server.superlink.client import SuperLinkClient
 from server.superlink.sealed_grid import SealedGrid
@@ -74,6 +75,7 @@ def carry_out(config: CoordinatorConfig, name: str) -> str:
     """Conduct a submitted run to its end, from its newest checkpoint if there is one; the outcome."""
     run = config.runs / name
     study = load_study(run / "study.yaml")
+    provide_start(study, run)
     key = Pki(config.pki).load_signing_key()
     members = Membership.open(config.database)
     clock = time.monotonic()

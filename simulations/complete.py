@@ -18,7 +18,8 @@ from configs.load import study_of_file
 from configs.marks import Marks
 from configs.schema import Study
 from configs.strict_yaml import dump_yaml, parse_yaml, read_marked
-from simulations.kits.here import bring_start, kit_warnings, write_start
+from server.starts import write_start
+from simulations.kits.here import bring_start, kit_warnings
 from simulations.yaml_text import with_key, with_section
 from strategies.models.registry import architecture_of
 from strategies.settings import Setting, settings_of

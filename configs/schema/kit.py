@@ -21,7 +21,7 @@ ARRAY_NAME = re.compile(r"[A-Za-z0-9_]{1,63}(\.[A-Za-z0-9_]{1,63}){0,15}")
 OPTION_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
 MAX_ARRAYS, MAX_AXES, MAX_PARAMETERS = 2_000, 8, 1 << 30
 DIGEST = Text("a SHA-256, 64 digits of 0-9 and a-f", kit.SHA256)
-FAMILY = "KIT/MODEL"
+FAMILY, OWN_TASK = "KIT/MODEL", "own"
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +139,9 @@ class KitModel:
         chosen = around.get("kit")
         if chosen is None:
             section.problem("name", f"the kit {name} under kit beside its model", self.name, "add kit: {name, ...}")
+        elif around["task"].type != OWN_TASK:
+            wanted = f"task.type: {OWN_TASK} beside a kit's model"
+            section.problem("name", wanted, around["task"].type, "change the task")
         elif chosen.name and chosen.name != name:
             section.problem("name", f"a model of the study's kit {chosen.name}", self.name, "correct one of the two")
 
@@ -149,7 +152,7 @@ _SECTION = declaration_of(KitModel)
 MODELS.register_family(Family(FAMILY, kit.PART, lambda name: ModelKind(name, _SECTION, axes=(0, 1, 2, 3))))
 
 OWN = TaskKeys(  # the loss and the score are a study kit's
-    "own",
+    OWN_TASK,
     OUTCOME.but(refused={"range": NO_RANGE_OF_CLASSES}, classes={"value": BINARY_WORDS, "default": ("0", "1")}),
     (*SCORES, "auprc"),
     has_outcome=True,

@@ -7,15 +7,13 @@ from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
-from configs.errors import ConfigError, KitError
-from configs.files import write_atomically
+from configs.errors import KitError
 from configs.kit import PROJECT, KitFiles
 from configs.kit_rules import require_kit
 from configs.schema import Study
 from configs.schema.kit import KitKeys
-from simulations.kits.project import read_project
-from strategies.exchange.arrays import Arrays
-from strategies.exchange.tensors import as_bytes
+from server.starts import provide_start
+from simulations.kits.project import example, read_project
 from strategies.kits.shelf import SHELF
 
 _BY_PIP = {"RECORD", "INSTALLER", "REQUESTED", "direct_url.json"}
@@ -50,6 +48,8 @@ def installed(keys: KitKeys) -> KitFiles:
     try:
         found = distribution(PROJECT + keys.name.replace("_", "-"))
     except PackageNotFoundError:
+        if (kit := example(keys.name)).sha256 == keys.sha256:
+            return kit  # of a preset: it is in every installation
         raise KitError(
             f"kit {keys.name} {keys.version}: expected it here, found none; install its wheel with pip, "
             "or say where it is: --kit FOLDER"
@@ -63,26 +63,15 @@ def installed(keys: KitKeys) -> KitFiles:
         raise KitError(f"kit {keys.name}: a file of it is missing here; install its wheel with pip anew") from None
 
 
-def start_path(study: Study, folder: Path) -> Path:
-    """Return where the file of initial values lies, for a study in this folder."""
-    return folder / f"{study.name}.start.safetensors"
-
-
 def bring_start(study: Study, folder: Path) -> None:
     """Make ready what a study needs of kits: where they are, and the initial values that it names, if they are there.
 
     Raises:
-        ConfigError: the file is another one than the study names.
+        RunError: the file beside the study is another one than it names.
     """
     if SHELF.finder is None:
         bring(None)
-    sha256 = getattr(study.model, "start", None)
-    path = start_path(study, folder)
-    if sha256 is None or SHELF.start(sha256) is not None or not path.is_file():
-        return
-    if (found := SHELF.begin_from(read_start(path))) != sha256:
-        why = f"model.start: expected the file {path.name} of digest {sha256[:12]}, found {found[:12]}"
-        raise ConfigError(path.name, [f"{why}; put the right one there, or write it anew: archipel complete STUDY"])
+    provide_start(study, folder)
 
 
 def kit_warnings(study: Study) -> Iterator[str]:
@@ -91,30 +80,3 @@ def kit_warnings(study: Study) -> Iterator[str]:
         from simulations.kits.tested import warnings_of  # PyTorch, which a study without a kit starts without
 
         yield from warnings_of(SHELF.files(study.kit))
-
-
-def write_start(study: Study, folder: Path) -> None:
-    """Write the file of initial values beside a study that names one, where they are known and not there yet.
-
-    Raises:
-        OSError: the disk is full, or the folder cannot be written.
-    """
-    sha256 = getattr(study.model, "start", None)
-    arrays = SHELF.start(sha256) if sha256 is not None else None
-    if arrays is not None:
-        write_atomically(start_path(study, folder), as_bytes(arrays))
-
-
-def read_start(path: Path) -> Arrays:
-    """Return the arrays of a file of initial values.
-
-    Raises:
-        ConfigError: it is none.
-    """
-    from safetensors import SafetensorError
-    from safetensors.numpy import load
-
-    try:
-        return load(path.read_bytes())
-    except (OSError, SafetensorError) as error:
-        raise ConfigError(str(path), [f"expected a safetensors file, found another ({error})"]) from None

@@ -2,17 +2,14 @@
 
 import math
 import random
-import re
 from pathlib import Path
 
 from configs.errors import RunError
 from configs.kit import NAME
-from simulations.kits.project import lines_for_a_study, read_project
+from simulations.kits.project import EXAMPLE, MODULE, lines_for_a_study, of_template, read_project
 
-_TEMPLATE = Path(__file__).parent / "template"
-FILES = ("pyproject.toml", "archipel_kit_retina.py", "test_retina.py", "study.yaml")
+FILES = ("pyproject.toml", MODULE, f"test_{EXAMPLE}.py", "study.yaml")
 SITES = {"north": -0.2, "south": 0.2}  # made-up hospitals, and how much likelier the outcome is there
-_EXAMPLE = re.compile(r"retina|Retina")
 
 
 def write_new(name: str, folder: Path) -> list[Path]:
@@ -26,7 +23,7 @@ def write_new(name: str, folder: Path) -> list[Path]:
     home = folder / name
     if home.exists():
         raise RunError(f"{home}: expected nothing there, found a folder; choose another name or remove it")
-    files = {home / file.replace("retina", name): _of_template(file, name) for file in FILES}
+    files = {home / file.replace(EXAMPLE, name): of_template(file, name) for file in FILES}
     try:
         (home / "data").mkdir(parents=True)
         for site, shift in SITES.items():
@@ -38,11 +35,6 @@ def write_new(name: str, folder: Path) -> list[Path]:
     except OSError as error:
         raise RunError(f"{home}: cannot be written: {error.strerror}") from None
     return list(files)
-
-
-def _of_template(file: str, name: str) -> str:
-    text = (_TEMPLATE / f"{file}.txt").read_text("utf-8")
-    return _EXAMPLE.sub(lambda word: name if word[0] == "retina" else name.capitalize(), text)
 
 
 def made_up(site: str, shift: float, patients: int = 150) -> str:

@@ -15,6 +15,8 @@ from configs.kit import MODELS, PREFIX, READERS, About, KitFiles, checked, tree_
 from configs.kit_rules import require_kit, require_requirement
 from configs.shown import escaped
 
+EXAMPLE, MODULE = "retina", f"{PREFIX}retina.py"  # what a new kit begins as
+_TEMPLATE = Path(__file__).parent / "template"
 SKIPPED = ("__pycache__", ".pyc", ".pyo")
 
 
@@ -37,6 +39,23 @@ def read_project(folder: Path) -> KitFiles:
     kit = KitFiles(about, _sources(folder, about.package))
     require_kit(kit.wheel, kit.wheel_name)
     return kit
+
+
+def example(name: str) -> KitFiles:
+    """Return the kit that `archipel kit new NAME` writes.
+
+    Raises:
+        KitError: the name is no kit's.
+    """
+    package = f"{PREFIX}{name}"
+    document = tomllib.loads(of_template("pyproject.toml", name))
+    return KitFiles(_about(document, "the example"), {f"{package}.py": of_template(MODULE, name).encode()})
+
+
+def of_template(file: str, name: str) -> str:
+    """Return a file of a new kit of that name."""
+    text = (_TEMPLATE / f"{file}.txt").read_text("utf-8")
+    return text.replace(EXAMPLE, name).replace(EXAMPLE.capitalize(), name.capitalize())
 
 
 def _about(document: Mapping[str, Any], source: str) -> About:

@@ -111,6 +111,8 @@ class KitArchitecture(Architecture):
         """
         if not self.section.is_open:
             return
+        if self.model.score is None:
+            raise KitError(f"kit: expected a score of {self.section.name}, from 0 to 1, found none; write one")
         arrays = replace(self, arrays=()).initial(seed)
         shapes = {name: list(array.shape) for name, array in arrays.items()}
         yield "", "arrays", shapes, "what the kit's model has: all that hospitals may send"

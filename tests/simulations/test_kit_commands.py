@@ -1,5 +1,6 @@
 """A researcher's way with a kit: begin, build, complete a study, simulate it."""
 
+import json
 import os
 from pathlib import Path
 
@@ -8,8 +9,11 @@ import pytest
 from configs.errors import ConfigError, KitError
 from configs.load import load_study
 from simulations.cli import main
-from simulations.kits.project import build
+from simulations.complete import load_completed
+from simulations.kits.project import build, example
 from strategies.kits.shelf import SHELF
+
+PRESET = Path(__file__).resolve().parents[2] / "configs" / "presets" / "kit.yaml"
 
 
 @pytest.fixture(scope="module")
@@ -42,16 +46,29 @@ def test_a_kit_is_tested_on_made_up_patients(home: Path, capsys: pytest.CaptureF
     assert "model retina/small_unet: none of the checks (a) to (e) warns" in capsys.readouterr().out
 
 
-def test_a_new_kits_study_is_completed_and_simulated(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_new_kits_study_is_completed_and_planned(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(ConfigError, match=r"model\.start: expected the file that a kit's model begins from"):
         load_study(home / "study.yaml")
     done, kit = str(home / "done.yaml"), ["--kit", str(home)]
     assert main(["complete", str(home / "study.yaml"), *kit, "--out", done]) == 0
     study = load_study(home / "done.yaml")
     assert dict(study.arrays)["0.weight"] == (4, 2)
-    options = ["--no-baselines", "--out", str(home / "runs")]
-    assert main(["simulate", done, *kit, *options]) == 0
-    assert "COMPLETE after 8 rounds" in capsys.readouterr().out
+    assert main(["plan", done, *kit]) == 0
+    assert "each round: " in capsys.readouterr().out
+
+
+def test_the_preset_of_a_kit_runs_with_the_example_that_is_in_every_installation(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = load_completed(PRESET)
+    assert study.kit is not None
+    assert study.kit.sha256 == example("heart").sha256
+    assert main(["simulate", str(PRESET), "--no-baselines", "--out", str(tmp_path)]) == 0
+    metrics = json.loads((tmp_path / "latest" / "metrics.json").read_text())
+    assert (metrics["outcome"], metrics["study_sha256"]) == ("COMPLETE", study.sha256)
+    assert metrics["models"]["federated"]["metrics"]["auroc"]["value"] > 0.85
+    assert "own" in (tmp_path / "latest" / "report.html").read_text()
+    assert capsys.readouterr().err
 
 
 def test_another_kit_than_the_studys_is_refused(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
