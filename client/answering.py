@@ -291,7 +291,7 @@ class Answering:
         if status.form != STATUS or not {"why"} <= set(status.fields) <= {"why", "reading"}:
             raise RunError("the worker's answer is not of its form; this is a bug")
         if private and reply.form != REFUSAL:
-            wait_until_public(started, quantum_s(study, self.config.site))
+            wait_until_public(started, quantum_s(study, self.config.site, self.config.kit_run))
         why, reading = str(status.fields["why"]), str(status.fields.get("reading", ""))[:32]
         if reply.form == REFUSAL and reply.fields.get("code") in OF_ROWS:  # may name a line: for the log alone
             log.info("study %s, round %d: %s", statement.study[:DIGITS], statement.round, why)

@@ -40,7 +40,7 @@ def _prepare(described: bytes) -> _Probe:
     from strategies.kits.probed import preload
 
     kit = KitFiles.of_wheel(described)
-    preload(kit.imports)
+    preload(kit.modules)
     return _Probe(kit)
 
 

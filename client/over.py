@@ -62,7 +62,7 @@ class Over:
             self._worker.ask(Frame(after_end.FORM, {"study_sha256": study.sha256}), 0)
         except (RunError, WireError) as error:
             log.error("study %s, after its end: %s", study.sha256[:DIGITS], error)
-        wait_until_public(started, quantum_s(study, self._config.site))
+        wait_until_public(started, quantum_s(study, self._config.site, self._config.kit_run))
 
     def catch_up(self) -> None:
         """Do what an earlier process did not come to do after the end of a study."""

@@ -7,8 +7,14 @@ patient more or less does not change but where the work ends at the very edge.
 
 >>> leaves_after_s(0.011, quantum=0.02), leaves_after_s(0.05, quantum=0.02), leaves_after_s(0.0, quantum=0.02)
 (0.02, 0.08, 0.02)
+
+Where a study's kit runs in children of its own, a step has a public number of slots (client/children/slots.py).
+
+>>> slots_for(100), slots_for(100, count=140), slots_for(0.0)
+(132, 264, 2)
 """
 
+import math
 import time
 
 from configs.schema import Study
@@ -21,14 +27,37 @@ BYTES_PER_S = 5e8  # of a model that is copied and checked
 _PASSES = 6  # operations for each parameter and patient: forward, backward and the clipping
 
 
-def quantum_s(study: Study, site: str) -> float:
-    """Return q for the answers of a hospital, from the study and the hospital's announced size."""
+_SPREAD = 3.0  # standard deviations of the patients of a step for whom there are slots
+_AROUND = 1.05  # the time of a step with children, in that of its slots
+
+
+def slots_for(expected: float, count: int = 0) -> int:
+    """Return the number of slots of a step, from the number of patients that is expected by public numbers.
+
+    Args:
+        expected: sampling rate times announced patients.
+        count: how many there are.
+    """
+    slots = math.ceil(expected + _SPREAD * math.sqrt(expected)) + 2
+    while slots < count:
+        slots *= 2
+    return slots
+
+
+def quantum_s(study: Study, site: str, kit_run: str = "together") -> float:
+    """Return q for the answers of a hospital, from the study and the hospital's announced size.
+
+    Args:
+        kit_run: how the hospital runs a study's kit (site.yaml).
+    """
     parameters = kind_bytes(main_release(study), study) / 4
     patients = study.announced_train_patients(site) or 1
     steps = study.training.local.steps_per_round(patients) if MODEL_UPDATE.is_asked(study) else 1
     batch = min(patients, study.training.local.batch_size or patients)
     rows = batch * (objective_of(study).rows_each if MODEL_UPDATE.is_asked(study) else 1)
     work = _PASSES * steps * rows * parameters / OPERATIONS_PER_S + 4 * parameters / BYTES_PER_S
+    if study.kit is not None and kit_run == "forked":
+        work += _AROUND * steps * slots_for(batch) * study.kit.patient_s
     return LEAST_S + work
 
 

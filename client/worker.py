@@ -38,6 +38,7 @@ from configs.memory import LARGE_BLOCK_BYTES, ROOM
 from configs.site import SiteConfig
 
 if TYPE_CHECKING:  # PyTorch and Flower start threads, which a process must not have when it leaves the network
+    from client.children.of_kits import KitChildren
     from client.ledger import Ledger
     from client.policy import Spending
     from client.reading import Reading
@@ -55,12 +56,12 @@ log = logging.getLogger("archipel.worker")
 class Worker:
     """One hospital's studies, ready to train."""
 
-    def __init__(self, config: SiteConfig, *, seeded: bool = False) -> None:
+    def __init__(self, config: SiteConfig, *, seeded: bool = False, children: "KitChildren | None" = None) -> None:
         from client.admission import Admissions
         from client.ledger import Ledger
         from strategies.privacy.plan import Budget
 
-        self._config, self._seeded = config, seeded
+        self._config, self._seeded, self._children = config, seeded, children
         prepare_hashes(config)
         self._admissions = Admissions.open(config.admissions)
         policy = config.policy
@@ -141,6 +142,8 @@ class Worker:
         ).require()
         if self._request.form == "hello" or self._warm is None or self._warm[0] != sha256:
             self._warm = None  # a proposal is judged anew: header, policy and ledger may have changed since
+            if self._children is not None:
+                self._children.serve(study, self._config.site)
             last, anew = self._readings.get(sha256), self._request.form == "hello"
             site, reading = open_site(self._config, self._ledger, study, seeded=self._seeded, reading=last, anew=anew)
             self._warm = sha256, site, reading
@@ -297,11 +300,13 @@ def main(arguments: list[str], *, seeded: bool = False) -> int:
     os.dup2(2, 1)  # whatever prints must not print into the answers
     guard_lines()
     from client import reading
+    from client.children.of_kits import KitChildren
     from client.kits import Kits
     from strategies.kits.shelf import SHELF
 
     SHELF.finder, SHELF.run = Kits(config).files, config.kit_run
-    worker, wake = Worker(config, seeded=seeded), threading.Event()
+    children = KitChildren() if config.policy.kits != "none" and config.kit_run == "forked" else None
+    worker, wake = Worker(config, seeded=seeded, children=children), threading.Event()
     take = exactly(os.fdopen(0, "rb", buffering=0))
     send(answers, Frame(READY, {"alone": int(alone), "fence": str(fences)}))
     reading.watch(worker.reading, wake=wake)

@@ -191,10 +191,15 @@ class KitFiles:
     @property
     def imports(self) -> tuple[str, ...]:
         """Return the top-level names that its sources import, sorted; a source that is no Python has none."""
+        return tuple(sorted({name.partition(".")[0] for name in self.modules}))
+
+    @cached_property
+    def modules(self) -> tuple[str, ...]:
+        """Return every name that its sources import, sorted; of `from a import b` it is not said whether b is one."""
         names: set[str] = set()
         for path, content in self.sources.items():
             if path.endswith(".py"):
-                with contextlib.suppress(SyntaxError, ValueError):
+                with contextlib.suppress(SyntaxError, ValueError, RecursionError, MemoryError):
                     names.update(_imported(ast.parse(content)))
         return tuple(sorted(names))
 
@@ -228,9 +233,10 @@ class KitFiles:
 def _imported(tree: ast.AST) -> Iterator[str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            yield from (alias.name.partition(".")[0] for alias in node.names)
+            yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and not node.level and node.module:
-            yield node.module.partition(".")[0]
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
 def _hash(content: bytes) -> str:

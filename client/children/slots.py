@@ -9,37 +9,21 @@ one before did with its time, and a step ends after the last.
 Only where there are more patients than slots does their number show: slots are then doubled until all have one, as the
 times of answers are (client/timing.py).
 
->>> slots_for(100), slots_for(100, count=140), slots_for(0.0)
-(132, 264, 2)
 >>> sorted(placed(2, 4).items()) == sorted(placed(2, 4).items())  # almost never
 False
 """
 
-import math
 import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from client.children.zygote import Zygote
+from client.timing import slots_for
 from strategies.kits.children import Question
 
 WORKING = 0.8  # the part of a slot after which its child is killed; the rest is for its end and the next one's start
-_SPREAD = 3.0  # standard deviations of the patients of a step for whom there are slots
 _chance = secrets.SystemRandom()
-
-
-def slots_for(expected: float, count: int = 0) -> int:
-    """Return the number of slots of a step, from the number of patients that is expected by public numbers.
-
-    Args:
-        expected: sampling rate times announced patients.
-        count: how many there are.
-    """
-    slots = math.ceil(expected + _SPREAD * math.sqrt(expected)) + 2
-    while slots < count:
-        slots *= 2
-    return slots
 
 
 def placed(count: int, slots: int) -> dict[int, int]:

@@ -36,6 +36,7 @@ from configs.frame import Buffer
 _PREPARE, _LOAD, _FORK, _END = b"prepare", b"load", b"fork", b"end"
 _LENGTH = struct.Struct("<Q")
 _AT_ONCE = 1 << 20
+_ENDED = "the process that forks children has ended; the worker has to be started anew"
 
 
 class Work(Protocol):
@@ -57,11 +58,15 @@ class Zygote:
     Args:
         prepare: makes the work from a few bytes that describe it. Called in the zygote: no kit may run there.
         seconds: of processor time that a child may take at most, whatever the clock says.
+        ended: makes what is raised once the zygote has ended.
     """
 
-    def __init__(self, prepare: Prepare, *, seconds: float = 3600.0) -> None:
+    def __init__(
+        self, prepare: Prepare, *, seconds: float = 3600.0, ended: Callable[[str], BaseException] = RunError
+    ) -> None:
         if not can_confine():
             raise RunError("kits in children of their own: expected Linux on x86_64 or aarch64, found another machine")
+        self._ended = ended
         self._line, theirs = Pipe()
         self.pid = os.fork()
         if self.pid == 0:
@@ -136,25 +141,21 @@ class Zygote:
         try:
             send_handle(self._line, descriptor, self.pid)
         except OSError:
-            raise _ended() from None
+            raise self._ended(_ENDED) from None
 
     def _tell(self, *parts: Buffer) -> None:
         try:
             for part in parts:
                 self._line.send_bytes(part)
         except OSError:
-            raise _ended() from None
+            raise self._ended(_ENDED) from None
 
     def _said(self, *parts: Buffer) -> bytes:
         self._tell(*parts)
         try:
             return self._line.recv_bytes()
         except (OSError, EOFError):
-            raise _ended() from None
-
-
-def _ended() -> RunError:
-    return RunError("the process that forks children has ended; the worker has to be started anew")
+            raise self._ended(_ENDED) from None
 
 
 def _exchange(to_child: int, from_child: int, content: Buffer, size: int, until: float) -> bytes:

@@ -11,7 +11,7 @@ from typing import Any
 
 from configs import kit
 from configs.keys.declare import Entries, Part, declaration_of, key
-from configs.keys.values import Around, Place, Text, Value, is_number
+from configs.keys.values import Around, Number, Place, Text, Value, is_number
 from configs.kinds import Family
 from configs.schema.model import MODELS, ModelKind
 from configs.schema.task import BINARY_WORDS, NO_RANGE_OF_CLASSES, OUTCOME, SCORES, TASKS, TaskKeys
@@ -31,6 +31,12 @@ class KitKeys:
     name: str = key(Text("a kit's name of a-z, 0-9 and _", kit.NAME), "the kit's name")
     version: str = key(Text("a version such as 1.2.0", kit.VERSION), "its version")
     sha256: str = key(DIGEST, "its digest, as archipel kit build prints it: another kit is another study")
+    patient_s: float = key(
+        Number("seconds from 0.02 to 600", 0.02, 600.0),
+        "seconds in which a child works out one patient's part; public and the same for all, so that no patient's time "
+        "shows: who takes longer adds nothing (archipel kit test measures it)",
+        default=1.0,
+    )
 
 
 class _Shape(Value):

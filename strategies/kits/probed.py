@@ -1,7 +1,7 @@
 """The probe of a kit's models: opened in this process, on made-up patients."""
 
 import contextlib
-import importlib
+import importlib.util
 from collections.abc import Callable, Sequence
 
 import torch
@@ -18,8 +18,9 @@ def preload(names: Sequence[str]) -> None:
     """Import installed modules that a kit names, so that a process without files and threads can open the kit."""
     torch.set_num_threads(1)
     for name in ("numpy.random", *names):
-        with contextlib.suppress(Exception):  # the kit says so itself, where it needs it
-            importlib.import_module(name)
+        if importlib.util.find_spec(name.partition(".")[0]) is not None:
+            with contextlib.suppress(Exception):  # the kit says so itself, where it needs it
+                importlib.import_module(name)
     probe(Subject(lambda: torch.nn.Linear(1, 1), lambda outputs, _: outputs.sum(1), (1,)))  # loads what comes late
 
 

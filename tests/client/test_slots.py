@@ -4,7 +4,8 @@ from collections import Counter
 
 import pytest
 
-from client.children.slots import WORKING, Slots, placed, slots_for
+from client.children.slots import WORKING, Slots, placed
+from client.timing import slots_for
 
 PATIENT_S = 10.0
 
