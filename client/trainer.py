@@ -31,10 +31,16 @@ from strategies.learning import Learning
 from strategies.models.flat_model import FlatModel
 from strategies.optimizers import optimizer_of
 from strategies.privacy.engines.base import Engine, Gaussian, NoisySum, batch_of
+from strategies.privacy.engines.one_by_one import OneByOne
 from strategies.privacy.engines.select import private_engine
 from strategies.privacy.plan import PrivacyPlan
 from strategies.privacy.randomness import Randomness
 from strategies.releases.base import Fit
+
+# Of a fit without privacy, which an engine never clips or noises.
+_WITHOUT = PrivacyPlan(
+    clip_norm=1.0, noise_multiplier=1.0, sampling_rate=1.0, steps_per_round=1, rounds=1, delta=0.5, expected_patients=1
+)
 
 
 class EngineMaker(Protocol):
@@ -56,7 +62,7 @@ class Trainer:
         torch.set_num_threads(1)  # at these sizes a second thread only costs
         one_thread()
         keep_freed_blocks()
-        self._model = FlatModel(task)
+        self._model, self._one_patient = FlatModel(task), task.architecture.one_patient
         self._engine = engine
 
     def fit(self, fit: Fit) -> Arrays:
@@ -87,13 +93,25 @@ class Trainer:
         return self._engine is None
 
     def _plain(self, fit: Fit) -> Iterator[Tensor]:
-        for rows in batches(fit.patients, fit.local.batch_size, fit.steps, fit.randomness):
-            count = fit.patients.averaged(rows)
-            if (fit.patients.rows if rows is None else len(rows)) <= fit.patients.at_once:
-                x, y = map(torch.from_numpy, fit.patients.take(rows))
+        patients, one_by_one = fit.patients, self._one_by_one()
+        for rows in batches(patients, fit.local.batch_size, fit.steps, fit.randomness):
+            count = patients.averaged(rows)
+            if one_by_one is not None:
+                every = np.arange(patients.rows) if rows is None else rows
+                yield one_by_one.plain_mean_of(patients, every, count)
+            elif (patients.rows if rows is None else len(rows)) <= patients.at_once:
+                x, y = map(torch.from_numpy, patients.take(rows))
                 yield self._model.mean_gradient(x, y, count)
             else:
-                yield self._in_portions(fit.patients, rows, count)
+                yield self._in_portions(patients, rows, count)
+
+    def _one_by_one(self) -> OneByOne | None:
+        """Return what gives a model one patient at a time, for models that want it without privacy too."""
+        if not self._one_patient:
+            return None
+        engine = private_engine(self._model, _WITHOUT, lambda *_: torch.zeros(0))
+        assert isinstance(engine, OneByOne)
+        return engine
 
     def _in_portions(self, patients: TrainablePatients, rows: NDArray[np.int64] | None, count: int) -> Tensor:
         """Write the same mean gradient of more rows than fit into memory, added up in float64."""

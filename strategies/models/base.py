@@ -46,6 +46,7 @@ class Architecture(ABC):
     name: ClassVar[str]  # what `model.name` calls it
     engine: ClassVar[str] = "book-keeping"  # of private gradients: strategies/privacy/engines/select.py
     exact: ClassVar[bool] = False
+    one_patient: ClassVar[bool] = False  # whether it is given one patient's rows at a time, without privacy too
 
     section: Any
     inputs: int

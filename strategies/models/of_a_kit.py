@@ -35,6 +35,7 @@ class KitArchitecture(Architecture):
     """A kit's model; `section` is a `configs.schema.kit.KitModel`."""
 
     name = FAMILY
+    one_patient = True
     kit: KitKeys | None = None
     arrays: tuple[tuple[str, tuple[int, ...]], ...] = ()
 

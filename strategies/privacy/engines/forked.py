@@ -13,7 +13,7 @@ state, time and budget (Haeberlen, Pierce and Narayan 2011, "Differential privac
 """
 
 import importlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from hashlib import blake2b
 
@@ -29,7 +29,7 @@ from strategies.kits.shelf import SHELF
 from strategies.models.flat_model import FlatModel, Trainable
 from strategies.privacy.engines.alone import as_it_was, gradient_of_rows, seed_of
 from strategies.privacy.engines.base import Gaussian
-from strategies.privacy.engines.one_by_one import OneByOne, Take, add_clipped
+from strategies.privacy.engines.one_by_one import OneByOne, Take
 from strategies.privacy.plan import PrivacyPlan
 
 _ON_PROCESSOR = torch.device("cpu")
@@ -72,13 +72,13 @@ class Forked(OneByOne):
         del x, y
         self._children.load(GRADIENT + self._model.flat.detach().numpy().tobytes())
 
-    def whole_sum(self, takes: Iterable[Take]) -> NDArray[np.int64]:
+    def gradients(self, takes: Iterable[Take]) -> Iterator[NDArray[np.float32]]:
         """See `OneByOne`; nothing here depends on what a child says but the sum."""
-        self._whole.fill(0)
-        for gradient in self._answers(list(takes)):
-            if gradient is not None:
-                add_clipped(gradient, self._plan.clip_norm, self._whole)
-        return self._whole
+        questions = [partial(packed_from, take) for take in takes]
+        size = _FLOAT32 * len(self._model.flat)
+        for _, answer in self._children.answers(questions, size, expected=self._plan.expected_patients):
+            if answer is not None:
+                yield np.frombuffer(answer, np.float32)
 
     def gradient_of(self, take: Take) -> NDArray[np.float32]:
         """See `OneByOne`.
@@ -86,16 +86,9 @@ class Forked(OneByOne):
         Raises:
             ValueError: the child gave none.
         """
-        (gradient,) = self._answers([take])
-        if gradient is None:
-            raise ValueError("the child gave no gradient")
-        return gradient
-
-    def _answers(self, takes: Sequence[Take]) -> Iterator[NDArray[np.float32] | None]:
-        questions = [partial(packed_from, take) for take in takes]
-        size = _FLOAT32 * len(self._model.flat)
-        for _, answer in self._children.answers(questions, size, expected=self._plan.expected_patients):
-            yield None if answer is None else np.frombuffer(answer, np.float32)
+        for gradient in self.gradients([take]):
+            return gradient
+        raise ValueError("the child gave no gradient")
 
 
 def children_here() -> Children:

@@ -103,17 +103,37 @@ class OneByOne(NoisySum):
     def begin(self, x: Tensor, y: Tensor) -> None:
         """Prepare a step: parameters may have changed. x and y have the rows' shapes, and no rows."""
 
-    def whole_sum(self, takes: Iterable[Take]) -> NDArray[np.int64]:
-        """Return the sum of clipped gradients in whole steps, (parameters,); the next call overwrites it."""
-        self._whole.fill(0)
+    def gradients(self, takes: Iterable[Take]) -> Iterator[NDArray[np.float32]]:
+        """Yield the gradients of patients who have one, in any order; the next one may overwrite it."""
         for take in takes:
             try:
                 gradient = self.gradient_of(take)
             except Exception:  # noqa: S112 - whatever it is, it is this patient's
                 continue
             if gradient.shape == self._whole.shape:
-                add_clipped(gradient, self._plan.clip_norm, self._whole)
+                yield gradient
+
+    def whole_sum(self, takes: Iterable[Take]) -> NDArray[np.int64]:
+        """Return the sum of clipped gradients in whole steps, (parameters,); the next call overwrites it."""
+        self._whole.fill(0)
+        for gradient in self.gradients(takes):
+            add_clipped(gradient, self._plan.clip_norm, self._whole)
         return self._whole
+
+    def plain_mean_of(self, patients: Rows, rows: NDArray[np.int64], count: int) -> Tensor:
+        """Return the gradient of these rows' loss without clip and noise, over `count`; it is the model's `gradient`.
+
+        For studies without privacy, whose models are given one patient at a time all the same.
+        """
+        self.begin(*_tensors(patients.take(rows[:0])))
+        owners = patients.patients[rows]
+        takes = (partial(_tensors_of, patients, rows[owners == owner]) for owner in dict.fromkeys(owners.tolist()))
+        self._summed.fill(0.0)
+        for gradient in self.gradients(takes):
+            if np.isfinite(gradient).all():
+                self._summed += gradient
+        self._model.gradient.copy_(torch.from_numpy(self._summed / count))
+        return self._model.gradient
 
     def noisy_gradient_of(self, patients: Rows, chosen: NDArray[np.int64]) -> Tensor:
         """Return `noisy_gradient` of the chosen patients, each read when it is that patient's turn."""
@@ -136,6 +156,10 @@ class OneByOne(NoisySum):
 
 def _taken(patients: Rows, chosen: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
     return _tensors(patients.take(patients.rows_of(chosen)))
+
+
+def _tensors_of(patients: Rows, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+    return _tensors(patients.take(rows))
 
 
 def _tensors(arrays: Arrays2) -> tuple[Tensor, Tensor]:
