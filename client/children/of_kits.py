@@ -55,4 +55,4 @@ def _prepare(described: bytes) -> Work:
     preload(SHELF.files(study.kit).modules)
     learning = learning_of(study)
     assert isinstance(learning.architecture, KitArchitecture)
-    return PatientWork(learning, learning.architecture.score)
+    return PatientWork(learning, learning.architecture.score, learning.architecture.open)

@@ -69,10 +69,14 @@ class Unopened(_Sorted):
             self.register_parameter(f"p{place}", parameter)
         self.__dict__.update(_names=named, _build=build, _inner=None)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return what the kit's module makes of one patient's records."""
+    def open(self) -> None:
+        """Open the kit, which may draw chance: before the patient's own is seeded."""
         if self.__dict__["_inner"] is None:
             self.__dict__["_inner"] = self.__dict__["_build"]()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return what the kit's module makes of one patient's records."""
+        self.open()
         inner: nn.Module = self.__dict__["_inner"].train(self.training)
         buffers = {name: buffer.clone() for name, buffer in inner.named_buffers()}
         return torch.func.functional_call(inner, {**self._names, **buffers}, (x,))  # type: ignore[no-any-return]

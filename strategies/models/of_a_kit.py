@@ -85,6 +85,13 @@ class KitArchitecture(Architecture):
 
         return Unopened(self.parameters, self.module) if SHELF.run == "forked" else Opened(self.module())
 
+    def open(self, module: "nn.Module") -> None:
+        """Open the kit for a module that `build` returned."""
+        from strategies.models.kit_module import Unopened
+
+        if isinstance(module, Unopened):
+            module.open()
+
     def initial(self, seed: int) -> Arrays:
         """Return the initial values that the study names, or what the kit draws under `seed` where it names none yet.
 

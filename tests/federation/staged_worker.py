@@ -11,14 +11,15 @@ import sys
 from typing import ClassVar
 
 from client import worker
+from client.children.of_kits import KitChildren
 from configs.site import SiteConfig
 
 
 class Staged(worker.Worker):
     """The worker whose hospitals are held. It is made after the process has left the network: imports begin here."""
 
-    def __init__(self, config: SiteConfig, *, seeded: bool = False) -> None:
-        super().__init__(config, seeded=seeded)
+    def __init__(self, config: SiteConfig, *, seeded: bool = False, children: KitChildren | None = None) -> None:
+        super().__init__(config, seeded=seeded, children=children)
         _hold()
 
 

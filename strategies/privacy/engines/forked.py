@@ -108,13 +108,20 @@ class PatientWork:
     Args:
         task: the model and its loss. It is built where children come from, without code of a kit; `answer`, in a
             child, is what runs such code.
+        opening: is given the module in a child, before chance is seeded: opens the kit.
         score: returns the score of one record, from the module and x (1, ...).
     """
 
-    def __init__(self, task: Trainable, score: Callable[[nn.Module, Tensor], float] | None = None) -> None:
+    def __init__(
+        self,
+        task: Trainable,
+        score: Callable[[nn.Module, Tensor], float] | None = None,
+        opening: Callable[[nn.Module], object] = lambda _: None,
+    ) -> None:
         torch.set_num_threads(1)  # a process with threads cannot be forked
         _load_what_is_loaded_late()
-        self._model, self._score, self._salt, self._kind = FlatModel(task), score, b"", b""
+        self._model, self._score, self._opening = FlatModel(task), score, opening
+        self._salt = self._kind = b""
 
     def load(self, shared: bytes) -> None:
         """Take what is to be done, one byte, and the parameters, (parameters,) float32."""
@@ -129,6 +136,7 @@ class PatientWork:
             Exception: of any kind, where the patient has none.
         """
         x, *rest = unpacked(patient)
+        self._opening(self._model.module)
         if self._kind == GRADIENT:
             with as_it_was(self._model.module, seed_of(self._salt, x, rest[0]), _ON_PROCESSOR):
                 return gradient_of_rows(self._model, x, rest[0]).numpy().tobytes()
