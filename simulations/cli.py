@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from configs.commands import run
 from configs.errors import ArchipelError
 from simulations.drafting import command as new
+from simulations.drafting import data
 from simulations.kits import command as kit
 from simulations.numbers import integer, positive, seed, seeds_of
 from simulations.tuning import command as tune
@@ -61,6 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     tune.add_parser(commands)
     kit.add_parser(commands)
     new.add_parser(commands)
+    data.add_parser(commands)
     compare = commands.add_parser("compare", help="runs side by side")
     compare.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="folders of finished runs")
     compare.set_defaults(command=_compare)

@@ -121,6 +121,7 @@ def study_of(folder: Path) -> Path:
 def test_no_command_runs_what_lies_in_the_folder_where_it_is_typed(planted: Folder) -> None:
     study, listen = study_of(planted.folder), f"127.0.0.1:{free_port()}"
     planted.type("archipel", "plan", "study.yaml")
+    planted.type("archipel", "data", str(ROOT / "simulations" / "data" / "heart_disease" / "hungary.csv"))
     planted.type("archipel", "new", str(ROOT / "simulations" / "data" / "heart_disease" / "hungary.csv"))
     planted.type("archipel", "explain", "privacy.epsilon")
     planted.type("archipel", "schema", "site")

@@ -3,7 +3,7 @@
 import textwrap
 from collections.abc import Iterator, Sequence
 
-from configs.records.data_page import ColumnLook, DataPage
+from configs.records.data_page import ColumnLook, DataFinding, DataPage
 from configs.shown import escaped
 
 WIDTH = 100
@@ -22,18 +22,23 @@ def data_page(view: DataPage, section: str) -> Iterator[str]:
     if view.test is not None:
         yield f"{view.train:,} patients to train on, {view.test:,} kept aside for the test"
     yield ""
-    yield from _table([_HEAD, *map(_cells, view.columns)])
+    yield from table([_HEAD, *map(_cells, view.columns)], len(_LONGEST))
     yield ""
-    if not view.findings:
+    yield from findings(view.findings, section)
+
+
+def findings(noted: Sequence[DataFinding], section: str) -> Iterator[str]:
+    """Yield the lines of findings; `section` says where a line that mends something belongs."""
+    if not noted:
         yield "nothing odd was found"
-    for finding in view.findings:
+    for finding in noted:
         about = f"{escaped(finding.column)}: " if finding.column else ""
         yield from textwrap.wrap(f"! {about}{finding.text}", WIDTH, subsequent_indent="  ")
         if finding.todo:
             yield from textwrap.wrap(f"  what: {finding.todo}", WIDTH, subsequent_indent="        ")
         if finding.line:
             yield f"  line: {finding.line}"
-    if any(finding.line for finding in view.findings):
+    if any(finding.line for finding in noted):
         yield f"lines belong under {section}; words in capitals are to be replaced"
 
 
@@ -46,12 +51,12 @@ def _cells(column: ColumnLook) -> tuple[str, ...]:
     return (*texts, f"{column.read:,}", *(share(count, column.rows) for count in counts))
 
 
-def _table(rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    """Yield rows with their cells below each other, figures to the right."""
+def table(rows: Sequence[Sequence[str]], texts: int) -> Iterator[str]:
+    """Yield rows with their cells below each other; the first `texts` columns are words, the others figures."""
     widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
     for row in rows:
         cells = [
-            cell.ljust(width) if place < len(_LONGEST) else cell.rjust(width)
+            cell.ljust(width) if place < texts else cell.rjust(width)
             for place, (cell, width) in enumerate(zip(row, widths, strict=True))
         ]
         yield "  ".join(cells).rstrip()

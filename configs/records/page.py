@@ -15,6 +15,7 @@ from configs.records.audit import AuditResult
 from configs.records.data_page import DataPage
 from configs.records.exported import Exported
 from configs.records.fields import Field, fields_of
+from configs.records.file_profile import FileProfile
 from configs.records.kept_model import KeptModel
 from configs.records.local_use import LocalFigures, Recalibration
 from configs.records.rehearsal import Rehearsal
@@ -42,6 +43,7 @@ FILES = (
     ),
     ("archipel-site evaluate --json", "Printed; nothing of it is written or leaves.", LocalFigures),
     ("archipel-site check --data --json", "Printed, as `review --data --json` does; nothing leaves.", DataPage),
+    ("archipel data --json", "Printed; with `--study` as `archipel-site check --data --json`.", FileProfile),
     ("archipel-site rehearse --json", "Printed; nothing of it is written or leaves.", Rehearsal),
     ("audit.json", "Written by `archipel audit` into a run's folder, or into one of its own.", AuditResult),
 )

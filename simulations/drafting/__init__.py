@@ -1,1 +1,1 @@
-"""Draft studies: a first study file, from public documentation and the names in headers."""
+"""Draft studies: what a file's columns look like, and a first study file from documentation and headers."""

@@ -79,9 +79,17 @@ def header_of(path: Path) -> list[Variable]:
     """
     if is_parquet(path):
         return _of_schema(path)
-    names = first_line(path).cells
+    return named(path, first_line(path).cells)
+
+
+def named(path: Path, names: Sequence[str]) -> list[Variable]:
+    """Return the columns of a header's cells.
+
+    Raises:
+        RunError: they are values, or names that no study may have.
+    """
     if any(not name or _VALUE.fullmatch(name) for name in names):
-        raise RunError(f"{path}: expected names in the first line, found values or empty cells (not shown); {_EXPORT}")
+        raise RunError(f"{path}: expected names in the header, found values or empty cells (not shown); {_EXPORT}")
     return _checked(path, [Variable(name) for name in names])
 
 
