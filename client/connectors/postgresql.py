@@ -24,9 +24,10 @@ import psycopg
 from psycopg.adapt import AdaptersMap
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.pq import ExecStatus
+from psycopg.types.numeric import FloatLoader
 from psycopg.types.string import TextLoader
 
-from client.connectors.sql import Dialect, Field, Kind, Rows, Session
+from client.connectors.sql import TYPED, Dialect, Field, Kind, Rows, Session
 from client.connectors.sql_address import is_number, is_this_machine
 from client.connectors.sql_errors import why_not_connected, why_refused
 from client.forwarder import CONNECT_TIMEOUT_S, reach
@@ -34,7 +35,8 @@ from configs.errors import SourceError
 from configs.schema import SqlQuery
 
 ANY_TYPE = 0  # object identifiers in pg_type
-KINDS = {16: Kind.TRUTH, 1700: Kind.DECIMAL}
+SHORT_INTEGERS, OTHER_NUMBERS = {21, 23}, {20, 700, 701}  # smallint, integer; bigint, real, double precision
+KINDS = {16: Kind.TRUTH, 1700: Kind.DECIMAL} | dict.fromkeys(SHORT_INTEGERS | OTHER_NUMBERS, Kind.NUMBER)
 CHUNK_ROWS = 1000
 LOGIN_TIMEOUT_S = int(CONNECT_TIMEOUT_S) + 5  # the forwarder gives up first
 EXPLAIN = "EXPLAIN (COSTS OFF) "  # plans a statement and runs none of it
@@ -50,6 +52,7 @@ class PostgreSql(Session):
     errors = (psycopg.Error,)
 
     def __init__(self, source: SqlQuery) -> None:
+        self._types, self._floats = dict[str, int](), set[int]()
         self._before = 0  # characters of a statement that stand before the query
         self._connection = _connect(source.url_env)
         self._connection.read_only = True  # so begins the transaction
@@ -68,10 +71,15 @@ class PostgreSql(Session):
                 raise psycopg.errors.error_from_result(result)
         if not result.nfields:
             raise psycopg.ProgrammingError  # it gives no rows
-        return [
-            Field((result.fname(i) or b"").decode(), KINDS.get(result.ftype(i), Kind.TEXT))
-            for i in range(result.nfields)
-        ]
+        names = [(result.fname(i) or b"").decode() for i in range(result.nfields)]
+        self._types = {name: result.ftype(i) for i, name in enumerate(names)}
+        return [Field(name, KINDS.get(result.ftype(i), Kind.TEXT)) for i, name in enumerate(names)]
+
+    def prefer_numbers(self, wanted: Mapping[str, str]) -> None:
+        """Let the driver make floats of types that are read as numbers alone, or whose text a float has too."""
+        numbers = {self._types[name] for name, read_as in wanted.items() if read_as == "number"}
+        others = {self._types[name] for name, read_as in wanted.items() if read_as != "number"}
+        self._floats = {each for each in numbers - (others - SHORT_INTEGERS) if KINDS.get(each) in TYPED}
 
     def plan(self, query: str) -> None:
         """Let EXPLAIN plan the query, which checks permissions too."""
@@ -83,7 +91,10 @@ class PostgreSql(Session):
     def rows(self, query: str) -> Rows:
         """Yield the rows in pieces."""
         self._set()
-        yield from self._connection.cursor().stream(query.encode(), size=CHUNK_ROWS)
+        cursor = self._connection.cursor()
+        for each in self._floats:
+            cursor.adapters.register_loader(each, FloatLoader)
+        yield from cursor.stream(query.encode(), size=CHUNK_ROWS)
 
     def why_refused(self, error: psycopg.Error, timeout_s: int) -> str:
         """Return what an error's SQLSTATE means."""

@@ -27,6 +27,7 @@ from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from enum import Enum
 from importlib import import_module
+from itertools import islice
 from pathlib import Path
 from time import monotonic
 from typing import Any, ClassVar, TypeVar
@@ -35,7 +36,8 @@ import numpy as np
 
 from client.connectors.base import Connector
 from client.connectors.checks import Misfits
-from client.connectors.columns import Cells, Coded, Column
+from client.connectors.columns import Column
+from client.connectors.gather import Gatherer, Given, Truths, gatherer, has_any, short
 from client.connectors.ids import looks_like_ids
 from client.connectors.notes import Notes
 from client.findings import DATABASE
@@ -43,15 +45,19 @@ from configs.errors import DataError, SourceError
 from configs.schema import SqlQuery
 
 TOO_LONG = "the query takes longer than query_timeout_s ({timeout} s); make it quicker, or raise query_timeout_s"
+PIECE_ROWS = 4096  # that are looked at together
 GRACE_S = 30  # after its own time-out a data base that is still silent is not there any more
 Result = TypeVar("Result")
-Rows = Iterator[Sequence[str | None]]
+Rows = Iterator[Given]
 
 
 class Kind(Enum):
     """What the cells of a column are."""
 
-    TEXT, DECIMAL, TRUTH = range(3)
+    TEXT, NUMBER, DECIMAL, TRUTH = range(4)
+
+
+TYPED = (Kind.NUMBER, Kind.DECIMAL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +80,14 @@ class Session(ABC):
     @abstractmethod
     def plan(self, query: str) -> None:
         """Let the data base look at the query's names and permissions; no row is read."""
+
+    def prefer_numbers(self, wanted: Mapping[str, str]) -> None:
+        """Let cells of typed numbers come as floats, where that is quicker and their text is the same.
+
+        Args:
+            wanted: columns of the query that was described last, and what each is read as.
+        """
+        del wanted
 
     @abstractmethod
     def rows(self, query: str) -> Rows:
@@ -139,6 +153,7 @@ class SqlConnector(Connector):
             except DataError:
                 session.plan(source.query)  # what the data base itself has against the query comes first
                 raise
+            session.prefer_numbers(wanted)
             return _columns(session.rows(source.query), fields, wanted, optional, notes)
 
         return self._ask(source, use)
@@ -255,32 +270,34 @@ _TOKENS = re.compile(
 
 
 def _columns(
-    rows: Rows, fields: Sequence[Field], wanted: Collection[str], optional: Collection[str], notes: Notes
+    rows: Rows, fields: Sequence[Field], wanted: Mapping[str, str], optional: Collection[str], notes: Notes
 ) -> dict[str, Column]:
     """Return the wanted columns, and those optional ones that stand there once; others are dropped as they arrive."""
     names = [field.name for field in fields]
-    every = [*wanted, *(name for name in optional if names.count(name) == 1)]
-    readers = [(names.index(name), _WRITERS[fields[names.index(name)].kind], list[str]()) for name in every]
+    every = dict(wanted) | {name: "text" for name in optional if names.count(name) == 1}
+    gathered = {name: _gatherer(fields[names.index(name)].kind, read_as) for name, read_as in every.items()}
     like_ids = [(names.index(name), notes.like(name)) for name in looks_like_ids(names) if notes.rows_are_patients]
-    for number, row in enumerate(rows, 1):
-        if not any(cell and not cell.isspace() for cell in row):
-            notes.empty += 1
-            continue
-        notes.numbers.append(number)
-        for position, write, cells in readers:
-            cell = row[position]
-            cells.append("" if cell is None else write(cell))
+    first = 1
+    while piece := list(islice(rows, PIECE_ROWS)):
+        filled = [row for row in piece if has_any(row)]
+        if len(filled) < len(piece):
+            notes.empty += len(piece) - len(filled)
+            notes.numbers.extend(number for number, row in enumerate(piece, first) if has_any(row))
+        else:
+            notes.numbers.extend(range(first, first + len(piece)))
+        first += len(piece)
+        columns = list(zip(*filled, strict=True)) or [()] * len(names)
+        for name, column in gathered.items():
+            column.add(columns[names.index(name)])
         for position, different in like_ids:
-            different.add(row[position] or "")
-    return {
-        name: _truth(cells) if fields[position].kind is Kind.TRUTH else Cells(cells)
-        for name, (position, _, cells) in zip(every, readers, strict=True)
-    }
+            different.update(map(str, columns[position]))
+    return {name: column.column() for name, column in gathered.items()}
 
 
-def _truth(cells: Sequence[str]) -> Coded:
-    words = {"": 0, "f": 1, "t": 2}
-    return Coded(np.fromiter(map(words.__getitem__, cells), np.int8, len(cells)), ["", "0", "1"], is_truth=True)
+def _gatherer(kind: Kind, read_as: str) -> Gatherer:
+    if kind is Kind.TRUTH:
+        return Truths()
+    return gatherer(read_as, short if kind is Kind.DECIMAL else str.strip, is_typed=kind in TYPED)
 
 
 def _check_names(source: SqlQuery, fields: Sequence[Field], wanted: Collection[str]) -> None:
@@ -288,18 +305,6 @@ def _check_names(source: SqlQuery, fields: Sequence[Field], wanted: Collection[s
     add = 'add them to the query; a name with capitals needs double quotes: AS "NAME"'
     misfits.check_header(names, wanted, "the query's result", "name one of them otherwise", add)
     misfits.raise_if_any()
-
-
-def _short(cell: str) -> str:
-    """Return a decimal without closing zeros, every digit kept.
-
-    >>> _short("120.50"), _short("100"), _short("3.00"), _short("12345678901234567890.10")
-    ('120.5', '100', '3', '12345678901234567890.1')
-    """
-    return cell.rstrip("0").rstrip(".") if "." in cell else cell
-
-
-_WRITERS: Mapping[Kind, Callable[[str], str]] = {Kind.TEXT: str.strip, Kind.DECIMAL: _short, Kind.TRUTH: str.strip}
 
 
 def text_of(value: Any) -> str | None:

@@ -1,13 +1,17 @@
 """Columns in every form answer every question as their text does, to the bit."""
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from client.connectors import gather
 from client.connectors.checks import table_of
-from client.connectors.columns import Cells, Coded, Column, Numbers, Stored, joined
+from client.connectors.columns import Cells, Coded, Column, Numbers, Stored, joined, plain
+from client.connectors.gather import gatherer, short
 from client.connectors.notes import Notes
 from strategies.data.registry import data_of
 from strategies.data.source import Table
@@ -112,3 +116,35 @@ def test_a_number_without_digits_behind_the_point_is_the_text_of_a_whole_one() -
     """Whole numbers with an empty cell among them, which a program kept as 1.0, nan, 2.0."""
     assert Numbers(np.array([1.0, np.nan, 2.0])).texts() == ["1", "", "2"]
     assert Numbers(np.array([-0.0])).mapped(lambda cell: cell).texts() == ["-0"]
+
+
+GIVEN = st.lists(
+    st.sampled_from([None, "1.50", "12345678901234567890.10", "NaN", "Infinity", "-0", "0.30000000000000004"]),
+    max_size=9,
+)
+
+
+@given(GIVEN, st.sampled_from(["number", "category", "text"]), st.integers(1, 4), st.booleans())
+def test_cells_are_gathered_as_their_text_however_they_come(
+    cells: list[str | None], read_as: str, size: int, as_floats: bool
+) -> None:
+    if as_floats:
+        read_as = "number"
+    column = gatherer(read_as, short, is_typed=True)
+    for start in range(0, len(cells), size):
+        piece: list[Any] = cells[start : start + size]
+        column.add([None if cell is None else float(cell) for cell in piece] if as_floats else piece)
+    text = Cells(["" if cell is None else short(cell) for cell in cells])
+    assert column.column().numbers().tobytes() == text.numbers().tobytes()
+    assert column.column().mapped(plain).texts() == text.mapped(plain).texts()
+    if read_as != "number":
+        assert column.column().texts() == text.texts()
+
+
+def test_words_that_never_come_again_are_not_looked_up_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gather, "MOST_WORDS", 3)
+    column = gatherer("category", str.strip)
+    for word in "abcdeab":
+        column.add([word, None])
+    assert isinstance(column.column(), Cells)
+    assert "".join(column.column().texts()) == "abcdeab"
