@@ -14,6 +14,7 @@ from client.admission import Admissions
 from client.audit import Audit
 from client.connection_check import look_at_connection
 from client.data_check import look_at_data
+from client.device import look_at_device
 from client.enrol import (
     NODE_KEY,
     SIGNING_KEY,
@@ -48,7 +49,6 @@ from configs.site import SiteConfig
 
 EXPIRING_DAYS = 30
 MB = 1_000_000
-NVIDIA = Path("/proc/driver/nvidia/version")
 
 
 def examine(folder: Path) -> list[Finding]:
@@ -217,8 +217,7 @@ def _machine(config: SiteConfig) -> Iterator[Finding]:
         short = available < 2000 * MB
         who = (IT, "give the machine 4 GB or more") if short else ("", "")
         yield Finding("memory", WARNING if short else OK, f"{available / MB:,.0f} MB available", *who)
-    gpu = "an NVIDIA driver is loaded, which is not needed" if NVIDIA.exists() else "none"
-    yield Finding("gpu", NOTE, f"{gpu}; training uses the processor")
+    yield look_at_device(config)
 
 
 def _available_memory() -> int | None:

@@ -45,7 +45,8 @@ EXECUTE, WRITE_FILE, READ_FILE, READ_DIR, TRUNCATE = 1, 2, 4, 8, 1 << 14
 REMOVE_FILE, MAKE_DIR, MAKE_REG = 1 << 5, 1 << 7, 1 << 8
 READ, WRITE = READ_FILE | READ_DIR, READ_FILE | WRITE_FILE | TRUNCATE
 CREATE_FILES = READ | WRITE | REMOVE_FILE | MAKE_DIR | MAKE_REG
-OF_FILES = EXECUTE | WRITE_FILE | READ_FILE | TRUNCATE  # what a rule of a file, not of a folder, may say
+IOCTL_DEV = 1 << 15
+OF_FILES = EXECUTE | WRITE_FILE | READ_FILE | TRUNCATE | IOCTL_DEV  # what a rule of a file, not of a folder, may say
 HANDLED = {1: (1 << 13) - 1, 2: (1 << 14) - 1, 3: (1 << 15) - 1, 5: (1 << 16) - 1}  # by version of Landlock
 BENEATH, PORT, BIND_TCP, CONNECT_TCP, ALL_TCP, ALL_SCOPES = 1, 2, 1, 2, 3, 3
 ROOMS = ("client", "strategies", "configs")
@@ -54,6 +55,7 @@ SYSTEM = (
     *("/proc/stat", "/proc/filesystems", "/sys/devices/system", "/sys/fs/cgroup", "/sys/kernel/mm"),
     *("/dev/urandom", "/dev/random", "/dev/zero"),
 )
+OF_A_GPU = ("/proc/driver/nvidia", "/sys/bus/pci", "/sys/devices")  # read where site.yaml says device: cuda
 LANDLOCK, SECCOMP = "Landlock", "seccomp"
 ROOT, MAX_LINKS = Path("/"), 8
 
@@ -150,6 +152,9 @@ def _rules(config: SiteConfig, *, books: bool) -> Iterator[tuple[Path, int]]:
     for path in _installation():
         yield path, READ
     yield Path("/dev/null"), READ | WRITE
+    if config.device == "cuda":
+        yield from ((Path(path), READ) for path in OF_A_GPU)
+        yield from ((path, READ | WRITE_FILE | IOCTL_DEV) for path in sorted(Path("/dev").glob("nvidia*")))
     yield from ((folder, READ) for folder in _folders(config))
     yield from ((path, READ) for path in _of_drivers(config, os.environ))
     with contextlib.suppress(OSError):

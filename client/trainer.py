@@ -58,11 +58,11 @@ class Trainer:
     the very path that trains.
     """
 
-    def __init__(self, task: Learning, engine: EngineMaker | None = None) -> None:
+    def __init__(self, task: Learning, engine: EngineMaker | None = None, device: str = "cpu") -> None:
         torch.set_num_threads(1)  # at these sizes a second thread only costs
         one_thread()
         keep_freed_blocks()
-        self._model, self._one_patient = FlatModel(task), task.architecture.one_patient
+        self._model, self._one_patient = FlatModel(task, device), task.architecture.one_patient
         self._engine = engine
 
     def fit(self, fit: Fit) -> Arrays:
@@ -74,16 +74,18 @@ class Trainer:
         model, rule = self._model, fit.rule
         model.load(fit.start)
         fit.loaded()
-        flat = model.flat.detach().numpy()
+        flat = model.flat.detach().cpu().numpy()  # on the processor the parameters themselves
         anchor = flat.copy() if rule else None
         drift = None if rule.drift is None else np.concatenate([rule.drift[name].reshape(-1) for name in model.names])
-        optimizer = optimizer_of(fit.local)
-        usual = model.gradient.numpy()
+        optimizer, on_host = optimizer_of(fit.local), model.flat.device.type == "cpu"
+        usual = model.gradient.cpu().numpy()
         for gradient in self._plain(fit) if fit.plan is None else self._private(fit, fit.plan):
-            values = usual if gradient is model.gradient else gradient.numpy()
+            values = usual if gradient is model.gradient and on_host else gradient.cpu().numpy()
             if anchor is not None:  # no data in it: with a plan it is added after the noise
                 values += rule.added(flat, anchor, drift)
             optimizer.step(flat, values)
+            if not on_host:
+                model.flat.data.copy_(torch.from_numpy(flat))
         del optimizer, anchor
         return model.take()
 
@@ -100,8 +102,7 @@ class Trainer:
                 every = np.arange(patients.rows) if rows is None else rows
                 yield one_by_one.plain_mean_of(patients, every, count)
             elif (patients.rows if rows is None else len(rows)) <= patients.at_once:
-                x, y = map(torch.from_numpy, patients.take(rows))
-                yield self._model.mean_gradient(x, y, count)
+                yield self._model.mean_gradient(*self._taken(patients, rows), count)
             else:
                 yield self._in_portions(patients, rows, count)
 
@@ -118,10 +119,15 @@ class Trainer:
         rows = np.arange(patients.rows) if rows is None else rows
         total = torch.zeros_like(self._model.gradient, dtype=torch.float64)
         for start in range(0, len(rows), patients.at_once):
-            x, y = map(torch.from_numpy, patients.take(rows[start : start + patients.at_once]))
-            total += self._model.mean_gradient(x, y, count)
+            some = self._taken(patients, rows[start : start + patients.at_once])
+            total += self._model.mean_gradient(*some, count)
         self._model.gradient.copy_(total)
         return self._model.gradient
+
+    def _taken(self, patients: TrainablePatients, rows: NDArray[np.int64] | None) -> tuple[Tensor, Tensor]:
+        """Return rows where the model is."""
+        x, y = (torch.from_numpy(part).to(self._model.flat.device) for part in patients.take(rows))
+        return x, y
 
     def _private(self, fit: Fit, plan: PrivacyPlan) -> Iterator[Tensor]:
         patients = fit.patients
@@ -132,7 +138,7 @@ class Trainer:
                 if isinstance(engine, NoisySum):  # one of the product's own, which may read patients in portions
                     yield engine.noisy_gradient_of(patients, chosen)
                 else:
-                    x, y, whose = batch_of(patients, chosen)
+                    x, y, whose = batch_of(patients, chosen, self._model.flat.device)
                     yield engine.noisy_gradient(x, y, whose, patients_in_batch=len(chosen))
         finally:
             engine.close()

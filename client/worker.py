@@ -43,6 +43,7 @@ if TYPE_CHECKING:  # PyTorch and Flower start threads, which a process must not 
     from client.policy import Spending
     from client.reading import Reading
     from client.site import Site
+    from client.trainer import Trainer
     from configs.schema import Study
     from strategies.exchange.messages import Received
     from strategies.privacy.plan import Budget
@@ -173,6 +174,7 @@ def open_site(
 
     Raises:
         PolicyError, PrivacyError: it may not train here, or cannot. DataError: the data's header does not fit.
+        RunError: site.yaml asks for a GPU, and none is there.
     """
     from client import trust
     from client.personal import Personal
@@ -184,6 +186,7 @@ def open_site(
     dataset = config.dataset(study.name)
     assert dataset is not None
     mode_of(study).require_plannable(study, config.site)
+    trainer = _trainer(config, study)
     reading = reading or Reading(
         source_in(config, study.name), study, config.site, config.reread_s, asked=config.reread, key=id_key(config)
     )
@@ -192,16 +195,37 @@ def open_site(
     else:
         reading.require()
     site = Site(
-        config.site, study, reading.patients, ledger, seeded=seeded, dataset=dataset.identity, policy=config.policy
+        *(config.site, study, reading.patients, ledger),
+        seeded=seeded,
+        trainer=trainer,
+        dataset=dataset.identity,
+        policy=config.policy,
     )
     site.personal = Personal(study, config.site, config.personal)
-    if site.parameters:
-        from strategies.privacy.engines.select import load_engine
-
-        load_engine(site.task.engine, study.training.local.engine)  # a second, better now than in the first round
     spending = _spending(site, Budget(config.policy.max_epsilon, config.policy.delta))
     trust.spend(spending, config.policy).require()
     return site, reading
+
+
+def _trainer(config: SiteConfig, study: "Study") -> "Trainer | None":
+    """Return what trains a study's model on the device that site.yaml names; None where nothing is trained.
+
+    Raises:
+        RunError: the device is not there. PrivacyError: the engine is not the hospital's.
+    """
+    from client.device import device_for, require_device
+    from client.trainer import Trainer
+    from strategies.learning import learning_of
+    from strategies.models.registry import study_parameters
+    from strategies.privacy.engines.select import load_engine
+
+    if not study_parameters(study):
+        return None
+    task, asked = learning_of(study), study.training.local.engine
+    device = device_for(config.device, task.engine, asked)
+    require_device(device)
+    load_engine(task.engine, asked)  # a second, better now than in the first round
+    return Trainer(task, device=device)
 
 
 def require_new(site: "Site", kind: "Kind", round_number: int = 0, attempt: int = 0) -> None:

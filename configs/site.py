@@ -187,6 +187,11 @@ class SiteConfig:
         "another in the worker, where a person has read it",
         default="forked",
     )
+    device: Literal["cpu", "cuda"] = key(
+        Choice(("cpu", "cuda")),
+        "where networks are trained; cuda: on a GPU, where a run repeats itself within rounding and not to the bit",
+        default="cpu",
+    )
     kit_signers: tuple[str, ...] = key(
         Words("a list of public keys, 64 digits of 0-9 and a-f each", 1, 20, "1 to 20 keys", "or leave it out"),
         "public keys of the consortium's reviewers: a kit is approved only where all of them signed it",
@@ -203,6 +208,10 @@ class SiteConfig:
             section.problem(
                 "kit_signers", "public keys of 64 digits of 0-9 and a-f", odd[0], "archipel kit sign prints it"
             )
+        if self.device == "cuda" and self.policy.kits == "approved" and self.kit_run == "forked":
+            advice = "write device: cpu, kit_run: together, or policy.kits: none"
+            expected = "cpu with study kits that run in children, as a process that uses a GPU cannot be forked"
+            section.problem("device", expected, self.device, advice)
         entries = section.values.get("datasets")
         if isinstance(entries, Mapping):
             _check_identities(self, entries, section, around["booked"])

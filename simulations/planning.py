@@ -7,19 +7,20 @@ squares. A hospital that makes that larger than leaving it out would costs the w
 
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 
 from client.connectors import read_table
 from client.trainer import Trainer
 from configs.errors import ConfigError
-from configs.schema import Study
+from configs.schema import Local, Study
 from simulations.cautions import spare_notes, warnings_of
 from strategies.data.table import TablePatients
 from strategies.exchange.arrays import payload_bytes, to_record
 from strategies.federated.mean import site_weights
-from strategies.learning import inputs_of, learning_of
+from strategies.learning import Learning, inputs_of, learning_of
 from strategies.privacy.modes.base import covered
 from strategies.privacy.modes.registry import mode_of, plans_of
 from strategies.privacy.plan import PrivacyPlan
@@ -29,6 +30,8 @@ from strategies.releases.registry import RELEASES
 from strategies.releases.score_histogram import states_of
 
 CURVE_ROWS = 6
+
+FEW_RECORDS = 2  # that are timed where a model reads images or series
 
 
 @dataclass(frozen=True)
@@ -173,21 +176,43 @@ def _notes(study: Study, sizes: dict[str, int], *, counted: bool) -> list[str]:
 
 
 def _seconds_a_round(study: Study, patients: int) -> float:
-    """Return the training time of one round on made-up patients of the same number: no data is read."""
+    """Return the training time of one round on made-up patients of the same number: no data is read.
+
+    Where a model reads records, a few of them are timed, and the time is that of as many as a round has.
+    """
     task = learning_of(study)
-    rng = np.random.default_rng(0)
-    each = task.objective.rows_each
-    x = rng.uniform(-1, 1, (each * patients, len(inputs_of(study)))).astype(np.float32)
-    owners, starts = np.repeat(np.arange(patients), each), each * np.arange(patients + 1)
-    made_up = TablePatients(x, task.objective.made_up(each * patients), owners, starts)
-    trainer, local = Trainer(task), study.training.local
-    mode = mode_of(study)
+    mode, local = mode_of(study), study.training.local
     plan = mode.training_plan(mode.plan_of_size(study, patients, "the largest hospital"))
     steps = local.steps_per_round(patients)
-    durations = []
+    if study.input_shape is None:
+        return _timed(task, Made(patients, (len(inputs_of(study)),), local, steps, plan))
+    if plan is not None:
+        plan = replace(plan, sampling_rate=1.0, steps_per_round=1, expected_patients=float(FEW_RECORDS))
+    few = Made(FEW_RECORDS, study.input_shape, replace(local, batch_size=None), 1, plan)
+    batch = patients if local.batch_size is None else min(local.batch_size, patients)
+    return _timed(task, few) * batch / FEW_RECORDS * steps
+
+
+class Made(NamedTuple):
+    """Made-up patients to time a fit with: how many, the shape of a row, and the fit's settings."""
+
+    patients: int
+    shape: tuple[int, ...]
+    local: Local
+    steps: int
+    plan: PrivacyPlan | None
+
+
+def _timed(task: Learning, made: Made) -> float:
+    """Return the median seconds of three fits."""
+    rng, each = np.random.default_rng(0), task.objective.rows_each
+    x = rng.uniform(-1, 1, (each * made.patients, *made.shape)).astype(np.float32)
+    owners, starts = np.repeat(np.arange(made.patients), each), each * np.arange(made.patients + 1)
+    people = TablePatients(x, task.objective.made_up(each * made.patients), owners, starts)
+    trainer, durations = Trainer(task), []
     for number in range(3):
         chance = Randomness.seeded(0, "plan", number)
         started = time.perf_counter()
-        trainer.fit(Fit(task.initial(0), made_up, local, steps, chance, plan))
+        trainer.fit(Fit(task.initial(0), people, made.local, made.steps, chance, made.plan))
         durations.append(time.perf_counter() - started)
     return sorted(durations)[1]

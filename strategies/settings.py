@@ -68,6 +68,9 @@ def _require_facts(study: Study) -> None:
     problems = []
     if not study.sites:
         problems.append("cohort: expected each hospital's announced patients for training: auto, found none; add them")
+    if study.input_shape is not None:
+        text = "expected rounds, strategy and local with a model that reads records, found auto"
+        problems.append(f"training: {text}; write them (what is tried here was measured on rows of numbers)")
     if objective_of(study).begins_at_share and study.task.outcome_share is None:
         about = "the share of patients with an event in the end, for training: auto to begin at"
         problems.append(f"task.outcome_share: expected {about}, found nothing; add it")

@@ -22,7 +22,7 @@ from typing import Any
 
 import pytest
 
-from client import connection_check, doctor
+from client import connection_check, device, doctor
 from client.admission import Admissions
 from client.audit import Audit
 from client.cli import main
@@ -447,7 +447,7 @@ def test_where_the_coordinator_tells_its_release_the_welcomes_is_not_asked(own: 
 def test_a_gpu_is_said_with_what_it_is_for(
     joined: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, there: bool
 ) -> None:
-    monkeypatch.setattr(doctor, "NVIDIA", tmp_path if there else tmp_path / "none")
+    monkeypatch.setattr(device, "NVIDIA", tmp_path if there else tmp_path / "none")
     finding = found(joined(8443), "gpu")
     assert (finding.verdict, "NVIDIA" in finding.text) == (NOTE, there)
     assert "training uses the processor" in finding.text

@@ -47,15 +47,19 @@ class Rows(Protocol):
         """Return rows as a model reads them: x (rows, ...) and y (rows, ...)."""
 
 
-def batch_of(patients: Rows, chosen: NDArray[np.int64]) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the rows of the chosen patients, and each row's patient: x (rows, ...), y (rows, ...), (rows,)."""
+def batch_of(patients: Rows, chosen: NDArray[np.int64], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the rows of the chosen patients, and each row's patient: x (rows, ...), y (rows, ...), (rows,).
+
+    Args:
+        device: where x and y are to be.
+    """
     if patients.one_row_each:
         rows, whose = chosen, positions(len(chosen))
     else:
         rows, owners = patients.rows_and_patients(chosen)
         whose = torch.from_numpy(owners)
     x, y = map(torch.from_numpy, patients.take(rows))
-    return x, y, whose
+    return x.to(device), y.to(device), whose
 
 
 class Engine(Protocol):
@@ -102,7 +106,7 @@ class NoisySum(ABC):
 
     def noisy_gradient_of(self, patients: Rows, chosen: NDArray[np.int64]) -> Tensor:
         """Return `noisy_gradient` of the chosen patients, which an engine may read in portions."""
-        x, y, whose = batch_of(patients, chosen)
+        x, y, whose = batch_of(patients, chosen, self._model.flat.device)
         return self.noisy_gradient(x, y, whose, patients_in_batch=len(chosen))
 
     def _noised(self, sums: NDArray[Any]) -> Tensor:

@@ -29,12 +29,14 @@ Maker = Callable[[FlatModel, PrivacyPlan, Gaussian], Engine]
 class EngineKind:
     """An engine's name; `load` imports it and returns what makes one for a fit.
 
+    `on_cuda`: whether it trains on a GPU where the hospital says so.
     `binding`: a study whose model has it can ask for no other, as it is the hospital that chose it.
     """
 
     name: str
     load: Callable[[], Maker]
     binding: bool = False
+    on_cuda: bool = False
 
 
 def _book_keeping() -> Maker:
@@ -71,8 +73,8 @@ ENGINES = Registry(
     ("load",),
     [
         EngineKind("closed form", lambda: _closed_form),
-        EngineKind("book-keeping", _book_keeping),
-        EngineKind("alone", _alone),
+        EngineKind("book-keeping", _book_keeping, on_cuda=True),
+        EngineKind("alone", _alone, on_cuda=True),
         EngineKind("forked", _forked, binding=True),
         EngineKind("opacus", _opacus),
     ],
@@ -89,12 +91,21 @@ def load_engine(of_model: str, of_study: str = "auto") -> Maker:
     Raises:
         KindError: there is no engine of that name. PrivacyError: the study asks for another than the hospital's own.
     """
+    return engine_kind(of_model, of_study).load()
+
+
+def engine_kind(of_model: str, of_study: str = "auto") -> EngineKind:
+    """Return the engine that `load_engine` loads.
+
+    Raises:
+        KindError, PrivacyError: as `load_engine`.
+    """
     if ENGINES[of_model].binding and of_study not in ("auto", "alone"):
         raise PrivacyError(
             f"training.local.engine: expected auto where kits run in children of their own, found {of_study!r}; it "
             "needs kit_run: together in site.yaml, at a hospital where a person has read the kit"
         )
-    return ENGINES[of_model if of_study == "auto" or ENGINES[of_model].binding else of_study].load()
+    return ENGINES[of_model if of_study == "auto" or ENGINES[of_model].binding else of_study]
 
 
 def private_engine(model: FlatModel, plan: PrivacyPlan, gaussian: Gaussian, name: str = "auto") -> Engine:
