@@ -92,10 +92,10 @@ def _columns(text: str, wanted: Collection[str], header: Header, source: CsvFile
         (header.index(column), notes.like(column)) for column in looks_like_ids(header.names) if notes.rows_are_patients
     ]
     form = Form(source.dialect, multiline=source.multiline)
-    body = text[header.end :]
+    begin = header.end
     if source.dialect.escape:
-        body = _nulls(form).sub("", body)
-    for number, row in records(body, len(header.names), notes, form, header.line):
+        text, begin = _nulls(form).sub("", text[begin:]), 0
+    for number, row in records(text, len(header.names), notes, form, header.line, begin):
         cells = [cell.strip() for cell in row]
         if not any(cells):
             notes.empty += 1

@@ -90,12 +90,15 @@ class Form:
 STANDARD = Form(Dialect())
 
 
-def records(text: str, width: int, notes: Notes, form: Form = STANDARD, number: int = 1) -> Iterator[Record]:
-    """Yield the records of `width` cells, the first of which begins on line `number` of its file.
+def records(
+    text: str, width: int, notes: Notes, form: Form = STANDARD, number: int = 1, begin: int = 0
+) -> Iterator[Record]:
+    """Yield the records of `width` cells from position `begin` of the text on, which is in line `number` of its file.
 
     A line that begins none is noted and left out alone: reading goes on with the line after it.
     """
     stream, blank = io.StringIO(text, newline=""), 0
+    stream.seek(begin)
     while True:
         reader, before, start = form.reader(stream), number, stream.tell()
         try:

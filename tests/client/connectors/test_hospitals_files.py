@@ -1,5 +1,6 @@
 """Files as hospitals really have them, each with the lines of site.yaml that describe it: what is read and told."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -182,3 +183,30 @@ def test_folders_with_spaces_and_accents_are_read(tmp_path: Path) -> None:
     folder = tmp_path / "données n° 1 (été)"
     folder.mkdir()
     assert bits(read(folder, TEXT)[0]) == bits(read(tmp_path, TEXT)[0])
+
+
+def test_the_guide_s_export_is_read_as_the_guide_describes_it(tmp_path: Path) -> None:
+    guide = (Path(__file__).parents[3] / "client" / "README.md").read_text("utf-8")
+    export, keys = re.findall(r"```(?:yaml)?\n(.*?)```", guide.split("<!-- export -->")[1], re.DOTALL)[:2]
+    study = builders.plain(
+        patient_id="ipp",
+        task={"type": "binary", "target": "death"},
+        features={
+            "age": {"type": "number", "range": [18, 100], "unit": "years"},
+            "chol": {"type": "number", "range": [20, 500], "unit": "mg/dl"},
+            "creatinine": {"type": "number", "range": [20, 9000], "unit": "umol/L"},
+            "sex": {"type": "category", "values": ["female", "male"]},
+            "smoker": {"type": "category", "values": ["never", "current"]},
+        },
+    )
+    (tmp_path / "labo.csv").write_bytes(export.encode("cp1252"))
+    (tmp_path / "site.yaml").write_text(f"site: lille\ncoordinator: c.example.org:8443\n{keys}", "utf-8")
+    notes = Notes()
+    table = read_table(load_site(tmp_path).datasets[0].source, study, notes)
+    assert table.keys == ("00012", "00013")
+    assert table.numbers["age"].tolist()[0] == 71
+    assert table.numbers["chol"].tolist() == [5.17 * 38.67, 38.67]
+    assert table.numbers["creatinine"].tolist() == [9.5 * 8.842, 1011.0 * 8.842]
+    assert [values.tolist() for values in table.categories.values()] == [[1, 0], [0, -1]]
+    assert table.targets["death"].tolist() == [0, 1]
+    assert list(notes.oddities()) == ["Naissance: 1 of 2 dates is not written as DD/MM/YYYY, so unknown (line 5)"]
