@@ -194,7 +194,7 @@ def predicted(config: SiteConfig, study: Study, used: Used, request: Request) ->
 
     learning = learning_of(study)
     recalibration = _recalibrated(config, study, learning, used) if request.recalibrate else None
-    source = _file(config, study, Path(request.data)) if request.data else _dataset(config, study).source
+    source = file_of_rows(config, study, Path(request.data)) if request.data else _dataset(config, study).source
     rows = rows_of_features(source, study)
     predictions = learning.predictions(used.arrays, rows.patients(study))
     if recalibration is not None:
@@ -252,7 +252,7 @@ def _patients(config: SiteConfig, study: Study) -> Any:
     return load_patients(_dataset(config, study).source, study, config.site)
 
 
-def _file(config: SiteConfig, study: Study, path: Path) -> CsvFile:
+def file_of_rows(config: SiteConfig, study: Study, path: Path) -> CsvFile:
     """Return a file of new rows, written as the study's data set is where that is a file too."""
     dataset = config.dataset(study.name)
     if dataset is None or not isinstance(dataset.source, CsvFile):

@@ -15,12 +15,13 @@ from client.admission import Admissions
 from client.after_end import personal_path
 from client.audit import Audit
 from client.cli import main
+from client.connectors.features import rows_of_features
 from client.ending import keep
 from client.enrol import load_signing_key
 from client.folder import SiteFolder
 from client.kept_models import model_path
 from client.patients import load_patients
-from client.scoring import PREDICT, Request, Used
+from client.scoring import PREDICT, Request, Used, file_of_rows
 from configs import journal
 from configs.errors import DataError, RunError
 from configs.files import write_atomically
@@ -30,6 +31,7 @@ from configs.records.exported import Exported
 from configs.records.local_use import Recalibration
 from configs.records.site_journal import EvaluatedHere, Predicted
 from configs.schema import CsvFile, Study
+from configs.schema.dialect import Dialect
 from configs.seal import COORDINATOR, Statement
 from configs.site import SiteConfig
 from strategies.exchange.messages import content, to_frame
@@ -123,6 +125,19 @@ def test_new_patients_are_scored_and_nothing_but_a_private_file_and_a_record_is_
     assert [(entry.study, entry.rows, entry.recalibrated) for entry in noted] == [(study.sha256, 3, False)]
     assert sent == (sorted(hospital.outbox.glob("*")) if hospital.outbox.exists() else [])
     assert "expected a new file" in typed(hospital, capsys, "predict", study.sha256[:20], "--out", str(out), code=2)
+
+
+def test_new_rows_are_read_as_site_yaml_maps_the_data_set(hospital: SiteConfig, study: Study, tmp_path: Path) -> None:
+    (tmp_path / "new.csv").write_text("AGE;sex\n50,5;H\n", "cp1252")
+    mapped = CsvFile(
+        tmp_path / "all.csv",
+        dialect=Dialect("french", ";", "excel"),
+        columns=(("age", "AGE"),),
+        words=(("sex", (("H", "male"),)),),
+    )
+    config = replace(hospital, datasets=(replace(hospital.datasets[0], source=mapped),))
+    rows = rows_of_features(file_of_rows(config, study, tmp_path / "new.csv"), study)
+    assert (rows.table.numbers["age"].tolist(), rows.table.categories["sex"].tolist()) == ([50.5], [1])
 
 
 def test_probabilities_are_recalibrated_on_the_hospitals_own_training_patients(
