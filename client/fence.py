@@ -198,7 +198,7 @@ def _of_ports(config: SiteConfig, ports: Sequence[int]) -> Iterator[tuple[int, i
     A driver may bind its own end to port 0, which is any that is free, before it connects.
     """
     yield from ((port, CONNECT_TCP) for port in ports)
-    if any(_connector(dataset).binds for dataset in _in_bases(config)):
+    if any(_connector(dataset).binds(dataset.source) for dataset in _in_bases(config)):
         yield 0, BIND_TCP
 
 

@@ -30,6 +30,7 @@ BITS = {  # of the model that each preset trains, on any processor, in any relea
     "heart_auto": "a422c3898b17e581457d4f48fa0d73cec7800fd92af75ca96c7bdaa1ef198af0",
     "heart_disease": "bf7b4c3613336946f107a894b9fc76759a2f91a9ca416c2aea581f7da089255a",
     "heart_disease_none": "ded25457b543ea0fd54dfcc1ed54686d7f717b455c57c8df84c609340d5acc09",
+    "omop_risk": "b6a2fd0eed390cbbd5a53c8ad0d0f264a29d8e0ebbde9429d9bca805c00eb8fb",
     "survival": "177b9c78304907ad4ca016d6f8677102c205b2a2541473a22e7206cceb911677",
     "rehearsal": "1a3015ddd12bcb183d3689f2eb389d8df0cce94cc8057063b86e8e6c7ba19abb",
 }

@@ -19,13 +19,11 @@ from configs.schema import DataSource
 class Connector(ABC):
     """Reads one kind of source; `section` is that source's class, with the keys that a file may give.
 
-    `binds`: its driver binds its own end of a connection to any free port first, which the fence then lets it do.
     Where something is wrong with the data, `keeper` says who mends it, and `remedy` how.
     """
 
     name: ClassVar[str]
     section: ClassVar[type[DataSource]]
-    binds: ClassVar[bool] = False
     keeper: ClassVar[str] = DATA
     remedy: ClassVar[str] = "correct the data, or tell the consortium"
 
@@ -68,4 +66,9 @@ class Connector(ABC):
     def has_socket(self, source: Any, environment: Mapping[str, str]) -> bool:
         """Return whether the source is reached through a Unix socket of this machine."""
         del source, environment
+        return False
+
+    def binds(self, source: Any) -> bool:
+        """Return whether a driver binds its own end of a connection to any free port first; the fence then lets it."""
+        del source
         return False

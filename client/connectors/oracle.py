@@ -23,6 +23,7 @@ import oracledb
 
 from client.connectors.sql import (
     TOO_LONG,
+    Asked,
     Dialect,
     Field,
     Kind,
@@ -37,7 +38,6 @@ from client.connectors.sql import (
 from client.connectors.sql_address import Address, Form, cut_connections
 from client.forwarder import CONNECT_TIMEOUT_S
 from configs.errors import SourceError
-from configs.schema import SqlQuery
 
 FORM = Form("oracle", 1521, "SERVICE", ("tls", "ca", "dn"))
 LOGIN_TIMEOUT_S = int(CONNECT_TIMEOUT_S) + 5  # the forwarder gives up first
@@ -90,7 +90,7 @@ class Oracle(Session):
 
     errors = (oracledb.Error, OSError)
 
-    def __init__(self, source: SqlQuery) -> None:
+    def __init__(self, source: Asked) -> None:
         require_one_select(source)
         address = FORM.read(source.url_env, os.environ)
         self._way, self._seconds = address.way(), source.query_timeout_s
@@ -209,7 +209,7 @@ _TEXTS = {oracledb.DB_TYPE_DATE: _text_of_day, oracledb.DB_TYPE_BINARY_FLOAT: te
 
 
 class _Dialect(Dialect):
-    def connect(self, source: SqlQuery) -> Session:
+    def connect(self, source: Asked) -> Session:
         return Oracle(source)
 
     def files(self, variable: str, environment: Mapping[str, str]) -> set[Path]:

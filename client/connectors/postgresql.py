@@ -27,12 +27,11 @@ from psycopg.pq import ExecStatus
 from psycopg.types.numeric import FloatLoader
 from psycopg.types.string import TextLoader
 
-from client.connectors.sql import TYPED, Dialect, Field, Kind, Rows, Session
+from client.connectors.sql import TYPED, Asked, Dialect, Field, Kind, Rows, Session
 from client.connectors.sql_address import is_number, is_this_machine
 from client.connectors.sql_errors import why_not_connected, why_refused
 from client.forwarder import CONNECT_TIMEOUT_S, reach
 from configs.errors import SourceError
-from configs.schema import SqlQuery
 
 ANY_TYPE = 0  # object identifiers in pg_type
 SHORT_INTEGERS, OTHER_NUMBERS = {21, 23}, {20, 700, 701}  # smallint, integer; bigint, real, double precision
@@ -51,7 +50,7 @@ class PostgreSql(Session):
 
     errors = (psycopg.Error,)
 
-    def __init__(self, source: SqlQuery) -> None:
+    def __init__(self, source: Asked) -> None:
         self._types, self._floats = dict[str, int](), set[int]()
         self._before = 0  # characters of a statement that stand before the query
         self._connection = _connect(source.url_env)
@@ -120,7 +119,7 @@ class PostgreSql(Session):
 
 
 class _Dialect(Dialect):
-    def connect(self, source: SqlQuery) -> Session:
+    def connect(self, source: Asked) -> Session:
         return PostgreSql(source)
 
     def files(self, variable: str, environment: Mapping[str, str]) -> set[Path]:

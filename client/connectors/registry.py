@@ -1,7 +1,7 @@
 """The connectors, by the name that a file's `connector` uses.
 
 >>> CONNECTORS.names
-('csv', 'sql', 'parquet', 'sql_server', 'oracle')
+('csv', 'sql', 'parquet', 'sql_server', 'oracle', 'omop')
 """
 
 from collections.abc import Collection, Mapping
@@ -11,6 +11,7 @@ from client.connectors.base import Connector
 from client.connectors.columns import Column
 from client.connectors.csv_file import probe_csv, read_csv
 from client.connectors.notes import Notes
+from client.connectors.omop import Omop
 from client.connectors.sql import SqlConnector
 from configs.errors import SourceError
 from configs.kinds import Registry
@@ -71,7 +72,7 @@ class SqlServer(SqlConnector):
     """A SQL Server."""
 
     name, section, dialect, extra = "sql_server", SqlServerQuery, "client.connectors.sql_server", "mssql"
-    binds = True
+    binds_first = True
 
 
 class Oracle(SqlConnector):
@@ -80,10 +81,12 @@ class Oracle(SqlConnector):
     name, section, dialect, extra = "oracle", OracleQuery, "client.connectors.oracle", "oracle"
 
 
+_POSTGRESQL, _SQL_SERVER, _ORACLE = Sql(), SqlServer(), Oracle()
+_OMOP = Omop({"postgresql": _POSTGRESQL, "sql_server": _SQL_SERVER, "oracle": _ORACLE})
 CONNECTORS: Registry[Connector] = Registry(
     "connector",
-    ("section", "columns", "probe", "attempt", "files", "has_socket", "keeper", "remedy"),
-    [Csv(), Sql(), Parquet(), SqlServer(), Oracle()],
+    ("section", "columns", "probe", "attempt", "files", "has_socket", "binds", "keeper", "remedy"),
+    [Csv(), _POSTGRESQL, Parquet(), _SQL_SERVER, _ORACLE, _OMOP],
 )
 
 

@@ -30,7 +30,7 @@ from importlib import import_module
 from itertools import islice
 from pathlib import Path
 from time import monotonic
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import numpy as np
 
@@ -49,6 +49,22 @@ PIECE_ROWS = 4096  # that are looked at together
 GRACE_S = 30  # after its own time-out a data base that is still silent is not there any more
 Result = TypeVar("Result")
 Rows = Iterator[Given]
+
+
+class Asked(Protocol):
+    """A source that is one query of a data base."""
+
+    @property
+    def url_env(self) -> str:
+        """Return the NAME of the variable that holds the address."""
+
+    @property
+    def query(self) -> str:
+        """Return the query."""
+
+    @property
+    def query_timeout_s(self) -> int:
+        """Return how long it may take."""
 
 
 class Kind(Enum):
@@ -110,7 +126,7 @@ class Dialect(ABC):
     """One kind of data base."""
 
     @abstractmethod
-    def connect(self, source: SqlQuery) -> Session:
+    def connect(self, source: Asked) -> Session:
         """Open a session that can only read, with the address in the source's variable.
 
         Raises:
@@ -131,17 +147,19 @@ class Dialect(ABC):
 class SqlConnector(Connector):
     """Reads one query of a data base. The dialect, with its driver, is loaded when a data base is asked.
 
-    `dialect` is a module that has a `DIALECT`; `extra` is the extra of this package that brings its driver.
+    `dialect` is a module that has a `DIALECT`, `extra` the extra of this package that brings its driver, `binds_first`
+    what `binds` returns.
     """
 
     section: ClassVar[type[SqlQuery]] = SqlQuery
     dialect: ClassVar[str]
     extra: ClassVar[str] = ""
+    binds_first: ClassVar[bool] = False
     keeper = f"{DATABASE}, or whoever wrote site.yaml"
     remedy = "see the text; or tell the consortium"
 
     def columns(
-        self, source: SqlQuery, wanted: Mapping[str, str], optional: Collection[str], notes: Notes
+        self, source: Asked, wanted: Mapping[str, str], optional: Collection[str], notes: Notes
     ) -> dict[str, Column]:
         """Return the wanted columns of one query's rows, in the order of the query."""
         notes.unit = "row"
@@ -158,7 +176,7 @@ class SqlConnector(Connector):
 
         return self._ask(source, use)
 
-    def probe(self, source: SqlQuery, wanted: Mapping[str, str]) -> None:
+    def probe(self, source: Asked, wanted: Mapping[str, str]) -> None:
         """Let the data base plan the query, which checks permissions, and name its columns; it is not run."""
 
         def use(session: Session) -> None:
@@ -167,21 +185,26 @@ class SqlConnector(Connector):
 
         self._ask(source, use)
 
-    def attempt(self, source: SqlQuery) -> None:
+    def attempt(self, source: Asked) -> None:
         """Open a session and let the data base plan the query, which checks its names and permissions."""
         self._ask(source, lambda session: session.plan(source.query))
 
-    def files(self, source: SqlQuery, environment: Mapping[str, str]) -> set[Path]:
+    def files(self, source: Asked, environment: Mapping[str, str]) -> set[Path]:
         """Return the files that the driver reads; none where it is not installed."""
         with contextlib.suppress(SourceError):
             return self._dialect().files(source.url_env, environment)
         return set()
 
-    def has_socket(self, source: SqlQuery, environment: Mapping[str, str]) -> bool:
+    def has_socket(self, source: Asked, environment: Mapping[str, str]) -> bool:
         """Return whether the data base is reached through a Unix socket of this machine."""
         with contextlib.suppress(SourceError):
             return self._dialect().has_socket(source.url_env, environment)
         return False
+
+    def binds(self, source: Asked) -> bool:
+        """Return whether the driver binds its own end of a connection first."""
+        del source
+        return self.binds_first
 
     def _dialect(self) -> Dialect:
         try:
@@ -193,7 +216,7 @@ class SqlConnector(Connector):
         assert isinstance(dialect, Dialect)
         return dialect
 
-    def _ask(self, source: SqlQuery, use: Callable[[Session], Result]) -> Result:
+    def _ask(self, source: Asked, use: Callable[[Session], Result]) -> Result:
         """Return what `use` makes of a session.
 
         Raises:
@@ -243,7 +266,7 @@ def in_time(rows: Iterator[Result], seconds: float) -> Iterator[Result]:
         yield row
 
 
-def require_one_select(source: SqlQuery, forbidden: Collection[str] = ()) -> None:
+def require_one_select(source: Asked, forbidden: Collection[str] = ()) -> None:
     """See that a query begins as one SELECT does, and neither ends earlier nor has a word of other statements.
 
     For data bases that would run more than one statement, or change data in a session that was to read. What stands
@@ -300,7 +323,7 @@ def _gatherer(kind: Kind, read_as: str) -> Gatherer:
     return gatherer(read_as, short if kind is Kind.DECIMAL else str.strip, is_typed=kind in TYPED)
 
 
-def _check_names(source: SqlQuery, fields: Sequence[Field], wanted: Collection[str]) -> None:
+def _check_names(source: Asked, fields: Sequence[Field], wanted: Collection[str]) -> None:
     misfits, names = Misfits(source.url_env), [field.name for field in fields]
     add = 'add them to the query; a name with capitals needs double quotes: AS "NAME"'
     misfits.check_header(names, wanted, "the query's result", "name one of them otherwise", add)

@@ -21,6 +21,7 @@ import mssql_python
 
 from client.connectors.sql import (
     TOO_LONG,
+    Asked,
     Dialect,
     Field,
     Kind,
@@ -35,7 +36,6 @@ from client.connectors.sql import (
 from client.connectors.sql_address import Address, Form, cut_connections
 from client.forwarder import CONNECT_TIMEOUT_S
 from configs.errors import SourceError
-from configs.schema import SqlQuery
 
 FORM = Form("sqlserver", 1433, "DATABASE", ("encrypt", "trust", "name", "certificate"))
 LOGIN_TIMEOUT_S = int(CONNECT_TIMEOUT_S) + 5  # the forwarder gives up first
@@ -106,7 +106,7 @@ class SqlServer(Session):
 
     errors = (mssql_python.Error,)
 
-    def __init__(self, source: SqlQuery) -> None:
+    def __init__(self, source: Asked) -> None:
         require_one_select(source, OTHERS)
         address = FORM.read(source.url_env, os.environ)
         self._way, self._seconds = address.way(), source.query_timeout_s
@@ -216,7 +216,7 @@ def _in_pieces(cursor: Any) -> Iterator[Any]:
 
 
 class _Dialect(Dialect):
-    def connect(self, source: SqlQuery) -> Session:
+    def connect(self, source: Asked) -> Session:
         return SqlServer(source)
 
     def files(self, variable: str, environment: Mapping[str, str]) -> set[Path]:

@@ -7,6 +7,7 @@ from configs.federated import Strategy
 from configs.schema.evaluation import Evaluation, EvaluationRelease
 from configs.schema.model import MODELS, Model
 from configs.schema.networks import GRU, Conv1d, ResNet, UNet
+from configs.schema.omop import OmopCohort
 from configs.schema.privacy import PER_PATIENT, Privacy
 from configs.schema.records import Image, Record, Series
 from configs.schema.segmentation import Segmentation
@@ -32,6 +33,7 @@ __all__ = [
     "Image",
     "Local",
     "Model",
+    "OmopCohort",
     "Privacy",
     "Record",
     "ResNet",

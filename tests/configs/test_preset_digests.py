@@ -15,6 +15,7 @@ DIGESTS = {
     "heart_disease": "0904527848be41eddb2bd54b4912b8bc5762494a8f24731d096aeed542870b0c",
     "heart_disease_none": "822151ab3832e9e9608d5e0586f1994b8ea30f15b9540092a6aea15c4f602db9",
     "heart_statistics": "59706ac9987e37faf0578648f47738d2b2ff62898b5be746b3e07a4de3af659c",
+    "omop_risk": "e5e8e06b057e760e6227a2bf2e680a061e9dc570e26220198b312997e5bbdabc",
     "survival": "63eaacf49356843685986809c33eaa6d73b30eeec8e50a6589214c84c3c105d8",
     "rehearsal": "f3b301c530a6f2d77de67dcdc5e757c8010d884bba2b912dc05efe775914df0e",
 }
