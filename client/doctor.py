@@ -36,6 +36,7 @@ from client.findings import (
     Finding,
 )
 from client.forwarder import probe
+from client.kit_check import look_at_kits
 from client.records import reasons_in
 from client.releases import RELEASE, awaited
 from client.site_file import load_site, outdated
@@ -68,6 +69,7 @@ def examine(folder: Path) -> list[Finding]:
     findings += _safely("records", lambda: _records(config))
     findings += _safely("data", lambda: look_at_data(config))
     findings += _safely("study", lambda: _waiting(config, folder))
+    findings += _safely("kits", lambda: look_at_kits(config))
     try:
         welcome = load_welcome(config)
     except (ArchipelError, OSError) as error:

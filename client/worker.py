@@ -134,6 +134,7 @@ class Worker:
         """
         from client import trust
         from client.kits import standing_of
+        from strategies.kits.shelf import SHELF
         from strategies.releases.registry import release_of
 
         sha256 = _digest(self._request)
@@ -141,6 +142,7 @@ class Worker:
         trust.admit(
             trust.Admission.at(self._config, study, self._request.form, "approved", standing_of(self._config, study))
         ).require()
+        SHELF.hold(study.kit)
         if self._request.form == "hello" or self._warm is None or self._warm[0] != sha256:
             self._warm = None  # a proposal is judged anew: header, policy and ledger may have changed since
             if self._children is not None:

@@ -30,7 +30,7 @@ from configs.keys.declare import Key, declaration_of
 from configs.keys.values import COLUMN, Around, Text
 from configs.marks import Marks
 from configs.records import further  # noqa: F401 - Archipel's own further releases declare their keys there
-from configs.schema.kit import OWN_TASK
+from configs.schema.kit import OWN_MASK, OWN_TASK
 from configs.schema.study import CANONICAL_VERSION, Study, read_study, study_declaration
 from configs.schema.task import TASKS
 from configs.sections import Section, kind_of
@@ -112,8 +112,10 @@ def _study(
 def _check_kit(study: Study, top: Section) -> None:
     """Note arrays without the model that they are of, and a start without them."""
     start = getattr(study.model, "start", None)
-    if study.task.type == OWN_TASK and not hasattr(study.model, "start"):
-        top.problem("model.name", "a kit's model with task.type: own", study.model.name, "name one: KIT/MODEL")
+    if study.task.type in (OWN_TASK, OWN_MASK) and not hasattr(study.model, "start"):
+        top.problem(
+            "model.name", f"a kit's model with task.type: {study.task.type}", study.model.name, "name one: KIT/MODEL"
+        )
     if study.arrays and start is None:
         top.note("arrays", "expected none without a kit's model and its start, found some; remove them")
     if start is not None and not study.arrays:

@@ -87,6 +87,8 @@ class Learning:
 
     def scores(self, arrays: Mapping[str, NDArray[np.float32]], patients: TrainablePatients) -> NDArray[np.float64]:
         """Return each patient's score from 0 to 1, (patients,), of a task that has one; 0 where it is no number."""
+        if (own := self.architecture.scores(arrays, patients)) is not None:
+            return own
         scores = np.zeros(patients.count)
         for i in range(patients.count):  # one at a time: a patient's maps may be large
             x, y = patients.take(patients.rows_of(np.array([i])))

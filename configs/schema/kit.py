@@ -10,18 +10,19 @@ from dataclasses import dataclass
 from typing import Any
 
 from configs import kit
-from configs.keys.declare import Entries, Part, declaration_of, key
+from configs.keys.declare import REQUIRED, Entries, Part, declaration_of, key
 from configs.keys.values import Around, Number, Place, Text, Value, is_number
 from configs.kinds import Family
 from configs.schema.model import MODELS, ModelKind
-from configs.schema.task import BINARY_WORDS, NO_RANGE_OF_CLASSES, OUTCOME, SCORES, TASKS, TaskKeys
+from configs.schema.records import READER_KEYS, Image, NamedKind, Size
+from configs.schema.task import BINARY_WORDS, NO_RANGE_OF_CLASSES, OUTCOME, SCORES, TASKS, Task, TaskKeys
 from configs.sections import Section
 
 ARRAY_NAME = re.compile(r"[A-Za-z0-9_]{1,63}(\.[A-Za-z0-9_]{1,63}){0,15}")
 OPTION_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
 MAX_ARRAYS, MAX_AXES, MAX_PARAMETERS = 2_000, 8, 1 << 30
 DIGEST = Text("a SHA-256, 64 digits of 0-9 and a-f", kit.SHA256)
-FAMILY, OWN_TASK = "KIT/MODEL", "own"
+FAMILY, OWN_TASK, OWN_MASK = "KIT/MODEL", "own", "own_mask"
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,8 +146,8 @@ class KitModel:
         chosen = around.get("kit")
         if chosen is None:
             section.problem("name", f"the kit {name} under kit beside its model", self.name, "add kit: {name, ...}")
-        elif around["task"].type != OWN_TASK:
-            wanted = f"task.type: {OWN_TASK} beside a kit's model"
+        elif around["task"].type not in (OWN_TASK, OWN_MASK):
+            wanted = f"task.type: {OWN_TASK} or {OWN_MASK} beside a kit's model"
             section.problem("name", wanted, around["task"].type, "change the task")
         elif chosen.name and chosen.name != name:
             section.problem("name", f"a model of the study's kit {chosen.name}", self.name, "correct one of the two")
@@ -165,6 +166,33 @@ OWN = TaskKeys(  # the loss and the score are a study kit's
     states=("without the outcome", "with it"),
 )
 TASKS.register(OWN)
+
+
+@dataclass(frozen=True, slots=True)
+class OwnMask(Task):
+    """An outcome that is a record, such as a mask: the loss and the score are a study kit's."""
+
+    reader: str = key(
+        NamedKind(READER_KEYS), "how one mask is read: the name of a reader", default=REQUIRED, init="npy"
+    )
+    size: tuple[int, ...] = key(Size(), "the sides of the masks", default=REQUIRED, init=(8, 8))
+
+    @property
+    def columns(self) -> tuple[Image, ...]:
+        """Return the column of the masks."""
+        return (Image(self.target, "image", reader=self.reader, size=self.size, labels=True),)
+
+
+OWN_MASK_KEYS = TaskKeys(
+    OWN_MASK,
+    declaration_of(OwnMask)
+    .without("classes", "range", "bins", "unit")
+    .but(target={"about": "the column of the masks' paths"}),
+    ("score",),
+    data="records",
+    scored="score by its kit",
+)
+TASKS.register(OWN_MASK_KEYS)
 
 
 def specifications(arrays: Sequence[tuple[str, tuple[int, ...]]]) -> Mapping[str, tuple[tuple[int, ...], str]]:

@@ -71,6 +71,7 @@ def bring_start(study: Study, folder: Path) -> None:
     """
     if SHELF.finder is None:
         bring(None)
+    SHELF.hold(study.kit)
     provide_start(study, folder)
 
 

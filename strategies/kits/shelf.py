@@ -7,7 +7,7 @@ first used, which under `kit_run: forked` is in a child alone.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +39,7 @@ class Shelf:
     children: Children | None = None
     _files: dict[str, KitFiles] = field(default_factory=dict)
     _opened: dict[str, Kit] = field(default_factory=dict)
+    _named: dict[str, KitKeys] = field(default_factory=dict)
     _starts: dict[str, Arrays] = field(default_factory=dict)
 
     def files(self, keys: KitKeys) -> KitFiles:
@@ -71,6 +72,21 @@ class Shelf:
             self._opened[keys.sha256] = open_files(self.files(keys))
         return self._opened[keys.sha256]
 
+    def hold(self, keys: KitKeys | None) -> None:
+        """Let readers of records find a study's kit by its name; the newest of a name holds."""
+        if keys is not None:
+            self._named[keys.name] = keys
+
+    def of_name(self, name: str) -> Kit:
+        """Return the kit of that name, opened in this process.
+
+        Raises:
+            KitError: no study that names it was held. Anything: the kit's own failure.
+        """
+        if name not in self._named:
+            raise KitError(f"kit {name}: expected a study with kit: {{name: {name}, ...}}, found none; add it")
+        return self.opened(self._named[name])
+
     def begin_from(self, arrays: Arrays) -> str:
         """Keep initial values, and return their digest: that of their safetensors file."""
         sha256 = digest(arrays)
@@ -84,16 +100,7 @@ class Shelf:
     def clear(self) -> None:
         """Forget every kit."""
         self.finder, self.run, self.children = None, "together", None
-        self._files, self._opened, self._starts = {}, {}, {}
+        self._files, self._opened, self._starts, self._named = {}, {}, {}, {}
 
 
 SHELF = Shelf()
-
-
-def kit_reader(keys: KitKeys, name: str) -> Any:
-    """Return a kit's reader of records.
-
-    Raises:
-        KitError: there is none of that name. Anything: the kit's own failure.
-    """
-    return SHELF.opened(keys).reader(name)

@@ -21,6 +21,8 @@ from configs.wire import ArraySpec
 if TYPE_CHECKING:
     from torch import nn
 
+    from strategies.data.base import TrainablePatients
+
 Arrays = dict[str, NDArray[np.float32]]
 LinearLayers = tuple[tuple[int, int], ...]  # (out, in) of each layer
 
@@ -110,6 +112,13 @@ class Architecture(ABC):
         with torch.no_grad():
             parts = [module(part).double().numpy() for part in torch.split(torch.from_numpy(x), together)]
         return np.concatenate(parts) if parts else np.empty((0, self.outputs))
+
+    def scores(
+        self, arrays: Mapping[str, NDArray[np.float32]], patients: "TrainablePatients"
+    ) -> NDArray[np.float64] | None:
+        """Return each patient's score from 0 to 1 where the model brings its own, else None: the task has one then."""
+        del arrays, patients
+        return None
 
 
 def require_as_declared(parameters: Mapping[str, ArraySpec], module: "nn.Module") -> None:

@@ -5,7 +5,7 @@ layers; under `forked` it has the same parameters and opens the kit when a recor
 patient's child.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -18,13 +18,15 @@ from configs.schema import Study
 from configs.schema.kit import FAMILY, KitKeys, specifications
 from configs.wire import ArraySpec
 from strategies.kit import Model
-from strategies.kits.children import Children
+from strategies.kits.children import Children, Question
 from strategies.kits.packed import SCORE, packed
 from strategies.kits.shelf import SHELF
 from strategies.models.base import Architecture, Arrays
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+    from strategies.data.base import TrainablePatients
 
 FORKED, TOGETHER = "forked", "alone"  # engines, by the shelf's `run`
 _FLOAT32 = 4  # bytes
@@ -131,28 +133,52 @@ class KitArchitecture(Architecture):
         import torch
 
         if SHELF.children is not None:
-            return self._scores_of_children(arrays, x, SHELF.children)
-        module = self.build().eval()
-        module.load_state_dict({name: torch.tensor(arrays[name]) for name in self.parameters})
+            return self._asked(arrays, [partial(packed, row[None]) for row in x], SHELF.children)
+        module = self._evaluated(arrays)
         with torch.no_grad():
             scores = [self.score(module, row) for row in torch.split(torch.from_numpy(x), 1)]
         return np.array(scores, np.float32).astype(np.float64).reshape(-1, 1)
 
-    def _scores_of_children(
-        self, arrays: Mapping[str, NDArray[np.float32]], x: NDArray[np.float32], children: Children
+    def scores(self, arrays: Mapping[str, NDArray[np.float32]], patients: "TrainablePatients") -> NDArray[np.float64]:
+        """Return each patient's score by the kit, (patients,): each patient is put through alone."""
+        takes = [partial(patients.take, patients.rows_of(np.array([i]))) for i in range(patients.count)]
+        if SHELF.children is not None:
+            return self._asked(arrays, [partial(_packed, take) for take in takes], SHELF.children)[:, 0]
+        import torch
+
+        module = self._evaluated(arrays)
+        with torch.no_grad():
+            return np.array([self.score(module, *map(torch.from_numpy, take())) for take in takes], np.float64)
+
+    def _evaluated(self, arrays: Mapping[str, NDArray[np.float32]]) -> "nn.Module":
+        import torch
+
+        module = self.build().eval()
+        module.load_state_dict({name: torch.tensor(arrays[name]) for name in self.parameters})
+        return module
+
+    def _asked(
+        self, arrays: Mapping[str, NDArray[np.float32]], questions: Sequence[Question], children: Children
     ) -> NDArray[np.float64]:
         children.load(SCORE + np.concatenate([arrays[name].reshape(-1) for name in self.parameters]).tobytes())
-        questions = [partial(packed, row[None]) for row in x]
-        scores = np.zeros((len(x), 1))
+        scores = np.zeros((len(questions), 1))
         for row, answer in children.answers(questions, _FLOAT32):
             scores[row] = _risk(answer)
         return scores
 
-    def score(self, module: "nn.Module", row: "Tensor") -> float:
-        """Return one record's score by the kit, a risk in [0, 1]; 0 where it is no number."""
+    def score(self, module: "nn.Module", x: "Tensor", y: "Tensor | None" = None) -> float:
+        """Return a patient's score by the kit, in [0, 1]; 0 where it is no number.
+
+        Args:
+            y: the target; zeros unless given, as for a risk.
+        """
         score = self.model.score
         assert score is not None
-        return _within(float(score(module(row), row.new_zeros(len(row)))))
+        return _within(float(score(module(x), x.new_zeros(len(x)) if y is None else y)))
+
+
+def _packed(take: Callable[[], tuple[NDArray[Any], ...]]) -> bytes:
+    return packed(*take())
 
 
 def _risk(answer: bytes | None) -> float:

@@ -1,9 +1,12 @@
-"""The task type `own`: an outcome of two words, learned with the loss and the score of a study kit.
+"""The task types `own` and `own_mask`: outcomes that are learned with the loss and the score of a study kit.
 
-The kit's code is run where a patient's records are: its loss by the engine, its score by the model's `evaluate`. Here
-the score of a patient, a risk in [0, 1], is all that is known of it; what is made of the score is as for any outcome.
+The kit's code is run where a patient's records are: its loss by the engine, its score by the model. For an outcome of
+two words a patient's score is a risk in [0, 1], and figures are made of it as of any prediction; for a record, such as
+a mask, it says how good the prediction is.
 """
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
@@ -14,23 +17,22 @@ from configs.errors import KindError
 from configs.records.result import Bin
 from configs.schema import Study
 from configs.schema.kit import KitKeys
+from configs.schema.kit import OwnMask as OwnMaskTask
 from strategies.kits.shelf import SHELF
+from strategies.tasks.base import Objective
 from strategies.tasks.classification import AUPRC, BALANCED_ACCURACY, BRIER, Classification, calibration
 from strategies.tasks.metrics import Floats
+from strategies.tasks.scores import score_metric
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+_NO_KIT = "expected a model of a study kit, found another; name one, or another task"
+
 
 @dataclass(frozen=True)
-class Own(Classification):
-    """A kit's loss: y is 1 with the outcome, else 0. `model` is the study's section of a kit's model."""
-
-    name = "own"
-    prediction = "the probability of"
-    outcome = 1
-    metrics = (*Classification.metrics, AUPRC)
-    always = (AUPRC.name, BALANCED_ACCURACY.name, BRIER.name)
+class OfAKit(Objective):
+    """An outcome with a kit's loss. `model` is the study's section of a kit's model."""
 
     kit: KitKeys | None = None
     model: Any = None
@@ -43,13 +45,13 @@ class Own(Classification):
             KindError: its model is no kit's.
         """
         if study.kit is None or not hasattr(study.model, "start"):
-            raise KindError("task.type own: expected a model of a study kit, found another; name one, or another task")
+            raise KindError(f"task.type {study.task.type}: {_NO_KIT}")
         return cls(study.task, study.kit, study.model)
 
     @property
     def residual_bound(self) -> tuple[float, float]:
-        """Return infinity: nothing is known of a kit's loss, and no engine of a kit asks."""
-        return float("inf"), 0.0
+        """Return no bound: nothing is known of a kit's loss, and no engine of a kit asks."""
+        return math.inf, math.inf
 
     def loss(self, outputs: "Tensor", y: "Tensor") -> "Tensor":
         """Return each record's loss by the kit; the kit is opened.
@@ -67,7 +69,18 @@ class Own(Classification):
             KindError: always.
         """
         del outputs, y
-        raise KindError("task.type own: expected a model of a study kit, found another; name one, or another task")
+        raise KindError(f"task.type {self.task.type}: {_NO_KIT}")
+
+
+@dataclass(frozen=True)
+class Own(OfAKit, Classification):
+    """An outcome of two words: y is 1 with the second, else 0."""
+
+    name = "own"
+    prediction = "the probability of"
+    outcome = 1
+    metrics = (*Classification.metrics, AUPRC)
+    always = (AUPRC.name, BALANCED_ACCURACY.name, BRIER.name)
 
     def bins(self, y: Floats, predicted: Floats) -> tuple[Bin, ...]:
         """Return the tenths of the outcome's predicted risk."""
@@ -76,3 +89,32 @@ class Own(Classification):
     def predict(self, outputs: Floats) -> Floats:
         """Return the risks of both words: the model puts out the kit's score of the second."""
         return np.concatenate([1.0 - outputs, outputs], axis=1)
+
+
+@dataclass(frozen=True)
+class OwnMask(OfAKit):
+    """An outcome that is a record: y is (rows, 1, sides...)."""
+
+    name = "own_mask"
+    prediction = "the kit's score of"
+    metrics = (score_metric("score", "Score", "the kit's own score of a patient, the mean over patients"),)
+    has_score = True
+    task: OwnMaskTask
+
+    def encode(self, targets: Mapping[str, Floats]) -> tuple[Floats, Mapping[str, int]]:
+        """Return no numbers: masks are read with the images."""
+        return np.empty((len(targets.get(self.task.target, ())), 0)), {}
+
+    def predict(self, outputs: Floats) -> Floats:
+        """Return the outputs: what they mean is the kit's."""
+        return outputs
+
+    def made_up(self, rows: int) -> NDArray[np.float32]:
+        """Return masks with every second place in the structure."""
+        y = np.zeros((rows, 1, *self.task.size), np.float32)
+        y[..., ::2] = 1.0
+        return y
+
+    def in_unit(self, y: NDArray[Any]) -> Floats:
+        """Return nothing but how many rows there are: scores hold what is judged."""
+        return np.zeros(len(y))

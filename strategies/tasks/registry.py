@@ -1,7 +1,7 @@
 """The registered task types, by the name in a study's `task.type`.
 
 >>> OBJECTIVES.names
-('binary', 'multiclass', 'regression', 'survival', 'counts', 'segmentation', 'own')
+('binary', 'multiclass', 'regression', 'survival', 'counts', 'segmentation', 'own', 'own_mask')
 >>> [metric.name for metric in OBJECTIVES["regression"].metrics]
 ['mae', 'r2']
 """
@@ -14,13 +14,13 @@ from strategies.tasks.base import PARTS, Objective
 from strategies.tasks.binary import Binary
 from strategies.tasks.counts import Counts
 from strategies.tasks.multiclass import Multiclass
-from strategies.tasks.own import Own
+from strategies.tasks.own import Own, OwnMask
 from strategies.tasks.regression import Regression
 from strategies.tasks.segmentation import Segmentation
 from strategies.tasks.survival import Survival
 
 OBJECTIVES: Registry[type[Objective]] = Registry(
-    "task type", PARTS, [Binary, Multiclass, Regression, Survival, Counts, Segmentation, Own]
+    "task type", PARTS, [Binary, Multiclass, Regression, Survival, Counts, Segmentation, Own, OwnMask]
 )
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from client.cli import main
+from client.doctor import examine
 from client.enrol import enrol
 from client.kits import Kits, standing
 from client.site_file import load_site
@@ -96,6 +97,9 @@ def test_what_stands_in_the_way_of_a_study_has_a_code_of_its_own(folder: Path) -
     assert denial.code == 123
     with pytest.raises(KitError, match="found others; add it anew"):
         Kits(config).files(keys_of(toy))
+    (finding,) = [finding for finding in examine(folder) if finding.check == "kits"]
+    assert finding.verdict == "WRONG"
+    assert "its files are not those that were added" in finding.text
     (folder / "site.yaml").write_text("site: lille\ncoordinator: localhost:8443\n")
     assert standing(load_site(folder), keys_of(toy)).code == 124  # type: ignore[union-attr]
 

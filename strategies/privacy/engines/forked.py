@@ -109,13 +109,13 @@ class PatientWork:
         task: the model and its loss. It is built where children come from, without code of a kit; `answer`, in a
             child, is what runs such code.
         opening: is given the module in a child, before chance is seeded: opens the kit.
-        score: returns the score of one record, from the module and x (1, ...).
+        score: returns the score of a patient, from the module, x (rows, ...), and the target where there is one.
     """
 
     def __init__(
         self,
         task: Trainable,
-        score: Callable[[nn.Module, Tensor], float] | None = None,
+        score: Callable[..., float] | None = None,
         opening: Callable[[nn.Module], object] = lambda _: None,
     ) -> None:
         torch.set_num_threads(1)  # a process with threads cannot be forked
@@ -142,7 +142,7 @@ class PatientWork:
                 return gradient_of_rows(self._model, x, rest[0]).numpy().tobytes()
         assert self._score is not None
         with torch.no_grad():
-            return np.float32(self._score(self._model.module.eval(), x)).tobytes()
+            return np.float32(self._score(self._model.module.eval(), x, *rest)).tobytes()
 
 
 def _load_what_is_loaded_late() -> None:

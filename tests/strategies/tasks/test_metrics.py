@@ -19,7 +19,8 @@ from strategies.tasks.registry import OBJECTIVES
 from strategies.tasks.regression import MAE
 
 OF_TWO_COLUMNS = ("survival", "counts")  # test_times.py, test_counts.py
-METRICS = {m.name: m for kind in OBJECTIVES if kind.name not in OF_TWO_COLUMNS for m in kind.metrics}
+HERE = [kind for kind in OBJECTIVES if kind.name not in OF_TWO_COLUMNS and not kind.has_score]
+METRICS = {m.name: m for kind in HERE for m in kind.metrics}
 Floats = NDArray[np.float64]
 
 
