@@ -18,8 +18,13 @@ class _Sorted(nn.Module):
 
     _names: Mapping[str, nn.Parameter]
 
-    def named_parameters(self, prefix: str = "", **_: object) -> Iterator[tuple[str, nn.Parameter]]:  # type: ignore[override]
-        """Yield the parameters, sorted by name."""
+    def named_parameters(  # type: ignore[override]
+        self, prefix: str = "", **options: Any
+    ) -> Iterator[tuple[str, nn.Parameter]]:
+        """Yield the parameters, sorted by name; with `recurse=False` those that are no layer's within it."""
+        if not options.get("recurse", True):
+            yield from super().named_parameters(prefix, recurse=False)
+            return
         yield from ((f"{prefix}.{name}" if prefix else name, p) for name, p in self._names.items())
 
     def named_buffers(self, *_: object, **__: object) -> Iterator[tuple[str, Tensor]]:

@@ -1,7 +1,10 @@
 """The engine `forked` and real children: equal bits for honest models, and no patient moves another one's part."""
 
+import os
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +17,7 @@ from client.children.limits import can_confine
 from client.children.slots import Slots
 from client.children.zygote import Work, Zygote
 from configs.wire import ArraySpec
+from strategies.kits.packed import unpacked
 from strategies.models.flat_model import FlatModel
 from strategies.privacy.engines.alone import Alone
 from strategies.privacy.engines.forked import Forked, PatientWork
@@ -96,6 +100,54 @@ def model(name: str) -> FlatModel:
 def forked(zygote: Zygote, name: str) -> Forked:
     zygote.prepare(name.encode())
     return Forked(model(name), plan(), no_noise, children=Slots(zygote, 20.0, paced=False))
+
+
+class Hostile(PatientWork):
+    """A child that answers as the first number of its patient says."""
+
+    def answer(self, patient: bytes) -> bytes:
+        honest = super().answer(patient)
+        deed = int(unpacked(patient)[0][0, 0])
+        if deed == 1:
+            return np.full(len(honest) // 4, np.nan, np.float32).tobytes()
+        if deed == 2:
+            return np.array([np.inf] + [0.0] * (len(honest) // 4 - 1), np.float32).tobytes()
+        if deed == 3:
+            return honest[:-4]
+        if deed == 4:
+            return honest + honest
+        if deed == 5:
+            os.kill(os.getppid(), 9)
+        if deed == 6:
+            bytearray(3_000_000_000)
+        if deed == 7:
+            [os.fork() for _ in range(1000)]
+        if deed == 8:
+            Path("/var/tmp/ledger.sqlite").write_bytes(b"spent")
+        if deed == 9:
+            time.sleep(100.0)
+        if deed == 10:
+            return np.full(len(honest) // 4, 1e30, np.float32).tobytes()
+        return honest
+
+
+def test_what_a_child_does_to_its_answer_is_a_zero_of_that_patient_alone() -> None:
+    takes = patients()[:2]
+    with Zygote(lambda described: Hostile(Task(described.decode()))) as zygote:
+        zygote.prepare(b"layer_norm")
+        engine = Forked(model("layer_norm"), plan(), no_noise, children=Slots(zygote, 20.0, paced=False))
+        impatient = Forked(model("layer_norm"), plan(), no_noise, children=Slots(zygote, 0.5, paced=False))
+        honest = whole(engine, takes)
+        assert honest.any()
+        for deed in range(1, 9):
+            assert np.array_equal(whole(engine, [takes[0], hostile(deed), takes[1]]), honest), deed
+        assert not whole(impatient, [hostile(9)]).any()
+        everything = whole(engine, [*takes, hostile(10)]) - honest
+    assert 0.49 < np.sqrt((everything.astype(float) ** 2).sum()) * engine.step <= 0.5
+
+
+def hostile(deed: int) -> Take:
+    return lambda: (torch.full((1, INPUTS), float(deed)), torch.zeros(1))
 
 
 @pytest.mark.parametrize("name", SOUND)
