@@ -12,7 +12,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from client.connectors.checks import Misfits
-from client.connectors.dialects import SAMPLE, advice
+from client.connectors.dialects import SAMPLE, advice, quoted
 from client.connectors.notes import Notes
 from client.connectors.records import Form, records
 from configs.errors import DataError
@@ -78,8 +78,18 @@ def _check(names: list[str], spelled: dict[str, str], wanted: Collection[str], s
     misfits = Misfits(str(source.path))
     wished = {file_name: name for name, file_name in spelled.items()}
     header = [wished.get(name, name) for name in names]
-    misfits.check_header(header, list(wanted), "the header", "keep one", cure or "add them")
+    misfits.check_header(header, list(wanted), "the header", "keep one", cure or _naming(header, wanted, source))
     misfits.raise_if_any()
+
+
+def _naming(header: Collection[str], wanted: Collection[str], source: CsvFile) -> str:
+    """Return what to do about columns that are not there, by any name that the first lines tell."""
+    mapped = {*dict(source.columns).values(), *(name for dates in source.dates for name in dates.columns)}
+    missing = [name for name in wanted if name not in header]
+    if mapped.issuperset(missing):
+        return "add them, or correct their names in columns or dates beside path"
+    name = next(name for name in missing if name not in mapped)
+    return f"add them, or say what they are called there: columns: {{{quoted(name)}: LOCAL COLUMN}} beside path"
 
 
 def _start(stream: io.StringIO, dialect: Dialect, form: Form) -> tuple[int, int]:

@@ -194,10 +194,11 @@ def _otherwise_written(cells: list[str], wanted: Collection[str], source: CsvFil
 
 def _pairs(names: Mapping[str, str]) -> str:
     """Return a mapping as YAML has it on one line."""
-    return ", ".join(f"{_quoted(name)}: {_quoted(local)}" for name, local in names.items())
+    return ", ".join(f"{quoted(name)}: {quoted(local)}" for name, local in names.items())
 
 
-def _quoted(name: str) -> str:
+def quoted(name: str) -> str:
+    """Return a name as YAML has it."""
     return name if re.fullmatch(r"[^\W\d][\w ()/.-]*", name) else "'" + name.replace("'", "''") + "'"
 
 

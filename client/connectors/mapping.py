@@ -26,7 +26,7 @@ from client.connectors.columns import Coded, Column, Numbers, number, shortest
 from client.connectors.dates import NO_DATE, between, date_reader, likely_form
 from client.connectors.notes import Notes
 from configs.schema import DataSource, Feature, Study
-from configs.schema.mapping import Dates, SiteMapping, UnitChange
+from configs.schema.mapping import DURATIONS, Dates, SiteMapping, UnitChange
 
 SPACES = " \u00a0\u2009\u202f"
 _SIGNS = {" ": f"[{SPACES}]", "'": "['\u2019]", ".": r"\.", ",": ","}
@@ -72,6 +72,10 @@ def misfits(source: DataSource, study: Study) -> Misfits:
                 f"units.{change.name}.to: expected {unit!r}, the study's unit, found {change.after!r}; correct it, and "
                 "the factor with it"
             )
+    for dates in source.dates:
+        unit = numbers[dates.name].unit if dates.name in numbers else None
+        if unit in DURATIONS and unit != dates.unit.removeprefix("whole "):
+            odd.add(f"dates.{dates.name}.unit: expected {unit!r}, the study's unit, found {dates.unit!r}; correct it")
     for key, name in (*(("units", each.name) for each in source.units), *(("dates", d.name) for d in source.dates)):
         if name in others:
             odd.add(f"{key}.{name}: expected a number of the study, found a {others[name].type}; take it out")

@@ -112,6 +112,15 @@ def test_a_unit_that_is_not_the_study_s_is_refused_before_any_row(tmp_path: Path
         probe(unit_of_a_word, STUDY)
 
 
+def test_a_time_in_another_unit_than_the_study_s_is_refused(tmp_path: Path) -> None:
+    study = builders.plain(features={"age": {"type": "number", "range": [0, 90], "unit": "years"}})
+    keys = "dates: {age: {from: NAIS, to: 2020-06-30, unit: %s}}"
+    with pytest.raises(DataError, match=r"dates\.age\.unit: expected 'years', the study's unit, found 'days'"):
+        read(tmp_path, ["1960-01-01,1"], keys % "days", study, "NAIS,disease")
+    table, _ = read(tmp_path, ["1960-01-01,1"], keys % "whole years", study, "NAIS,disease")
+    assert table.numbers["age"].tolist() == [60]
+
+
 def test_names_and_words_that_the_study_lacks_are_told_with_a_hint(tmp_path: Path) -> None:
     keys = KEYS.replace("{age: AGE_PAT,", "{age: AGE_PAT, aeg: AGE,").replace("F: female", "F: femal")
     _, lines = read(tmp_path, ["50,H,5,,,1"], keys)
@@ -120,7 +129,7 @@ def test_names_and_words_that_the_study_lacks_are_told_with_a_hint(tmp_path: Pat
 
 
 def test_a_local_column_that_is_missing_is_named_as_the_file_would(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="columns 'AGE_PAT' are not in the header"):
+    with pytest.raises(DataError, match="columns 'AGE_PAT' are not in the header; add them, or correct their names in"):
         read(tmp_path, ["1,2"], header="age,CHOL,Sexe,ENTREE,SORTIE,disease")
 
 
