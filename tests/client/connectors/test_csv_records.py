@@ -67,11 +67,21 @@ PROPER = st.sampled_from([place.format(text) for text in list(TEXTS.values())[:9
 
 
 @settings(max_examples=400, deadline=None)
-@given(st.lists(PROPER, min_size=1, max_size=4), st.lists(LINES, max_size=4), st.randoms(use_true_random=False))
-@example(['p,1,"\nfever\n",1'] * 3, ['x,1,5,"y'], __import__("random").Random(0))
+@given(
+    st.lists(PROPER, min_size=1, max_size=4),
+    st.lists(LINES, max_size=4),
+    st.randoms(use_true_random=False),
+    st.sampled_from([',"', ';"', "\t'", '|"']),
+)
+@example(['p,1,"\nfever\n",1'] * 3, ['x,1,5,"y'], __import__("random").Random(0), ',"')
 def test_whatever_line_comes_between_every_proper_record_is_read_as_it_stands(
-    proper: list[str], between: list[str], random: object
+    proper: list[str], between: list[str], random: object, signs: str
 ) -> None:
+    form, written = Form(Dialect(separator=signs[0], quote=signs[1])), str.maketrans(',"', signs)
+
+    def rows_of(text: str) -> list[list[str]]:
+        return [row for _, row in records(text.translate(written), WIDTH, Notes(), form)]
+
     parts = [*((text, True) for text in proper), *((line, False) for line in between)]
     random.shuffle(parts)  # type: ignore[attr-defined]
     wanted = [rows_of(text)[0] for text, is_proper in parts if is_proper]
