@@ -54,6 +54,15 @@ RECIPES = (
         ("JsonLines", "JsonLinesConnector", "install"),
     ),
     Recipe(
+        "A reader of images or series",
+        "grey_map",
+        "strategies/data/readers/base.py",
+        "strategies/data/readers/registry.py",
+        "How one record of one format becomes an array, as it is: size, window and what cannot be read are judged in "
+        "one place, the same for all readers. It may fail in any way, and gets one record's files alone.",
+        ("GreyMapReader", "install"),
+    ),
+    Recipe(
         "A strategy",
         "shared_direction",
         "strategies/federated/base.py",

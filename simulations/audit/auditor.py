@@ -68,6 +68,11 @@ def audit(
             f"privacy.mode: expected local, found {study.privacy.mode}; an audit checks differential privacy, which "
             "this study has not"
         )
+    if study.input_shape is not None:
+        raise PrivacyError(
+            "features: expected columns of numbers or categories, found records that the model reads itself; canaries "
+            "are rows of numbers: audit the same study with encoder: texture"
+        )
     if run is not None and not (run / "journal.jsonl").is_file():
         raise RunError(f"{run}: expected a run's folder with journal.jsonl, found none; give a folder under runs/")
     train = {site: patients.train for site, patients in load_all(study).items() if study.trains_at(site)}

@@ -181,6 +181,11 @@ def require_announced(study: Study) -> None:
     problems = []
     if not study.cohort:
         problems.append("cohort: expected each hospital's announced patients, found nothing; add it")
+    if study.input_shape is not None:
+        problems.append(
+            "features: expected columns with public ranges or values, found records that the model reads itself; "
+            "simulate the study on data that you have instead"
+        )
     if objective_of(study).metrics[0] != AUROC:
         types = " or ".join(kind.name for kind in OBJECTIVES if kind.metrics[0] == AUROC)
         problems.append(

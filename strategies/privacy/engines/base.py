@@ -37,6 +37,10 @@ class Rows(Protocol):
     def one_row_each(self) -> bool:
         """Return whether every patient has exactly one row."""
 
+    @property
+    def at_once(self) -> int:
+        """Return how many rows should be asked for together."""
+
     def rows_of(self, chosen: NDArray[np.int64], /) -> NDArray[np.int64]:
         """Return row numbers of the chosen patients, patient by patient."""
 

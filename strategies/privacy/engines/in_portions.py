@@ -11,12 +11,13 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from strategies.models.flat_model import FlatModel
-from strategies.privacy.engines.base import Gaussian, NoisySum
+from strategies.privacy.engines.base import Gaussian, NoisySum, Rows, batch_of
 from strategies.privacy.engines.groups import Groups
 from strategies.privacy.engines.separable import require_separable
 from strategies.privacy.engines.terms import clip_factors
@@ -42,6 +43,15 @@ class InPortions(NoisySum):
         super().__init__(model, plan, gaussian, rows_at_once=rows_at_once)
         require_separable(model.module)
         self._precision = digits_of(model.flat.device)
+
+    def noisy_gradient_of(self, patients: Rows, chosen: NDArray[np.int64]) -> Tensor:
+        """See `NoisySum`. Patients that are not in memory anyway are asked for a few at a time."""
+        if len(patients.rows_of(chosen)) <= patients.at_once:
+            return super().noisy_gradient_of(patients, chosen)
+        total = np.zeros(len(self._model.gradient))
+        for some in _asked_together(patients, chosen):
+            total += self._sums(*batch_of(patients, some), len(some))
+        return self._noised(total)
 
     @abstractmethod
     def _sum_into_gradient(self, x: Tensor, y: Tensor, groups: Groups) -> None:
@@ -98,6 +108,18 @@ class AllDigits:
 def digits_of(device: torch.device) -> AbstractContextManager[object]:
     """Return what to enter before products on a device: `AllDigits` of a GPU, nothing of the processor."""
     return nullcontext() if device.type == "cpu" else AllDigits()
+
+
+def _asked_together(patients: Rows, chosen: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
+    """Yield the chosen patients in order, as many as have `at_once` rows together, or one with more."""
+    start = rows = 0
+    for place in range(len(chosen)):
+        count = len(patients.rows_of(chosen[place : place + 1]))
+        if rows and rows + count > patients.at_once:
+            yield chosen[start:place]
+            start, rows = place, 0
+        rows += count
+    yield chosen[start:]
 
 
 def _portions(patients: Tensor, count: int, rows_at_once: int) -> Iterator[tuple[Tensor, Tensor]]:
