@@ -67,6 +67,10 @@ def _absent(dataset: Dataset) -> Finding | None:
     if path is not None and (not is_there or not os.access(path, os.R_OK)):
         text = f"{dataset.study}: {path} is not a file that this user can read"
         return Finding("data", WRONG, text, DATA, "correct the path in site.yaml, or the file's permissions")
+    root = dataset.source.root
+    if root is not None and not (root.is_dir() and os.access(root, os.R_OK | os.X_OK)):
+        text = f"{dataset.study}: {root} is not a folder that this user can read"
+        return Finding("data", WRONG, text, DATA, "correct root in site.yaml, or the folder's permissions")
     for variable in (name for name in dataset.source.secrets if not os.environ.get(name)):
         text = f"{dataset.study}: the variable {variable}, which holds the data base's address, is not set here"
         return Finding("data", WRONG, text, IT, f"set {variable} where this command and the node start")
@@ -81,7 +85,7 @@ def _looked_at(config: SiteConfig, dataset: Dataset, sha256: str | None) -> Find
         return Finding("data", NOTE, f"{dataset.study}: readable; not opened, no study of it is approved")
     connector = CONNECTORS[dataset.source.connector]
     arguments = [str(config.folder), dataset.study, *([sha256] if sha256 else [])]
-    timeout_s = START_TIMEOUT_S + dataset.source.reading_time_s
+    timeout_s = START_TIMEOUT_S + dataset.source.reading_time_s + dataset.source.records_time_s
     try:
         done = run(
             "client.data_check", *arguments, folder=config.folder, also=worker_variables(config), timeout_s=timeout_s
@@ -111,7 +115,7 @@ def reviewed(config: SiteConfig, study: Study) -> DataPage:
     dataset = config.dataset(study.name)
     if dataset is None:
         raise RunError(f"site.yaml names no data set for {study.name} (datasets)")
-    timeout_s = START_TIMEOUT_S + dataset.source.reading_time_s
+    timeout_s = START_TIMEOUT_S + dataset.source.reading_time_s + dataset.source.records_time_s
     arguments, also = (str(config.folder), study.name, GIVEN, EVERYTHING), worker_variables(config)
     try:
         done = run(

@@ -114,7 +114,7 @@ def _asked(config: SiteConfig, admission: Admission, request: Request, kind: typ
         RunError: it cannot, or not in time.
     """
     dataset = config.dataset(admission.name)
-    timeout_s = START_TIMEOUT_S + (dataset.source.reading_time_s if dataset else 0)
+    timeout_s = START_TIMEOUT_S + (dataset.source.reading_time_s + dataset.source.records_time_s if dataset else 0)
     arguments = (str(config.folder), json.dumps(asdict(request)))
     variables = worker_variables(config)
     try:

@@ -51,7 +51,12 @@ def rehearsed(config: SiteConfig, study: Study) -> Rehearsal:
     if dataset is None:
         raise RunError(f"site.yaml names no data set for {study.name} (datasets)")
     rounds = study.training.rounds if MODEL_UPDATE.is_asked(study) else 1
-    timeout_s = START_TIMEOUT_S + dataset.source.reading_time_s + TRAININGS * rounds * study.training.round_timeout_s
+    timeout_s = (
+        START_TIMEOUT_S
+        + dataset.source.reading_time_s
+        + dataset.source.records_time_s
+        + TRAININGS * rounds * study.training.round_timeout_s
+    )
     folder, also = config.folder, worker_variables(config)
     arguments = (str(folder), study.name)
     try:

@@ -25,6 +25,7 @@ from configs.keys.values import Integer, Place, Text, Truth, Value
 from configs.schema.dialect import Dialect, DialectKey
 from configs.schema.mapping import SiteMapping
 
+RECORDS_TIMEOUT_S = 4 * 3600
 QUERY_TIMEOUT_S, MAX_QUERY_TIMEOUT_S = 300, 86_400
 MAX_QUERY_CHARACTERS = 20_000
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
@@ -133,8 +134,13 @@ class DataSource(SiteMapping):
 
     @property
     def reading_time_s(self) -> int:
-        """Return how long reading may take."""
+        """Return how long reading may take, records left aside."""
         return QUERY_TIMEOUT_S
+
+    @property
+    def records_time_s(self) -> int:
+        """Return how long looking into all images or series may take beside that."""
+        return 0 if self.root is None else RECORDS_TIMEOUT_S
 
     def shares_store(self, other: "DataSource") -> bool:
         """Return whether both read one file, by whatever name, or one data base."""

@@ -19,7 +19,7 @@ from configs.schema import Record, Study
 from strategies.data.base import DataKind, Numbers, TrainablePatients
 from strategies.data.decode import decoded
 from strategies.data.source import Files, Table
-from strategies.data.table import sorted_by_patient
+from strategies.data.table import order_of, sorted_by_patient
 from strategies.tasks.base import Objective
 from strategies.tasks.registry import objective_of
 
@@ -156,7 +156,7 @@ class _Records(DataKind):
             None if mask is None else _column(table, mask).chosen(order),
             clipped,
         )
-        by_key = np.asarray(sorted(range(len(table.keys)), key=table.keys.__getitem__), np.int64)
+        by_key = order_of(table.keys)
         return _rows_in_order(patients.subset(by_key)), by_key
 
     def nobody(self, study: Study) -> RecordPatients:

@@ -310,7 +310,7 @@ class _Rows(DataKind):
 
     def _read(self, table: Table, study: Study, chosen: Numbers) -> TablePatients:
         centred = study.scaling == "centred"
-        return ordered_rows(_arranged(table, study.features, objective_of(study), chosen, centred=centred))
+        return ordered_rows(_arranged(table, study.predictors, objective_of(study), chosen, centred=centred))
 
     def scaled(self, patients: TablePatients, train: Numbers, study: Study) -> TablePatients:
         """Return the inputs standardised where the study asks for `scaling: site`."""
