@@ -41,8 +41,12 @@ def public_step(low: float, high: float) -> float:
 
 
 def contrasts(study: Study) -> list[Contrast]:
-    """Return what each coefficient of a linear model compares, in the order of the inputs; curves are left out."""
-    return [contrast for feature in study.predictors if not feature.curve for contrast in _of(feature, study.inputs)]
+    """Return what each coefficient of a linear model compares, in the order of the inputs.
+
+    Curves are left out, and what an encoder makes of an image: nobody could read the ratio of one of its numbers.
+    """
+    columns = [feature for feature in study.features if not (feature.curve or feature.is_record)]
+    return [contrast for feature in columns for contrast in _of(feature, study.inputs)]
 
 
 def curved(study: Study) -> tuple[str, ...]:
@@ -94,6 +98,8 @@ def effects(study: Study, model: Mapping[str, NDArray[np.floating]]) -> Effects 
     )
     of = objective.measure.of.format(target=study.task.target, event=getattr(study.task, "event", ""))
     curves = {feature.name: _curve(objective, study, feature, weights) for feature in study.predictors if feature.curve}
+    if not rows and not curves:
+        return None
     return Effects(objective.measure.name, of, rows, curved(study), curves)
 
 

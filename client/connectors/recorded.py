@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from client.connectors.notes import Notes
 from configs.errors import DataError, SourceError
 from configs.schema import DataSource, Feature, Record, Study
+from configs.schema.records import READER_KEYS
 from strategies.data.decode import Unread, decoded
 from strategies.data.encoders.registry import ENCODERS
 from strategies.data.readers.registry import READERS
@@ -49,7 +50,7 @@ def with_records(table: Table, columns: Iterable[Feature], notes: Notes) -> Tabl
         texts, unread = table.records[column.name], Unread()
         if column.encoder is not None:
             table = replace(table, numbers={**table.numbers, **_encoded(table.files, texts, column, unread)})
-        elif column.labels or notes.thorough:
+        elif (column.labels or notes.thorough) and column.reader in READER_KEYS:  # a kit reads nowhere but in a round
             is_read = np.array([decoded(table.files, text, column, unread) is not None for text in texts], bool)
             table = _chosen(table, is_read, notes) if column.labels and not is_read.all() else table
         else:

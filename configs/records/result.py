@@ -214,6 +214,18 @@ class FeatureInWords:
     range: Annotated[tuple[float, ...], "The public range of its numbers.", LATER]
     values: Annotated[tuple[Any, ...], "The public values of a category.", LATER]
     curve: Annotated[int | None, "How many knots its effect may bend at; null where it is a straight line."]
+    reader: Annotated[str, "How a column's images or series are read.", LATER] = ""
+    size: Annotated[tuple[int, ...], "The sides of its images.", LATER] = ()
+    length: Annotated[int | None, "The length of its series."] = None
+    encoder: Annotated[str, "What makes numbers of its images.", LATER] = ""
+
+    @property
+    def bounds(self) -> str:
+        """Return its range, or how its records are read, in words; nothing of a category."""
+        if not self.reader:
+            return " to ".join(f"{bound:g}" for bound in self.range)
+        size = " x ".join(map(str, self.size)) or f"length {self.length}"
+        return f"{size}, read by {self.reader}{f', encoder {self.encoder}' if self.encoder else ''}"
 
 
 @dataclass(frozen=True)

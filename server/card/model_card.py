@@ -108,7 +108,9 @@ def _clipped(site: Site) -> str:
 
 
 def _feature(name: str, feature: FeatureInWords) -> list[str]:
-    values = " to ".join(f"{bound:g}" for bound in feature.range) or ", ".join(md(value) for value in feature.values)
+    values = (md(feature.bounds) if feature.reader else feature.bounds) or ", ".join(
+        md(value) for value in feature.values
+    )
     curve = f", as a curve of {feature.curve} knots" if feature.curve else ""
     return [md(name), md(feature.type) + curve, values, md(feature.unit)]
 

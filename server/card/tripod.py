@@ -126,7 +126,7 @@ def _predictors(run: Run) -> Iterable[str]:
 
 
 def _predictor(name: str, feature: FeatureInWords) -> str:
-    values = " to ".join(f"{bound:g}" for bound in feature.range) or ", ".join(map(str, feature.values))
+    values = feature.bounds or ", ".join(map(str, feature.values))
     unit = f" {feature.unit}" if feature.unit else ""
     return md(f"{name}: {feature.type}{f', {values}{unit}' if values else ''}.")
 

@@ -8,7 +8,7 @@
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from configs.records.described import DescribedPatients
@@ -294,7 +294,7 @@ def _sites_of(models: Mapping[Any, Model | None]) -> tuple[Site, ...]:
 def _feature(name: str, section: object, clean: Callable[[str], str]) -> FeatureInWords:
     feature = read(FeatureInWords, section, f"features.{name}", clean=clean)
     words = (value if isinstance(value, str) else json.dumps(value) for value in feature.values)
-    return FeatureInWords(feature.type, feature.unit, feature.range, tuple(map(clean, words)), feature.curve)
+    return replace(feature, values=tuple(map(clean, words)))
 
 
 def _curves(curves: Mapping[str, Any], name: str) -> dict[str, Points]:

@@ -26,12 +26,11 @@ _AT_ONCE = 2**13  # numbers that are noised together: few enough for the cache
 
 
 class Rows(Protocol):
-    """Patients as an engine may ask for them: strategies/data/base.py has them all.
+    """Patients as an engine may ask for them: strategies/data/base.py has them all."""
 
-    patients: (rows,) the patient of each row.
-    """
-
-    patients: NDArray[np.int64]
+    @property
+    def patients(self) -> NDArray[np.int64]:
+        """Return (rows,) the patient of each row."""
 
     @property
     def one_row_each(self) -> bool:

@@ -30,6 +30,7 @@ DICOM = (
     "rtplan.dcm",
     "MR_truncated.dcm",
     "waveform_ecg.dcm",
+    "JPEGLSNearLossless_16.dcm",
 )
 GREY = Image("scan", "image", reader="png", size=(4, 4), low=0.0, high=255.0)
 
@@ -165,8 +166,8 @@ def test_compressed_images_are_read_where_a_decoder_is_there_and_others_are_unkn
     assert raw(dicom / "JPEG2000.dcm", column("dicom", (64, 64))).shape == (1, 1024, 256)
 
 
-@pytest.mark.parametrize("name", ["rtplan.dcm", "MR_truncated.dcm", "waveform_ecg.dcm"])
-def test_what_has_no_pixels_or_half_of_them_is_unknown(dicom: Path, name: str) -> None:
+@pytest.mark.parametrize("name", ["rtplan.dcm", "MR_truncated.dcm", "waveform_ecg.dcm", "JPEGLSNearLossless_16.dcm"])
+def test_what_has_no_pixels_half_of_them_or_no_decoder_here_is_unknown(dicom: Path, name: str) -> None:
     assert reason(dicom / name, column("dicom", (8, 8))) is Why.UNREADABLE
 
 
