@@ -1,4 +1,4 @@
-"""The benchmark of textures reads pictures from files, and the linear model of fixed features finds the striped bump."""
+"""The benchmark of textures reads pictures from files, and a linear model of fixed features finds the stripes."""
 
 import json
 

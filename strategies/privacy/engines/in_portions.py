@@ -50,7 +50,7 @@ class InPortions(NoisySum):
             return super().noisy_gradient_of(patients, chosen)
         total = np.zeros(len(self._model.gradient))
         for some in _asked_together(patients, chosen):
-            total += self._sums(*batch_of(patients, some), len(some))
+            total += self._sums(*batch_of(patients, some, self._model.flat.device), len(some))
         return self._noised(total)
 
     @abstractmethod
