@@ -23,7 +23,7 @@ import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from hashlib import blake2b
-from weakref import WeakSet
+from weakref import WeakKeyDictionary, WeakSet
 
 import numpy as np
 import torch
@@ -38,6 +38,7 @@ from strategies.privacy.engines.one_by_one import OneByOne, Take
 from strategies.privacy.plan import PrivacyPlan
 
 _STATELESS: WeakSet[nn.Module] = WeakSet()  # modules that were checked: once is enough
+_LAYERS: WeakKeyDictionary[nn.Module, list[nn.Module]] = WeakKeyDictionary()  # those with buffers
 _NUMBERS_AT_ONCE = 1 << 19  # of one patient's rows: 32 images of 128 x 128, 4 volumes of 48 x 48 x 48
 
 
@@ -100,25 +101,33 @@ def _bytes(tensor: Tensor) -> memoryview:
 @contextmanager
 def as_it_was(module: nn.Module, seed: int, device: torch.device) -> Iterator[None]:
     """Seed all chance while entered; afterwards put it back, and the module's buffers."""
-    buffers = [
-        (layer, name, buffer, buffer.clone())
-        for layer in module.modules()
-        for name, buffer in layer._buffers.items()
-        if buffer is not None
-    ]
+    buffers = [(layer, name, buffer, buffer.clone()) for layer, name, buffer in _buffers(module)]
+    generators = [torch.default_generator]
+    if device.type == "cuda":
+        generators.append(torch.cuda.default_generators[device.index or 0])
+    states = [generator.get_state() for generator in generators]
     of_python, of_numpy = random.getstate(), np.random.get_state()
     try:
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            random.seed(seed)
-            np.random.seed(seed % 2**32)
-            torch.manual_seed(seed)
-            yield
+        for generator in generators:  # torch.manual_seed would format a stack for a GPU that is not there
+            generator.manual_seed(seed)
+        random.seed(seed)
+        np.random.seed(seed % 2**32)
+        yield
     finally:
+        for generator, state in zip(generators, states, strict=True):
+            generator.set_state(state)
         random.setstate(of_python)
         np.random.set_state(of_numpy)
         with torch.no_grad():
             for layer, name, buffer, before in buffers:
                 layer._buffers[name] = buffer.copy_(before)
+
+
+def _buffers(module: nn.Module) -> Iterator[tuple[nn.Module, str, Tensor]]:
+    if module not in _LAYERS:
+        _LAYERS[module] = [layer for layer in module.modules() if layer._buffers]
+    for layer in _LAYERS[module]:
+        yield from ((layer, name, buffer) for name, buffer in layer._buffers.items() if buffer is not None)
 
 
 def require_stateless(engine: OneByOne, x: Tensor, y: Tensor, *, exact: bool = True) -> None:

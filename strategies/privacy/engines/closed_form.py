@@ -3,6 +3,7 @@
 A row's gradient is an outer product at each layer. The same bits on every processor; what a patient adds is a function
 of that patient's rows and of the model alone (stack.py).
 
+>>> import torch
 >>> from configs.schema import Model, Task
 >>> from strategies.privacy.plan import PrivacyPlan
 >>> from strategies.learning import learning

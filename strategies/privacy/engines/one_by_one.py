@@ -53,20 +53,27 @@ def add_clipped(gradient: NDArray[np.float32], clip_norm: float, total: NDArray[
         gradient: (parameters,), of the summed loss of the patient's rows.
         total: (parameters,) whole steps, in place.
     """
-    room = np.empty(min(_AT_ONCE, len(gradient)))
+    room, whole = np.empty(_AT_ONCE), np.empty(_AT_ONCE, np.int64)
     portions = [gradient[start : start + _AT_ONCE] for start in range(0, len(gradient), _AT_ONCE)]
     norm = math.sqrt(_sum_of_squares(portions, room))
     if not math.isfinite(norm):
         return
     factor = min(1.0, clip_norm / (norm + 1e-6)) * _SLACK / step_of_clip(clip_norm)
-    for i, portion in enumerate(portions):
-        scaled = np.multiply(portion, factor, out=room[: len(portion)], dtype=np.float64)
-        total[i * _AT_ONCE : i * _AT_ONCE + len(portion)] += scaled.astype(np.int64)  # towards zero
+    for start, portion in zip(range(0, len(gradient), _AT_ONCE), portions, strict=True):
+        scaled, steps = room[: len(portion)], whole[: len(portion)]
+        scaled[:] = portion
+        scaled *= factor
+        steps[:] = scaled  # towards zero
+        total[start : start + len(portion)] += steps
 
 
 def _sum_of_squares(portions: Iterable[NDArray[np.float32]], room: NDArray[np.float64]) -> float:
-    squares = (np.multiply(part, part, out=room[: len(part)], dtype=np.float64) for part in portions)
-    sums = [float(np.add.reduce(square)) for square in squares]
+    sums = []
+    for portion in portions:
+        squares = room[: len(portion)]
+        squares[:] = portion
+        squares *= squares
+        sums.append(float(np.add.reduce(squares)))
     return math.fsum(sums) if all(map(math.isfinite, sums)) else math.inf
 
 

@@ -1,5 +1,6 @@
 """The task segmentation: its loss and score against their formulas, and a study that learns discs in made-up images."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,20 +13,25 @@ from hypothesis import strategies as st
 from client.ledger import Ledger
 from client.patients import Split
 from client.site import Site
+from client.views.study_rows import rows_of
 from configs.errors import ConfigError, PolicyError, WireError
 from configs.load import study_from
 from configs.schema import Segmentation as Keys
 from configs.schema import Study
-from configs.site import Policy
+from configs.schema.training import AUTO
+from configs.site import Policy, SiteConfig
 from server.app import make_app
+from simulations import planning
 from simulations.engines import run_engine
 from simulations.evaluate import evaluate
 from simulations.hospitals import Hospitals
+from simulations.planning import plan_study
 from strategies.data.table import TablePatients
 from strategies.learning import learning_of
 from strategies.releases.base import Request
 from strategies.releases.registry import RELEASES
 from strategies.releases.score_sum import mean, require_plausible, sums_of
+from strategies.settings import settings_of
 from strategies.tasks.segmentation import Segmentation
 from tests.builders import study
 
@@ -216,3 +222,25 @@ def test_a_study_comes_back_from_its_canonical_form(tmp_path: Path) -> None:
     assert again.sha256 == chosen.sha256
     assert learning_of(again).objective.outputs == 2
     assert isinstance(chosen.task, Keys)
+
+
+def test_a_plan_times_a_few_records_for_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[int] = []
+    timed = planning._timed
+    monkeypatch.setattr(planning, "_timed", lambda task, some: (made.append(some.patients), timed(task, some))[1])
+    plan = plan_study(asked(cohort={"brest": 4000, "lille": 4000}))
+    assert made == [planning.FEW_RECORDS]
+    assert any("of training at the largest" in note for note in plan.notes)
+
+
+def test_settings_that_were_measured_on_rows_are_not_written_for_records() -> None:
+    unfinished = replace(asked(), training=AUTO)
+    with pytest.raises(ConfigError, match="training: expected rounds, strategy and local with a model that reads"):
+        settings_of(unfinished)
+
+
+def test_the_review_says_what_leaves_and_what_labels_mean(tmp_path: Path) -> None:
+    site = SiteConfig(tmp_path, "brest", "coord.example.org:8443", policy=Policy(metrics="noisy"))
+    shown = " ".join(row.text for row in rows_of(site, asked(releases={"score_sum": {"epsilon": 1.0}})))
+    assert "two sums over test patients, of each one's Dice coefficient from 0 to 1" in shown
+    assert "of the mask, every label above 0 is structure" in shown
