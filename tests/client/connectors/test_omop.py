@@ -67,7 +67,7 @@ def test_every_take_of_every_window_is_what_plain_python_makes_of_each_person(
     monkeypatch.setenv("OMOP_URL", server.url())
     columns = every_column()
     source = OmopCohort("OMOP_URL", "postgresql", "edgy", index, tuple(columns))
-    read = CONNECTORS["omop"].columns(source, dict.fromkeys((name for name, _ in columns), "number"), (), Notes())
+    read = CONNECTORS["omop"].columns(source, dict.fromkeys((name for name, _ in columns), "text"), (), Notes())
     expected = truth(edgy, index, columns)
     assert len(expected) > 15
     for position, (name, column) in enumerate(columns):
