@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from client import kit_commands
 from client.folder import SiteFolder
-from client.site_file import load_site
+from client.site_file import load_site, print_query
 from configs.commands import guard_lines, run
 from configs.errors import RunError
 from configs.parts import programs
@@ -74,6 +74,9 @@ def _parser() -> argparse.ArgumentParser:
     rehearse.add_argument("chosen", metavar="STUDY", help="a study file, or the digest of one that was proposed")
     rehearse.add_argument("--json", action="store_true", help="as JSON")
     rehearse.set_defaults(command=_rehearse)
+    query = commands.add_parser("query", help="print what a data base is asked for a study, to read or to try by hand")
+    query.add_argument("study", metavar="STUDY", help="its name in site.yaml (datasets)")
+    query.set_defaults(command=print_query)
     predict = commands.add_parser("predict", help="score this hospital's patients with a study's final model")
     predict.add_argument("digest", metavar="DIGEST", help="the study's first digits")
     predict.add_argument("--data", type=Path, metavar="FILE.csv", help="rows to score (default: the study's own data)")

@@ -3,11 +3,13 @@
 Its errors never name an identity whose budget would begin anew.
 """
 
+import argparse
 import sqlite3
 from contextlib import closing
 from pathlib import Path
 
 from configs import site
+from configs.errors import RunError
 from configs.lock import holder
 from configs.site import SiteConfig
 
@@ -36,3 +38,17 @@ def booked_identities(ledger: Path) -> tuple[str, ...]:
             return tuple(str(name) for (name,) in rows)
     except sqlite3.Error:
         return ()
+
+
+def print_query(arguments: argparse.Namespace) -> int:
+    """Print what a data base is asked for the study of a name, whole, as a person or `psql` can read it.
+
+    Raises:
+        RunError: no data set of that name asks a data base.
+    """
+    dataset = load_site(arguments.folder).dataset(arguments.study)
+    if dataset is None or not dataset.source.query:
+        there = "a file" if dataset is not None else "no such data set"
+        raise RunError(f"{arguments.study}: expected a data set of site.yaml that asks a data base, found {there}")
+    print(dataset.source.query)
+    return 0

@@ -328,7 +328,7 @@ class OmopCohort(DataSource):
         return isinstance(other, OmopCohort) and self.shares_store(other) and self.query == other.query
 
     def __str__(self) -> str:
-        return f"{self.connector}, the data base whose address the variable {self.url_env} holds: {self.query}"
+        return f"{self.connector}, the data base whose address the variable {self.url_env} holds:\n{self.query}"
 
 
 SOURCES.register(Kind(OmopCohort.connector, OmopCohort))

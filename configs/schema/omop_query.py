@@ -64,8 +64,8 @@ class Column:
 
     def __str__(self) -> str:
         first, last = self.window
-        when = f"any time prior to {last}" if first is None else f"{first} to {last}"
-        return f"person, {self.person}" if self.person else f"{self.table}, {when} days, {self.take}"
+        when = f"any time prior, to day {last}" if first is None else f"day {first} to {last}"
+        return f"person, {self.person}" if self.person else f"{self.table}, {when}, {self.take}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,8 +205,9 @@ class _Writer:
         cast = f"CAST({value} AS {EXACT})" if column.value == "number" else value
         return (
             "  SELECT r.person_id, r.index_date, r.value FROM (\n"
-            f"  SELECT k.person_id, k.index_date, {cast} AS value, ROW_NUMBER() OVER (\n"
-            f"    PARTITION BY k.person_id, k.index_date ORDER BY t.{date} {order}, t.{number} {order}) AS place\n"
+            f"  SELECT k.person_id, k.index_date, {cast} AS value,\n"
+            "    ROW_NUMBER() OVER (\n"
+            f"      PARTITION BY k.person_id, k.index_date ORDER BY t.{date} {order}, t.{number} {order}) AS place\n"
             f"  {rows}\n  {where}\n  ) r WHERE r.place = 1"
         )
 
@@ -216,8 +217,8 @@ class _Writer:
         if not descendants:
             return f"{concept} IN ({ids})"
         return (
-            f"{concept} IN (SELECT a.descendant_concept_id FROM {self.table('concept_ancestor')} a "
-            f"WHERE a.ancestor_concept_id IN ({ids}))"
+            f"{concept} IN (\n    SELECT a.descendant_concept_id FROM {self.table('concept_ancestor')} a\n"
+            f"    WHERE a.ancestor_concept_id IN ({ids}))"
         )
 
 
@@ -228,9 +229,9 @@ def _value(column: Column) -> tuple[str, list[str]]:
     if column.value == "concept":
         return "t.value_as_concept_id", ["t.value_as_concept_id > 0"]
     units = ", ".join(f"{unit:d}" for unit, _ in column.unit_concepts)
-    cases = " ".join(f"WHEN {unit:d} THEN {_times(factor)}" for unit, factor in column.unit_concepts)
+    cases = "".join(f"\n      WHEN {unit:d} THEN {_times(factor)}" for unit, factor in column.unit_concepts)
     small = f"ABS(t.value_as_number) <= {LARGEST}"
-    value = f"CASE WHEN {small} THEN CASE COALESCE(t.unit_concept_id, 0) {cases} END END"
+    value = f"CASE WHEN {small}\n      THEN CASE COALESCE(t.unit_concept_id, 0){cases} END END"
     return value, [f"COALESCE(t.unit_concept_id, 0) IN ({units})", small]
 
 

@@ -118,6 +118,11 @@ class DataSource(SiteMapping):
         return None
 
     @property
+    def query(self) -> str:
+        """Return what a data base is asked; nothing where none is."""
+        return ""
+
+    @property
     def secrets(self) -> tuple[str, ...]:
         """Return the names of the environment variables that say where the store is, and hold a password."""
         return ()

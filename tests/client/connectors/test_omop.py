@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from client import cli as hospital
+from client.admission import Admission
 from client.connectors import read_table, try_source
 from client.connectors.notes import Notes
 from client.connectors.registry import CONNECTORS
@@ -19,9 +21,12 @@ from configs.schema.omop_query import DATABASES, Column, Index, write_query
 from configs.site import load_site
 from configs.strict_yaml import dump_yaml, read_yaml
 from simulations import cli as researcher
+from simulations.complete import completed
 from simulations.data.omop_made_up import rebuild
 from simulations.data.omop_made_up.cdm import HOSPITALS, made_cdm
 from tests.client.connectors.test_postgresql import bits
+from tests.client.pages import page
+from tests.consortium import Consortium
 from tests.omop import edgy_cdm, truth
 from tests.postgresql import PASSWORD, READER, USER, PostgreSql
 
@@ -145,7 +150,7 @@ def test_every_data_base_gets_its_own_dates_and_names() -> None:
     assert '"chol"' in texts["oracle"]
     for name, text in texts.items():
         assert text == write_query(name, "cdm", Index(cohort=3, observed=30), columns)
-        assert "measurement, -365 to -1 days, last" in text
+        assert "measurement, day -365 to -1, last" in text
         source = OmopCohort("V", name, "cdm", Index(cohort=3, observed=30), tuple(columns))
         require_one_select(source, OTHERS)
         assert str(source).endswith(text)
@@ -168,6 +173,23 @@ def test_a_hospital_writes_it_and_reads_it_back(tmp_path: Path) -> None:
     assert written["define"]["creatinine"]["window"] == [-365, -1]
     assert written["define"]["diabetes"]["window"] == ["any", 0]
     assert site(tmp_path, **written) == source
+
+
+def test_a_person_reads_what_will_be_asked_before_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    study = completed(PRESET).study
+    config = Consortium(tmp_path / "consortium").hospital("nord", datasets={study.name: SOURCE, "heart": {"path": "a"}})
+    asked = config.datasets[0].source.query
+    assert hospital.main(["-C", str(config.folder), "query", study.name]) == 0
+    assert capsys.readouterr().out == asked + "\n"
+    shown = page(config, Admission(study.sha256, study.name, study.canonical, "waiting", "", "now"))
+    words = " ".join(shown.split())
+    assert f"whose address the variable OMOP_MADE_UP_URL holds: {' '.join(asked.split())} (budget of" in words
+    assert "-- creatinine: measurement, day -365 to -1, last" in words
+    for name, found in (("heart", "a file"), ("lung", "no such data set")):
+        assert hospital.main(["-C", str(config.folder), "query", name]) == 2
+        assert (
+            f"{name}: expected a data set of site.yaml that asks a data base, found {found}" in capsys.readouterr().err
+        )
 
 
 CREATININE = {
