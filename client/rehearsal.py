@@ -156,6 +156,7 @@ def rehearse(folder: Path, name: str, canonical: str) -> Rehearsal:
 
     identify(node_id=NODE)  # both sides of every message are this process
     study = study_from(json.loads(canonical))
+    serve_kit(config, study)
     people = load_patients(dataset.source, study, config.site)
     stage, metrics, rounds = Stage(config, study, people), dict[str, Compared](), 0
     if not study.trains_at(config.site):
@@ -180,16 +181,33 @@ def rehearse(folder: Path, name: str, canonical: str) -> Rehearsal:
     )
 
 
+def serve_kit(config: SiteConfig, study: Study) -> None:
+    """Make ready what runs a study's kit, before a patient is read.
+
+    Raises:
+        RunError: the kit is not approved here, or cannot run. KitError: it is not here.
+    """
+    from client.children.of_kits import KitChildren
+    from client.kits import Kits, standing_of
+    from strategies.kits.shelf import SHELF
+
+    if (denial := standing_of(config, study)) is not None:
+        raise RunError(denial.reason)
+    SHELF.finder, SHELF.run = Kits(config).files, config.kit_run
+    if study.kit is not None and config.kit_run == "forked":
+        KitChildren().serve(study, config.site)
+
+
 def _trained(config: SiteConfig, stage: Stage) -> "tuple[Arrays, dict[str, Compared]]":
     """Return the study's model of this hospital alone, and its figures beside those of a training without noise."""
-    from client.patients import Split
+    from client.kits import standing_of
     from strategies.privacy.modes.none import without_privacy
 
-    people: Split = stage.people
+    people, unprotected = stage.people, without_privacy(stage.study)
     model, at_home = trained(stage)
     plain = None
-    if stage.study.privacy.keys.budgeted and people.train.count:
-        _, plain = trained(Stage(config, without_privacy(stage.study), people))
+    if stage.study.privacy.keys.budgeted and people.train.count and standing_of(config, unprotected) is None:
+        _, plain = trained(Stage(config, unprotected, people))
     return model, compared(stage.study, people, at_home, plain)
 
 
