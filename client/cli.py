@@ -238,14 +238,15 @@ def _look_at_data(folder: SiteFolder, study: "Study", *, as_json: bool) -> int:
 
 
 def _rehearse(arguments: argparse.Namespace) -> int:
-    from client.rehearsal import rehearsed
+    from client.rehearsal import asked, rehearsed
     from client.views.rehearsal_text import rehearsal
 
     folder = SiteFolder.open(arguments.folder)
     study = folder.study_or_file(arguments.chosen)
     folder.audit.note(Rehearsed(study=study.sha256, name=study.name, by=_person()))
     print(f"rehearsing {study.name}: every round, with noise and without; Ctrl-C ends it", file=sys.stderr)
-    view = rehearsed(folder.config, study)
+    path = Path(arguments.chosen)
+    view = rehearsed(folder.config, study, asked(study, path.parent if path.is_file() else None))
     print(to_json(view) if arguments.json else "\n".join(rehearsal(view)))
     return 0
 

@@ -1,6 +1,6 @@
 """`archipel-site rehearse`: a whole study on this hospital's own data, before anybody approves it.
 
-    python -m client.rehearsal FOLDER NAME    # the study's canonical form on standard input; 0: prints one JSON record
+    python -m client.rehearsal FOLDER NAME    # what is asked (`asked`) on standard input; 0: prints one JSON record
 
 A person asks; the process leaves the network and is fenced as the worker is. It makes every release that the study asks
 for, with the study's noise, as the only hospital, and a second training without noise. The ledger is one in memory, so
@@ -8,6 +8,7 @@ nothing is booked; the arrays that a hospital keeps are in memory too, so nothin
 to the person who asked and to nobody else: they are exact, and no epsilon covers them.
 """
 
+import base64
 import json
 import resource
 import statistics
@@ -38,8 +39,18 @@ if TYPE_CHECKING:  # PyTorch and Flower start threads, which a process must not 
 TRAININGS = 2  # with noise and without
 
 
-def rehearsed(config: SiteConfig, study: Study) -> Rehearsal:
+def asked(study: Study, folder: Path | None = None) -> str:
+    """Return what the process is asked: a study, with the file in a folder that a kit's model begins from."""
+    path = None if folder is None else folder / f"{study.name}.start.safetensors"
+    start = path.read_bytes() if path is not None and path.is_file() else b""
+    return json.dumps({"study": study.canonical, "start": base64.b64encode(start).decode("ascii")})
+
+
+def rehearsed(config: SiteConfig, study: Study, request: str) -> Rehearsal:
     """Return what a study would be here, for the person who asked.
+
+    Args:
+        request: as `asked` returns it.
 
     Raises:
         RunError: it fails, with the reason, or does not end in the time that its own rounds may take.
@@ -60,7 +71,7 @@ def rehearsed(config: SiteConfig, study: Study) -> Rehearsal:
     folder, also = config.folder, worker_variables(config)
     arguments = (str(folder), study.name)
     try:
-        done = run("client.rehearsal", *arguments, folder=folder, also=also, timeout_s=timeout_s, given=study.canonical)
+        done = run("client.rehearsal", *arguments, folder=folder, also=also, timeout_s=timeout_s, given=request)
     except TimeoutExpired:
         raise RunError(f"{study.name}: the rehearsal did not end in {timeout_s} s, which its rounds may take") from None
     if done.returncode:
@@ -141,7 +152,7 @@ class Stage:
         return (*made, *refused)
 
 
-def rehearse(folder: Path, name: str, canonical: str) -> Rehearsal:
+def rehearse(folder: Path, name: str, request: str) -> Rehearsal:
     """Leave the network, put up the fence, read the patients, and make everything that the study asks for.
 
     Raises:
@@ -155,8 +166,9 @@ def rehearse(folder: Path, name: str, canonical: str) -> Rehearsal:
     from strategies.releases.registry import STATISTICS, releases_after_training
 
     identify(node_id=NODE)  # both sides of every message are this process
-    study = study_from(json.loads(canonical))
-    serve_kit(config, study)
+    document = json.loads(request)
+    study = study_from(json.loads(document["study"]))
+    serve_kit(config, study, base64.b64decode(document["start"]))
     people = load_patients(dataset.source, study, config.site)
     stage, metrics, rounds = Stage(config, study, people), dict[str, Compared](), 0
     if not study.trains_at(config.site):
@@ -181,12 +193,17 @@ def rehearse(folder: Path, name: str, canonical: str) -> Rehearsal:
     )
 
 
-def serve_kit(config: SiteConfig, study: Study) -> None:
+def serve_kit(config: SiteConfig, study: Study, start: bytes) -> None:
     """Make ready what runs a study's kit, before a patient is read.
+
+    Args:
+        start: the safetensors file that the model begins from; a wrong one is as none.
 
     Raises:
         RunError: the kit is not approved here, or cannot run. KitError: it is not here.
     """
+    from safetensors.numpy import load
+
     from client.children.of_kits import KitChildren
     from client.kits import Kits, standing_of
     from strategies.kits.shelf import SHELF
@@ -194,6 +211,8 @@ def serve_kit(config: SiteConfig, study: Study) -> None:
     if (denial := standing_of(config, study)) is not None:
         raise RunError(denial.reason)
     SHELF.finder, SHELF.run = Kits(config).files, config.kit_run
+    if start:
+        SHELF.begin_from(load(start))
     if study.kit is not None and config.kit_run == "forked":
         KitChildren().serve(study, config.site)
 

@@ -63,7 +63,7 @@ def inside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Reh
     def rehearse(chosen: Study, **settings: Any) -> Rehearsal:
         config = hospital(tmp_path, chosen, **settings)
         monkeypatch.setattr(rehearsal, "apart", lambda _folder, name: (config, config.dataset(name)))
-        record = rehearsal.rehearse(config.folder, chosen.name, chosen.canonical)
+        record = rehearsal.rehearse(config.folder, chosen.name, rehearsal.asked(chosen))
         return fields.read(Rehearsal, json.loads(json.dumps(fields.plain(record))))
 
     return rehearse
