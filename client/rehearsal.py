@@ -160,6 +160,7 @@ def rehearse(folder: Path, name: str, request: str) -> Rehearsal:
     """
     config, dataset = apart(folder, name)
     from client.patients import load_patients
+    from client.timing import quantum_s
     from strategies.exchange.flower import identify
     from strategies.one_hospital import NODE
     from strategies.releases.base import Request
@@ -188,6 +189,7 @@ def rehearse(folder: Path, name: str, request: str) -> Rehearsal:
         rounds=rounds,
         memory_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6,
         leaving=stage.leaving,
+        answer_s=quantum_s(study, config.site, config.kit_run),
         metrics=metrics,
         oddities=people.oddities,
     )
@@ -205,6 +207,7 @@ def serve_kit(config: SiteConfig, study: Study, start: bytes) -> None:
     from safetensors.numpy import load
 
     from client.children.of_kits import KitChildren
+    from client.children.slots import Slots
     from client.kits import Kits, standing_of
     from strategies.kits.shelf import SHELF
 
@@ -215,6 +218,8 @@ def serve_kit(config: SiteConfig, study: Study, start: bytes) -> None:
         SHELF.begin_from(load(start))
     if study.kit is not None and config.kit_run == "forked":
         KitChildren().serve(study, config.site)
+        assert isinstance(SHELF.children, Slots)
+        SHELF.children = replace(SHELF.children, paced=False)  # nothing leaves, so no time has to be the same for all
 
 
 def _trained(config: SiteConfig, stage: Stage) -> "tuple[Arrays, dict[str, Compared]]":

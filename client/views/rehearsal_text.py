@@ -7,6 +7,7 @@ from configs.records.rehearsal import Compared, Leaving, Rehearsal
 from configs.schema import PER_PATIENT
 from configs.shown import escaped
 
+SOON_S = 1.0  # public times of answers that nobody has to know of
 MARK = "seen by you alone; these figures are not covered by any epsilon: pass none of them on"
 
 
@@ -19,6 +20,8 @@ def rehearsal(view: Rehearsal) -> Iterator[str]:
     yield from (f"WARNING  {escaped(oddity)}" for oddity in view.oddities)
     yield f"  patients    {view.train:,} trained, {view.test:,} kept aside for the test"
     yield from _leaving(view)
+    if view.answer_s > SOON_S:
+        yield f"  answers     would leave at multiples of {_seconds(view.answer_s)}, however soon they are made"
     yield f"  memory      {view.memory_mb:,.0f} MB"
     if view.max_epsilon:
         after = f"; this study would bring it to {view.after:.2f}" if view.after else ""

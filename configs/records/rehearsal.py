@@ -45,6 +45,7 @@ class Rehearsal:
     rounds: Annotated[int, "Rounds that were trained; 0 of a study that trains nothing."]
     memory_mb: Annotated[float, "Most memory of the process, in MB of 10^6 bytes."]
     leaving: Annotated[tuple[Leaving, ...], "What would leave."]
+    answer_s: Annotated[float, "Seconds of which the time of each answer would be a multiple."] = 0.0
     metrics: Annotated[Mapping[str, Compared], "Metric: what it is with and without noise; the headline first."]
     oddities: Annotated[tuple[str, ...], "What was odd about the rows.", OMIT] = ()
     obstacle: Annotated[str, "Why the study cannot run here even if approved.", OMIT] = ""

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,8 +13,10 @@ from client.patients import load_patients
 from client.views.data_text import data_page
 from configs import journal
 from configs.records.data_page import DataPage
-from configs.schema import CsvFile, Study
-from configs.strict_yaml import dump_yaml
+from configs.schema import Study
+from configs.schema.source import SOURCE
+from configs.sections import Section
+from configs.strict_yaml import dump_yaml, parse_yaml
 from tests.builders import study
 from tests.consortium import Consortium
 
@@ -34,13 +37,22 @@ USUAL = {
 }
 
 
-def looked_at(folder: Path, columns: dict[str, list[str]], chosen: Study = CHOSEN, min_patients: int = 0) -> DataPage:
+def looked_at(
+    folder: Path,
+    columns: dict[str, list[str]],
+    chosen: Study = CHOSEN,
+    min_patients: int = 0,
+    mapping: dict[str, Any] | None = None,
+) -> DataPage:
     """The page of these columns in the usual ones' place."""
     cells = USUAL | columns
     rows = zip(*cells.values(), strict=True)
     (folder / "rows.csv").write_text("\n".join([",".join(cells), *[",".join(row) for row in rows]]) + "\n")
     notes = Notes(thorough=True)
-    people = load_patients(CsvFile(folder / "rows.csv"), chosen, "lille", notes)
+    entry = Section({"connector": "csv", "path": "rows.csv", **(mapping or {})}, "", [])
+    source = SOURCE.read_mapping(entry, {"folder": folder})
+    assert entry.problems == []
+    people = load_patients(source, chosen, "lille", notes)
     page = page_of(chosen, notes, people, site="lille", min_patients=min_patients)
     assert MARKER not in "\n".join(data_page(page, "site.yaml"))
     return page
@@ -133,6 +145,29 @@ def test_what_is_odd_is_told_with_what_to_do(
     assert matching[0].todo
     assert line in matching[0].line
     assert all(finding.todo or ";" in finding.text for finding in findings)
+
+
+MENDED: dict[str, dict[str, str]] = {  # cases above, and what a person writes in the place of words in capitals
+    "words for unknown": {},
+    "an error of a spreadsheet": {},
+    "thousands": {},
+    "creatinine in mg/dl": {"UNIT HERE": "mg/dl"},
+    "ten times too large": {"UNIT HERE": "tenths"},
+    "upper case": {},
+    "common words": {"F: WORD OF THE STUDY": "F: female", "H: WORD OF THE STUDY": "H: male"},
+    "other words": {"LOCAL WORD: female": f"{MARKER}: female, {MARKER}x: male"},
+}
+
+
+@pytest.mark.parametrize("case", MENDED)
+def test_the_line_that_is_told_mends_it(case: str, tmp_path: Path) -> None:
+    columns, text, line = CASES[case]
+    (finding,) = [finding for finding in looked_at(tmp_path, columns).findings if text in finding.text]
+    assert line in finding.line
+    written = finding.line
+    for placeholder, answer in MENDED[case].items():
+        written = written.replace(placeholder, answer)
+    assert looked_at(tmp_path, columns, mapping=parse_yaml(written, "the line")).findings == ()
 
 
 def test_few_patients_and_another_size_than_announced_are_told(tmp_path: Path) -> None:
