@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from flwr.app import Context
 from flwr.clientapp import ClientApp
@@ -28,6 +28,7 @@ from simulations.grid import PARTITION
 from simulations.rounds import Rounds
 from simulations.together import Together
 from strategies.data.base import TrainablePatients
+from strategies.kits.shelf import SHELF
 from strategies.learning import Learning, learning_of
 from strategies.releases.registry import MODEL_UPDATE
 
@@ -51,7 +52,11 @@ class Hospitals:
     _sites: dict[str, Site] = field(default_factory=dict)
 
     def __getstate__(self) -> dict[str, object]:
-        return {**self.__dict__, "_sites": {}}
+        return {**self.__dict__, "_sites": {}, "shelf": SHELF}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        SHELF.follow(state.pop("shelf"))
+        self.__dict__.update(state)
 
     def site(self, name: str) -> Site:
         """Return one hospital, made at first use."""

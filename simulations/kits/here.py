@@ -4,6 +4,7 @@ Its digest is compared with the study's before anything of it is executed; see `
 """
 
 from collections.abc import Iterator
+from functools import partial
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
@@ -21,7 +22,11 @@ _BY_PIP = {"RECORD", "INSTALLER", "REQUESTED", "direct_url.json"}
 
 def bring(kit: Path | None) -> None:
     """Let studies find their kits: in a project's folder or wheel where one is given, else as pip installed them."""
-    SHELF.finder = installed if kit is None else lambda _: at(kit)
+    SHELF.finder = installed if kit is None else partial(_given, kit)
+
+
+def _given(path: Path, _keys: KitKeys) -> KitFiles:
+    return at(path)
 
 
 def at(path: Path) -> KitFiles:

@@ -7,7 +7,7 @@ first used, which under `kit_run: forked` is in a child alone.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -96,6 +96,13 @@ class Shelf:
     def start(self, sha256: str) -> Arrays | None:
         """Return initial values, None where nobody gave them."""
         return self._starts.get(sha256)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_opened": {}, "children": None}
+
+    def follow(self, other: "Shelf") -> None:
+        """Find what another process's shelf finds."""
+        self.__dict__.update(other.__dict__)
 
     def clear(self) -> None:
         """Forget every kit."""
