@@ -14,7 +14,7 @@ from client.connectors.clues import ANOTHER_UNIT, MOST, OTHER_WORDS, Clue
 from client.connectors.notes import ColumnNotes, Notes
 from client.patients import Split
 from configs.records.data_page import ColumnLook, DataFinding, DataPage
-from configs.schema import Feature, Study
+from configs.schema import Feature, Record, Study
 from configs.shown import shown
 from strategies.data.base import TrainablePatients
 from strategies.data.registry import data_of
@@ -69,6 +69,8 @@ def _expected(feature: Feature | None) -> str:
     """Return the study's range or values."""
     if feature is None:
         return ""
+    if isinstance(feature, Record):
+        return f"{' x '.join(map(str, feature.full_shape))}, {feature.reader}"
     if feature.values:
         more = len(feature.values) - FEW_LISTED
         return ", ".join(map(_plain, feature.values[:FEW_LISTED])) + (f" and {more} more" if more > 0 else "")

@@ -197,7 +197,9 @@ class Reading:
         """Read; what changed meanwhile is kept where somebody waits for it, and else left for the next time."""
         since, stamps = self.clock(), self._stamps()
         try:
-            reading = _Complete(load_patients(self.source(), self.study, self.site), since, stamps)
+            people = load_patients(self.source(), self.study, self.site)
+            reading = _Complete(people, since, stamps)
+            _ = people.train.digest, people.test.digest  # now: of records it takes a while, and no answer waits for it
         except Exception:
             self._failed = _Failed(stamps, self.clock(), self._opens())
             raise

@@ -20,6 +20,7 @@ from client.looking import page_of
 from client.patients import load_patients
 from client.site import Site
 from client.surroundings import Surroundings
+from client.views.study_rows import rows_of
 from client.worker_process import WorkerProcess
 from configs import wire
 from configs.errors import DataError, SourceError
@@ -124,6 +125,15 @@ def check_a_round(config: SiteConfig, worker: WorkerProcess, study: Study) -> No
     simulated = site.fit(1, start)
     assert builders.flat(simulated).std() > 0
     assert builders.same_bits(round_of(config, worker, study, start), simulated)
+
+
+def test_the_page_to_approve_says_how_images_are_read(here: Path) -> None:
+    picture = {"type": "image", "reader": "png", "size": [16, 16], "window": [0, 255]}
+    study = study_of(12, 4.0, features={"scan": picture}, model={"name": "resnet", "width": 4})
+    text = "paths of image records below root, read by png as 1 x 16 x 16 numbers, scaled by"
+    assert f"'scan': {text} the range 0 to 255" in str(rows_of(load_site(here / "hospital"), study))
+    made = f"'scan': {text.replace('16', '33')} their own range; texture makes 189 numbers of each"
+    assert made in str(rows_of(load_site(here / "hospital"), study_of(12, 4.0)))
 
 
 def test_a_replaced_folder_of_pictures_is_noticed(here: Path) -> None:

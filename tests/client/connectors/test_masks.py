@@ -5,8 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from client.connectors.features import rows_of_features
 from client.connectors.notes import Notes
 from client.patients import load_patients
+from configs.errors import DataError
 from configs.schema import CsvFile, Study
 from tests import builders
 
@@ -42,6 +44,21 @@ def test_rows_without_a_mask_are_left_out_and_counted_and_images_that_cannot_be_
     assert y.shape == (2, 1, 4, 4)
     assert y[0, 0].tolist() == [[0, 0, 1, 1], [0, 0, 1, 1], [1, 1, 0, 0], [1, 1, 0, 0]]  # labels, never in between
     assert y[1].min() == 1.0
+
+
+def test_new_rows_are_scored_without_outcomes_and_images_that_cannot_be_read_are_counted(source: CsvFile) -> None:
+    source.path.write_text("patient,scan\na,x.npy\nb,gone.npy\n")
+    image = {"type": "image", "reader": "npy", "size": [4, 4], "window": [0, 1]}
+    whole = builders.study(patient_id="patient", features={"scan": image}, model={"name": "resnet", "width": 4})
+    rows = rows_of_features(source, whole)
+    assert (rows.labels["patient"], rows.unknown) == (["a", "b"], [0, 1])
+    assert rows.patients(whole).take()[0][:, 0, 0, 0].tolist() == [0.5, 0.0]
+    encoded = builders.study(patient_id="patient", features={"scan": image | {"encoder": "texture"}})
+    rows = rows_of_features(source, encoded)
+    assert rows.unknown == [0, 1]
+    assert [bool(x.any()) for x in rows.patients(encoded).take()[0]] == [True, False]
+    with pytest.raises(DataError, match="expected a task that predicts numbers of a row, found masks"):
+        rows_of_features(source, asked())
 
 
 def test_where_no_mask_can_be_read_there_is_no_patient(source: CsvFile) -> None:
