@@ -89,6 +89,8 @@ def _naming(header: Collection[str], wanted: Collection[str], source: CsvFile) -
     if mapped.issuperset(missing):
         return "add them, or correct their names in columns or dates beside path"
     name = next(name for name in missing if name not in mapped)
+    if len(missing) == len(wanted):
+        return "add them: is the first line a header?"
     return f"add them, or say what they are called there: columns: {{{quoted(name)}: LOCAL COLUMN}} beside path"
 
 

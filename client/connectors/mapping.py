@@ -17,6 +17,7 @@ import math
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import lru_cache, partial
+from unicodedata import normalize
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,7 +68,9 @@ def misfits(source: DataSource, study: Study) -> Misfits:
     odd = Misfits("the source's mapping")
     for change in source.units:
         unit = numbers[change.name].unit if change.name in numbers else None
-        if unit is not None and change.after != unit:
+        if unit is not None and normalize("NFKC", change.after) != normalize(
+            "NFKC", unit
+        ):  # there are two signs for micro
             odd.add(
                 f"units.{change.name}.to: expected {unit!r}, the study's unit, found {change.after!r}; correct it, and "
                 "the factor with it"

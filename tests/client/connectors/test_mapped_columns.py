@@ -112,6 +112,13 @@ def test_a_unit_that_is_not_the_study_s_is_refused_before_any_row(tmp_path: Path
         probe(unit_of_a_word, STUDY)
 
 
+def test_the_two_signs_for_micro_are_one(tmp_path: Path) -> None:
+    study = builders.plain(features={"creat": {"type": "number", "range": [0, 900], "unit": "\u00b5mol/l"}})
+    keys = "units: {creat: {from: mg/l, to: \u03bcmol/l, times: 8.84}}"
+    table, _ = read(tmp_path, ["10,1"], keys, study, "creat,disease")
+    assert table.numbers["creat"].tolist() == [88.4]
+
+
 def test_a_time_in_another_unit_than_the_study_s_is_refused(tmp_path: Path) -> None:
     study = builders.plain(features={"age": {"type": "number", "range": [0, 90], "unit": "years"}})
     keys = "dates: {age: {from: NAIS, to: 2020-06-30, unit: %s}}"
