@@ -145,7 +145,7 @@ def _notes(study: Study, sizes: dict[str, int], *, counted: bool) -> list[str]:
     model = to_record(task.initial(study.seed))
     sent, seconds = payload_bytes(model), _seconds_a_round(study, max(sizes.values()))
     notes = [
-        f"each round: {sent:,} bytes to and from each hospital; {seconds * 1000:.0f} ms of training at the largest",
+        f"each round: {sent:,} bytes to and from each hospital; {_in_seconds(seconds)} of training at the largest",
         f"whole study: {study.training.rounds} rounds, {sent * study.training.rounds:,} bytes from each hospital",
     ]
     if guarantee := mode_of(study).guarantee(study):
@@ -173,6 +173,15 @@ def _notes(study: Study, sizes: dict[str, int], *, counted: bool) -> list[str]:
     if counted:
         notes.append("no cohort is announced: sizes were counted in the simulation's own data; announce them to deploy")
     return notes
+
+
+def _in_seconds(seconds: float) -> str:
+    """Return a duration for people, to the millisecond where it is short.
+
+    >>> _in_seconds(0.0002), _in_seconds(0.195), _in_seconds(84.3)
+    ('0.001 s', '0.2 s', '84 s')
+    """
+    return f"{max(0.001, seconds):.2g} s" if seconds < 10 else f"{seconds:,.0f} s"
 
 
 def _seconds_a_round(study: Study, patients: int) -> float:

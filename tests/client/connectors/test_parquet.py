@@ -10,18 +10,28 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pyarrow.csv import read_csv
 
+from client.admission import Admissions
+from client.cli import main
 from client.connectors import probe, read_table, stamp_of
 from client.connectors.notes import Notes
 from client.connectors.parquet import read_parquet
+from client.patients import load_patients
 from configs.errors import ArchipelError, DataError, SourceError
+from configs.load import load_study
 from configs.schema import CsvFile, Study
 from configs.schema.mapping import UnitChange
 from configs.schema.source import ParquetFiles
 from strategies.data.registry import data_of
 from strategies.data.source import Table
+from tests import builders
 from tests.client.connectors.test_columns import same
 from tests.client.connectors.test_csv_file import MARKER, study
+from tests.consortium import Consortium
+
+ROOT = Path(__file__).resolve().parents[3]
+HEART, PRESETS = ROOT / "simulations" / "data" / "heart_disease", ROOT / "configs" / "presets"
 
 ROWS = 40
 AGES = [20 + row for row in range(ROWS)]
@@ -276,3 +286,30 @@ def test_what_a_site_maps_is_done_to_typed_columns_as_to_text(tmp_path: Path) ->
     assert same(read_table(CsvFile(csv, **mapped), study()), table)
     assert int(np.isnan(table.numbers["chol"]).sum()) == CHOL.count(None)
     assert set(table.categories["sex"].tolist()) == {0, 1}
+
+
+@pytest.mark.parametrize("site", ["cleveland", "hungary"])
+def test_a_hospitals_export_is_the_same_bits_from_parquet_for_training_and_for_test(tmp_path: Path, site: str) -> None:
+    csv = HEART / f"{site}.csv"
+    pq.write_table(read_csv(csv), tmp_path / "a.parquet")
+    of = load_study(PRESETS / "heart_disease.yaml")
+    text, typed = (load_patients(source, of, site) for source in (CsvFile(csv), ParquetFiles(tmp_path / "a.parquet")))
+    assert (text.train.digest, text.test.digest) == (typed.train.digest, typed.test.digest)
+    assert (text.clipped, text.oddities) == (
+        typed.clipped,
+        tuple(line.replace("row ", "line ") for line in typed.oddities),
+    )
+    assert typed.train.count > 100
+
+
+def test_the_workers_process_reads_parquet_behind_its_fence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    columns = {"age": AGES, "sex": SEX, "disease": ILL}
+    pq.write_table(pa.table(columns), tmp_path / "a.parquet")
+    chosen = builders.study()
+    dataset = {"connector": "parquet", "path": str(tmp_path / "a.parquet"), "identity": "all"}
+    config = Consortium(tmp_path).hospital("lille", datasets={chosen.name: dataset})
+    admissions = Admissions.open(config.admissions)
+    admissions.propose(chosen.sha256, chosen.name, chosen.canonical)
+    admissions.close()
+    assert main(["-C", str(config.folder), "review", "--data", chosen.sha256]) == 0
+    assert f"{ROWS} rows" in capsys.readouterr().out
