@@ -4,9 +4,11 @@
 the zygote finds the kit's files by their digest, loads what they import, and opens nothing of them.
 """
 
+from client.children.one_file import only_file
 from client.children.slots import Slots
 from client.children.zygote import Work, Zygote
 from configs.schema import Study
+from strategies.kits.packed import RECORD, told
 from strategies.kits.shelf import SHELF
 
 
@@ -40,6 +42,35 @@ def _end(why: str) -> BaseException:
     return SystemExit(why)
 
 
+class KitWork:
+    """What the children of a study do; the kit is executed by `answer` alone, in a child.
+
+    Args:
+        model: the work on the kit's model; None where the study takes a reader alone from it.
+    """
+
+    def __init__(self, model: Work | None) -> None:
+        self._model = model
+
+    def load(self, shared: bytes) -> None:
+        """Take the parameters."""
+        if self._model is not None:
+            self._model.load(shared)
+
+    def answer(self, patient: bytes) -> bytes:
+        """Return a patient's gradient or score, or a record, as float32.
+
+        Raises:
+            Exception: of any kind, where there is none.
+        """
+        if not patient.startswith(RECORD):
+            assert self._model is not None
+            return self._model.answer(patient)
+        reader, path, content = told(patient)
+        only_file(path, content)
+        return SHELF.of_name(reader.partition("/")[0]).reader(reader).decode(path).tobytes()
+
+
 def _prepare(described: bytes) -> Work:
     """Return what the children of a study do; nothing of its kit is executed."""
     import json
@@ -48,11 +79,14 @@ def _prepare(described: bytes) -> Work:
     from strategies.kits.probed import preload
     from strategies.learning import learning_of
     from strategies.models.of_a_kit import KitArchitecture
+    from strategies.models.registry import study_parameters
     from strategies.privacy.engines.forked import PatientWork
 
     study = study_from(json.loads(described))
     assert study.kit is not None
+    SHELF.hold(study.kit)
     preload(SHELF.files(study.kit).modules)
-    learning = learning_of(study)
-    assert isinstance(learning.architecture, KitArchitecture)
-    return PatientWork(learning, learning.architecture.score, learning.architecture.open)
+    architecture = learning_of(study).architecture if study_parameters(study) else None
+    if not isinstance(architecture, KitArchitecture):
+        return KitWork(None)
+    return KitWork(PatientWork(learning_of(study), architecture.score, architecture.open))

@@ -16,12 +16,14 @@ False
 import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from client.children.zygote import Zygote
 from client.timing import slots_for
+from strategies.kits import packed
 from strategies.kits.children import Question
 
+READING = 0.4  # the part of a slot until which a patient's records are decoded
 WORKING = 0.8  # the part of a slot after which its child is killed; the rest is for its end and the next one's start
 _chance = secrets.SystemRandom()
 
@@ -49,6 +51,7 @@ class Slots:
     paced: bool = True
     clock: Callable[[], float] = time.monotonic
     sleep: Callable[[float], object] = time.sleep
+    _reading: list[float] = field(default_factory=list)  # until when a patient's records are decoded, in a slot
 
     def load(self, shared: bytes) -> None:
         """Give what all children get."""
@@ -71,11 +74,25 @@ class Slots:
                 yield patient, answer
         self._sleep_until(begin + slots * self.patient_s)
 
+    def record(self, reader: str, path: str, content: bytes, size: int) -> bytes | None:
+        """Return what a child decodes of a record: in its patient's slot, or in a time of its own."""
+        question = packed.record(reader, path, content)
+        if self._reading:
+            return self.zygote.ask(question, size, until=self._reading[-1])
+        begin = self.clock()
+        decoded = self.zygote.ask(question, size, until=begin + WORKING * self.patient_s)
+        if self.paced:
+            self._sleep_until(begin + self.patient_s)
+        return decoded
+
     def _ask(self, question: Question | None, size: int, begin: float) -> bytes | None:
+        self._reading.append(begin + READING * self.patient_s)
         try:
             patient = None if question is None else question()
         except Exception:  # whatever it is, it is this patient's
             patient = None
+        finally:
+            self._reading.pop()
         return self.zygote.ask(patient, size, until=begin + WORKING * self.patient_s)
 
     def _sleep_until(self, moment: float) -> float:

@@ -22,3 +22,12 @@ class Children(Protocol):
             size: of an answer in bytes; any other answer is None.
             expected: how many questions there are by public numbers; without it, those of the test patients.
         """
+
+    def record(self, reader: str, path: str, content: bytes, size: int) -> bytes | None:
+        """Return what a child decodes of one record: `size` bytes, or None.
+
+        Args:
+            reader: of the study's kit, KIT/NAME.
+            path: of the record's file, which the child sees and opens as such.
+            content: of that file.
+        """

@@ -83,9 +83,24 @@ class Shelf:
         Raises:
             KitError: no study that names it was held. Anything: the kit's own failure.
         """
+        return self.opened(self._keys(name))
+
+    def require_reader(self, name: str) -> None:
+        """Check that a kit is here and declares a reader, KIT/NAME; nothing of it is executed.
+
+        Raises:
+            KitError: it is not, or does not.
+        """
+        kit, _, reader = name.partition("/")
+        readers = self.files(self._keys(kit)).about.readers
+        if reader not in readers:
+            known = ", ".join(f"{kit}/{known}" for known in readers) or "none"
+            raise KitError(f"kit {kit}: expected a reader of {known}, found {name!r}; correct it")
+
+    def _keys(self, name: str) -> KitKeys:
         if name not in self._named:
             raise KitError(f"kit {name}: expected a study with kit: {{name: {name}, ...}}, found none; add it")
-        return self.opened(self._named[name])
+        return self._named[name]
 
     def begin_from(self, arrays: Arrays) -> str:
         """Keep initial values, and return their digest: that of their safetensors file."""
