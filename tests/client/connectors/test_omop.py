@@ -175,6 +175,14 @@ def test_a_hospital_writes_it_and_reads_it_back(tmp_path: Path) -> None:
     assert site(tmp_path, **written) == source
 
 
+def test_the_example_of_the_readme_is_one(tmp_path: Path) -> None:
+    text = (ROOT / "client" / "README.md").read_text("utf-8")
+    example = text.split("<!-- omop -->")[1].split("```yaml\n")[1].split("```")[0]
+    (tmp_path / "site.yaml").write_text("site: lille\ncoordinator: coord.example.org:8443\n" + example)
+    (dataset,) = load_site(tmp_path).datasets
+    assert "observation_period_start_date <= (k.index_date + (-365))" in dataset.source.query
+
+
 def test_a_person_reads_what_will_be_asked_before_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     study = completed(PRESET).study
     config = Consortium(tmp_path / "consortium").hospital("nord", datasets={study.name: SOURCE, "heart": {"path": "a"}})
