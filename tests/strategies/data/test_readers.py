@@ -254,3 +254,54 @@ def test_without_a_window_a_records_own_values_scale_it() -> None:
     assert np.array_equal(made, fit(image * 40 + 7, section))
     assert (made.min(), made.max()) == (-1.0, 1.0)
     assert np.array_equal(fit(np.full((100, 100), 5.0), section), np.zeros((1, 100, 100), np.float32))
+
+
+# Whatever a file holds
+
+
+@pytest.fixture
+def records(dicom: Path) -> dict[str, Record]:
+    """One good record of each format, with the name of a patient in its path."""
+    rng = np.random.default_rng(0)
+    written(dicom / "dupont.png", rng.integers(0, 255, (12, 12), dtype=np.uint8))
+    nibabel.save(NIFTI(rng.normal(size=(6, 6, 6)), np.eye(4)), dicom / "dupont.nii")
+    np.save(dicom / "dupont.npy", rng.normal(size=(6, 6)))
+    (dicom / "MR_small.dcm").rename(dicom / "dupont.dcm")
+    (dicom / "dupont.csv").write_text("1,2\n" * 9)
+    return {
+        "dupont.png": column("png", (6, 6)),
+        "dupont.nii": column("nifti", (6, 6, 6)),
+        "dupont.npy": column("npy", (6, 6)),
+        "dupont.dcm": column("dicom", (6, 6)),
+        "dupont.csv": Series("scan", "series", reader="csv", channels=2, size=(6,)),
+    }
+
+
+def damaged(whole: bytes, rng: np.random.Generator) -> bytes:
+    """A file with some bytes changed, and now and then its end cut off."""
+    content = np.frombuffer(whole, np.uint8).copy()
+    places = rng.integers(0, min(len(content), 2000), rng.integers(1, 6))
+    content[places] = rng.integers(0, 256, len(places))
+    return content[: rng.integers(1, len(content)) if rng.random() < 0.3 else None].tobytes()
+
+
+def test_damaged_files_are_records_of_the_studys_shape_or_unknown_and_nothing_is_said_of_them(
+    dicom: Path, records: dict[str, Record], capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG")
+    rng, below = np.random.default_rng(1), Below(str(dicom))
+    read = unknown = 0
+    for name, section in records.items():
+        whole = (dicom / name).read_bytes()
+        assert decoded(below, name, section) is not None
+        for _ in range(25):
+            (dicom / name).write_bytes(damaged(whole, rng))
+            record = decoded(below, name, section)
+            unknown += record is None
+            if record is not None:
+                read += 1
+                assert record.shape == section.full_shape
+                assert np.abs(record).max() <= 1.0  # and finite
+    assert min(read, unknown) > 10
+    assert "".join(capfd.readouterr()) == ""
+    assert "dupont" not in caplog.text
