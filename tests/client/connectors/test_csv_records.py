@@ -145,6 +145,12 @@ def test_a_comment_is_no_record_and_takes_none_with_it(comment: str) -> None:
     assert notes.torn == 0
 
 
+def test_a_comment_does_not_go_on_into_the_next_line() -> None:
+    notes, text = Notes(), 'a,1,2,3\n#,"x\ny",2,3\nb,1,2,3\n'
+    got = [row[0] for _, row in records(text, WIDTH, notes, Form(Dialect(comment="#")))]
+    assert (got, notes.torn_where) == (["a", "b"], [3])
+
+
 def test_without_quotations_every_line_is_one_record() -> None:
     text = 'a,"1,2,3\nb,1",2,"\nc,1,2,3\n'
     got = [row for _, row in records(text, WIDTH, Notes(), Form(Dialect(quote="")))]

@@ -36,6 +36,7 @@ missing: [NR, 999]
 units: {chol: {from: mmol/L, to: mg/dl, times: 38.5}}
 dates: {stay: {from: ENTREE, to: SORTIE, format: DD/MM/YYYY}}
 """
+KEYS_OF_AGE = "dates: {age: {from: A, to: B, unit: whole years}}"
 
 
 def source_of(path: Path, keys: str) -> DataSource:
@@ -89,6 +90,16 @@ def test_an_age_from_a_year_of_birth_and_a_public_day(tmp_path: Path) -> None:
     table, _ = read(tmp_path, ["1960,1", "1960.5,0"], keys, study, "NAIS,disease")
     assert table.numbers["age"].tolist()[0] == 59
     assert np.isnan(table.numbers["age"][1])
+
+
+@pytest.mark.parametrize(
+    ("born", "day", "age"),
+    [("2000-03-01", "2018-03-01", 18), ("2000-03-01", "2018-02-28", 17), ("2000-02-29", "2018-03-01", 18)],
+)
+def test_whole_years_are_birthdays(born: str, day: str, age: int, tmp_path: Path) -> None:
+    study = builders.plain(features={"age": {"type": "number", "range": [0, 90]}})
+    table, _ = read(tmp_path, [f"{born},{day},1"], KEYS_OF_AGE, study, "A,B,disease")
+    assert table.numbers["age"].tolist() == [age]
 
 
 @pytest.mark.parametrize(
