@@ -12,7 +12,7 @@ from configs.shown import escaped
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the command and its actions."""
     kit = commands.add_parser("kit", help="study kits: researchers' own models, which a person here reads and approves")
-    actions = kit.add_subparsers(title="actions", required=True, metavar="ACTION")
+    actions = kit.add_subparsers(title="actions", required=True, metavar="ACTION", help="what to do")
     add = actions.add_parser("add", help="unpack one; nothing of it is executed")
     add.add_argument("wheel", type=Path, metavar="WHEEL", help="the file, which came by mail or disk")
     add.set_defaults(command=_add)
@@ -20,7 +20,9 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     listed.set_defaults(command=_list)
     show = actions.add_parser("show", help="one kit: files, imports, digest, signatures, what it may do, the probe")
     show.add_argument("kit", metavar="NAME|DIGEST", help="its name, or its digest's first digits")
-    show.add_argument("--diff", metavar="VERSION", help="what changed since another version that is here")
+    show.add_argument(
+        "--diff", metavar="VERSION", help="what changed since another version that is here (default: the page)"
+    )
     show.add_argument("--source", action="store_true", help="its whole text")
     show.set_defaults(command=_show)
     approve = actions.add_parser("approve", help="let studies open it here")

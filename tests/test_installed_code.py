@@ -131,6 +131,7 @@ def test_no_command_runs_what_lies_in_the_folder_where_it_is_typed(planted: Fold
     planted.type("archipel", "complete", "study.yaml")
     planted.type("archipel", "export", "runs-here/latest", "--format", "safetensors", "--out", "export")
     planted.type("archipel", "tune", "study.yaml", "--set", "training.rounds=1,2", "--seeds", "1")
+    planted.type("archipel", "kit", "new", "planted_kit")
     planted.type("archipel", "audit", "no-such-study.yaml", codes=(2,))  # the whole one takes long, and starts nothing
 
     (planted.folder / "consortium" / "coordinator.yaml").write_text(
@@ -152,6 +153,7 @@ def test_no_command_runs_what_lies_in_the_folder_where_it_is_typed(planted: Fold
     planted.type("archipel-coordinator", "admit", "request.json")
     planted.type("archipel-site", "join", "consortium/welcome/cleveland.json")
     planted.type("archipel-coordinator", "sites")
+    planted.type("archipel-site", "kit", "list")
     digest = load_study(study).sha256
     run = planted.type("archipel-coordinator", "submit", "study.yaml").split(":")[0]
     coordinator = planted.serve("archipel-coordinator", lambda log: "listening on" in log)

@@ -10,7 +10,7 @@ FOLDER_HELP = "the kit's project (default: here)"
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the command and its actions."""
     kit = commands.add_parser("kit", help="a study kit: a model or a reader of your own, as one wheel")
-    actions = kit.add_subparsers(title="actions", required=True, metavar="ACTION")
+    actions = kit.add_subparsers(title="actions", required=True, metavar="ACTION", help="what to do")
     new = actions.add_parser("new", help="begin one: a folder with a module, a test and a study on made-up patients")
     new.add_argument("name", metavar="NAME", help="of a-z, 0-9 and _")
     new.add_argument("--out", type=Path, default=Path("."), metavar="DIR", help="where its folder goes (default: here)")
