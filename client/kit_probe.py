@@ -4,6 +4,7 @@ The kit's code runs there alone: that process opens no file, has no network, and
 """
 
 import json
+import resource
 import time
 from dataclasses import dataclass
 
@@ -29,11 +30,15 @@ class _Probe:
 
         del patient
         try:
-            results = results_of(self.kit, clock=time.perf_counter)
+            results = results_of(self.kit, clock=time.perf_counter, memory_bytes=_most_bytes)
             lines = [f"{name}: {sentence}" for name, result in results.items() for sentence in result.sentences]
         except Exception as error:
             lines = [f"it cannot be opened: {type(error).__name__}: {error}"[:1000]]
         return json.dumps(lines).encode("ascii")[:SIZE].ljust(SIZE)
+
+
+def _most_bytes() -> int:
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def _prepare(described: bytes) -> _Probe:

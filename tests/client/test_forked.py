@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,14 +16,18 @@ from torch import Tensor, nn
 from client.children.limits import can_confine
 from client.children.slots import Slots
 from client.children.zygote import Work, Zygote
+from configs.kit import About, KitFiles
+from configs.schema.kit import KitKeys, KitModel
 from configs.wire import ArraySpec
 from strategies.kits.packed import unpacked
+from strategies.kits.shelf import SHELF
 from strategies.models.flat_model import FlatModel
+from strategies.models.of_a_kit import KitArchitecture
 from strategies.privacy.engines.alone import Alone
 from strategies.privacy.engines.forked import Forked, PatientWork
 from strategies.privacy.engines.one_by_one import OneByOne, Take
 from strategies.privacy.plan import PrivacyPlan
-from tests.kits.faulty_models import FAULTY, INPUTS, SOUND, models
+from tests.kits.faulty_models import FAULTY, INPUTS, SOUND, SOURCE, models
 
 pytestmark = pytest.mark.skipif(not can_confine(), reason="needs seccomp")
 MODELS: dict[str, Any] = models()
@@ -31,37 +35,59 @@ PATIENTS = 5
 torch.set_num_threads(1)  # as whoever trains does
 
 
+KIT = KitFiles(
+    About("faulty", "1.0.0", models={name: f"archipel_kit_faulty:{name}" for name in (*FAULTY, *SOUND)}),
+    {"archipel_kit_faulty.py": SOURCE.encode()},
+)
+KEYS = KitKeys("faulty", "1.0.0", KIT.sha256)
+
+
 @dataclass(frozen=True)
 class Task:
-    """What FlatModel trains: one of the models that kits may bring."""
+    """What FlatModel trains: a model of the kit, by its name."""
 
     name: str
-    engine: str = "forked"
     linear_layers: None = None
 
     @property
-    def parameters(self) -> dict[str, ArraySpec]:
-        return {name: (tuple(p.shape), "float32") for name, p in self.build().named_parameters()}
+    def engine(self) -> str:
+        return self.architecture.engine
+
+    @property
+    def architecture(self) -> KitArchitecture:
+        arrays = sorted((name, tuple(p.shape)) for name, p in MODELS[self.name].build().named_parameters())
+        return KitArchitecture(KitModel(f"faulty/{self.name}"), INPUTS, 1, None, KEYS, tuple(arrays))
+
+    @property
+    def parameters(self) -> Mapping[str, ArraySpec]:
+        return self.architecture.parameters
 
     def build(self) -> nn.Module:
-        torch.manual_seed(1)
-        module: nn.Module = MODELS[self.name].build()
-        return module
+        return self.architecture.build()
 
     def loss(self, outputs: Tensor, y: Tensor) -> Tensor:
-        losses: Tensor = MODELS[self.name].loss(outputs, y)
-        return losses
+        return self.architecture.model.loss(outputs, y)
 
     def residual(self, outputs: NDArray[np.float64], y: NDArray[np.float32]) -> NDArray[np.float64]:
         raise NotImplementedError
 
 
 def prepare(described: bytes) -> Work:
-    return PatientWork(Task(described.decode()))
+    SHELF.run = "forked"
+    task = Task(described.decode())
+    return PatientWork(task, opening=task.architecture.open)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _kit() -> Iterator[None]:
+    SHELF.clear()
+    SHELF.finder = lambda _: KIT
+    yield
+    SHELF.clear()
 
 
 @pytest.fixture(scope="module")
-def zygote() -> Iterator[Zygote]:
+def zygote(_kit: None) -> Iterator[Zygote]:
     with Zygote(prepare) as zygote:
         yield zygote
 
