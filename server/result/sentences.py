@@ -37,7 +37,7 @@ from server.result.wording import (
 SETTLED = 0.01
 FEW = 3  # hospitals that a sentence can name
 ENOUGH = 10  # patients in a bin that is worth a sentence
-NAMES = ("Brier", "Poisson")  # of people, in the labels of metrics
+NAMES = ("Brier", "Dice", "Poisson")  # of people, in the labels of metrics
 
 
 def verdict(run: Run) -> str:
