@@ -1,8 +1,8 @@
 """The files of records: images and series below one folder, found by the texts of a hospital's rows.
 
-A text is a path below `root`, with / between folders. It never leads out of it: not by `..`, not as an absolute path,
-not through a link. What is found is a regular file, or a folder of them (a series of slices), of a public size at
-most; nothing else is opened, as a pipe would be waited for.
+A text is a path below `root`, with slashes of either kind between folders. It never leads out of it: not by `..`, not
+as an absolute path, not through a link. What is found is a regular file, or a folder of them (a series of slices), of a
+public size at most; nothing else is opened, as a pipe would be waited for.
 
 A text is a patient's value: no message here holds one.
 """
@@ -58,13 +58,14 @@ class Below:
             return hashlib.sha256().digest()
 
     def _real(self, text: str) -> str:
-        """Return the path that a text leads to, as it is written or with its accents written otherwise."""
+        """Return the path that a text leads to: as it is, or with slashes or accents written otherwise."""
         if not text:
             raise UnreadError(Why.UNKNOWN)
         if text.startswith(("/", "\\")) or ".." in text.replace("\\", "/").split("/") or "\0" in text:
             raise UnreadError(Why.OUTSIDE)
-        root = os.path.realpath(self.root)
-        for form in dict.fromkeys((text, unicodedata.normalize("NFC", text), unicodedata.normalize("NFD", text))):
+        root, slashed = os.path.realpath(self.root), text.replace("\\", "/")
+        forms = (text, *(unicodedata.normalize(form, slashed) for form in ("NFC", "NFD")), slashed)
+        for form in dict.fromkeys(forms):
             try:
                 path = os.path.realpath(os.path.join(root, form), strict=True)
             except (OSError, ValueError):

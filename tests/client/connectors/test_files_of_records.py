@@ -38,6 +38,7 @@ def test_a_file_a_folder_of_files_and_a_link_within_are_found(root: Path) -> Non
     assert below.find("a b.png").files == (str(root / "a b.png"),)
     assert below.find("series").files == (str(root / "series" / "1.dcm"), str(root / "series" / "2.dcm"))
     assert below.find("in.png").files == (str(root / "a b.png"),)
+    assert below.find("series\\1.dcm").files == (str(root / "series" / "1.dcm"),)  # as Windows writes it
 
 
 @pytest.mark.parametrize(
