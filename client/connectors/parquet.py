@@ -59,9 +59,7 @@ def read_parquet(path: Path, wanted: Mapping[str, str], optional: Collection[str
     readable = _readable(parts)
     every = dict(wanted) | dict.fromkeys((name for name in optional if name in readable), TEXT)
     columns = {name: _stored(parts, name, read_as) for name, read_as in every.items()}
-    kept = _kept(
-        parts, [*columns.values(), *(_stored(parts, name, NUMBER) for name in readable - columns.keys())], notes
-    )
+    kept = _kept(parts, {name: _stored(parts, name, NUMBER) for name in sorted(readable)} | columns, notes)
     for name in looks_like_ids(sorted(readable)) if notes.rows_are_patients else ():
         notes.like(name).update(_taken(_stored(parts, name, TEXT), kept).texts())
     return {name: _taken(column, kept) for name, column in columns.items()}
@@ -250,14 +248,29 @@ def _pieces(part: Part, name: str, read_as: str) -> Iterator[Column]:
         raise SourceError(f"{part.path}: it was written while it was read; replace an export by renaming")
 
 
-def _kept(parts: Sequence[Part], columns: Sequence[Column], notes: Notes) -> NDArray[np.int64] | None:
-    """Return the rows that have anything in any column, None for all; note the others: they are no patient's."""
+def _kept(parts: Sequence[Part], columns: Mapping[str, Column], notes: Notes) -> NDArray[np.int64] | None:
+    """Return the rows that have anything in any column, None for all; note the others: they are no patient's.
+
+    Columns with the fewest gaps, by the footers, are looked at first; after them hardly ever a row is left.
+    """
+    gaps = [_gaps(part) for part in parts]
     empty = np.full(_rows(parts), fill_value=True)
-    for column in columns:
+    for name in sorted(columns, key=lambda name: sum(each.get(name, len(empty)) for each in gaps)):
         if not empty.any():
             return None
-        empty &= column.empty()
+        empty &= columns[name].empty()
     kept = np.flatnonzero(~empty)
     notes.empty += len(empty) - len(kept)
     notes.numbers.extend((kept + 1).tolist())
     return kept
+
+
+def _gaps(part: Part) -> dict[str, int]:
+    """Return the number of nulls in each column whose footer has it."""
+    gaps: dict[str, int] = {}
+    for group in range(part.footer.num_row_groups):
+        for place in range(part.footer.num_columns):
+            column = part.footer.row_group(group).column(place)
+            if column.is_stats_set and column.statistics.has_null_count:
+                gaps[column.path_in_schema] = gaps.get(column.path_in_schema, 0) + column.statistics.null_count
+    return gaps

@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 import warnings
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -68,14 +69,17 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--repetitions", type=int, default=3)
     parser.add_argument("--stores", nargs="*", default=STORES[:2], choices=STORES)
     parser.add_argument("--url", default="", help="of a PostgreSQL where a table may be made")
-    parser.add_argument("--side", choices=("ours", "pandas"))
+    parser.add_argument("--side", choices=("ours", "pandas", "write"))
     parser.add_argument("--folder", type=Path)
     options = parser.parse_args(arguments)
+    if options.side == "write":
+        write(options.folder, options.rows, options.stores, os.environ.get(URL, ""))
+        return 0
     if options.side:
         print(json.dumps(measured(options.side, options.stores[0], options.folder)))
         return 0
     with tempfile.TemporaryDirectory() as folder:
-        write(Path(folder), options.rows, options.stores, options.url)
+        child("write", options.stores, Path(folder), options)  # a child's peak begins at its parent's, so that is small
         for store in options.stores:
             print(json.dumps(compared(store, Path(folder), options)), flush=True)
     return 0
@@ -86,12 +90,7 @@ def compared(store: str, folder: Path, options: argparse.Namespace) -> dict[str,
     runs: dict[str, list[dict[str, float]]] = {"ours": [], "pandas": []}
     for _ in range(options.repetitions):
         for side, results in runs.items():
-            command = [sys.executable, "-m", "simulations.benchmarks.reading", "--side", side, "--stores", store]
-            environment = os.environ | {URL: options.url}
-            done = subprocess.run(
-                [*command, "--folder", str(folder)], env=environment, check=True, capture_output=True, text=True
-            )
-            results.append(json.loads(done.stdout))
+            results.append(json.loads(child(side, [store], folder, options)))
     middle = {
         side: {name: statistics.median(run[name] for run in results) for name in results[0]}
         for side, results in runs.items()
@@ -102,6 +101,14 @@ def compared(store: str, folder: Path, options: argparse.Namespace) -> dict[str,
         row |= {f"{name}_ours": round(ours[name], 2), f"{name}_pandas": round(pandas[name], 2)}
         row[f"{name}_ratio"] = round(ours[name] / max(pandas[name], 1e-9), 3)
     return row
+
+
+def child(side: str, stores: Sequence[str], folder: Path, options: argparse.Namespace) -> str:
+    """Return what a process of its own prints that does one side's work."""
+    command = [sys.executable, "-m", "simulations.benchmarks.reading", "--side", side, "--rows", str(options.rows)]
+    command += ["--folder", str(folder), "--stores", *stores]
+    environment = os.environ | {URL: options.url}
+    return subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
 def measured(side: str, store: str, folder: Path) -> dict[str, float]:
@@ -180,7 +187,7 @@ def frame(store: str, folder: Path, columns: list[str]) -> Any:
         return pd.read_sql(QUERY, connection)[columns]
 
 
-def write(folder: Path, rows: int, stores: list[str], url: str) -> None:
+def write(folder: Path, rows: int, stores: Sequence[str], url: str) -> None:
     """Write the made-up rows to each store."""
     import pyarrow as pa
     import pyarrow.csv
