@@ -75,7 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     rehearse.add_argument("--json", action="store_true", help="as JSON")
     rehearse.set_defaults(command=_rehearse)
     query = commands.add_parser("query", help="print what a data base is asked for a study, to read or to try by hand")
-    query.add_argument("study", metavar="STUDY", help="its name in site.yaml (datasets)")
+    query.add_argument("name", metavar="STUDY", help="its name in site.yaml (datasets)")
     query.set_defaults(command=print_query)
     predict = commands.add_parser("predict", help="score this hospital's patients with a study's final model")
     predict.add_argument("digest", metavar="DIGEST", help="the study's first digits")

@@ -46,9 +46,9 @@ def print_query(arguments: argparse.Namespace) -> int:
     Raises:
         RunError: no data set of that name asks a data base.
     """
-    dataset = load_site(arguments.folder).dataset(arguments.study)
+    dataset = load_site(arguments.folder).dataset(arguments.name)
     if dataset is None or not dataset.source.query:
         there = "a file" if dataset is not None else "no such data set"
-        raise RunError(f"{arguments.study}: expected a data set of site.yaml that asks a data base, found {there}")
+        raise RunError(f"{arguments.name}: expected a data set of site.yaml that asks a data base, found {there}")
     print(dataset.source.query)
     return 0
