@@ -59,6 +59,8 @@ def require_kit(wheel: bytes, name: str) -> KitFiles:
             kit = KitFiles.of_files({entry.filename: archive.read(entry) for entry in entries})
     except (zipfile.BadZipFile, ValueError, EOFError, NotImplementedError, RuntimeError):
         raise _flaw(name, "a wheel", "another file", REBUILD) from None
+    if len(kit.about.requires) > MAX_REQUIRED:
+        raise _flaw(name, f"at most {MAX_REQUIRED} required distributions", "more", "leave some out")
     for requirement in kit.about.requires:
         require_requirement(requirement)
     if kit.wheel_name != name:

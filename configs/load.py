@@ -30,7 +30,7 @@ from configs.keys.declare import Key, declaration_of
 from configs.keys.values import COLUMN, Around, Text
 from configs.marks import Marks
 from configs.records import further  # noqa: F401 - Archipel's own further releases declare their keys there
-from configs.schema.kit import OWN_MASK, OWN_TASK
+from configs.schema.kit import MAX_ARRAYS, OWN_MASK, OWN_TASK
 from configs.schema.study import CANONICAL_VERSION, Study, read_study, study_declaration
 from configs.schema.task import TASKS
 from configs.sections import Section, kind_of
@@ -116,6 +116,8 @@ def _check_kit(study: Study, top: Section) -> None:
         top.problem(
             "model.name", f"a kit's model with task.type: {study.task.type}", study.model.name, "name one: KIT/MODEL"
         )
+    if len(study.arrays) > MAX_ARRAYS:
+        top.note("arrays", f"expected at most {MAX_ARRAYS}, found {len(study.arrays)}; use a smaller model")
     if study.arrays and start is None:
         top.note("arrays", "expected none without a kit's model and its start, found some; remove them")
     if start is not None and not study.arrays:

@@ -45,6 +45,7 @@ def test_a_study_of_a_kit_names_it_its_arrays_and_what_it_begins_from() -> None:
         ({"model": {"name": "logistic"}}, "model.name: expected a kit's model with task.type: own"),
         ({"arrays": None}, "arrays: expected the arrays of the kit's model"),
         ({"arrays": {"..": [1]}}, "arrays...: expected array's name"),
+        ({"arrays": {f"a{i}": [1] for i in range(2_001)}}, "arrays: expected at most 2000, found 2001"),
         ({"arrays": {"a": [0]}}, "arrays.a: expected a list of at most 8 sides from 1"),
         ({"kit": {**kit, "sha256": "ab"}}, "kit.sha256: expected a SHA-256"),
         ({"model": {"name": "retina/net"}}, "model.start: expected the file that a kit's model begins from"),
