@@ -200,3 +200,28 @@ def test_any_patients_are_the_same_table_in_any_dialect(patients: list[Patient],
     with TemporaryDirectory() as folder:
         (wanted, _), _ = tables(Path(folder), patients, "standard")
         assert [table for table, _ in tables(Path(folder), patients, name)] == [wanted, wanted]
+
+
+def rows_by_id(table: Table) -> dict[str, list[Any]]:
+    columns = [*table.numbers.values(), *table.categories.values(), *table.targets.values()]
+    return {table.keys[patient]: [repr(c[row]) for c in columns] for row, patient in enumerate(table.patients)}
+
+
+HOSTILE = ["french excel", "nulls", "comments", "german", "bars"]
+LINE = st.text(alphabet='";,|\t\\#/0123456789 <->NRxé\u00a0.', max_size=40)
+
+
+@settings(max_examples=40, deadline=None)
+@given(LINE, st.integers(0, len(PATIENTS)), st.sampled_from(HOSTILE))
+def test_no_line_changes_how_another_is_read(line: str, place: int, name: str) -> None:
+    options = EXPORTS[name][0]
+    above = len(options.get("above", [])) + 1
+    lines = written(PATIENTS, options).decode(options.get("codec", "utf-8")).split("\n")
+    lines.insert(above + place, line)
+    with TemporaryDirectory() as folder:
+        content = "\n".join(lines).encode(options.get("codec", "utf-8"))
+        source, _, of = sources_of(Path(folder), content, keys_of(name))
+        rows = rows_by_id(read_table(source, of))
+        source, _, of = sources_of(Path(folder), written(PATIENTS, options), keys_of(name))
+        wanted = rows_by_id(read_table(source, of))
+    assert {key: rows.get(key) for key in wanted} == wanted
