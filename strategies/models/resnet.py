@@ -4,7 +4,6 @@ A strided stem, four levels of one residual block each (He et al. 2016, arXiv 15
 width, the mean over all places, and a linear layer: 0.3 million numbers at width 16. GroupNorm (Wu and He 2018,
 arXiv 1803.08494) in 8 groups, or 4 where the width asks for that: no statistic of a batch.
 
->>> import math
 >>> from configs.schema.networks import ResNet as Keys
 >>> model = ResNet(Keys("resnet"), 0, 1, (1, 128, 128))
 >>> sum(math.prod(shape) for shape, _ in model.parameters.values())
@@ -12,6 +11,7 @@ arXiv 1803.08494) in 8 groups, or 4 where the width asks for that: no statistic 
 """
 
 import itertools
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -24,14 +24,20 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 _KERNEL = (3, 3)
+_SMALL = 96 * 96  # places: below, book-keeping wins (simulations/benchmarks/alone.py)
 
 
 class ResNet(Architecture):
     """Residual blocks; x is (rows, channels, height, width)."""
 
     name = "resnet"
-    engine = "alone"
     section: networks.ResNet
+
+    @property
+    def engine(self) -> str:  # type: ignore[override]
+        """Return book-keeping for small images, of which a single one is not worth the calls; else `alone`."""
+        assert self.input_shape is not None
+        return "book-keeping" if math.prod(self.input_shape[1:]) < _SMALL else "alone"
 
     @property
     def _widths(self) -> tuple[int, ...]:

@@ -81,6 +81,12 @@ def test_a_lone_volume_by_halves_has_the_gradients_of_one_convolution(slices: in
         torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize(("side", "engine"), [(64, "book-keeping"), (128, "alone")])
+def test_large_images_take_one_patient_at_a_time_and_small_ones_a_batch(side: int, engine: str) -> None:
+    section: Any = ResNet("resnet")
+    assert learning(BINARY, section, 0, (1, side, side)).engine == engine
+
+
 class _Summed:
     """A map's loss: the mean square of each record's outputs, less its outcome."""
 
@@ -100,7 +106,7 @@ def test_its_clipped_sums_are_those_of_every_engine_that_can_read_it(name: str) 
     y, owners = torch.arange(4).float() % 2, torch.tensor([0, 1, 1, 2])
     engines: list[type[NoisySum]] = [Alone]
     engines += [OpacusEngine, BookKeeping] if name in ("resnet", "conv1d", "unet of images") else []
-    assert load_engine(task.engine) is (BookKeeping if name == "conv1d" else Alone)
+    assert load_engine(task.engine) is (BookKeeping if name in ("conv1d", "resnet") else Alone)  # small images
     sums = []
     for make in engines:
         model = FlatModel(task)
