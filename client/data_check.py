@@ -28,11 +28,13 @@ from client.isolation import worker_variables
 from client.site_file import load_site
 from configs.commands import prepare
 from configs.errors import AdmissionError, ConfigError, DataError, RunError
+from configs.folder import typed
 from configs.load import study_from
 from configs.parts import run
 from configs.records import fields
 from configs.records.data_page import DataFinding, DataPage
 from configs.schema import Study
+from configs.shown import DIGITS
 from configs.site import Dataset, SiteConfig, same_rows_twice
 
 GIVEN, EVERYTHING = "-", "all"
@@ -101,7 +103,8 @@ def _looked_at(config: SiteConfig, dataset: Dataset, sha256: str | None) -> Find
         )
         return Finding("data", OK, text)
     if oddities := done.stdout.strip():
-        todo = "see whether this is as it should be; nothing of it leaves"
+        look = typed("archipel-site", config.folder, f"check --data {sha256[:DIGITS]}")
+        todo = f"see whether this is as it should be; nothing of it leaves; more, and what to write: {look}"
         return Finding("data", WARNING, f"{dataset.study}: {oddities}", connector.keeper, todo)
     return Finding("data", OK, f"{dataset.study}: fits the approved study")
 

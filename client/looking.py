@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 import numpy as np
 
 from client.connectors.clues import ANOTHER_UNIT, MOST, OTHER_WORDS, Clue
-from client.connectors.notes import ColumnNotes, Notes
+from client.connectors.notes import MANY, ColumnNotes, Notes
 from client.patients import Split
 from configs.records.data_page import ColumnLook, DataFinding, DataPage
 from configs.schema import Feature, Record, Study
@@ -36,6 +36,7 @@ def page_of(study: Study, notes: Notes, people: Split, *, site: str = "", min_pa
     findings = [
         *_of_size(study, notes, site, min_patients),
         *(DataFinding(text=text, todo=todo) for text, todo in notes.of_rows()),
+        *_of_few_equal(notes),
         *(each for column in notes.columns.values() for each in _of_column(notes, column, features.get(column.name))),
         *_of_outcome(study, people),
     ]
@@ -100,6 +101,13 @@ def _of_size(study: Study, notes: Notes, site: str, min_patients: int) -> Iterat
             todo="see whether the export is whole, or have the consortium announce another round number: the noise "
             "follows the announced one",
         )
+
+
+def _of_few_equal(notes: Notes) -> Iterator[DataFinding]:
+    """Yield equal rows where they are too few to be an export twice, which the notes tell."""
+    if 0 < notes.equal <= MANY * notes.counted:
+        rows = "1 row equals" if notes.equal == 1 else f"{notes.equal:,} rows equal"
+        yield DataFinding(text=f"{rows} another, word for word", todo="see whether a join doubled rows")
 
 
 def _of_outcome(study: Study, people: Split) -> Iterator[DataFinding]:

@@ -170,6 +170,13 @@ def test_the_line_that_is_told_mends_it(case: str, tmp_path: Path) -> None:
     assert looked_at(tmp_path, columns, mapping=parse_yaml(written, "the line")).findings == ()
 
 
+def test_a_row_that_equals_another_is_told(tmp_path: Path) -> None:
+    columns = {name: [*cells[:99], cells[0]] for name, cells in USUAL.items()}
+    assert [finding.text for finding in looked_at(tmp_path, columns).findings] == [
+        "1 row equals another, word for word"
+    ]
+
+
 def test_few_patients_and_another_size_than_announced_are_told(tmp_path: Path) -> None:
     chosen = study(patient_id="ipp", features=FEATURES, cohort={"lille": 9000})
     texts = [finding.text for finding in looked_at(tmp_path, {}, chosen, min_patients=200).findings]
