@@ -121,6 +121,7 @@ def study_of(folder: Path) -> Path:
 def test_no_command_runs_what_lies_in_the_folder_where_it_is_typed(planted: Folder) -> None:
     study, listen = study_of(planted.folder), f"127.0.0.1:{free_port()}"
     planted.type("archipel", "plan", "study.yaml")
+    planted.type("archipel", "kit", "new", "planted_kit")
     planted.type("archipel", "data", str(ROOT / "simulations" / "data" / "heart_disease" / "hungary.csv"))
     planted.type("archipel", "new", str(ROOT / "simulations" / "data" / "heart_disease" / "hungary.csv"))
     planted.type("archipel", "explain", "privacy.epsilon")
@@ -176,6 +177,8 @@ def test_no_command_runs_what_lies_in_the_folder_where_it_is_typed(planted: Fold
     planted.type("archipel-site", "settle", codes=(0, 2))
     planted.type("archipel-site", "predict", digest, "--out", "scores.csv", codes=(2,))  # no model is kept here
     planted.type("archipel-site", "evaluate", digest, codes=(2,))
+    planted.type("archipel-site", "kit", "list")
+    planted.type("archipel-site", "query", "planted", codes=(2,))  # its data are a file
     planted.type("archipel-site", "ledger")
     planted.type("archipel-site", "outbox")
     planted.type("archipel-site", "journal", "verify")
