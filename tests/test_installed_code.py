@@ -132,7 +132,6 @@ def test_no_command_runs_what_lies_in_the_folder_where_it_is_typed(planted: Fold
     planted.type("archipel", "complete", "study.yaml")
     planted.type("archipel", "export", "runs-here/latest", "--format", "safetensors", "--out", "export")
     planted.type("archipel", "tune", "study.yaml", "--set", "training.rounds=1,2", "--seeds", "1")
-    planted.type("archipel", "kit", "new", "planted_kit")
     planted.type("archipel", "audit", "no-such-study.yaml", codes=(2,))  # the whole one takes long, and starts nothing
 
     (planted.folder / "consortium" / "coordinator.yaml").write_text(
@@ -177,7 +176,6 @@ def test_no_command_runs_what_lies_in_the_folder_where_it_is_typed(planted: Fold
     planted.type("archipel-site", "settle", codes=(0, 2))
     planted.type("archipel-site", "predict", digest, "--out", "scores.csv", codes=(2,))  # no model is kept here
     planted.type("archipel-site", "evaluate", digest, codes=(2,))
-    planted.type("archipel-site", "kit", "list")
     planted.type("archipel-site", "query", "planted", codes=(2,))  # its data are a file
     planted.type("archipel-site", "ledger")
     planted.type("archipel-site", "outbox")
