@@ -41,7 +41,10 @@ def test_a_study_of_a_kit_names_it_its_arrays_and_what_it_begins_from() -> None:
     for changes, problem in (
         ({"kit": None}, "model.name: expected the kit retina under kit beside its model"),
         ({"kit": {**kit, "name": "heart"}}, "model.name: expected a model of the study's kit heart"),
-        ({"task": {"type": "binary", "target": "disease"}}, "model.name: expected task.type: own beside a kit's model"),
+        (
+            {"task": {"type": "binary", "target": "disease"}},
+            "model.name: expected task.type: own or own_mask beside a kit's model",
+        ),
         ({"model": {"name": "logistic"}}, "model.name: expected a kit's model with task.type: own"),
         ({"arrays": None}, "arrays: expected the arrays of the kit's model"),
         ({"arrays": {"..": [1]}}, "arrays...: expected array's name"),
