@@ -22,6 +22,7 @@ class Base:
 
     columns: Sequence[tuple[str, Any]] = ()
     rows: Sequence[Sequence[Any]] = ()
+    first_refusal: Exception | None = None
     refusal: Exception | None = None
     late_refusal: Exception | None = None
     may_write: int = 0
@@ -89,6 +90,8 @@ class Cursor:
     def execute(self, statement: str, *parameters: Any, **options: Any) -> "Cursor":
         self.base.asked.append(statement)
         self.description = [(name, kind, None, None, None, None, True) for name, kind in self.base.columns]
+        if self.base.first_refusal:
+            raise self.base.first_refusal
         if statement == sql_server.RIGHTS:
             self._rows = [(self.base.may_write,)]
         elif statement == sql_server.DESCRIBE:

@@ -97,9 +97,6 @@ class Oracle(Session):
         self._connection = _connect(address, self._way)
         self._connection.call_timeout = 1000 * self._seconds
         self._connection.outputtypehandler = _decimals
-        with self._connection.cursor() as cursor:
-            cursor.execute("ALTER SESSION SET TIME_ZONE = 'UTC'")
-            cursor.execute("SET TRANSACTION READ ONLY")
 
     def describe(self, query: str) -> list[Field]:
         """Return the query's columns: it is parsed and not run."""
@@ -141,7 +138,7 @@ class Oracle(Session):
 
 
 def _connect(address: Address, way: tuple[str, int]) -> Any:
-    """Return a connection.
+    """Return a connection in a transaction that can only read.
 
     Raises:
         SourceError: in words of our own.
@@ -150,7 +147,11 @@ def _connect(address: Address, way: tuple[str, int]) -> Any:
     reason = ""
     try:
         with cut_after(LOGIN_TIMEOUT_S, lambda: cut_connections(way), late):
-            return oracledb.connect(**keys)
+            connection = oracledb.connect(**keys)
+            with connection.cursor() as cursor:
+                cursor.execute("ALTER SESSION SET TIME_ZONE = 'UTC'")
+                cursor.execute("SET TRANSACTION READ ONLY")
+            return connection
     except (oracledb.Error, OSError) as error:
         text = str(error)
         reasons = (reason for words, reason in _NOT_CONNECTED if re.search(words, text, re.IGNORECASE))

@@ -274,6 +274,13 @@ def test_what_is_refused_is_said_without_a_value(kind: str, number: int, when: s
     assert base.ended == ["rollback", "close"]
 
 
+def test_a_session_that_cannot_be_made_one_that_only_reads_is_none(kind: str, play: Callable[..., Base]) -> None:
+    error = REFUSALS[kind][-1][0]
+    base = play([ROW], first_refusal=error)
+    assert "localhost" in told(lambda: read_table(source(kind), study()))
+    assert QUERY not in base.asked
+
+
 @pytest.mark.parametrize(
     "url",
     [
