@@ -188,7 +188,7 @@ def _undefined(metrics: TrainingResult) -> Iterator[str]:
     if empty & untrained:
         yield "a hospital that trained on nobody has no model of its own."
     if empty - untrained:
-        yield "fewer than two test patients with or without the outcome, so no rate exists."
+        yield f"{metric_named(_figure(metrics)).needs}."
 
 
 def _exact(metrics: TrainingResult) -> str:

@@ -11,8 +11,8 @@ from simulations.complete import completed
 from strategies.privacy.modes.local import plan_for
 
 ALL = sorted((Path(__file__).resolve().parent.parent / "configs" / "presets").glob("*.yaml"))
-OF_KITS = {"kit"}  # tests/simulations/test_kit_commands.py
-ALL = [path for path in ALL if path.stem not in OF_KITS]
+ELSEWHERE = {"kit", "brain_seg"}  # tests/simulations/test_kit_commands.py, test_brains.py
+ALL = [path for path in ALL if path.stem not in ELSEWHERE]
 PRESETS = [path for path in ALL if completed(path).study.procedure == "training"]
 KEYS = {
     *("study", "study_sha256", "engine", "seed", "outcome", "rounds_completed", "seconds", "model_sha256"),

@@ -59,7 +59,9 @@ HOSPITALS = {
 def main(arguments: list[str] | None = None) -> int:
     """Write the brains of all hospitals; return 0, or 2 where the template is not installed."""
     parser = argparse.ArgumentParser(prog="python -m simulations.data.brains.make_up")
-    parser.add_argument("--folder", type=Path, default=FOLDER, help="where they go (default: made_up, beside this file)")
+    parser.add_argument(
+        "--folder", type=Path, default=FOLDER, help="where they go (default: made_up, beside this file)"
+    )
     parser.add_argument("--patients", type=int, default=PATIENTS, help="of each hospital (default: %(default)s)")
     parser.add_argument("--side", type=int, default=SIDE, help="places along each axis (default: %(default)s)")
     options = parser.parse_args(arguments)
