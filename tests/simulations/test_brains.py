@@ -4,7 +4,6 @@ import importlib.util
 import json
 from pathlib import Path
 
-import nibabel
 import numpy as np
 import pytest
 
@@ -13,7 +12,7 @@ from configs.strict_yaml import dump_yaml
 from simulations import cli
 from simulations.benchmarks import brains
 from simulations.data.brains import make_up
-from simulations.data.brains.make_up import HOSPITALS
+from simulations.data.brains.make_up import HOSPITALS, volume_of
 
 PATIENTS, SIDE = 6, 16
 
@@ -25,10 +24,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made
 
 
-def volume(path: Path) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
-    return np.asarray(nibabel.load(path).dataobj, np.float64)
-
-
 def test_the_same_numbers_make_the_same_files(folder: Path, tmp_path: Path) -> None:
     make_up.make_up(tmp_path, PATIENTS, SIDE)
     files = sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
@@ -38,8 +33,8 @@ def test_the_same_numbers_make_the_same_files(folder: Path, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("hospital", sorted(HOSPITALS))
 def test_masks_are_inside_of_heads_and_no_two_patients_are_alike(folder: Path, hospital: str) -> None:
-    scans = [volume(path) for path in sorted((folder / hospital).glob("*-t1.nii"))]
-    masks = [volume(path) for path in sorted((folder / hospital).glob("*-white.nii"))]
+    scans = [volume_of(path) for path in sorted((folder / hospital).glob("*-t1.nii"))]
+    masks = [volume_of(path) for path in sorted((folder / hospital).glob("*-white.nii"))]
     for scan, mask in zip(scans, masks, strict=True):
         assert scan.shape == mask.shape == (SIDE,) * 3
         assert set(np.unique(mask)) == {0.0, 1.0}
@@ -49,7 +44,7 @@ def test_masks_are_inside_of_heads_and_no_two_patients_are_alike(folder: Path, h
 
 
 def test_hospitals_differ_as_their_scanners_do(folder: Path) -> None:
-    bright = {name: volume(folder / name / "000-t1.nii").max() for name in HOSPITALS}
+    bright = {name: volume_of(folder / name / "000-t1.nii").max() for name in HOSPITALS}
     assert bright["sud"] < bright["nord"] < bright["est"] < bright["ouest"]
 
 

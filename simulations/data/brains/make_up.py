@@ -107,9 +107,17 @@ def templates(side: int) -> tuple[Volume, Volume]:
     import nibabel
 
     folder = Path(package.submodule_search_locations[0]) / "datasets" / "data"
-    volumes = [np.asarray(nibabel.load(folder / _TEMPLATE.format(name)).dataobj, np.float32) for name in ("t1", "wm")]
-    image, mask = (_shrunk(volume / 255.0, side) for volume in volumes)
+    files: list[Any] = [nibabel.load(folder / _TEMPLATE.format(name)) for name in ("t1", "wm")]
+    image, mask = (_shrunk(np.asarray(file.dataobj, np.float32) / 255.0, side) for file in files)
     return image, mask
+
+
+def volume_of(path: Path) -> Volume:
+    """Return the numbers of a NIfTI file."""
+    import nibabel
+
+    file: Any = nibabel.load(path)
+    return np.asarray(file.dataobj, np.float32)
 
 
 def _shrunk(volume: Volume, side: int) -> Volume:
@@ -156,8 +164,8 @@ def _smooth(shape: tuple[int, ...], chance: np.random.Generator) -> NDArray[np.f
 def _nifti(volume: Volume) -> bytes:
     import nibabel
 
-    header: Any = nibabel.Nifti1Image(volume.astype(np.int16), np.diag([*[_HEAD / len(volume)] * 3, 1.0]))
-    return bytes(header.to_bytes())
+    image: Any = nibabel.Nifti1Image
+    return bytes(image(volume.astype(np.int16), np.diag([*[_HEAD / len(volume)] * 3, 1.0])).to_bytes())
 
 
 def sites(folder: Path = FOLDER) -> Iterator[tuple[str, Path]]:
