@@ -97,6 +97,7 @@ EXTRAS = {  # file -> what its users install as an extra
     "client/connectors/parquet.py": {"pyarrow"},
     "client/connectors/oracle.py": {"oracledb"},
     "client/connectors/sql_server.py": {"mssql_python"},
+    "simulations/data/brains/make_up.py": {"nibabel"},
     "simulations/drafting/headers.py": {"pyarrow"},
     "simulations/tuning/cluster.py": {"ray"},
     "server/export/onnx_file.py": {"onnx"},
