@@ -27,7 +27,7 @@ from client.identities import forgotten
 from client.isolation import worker_variables
 from client.site_file import load_site
 from configs.commands import prepare
-from configs.errors import AdmissionError, ConfigError, DataError, RunError
+from configs.errors import ArchipelError, RunError
 from configs.folder import typed
 from configs.load import study_from
 from configs.parts import run
@@ -214,7 +214,7 @@ def main(arguments: list[str]) -> int:
             return 0
         for line in look(Path(folder), name, rest[0] if rest else None):
             print(line)
-    except (DataError, AdmissionError, ConfigError) as error:
+    except ArchipelError as error:
         print(error)
         return 3
     return 0
