@@ -30,7 +30,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _SMOOTH = 1.0  # places that soft Dice adds to both: an image without the structure has a gradient too
-DICE = score_metric("dice", "Dice", "twice the places in both over those in either, the mean over patients")
+DICE = score_metric(
+    "dice", "Dice", "how far model and mask agree: twice their common places over the places of both; 1 is perfect"
+)
 
 
 class Segmentation(Objective):
