@@ -110,7 +110,7 @@ class TypedNumbers(Gatherer):
         """Take the cells of the next rows; what is not finite stays text, with those that came beside it."""
         values = np.array(cells, np.float64)  # of text too, and NaN of None
         unknown = np.count_nonzero(~np.isfinite(values))
-        if unknown == 0 or unknown == sum(cell is None for cell in cells):
+        if unknown == 0 or unknown == cells.count(None):
             self._pieces.append(Numbers(values))
         else:
             self._pieces.append(Cells([text_of_cell(cell, self._write) for cell in cells]))
@@ -144,4 +144,7 @@ def short(cell: str) -> str:
 
 def has_any(row: Given) -> bool:
     """Return whether there is anything in a row."""
+    first = row[0] if row else None
+    if isinstance(first, float) or (first and not first.isspace()):  # nearly always: a generator costs more
+        return True
     return any(isinstance(cell, float) or (cell and not cell.isspace()) for cell in row)
