@@ -27,13 +27,13 @@ class Recipe:
 RECIPES = (
     Recipe(
         "A task type",
-        "ordinal",
+        "graded",
         "strategies/tasks/base.py",
         "strategies/tasks/registry.py",
         "What an outcome is: how its columns become numbers, the loss of a row and its residual (the gradient by the "
         "model's outputs, with a bound that the privacy engine uses), the prediction, and the metrics, of which the "
         "first is the headline. Hold the residual against autograd, and each metric against its definition.",
-        ("Ordinal.encode", "Ordinal.loss", "Ordinal.residual", "Ordinal.predict", "install"),
+        ("Graded.encode", "Graded.loss", "Graded.residual", "Graded.predict", "install"),
     ),
     Recipe(
         "A model",

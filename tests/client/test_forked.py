@@ -27,7 +27,7 @@ from strategies.privacy.engines.alone import Alone
 from strategies.privacy.engines.forked import Forked, PatientWork
 from strategies.privacy.engines.one_by_one import OneByOne, Take
 from strategies.privacy.plan import PrivacyPlan
-from tests.kits.faulty_models import FAULTY, INPUTS, SOUND, SOURCE, models
+from tests.faulty_models import FAULTY, INPUTS, SOUND, SOURCE, models
 
 pytestmark = pytest.mark.skipif(not can_confine(), reason="needs seccomp")
 MODELS: dict[str, Any] = models()

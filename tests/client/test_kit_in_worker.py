@@ -28,7 +28,7 @@ from strategies.kits.shelf import SHELF
 from strategies.models.registry import study_parameters
 from strategies.releases.registry import arrays_of
 from tests.builders import study
-from tests.kits.faulty_models import FAULTY, INPUTS, SOUND, SOURCE
+from tests.faulty_models import FAULTY, INPUTS, SOUND, SOURCE
 
 pytestmark = pytest.mark.skipif(not can_confine(), reason="needs seccomp")
 WORKER = Path(__file__).with_name("unpaced_worker.py")

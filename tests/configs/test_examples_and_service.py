@@ -29,7 +29,7 @@ def test_the_hospitals_example_loads_and_shows_the_defaults(tmp_path: Path) -> N
 def test_the_hospitals_example_of_a_data_base_loads_once_it_is_no_comment(tmp_path: Path) -> None:
     text = (ROOT / "configs" / "site.example.yaml").read_text()
     begin, end = text.index("  heart-disease:"), text.index("\npolicy:")
-    lines = text[text.index("  # heart-disease:") : end].splitlines()
+    lines = text[text.index("  # heart-disease:") : text.index("\n  # lung-cancer:")].splitlines()
     uncommented = "\n".join("  " + line.removeprefix("  # ") for line in lines)
     text = text[:begin] + uncommented + text[end:]
     (tmp_path / "site.yaml").write_text(text.replace("\n# worker_network", "\nworker_network"))

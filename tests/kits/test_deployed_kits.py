@@ -27,9 +27,9 @@ def _shared_direction(document: dict[str, Any]) -> None:
     document["training"]["strategy"] = {"name": "shared_direction"}
 
 
-def _ordinal(document: dict[str, Any]) -> None:
+def _graded(document: dict[str, Any]) -> None:
     del document["features"]["cp"]
-    document["task"] = {"type": "ordinal", "target": "cp", "classes": GRADES}
+    document["task"] = {"type": "graded", "target": "cp", "classes": GRADES}
     document["evaluation"] = {"test_fraction": document["evaluation"]["test_fraction"]}
 
 
@@ -59,7 +59,7 @@ def _column_count(document: dict[str, Any]) -> None:
 
 EDITS: dict[str, Callable[[dict[str, Any]], None]] = {
     "shared_direction": _shared_direction,
-    "ordinal": _ordinal,
+    "graded": _graded,
     "json_lines": _json_lines,
     "convolution": _convolution,
     "central": _central,
@@ -68,7 +68,7 @@ EDITS: dict[str, Callable[[dict[str, Any]], None]] = {
 }
 REVIEWED = {  # on the page that a hospital's people read before they approve, and on the model card
     "shared_direction": ("shared_direction", "shared_direction"),
-    "ordinal": ("ordinal 'cp' ('typical_angina',", "the grade of `cp`"),
+    "graded": ("graded 'cp' ('typical_angina',", "the grade of `cp`"),
     "json_lines": (".jsonl", "`disease`"),
     "convolution": ("with a convolution model", "convolution"),
     "central": ("A toy: it does not protect against the coordinator", "does not protect against the coordinator"),

@@ -8,7 +8,7 @@ import pytest
 from torch import Tensor, nn
 
 from strategies.probe import NO_PROOF, Result, Subject, probe
-from tests.kits.faulty_models import FAULTY, INPUTS, SOUND, models
+from tests.faulty_models import FAULTY, INPUTS, SOUND, models
 
 MODELS: dict[str, Any] = models()
 

@@ -1,6 +1,7 @@
 """A task type with a loss, predictions and metrics of its own is one file and its registration."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +26,12 @@ from simulations.hospitals import Hospitals
 from strategies.data.table import TablePatients
 from strategies.tasks.registry import OBJECTIVES, objective_of, register
 from tests.builders import flat, plain, study, write_simulated
-from tests.kits import ordinal as kit
-from tests.kits.ordinal import ORDINAL_KEYS, Ordinal, concordance, grade_error
+from tests.kits import graded as kit
+from tests.kits.graded import GRADED_KEYS, Graded, concordance, grade_error
 
 GRADES = ("none", "mild", "severe")
-TASK = {"type": "ordinal", "target": "grade", "classes": list(GRADES)}
-OUTCOME = Ordinal(Task("ordinal", "grade", ("a", "b", "c", "d")))
+TASK = {"type": "graded", "target": "grade", "classes": list(GRADES)}
+OUTCOME = Graded(Task("graded", "grade", ("a", "b", "c", "d")))
 ONE_STEP = {"rounds": 5, "weights": "uniform", "local": {"steps": 1, "batch_size": "full", "learning_rate": 0.7}}
 
 
@@ -41,7 +42,7 @@ def _registered(monkeypatch: pytest.MonkeyPatch) -> None:
     kit.install()
 
 
-def ordinal(make: Any = plain, **changes: Any) -> Study:
+def graded(make: Any = plain, **changes: Any) -> Study:
     return make(task=TASK, **changes)  # type: ignore[no-any-return]
 
 
@@ -134,7 +135,7 @@ def by_hand(hospitals: list[TablePatients], rounds: int) -> NDArray[np.float64]:
 
 
 def test_a_federation_descends_its_loss() -> None:
-    chosen = ordinal(training=ONE_STEP)
+    chosen = graded(training=ONE_STEP)
     people = {site: encoded(40 + 10 * i, i) for i, site in enumerate(chosen.sites)}
     hospitals = Hospitals(chosen, people.__getitem__)
     conducted = run_engine("inprocess", hospitals, lambda done: make_app(chosen, done=done))
@@ -142,7 +143,7 @@ def test_a_federation_descends_its_loss() -> None:
 
 
 def test_with_privacy_each_round_has_its_quorum_and_every_update_is_plausible() -> None:
-    chosen = ordinal(study)
+    chosen = graded(study)
     hospitals = Hospitals(chosen, {site: encoded(60, i) for i, site in enumerate(chosen.sites)}.__getitem__)
     conducted = run_engine("inprocess", hospitals, lambda done: make_app(chosen, done=done))
     assert conducted.rounds.outcome == "COMPLETE"
@@ -156,17 +157,17 @@ def test_its_keys_are_judged_as_any() -> None:
     with pytest.raises(ConfigError, match="three grades or more"):
         plain(task=TASK | {"classes": ["no", "yes"]})
     with pytest.raises(ConfigError, match="one of concordance, grade_error"):
-        ordinal(evaluation={"test_fraction": 0.3, "metrics": ["auroc"]})
+        graded(evaluation={"test_fraction": 0.3, "metrics": ["auroc"]})
     with pytest.raises(ConfigError, match="none for a task that is not binary"):
-        ordinal(study, evaluation={"test_fraction": 0.3, "release": {"epsilon": 1.0}})
-    assert ordinal().to_dict()["task"] == TASK
-    assert objective_of(ordinal()).outputs == 2
+        graded(study, evaluation={"test_fraction": 0.3, "release": {"epsilon": 1.0}})
+    assert graded().to_dict()["task"] == TASK
+    assert objective_of(graded()).outputs == 2
 
 
 def test_a_hospital_reads_what_is_learned_before_it_decides(tmp_path: Path) -> None:
     config = SiteConfig(tmp_path, "lille", "coord.example.org:8443")
-    rows = {row.title: row.text for row in rows_of(config, ordinal(study))}
-    assert rows["learns"] == "ordinal 'grade' ('none', 'mild', 'severe') with a logistic model"
+    rows = {row.title: row.text for row in rows_of(config, graded(study))}
+    assert rows["learns"] == "graded 'grade' ('none', 'mild', 'severe') with a logistic model"
     assert "'grade': the outcome ('none', 'mild', 'severe')" in rows["reads"]
 
 
@@ -176,7 +177,7 @@ def written(folder: Path) -> Path:
         age, sex, grade = patients(count, seed)
         lines = [f"{a:g},{('female', 'male')[s]},{GRADES[g]}" for a, s, g in zip(age, sex, grade, strict=True)]
         (folder / f"{site}.csv").write_text("\n".join(["age,sex,grade", *lines, ""]))
-    document = ordinal(
+    document = graded(
         study, cohort=sites, evaluation={"test_fraction": 0.3}, training={"rounds": 8}, privacy={"epsilon": 8.0}
     ).to_dict()
     return write_simulated(folder, document, sites)
@@ -200,8 +201,8 @@ def test_it_is_planned_simulated_and_reported(tmp_path: Path, capsys: pytest.Cap
     assert "0.5 is chance" in html
     assert "no single probability" in html
     assert "the grade of `grade`" in (run / "model_card.md").read_text()
-    assert load_study(run / "study.yaml").task.type == "ordinal"
-    del OBJECTIVES._kinds["ordinal"]  # as where the kind is not installed: the report is plainer, and can be read
+    assert load_study(run / "study.yaml").task.type == "graded"
+    del OBJECTIVES._kinds["graded"]  # as where the kind is not installed: the report is plainer, and can be read
     assert cli.main(["report", str(run)]) == 0
     assert "Together, three hospitals reach a concordance of" in (run / "report.html").read_text()
     assert "a prediction of `grade`" in (run / "model_card.md").read_text()
@@ -209,20 +210,20 @@ def test_it_is_planned_simulated_and_reported(tmp_path: Path, capsys: pytest.Cap
 
 def test_patients_are_not_made_up_for_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["plan", str(written(tmp_path)), "--worth"]) == 2
-    assert "expected binary or multiclass, as the loss is counted in AUROC, found ordinal" in capsys.readouterr().err
+    assert re.search(r"expected binary or multiclass.*, found graded", capsys.readouterr().err)
 
 
 def test_a_type_whose_keys_name_other_metrics_is_refused() -> None:
-    class Other(Ordinal):
-        name = "graded"
+    class Other(Graded):
+        name = "stepwise"
 
-    with pytest.raises(KindError, match=r"Other\): expected .*'ordinal' with .*, found 'graded' with"):
-        register(Other, ORDINAL_KEYS)
+    with pytest.raises(KindError, match=r"Other\): expected .*'graded' with .*, found 'stepwise' with"):
+        register(Other, GRADED_KEYS)
 
 
 def test_it_is_audited() -> None:
     """Its noise, clipping, sampling, ledger and canaries, as those of any private study."""
-    chosen = ordinal(study)
+    chosen = graded(study)
     people = {site: encoded(60, i) for i, site in enumerate(chosen.sites)}
     effort = Effort(0.3, least_steps=30, few_steps=20, canaries=60, neighbours=2, starts=1, places=1)
     audited = audit_patients(chosen, people, Subject(), seed=1, effort=effort)

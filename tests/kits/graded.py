@@ -53,10 +53,10 @@ def _has_two_grades(y: Floats, _predicted: Floats, patients: NDArray[np.int64]) 
     return sum(len(np.unique(patients[y == k])) >= MIN_PER_CLASS for k in np.unique(y)) > 1
 
 
-class Ordinal(Objective):
+class Graded(Objective):
     """Ordered grades: y is the position of the row's grade in the task's classes."""
 
-    name = "ordinal"
+    name = "graded"
     prediction = "the grade of"
     metrics = (
         Metric(
@@ -115,8 +115,8 @@ class Ordinal(Objective):
         return (np.arange(rows) % len(self.task.classes)).astype(np.float32)
 
 
-ORDINAL_KEYS = TaskKeys(
-    "ordinal",
+GRADED_KEYS = TaskKeys(
+    "graded",
     declaration_of(Task)
     .without("bins")
     .but(
@@ -126,10 +126,10 @@ ORDINAL_KEYS = TaskKeys(
             "default": REQUIRED,
         },
     ),
-    tuple(metric.name for metric in Ordinal.metrics),
+    tuple(metric.name for metric in Graded.metrics),
 )
 
 
 def install() -> None:
     """Let studies name it."""
-    register(Ordinal, ORDINAL_KEYS)
+    register(Graded, GRADED_KEYS)
