@@ -193,7 +193,7 @@ def _serve(line: Connection, prepare: Prepare, seconds: float) -> None:
     die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # how a child ended is never learnt: the next one could read it here
-    _close_all_but(line.fileno())
+    _let_go_of_all_but(line.fileno())
     work: Any = None
     address_space = 0
     child = -1  # a descriptor: a number of a process could be another's by then
@@ -240,13 +240,17 @@ def _prepared(prepare: Prepare, described: bytes) -> tuple[Work | None, bytes]:
     return work, b""
 
 
-def _close_all_but(kept: int) -> None:
-    """Close what this process was born with, the owner's requests and answers among it."""
+def _let_go_of_all_but(kept: int) -> None:
+    """Lead what this process was born with nowhere, the owner's requests and answers among it.
+
+    A library that was loaded before may close descriptors of its own in each process that is forked, and end it where
+    they are closed already (Arrow does): so each of them stays open until a child closes it.
+    """
     nowhere = os.open(os.devnull, os.O_RDWR)
-    for descriptor in (0, 1):
-        os.dup2(nowhere, descriptor)
-    os.closerange(3, kept)
-    os.closerange(kept + 1, os.sysconf("SC_OPEN_MAX"))
+    for descriptor in map(int, os.listdir("/proc/self/fd")):
+        if descriptor not in (2, kept, nowhere):
+            with contextlib.suppress(OSError):  # the folder's own is closed by now
+                os.dup2(nowhere, descriptor)
 
 
 def _live(work: Work, ends: tuple[int, int], seconds: float, address_space: int) -> None:

@@ -227,3 +227,17 @@ def test_a_zygote_that_has_ended_is_an_error() -> None:
     with pytest.raises(RunError, match="has ended"):
         zygote.prepare(b"")
     zygote.close()
+
+
+def test_children_answer_where_a_library_minds_the_descriptors_that_it_opened_before(tmp_path: Path) -> None:
+    """Arrow closes a pipe of its own in each process that is forked, and ends one where that pipe is closed already."""
+    parquet, arrow = pytest.importorskip("pyarrow.parquet"), pytest.importorskip("pyarrow")
+    from pyarrow import csv
+
+    (tmp_path / "a.csv").write_text("a\n1\n")
+    parquet.write_table(csv.read_csv(tmp_path / "a.csv"), tmp_path / "a.parquet")
+    assert parquet.read_table(tmp_path / "a.parquet") == arrow.table({"a": [1]})
+    with Zygote(lambda _: Deeds()) as zygote:
+        zygote.prepare(b"")
+        zygote.load(b"")
+        assert said(zygote, "sum(range(9))") == DONE
