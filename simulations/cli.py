@@ -14,11 +14,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from configs.commands import run
+from configs.commands import fail, run
 from configs.errors import ArchipelError
 from simulations.drafting import command as new
 from simulations.drafting import data
 from simulations.kits import command as kit
+from simulations.kits.failure import explained as kit_failure
 from simulations.numbers import integer, positive, seed, seeds_of
 from simulations.tuning import command as tune
 
@@ -37,7 +38,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Exit codes: 0 done, 1 the study ended INCOMPLETE or an audit FAILED, 2 an error that is explained, 130 Ctrl-C.
     """
-    return run(_parser, argv, guard=False, beside="; what was finished before is whole", interrupted=_interrupted)
+    try:
+        return run(_parser, argv, guard=False, beside="; what was finished before is whole", interrupted=_interrupted)
+    except Exception as error:
+        failure = kit_failure(error)
+        if failure is None:
+            raise
+        return fail("archipel", str(failure))
 
 
 def _interrupted(stop: KeyboardInterrupt) -> None:

@@ -63,14 +63,15 @@ def _test(arguments: argparse.Namespace) -> int:
 
 
 def _build(arguments: argparse.Namespace) -> int:
-    from simulations.kits.project import build, lines_for_a_study
+    from simulations.kits.project import build, lines_for_a_study, read_project
     from simulations.kits.tested import warnings_of
 
+    warnings = list(warnings_of(read_project(arguments.folder)))  # what cannot be opened leaves no wheel
     path, kit = build(arguments.folder)
     print(f"{path}: {len(kit.files)} files, {kit.lines} lines, {len(kit.wheel)} bytes")
     print(f"sha256 {kit.sha256}")
     print(lines_for_a_study(kit))
-    for warning in warnings_of(kit):
+    for warning in warnings:
         print(warning, file=sys.stderr)
     for name in kit.about.models:
         print(f"model: {{name: {kit.about.name}/{name}}}  # then: archipel complete STUDY --kit {arguments.folder}")

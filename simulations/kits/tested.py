@@ -1,5 +1,6 @@
 """`archipel kit test`: what a kit's models do with made-up patients; no patient is read."""
 
+import re
 import resource
 import time
 from collections.abc import Iterator
@@ -9,14 +10,16 @@ import torch
 
 from configs.kit import KitFiles
 from simulations.kits.project import read_project
+from strategies.kit import Reader
 from strategies.kits.opened import open_files
 from strategies.kits.probed import results_of
 
 KB = 1024
+WITH_ARCHIPEL = ("numpy", "torch")
 
 
 def test_project(folder: Path) -> int:
-    """Print what the probe says of a project's models; return 1 where it warns.
+    """Print what the probe says of a project's models; return 1 where something is to be mended.
 
     Raises:
         KitError, RunError: the project is no kit. Anything: the kit's own failure when it is opened.
@@ -28,9 +31,22 @@ def test_project(folder: Path) -> int:
     for name, result in results.items():
         for sentence in result.sentences:
             print(f"model {name}: {sentence}")
+    lacking = 0
     for name, reader in open_files(kit).readers.items():
         print(f"reader {kit.about.name}/{name}: records of shape {tuple(reader.shape)}")
-    return int(any(result.warnings for result in results.values()))
+        for library in _not_required(kit, reader):
+            lacking += 1
+            print(
+                f"reader {kit.about.name}/{name}: warning: it needs {library}, which pyproject.toml does not require: "
+                "add it to dependencies, so that a hospital is told to install it"
+            )
+    return int(lacking > 0 or any(result.warnings for result in results.values()))
+
+
+def _not_required(kit: KitFiles, reader: Reader) -> list[str]:
+    """Return the libraries that a reader needs beside Archipel's own and the project does not require."""
+    required = {re.split(r"[^\w.-]", requirement)[0].lower() for requirement in (*kit.about.requires, *WITH_ARCHIPEL)}
+    return [library for library in reader.needs if library.lower() not in required]
 
 
 def warnings_of(kit: KitFiles) -> Iterator[str]:

@@ -13,7 +13,7 @@ import importlib.util
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import Any
 
 from configs.errors import KitError
@@ -127,6 +127,10 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
     def is_package(self, fullname: str) -> bool:
         """Return whether a module has others below it."""
         return (self._path(fullname) or "").endswith("/__init__.py")
+
+    def get_code(self, fullname: str) -> CodeType:
+        """Return a module compiled under its path in the kit, which a failure then names."""
+        return self.source_to_code(self.get_source(fullname), f"{self._folder}/{self._path(fullname)}")
 
     def get_source(self, fullname: str) -> str:
         """Return a module's text."""

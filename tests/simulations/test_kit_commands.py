@@ -10,7 +10,7 @@ from configs.errors import ConfigError, KitError
 from configs.load import load_study
 from simulations.cli import main
 from simulations.complete import load_completed
-from simulations.kits.project import build, example
+from simulations.kits.project import build, example, read_project
 from strategies.kits.shelf import SHELF
 
 PRESET = Path(__file__).resolve().parents[2] / "configs" / "presets" / "kit.yaml"
@@ -80,6 +80,53 @@ def test_another_kit_than_the_studys_is_refused(home: Path, capsys: pytest.Captu
     finally:
         source.write_text(before)
     assert "kit retina: expected version 1.0.0 with the digest" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "sentence"),
+    [
+        ("SHAPE = (1, 64, 64)", "def broken(:", "archipel_kit_retina, line 14, fails: SyntaxError: invalid syntax"),
+        ("import torch\n", "import no_such_library\n", "line 8, fails: ModuleNotFoundError: No module named 'no_such"),
+    ],
+)
+def test_code_that_cannot_be_opened_is_told_by_its_line_and_leaves_no_wheel(
+    before: str, after: str, sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["kit", "new", "retina", "--out", str(tmp_path)]) == 0
+    home = tmp_path / "retina"
+    source = home / "archipel_kit_retina.py"
+    source.write_text(source.read_text().replace(before, after))
+    for command in ("test", "build"):
+        assert main(["kit", command, str(home)]) == 2
+        complaint = capsys.readouterr().err
+        assert complaint.startswith("archipel: kit retina: ")
+        assert sentence in complaint
+    assert not (home / "dist").exists()
+
+
+def test_a_model_that_cannot_be_built_is_told_by_its_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["kit", "new", "retina", "--out", str(tmp_path)]) == 0
+    home = tmp_path / "retina"
+    source, study = home / "archipel_kit_retina.py", home / "study.yaml"
+    sha256 = read_project(home).sha256
+    source.write_text(
+        source.read_text().replace("return nn.Sequential(nn.Linear(inputs", "1 / 0, nn.Sequential(nn.Linear(inputs")
+    )
+    study.write_text(study.read_text().replace(sha256, read_project(home).sha256))
+    assert main(["complete", str(study), "--kit", str(home)]) == 2
+    assert "line 50, fails: ZeroDivisionError: division by zero; mend it there" in capsys.readouterr().err
+
+
+def test_a_library_that_a_reader_needs_is_required_by_its_project(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("simulations.kits.tested.results_of", lambda *_: {})
+    assert main(["kit", "new", "retina", "--out", str(tmp_path)]) == 0
+    source = tmp_path / "retina" / "archipel_kit_retina.py"
+    source.write_text(source.read_text().replace("shape=SHAPE)", 'shape=SHAPE, needs=["numpy", "tifffile"])'))
+    assert main(["kit", "test", str(tmp_path / "retina")]) == 1
+    told = capsys.readouterr().out
+    assert "reader retina/picture: warning: it needs tifffile, which pyproject.toml does not require: add it" in told
 
 
 def test_a_project_that_breaks_a_rule_is_told(tmp_path: Path) -> None:
