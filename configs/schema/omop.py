@@ -23,7 +23,7 @@ from configs.keys.declare import Declaration, Entries, Key, Part, key
 from configs.keys.one_of import Kind
 from configs.keys.values import COLUMN_NAME, Around, Choice, Integer, Place, Text, Truth, Value, is_number
 from configs.schema.omop_query import DATABASES, NUMBERS_OF, PERSON, TABLES, Column, Index, write_query
-from configs.schema.source import MAX_QUERY_TIMEOUT_S, QUERY_TIMEOUT_S, SOURCES, DataSource, VariableName
+from configs.schema.source import MAX_QUERY_TIMEOUT_S, QUERY_TIMEOUT_S, SOURCES, AskedSource, VariableName
 from configs.sections import Section
 
 ANY = "any"
@@ -287,12 +287,10 @@ DEFINE = Key(
 
 
 @dataclass(frozen=True, slots=True)
-class OmopCohort(DataSource):
+class OmopCohort(AskedSource):
     """Patients of a cohort in OMOP CDM 5.4, one row an index date, and columns by concepts and windows."""
 
     connector = "omop"
-    store = "data base"
-    networked = True
     unread = "any other concept, window or column of the data base"
     url_env: str = key(VariableName(), "the NAME of an environment variable that holds the data base's address")
     database: str = key(Choice(tuple(DATABASES)), "the kind of data base")
@@ -307,25 +305,6 @@ class OmopCohort(DataSource):
     def query(self) -> str:
         """Return what the data base is asked."""
         return write_query(self.database, self.schema, self.index, self.define)
-
-    @property
-    def secrets(self) -> tuple[str, ...]:
-        """Return the variable's name."""
-        return (self.url_env,) if self.url_env else ()
-
-    @property
-    def located(self) -> bool:
-        """Return whether a variable is named."""
-        return bool(self.url_env)
-
-    @property
-    def reading_time_s(self) -> int:
-        """Return how long the query may take."""
-        return self.query_timeout_s
-
-    def shares_rows(self, other: DataSource) -> bool:
-        """Return whether both ask one data base the same."""
-        return isinstance(other, OmopCohort) and self.shares_store(other) and self.query == other.query
 
     def __str__(self) -> str:
         return f"{self.connector}, the data base whose address the variable {self.url_env} holds:\n{self.query}"

@@ -215,17 +215,14 @@ class ParquetFiles(DataSource):
     path: Path = key(FilePath(), "the file, or the folder of parts, relative to the folder of the one that names it")
 
 
-@dataclass(frozen=True, slots=True)
-class SqlQuery(DataSource):
-    """One query, and the NAME of a variable that holds the data base's address."""
+class AskedSource(DataSource):
+    """A data base that is asked one query. A class of this kind has the keys `url_env` and `query_timeout_s`."""
 
-    connector = "sql"
+    __slots__ = ()
     store = "data base"
     networked = True
-    unread = "any other column: one that the query gives is dropped as it arrives"
-    url_env: str = key(VariableName(), "the NAME of an environment variable that holds the data base's address")
-    query: str = key(Query(), "one SELECT, its columns by the study's names")
-    query_timeout_s: int = key(Integer(1, MAX_QUERY_TIMEOUT_S), "how long the query may take", default=QUERY_TIMEOUT_S)
+    url_env: str
+    query_timeout_s: int
 
     @property
     def secrets(self) -> tuple[str, ...]:
@@ -244,10 +241,21 @@ class SqlQuery(DataSource):
 
     def shares_rows(self, other: DataSource) -> bool:
         """Return whether both ask one data base the same."""
-        return isinstance(other, SqlQuery) and self.shares_store(other) and self.query == other.query
+        return type(other) is type(self) and self.shares_store(other) and self.query == other.query
 
     def __str__(self) -> str:
         return f"{self.connector}, the data base whose address the variable {self.url_env} holds: {self.query}"
+
+
+@dataclass(frozen=True, slots=True)
+class SqlQuery(AskedSource):
+    """One query, and the NAME of a variable that holds the data base's address."""
+
+    connector = "sql"
+    unread = "any other column: one that the query gives is dropped as it arrives"
+    url_env: str = key(VariableName(), "the NAME of an environment variable that holds the data base's address")
+    query: str = key(Query(), "one SELECT, its columns by the study's names")
+    query_timeout_s: int = key(Integer(1, MAX_QUERY_TIMEOUT_S), "how long the query may take", default=QUERY_TIMEOUT_S)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,6 @@ a mask, it says how good the prediction is.
 """
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
@@ -21,6 +20,7 @@ from configs.schema.kit import OwnMask as OwnMaskTask
 from strategies.kits.shelf import SHELF
 from strategies.tasks.base import Objective
 from strategies.tasks.classification import AUPRC, BALANCED_ACCURACY, BRIER, Classification, calibration
+from strategies.tasks.masks import MaskOutcome
 from strategies.tasks.metrics import Floats
 from strategies.tasks.scores import score_metric
 
@@ -92,29 +92,14 @@ class Own(OfAKit, Classification):
 
 
 @dataclass(frozen=True)
-class OwnMask(OfAKit):
+class OwnMask(MaskOutcome, OfAKit):
     """An outcome that is a record: y is (rows, 1, sides...)."""
 
     name = "own_mask"
     prediction = "the kit's score of"
     metrics = (score_metric("score", "Score", "the kit's own score of a patient, the mean over patients"),)
-    has_score = True
     task: OwnMaskTask
-
-    def encode(self, targets: Mapping[str, Floats]) -> tuple[Floats, Mapping[str, int]]:
-        """Return no numbers: masks are read with the images."""
-        return np.empty((len(targets.get(self.task.target, ())), 0)), {}
 
     def predict(self, outputs: Floats) -> Floats:
         """Return the outputs: what they mean is the kit's."""
         return outputs
-
-    def made_up(self, rows: int) -> NDArray[np.float32]:
-        """Return masks with every second place in the structure."""
-        y = np.zeros((rows, 1, *self.task.size), np.float32)
-        y[..., ::2] = 1.0
-        return y
-
-    def in_unit(self, y: NDArray[Any]) -> Floats:
-        """Return nothing but how many rows there are: scores hold what is judged."""
-        return np.zeros(len(y))

@@ -14,7 +14,6 @@ mean over patients.
 """
 
 import math
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,7 +21,7 @@ from numpy.typing import NDArray
 
 from configs.schema import Segmentation as SegmentationTask
 from strategies.exact.functions import sigmoid
-from strategies.tasks.base import Objective
+from strategies.tasks.masks import MaskOutcome
 from strategies.tasks.metrics import Floats
 from strategies.tasks.scores import score_metric
 
@@ -35,13 +34,12 @@ DICE = score_metric(
 )
 
 
-class Segmentation(Objective):
+class Segmentation(MaskOutcome):
     """Masks. `y` is (rows, 1, sides...) of labels; outputs are (rows, structures, sides...), above 0 for yes."""
 
     name = "segmentation"
     metrics = (DICE,)
     prediction = "the share of each place in"
-    has_score = True
     task: SegmentationTask
 
     @property
@@ -66,10 +64,6 @@ class Segmentation(Objective):
             return f"of the mask, every label above 0 is {self.task.structures[0]}"
         labels = ", ".join(f"{label} {name}" for label, name in enumerate(self.task.structures, 1))
         return f"of the mask, the labels are {labels}"
-
-    def encode(self, targets: Mapping[str, Floats]) -> tuple[Floats, Mapping[str, int]]:
-        """Return no numbers: masks are read with the images."""
-        return np.empty((len(targets.get(self.task.target, ())), 0)), {}
 
     def loss(self, outputs: "Tensor", y: "Tensor") -> "Tensor":
         """Return the loss of each image: (rows,)."""
@@ -99,16 +93,6 @@ class Segmentation(Objective):
         places = tuple(range(2, outputs.ndim))
         both, either = (inside & found).sum(places), inside.sum(places) + found.sum(places)
         return float(np.where(either > 0, 2 * both / np.maximum(either, 1), 1.0).mean())
-
-    def made_up(self, rows: int) -> NDArray[np.float32]:
-        """Return masks with every second place in the first structure."""
-        y = np.zeros((rows, 1, *self.task.size), np.float32)
-        y[..., ::2] = 1.0
-        return y
-
-    def in_unit(self, y: NDArray[Any]) -> Floats:
-        """Return nothing but how many rows there are: scores hold what is judged."""
-        return np.zeros(len(y))
 
     def _inside(self, y: Any) -> Any:
         """Return which places are in which structure: (rows, structures, sides...) booleans."""
