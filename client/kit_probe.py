@@ -58,9 +58,17 @@ def probed(kit: KitFiles) -> str:
         with Zygote(_prepare, seconds=SECONDS) as zygote:
             zygote.prepare(kit.wheel)
             answer = zygote.ask(b"no patient", SIZE, until=time.monotonic() + SECONDS)
-        sentences = (
-            ["it did not end well, or not in time, in a process of its own"] if answer is None else json.loads(answer)
-        )
-    except (RunError, ValueError) as error:
+    except RunError as error:
         return f"not here: {error}"
-    return "\n".join(escaped(str(sentence)) for sentence in sentences)
+    return "\n".join(map(escaped, _sentences(answer)))
+
+
+def _sentences(answer: bytes | None) -> list[str]:
+    """Return what a child said, which may be anything: the kit's code ran there."""
+    try:
+        sentences = None if answer is None else json.loads(answer)
+    except (ValueError, RecursionError):
+        sentences = None
+    if isinstance(sentences, list) and all(isinstance(sentence, str) for sentence in sentences):
+        return sentences
+    return ["it did not end well, or not in time, in a process of its own"]

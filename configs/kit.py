@@ -133,6 +133,8 @@ def checked(about: About) -> About:
         )
     if not VERSION.fullmatch(about.version):
         raise KitError(f"kit {about.name}: expected a version such as 1.2.0, found {about.version[:40]!r}; correct it")
+    if not about.summary.isprintable():
+        raise KitError(f"kit {about.name}: expected a summary of one line of plain text, found others; rewrite it")
     if not about.models and not about.readers:
         raise KitError(
             f"kit {about.name}: expected an entry point of {MODELS} or {READERS}, found none; add it to pyproject.toml"

@@ -51,7 +51,7 @@ def decoded(files: Files | None, text: str, column: Record, unread: Unread | Non
     except UnreadError as error:
         counts.why[error.why] += 1
         return None
-    except Exception:  # a library's, of whatever kind: its text may hold a patient's value
+    except (Exception, SystemExit):  # a library's, of whatever kind: its text may hold a patient's value
         counts.why[Why.UNREADABLE] += 1
         return None
     counts.resized += not reader.is_ready and is_resized(values, column)

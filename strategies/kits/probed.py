@@ -6,22 +6,36 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from configs.kit import KitFiles
+from configs.kit import PREFIX, KitFiles
 from strategies.kit import Model, RowInput
 from strategies.kits.opened import open_files
 from strategies.probe import Result, Subject, probe
 
 INPUTS = 8  # columns of a made-up row
+ACTING = {"antigravity", "idlelib", "test", "this", "turtledemo"}  # of Python's own: these do something when imported
 
 
 def preload(names: Sequence[str]) -> None:
-    """Import installed modules that a kit names, so that a process without files and threads can open the kit."""
+    """Import installed modules that a kit names, so that a process without files and threads can open the kit.
+
+    No kit that pip installed is among them, and no module that does something when it is imported.
+    """
     torch.set_num_threads(1)
-    for name in ("numpy.random", *names):
+    for name in ("numpy.random", *filter(_is_library, names)):
         if importlib.util.find_spec(name.partition(".")[0]) is not None:
-            with contextlib.suppress(Exception):  # the kit says so itself, where it needs it
+            with contextlib.suppress(Exception, SystemExit):  # the kit says so itself, where it needs it
                 importlib.import_module(name)
     probe(Subject(lambda: torch.nn.Linear(1, 1), lambda outputs, _: outputs.sum(1), (1,)))  # loads what comes late
+
+
+def _is_library(name: str) -> bool:
+    """Return whether a module is one to be used.
+
+    >>> [_is_library(name) for name in ("scipy.stats", "unittest.__main__", "this", "archipel_kit_other.nets")]
+    [True, False, False, False]
+    """
+    parts = name.split(".")
+    return parts[0] not in ACTING and not any(part.startswith((PREFIX, "__")) for part in parts)
 
 
 def subject_of(model: Model) -> Subject:

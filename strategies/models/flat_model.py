@@ -113,6 +113,20 @@ class FlatModel:
         for parameter, view in zip(self.module.parameters(), self.gradient_views, strict=True):
             parameter.grad = view
 
+    def put_back(self, values: Tensor) -> bool:
+        """Let the parameters be `values` again, (parameters,), in their own place; return whether they were not.
+
+        A module may rewrite its parameters while it reads rows, as `nn.Embedding(max_norm=1)` does.
+        """
+        moved = False
+        for parameter, view in zip(self.module.parameters(), self.views, strict=True):
+            if parameter.data_ptr() != view.data_ptr():
+                parameter.data, moved = view, True
+        if not torch.equal(self.flat.data, values):
+            self.flat.data.copy_(values)
+            moved = True
+        return moved
+
     def load(self, arrays: Mapping[str, NDArray[np.float32]]) -> None:
         """Copy named arrays in; they have been checked against `task.parameters`."""
         vectors = [arrays[name].reshape(-1) for name in self.names]

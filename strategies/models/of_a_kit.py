@@ -5,7 +5,7 @@ layers; under `forked` it has the same parameters and opens the kit when a recor
 patient's child.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -134,10 +134,8 @@ class KitArchitecture(Architecture):
 
         if SHELF.children is not None:
             return self._asked(arrays, [partial(packed, row[None]) for row in x], SHELF.children)
-        module = self._evaluated(arrays)
-        with torch.no_grad():
-            scores = [self.score(module, row) for row in torch.split(torch.from_numpy(x), 1)]
-        return np.array(scores, np.float32).astype(np.float64).reshape(-1, 1)
+        rows = torch.split(torch.from_numpy(x), 1)
+        return np.array(self._scored(arrays, ((row,) for row in rows)), np.float32).astype(np.float64).reshape(-1, 1)
 
     def scores(self, arrays: Mapping[str, NDArray[np.float32]], patients: "TrainablePatients") -> NDArray[np.float64]:
         """Return each patient's score by the kit, (patients,): each patient is put through alone."""
@@ -146,16 +144,19 @@ class KitArchitecture(Architecture):
             return self._asked(arrays, [partial(_packed, take) for take in takes], SHELF.children)[:, 0]
         import torch
 
-        module = self._evaluated(arrays)
-        with torch.no_grad():
-            return np.array([self.score(module, *map(torch.from_numpy, take())) for take in takes], np.float64)
+        return np.array(self._scored(arrays, (map(torch.from_numpy, take()) for take in takes)), np.float64)
 
-    def _evaluated(self, arrays: Mapping[str, NDArray[np.float32]]) -> "nn.Module":
+    def _scored(self, arrays: Mapping[str, NDArray[np.float32]], patients: "Iterable[Iterable[Tensor]]") -> list[float]:
+        """Return the scores of patients in this process; each finds the parameters as the first one does."""
         import torch
 
-        module = self.build().eval()
-        module.load_state_dict({name: torch.tensor(arrays[name]) for name in self.parameters})
-        return module
+        module, scores = self.build(), list[float]()
+        state = {name: torch.tensor(arrays[name]) for name in self.parameters}
+        with torch.no_grad():
+            for patient in patients:
+                module.eval().load_state_dict(state)
+                scores.append(self.score(module, *patient))
+        return scores
 
     def _asked(
         self, arrays: Mapping[str, NDArray[np.float32]], questions: Sequence[Question], children: Children
@@ -167,14 +168,22 @@ class KitArchitecture(Architecture):
         return scores
 
     def score(self, module: "nn.Module", x: "Tensor", y: "Tensor | None" = None) -> float:
-        """Return a patient's score by the kit, in [0, 1]; 0 where it is no number.
+        """Return a patient's score by the kit, in [0, 1]; 0 where it is no number, or the kit stumbles.
 
         Args:
             y: the target; zeros unless given, as for a risk.
         """
+        from strategies.models.one_patient import as_it_was, seed_of  # PyTorch
+
         score = self.model.score
         assert score is not None
-        return _within(float(score(module(x), x.new_zeros(len(x)) if y is None else y)))
+        target = x.new_zeros(len(x)) if y is None else y
+        seed = seed_of(b"", x, target)
+        try:
+            with as_it_was(module, seed, x.device):
+                return _within(float(score(module(x), target)))
+        except (Exception, SystemExit):  # whatever it is, it is this patient's: others' scores are not lost with it
+            return 0.0
 
 
 def _packed(take: Callable[[], tuple[NDArray[Any], ...]]) -> bytes:

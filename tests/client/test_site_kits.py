@@ -12,6 +12,7 @@ import pytest
 from client.cli import main
 from client.doctor import examine
 from client.enrol import enrol
+from client.kit_probe import probed
 from client.kits import Kits, standing
 from client.site_file import load_site
 from configs.errors import KitError
@@ -215,3 +216,16 @@ def test_a_duplicate_a_console_script_and_a_link_to_a_wheel_are_refused(folder: 
     write(folder, kit()).rename(folder / "real.whl")
     (folder / NAME).symlink_to(folder / "real.whl")
     assert run(folder, "add", str(folder / NAME)) == 2
+
+
+@pytest.mark.parametrize("said", [b"5", b"[" * 60_000, b'"page"', b"\xff"], ids=["number", "deep", "text", "bytes"])
+def test_what_a_kits_code_says_in_the_probes_place_is_a_sentence_of_ours_or_escaped(said: bytes) -> None:
+    lying = f"import os\nos.write(4, {said!r}.ljust(1 << 16))\nos._exit(0)\n"
+    assert probed(kit(source=lying.encode())).startswith("it did not end well")
+
+
+@pytest.mark.parametrize("summary", ["two\n lines", "\x1b[2J", "\u202egnp"])
+def test_a_summary_that_speaks_to_a_terminal_is_refused(summary: str) -> None:
+    toy = KitFiles(About("toy", "1.0.0", summary, models={"net": "archipel_kit_toy:net"}), {"archipel_kit_toy.py": b""})
+    with pytest.raises(KitError, match="one line of plain text"):
+        require_kit(toy.wheel, toy.wheel_name)

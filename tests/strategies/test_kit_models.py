@@ -2,7 +2,9 @@
 
 import pickle
 from collections.abc import Iterator
+from functools import partial
 
+import numpy as np
 import pytest
 import torch
 
@@ -38,11 +40,25 @@ class Net(nn.Module):
 def loss(outputs, y):
     return F.binary_cross_entropy_with_logits(outputs[:, 0], y, reduction="none")
 
+class Odd(nn.Module):
+    def __init__(self, inputs):
+        super().__init__()
+        self.words, self.out = nn.Embedding(10, 4, max_norm=0.5), nn.Linear(4, 1)
+
+    def forward(self, x):
+        if (x == 7).any():
+            raise SystemExit
+        if (x == 4).any():
+            raise ValueError
+        self.out.weight.data = self.out.weight.data * 0.9
+        return self.out(F.dropout(self.words(x[:, 0].long()), 0.2))
+
+odd = Model(build=Odd, loss=lambda outputs, y: loss(outputs, y), score=lambda outputs, y: float(outputs.sigmoid()))
 net = Model(build=Net, loss=loss, score=lambda outputs, y: float(outputs.sigmoid().mean()))
 plain = Model(build=lambda inputs: nn.Sequential(nn.Linear(inputs, 5), nn.Tanh(), nn.Linear(5, 1)), loss=loss)
 """
 KIT = KitFiles(
-    About("toy", "1.0", models={name: f"archipel_kit_toy:{name}" for name in ("net", "plain")}),
+    About("toy", "1.0", models={name: f"archipel_kit_toy:{name}" for name in ("net", "odd", "plain")}),
     {"archipel_kit_toy.py": SOURCE},
 )
 KEYS = KitKeys("toy", "1.0", KIT.sha256)
@@ -51,6 +67,7 @@ PLAN = PrivacyPlan(
 )
 SHAPES = {
     "net": (("first.bias", (5,)), ("first.weight", (5, 3)), ("second.bias", (1,)), ("second.weight", (1, 5))),
+    "odd": (("out.bias", (1,)), ("out.weight", (1, 4)), ("words.weight", (10, 4))),
     "plain": (("0.bias", (5,)), ("0.weight", (5, 3)), ("2.bias", (1,)), ("2.weight", (1, 5))),
 }
 
@@ -64,9 +81,10 @@ def _shelf() -> Iterator[None]:
 
 
 def learning(name: str) -> Learning:
-    section = KitModel(f"toy/{name}")
+    section, inputs = KitModel(f"toy/{name}"), 1 if name == "odd" else 3
     return Learning(
-        Own(Task("own", "ill", ("0", "1")), KEYS, section), KitArchitecture(section, 3, 1, None, KEYS, SHAPES[name])
+        Own(Task("own", "ill", ("0", "1")), KEYS, section),
+        KitArchitecture(section, inputs, 1, None, KEYS, SHAPES[name]),
     )
 
 
@@ -107,3 +125,29 @@ def test_another_process_finds_the_kits_that_this_one_does() -> None:
     other.follow(pickle.loads(pickle.dumps(SHELF)))
     assert other.files(KEYS).sha256 == KIT.sha256
     assert other.opened(KEYS).model("toy/net").score is not None
+
+
+def test_no_patient_moves_what_another_one_adds_or_scores() -> None:
+    """A module may rewrite its parameters for what it reads, replace them, draw, stumble or leave."""
+    rows = torch.tensor([[3.0], [7.0], [2.0], [4.0], [5.0]])  # the kit leaves at 7, stumbles at 4
+    y = torch.ones(len(rows))
+    model = FlatModel(learning("odd"))
+    model.flat.data.copy_(torch.linspace(-3.0, 3.0, model.flat.numel()))
+    before, arrays = model.flat.detach().clone(), model.arrays()
+
+    def whole(chosen: list[int]) -> np.ndarray:
+        engine = Alone(model, PLAN, lambda size, _: torch.zeros(size, dtype=torch.float64))
+        engine.begin(rows[:0], y[:0])
+        return engine.whole_sum([partial(lambda i: (rows[i : i + 1], y[i : i + 1]), i) for i in chosen]).copy()
+
+    each = [whole([i]) for i in range(len(rows))]
+    assert whole([0, 1, 2, 3, 4]).tolist() == whole([4, 3, 2, 1, 0]).tolist() == sum(each).tolist()
+    assert model.flat.detach().equal(before)  # what is released next holds nothing but noised sums
+    assert [bool(one.any()) for one in each] == [True, False, True, False, True]
+
+    architecture = learning("odd").architecture
+    alone = [architecture.evaluate(arrays, row[None].numpy()).item() for row in rows]
+    assert architecture.evaluate(arrays, rows.numpy())[:, 0].tolist() == alone
+    assert architecture.evaluate(arrays, rows.flip(0).numpy())[:, 0].tolist() == alone[::-1]
+    assert (alone[1], alone[3]) == (0.0, 0.0)
+    assert len({0.0, *alone}) == 4

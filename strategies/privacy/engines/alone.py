@@ -1,8 +1,9 @@
 """The engine `alone`: one patient's rows through plain autograd, for every layer that PyTorch has.
 
 Right by construction: no batch ever holds two patients. What a patient adds is a function of that patient's rows and of
-the parameters: buffers and random states are put back after each, and chance within the model (dropout) is seeded by
-both. Where one record costs milliseconds it is as fast as book-keeping, and it needs the memory of one patient.
+the parameters: these, buffers and random states are put back after each, and chance within the model (dropout) is
+seeded by rows and parameters.
+Where one record costs milliseconds it is as fast as book-keeping, and it needs the memory of one patient.
 Clip, grid and sum are those of one_by_one.py: the same bits in any order of the patients.
 
 What a model keeps elsewhere, say in an attribute, is not put back. A model that does so is refused before the first
@@ -19,11 +20,8 @@ patient, where it shows on made-up ones. Code that hides it is no case for this 
 1.0
 """
 
-import random
-from collections.abc import Iterator
-from contextlib import contextmanager
 from hashlib import blake2b
-from weakref import WeakKeyDictionary, WeakSet
+from weakref import WeakSet
 
 import numpy as np
 import torch
@@ -32,13 +30,13 @@ from torch import Tensor, nn
 
 from configs.errors import PrivacyError
 from strategies.models.flat_model import FlatModel
+from strategies.models.one_patient import as_it_was, bytes_of, seed_of
 from strategies.privacy.engines.base import Gaussian
 from strategies.privacy.engines.in_portions import digits_of
 from strategies.privacy.engines.one_by_one import OneByOne, Take
 from strategies.privacy.plan import PrivacyPlan
 
 _STATELESS: WeakSet[nn.Module] = WeakSet()  # modules that were checked: once is enough
-_LAYERS: WeakKeyDictionary[nn.Module, list[nn.Module]] = WeakKeyDictionary()  # those with buffers
 _NUMBERS_AT_ONCE = 1 << 19  # of one patient's rows: 32 images of 128 x 128, 4 volumes of 48 x 48 x 48
 
 
@@ -51,6 +49,7 @@ class Alone(OneByOne):
         super().__init__(model, plan, gaussian, rows_at_once=rows_at_once)
         self._most_rows = rows_at_once
         self._salt = b""
+        self._before = model.flat.detach().clone()
 
     def begin(self, x: Tensor, y: Tensor) -> None:
         """Note the parameters, which with a patient's rows seed chance within the model.
@@ -58,7 +57,8 @@ class Alone(OneByOne):
         Raises:
             PrivacyError: the model answers a made-up patient in another way after it has seen another one.
         """
-        self._salt = blake2b(_bytes(self._model.flat), digest_size=32).digest()
+        self._salt = blake2b(bytes_of(self._model.flat), digest_size=32).digest()
+        self._before.copy_(self._model.flat.detach())
         if self._model.module not in _STATELESS:
             require_stateless(self, x, y, exact=self._host is not None)
             _STATELESS.add(self._model.module)
@@ -67,8 +67,11 @@ class Alone(OneByOne):
         """See `OneByOne`."""
         x, y = take()
         device = self._model.flat.device
-        with as_it_was(self._model.module, seed_of(self._salt, x, y), device), digits_of(device):
-            gradient = gradient_of_rows(self._model, x.to(device), y.to(device), self._most_rows)
+        try:
+            with as_it_was(self._model.module, seed_of(self._salt, x, y), device), digits_of(device):
+                gradient = gradient_of_rows(self._model, x.to(device), y.to(device), self._most_rows)
+        finally:
+            self._model.put_back(self._before)
         return gradient.cpu().numpy() if self._host is None else self._host
 
 
@@ -84,50 +87,6 @@ def gradient_of_rows(model: FlatModel, x: Tensor, y: Tensor, rows_at_once: int |
         for some, outcomes in zip(torch.split(x, most), torch.split(y, most), strict=True):
             model.task.loss(model.module(some), outcomes).sum().backward()  # type: ignore[no-untyped-call]
     return model.gradient
-
-
-def seed_of(salt: bytes, x: Tensor, y: Tensor) -> int:
-    """Return a seed that depends on one patient's rows and on what the step began with, and on nobody else."""
-    digest = blake2b(salt, digest_size=8)
-    digest.update(_bytes(x))
-    digest.update(_bytes(y))
-    return int.from_bytes(digest.digest(), "little") >> 1
-
-
-def _bytes(tensor: Tensor) -> memoryview:
-    return np.ascontiguousarray(tensor.detach().cpu().numpy()).reshape(-1).view(np.uint8).data
-
-
-@contextmanager
-def as_it_was(module: nn.Module, seed: int, device: torch.device) -> Iterator[None]:
-    """Seed all chance while entered; afterwards put it back, and the module's buffers."""
-    buffers = [(layer, name, buffer, buffer.clone()) for layer, name, buffer in _buffers(module)]
-    generators = [torch.default_generator]
-    if device.type == "cuda":
-        generators.append(torch.cuda.default_generators[device.index or 0])
-    states = [generator.get_state() for generator in generators]
-    of_python, of_numpy = random.getstate(), np.random.get_state()
-    try:
-        for generator in generators:  # torch.manual_seed would format a stack for a GPU that is not there
-            generator.manual_seed(seed)
-        random.seed(seed)
-        np.random.seed(seed % 2**32)
-        yield
-    finally:
-        for generator, state in zip(generators, states, strict=True):
-            generator.set_state(state)
-        random.setstate(of_python)
-        np.random.set_state(of_numpy)
-        with torch.no_grad():
-            for layer, name, buffer, before in buffers:
-                layer._buffers[name] = buffer.copy_(before)
-
-
-def _buffers(module: nn.Module) -> Iterator[tuple[nn.Module, str, Tensor]]:
-    if module not in _LAYERS:
-        _LAYERS[module] = [layer for layer in module.modules() if layer._buffers]
-    for layer in _LAYERS[module]:
-        yield from ((layer, name, buffer) for name, buffer in layer._buffers.items() if buffer is not None)
 
 
 def require_stateless(engine: OneByOne, x: Tensor, y: Tensor, *, exact: bool = True) -> None:

@@ -27,7 +27,8 @@ from strategies.kits.children import Children
 from strategies.kits.packed import GRADIENT, packed, unpacked
 from strategies.kits.shelf import SHELF
 from strategies.models.flat_model import FlatModel, Trainable
-from strategies.privacy.engines.alone import as_it_was, gradient_of_rows, seed_of
+from strategies.models.one_patient import as_it_was, seed_of
+from strategies.privacy.engines.alone import gradient_of_rows
 from strategies.privacy.engines.base import Gaussian
 from strategies.privacy.engines.one_by_one import OneByOne, Take
 from strategies.privacy.plan import PrivacyPlan

@@ -115,7 +115,7 @@ class OneByOne(NoisySum):
         for take in takes:
             try:
                 gradient = self.gradient_of(take)
-            except Exception:  # noqa: S112 - whatever it is, it is this patient's
+            except (Exception, SystemExit):  # noqa: S112 - whatever it is, it is this patient's
                 continue
             if gradient.shape == self._whole.shape:
                 yield gradient
