@@ -141,7 +141,7 @@ def test_no_patient_moves_what_another_one_adds_or_scores() -> None:
         return engine.whole_sum([partial(lambda i: (rows[i : i + 1], y[i : i + 1]), i) for i in chosen]).copy()
 
     each = [whole([i]) for i in range(len(rows))]
-    assert whole([0, 1, 2, 3, 4]).tolist() == whole([4, 3, 2, 1, 0]).tolist() == sum(each).tolist()
+    assert whole([0, 1, 2, 3, 4]).tolist() == whole([4, 3, 2, 1, 0]).tolist() == np.sum(each, axis=0).tolist()
     assert model.flat.detach().equal(before)  # what is released next holds nothing but noised sums
     assert [bool(one.any()) for one in each] == [True, False, True, False, True]
 

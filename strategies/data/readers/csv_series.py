@@ -2,9 +2,12 @@
 
 Columns stand apart by a tab, a semicolon, a comma or a space, the first of these that the lines have; a comma in a
 number is its decimal point where it sets no columns apart. Lines before the first number are a header. A cell without
-a number is unknown.
+a number is unknown. Of a long series no more is worked on than the study reads: its beginning.
 """
 
+import io
+from collections.abc import Iterator
+from itertools import dropwhile, islice
 from typing import Any
 
 import numpy as np
@@ -25,24 +28,28 @@ class CsvReader(Reader):
 
     def read(self, record: Located, column: Record) -> NDArray[Any]:
         """Return (channels, length), NaN where a cell holds no number."""
-        del column
         with open(only_file(record), "rb") as file:
             content = file.read(MOST_BYTES + 1)
         if len(content) > MOST_BYTES:
             raise UnreadError(Why.TOO_LARGE)
-        lines = [line.strip("\r") for line in content.decode("utf-8-sig").split("\n") if line.strip()]
-        apart = next((mark for mark in _APART if any(mark in line for line in lines)), None)
-        rows = [_numbers(line, apart) for line in lines]
-        first = next((i for i, row in enumerate(rows) if not np.isnan(row).all()), len(rows))
-        rows = rows[first:]
+        text = content.decode("utf-8-sig")
+        apart = next((mark for mark in _APART if any(mark in line for line in _lines(text))), None)
+        read = (_numbers(line, apart, column.channels) for line in _lines(text))
+        known = dropwhile(lambda row: np.isnan(row).all(), read)
+        rows = list(islice(known, column.size[0]))
         if not rows or len({len(row) for row in rows}) > 1:
             raise UnreadError(Why.UNREADABLE)
         require_readable(len(rows), len(rows[0]))
         return np.asarray(rows, np.float64).T
 
 
-def _numbers(line: str, apart: str | None) -> list[float]:
-    cells = line.split() if apart in (None, " ") else line.split(apart)
+def _lines(text: str) -> Iterator[str]:
+    return (line.strip("\r\n") for line in io.StringIO(text, newline="\n") if line.strip())
+
+
+def _numbers(line: str, apart: str | None, channels: int) -> list[float]:
+    """Return a line's numbers; of more than the study's channels only so many that it shows."""
+    cells = line.split(None if apart == " " else apart, channels)
     return [_number(cell if apart == "," else cell.replace(",", ".")) for cell in cells]
 
 

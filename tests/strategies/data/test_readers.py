@@ -305,3 +305,11 @@ def test_damaged_files_are_records_of_the_studys_shape_or_unknown_and_nothing_is
     assert min(read, unknown) > 10
     assert "".join(capfd.readouterr()) == ""
     assert "dupont" not in caplog.text
+
+
+def test_of_a_series_in_text_no_more_is_worked_on_than_the_study_reads(tmp_path: Path) -> None:
+    (tmp_path / "long.csv").write_text("t;v\n" + "1;2\n" * 5 + "3;4;5\n")  # what comes later may be anything
+    series = Series("scan", "series", reader="csv", size=(5,), channels=2, low=0.0, high=4.0)
+    record = decoded(Below(str(tmp_path)), "long.csv", series)
+    assert record is not None
+    assert record.tolist() == [[-0.5] * 5, [0.0] * 5]
