@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from client.connectors.columns import Cells, Coded, Column, Numbers
 
 NUMBER, TEXT, TRUTH, TIME, EMPTY = "number", "text", "truth", "time", "empty"
+BEYOND = "?"  # what a time is that no calendar here has: no number, no date
 EXACT = 2**53  # whole numbers up to here are exact in 64 bits of floating point
 EXACT_DECIMAL = 10**15  # decimals of fewer digits are there and back
 EXACT_SCALE = 22  # as is this power of ten
@@ -73,7 +74,7 @@ def column_of(array: Any, *, as_text: bool) -> Column:
         return Numbers(np.full(len(array), np.nan))
     if form is None:
         raise ValueError(f"{arrow} is no type of a cell")
-    return Cells(list(map(text_of, array.to_pylist()))) if as_text and form == TEXT else _of_words(array)
+    return Cells(_texts(array)) if as_text and form == TEXT else _of_words(array)
 
 
 def text_of(value: Any) -> str:
@@ -103,7 +104,27 @@ def _of_words(array: Any) -> Coded:
         return Coded(codes, ["", *column_of(words, as_text=False).texts()], is_truth=kinds.is_boolean(words.type))
     if kinds.is_timestamp(words.type) and words.type.unit == "ns":
         words = words.cast(pa.timestamp("us", words.type.tz), safe=False)
-    return Coded(codes, ["", *map(text_of, words.to_pylist())])
+    return Coded(codes, ["", *_texts(words)])
+
+
+def _texts(array: Any) -> list[str]:
+    """Return the text of each cell. No cell decides how another is read: what Python has no value for is a word, too.
+
+    Such are times before the year 1 or after 9999, and text that is no UTF-8.
+    """
+    try:
+        return list(map(text_of, array.to_pylist()))
+    except (OverflowError, ValueError):
+        return [_text_alone(cell) for cell in array]
+
+
+def _text_alone(cell: Any) -> str:
+    try:
+        return text_of(cell.as_py())
+    except (OverflowError, ValueError):
+        if form_of(cell.type) == TEXT:
+            return text_of(cell.cast(pa.large_binary() if kinds.is_large_string(cell.type) else pa.binary()).as_py())
+        return BEYOND
 
 
 def _numbers(array: Any) -> Column:

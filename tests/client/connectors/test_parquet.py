@@ -142,6 +142,24 @@ def test_a_row_with_nothing_in_it_is_no_patients(tmp_path: Path) -> None:
     assert (len(kept.patients), notes.empty, notes.left_out) == (ROWS - 1, 0, 1)
 
 
+def test_no_cell_decides_how_others_are_read(tmp_path: Path) -> None:
+    """A day of no year from 1 to 9999, as exported for `infinity`, and text that is no UTF-8 are one cell's."""
+    days = pa.array([0, 2**31 - 1, -(2**31), None], pa.int32()).cast(pa.date32())
+    moments = [
+        pa.array([0, 2**60, -(2**60), None], pa.int64()).cast(pa.timestamp("us", zone)) for zone in (None, "UTC")
+    ]
+    offsets, letters = np.array([0, 2, 3, 3, 4], np.int32), pa.py_buffer(b"\xff\xfeaa")
+    words = pa.Array.from_buffers(pa.string(), 4, [None, pa.py_buffer(offsets.tobytes()), letters])
+    expected = ["1970-01-01", "?", "?", ""]
+    for array in (days, *moments, words):
+        pq.write_table(pa.table({"seen": array, "age": [1, 2, 3, 4]}), tmp_path / "a.parquet")
+        for read_as in ("text", "category"):
+            column = read_parquet(tmp_path / "a.parquet", {"seen": read_as}, (), Notes())["seen"]
+            assert [text[:10] for text in column.texts()] == (
+                ["\\xff\\xfe", "a", "", "a"] if array is words else expected
+            )
+
+
 def test_a_folder_of_parts_is_one_table(tmp_path: Path) -> None:
     folder = tmp_path / "parts"
     folder.mkdir()
