@@ -53,12 +53,24 @@ class Odd(nn.Module):
         self.out.weight.data = self.out.weight.data * 0.9
         return self.out(F.dropout(self.words(x[:, 0].long()), 0.2))
 
+class Picky(nn.Module):
+    def __init__(self, inputs):
+        super().__init__()
+        self.first, self.second = nn.Linear(inputs, 2), nn.Linear(2, 1)
+
+    def forward(self, x):
+        hidden = self.first(x)
+        if (x == 7).any():
+            raise ValueError
+        return self.second(hidden)
+
+picky = Model(build=Picky, loss=lambda outputs, y: loss(outputs, y))
 odd = Model(build=Odd, loss=lambda outputs, y: loss(outputs, y), score=lambda outputs, y: float(outputs.sigmoid()))
 net = Model(build=Net, loss=loss, score=lambda outputs, y: float(outputs.sigmoid().mean()))
 plain = Model(build=lambda inputs: nn.Sequential(nn.Linear(inputs, 5), nn.Tanh(), nn.Linear(5, 1)), loss=loss)
 """
 KIT = KitFiles(
-    About("toy", "1.0", models={name: f"archipel_kit_toy:{name}" for name in ("net", "odd", "plain")}),
+    About("toy", "1.0", models={name: f"archipel_kit_toy:{name}" for name in ("net", "odd", "picky", "plain")}),
     {"archipel_kit_toy.py": SOURCE},
 )
 KEYS = KitKeys("toy", "1.0", KIT.sha256)
@@ -68,6 +80,7 @@ PLAN = PrivacyPlan(
 SHAPES = {
     "net": (("first.bias", (5,)), ("first.weight", (5, 3)), ("second.bias", (1,)), ("second.weight", (1, 5))),
     "odd": (("out.bias", (1,)), ("out.weight", (1, 4)), ("words.weight", (10, 4))),
+    "picky": (("first.bias", (2,)), ("first.weight", (2, 3)), ("second.bias", (1,)), ("second.weight", (1, 2))),
     "plain": (("0.bias", (5,)), ("0.weight", (5, 3)), ("2.bias", (1,)), ("2.weight", (1, 5))),
 }
 
@@ -151,3 +164,20 @@ def test_no_patient_moves_what_another_one_adds_or_scores() -> None:
     assert architecture.evaluate(arrays, rows.flip(0).numpy())[:, 0].tolist() == alone[::-1]
     assert (alone[1], alone[3]) == (0.0, 0.0)
     assert len({0.0, *alone}) == 4
+
+
+def test_under_opacus_too_nobody_falls_with_a_patient_over_whom_a_kit_stumbles() -> None:
+    model = FlatModel(learning("picky"))
+    model.flat.data.copy_(torch.linspace(-1.0, 1.0, model.flat.numel()))
+    engine = OpacusEngine(model, PLAN, lambda size, _: torch.zeros(size, dtype=torch.float64))
+    x, y = torch.tensor([[3.0, 1.0, 1.0], [7.0, 1.0, 1.0], [2.0, 1.0, 1.0], [2.0, 0.0, 1.0]]), torch.ones(4)
+
+    def summed(rows: list[int], owners: list[int]) -> torch.Tensor:
+        return engine.clipped_sum(x[rows], y[rows], torch.tensor(owners), patients_in_batch=owners[-1] + 1).clone()
+
+    without = summed([0, 2, 3], [0, 1, 1])
+    assert without.norm() > 0.1
+    torch.testing.assert_close(summed([0, 1, 2, 3], [0, 1, 2, 2]), without, atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(summed([0, 2, 3], [0, 1, 1]), without)  # nothing of it stays
+    assert not summed([1], [0]).any()
+    engine.close()

@@ -9,6 +9,7 @@ small, and a patient weighs as much more than the clip. And a row's last bits de
 stack.py). The closed form does neither; a hospital's `review` says where a study asks for this engine.
 """
 
+import contextlib
 import warnings
 
 import torch
@@ -44,6 +45,34 @@ class OpacusEngine(InPortions):
         )
 
     def _sum_into_gradient(self, x: Tensor, y: Tensor, groups: Groups) -> None:
+        try:
+            self._sum_together(x, y, groups)
+        except (Exception, SystemExit):  # a kit's model may stumble over one patient: others do not fall with that one
+            self._sum_each(x, y, groups)
+
+    def _sum_each(self, x: Tensor, y: Tensor, groups: Groups) -> None:
+        """Sum patients who go through the model alone; who has no gradient contributes zero."""
+        total = torch.zeros_like(self._model.gradient)
+        for patient in range(groups.count):
+            rows = groups.patients == patient
+            self._forget()
+            with contextlib.suppress(Exception, SystemExit):
+                self._sum_together(x[rows], y[rows], Groups.of(torch.zeros_like(groups.patients[rows]), 1, x.device))
+                total += self._model.gradient
+        self._forget()
+        self._model.gradient.copy_(total)
+
+    def _forget(self) -> None:
+        """Forget what Opacus's hooks noted of a pass that did not end."""
+        for layer in self._module.modules():
+            if hasattr(layer, "activations"):
+                layer.activations = []
+        for parameter in self._parameters:
+            parameter.grad_sample = parameter.summed_grad = None  # type: ignore[attr-defined]
+            parameter._forward_counter = 0  # type: ignore[attr-defined]
+            parameter.__dict__.pop("_current_grad_sample", None)
+
+    def _sum_together(self, x: Tensor, y: Tensor, groups: Groups) -> None:
         with torch.enable_grad():
             self._model.task.loss(self._module(x), y).sum().backward()  # type: ignore[no-untyped-call]
         for parameter in self._parameters:
