@@ -5,7 +5,8 @@ a thread, reaches another process, or keeps anything in the kernel once the chil
 time stamp, queue, key or shared memory through which one child could leave a word for the next.
 
 What stays open is told in configs/decisions/0058: how warm a processor's caches are. The clock does stay readable;
-slots.py sees to it that it says nothing of other patients.
+slots.py sees to it that it says nothing of other patients. The clocks of other processes, how long the worker computed,
+cannot be read.
 """
 
 import fcntl
@@ -15,7 +16,7 @@ import platform
 import resource
 import sys
 
-from client.fence import ALLOW, DENY, EQUAL, LOAD, PROCESSORS, RETURN, install, no_dumps
+from client.fence import ALLOW, AT_LEAST, DENY, EQUAL, LOAD, PROCESSORS, RETURN, install, no_dumps
 from client.isolation import die_with_parent
 
 ROWS, ANSWER = 3, 4  # the two descriptors that a child's work reads and writes; 0, 1 and 2 are /dev/null
@@ -32,6 +33,7 @@ NEEDED = {  # numbers: x86_64, aarch64
     **{"nanosleep": (35, 101), "clock_nanosleep": (230, 115), "getrusage": (98, 165), "getrandom": (318, 278)},
     **{"exit": (60, 93), "exit_group": (231, 94)},
 }
+_OF_CLOCKS, _CLOCKS = {"clock_gettime", "clock_getres", "clock_nanosleep"}, 16  # below: those of all, and one's own
 
 
 def can_confine() -> bool:
@@ -94,10 +96,16 @@ def _keep_alone(rows: int, answer: int) -> None:
 
 
 def _program() -> list[tuple[int, int, int, int]]:
-    """Return the filter: the calls that are needed, and no other (EPERM)."""
+    """Return the filter: the calls that are needed, and no other (EPERM); no clock of another process.
+
+    The kernel takes minus a number for the clock of that process: how long the worker computed tells who came before.
+    """
     abi = PROCESSORS[platform.machine()][0]
-    numbers = [pair[platform.machine() == "aarch64"] for pair in NEEDED.values()]
+    numbers = [(name in _OF_CLOCKS, pair[platform.machine() == "aarch64"]) for name, pair in NEEDED.items()]
     deny = len(numbers) + 3
+    clock, allow = deny + 1, deny + 3
     code = [(LOAD, 0, 0, 4), (EQUAL, 0, deny - 2, abi), (LOAD, 0, 0, 0)]
-    code += [(EQUAL, deny - place, 0, number) for place, number in enumerate(numbers, start=len(code))]
-    return [*code, (RETURN, 0, 0, DENY), (RETURN, 0, 0, ALLOW)]
+    for place, (of_clock, number) in enumerate(numbers, start=len(code)):
+        code.append((EQUAL, (clock if of_clock else allow) - place - 1, 0, number))
+    code += [(RETURN, 0, 0, DENY), (LOAD, 0, 0, 16), (AT_LEAST, 1, 0, _CLOCKS)]
+    return [*code, (RETURN, 0, 0, ALLOW), (RETURN, 0, 0, DENY)]
