@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol, runtime_checkable
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,3 +18,11 @@ class Estimate:
         """Return a figure without an interval as one with a point as interval."""
         value = document.get("value")
         return {"low": value, "high": value} | {key: entry for key, entry in document.items() if entry is not None}
+
+
+@runtime_checkable
+class Judgement(Protocol):
+    """The result of a further release that says how good the model is."""
+
+    def verdict(self) -> str:
+        """Return it in one sentence."""

@@ -45,5 +45,13 @@ class MeanScore:
     noise_multiplier: Annotated[float | None, "Standard deviation of the noise in each sum, in patients."]
     exact: Annotated[float | None, "The mean without noise, in a simulation alone.", OMIT] = None
 
+    def verdict(self) -> str:
+        """Return the mean with its interval, in a sentence."""
+        if self.together is None:
+            return f"The noise drowns the mean {self.score}: too few test patients at this epsilon."
+        exact = "" if self.exact is None else f"; without noise it is {self.exact:.2f}"
+        mean = f"{self.together.value:.2f} ({self.together.low:.2f} to {self.together.high:.2f})"
+        return f"The mean {self.score} of the test patients is {mean}{exact}."
+
 
 SCORE_SUM_KEYS = ReleaseKeys("score_sum", ScoreSumKeys, MeanScore)

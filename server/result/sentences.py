@@ -10,6 +10,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from configs.records.estimate import Judgement
 from configs.records.models import ComparedModel
 from configs.records.result import Bin
 from server.result.finished import Points, Run
@@ -53,7 +54,8 @@ def verdict(run: Run) -> str:
 def _result(run: Run) -> str:
     together = run.model(run.shared)
     if run.unmeasured:
-        return f"{_trained(run)}. How good it is was not measured: no metric left."
+        judgements = [result.verdict() for result in run.releases.values() if isinstance(result, Judgement)]
+        return " ".join([f"{_trained(run)}.", *(judgements or ["How good it is was not measured: no metric left."])])
     if run.untested:
         return f"{_trained(run)}; how good it is was not measured: the study keeps no test patients."
     if together is None:

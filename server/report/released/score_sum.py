@@ -18,10 +18,7 @@ class ScoreSumRenderer(Renderer):
 
     def reading(self, _run: Run, result: MeanScore) -> str:
         """Return the mean with its interval."""
-        if result.together is None:
-            return f"The noise drowns the mean {result.score}: too few test patients at this epsilon."
-        exact = "" if result.exact is None else f"; without noise it is {result.exact:.2f}"
-        return f"The mean {result.score} of the test patients is {_interval(result.together)}{exact}."
+        return result.verdict()
 
     def about(self, _run: Run, result: MeanScore) -> str:
         """Return how it was made."""
