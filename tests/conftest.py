@@ -31,6 +31,7 @@ LONGEST = (  # the first ones wait for networks and processes, and others comput
     "simulations/test_audit_finds_what_moves.py",
     "federation/test_engines.py",
     "kits/test_deployed_kits.py",
+    "federation/test_deployed_data.py",
     "federation/test_settle_deployed.py",
     "strategies/privacy/test_privacy_plan.py",
     "server/test_gateway.py",
