@@ -521,7 +521,7 @@ def test_a_deployed_run_says_that_nothing_was_measured_and_leaves_out_what_would
 def test_a_mean_score_that_hospitals_released_is_how_good_the_model_is(tmp_path: Path) -> None:
     deployed = heart() | {"engine": "deployed", "convergence": {}}
     deployed["models"] = dict.fromkeys(deployed["models"])
-    score = {"score": "Dice coefficient", "together": {"value": 0.8, "low": 0.7, "high": 0.9}, "sites": {}}
+    score: Metrics = {"score": "Dice coefficient", "together": {"value": 0.8, "low": 0.7, "high": 0.9}, "sites": {}}
     score |= {"patients": {"value": 40.0, "low": 36.0, "high": 44.0}, "noise_multiplier": 2.0}
     sentence = "The mean Dice coefficient of the test patients is 0.80 (0.70 to 0.90)."
     for together, said in ((score["together"], sentence), (None, "The noise drowns the mean Dice coefficient")):
