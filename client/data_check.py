@@ -18,6 +18,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import replace
 from pathlib import Path
 from subprocess import TimeoutExpired
+from typing import cast
 
 from client.admission import Admissions
 from client.fence import fence
@@ -25,15 +26,17 @@ from client.findings import DATA, IT, NOTE, OK, WARNING, WRONG, Finding
 from client.id_hashes import id_key, keep, kept, prepare_hashes
 from client.identities import forgotten
 from client.isolation import worker_variables
+from client.kit_served import serve_kit
 from client.site_file import load_site
 from configs.commands import prepare
 from configs.errors import ArchipelError, RunError
 from configs.folder import typed
+from configs.kit import PART
 from configs.load import study_from
 from configs.parts import run
 from configs.records import fields
 from configs.records.data_page import DataFinding, DataPage
-from configs.schema import Study
+from configs.schema import Record, Study
 from configs.shown import DIGITS
 from configs.site import Dataset, SiteConfig, same_rows_twice
 
@@ -151,8 +154,9 @@ def look(folder: Path, name: str, sha256: str | None) -> Iterator[str]:
     from client.connectors.notes import Notes
     from client.patients import load_patients
 
-    admissions, notes = Admissions.open(config.admissions), Notes(thorough=True)
-    load_patients(dataset.source, admissions.approved(sha256), config.site, notes)
+    study, notes = Admissions.open(config.admissions).approved(sha256), Notes(thorough=True)
+    _serve_readers(config, study)
+    load_patients(dataset.source, study, config.site, notes)
     yield from notes.oddities()
     yield from (finding.text for finding in _shared(config, dataset, notes.ids))
 
@@ -169,9 +173,20 @@ def look_whole(folder: Path, name: str, canonical: str) -> DataPage:
     from client.patients import load_patients
 
     study, notes = study_from(json.loads(canonical)), Notes(thorough=True)
+    _serve_readers(config, study)
     people = load_patients(dataset.source, study, config.site, notes)
     page = page_of(study, notes, people, site=config.site, min_patients=config.policy.min_patients)
     return replace(page, findings=(*page.findings, *_shared(config, dataset, notes.ids)))
+
+
+def _serve_readers(config: SiteConfig, study: Study) -> None:
+    """Make ready a study's kit where it reads records; a model of a kit does nothing here.
+
+    Raises:
+        RunError: the kit is not approved here, or cannot run. KitError: it is not here.
+    """
+    if any(PART.fullmatch(column.reader) for column in cast("tuple[Record, ...]", study.records)):
+        serve_kit(config, study)
 
 
 def apart(folder: Path, name: str) -> tuple[SiteConfig, Dataset]:

@@ -17,7 +17,7 @@ from pathlib import Path
 from client.policy import Deny
 from configs.errors import KitError, RunError
 from configs.files import write_atomically
-from configs.kit import PART, SHA256, SIGNATURES, KitFiles, kit_in, require_digest, statement_of
+from configs.kit import SHA256, SIGNATURES, KitFiles, kit_in, require_digest, statement_of
 from configs.kit_rules import is_met, require_kit, require_requirement
 from configs.schema import Study
 from configs.schema.kit import KitKeys
@@ -226,10 +226,6 @@ def standing_of(config: SiteConfig, study: Study) -> Deny | None:
     """Return the same of a study; None where it needs no kit."""
     if study.kit is None:
         return None
-    readers = [name for column in study.records if PART.fullmatch(name := getattr(column, "reader", ""))]
-    if readers and config.kit_run == "forked":
-        why = "its reader would see all records in one process, which kit_run: forked does not allow"
-        return Deny(KIT_UNAPPROVED, f"it reads records with {readers[0]} of a study kit; {why}")
     return standing(config, study.kit)
 
 

@@ -38,6 +38,7 @@ from client.patients import Split, load_patients
 from configs.errors import ArchipelError, ConfigError, SourceError
 from configs.schema import DataSource, Study
 from configs.site import SITE_FILE, SiteConfig, load_site
+from strategies.kits.shelf import SHELF
 
 REREAD_S = 3600
 RETRY_S = 60.0  # after a reading that failed, unless something changes before
@@ -195,7 +196,7 @@ class Reading:
 
     def _read(self, *, complete: bool = False) -> _Complete:
         """Read; what changed meanwhile is kept where somebody waits for it, and else left for the next time."""
-        since, stamps = self.clock(), self._stamps()
+        since, stamps, turn = self.clock(), self._stamps(), SHELF.turn
         try:
             people = load_patients(self.source(), self.study, self.site)
             reading = _Complete(people, since, stamps)
@@ -204,7 +205,8 @@ class Reading:
             self._failed = _Failed(stamps, self.clock(), self._opens())
             raise
         self._failed = None
-        if not complete or stamps == self._stamps():
+        of_its_kit = self.study.kit is None or turn == SHELF.turn  # else another study's kit was asked to read records
+        if of_its_kit and (not complete or stamps == self._stamps()):
             self._last = reading
         return reading
 

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 from client.data_check import START_TIMEOUT_S, apart
 from client.isolation import die_with_parent, worker_variables
+from client.kit_served import serve_kit
 from configs.commands import prepare
 from configs.errors import ArchipelError, PolicyError, RunError
 from configs.load import study_from
@@ -159,9 +160,12 @@ def rehearse(folder: Path, name: str, request: str) -> Rehearsal:
         ArchipelError: the study cannot be carried out on these data.
     """
     config, dataset = apart(folder, name)
+    from safetensors.numpy import load
+
     from client.patients import load_patients
     from client.timing import quantum_s
     from strategies.exchange.flower import identify
+    from strategies.kits.shelf import SHELF
     from strategies.one_hospital import NODE
     from strategies.releases.base import Request
     from strategies.releases.registry import STATISTICS, releases_after_training
@@ -169,7 +173,9 @@ def rehearse(folder: Path, name: str, request: str) -> Rehearsal:
     identify(node_id=NODE)  # both sides of every message are this process
     document = json.loads(request)
     study = study_from(json.loads(document["study"]))
-    serve_kit(config, study, base64.b64decode(document["start"]))
+    serve_kit(config, study)
+    if start := base64.b64decode(document["start"]):
+        SHELF.begin_from(load(start))  # a wrong one is as none
     people = load_patients(dataset.source, study, config.site)
     stage, metrics, rounds = Stage(config, study, people), dict[str, Compared](), 0
     if not study.trains_at(config.site):
@@ -193,33 +199,6 @@ def rehearse(folder: Path, name: str, request: str) -> Rehearsal:
         metrics=metrics,
         oddities=people.oddities,
     )
-
-
-def serve_kit(config: SiteConfig, study: Study, start: bytes) -> None:
-    """Make ready what runs a study's kit, before a patient is read.
-
-    Args:
-        start: the safetensors file that the model begins from; a wrong one is as none.
-
-    Raises:
-        RunError: the kit is not approved here, or cannot run. KitError: it is not here.
-    """
-    from safetensors.numpy import load
-
-    from client.children.of_kits import KitChildren
-    from client.children.slots import Slots
-    from client.kits import Kits, standing_of
-    from strategies.kits.shelf import SHELF
-
-    if (denial := standing_of(config, study)) is not None:
-        raise RunError(denial.reason)
-    SHELF.finder, SHELF.run = Kits(config).files, config.kit_run
-    if start:
-        SHELF.begin_from(load(start))
-    if study.kit is not None and config.kit_run == "forked":
-        KitChildren().serve(study, config.site)
-        assert isinstance(SHELF.children, Slots)
-        SHELF.children = replace(SHELF.children, paced=False)  # nothing leaves, so no time has to be the same for all
 
 
 def _trained(config: SiteConfig, stage: Stage) -> "tuple[Arrays, dict[str, Compared]]":

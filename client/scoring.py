@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from client.admission import Admissions
 from client.fence import fence
 from client.id_hashes import prepare_hashes
+from client.kit_served import serve_kit
 from client.site_file import load_site
 from configs.commands import prepare
 from configs.errors import ArchipelError, DataError, RecordError, RunError
@@ -79,6 +80,7 @@ def answer(folder: Path, request: Request) -> Scores | LocalFigures:
     fence(replace(config, datasets=(*config.datasets, *extra)), books=False)
     admissions = Admissions.open(config.admissions)
     study = admissions.require_known(request.study).study
+    serve_kit(config, study)
     used = _personal(config, study) if request.personal else _used(config, study, data, request.model)
     return evaluated(config, study, used) if request.task == EVALUATE else predicted(config, study, used, request)
 

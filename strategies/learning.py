@@ -83,6 +83,8 @@ class Learning:
         """
         if self.objective.has_score:
             return with_shares(self.scores(arrays, patients), patients.owners)
+        if (outputs := self.architecture.outputs_of(arrays, patients)) is not None:
+            return self.objective.predict(outputs)
         return np.concatenate([self.predict(arrays, x) for x in patients.judged()])
 
     def scores(self, arrays: Mapping[str, NDArray[np.float32]], patients: TrainablePatients) -> NDArray[np.float64]:

@@ -4,19 +4,26 @@
 the zygote finds the kit's files by their digest, loads what they import, and opens nothing of them.
 """
 
+from typing import cast
+
 from client.children.one_file import only_file
 from client.children.slots import Slots
 from client.children.zygote import Work, Zygote
-from configs.schema import Study
+from configs.kit import PART
+from configs.schema import Record, Study
 from strategies.kits.packed import RECORD, told
 from strategies.kits.shelf import SHELF
 
 
 class KitChildren:
-    """A zygote for the kits of one process; where kits are, SHELF says (strategies/kits/shelf.py)."""
+    """Zygotes for the kits of one process; where kits are, SHELF says (strategies/kits/shelf.py).
+
+    The steps of a training have one; what is decoded before them, by the thread that reads, has another, so that no
+    slot waits for a reading.
+    """
 
     def __init__(self) -> None:
-        self._zygote, self._described = Zygote(_prepare, ended=_end), b""
+        self._steps, self._readings = _Prepared(), _Prepared()
 
     def serve(self, study: Study, site: str) -> None:
         """Let the children to come work for a study.
@@ -27,14 +34,41 @@ class KitChildren:
         if study.kit is None:
             SHELF.children = None
             return
+        self._steps.serve(study)
+        readings = None
+        if _is_read_before(study):
+            self._readings.serve(study)
+            readings = self._readings.zygote
+        announced, train = study.announced_patients(site) or 0, study.announced_train_patients(site) or 0
+        paced = study.privacy.keys.budgeted
+        tested = max(0, announced - train)
+        SHELF.children = Slots(self._steps.zygote, study.kit.patient_s, tested=tested, paced=paced, readings=readings)
+
+
+class _Prepared:
+    """A zygote, and the study that its children work for."""
+
+    def __init__(self) -> None:
+        self.zygote, self._described = Zygote(_prepare, ended=_end), b""
+
+    def serve(self, study: Study) -> None:
+        """Make it ready for a study.
+
+        Raises:
+            RunError: it cannot be made ready.
+        """
         described = study.canonical.encode()
         if described != self._described:
             self._described = b""
-            self._zygote.prepare(described)
+            with self.zygote.lock:
+                self.zygote.prepare(described)
             self._described = described
-        announced, train = study.announced_patients(site) or 0, study.announced_train_patients(site) or 0
-        paced = study.privacy.keys.budgeted
-        SHELF.children = Slots(self._zygote, study.kit.patient_s, tested=max(0, announced - train), paced=paced)
+
+
+def _is_read_before(study: Study) -> bool:
+    """Return whether a kit decodes records when the data are read, for an encoder."""
+    records = cast("tuple[Record, ...]", study.records)
+    return any(PART.fullmatch(column.reader) for column in records if column.encoder is not None)
 
 
 def _end(why: str) -> BaseException:

@@ -14,6 +14,7 @@ False
 """
 
 import secrets
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -43,6 +44,8 @@ class Slots:
         tested: test patients, by public numbers.
         paced: whether there are slots. Without them patients are asked one after the other, as fast as they are, where
             nothing has to be hidden from a clock: a simulation, a study without privacy.
+        readings: forks those that decode records before any patient is asked for, which a thread of its own may want
+            while a step goes on; `zygote` unless given.
     """
 
     zygote: Zygote
@@ -51,7 +54,8 @@ class Slots:
     paced: bool = True
     clock: Callable[[], float] = time.monotonic
     sleep: Callable[[float], object] = time.sleep
-    _reading: list[float] = field(default_factory=list)  # until when a patient's records are decoded, in a slot
+    readings: Zygote | None = None
+    _now: threading.local = field(default_factory=threading.local)  # `until`: of the slot that this thread is in
 
     def load(self, shared: bytes) -> None:
         """Give what all children get."""
@@ -77,22 +81,27 @@ class Slots:
     def record(self, reader: str, path: str, content: bytes, size: int) -> bytes | None:
         """Return what a child decodes of a record: in its patient's slot, or in a time of its own."""
         question = packed.record(reader, path, content)
-        if self._reading:
-            return self.zygote.ask(question, size, until=self._reading[-1])
+        if (until := getattr(self._now, "until", None)) is not None:
+            return self.zygote.ask(question, size, until=until)
+        zygote = self.readings or self.zygote
+        with zygote.lock:
+            return self._in_time_of_its_own(zygote, question, size)
+
+    def _in_time_of_its_own(self, zygote: Zygote, question: bytes, size: int) -> bytes | None:
         begin = self.clock()
-        decoded = self.zygote.ask(question, size, until=begin + WORKING * self.patient_s)
+        decoded = zygote.ask(question, size, until=begin + WORKING * self.patient_s)
         if self.paced:
             self._sleep_until(begin + self.patient_s)
         return decoded
 
     def _ask(self, question: Question | None, size: int, begin: float) -> bytes | None:
-        self._reading.append(begin + READING * self.patient_s)
+        self._now.until = begin + READING * self.patient_s
         try:
             patient = None if question is None else question()
         except Exception:  # whatever it is, it is this patient's
             patient = None
         finally:
-            self._reading.pop()
+            self._now.until = None
         return self.zygote.ask(patient, size, until=begin + WORKING * self.patient_s)
 
     def _sleep_until(self, moment: float) -> float:

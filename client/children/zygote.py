@@ -22,6 +22,7 @@ import os
 import select
 import signal
 import struct
+import threading
 import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection, Pipe
@@ -66,7 +67,7 @@ class Zygote:
     ) -> None:
         if not can_confine():
             raise RunError("kits in children of their own: expected Linux on x86_64 or aarch64, found another machine")
-        self._ended = ended
+        self._ended, self.lock = ended, threading.RLock()  # for its owner's threads, where there are several
         self._line, theirs = Pipe()
         self.pid = os.fork()
         if self.pid == 0:

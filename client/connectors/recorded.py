@@ -44,15 +44,17 @@ def with_records(table: Table, columns: Iterable[Feature], notes: Notes) -> Tabl
     Args:
         columns: those of the table's records.
         notes: gets the counts of records that cannot be read. Of records that a model reads itself only those are
-            looked into that `notes.thorough` asks for; else it is seen whether they are there.
+            looked into that `notes.thorough` asks for; else it is seen whether they are there. So it is of masks that
+            a kit reads: they are decoded in their patient's turn, zeros where they cannot be.
     """
     for column in cast("Iterable[Record]", columns):
         texts, unread = table.records[column.name], Unread()
+        is_needed = column.labels and column.reader in READER_KEYS
         if column.encoder is not None:
             table = replace(table, numbers={**table.numbers, **_encoded(table.files, texts, column, unread)})
-        elif (column.labels or notes.thorough) and column.reader in READER_KEYS:  # a kit reads nowhere but in a round
+        elif is_needed or notes.thorough:
             is_read = np.array([decoded(table.files, text, column, unread) is not None for text in texts], bool)
-            table = _chosen(table, is_read, notes) if column.labels and not is_read.all() else table
+            table = _chosen(table, is_read, notes) if is_needed and not is_read.all() else table
         else:
             _find_all(table.files, texts, unread)
         notes.column(column.name, "mask" if column.labels else "record").note_records(unread.words, unread.resized)

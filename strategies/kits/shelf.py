@@ -37,10 +37,12 @@ class Shelf:
     finder: Finder | None = None
     run: Run = "together"
     children: Children | None = None
+    turn: int = 0  # counts how often another kit, or none, took the place of the one before
     _files: dict[str, KitFiles] = field(default_factory=dict)
     _opened: dict[str, Kit] = field(default_factory=dict)
     _named: dict[str, KitKeys] = field(default_factory=dict)
     _starts: dict[str, Arrays] = field(default_factory=dict)
+    _newest: KitKeys | None = None
 
     def files(self, keys: KitKeys) -> KitFiles:
         """Return the files of a kit; nothing of them is executed.
@@ -74,6 +76,8 @@ class Shelf:
 
     def hold(self, keys: KitKeys | None) -> None:
         """Let readers of records find a study's kit by its name; the newest of a name holds."""
+        if keys != self._newest:
+            self._newest, self.turn = keys, self.turn + 1
         if keys is not None:
             self._named[keys.name] = keys
 

@@ -113,6 +113,13 @@ class Architecture(ABC):
             parts = [module(part).double().numpy() for part in torch.split(torch.from_numpy(x), together)]
         return np.concatenate(parts) if parts else np.empty((0, self.outputs))
 
+    def outputs_of(
+        self, arrays: Mapping[str, NDArray[np.float32]], patients: "TrainablePatients"
+    ) -> NDArray[np.float64] | None:
+        """Return (rows, outputs) of patients' rows where the model asks for each row itself, else None."""
+        del arrays, patients
+        return None
+
     def scores(
         self, arrays: Mapping[str, NDArray[np.float32]], patients: "TrainablePatients"
     ) -> NDArray[np.float64] | None:

@@ -137,6 +137,15 @@ class KitArchitecture(Architecture):
         rows = torch.split(torch.from_numpy(x), 1)
         return np.array(self._scored(arrays, ((row,) for row in rows)), np.float32).astype(np.float64).reshape(-1, 1)
 
+    def outputs_of(
+        self, arrays: Mapping[str, NDArray[np.float32]], patients: "TrainablePatients"
+    ) -> NDArray[np.float64] | None:
+        """Return each row's score where children work it out: a record is then decoded in its row's slot."""
+        if SHELF.children is None or self.input_shape is None:
+            return None
+        takes = [partial(patients.take, np.array([row])) for row in range(patients.rows)]
+        return self._asked(arrays, [partial(_packed_input, take) for take in takes], SHELF.children)
+
     def scores(self, arrays: Mapping[str, NDArray[np.float32]], patients: "TrainablePatients") -> NDArray[np.float64]:
         """Return each patient's score by the kit, (patients,): each patient is put through alone."""
         takes = [partial(patients.take, patients.rows_of(np.array([i]))) for i in range(patients.count)]
@@ -188,6 +197,10 @@ class KitArchitecture(Architecture):
 
 def _packed(take: Callable[[], tuple[NDArray[Any], ...]]) -> bytes:
     return packed(*take())
+
+
+def _packed_input(take: Callable[[], tuple[NDArray[Any], ...]]) -> bytes:
+    return packed(take()[0])
 
 
 def _risk(answer: bytes | None) -> float:

@@ -1,7 +1,9 @@
 """A kit's reader in children: it sees the bytes of one record, under its path, and no other."""
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from client.children.slots import Slots
 from client.children.zygote import Work, Zygote
 from configs.errors import KitError
 from configs.kit import About, KitFiles
+from configs.schema import CsvFile
 from configs.schema.kit import KitKeys
 from configs.schema.records import Image
 from strategies.data.decode import Unread, decoded
@@ -142,3 +145,50 @@ def test_that_a_reader_is_there_is_known_without_executing_it(shelf: None) -> No
     KitReader("ours/plain").require()
     with pytest.raises(KitError, match=r"expected a reader of ours/plain, .* found 'ours/other'"):
         KitReader("ours/other").require()
+
+
+class Zygotes:
+    """Stands in for a zygote: notes what it is asked."""
+
+    def __init__(self) -> None:
+        self.lock, self.asked = threading.RLock(), 0
+
+    def ask(self, patient: bytes | None, size: int, *, until: float) -> bytes | None:
+        del patient, until
+        self.asked += 1
+        return bytes(size)
+
+
+def test_a_reading_beside_a_step_has_children_of_its_own() -> None:
+    steps, readings = Zygotes(), Zygotes()
+    slots = Slots(steps, 1.0, paced=False, readings=readings)  # type: ignore[arg-type]
+
+    def question() -> bytes:
+        thread = threading.Thread(target=slots.record, args=("ours/plain", "/a", b"", 4))
+        thread.start()
+        thread.join()
+        return slots.record("ours/plain", "/a", b"", 4) or b""
+
+    assert list(slots.answers([question], 4)) == [(0, bytes(4))]
+    assert (steps.asked, readings.asked) == (2, 1)
+
+
+def test_a_reading_during_which_another_kit_came_is_not_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from client import reading
+    from tests.builders import study
+
+    (tmp_path / "a.csv").write_text("age,sex,disease\n30,male,1\n40,female,0\n")
+    kits = {"name": "ours", "version": "1.0.0", "sha256": KIT.sha256}
+    held = reading.Reading(lambda: CsvFile(tmp_path / "a.csv"), study(kit=kits), "lille")
+    load = reading.load_patients
+
+    def during(*arguments: Any) -> Any:
+        SHELF.hold(KitKeys("ours", "2.0.0", "ab" * 32))
+        return load(*arguments)
+
+    SHELF.hold(KEYS)
+    monkeypatch.setattr(reading, "load_patients", during)
+    assert not held.renew_if_due()
+    SHELF.hold(KEYS)
+    monkeypatch.setattr(reading, "load_patients", load)
+    assert held.renew_if_due()

@@ -7,8 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from configs.load import study_from
-from configs.site import SiteConfig
 from configs.strict_yaml import dump_yaml
 from simulations.cli import main
 from strategies.kits.shelf import SHELF
@@ -114,20 +112,3 @@ def test_a_kits_reader_and_score_train_and_judge_a_study_of_masks(
     released = metrics["releases"]["score_sum"]
     assert abs(released["exact"] - metrics["models"]["federated"]["metrics"]["score"]["value"]) < 1e-6
     SHELF.clear()
-
-
-def test_a_hospital_that_runs_kits_in_children_refuses_a_kits_reader(folder: Path) -> None:
-    from client.kits import standing_of
-
-    model = {"name": "discs/net", "start": {"sha256": "ab" * 32}}
-    study = study_from(document("cd" * 32) | {"model": model, "arrays": {"weight": [1, 1, 3, 3], "bias": [1]}})
-    (folder / "site.yaml").write_text("site: lille\ncoordinator: localhost:8443\npolicy: {kits: approved}\n")
-    denial = standing_of(load(folder), study)
-    assert denial is not None
-    assert (denial.code, "discs/bytes_of" in denial.reason) == (124, True)
-
-
-def load(folder: Path) -> SiteConfig:
-    from client.site_file import load_site
-
-    return load_site(folder)
