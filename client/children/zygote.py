@@ -17,6 +17,7 @@ too, and the node starts another.
 """
 
 import contextlib
+import fcntl
 import gc
 import os
 import select
@@ -248,10 +249,10 @@ def _let_go_of_all_but(kept: int) -> None:
     they are closed already (Arrow does): so each of them stays open until a child closes it.
     """
     nowhere = os.open(os.devnull, os.O_RDWR)
-    for descriptor in map(int, os.listdir("/proc/self/fd")):
+    for descriptor in range(os.sysconf("SC_OPEN_MAX")):  # behind the fence /proc does not say which are open
         if descriptor not in (2, kept, nowhere):
-            with contextlib.suppress(OSError):  # the folder's own is closed by now
-                os.dup2(nowhere, descriptor)
+            with contextlib.suppress(OSError):
+                os.dup2(nowhere, descriptor, inheritable=fcntl.fcntl(descriptor, fcntl.F_GETFD) == 0)
 
 
 def _live(work: Work, ends: tuple[int, int], seconds: float, address_space: int) -> None:
