@@ -12,6 +12,7 @@ from client.children.limits import can_confine
 from client.children.of_kits import KitWork
 from client.children.slots import Slots
 from client.children.zygote import Work, Zygote
+from client.patients import load_patients
 from configs.errors import KitError
 from configs.kit import About, KitFiles
 from configs.schema import CsvFile
@@ -180,15 +181,14 @@ def test_a_reading_during_which_another_kit_came_is_not_kept(monkeypatch: pytest
     (tmp_path / "a.csv").write_text("age,sex,disease\n30,male,1\n40,female,0\n")
     kits = {"name": "ours", "version": "1.0.0", "sha256": KIT.sha256}
     held = reading.Reading(lambda: CsvFile(tmp_path / "a.csv"), study(kit=kits), "lille")
-    load = reading.load_patients
 
     def during(*arguments: Any) -> Any:
         SHELF.hold(KitKeys("ours", "2.0.0", "ab" * 32))
-        return load(*arguments)
+        return load_patients(*arguments)
 
     SHELF.hold(KEYS)
     monkeypatch.setattr(reading, "load_patients", during)
     assert not held.renew_if_due()
     SHELF.hold(KEYS)
-    monkeypatch.setattr(reading, "load_patients", load)
+    monkeypatch.setattr(reading, "load_patients", load_patients)
     assert held.renew_if_due()
