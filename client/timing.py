@@ -57,8 +57,21 @@ def quantum_s(study: Study, site: str, kit_run: str = "together") -> float:
     rows = batch * (objective_of(study).rows_each if MODEL_UPDATE.is_asked(study) else 1)
     work = _PASSES * steps * rows * parameters / OPERATIONS_PER_S + 4 * parameters / BYTES_PER_S
     if study.kit is not None and kit_run == "forked":
-        work += _AROUND * steps * slots_for(batch) * study.kit.patient_s
+        work += _AROUND * children_s(study, patients)
     return LEAST_S + work
+
+
+def children_s(study: Study, patients: int) -> float:
+    """Return the seconds of all slots of a round at a hospital whose study's kit runs in children; 0 without a kit.
+
+    Args:
+        patients: who train there, by public numbers.
+    """
+    if study.kit is None:
+        return 0.0
+    local = study.training.local
+    steps = local.steps_per_round(patients) if MODEL_UPDATE.is_asked(study) else 1
+    return steps * slots_for(min(patients, local.batch_size or patients)) * study.kit.patient_s
 
 
 def leaves_after_s(elapsed: float, *, quantum: float) -> float:

@@ -16,7 +16,7 @@ from client.connectors import read_table
 from client.trainer import Trainer
 from configs.errors import ConfigError
 from configs.schema import Local, Study
-from simulations.cautions import spare_notes, warnings_of
+from simulations.cautions import slow_children, spare_notes, warnings_of
 from strategies.data.table import TablePatients
 from strategies.exchange.arrays import payload_bytes, to_record
 from strategies.federated.mean import site_weights
@@ -72,7 +72,8 @@ def plan_study(study: Study) -> StudyPlan:
     noise = {site: _noise_of_round(plan) for site, plan in training.items() if mode.training_plan(plan)}
     sites = tuple(_site_plan(study, site, n, plans.get(site), noise) for site, n in sizes.items())
     notes = (*_notes(study, sizes, counted=counted), *spare_notes(study, plans))
-    return StudyPlan(study.name, sites, _curve(study, training), notes, warnings_of(study))
+    warnings = (*warnings_of(study), *slow_children(study, {site: n for site, n in sizes.items() if site in training}))
+    return StudyPlan(study.name, sites, _curve(study, training), notes, warnings)
 
 
 def _noise_of_round(plan: PrivacyPlan) -> float:

@@ -16,6 +16,7 @@ from configs.errors import ArchipelError, RunError
 from simulations.engines import quiet_flower
 from simulations.federation import listens
 from simulations.tuning.trial import Figures, Trial, figures, parts_of
+from strategies.kits.shelf import SHELF, Shelf
 
 _NO_CLUSTER = (
     "engine ray: expected a Ray cluster at {}, found none that answers; start one with `ray start --head`, and give "
@@ -40,7 +41,9 @@ class Cluster:
             ArchipelError: of a trial itself. RunError: a node or the cluster is gone.
         """
         ray = self._ray
-        keys = {self._remote.remote(trial, self._parts_of(trial)): key for key, trial in trials.items()}
+        for kit in {trial.study.kit for trial in trials.values() if trial.study.kit is not None}:
+            SHELF.files(kit)  # they travel to the nodes, which have no such folder
+        keys = {self._remote.remote(trial, self._parts_of(trial), SHELF): key for key, trial in trials.items()}
         waiting = list(keys)
         try:
             while waiting:
@@ -65,10 +68,11 @@ class Cluster:
         return self._parts[key]
 
 
-def _on_a_node(trial: Trial, parts: Any) -> tuple[Figures, str]:
+def _on_a_node(trial: Trial, parts: Any, shelf: Shelf) -> tuple[Figures, str]:
     import ray
 
     quiet_flower()
+    SHELF.follow(shelf)
     return figures(trial, parts), str(ray.get_runtime_context().get_node_id())
 
 

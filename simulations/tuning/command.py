@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from configs.errors import ArchipelError
+from simulations.kits.command import add_option
 from simulations.numbers import positive, seeds_of
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     tune.add_argument("--address", metavar="HOST:PORT", help="of your own Ray cluster (default: Ray on this machine)")
     tune.add_argument("--yes", action="store_true", help="start a search of more than ten minutes")
     tune.add_argument("--out", type=Path, default=Path("tuned.yaml"), help="the study to write (default tuned.yaml)")
+    add_option(tune)
     tune.set_defaults(command=run)
 
 

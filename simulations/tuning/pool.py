@@ -16,6 +16,7 @@ from configs.errors import RunError
 from simulations.engines import quiet_flower
 from simulations.tuning.cluster import cluster_at
 from simulations.tuning.trial import Figures, Trial, figures
+from strategies.kits.shelf import SHELF, Shelf
 
 
 class Pool(Protocol):
@@ -44,7 +45,9 @@ class Processes:
 
     def __init__(self, workers: int) -> None:
         self.workers = workers
-        self._pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_prepare)
+        self._pool = ProcessPoolExecutor(
+            workers, mp_context=get_context("spawn"), initializer=_prepare, initargs=(SHELF,)
+        )
 
     def run(self, trials: Mapping[Any, Trial]) -> Iterator[tuple[Any, Figures]]:
         """Yield each trial's figures.
@@ -67,8 +70,9 @@ class Processes:
         self._pool.shutdown(cancel_futures=True)
 
 
-def _prepare() -> None:
-    """Leave Ctrl-C to the process that asked for the work."""
+def _prepare(shelf: Shelf) -> None:
+    """Leave Ctrl-C to the process that asked for the work, and find the kits that it finds."""
+    SHELF.follow(shelf)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     quiet_flower()
 

@@ -2,16 +2,20 @@
 
 import json
 import os
+import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from client.timing import children_s, slots_for
 from configs.errors import ConfigError, KitError
 from configs.load import load_study
+from simulations.cautions import slow_children
 from simulations.cli import main
 from simulations.complete import load_completed
 from simulations.kits.project import build, example, read_project
-from strategies.kits.shelf import SHELF
+from strategies.kits.shelf import SHELF, Shelf
 
 PRESET = Path(__file__).resolve().parents[2] / "configs" / "presets" / "kit.yaml"
 
@@ -21,6 +25,13 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("kits")
     assert main(["kit", "new", "retina", "--out", str(folder)]) == 0
     return folder / "retina"
+
+
+@pytest.fixture(scope="module")
+def done(home: Path) -> Path:
+    """The new kit's study, completed."""
+    assert main(["complete", str(home / "study.yaml"), "--kit", str(home), "--out", str(home / "done.yaml")]) == 0
+    return home / "done.yaml"
 
 
 @pytest.fixture(autouse=True)
@@ -46,15 +57,39 @@ def test_a_kit_is_tested_on_made_up_patients(home: Path, capsys: pytest.CaptureF
     assert "model retina/small_unet: none of the checks (a) to (e) warns" in capsys.readouterr().out
 
 
-def test_a_new_kits_study_is_completed_and_planned(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_new_kits_study_is_completed_and_planned(home: Path, done: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(ConfigError, match=r"model\.start: expected the file that a kit's model begins from"):
         load_study(home / "study.yaml")
-    done, kit = str(home / "done.yaml"), ["--kit", str(home)]
-    assert main(["complete", str(home / "study.yaml"), *kit, "--out", done]) == 0
-    study = load_study(home / "done.yaml")
-    assert dict(study.arrays)["0.weight"] == (4, 2)
-    assert main(["plan", done, *kit]) == 0
-    assert "each round: " in capsys.readouterr().out
+    assert dict(load_study(done).arrays)["0.weight"] == (4, 2)
+    assert main(["plan", str(done), "--kit", str(home)]) == 0
+    shown = capsys.readouterr().out
+    assert "each round: " in shown
+    assert "kit_run: forked" not in shown
+
+
+def test_a_plan_warns_of_a_kits_children_that_a_round_does_not_wait_for(done: Path) -> None:
+    study = load_study(done)
+    patients = study.announced_train_patients(study.sites[0]) or 0
+    seconds = children_s(study, patients)
+    assert seconds == slots_for(patients)  # one step, of slots of one second
+    sizes = {study.sites[0]: patients, study.sites[1]: 1}
+    wait = replace(study, training=replace(study.training, round_timeout_s=seconds))
+    assert slow_children(wait, sizes) == ()
+    hurry = replace(study, training=replace(study.training, round_timeout_s=seconds - 1))
+    (warning,) = slow_children(hurry, sizes)
+    assert f"takes {seconds:,.0f} s at {study.sites[0]}" in warning
+    assert "training.round_timeout_s" in warning
+    assert slow_children(replace(hurry, kit=None), sizes) == ()
+
+
+def test_a_kits_study_is_tuned_with_the_kit_of_a_folder(home: Path, done: Path, tmp_path: Path) -> None:
+    asked = ["--set", "training.local.learning_rate=1,2", "--set", "training.rounds=1", "--seeds", "1"]
+    assert main(["tune", str(done), "--kit", str(home), *asked, "--out", str(tmp_path / "tuned.yaml")]) == 0
+    study = load_study(tmp_path / "tuned.yaml")
+    assert study.kit is not None
+    there = Shelf()
+    there.follow(pickle.loads(pickle.dumps(SHELF)))  # as another process gets it
+    assert there.files(study.kit).sha256 == study.kit.sha256
 
 
 def test_the_preset_of_a_kit_runs_with_the_example_that_is_in_every_installation(
