@@ -1,7 +1,8 @@
 """Records of a table: counted for the hospital, made numbers by an encoder, left out where no mask can be read.
 
 Nothing is refused because of a record. What is refused before any row is looked at: a study with records and no folder
-`root` for them, and a reader whose library is not installed.
+`root` for them, a reader whose library is not installed, an encoder
+that is not there.
 """
 
 from collections.abc import Iterable, Sequence
@@ -34,6 +35,12 @@ def require_records(source: DataSource, study: Study) -> None:
                 "write root: FOLDER beside connector"
             )
         READERS[column.reader].require()
+        if column.encoder is not None and column.encoder not in ENCODERS:  # such a name is free for study kits
+            known = ", ".join(ENCODERS.names)
+            raise DataError(
+                f"column {column.name!r}: expected an encoder that is here ({known}), found {column.encoder!r}; name "
+                "another in the study"
+            )
     if study.records and source.root is not None and not source.root.is_dir():
         raise SourceError(f"{source.root}: expected the folder of images or series, found none; check root")
 

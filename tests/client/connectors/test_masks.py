@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from client.connectors import probe
 from client.connectors.features import rows_of_features
 from client.connectors.notes import Notes
 from client.patients import load_patients
@@ -66,3 +67,9 @@ def test_where_no_mask_can_be_read_there_is_no_patient(source: CsvFile) -> None:
     people = load_patients(source, asked(), "lille").train
     assert (people.count, people.rows) == (0, 0)
     assert people.take()[1].shape == (0, 1, 4, 4)
+
+
+def test_an_encoder_that_is_not_there_is_told_before_any_row_is_looked_at(source: CsvFile) -> None:
+    image = {"type": "image", "reader": "npy", "size": [4, 4], "encoder": "retina/net", "numbers": 8}
+    with pytest.raises(DataError, match=r"column 'scan': expected an encoder that is here \(texture\), found 'retina/"):
+        probe(source, builders.study(features={"scan": image}))
