@@ -22,7 +22,10 @@ Rows = NDArray[np.float64]
 
 
 def telltale(study: Study, parts: Iterable[TrainablePatients]) -> tuple[str, ...]:
-    """Return the columns that say the outcome alone over all patients of these parts, in the study's order."""
+    """Return the columns that say the outcome alone over all patients of these parts, in the study's order.
+
+    A record that an encoder turns into many numbers is named once, whichever of them say it.
+    """
     if study.input_shape is not None:
         return ()  # no column says anything alone
     firsts = [_first(part, len(study.inputs)) for part in parts if part.count]
@@ -34,7 +37,11 @@ def telltale(study: Study, parts: Iterable[TrainablePatients]) -> tuple[str, ...
         return ()
     place = {name: number for number, name in enumerate(study.inputs)}
     columns = {f.name: x[:, [place[name] for name in f.inputs]].astype(np.float64) for f in study.predictors}
-    return tuple(f.name for f in study.predictors if _says(_score(f, columns[f.name], values), values, study))
+    return tuple(
+        feature.name
+        for feature in study.features
+        if any(_says(_score(f, columns[f.name], values), values, study) for f in feature.predictors)
+    )
 
 
 def _first(part: TrainablePatients, inputs: int) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:

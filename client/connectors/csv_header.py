@@ -17,7 +17,7 @@ from client.connectors.notes import Notes
 from client.connectors.records import Form, records
 from configs.errors import DataError
 from configs.schema import CsvFile
-from configs.schema.dialect import Dialect
+from configs.schema.dialect import SEPARATORS, Dialect
 
 MAX_HEADER = 1_000_000  # characters: what is longer is no header, whatever it holds
 _SEPARATOR_LINE = re.compile(r'"?sep=(.)"?', re.IGNORECASE)
@@ -89,9 +89,26 @@ def _naming(header: Collection[str], wanted: Collection[str], source: CsvFile) -
     if mapped.issuperset(missing):
         return "add them, or correct their names in columns or dates beside path"
     name = next(name for name in missing if name not in mapped)
-    if len(missing) == len(wanted):
-        return "add them: is the first line a header?"
-    return f"add them, or say what they are called there: columns: {{{quoted(name)}: LOCAL COLUMN}} beside path"
+    cure = f"add them, or say what they are called there: columns: {{{quoted(name)}: LOCAL COLUMN}} beside path"
+    if len(missing) < len(wanted):
+        return cure
+    separator = _likely_separator(next(iter(header)), source.dialect) if len(header) == 1 else ""
+    if separator:
+        line = f"dialect: {{separator: {separator}}}"
+        return f"one name stands there, with the sign {separator} in it: write {line}, and then {cure}"
+    return f"{cure}; is the first line a header?"
+
+
+def _likely_separator(line: str, dialect: Dialect) -> str:
+    """Return the name of the sign that a header without the declared separator has instead, empty where it has none.
+
+    >>> _likely_separator("IPP;Sexe;Date", Dialect()), _likely_separator("ipp,sexe;date", Dialect())
+    ('semicolon', '')
+    """
+    if dialect.separator in line:
+        return ""
+    counts = {name: line.count(sign) for name, sign in SEPARATORS.items()}
+    return max(counts, key=lambda name: counts[name]) if any(counts.values()) else ""
 
 
 def _start(stream: io.StringIO, dialect: Dialect, form: Form) -> tuple[int, int]:

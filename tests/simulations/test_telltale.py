@@ -6,8 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from client.patients import load_patients
+from configs.schema import CsvFile
 from configs.strict_yaml import dump_yaml, read_yaml
 from simulations import cli
+from strategies.telltale import telltale
+from tests import builders
 
 DATA = Path(__file__).resolve().parents[2] / "simulations" / "data" / "heart_disease"
 PRESET = DATA.parents[2] / "configs" / "presets" / "heart_disease_none.yaml"
@@ -60,3 +64,16 @@ def test_a_column_that_says_the_outcome_alone_is_named(
 def test_a_column_that_does_not_is_not(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert simulated(tmp_path, *SAYS_NOT[name]) == 0
     assert "in disguise" not in capsys.readouterr().out
+
+
+def test_a_record_whose_numbers_say_the_outcome_is_named_once(tmp_path: Path) -> None:
+    rows = ["id,scan,disease"]
+    for number in range(40):
+        np.save(tmp_path / f"{number}.npy", np.full((16, 16), 0.2 + 0.6 * (number % 2)))
+        rows.append(f"p{number},{number}.npy,{number % 2}")
+    (tmp_path / "index.csv").write_text("\n".join(rows) + "\n", "utf-8")
+    picture = {"type": "image", "reader": "npy", "size": [16, 16], "window": [0, 1], "encoder": "texture"}
+    study = builders.study(patient_id="id", task={"type": "binary", "target": "disease"}, features={"scan": picture})
+    people = load_patients(CsvFile(tmp_path / "index.csv", root=tmp_path), study, "lille")
+    assert len(study.inputs) > 100
+    assert telltale(study, [people.train, people.test]) == ("scan",)

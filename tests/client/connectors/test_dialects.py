@@ -196,3 +196,15 @@ def test_a_word_that_comes_again_is_held_once(tmp_path: Path) -> None:
     columns = read_columns(table(), HEADER, CsvFile(Path("t.csv")))
     for name in ("tabac", "disease", "nom"):
         assert len({id(cell) for cell in columns[name]}) == len(set(columns[name]))
+
+
+@pytest.mark.parametrize(("sign", "name"), [(";", "semicolon"), ("\t", "tab"), ("|", "bar")])
+def test_a_header_of_other_names_in_another_dialect_is_told_both(tmp_path: Path, sign: str, name: str) -> None:
+    text = refusal(tmp_path, table(sign, header=["IPP", "Âge", "Fume", "Maladie", SECRET]))
+    assert f"write dialect: {{separator: {name}}}, and then add them, or say what they are called there: " in text
+    assert "columns: {age: LOCAL COLUMN} beside path" in text
+
+
+def test_a_header_of_other_names_is_told_where_they_are_written(tmp_path: Path) -> None:
+    text = refusal(tmp_path, table(header=["IPP", "Âge", "Fume", "Maladie", SECRET]))
+    assert "columns: {age: LOCAL COLUMN} beside path; is the first line a header?" in text
