@@ -287,7 +287,10 @@ def kit_in(folder: Path) -> KitFiles:
         raise KitError(f"kit: its folder cannot be read: {error.strerror}; add it anew") from None
     kit = KitFiles.of_files(files)
     if kit.files != files:
-        raise KitError(f"kit {kit.about.name}: expected the files as they were added, found others; add it anew")
+        raise KitError(
+            f"kit {kit.about.name}: expected the files as they were added, found others; find out who changed them, "
+            "then remove its folder and add the wheel again"
+        )
     return kit
 
 

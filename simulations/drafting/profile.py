@@ -190,8 +190,8 @@ def _of_numbers(name: str, cells: list[str]) -> Iterator[DataFinding]:
         todo = "say which sign: space, point, comma or apostrophe"
         yield DataFinding(column=name, text="has a sign between thousands", todo=todo, line="thousands: space")
     if limits := sum(cell.startswith(LIMITS) for cell in cells):
-        cells = "1 cell begins" if limits == 1 else f"{limits:,} cells begin"
-        text = f"{cells} with < or >, beyond what is measured: unknown, never that number"
+        beginning = "1 cell begins" if limits == 1 else f"{limits:,} cells begin"
+        text = f"{beginning} with < or >, beyond what is measured: unknown, never that number"
         yield DataFinding(column=name, text=text, todo="export the limit itself where it should count")
 
 

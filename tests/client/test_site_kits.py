@@ -96,7 +96,7 @@ def test_what_stands_in_the_way_of_a_study_has_a_code_of_its_own(folder: Path) -
     denial = standing(config, keys_of(toy))
     assert denial is not None
     assert denial.code == 123
-    with pytest.raises(KitError, match="found others; add it anew"):
+    with pytest.raises(KitError, match="then remove its folder and add the wheel again"):
         Kits(config).files(keys_of(toy))
     (finding,) = [finding for finding in examine(folder) if finding.check == "kits"]
     assert finding.verdict == "WRONG"
