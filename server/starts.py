@@ -4,6 +4,7 @@ The coordinator opens no kit: what the first round sends is this file, checked b
 """
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from safetensors import SafetensorError
 from safetensors.numpy import load
@@ -11,9 +12,11 @@ from safetensors.numpy import load
 from configs.errors import RunError
 from configs.files import write_atomically
 from configs.schema import Study
-from strategies.exchange.arrays import Arrays
 from strategies.exchange.tensors import as_bytes
 from strategies.kits.shelf import SHELF
+
+if TYPE_CHECKING:  # imports Flower, which commands that plan do without
+    from strategies.exchange.arrays import Arrays
 
 
 def start_path(study: Study, folder: Path) -> Path:
@@ -64,7 +67,7 @@ def require_start(study: Study, folder: Path) -> None:
         )
 
 
-def read_start(path: Path) -> Arrays:
+def read_start(path: Path) -> "Arrays":
     """Return the arrays of a file of initial values.
 
     Raises:

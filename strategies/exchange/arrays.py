@@ -20,20 +20,20 @@ configs.errors.WireError: array 'bias': expected ((4,), 'float32'), found ((3,),
 import io
 import math
 import weakref
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 from flwr.app import Array, ArrayRecord
 from numpy.typing import NDArray
 
 from configs.errors import WireError
-from configs.frame import WINDOW_BYTES, Buffer, MappedFile, windows
+from configs.frame import Buffer, windows
 from configs.memory import LARGE_BLOCK_BYTES, ROOM
 from configs.wire import ArraySpec
 from strategies.exchange.flower import bare_array, record_of
+from strategies.exchange.pieces import pieces
 
 Arrays = dict[str, NDArray[np.float32]]
 _STYPE = "numpy.ndarray"
@@ -120,19 +120,6 @@ def copied(array: NDArray[np.float32]) -> NDArray[np.float32]:
     if array.nbytes < LARGE_BYTES:
         return array.copy()
     return np.frombuffer(_written(array), "<f4", offset=_HEADER_BYTES).reshape(array.shape)
-
-
-def pieces(array: NDArray[Any]) -> Iterator[NDArray[Any]]:
-    """Yield a contiguous array as flat pieces of 256 KB, for one pass; pages of a mapped file are given back."""
-    flat, base = array.reshape(-1), array.base
-    while isinstance(base, np.ndarray):
-        base = base.base
-    base = base.obj if isinstance(base, memoryview) else base
-    count = max(1, WINDOW_BYTES // array.itemsize)
-    for start in range(0, len(flat), count):
-        yield flat[start : start + count]
-        if isinstance(base, MappedFile):
-            base.give_back()
 
 
 def flat_of(arrays: Collection[NDArray[np.float32]]) -> NDArray[np.float32] | None:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from strategies.exchange.arrays import pieces
+from strategies.exchange.pieces import pieces
 
 _TYPES = {"<f4": "F32", "<f8": "F64"}
 

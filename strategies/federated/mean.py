@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from configs.frame import windows
 from configs.memory import LARGE_BLOCK_BYTES, ROOM
 from configs.schema import Study
-from strategies.exchange.arrays import LARGE_BYTES, Arrays, array_of, pieces
+from strategies.exchange.arrays import LARGE_BYTES, Arrays, array_of
 from strategies.exchange.flower import record_of
 from strategies.exchange.halves import both, spans
+from strategies.exchange.pieces import pieces
 
 Sums = dict[str, NDArray[np.float64]]
 

@@ -33,8 +33,9 @@ from numpy.typing import NDArray
 from configs.errors import ImplausibleError, PrivacyError
 from configs.schema import Local, Study
 from strategies.data.curve import largest_square
-from strategies.exchange.arrays import Arrays, flat_of, pieces
+from strategies.exchange.arrays import Arrays, flat_of
 from strategies.exchange.halves import both, spans
+from strategies.exchange.pieces import pieces
 from strategies.federated.registry import local_rule
 from strategies.models.registry import architecture_of
 from strategies.privacy.modes.registry import mode_of

@@ -7,7 +7,7 @@ import pytest
 from client.patients import load_patients
 from configs.errors import KindError
 from configs.schema import CsvFile
-from configs.schema.records import ReaderKeys
+from configs.schema.records import READER_KEYS, ReaderKeys
 from strategies.data.readers.registry import READERS, register
 from tests import builders
 from tests.kits import grey_map
@@ -16,9 +16,10 @@ SCAN = {"type": "image", "reader": "grey map", "size": [6, 6], "window": [0, 9]}
 
 
 @pytest.fixture(autouse=True)
-def kit() -> None:
-    if "grey map" not in READERS:
-        grey_map.install()
+def _registered(monkeypatch: pytest.MonkeyPatch) -> None:
+    for registry in (READERS, READER_KEYS):
+        monkeypatch.setattr(registry, "_kinds", dict(registry._kinds))
+    grey_map.install()
 
 
 def test_a_study_reads_records_of_the_new_format_and_a_broken_one_is_unknown(tmp_path: Path) -> None:

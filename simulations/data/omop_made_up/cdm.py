@@ -5,7 +5,7 @@ failure depends on age, creatinine, haemoglobin, blood pressure, atrial fibrilla
 that a model has something to find.
 
 >>> {name: len(rows) for name, rows in made_cdm("nord").items() if name in ("person", "death")}
-{'person': 500, 'death': 178}
+{'person': 500, 'death': 209}
 """
 
 import datetime
