@@ -38,6 +38,7 @@ from configs.frame import Buffer
 _PREPARE, _LOAD, _FORK, _END = b"prepare", b"load", b"fork", b"end"
 _LENGTH = struct.Struct("<Q")
 _AT_ONCE = 1 << 20
+_MINDED = 4096  # descriptors that libraries have at most: below this each is led nowhere, above closed
 _ENDED = "the process that forks children has ended; the worker has to be started anew"
 
 
@@ -248,11 +249,13 @@ def _let_go_of_all_but(kept: int) -> None:
     A library that was loaded before may close descriptors of its own in each process that is forked, and end it where
     they are closed already (Arrow does): so each of them stays open until a child closes it.
     """
-    nowhere = os.open(os.devnull, os.O_RDWR)
-    for descriptor in range(os.sysconf("SC_OPEN_MAX")):  # behind the fence /proc does not say which are open
+    nowhere, limit = os.open(os.devnull, os.O_RDWR), os.sysconf("SC_OPEN_MAX")
+    for descriptor in range(min(_MINDED, limit)):  # behind the fence /proc does not say which are open
         if descriptor not in (2, kept, nowhere):
             with contextlib.suppress(OSError):
                 os.dup2(nowhere, descriptor, inheritable=fcntl.fcntl(descriptor, fcntl.F_GETFD) == 0)
+    os.closerange(_MINDED, max(_MINDED, kept))  # in one call of the kernel: containers allow a thousand million
+    os.closerange(max(_MINDED, kept + 1), limit)
 
 
 def _live(work: Work, ends: tuple[int, int], seconds: float, address_space: int) -> None:

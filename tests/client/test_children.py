@@ -1,5 +1,6 @@
 """What a child that works for one patient can do: real processes on this kernel, each with one deed."""
 
+import fcntl
 import os
 import time
 from collections.abc import Iterator
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from client.children import zygote as zygote_module
 from client.children.limits import can_confine
 from client.children.zygote import Zygote
 from configs.errors import RunError
@@ -250,3 +252,24 @@ def test_children_answer_where_a_library_minds_the_descriptors_that_it_opened_be
         zygote.prepare(b"")
         zygote.load(b"")
         assert said(zygote, "sum(range(9))") == DONE
+
+
+@pytest.mark.parametrize("limit", [1_024, 1_048_576, 1_073_741_816])
+def test_what_a_process_was_born_with_is_let_go_of_in_few_calls_however_many_a_machine_allows(
+    limit: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The limits of a shell, of a service, and of a container."""
+    led, closed, nowhere = list[int](), list[range](), 5
+    monkeypatch.setattr(os, "sysconf", lambda _: limit)
+    monkeypatch.setattr(os, "open", lambda *_: nowhere)
+    monkeypatch.setattr(os, "dup2", lambda _, descriptor, **__: led.append(descriptor))
+    monkeypatch.setattr(fcntl, "fcntl", lambda *_: 0)
+    monkeypatch.setattr(os, "closerange", lambda low, high: closed.append(range(low, high)))
+    for kept in (7, 9_000):
+        led.clear()
+        closed.clear()
+        zygote_module._let_go_of_all_but(kept)
+        assert len(led) < 5_000
+        looked_at = range(min(limit, 20_000))
+        there = {number for number in looked_at if number not in led and not any(number in some for some in closed)}
+        assert there == {2, nowhere, kept} & set(looked_at)
