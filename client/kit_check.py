@@ -8,6 +8,7 @@ from client.findings import IT, OK, WARNING, WRONG, Finding
 from client.kits import FEWEST_DIGITS, Kits, standing_of
 from configs.errors import ArchipelError
 from configs.folder import typed
+from configs.kit import TO_MEND
 from configs.shown import escaped
 from configs.site import SiteConfig
 
@@ -18,8 +19,7 @@ def look_at_kits(config: SiteConfig) -> Iterator[Finding]:
     for kit in kits:
         if kit.flaw:
             text = f"{kit.label}: its files are not those that were added: {kit.flaw}"
-            todo = "find out who changed them; remove the folder and add the wheel again"
-            yield Finding("kits", WRONG if kit.approval else WARNING, text, IT, todo)
+            yield Finding("kits", WRONG if kit.approval else WARNING, text, IT, TO_MEND)
     with closing(Admissions.open(config.admissions)) as admissions:
         proposed = admissions.all()
     for admission in proposed:

@@ -17,7 +17,7 @@ from pathlib import Path
 from client.policy import Deny
 from configs.errors import KitError, RunError
 from configs.files import write_atomically
-from configs.kit import SHA256, SIGNATURES, KitFiles, kit_in, require_digest, statement_of
+from configs.kit import SHA256, SIGNATURES, TO_MEND, KitFiles, kit_in, require_digest, statement_of
 from configs.kit_rules import is_met, require_kit, require_requirement
 from configs.schema import Study
 from configs.schema.kit import KitKeys
@@ -99,7 +99,7 @@ class Kits:
         try:
             files = kit_in(folder)
             if files.sha256 != sha256:
-                flaw = "its files were changed after they were added: add the wheel anew"
+                flaw = f"they were changed after they were added; {TO_MEND}"
         except KitError as error:
             flaw = str(error)
         return StoredKit(sha256, folder, files, flaw, approval, tuple(self._signers(sha256)))

@@ -37,6 +37,7 @@ VERSION = re.compile(r"[0-9]{1,5}(\.[0-9]{1,5}){0,3}")
 SHA256 = re.compile(r"[0-9a-f]{64}")
 MODELS, READERS = "archipel.models", "archipel.readers"  # the two groups of entry points
 ENTRY = re.compile(rf"{PREFIX}[A-Za-z0-9_]+(\.[A-Za-z_][A-Za-z0-9_]*)*:[A-Za-z_][A-Za-z0-9_]*")
+TO_MEND = "find out who changed it, then remove its folder and add the wheel again"  # a kit that was added
 MAX_BYTES, MAX_FILES = 2_000_000, 500
 DATE, MODE = (2000, 1, 1, 0, 0, 0), stat.S_IFREG | 0o644
 RECORD, METADATA, WHEEL, ENTRIES = "RECORD", "METADATA", "WHEEL", "entry_points.txt"
@@ -262,7 +263,7 @@ def tree_of(folder: Path) -> Mapping[str, bytes]:
         information = path.lstat()
         total += information.st_size
         if not stat.S_ISREG(information.st_mode) or total > 2 * MAX_BYTES or len(files) > MAX_FILES:
-            raise KitError(f"kit: expected plain files of at most {MAX_BYTES} bytes, found others; add it anew")
+            raise KitError(f"kit: expected plain files of at most {MAX_BYTES} bytes, found others; remove what is none")
         files[path.relative_to(folder).as_posix()] = path.read_bytes()
     return files
 
@@ -284,13 +285,10 @@ def kit_in(folder: Path) -> KitFiles:
     try:
         files = tree_of(folder)
     except OSError as error:
-        raise KitError(f"kit: its folder cannot be read: {error.strerror}; add it anew") from None
+        raise KitError(f"kit: its folder cannot be read: {error.strerror}; {TO_MEND}") from None
     kit = KitFiles.of_files(files)
     if kit.files != files:
-        raise KitError(
-            f"kit {kit.about.name}: expected the files as they were added, found others; find out who changed them, "
-            "then remove its folder and add the wheel again"
-        )
+        raise KitError(f"kit {kit.about.name}: expected the files as they were added, found others; {TO_MEND}")
     return kit
 
 
@@ -304,6 +302,6 @@ def require_digest(folder: Path, sha256: str) -> KitFiles:
     if kit.sha256 != sha256:
         raise KitError(
             f"kit {kit.about.name}: expected the files of digest {sha256[:12]}, found others ({kit.sha256[:12]}); "
-            "they were changed: add the wheel anew"
+            f"{TO_MEND}"
         )
     return kit

@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 import stat
 import zipfile
 from collections.abc import Callable
@@ -103,6 +104,44 @@ def test_what_stands_in_the_way_of_a_study_has_a_code_of_its_own(folder: Path) -
     assert "its files are not those that were added" in finding.text
     (folder / "site.yaml").write_text("site: lille\ncoordinator: localhost:8443\n")
     assert standing(load_site(folder), keys_of(toy)).code == 124  # type: ignore[union-attr]
+
+
+def _written(place: Path) -> None:
+    source = place / "archipel_kit_toy.py"
+    source.chmod(0o600)
+    source.write_bytes(SOURCE + b"#")
+
+
+CHANGES: dict[str, Callable[[Path], object]] = {
+    "a byte": _written,
+    "a file more": lambda place: (place / "more.py").write_bytes(b""),
+    "a file less": lambda place: (place / "archipel_kit_toy.py").unlink(),
+    "a link": lambda place: (place / "link.py").symlink_to("/etc/hostname"),
+    "another whole kit": lambda place: [_written(place), write_tree(kit("1.0.0", SOURCE + b"#"), place)],
+}
+
+
+def write_tree(toy: KitFiles, place: Path) -> None:
+    for name, content in toy.files.items():
+        (place / name).chmod(0o600)
+        (place / name).write_bytes(content)
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_whatever_was_changed_the_cure_that_is_named_works(
+    folder: Path, change: Callable[[Path], object], capsys: pytest.CaptureFixture[str]
+) -> None:
+    toy, config = kit(), load_site(folder)
+    wheel = write(folder, toy)
+    assert run(folder, "add", str(wheel)) == 0
+    place = config.kits / toy.sha256
+    change(place)
+    (finding,) = [finding for finding in examine(folder) if finding.check == "kits"]
+    assert "remove its folder and add the wheel again" in finding.todo
+    assert run(folder, "add", str(wheel)) == 2  # nothing is repaired unseen
+    shutil.rmtree(place)
+    assert run(folder, "add", str(wheel)) == 0
+    assert [finding for finding in examine(folder) if finding.check == "kits"] == []
 
 
 def test_every_reviewer_of_site_yaml_must_have_signed(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
