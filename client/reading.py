@@ -35,7 +35,7 @@ from typing import Any, cast
 
 from client.connectors import probe, stamp_of
 from client.patients import Split, load_patients
-from configs.errors import ArchipelError, ConfigError, SourceError
+from configs.errors import ConfigError, SourceError, reason_of
 from configs.schema import DataSource, Study
 from configs.site import SITE_FILE, SiteConfig, load_site
 from strategies.kits.shelf import SHELF
@@ -137,7 +137,7 @@ class Reading:
                 self._read(complete=True)
                 return self._last is not before
             except Exception as error:
-                why = str(error) if isinstance(error, ArchipelError) else f"unexpected {type(error).__name__}"
+                why = reason_of(error)
                 log.error("%s: not read again: %s", self.study.name, why)
                 return False
 

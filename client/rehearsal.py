@@ -23,12 +23,13 @@ from client.data_check import START_TIMEOUT_S, apart
 from client.isolation import die_with_parent, worker_variables
 from client.kit_served import serve_kit
 from configs.commands import prepare
-from configs.errors import ArchipelError, PolicyError, RunError
+from configs.errors import PolicyError, RunError, reason_of
 from configs.load import study_from
 from configs.parts import run
 from configs.records import fields
 from configs.records.rehearsal import Compared, Leaving, Rehearsal
 from configs.schema import Study
+from configs.schema.kit import start_file
 from configs.site import SiteConfig
 
 if TYPE_CHECKING:  # PyTorch and Flower start threads, which a process must not have when it leaves the network
@@ -42,7 +43,7 @@ TRAININGS = 2  # with noise and without
 
 def asked(study: Study, folder: Path | None = None) -> str:
     """Return what the process is asked: a study, with the file in a folder that a kit's model begins from."""
-    path = None if folder is None else folder / f"{study.name}.start.safetensors"
+    path = None if folder is None else folder / start_file(study.name)
     start = path.read_bytes() if path is not None and path.is_file() else b""
     return json.dumps({"study": study.canonical, "start": base64.b64encode(start).decode("ascii")})
 
@@ -119,7 +120,7 @@ class Stage:
             arrays = self.site.release(kind.name, request)
         finally:
             if self._failures:  # noise alone was made in its place, or not even that
-                words, why = kind.words(request.round), told(self._failures[0])
+                words, why = kind.words(request.round), reason_of(self._failures[0])
                 raise RunError(f"{words} could not be made ({why}); the node would send noise alone in its place")
         self._seconds.setdefault(kind.name, []).append(time.monotonic() - started)
         self._bytes[kind.name] = sum(array.nbytes for array in arrays.values())
@@ -269,11 +270,6 @@ def _constant(study: Study, people: "Split", width: int) -> "Floats | None":
     return np.tile(shares, (len(test.outcomes), 1))
 
 
-def told(error: Exception) -> str:
-    """Return a reason that holds no patient's value."""
-    return str(error) if isinstance(error, ArchipelError) else f"unexpected {type(error).__name__}"
-
-
 def main(arguments: list[str]) -> int:
     """`FOLDER NAME`."""
     die_with_parent()
@@ -282,7 +278,7 @@ def main(arguments: list[str]) -> int:
     try:
         rehearsal = rehearse(Path(folder), name, sys.stdin.read())
     except Exception as error:  # whatever it is, the person is told, without a value
-        print(told(error))
+        print(reason_of(error))
         return 3
     print(json.dumps(fields.plain(rehearsal)))
     return 0

@@ -32,7 +32,7 @@ from client.id_hashes import id_key, prepare_hashes
 from client.isolation import die_with_parent
 from client.site_file import load_site
 from configs.commands import guard_lines
-from configs.errors import ArchipelError, RunError
+from configs.errors import ArchipelError, RunError, reason_of
 from configs.frame import Buffer, Frame
 from configs.memory import LARGE_BLOCK_BYTES, ROOM
 from configs.site import SiteConfig
@@ -121,7 +121,7 @@ class Worker:
         from client.app import log_error
 
         log_error(site, error)
-        self._why = str(error) if isinstance(error, ArchipelError) else f"unexpected {type(error).__name__}"
+        self._why = reason_of(error)
 
     def _site(self) -> "Site":
         """Return the hospital in the approved study that a request is about; nothing is read before it is admitted.

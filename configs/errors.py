@@ -35,6 +35,11 @@ class ArchipelError(Exception):
     """The root of all errors that are meant for people."""
 
 
+def reason_of(error: Exception) -> str:
+    """Return an error's text where it is meant for people; of any other its kind alone: its text may hold a value."""
+    return str(error) if isinstance(error, ArchipelError) else f"unexpected {type(error).__name__}"
+
+
 class Problem(str):
     """A problem of a file in words, with its line and column for a message; empty where they are unknown."""
 

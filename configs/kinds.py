@@ -20,7 +20,7 @@ configs.errors.KindError: task type 'survival' (types.SimpleNamespace): expected
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from configs.errors import KindError
 from configs.shown import guarded, short
@@ -88,6 +88,17 @@ class Registry(Generic[Kind]):
                 f"found {self._describe(present)} under the same one; rename one of the two"
             )
         return kind
+
+    def register_with(self, kind: Kind, keys: Named, declared: "Registry[Any]") -> None:
+        """Add a kind, and to another registry the keys by which files name it.
+
+        Raises:
+            KindError: as `register`; or the keys have another name.
+        """
+        if keys.name != kind.name:
+            raise KindError(f"{self.thing} {kind.name!r}: expected keys of that name, found {keys.name!r}; correct one")
+        declared.register(keys)
+        self.register(kind)
 
     def register_family(self, family: Family[Kind]) -> None:
         """Add kinds by what their names look like, after those that have names of their own."""

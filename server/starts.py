@@ -12,6 +12,7 @@ from safetensors.numpy import load
 from configs.errors import RunError
 from configs.files import write_atomically
 from configs.schema import Study
+from configs.schema.kit import start_file
 from strategies.exchange.tensors import as_bytes
 from strategies.kits.shelf import SHELF
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:  # imports Flower, which commands that plan do without
 
 def start_path(study: Study, folder: Path) -> Path:
     """Return where the file lies, for a study in this folder."""
-    return folder / f"{study.name}.start.safetensors"
+    return folder / start_file(study.name)
 
 
 def provide_start(study: Study, folder: Path) -> None:

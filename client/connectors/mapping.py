@@ -68,9 +68,7 @@ def misfits(source: DataSource, study: Study) -> Misfits:
     odd = Misfits("the source's mapping")
     for change in source.units:
         unit = numbers[change.name].unit if change.name in numbers else None
-        if unit is not None and normalize("NFKC", change.after) != normalize(
-            "NFKC", unit
-        ):  # there are two signs for micro
+        if unit is not None and _sign(change.after) != _sign(unit):
             odd.add(
                 f"units.{change.name}.to: expected {unit!r}, the study's unit, found {change.after!r}; correct it, and "
                 "the factor with it"
@@ -83,6 +81,10 @@ def misfits(source: DataSource, study: Study) -> Misfits:
         if name in others:
             odd.add(f"{key}.{name}: expected a number of the study, found a {others[name].type}; take it out")
     return odd
+
+
+def _sign(unit: str) -> str:
+    return normalize("NFKC", unit)  # there are two signs for micro
 
 
 def remarks(source: SiteMapping, study: Study) -> Iterator[str]:
@@ -290,8 +292,9 @@ def _moments(
         return np.full(rows, date_reader("YYYY-MM-DD")(text), np.int64)
     column, read = columns[text].held(), date_reader(form)
     moments: NDArray[np.int64] = column.each(read, np.int64)
-    unread = (moments == NO_DATE) & ~column.empty() & ~column.each(set(codes).__contains__, bool)
-    moments[column.each(set(codes).__contains__, bool)] = NO_DATE
+    is_code = column.each(set(codes).__contains__, bool)
+    unread = (moments == NO_DATE) & ~column.empty() & ~is_code
+    moments[is_code] = NO_DATE
     if count := int(unread.sum()):
         other = likely_form(column.taken(np.flatnonzero(unread)).texts())
         seems = f"; they seem to be {other}" if other and other != form else ""

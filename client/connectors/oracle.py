@@ -13,7 +13,7 @@ import os
 import re
 import ssl
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import datetime, time
 from decimal import Decimal
 from pathlib import Path
@@ -30,6 +30,7 @@ from client.connectors.sql import (
     Rows,
     Session,
     cut_after,
+    in_pieces,
     in_time,
     require_one_select,
     text_of,
@@ -114,7 +115,7 @@ class Oracle(Session):
             cursor.arraysize = CHUNK_ROWS
             cursor.execute(_plain(query), fetch_lobs=False)
             texts = [_TEXTS.get(column[1], text_of) for column in cursor.description or ()]
-            for row in in_time(_in_pieces(cursor), self._seconds):
+            for row in in_time(in_pieces(cursor, CHUNK_ROWS), self._seconds):
                 yield [text(cell) for text, cell in zip(texts, row, strict=True)]
 
     def why_refused(self, error: Any, timeout_s: int) -> str:
@@ -144,7 +145,6 @@ def _connect(address: Address, way: tuple[str, int]) -> Any:
         SourceError: in words of our own.
     """
     keys, late = parameters(address), threading.Event()
-    reason = ""
     try:
         with cut_after(LOGIN_TIMEOUT_S, lambda: cut_connections(way), late):
             connection = oracledb.connect(**keys)
@@ -190,11 +190,6 @@ def _decimals(cursor: Any, metadata: Any) -> Any:
 def _plain(query: str) -> str:
     """Return a statement as Oracle takes it: without a semicolon behind it."""
     return query.rstrip().rstrip(";").rstrip()
-
-
-def _in_pieces(cursor: Any) -> Iterator[Any]:
-    while piece := cursor.fetchmany(CHUNK_ROWS):
-        yield from piece
 
 
 def _text_of_day(value: datetime | None) -> str | None:

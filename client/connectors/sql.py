@@ -253,6 +253,12 @@ def cut_after(seconds: float, cut: Callable[[], None], late: threading.Event) ->
         timer.cancel()
 
 
+def in_pieces(cursor: Any, rows: int) -> Iterator[Any]:
+    """Yield the rows of a driver's cursor, fetched so many at a time."""
+    while piece := cursor.fetchmany(rows):
+        yield from piece
+
+
 def in_time(rows: Iterator[Result], seconds: float) -> Iterator[Result]:
     """Yield rows until a time is over; for drivers whose time-out is that of one step alone.
 

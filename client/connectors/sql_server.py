@@ -13,7 +13,7 @@ TLS is on and the certificate is verified unless the address says otherwise: `?e
 import os
 import re
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from client.connectors.sql import (
     Rows,
     Session,
     cut_after,
+    in_pieces,
     in_time,
     require_one_select,
     text_of,
@@ -131,7 +132,7 @@ class SqlServer(Session):
         cursor = self._connection.cursor()
         cursor.execute(query)
         texts = [text_of_real if kind == "real" else text_of for kind in self._types]
-        for row in in_time(_in_pieces(cursor), self._seconds):
+        for row in in_time(in_pieces(cursor, CHUNK_ROWS), self._seconds):
             yield [text(cell) for text, cell in zip(texts, row, strict=True)]
 
     def why_refused(self, error: Any, timeout_s: int) -> str:
@@ -208,11 +209,6 @@ def connection_string(address: Address, way: tuple[str, int]) -> str:
     if certificate := address.options.get("certificate"):
         keys["ServerCertificate"] = certificate
     return "".join(f"{key}={{{value.replace('}', '}}')}}};" for key, value in keys.items())
-
-
-def _in_pieces(cursor: Any) -> Iterator[Any]:
-    while piece := cursor.fetchmany(CHUNK_ROWS):
-        yield from piece
 
 
 class _Dialect(Dialect):

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from configs import kit
-from configs.keys.declare import REQUIRED, Entries, Part, declaration_of, key
+from configs.keys.declare import Entries, Part, declaration_of, key
 from configs.keys.values import Around, Number, Place, Text, Value, is_number
 from configs.kinds import Family
+from configs.schema.masks import MaskTask, mask_section
 from configs.schema.model import MODELS, ModelKind
-from configs.schema.records import READER_KEYS, Image, NamedKind, Size
-from configs.schema.task import BINARY_WORDS, NO_RANGE_OF_CLASSES, OUTCOME, SCORES, TASKS, Task, TaskKeys
+from configs.schema.task import BINARY_WORDS, NO_RANGE_OF_CLASSES, OUTCOME, SCORES, TASKS, TaskKeys
 from configs.sections import Section
 
 ARRAY_NAME = re.compile(r"[A-Za-z0-9_]{1,63}(\.[A-Za-z0-9_]{1,63}){0,15}")
@@ -169,30 +169,23 @@ TASKS.register(OWN)
 
 
 @dataclass(frozen=True, slots=True)
-class OwnMask(Task):
+class OwnMask(MaskTask):
     """An outcome that is a record, such as a mask: the loss and the score are a study kit's."""
-
-    reader: str = key(
-        NamedKind(READER_KEYS), "how one mask is read: the name of a reader", default=REQUIRED, init="npy"
-    )
-    size: tuple[int, ...] = key(Size(), "the sides of the masks", default=REQUIRED, init=(8, 8))
-
-    @property
-    def columns(self) -> tuple[Image, ...]:
-        """Return the column of the masks."""
-        return (Image(self.target, "image", reader=self.reader, size=self.size, labels=True),)
 
 
 OWN_MASK_KEYS = TaskKeys(
     OWN_MASK,
-    declaration_of(OwnMask)
-    .without("classes", "range", "bins", "unit")
-    .but(target={"about": "the column of the masks' paths"}),
+    mask_section(OwnMask, size={"about": "the sides of the masks"}),
     ("score",),
     data="records",
     scored="score by its kit",
 )
 TASKS.register(OWN_MASK_KEYS)
+
+
+def start_file(study: str) -> str:
+    """Return the name of the file that a kit's model begins from, beside a study of this name."""
+    return f"{study}.start.safetensors"
 
 
 def specifications(arrays: Sequence[tuple[str, tuple[int, ...]]]) -> Mapping[str, tuple[tuple[int, ...], str]]:

@@ -10,22 +10,18 @@ The outcome is a mask: a record of the images' size, whose values are labels.
 from dataclasses import dataclass
 from typing import Literal
 
-from configs.keys.declare import REQUIRED, declaration_of, key
+from configs.keys.declare import key
 from configs.keys.values import Choice, Words
-from configs.schema.records import READER_KEYS, Image, NamedKind, Size
-from configs.schema.task import TASKS, Task, TaskKeys
+from configs.schema.masks import MaskTask, mask_section
+from configs.schema.task import TASKS, TaskKeys
 
 MAX_STRUCTURES = 32
 
 
 @dataclass(frozen=True, slots=True)
-class Segmentation(Task):
+class Segmentation(MaskTask):
     """Masks. `target` is the column of their paths; label 1 is the first of `structures`, 2 the second, and so on."""
 
-    reader: str = key(
-        NamedKind(READER_KEYS), "how one mask is read: the name of a reader", default=REQUIRED, init="npy"
-    )
-    size: tuple[int, ...] = key(Size(), "the sides of the masks: those of the images", default=REQUIRED, init=(8, 8))
     structures: tuple[str, ...] = key(
         Words("a list of the structures in the mask", 1, MAX_STRUCTURES, "1 to 32 names", "name each label from 1 on"),
         "the structures in the mask, in the order of its labels from 1; of one alone, every label above 0 is it",
@@ -43,17 +39,10 @@ class Segmentation(Task):
         """Return True: every place has an outcome."""
         return True
 
-    @property
-    def columns(self) -> tuple[Image, ...]:
-        """Return the column of the masks."""
-        return (Image(self.target, "image", reader=self.reader, size=self.size, labels=True),)
-
 
 SEGMENTATION_KEYS = TaskKeys(
     "segmentation",
-    declaration_of(Segmentation)
-    .without("classes", "range", "bins", "unit")
-    .but(target={"about": "the column of the masks' paths"}),
+    mask_section(Segmentation),
     ("dice",),
     data="records",
     scored="Dice coefficient",

@@ -125,6 +125,7 @@ class Shelf:
 
     def clear(self) -> None:
         """Forget every kit."""
+        self.hold(None)
         self.finder, self.run, self.children = None, "together", None
         self._files, self._opened, self._starts, self._named = {}, {}, {}, {}
 

@@ -6,8 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from configs.schema import Segmentation as SegmentationTask
-from configs.schema.kit import OwnMask as OwnMaskTask
+from configs.schema.masks import MaskTask
 from strategies.tasks.base import Objective
 from strategies.tasks.metrics import Floats
 
@@ -16,7 +15,7 @@ class MaskOutcome(Objective):
     """An outcome that is read with the images: `y` is (rows, 1, sides...) of labels. Each patient has one score."""
 
     has_score = True
-    task: SegmentationTask | OwnMaskTask
+    task: MaskTask
 
     def encode(self, targets: Mapping[str, Floats]) -> tuple[Floats, Mapping[str, int]]:
         """Return no numbers: masks are read with the images."""

@@ -4,7 +4,6 @@
 ('texture',)
 """
 
-from configs.errors import KindError
 from configs.kinds import Registry
 from configs.schema.records import ENCODER_KEYS, EncoderKeys
 from strategies.data.encoders.base import Encoder
@@ -19,8 +18,7 @@ def register(encoder: Encoder, keys: EncoderKeys | None = None) -> None:
     Raises:
         KindError: another one has its name, it lacks a part, or its keys have another name.
     """
-    if keys is not None:
-        if keys.name != encoder.name:
-            raise KindError(f"encoder {encoder.name!r}: expected keys of that name, found {keys.name!r}; correct one")
-        ENCODER_KEYS.register(keys)
-    ENCODERS.register(encoder)
+    if keys is None:
+        ENCODERS.register(encoder)
+    else:
+        ENCODERS.register_with(encoder, keys, ENCODER_KEYS)

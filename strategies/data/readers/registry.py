@@ -4,7 +4,6 @@
 ('png', 'dicom', 'nifti', 'csv', 'npy')
 """
 
-from configs.errors import KindError
 from configs.kinds import Family, Registry
 from configs.kit import PART
 from configs.schema.records import READER_KEYS, ReaderKeys
@@ -26,8 +25,7 @@ def register(reader: Reader, keys: ReaderKeys | None = None) -> None:
     Raises:
         KindError: another one has its name, it lacks a part, or its keys have another name.
     """
-    if keys is not None:
-        if keys.name != reader.name:
-            raise KindError(f"reader {reader.name!r}: expected keys of that name, found {keys.name!r}; correct one")
-        READER_KEYS.register(keys)
-    READERS.register(reader)
+    if keys is None:
+        READERS.register(reader)
+    else:
+        READERS.register_with(reader, keys, READER_KEYS)
